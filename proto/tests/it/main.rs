@@ -1,0 +1,4 @@
+//! The checked-in code is what the `.proto` files say.
+
+#[cfg(test)]
+mod generated;
