@@ -8,7 +8,6 @@
 
 /// Orders to the rules, as they lie in the log.
 pub mod command {
-    #[expect(clippy::all, clippy::pedantic, reason = "generated")]
     pub mod v1 {
         include!("gen/conclave.command.v1.rs");
     }
@@ -16,7 +15,6 @@ pub mod command {
 
 /// Rows, as they lie in snapshots.
 pub mod state {
-    #[expect(clippy::all, clippy::pedantic, reason = "generated")]
     pub mod v1 {
         include!("gen/conclave.state.v1.rs");
     }
@@ -25,7 +23,6 @@ pub mod state {
 /// Node to node.
 #[cfg(feature = "grpc")]
 pub mod cluster {
-    #[expect(clippy::all, clippy::pedantic, reason = "generated")]
     pub mod v1 {
         include!("gen/conclave.cluster.v1.rs");
     }
@@ -34,7 +31,6 @@ pub mod cluster {
 /// The public admin API.
 #[cfg(feature = "grpc")]
 pub mod admin {
-    #[expect(clippy::all, clippy::pedantic, reason = "generated")]
     pub mod v1 {
         include!("gen/conclave.admin.v1.rs");
     }

@@ -1,2 +1,49 @@
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply;
+//! **The rules.** The only way replicated state changes:
+//!
+//! ```text
+//! apply(state, entry) -> (state', reply, events)        same state + same entry => same result, on every node, for ever
+//! ```
+//!
+//! This crate is pure and synchronous: no I/O, no clock, no chance, no unordered map, no float. Ids, salts and hashes arrive
+//! in the command; time is the leader's [`Stamp`], which never runs back. A refusal is a [`Reply`], remembered like any other.
+//! [`Halt`] stops the node: it is returned when an entry cannot be understood, and nothing is ever skipped.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`apply`](mod@apply) | the one door, and what happens around every command: stamp, request memory, dispatch |
+//! | [`state`] | the tables and their derived indexes; the only place that inserts and removes rows |
+//! | [`snapshot`] | one walk over all tables: encode, load, digest |
+//! | `user`, `group`, … | a domain each: its rows, their wire form, one file per command |
+//!
+//! Adding a command: a message in its domain's `.proto`, an arm in `Command.body`, one file here, an arm in `apply`, its test.
+//! Callers: `cluster` applies; everybody else reads [`State`] through its queries.
+#![warn(missing_docs)]
+
+pub mod application;
+pub mod apply;
+pub mod client;
+pub mod event;
+pub mod grant;
+pub mod group;
+pub mod ids;
+pub mod key;
+pub mod level;
+pub mod outbox;
+pub mod reply;
+pub mod session;
+pub mod snapshot;
+pub mod stamp;
+pub mod state;
+pub mod system;
+pub mod throttle;
+pub mod token;
+pub mod user;
+
+mod draft;
+mod text;
+
+pub use apply::{Applied, Entry, Halt, apply};
+pub use event::Event;
+pub use reply::{Reason, Refusal, Reply, ReplyBody};
+pub use stamp::Stamp;
+pub use state::State;

@@ -1,0 +1,85 @@
+//! `CreateApplication`, `UpdateApplication`, `DeleteApplication`.
+
+use std::sync::Arc;
+
+use conclave_proto::command::v1 as pb;
+use imbl::OrdSet;
+
+use super::{Application, wire};
+use crate::{
+    draft::Draft,
+    ids::ApplicationId,
+    reply::{Reason, Refusal, Reply, done},
+    state::State,
+    text,
+};
+
+/// Longest slug.
+const MAX_SLUG_BYTES: usize = 64;
+
+pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApplication) -> Result<Reply, Refusal> {
+    let id = ApplicationId::parse(&order.application_id)?;
+    let slug: Arc<str> = text::slug("slug", &order.slug, MAX_SLUG_BYTES)?.into();
+    if draft.state.applications.contains_key(&id) {
+        return Err(Refusal::new(Reason::AlreadyExists, format!("application {id} exists")));
+    }
+    if draft.state.slugs.contains_key(&slug) {
+        return Err(Refusal::new(Reason::ApplicationSlugTaken, format!("the slug {slug} is taken")));
+    }
+    let application = Application {
+        id,
+        slug,
+        name: text::required("name", &order.name, text::MAX_TEXT_BYTES)?,
+        launch_url: text::line("launch_url", &order.launch_url, text::MAX_URI_BYTES)?,
+        hosts: free_hosts(&draft.state, id, &order.hosts)?,
+        access: wire::parse_access(&draft.state, order.access.as_ref())?,
+        created_at: draft.at,
+    };
+    draft.state.put_application(application);
+    Ok(done())
+}
+
+pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateApplication) -> Result<Reply, Refusal> {
+    let id = ApplicationId::parse(&order.application_id)?;
+    let mut application = (*draft.state.existing_application(id)?).clone();
+    if let Some(name) = &order.name {
+        application.name = text::required("name", name, text::MAX_TEXT_BYTES)?;
+    }
+    if let Some(url) = &order.launch_url {
+        application.launch_url = text::line("launch_url", url, text::MAX_URI_BYTES)?;
+    }
+    if let Some(hosts) = &order.hosts {
+        application.hosts = free_hosts(&draft.state, id, &hosts.hosts)?;
+    }
+    if order.access.is_some() {
+        application.access = wire::parse_access(&draft.state, order.access.as_ref())?;
+    }
+    draft.state.put_application(application);
+    Ok(done())
+}
+
+/// Refused while a client leans on the application: without its rule the client would admit everybody.
+pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteApplication) -> Result<Reply, Refusal> {
+    let application = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?;
+    if let Some(client) =
+        draft.state.clients.values().find(|client| client.application == Some(application.id))
+    {
+        return Err(Refusal::malformed(format!(
+            "client {} still belongs to it; delete the client first",
+            client.id
+        )));
+    }
+    draft.state.take_application(&application);
+    Ok(done())
+}
+
+fn free_hosts(state: &State, id: ApplicationId, hosts: &[String]) -> Result<OrdSet<Arc<str>>, Refusal> {
+    let hosts = wire::parse_hosts(hosts)?;
+    let taken = hosts.iter().find(|host| state.hosts.get(*host).is_some_and(|owner| *owner != id));
+    match taken {
+        Some(host) => {
+            Err(Refusal::new(Reason::HostTaken, format!("the host {host} belongs to another application")))
+        }
+        None => Ok(hosts),
+    }
+}

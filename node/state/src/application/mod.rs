@@ -1,0 +1,113 @@
+//! Applications: what people open, on which hosts, and who may. Slugs and hosts are unique across the cluster.
+
+mod commands;
+mod wire;
+
+use std::sync::Arc;
+
+use imbl::OrdSet;
+
+pub(crate) use commands::{create, delete, update};
+
+use crate::{
+    ids::{ApplicationId, GroupId},
+    reply::{Reason, Refusal},
+    stamp::Stamp,
+    state::State,
+    user::User,
+};
+
+/// Something people open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Application {
+    /// The application's id.
+    pub id: ApplicationId,
+    /// Unique name for machines.
+    pub slug: Arc<str>,
+    /// For people.
+    pub name: String,
+    /// Where people open it; empty = nowhere in particular.
+    pub launch_url: String,
+    /// Hosts that forward-auth protects, lower case, without port.
+    pub hosts: OrdSet<Arc<str>>,
+    /// Who may open it.
+    pub access: Access,
+    /// When the row was made.
+    pub created_at: Stamp,
+}
+
+/// Who may open an application. The default is nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Everybody who can sign in.
+    pub everyone: bool,
+    /// Or the members of any of these.
+    pub groups: OrdSet<GroupId>,
+}
+
+impl Access {
+    /// The decision. Nothing given = denied.
+    pub fn admits(&self, user: &User) -> bool {
+        !user.disabled && (self.everyone || self.groups.iter().any(|group| user.groups.contains(group)))
+    }
+}
+
+impl State {
+    /// The application with this id.
+    pub fn application(&self, id: ApplicationId) -> Option<&Arc<Application>> {
+        self.applications.get(&id)
+    }
+
+    /// The application with this slug.
+    pub fn application_by_slug(&self, slug: &str) -> Option<&Arc<Application>> {
+        self.applications.get(self.slugs.get(slug)?)
+    }
+
+    /// The application that this host (lower case, without port) belongs to.
+    pub fn application_by_host(&self, host: &str) -> Option<&Arc<Application>> {
+        self.applications.get(self.hosts.get(host)?)
+    }
+
+    /// Applications in the order of their ids, after `after`.
+    pub fn applications_after(
+        &self,
+        after: Option<ApplicationId>,
+    ) -> impl Iterator<Item = &Arc<Application>> {
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.applications.range((start, std::ops::Bound::Unbounded)).map(|(_, row)| row)
+    }
+
+    pub(crate) fn existing_application(&self, id: ApplicationId) -> Result<Arc<Application>, Refusal> {
+        let unknown = || Refusal::new(Reason::ApplicationUnknown, format!("there is no application {id}"));
+        self.applications.get(&id).cloned().ok_or_else(unknown)
+    }
+
+    pub(crate) fn put_application(&mut self, application: Application) {
+        if let Some(before) = self.applications.get(&application.id).cloned() {
+            self.take_application(&before);
+        }
+        self.slugs.insert(application.slug.clone(), application.id);
+        for host in &application.hosts {
+            self.hosts.insert(host.clone(), application.id);
+        }
+        self.applications.insert(application.id, Arc::new(application));
+    }
+
+    pub(crate) fn take_application(&mut self, application: &Application) {
+        self.slugs.remove(&application.slug);
+        for host in &application.hosts {
+            self.hosts.remove(host);
+        }
+        self.applications.remove(&application.id);
+    }
+
+    pub(crate) fn forget_group_in_access_rules(&mut self, group: GroupId) {
+        let named: Vec<Arc<Application>> =
+            self.applications.values().filter(|a| a.access.groups.contains(&group)).cloned().collect();
+        for application in named {
+            let mut application = (*application).clone();
+            application.access.groups.remove(&group);
+            self.put_application(application);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Applications on the wire.
+
+use std::sync::Arc;
+
+use conclave_proto::{command::v1 as pb, state::v1 as rows};
+use imbl::OrdSet;
+
+use super::{Access, Application};
+use crate::{
+    ids::{ApplicationId, GroupId},
+    reply::Refusal,
+    snapshot::Row,
+    stamp::Stamp,
+    state::State,
+    text,
+};
+
+/// Most hosts of one application.
+const MAX_HOSTS: usize = 32;
+/// Most groups in one rule.
+const MAX_GROUPS: usize = 64;
+/// Longest host name (RFC 1035 §2.3.4).
+const MAX_HOST_BYTES: usize = 253;
+
+pub(super) fn parse_access(state: &State, access: Option<&pb::Access>) -> Result<Access, Refusal> {
+    let Some(access) = access else { return Ok(Access::default()) };
+    if access.group_ids.len() > MAX_GROUPS {
+        return Err(Refusal::malformed(format!("an access rule names at most {MAX_GROUPS} groups")));
+    }
+    let groups = access
+        .group_ids
+        .iter()
+        .map(|bytes| Ok(state.existing_group(GroupId::parse(bytes)?)?.id))
+        .collect::<Result<_, Refusal>>()?;
+    Ok(Access { everyone: access.everyone, groups })
+}
+
+/// Lower case, no port, no wildcard: one host is one application.
+pub(super) fn parse_hosts(hosts: &[String]) -> Result<OrdSet<Arc<str>>, Refusal> {
+    if hosts.len() > MAX_HOSTS {
+        return Err(Refusal::malformed(format!("an application has at most {MAX_HOSTS} hosts")));
+    }
+    hosts
+        .iter()
+        .map(|host| {
+            Ok::<Arc<str>, Refusal>(text::slug("host", &host.to_ascii_lowercase(), MAX_HOST_BYTES)?.into())
+        })
+        .collect()
+}
+
+impl Row for Application {
+    const TABLE: u32 = 5;
+    type Wire = rows::ApplicationRow;
+
+    fn to_wire(&self) -> rows::ApplicationRow {
+        rows::ApplicationRow {
+            application_id: self.id.to_vec(),
+            slug: self.slug.to_string(),
+            name: self.name.clone(),
+            launch_url: self.launch_url.clone(),
+            hosts: self.hosts.iter().map(std::string::ToString::to_string).collect(),
+            access: Some(pb::Access {
+                everyone: self.access.everyone,
+                group_ids: self.access.groups.iter().map(|g| g.to_vec()).collect(),
+            }),
+            created_at_ms: self.created_at.0,
+        }
+    }
+
+    fn from_wire(wire: rows::ApplicationRow) -> Result<Self, Refusal> {
+        let access = wire.access.unwrap_or_default();
+        Ok(Self {
+            id: ApplicationId::parse(&wire.application_id)?,
+            slug: wire.slug.into(),
+            name: wire.name,
+            launch_url: wire.launch_url,
+            hosts: parse_hosts(&wire.hosts)?,
+            access: Access {
+                everyone: access.everyone,
+                groups: access.group_ids.iter().map(|g| GroupId::parse(g)).collect::<Result<_, _>>()?,
+            },
+            created_at: Stamp(wire.created_at_ms),
+        })
+    }
+
+    fn put(self, state: &mut State) {
+        state.put_application(self);
+    }
+}

@@ -1,0 +1,134 @@
+//! The one door. Around every command: decode, stamp, ask the request memory, dispatch, remember.
+
+use conclave_proto::command::v1::{self as pb, command::Body};
+use prost::Message as _;
+
+use crate::{
+    application, client,
+    draft::Draft,
+    event::Event,
+    grant, group,
+    ids::RequestId,
+    key, level, outbox,
+    reply::{Refusal, Reply},
+    session,
+    stamp::Stamp,
+    state::State,
+    system, throttle, token, user,
+};
+
+/// A committed entry: where it stands in the log, and the bytes of a `LogEntry`.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The Raft log index.
+    pub index: u64,
+    /// An encoded `conclave.command.v1.LogEntry`.
+    pub bytes: &'a [u8],
+}
+
+/// What applying an entry gave.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The next version of the state.
+    pub state: State,
+    /// The answer to whoever proposed it.
+    pub reply: Reply,
+    /// Facts for metrics and the audit line.
+    pub events: Vec<Event>,
+}
+
+/// The entry cannot be understood: the node stops, for skipping it would split the cluster's minds (design.md P9).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// Written by a newer version, or damaged.
+    #[error("log entry {index} holds a command this version does not know; upgrade this node")]
+    UnknownCommand {
+        /// Where.
+        index: u64,
+    },
+    /// The cluster has risen above this build.
+    #[error(
+        "log entry {index} raises the feature level to {level}, this version supports {}; upgrade this node",
+        level::SUPPORTED
+    )]
+    LevelTooNew {
+        /// Where.
+        index: u64,
+        /// What was asked for.
+        level: u32,
+    },
+}
+
+/// Applies one committed entry.
+///
+/// # Errors
+/// [`Halt`] when this build does not understand the entry.
+pub fn apply(state: &State, entry: &Entry<'_>) -> Result<Applied, Halt> {
+    let unknown = || Halt::UnknownCommand { index: entry.index };
+    let log_entry = pb::LogEntry::decode(entry.bytes).map_err(|_| unknown())?;
+    let command = pb::Command::decode(log_entry.command.as_slice()).map_err(|_| unknown())?;
+    let order = command.body.ok_or_else(unknown)?;
+
+    let mut draft = Draft::begin(state, entry.index, Stamp(log_entry.at_ms));
+    let request = match RequestId::parse(&command.request_id) {
+        Ok(request) => request,
+        Err(refusal) => return Ok(finished(draft, refusal.into_reply())),
+    };
+    if let Some(reply) = draft.state.remembered(request) {
+        return Ok(finished(draft, reply));
+    }
+    let untouched = draft.state.clone();
+    let reply = match dispatch(&mut draft, order, entry.index)? {
+        Ok(reply) => reply,
+        Err(refusal) => {
+            draft.state = untouched;
+            refusal.into_reply()
+        }
+    };
+    draft.state.remember(request, draft.at, reply.clone());
+    Ok(finished(draft, reply))
+}
+
+fn finished(draft: Draft, reply: Reply) -> Applied {
+    let (state, events) = draft.into_parts();
+    Applied { state, reply, events }
+}
+
+fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, Refusal>, Halt> {
+    Ok(match order {
+        Body::CreateUser(order) => user::create(draft, &order),
+        Body::UpdateUser(order) => user::update(draft, &order),
+        Body::DeleteUser(order) => user::delete(draft, &order),
+        Body::SetPassword(order) => user::set_password(draft, &order),
+        Body::CreateGroup(order) => group::create(draft, &order),
+        Body::DeleteGroup(order) => group::delete(draft, &order),
+        Body::AddGroupMember(order) => group::add_member(draft, &order),
+        Body::RemoveGroupMember(order) => group::remove_member(draft, &order),
+        Body::CreateApplication(order) => application::create(draft, &order),
+        Body::UpdateApplication(order) => application::update(draft, &order),
+        Body::DeleteApplication(order) => application::delete(draft, &order),
+        Body::CreateClient(order) => client::create(draft, &order),
+        Body::UpdateClient(order) => client::update(draft, &order),
+        Body::DeleteClient(order) => client::delete(draft, &order),
+        Body::StartSession(order) => session::start(draft, &order),
+        Body::RevokeSession(order) => session::revoke(draft, &order),
+        Body::RevokeUserSessions(order) => session::revoke_of_user(draft, &order),
+        Body::OpenAppSession(order) => session::open_arm(draft, &order),
+        Body::IssueCode(order) => grant::issue_code(draft, &order),
+        Body::RedeemCode(order) => grant::redeem_code(draft, &order),
+        Body::RotateRefresh(order) => grant::rotate_refresh(draft, &order),
+        Body::RevokeGrant(order) => grant::revoke(draft, &order),
+        Body::AddSigningKey(order) => key::add(draft, &order),
+        Body::RetireSigningKey(order) => key::retire(draft, &order),
+        Body::CreateApiToken(order) => token::create(draft, &order),
+        Body::RevokeApiToken(order) => token::revoke(draft, &order),
+        Body::ReserveAttempt(order) => throttle::reserve(draft, &order),
+        Body::RaiseLevel(order) if order.level > level::SUPPORTED => {
+            return Err(Halt::LevelTooNew { index, level: order.level });
+        }
+        Body::RaiseLevel(order) => system::raise_level(draft, &order),
+        Body::RaiseRevocationEpoch(_) => system::raise_revocation_epoch(draft),
+        Body::AcknowledgeOutbox(order) => outbox::acknowledge(draft, &order),
+        Body::Sweep(order) => system::sweep(draft, &order),
+    })
+}

@@ -1,0 +1,105 @@
+//! Clients on the wire.
+
+use conclave_proto::state::v1 as rows;
+
+use super::{Client, ClientAuthMethod, ClientId, ConsentMode, SigningAlgorithm};
+use crate::{
+    ids::{ApplicationId, SecretHash},
+    reply::Refusal,
+    snapshot::Row,
+    stamp::Stamp,
+    state::State,
+    text,
+};
+
+/// Most URIs of one kind.
+const MAX_URIS: usize = 32;
+/// Most scopes of a client.
+const MAX_SCOPES: usize = 64;
+/// Longest scope token.
+const MAX_SCOPE_BYTES: usize = 128;
+
+pub(super) fn parse_uris(field: &str, uris: &[String]) -> Result<Vec<String>, Refusal> {
+    if uris.len() > MAX_URIS {
+        return Err(Refusal::malformed(format!("{field} holds at most {MAX_URIS}")));
+    }
+    uris.iter().map(|uri| text::required(field, uri, text::MAX_URI_BYTES)).collect()
+}
+
+/// Scope tokens of RFC 6749 §3.3: printable ASCII without space, `"` and `\`.
+pub(crate) fn parse_scopes(scopes: &[String]) -> Result<Vec<String>, Refusal> {
+    if scopes.len() > MAX_SCOPES {
+        return Err(Refusal::malformed(format!("at most {MAX_SCOPES} scopes")));
+    }
+    let fits = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+    scopes
+        .iter()
+        .map(|scope| match text::required("scope", scope, MAX_SCOPE_BYTES)? {
+            scope if scope.chars().all(fits) => Ok(scope),
+            _ => Err(Refusal::malformed("a scope has a character that RFC 6749 §3.3 forbids")),
+        })
+        .collect()
+}
+
+pub(crate) fn parse_algorithm(algorithm: SigningAlgorithm) -> Result<SigningAlgorithm, Refusal> {
+    match algorithm {
+        SigningAlgorithm::Unspecified => Err(Refusal::malformed("signing_algorithm is missing")),
+        algorithm => Ok(algorithm),
+    }
+}
+
+impl Row for Client {
+    const TABLE: u32 = 6;
+    type Wire = rows::ClientRow;
+
+    fn to_wire(&self) -> rows::ClientRow {
+        rows::ClientRow {
+            client_id: self.id.to_string(),
+            name: self.name.clone(),
+            auth_method: self.auth_method.into(),
+            secret_hash: self.secret_hash.map(|h| h.bytes().to_vec()).unwrap_or_default(),
+            redirect_uris: self.redirect_uris.clone(),
+            post_logout_redirect_uris: self.post_logout_redirect_uris.clone(),
+            scopes: self.scopes.clone(),
+            signing_algorithm: self.signing_algorithm.into(),
+            consent: self.consent.into(),
+            application_id: self
+                .application
+                .map(super::super::ids::ApplicationId::to_vec)
+                .unwrap_or_default(),
+            disabled: self.disabled,
+            created_at_ms: self.created_at.0,
+            back_channel_logout_uri: self.back_channel_logout_uri.clone(),
+        }
+    }
+
+    fn from_wire(wire: rows::ClientRow) -> Result<Self, Refusal> {
+        let unknown = |what: &str| Refusal::malformed(format!("{what} is of a newer version"));
+        Ok(Self {
+            auth_method: ClientAuthMethod::try_from(wire.auth_method).map_err(|_| unknown("auth_method"))?,
+            signing_algorithm: SigningAlgorithm::try_from(wire.signing_algorithm)
+                .map_err(|_| unknown("algorithm"))?,
+            consent: ConsentMode::try_from(wire.consent).map_err(|_| unknown("consent"))?,
+            id: ClientId::parse(&wire.client_id)?,
+            name: wire.name,
+            secret_hash: match wire.secret_hash.as_slice() {
+                [] => None,
+                hash => Some(SecretHash::parse(hash)?),
+            },
+            redirect_uris: wire.redirect_uris,
+            post_logout_redirect_uris: wire.post_logout_redirect_uris,
+            scopes: wire.scopes,
+            application: match wire.application_id.as_slice() {
+                [] => None,
+                id => Some(ApplicationId::parse(id)?),
+            },
+            disabled: wire.disabled,
+            created_at: Stamp(wire.created_at_ms),
+            back_channel_logout_uri: wire.back_channel_logout_uri,
+        })
+    }
+
+    fn put(self, state: &mut State) {
+        state.put_client(self);
+    }
+}

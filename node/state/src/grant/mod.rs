@@ -1,0 +1,161 @@
+//! Authorization grants: what a user let a client have, its one-time code, and its line of refresh tokens.
+//!
+//! A grant ends with its session (unless `offline_access`), its user, its client, its time, or misuse. Access tokens name
+//! the grant, so that userinfo refuses them once it has ended.
+
+mod issue;
+mod redeem;
+mod rotate;
+mod wire;
+
+use std::sync::Arc;
+
+pub(crate) use {
+    issue::{issue_code, open},
+    redeem::redeem_code,
+    rotate::rotate_refresh,
+};
+
+use conclave_proto::command::v1 as pb;
+
+use crate::{
+    client::{ClientId, OFFLINE_ACCESS},
+    draft::Draft,
+    ids::{FamilyId, GrantId, SecretHash, SessionId, UserId},
+    reply::{Reason, Refusal, Reply, done},
+    stamp::Stamp,
+    state::{Expiring, State},
+    user::User,
+};
+
+/// What a user let a client have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The grant's id.
+    pub id: GrantId,
+    /// The sign-in it came from.
+    pub session: SessionId,
+    /// Who granted.
+    pub user: UserId,
+    /// To whom.
+    pub client: ClientId,
+    /// Where the code was sent; the redemption must name it again (RFC 6749 §4.1.3).
+    pub redirect_uri: String,
+    /// What for.
+    pub scopes: Vec<String>,
+    /// Goes into the ID token (OIDC Core §3.1.2.1).
+    pub nonce: String,
+    /// S256 challenge (RFC 7636).
+    pub code_challenge: [u8; 32],
+    /// What the code's secret hashes to.
+    pub secret_hash: SecretHash,
+    /// Until when the code can be redeemed.
+    pub code_expires_at: Stamp,
+    /// Whether and when it was.
+    pub redeemed_at: Option<Stamp>,
+    /// The refresh tokens that came of it.
+    pub family: Option<FamilyId>,
+    /// When nothing that came of it is good any longer.
+    pub expires_at: Stamp,
+    /// When the person had proved who they are.
+    pub auth_time: Stamp,
+    /// How.
+    pub amr: Vec<String>,
+    /// The revocation epoch it was made in.
+    pub epoch: u64,
+}
+
+impl Grant {
+    /// Whether it outlives its session (OIDC Core §11).
+    pub fn is_offline(&self) -> bool {
+        self.scopes.iter().any(|scope| scope == OFFLINE_ACCESS)
+    }
+}
+
+/// A line of refresh tokens. Only the current generation is alive; the one before may be answered again for a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshFamily {
+    /// The family's id.
+    pub id: FamilyId,
+    /// The grant it belongs to.
+    pub grant: GrantId,
+    /// The generation of the token that is alive, from 1.
+    pub generation: u64,
+    /// When it became so.
+    pub rotated_at: Stamp,
+    /// At which log index: the token carries it, so that the retry of a lost answer gives the same token.
+    pub rotated_index: u64,
+    /// When the family ends.
+    pub expires_at: Stamp,
+}
+
+pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeGrant) -> Result<Reply, Refusal> {
+    draft.state.take_grant(GrantId::parse(&order.grant_id)?);
+    Ok(done())
+}
+
+impl State {
+    /// The grant and its user, if both are good at `now`: not ended, not expired, the session alive or the grant offline.
+    pub fn live_grant(&self, id: GrantId, now: Stamp) -> Option<(&Arc<Grant>, &Arc<User>)> {
+        let grant = self.grants.get(&id)?;
+        let user = self.users.get(&grant.user)?;
+        let session_counts = grant.is_offline() || self.live_session(grant.session, now).is_some();
+        let live = !grant.expires_at.is_over_at(now)
+            && grant.epoch == self.meta.revocation_epoch
+            && !user.disabled
+            && session_counts;
+        live.then_some((grant, user))
+    }
+
+    /// The grant that a refresh family belongs to, alive or not.
+    pub fn grant_of_family(&self, id: FamilyId) -> Option<&Arc<Grant>> {
+        self.grants.get(&self.families.get(&id)?.grant)
+    }
+
+    pub(crate) fn existing_live_grant(
+        &self,
+        id: GrantId,
+        now: Stamp,
+    ) -> Result<(Arc<Grant>, Arc<User>), Refusal> {
+        let (grant, user) = self
+            .live_grant(id, now)
+            .ok_or_else(|| Refusal::new(Reason::GrantUnknown, "the grant has ended"))?;
+        Ok((grant.clone(), user.clone()))
+    }
+
+    pub(crate) fn put_grant(&mut self, grant: Grant) {
+        if let Some(before) = self.grants.get(&grant.id).cloned() {
+            self.forget_expiry(before.expires_at, Expiring::Grant(before.id));
+        }
+        self.grants_by_session.insert((grant.session, grant.id));
+        self.grants_by_user.insert((grant.user, grant.id));
+        self.grants_by_client.insert((grant.client.clone(), grant.id));
+        self.expire_at(grant.expires_at, Expiring::Grant(grant.id));
+        self.grants.insert(grant.id, Arc::new(grant));
+    }
+
+    /// The grant, its code and its refresh family.
+    pub(crate) fn take_grant(&mut self, id: GrantId) {
+        let Some(grant) = self.grants.remove(&id) else { return };
+        self.grants_by_session.remove(&(grant.session, id));
+        self.grants_by_user.remove(&(grant.user, id));
+        self.grants_by_client.remove(&(grant.client.clone(), id));
+        self.forget_expiry(grant.expires_at, Expiring::Grant(id));
+        if let Some(family) = grant.family {
+            self.families.remove(&family);
+        }
+    }
+
+    pub(crate) fn put_family(&mut self, family: RefreshFamily) {
+        self.families.insert(family.id, Arc::new(family));
+    }
+}
+
+impl Draft {
+    pub(crate) fn end_grants_of_client(&mut self, client: &ClientId) {
+        let from = (client.clone(), GrantId::new([0; 16]));
+        let own = self.state.grants_by_client.range(from..).take_while(|(c, _)| c == client);
+        let grants: Vec<GrantId> = own.map(|(_, grant)| *grant).collect();
+        grants.into_iter().for_each(|grant| self.state.take_grant(grant));
+    }
+}

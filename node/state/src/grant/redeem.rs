@@ -1,0 +1,101 @@
+//! `RedeemCode`: once, by the client it was issued to, for the URI it was sent to, with the verifier it was bound to.
+
+use conclave_proto::command::v1 as pb;
+
+use super::{Grant, RefreshFamily, issue::parse_challenge};
+use crate::{
+    client::ClientId,
+    draft::Draft,
+    event::Event,
+    ids::{FamilyId, GrantId, SecretHash},
+    reply::{Reason, Refusal, Reply, ReplyBody, body},
+};
+
+/// Longest life of a refresh family: a year.
+const MAX_REFRESH_TTL_MS: u64 = 366 * 24 * 3_600_000;
+/// Longest life of an access token: a day.
+const MAX_ACCESS_TTL_MS: u64 = 24 * 3_600_000;
+
+pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<Reply, Refusal> {
+    let id = GrantId::parse(&order.grant_id)?;
+    let (grant, user) = draft.state.existing_live_grant(id, draft.at)?;
+    if !grant.secret_hash.matches(&SecretHash::parse(&order.secret_hash)?) {
+        return Err(Refusal::new(Reason::GrantUnknown, "no such code"));
+    }
+    if grant.redeemed_at.is_some() {
+        // Whoever came first may be the thief: take back what the code gave (RFC 6749 §4.1.2).
+        draft.state.take_grant(id);
+        draft.report(Event::CodeReused { grant: id });
+        return Draft::refuse_and_keep(Refusal::new(Reason::CodeAlreadyUsed, "the code was used before"));
+    }
+    if grant.code_expires_at.is_over_at(draft.at) {
+        return Err(Refusal::new(Reason::CodeExpired, "the code has expired"));
+    }
+    bound_to(&grant, order)?;
+    let client = draft.state.able_client(&grant.client)?;
+    if !draft.state.client_admits(&client, &user) {
+        return Err(Refusal::new(
+            Reason::AccessDenied,
+            format!("{} may not open {}", user.username, client.id),
+        ));
+    }
+    let redeemed = redeemed(draft, &grant, order)?;
+    let reply = pb::CodeRedeemed {
+        grant_id: id.to_vec(),
+        user_id: user.id.to_vec(),
+        session_id: grant.session.to_vec(),
+        scopes: grant.scopes.clone(),
+        nonce: grant.nonce.clone(),
+        auth_time_ms: grant.auth_time.0,
+        amr: grant.amr.clone(),
+        family_id: redeemed.family.map(FamilyId::to_vec).unwrap_or_default(),
+        index: draft.index,
+        at_ms: draft.at.0,
+    };
+    draft.state.put_grant(redeemed);
+    Ok(body(ReplyBody::CodeRedeemed(reply)))
+}
+
+/// A code that leaked to another client, URI or verifier is refused and stays good for its owner.
+fn bound_to(grant: &Grant, order: &pb::RedeemCode) -> Result<(), Refusal> {
+    let bound = grant.client == ClientId::parse(&order.client_id)?
+        && grant.redirect_uri == order.redirect_uri
+        && SecretHash::new(grant.code_challenge)
+            .matches(&SecretHash::new(parse_challenge(&order.code_challenge)?));
+    if bound {
+        Ok(())
+    } else {
+        Err(Refusal::new(Reason::CodeMismatch, "the code is bound to another client, URI or verifier"))
+    }
+}
+
+fn redeemed(draft: &mut Draft, grant: &Grant, order: &pb::RedeemCode) -> Result<Grant, Refusal> {
+    if order.access_ttl_ms == 0
+        || order.access_ttl_ms > MAX_ACCESS_TTL_MS
+        || order.refresh_ttl_ms > MAX_REFRESH_TTL_MS
+    {
+        return Err(Refusal::malformed("a token lifetime is out of bounds"));
+    }
+    let mut next = grant.clone();
+    next.redeemed_at = Some(draft.at);
+    next.expires_at = draft.at.plus_ms(order.access_ttl_ms);
+    if !order.family_id.is_empty() {
+        let id = FamilyId::parse(&order.family_id)?;
+        if draft.state.families.contains_key(&id) {
+            return Err(Refusal::new(Reason::AlreadyExists, "the refresh family exists"));
+        }
+        let expires_at = draft.at.plus_ms(order.refresh_ttl_ms);
+        draft.state.put_family(RefreshFamily {
+            id,
+            grant: grant.id,
+            generation: 1,
+            rotated_at: draft.at,
+            rotated_index: draft.index,
+            expires_at,
+        });
+        next.family = Some(id);
+        // The last refresh may come at the very end, and its access token lives on.
+        next.expires_at = expires_at.plus_ms(order.access_ttl_ms);
+    }
+    Ok(next)
+}

@@ -1,0 +1,166 @@
+//! Groups of people. Membership lies in the user's row, so that a check reads one row; `members` is derived from it.
+
+use std::sync::Arc;
+
+use conclave_proto::{command::v1 as pb, state::v1 as rows};
+
+use crate::{
+    draft::Draft,
+    ids::{GroupId, UserId},
+    reply::{Reason, Refusal, Reply, done},
+    snapshot::Row,
+    stamp::Stamp,
+    state::State,
+    text,
+};
+
+/// Longest group name: several must fit into one header.
+const MAX_NAME_BYTES: usize = 64;
+/// Most groups of one user: bounds the row and the header.
+const MAX_GROUPS_OF_USER: usize = 256;
+
+/// A group of people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The group's id.
+    pub id: GroupId,
+    /// Unique. Without `|` and `,`, which separate names in headers.
+    pub name: Arc<str>,
+    /// For people.
+    pub description: String,
+    /// When it was made.
+    pub created_at: Stamp,
+}
+
+pub(crate) fn create(draft: &mut Draft, order: &pb::CreateGroup) -> Result<Reply, Refusal> {
+    let id = GroupId::parse(&order.group_id)?;
+    let name = parse_name(&order.name)?;
+    if draft.state.groups.contains_key(&id) {
+        return Err(Refusal::new(Reason::AlreadyExists, format!("group {id} exists")));
+    }
+    if draft.state.group_names.contains_key(&name) {
+        return Err(Refusal::new(Reason::GroupNameTaken, format!("the group name {name} is taken")));
+    }
+    let description = text::line("description", &order.description, text::MAX_TEXT_BYTES)?;
+    draft.state.put_group(Group { id, name, description, created_at: draft.at });
+    Ok(done())
+}
+
+/// Leaves no trace of the group: members lose it, access rules no longer name it (and so admit fewer, never more).
+pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply, Refusal> {
+    let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
+    let members: Vec<UserId> = draft.state.members_of(group.id).map(|user| user.id).collect();
+    for member in members {
+        change_membership(draft, group.id, member, false)?;
+    }
+    draft.state.forget_group_in_access_rules(group.id);
+    draft.state.groups.remove(&group.id);
+    draft.state.group_names.remove(&group.name);
+    Ok(done())
+}
+
+pub(crate) fn add_member(draft: &mut Draft, order: &pb::AddGroupMember) -> Result<Reply, Refusal> {
+    let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
+    change_membership(draft, group.id, UserId::parse(&order.user_id)?, true)?;
+    Ok(done())
+}
+
+pub(crate) fn remove_member(draft: &mut Draft, order: &pb::RemoveGroupMember) -> Result<Reply, Refusal> {
+    let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
+    change_membership(draft, group.id, UserId::parse(&order.user_id)?, false)?;
+    Ok(done())
+}
+
+fn change_membership(draft: &mut Draft, group: GroupId, user: UserId, member: bool) -> Result<(), Refusal> {
+    let mut user = (*draft.state.existing_user(user)?).clone();
+    if member {
+        user.groups.insert(group);
+        if user.groups.len() > MAX_GROUPS_OF_USER {
+            return Err(Refusal::malformed(format!("a user is in at most {MAX_GROUPS_OF_USER} groups")));
+        }
+    } else {
+        user.groups.remove(&group);
+    }
+    user.updated_at = draft.at;
+    draft.state.put_user(user);
+    Ok(())
+}
+
+fn parse_name(name: &str) -> Result<Arc<str>, Refusal> {
+    let name = text::required("group name", name.trim(), MAX_NAME_BYTES)?;
+    if name.contains(['|', ',']) || !name.is_ascii() {
+        return Err(Refusal::malformed("a group name is ASCII without '|' and ',': it travels in headers"));
+    }
+    Ok(name.into())
+}
+
+impl State {
+    /// The group with this id.
+    pub fn group(&self, id: GroupId) -> Option<&Arc<Group>> {
+        self.groups.get(&id)
+    }
+
+    /// The group with this name.
+    pub fn group_by_name(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(self.group_names.get(name)?)
+    }
+
+    /// Groups in the order of their ids, after `after`.
+    pub fn groups_after(&self, after: Option<GroupId>) -> impl Iterator<Item = &Arc<Group>> {
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.groups.range((start, std::ops::Bound::Unbounded)).map(|(_, group)| group)
+    }
+
+    /// The names of the user's groups, in the order of the group ids.
+    pub fn group_names_of<'a>(&'a self, user: &'a crate::user::User) -> impl Iterator<Item = &'a str> {
+        user.groups.iter().filter_map(|id| self.groups.get(id)).map(|group| &*group.name)
+    }
+
+    /// The group's members.
+    pub fn members_of(&self, group: GroupId) -> impl Iterator<Item = &Arc<crate::user::User>> {
+        let from = (group, UserId::new([0; 16]));
+        self.members
+            .range(from..)
+            .take_while(move |(g, _)| *g == group)
+            .filter_map(|(_, user)| self.users.get(user))
+    }
+
+    pub(crate) fn existing_group(&self, id: GroupId) -> Result<Arc<Group>, Refusal> {
+        self.groups
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Refusal::new(Reason::GroupUnknown, format!("there is no group {id}")))
+    }
+
+    pub(crate) fn put_group(&mut self, group: Group) {
+        self.group_names.insert(group.name.clone(), group.id);
+        self.groups.insert(group.id, Arc::new(group));
+    }
+}
+
+impl Row for Group {
+    const TABLE: u32 = 4;
+    type Wire = rows::GroupRow;
+
+    fn to_wire(&self) -> rows::GroupRow {
+        rows::GroupRow {
+            group_id: self.id.to_vec(),
+            name: self.name.to_string(),
+            description: self.description.clone(),
+            created_at_ms: self.created_at.0,
+        }
+    }
+
+    fn from_wire(wire: rows::GroupRow) -> Result<Self, Refusal> {
+        Ok(Self {
+            id: GroupId::parse(&wire.group_id)?,
+            name: parse_name(&wire.name)?,
+            description: wire.description,
+            created_at: Stamp(wire.created_at_ms),
+        })
+    }
+
+    fn put(self, state: &mut State) {
+        state.put_group(self);
+    }
+}

@@ -1,0 +1,41 @@
+//! `OpenAppSession`: the hand-over ticket becomes a cookie on the application's own host, once.
+
+use conclave_proto::command::v1 as pb;
+
+use super::AppSession;
+use crate::{
+    draft::Draft,
+    ids::{AppSessionId, SecretHash, SessionId, TicketId},
+    reply::{Reason, Refusal, Reply, ReplyBody, body},
+    stamp::Stamp,
+};
+
+/// Most arms of one session: one for each application host, with room for several browser profiles of a host.
+const MAX_ARMS_OF_SESSION: usize = 256;
+
+pub(crate) fn open_arm(draft: &mut Draft, order: &pb::OpenAppSession) -> Result<Reply, Refusal> {
+    let id = AppSessionId::parse(&order.app_session_id)?;
+    draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
+    let (session, _) = draft.state.existing_live_session(SessionId::parse(&order.session_id)?, draft.at)?;
+    let host = order.host.to_ascii_lowercase();
+    if draft.state.application_by_host(&host).is_none() {
+        return Err(Refusal::new(Reason::ApplicationUnknown, format!("no application has the host {host}")));
+    }
+    if draft.state.app_sessions.contains_key(&id) {
+        return Err(Refusal::new(Reason::AlreadyExists, "the session's arm exists"));
+    }
+    let from = (session.id, AppSessionId::new([0; 16]));
+    let arms = draft.state.arms_by_session.range(from..).take_while(|(s, _)| *s == session.id).count();
+    if arms >= MAX_ARMS_OF_SESSION {
+        return Err(Refusal::malformed(
+            "the session has been opened on too many hosts; sign out and in again",
+        ));
+    }
+    let secret_hash = SecretHash::parse(&order.secret_hash)?;
+    draft.state.put_arm(AppSession { id, session: session.id, secret_hash, host: host.into() });
+    Ok(body(ReplyBody::SessionStarted(pb::SessionStarted {
+        session_id: session.id.to_vec(),
+        grant_id: Vec::new(),
+        index: draft.index,
+    })))
+}

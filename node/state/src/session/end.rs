@@ -1,0 +1,78 @@
+//! The end of sessions: `RevokeSession`, `RevokeUserSessions`, and what disabling and deleting people need.
+//!
+//! A session takes its grants with it, except those with `offline_access` (OIDC Core §11), which end with the user, the
+//! client or "sign out everywhere". Clients that asked for it are told through the outbox.
+
+use conclave_proto::command::v1 as pb;
+
+use crate::{
+    client::OFFLINE_ACCESS,
+    draft::Draft,
+    event::Event,
+    ids::{GrantId, SessionId, UserId},
+    reply::{Refusal, Reply, done},
+};
+
+/// A session that is over already is answered like one that ends now: logout is idempotent.
+pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeSession) -> Result<Reply, Refusal> {
+    draft.end_session(SessionId::parse(&order.session_id)?);
+    Ok(done())
+}
+
+pub(crate) fn revoke_of_user(draft: &mut Draft, order: &pb::RevokeUserSessions) -> Result<Reply, Refusal> {
+    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?;
+    let except = match order.except_session_id.as_slice() {
+        [] => None,
+        bytes => Some(SessionId::parse(bytes)?),
+    };
+    draft.end_everything_of(user.id, except);
+    Ok(done())
+}
+
+impl Draft {
+    /// Ends one session, its arms and its grants.
+    pub(crate) fn end_session(&mut self, id: SessionId) {
+        let Some(session) = self.state.take_session(id) else { return };
+        let from = (id, GrantId::new([0; 16]));
+        let grants: Vec<GrantId> = self
+            .state
+            .grants_by_session
+            .range(from..)
+            .take_while(|(s, _)| *s == id)
+            .map(|(_, grant)| *grant)
+            .collect();
+        let mut told = imbl::OrdSet::new();
+        for grant in grants {
+            let Some(row) = self.state.grants.get(&grant).cloned() else { continue };
+            if told.insert(row.client.clone()).is_none() {
+                self.announce_logout(&row.client, id, session.user);
+            }
+            if !row.scopes.iter().any(|scope| scope == OFFLINE_ACCESS) {
+                self.state.take_grant(grant);
+            }
+        }
+        self.report(Event::SessionRevoked { session: id });
+    }
+
+    /// Ends the user's sessions and every grant, offline ones included. `except` and its grants stay.
+    pub(crate) fn end_everything_of(&mut self, user: UserId, except: Option<SessionId>) {
+        let sessions: Vec<SessionId> = self.state.sessions_of(user).map(|session| session.id).collect();
+        for session in sessions.into_iter().filter(|id| Some(*id) != except) {
+            self.end_session(session);
+        }
+        let from = (user, GrantId::new([0; 16]));
+        let grants: Vec<GrantId> = self
+            .state
+            .grants_by_user
+            .range(from..)
+            .take_while(|(u, _)| *u == user)
+            .map(|(_, grant)| *grant)
+            .collect();
+        for grant in grants {
+            let kept = self.state.grants.get(&grant).is_some_and(|row| Some(row.session) == except);
+            if !kept {
+                self.state.take_grant(grant);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Sessions: a browser's sign-in, and its arms on the hosts of applications.
+//!
+//! A session is alive while its row stands, its time is not over, its epoch is the current one and its user is not disabled.
+//! Whoever decides on a session asks [`State::live_session`]; there is no other way to hold one.
+
+mod arm;
+mod end;
+mod start;
+mod wire;
+
+use std::sync::Arc;
+
+pub(crate) use {
+    arm::open_arm,
+    end::{revoke, revoke_of_user},
+    start::start,
+};
+
+use crate::{
+    ids::{AppSessionId, SecretHash, SessionId, UserId},
+    reply::{Reason, Refusal},
+    stamp::Stamp,
+    state::{Expiring, State},
+    user::User,
+};
+
+/// A browser's sign-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The session's id; the `sid` claim.
+    pub id: SessionId,
+    /// Who signed in.
+    pub user: UserId,
+    /// What the cookie's secret hashes to.
+    pub secret_hash: SecretHash,
+    /// How (RFC 8176).
+    pub amr: Vec<String>,
+    /// When the person proved who they are.
+    pub auth_time: Stamp,
+    /// When it ends by itself.
+    pub expires_at: Stamp,
+    /// The revocation epoch it was started in.
+    pub epoch: u64,
+    /// What the browser called itself.
+    pub user_agent: String,
+    /// Where it came from.
+    pub address: String,
+}
+
+/// A session's arm on an application's host: another cookie of the same session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppSession {
+    /// The arm's id.
+    pub id: AppSessionId,
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// What the cookie's secret hashes to.
+    pub secret_hash: SecretHash,
+    /// The only host on which it counts.
+    pub host: Arc<str>,
+}
+
+impl State {
+    /// The session and its user, if both are good at `now`.
+    pub fn live_session(&self, id: SessionId, now: Stamp) -> Option<(&Arc<Session>, &Arc<User>)> {
+        let session = self.sessions.get(&id)?;
+        let user = self.users.get(&session.user)?;
+        let live = !session.expires_at.is_over_at(now)
+            && session.epoch == self.meta.revocation_epoch
+            && !user.disabled;
+        live.then_some((session, user))
+    }
+
+    /// The arm with this id, whether or not its session is alive.
+    pub fn app_session(&self, id: AppSessionId) -> Option<&Arc<AppSession>> {
+        self.app_sessions.get(&id)
+    }
+
+    /// Sessions in the order of their ids, after `after`.
+    pub fn sessions_after(&self, after: Option<SessionId>) -> impl Iterator<Item = &Arc<Session>> {
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.sessions.range((start, std::ops::Bound::Unbounded)).map(|(_, session)| session)
+    }
+
+    /// The sessions of one user.
+    pub fn sessions_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Session>> {
+        let from = (user, SessionId::new([0; 16]));
+        let own = self.sessions_by_user.range(from..).take_while(move |(owner, _)| *owner == user);
+        own.filter_map(|(_, id)| self.sessions.get(id))
+    }
+
+    pub(crate) fn existing_live_session(
+        &self,
+        id: SessionId,
+        now: Stamp,
+    ) -> Result<(Arc<Session>, Arc<User>), Refusal> {
+        let (session, user) = self
+            .live_session(id, now)
+            .ok_or_else(|| Refusal::new(Reason::SessionUnknown, "the session is over"))?;
+        Ok((session.clone(), user.clone()))
+    }
+
+    pub(crate) fn put_session(&mut self, session: Session) {
+        self.sessions_by_user.insert((session.user, session.id));
+        self.expire_at(session.expires_at, Expiring::Session(session.id));
+        self.sessions.insert(session.id, Arc::new(session));
+    }
+
+    /// The row, its arms and what is derived from them. Grants are ended by the caller, who knows why.
+    pub(crate) fn take_session(&mut self, id: SessionId) -> Option<Arc<Session>> {
+        let session = self.sessions.remove(&id)?;
+        self.sessions_by_user.remove(&(session.user, id));
+        self.forget_expiry(session.expires_at, Expiring::Session(id));
+        let from = (id, AppSessionId::new([0; 16]));
+        let arms: Vec<_> =
+            self.arms_by_session.range(from..).take_while(|(s, _)| *s == id).copied().collect();
+        for arm in arms {
+            self.arms_by_session.remove(&arm);
+            self.app_sessions.remove(&arm.1);
+        }
+        Some(session)
+    }
+
+    pub(crate) fn put_arm(&mut self, arm: AppSession) {
+        self.arms_by_session.insert((arm.session, arm.id));
+        self.app_sessions.insert(arm.id, Arc::new(arm));
+    }
+}

@@ -1,0 +1,82 @@
+//! `StartSession`: a completed sign-in in one entry: the ticket is spent, the session opens, the code it was for is issued.
+
+use conclave_proto::command::v1 as pb;
+
+use super::Session;
+use crate::{
+    draft::Draft,
+    event::Event,
+    grant,
+    ids::{SecretHash, SessionId, TicketId, UserId},
+    reply::{Reason, Refusal, Reply, ReplyBody, body},
+    stamp::Stamp,
+    text,
+};
+
+/// Longest session: a year. Longer is a configuration error.
+const MAX_TTL_MS: u64 = 366 * 24 * 3_600_000;
+/// Most sessions of one user; the oldest makes room, so that a loop of logins cannot grow the state.
+const MAX_SESSIONS_OF_USER: usize = 100;
+/// Most authentication methods of one session.
+const MAX_AMR: usize = 8;
+
+pub(crate) fn start(draft: &mut Draft, order: &pb::StartSession) -> Result<Reply, Refusal> {
+    let id = SessionId::parse(&order.session_id)?;
+    draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
+    let user = draft.state.able_user(UserId::parse(&order.user_id)?)?;
+    credential_still_stands(draft, user.id, order.credential_version)?;
+    if draft.state.sessions.contains_key(&id) {
+        return Err(Refusal::new(Reason::AlreadyExists, "the session exists"));
+    }
+    if order.ttl_ms == 0 || order.ttl_ms > MAX_TTL_MS || order.amr.len() > MAX_AMR {
+        return Err(Refusal::malformed("ttl_ms or amr is out of bounds"));
+    }
+    if !order.replaces_session_id.is_empty() {
+        draft.end_session(SessionId::parse(&order.replaces_session_id)?);
+    }
+    make_room(draft, user.id);
+    draft.state.put_session(Session {
+        id,
+        user: user.id,
+        secret_hash: SecretHash::parse(&order.secret_hash)?,
+        amr: order.amr.clone(),
+        auth_time: draft.at,
+        expires_at: draft.at.plus_ms(order.ttl_ms),
+        epoch: draft.state.meta.revocation_epoch,
+        user_agent: shortened(&order.user_agent),
+        address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
+    });
+    draft.state.take_throttle(user.id);
+    draft.report(Event::SessionStarted { session: id, user: user.id });
+
+    let grant_id = match &order.code {
+        Some(code) => grant::open(draft, code, id)?.to_vec(),
+        None => Vec::new(),
+    };
+    Ok(body(ReplyBody::SessionStarted(pb::SessionStarted {
+        session_id: id.to_vec(),
+        grant_id,
+        index: draft.index,
+    })))
+}
+
+/// The password may have been changed, or removed, between the proof at the edge and now.
+fn credential_still_stands(draft: &Draft, user: UserId, version: u64) -> Result<(), Refusal> {
+    let current = draft.state.passwords.get(&user).map_or(0, |password| password.version);
+    if current == version {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::CredentialChanged, "the password was changed meanwhile; sign in again"))
+}
+
+fn make_room(draft: &mut Draft, user: UserId) {
+    let mut own: Vec<_> = draft.state.sessions_of(user).map(|s| (s.auth_time, s.id)).collect();
+    own.sort_unstable();
+    let surplus = (own.len() + 1).saturating_sub(MAX_SESSIONS_OF_USER);
+    own.into_iter().take(surplus).for_each(|(_, id)| draft.end_session(id));
+}
+
+/// What a browser calls itself is kept for people only, so it is cut rather than refused.
+fn shortened(user_agent: &str) -> String {
+    user_agent.chars().filter(|c| !c.is_control()).take(text::MAX_TEXT_BYTES).collect()
+}

@@ -1,0 +1,137 @@
+//! The replicated state: persistent ordered maps, so a clone costs nothing and a reader keeps one consistent version.
+//!
+//! Tables are what snapshots hold. Indexes are derived from tables by the `put_*`/`take_*` functions of each domain and are
+//! never written to a snapshot; loading puts every row again and so rebuilds them.
+
+use std::{fmt, sync::Arc};
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::{
+    application::Application,
+    client::{Client, ClientId},
+    grant::{Grant, RefreshFamily},
+    group::Group,
+    ids::{
+        AppSessionId, ApplicationId, FamilyId, GrantId, GroupId, RequestId, SessionId, TicketId, TokenId,
+        UserId,
+    },
+    key::SigningKey,
+    outbox::OutboxItem,
+    session::{AppSession, Session},
+    stamp::Stamp,
+    system::{Remembered, SpentTicket},
+    throttle::Throttle,
+    token::ApiToken,
+    user::{Password, User},
+};
+
+/// One consistent version of everything the cluster agrees on.
+#[derive(Clone, Default)]
+pub struct State {
+    pub(crate) meta: Meta,
+
+    pub(crate) users: OrdMap<UserId, Arc<User>>,
+    pub(crate) passwords: OrdMap<UserId, Arc<Password>>,
+    pub(crate) groups: OrdMap<GroupId, Arc<Group>>,
+    pub(crate) applications: OrdMap<ApplicationId, Arc<Application>>,
+    pub(crate) clients: OrdMap<ClientId, Arc<Client>>,
+    pub(crate) sessions: OrdMap<SessionId, Arc<Session>>,
+    pub(crate) app_sessions: OrdMap<AppSessionId, Arc<AppSession>>,
+    pub(crate) grants: OrdMap<GrantId, Arc<Grant>>,
+    pub(crate) families: OrdMap<FamilyId, Arc<RefreshFamily>>,
+    pub(crate) keys: OrdMap<Arc<str>, Arc<SigningKey>>,
+    pub(crate) tokens: OrdMap<TokenId, Arc<ApiToken>>,
+    pub(crate) tickets: OrdMap<TicketId, SpentTicket>,
+    pub(crate) throttles: OrdMap<UserId, Throttle>,
+    pub(crate) requests: OrdMap<RequestId, Arc<Remembered>>,
+    pub(crate) outbox: OrdMap<u64, Arc<OutboxItem>>,
+
+    pub(crate) usernames: OrdMap<Arc<str>, UserId>,
+    pub(crate) group_names: OrdMap<Arc<str>, GroupId>,
+    pub(crate) members: OrdSet<(GroupId, UserId)>,
+    pub(crate) slugs: OrdMap<Arc<str>, ApplicationId>,
+    pub(crate) hosts: OrdMap<Arc<str>, ApplicationId>,
+    pub(crate) sessions_by_user: OrdSet<(UserId, SessionId)>,
+    pub(crate) arms_by_session: OrdSet<(SessionId, AppSessionId)>,
+    pub(crate) grants_by_session: OrdSet<(SessionId, GrantId)>,
+    pub(crate) grants_by_user: OrdSet<(UserId, GrantId)>,
+    pub(crate) grants_by_client: OrdSet<(ClientId, GrantId)>,
+    pub(crate) expiries: OrdSet<(Stamp, Expiring)>,
+    pub(crate) request_order: OrdSet<(Stamp, RequestId)>,
+}
+
+/// The state's own numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The last log index applied.
+    pub index: u64,
+    /// Log time: the largest stamp so far.
+    pub clock: Stamp,
+    /// The feature level in force.
+    pub level: u32,
+    /// Sessions and grants of an earlier epoch are dead.
+    pub revocation_epoch: u64,
+    /// The sequence number that the next outbox row takes.
+    pub next_outbox: u64,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Self { index: 0, clock: Stamp::default(), level: 1, revocation_epoch: 1, next_outbox: 1 }
+    }
+}
+
+/// A row that leaves by itself when its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Expiring {
+    Session(SessionId),
+    Grant(GrantId),
+    Token(TokenId),
+    Ticket(TicketId),
+    Throttle(UserId),
+}
+
+impl State {
+    /// The state's own numbers.
+    pub const fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The last log index that this version has seen.
+    pub const fn index(&self) -> u64 {
+        self.meta.index
+    }
+
+    /// This version, having also seen an entry that carries no command (blank, membership).
+    #[must_use]
+    pub fn having_seen(&self, index: u64) -> Self {
+        let mut next = self.clone();
+        next.meta.index = index;
+        next
+    }
+
+    /// Whether a sweep at `now` would find anything.
+    pub fn has_expired_rows(&self, now: Stamp) -> bool {
+        self.expiries.get_min().is_some_and(|(at, _)| at.is_over_at(now))
+    }
+
+    pub(crate) fn expire_at(&mut self, at: Stamp, row: Expiring) {
+        self.expiries.insert((at, row));
+    }
+
+    pub(crate) fn forget_expiry(&mut self, at: Stamp, row: Expiring) {
+        self.expiries.remove(&(at, row));
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("meta", &self.meta)
+            .field("users", &self.users.len())
+            .field("sessions", &self.sessions.len())
+            .field("grants", &self.grants.len())
+            .finish_non_exhaustive()
+    }
+}

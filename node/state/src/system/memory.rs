@@ -1,0 +1,83 @@
+//! Request memory: a command that comes again gets its first reply, and changes nothing.
+
+use std::sync::Arc;
+
+use conclave_proto::state::v1 as rows;
+
+use crate::{
+    ids::RequestId,
+    reply::{Refusal, Reply},
+    snapshot::Row,
+    stamp::Stamp,
+    state::State,
+};
+
+/// How long a reply is remembered: far longer than any node holds and retries a write (3 s), or a load balancer its request.
+pub const MEMORY_MS: u64 = 120_000;
+/// Most replies remembered; beyond, the oldest leave first. At 1,500 writes a second the window is still whole.
+const MAX_REMEMBERED: usize = 200_000;
+/// Old replies dropped with each new one, so that the memory shrinks without a command of its own.
+const DROPPED_AT_ONCE: usize = 2;
+
+/// A reply kept for retries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// The request's name.
+    pub request: RequestId,
+    /// When it was answered.
+    pub at: Stamp,
+    /// What was answered.
+    pub reply: Reply,
+}
+
+impl State {
+    /// The reply that this request got, if it is remembered.
+    pub(crate) fn remembered(&self, request: RequestId) -> Option<Reply> {
+        let kept = self.requests.get(&request)?;
+        (!kept.at.plus_ms(MEMORY_MS).is_over_at(self.meta.clock)).then(|| kept.reply.clone())
+    }
+
+    pub(crate) fn remember(&mut self, request: RequestId, at: Stamp, reply: Reply) {
+        for _ in 0..DROPPED_AT_ONCE {
+            self.forget_oldest(at);
+        }
+        if let Some(before) = self.requests.get(&request) {
+            self.request_order.remove(&(before.at, request));
+        }
+        Remembered { request, at, reply }.put(self);
+    }
+
+    fn forget_oldest(&mut self, now: Stamp) {
+        let Some(oldest) = self.request_order.get_min().copied() else { return };
+        if oldest.0.plus_ms(MEMORY_MS).is_over_at(now) || self.requests.len() >= MAX_REMEMBERED {
+            self.request_order.remove(&oldest);
+            self.requests.remove(&oldest.1);
+        }
+    }
+}
+
+impl Row for Remembered {
+    const TABLE: u32 = 15;
+    type Wire = rows::RememberedRow;
+
+    fn to_wire(&self) -> rows::RememberedRow {
+        rows::RememberedRow {
+            request_id: self.request.to_vec(),
+            at_ms: self.at.0,
+            reply: Some(self.reply.clone()),
+        }
+    }
+
+    fn from_wire(wire: rows::RememberedRow) -> Result<Self, Refusal> {
+        Ok(Self {
+            request: RequestId::parse(&wire.request_id)?,
+            at: Stamp(wire.at_ms),
+            reply: wire.reply.unwrap_or_default(),
+        })
+    }
+
+    fn put(self, state: &mut State) {
+        state.request_order.insert((self.at, self.request));
+        state.requests.insert(self.request, Arc::new(self));
+    }
+}

@@ -1,0 +1,28 @@
+//! What the cluster keeps for itself: request memory, spent tickets, level, revocation epoch, sweep.
+
+mod memory;
+mod sweep;
+mod ticket;
+
+use conclave_proto::command::v1 as pb;
+
+pub use {memory::Remembered, ticket::SpentTicket};
+
+pub(crate) use sweep::sweep;
+
+use crate::{
+    draft::Draft,
+    reply::{Refusal, Reply, done},
+};
+
+/// Never falls: what was written at a level is read at it for ever.
+pub(crate) fn raise_level(draft: &mut Draft, order: &pb::RaiseLevel) -> Result<Reply, Refusal> {
+    draft.state.meta.level = draft.state.meta.level.max(order.level);
+    Ok(done())
+}
+
+/// Every session and grant made before is dead from here on; their rows leave with their time.
+pub(crate) fn raise_revocation_epoch(draft: &mut Draft) -> Result<Reply, Refusal> {
+    draft.state.meta.revocation_epoch += 1;
+    Ok(done())
+}

@@ -1,0 +1,36 @@
+//! `Sweep`: rows whose time is over leave, a bounded number at a time. They were dead before; this is housekeeping.
+
+use conclave_proto::command::v1 as pb;
+
+use crate::{
+    draft::Draft,
+    reply::{Refusal, Reply, ReplyBody, body},
+    state::Expiring,
+};
+
+/// Most rows of one sweep: applying it must stay far below a heartbeat.
+const MAX_ROWS: u32 = 1_000;
+
+pub(crate) fn sweep(draft: &mut Draft, order: &pb::Sweep) -> Result<Reply, Refusal> {
+    let mut removed = 0;
+    while removed < order.limit.min(MAX_ROWS) {
+        let Some((at, row)) = draft.state.expiries.get_min().copied() else { break };
+        if !at.is_over_at(draft.at) {
+            break;
+        }
+        draft.state.expiries.remove(&(at, row));
+        remove(draft, row);
+        removed += 1;
+    }
+    Ok(body(ReplyBody::Swept(pb::Swept { removed })))
+}
+
+fn remove(draft: &mut Draft, row: Expiring) {
+    match row {
+        Expiring::Session(id) => draft.end_session(id),
+        Expiring::Grant(id) => draft.state.take_grant(id),
+        Expiring::Token(id) => drop(draft.state.take_token(id)),
+        Expiring::Ticket(id) => drop(draft.state.tickets.remove(&id)),
+        Expiring::Throttle(id) => draft.state.take_throttle(id),
+    }
+}

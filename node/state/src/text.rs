@@ -1,0 +1,39 @@
+//! Bounds and shapes of the short texts that people type. Parsed here once; inside, the types speak.
+
+use crate::reply::Refusal;
+
+/// Longest display text (names, descriptions): fits a line, bounds a row.
+pub(crate) const MAX_TEXT_BYTES: usize = 256;
+/// Longest URI kept: what browsers and proxies carry safely.
+pub(crate) const MAX_URI_BYTES: usize = 2048;
+/// Longest e-mail address (RFC 5321 §4.5.3.1.3).
+pub(crate) const MAX_EMAIL_BYTES: usize = 254;
+
+/// A line of text without control characters, at most `max` bytes.
+pub(crate) fn line(field: &str, text: &str, max: usize) -> Result<String, Refusal> {
+    if text.len() > max {
+        return Err(Refusal::malformed(format!("{field} is longer than {max} bytes")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Refusal::malformed(format!("{field} has a control character")));
+    }
+    Ok(text.to_owned())
+}
+
+/// The same, and not empty.
+pub(crate) fn required(field: &str, text: &str, max: usize) -> Result<String, Refusal> {
+    if text.trim().is_empty() {
+        return Err(Refusal::malformed(format!("{field} is empty")));
+    }
+    line(field, text, max)
+}
+
+/// A name for machines and URLs: lower-case ASCII letters, digits, `-`, `_`, `.`; at most `max` bytes.
+pub(crate) fn slug(field: &str, text: &str, max: usize) -> Result<String, Refusal> {
+    let text = required(field, text, max)?;
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    if !text.chars().all(fits) {
+        return Err(Refusal::malformed(format!("{field} may hold a-z, 0-9, '-', '_' and '.' only")));
+    }
+    Ok(text)
+}

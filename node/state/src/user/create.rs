@@ -1,0 +1,44 @@
+//! `CreateUser`: a person, with groups and password in the same step.
+
+use conclave_proto::command::v1 as pb;
+
+use super::{Password, User, parse_username, wire};
+use crate::{
+    draft::Draft,
+    ids::{GroupId, UserId},
+    reply::{Reason, Refusal, Reply, done},
+    text,
+};
+
+pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUser) -> Result<Reply, Refusal> {
+    let id = UserId::parse(&order.user_id)?;
+    let username = parse_username(&order.username)?;
+    if draft.state.users.contains_key(&id) {
+        return Err(Refusal::new(Reason::AlreadyExists, format!("user {id} exists")));
+    }
+    if draft.state.usernames.contains_key(&username) {
+        return Err(Refusal::new(Reason::UsernameTaken, format!("the username {username} is taken")));
+    }
+    let mut groups = imbl::OrdSet::new();
+    for bytes in &order.group_ids {
+        groups.insert(draft.state.existing_group(GroupId::parse(bytes)?)?.id);
+    }
+    let user = User {
+        id,
+        username,
+        display_name: text::line("display_name", &order.display_name, text::MAX_TEXT_BYTES)?,
+        email: wire::parse_email(&order.email)?,
+        email_verified: order.email_verified && !order.email.is_empty(),
+        attributes: wire::parse_attributes(order.attributes.as_ref())?,
+        disabled: false,
+        groups,
+        created_at: draft.at,
+        updated_at: draft.at,
+    };
+    draft.state.put_user(user);
+    if !order.password_phc.is_empty() {
+        let phc = wire::parse_phc(&order.password_phc)?;
+        draft.state.put_password(Password { user: id, phc, version: draft.index, changed_at: draft.at });
+    }
+    Ok(done())
+}

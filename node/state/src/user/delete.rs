@@ -1,0 +1,17 @@
+//! `DeleteUser`: the person, the password, every session and every grant, in one step.
+
+use conclave_proto::command::v1 as pb;
+
+use crate::{
+    draft::Draft,
+    ids::UserId,
+    reply::{Refusal, Reply, done},
+};
+
+pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUser) -> Result<Reply, Refusal> {
+    let id = UserId::parse(&order.user_id)?;
+    let user = draft.state.existing_user(id)?;
+    draft.end_everything_of(id, None);
+    draft.state.take_user(&user);
+    Ok(done())
+}

@@ -1,0 +1,163 @@
+//! People and their passwords. Owns usernames (unique, lower case) and what ends with a user: sessions, grants, throttle.
+
+mod create;
+mod delete;
+mod password;
+mod update;
+mod wire;
+
+use std::sync::Arc;
+
+use imbl::OrdSet;
+
+pub(crate) use {create::create, delete::delete, password::set_password, update::update};
+
+use crate::{
+    ids::{GroupId, UserId},
+    reply::{Reason, Refusal},
+    stamp::Stamp,
+    state::State,
+};
+
+/// Longest username: fits headers and tables.
+const MAX_USERNAME_BYTES: usize = 64;
+/// Most attributes of a user, so that a row stays small.
+const MAX_ATTRIBUTES: usize = 32;
+/// Longest PHC string: argon2id with a 64-byte salt and hash stays far below.
+const MAX_PHC_BYTES: usize = 512;
+
+/// A person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The person's id; the `sub` of public clients.
+    pub id: UserId,
+    /// Unique, lower case.
+    pub username: Arc<str>,
+    /// As the person likes to be called.
+    pub display_name: String,
+    /// Empty = none known.
+    pub email: String,
+    /// Whether the address was proved.
+    pub email_verified: bool,
+    /// Free attributes, by name.
+    pub attributes: Vec<(String, String)>,
+    /// A disabled user signs in nowhere and has no session.
+    pub disabled: bool,
+    /// The groups the person is in.
+    pub groups: OrdSet<GroupId>,
+    /// When the row was made.
+    pub created_at: Stamp,
+    /// When it last changed.
+    pub updated_at: Stamp,
+}
+
+/// What a password is checked against.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password {
+    /// Whose.
+    pub user: UserId,
+    /// An argon2id PHC string.
+    pub phc: String,
+    /// The log index that set it: a login proved against an older one is not accepted.
+    pub version: u64,
+    /// When it was set.
+    pub changed_at: Stamp,
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Password")
+            .field("user", &self.user)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Usernames are compared in lower case, and hold what fits into URLs and headers.
+///
+/// # Errors
+/// `Malformed`, saying what is allowed.
+pub fn parse_username(text: &str) -> Result<Arc<str>, Refusal> {
+    let lower = text.trim().to_ascii_lowercase();
+    let fits =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.' | '@' | '+');
+    if lower.is_empty() || lower.len() > MAX_USERNAME_BYTES || !lower.chars().all(fits) {
+        return Err(Refusal::malformed(format!(
+            "a username has 1 to {MAX_USERNAME_BYTES} of a-z, 0-9, '-', '_', '.', '@', '+'"
+        )));
+    }
+    Ok(lower.into())
+}
+
+impl State {
+    /// The user with this id.
+    pub fn user(&self, id: UserId) -> Option<&Arc<User>> {
+        self.users.get(&id)
+    }
+
+    /// The user with this name, compared in lower case.
+    pub fn user_by_name(&self, username: &str) -> Option<&Arc<User>> {
+        let name = parse_username(username).ok()?;
+        self.users.get(self.usernames.get(&name)?)
+    }
+
+    /// What the user's password is checked against.
+    pub fn password(&self, user: UserId) -> Option<&Arc<Password>> {
+        self.passwords.get(&user)
+    }
+
+    /// Users in the order of their ids, after `after`.
+    pub fn users_after(&self, after: Option<UserId>) -> impl Iterator<Item = &Arc<User>> {
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.users.range((start, std::ops::Bound::Unbounded)).map(|(_, user)| user)
+    }
+
+    /// How many users there are.
+    pub fn user_count(&self) -> usize {
+        self.users.len()
+    }
+
+    pub(crate) fn existing_user(&self, id: UserId) -> Result<Arc<User>, Refusal> {
+        self.users
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Refusal::new(Reason::UserUnknown, format!("there is no user {id}")))
+    }
+
+    /// The user, unless disabled.
+    pub(crate) fn able_user(&self, id: UserId) -> Result<Arc<User>, Refusal> {
+        let user = self.existing_user(id)?;
+        if user.disabled {
+            return Err(Refusal::new(Reason::UserDisabled, format!("user {} is disabled", user.username)));
+        }
+        Ok(user)
+    }
+
+    pub(crate) fn put_user(&mut self, user: User) {
+        if let Some(before) = self.users.get(&user.id).cloned() {
+            self.usernames.remove(&before.username);
+            before.groups.iter().for_each(|group| {
+                self.members.remove(&(*group, user.id));
+            });
+        }
+        self.usernames.insert(user.username.clone(), user.id);
+        user.groups.iter().for_each(|group| {
+            self.members.insert((*group, user.id));
+        });
+        self.users.insert(user.id, Arc::new(user));
+    }
+
+    pub(crate) fn take_user(&mut self, user: &User) {
+        self.users.remove(&user.id);
+        self.usernames.remove(&user.username);
+        user.groups.iter().for_each(|group| {
+            self.members.remove(&(*group, user.id));
+        });
+        self.passwords.remove(&user.id);
+        self.take_throttle(user.id);
+    }
+
+    pub(crate) fn put_password(&mut self, password: Password) {
+        self.passwords.insert(password.user, Arc::new(password));
+    }
+}

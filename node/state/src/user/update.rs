@@ -1,0 +1,41 @@
+//! `UpdateUser`: what is given changes, the rest stays. Disabling ends every session and grant in the same step.
+
+use conclave_proto::command::v1 as pb;
+
+use super::wire;
+use crate::{
+    draft::Draft,
+    ids::UserId,
+    reply::{Refusal, Reply, done},
+    text,
+};
+
+pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUser) -> Result<Reply, Refusal> {
+    let id = UserId::parse(&order.user_id)?;
+    let mut user = (*draft.state.existing_user(id)?).clone();
+    if let Some(name) = &order.display_name {
+        user.display_name = text::line("display_name", name, text::MAX_TEXT_BYTES)?;
+    }
+    if let Some(email) = &order.email {
+        let email = wire::parse_email(email)?;
+        // Another address has not been proved.
+        user.email_verified = user.email_verified && user.email == email;
+        user.email = email;
+    }
+    if let Some(verified) = order.email_verified {
+        user.email_verified = verified && !user.email.is_empty();
+    }
+    if order.attributes.is_some() {
+        user.attributes = wire::parse_attributes(order.attributes.as_ref())?;
+    }
+    if let Some(disabled) = order.disabled {
+        user.disabled = disabled;
+    }
+    user.updated_at = draft.at;
+    let ends = user.disabled;
+    draft.state.put_user(user);
+    if ends {
+        draft.end_everything_of(id, None);
+    }
+    Ok(done())
+}

@@ -1,0 +1,217 @@
+//! A small world to test in: numbered ids, a log of entries, and short ways to say a command.
+
+use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_state::{Applied, Entry, Halt, Reason, Reply, ReplyBody, State, apply};
+use prost::Message as _;
+
+pub const MINUTE: u64 = 60_000;
+pub const WINDOW: u64 = 30_000;
+
+/// A readable 16-byte id.
+pub fn id(kind: u8, number: u8) -> Vec<u8> {
+    let mut bytes = vec![kind; 16];
+    bytes[15] = number;
+    bytes
+}
+
+pub fn hash(number: u8) -> Vec<u8> {
+    vec![number; 32]
+}
+
+pub fn user(n: u8) -> Vec<u8> {
+    id(1, n)
+}
+pub fn group(n: u8) -> Vec<u8> {
+    id(2, n)
+}
+pub fn application(n: u8) -> Vec<u8> {
+    id(3, n)
+}
+pub fn session(n: u8) -> Vec<u8> {
+    id(4, n)
+}
+pub fn grant(n: u8) -> Vec<u8> {
+    id(5, n)
+}
+pub fn family(n: u8) -> Vec<u8> {
+    id(6, n)
+}
+pub fn ticket(n: u8) -> Vec<u8> {
+    id(7, n)
+}
+
+/// The bytes of a log entry.
+pub fn encode(at_ms: u64, request: &[u8], body: Body) -> Vec<u8> {
+    let command = pb::Command { request_id: request.to_vec(), body: Some(body) };
+    pb::LogEntry { at_ms, command: command.encode_to_vec() }.encode_to_vec()
+}
+
+/// A state, its log position and its clock.
+pub struct World {
+    pub state: State,
+    pub index: u64,
+    pub now: u64,
+    request: u64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { state: State::default(), index: 0, now: 1_000_000, request: 0 }
+    }
+
+    /// With a user 1 in group 1, an application 1 for that group on `app.test`, and two clients.
+    pub fn furnished() -> Self {
+        let mut world = Self::new();
+        world.ok(create_group(1));
+        world.ok(create_user(1, &[1]));
+        world.ok(create_user(2, &[]));
+        world.ok(create_application(1, &[1]));
+        world.ok(create_client("web", &[]));
+        world.ok(create_client("app", &application(1)));
+        world
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) -> Result<Applied, Halt> {
+        self.index += 1;
+        let applied = apply(&self.state, &Entry { index: self.index, bytes })?;
+        self.state = applied.state.clone();
+        Ok(applied)
+    }
+
+    pub fn run(&mut self, body: Body) -> Reply {
+        self.request += 1;
+        let request = u128::from(self.request).to_be_bytes();
+        self.raw(&encode(self.now, &request, body)).expect("known command").reply
+    }
+
+    #[track_caller]
+    pub fn ok(&mut self, body: Body) -> ReplyBody {
+        match self.run(body).body.expect("a body") {
+            ReplyBody::Refused(refused) => panic!("refused: {refused:?}"),
+            body => body,
+        }
+    }
+
+    #[track_caller]
+    pub fn refused(&mut self, body: Body) -> Reason {
+        match self.run(body).body.expect("a body") {
+            ReplyBody::Refused(refused) => refused.reason(),
+            body => panic!("not refused: {body:?}"),
+        }
+    }
+}
+
+pub fn create_user(n: u8, groups: &[u8]) -> Body {
+    Body::CreateUser(pb::CreateUser {
+        user_id: user(n),
+        username: format!("user{n}"),
+        email: format!("user{n}@example.test"),
+        group_ids: groups.iter().map(|g| group(*g)).collect(),
+        password_phc: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g".into(),
+        ..Default::default()
+    })
+}
+
+pub fn create_group(n: u8) -> Body {
+    Body::CreateGroup(pb::CreateGroup {
+        group_id: group(n),
+        name: format!("group{n}"),
+        description: String::new(),
+    })
+}
+
+pub fn create_application(n: u8, groups: &[u8]) -> Body {
+    Body::CreateApplication(pb::CreateApplication {
+        application_id: application(n),
+        slug: format!("app{n}"),
+        name: "App".into(),
+        hosts: vec![format!("app{n}.test")],
+        access: Some(pb::Access { everyone: false, group_ids: groups.iter().map(|g| group(*g)).collect() }),
+        ..Default::default()
+    })
+}
+
+pub fn create_client(client_id: &str, application_id: &[u8]) -> Body {
+    Body::CreateClient(pb::CreateClient {
+        client_id: client_id.into(),
+        name: client_id.into(),
+        auth_method: pb::ClientAuthMethod::SecretBasic.into(),
+        secret_hash: hash(1),
+        redirect_uris: vec!["https://rp.test/cb".into()],
+        scopes: vec!["openid".into(), "offline_access".into()],
+        signing_algorithm: pb::SigningAlgorithm::Rs256.into(),
+        consent: pb::ConsentMode::Implicit.into(),
+        application_id: application_id.to_vec(),
+        back_channel_logout_uri: "https://rp.test/bcl".into(),
+        ..Default::default()
+    })
+}
+
+pub fn issue(n: u8, client_id: &str, scopes: &[&str]) -> pb::IssueCode {
+    pb::IssueCode {
+        grant_id: grant(n),
+        session_id: session(n),
+        client_id: client_id.into(),
+        redirect_uri: "https://rp.test/cb".into(),
+        scopes: scopes.iter().map(ToString::to_string).collect(),
+        nonce: "n".into(),
+        code_challenge: hash(7),
+        secret_hash: hash(8),
+        code_ttl_ms: MINUTE,
+        ..Default::default()
+    }
+}
+
+impl World {
+    /// What a login of this user proves against.
+    fn credential_version(&self, n: u8) -> u64 {
+        let id = conclave_state::ids::UserId::parse(&user(n)).unwrap();
+        self.state.password(id).map_or(0, |p| p.version)
+    }
+
+    /// A sign-in of user `u` as session, ticket and grant `n`, with a code when `client` is given.
+    pub fn start(&self, n: u8, u: u8, client: Option<(&str, &[&str])>) -> pb::StartSession {
+        pb::StartSession {
+            session_id: session(n),
+            user_id: user(u),
+            secret_hash: hash(9),
+            ticket_id: ticket(n),
+            ticket_expires_at_ms: self.now + 10 * MINUTE,
+            amr: vec!["pwd".into()],
+            ttl_ms: 600 * MINUTE,
+            credential_version: self.credential_version(u),
+            code: client.map(|(client, scopes)| issue(n, client, scopes)),
+            ..Default::default()
+        }
+    }
+
+    /// Signs user 1 in as `n`, redeems the code of `web`, and leaves refresh family `n` at generation 1.
+    pub fn signed_in(&mut self, n: u8, scopes: &[&str]) {
+        let start = self.start(n, 1, Some(("web", scopes)));
+        self.ok(Body::StartSession(start));
+        self.ok(redeem(n, "web"));
+    }
+}
+
+pub fn redeem(n: u8, client_id: &str) -> Body {
+    Body::RedeemCode(pb::RedeemCode {
+        grant_id: grant(n),
+        secret_hash: hash(8),
+        client_id: client_id.into(),
+        redirect_uri: "https://rp.test/cb".into(),
+        code_challenge: hash(7),
+        family_id: family(n),
+        refresh_ttl_ms: 6_000 * MINUTE,
+        access_ttl_ms: 10 * MINUTE,
+    })
+}
+
+pub fn rotate(n: u8, generation: u64) -> Body {
+    Body::RotateRefresh(pb::RotateRefresh {
+        family_id: family(n),
+        client_id: "web".into(),
+        generation,
+        retry_window_ms: WINDOW,
+        access_ttl_ms: 10 * MINUTE,
+    })
+}
