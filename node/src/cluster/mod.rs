@@ -1,1 +1,219 @@
+//! **The cluster**: the only room that names openraft. Everybody else holds a [`Cluster`] and sees three things: the state
+//! ([`Cluster::view`], [`Cluster::view_at`]), writes ([`Cluster::propose`]) and the cluster's health.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `types`, `wire` | Raft's types, and our protobuf for them |
+//! | `log_store`, `machine` | Raft's storage over the store room, the replicated state |
+//! | `identity`, `bootstrap` | who this node is, whom it lets speak, how a cluster is founded |
+//! | `transport`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, way out, way in |
+//! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
+//! | `janitor` | sweeps, snapshots, the member list |
+//!
+//! Consensus has a tokio runtime of its own: no page and no password hash can hold up a heartbeat. Everything that talks to
+//! peers runs there.
+
+mod bootstrap;
+mod identity;
+mod janitor;
+mod leader;
+pub mod log_store;
+mod machine;
+mod network;
+mod peers;
+mod propose;
+mod read;
+mod service;
+mod snapshot_in;
+mod start;
+mod transport;
 pub mod types;
+mod wire;
+
+use std::{future::Future, sync::{Arc, OnceLock}, time::Duration};
+
+use conclave_proto::{cluster::v1 as pb, command::v1::{Command, command::Body}};
+use conclave_state::State;
+
+pub use bootstrap::{BootstrapError, Peer};
+pub use identity::Lineage;
+pub use propose::{Committed, ProposeError};
+pub use read::ViewError;
+pub use start::{ClusterOptions, StartError};
+
+use conclave_state::ids::RequestId;
+
+use crate::store::DataDir;
+use leader::Leader;
+use peers::{Lane, Peers};
+use propose::Proposer;
+use types::NodeId;
+
+/// How long the status of a member is waited for.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// This node's part in its cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    leader: Leader,
+    peers: Arc<Peers>,
+    proposer: Proposer,
+    lineage: Lineage,
+    consensus: tokio::runtime::Handle,
+    /// Why the peers will not have this node, once they have said so.
+    conflict: Arc<OnceLock<String>>,
+    /// Locked as long as the node lives.
+    _data: DataDir,
+}
+
+/// A member and what it says of itself, or why it says nothing.
+#[derive(Debug)]
+pub struct MemberStatus {
+    pub node: NodeId,
+    pub cluster_addr: String,
+    pub api_url: String,
+    pub status: Result<pb::NodeStatus, String>,
+}
+
+impl Cluster {
+    /// The state as this node has it now.
+    pub fn view(&self) -> Arc<State> {
+        self.inner.leader.view().load()
+    }
+
+    /// A version of the state that has seen `index`: waits a moment, then asks the leader.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub async fn view_at(&self, index: u64) -> Result<Arc<State>, ViewError> {
+        let current = self.view();
+        if current.index() >= index {
+            return Ok(current);
+        }
+        let inner = Arc::clone(&self.inner);
+        let reading = async move { read::view_at(&inner.leader, &inner.peers, index).await };
+        self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
+    }
+
+    /// A version that has seen everything acknowledged before this call, confirmed by the leader. None when it cannot be had
+    /// in time.
+    pub async fn confirmed_view(&self) -> Option<Arc<State>> {
+        let inner = Arc::clone(&self.inner);
+        let asking = async move { read::confirmed_index(&inner.leader, &inner.peers).await };
+        let index = self.on_consensus(asking).await.flatten()?;
+        self.view_at(index).await.ok()
+    }
+
+    /// Has the command applied, whoever leads. The same `request` again gives the same answer.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose(&self, request: RequestId, body: Body) -> Result<Committed, ProposeError> {
+        let proposer = self.inner.proposer.clone();
+        let command = Command { request_id: request.to_vec(), body: Some(body) };
+        let span = tracing::Span::current();
+        let proposing = async move { proposer.propose(&command).await };
+        self.on_consensus(tracing::Instrument::instrument(proposing, span)).await.unwrap_or(Err(ProposeError::Unknown))
+    }
+
+    /// Which cluster, and which of its lives.
+    pub fn lineage(&self) -> Lineage {
+        self.inner.lineage
+    }
+
+    /// This node's number.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.peers.identity.node
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader_id(&self) -> Option<NodeId> {
+        self.inner.leader.leader_id()
+    }
+
+    /// Whether this node leads.
+    pub fn is_leader(&self) -> bool {
+        self.inner.leader.is_leader()
+    }
+
+    /// How many voters there are; at least one.
+    pub fn member_count(&self) -> usize {
+        self.inner.peers.identity.members().len().max(1)
+    }
+
+    /// The admin API of the node that leads, for hints to clients.
+    pub fn leader_api_url(&self) -> Option<String> {
+        let leader = self.leader_id()?;
+        let members = self.inner.peers.identity.members();
+        members.into_iter().find(|(id, _)| *id == leader).map(|(_, member)| member.api_url)
+    }
+
+    /// Whether this node can serve.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        self.inner.leader.readiness()
+    }
+
+    /// Resolves when Raft has stopped on this node, with the reason. The process must end then.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.inner.leader.raft().metrics();
+        loop {
+            let state = openraft::async_runtime::WatchReceiver::borrow_watched(&metrics).running_state.clone();
+            if let Err(fatal) = state {
+                return self.inner.conflict.get().cloned().unwrap_or_else(|| fatal.to_string());
+            }
+            if openraft::async_runtime::WatchReceiver::changed(&mut metrics).await.is_err() {
+                return "raft is gone".into();
+            }
+        }
+    }
+
+    /// Every member's status, asked of each.
+    pub async fn member_statuses(&self) -> Vec<MemberStatus> {
+        let inner = Arc::clone(&self.inner);
+        self.on_consensus(async move { inner.member_statuses().await }).await.unwrap_or_default()
+    }
+
+    /// Stops Raft on this node and waits until it has.
+    pub async fn shutdown(&self) {
+        let raft = self.inner.leader.raft().clone();
+        let stopping = async move { raft.shutdown().await };
+        if let Some(Err(error)) = self.on_consensus(stopping).await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+    }
+
+    async fn on_consensus<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.inner.consensus.spawn(work).await.ok()
+    }
+}
+
+impl Inner {
+    async fn member_statuses(&self) -> Vec<MemberStatus> {
+        let members = self.peers.identity.members();
+        let asking = members.into_iter().map(|(node, member)| async move {
+            let status = self.status_of(node, &member.cluster_addr).await;
+            MemberStatus { node, cluster_addr: member.cluster_addr, api_url: member.api_url, status }
+        });
+        futures_util::future::join_all(asking).await
+    }
+
+    async fn status_of(&self, node: NodeId, addr: &str) -> Result<pb::NodeStatus, String> {
+        if node == self.peers.identity.node {
+            return Ok(self.leader.status().await);
+        }
+        let mut client = self.peers.client(Some(node), addr, Lane::Control).map_err(|e| e.to_string())?;
+        let request = pb::StatusRequest { envelope: Some(self.peers.identity.envelope(node)) };
+        match tokio::time::timeout(STATUS_LIMIT, client.status(request)).await {
+            Ok(Ok(status)) => Ok(status.into_inner()),
+            Ok(Err(status)) => Err(peers::explain_status(&status)),
+            Err(_) => Err("no answer".into()),
+        }
+    }
+}

@@ -11,8 +11,8 @@ use crate::{
     reply::{Reason, Refusal, Reply, ReplyBody, body},
 };
 
-/// Longest life of a refresh family: a year.
-const MAX_REFRESH_TTL_MS: u64 = 366 * 24 * 3_600_000;
+/// Longest life of a refresh family, as the configuration has it.
+const MAX_REFRESH_TTL_MS: u64 = 400 * 24 * 3_600_000;
 /// Longest life of an access token: a day.
 const MAX_ACCESS_TTL_MS: u64 = 24 * 3_600_000;
 

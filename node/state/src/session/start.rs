@@ -13,8 +13,8 @@ use crate::{
     text,
 };
 
-/// Longest session: a year. Longer is a configuration error.
-const MAX_TTL_MS: u64 = 366 * 24 * 3_600_000;
+/// Longest session, as the configuration has it. Longer is a configuration error.
+const MAX_TTL_MS: u64 = 400 * 24 * 3_600_000;
 /// Most sessions of one user; the oldest makes room, so that a loop of logins cannot grow the state.
 const MAX_SESSIONS_OF_USER: usize = 100;
 /// Most authentication methods of one session.

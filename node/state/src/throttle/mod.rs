@@ -18,6 +18,9 @@ use crate::{
 /// Longest window: a day.
 const MAX_WINDOW_MS: u64 = 24 * 3_600_000;
 
+/// Most accounts counted at once, existing or not; beyond, the window that ends first makes room.
+const MAX_COUNTED: usize = 100_000;
+
 /// An account's attempts within a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {
@@ -30,20 +33,24 @@ pub struct Throttle {
 }
 
 pub(crate) fn reserve(draft: &mut Draft, order: &pb::ReserveAttempt) -> Result<Reply, Refusal> {
-    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?;
+    // An account that does not exist is counted like one that does: an answer must not tell them apart.
+    let user = UserId::parse(&order.user_id)?;
     if order.window_ms == 0 || order.window_ms > MAX_WINDOW_MS || order.limit == 0 {
         return Err(Refusal::malformed("the throttle's window or limit is out of bounds"));
     }
-    let fresh = Throttle { user: user.id, attempts: 0, window_ends_at: draft.at.plus_ms(order.window_ms) };
+    let fresh = Throttle { user, attempts: 0, window_ends_at: draft.at.plus_ms(order.window_ms) };
     let current =
-        draft.state.throttles.get(&user.id).copied().filter(|t| !t.window_ends_at.is_over_at(draft.at));
+        draft.state.throttles.get(&user).copied().filter(|t| !t.window_ends_at.is_over_at(draft.at));
     let mut throttle = current.unwrap_or(fresh);
     if throttle.attempts >= order.limit {
-        draft.report(Event::AttemptsExhausted { user: user.id });
+        draft.report(Event::AttemptsExhausted { user });
         let refusal = Refusal::new(Reason::AttemptsExhausted, "too many attempts at this account");
         return Err(refusal.until(throttle.window_ends_at));
     }
     throttle.attempts += 1;
+    if current.is_none() {
+        draft.state.make_room_for_throttle();
+    }
     draft.state.put_throttle(throttle);
     Ok(body(ReplyBody::AttemptReserved(pb::AttemptReserved { remaining: order.limit - throttle.attempts })))
 }
@@ -52,6 +59,14 @@ impl State {
     /// Attempts counted against the account in a window that still runs.
     pub fn throttle(&self, user: UserId, now: Stamp) -> Option<&Throttle> {
         self.throttles.get(&user).filter(|throttle| !throttle.window_ends_at.is_over_at(now))
+    }
+
+    fn make_room_for_throttle(&mut self) {
+        if self.throttles.len() < MAX_COUNTED {
+            return;
+        }
+        let first = self.throttles.values().min_by_key(|throttle| throttle.window_ends_at).map(|throttle| throttle.user);
+        first.into_iter().for_each(|user| self.take_throttle(user));
     }
 
     pub(crate) fn put_throttle(&mut self, throttle: Throttle) {

@@ -1,0 +1,142 @@
+//! A validated OAuth authorization request, and the ways back to its client (RFC 6749 §4.1, OIDC Core §3.1.2).
+//!
+//! Only [`AuthorizationRequest`]s whose client and redirect URI were checked exist, so a redirect built here never leads to an
+//! unregistered place.
+
+use conclave_state::{Refusal, Reason};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// What a client asked for. Made by the OIDC slice, after the redirect URI was matched exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationRequest {
+    pub client_id: String,
+    /// Registered for the client; an exact string.
+    pub redirect_uri: String,
+    pub scopes: Vec<String>,
+    pub state: Option<String>,
+    pub nonce: String,
+    /// S256, 32 bytes (RFC 7636).
+    pub code_challenge: [u8; 32],
+    pub prompt: Prompt,
+    /// `max_age`, seconds.
+    pub max_age_secs: Option<u64>,
+    pub login_hint: String,
+}
+
+/// `prompt` (OIDC Core §3.1.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// No page may be shown.
+    pub none: bool,
+    /// The person must prove who they are again.
+    pub login: bool,
+    /// The person must be asked again.
+    pub consent: bool,
+}
+
+/// Error codes of the authorization endpoint (RFC 6749 §4.1.2.1, OIDC Core §3.1.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizationError {
+    InvalidRequest,
+    UnsupportedResponseType,
+    InvalidScope,
+    AccessDenied,
+    LoginRequired,
+    ConsentRequired,
+    RequestNotSupported,
+    RequestUriNotSupported,
+    TemporarilyUnavailable,
+    ServerError,
+}
+
+impl AuthorizationError {
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::UnsupportedResponseType => "unsupported_response_type",
+            Self::InvalidScope => "invalid_scope",
+            Self::AccessDenied => "access_denied",
+            Self::LoginRequired => "login_required",
+            Self::ConsentRequired => "consent_required",
+            Self::RequestNotSupported => "request_not_supported",
+            Self::RequestUriNotSupported => "request_uri_not_supported",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+            Self::ServerError => "server_error",
+        }
+    }
+}
+
+/// The way back to a client: a redirect URI that was matched, the client's `state`, and who answers (RFC 9207).
+#[derive(Clone, Debug)]
+pub struct WayBack<'a> {
+    pub redirect_uri: &'a str,
+    pub state: Option<&'a str>,
+    pub issuer: &'a str,
+}
+
+impl WayBack<'_> {
+    pub fn with_code(&self, code: &str) -> String {
+        self.with(&[("code", code)])
+    }
+
+    pub fn with_error(&self, error: AuthorizationError, description: &str) -> String {
+        self.with(&[("error", error.code()), ("error_description", description)])
+    }
+
+    fn with(&self, parameters: &[(&str, &str)]) -> String {
+        let state = self.state.map(|state| ("state", state));
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(parameters.iter().copied().chain(state).chain([("iss", self.issuer)]));
+        // The registered string stays as it is, byte for byte; a query it has is continued (RFC 6749 §3.1.2).
+        let joint = if self.redirect_uri.contains('?') { '&' } else { '?' };
+        format!("{}{joint}{}", self.redirect_uri, query.finish())
+    }
+}
+
+impl AuthorizationRequest {
+    pub fn way_back<'a>(&'a self, issuer: &'a str) -> WayBack<'a> {
+        WayBack { redirect_uri: &self.redirect_uri, state: self.state.as_deref(), issuer }
+    }
+
+    /// For the `form-action` of pages whose POST ends in a redirect to the client.
+    pub fn origin(&self) -> Option<String> {
+        origin_of(&self.redirect_uri)
+    }
+}
+
+/// `scheme://host[:port]`; for a private-use scheme (RFC 8252 §7.1) the scheme alone.
+pub fn origin_of(uri: &str) -> Option<String> {
+    let url = Url::parse(uri).ok()?;
+    match url.origin() {
+        origin @ url::Origin::Tuple(..) => Some(origin.ascii_serialization()),
+        url::Origin::Opaque(_) => Some(format!("{}:", url.scheme())),
+    }
+}
+
+/// What a refusal of the rules means to the client.
+pub fn error_of(refusal: &Refusal) -> AuthorizationError {
+    match refusal.reason {
+        Reason::AccessDenied | Reason::UserDisabled | Reason::ClientDisabled => AuthorizationError::AccessDenied,
+        Reason::SessionUnknown => AuthorizationError::LoginRequired,
+        Reason::Malformed => AuthorizationError::InvalidRequest,
+        _ => AuthorizationError::ServerError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_carry_state_and_issuer_and_leave_the_registered_uri_alone() {
+        let back = WayBack { redirect_uri: "https://rp.test/cb?x=1", state: Some("a b&c"), issuer: "https://id.test" };
+        let with_code = back.with_code("C");
+        assert_eq!(with_code, "https://rp.test/cb?x=1&code=C&state=a+b%26c&iss=https%3A%2F%2Fid.test");
+        let plain = WayBack { redirect_uri: "com.example.app:/cb", state: None, issuer: "https://id.test" };
+        let denied = plain.with_error(AuthorizationError::AccessDenied, "no");
+        assert_eq!(denied, "com.example.app:/cb?error=access_denied&error_description=no&iss=https%3A%2F%2Fid.test");
+        assert_eq!(origin_of("com.example.app:/cb").unwrap(), "com.example.app:");
+        assert_eq!(origin_of("https://rp.test:8443/cb").unwrap(), "https://rp.test:8443");
+    }
+}

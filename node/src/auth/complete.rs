@@ -1,0 +1,148 @@
+//! The one write that ends a login: ticket spent, session opened, the code it was for issued.
+
+use conclave_proto::command::v1::{IssueCode, StartSession, command::Body};
+use conclave_state::{
+    ReplyBody, State,
+    client::{Client, ConsentMode},
+    ids::{GrantId, SecretHash, SessionId},
+    user::User,
+};
+
+use crate::crypto::{handle::HandleKind, mac};
+
+use super::{
+    Auth, AuthError,
+    authorization::AuthorizationRequest,
+    derive::Derivation,
+    password::Proof,
+    session::SignedIn,
+    ticket::{Target, Ticket},
+};
+
+/// Where a browser comes from, for the list of sessions.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    pub user_agent: String,
+    pub address: String,
+}
+
+/// A login that is done.
+#[derive(Debug)]
+pub struct Completed {
+    /// The new session's cookie.
+    pub cookie: String,
+    pub signed_in: SignedIn,
+    /// The code, when the login was for one and nothing else is to be asked.
+    pub code: Option<String>,
+}
+
+/// Whether the client gets its code without asking the person.
+pub fn consent_is_implicit(request: &AuthorizationRequest, client: &Client) -> bool {
+    client.consent == ConsentMode::Implicit && !request.prompt.consent
+}
+
+impl Auth {
+    /// Ends the login that `ticket` stands for.
+    ///
+    /// # Errors
+    /// [`AuthError`]; `Refused(TicketSpent)` when this login was completed before.
+    pub async fn complete(
+        &self,
+        ticket: &Ticket,
+        proof: &Proof,
+        derivation: &Derivation,
+        replaces: Option<SessionId>,
+        origin: Origin,
+    ) -> Result<Completed, AuthError> {
+        let secret = derivation.secret("session");
+        let order = StartSession {
+            session_id: derivation.id("session").to_vec(),
+            user_id: proof.user.id.to_vec(),
+            secret_hash: mac::sha256(secret.expose()).to_vec(),
+            ticket_id: ticket.id.to_vec(),
+            ticket_expires_at_ms: ticket.expires_at_ms,
+            amr: vec!["pwd".into()],
+            ttl_ms: millis(self.settings().login.session_ttl),
+            credential_version: proof.credential_version,
+            replaces_session_id: replaces.map(SessionId::to_vec).unwrap_or_default(),
+            user_agent: origin.user_agent,
+            address: origin.address,
+            code: self.code_with_login(&ticket.target, &proof.state, &proof.user, derivation),
+        };
+        let with_code = order.code.is_some();
+        let committed = self.cluster().propose(derivation.request(), Body::StartSession(order)).await?;
+        let ReplyBody::SessionStarted(started) = &committed.body else { return Err(unexpected(&committed.body)) };
+        let session_id = SessionId::parse(&started.session_id).map_err(AuthError::Refused)?;
+        let now = self.now(&committed.state);
+        // A retry's answer may come after the session has ended again: then there is nobody to let in.
+        let ended = || AuthError::Refused(conclave_state::Refusal::new(conclave_state::Reason::SessionUnknown, "it has ended"));
+        let (session, user) = committed.state.live_session(session_id, now).ok_or_else(ended)?;
+        let signed_in =
+            SignedIn { session: session.clone(), user: user.clone(), state: committed.state.clone() };
+        let code = with_code.then(|| self.code_text(derivation, started.index));
+        Ok(Completed { cookie: self.session_cookie(session_id, secret, started.index), signed_in, code })
+    }
+
+    /// Issues a code to the client of `request` for a person who is signed in. Spends the consent ticket, if there was one.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub async fn issue_code(
+        &self,
+        request: &AuthorizationRequest,
+        signed_in: &SignedIn,
+        consent: Option<&Ticket>,
+        derivation: &Derivation,
+    ) -> Result<String, AuthError> {
+        let mut order = self.code_order(request, derivation);
+        order.session_id = signed_in.session.id.to_vec();
+        if let Some(ticket) = consent {
+            order.ticket_id = ticket.id.to_vec();
+            order.ticket_expires_at_ms = ticket.expires_at_ms;
+        }
+        let committed = self.cluster().propose(derivation.request(), Body::IssueCode(order)).await?;
+        match &committed.body {
+            ReplyBody::CodeIssued(issued) => Ok(self.code_text(derivation, issued.index)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn code_with_login(
+        &self,
+        target: &Target,
+        state: &State,
+        user: &User,
+        derivation: &Derivation,
+    ) -> Option<IssueCode> {
+        let Target::Authorize(request) = target else { return None };
+        let client = state.client(&request.client_id)?;
+        let at_once = !client.disabled && consent_is_implicit(request, client) && state.client_admits(client, user);
+        at_once.then(|| self.code_order(request, derivation))
+    }
+
+    fn code_order(&self, request: &AuthorizationRequest, derivation: &Derivation) -> IssueCode {
+        IssueCode {
+            grant_id: GrantId::new(derivation.id("grant")).to_vec(),
+            client_id: request.client_id.clone(),
+            redirect_uri: request.redirect_uri.clone(),
+            scopes: request.scopes.clone(),
+            nonce: request.nonce.clone(),
+            code_challenge: request.code_challenge.to_vec(),
+            secret_hash: SecretHash::new(mac::sha256(derivation.secret("code").expose())).bytes().to_vec(),
+            code_ttl_ms: millis(self.settings().tokens.code_ttl),
+            ..IssueCode::default()
+        }
+    }
+
+    fn code_text(&self, derivation: &Derivation, index: u64) -> String {
+        self.issue(HandleKind::Code, derivation.id("grant"), derivation.secret("code"), 0, index)
+    }
+}
+
+pub(crate) fn millis(length: std::time::Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn unexpected(body: &ReplyBody) -> AuthError {
+    AuthError::Internal(format!("the rules answered another question: {body:?}"))
+}

@@ -1,0 +1,135 @@
+//! What comes next, in one place: password, consent, the way home. Steps know only the way back here.
+
+use crate::auth::authorization::error_of;
+
+use super::{
+    Auth, AuthError,
+    authorization::{AuthorizationError, AuthorizationRequest},
+    complete::consent_is_implicit,
+    derive::Derivation,
+    session::SignedIn,
+    ticket::{AppUrl, Step, Target, Ticket},
+};
+
+/// What the browser is to be shown, or where it is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The login page for this ticket.
+    Login { ticket: Ticket },
+    /// The consent page for this ticket.
+    Consent { ticket: Ticket, client: String, scopes: Vec<String> },
+    /// Away, to a place that was checked.
+    Redirect(String),
+    /// The person may not open it; said in a page.
+    Forbidden { what: String },
+    /// What was asked for is not there any more.
+    Gone(Gone),
+}
+
+/// What is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    Client,
+    Application,
+}
+
+/// What is known of the visitor at this point.
+#[derive(Clone, Debug, Default)]
+pub struct Visitor {
+    /// The browser's own cookie.
+    pub browser: Option<String>,
+    pub signed_in: Option<SignedIn>,
+    /// The person has proved who they are in this very attempt.
+    pub just_now: bool,
+    /// The consent ticket with which the person said yes.
+    pub consented: Option<Ticket>,
+}
+
+impl Auth {
+    /// Decides.
+    ///
+    /// # Errors
+    /// [`AuthError`] when the cluster cannot take the write that the decision needs.
+    pub async fn next(&self, target: &Target, visitor: &Visitor, derivation: &Derivation) -> Result<Next, AuthError> {
+        match target {
+            Target::Authorize(request) => self.next_for_client(request, visitor, derivation).await,
+            Target::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
+            Target::Home => Ok(match &visitor.signed_in {
+                Some(_) => Next::Redirect("/".into()),
+                None => self.login(target, visitor, false),
+            }),
+        }
+    }
+
+    async fn next_for_client(
+        &self,
+        request: &AuthorizationRequest,
+        visitor: &Visitor,
+        derivation: &Derivation,
+    ) -> Result<Next, AuthError> {
+        let target = || Target::Authorize(Box::new(request.clone()));
+        let back = |error, why: &str| Next::Redirect(self.way_back(request).with_error(error, why));
+        let Some(signed_in) = visitor.signed_in.as_ref().filter(|s| self.is_recent_enough(request, s, visitor)) else {
+            if request.prompt.none {
+                return Ok(back(AuthorizationError::LoginRequired, "nobody is signed in"));
+            }
+            return Ok(self.login(&target(), visitor, visitor.signed_in.is_some()));
+        };
+        let Some(client) = signed_in.state.client(&request.client_id).filter(|client| !client.disabled) else {
+            return Ok(Next::Gone(Gone::Client));
+        };
+        if !signed_in.state.client_admits(client, &signed_in.user) {
+            if request.prompt.none {
+                return Ok(back(AuthorizationError::AccessDenied, "this account may not open the application"));
+            }
+            return Ok(Next::Forbidden { what: client.name.clone() });
+        }
+        if visitor.consented.is_none() && !consent_is_implicit(request, client) {
+            if request.prompt.none {
+                return Ok(back(AuthorizationError::ConsentRequired, "the person must be asked"));
+            }
+            let ticket = self.ticket(Step::Consent, target(), visitor.browser.as_deref());
+            return Ok(Next::Consent { ticket, client: client.name.clone(), scopes: request.scopes.clone() });
+        }
+        match self.issue_code(request, signed_in, visitor.consented.as_ref(), derivation).await {
+            Ok(code) => Ok(Next::Redirect(self.way_back(request).with_code(&code))),
+            Err(AuthError::Refused(refusal)) => Ok(back(error_of(&refusal), &refusal.detail)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `prompt=login` and `max_age` (OIDC Core §3.1.2.1): a session that was there before does not do.
+    fn is_recent_enough(&self, request: &AuthorizationRequest, signed_in: &SignedIn, visitor: &Visitor) -> bool {
+        if visitor.just_now || visitor.consented.is_some() {
+            return true;
+        }
+        let age_ms = self.now(&signed_in.state).0.saturating_sub(signed_in.session.auth_time.0);
+        let young = request.max_age_secs.is_none_or(|limit| age_ms <= limit.saturating_mul(1_000));
+        young && !request.prompt.login
+    }
+
+    fn next_for_application(
+        &self,
+        url: &AppUrl,
+        binding: Option<[u8; 32]>,
+        target: &Target,
+        visitor: &Visitor,
+    ) -> Result<Next, AuthError> {
+        let Some(signed_in) = &visitor.signed_in else { return Ok(self.login(target, visitor, false)) };
+        let Some(application) = signed_in.state.application_by_host(&url.host()) else {
+            return Ok(Next::Gone(Gone::Application));
+        };
+        if !application.access.admits(&signed_in.user) {
+            return Ok(Next::Forbidden { what: application.name.clone() });
+        }
+        self.hand_over(url, binding, signed_in).map(Next::Redirect)
+    }
+
+    fn login(&self, target: &Target, visitor: &Visitor, fresh: bool) -> Next {
+        Next::Login { ticket: self.ticket(Step::Login { fresh }, target.clone(), visitor.browser.as_deref()) }
+    }
+
+    pub(crate) fn way_back<'a>(&'a self, request: &'a AuthorizationRequest) -> super::authorization::WayBack<'a> {
+        request.way_back(self.settings().public_url.issuer())
+    }
+}

@@ -1,0 +1,65 @@
+//! From a session here to a cookie on an application's own host: a one-time ticket carried by a redirect.
+//!
+//! The application's host has its own cookie jar. The check of forward-auth sends a visitor to `/.conclave/start` on that host,
+//! which binds the attempt to the browser there; after the login the browser comes back to `/.conclave/callback` with the
+//! ticket made here, which is spent for a cookie of that host. A ticket that leaks opens nothing in another browser.
+
+use conclave_proto::command::v1::{OpenAppSession, command::Body};
+use conclave_state::{ReplyBody, ids::SessionId};
+
+use crate::crypto::{handle::HandleKind, mac};
+
+use super::{
+    Auth, AuthError,
+    complete::unexpected,
+    derive::Derivation,
+    session::SignedIn,
+    ticket::{AppUrl, Step, Target, Ticket},
+};
+
+/// Where the routes of this product live on an application's host. The proxy sends them here without a check.
+pub const PREFIX: &str = "/.conclave";
+
+/// How long the redirect may take: it follows at once.
+const LIFE_MS: u64 = 60_000;
+
+impl Auth {
+    /// The URL on the application's host that turns this session into a cookie there.
+    ///
+    /// # Errors
+    /// When the ticket cannot be made.
+    pub fn hand_over(&self, url: &AppUrl, binding: Option<[u8; 32]>, signed_in: &SignedIn) -> Result<String, AuthError> {
+        let step = Step::HandOver { session: *signed_in.session.id.bytes(), index: signed_in.state.index() };
+        let target = Target::Open { url: url.clone(), binding };
+        let mut ticket = self.ticket(step, target, None);
+        ticket.browser = binding;
+        ticket.expires_at_ms = ticket.issued_at_ms.saturating_add(LIFE_MS);
+        Ok(format!("{}{PREFIX}/callback?ticket={}", url.origin(), self.seal(&ticket)?))
+    }
+
+    /// Spends a hand-over ticket; answers with the text of the cookie for the application's host.
+    ///
+    /// # Errors
+    /// [`AuthError`]; `Refused(TicketSpent)` when it was used before.
+    pub async fn arrive(&self, ticket: &Ticket, derivation: &Derivation) -> Result<String, AuthError> {
+        let (Step::HandOver { session, .. }, Target::Open { url, .. }) = (ticket.step, &ticket.target) else {
+            return Err(AuthError::Internal("a ticket of another kind reached the hand-over".into()));
+        };
+        let secret = derivation.secret("arm");
+        let order = OpenAppSession {
+            app_session_id: derivation.id("arm").to_vec(),
+            session_id: SessionId::new(session).to_vec(),
+            secret_hash: mac::sha256(secret.expose()).to_vec(),
+            host: url.host(),
+            ticket_id: ticket.id.to_vec(),
+            ticket_expires_at_ms: ticket.expires_at_ms,
+        };
+        let committed = self.cluster().propose(derivation.request(), Body::OpenAppSession(order)).await?;
+        match &committed.body {
+            ReplyBody::SessionStarted(opened) => {
+                Ok(self.issue(HandleKind::AppSession, derivation.id("arm"), secret, 0, opened.index))
+            }
+            other => Err(unexpected(other)),
+        }
+    }
+}

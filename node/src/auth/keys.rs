@@ -1,0 +1,122 @@
+//! The cluster's signing keys, opened. Rows hold the private half sealed; what is opened here is kept by key id, which never
+//! means another key, and a key is used only while the state that the caller holds has it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use conclave_proto::command::v1::{AddSigningKey, command::Body};
+use conclave_state::{State, client::SigningAlgorithm, key};
+
+use crate::crypto::{
+    aead::Sealer,
+    jwk::Alg,
+    jwt::{SigningKey, VerifyingKey},
+};
+
+use super::{Auth, AuthError, derive::Derivation};
+
+/// The algorithms that every cluster has a key for.
+const ALGORITHMS: [SigningAlgorithm; 3] = [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
+/// How often a leader looks whether a key is missing. Only the first seconds of a cluster's life find one.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Most keys kept open; the rules publish no more.
+const MAX_OPEN: usize = 64;
+
+/// Opens and keeps signing keys.
+pub struct SigningKeys {
+    sealer: Sealer,
+    open: Mutex<BTreeMap<Arc<str>, Arc<SigningKey>>>,
+}
+
+fn purpose(kid: &str) -> String {
+    format!("signing-key/{kid}")
+}
+
+/// The algorithm in the terms of the crypto room.
+pub const fn alg(algorithm: SigningAlgorithm) -> Option<Alg> {
+    match algorithm {
+        SigningAlgorithm::Rs256 => Some(Alg::Rs256),
+        SigningAlgorithm::Es256 => Some(Alg::Es256),
+        SigningAlgorithm::Eddsa => Some(Alg::EdDsa),
+        SigningAlgorithm::Unspecified => None,
+    }
+}
+
+impl SigningKeys {
+    pub const fn new(sealer: Sealer) -> Self {
+        Self { sealer, open: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The key that signs with this algorithm in `state`.
+    ///
+    /// # Errors
+    /// When there is none yet, or it cannot be opened.
+    pub fn signer(&self, state: &State, algorithm: SigningAlgorithm) -> Result<Arc<SigningKey>, AuthError> {
+        let row = state.active_key(algorithm).ok_or(AuthError::Unavailable)?;
+        self.opened(row)
+    }
+
+    /// The public key with this id in `state`; none when the state has no such key.
+    pub fn verifier(&self, state: &State, kid: &str) -> Option<VerifyingKey> {
+        let row = state.key(kid)?;
+        self.opened(row).ok().map(|key| key.verifying_key())
+    }
+
+    fn opened(&self, row: &key::SigningKey) -> Result<Arc<SigningKey>, AuthError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = open.get(&row.kid) {
+            return Ok(Arc::clone(key));
+        }
+        let internal = |e: &dyn std::fmt::Display| AuthError::Internal(format!("signing key {}: {e}", row.kid));
+        let pkcs8 = self.sealer.open(&purpose(&row.kid), &row.sealed_private_key).map_err(|e| internal(&e))?;
+        let alg = alg(row.algorithm).ok_or_else(|| internal(&"unknown algorithm"))?;
+        let key = Arc::new(SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| internal(&e))?);
+        if open.len() >= MAX_OPEN {
+            open.clear();
+        }
+        open.insert(row.kid.clone(), Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+impl Auth {
+    /// Makes the first keys of a cluster, when this node leads. Returns once every algorithm has one.
+    pub async fn ensure_signing_keys(self) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        loop {
+            ticks.tick().await;
+            let state = self.cluster().view();
+            let Some(missing) = ALGORITHMS.into_iter().find(|a| state.active_key(*a).is_none()) else { return };
+            if self.cluster().is_leader()
+                && let Err(error) = self.add_signing_key(missing).await
+            {
+                tracing::debug!(%error, "no signing key was made; another node may have");
+            }
+        }
+    }
+
+    async fn add_signing_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
+        let internal = |e: &dyn std::fmt::Display| AuthError::Internal(format!("a signing key cannot be made: {e}"));
+        let alg = alg(algorithm).ok_or_else(|| internal(&"unknown algorithm"))?;
+        let entropy = Arc::clone(&self.runtime().entropy);
+        // RSA takes up to a second of a core.
+        let made = tokio::task::spawn_blocking(move || SigningKey::generate_pkcs8(alg, &*entropy)).await;
+        let pkcs8 = made.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
+        let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| internal(&e))?;
+        let sealer = &self.inner.signing.sealer;
+        let sealed = sealer.seal(&purpose(key.kid()), &pkcs8, &*self.runtime().entropy).map_err(|e| internal(&e))?;
+        let order = AddSigningKey {
+            kid: key.kid().to_owned(),
+            algorithm: algorithm.into(),
+            public_jwk: serde_json::to_vec(&key.public_jwk()).map_err(|e| internal(&e))?,
+            sealed_private_key: sealed,
+            only_if_absent: true,
+        };
+        let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
+        self.cluster().propose(derivation.request(), Body::AddSigningKey(order)).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! **Who is this, in any protocol**: sessions, passwords, throttles, login attempts and the one place that decides what comes
+//! next. Protocol slices parse requests and say what they want ([`ticket::Target`]); this room gets the person there.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `session` | the session cookie, and [`session::SignedIn`]: the permit that a live session was seen |
+//! | `ticket` | a login on its way: sealed, carried by the browser, spent once inside the rules |
+//! | `authorization` | a validated OAuth authorization request, and the ways back to its client |
+//! | `dispatch` | what comes next: password, consent, the way home |
+//! | `complete` | the one write that ends a login |
+//! | `password`, `throttle` | the password step |
+//! | `handover` | from a session here to a cookie on an application's host |
+//! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
+//! | `keys` | the cluster's signing keys, opened |
+//! | `pages/` | the routes of login, consent, logout and home |
+//!
+//! Unauthenticated visitors cost no write: their attempt lives in the ticket. A login is one write (design.md §7).
+
+pub mod authorization;
+pub mod complete;
+pub mod derive;
+pub mod dispatch;
+pub mod handover;
+pub mod keys;
+pub mod pages;
+pub mod password;
+pub mod session;
+pub mod throttle;
+pub mod ticket;
+
+use std::sync::Arc;
+
+use conclave_state::{Stamp, State};
+
+use crate::{
+    cluster::{Cluster, ProposeError, ViewError},
+    config,
+    crypto::{
+        aead::Sealer,
+        handle::{HandleKey, LineageTag},
+        keys::ClusterKeys,
+        password::PasswordPool,
+    },
+    runtime::Runtime,
+};
+
+use keys::SigningKeys;
+use throttle::Throttles;
+
+/// What this room needs from the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The issuer; every link is built from it, never from a request.
+    pub public_url: config::PublicUrl,
+    pub login: config::Login,
+    pub tokens: config::Tokens,
+    pub cookie_domain: Option<String>,
+}
+
+/// The room's door. Cheap to clone.
+#[derive(Clone)]
+pub struct Auth {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cluster: Cluster,
+    keys: Arc<ClusterKeys>,
+    handles: HandleKey,
+    tickets: Sealer,
+    signing: SigningKeys,
+    passwords: PasswordPool,
+    throttles: Throttles,
+    settings: Settings,
+    runtime: Runtime,
+}
+
+/// Why a step could not be taken, besides what the person did.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The rules said no.
+    #[error(transparent)]
+    Refused(conclave_state::Refusal),
+    /// The cluster could not take the write; nothing happened.
+    #[error("the cluster cannot take writes at the moment")]
+    Unavailable,
+    /// The write was sent and nobody knows what became of it.
+    #[error("the outcome of the write is unknown")]
+    Unknown,
+    /// This node is too busy; nothing happened.
+    #[error("this node is busy")]
+    Busy,
+    /// A defect; the text is for the log.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<ProposeError> for AuthError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Refused(refusal) => Self::Refused(refusal),
+            ProposeError::Unavailable => Self::Unavailable,
+            ProposeError::Unknown => Self::Unknown,
+            ProposeError::Busy => Self::Busy,
+            ProposeError::TooLarge(why) => Self::Internal(why),
+        }
+    }
+}
+
+impl Auth {
+    pub fn new(
+        cluster: Cluster,
+        keys: Arc<ClusterKeys>,
+        passwords: PasswordPool,
+        settings: Settings,
+        runtime: Runtime,
+    ) -> Self {
+        let inner = Inner {
+            handles: HandleKey::new(&keys.cookie_mac),
+            tickets: Sealer::new(&keys.ticket),
+            signing: SigningKeys::new(Sealer::new(&keys.sealing)),
+            throttles: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
+            cluster,
+            keys,
+            passwords,
+            settings,
+            runtime,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.inner.cluster
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    pub fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    pub fn signing(&self) -> &SigningKeys {
+        &self.inner.signing
+    }
+
+    pub fn passwords(&self) -> &PasswordPool {
+        &self.inner.passwords
+    }
+
+    pub fn handles(&self) -> &HandleKey {
+        &self.inner.handles
+    }
+
+    pub fn cluster_keys(&self) -> &ClusterKeys {
+        &self.inner.keys
+    }
+
+    /// What handles of this cluster's present life carry.
+    pub fn lineage_tag(&self) -> LineageTag {
+        let lineage = self.inner.cluster.lineage();
+        LineageTag::of(&lineage.cluster, lineage.epoch)
+    }
+
+    /// The time for decisions on `state`: this node's clock, but never before what the log has already seen.
+    pub fn now(&self, state: &State) -> Stamp {
+        state.meta().clock.max(Stamp(self.inner.runtime.clock.now_ms()))
+    }
+}
+
+/// What a failed wait for a version means to a visitor.
+impl From<ViewError> for AuthError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::FromTheFuture | ViewError::Behind => Self::Unavailable,
+        }
+    }
+}

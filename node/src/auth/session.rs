@@ -1,0 +1,93 @@
+//! The session cookie, and the permit that a live session was seen.
+//!
+//! The cookie is a handle: it names the session, proves it, and carries the log index that made it. A node that lags waits for
+//! that index before it decides, so that a person who has just signed in elsewhere never sees the login page (design.md P5).
+
+use std::sync::Arc;
+
+use conclave_state::{
+    State,
+    ids::{AppSessionId, SecretHash, SessionId},
+    session::Session,
+    user::User,
+};
+
+use crate::crypto::handle::{Handle, HandleKind, HandleSecret};
+
+use super::{Auth, AuthError};
+
+/// Someone is signed in, as seen in this version of the state. Functions that need a person take this and nothing less.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    pub session: Arc<Session>,
+    pub user: Arc<User>,
+    pub state: Arc<State>,
+}
+
+impl Auth {
+    /// Who the session cookie stands for. None when there is no cookie, it is not ours, or the session is over.
+    ///
+    /// # Errors
+    /// When this node is behind and cannot catch up: then nobody is told to sign in again.
+    pub async fn signed_in(&self, cookie: Option<&str>) -> Result<Option<SignedIn>, AuthError> {
+        let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::Session, text)) else { return Ok(None) };
+        let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
+        Ok(self.live(&state, SessionId::new(handle.id), &handle.secret))
+    }
+
+    /// Who the cookie of an application's own host stands for, on that host only.
+    ///
+    /// # Errors
+    /// As [`Auth::signed_in`].
+    pub async fn signed_in_on_host(&self, cookie: Option<&str>, host: &str) -> Result<Option<SignedIn>, AuthError> {
+        let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::AppSession, text)) else { return Ok(None) };
+        let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
+        let Some(arm) = state.app_session(AppSessionId::new(handle.id)) else { return Ok(None) };
+        if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || *arm.host != *host {
+            return Ok(None);
+        }
+        let now = self.now(&state);
+        Ok(state.live_session(arm.session, now).map(|(session, user)| SignedIn {
+            session: Arc::clone(session),
+            user: Arc::clone(user),
+            state: Arc::clone(&state),
+        }))
+    }
+
+    /// The text of a session's cookie.
+    pub fn session_cookie(&self, session: SessionId, secret: HandleSecret, index: u64) -> String {
+        self.issue(HandleKind::Session, *session.bytes(), secret, 0, index)
+    }
+
+    /// The text of a handle of this cluster's present life.
+    pub fn issue(&self, kind: HandleKind, id: [u8; 16], secret: HandleSecret, generation: u64, index: u64) -> String {
+        self.handles().issue(&Handle { kind, id, secret, generation, lineage: self.lineage_tag(), index })
+    }
+
+    /// A handle of this kind and of this cluster's present life, or nothing. Why not is nobody's business.
+    pub fn parse(&self, kind: HandleKind, text: &str) -> Option<Handle> {
+        self.handles().parse(kind, self.lineage_tag(), text).ok()
+    }
+
+    /// A version of the state that knows the handle's row. None: the index is not of this history.
+    ///
+    /// # Errors
+    /// When this node cannot catch up in time.
+    pub async fn state_at(&self, handle: &Handle) -> Result<Option<Arc<State>>, AuthError> {
+        match self.cluster().view_at(handle.index).await {
+            Ok(state) => Ok(Some(state)),
+            Err(crate::cluster::ViewError::FromTheFuture) => Ok(None),
+            Err(error @ crate::cluster::ViewError::Behind) => Err(error.into()),
+        }
+    }
+
+    fn live(&self, state: &Arc<State>, id: SessionId, secret: &HandleSecret) -> Option<SignedIn> {
+        let (session, user) = state.live_session(id, self.now(state))?;
+        let presented = SecretHash::new(crate::crypto::mac::sha256(secret.expose()));
+        session.secret_hash.matches(&presented).then(|| SignedIn {
+            session: Arc::clone(session),
+            user: Arc::clone(user),
+            state: Arc::clone(state),
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! Attempts at passwords: counted on this node first, in the log only when an account runs hot (design.md §7).
+//!
+//! Each voter may let [`FREE_ATTEMPTS`] attempts at an account pass on its own count in a window. Every further one is
+//! reserved in the log before the password is looked at, against a limit from which all free ones are taken off. So the
+//! cluster never tries more than the configured number of passwords of an account in a window, however the attempts are
+//! spread and however parallel they are, and an attack on many accounts writes next to nothing.
+//!
+//! Addresses are counted on the node alone: a coarse brake, bounded in memory.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use conclave_state::ids::UserId;
+
+use crate::{config, runtime::Runtime};
+
+/// Attempts at an account that a node lets pass without asking the cluster.
+const FREE_ATTEMPTS: u32 = 2;
+/// Most accounts and addresses counted at once; beyond, the oldest windows are dropped first.
+const MAX_COUNTED: usize = 10_000;
+
+/// What the next attempt needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Go on.
+    Free,
+    /// Reserve it in the log, within this limit.
+    Reserve { limit: u32, window_ms: u64 },
+    /// Not now.
+    Refused { retry_in: Duration },
+}
+
+/// The counts of this node.
+pub struct Throttles {
+    settings: config::Throttle,
+    runtime: Runtime,
+    accounts: Mutex<Windows<UserId>>,
+    addresses: Mutex<Windows<IpAddr>>,
+}
+
+/// Counts in windows that start with their first attempt.
+struct Windows<K>(BTreeMap<K, (Duration, u32)>);
+
+impl<K: Ord + Copy> Windows<K> {
+    /// Counts one more and says how many there were before it, and when the window ends.
+    fn count(&mut self, key: K, now: Duration, window: Duration) -> (u32, Duration) {
+        if self.0.len() >= MAX_COUNTED && !self.0.contains_key(&key) {
+            self.make_room(now, window);
+        }
+        let entry = self.0.entry(key).or_insert((now, 0));
+        if now >= entry.0 + window {
+            *entry = (now, 0);
+        }
+        let before = entry.1;
+        entry.1 = before.saturating_add(1);
+        (before, entry.0 + window)
+    }
+
+    fn make_room(&mut self, now: Duration, window: Duration) {
+        self.0.retain(|_, (start, _)| now < *start + window);
+        if self.0.len() >= MAX_COUNTED
+            && let Some(oldest) = self.0.iter().min_by_key(|(_, (start, _))| *start).map(|(key, _)| *key)
+        {
+            self.0.remove(&oldest);
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Throttles {
+    pub fn new(settings: config::Throttle, runtime: Runtime) -> Self {
+        let (accounts, addresses) = (Mutex::new(Windows(BTreeMap::new())), Mutex::new(Windows(BTreeMap::new())));
+        Self { settings, runtime, accounts, addresses }
+    }
+
+    /// Counts an attempt from this address, before anything else is looked at.
+    pub fn address(&self, address: IpAddr) -> Admission {
+        let now = self.runtime.clock.monotonic();
+        let (before, ends) = locked(&self.addresses).count(network_of(address), now, self.settings.window);
+        if before >= self.settings.address_failures.get() {
+            return Admission::Refused { retry_in: ends.saturating_sub(now) };
+        }
+        Admission::Free
+    }
+
+    /// A sign-in from this address succeeded: people who share it are not made to pay for each other's success.
+    pub fn address_succeeded(&self, address: IpAddr) {
+        if let Some((_, count)) = locked(&self.addresses).0.get_mut(&network_of(address)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Counts an attempt at this account. `hot` = the cluster counts it already.
+    pub fn account(&self, user: UserId, voters: usize, hot: bool) -> Admission {
+        let limit = self.settings.account_failures.get();
+        let voters = u32::try_from(voters).unwrap_or(u32::MAX);
+        // With many voters or a small limit nothing is free, and every attempt is reserved.
+        let free = if FREE_ATTEMPTS.saturating_mul(voters) < limit { FREE_ATTEMPTS } else { 0 };
+        let now = self.runtime.clock.monotonic();
+        let (before, _) = locked(&self.accounts).count(user, now, self.settings.window);
+        if before < free && !hot {
+            return Admission::Free;
+        }
+        let window_ms = u64::try_from(self.settings.window.as_millis()).unwrap_or(u64::MAX);
+        Admission::Reserve { limit: limit - free * voters, window_ms }
+    }
+
+    /// A sign-in to this account succeeded; its completion clears the cluster's count as well.
+    pub fn account_succeeded(&self, user: UserId) {
+        locked(&self.accounts).0.remove(&user);
+    }
+}
+
+/// An IPv6 customer has a whole /64.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::testing::FixedClock;
+    use std::sync::Arc;
+
+    fn throttles() -> (Throttles, Arc<FixedClock>) {
+        let (runtime, clock) = crate::runtime::testing::runtime(1_000, 1);
+        (Throttles::new(config::Throttle::default(), runtime), clock)
+    }
+
+    const ALICE: UserId = UserId::new([1; 16]);
+
+    #[test]
+    fn the_cluster_never_tries_more_than_the_limit() {
+        let limit = config::Throttle::default().account_failures.get();
+        for voters in [1, 2, 3, 5, 7, 9] {
+            let mut free = 0;
+            let mut reserved = 0;
+            for _node in 0..voters {
+                let (throttles, _) = throttles();
+                for _ in 0..limit {
+                    match throttles.account(ALICE, voters, false) {
+                        Admission::Free => free += 1,
+                        Admission::Reserve { limit, .. } => reserved = limit,
+                        Admission::Refused { .. } => unreachable!("accounts are refused by the rules"),
+                    }
+                }
+            }
+            assert_eq!(free + reserved, limit, "{voters} voters");
+        }
+    }
+
+    #[test]
+    fn a_hot_account_has_no_free_attempts() {
+        let (throttles, _) = throttles();
+        assert!(matches!(throttles.account(ALICE, 3, true), Admission::Reserve { .. }));
+    }
+
+    #[test]
+    fn an_address_waits_out_its_window_and_a_64_counts_as_one() {
+        let (throttles, clock) = throttles();
+        let limit = config::Throttle::default().address_failures.get();
+        for n in 0..limit {
+            let address: IpAddr = format!("2001:db8::{n:x}").parse().unwrap();
+            assert_eq!(throttles.address(address), Admission::Free);
+        }
+        let next: IpAddr = "2001:db8::ffff".parse().unwrap();
+        assert!(matches!(throttles.address(next), Admission::Refused { .. }));
+        clock.advance(config::Throttle::default().window);
+        assert_eq!(throttles.address(next), Admission::Free);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (throttles, _) = throttles();
+        for n in 0..2 * u32::try_from(MAX_COUNTED).unwrap() {
+            throttles.address(IpAddr::V4(n.into()));
+        }
+        assert!(locked(&throttles.addresses).0.len() <= MAX_COUNTED);
+    }
+}

@@ -1,0 +1,159 @@
+//! A login on its way. The ticket is sealed under a key of the cluster, carried by the browser and bound to it, so that any
+//! node continues and an unauthenticated visitor costs no write. Its id is spent inside the rules, once (design.md §7).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_state::ids::TicketId;
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::mac;
+
+use super::{Auth, authorization::AuthorizationRequest};
+
+/// Longest ticket text: what fits a URL beside everything else.
+const MAX_TEXT_BYTES: usize = 8 * 1024;
+/// What the seal is for; a ticket opens as nothing else.
+const PURPOSE: &str = "login-ticket/1";
+
+/// What the login is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// An OAuth client waits for a code.
+    Authorize(Box<AuthorizationRequest>),
+    /// A page behind forward-auth. `binding` is SHA-256 of the cookie that the browser has on that host.
+    Open { url: AppUrl, binding: Option<[u8; 32]> },
+    /// The home page here.
+    Home,
+}
+
+/// A URL on an application's host, made from a proxy's metadata and never from a query string.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppUrl {
+    /// `https` or `http`.
+    pub scheme: String,
+    /// With its port, if it has one.
+    pub authority: String,
+    /// Path and query.
+    pub path: String,
+}
+
+impl AppUrl {
+    /// The host without its port, lower case: what applications are found by.
+    pub fn host(&self) -> String {
+        let host = match self.authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => &self.authority,
+        };
+        host.to_ascii_lowercase()
+    }
+
+    pub fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
+    }
+}
+
+impl std::fmt::Display for AppUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
+    }
+}
+
+/// Where the attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// The person is to prove who they are. With `fresh`, a session that is older than the ticket does not do.
+    Login { fresh: bool },
+    /// The person is to say yes or no to the client.
+    Consent,
+    /// The session, written at `index`, is to be handed over to the application's host.
+    HandOver { session: [u8; 16], index: u64 },
+    /// The browser is at an application's host, about to be sent here. Bound to no browser yet.
+    Outside,
+}
+
+/// A login on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    pub id: [u8; 16],
+    pub issued_at_ms: u64,
+    pub expires_at_ms: u64,
+    /// SHA-256 of the browser's own cookie; none while it has no browser.
+    pub browser: Option<[u8; 32]>,
+    pub step: Step,
+    pub target: Target,
+}
+
+/// Why a ticket is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    #[error("the sign-in link is damaged or was not made here")]
+    NotOurs,
+    #[error("the sign-in took too long")]
+    Expired,
+    #[error("the sign-in was started in another browser")]
+    OtherBrowser,
+}
+
+impl Ticket {
+    pub const fn ticket_id(&self) -> TicketId {
+        TicketId::new(self.id)
+    }
+}
+
+/// What a ticket remembers of a browser's cookie.
+pub fn browser_hash(cookie: &str) -> [u8; 32] {
+    mac::sha256(cookie.as_bytes())
+}
+
+impl Auth {
+    /// A new ticket for this browser.
+    pub fn ticket(&self, step: Step, target: Target, browser: Option<&str>) -> Ticket {
+        let now = self.runtime().clock.now_ms();
+        let life = u64::try_from(self.settings().login.flow_ttl.as_millis()).unwrap_or(u64::MAX);
+        Ticket {
+            id: self.runtime().entropy.bytes(),
+            issued_at_ms: now,
+            expires_at_ms: now.saturating_add(life),
+            browser: browser.map(browser_hash),
+            step,
+            target,
+        }
+    }
+
+    /// The ticket as text for a URL or a form field.
+    ///
+    /// # Errors
+    /// When it is too long to be carried.
+    pub fn seal(&self, ticket: &Ticket) -> Result<String, super::AuthError> {
+        let internal = |e: &dyn std::fmt::Display| super::AuthError::Internal(format!("a ticket cannot be sealed: {e}"));
+        let plain = serde_json::to_vec(ticket).map_err(|e| internal(&e))?;
+        let sealed = self.inner.tickets.seal(PURPOSE, &plain, &*self.runtime().entropy).map_err(|e| internal(&e))?;
+        let text = URL_SAFE_NO_PAD.encode(sealed);
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(internal(&"the request behind it is too long"));
+        }
+        Ok(text)
+    }
+
+    /// Opens a ticket presented by this browser.
+    ///
+    /// # Errors
+    /// [`TicketError`].
+    pub fn open(&self, text: &str, browser: Option<&str>) -> Result<Ticket, TicketError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(TicketError::NotOurs);
+        }
+        let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| TicketError::NotOurs)?;
+        let plain = self.inner.tickets.open(PURPOSE, &sealed).map_err(|_| TicketError::NotOurs)?;
+        let ticket: Ticket = serde_json::from_slice(&plain).map_err(|_| TicketError::NotOurs)?;
+        if self.runtime().clock.now_ms() >= ticket.expires_at_ms {
+            return Err(TicketError::Expired);
+        }
+        if let Some(bound) = ticket.browser {
+            let here = browser.map(browser_hash);
+            if !here.is_some_and(|here| mac::equal(&here, &bound)) {
+                return Err(TicketError::OtherBrowser);
+            }
+        }
+        Ok(ticket)
+    }
+}

@@ -1,0 +1,144 @@
+//! Who this node is to the others, and whom it lets speak: every message names cluster, lineage, sender and incarnation.
+
+use std::sync::{OnceLock, RwLock};
+
+use conclave_proto::cluster::v1 as pb;
+
+use super::types::{Member, NodeId};
+
+/// A cluster's name and the count of its restores (design.md §8). Members of another lineage are strangers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// The cluster's uuid.
+    pub cluster: [u8; 16],
+    /// Raised by each restore.
+    pub epoch: u64,
+}
+
+/// Why a message was not let in. The text goes to the sender as well, so that both sides know.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Stranger {
+    #[error("the message has no envelope")]
+    Anonymous,
+    #[error("this node has not joined its cluster yet")]
+    NotReady,
+    #[error("the sender belongs to another cluster or lineage; it must be given an empty data directory to join this one")]
+    ForeignLineage,
+    #[error("this is node {here}, not node {meant}: the peer addresses of the sender are mixed up")]
+    WrongAddress { here: NodeId, meant: NodeId },
+    #[error(
+        "node {node} has another data directory than the cluster knows; a wiped or copied disk cannot come back under the \
+         same number: bring back its directory, or replace the member"
+    )]
+    OtherIncarnation { node: NodeId },
+}
+
+/// This node as the others see it, and the members it knows.
+#[derive(Debug)]
+pub struct Identity {
+    pub node: NodeId,
+    pub incarnation: [u8; 16],
+    lineage: OnceLock<Lineage>,
+    members: RwLock<Vec<(NodeId, Member)>>,
+}
+
+impl Identity {
+    pub fn new(node: NodeId, incarnation: [u8; 16], lineage: Option<Lineage>) -> Self {
+        let known = OnceLock::new();
+        if let Some(lineage) = lineage {
+            // A new cell is empty: this cannot fail.
+            let _ = known.set(lineage);
+        }
+        Self { node, incarnation, lineage: known, members: RwLock::default() }
+    }
+
+    /// The lineage, once this node has one.
+    pub fn lineage(&self) -> Option<Lineage> {
+        self.lineage.get().copied()
+    }
+
+    /// Sets the lineage at bootstrap; a second call keeps the first.
+    pub fn join(&self, lineage: Lineage) {
+        let _ = self.lineage.set(lineage);
+    }
+
+    /// Remembers the members of the configuration in force.
+    pub fn learn_members(&self, members: Vec<(NodeId, Member)>) {
+        match self.members.write() {
+            Ok(mut known) => *known = members,
+            Err(poisoned) => *poisoned.into_inner() = members,
+        }
+    }
+
+    /// The members of the configuration in force.
+    pub fn members(&self) -> Vec<(NodeId, Member)> {
+        match self.members.read() {
+            Ok(known) => known.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        }
+    }
+
+    /// What this node writes on a message to `to`.
+    pub fn envelope(&self, to: NodeId) -> pb::Envelope {
+        let lineage = self.lineage();
+        pb::Envelope {
+            cluster_id: lineage.map(|l| l.cluster.to_vec()).unwrap_or_default(),
+            epoch: lineage.map_or(0, |l| l.epoch),
+            from: self.node,
+            incarnation: self.incarnation.to_vec(),
+            to,
+        }
+    }
+
+    /// Lets a message in, or says why not.
+    ///
+    /// # Errors
+    /// [`Stranger`], to be told to the sender and to the log.
+    pub fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Stranger> {
+        let envelope = envelope.ok_or(Stranger::Anonymous)?;
+        let lineage = self.lineage().ok_or(Stranger::NotReady)?;
+        if envelope.cluster_id != lineage.cluster || envelope.epoch != lineage.epoch {
+            return Err(Stranger::ForeignLineage);
+        }
+        if envelope.to != self.node {
+            return Err(Stranger::WrongAddress { here: self.node, meant: envelope.to });
+        }
+        let known = self.members();
+        match known.iter().find(|(id, _)| *id == envelope.from) {
+            Some((node, member)) if envelope.incarnation != member.incarnation => {
+                Err(Stranger::OtherIncarnation { node: *node })
+            }
+            // A node that this one does not know yet may be a member of a configuration still on its way here.
+            _ => Ok(envelope.from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINEAGE: Lineage = Lineage { cluster: [7; 16], epoch: 1 };
+
+    fn node(id: NodeId, incarnation: u8) -> Identity {
+        Identity::new(id, [incarnation; 16], Some(LINEAGE))
+    }
+
+    #[test]
+    fn only_members_of_this_lineage_with_their_own_disk_are_let_in() {
+        let here = node(1, 1);
+        let member = Member { incarnation: [2; 16], ..Member::default() };
+        here.learn_members(vec![(2, member)]);
+
+        assert_eq!(here.admit(Some(&node(2, 2).envelope(1))), Ok(2));
+        assert_eq!(here.admit(None), Err(Stranger::Anonymous));
+        assert_eq!(here.admit(Some(&node(2, 2).envelope(3))), Err(Stranger::WrongAddress { here: 1, meant: 3 }));
+        assert_eq!(here.admit(Some(&node(2, 9).envelope(1))), Err(Stranger::OtherIncarnation { node: 2 }));
+        let foreign = Identity::new(2, [2; 16], Some(Lineage { cluster: [8; 16], epoch: 1 }));
+        assert_eq!(here.admit(Some(&foreign.envelope(1))), Err(Stranger::ForeignLineage));
+        let restored = Identity::new(2, [2; 16], Some(Lineage { epoch: 2, ..LINEAGE }));
+        assert_eq!(here.admit(Some(&restored.envelope(1))), Err(Stranger::ForeignLineage));
+        let fresh = Identity::new(1, [1; 16], None);
+        assert_eq!(fresh.admit(Some(&node(2, 2).envelope(1))), Err(Stranger::NotReady));
+    }
+}

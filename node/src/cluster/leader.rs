@@ -1,0 +1,165 @@
+//! What only Raft can do on this node: write as leader, confirm a read by a quorum, tell its own status.
+
+use std::{sync::Arc, time::Duration};
+
+use conclave_proto::{cluster::v1 as pb, command::v1 as command};
+use conclave_state::{Reply, snapshot};
+use openraft::{
+    ReadPolicy, ServerState,
+    async_runtime::WatchReceiver as _,
+    errors::{ClientWriteError, LinearizableReadError, RaftError},
+};
+use prost::Message as _;
+
+use crate::{runtime::Runtime, store};
+
+use super::{
+    log_store::LogStorage,
+    machine::{Machine, Snapshots, View},
+    types::{Config, NodeId, Payload},
+};
+
+pub type Raft = openraft::Raft<Config, Machine>;
+
+/// How long a read waits for its quorum round.
+const READ_LIMIT: Duration = Duration::from_millis(300);
+/// Room for the envelope around a command's bytes in a log record.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// Entries a follower may be behind and still call itself ready.
+pub const READY_LAG: u64 = 1_000;
+
+/// Why the leader's answer is not to be had here.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LeaderError {
+    #[error("not the leader")]
+    NotLeader(Option<NodeId>),
+    #[error("the write's outcome is unknown")]
+    Unknown,
+    #[error("no quorum")]
+    NoQuorum,
+    #[error("the command has {bytes} bytes; the log takes {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("raft has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Raft on this node.
+#[derive(Clone)]
+pub struct Leader {
+    raft: Raft,
+    view: View,
+    snapshots: Snapshots,
+    runtime: Runtime,
+    log: LogStorage,
+    started: Duration,
+}
+
+impl Leader {
+    pub fn new(raft: Raft, view: View, snapshots: Snapshots, log: LogStorage) -> Self {
+        let runtime = snapshots.runtime.clone();
+        let started = runtime.clock.monotonic();
+        Self { raft, view, snapshots, runtime, log, started }
+    }
+
+    pub const fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub const fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    /// Bytes of the log entries above `index`.
+    pub fn log_bytes_after(&self, index: u64) -> u64 {
+        self.log.bytes_after(index)
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.raft.metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    pub fn leader_id(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Stamps the command, commits it, applies it. The bytes are not opened here (design.md §3).
+    ///
+    /// # Errors
+    /// [`LeaderError`]; `Unknown` when the entry may or may not be committed.
+    pub async fn write(&self, command: Vec<u8>) -> Result<(Reply, u64), LeaderError> {
+        let limit = store::log::MAX_PAYLOAD_BYTES - ENTRY_OVERHEAD_BYTES;
+        if command.len() > limit {
+            return Err(LeaderError::TooLarge { bytes: command.len(), limit });
+        }
+        let entry = command::LogEntry { at_ms: self.runtime.clock.now_ms(), command };
+        let written = self.raft.client_write(Payload(entry.encode_to_vec())).await.map_err(|error| match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => LeaderError::NotLeader(to.leader_id),
+            RaftError::APIError(_) => LeaderError::Unknown,
+            RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
+        })?;
+        let index = written.log_id.index;
+        written.data.reply.map(|reply| (reply, index)).ok_or(LeaderError::Unknown)
+    }
+
+    /// ReadIndex: what a read that starts now must have seen, confirmed by a fresh round to a quorum. Never a lease
+    /// (design.md §5: a stale lease read was reproduced on this version of openraft).
+    ///
+    /// # Errors
+    /// [`LeaderError`].
+    pub async fn read_index(&self) -> Result<u64, LeaderError> {
+        let reading = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        let read = tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| LeaderError::NoQuorum)?;
+        let linearizer = read.map_err(|error| match error {
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => LeaderError::NotLeader(to.leader_id),
+            RaftError::APIError(_) => LeaderError::NoQuorum,
+            RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
+        })?;
+        Ok(linearizer.read_log_id().log_id().index)
+    }
+
+    /// Whether this node can serve: a leader is known, the lag is bounded, Raft runs. The text says why not.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn readiness(&self) -> Result<(), String> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        metrics.running_state.map_err(|fatal| format!("raft has stopped: {fatal}"))?;
+        if metrics.current_leader.is_none() {
+            return Err("no leader is known".into());
+        }
+        let committed = metrics.cluster_committed.or(metrics.local_committed).map_or(0, |id| id.index);
+        let lag = committed.saturating_sub(self.view.load().index());
+        if lag > READY_LAG {
+            return Err(format!("{lag} entries behind"));
+        }
+        Ok(())
+    }
+
+    /// This node's status, with the digest of the state at its applied index.
+    pub async fn status(&self) -> pb::NodeStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let state = self.view.load();
+        let hashed = Arc::clone(&state);
+        // A million rows take a second to hash: not on a thread that carries heartbeats.
+        let digest = tokio::task::spawn_blocking(move || snapshot::digest(&hashed)).await;
+        let uptime = self.runtime.clock.monotonic().saturating_sub(self.started);
+        pb::NodeStatus {
+            node_id: metrics.id,
+            version: env!("CARGO_PKG_VERSION").into(),
+            role: format!("{:?}", metrics.state).to_lowercase(),
+            term: metrics.current_term,
+            leader_id: metrics.current_leader.unwrap_or(0),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: state.index(),
+            snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
+            digest: digest.map(|d| d.to_vec()).unwrap_or_default(),
+            log_bytes: self.log_bytes_after(metrics.purged.map_or(0, |id| id.index)),
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            ready: self.readiness().is_ok(),
+        }
+    }
+}

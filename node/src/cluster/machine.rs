@@ -1,0 +1,248 @@
+//! The replicated state on this node: entries go in through the rules, readers see whole versions, snapshots come and go.
+//!
+//! One `Arc<State>` is swapped with each entry. A reader keeps the version it took for as long as it likes; nobody waits.
+
+use std::{io, sync::Arc};
+
+use arc_swap::ArcSwap;
+use conclave_proto::cluster::v1 as pb;
+use conclave_state::{Entry as RulesEntry, State, apply, snapshot};
+use futures_util::{Stream, TryStreamExt as _};
+use openraft::{
+    EntryPayload, RaftSnapshotBuilder,
+    entry::RaftEntry as _,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use tokio::sync::watch;
+
+use crate::{
+    runtime::Runtime,
+    store::snapshot::{SealingKey, SnapshotDir, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReader, SnapshotWriter},
+};
+
+use super::{
+    identity::Lineage,
+    log_store::{decode_stored_membership, encode_stored_membership},
+    types::{Config, LogId, Outcome, SnapshotMeta, StoredMembership},
+    wire,
+};
+
+type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
+
+/// What readers hold: the current version, and a signal for each new index.
+#[derive(Clone)]
+pub struct View {
+    current: Arc<ArcSwap<State>>,
+    applied: watch::Receiver<u64>,
+}
+
+impl View {
+    /// The current version.
+    pub fn load(&self) -> Arc<State> {
+        self.current.load_full()
+    }
+
+    /// Waits until this node has applied `index`. The caller bounds the wait.
+    pub async fn reach(&self, index: u64) -> Arc<State> {
+        let mut applied = self.applied.clone();
+        // The sender lives as long as the machine; when it is gone the last version is all there will be.
+        let _ = applied.wait_for(|at| *at >= index).await;
+        self.load()
+    }
+}
+
+/// Snapshot files of this node and what seals them.
+#[derive(Clone)]
+pub struct Snapshots {
+    pub dir: Arc<SnapshotDir>,
+    pub key: Arc<SealingKey>,
+    pub lineage: Lineage,
+    pub runtime: Runtime,
+}
+
+/// The state machine that openraft drives.
+pub struct Machine {
+    current: Arc<ArcSwap<State>>,
+    applied: watch::Sender<u64>,
+    last: Option<LogId>,
+    membership: StoredMembership,
+    snapshots: Snapshots,
+}
+
+impl Machine {
+    /// Starts from the latest good snapshot, or from nothing.
+    ///
+    /// # Errors
+    /// When the snapshots cannot be read at all.
+    pub fn open(snapshots: Snapshots) -> io::Result<(Self, View)> {
+        let mut machine = Self::empty(snapshots);
+        if let Some(file) = machine.snapshots.dir.latest(&machine.snapshots.key).map_err(io::Error::other)? {
+            let (meta, state) = load(&file, &machine.snapshots)?;
+            machine.take(meta, state);
+        }
+        let view = View { current: Arc::clone(&machine.current), applied: machine.applied.subscribe() };
+        Ok((machine, view))
+    }
+
+    fn empty(snapshots: Snapshots) -> Self {
+        let (applied, _) = watch::channel(0);
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(State::default())),
+            applied,
+            last: None,
+            membership: StoredMembership::default(),
+            snapshots,
+        }
+    }
+
+    fn take(&mut self, meta: SnapshotMeta, state: State) {
+        self.last = meta.last_log_id;
+        self.membership = meta.last_membership;
+        self.publish(state);
+    }
+
+    /// The version first, then the news of it: whoever is woken by the index finds it.
+    fn publish(&self, state: State) {
+        let index = state.index();
+        self.current.store(Arc::new(state));
+        self.applied.send_replace(index);
+    }
+
+    fn apply_one(&mut self, entry: &super::types::Entry) -> io::Result<Outcome> {
+        let id = entry.log_id();
+        let state = self.current.load();
+        let outcome = match &entry.payload {
+            EntryPayload::Normal(payload) => {
+                let applied = apply(&state, &RulesEntry { index: id.index, bytes: &payload.0 }).map_err(io::Error::other)?;
+                for event in &applied.events {
+                    tracing::info!(target: "conclave::audit", { raft.index = id.index }, "{event:?}");
+                }
+                self.publish(applied.state);
+                Outcome { reply: Some(applied.reply) }
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(id), membership.clone());
+                self.publish(state.having_seen(id.index));
+                Outcome::default()
+            }
+            EntryPayload::Blank => {
+                self.publish(state.having_seen(id.index));
+                Outcome::default()
+            }
+        };
+        self.last = Some(id);
+        Ok(outcome)
+    }
+}
+
+impl RaftStateMachine<Config> for Machine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.last, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Config>, io::Error>> + Unpin + Send,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let outcome = self.apply_one(&entry)?;
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            meta: SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() },
+            state: self.current.load_full(),
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, file: SnapshotFile) -> Result<(), io::Error> {
+        let snapshots = self.snapshots.clone();
+        let (meta, state) = blocking(move || load(&file, &snapshots)).await?;
+        self.take(meta, state);
+        self.snapshots.dir.prune(crate::store::retention::KEEP_SNAPSHOTS).map_err(io::Error::other)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let snapshots = self.snapshots.clone();
+        blocking(move || {
+            let Some(file) = snapshots.dir.latest(&snapshots.key).map_err(io::Error::other)? else { return Ok(None) };
+            Ok(Some(Snapshot { meta: meta_of(&file)?, snapshot: file }))
+        })
+        .await
+    }
+}
+
+/// Writes one version to a file, beside everything else that goes on.
+pub struct Builder {
+    meta: SnapshotMeta,
+    state: Arc<State>,
+    snapshots: Snapshots,
+}
+
+impl RaftSnapshotBuilder<Config> for Builder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let (meta, state, snapshots) = (self.meta.clone(), Arc::clone(&self.state), self.snapshots.clone());
+        let file = blocking(move || {
+            let file = write(&meta, &state, &snapshots).map_err(io::Error::other)?;
+            snapshots.dir.prune(crate::store::retention::KEEP_SNAPSHOTS).map_err(io::Error::other)?;
+            Ok(file)
+        })
+        .await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: file })
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn write(meta: &SnapshotMeta, state: &State, snapshots: &Snapshots) -> Result<SnapshotFile, SnapshotError> {
+    let header = SnapshotHeader {
+        cluster: snapshots.lineage.cluster,
+        lineage_epoch: snapshots.lineage.epoch,
+        last: meta.last_log_id.map(|id| crate::store::LogId { term: id.committed_leader_id().term, index: id.index }),
+        membership: encode_stored_membership(&meta.last_membership),
+        created_at_ms: snapshots.runtime.clock.now_ms(),
+    };
+    let mut writer =
+        SnapshotWriter::create(snapshots.dir.path(), header, &snapshots.key, |salt: &mut [u8]| snapshots.runtime.entropy.fill(salt))?;
+    for (table, chunk) in snapshot::chunks(state) {
+        writer.chunk(table, &chunk)?;
+    }
+    writer.finish()
+}
+
+fn meta_of(file: &SnapshotFile) -> io::Result<SnapshotMeta> {
+    let last = file.header.last.as_ref();
+    Ok(SnapshotMeta {
+        last_log_id: last.map(|id| wire::log_id(&pb::LogId { term: id.term, index: id.index })),
+        last_membership: decode_stored_membership(&file.header.membership)?,
+    })
+}
+
+/// Reads and checks the whole file before anything of it is used.
+fn load(file: &SnapshotFile, snapshots: &Snapshots) -> io::Result<(SnapshotMeta, State)> {
+    let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+    let reader = SnapshotReader::open(&file.path, &snapshots.key).map_err(|e| invalid(e.to_string()))?;
+    let header = reader.header();
+    if header.cluster != snapshots.lineage.cluster || header.lineage_epoch != snapshots.lineage.epoch {
+        return Err(invalid("the snapshot belongs to another cluster or lineage".into()));
+    }
+    let mut loader = snapshot::Loader::default();
+    for chunk in reader {
+        let (table, bytes) = chunk.map_err(|e| invalid(e.to_string()))?;
+        loader.chunk(table, &bytes).map_err(|e| invalid(e.to_string()))?;
+    }
+    Ok((meta_of(file)?, loader.finish()))
+}

@@ -1,0 +1,86 @@
+//! Connections to the other members: one channel a lane, so that a long snapshot or a burst of entries never stands in the
+//! way of a heartbeat (design.md §5).
+
+use std::{collections::BTreeMap, error::Error as _, fmt::Write as _, sync::Arc, sync::Mutex};
+
+use conclave_proto::cluster::v1::cluster_service_client::ClusterServiceClient;
+use tonic::transport::Channel;
+
+use crate::crypto::tls::ClusterTls;
+
+use super::{identity::Identity, transport, types::NodeId};
+
+/// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
+pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Heartbeat,
+    Append,
+    Snapshot,
+    /// Forwarded writes and reads.
+    Forward,
+    /// Greetings and status, before and beside consensus.
+    Control,
+}
+
+pub type Client = ClusterServiceClient<Channel>;
+
+/// The connections of this node.
+pub struct Peers {
+    pub identity: Arc<Identity>,
+    tls: ClusterTls,
+    channels: Mutex<BTreeMap<(String, Lane), Client>>,
+}
+
+/// The address of a member is no address.
+#[derive(Debug, thiserror::Error)]
+#[error("`{addr}` is no host:port")]
+pub struct BadAddress {
+    addr: String,
+}
+
+impl Peers {
+    pub fn new(identity: Arc<Identity>, tls: ClusterTls) -> Self {
+        Self { identity, tls, channels: Mutex::default() }
+    }
+
+    pub const fn tls(&self) -> &ClusterTls {
+        &self.tls
+    }
+
+    /// A client for the member `node` at `addr`. Must be called inside the consensus runtime, which then owns the connection.
+    ///
+    /// # Errors
+    /// [`BadAddress`].
+    pub fn client(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Client, BadAddress> {
+        let key = (format!("{node:?}@{addr}"), lane);
+        let mut channels = match self.channels.lock() {
+            Ok(channels) => channels,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if let Some(client) = channels.get(&key) {
+            return Ok(client.clone());
+        }
+        let channel =
+            transport::channel(&self.tls, addr, node).map_err(|_| BadAddress { addr: addr.to_owned() })?;
+        let client = ClusterServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        channels.insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+/// A status with all its causes in one line: tonic keeps the interesting one ("connection refused") at the bottom.
+pub fn explain_status(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

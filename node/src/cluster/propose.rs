@@ -1,0 +1,179 @@
+//! Writes from any node: to the leader, held across elections, retried under the same request id (design.md §5).
+//!
+//! A write whose answer was lost may have happened. Retrying it is safe, since the rules remember its request id; only when
+//! the time is over without any answer is the outcome reported as *unknown*, and never as failed.
+
+use std::{sync::Arc, time::Duration};
+
+use conclave_proto::{cluster::v1 as pb, command::v1::Command};
+use conclave_state::{Refusal, Reply, ReplyBody, State};
+use openraft::async_runtime::WatchReceiver as _;
+use prost::Message as _;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::telemetry::propagate;
+
+use super::{
+    leader::{Leader, LeaderError},
+    peers::{Lane, Peers, explain_status},
+    service::not_leader,
+    types::NodeId,
+};
+
+/// How long a write is held while there is no leader (design.md §5).
+pub const HOLD: Duration = Duration::from_secs(3);
+/// How long one attempt at one leader may take: a leader that hangs must not eat the whole hold.
+const ATTEMPT: Duration = Duration::from_millis(1_000);
+/// The pause before another attempt when nothing has changed meanwhile.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Most writes waiting on this node; beyond, callers are told to come back.
+pub const MAX_WAITING: usize = 4_096;
+
+/// A write that was applied.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// What the rules answered; not a refusal.
+    pub body: ReplyBody,
+    /// Where it stands in the log.
+    pub index: u64,
+    /// A version of this node's state that has seen it.
+    pub state: Arc<State>,
+}
+
+/// Why a write was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// The rules said no; nothing changed.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// Nothing was sent: the cluster has no leader, or this node cannot reach it. Nothing changed.
+    #[error("the cluster has no leader at the moment; try again shortly")]
+    Unavailable,
+    /// Too many writes wait on this node. Nothing changed.
+    #[error("this node is busy; try again shortly")]
+    Busy,
+    /// Sent, and no answer came in time: it may have happened, or may still.
+    #[error("the outcome of the write is unknown; look before trying again")]
+    Unknown,
+    /// The command is too large for the log. Nothing changed.
+    #[error("the request is too large: {0}")]
+    TooLarge(String),
+}
+
+/// Carries commands to the leader.
+#[derive(Clone)]
+pub struct Proposer {
+    leader: Leader,
+    peers: Arc<Peers>,
+    room: Arc<Semaphore>,
+}
+
+enum Attempt {
+    Done(Reply, u64),
+    /// Not taken, certainly.
+    NotTaken,
+    /// Sent; what became of it is not known.
+    Lost,
+    TooLarge(String),
+}
+
+impl Proposer {
+    pub fn new(leader: Leader, peers: Arc<Peers>) -> Self {
+        Self { leader, peers, room: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// Runs inside the consensus runtime.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose(&self, command: &Command) -> Result<Committed, ProposeError> {
+        let _room = self.room.try_acquire().map_err(|_| ProposeError::Busy)?;
+        let bytes = command.encode_to_vec();
+        let deadline = Instant::now() + HOLD;
+        let mut sent = false;
+        loop {
+            match self.attempt(&bytes, deadline).await {
+                Attempt::Done(reply, index) => return self.seen(reply, index, deadline).await,
+                Attempt::TooLarge(why) => return Err(ProposeError::TooLarge(why)),
+                Attempt::Lost => sent = true,
+                Attempt::NotTaken => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(if sent { ProposeError::Unknown } else { ProposeError::Unavailable });
+            }
+            self.wait_for_news(deadline).await;
+        }
+    }
+
+    async fn attempt(&self, bytes: &[u8], deadline: Instant) -> Attempt {
+        let limit = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
+        match self.leader.leader_id() {
+            None => Attempt::NotTaken,
+            Some(id) if id == self.peers.identity.node => match timeout(limit, self.leader.write(bytes.to_vec())).await {
+                Ok(Ok((reply, index))) => Attempt::Done(reply, index),
+                Ok(Err(LeaderError::NotLeader(_))) => Attempt::NotTaken,
+                Ok(Err(error @ LeaderError::TooLarge { .. })) => Attempt::TooLarge(error.to_string()),
+                Ok(Err(_)) | Err(_) => Attempt::Lost,
+            },
+            Some(id) => self.forward(id, bytes, limit).await,
+        }
+    }
+
+    async fn forward(&self, to: NodeId, bytes: &[u8], limit: Duration) -> Attempt {
+        let members = self.peers.identity.members();
+        let Some((_, member)) = members.into_iter().find(|(id, _)| *id == to) else { return Attempt::NotTaken };
+        let Ok(mut client) = self.peers.client(Some(to), &member.cluster_addr, Lane::Forward) else {
+            return Attempt::NotTaken;
+        };
+        let mut request = tonic::Request::new(pb::ProposeRequest {
+            envelope: Some(self.peers.identity.envelope(to)),
+            command: bytes.to_vec(),
+        });
+        propagate::inject(request.metadata_mut());
+        match timeout(limit, client.propose(request)).await {
+            Ok(Ok(reply)) => {
+                let reply = reply.into_inner();
+                Reply::decode(reply.reply.as_slice()).map_or(Attempt::Lost, |body| Attempt::Done(body, reply.index))
+            }
+            Ok(Err(status)) if not_leader(&status).is_some() => Attempt::NotTaken,
+            Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
+                Attempt::TooLarge(status.message().to_owned())
+            }
+            Ok(Err(status)) => {
+                tracing::debug!(peer.id = to, "forwarding a write failed: {}", explain_status(&status));
+                Attempt::Lost
+            }
+            Err(_) => Attempt::Lost,
+        }
+    }
+
+    /// Answers only once this node has seen the write itself, so that its caller reads it here next (design.md P5).
+    async fn seen(&self, reply: Reply, index: u64, deadline: Instant) -> Result<Committed, ProposeError> {
+        // It is committed: waiting a little longer than the hold is better than calling it unknown.
+        let state = timeout_at(deadline + HOLD, self.leader.view().reach(index)).await.map_err(|_| ProposeError::Unknown)?;
+        match reply.body {
+            Some(ReplyBody::Refused(refused)) => Err(ProposeError::Refused(Refusal::from_wire(&refused))),
+            Some(body) => Ok(Committed { body, index, state }),
+            None => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Until the leader changes, or a moment has passed.
+    async fn wait_for_news(&self, deadline: Instant) {
+        let before = self.leader.leader_id();
+        let mut metrics = self.leader.raft().metrics();
+        let pause = PAUSE.min(deadline.saturating_duration_since(Instant::now()));
+        let change = async {
+            while metrics.borrow_watched().current_leader == before {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Either way the caller tries again.
+        let _ = timeout(pause, change).await;
+    }
+}

@@ -1,0 +1,65 @@
+//! Reads that have seen what their caller has seen (design.md P5): wait a moment, then ask the leader, never show old news.
+
+use std::{sync::Arc, time::Duration};
+
+use conclave_proto::cluster::v1 as pb;
+use conclave_state::State;
+use tokio::time::timeout;
+
+use super::{
+    leader::{Leader, LeaderError},
+    peers::{Lane, Peers},
+};
+
+/// How long a lagging node waits on its own (design.md §7).
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How long the question to the leader may take (design.md §6).
+const QUESTION: Duration = Duration::from_millis(300);
+/// How long it then waits for entries that the leader has confirmed exist.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// Why the version asked for is not to be had here.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ViewError {
+    /// The leader has not heard of that index: whatever carries it is not of this history.
+    #[error("the index is ahead of the cluster")]
+    FromTheFuture,
+    /// This node is behind and cannot catch up in time, or cannot reach the leader.
+    #[error("this node is behind; try again shortly")]
+    Behind,
+}
+
+/// A version that has seen `index`.
+///
+/// # Errors
+/// [`ViewError`].
+pub async fn view_at(leader: &Leader, peers: &Peers, index: u64) -> Result<Arc<State>, ViewError> {
+    let view = leader.view();
+    let current = view.load();
+    if current.index() >= index {
+        return Ok(current);
+    }
+    if let Ok(state) = timeout(PATIENCE, view.reach(index)).await {
+        return Ok(state);
+    }
+    let confirmed = confirmed_index(leader, peers).await.ok_or(ViewError::Behind)?;
+    if confirmed < index {
+        return Err(ViewError::FromTheFuture);
+    }
+    timeout(CATCH_UP, view.reach(index)).await.map_err(|_| ViewError::Behind)
+}
+
+/// ReadIndex, asked of whoever leads.
+pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
+    match leader.read_index().await {
+        Ok(index) => Some(index),
+        Err(LeaderError::NotLeader(Some(id))) => {
+            let (_, member) = peers.identity.members().into_iter().find(|(node, _)| *node == id)?;
+            let mut client = peers.client(Some(id), &member.cluster_addr, Lane::Forward).ok()?;
+            let request = pb::ReadIndexRequest { envelope: Some(peers.identity.envelope(id)) };
+            let reply = timeout(QUESTION, client.read_index(request)).await.ok()?.ok()?;
+            Some(reply.into_inner().index)
+        }
+        Err(_) => None,
+    }
+}

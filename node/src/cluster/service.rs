@@ -1,0 +1,189 @@
+//! Raft's way in: the cluster plane's gRPC service. Every call but `Hello` passes [`Identity::admit`] first.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use conclave_proto::cluster::v1::{self as pb, cluster_service_server::ClusterService};
+use futures_util::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::telemetry::propagate;
+
+use super::{
+    bootstrap::{Peer, describe},
+    identity::{Identity, Stranger},
+    leader::{Leader, LeaderError},
+    snapshot_in,
+    types::{Member, NodeId},
+    wire::{self, Malformed},
+};
+
+type Replies = Pin<Box<dyn Stream<Item = Result<pb::AppendReply, Status>> + Send>>;
+
+/// How long a forwarded command may take here before its outcome is called unknown: longer than any hold of the sender.
+const PROPOSE_LIMIT: Duration = Duration::from_secs(4);
+
+/// The service. `Leader` comes once Raft runs; until then only greetings are answered.
+#[derive(Clone)]
+pub struct Service {
+    pub identity: Arc<Identity>,
+    pub own: Member,
+    pub configured: Vec<Peer>,
+    pub leader: Arc<OnceLock<Leader>>,
+}
+
+impl From<Malformed> for Status {
+    fn from(malformed: Malformed) -> Self {
+        Self::invalid_argument(malformed.to_string())
+    }
+}
+
+impl Service {
+    fn raft(&self) -> Result<&Leader, Status> {
+        self.leader.get().ok_or_else(|| Status::unavailable("this node is starting"))
+    }
+
+    fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
+        self.identity.admit(envelope).map_err(|stranger| {
+            let from = envelope.map_or(0, |e| e.from);
+            match stranger {
+                Stranger::NotReady => Status::unavailable(stranger.to_string()),
+                _ => {
+                    tracing::warn!({ peer.id = from }, "refused a message from a node that gives itself as {from}: {stranger}");
+                    Status::permission_denied(stranger.to_string())
+                }
+            }
+        })
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("raft has stopped: {error}"))
+}
+
+#[tonic::async_trait]
+impl ClusterService for Service {
+    type AppendStream = Replies;
+
+    async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloReply>, Status> {
+        let lineage = self.identity.lineage();
+        let members = self.identity.members();
+        Ok(Response::new(pb::HelloReply {
+            node_id: self.identity.node,
+            incarnation: self.identity.incarnation.to_vec(),
+            cluster_id: lineage.map(|l| l.cluster.to_vec()).unwrap_or_default(),
+            epoch: lineage.map_or(0, |l| l.epoch),
+            members: members.iter().map(|(id, member)| wire::member_to_wire(*id, member)).collect(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            api_url: self.own.api_url.clone(),
+            configured_peers: describe(&self.configured),
+        }))
+    }
+
+    async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Result<Response<Replies>, Status> {
+        let raft = self.raft()?.raft().clone();
+        let service = self.clone();
+        let incoming = request.into_inner();
+        // The stream ends at the first message that is not let in; the sender sees it closed.
+        let admitted = futures_util::stream::unfold((incoming, service), |(mut incoming, service)| async move {
+            let message = incoming.message().await.ok().flatten()?;
+            service.admit(message.envelope.as_ref()).ok()?;
+            let request = wire::append(message).ok()?;
+            Some((request, (incoming, service)))
+        });
+        let replies = raft.stream_append(admitted).map(|result| match result {
+            Ok(result) => Ok(wire::append_result_to_wire(&result)),
+            Err(fatal) => Err(stopped(fatal)),
+        });
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        let request = request.into_inner();
+        self.admit(request.envelope.as_ref())?;
+        let reply = self.raft()?.raft().vote(wire::vote_request(&request)?).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_reply_to_wire(&reply)))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        let request = request.into_inner();
+        self.admit(request.envelope.as_ref())?;
+        let reply = self.raft()?.raft().pre_vote(wire::vote_request(&request)?).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_reply_to_wire(&reply)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+        let request = request.into_inner();
+        self.admit(request.envelope.as_ref())?;
+        let reply = self.raft()?.raft().handle_transfer_leader(wire::transfer(&request)?).await.map_err(stopped)?;
+        Ok(Response::new(pb::TransferLeaderReply { accepted: reply.is_ok() }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotPart>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        let leader = self.raft()?;
+        let mut parts = request.into_inner();
+        let begin = snapshot_in::begin(&mut parts).await?;
+        self.admit(begin.envelope.as_ref())?;
+        let reply = snapshot_in::take(leader, begin, parts).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeReply>, Status> {
+        use tracing::Instrument as _;
+        let span = tracing::info_span!("cluster.propose");
+        propagate::continue_from(&span, request.metadata());
+        let request = request.into_inner();
+        self.admit(request.envelope.as_ref())?;
+        let leader = self.raft()?;
+        let proposing = tokio::time::timeout(PROPOSE_LIMIT, leader.write(request.command)).instrument(span);
+        let committed = proposing.await.map_err(|_| Status::deadline_exceeded("the write's outcome is unknown"))?;
+        let (reply, index) = committed?;
+        Ok(Response::new(pb::ProposeReply { reply: prost::Message::encode_to_vec(&reply), index }))
+    }
+
+    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexReply>, Status> {
+        self.admit(request.into_inner().envelope.as_ref())?;
+        let index = self.raft()?.read_index().await?;
+        Ok(Response::new(pb::ReadIndexReply { index }))
+    }
+
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::NodeStatus>, Status> {
+        self.admit(request.into_inner().envelope.as_ref())?;
+        Ok(Response::new(self.raft()?.status().await))
+    }
+}
+
+/// Says who leads, in a way the forwarding side can read.
+impl From<LeaderError> for Status {
+    fn from(error: LeaderError) -> Self {
+        match error {
+            LeaderError::NotLeader(leader) => {
+                let details = prost::Message::encode_to_vec(&pb::NotLeader { leader_id: leader.unwrap_or(0) });
+                Self::with_details(tonic::Code::FailedPrecondition, "not the leader", details.into())
+            }
+            LeaderError::Unknown => Self::deadline_exceeded("the write's outcome is unknown"),
+            LeaderError::NoQuorum => Self::unavailable("no quorum"),
+            LeaderError::TooLarge { .. } => Self::invalid_argument(error.to_string()),
+            LeaderError::Stopped(reason) => stopped(reason),
+        }
+    }
+}
+
+/// The leader named in a status made above; none when the status says something else.
+pub fn not_leader(status: &Status) -> Option<Option<NodeId>> {
+    if status.code() != tonic::Code::FailedPrecondition {
+        return None;
+    }
+    let hint: pb::NotLeader = prost::Message::decode(status.details()).ok()?;
+    Some((hint.leader_id != 0).then_some(hint.leader_id))
+}
+

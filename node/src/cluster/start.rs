@@ -1,0 +1,270 @@
+//! Starting this node's part: check the data directory, listen, find the roster, run Raft, initialise it once.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use conclave_proto::cluster::v1::cluster_service_server::ClusterServiceServer;
+use openraft::{Config as RaftConfig, SnapshotPolicy, errors::{InitializeError, RaftError}};
+use tokio::net::TcpListener;
+
+use crate::{
+    crypto::{keys::ClusterKeys, tls::ClusterTls},
+    runtime::Runtime,
+    store::{self, DataDir, LogStore as _, LogWriter, SledLog, StoreError, retention, snapshot::{SealingKey, SnapshotDir}},
+};
+
+use super::{
+    Cluster, Inner,
+    bootstrap::{self, BootstrapError, Peer, Roster},
+    identity::{Identity, Lineage},
+    janitor,
+    leader::{Leader, Raft},
+    log_store::LogStorage,
+    machine::{Machine, Snapshots},
+    network::Network,
+    peers::{MAX_MESSAGE_BYTES, Peers},
+    propose::Proposer,
+    service::Service,
+    transport,
+    types::{Member, NodeId},
+};
+
+/// What this node's part is made from.
+pub struct ClusterOptions {
+    pub node: NodeId,
+    pub data_dir: PathBuf,
+    /// The cluster plane, already bound.
+    pub listener: std::net::TcpListener,
+    /// Where the others find it.
+    pub advertise: String,
+    /// Where clients find this node's admin API.
+    pub api_url: String,
+    /// All voters, this node among them; empty = this node alone.
+    pub peers: Vec<Peer>,
+    pub keys: Arc<ClusterKeys>,
+    pub runtime: Runtime,
+}
+
+/// Why this node cannot take part. Said to the operator; the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the data directory belongs to node {found}, but the configuration says node {meant}; correct `node.id` or \
+         `node.data_dir`"
+    )]
+    OtherNode { found: NodeId, meant: NodeId },
+    #[error(
+        "the data directory was made with another cluster secret; bring back the secret that it was made with, or give this \
+         node an empty data directory"
+    )]
+    OtherSecret,
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("the snapshots cannot be read: {0}")]
+    Snapshots(String),
+    #[error("the cluster plane cannot be set up: {0}")]
+    Plane(String),
+    #[error("raft cannot start: {0}")]
+    Raft(String),
+}
+
+/// Threads that carry consensus: one drives Raft, one the wire.
+const CONSENSUS_THREADS: usize = 2;
+
+/// Raft's timing and limits (design.md §5), in milliseconds.
+fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
+    let config = RaftConfig {
+        cluster_name: "conclave".into(),
+        heartbeat_interval: 50,
+        election_timeout_min: 150,
+        election_timeout_max: 300,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(600),
+        heartbeat_min_interval: Some(0),
+        // A snapshot of a million users within a slow minute.
+        install_snapshot_timeout: 60_000,
+        // Taken by the janitor, by bytes; purged by it as well.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: retention::KEEP_ENTRIES,
+        ..RaftConfig::default()
+    };
+    Ok(Arc::new(config.validate().map_err(|e| StartError::Raft(e.to_string()))?))
+}
+
+impl Cluster {
+    /// Starts this node's part and returns once Raft runs. Waits for the other members when the cluster is being founded.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(options: ClusterOptions) -> Result<Self, StartError> {
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONSENSUS_THREADS)
+            .thread_name("consensus")
+            .enable_all()
+            .build()
+            .map_err(|e| StartError::Raft(e.to_string()))?;
+        let consensus = threads.handle().clone();
+        // The runtime lives as long as the process: a node ends by ending its process.
+        std::mem::forget(threads);
+        let handle = consensus.clone();
+        let started = consensus.spawn(async move { start(options, handle).await }).await;
+        started.map_err(|e| StartError::Raft(e.to_string()))?
+    }
+}
+
+async fn start(options: ClusterOptions, consensus: tokio::runtime::Handle) -> Result<Cluster, StartError> {
+    let (mut data, log) = open_data(&options)?;
+    let stored = data.identity().cloned().ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
+    let lineage = stored.cluster.map(|cluster| Lineage { cluster, epoch: stored.lineage_epoch });
+    let identity = Arc::new(Identity::new(options.node, stored.incarnation, lineage));
+    let tls = ClusterTls::new(&options.keys, options.node, &*options.runtime.entropy)
+        .map_err(|e| StartError::Plane(e.to_string()))?;
+    let peers = Arc::new(Peers::new(Arc::clone(&identity), tls));
+    let own = Member {
+        cluster_addr: options.advertise.clone(),
+        api_url: options.api_url.clone(),
+        incarnation: stored.incarnation,
+    };
+    let raft_cell = serve(&options, &peers, &own)?;
+
+    // A log without a single entry or vote has never been part of anything.
+    let is_new = log.state().last_or_purged().is_none() && log.state().vote.is_none();
+    let roster = if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await?) } else { None };
+    let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), stored)?;
+    let leader = run_raft(&options, &peers, &data, log, lineage).await?;
+    if let Some(roster) = roster {
+        identity.learn_members(roster.members.clone().into_iter().collect());
+        initialise(leader.raft(), roster).await?;
+    }
+    // Set once, here.
+    let _ = raft_cell.set(leader.clone());
+    let proposer = Proposer::new(leader.clone(), Arc::clone(&peers));
+    tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
+    tokio::spawn(janitor::run(leader.clone(), proposer.clone(), options.runtime.clone()));
+    let conflict = Arc::new(OnceLock::new());
+    tokio::spawn(check_peers(Arc::clone(&peers), own, options.peers, leader.clone(), Arc::clone(&conflict)));
+    Ok(Cluster { inner: Arc::new(Inner { leader, peers, proposer, lineage, consensus, conflict, _data: data }) })
+}
+
+/// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
+fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError> {
+    let mut data = DataDir::open(&options.data_dir)?;
+    let secret_check = options.keys.secret_check;
+    let Some(found) = data.identity() else {
+        let identity = store::Identity {
+            cluster: None,
+            lineage_epoch: 0,
+            node_id: options.node,
+            incarnation: options.runtime.entropy.bytes(),
+            secret_check,
+        };
+        let log = data.initialize(identity)?;
+        return Ok((data, log));
+    };
+    if found.node_id != options.node {
+        return Err(StartError::OtherNode { found: found.node_id, meant: options.node });
+    }
+    if found.secret_check != secret_check {
+        return Err(StartError::OtherSecret);
+    }
+    let log = data.open_log()?;
+    Ok((data, log))
+}
+
+/// The cluster plane: greetings from the first moment, the rest once Raft runs.
+fn serve(options: &ClusterOptions, peers: &Arc<Peers>, own: &Member) -> Result<Arc<OnceLock<Leader>>, StartError> {
+    let plane = |e: std::io::Error| StartError::Plane(e.to_string());
+    let listener = options.listener.try_clone().map_err(plane)?;
+    listener.set_nonblocking(true).map_err(plane)?;
+    let listener = TcpListener::from_std(listener).map_err(plane)?;
+    let raft_cell = Arc::new(OnceLock::new());
+    let service = Service {
+        identity: Arc::clone(&peers.identity),
+        own: own.clone(),
+        configured: options.peers.clone(),
+        leader: Arc::clone(&raft_cell),
+    };
+    let service = ClusterServiceServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let incoming = tokio_stream::wrappers::ReceiverStream::new(transport::accept(listener, peers.tls()));
+    let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the cluster plane has stopped");
+        }
+    });
+    Ok(raft_cell)
+}
+
+/// Writes the lineage into the data directory before the first entry of it is written.
+fn settle_lineage(
+    data: &mut DataDir,
+    identity: &Identity,
+    roster: Option<&Roster>,
+    stored: store::Identity,
+) -> Result<Lineage, StartError> {
+    if let Some(lineage) = identity.lineage() {
+        return Ok(lineage);
+    }
+    let lineage = roster.map(|r| r.lineage).ok_or_else(|| StartError::Raft("a log without a cluster".into()))?;
+    data.save_identity(store::Identity {
+        cluster: Some(lineage.cluster),
+        lineage_epoch: lineage.epoch,
+        ..stored
+    })?;
+    identity.join(lineage);
+    Ok(lineage)
+}
+
+async fn run_raft(
+    options: &ClusterOptions,
+    peers: &Arc<Peers>,
+    data: &DataDir,
+    log: SledLog,
+    lineage: Lineage,
+) -> Result<Leader, StartError> {
+    let dir = SnapshotDir::open(&data.snapshots()).map_err(|e| StartError::Snapshots(e.to_string()))?;
+    dir.sweep_temp().map_err(|e| StartError::Snapshots(e.to_string()))?;
+    let snapshots = Snapshots {
+        dir: Arc::new(dir),
+        key: Arc::new(SealingKey::new(*options.keys.sealing.expose())),
+        lineage,
+        runtime: options.runtime.clone(),
+    };
+    let (machine, view) = Machine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
+    let storage = LogStorage::new(LogWriter::start(log)?).map_err(|e| StartError::Raft(e.to_string()))?;
+    let network = Network::new(Arc::clone(peers));
+    let raft = Raft::new(options.node, raft_config()?, network, storage.clone(), machine).await;
+    let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
+    Ok(Leader::new(raft, view, snapshots, storage))
+}
+
+/// All voters initialise alike; whoever finds entries already was not needed (openraft: safe with equal members).
+async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
+    match raft.initialize(roster.members).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(StartError::Raft(error.to_string())),
+    }
+}
+
+/// Whether the peers that answer know this node as it is. A contradiction is kept for the owner of the process to end it.
+async fn check_peers(
+    peers: Arc<Peers>,
+    own: Member,
+    configured: Vec<Peer>,
+    leader: Leader,
+    conflict: Arc<OnceLock<String>>,
+) {
+    if let Err(error) = bootstrap::check_against_peers(&peers, &own, &configured).await {
+        tracing::error!("{error}");
+        // Set once, here.
+        let _ = conflict.set(error.to_string());
+        let _ = leader.raft().shutdown().await;
+    }
+}

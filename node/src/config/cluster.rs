@@ -1,0 +1,176 @@
+//! `[node]`, `[cluster]` and `[api]`: who this node is, who the others are, where they meet.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+use url::Url;
+
+use super::parse::{self, ListenAddr, SecretText};
+
+/// Most members in `cluster.peers`: beyond nine voters each write waits for more disks and gains nothing.
+pub const MAX_PEERS: usize = 9;
+
+/// `[node]`: this node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// Number of this node, from 1. Never give a number to another machine or an emptied disk. Default 1.
+    pub id: u64,
+    /// Where the log and snapshots live. Default `./conclave-data`.
+    pub data_dir: PathBuf,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { id: 1, data_dir: PathBuf::from("./conclave-data") }
+    }
+}
+
+/// `[cluster]`: the plane between nodes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Where this node listens for the others. Default `127.0.0.1:9300`.
+    pub listen: ListenAddr,
+    /// All members of the first start, this node included: `["1@10.0.0.1:9300", "2@10.0.0.2:9300"]`. Default
+    /// empty: a cluster of this node alone.
+    #[serde(deserialize_with = "peers")]
+    pub peers: Vec<Peer>,
+    /// `host:port` at which the others reach this node. Default: its entry in `peers`, else `listen`.
+    #[serde(deserialize_with = "advertise")]
+    pub advertise: Option<String>,
+    /// File with the cluster secret. Default `cluster.secret` in `node.data_dir`; made there for a node without
+    /// peers.
+    pub secret_file: Option<PathBuf>,
+    /// The cluster secret itself. Meant for `CONCLAVE_CLUSTER__SECRET`; a file is better.
+    pub secret: Option<SecretText>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            listen: ListenAddr(SocketAddr::from((Ipv4Addr::LOCALHOST, 9300))),
+            peers: Vec::new(),
+            advertise: None,
+            secret_file: None,
+            secret: None,
+        }
+    }
+}
+
+/// A member named in `cluster.peers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub id: u64,
+    /// `host:port` of its cluster plane.
+    pub address: String,
+}
+
+impl Cluster {
+    /// `host:port` at which the others reach node `id`, this one.
+    pub fn address_of(&self, id: u64) -> String {
+        let own = || self.peers.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone());
+        self.advertise.clone().or_else(own).unwrap_or_else(|| self.listen.0.to_string())
+    }
+
+    pub(super) fn check(&self, node: &Node, problems: &mut Vec<String>) {
+        if node.id == 0 {
+            problems.push("node.id: 0 is not a node number; count from 1".into());
+        }
+        if self.secret.is_some() && self.secret_file.is_some() {
+            problems.push("cluster.secret: set either this or cluster.secret_file, not both".into());
+        }
+        if self.peers.is_empty() {
+            return;
+        }
+        if self.peers.len() > MAX_PEERS {
+            problems.push(format!(
+                "cluster.peers: {} members are too many; at most {MAX_PEERS}",
+                self.peers.len()
+            ));
+        }
+        let mut seen = (BTreeSet::new(), BTreeSet::new());
+        for (position, peer) in self.peers.iter().enumerate() {
+            let Peer { id, address } = peer;
+            if !seen.0.insert(*id) {
+                problems.push(format!("cluster.peers[{position}]: node {id} is named twice"));
+            }
+            if !seen.1.insert(address) {
+                problems.push(format!("cluster.peers[{position}]: address {address} is named twice"));
+            }
+        }
+        if !seen.0.contains(&node.id) {
+            problems.push(format!(
+                "cluster.peers: this node (node.id = {id}) is missing; add \"{id}@host:port\"",
+                id = node.id
+            ));
+        }
+    }
+}
+
+fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Peer>, D::Error> {
+    parse::list(deserializer, peer)
+}
+
+fn peer(text: &str) -> Result<Peer, String> {
+    let hint = "write id@host:port";
+    let (id, address) = text.split_once('@').ok_or_else(|| format!("{text:?} has no \"@\"; {hint}"))?;
+    let id = id.parse().map_err(|_| format!("{text:?} does not begin with a node number; {hint}"))?;
+    if id == 0 {
+        return Err(format!("{text:?}: 0 is not a node number; count from 1"));
+    }
+    if address.is_empty() {
+        return Err(format!("{text:?} has no address; {hint}"));
+    }
+    let address = host_port(address).ok_or_else(|| format!("{text:?} has no port or a wrong one; {hint}"))?;
+    Ok(Peer { id, address })
+}
+
+fn advertise<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address =
+        host_port(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not host:port")))?;
+    Ok(Some(address))
+}
+
+/// `host:port` with a host that could be one and a port other than 0.
+fn host_port(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    (is_host && port.parse::<u16>().is_ok_and(|port| port != 0)).then(|| text.to_owned())
+}
+
+/// `[api]`: the admin gRPC API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Where the admin API listens. Default `127.0.0.1:9200`.
+    pub listen: ListenAddr,
+    /// URL at which clients reach this node's API, for leader hints. Default `http://` + `listen`.
+    pub advertise_url: Option<Url>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: ListenAddr(SocketAddr::from((Ipv4Addr::LOCALHOST, 9200))), advertise_url: None }
+    }
+}
+
+impl Api {
+    /// The URL for leader hints, without a slash at its end.
+    pub fn url(&self) -> String {
+        let default = || format!("http://{}", self.listen.0);
+        self.advertise_url.as_ref().map_or_else(default, |url| url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if self.advertise_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
+            problems.push("api.advertise_url: write http://host:port or https://host:port".into());
+        }
+    }
+}

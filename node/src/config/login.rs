@@ -1,0 +1,126 @@
+//! `[login]` and `[tokens]`: how long things last and how much trying is too much.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::parse::duration;
+
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// Most threads for argon2: each may hold 256 MiB for a moment.
+const MAX_ARGON2_THREADS: usize = 256;
+
+/// `[login]`: signing in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Login {
+    /// How long a session lasts after signing in. Default 12h.
+    #[serde(deserialize_with = "duration")]
+    pub session_ttl: Duration,
+    /// How long a login may take from its first page to its last. Default 15m.
+    #[serde(deserialize_with = "duration")]
+    pub flow_ttl: Duration,
+    /// Threads that hash passwords. Default: one for each core.
+    pub argon2_threads: Option<NonZeroUsize>,
+    pub throttle: Throttle,
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self {
+            session_ttl: 12 * HOUR,
+            flow_ttl: 15 * MINUTE,
+            argon2_threads: None,
+            throttle: Throttle::default(),
+        }
+    }
+}
+
+/// `[login.throttle]`: failed sign-ins before further ones are refused for a while.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Throttle {
+    /// Failures for one account within `window`. Default 10.
+    pub account_failures: NonZeroU32,
+    /// Failures from one address within `window`. Default 50: many people may share one.
+    pub address_failures: NonZeroU32,
+    /// Default 15m.
+    #[serde(deserialize_with = "duration")]
+    pub window: Duration,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        let count = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        Self { account_failures: count(10), address_failures: count(50), window: 15 * MINUTE }
+    }
+}
+
+/// `[tokens]`: what relying parties receive.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tokens {
+    /// Access and ID tokens. A token verified offline outlives a revocation by at most this. Default 10m.
+    #[serde(deserialize_with = "duration")]
+    pub access_ttl: Duration,
+    /// Authorization codes. Default 60s.
+    #[serde(deserialize_with = "duration")]
+    pub code_ttl: Duration,
+    /// Refresh tokens, from the last use. Default 30d.
+    #[serde(deserialize_with = "duration")]
+    pub refresh_ttl: Duration,
+    /// How long a refresh token already used still gives the same answer, for a client whose first answer was
+    /// lost. Default 30s.
+    #[serde(deserialize_with = "duration")]
+    pub refresh_retry_window: Duration,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            access_ttl: 10 * MINUTE,
+            code_ttl: MINUTE,
+            refresh_ttl: 30 * DAY,
+            refresh_retry_window: MINUTE / 2,
+        }
+    }
+}
+
+impl Login {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        within(problems, "login.session_ttl", self.session_ttl, MINUTE, 400 * DAY);
+        within(problems, "login.flow_ttl", self.flow_ttl, MINUTE, DAY);
+        within(problems, "login.throttle.window", self.throttle.window, MINUTE, DAY);
+        if self.argon2_threads.is_some_and(|threads| threads.get() > MAX_ARGON2_THREADS) {
+            problems.push(format!("login.argon2_threads: at most {MAX_ARGON2_THREADS}"));
+        }
+    }
+}
+
+impl Tokens {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        let second = Duration::from_secs(1);
+        within(problems, "tokens.access_ttl", self.access_ttl, 10 * second, DAY);
+        within(problems, "tokens.code_ttl", self.code_ttl, 5 * second, 10 * MINUTE);
+        within(problems, "tokens.refresh_ttl", self.refresh_ttl, MINUTE, 400 * DAY);
+        // The rules honour no longer window.
+        within(
+            problems,
+            "tokens.refresh_retry_window",
+            self.refresh_retry_window,
+            Duration::ZERO,
+            2 * MINUTE,
+        );
+    }
+}
+
+fn within(problems: &mut Vec<String>, path: &str, value: Duration, least: Duration, most: Duration) {
+    if !(least..=most).contains(&value) {
+        let (least, most) = (least.as_secs(), most.as_secs());
+        problems.push(format!("{path}: must be between {least}s and {most}s"));
+    }
+}

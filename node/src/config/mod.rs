@@ -1,0 +1,102 @@
+//! What an operator may set: one TOML file and `CONCLAVE_SECTION__KEY` in the environment, which wins.
+//!
+//! Everything has a default that works: `conclave serve` without any setting is a single node on loopback.
+//! A key nobody knows, a value that cannot be read and values that contradict each other are refused at start,
+//! all of them at once, each named by its path and by where it came from. The environment and the secret file are
+//! read here and nowhere else; the rest of the node receives typed parts.
+
+mod cluster;
+mod environment;
+mod http;
+mod login;
+mod parse;
+mod problem;
+mod public_url;
+mod secret_file;
+mod telemetry;
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Format, Toml};
+use serde::Deserialize;
+
+pub use self::cluster::{Api, Cluster, MAX_PEERS, Node, Peer};
+pub use self::environment::{ENV_PREFIX, Environment};
+pub use self::http::Http;
+pub use self::login::{Login, Throttle, Tokens};
+pub use self::parse::{ListenAddr, SecretText};
+pub use self::public_url::PublicUrl;
+pub use self::secret_file::load_secret;
+pub use self::telemetry::{Log, LogFormat, Telemetry};
+
+/// The whole configuration of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub node: Node,
+    pub cluster: Cluster,
+    pub http: Http,
+    pub api: Api,
+    pub login: Login,
+    pub tokens: Tokens,
+    pub log: Log,
+    pub telemetry: Telemetry,
+}
+
+/// Why a node does not start with this configuration.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: String },
+    /// Every line names the path of a setting and what is wrong with it.
+    #[error("{}", problems.join("\n"))]
+    Invalid { problems: Vec<String> },
+    #[error("{0}")]
+    Secret(String),
+}
+
+impl Config {
+    /// Reads the file, if one is named, and the process's environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::from_sources(file, &Environment::of_process())
+    }
+
+    /// As [`load`](Self::load), with the environment given.
+    pub fn from_sources(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
+            // Read before and parsed from the text, so that a missing file is an error and not an empty one.
+            let toml = problem::Named::new(path.display().to_string(), Toml::string(&text));
+            figment = figment.merge(toml);
+        }
+        let mistakes = environment.mistakes();
+        if !mistakes.is_empty() {
+            return Err(ConfigError::Invalid { problems: mistakes });
+        }
+        let config: Self = figment
+            .merge(environment)
+            .extract()
+            .map_err(|error| ConfigError::Invalid { problems: problem::describe(error) })?;
+        config.checked()
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        self.cluster.check(&self.node, &mut problems);
+        self.api.check(&mut problems);
+        self.http.check(&mut problems);
+        self.login.check(&mut problems);
+        self.tokens.check(&mut problems);
+        self.log.check(&mut problems);
+        self.telemetry.check(&mut problems);
+        if problems.is_empty() { Ok(self) } else { Err(ConfigError::Invalid { problems }) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

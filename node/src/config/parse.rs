@@ -1,0 +1,148 @@
+//! Values of settings: durations, addresses, lists, secrets.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use zeroize::Zeroizing;
+
+use crate::crypto::secret::ClusterSecret;
+
+/// Units of a duration in milliseconds, largest first.
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
+
+/// Reads `"90s"`, `"10m"`, `"1h30m"`, `"30d"`, `"250ms"`.
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = text(deserializer, "a duration such as \"10m\"")?;
+    parse_duration(&text).ok_or_else(|| {
+        de::Error::custom(format!("{text:?} is not a duration; write for example 90s, 10m, 1h30m or 30d"))
+    })
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut total_ms: u64 = 0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at_checked(digits)?;
+        let (unit_ms, after) =
+            UNITS.iter().find_map(|(unit, ms)| after.strip_prefix(unit).map(|after| (*ms, after)))?;
+        total_ms = total_ms.checked_add(number.parse::<u64>().ok()?.checked_mul(unit_ms)?)?;
+        rest = after;
+    }
+    Some(Duration::from_millis(total_ms))
+}
+
+/// Where a listener binds: `ip:port`. Port 0 lets the system choose, for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddr(pub SocketAddr);
+
+impl<'de> Deserialize<'de> for ListenAddr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = text(deserializer, "an address such as \"127.0.0.1:9000\"")?;
+        text.parse().map(Self).map_err(|_| {
+            de::Error::custom(format!(
+                "{text:?} is not ip:port; write for example 127.0.0.1:9000 or [::]:9000"
+            ))
+        })
+    }
+}
+
+/// A secret written into a setting. Prints as nothing.
+#[derive(Clone)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// The cluster secret it spells.
+    pub fn cluster_secret(&self) -> Result<ClusterSecret, crate::crypto::secret::SecretError> {
+        ClusterSecret::parse(&self.0)
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor("a secret in quotes")).map(Zeroizing::new).map(Self)
+    }
+}
+
+/// A list of texts: a TOML list, or one text with commas as the environment has it. `entry` reads each; its
+/// error is reported with the position.
+pub(super) fn list<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    entry: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, D::Error> {
+    let texts = deserializer.deserialize_any(ListVisitor)?;
+    let read = |(position, text): (usize, &String)| {
+        entry(text).map_err(|fault| de::Error::custom(format!("[{position}]: {fault}")))
+    };
+    texts.iter().enumerate().map(read).collect()
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<String, D::Error> {
+    deserializer.deserialize_any(TextVisitor(expected))
+}
+
+struct TextVisitor(&'static str);
+
+impl Visitor<'_> for TextVisitor {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}
+
+struct ListVisitor;
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of texts")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        Ok(entries.map(str::to_owned).collect())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = entries.next_element()? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_duration;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        let ms = |text| parse_duration(text).map(|d| d.as_millis());
+        assert_eq!(ms("250ms"), Some(250));
+        assert_eq!(ms("60s"), Some(60_000));
+        assert_eq!(ms("1h30m"), Some(5_400_000));
+        assert_eq!(ms("30d"), Some(2_592_000_000));
+        for odd in ["", "10", "m", "10 m", "-1s", "1w", "99999999999999999999d", "1.5h"] {
+            assert_eq!(ms(odd), None, "{odd}");
+        }
+    }
+}

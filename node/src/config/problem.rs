@@ -1,0 +1,70 @@
+//! What figment reports, in the words of an operator: `http.listen: … (in conclave.toml)`.
+
+use figment::error::Kind;
+use figment::value::{Dict, Map};
+use figment::{Error, Metadata, Profile, Provider};
+
+use super::environment::ENV_PREFIX;
+
+/// A provider under a name of our choosing: the file's path as the operator gave it.
+pub(super) struct Named<P> {
+    name: String,
+    provider: P,
+}
+
+impl<P> Named<P> {
+    pub(super) fn new(name: String, provider: P) -> Self {
+        Self { name, provider }
+    }
+}
+
+impl<P: Provider> Provider for Named<P> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        self.provider.data()
+    }
+}
+
+/// One line for each error.
+pub(super) fn describe(error: Error) -> Vec<String> {
+    error.into_iter().map(|error| line(&error)).collect()
+}
+
+fn line(error: &Error) -> String {
+    let mut keys: Vec<&str> = error.path.iter().map(String::as_str).collect();
+    let what = match &error.kind {
+        Kind::UnknownField(field, known) => {
+            if keys.last() != Some(&field.as_str()) {
+                keys.push(field);
+            }
+            format!(": no such setting; known here: {}", known.join(", "))
+        }
+        // Lists name the entry themselves: `cluster.peers` + `[1]: …`.
+        Kind::Message(message) if message.starts_with('[') => message.clone(),
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!(": expected {expected}, found {found}")
+        }
+        Kind::UnknownVariant(found, known) => format!(": {found:?} is none of {}", known.join(", ")),
+        kind => format!(": {kind}"),
+    };
+    let path = keys.join(".");
+    let origin = origin(error, &keys);
+    if path.is_empty() {
+        format!("{}{origin}", what.trim_start_matches(": "))
+    } else {
+        path + &what + &origin
+    }
+}
+
+fn origin(error: &Error, keys: &[&str]) -> String {
+    match &error.metadata {
+        Some(metadata) if metadata.name == "environment" => {
+            format!(" (in the environment, {ENV_PREFIX}{})", keys.join("__").to_uppercase())
+        }
+        Some(metadata) => format!(" (in {})", metadata.name),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,54 @@
+//! `[log]` and `[telemetry]`: what the node says of itself.
+
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `human`, `json`, or `auto`: human on a terminal and JSON elsewhere. Default `auto`.
+    pub format: LogFormat,
+    /// A level, or a filter such as `info,conclave_node::cluster=debug`. Default `info`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".into() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Auto,
+    Human,
+    Json,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// OTLP collector over gRPC (`http://127.0.0.1:4317`). Default none: no traces leave the node.
+    pub otlp_endpoint: Option<Url>,
+}
+
+impl Log {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if let Err(error) = EnvFilter::try_new(&self.level) {
+            problems.push(format!("log.level: {:?} is not a level or filter: {error}", self.level));
+        }
+    }
+}
+
+impl Telemetry {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if self.otlp_endpoint.as_ref().is_some_and(|url| url.scheme() != "http" || !url.has_host()) {
+            problems
+                .push("telemetry.otlp_endpoint: write http://host:port of a collector near this node".into());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Every key of the cluster, derived from the cluster secret by HKDF-SHA256 (RFC 5869) with one label each, so
+//! that a leak of one key says nothing of another and no key is ever used for two things.
+
+use std::fmt;
+
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+
+use super::secret::{ClusterSecret, SECRET_LEN, SecretBytes};
+
+/// A derived 32-byte key.
+pub type Key = SecretBytes<SECRET_LEN>;
+
+/// Separates these keys from those of any other use of the same secret, and from a later derivation scheme.
+const SALT: &[u8] = b"conclave/keys/v1";
+
+/// The keys of one cluster. Same secret, same keys, on every node.
+#[derive(Clone)]
+pub struct ClusterKeys {
+    /// Seed of the Ed25519 key that signs the nodes' certificates.
+    pub ca_seed: Key,
+    /// Seals secrets held in replicated state (private signing keys) and snapshot files.
+    pub sealing: Key,
+    /// Seals multi-step login tickets.
+    pub ticket: Key,
+    /// Authenticates handles: session cookies, codes, refresh tokens.
+    pub cookie_mac: Key,
+    /// Derives the successor of a refresh token, so that an honest retry gets the same one.
+    pub refresh: Key,
+    /// Derives the ids and secrets of a write from its request id, so that a retry on another node makes the same ones.
+    pub request: Key,
+    /// Binds CSRF tokens to a browser.
+    pub csrf: Key,
+    /// Authenticates the operator of a node to its own cluster before any token exists.
+    pub operator: Key,
+    /// Names the secret without telling it: kept in the data directory and compared at start.
+    pub secret_check: [u8; 16],
+}
+
+impl ClusterKeys {
+    pub fn derive(secret: &ClusterSecret) -> Self {
+        let prk = Salt::new(HKDF_SHA256, SALT).extract(secret.expose());
+        let key = |label| Key::new(expand(&prk, label));
+        Self {
+            ca_seed: key("cluster-ca-seed"),
+            sealing: key("sealing"),
+            ticket: key("login-ticket"),
+            cookie_mac: key("handle-mac"),
+            refresh: key("refresh-successor"),
+            request: key("request-derivation"),
+            csrf: key("csrf"),
+            operator: key("operator"),
+            secret_check: expand(&prk, "secret-check"),
+        }
+    }
+}
+
+impl fmt::Debug for ClusterKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterKeys(secret)")
+    }
+}
+
+struct OutputLen(usize);
+
+impl KeyType for OutputLen {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+#[expect(clippy::expect_used, reason = "HKDF fails only beyond 255 blocks of output; this asks for one")]
+fn expand<const N: usize>(prk: &Prk, label: &str) -> [u8; N] {
+    let mut out = [0; N];
+    let info = [label.as_bytes()];
+    prk.expand(&info, OutputLen(N)).and_then(|okm| okm.fill(&mut out)).expect("one block of HKDF");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ClusterKeys;
+    use crate::crypto::hex;
+    use crate::crypto::secret::ClusterSecret;
+
+    fn keys(text: &str) -> ClusterKeys {
+        ClusterKeys::derive(&ClusterSecret::parse(text).unwrap())
+    }
+
+    #[test]
+    fn each_purpose_has_a_key_of_its_own() {
+        let k = keys(&"0123456789abcdef".repeat(4));
+        let all = [&k.ca_seed, &k.sealing, &k.ticket, &k.cookie_mac, &k.refresh, &k.csrf, &k.operator];
+        let distinct: BTreeSet<_> = all.iter().map(|key| *key.expose()).collect();
+        assert_eq!(distinct.len(), all.len());
+        assert!(all.iter().all(|key| key.expose()[..16] != k.secret_check));
+    }
+
+    #[test]
+    fn keys_depend_on_the_secret_and_on_nothing_else() {
+        let one = "0123456789abcdef".repeat(4);
+        let other = "0123456789abcdee".repeat(4);
+        assert_eq!(keys(&one).sealing.expose(), keys(&one).sealing.expose());
+        assert_ne!(keys(&one).sealing.expose(), keys(&other).sealing.expose());
+        assert_ne!(keys(&one).secret_check, keys(&other).secret_check);
+    }
+
+    #[test]
+    fn the_derivation_is_frozen() {
+        // A changed label or salt would lock every existing cluster out of its own data.
+        let check = keys(&"0123456789abcdef".repeat(4)).secret_check;
+        assert_eq!(hex::encode(&check), "498bf21c48bcb11968806fbb057a79f0");
+    }
+}

@@ -1,0 +1,222 @@
+//! The data directory of a node: who it belongs to, and that only one process uses it.
+//!
+//! ```text
+//! lock         locked while a process uses the directory; holds its pid
+//! identity     who this node is
+//! log/         see `sled_log`
+//! snapshots/   see `snapshot`
+//! ```
+//!
+//! The identity is a small file of its own and not a record of the log: it must be readable before the log is opened (to
+//! refuse a foreign directory without touching it), must outlive a rewrite of the log, and makes a *missing* log visible:
+//! it is written last when a directory is set up, so a directory with an identity once had a complete log and vote.
+//! Opening an empty log under an old identity would let a node vote twice in one term.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{SledLog, StoreError, files};
+
+const MAGIC: &[u8; 8] = b"CNCLNODE";
+const VERSION: u8 = 1;
+const IDENTITY_BYTES: usize = 8 + 1 + 1 + 16 + 8 + 8 + 16 + 16 + 4;
+
+/// The names a directory may hold before it has an identity: what an interrupted set-up leaves.
+const SETUP_NAMES: [&str; 5] = ["lock", "log", "snapshots", "identity.tmp", "lost+found"];
+
+/// Who a node is. Fixed at set-up, but for the cluster it joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster this node belongs to; `None` until it was bootstrapped or has joined.
+    pub cluster: Option<[u8; 16]>,
+    /// Raised by each restore (design.md §8).
+    pub lineage_epoch: u64,
+    pub node_id: u64,
+    /// Made anew with the directory: a wiped disk is another member.
+    pub incarnation: [u8; 16],
+    /// Derived from the cluster secret, so that a wrong secret is seen at start and not in a handshake.
+    pub secret_check: [u8; 16],
+}
+
+/// A directory held by this process until dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    identity: Option<Identity>,
+    lock: File,
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a process being spawned just now. The kernel has the last word anyway.
+        let _ = self.lock.unlock();
+    }
+}
+
+impl DataDir {
+    /// Creates the directory if need be (0700), locks it and reads its identity. Refuses a directory in use, one with
+    /// files that are not ours, and one whose identity is damaged.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        create_all(path)?;
+        refuse_foreign(path)?;
+        let lock = lock(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(StoreError::io("chmod", path))?;
+        let identity = read_identity(&path.join("identity"))?;
+        Ok(Self { path: path.to_owned(), identity, lock })
+    }
+
+    /// `None` in a fresh directory.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Sets a fresh directory up: log, snapshots, and last the identity, each durable before the next.
+    pub fn initialize(&mut self, identity: Identity) -> Result<SledLog, StoreError> {
+        if self.identity.is_some() {
+            return Err(StoreError::Misuse(format!("{} already has an identity", self.path.display())));
+        }
+        let log = SledLog::create(&self.log())?;
+        files::create_dir(&self.snapshots())?;
+        self.save_identity(identity)?;
+        Ok(log)
+    }
+
+    /// Opens the log of a directory that was set up.
+    pub fn open_log(&self) -> Result<SledLog, StoreError> {
+        match self.identity {
+            Some(_) => SledLog::open(&self.log()),
+            None => Err(StoreError::Misuse(format!("{} has no identity yet", self.path.display()))),
+        }
+    }
+
+    /// Replaces the identity, durably and as a whole.
+    pub fn save_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
+        files::replace(&self.path.join("identity"), &encode(&identity))?;
+        self.identity = Some(identity);
+        Ok(())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the snapshot files are.
+    pub fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshots")
+    }
+}
+
+fn create_all(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_all(parent)?;
+    }
+    files::create_dir(path)
+}
+
+/// Before anything is written into it.
+fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
+    if path.join("identity").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(StoreError::io("list", path))? {
+        let name = entry.map_err(StoreError::io("list", path))?.file_name();
+        if !SETUP_NAMES.iter().any(|ours| name == *ours) {
+            let found = name.to_string_lossy().into_owned();
+            return Err(StoreError::Foreign { path: path.to_owned(), found });
+        }
+    }
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(StoreError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // The pid is a courtesy: without it the refusal stands all the same.
+            let _ = file.take(20).read_to_string(&mut pid);
+            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
+            return Err(StoreError::InUse { path: dir.to_owned(), pid });
+        }
+        Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(StoreError::io("write", &path))?;
+    Ok(file)
+}
+
+fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => decode(&bytes)
+            .map(Some)
+            .map_err(|detail| StoreError::BadIdentity { path: path.to_owned(), detail: detail.to_owned() }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StoreError::io("read", path)(e)),
+    }
+}
+
+fn encode(identity: &Identity) -> Vec<u8> {
+    let mut out = Vec::with_capacity(IDENTITY_BYTES);
+    out.extend_from_slice(MAGIC);
+    out.push(VERSION);
+    out.push(u8::from(identity.cluster.is_some()));
+    out.extend_from_slice(&identity.cluster.unwrap_or_default());
+    out.extend_from_slice(&identity.lineage_epoch.to_be_bytes());
+    out.extend_from_slice(&identity.node_id.to_be_bytes());
+    out.extend_from_slice(&identity.incarnation);
+    out.extend_from_slice(&identity.secret_check);
+    out.extend_from_slice(&crc32c::crc32c(&out).to_be_bytes());
+    out
+}
+
+fn decode(bytes: &[u8]) -> Result<Identity, &'static str> {
+    if bytes.len() != IDENTITY_BYTES {
+        return Err("it has the wrong length");
+    }
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or("it has the wrong length")?;
+    if crc32c::crc32c(body).to_be_bytes() != *crc {
+        return Err("its checksum does not match");
+    }
+    let mut rest = body.strip_prefix(MAGIC).ok_or("it is not a conclave identity")?;
+    match take::<1>(&mut rest)? {
+        [VERSION] => {}
+        _ => return Err("its version is unknown to this release"),
+    }
+    let bootstrapped = take::<1>(&mut rest)? != [0];
+    let cluster = take::<16>(&mut rest)?;
+    Ok(Identity {
+        cluster: bootstrapped.then_some(cluster),
+        lineage_epoch: u64::from_be_bytes(take(&mut rest)?),
+        node_id: u64::from_be_bytes(take(&mut rest)?),
+        incarnation: take(&mut rest)?,
+        secret_check: take(&mut rest)?,
+    })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], &'static str> {
+    let (head, tail) = rest.split_first_chunk::<N>().ok_or("it ends too early")?;
+    *rest = tail;
+    Ok(*head)
+}

@@ -1,0 +1,69 @@
+//! When to take a snapshot and what may then leave the log: one pure rule (design.md §4).
+
+/// A tail smaller than this is cheap to replay, whatever the snapshot's size.
+pub const MIN_TAIL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Entries kept behind a snapshot, so that a follower that was away for a moment catches up from the log.
+pub const KEEP_ENTRIES: u64 = 10_000;
+
+/// Snapshots kept: should the newest be unreadable, the one before it and the log behind that still make a node.
+pub const KEEP_SNAPSHOTS: usize = 2;
+
+/// What the rule looks at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Payload bytes of the entries behind the newest snapshot; the whole log's if there is none.
+    pub tail_bytes: u64,
+    /// Size of the newest snapshot file, 0 without one.
+    pub last_snapshot_bytes: u64,
+    /// The last index covered by the *oldest* of the [`KEEP_SNAPSHOTS`] snapshots held; `None` while fewer are held.
+    pub oldest_snapshot_index: Option<u64>,
+    /// The last index of the log.
+    pub last_index: u64,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    pub take_snapshot: bool,
+    /// Entries up to and including this index may be purged.
+    pub purge_upto: Option<u64>,
+}
+
+/// Decides. A snapshot is due once the tail exceeds max(64 MiB, half the last snapshot): the half keeps the cost of
+/// writing snapshots within a constant factor of the writes themselves however large the state grows.
+pub fn plan(held: &Held) -> Plan {
+    let limit = MIN_TAIL_BYTES.max(held.last_snapshot_bytes / 2);
+    let purge_upto = held
+        .oldest_snapshot_index
+        .and_then(|covered| held.last_index.checked_sub(KEEP_ENTRIES).map(|spare| covered.min(spare)));
+    Plan { take_snapshot: held.tail_bytes > limit, purge_upto }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_due_above_64_mib_or_half_the_last_one() {
+        let due = |tail_bytes, last_snapshot_bytes| {
+            plan(&Held { tail_bytes, last_snapshot_bytes, ..Held::default() }).take_snapshot
+        };
+        assert!(!due(MIN_TAIL_BYTES, 0));
+        assert!(due(MIN_TAIL_BYTES + 1, 0));
+        assert!(due(MIN_TAIL_BYTES + 1, 2 * MIN_TAIL_BYTES));
+        assert!(!due(MIN_TAIL_BYTES + 1, 4 * MIN_TAIL_BYTES), "half of a large snapshot counts");
+        assert!(due(2 * MIN_TAIL_BYTES + 1, 4 * MIN_TAIL_BYTES));
+    }
+
+    #[test]
+    fn the_log_keeps_ten_thousand_entries_and_reaches_back_to_the_older_snapshot() {
+        let upto = |oldest_snapshot_index, last_index| {
+            plan(&Held { oldest_snapshot_index, last_index, ..Held::default() }).purge_upto
+        };
+        assert_eq!(upto(None, 1_000_000), None, "one snapshot alone might be unreadable");
+        assert_eq!(upto(Some(5_000), 9_999), None);
+        assert_eq!(upto(Some(5_000), 12_000), Some(2_000), "slow followers need the last 10,000");
+        assert_eq!(upto(Some(5_000), 1_000_000), Some(5_000), "the older snapshot needs the rest");
+    }
+}

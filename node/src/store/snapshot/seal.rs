@@ -1,0 +1,125 @@
+//! Sealing and opening frames: AES-256-GCM under a key used for one file only.
+//!
+//! The nonce is the frame's kind and number. It never repeats under one key, because the key is derived from a fresh
+//! random salt and from the header for every file.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{digest, hkdf};
+use zeroize::Zeroizing;
+
+use super::SnapshotError;
+use super::header::Stored;
+
+pub(super) const KEY_ID_BYTES: usize = 16;
+pub(super) const TAG_BYTES: usize = 16;
+
+pub(super) const HEADER: u8 = 0;
+pub(super) const CHUNK: u8 = 1;
+pub(super) const TRAILER: u8 = 2;
+
+const KEY_ID_LABEL: &[u8] = b"conclave snapshot v1 key id";
+const FILE_KEY_LABEL: &[u8] = b"conclave snapshot v1 file key";
+
+/// The cluster's key for what leaves memory. Never printed, wiped when dropped.
+pub struct SealingKey(Zeroizing<[u8; 32]>);
+
+impl SealingKey {
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(Zeroizing::new(key))
+    }
+
+    /// Names the key in a header without telling anything of it.
+    pub(super) fn id(&self) -> Result<[u8; KEY_ID_BYTES], SnapshotError> {
+        let mut id = [0; KEY_ID_BYTES];
+        derive(&*self.0, &[], &[KEY_ID_LABEL], &mut id)?;
+        Ok(id)
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealingKey(..)")
+    }
+}
+
+/// What is authenticated beside a frame's bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Frame {
+    pub kind: u8,
+    pub table: u32,
+    pub plain_len: u32,
+    pub sequence: u64,
+}
+
+/// Seals and opens the frames of one file.
+pub(super) struct FileKey {
+    key: LessSafeKey,
+    header_hash: [u8; 32],
+}
+
+impl FileKey {
+    /// The key of the file with this header, whose bytes up to the tag are `bytes`.
+    pub(super) fn derive(key: &SealingKey, stored: &Stored, bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let header_hash = sha256(&[bytes]);
+        let mut file_key = Zeroizing::new([0; 32]);
+        derive(&*key.0, &stored.salt, &[FILE_KEY_LABEL, &header_hash], &mut *file_key)?;
+        let key =
+            UnboundKey::new(&AES_256_GCM, &*file_key).map_err(|_| SnapshotError::Crypto("make a key"))?;
+        Ok(Self { key: LessSafeKey::new(key), header_hash })
+    }
+
+    /// Seals in place and appends the tag.
+    pub(super) fn seal(&self, frame: Frame, bytes: &mut Vec<u8>) -> Result<(), SnapshotError> {
+        self.key
+            .seal_in_place_append_tag(nonce(frame), Aad::from(self.aad(frame)), bytes)
+            .map_err(|_| SnapshotError::Crypto("seal a frame"))
+    }
+
+    /// Opens in place; `None` if anything about the frame is not as it was sealed.
+    pub(super) fn open<'a>(&self, frame: Frame, bytes: &'a mut [u8]) -> Option<&'a [u8]> {
+        self.key.open_in_place(nonce(frame), Aad::from(self.aad(frame)), bytes).ok().map(|plain| &*plain)
+    }
+
+    fn aad(&self, frame: Frame) -> Vec<u8> {
+        let mut aad = self.header_hash.to_vec();
+        aad.push(frame.kind);
+        aad.extend_from_slice(&frame.table.to_be_bytes());
+        aad.extend_from_slice(&frame.plain_len.to_be_bytes());
+        aad.extend_from_slice(&frame.sequence.to_be_bytes());
+        aad
+    }
+}
+
+fn nonce(frame: Frame) -> Nonce {
+    let mut nonce = [0; 12];
+    let (kind, sequence) = nonce.split_at_mut(4);
+    kind.copy_from_slice(&u32::from(frame.kind).to_be_bytes());
+    sequence.copy_from_slice(&frame.sequence.to_be_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+/// HKDF-SHA-256 (RFC 5869).
+fn derive(key: &[u8], salt: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<(), SnapshotError> {
+    struct Len(usize);
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(key);
+    prk.expand(info, Len(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .map_err(|_| SnapshotError::Crypto("derive a key"))
+}
