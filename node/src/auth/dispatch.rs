@@ -17,11 +17,11 @@ pub enum Next {
     /// The login page for this ticket.
     Login { ticket: Ticket },
     /// The consent page for this ticket.
-    Consent { ticket: Ticket, client: String, scopes: Vec<String> },
+    Consent { ticket: Ticket, client: String, scopes: Vec<String>, username: String },
     /// Away, to a place that was checked.
     Redirect(String),
     /// The person may not open it; said in a page.
-    Forbidden { what: String },
+    Forbidden { what: String, username: String },
     /// What was asked for is not there any more.
     Gone(Gone),
 }
@@ -54,6 +54,7 @@ impl Auth {
         match target {
             Target::Authorize(request) => self.next_for_client(request, visitor, derivation).await,
             Target::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
+            Target::Leave { uri } => Ok(Next::Redirect(uri.clone())),
             Target::Home => Ok(match &visitor.signed_in {
                 Some(_) => Next::Redirect("/".into()),
                 None => self.login(target, visitor, false),
@@ -82,14 +83,15 @@ impl Auth {
             if request.prompt.none {
                 return Ok(back(AuthorizationError::AccessDenied, "this account may not open the application"));
             }
-            return Ok(Next::Forbidden { what: client.name.clone() });
+            return Ok(forbidden(&client.name, signed_in));
         }
         if visitor.consented.is_none() && !consent_is_implicit(request, client) {
             if request.prompt.none {
                 return Ok(back(AuthorizationError::ConsentRequired, "the person must be asked"));
             }
             let ticket = self.ticket(Step::Consent, target(), visitor.browser.as_deref());
-            return Ok(Next::Consent { ticket, client: client.name.clone(), scopes: request.scopes.clone() });
+            let (client, username) = (client.name.clone(), signed_in.user.username.to_string());
+            return Ok(Next::Consent { ticket, client, scopes: request.scopes.clone(), username });
         }
         match self.issue_code(request, signed_in, visitor.consented.as_ref(), derivation).await {
             Ok(code) => Ok(Next::Redirect(self.way_back(request).with_code(&code))),
@@ -120,7 +122,10 @@ impl Auth {
             return Ok(Next::Gone(Gone::Application));
         };
         if !application.access.admits(&signed_in.user) {
-            return Ok(Next::Forbidden { what: application.name.clone() });
+            return Ok(forbidden(&application.name, signed_in));
+        }
+        if self.shares_session_cookie(&url.host()) {
+            return Ok(Next::Redirect(url.to_string()));
         }
         self.hand_over(url, binding, signed_in).map(Next::Redirect)
     }
@@ -132,4 +137,8 @@ impl Auth {
     pub(crate) fn way_back<'a>(&'a self, request: &'a AuthorizationRequest) -> super::authorization::WayBack<'a> {
         request.way_back(self.settings().public_url.issuer())
     }
+}
+
+fn forbidden(what: &str, signed_in: &SignedIn) -> Next {
+    Next::Forbidden { what: what.to_owned(), username: signed_in.user.username.to_string() }
 }

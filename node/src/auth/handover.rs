@@ -24,6 +24,12 @@ pub const PREFIX: &str = "/.conclave";
 const LIFE_MS: u64 = 60_000;
 
 impl Auth {
+    /// Whether browsers send the session's own cookie to this host (`http.cookie_domain`).
+    pub fn shares_session_cookie(&self, host: &str) -> bool {
+        let below = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        self.settings().cookie_domain.as_deref().is_some_and(below)
+    }
+
     /// The URL on the application's host that turns this session into a cookie there.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub enum Target {
     Open { url: AppUrl, binding: Option<[u8; 32]> },
     /// The home page here.
     Home,
+    /// After a logout: a place that the relying party registered.
+    Leave { uri: String },
 }
 
 /// A URL on an application's host, made from a proxy's metadata and never from a query string.
@@ -66,6 +68,8 @@ pub enum Step {
     Consent,
     /// The session, written at `index`, is to be handed over to the application's host.
     HandOver { session: [u8; 16], index: u64 },
+    /// The person is to confirm the logout.
+    Logout,
     /// The browser is at an application's host, about to be sent here. Bound to no browser yet.
     Outside,
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::telemetry::propagate;
+use crate::telemetry::propagation;
 
 use super::{
     leader::{Leader, LeaderError},
@@ -132,7 +132,7 @@ impl Proposer {
             envelope: Some(self.peers.identity.envelope(to)),
             command: bytes.to_vec(),
         });
-        propagate::inject(request.metadata_mut());
+        propagation::inject(request.metadata_mut());
         match timeout(limit, client.propose(request)).await {
             Ok(Ok(reply)) => {
                 let reply = reply.into_inner();

@@ -10,7 +10,7 @@ use conclave_proto::cluster::v1::{self as pb, cluster_service_server::ClusterSer
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::telemetry::propagate;
+use crate::telemetry::propagation;
 
 use super::{
     bootstrap::{Peer, describe},
@@ -140,7 +140,7 @@ impl ClusterService for Service {
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeReply>, Status> {
         use tracing::Instrument as _;
         let span = tracing::info_span!("cluster.propose");
-        propagate::continue_from(&span, request.metadata());
+        propagation::adopt(&span, request.metadata());
         let request = request.into_inner();
         self.admit(request.envelope.as_ref())?;
         let leader = self.raft()?;

@@ -1,1 +1,21 @@
+//! The HTTP leaf: listening, and what surrounds every request whatever it is for.
+//!
+//! Owns the listener with its limits and its drain, the [`Edge`] every request passes (request id, client address,
+//! body limit, time-out, panics, security headers), cookies, and problem responses. Knows no route, no page and
+//! no session. Nothing here believes a header of a peer that is not a configured proxy.
+
 pub mod cidr;
+pub mod client;
+pub mod cookie;
+pub mod edge;
+pub mod fault;
+pub mod headers;
+pub mod request_id;
+pub mod server;
+
+pub use self::client::{ClientInfo, Scheme};
+pub use self::edge::{Edge, EdgeConfig};
+pub use self::fault::Fault;
+pub use self::headers::FormAction;
+pub use self::request_id::RequestId;
+pub use self::server::{Drained, HttpError, HttpListener};

@@ -24,7 +24,7 @@ const VERSION: u8 = 1;
 const IDENTITY_BYTES: usize = 8 + 1 + 1 + 16 + 8 + 8 + 16 + 16 + 4;
 
 /// The names a directory may hold before it has an identity: what an interrupted set-up leaves.
-const SETUP_NAMES: [&str; 5] = ["lock", "log", "snapshots", "identity.tmp", "lost+found"];
+const SETUP_NAMES: [&str; 6] = ["cluster.secret", "lock", "log", "snapshots", "identity.tmp", "lost+found"];
 
 /// Who a node is. Fixed at set-up, but for the cluster it joins.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,149 @@
-pub mod propagate {
-    pub fn inject(_m: &mut tonic::metadata::MetadataMap) {}
-    pub fn continue_from(_s: &tracing::Span, _m: &tonic::metadata::MetadataMap) {}
+//! Logs and traces: set up once at start, for the whole process.
+//!
+//! Logs go to standard error, for people on a terminal and as JSON lines elsewhere; standard output belongs to
+//! commands. Traces leave the node only when a collector is configured; then one trace spans a follower and the
+//! leader, carried by [`propagation`]. Nothing in here may stop or slow the node: a collector that is away costs
+//! spans.
+
+pub mod propagation;
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+use crate::config::{Log, LogFormat, Telemetry};
+
+/// Longest the last spans may take on their way out when the node stops.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest one batch of spans may take to the collector.
+const EXPORT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Crates that work for the exporter itself: spans of theirs would be exported by making more of them.
+const EXPORTER_TARGETS: [&str; 5] = ["h2", "hyper", "tonic", "tower", "opentelemetry"];
+
+/// Why there are no logs or traces.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("log.level: not a level or filter")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("telemetry.otlp_endpoint: cannot set up the exporter")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error("logging was set up before")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
 }
+
+/// What must be flushed when the process ends.
+#[derive(Debug)]
+#[must_use = "the last spans are flushed by `shutdown`"]
+pub struct TelemetryGuard(Option<SdkTracerProvider>);
+
+impl TelemetryGuard {
+    /// Sends what is left, for at most two seconds. Blocks: call it last.
+    pub fn shutdown(self) {
+        let Some(provider) = self.0 else { return };
+        if let Err(error) = provider.shutdown_with_timeout(FLUSH_LIMIT) {
+            tracing::warn!(%error, "the last spans did not reach the collector");
+        }
+    }
+}
+
+/// Sets up logs and traces of the process. Needs a tokio runtime around it when a collector is configured.
+pub fn init(log: &Log, telemetry: &Telemetry, node_id: u64) -> Result<TelemetryGuard, TelemetryError> {
+    let provider = match &telemetry.otlp_endpoint {
+        Some(endpoint) => Some(provider(endpoint.as_str(), node_id)?),
+        None => None,
+    };
+    let json = match log.format {
+        LogFormat::Auto => !io::stderr().is_terminal(),
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
+    subscriber(&log.level, json, io::stderr, provider.as_ref())?.try_init()?;
+    Ok(TelemetryGuard(provider))
+}
+
+/// The subscriber itself, for tests that look at what it writes.
+fn subscriber<W>(
+    level: &str,
+    json: bool,
+    writer: W,
+    provider: Option<&SdkTracerProvider>,
+) -> Result<impl Subscriber + Send + Sync + 'static, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let traces = provider.map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("conclave"))
+            .with_filter(filter_fn(is_our_own))
+    });
+    Ok(Registry::default().with(EnvFilter::try_new(level)?).with(lines(json, writer)).with(traces))
+}
+
+fn lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer();
+    if json {
+        // The message and the fields of the event at the top, those of its spans beneath `span` and `spans`.
+        layer.json().flatten_event(true).with_writer(writer).boxed()
+    } else {
+        layer.with_ansi(io::stderr().is_terminal()).with_target(false).with_writer(writer).boxed()
+    }
+}
+
+fn is_our_own(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    !EXPORTER_TARGETS.iter().any(|other| target.split("::").next() == Some(other))
+}
+
+fn provider(endpoint: &str, node_id: u64) -> Result<SdkTracerProvider, TelemetryError> {
+    let exporter =
+        SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_LIMIT).build()?;
+    let resource = Resource::builder()
+        .with_service_name("conclave")
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.instance.id", node_id.to_string()))
+        .build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// An error with all its causes on one line, as logs and command lines show it.
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,25 @@
+//! The pages of the login flow: `/login`, `/consent`, `/logout`, `/`. They work without JavaScript, from any node at each step.
+//!
+//! A page reads cookies and a form, asks `auth`, and shows what [`Next`](super::dispatch::Next) says. It decides nothing.
 
+mod consent;
+mod home;
+mod login;
+mod logout;
+mod site;
+
+use std::sync::Arc;
+
+use axum::{Router, routing::get};
+
+pub use site::{Browser, Site, fault_of, fault_of_ticket, see_other};
+
+/// The login flow's routes.
+pub fn routes(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", get(home::show))
+        .route("/login", get(login::show).post(login::submit))
+        .route("/consent", axum::routing::post(consent::submit))
+        .route("/logout", get(logout::show).post(logout::submit))
+        .with_state(site)
+}

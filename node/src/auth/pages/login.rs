@@ -1,0 +1,248 @@
+//! `/login`: username and password. Shown for a ticket; without one, for the home page here.
+
+use std::sync::Arc;
+
+use axum::{
+    Form,
+    extract::{Query, State, rejection::FormRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+};
+use conclave_state::Reason;
+use serde::Deserialize;
+
+use crate::{
+    auth::{
+        AuthError,
+        complete::{Completed, Origin},
+        derive::Derivation,
+        dispatch::Visitor,
+        password::Unproved,
+        ticket::{Step, Target, Ticket},
+    },
+    http::{ClientInfo, Fault, RequestId},
+    web::views,
+};
+
+use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket, see_other};
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    ticket: String,
+}
+
+/// The form, field by field.
+#[derive(Deserialize)]
+pub struct Submitted {
+    ticket: String,
+    csrf: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+}
+
+/// Longest username looked at.
+const MAX_USERNAME_BYTES: usize = 256;
+
+pub async fn show(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
+    match shown(&site, &id, &headers, &asked.ticket).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    let visitor = site.visitor(&browser).await?;
+    let ticket = match text {
+        "" => site.auth.ticket(Step::Login { fresh: false }, Target::Home, Some(browser.id.as_str())),
+        text => site.auth.open(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?,
+    };
+    let again = match ticket.step {
+        Step::Login { fresh } => fresh,
+        Step::Outside => false,
+        Step::Consent | Step::HandOver { .. } | Step::Logout => {
+            return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
+        }
+    };
+    if visitor.signed_in.is_some() && !again {
+        // Signed in meanwhile, in another tab or here: go on from where the person is.
+        let derivation = site.derivation(headers, &[b"login", text.as_bytes()]);
+        let next = site.auth.next(&ticket.target, &visitor, &derivation).await.map_err(|e| fault_of(&e))?;
+        return Ok(site.show(next, &browser, id));
+    }
+    let bound = site.auth.ticket(Step::Login { fresh: again }, ticket.target, Some(browser.id.as_str()));
+    Ok(site.with_browser(&browser, page(site, &browser, &bound, "", None)?))
+}
+
+fn page(site: &Site, browser: &Browser, ticket: &Ticket, username: &str, error: Option<&str>) -> Result<Response, Fault> {
+    let hint = match &ticket.target {
+        Target::Authorize(request) if username.is_empty() => request.login_hint.clone(),
+        _ => username.to_owned(),
+    };
+    let text = site.auth.seal(ticket).map_err(|e| fault_of(&e))?;
+    let view = views::LoginView {
+        form: site.form(browser, "/login", &text),
+        application: destination(site, &ticket.target),
+        username: hint,
+        error: error.map(str::to_owned),
+        back: None,
+    };
+    let mut response = Html(site.pages.render(&view)).into_response();
+    allow_way_home(&mut response, &ticket.target);
+    Ok(response)
+}
+
+/// The name of what the person is about to open.
+fn destination(site: &Site, target: &Target) -> Option<String> {
+    let state = site.auth.cluster().view();
+    match target {
+        Target::Authorize(request) => state.client(&request.client_id).map(|client| client.name.clone()),
+        Target::Open { url, .. } => state.application_by_host(&url.host()).map(|a| a.name.clone()),
+        Target::Home | Target::Leave { .. } => None,
+    }
+}
+
+pub async fn submit(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    form: Result<Form<Submitted>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        let detail = "The sign-in form arrived incomplete. Go back, reload the page and try again.";
+        return site.fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+    };
+    match submitted(&site, &id, &client, &headers, form).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+async fn submitted(
+    site: &Site,
+    id: &RequestId,
+    client: &ClientInfo,
+    headers: &HeaderMap,
+    form: Submitted,
+) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    site.check_csrf(&browser, "/login", &form.csrf)?;
+    let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    if !matches!(ticket.step, Step::Login { .. }) {
+        return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
+    }
+    let username = form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default();
+    let visitor = site.visitor(&browser).await?;
+    let proof = match site.auth.prove_password(username, form.password, client.ip).await {
+        Ok(proof) => proof,
+        Err(unproved) => return refused(site, &browser, &ticket, username, unproved),
+    };
+    let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
+    let replaces = visitor.signed_in.as_ref().map(|signed_in| signed_in.session.id);
+    let origin = Origin { user_agent: user_agent(headers), address: client.ip.to_string() };
+    match site.auth.complete(&ticket, &proof, &derivation, replaces, origin).await {
+        Ok(completed) => go_on(site, id, browser, &ticket, completed, &derivation).await,
+        Err(AuthError::Refused(refusal)) => again(site, id, &browser, visitor, &ticket, username, &refusal, &derivation).await,
+        Err(error) => Err(fault_of(&error)),
+    }
+}
+
+fn user_agent(headers: &HeaderMap) -> String {
+    headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// Signed in: home with the code, or to whatever is still to be asked.
+async fn go_on(
+    site: &Site,
+    id: &RequestId,
+    browser: Browser,
+    ticket: &Ticket,
+    completed: Completed,
+    derivation: &Derivation,
+) -> Result<Response, Fault> {
+    let response = match (&completed.code, &ticket.target) {
+        (Some(code), Target::Authorize(request)) => see_other(&site.auth.way_back(request).with_code(code)),
+        _ => {
+            let visitor = Visitor {
+                browser: Some(browser.id.as_str().to_owned()),
+                signed_in: Some(completed.signed_in),
+                just_now: true,
+                consented: None,
+            };
+            let next = site.auth.next(&ticket.target, &visitor, derivation).await.map_err(|e| fault_of(&e))?;
+            site.show(next, &browser, id)
+        }
+    };
+    Ok(site.with_session(&completed.cookie, response))
+}
+
+/// The rules would not complete it: most often because it was completed before (a second click, another tab).
+async fn again(
+    site: &Site,
+    id: &RequestId,
+    browser: &Browser,
+    visitor: Visitor,
+    ticket: &Ticket,
+    username: &str,
+    refusal: &conclave_state::Refusal,
+    derivation: &Derivation,
+) -> Result<Response, Fault> {
+    match refusal.reason {
+        Reason::TicketSpent if visitor.signed_in.is_some() => {
+            let next = site.auth.next(&ticket.target, &visitor, derivation).await.map_err(|e| fault_of(&e))?;
+            Ok(site.show(next, browser, id))
+        }
+        Reason::TicketSpent | Reason::TicketExpired => Err(Fault::new(
+            StatusCode::CONFLICT,
+            "ticket_spent",
+            "This sign-in was completed before",
+            "The form was sent a second time. Go back to the application and sign in from there.",
+        )),
+        Reason::AccessDenied => {
+            let what = destination(site, &ticket.target).unwrap_or_default();
+            Ok(site.forbidden(&what, username, id))
+        }
+        Reason::CredentialChanged | Reason::UserDisabled | Reason::UserUnknown => {
+            refused(site, browser, ticket, "", Unproved::Wrong)
+        }
+        _ => Err(fault_of(&AuthError::Refused(refusal.clone()))),
+    }
+}
+
+/// The same page with the reason. Whether the user exists, is not said.
+fn refused(
+    site: &Site,
+    browser: &Browser,
+    ticket: &Ticket,
+    username: &str,
+    unproved: Unproved,
+) -> Result<Response, Fault> {
+    let (status, text, retry_in) = match unproved {
+        Unproved::Wrong => (StatusCode::UNAUTHORIZED, "The username or password is wrong.".to_owned(), None),
+        Unproved::Disabled => {
+            (StatusCode::FORBIDDEN, "This account is disabled. Ask your administrator.".to_owned(), None)
+        }
+        Unproved::TooMany { retry_in } => {
+            let seconds = retry_in.as_secs().max(1);
+            let minutes = seconds.div_ceil(60);
+            let text = format!("Too many attempts. Try again in about {minutes} minute(s).");
+            (StatusCode::TOO_MANY_REQUESTS, text, Some(seconds))
+        }
+        Unproved::Failed(error) => return Err(fault_of(&error)),
+    };
+    let mut response = page(site, browser, ticket, username, Some(&text))?;
+    *response.status_mut() = status;
+    if let Some(seconds) = retry_in {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Ok(response)
+}

@@ -1,0 +1,298 @@
+//! What the pages share: the browser's cookies in, responses out, every mistake as a page that says what to do.
+
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+};
+use url::Url;
+
+use crate::{
+    auth::{
+        Auth, AuthError,
+        derive::Derivation,
+        dispatch::{Gone, Next, Visitor},
+        ticket::{Target, Ticket, TicketError},
+    },
+    crypto::keys::Key,
+    http::{
+        Fault, FormAction, RequestId,
+        cookie::{CookiePolicy, Cookies},
+    },
+    web::{Pages, csrf::{self, BrowserId}, views},
+};
+
+/// The cookie of a session.
+const SESSION: &str = "session";
+
+/// A browser, as its cookies tell.
+pub struct Browser {
+    /// What tells it from others, before anybody is signed in.
+    pub id: BrowserId,
+    /// Whether the value was made just now and must be set.
+    is_new: bool,
+    /// The session cookie's value.
+    session: Option<String>,
+}
+
+/// The pages and what they stand on.
+pub struct Site {
+    pub auth: Auth,
+    pub pages: Pages,
+    session_cookie: CookiePolicy,
+    browser_cookie: CookiePolicy,
+    csrf: Key,
+}
+
+/// `303 See Other`: after a form the browser goes on by GET.
+pub fn see_other(location: &str) -> Response {
+    match HeaderValue::from_str(location) {
+        Ok(location) => (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+impl Site {
+    pub fn new(auth: Auth, pages: Pages) -> Self {
+        let settings = auth.settings();
+        let secure = settings.public_url.is_secure();
+        let session_cookie = match &settings.cookie_domain {
+            Some(domain) => CookiePolicy::for_domain(secure, domain),
+            None => CookiePolicy::host_only(secure),
+        };
+        let csrf = auth.cluster_keys().csrf.clone();
+        Self { session_cookie, browser_cookie: CookiePolicy::host_only(secure), csrf, pages, auth }
+    }
+
+    /// The full name of the session's cookie.
+    pub fn session_cookie_name(&self) -> String {
+        self.session_cookie.name(SESSION)
+    }
+
+    /// Reads the browser's cookies.
+    ///
+    /// # Errors
+    /// When they cannot be told apart from planted ones.
+    pub fn browser(&self, headers: &HeaderMap) -> Result<Browser, Fault> {
+        let unreadable = |error: &dyn std::fmt::Display| {
+            tracing::info!("refused a request for its cookies: {error}");
+            let detail = "Your browser sent cookies that cannot be used. Remove the cookies of this site and try again.";
+            Fault::new(StatusCode::BAD_REQUEST, "bad_cookie", "Cookies cannot be read", detail)
+        };
+        let cookies = Cookies::parse(headers).map_err(|e| unreadable(&e))?;
+        let session = cookies.get(&self.session_cookie.name(SESSION)).map_err(|e| unreadable(&e))?;
+        let id = cookies.get(&self.browser_cookie.name(csrf::COOKIE)).map_err(|e| unreadable(&e))?;
+        let known = id.and_then(BrowserId::parse);
+        Ok(Browser {
+            is_new: known.is_none(),
+            id: known.unwrap_or_else(|| BrowserId::new(&*self.auth.runtime().entropy)),
+            session: session.map(str::to_owned),
+        })
+    }
+
+    /// Who sits at the browser.
+    ///
+    /// # Errors
+    /// When this node cannot tell yet.
+    pub async fn visitor(&self, browser: &Browser) -> Result<Visitor, Fault> {
+        let signed_in = self.auth.signed_in(browser.session.as_deref()).await.map_err(|e| fault_of(&e))?;
+        Ok(Visitor { browser: Some(browser.id.as_str().to_owned()), signed_in, ..Visitor::default() })
+    }
+
+    /// The name of the write that a request may lead to.
+    pub fn derivation(&self, headers: &HeaderMap, parts: &[&[u8]]) -> Derivation {
+        let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+        Derivation::of_request(&self.auth.cluster_keys().request, key, parts, &*self.auth.runtime().entropy)
+    }
+
+    /// The form of a page: where it posts to, its ticket, its CSRF token.
+    pub fn form(&self, browser: &Browser, action: &'static str, ticket: &str) -> views::Form {
+        let ticket = (!ticket.is_empty()).then(|| views::Hidden { name: "ticket".into(), value: ticket.to_owned() });
+        views::Form {
+            action: action.into(),
+            csrf: csrf::token(&self.csrf, &browser.id, action),
+            hidden: ticket.into_iter().collect(),
+        }
+    }
+
+    /// Whether the form came from a page that this browser was shown here.
+    ///
+    /// # Errors
+    /// The page that says what to do.
+    pub fn check_csrf(&self, browser: &Browser, action: &str, token: &str) -> Result<(), Fault> {
+        if !browser.is_new && csrf::is_valid(&self.csrf, &browser.id, action, token) {
+            return Ok(());
+        }
+        let detail = "This form was not sent from a page of this site in this browser, or your browser does not keep cookies. \
+                      Allow cookies for this site, go back, reload the page and try again.";
+        Err(Fault::new(StatusCode::FORBIDDEN, "csrf", "The form could not be accepted", detail))
+    }
+
+    /// Shows what comes next.
+    pub fn show(&self, next: Next, browser: &Browser, id: &RequestId) -> Response {
+        let response = match next {
+            Next::Login { ticket } => match self.auth.seal(&ticket) {
+                Ok(text) => see_other(&format!("/login?ticket={text}")),
+                Err(error) => self.fault(&fault_of(&error), id),
+            },
+            Next::Consent { ticket, client, scopes, username } => {
+                let asked = views::ConsentView { application: client, username, scopes: lines(&scopes), ..Default::default() };
+                self.consent_page(&ticket, asked, browser, id)
+            }
+            Next::Redirect(location) => see_other(&location),
+            Next::Forbidden { what, username } => self.forbidden(&what, &username, id),
+            Next::Gone(what) => self.fault(&fault_of_gone(what), id),
+        };
+        self.with_browser(browser, response)
+    }
+
+    fn consent_page(&self, ticket: &Ticket, mut view: views::ConsentView, browser: &Browser, id: &RequestId) -> Response {
+        let text = match self.auth.seal(ticket) {
+            Ok(text) => text,
+            Err(error) => return self.fault(&fault_of(&error), id),
+        };
+        view.form = self.form(browser, "/consent", &text);
+        if let Target::Authorize(request) = &ticket.target {
+            view.destination = request.origin().unwrap_or_default();
+        }
+        let mut response = Html(self.pages.render(&view)).into_response();
+        allow_way_home(&mut response, &ticket.target);
+        response
+    }
+
+    /// The page that says that this account may not open it.
+    pub fn forbidden(&self, what: &str, username: &str, id: &RequestId) -> Response {
+        let view = views::ForbiddenView {
+            username: username.to_owned(),
+            application: what.to_owned(),
+            sign_out_url: Some(self.auth.settings().public_url.join("/logout")),
+            request_id: id.to_string(),
+            ..Default::default()
+        };
+        (StatusCode::FORBIDDEN, Html(self.pages.render(&view))).into_response()
+    }
+
+    /// A mistake, as a page.
+    pub fn fault(&self, fault: &Fault, id: &RequestId) -> Response {
+        let mut response = (fault.status, Html(self.pages.fault(fault, id))).into_response();
+        if fault.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    /// Sets the browser's own cookie, if it is new.
+    pub fn with_browser(&self, browser: &Browser, response: Response) -> Response {
+        if !browser.is_new {
+            return response;
+        }
+        with_cookie(response, self.browser_cookie.set(csrf::COOKIE, browser.id.as_str(), None).ok())
+    }
+
+    /// Sets the session's cookie.
+    pub fn with_session(&self, cookie: &str, response: Response) -> Response {
+        let life: Duration = self.auth.settings().login.session_ttl;
+        with_cookie(response, self.session_cookie.set(SESSION, cookie, Some(life)).ok())
+    }
+
+    /// Removes the session's cookie.
+    pub fn without_session(&self, response: Response) -> Response {
+        with_cookie(response, self.session_cookie.clear(SESSION).ok())
+    }
+}
+
+/// What a scope lets an application do, completing "It will be able to …".
+fn lines(scopes: &[String]) -> Vec<views::ScopeLine> {
+    let text = |scope: &str| match scope {
+        "openid" => "know who you are".to_owned(),
+        "profile" => "see your name and username".to_owned(),
+        "email" => "see your e-mail address".to_owned(),
+        "groups" => "see the groups you are in".to_owned(),
+        "offline_access" => "stay connected after you sign out".to_owned(),
+        other => format!("use “{other}”"),
+    };
+    scopes.iter().map(|scope| views::ScopeLine { name: scope.clone(), text: text(scope) }).collect()
+}
+
+fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The page's form ends in a redirect to where the login is for; browsers must be told that it may.
+pub fn allow_way_home(response: &mut Response, target: &Target) {
+    let uri = match target {
+        Target::Authorize(request) => request.redirect_uri.clone(),
+        Target::Open { url, .. } => url.origin(),
+        Target::Leave { uri } => uri.clone(),
+        Target::Home => return,
+    };
+    if let Ok(url) = Url::parse(&uri) {
+        response.extensions_mut().insert(FormAction::to(&url));
+    }
+}
+
+/// What a failure of `auth` is to a visitor.
+pub fn fault_of(error: &AuthError) -> Fault {
+    let unavailable = |title, detail: &str| Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
+    match error {
+        AuthError::Unavailable => unavailable(
+            "One moment, please",
+            "The cluster is choosing a new leader or cannot be reached. Nothing was changed. Try again in a moment.",
+        ),
+        AuthError::Busy => unavailable(
+            "Too many sign-ins at once",
+            "This server has more sign-ins waiting than it can take. Nothing was changed. Try again in a moment.",
+        ),
+        AuthError::Unknown => Fault::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "outcome_unknown",
+            "It is not known whether that worked",
+            "The server that handled your request did not answer. Reload the page to see whether it worked before trying again.",
+        ),
+        AuthError::Refused(refusal) => {
+            tracing::info!("a request was refused by the rules: {refusal}");
+            let detail = "That could not be done as things stand now. Start again from the application you came from.";
+            Fault::new(StatusCode::CONFLICT, "refused", "That could not be done", detail)
+        }
+        AuthError::Internal(reason) => {
+            tracing::error!("a request failed: {reason}");
+            Fault::internal()
+        }
+    }
+}
+
+/// What is wrong with a ticket, in words.
+pub fn fault_of_ticket(error: TicketError) -> Fault {
+    let page = |code, title, detail: &str| Fault::new(StatusCode::BAD_REQUEST, code, title, detail);
+    match error {
+        TicketError::NotOurs => page(
+            "bad_ticket",
+            "This sign-in link cannot be used",
+            "The link is damaged or was not made here. Go back to the application and sign in from there.",
+        ),
+        TicketError::Expired => page(
+            "ticket_expired",
+            "That took too long",
+            "This sign-in was started too long ago. Go back to the application and sign in from there.",
+        ),
+        TicketError::OtherBrowser => page(
+            "other_browser",
+            "Started in another browser",
+            "This sign-in was started in another browser, or your browser does not keep cookies. Go back to the application \
+             and sign in from there.",
+        ),
+    }
+}
+
+fn fault_of_gone(what: Gone) -> Fault {
+    let what = match what {
+        Gone::Client => "application is not registered here any more",
+        Gone::Application => "address does not belong to an application that is protected here",
+    };
+    let detail = format!("This {what}. Ask whoever runs it, or your administrator.");
+    Fault::new(StatusCode::NOT_FOUND, "unknown_application", "Unknown application", detail)
+}

@@ -1,0 +1,197 @@
+//! The composition root: the only file that names every slice. It binds, starts, wires, waits and stops; it decides nothing.
+
+use std::{num::NonZeroUsize, sync::{Arc, OnceLock}, time::Duration};
+
+use axum::{Router, extract::Request, response::Response};
+use http::StatusCode;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::{
+    admin,
+    auth::{self, Auth, pages::Site},
+    cluster::{Cluster, ClusterOptions, Peer, StartError},
+    config::{self, Config, ConfigError},
+    crypto::{
+        keys::ClusterKeys,
+        password::{Cost, PasswordPool},
+    },
+    health::Health,
+    http::{Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT, server},
+    protocol::{forward_auth, oidc},
+    runtime::Runtime,
+    web::Pages,
+};
+
+/// Why a node does not start, or ended by itself. Said to the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error(transparent)]
+    Cluster(#[from] StartError),
+    #[error("{0}")]
+    Machine(String),
+    /// Raft has stopped: a broken disk, an entry of a newer version, or a cluster that knows another node under this number.
+    #[error("this node has stopped: {0}")]
+    Stopped(String),
+}
+
+/// How often the ready line's condition is looked at while the node starts.
+const READY_POLL: Duration = Duration::from_millis(5);
+
+/// Runs a node until `stop` is cancelled or it cannot go on.
+///
+/// # Errors
+/// [`BootError`].
+pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> Result<(), BootError> {
+    let started = runtime.clock.monotonic();
+    let listener = HttpListener::bind("http.listen", config.http.listen.0).await?;
+    let api = server::bind("api.listen", config.api.listen.0).await?;
+    let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
+    let secret = config::load_secret(&config, &*runtime.entropy)?;
+    let keys = Arc::new(ClusterKeys::derive(&secret));
+    let public_url = config.http.public_url().ok_or_else(|| BootError::Machine("http.public_url is not set".into()))?;
+
+    let health = Health::default();
+    let pages = Pages::new(config.http.template_dir.as_deref());
+    let edge = edge(&config, &runtime, pages.clone());
+    let site: Arc<OnceLock<Router>> = Arc::default();
+    let front = edge.around(health.routes().merge(pages.assets().routes()).fallback_service(late(Arc::clone(&site), edge.clone())));
+    let serving = tokio::spawn(listener.serve(front, stop.clone()));
+
+    let founding = Cluster::start(cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?);
+    let cluster = tokio::select! {
+        cluster = founding => cluster?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    health.attach(cluster.clone());
+    let auth = auth(&config, public_url, cluster.clone(), keys, &runtime)?;
+    // Set once, here.
+    let _ = site.set(routes(&auth, pages));
+    let api_stop = stop.clone();
+    let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_stop.cancelled().await }));
+    tokio::spawn(auth.clone().ensure_signing_keys());
+    tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
+
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        reason = cluster.stopped() => Err(BootError::Stopped(reason)),
+    };
+    health.stop();
+    stop.cancel();
+    if let Ok(Drained::Cut(connections)) = serving.await {
+        tracing::warn!(connections, "some connections were cut off after the drain");
+    }
+    // The API drains within the same limit as the pages.
+    let _ = tokio::time::timeout(server::DRAIN_LIMIT, admin_api).await;
+    if ended.is_ok() {
+        cluster.shutdown().await;
+    }
+    tracing::info!("stopped");
+    ended
+}
+
+fn cluster_options(
+    config: &Config,
+    plane: tokio::net::TcpListener,
+    keys: Arc<ClusterKeys>,
+    runtime: Runtime,
+) -> Result<ClusterOptions, BootError> {
+    Ok(ClusterOptions {
+        node: config.node.id,
+        data_dir: config.node.data_dir.clone(),
+        listener: plane.into_std().map_err(|e| BootError::Machine(e.to_string()))?,
+        advertise: config.cluster.address_of(config.node.id),
+        api_url: config.api.url(),
+        peers: config.cluster.peers.iter().map(|peer| Peer { node: peer.id, addr: peer.address.clone() }).collect(),
+        keys,
+        runtime,
+    })
+}
+
+fn auth(
+    config: &Config,
+    public_url: config::PublicUrl,
+    cluster: Cluster,
+    keys: Arc<ClusterKeys>,
+    runtime: &Runtime,
+) -> Result<Auth, BootError> {
+    let threads: NonZeroUsize = config.login.argon2_threads.unwrap_or_else(PasswordPool::default_threads);
+    let passwords = PasswordPool::start(threads, Cost::OWASP).map_err(|e| BootError::Machine(e.to_string()))?;
+    let settings = auth::Settings {
+        public_url,
+        login: config.login.clone(),
+        tokens: config.tokens.clone(),
+        cookie_domain: config.http.cookie_domain.clone(),
+    };
+    Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))
+}
+
+/// Every slice, by name. Deleting a protocol is deleting its line.
+pub fn routes(auth: &Auth, pages: Pages) -> Router {
+    let site = Arc::new(Site::new(auth.clone(), pages));
+    Router::new()
+        .merge(auth::pages::routes(Arc::clone(&site)))
+        .merge(oidc::routes(auth.clone(), Arc::clone(&site)))
+        .merge(forward_auth::routes(auth.clone(), site))
+        .fallback(async |id: RequestId| not_found().problem(&id))
+}
+
+fn not_found() -> Fault {
+    Fault::new(StatusCode::NOT_FOUND, "not_found", "Not found", "There is nothing at this address.")
+}
+
+fn edge(config: &Config, runtime: &Runtime, pages: Pages) -> Edge {
+    Edge::new(EdgeConfig {
+        entropy: Arc::clone(&runtime.entropy),
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        max_body_bytes: config.http.max_body_bytes,
+        request_timeout: REQUEST_TIMEOUT,
+        error_page: Arc::new(move |fault, id| pages.fault(fault, id)),
+    })
+}
+
+/// The slices' routes, from the moment there are any; until then a clear answer, so that nobody waits on a node that starts.
+fn late(
+    site: Arc<OnceLock<Router>>,
+    edge: Edge,
+) -> impl tower::Service<Request, Response = Response, Error = std::convert::Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+    tower::service_fn(move |request: Request| {
+        let (router, edge) = (site.get().cloned(), edge.clone());
+        async move {
+            if let Some(router) = router {
+                return router.oneshot(request).await;
+            }
+            let id = request.extensions().get::<RequestId>().cloned();
+            let page = crate::http::fault::wants_page(request.headers());
+            let detail = "This node is starting, or waits for the other members of its cluster. Try again in a moment.";
+            let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "One moment, please", detail);
+            let answer = id.map(|id| edge.answer(&fault, &id, page));
+            let mut answer = answer.unwrap_or_default();
+            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            answer.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+            Ok(answer)
+        }
+    })
+}
+
+/// One line when the node can serve, with the time it took from the process's first step.
+async fn announce(health: Health, runtime: Runtime, started: Duration, config: Config) {
+    while health.readiness().is_err() {
+        tokio::time::sleep(READY_POLL).await;
+    }
+    let took = runtime.clock.monotonic().saturating_sub(started);
+    tracing::info!(
+        node.id = config.node.id,
+        http.listen = %config.http.listen.0,
+        api.listen = %config.api.listen.0,
+        cluster.listen = %config.cluster.listen.0,
+        ready_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "ready in {} ms",
+        took.as_millis()
+    );
+}

@@ -1,0 +1,69 @@
+//! Liveness and readiness. Live: the process answers. Ready: it can serve a correct decision (a leader is known, the lag is
+//! bounded, Raft runs, it is not being stopped). Load balancers and orchestrators read these; they carry nothing secret.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+
+/// What readiness is read from.
+#[derive(Clone, Default)]
+pub struct Health {
+    cluster: Arc<OnceLock<Cluster>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Health {
+    /// From here on readiness asks the cluster.
+    pub fn attach(&self, cluster: Cluster) {
+        // Set once, at start.
+        let _ = self.cluster.set(cluster);
+    }
+
+    /// Readiness is over; load balancers stop sending before the node stops answering.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this node can serve.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn readiness(&self) -> Result<&Cluster, String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("this node is stopping".into());
+        }
+        let cluster = self.cluster.get().ok_or("this node is starting, or waits for the other members")?;
+        cluster.readiness().map(|()| cluster)
+    }
+
+    /// `/healthz/live` and `/healthz/ready`.
+    pub fn routes(&self) -> Router {
+        Router::new()
+            .route("/healthz/live", get(async || Json(json!({ "live": true }))))
+            .route("/healthz/ready", get(ready))
+            .with_state(self.clone())
+    }
+}
+
+async fn ready(State(health): State<Health>) -> (StatusCode, Json<Value>) {
+    match health.readiness() {
+        Ok(cluster) => {
+            let state = cluster.view();
+            let body = json!({
+                "ready": true,
+                "node": cluster.node_id(),
+                "leader": cluster.leader_id(),
+                "applied_index": state.index(),
+                "reasons": [],
+            });
+            (StatusCode::OK, Json(body))
+        }
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reasons": [reason] }))),
+    }
+}

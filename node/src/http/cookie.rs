@@ -1,0 +1,202 @@
+//! Cookies: reading ours strictly, and writing them as safely as the public URL allows.
+
+use std::time::Duration;
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+/// What every cookie of ours is called, after the browser's prefix and before its own name.
+const OURS: &str = "conclave_";
+
+/// Most bytes of cookies read: browsers send at most some 200 cookies of 4 KiB, servers usually take 8 to 16 KiB.
+const MAX_LEN: usize = 16 * 1024;
+
+/// Why a request's cookies or a cookie to be set were refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CookieError {
+    #[error("the request carries more than {MAX_LEN} bytes of cookies")]
+    TooLong,
+    #[error("the cookie header is not ASCII text")]
+    NotText,
+    /// Someone planted a second one, from a sibling host or a longer path; which is ours cannot be told.
+    #[error("the cookie {0} was sent twice")]
+    Duplicate(String),
+    #[error("the value of the cookie {0} holds a character cookies cannot carry")]
+    BadValue(String),
+}
+
+/// The cookies of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Cookies<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Cookies<'a> {
+    pub fn parse(headers: &'a HeaderMap) -> Result<Self, CookieError> {
+        let mut pairs = Vec::new();
+        let mut len = 0;
+        for line in headers.get_all(COOKIE) {
+            len += line.len();
+            if len > MAX_LEN {
+                return Err(CookieError::TooLong);
+            }
+            let line = line.to_str().map_err(|_| CookieError::NotText)?;
+            // Entries without "=" belong to someone else and are passed over.
+            let entries = line.split(';').filter_map(|entry| entry.split_once('='));
+            pairs.extend(entries.map(|(name, value)| (name.trim(), value.trim())));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The value of the cookie of that full name. Two of them are refused, since either may be planted.
+    pub fn get(&self, name: &str) -> Result<Option<&'a str>, CookieError> {
+        let mut values = self.0.iter().filter(|(found, _)| *found == name).map(|(_, value)| *value);
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(CookieError::Duplicate(name.to_owned()));
+        }
+        Ok(first)
+    }
+}
+
+/// How cookies are named and fenced: decided once, from the public URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookiePolicy {
+    secure: bool,
+    domain: Option<String>,
+}
+
+impl CookiePolicy {
+    /// Cookies of this very host: `__Host-` and `Secure` when browsers come by https, so that no sibling host can
+    /// set or overwrite them.
+    pub fn host_only(secure: bool) -> Self {
+        Self { secure, domain: None }
+    }
+
+    /// Cookies shared with all hosts below `domain`. They cannot be `__Host-`; `__Secure-` remains.
+    pub fn for_domain(secure: bool, domain: &str) -> Self {
+        Self { secure, domain: Some(domain.to_owned()) }
+    }
+
+    /// The full name of our cookie `name`: `__Host-conclave_session`.
+    pub fn name(&self, name: &str) -> String {
+        let prefix = match (self.secure, &self.domain) {
+            (true, None) => "__Host-",
+            (true, Some(_)) => "__Secure-",
+            (false, _) => "",
+        };
+        format!("{prefix}{OURS}{name}")
+    }
+
+    /// A `Set-Cookie` value. Without `max_age` the cookie lasts as long as the browser runs.
+    pub fn set(
+        &self,
+        name: &str,
+        value: &str,
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, CookieError> {
+        let bad = || CookieError::BadValue(name.to_owned());
+        if !value.bytes().all(is_cookie_octet) {
+            return Err(bad());
+        }
+        let mut cookie = format!("{}={value}; Path=/; HttpOnly; SameSite=Lax", self.name(name));
+        if self.secure {
+            cookie.push_str("; Secure");
+        }
+        if let Some(domain) = &self.domain {
+            cookie.push_str("; Domain=");
+            cookie.push_str(domain);
+        }
+        if let Some(max_age) = max_age {
+            cookie.push_str("; Max-Age=");
+            cookie.push_str(&max_age.as_secs().to_string());
+        }
+        HeaderValue::from_str(&cookie).map_err(|_| bad())
+    }
+
+    /// A `Set-Cookie` value that removes the cookie.
+    pub fn clear(&self, name: &str) -> Result<HeaderValue, CookieError> {
+        self.set(name, "", Some(Duration::ZERO))
+    }
+}
+
+/// RFC 6265 §4.1.1: printable ASCII without space, quote, comma, semicolon and backslash.
+fn is_cookie_octet(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderMap;
+    use http::header::COOKIE;
+
+    use super::{CookieError, CookiePolicy, Cookies, MAX_LEN};
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, line.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn our_cookie_is_found_among_those_of_others() {
+        let headers = headers(&["junk; theme=dark;conclave_session=abc=; a=1; a=2", "later=x"]);
+        let cookies = Cookies::parse(&headers).unwrap();
+        assert_eq!(cookies.get("conclave_session"), Ok(Some("abc=")));
+        assert_eq!(cookies.get("later"), Ok(Some("x")));
+        assert_eq!(cookies.get("absent"), Ok(None));
+    }
+
+    #[test]
+    fn a_second_cookie_of_our_name_is_refused_in_one_header_or_two() {
+        let name = "__Host-conclave_session";
+        for lines in [
+            vec!["__Host-conclave_session=a; __Host-conclave_session=a"],
+            vec!["__Host-conclave_session=a", "__Host-conclave_session=b"],
+        ] {
+            let headers = headers(&lines);
+            let found = Cookies::parse(&headers).unwrap().get(name);
+            assert_eq!(found, Err(CookieError::Duplicate(name.into())));
+        }
+    }
+
+    #[test]
+    fn too_much_and_unreadable_are_refused() {
+        let long = format!("a={}", "x".repeat(MAX_LEN));
+        assert_eq!(Cookies::parse(&headers(&[&long])).unwrap_err(), CookieError::TooLong);
+        let mut bytes = HeaderMap::new();
+        bytes.insert(COOKIE, http::HeaderValue::from_bytes(b"a=\xff").unwrap());
+        assert_eq!(Cookies::parse(&bytes).unwrap_err(), CookieError::NotText);
+    }
+
+    #[test]
+    fn cookies_are_fenced_as_far_as_the_scheme_allows() {
+        let set = |policy: CookiePolicy| {
+            policy.set("session", "v", Some(Duration::from_secs(9))).unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            set(CookiePolicy::host_only(true)),
+            "__Host-conclave_session=v; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=9"
+        );
+        assert_eq!(
+            set(CookiePolicy::host_only(false)),
+            "conclave_session=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=9"
+        );
+        assert_eq!(
+            set(CookiePolicy::for_domain(true, "example.org")),
+            "__Secure-conclave_session=v; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=example.org; Max-Age=9"
+        );
+        let cleared = CookiePolicy::host_only(false).clear("session").unwrap();
+        assert_eq!(cleared, "conclave_session=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0");
+    }
+
+    #[test]
+    fn a_value_cannot_smuggle_attributes() {
+        for value in ["a; Domain=evil", "a b", "a\r\nSet-Cookie: x", "\"", "ä"] {
+            let refused = CookiePolicy::host_only(true).set("session", value, None);
+            assert_eq!(refused, Err(CookieError::BadValue("session".into())), "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What every request passes on its way in and out, as one story.
+//!
+//! In: it gets an id, its client is resolved, its body is read within the limit. Then its handler has
+//! [`REQUEST_TIMEOUT`]. Out: a panic or time-out has become a plain answer, the id and the fence of security
+//! headers are on every response, whoever made it.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use futures_util::FutureExt;
+use http::header::CONTENT_LENGTH;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tracing::Instrument;
+
+use super::cidr::Cidr;
+use super::client::ClientInfo;
+use super::fault::{Fault, wants_page};
+use super::headers::fence;
+use super::request_id::{self, RequestId};
+use crate::runtime::Entropy;
+
+/// Longest a request may take, its body included. A write held through an election takes 3 s; a proxy in front
+/// gives up at 60 s as a rule.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Draws an error page: the pages live elsewhere.
+pub type ErrorPage = Arc<dyn Fn(&Fault, &RequestId) -> String + Send + Sync>;
+
+/// What the edge needs to know.
+#[derive(Clone)]
+pub struct EdgeConfig {
+    pub entropy: Arc<dyn Entropy>,
+    pub trusted_proxies: Vec<Cidr>,
+    pub max_body_bytes: usize,
+    pub request_timeout: Duration,
+    pub error_page: ErrorPage,
+}
+
+impl fmt::Debug for EdgeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EdgeConfig")
+            .field("trusted_proxies", &self.trusted_proxies)
+            .field("max_body_bytes", &self.max_body_bytes)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The way in and out. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Edge(Arc<EdgeConfig>);
+
+impl Edge {
+    pub fn new(config: EdgeConfig) -> Self {
+        Self(Arc::new(config))
+    }
+
+    /// Puts the edge around all routes of `router`, its fallback included.
+    pub fn around(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.clone(), pass))
+    }
+
+    /// The answer for a fault: a page where a person is looking, else a problem document.
+    pub fn answer(&self, fault: &Fault, id: &RequestId, page: bool) -> Response {
+        if page {
+            (fault.status, Html((self.0.error_page)(fault, id))).into_response()
+        } else {
+            fault.problem(id)
+        }
+    }
+
+    async fn run(&self, request: Request, id: &RequestId, next: Next) -> Result<Response, Fault> {
+        let work = async {
+            let request = self.admit(request, id).await?;
+            Ok(next.run(request).await)
+        };
+        let guarded = AssertUnwindSafe(work).catch_unwind();
+        match tokio::time::timeout(self.0.request_timeout, guarded).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_panic)) => {
+                tracing::error!(request.id = %id, "a request handler panicked");
+                Err(Fault::internal())
+            }
+            Err(_elapsed) => {
+                tracing::warn!(request.id = %id, "a request was given up after {:?}", self.0.request_timeout);
+                Err(Fault::timeout())
+            }
+        }
+    }
+
+    /// The request with its id, its client and its whole body, all within bounds.
+    async fn admit(&self, request: Request, id: &RequestId) -> Result<Request, Fault> {
+        let (mut parts, body) = request.into_parts();
+        let client = ClientInfo::resolve(&parts.headers, &parts.extensions, &self.0.trusted_proxies)?;
+        parts.extensions.insert(client);
+        parts.extensions.insert(id.clone());
+        let body = self.read(body, parts.headers.get(CONTENT_LENGTH)).await?;
+        Ok(Request::from_parts(parts, body))
+    }
+
+    /// Reads the body before the handler runs: a handler then never waits for a slow client, and one that is too
+    /// large meets the same refusal everywhere.
+    async fn read(&self, body: Body, announced: Option<&http::HeaderValue>) -> Result<Body, Fault> {
+        if body.is_end_stream() {
+            return Ok(body);
+        }
+        let limit = self.0.max_body_bytes;
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(Fault::body_too_large(limit));
+        }
+        match Limited::new(body, limit).collect().await {
+            Ok(whole) => Ok(Body::from(whole.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(Fault::body_too_large(limit)),
+            Err(_) => Err(Fault::body_unreadable()),
+        }
+    }
+}
+
+async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let id = RequestId::new(edge.0.entropy.as_ref());
+    let page = wants_page(request.headers());
+    // The path only: queries carry codes and states.
+    let span = tracing::info_span!(
+        "http.request",
+        request.id = %id,
+        http.method = %request.method(),
+        http.path = request.uri().path(),
+    );
+    let outcome = edge.run(request, &id, next).instrument(span).await;
+    let mut response = outcome.unwrap_or_else(|fault| edge.answer(&fault, &id, page));
+    if let Some(value) = id.header() {
+        response.headers_mut().insert(request_id::HEADER, value);
+    }
+    fence(&mut response);
+    response
+}
+
+#[cfg(test)]
+#[path = "edge_tests.rs"]
+mod tests;

@@ -1,0 +1,82 @@
+//! A request that failed, as its caller is told: a page for people, a problem document for programs.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+
+use super::request_id::RequestId;
+
+/// What went wrong, in words for the person or program that asked. Says nothing a stranger should not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub status: StatusCode,
+    /// Stable, for programs and for the manual: `body_too_large`.
+    pub code: &'static str,
+    /// A few words: `Request too large`.
+    pub title: &'static str,
+    /// A sentence or two: what happened and what to do.
+    pub detail: String,
+}
+
+impl Fault {
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { status, code, title, detail: detail.into() }
+    }
+
+    /// Something failed that the caller can do nothing about.
+    pub fn internal() -> Self {
+        let detail = "Something went wrong on this server. Please try again; if it happens again, tell your administrator the request id.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong", detail)
+    }
+
+    pub(super) fn timeout() -> Self {
+        let detail = "This server could not finish the request in time. Please try again in a moment.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "That took too long", detail)
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        let detail = format!("The request body is larger than the {limit} bytes this server accepts.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Request too large", detail)
+    }
+
+    pub(super) fn body_unreadable() -> Self {
+        let detail = "The request body ended early or could not be read.";
+        Self::new(StatusCode::BAD_REQUEST, "body_unreadable", "Bad request", detail)
+    }
+
+    /// RFC 9457.
+    pub fn problem(&self, id: &RequestId) -> Response {
+        let document = Problem {
+            r#type: "about:blank",
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            request_id: id.as_str(),
+        };
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        (self.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+/// Whether the caller is a browser showing a page rather than a program.
+pub fn wants_page(headers: &HeaderMap) -> bool {
+    let accepts = |value: &http::HeaderValue| value.to_str().is_ok_and(|value| value.contains("text/html"));
+    headers.get_all(ACCEPT).iter().any(accepts)
+}

@@ -1,0 +1,110 @@
+//! The headers that fence every response: what a browser may load, show and remember.
+
+use axum::response::Response;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderName, HeaderValue};
+use url::Url;
+
+/// No script at all, no foreign anything, never inside a frame.
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+
+/// Put into a response's extensions by a page whose form ends in a redirect to another origin. Browsers apply
+/// `form-action` to the redirects after a post as well, so the way back to a relying party must be named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FormAction(Vec<String>);
+
+impl FormAction {
+    /// Allows forms to end at the origin of `target`; for a scheme of an app (`com.example.app:`) at the scheme.
+    pub fn to(target: &Url) -> Self {
+        let source = match target.scheme() {
+            "http" | "https" => target.origin().ascii_serialization(),
+            scheme => format!("{scheme}:"),
+        };
+        Self(vec![source])
+    }
+
+    /// Allows those of `other` as well.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+}
+
+/// Adds what the response does not say itself.
+pub(super) fn fence(response: &mut Response) {
+    let policy = policy(response.extensions().get());
+    let fixed = [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        // Not "no-referrer": with it browsers send `Origin: null` from our own forms.
+        (REFERRER_POLICY, "same-origin"),
+        // Pages and answers of an identity provider are for one person at one moment; assets say otherwise.
+        (CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in fixed {
+        add(response, name, HeaderValue::from_static(value));
+    }
+    add(response, CONTENT_SECURITY_POLICY, policy);
+}
+
+fn add(response: &mut Response, name: HeaderName, value: HeaderValue) {
+    response.headers_mut().entry(name).or_insert(value);
+}
+
+fn policy(allowed: Option<&FormAction>) -> HeaderValue {
+    let sources = allowed.map(|FormAction(sources)| sources.as_slice()).unwrap_or_default();
+    let policy = sources.iter().fold(POLICY.to_owned(), |policy, source| policy + " " + source);
+    // Origins and schemes of parsed URLs are ASCII without separators; should one not be, nothing extra is allowed.
+    let is_plain = sources.iter().all(|source| !source.contains([' ', ';', ',', '\'']));
+    HeaderValue::from_str(&policy)
+        .ok()
+        .filter(|_| is_plain)
+        .unwrap_or_else(|| HeaderValue::from_static(POLICY))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::{IntoResponse, Response};
+    use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
+    use url::Url;
+
+    use super::{FormAction, POLICY, fence};
+
+    fn fenced(mut response: Response) -> Response {
+        fence(&mut response);
+        response
+    }
+
+    #[test]
+    fn every_response_is_fenced_and_allows_no_script() {
+        let response = fenced("page".into_response());
+        assert_eq!(response.headers()[CONTENT_SECURITY_POLICY], POLICY);
+        assert!(POLICY.starts_with("default-src 'none'") && !POLICY.contains("script"));
+        for header in ["x-content-type-options", "x-frame-options", "referrer-policy"] {
+            assert!(response.headers().contains_key(header), "{header}");
+        }
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+    }
+
+    #[test]
+    fn what_a_response_says_itself_stays() {
+        let response = fenced(([(CACHE_CONTROL, "public, max-age=5")], "asset").into_response());
+        assert_eq!(response.headers()[CACHE_CONTROL], "public, max-age=5");
+    }
+
+    #[test]
+    fn a_form_may_end_where_the_page_says_and_nowhere_else() {
+        let policy = |target: &str| {
+            let mut response = "login".into_response();
+            response.extensions_mut().insert(FormAction::to(&Url::parse(target).unwrap()));
+            fenced(response).headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned()
+        };
+        let ends = |policy: &str| policy.rsplit_once("form-action ").unwrap().1.to_owned();
+        assert_eq!(ends(&policy("https://app.example.org/cb?x=1;y")), "'self' https://app.example.org");
+        assert_eq!(ends(&policy("http://127.0.0.1:8080/cb")), "'self' http://127.0.0.1:8080");
+        assert_eq!(ends(&policy("com.example.app:/cb")), "'self' com.example.app:");
+    }
+}

@@ -1,0 +1,169 @@
+//! The listener: binding with a clear error, connections within limits, and a drain that ends.
+//!
+//! HTTP/1.1 only: a reverse proxy in front speaks it to its backends, and so do browsers without TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// A client that has not sent its request's head in this time is cut off, idle keep-alive included. Longer than
+/// the 60 s for which nginx keeps idle connections to a backend, so that the proxy closes first.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Bytes of request head read: a cookie jar, a long authorize URL and a proxy's headers fit well.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How long requests in flight may take to finish once the node stops.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept, so that a process out of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why nothing is listening.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("{setting}: port {} on {} is already taken by another process; stop it or choose another port", addr.port(), addr.ip())]
+    PortTaken { setting: &'static str, addr: SocketAddr },
+    #[error("{setting}: this machine has no address {}", addr.ip())]
+    NoSuchAddress { setting: &'static str, addr: SocketAddr },
+    #[error("{setting}: this process may not listen on port {}; ports below 1024 need a privilege", addr.port())]
+    NotAllowed { setting: &'static str, addr: SocketAddr },
+    #[error("{setting}: cannot listen on {addr}")]
+    Bind {
+        setting: &'static str,
+        addr: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request in flight was answered.
+    Whole,
+    /// This many connections were cut after [`DRAIN_LIMIT`].
+    Cut(usize),
+}
+
+/// Binds `addr`; `setting` is the path of the setting it came from, for the error. Any listener of the node may
+/// use it.
+pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, HttpError> {
+    TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => HttpError::PortTaken { setting, addr },
+        io::ErrorKind::AddrNotAvailable => HttpError::NoSuchAddress { setting, addr },
+        io::ErrorKind::PermissionDenied => HttpError::NotAllowed { setting, addr },
+        _ => HttpError::Bind { setting, addr, source },
+    })
+}
+
+/// A bound HTTP listener.
+#[derive(Debug)]
+pub struct HttpListener {
+    listener: TcpListener,
+    drain_limit: Duration,
+}
+
+impl HttpListener {
+    pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Self, HttpError> {
+        Ok(Self { listener: bind(setting, addr).await?, drain_limit: DRAIN_LIMIT })
+    }
+
+    /// Where it listens: the port the system chose, if it was asked to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is cancelled; then accepts no more, lets requests in flight finish, closes idle
+    /// connections, and returns.
+    pub async fn serve(self, router: Router, stop: CancellationToken) -> Drained {
+        let connections = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        while let Some((stream, peer, place)) = self.next(&places, &stop).await {
+            connections.spawn(converse(stream, peer, router.clone(), stop.clone(), place));
+        }
+        drop(self.listener);
+        connections.close();
+        match tokio::time::timeout(self.drain_limit, connections.wait()).await {
+            Ok(()) => Drained::Whole,
+            Err(_elapsed) => Drained::Cut(connections.len()),
+        }
+    }
+
+    /// The next connection, once there is room for one. `None` when it is time to stop.
+    async fn next(
+        &self,
+        places: &Arc<Semaphore>,
+        stop: &CancellationToken,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let accept = async {
+            let place = Arc::clone(places).acquire_owned().await.ok()?;
+            loop {
+                match self.listener.accept().await {
+                    Ok((stream, peer)) => return Some((stream, peer, place)),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => None,
+            accepted = accept => accepted,
+        }
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+    place: OwnedSemaphorePermit,
+) {
+    // Small answers must not wait for the client's acknowledgement of the one before.
+    stream.set_nodelay(true).ok();
+    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.map(axum::body::Body::new)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that hang up or speak nonsense are everyday matters.
+        tracing::debug!(%error, %peer, "a connection ended early");
+    }
+    drop(place);
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

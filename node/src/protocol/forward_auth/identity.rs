@@ -1,0 +1,65 @@
+//! The headers of an admitted request: three profiles that applications know, always all of them, empty when there is nothing
+//! to say. A header that is left out would let a client's own copy through in most proxies (reference: forward-auth.md §2).
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::auth::{Auth, session::SignedIn};
+
+/// Every name that is written.
+pub const NAMES: [&str; 19] = [
+    "x-authentik-username",
+    "x-authentik-groups",
+    "x-authentik-entitlements",
+    "x-authentik-email",
+    "x-authentik-name",
+    "x-authentik-uid",
+    "x-authentik-jwt",
+    "x-authentik-meta-jwks",
+    "x-authentik-meta-outpost",
+    "x-authentik-meta-provider",
+    "x-authentik-meta-app",
+    "x-authentik-meta-version",
+    "remote-user",
+    "remote-groups",
+    "remote-name",
+    "remote-email",
+    "x-auth-request-user",
+    "x-auth-request-groups",
+    "x-auth-request-email",
+];
+
+/// The full set. None when a value cannot stand in a header: then nobody is let in (design.md P8).
+pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<HeaderMap> {
+    let user = &signed_in.user;
+    let groups: Vec<&str> = signed_in.state.group_names_of(user).collect();
+    let (piped, listed) = (groups.join("|"), groups.join(","));
+    let name = if user.display_name.is_empty() { &*user.username } else { &user.display_name };
+    let uid = user.id.to_string();
+    let jwks = auth.settings().public_url.join("/oidc/jwks");
+    let values = [
+        &*user.username,
+        &piped,
+        "",
+        &user.email,
+        name,
+        &uid,
+        "",
+        &jwks,
+        "conclave",
+        "conclave",
+        application,
+        env!("CARGO_PKG_VERSION"),
+        &user.username,
+        &listed,
+        name,
+        &user.email,
+        &user.username,
+        &listed,
+        &user.email,
+    ];
+    let mut headers = HeaderMap::with_capacity(NAMES.len());
+    for (name, value) in NAMES.iter().zip(values) {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).ok()?);
+    }
+    Some(headers)
+}

@@ -1,0 +1,127 @@
+//! Sign-in and sign-out on an application's own host: `/.conclave/start`, `/.conclave/callback`, `/.conclave/sign-out`. The proxy
+//! sends these paths here without a check.
+
+use axum::{
+    extract::{Query, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_state::Reason;
+use serde::Deserialize;
+
+use crate::{
+    auth::{
+        AuthError,
+        pages::{fault_of, fault_of_ticket, see_other},
+        ticket::{AppUrl, Step, Target, Ticket, TicketError, browser_hash},
+    },
+    http::{Fault, RequestId, cookie::Cookies},
+};
+
+use super::{
+    ForwardAuth,
+    check::{APP, app_cookie},
+};
+
+/// The cookie that tells one browser from another on an application's host.
+const APP_BROWSER: &str = "app_browser";
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    ticket: String,
+}
+
+pub async fn start(State(state): State<ForwardAuth>, id: RequestId, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+    match started(&state, &headers, &asked.ticket) {
+        Ok(response) => response,
+        Err(fault) => state.site.fault(&fault, &id),
+    }
+}
+
+/// Binds the attempt to this browser on this host, and sends it to the login.
+fn started(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
+    let ticket = state.auth.open(text, None).map_err(fault_of_ticket)?;
+    let (Step::Outside, Target::Open { url, .. }) = (ticket.step, ticket.target) else {
+        return Err(fault_of_ticket(TicketError::NotOurs));
+    };
+    let policy = app_cookie(&url.scheme);
+    let known = browser_cookie(headers, &url);
+    let browser = known.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(state.auth.runtime().entropy.bytes::<32>()));
+    let target = Target::Open { url, binding: Some(browser_hash(&browser)) };
+    let bound = state.auth.ticket(Step::Outside, target, None);
+    let text = state.auth.seal(&bound).map_err(|e| fault_of(&e))?;
+    let response = see_other(&state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
+    Ok(with_cookie(response, policy.set(APP_BROWSER, &browser, None).ok()))
+}
+
+/// The value of this host's browser cookie. A doubled one is treated as absent and set anew.
+fn browser_cookie(headers: &HeaderMap, url: &AppUrl) -> Option<String> {
+    let cookies = Cookies::parse(headers).ok()?;
+    let value = cookies.get(&app_cookie(&url.scheme).name(APP_BROWSER)).ok().flatten()?;
+    (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
+}
+
+fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+pub async fn callback(State(state): State<ForwardAuth>, id: RequestId, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+    match arrived(&state, &headers, &asked.ticket).await {
+        Ok(response) => response,
+        Err(fault) => state.site.fault(&fault, &id),
+    }
+}
+
+/// Spends the hand-over ticket for this host's cookie, and goes on to the page that was asked for.
+async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
+    let (ticket, url) = opened(state, headers, text)?;
+    let derivation = state.site.derivation(headers, &[b"arrive", text.as_bytes()]);
+    let home = see_other(&url.to_string());
+    match state.auth.arrive(&ticket, &derivation).await {
+        Ok(cookie) => {
+            let life = state.auth.settings().login.session_ttl;
+            Ok(with_cookie(home, app_cookie(&url.scheme).set(APP, &cookie, Some(life)).ok()))
+        }
+        // A second click or the back button: the page decides anew whether the visitor is signed in.
+        Err(AuthError::Refused(refusal)) if matches!(refusal.reason, Reason::TicketSpent | Reason::SessionUnknown) => Ok(home),
+        Err(error) => Err(fault_of(&error)),
+    }
+}
+
+/// The ticket says which host it is for, and so which cookie must prove the browser; only then is it opened for good.
+fn opened(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<(Ticket, AppUrl), Fault> {
+    let schemes = ["https", "http"];
+    let browsers = schemes.map(|scheme| {
+        let url = AppUrl { scheme: scheme.to_owned(), authority: String::new(), path: String::new() };
+        browser_cookie(headers, &url)
+    });
+    let mut result = Err(TicketError::OtherBrowser);
+    for browser in browsers.iter().flatten() {
+        result = state.auth.open(text, Some(browser));
+        if !matches!(result, Err(TicketError::OtherBrowser)) {
+            break;
+        }
+    }
+    let ticket = result.map_err(fault_of_ticket)?;
+    match (&ticket.step, &ticket.target) {
+        (Step::HandOver { .. }, Target::Open { url, .. }) if ticket.browser.is_some() => {
+            let url = url.clone();
+            Ok((ticket, url))
+        }
+        _ => Err(fault_of_ticket(TicketError::NotOurs)),
+    }
+}
+
+/// Removes this host's cookie and goes to the sign-out page, which ends the session everywhere.
+pub async fn sign_out(State(state): State<ForwardAuth>) -> Response {
+    let mut response = see_other(&state.auth.settings().public_url.join("/logout"));
+    for secure in ["https", "http"] {
+        response = with_cookie(response, app_cookie(secure).clear(APP).ok());
+    }
+    response
+}

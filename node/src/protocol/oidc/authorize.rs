@@ -1,0 +1,112 @@
+//! The authorization endpoint (RFC 6749 §3.1, OIDC Core §3.1.2), by GET and by POST. It parses and validates; `auth` does the rest.
+
+use axum::{
+    body::Bytes,
+    extract::{RawQuery, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+
+use crate::{
+    auth::{
+        authorization::WayBack,
+        pages::see_other,
+        ticket::Target,
+    },
+    http::{Fault, RequestId},
+};
+
+use super::{
+    Oidc,
+    request::{NoWayBack, Parameters, Unacceptable, validate},
+};
+
+pub async fn by_get(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    endpoint(&oidc, &id, &headers, query.unwrap_or_default().as_bytes()).await
+}
+
+/// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first (OIDC Core §3.1.2.1 asks for POST).
+pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
+    let Ok(form) = std::str::from_utf8(&body) else { return here(&oidc, &id, NoWayBack::Unreadable("not a form")) };
+    if form.len() > MAX_QUERY_BYTES || form.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return here(&oidc, &id, NoWayBack::Unreadable("the request is too long or not a form"));
+    }
+    see_other(&format!("{}?{form}", super::paths::AUTHORIZE))
+}
+
+/// Longest request that is sent round by GET: what browsers and proxies carry in a URL.
+const MAX_QUERY_BYTES: usize = 8 * 1024;
+
+async fn endpoint(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8]) -> Response {
+    let parameters = match Parameters::parse(query) {
+        Ok(parameters) => parameters,
+        Err(mistake) => return here(oidc, id, mistake),
+    };
+    let request = match validated(oidc, &parameters).await {
+        Ok(request) => request,
+        Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
+        Err(Unacceptable::There(mistake)) => {
+            let issuer = oidc.auth.settings().public_url.issuer();
+            let back = WayBack { redirect_uri: &mistake.redirect_uri, state: mistake.state.as_deref(), issuer };
+            return see_other(&back.with_error(mistake.error, mistake.description));
+        }
+    };
+    match next(oidc, id, headers, query, Target::Authorize(Box::new(request))).await {
+        Ok(response) => response,
+        Err(fault) => oidc.site.fault(&fault, id),
+    }
+}
+
+/// A client may have been registered a moment ago on another node: before it is called unknown, the leader is asked.
+async fn validated(
+    oidc: &Oidc,
+    parameters: &Parameters,
+) -> Result<crate::auth::authorization::AuthorizationRequest, Unacceptable> {
+    let result = validate(parameters, &oidc.auth.cluster().view());
+    match result {
+        Err(Unacceptable::Here(NoWayBack::UnknownClient | NoWayBack::UnregisteredRedirectUri)) => {
+            match oidc.auth.cluster().confirmed_view().await {
+                Some(state) => validate(parameters, &state),
+                None => result,
+            }
+        }
+        result => result,
+    }
+}
+
+async fn next(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8], target: Target) -> Result<Response, Fault> {
+    let browser = oidc.site.browser(headers)?;
+    let visitor = oidc.site.visitor(&browser).await?;
+    let session = visitor.signed_in.as_ref().map(|s| *s.session.id.bytes()).unwrap_or_default();
+    let derivation = oidc.site.derivation(headers, &[b"authorize", query, &session]);
+    let next = oidc.auth.next(&target, &visitor, &derivation).await;
+    let next = next.map_err(|error| crate::auth::pages::fault_of(&error))?;
+    Ok(oidc.site.show(next, &browser, id))
+}
+
+/// A mistake that nobody else may be told of: never a redirect.
+pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
+    let (code, title, detail) = match mistake {
+        NoWayBack::Unreadable(why) => {
+            ("bad_request", "The request cannot be read", format!("The application sent a request that cannot be read: {why}."))
+        }
+        NoWayBack::UnknownClient => (
+            "unknown_client",
+            "Unknown application",
+            "The application that sent you here is not registered. Check its client_id, or ask your administrator.".into(),
+        ),
+        NoWayBack::DisabledClient => (
+            "client_disabled",
+            "Application disabled",
+            "The application that sent you here has been disabled. Ask your administrator.".into(),
+        ),
+        NoWayBack::UnregisteredRedirectUri => (
+            "redirect_uri_mismatch",
+            "Wrong return address",
+            "The application asked to be answered at an address that is not registered for it. Its redirect_uri must equal a \
+             registered one to the letter."
+                .into(),
+        ),
+    };
+    oidc.site.fault(&Fault::new(StatusCode::BAD_REQUEST, code, title, detail), id)
+}

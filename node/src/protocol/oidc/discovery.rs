@@ -1,0 +1,58 @@
+//! Discovery (OIDC Discovery §4, RFC 8414) and JWKS. Both say exactly what is true on this cluster, also the `false`s, and are
+//! the same from every node: the one from configuration, the other from one version of the state.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::IntoResponse,
+};
+use serde_json::{Value, json};
+
+use super::{Oidc, claims::CLAIMS_SUPPORTED, paths};
+
+/// Relying parties may keep either document this long. Shorter than any key's life before it signs.
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
+    let url = &oidc.auth.settings().public_url;
+    let document = json!({
+        "issuer": url.issuer(),
+        "authorization_endpoint": url.join(paths::AUTHORIZE),
+        "token_endpoint": url.join(paths::TOKEN),
+        "userinfo_endpoint": url.join(paths::USERINFO),
+        "jwks_uri": url.join(paths::JWKS),
+        "end_session_endpoint": url.join(paths::LOGOUT),
+        "scopes_supported": ["openid", "profile", "email", "groups", "offline_access"],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256", "ES256", "EdDSA"],
+        "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+        "code_challenge_methods_supported": ["S256"],
+        "claim_types_supported": ["normal"],
+        "claims_supported": CLAIMS_SUPPORTED,
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "authorization_response_iss_parameter_supported": true,
+        "claims_parameter_supported": false,
+        "request_parameter_supported": false,
+        "request_uri_parameter_supported": false,
+        "require_request_uri_registration": false,
+    });
+    (cached(), Json(document))
+}
+
+pub async fn jwks(State(oidc): State<Oidc>) -> impl IntoResponse {
+    let state = oidc.auth.cluster().view();
+    let keys: Vec<Value> = state.keys().filter_map(|key| serde_json::from_slice(&key.public_jwk).ok()).collect();
+    (cached(), Json(json!({ "keys": keys })))
+}
+
+/// Browser applications read both from other origins.
+fn cached() -> HeaderMap {
+    HeaderMap::from_iter([
+        (header::CACHE_CONTROL, CACHE),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    ])
+}

@@ -1,0 +1,161 @@
+//! Errors as OAuth says them (RFC 6749 §5.2, RFC 6750 §3): the one place where this slice maps anything to the wire.
+
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use conclave_state::{Reason, Refusal};
+use serde_json::json;
+
+use crate::auth::AuthError;
+
+/// What the token endpoint answers when it does not answer with tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    InvalidRequest(&'static str),
+    /// `basic` = the client tried HTTP Basic, so the answer must say so (RFC 6749 §5.2).
+    InvalidClient { basic: bool },
+    InvalidGrant(&'static str),
+    UnsupportedGrantType,
+    InvalidScope(&'static str),
+    /// The cluster cannot take the write now; nothing happened.
+    Unavailable,
+    /// The write was sent, and nobody knows what became of it.
+    Unknown,
+    /// A defect; the text went to the log.
+    ServerError,
+}
+
+impl TokenError {
+    fn parts(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::InvalidRequest(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
+            Self::InvalidClient { .. } => {
+                (StatusCode::UNAUTHORIZED, "invalid_client", "the client is unknown or did not authenticate")
+            }
+            Self::InvalidGrant(why) => (StatusCode::BAD_REQUEST, "invalid_grant", why),
+            Self::UnsupportedGrantType => (
+                StatusCode::BAD_REQUEST,
+                "unsupported_grant_type",
+                "this provider supports authorization_code and refresh_token",
+            ),
+            Self::InvalidScope(why) => (StatusCode::BAD_REQUEST, "invalid_scope", why),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "the cluster cannot take writes at the moment; nothing happened, try again",
+            ),
+            Self::Unknown => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "the outcome is unknown; a retry with the same Idempotency-Key gets the first answer",
+            ),
+            Self::ServerError => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "an error here; the request id finds it"),
+        }
+    }
+}
+
+impl From<AuthError> for TokenError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Refused(refusal) => of_refusal(&refusal),
+            AuthError::Unavailable | AuthError::Busy => Self::Unavailable,
+            AuthError::Unknown => Self::Unknown,
+            AuthError::Internal(reason) => {
+                tracing::error!("the token endpoint failed: {reason}");
+                Self::ServerError
+            }
+        }
+    }
+}
+
+/// Strangers learn no more than the code; the log has the reason.
+fn of_refusal(refusal: &Refusal) -> TokenError {
+    tracing::info!("the token endpoint refused: {refusal}");
+    match refusal.reason {
+        Reason::GrantUnknown
+        | Reason::CodeAlreadyUsed
+        | Reason::CodeExpired
+        | Reason::CodeMismatch
+        | Reason::RefreshUnknown
+        | Reason::RefreshReused
+        | Reason::RefreshExpired
+        | Reason::SessionUnknown
+        | Reason::UserUnknown
+        | Reason::UserDisabled
+        | Reason::AccessDenied => TokenError::InvalidGrant("the code or token is invalid, expired, used or revoked"),
+        Reason::ClientUnknown | Reason::ClientDisabled => TokenError::InvalidClient { basic: false },
+        Reason::Malformed => TokenError::InvalidRequest("a parameter is malformed"),
+        Reason::Unspecified
+        | Reason::UsernameTaken
+        | Reason::GroupUnknown
+        | Reason::GroupNameTaken
+        | Reason::ApplicationUnknown
+        | Reason::ApplicationSlugTaken
+        | Reason::HostTaken
+        | Reason::ClientIdTaken
+        | Reason::TicketSpent
+        | Reason::TicketExpired
+        | Reason::CredentialChanged
+        | Reason::KeyExists
+        | Reason::KeyUnknown
+        | Reason::TokenUnknown
+        | Reason::AttemptsExhausted
+        | Reason::AlreadyExists
+        | Reason::LastKey => TokenError::ServerError,
+    }
+}
+
+impl IntoResponse for TokenError {
+    fn into_response(self) -> Response {
+        let (status, code, description) = self.parts();
+        let mut headers = no_store();
+        if matches!(self, Self::InvalidClient { basic: true }) {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"conclave\""));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        (status, headers, Json(json!({ "error": code, "error_description": description }))).into_response()
+    }
+}
+
+/// Token answers are never kept (RFC 6749 §5.1).
+pub fn no_store() -> HeaderMap {
+    HeaderMap::from_iter([
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::PRAGMA, HeaderValue::from_static("no-cache")),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    ])
+}
+
+/// Why userinfo says nothing (RFC 6750 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BearerError {
+    /// No token at all.
+    Missing,
+    InvalidRequest,
+    InvalidToken,
+    InsufficientScope,
+    Unavailable,
+}
+
+impl IntoResponse for BearerError {
+    fn into_response(self) -> Response {
+        let (status, challenge) = match self {
+            Self::Missing => (StatusCode::UNAUTHORIZED, "Bearer realm=\"conclave\""),
+            Self::InvalidRequest => (StatusCode::BAD_REQUEST, "Bearer realm=\"conclave\", error=\"invalid_request\""),
+            Self::InvalidToken => (StatusCode::UNAUTHORIZED, "Bearer realm=\"conclave\", error=\"invalid_token\""),
+            Self::InsufficientScope => {
+                (StatusCode::FORBIDDEN, "Bearer realm=\"conclave\", error=\"insufficient_scope\", scope=\"openid\"")
+            }
+            Self::Unavailable => {
+                return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store()).into_response();
+            }
+        };
+        let mut headers = no_store();
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        (status, headers).into_response()
+    }
+}

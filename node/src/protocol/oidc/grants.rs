@@ -1,0 +1,168 @@
+//! The grant types: authorization code (RFC 6749 §4.1.3) and refresh (§6). Each is one write; what is single-use is decided in it.
+
+use std::sync::Arc;
+
+use conclave_proto::command::v1::{RedeemCode, RotateRefresh, command::Body};
+use conclave_state::{
+    Refusal, ReplyBody, State,
+    client::Client,
+    ids::{FamilyId, GrantId, SessionId, UserId},
+    user::User,
+};
+
+use crate::{
+    auth::{AuthError, complete::{millis, unexpected}},
+    crypto::{
+        handle::{Handle, HandleKind, refresh_secret},
+        mac,
+    },
+};
+
+use super::{
+    Oidc, client_auth,
+    error::TokenError,
+    token::TokenRequest,
+    tokens::{self, Issue, TokenResponse},
+};
+
+/// A verifier has 43 to 128 characters (RFC 7636 §4.1).
+const VERIFIER_CHARS: std::ops::RangeInclusive<usize> = 43..=128;
+
+const BAD_CODE: TokenError = TokenError::InvalidGrant("the code is invalid, expired or used");
+const BAD_REFRESH: TokenError = TokenError::InvalidGrant("the refresh token is invalid, expired or revoked");
+
+/// Redeems an authorization code.
+///
+/// # Errors
+/// [`TokenError`].
+pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+    let form = &request.form;
+    let text = form.get("code").ok_or(TokenError::InvalidRequest("code is missing"))?;
+    let verifier = form.get("code_verifier").ok_or(TokenError::InvalidRequest("code_verifier is missing"))?;
+    let redirect_uri = form.get("redirect_uri").ok_or(TokenError::InvalidRequest("redirect_uri is missing"))?;
+    if !VERIFIER_CHARS.contains(&verifier.len()) {
+        return Err(BAD_CODE);
+    }
+    let (handle, client) = handle_and_client(oidc, request, HandleKind::Code, text, BAD_CODE).await?;
+    let order = RedeemCode {
+        grant_id: handle.id.to_vec(),
+        secret_hash: handle.secret_hash().to_vec(),
+        client_id: client.id.to_string(),
+        redirect_uri: redirect_uri.to_owned(),
+        code_challenge: mac::sha256(verifier.as_bytes()).to_vec(),
+        family_id: request.derivation.id("family").to_vec(),
+        refresh_ttl_ms: millis(oidc.auth.settings().tokens.refresh_ttl),
+        access_ttl_ms: millis(oidc.auth.settings().tokens.access_ttl),
+    };
+    let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
+    let committed = committed.map_err(AuthError::from)?;
+    let ReplyBody::CodeRedeemed(redeemed) = &committed.body else { return Err(unexpected(&committed.body).into()) };
+    let family = FamilyId::parse(&redeemed.family_id).map_err(AuthError::Refused)?;
+    let rows = Rows::find(&committed.state, &redeemed.user_id, &redeemed.grant_id, &redeemed.session_id)?;
+    let issue = Issue {
+        state: &committed.state,
+        client: &client,
+        user: &rows.user,
+        grant: rows.grant,
+        session: rows.session,
+        scopes: &redeemed.scopes,
+        nonce: &redeemed.nonce,
+        auth_time_ms: redeemed.auth_time_ms,
+        amr: &redeemed.amr,
+        refresh: Some((family, 1)),
+        at_ms: redeemed.at_ms,
+        index: redeemed.index,
+    };
+    Ok(tokens::issue(&oidc.auth, &issue)?)
+}
+
+/// Uses a refresh token. The retry of a lost answer gets the same successor.
+///
+/// # Errors
+/// [`TokenError`].
+pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+    let text = request.form.get("refresh_token").ok_or(TokenError::InvalidRequest("refresh_token is missing"))?;
+    let (handle, client) = handle_and_client(oidc, request, HandleKind::Refresh, text, BAD_REFRESH).await?;
+    let expected = refresh_secret(&oidc.auth.cluster_keys().refresh, &handle.id, handle.generation);
+    if !mac::equal(expected.expose(), handle.secret.expose()) {
+        return Err(BAD_REFRESH);
+    }
+    let settings = &oidc.auth.settings().tokens;
+    let order = RotateRefresh {
+        family_id: handle.id.to_vec(),
+        client_id: client.id.to_string(),
+        generation: handle.generation,
+        retry_window_ms: millis(settings.refresh_retry_window),
+        access_ttl_ms: millis(settings.access_ttl),
+    };
+    let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RotateRefresh(order)).await;
+    let committed = committed.map_err(AuthError::from)?;
+    let ReplyBody::RefreshRotated(rotated) = &committed.body else { return Err(unexpected(&committed.body).into()) };
+    let rows = Rows::find(&committed.state, &rotated.user_id, &rotated.grant_id, &rotated.session_id)?;
+    let scopes = narrowed(request.form.get("scope"), &rotated.scopes)?;
+    let issue = Issue {
+        state: &committed.state,
+        client: &client,
+        user: &rows.user,
+        grant: rows.grant,
+        session: rows.session,
+        scopes: &scopes,
+        nonce: "",
+        auth_time_ms: rotated.auth_time_ms,
+        amr: &rotated.amr,
+        refresh: Some((FamilyId::new(handle.id), rotated.generation)),
+        at_ms: rotated.at_ms,
+        index: rotated.index,
+    };
+    Ok(tokens::issue(&oidc.auth, &issue)?)
+}
+
+/// Reads the handle first: it says which version of the state knows the client.
+async fn handle_and_client(
+    oidc: &Oidc,
+    request: &TokenRequest<'_>,
+    kind: HandleKind,
+    text: &str,
+    bad: TokenError,
+) -> Result<(Handle, Arc<Client>), TokenError> {
+    let handle = oidc.auth.parse(kind, text);
+    let state = match &handle {
+        Some(handle) => oidc.auth.state_at(handle).await?,
+        None => None,
+    };
+    // A client that does not prove itself is told so, whatever it presents.
+    let current = state.unwrap_or_else(|| oidc.auth.cluster().view());
+    let client = client_auth::authenticate(request.headers, &request.form, &current)?;
+    Ok((handle.ok_or(bad)?, client))
+}
+
+/// A refresh may ask for less than was granted, never for more (RFC 6749 §6).
+fn narrowed(asked: Option<&str>, granted: &[String]) -> Result<Vec<String>, TokenError> {
+    let Some(asked) = asked else { return Ok(granted.to_vec()) };
+    let wanted: Vec<String> = asked.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    if wanted.is_empty() || wanted.iter().any(|scope| !granted.contains(scope)) {
+        return Err(TokenError::InvalidScope("a refresh cannot ask for more than was granted"));
+    }
+    Ok(wanted)
+}
+
+/// The rows that a reply names.
+struct Rows {
+    user: Arc<User>,
+    grant: GrantId,
+    session: SessionId,
+}
+
+impl Rows {
+    fn find(state: &State, user: &[u8], grant: &[u8], session: &[u8]) -> Result<Self, TokenError> {
+        let refused = |refusal: Refusal| TokenError::from(AuthError::Refused(refusal));
+        let user = UserId::parse(user).map_err(refused)?;
+        // Deleted in the moment between: nobody to make tokens for.
+        let user = state.user(user).cloned().ok_or(BAD_CODE)?;
+        Ok(Self {
+            user,
+            grant: GrantId::parse(grant).map_err(refused)?,
+            session: SessionId::parse(session).map_err(refused)?,
+        })
+    }
+}

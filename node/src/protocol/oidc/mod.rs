@@ -1,0 +1,55 @@
+//! OpenID Provider: discovery, JWKS, authorization code with PKCE, token, refresh rotation, userinfo, RP-initiated logout.
+//!
+//! Owns the parsing and the errors of these endpoints. Refuses everything else by its OAuth name: no implicit or hybrid
+//! response, no password grant, no `plain` challenge, no request object. It decides nothing about people: `auth` does; and
+//! nothing about single use: the rules do.
+//!
+//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh 1.
+
+mod authorize;
+mod claims;
+mod client_auth;
+mod discovery;
+mod error;
+mod grants;
+mod logout;
+mod request;
+mod token;
+mod tokens;
+mod userinfo;
+
+
+use std::sync::Arc;
+
+use axum::{Router, routing::get};
+
+use crate::{auth::Auth, auth::pages::Site};
+
+/// Where the endpoints are. Relying parties learn them from discovery; they are stable all the same.
+pub mod paths {
+    pub const DISCOVERY: &str = "/.well-known/openid-configuration";
+    pub const JWKS: &str = "/oidc/jwks";
+    pub const AUTHORIZE: &str = "/oidc/authorize";
+    pub const TOKEN: &str = "/oidc/token";
+    pub const USERINFO: &str = "/oidc/userinfo";
+    pub const LOGOUT: &str = "/oidc/logout";
+}
+
+/// What the endpoints stand on.
+#[derive(Clone)]
+pub struct Oidc {
+    auth: Auth,
+    site: Arc<Site>,
+}
+
+/// The slice's routes.
+pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
+    Router::new()
+        .route(paths::DISCOVERY, get(discovery::configuration))
+        .route(paths::JWKS, get(discovery::jwks))
+        .route(paths::AUTHORIZE, get(authorize::by_get).post(authorize::by_post))
+        .route(paths::TOKEN, axum::routing::post(token::endpoint))
+        .route(paths::USERINFO, get(userinfo::by_get).post(userinfo::by_post))
+        .route(paths::LOGOUT, get(logout::by_get).post(logout::by_post))
+        .with_state(Oidc { auth, site })
+}

@@ -1,0 +1,165 @@
+//! The tokens that leave: access token (RFC 9068), ID token (OIDC Core §2), refresh token (a handle).
+//!
+//! An access token names its grant and the log index that it is made from, so that userinfo on any node waits for that index
+//! and refuses once the grant has ended. A relying party that verifies it offline learns of an end only when it expires.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_state::{
+    State,
+    client::{Client, SigningAlgorithm},
+    ids::{FamilyId, GrantId, SessionId},
+    user::User,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    auth::{Auth, AuthError},
+    crypto::{
+        handle::{HandleKind, refresh_secret},
+        mac,
+    },
+};
+
+use super::claims;
+
+/// `typ` of access tokens (RFC 9068 §2.1).
+pub const ACCESS_TYP: &str = "at+jwt";
+/// `typ` of ID tokens.
+pub const ID_TYP: &str = "JWT";
+
+/// What an access token says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccessClaims {
+    pub iss: String,
+    pub sub: String,
+    pub aud: String,
+    pub client_id: String,
+    pub scope: String,
+    pub sid: String,
+    pub iat: u64,
+    pub exp: u64,
+    pub auth_time: u64,
+    pub jti: String,
+    /// The grant it came from.
+    pub gid: String,
+    /// The log index and the restore epoch it was made at.
+    pub idx: u64,
+    pub epc: u64,
+}
+
+/// What tokens are made from: a reply of the rules, and the rows it names.
+pub struct Issue<'a> {
+    pub state: &'a State,
+    pub client: &'a Client,
+    pub user: &'a User,
+    pub grant: GrantId,
+    pub session: SessionId,
+    pub scopes: &'a [String],
+    pub nonce: &'a str,
+    pub auth_time_ms: u64,
+    pub amr: &'a [String],
+    pub refresh: Option<(FamilyId, u64)>,
+    /// When and where in the log: the same for the retry of a lost answer, which then gets the same tokens.
+    pub at_ms: u64,
+    pub index: u64,
+}
+
+/// The token endpoint's answer (RFC 6749 §5.1).
+#[derive(Debug, Serialize)]
+pub struct TokenResponse {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_token: Option<String>,
+}
+
+/// Makes the tokens.
+///
+/// # Errors
+/// When there is no key to sign with.
+pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError> {
+    let access = access_claims(auth, issue);
+    let expires_in = access.exp.saturating_sub(access.iat);
+    let access_token = sign(auth, issue, ACCESS_TYP, &access)?;
+    let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
+    let id_token = match is_openid {
+        true => Some(sign(auth, issue, ID_TYP, &id_claims(auth, issue, &access_token))?),
+        false => None,
+    };
+    let refresh_token = issue.refresh.map(|(family, generation)| refresh_token(auth, family, generation, issue.index));
+    Ok(TokenResponse {
+        access_token,
+        token_type: "Bearer",
+        expires_in,
+        scope: issue.scopes.join(" "),
+        refresh_token,
+        id_token,
+    })
+}
+
+fn sign(auth: &Auth, issue: &Issue<'_>, typ: &str, claims: &impl Serialize) -> Result<String, AuthError> {
+    let key = auth.signing().signer(issue.state, issue.client.signing_algorithm)?;
+    key.sign(typ, claims).map_err(|e| AuthError::Internal(e.to_string()))
+}
+
+fn seconds(length: Duration) -> u64 {
+    length.as_secs()
+}
+
+fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
+    let iat = issue.at_ms / 1_000;
+    // Derived, not random: the retry of a lost answer gets the same token, not a second one.
+    let material = [issue.grant.bytes().as_slice(), &issue.index.to_be_bytes()];
+    let jti = mac::hmac_sha256(&auth.cluster_keys().request, &[b"jti", material[0], material[1]]);
+    AccessClaims {
+        iss: auth.settings().public_url.issuer().to_owned(),
+        sub: issue.user.id.to_string(),
+        aud: auth.settings().public_url.issuer().to_owned(),
+        client_id: issue.client.id.to_string(),
+        scope: issue.scopes.join(" "),
+        sid: issue.session.to_string(),
+        iat,
+        exp: iat.saturating_add(seconds(auth.settings().tokens.access_ttl)),
+        auth_time: issue.auth_time_ms / 1_000,
+        jti: URL_SAFE_NO_PAD.encode(jti.first_chunk::<16>().unwrap_or(&[0; 16])),
+        gid: issue.grant.to_string(),
+        idx: issue.index,
+        epc: auth.cluster().lineage().epoch,
+    }
+}
+
+fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Map<String, Value> {
+    let iat = issue.at_ms / 1_000;
+    let mut claims = claims::of(issue.user, issue.state, issue.scopes);
+    let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+    put("iss", json!(auth.settings().public_url.issuer()));
+    put("aud", json!(issue.client.id.as_str()));
+    put("iat", json!(iat));
+    put("exp", json!(iat.saturating_add(seconds(auth.settings().tokens.access_ttl))));
+    put("auth_time", json!(issue.auth_time_ms / 1_000));
+    put("amr", json!(issue.amr));
+    put("sid", json!(issue.session.to_string()));
+    if !issue.nonce.is_empty() {
+        put("nonce", json!(issue.nonce));
+    }
+    // Ed25519 hashes with SHA-512 inside, and what its at_hash is made with is read differently by different parties;
+    // in the code flow the claim is optional (OIDC Core §3.1.3.6), so it is left out there.
+    if issue.client.signing_algorithm != SigningAlgorithm::Eddsa {
+        let hash = mac::sha256(access_token.as_bytes());
+        put("at_hash", json!(URL_SAFE_NO_PAD.encode(hash.first_chunk::<16>().unwrap_or(&[0; 16]))));
+    }
+    claims
+}
+
+/// Generation `generation` of the family: derived, so that it can be given again and is stored nowhere.
+fn refresh_token(auth: &Auth, family: FamilyId, generation: u64, index: u64) -> String {
+    let secret = refresh_secret(&auth.cluster_keys().refresh, family.bytes(), generation);
+    auth.issue(HandleKind::Refresh, *family.bytes(), secret, generation, index)
+}

@@ -1,0 +1,119 @@
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tonic::metadata::MetadataMap;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::{Chain, TelemetryGuard, propagation, subscriber};
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Written {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+fn logged(level: &str, json: bool, work: impl FnOnce()) -> String {
+    let written = Written::default();
+    tracing::subscriber::with_default(subscriber(level, json, written.clone(), None).unwrap(), work);
+    written.text()
+}
+
+#[test]
+fn json_lines_carry_fields_and_the_span_they_stand_in() {
+    let text = logged("info", true, || {
+        tracing::info_span!("http.request", request.id = "r1").in_scope(|| {
+            tracing::info!(user.id = 5, "signed in");
+            tracing::debug!("not at this level");
+        });
+    });
+    let line: serde_json::Value = serde_json::from_str(text.trim()).expect("one line of JSON");
+    assert_eq!((&line["message"], &line["user.id"]), (&"signed in".into(), &5.into()));
+    assert_eq!((&line["level"], &line["span"]["request.id"]), (&"INFO".into(), &"r1".into()));
+    assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+}
+
+#[test]
+fn people_get_a_sentence_and_the_filter_is_obeyed_per_module() {
+    let work = || {
+        tracing::info!("the node is ready");
+        tracing::info!(target: "noisy", "chatter");
+    };
+    let text = logged("info,noisy=off", false, work);
+    assert!(text.contains("the node is ready") && !text.contains("chatter"), "{text}");
+    assert!(subscriber("a=b=c", false, Written::default(), None).is_err());
+}
+
+#[test]
+fn one_trace_spans_a_call_from_node_to_node() {
+    let provider = SdkTracerProvider::builder().build();
+    let node = || subscriber("info", true, Written::default(), Some(&provider)).unwrap();
+    let mut metadata = MetadataMap::new();
+    let follower = tracing::subscriber::with_default(node(), || {
+        let span = tracing::info_span!("follower.propose");
+        span.in_scope(|| propagation::inject(&mut metadata));
+        span.context().span().span_context().clone()
+    });
+    let leader = tracing::subscriber::with_default(node(), || {
+        let span = tracing::info_span!("leader.propose");
+        propagation::adopt(&span, &metadata);
+        span.context().span().span_context().clone()
+    });
+    assert!(follower.is_valid());
+    assert_eq!(leader.trace_id(), follower.trace_id());
+    assert_ne!(leader.span_id(), follower.span_id());
+    let traceparent = metadata.get("traceparent").unwrap().to_str().unwrap();
+    assert!(traceparent.contains(&follower.span_id().to_string()), "{traceparent}");
+}
+
+#[test]
+fn without_a_collector_nothing_is_carried() {
+    let mut metadata = MetadataMap::new();
+    let written = Written::default();
+    tracing::subscriber::with_default(subscriber("info", true, written, None).unwrap(), || {
+        let span = tracing::info_span!("follower.propose");
+        span.in_scope(|| propagation::inject(&mut metadata));
+        propagation::adopt(&span, &metadata);
+    });
+    assert!(metadata.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_stops_nothing() {
+    let provider = super::provider("http://127.0.0.1:9", 1).unwrap();
+    let node = subscriber("info", true, Written::default(), Some(&provider)).unwrap();
+    tracing::subscriber::with_default(node, || tracing::info_span!("work").in_scope(|| ()));
+    TelemetryGuard(Some(provider)).shutdown();
+}
+
+#[test]
+fn a_chain_of_causes_is_one_line() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot start")]
+    struct Outer(#[source] io::Error);
+    let error = Outer(io::Error::other("port taken"));
+    assert_eq!(Chain(&error).to_string(), "cannot start: port taken");
+}

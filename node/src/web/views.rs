@@ -1,0 +1,142 @@
+//! What each page shows: one struct a page, finished data only.
+
+use serde::Serialize;
+
+/// A struct that one template draws.
+pub trait View: Serialize {
+    /// File name of the template.
+    const TEMPLATE: &'static str;
+}
+
+/// What every form posts besides its own fields.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Form {
+    /// Path it posts to.
+    pub action: String,
+    /// See [`csrf`](super::csrf).
+    pub csrf: String,
+    pub hidden: Vec<Hidden>,
+}
+
+/// A hidden field: the sealed ticket of a login, a return target.
+#[derive(Clone, Debug, Serialize)]
+pub struct Hidden {
+    pub name: String,
+    pub value: String,
+}
+
+/// A link. The URL must be one of ours or of a registered application, never one a request brought.
+#[derive(Clone, Debug, Serialize)]
+pub struct Link {
+    pub url: String,
+    pub label: String,
+}
+
+/// Username and password. Ids: `login-form`, `username`, `password`, `csrf`, `submit`, `error`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LoginView {
+    pub form: Form,
+    /// Name of the application the person is on the way to.
+    pub application: Option<String>,
+    /// What was typed before, after a failed attempt.
+    pub username: String,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    pub back: Option<Link>,
+}
+
+/// "Allow access?". Posts `decision=allow` or `decision=deny`. Ids: `consent-form`, `scopes`, `submit`, `deny`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConsentView {
+    pub form: Form,
+    pub application: String,
+    pub username: String,
+    pub scopes: Vec<ScopeLine>,
+    /// Host the browser is sent to afterwards.
+    pub destination: String,
+}
+
+/// One thing an application asks for.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScopeLine {
+    /// The OAuth scope.
+    pub name: String,
+    /// What it allows, completing "It will be able to …".
+    pub text: String,
+}
+
+/// "Sign out?". Ids: `logout-form`, `account`, `submit`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LogoutView {
+    pub form: Form,
+    pub username: String,
+    pub back: Option<Link>,
+}
+
+/// After signing out. Ids: `signed-out`, `sign-in`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SignedOutView {
+    pub sign_in_url: String,
+    pub back: Option<Link>,
+}
+
+/// Who one is. Ids: `account`, `applications`, `logout-form`, `sign-out`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HomeView {
+    /// Posts the sign-out.
+    pub form: Form,
+    pub username: String,
+    pub display_name: Option<String>,
+    /// Letter in the circle: see [`HomeView::initial_of`].
+    pub initial: String,
+    pub applications: Vec<Link>,
+}
+
+impl HomeView {
+    /// The first letter of a name, in upper case.
+    pub fn initial_of(name: &str) -> String {
+        name.chars().find(|c| c.is_alphanumeric()).map(|c| c.to_uppercase().collect()).unwrap_or_default()
+    }
+}
+
+/// Signed in, but not allowed. Ids: `forbidden`, `account`, `application`, `error-code`, `request-id`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ForbiddenView {
+    pub username: String,
+    /// Name or host of the application.
+    pub application: String,
+    /// Groups that may open it, if the person may know them.
+    pub groups: Vec<String>,
+    pub sign_out_url: Option<String>,
+    pub request_id: String,
+    pub back: Option<Link>,
+}
+
+/// Something failed. Ids: `error-title`, `error-detail`, `what-to-do`, `error-code`, `request-id`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ErrorView {
+    pub title: String,
+    pub detail: String,
+    pub what_to_do: Option<String>,
+    pub code: String,
+    pub request_id: String,
+    pub back: Option<Link>,
+}
+
+macro_rules! views {
+    ($($view:ty => $template:literal),+ $(,)?) => {
+        $(impl View for $view {
+            const TEMPLATE: &'static str = $template;
+        })+
+    };
+}
+
+views! {
+    LoginView => "login.html",
+    ConsentView => "consent.html",
+    LogoutView => "logout.html",
+    SignedOutView => "signed_out.html",
+    HomeView => "home.html",
+    ForbiddenView => "forbidden.html",
+    ErrorView => "error.html",
+}
