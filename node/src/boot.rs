@@ -72,6 +72,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     // Set once, here.
     let _ = site.set(routes(&auth, pages));
     let api_stop = stop.clone();
+    let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_stop.cancelled().await }));
     tokio::spawn(auth.clone().ensure_signing_keys());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));

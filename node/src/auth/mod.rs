@@ -12,6 +12,8 @@
 //! | `handover` | from a session here to a cookie on an application's host |
 //! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
 //! | `keys` | the cluster's signing keys, opened |
+//! | `operator` | the bearer text of whoever holds the cluster secret |
+//! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
 //!
 //! Unauthenticated visitors cost no write: their attempt lives in the ticket. A login is one write (design.md §7).
@@ -22,8 +24,10 @@ pub mod derive;
 pub mod dispatch;
 pub mod handover;
 pub mod keys;
+pub mod operator;
 pub mod pages;
 pub mod password;
+pub mod redirect_uri;
 pub mod session;
 pub mod throttle;
 pub mod ticket;

@@ -32,6 +32,8 @@ pub struct ClusterKeys {
     pub csrf: Key,
     /// Authenticates the operator of a node to its own cluster before any token exists.
     pub operator: Key,
+    /// Authenticates the page tokens of the admin API.
+    pub page: Key,
     /// Names the secret without telling it: kept in the data directory and compared at start.
     pub secret_check: [u8; 16],
 }
@@ -49,6 +51,7 @@ impl ClusterKeys {
             request: key("request-derivation"),
             csrf: key("csrf"),
             operator: key("operator"),
+            page: key("page-token"),
             secret_check: expand(&prk, "secret-check"),
         }
     }
@@ -91,7 +94,8 @@ mod tests {
     #[test]
     fn each_purpose_has_a_key_of_its_own() {
         let k = keys(&"0123456789abcdef".repeat(4));
-        let all = [&k.ca_seed, &k.sealing, &k.ticket, &k.cookie_mac, &k.refresh, &k.csrf, &k.operator];
+        let all =
+            [&k.ca_seed, &k.sealing, &k.ticket, &k.cookie_mac, &k.refresh, &k.csrf, &k.operator, &k.page];
         let distinct: BTreeSet<_> = all.iter().map(|key| *key.expose()).collect();
         assert_eq!(distinct.len(), all.len());
         assert!(all.iter().all(|key| key.expose()[..16] != k.secret_check));

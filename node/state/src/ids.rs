@@ -79,7 +79,8 @@ id_types! {
 
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
     let mut out = [0_u8; 16];
-    if text.len() != 32 || !text.is_ascii() {
+    // A sign would be taken by the number parser.
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     for (byte, digits) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {

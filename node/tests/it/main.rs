@@ -2,4 +2,6 @@
 
 // `cfg(test)` is always true here; it is what tells clippy that helpers outside of `#[test]` are tests too.
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod store;

@@ -631,7 +631,7 @@ pub mod command {
 /// What the rules answered. Remembered by request id, so also part of snapshots.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reply {
-    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: ::core::option::Option<reply::Body>,
 }
 /// Nested message and enum types in `Reply`.
@@ -654,6 +654,8 @@ pub mod reply {
         AttemptReserved(super::AttemptReserved),
         #[prost(message, tag = "8")]
         Swept(super::Swept),
+        #[prost(message, tag = "9")]
+        ApiTokenCreated(super::ApiTokenCreated),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -730,6 +732,12 @@ pub struct AttemptReserved {
 pub struct Swept {
     #[prost(uint32, tag = "1")]
     pub removed: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApiTokenCreated {
+    /// The index at which it happened: what the token carries, the same for the retry.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {

@@ -17,6 +17,8 @@ mod metadata;
 mod respond;
 mod roundtrip;
 
+pub use identity::NAMES as IDENTITY_HEADERS;
+
 use std::sync::Arc;
 
 use axum::{

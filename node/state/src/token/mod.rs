@@ -8,7 +8,7 @@ use conclave_proto::{command::v1 as pb, state::v1 as rows};
 use crate::{
     draft::Draft,
     ids::{SecretHash, TokenId},
-    reply::{Reason, Refusal, Reply, done},
+    reply::{Reason, Refusal, Reply, ReplyBody, body, done},
     snapshot::Row,
     stamp::Stamp,
     state::{Expiring, State},
@@ -51,7 +51,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApiToken) -> Result<Re
         expires_at: (order.ttl_ms != 0).then(|| draft.at.plus_ms(order.ttl_ms)),
         created_at: draft.at,
     });
-    Ok(done())
+    Ok(body(ReplyBody::ApiTokenCreated(pb::ApiTokenCreated { index: draft.index })))
 }
 
 pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeApiToken) -> Result<Reply, Refusal> {

@@ -1,0 +1,119 @@
+//! Who calls, and what they may. The check gives a permit; whatever reads or writes takes one.
+//!
+//! Two kinds of bearer: tokens, which are rows of the state, and the operator assertion made from the cluster secret. What is
+//! wrong with a token is nobody's business: one message for all of it.
+
+use conclave_state::{
+    ids::{SecretHash, TokenId},
+    token::ApiRole,
+};
+use tonic::{Status, metadata::MetadataMap};
+
+use crate::{auth::operator, cluster::ViewError, crypto::handle::HandleKind};
+
+use super::{Api, errors};
+
+/// What an operator is called where a token would be called by its id.
+const OPERATOR: &str = "operator";
+
+/// Someone who may see everything.
+#[derive(Debug)]
+pub(super) struct MayRead(());
+
+/// Someone who may change everything; who it is.
+#[derive(Debug)]
+pub(super) struct MayWrite {
+    /// Keeps the request ids of one caller apart from another's.
+    pub caller: String,
+}
+
+/// Who calls.
+struct Caller {
+    id: String,
+    role: ApiRole,
+}
+
+impl Api {
+    pub async fn may_read(&self, metadata: &MetadataMap) -> Result<MayRead, Status> {
+        let caller = self.caller(metadata).await?;
+        match caller.role {
+            ApiRole::Reader | ApiRole::Admin => Ok(MayRead(())),
+            ApiRole::Unspecified => Err(errors::forbidden()),
+        }
+    }
+
+    pub async fn may_write(&self, metadata: &MetadataMap) -> Result<MayWrite, Status> {
+        let caller = self.caller(metadata).await?;
+        match caller.role {
+            ApiRole::Admin => Ok(MayWrite { caller: caller.id }),
+            ApiRole::Reader | ApiRole::Unspecified => Err(errors::forbidden()),
+        }
+    }
+
+    async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
+        let text = bearer(metadata).ok_or_else(errors::unauthenticated)?;
+        if operator::is_assertion(text) {
+            return self.operator(text);
+        }
+        self.token_holder(text).await
+    }
+
+    fn operator(&self, text: &str) -> Result<Caller, Status> {
+        let now_ms = self.auth.runtime().clock.now_ms();
+        if !operator::verify(&self.auth.cluster_keys().operator, now_ms, text) {
+            return Err(errors::unauthenticated());
+        }
+        Ok(Caller { id: OPERATOR.to_owned(), role: ApiRole::Admin })
+    }
+
+    /// The handle says which version of the state knows the token: one made on another node a moment ago is waited for.
+    async fn token_holder(&self, text: &str) -> Result<Caller, Status> {
+        let handle = self.auth.parse(HandleKind::Api, text).ok_or_else(errors::unauthenticated)?;
+        let state = match self.auth.cluster().view_at(handle.index).await {
+            Ok(state) => state,
+            Err(ViewError::FromTheFuture) => return Err(errors::unauthenticated()),
+            Err(error @ ViewError::Behind) => return Err(errors::view(&error)),
+        };
+        let id = TokenId::new(handle.id);
+        let token = state.live_token(id, self.auth.now(&state)).ok_or_else(errors::unauthenticated)?;
+        if !token.secret_hash.matches(&SecretHash::new(handle.secret_hash())) {
+            return Err(errors::unauthenticated());
+        }
+        Ok(Caller { id: id.to_string(), role: token.role })
+    }
+}
+
+/// The token of `authorization: Bearer <token>` (RFC 6750 §2.1; the scheme's case does not matter). None when it is given
+/// twice: which one counts would be a guess.
+fn bearer(metadata: &MetadataMap) -> Option<&str> {
+    let mut values = metadata.get_all("authorization").iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::{MetadataMap, MetadataValue};
+
+    fn metadata(values: &[&str]) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        for value in values {
+            metadata.append("authorization", MetadataValue::try_from(*value).unwrap());
+        }
+        metadata
+    }
+
+    #[test]
+    fn the_bearer_token_is_what_stands_behind_the_scheme() {
+        for good in ["Bearer abc", "bearer abc", "BEARER  abc "] {
+            assert_eq!(super::bearer(&metadata(&[good])), Some("abc"), "{good}");
+        }
+        for bad in [&[][..], &["abc"], &["Basic abc"], &["Bearerabc"], &["Bearer abc", "Bearer abc"]] {
+            assert_eq!(super::bearer(&metadata(bad)), None, "{bad:?}");
+        }
+    }
+}

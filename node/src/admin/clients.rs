@@ -1,0 +1,204 @@
+//! OIDC clients. Their secrets are derived from the write that makes them, shown in its answer and nowhere again; the state
+//! keeps a hash. Redirect URIs pass the one parser before they enter a command.
+
+use conclave_proto::{
+    admin::v1::{self as pb, client_service_server::ClientService},
+    command::v1::{CreateClient, DeleteClient, Scopes, UpdateClient, Uris, command::Body},
+};
+use conclave_state::{
+    State,
+    client::{Client, ClientAuthMethod, ConsentMode, SigningAlgorithm},
+};
+use tonic::{Request, Response, Status};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::{
+    auth::redirect_uri::RedirectUri,
+    crypto::{hex, mac},
+};
+
+use super::{Api, errors, request::Writing};
+
+/// What a client may ask for when nothing is said.
+const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
+
+const AUTH_METHODS: [(&str, ClientAuthMethod); 3] = [
+    ("client_secret_basic", ClientAuthMethod::SecretBasic),
+    ("client_secret_post", ClientAuthMethod::SecretPost),
+    ("none", ClientAuthMethod::None),
+];
+const ALGORITHMS: [(&str, SigningAlgorithm); 3] = [
+    ("RS256", SigningAlgorithm::Rs256),
+    ("ES256", SigningAlgorithm::Es256),
+    ("EdDSA", SigningAlgorithm::Eddsa),
+];
+const CONSENT_MODES: [(&str, ConsentMode); 2] =
+    [("implicit", ConsentMode::Implicit), ("always", ConsentMode::Always)];
+
+#[tonic::async_trait]
+impl ClientService for Api {
+    async fn create_client(
+        &self,
+        request: Request<pb::CreateClientRequest>,
+    ) -> Result<Response<pb::CreateClientResponse>, Status> {
+        let (mut writing, order) = self.write(request, "CreateClient").await?;
+        let body = writing.new_client(order).await?;
+        let client_id = body.client_id.clone();
+        let client_secret = if body.secret_hash.is_empty() { String::new() } else { writing.secret().0 };
+        let committed = writing.propose(Body::CreateClient(body)).await?;
+        let client = Some(shown(&committed.state, &client_id)?);
+        writing.reply(&committed, pb::CreateClientResponse { client, client_secret })
+    }
+
+    async fn get_client(
+        &self,
+        request: Request<pb::GetClientRequest>,
+    ) -> Result<Response<pb::Client>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        reading.reply(shown(&reading.state, &wanted.client_id)?)
+    }
+
+    async fn list_clients(
+        &self,
+        request: Request<pb::ListClientsRequest>,
+    ) -> Result<Response<pb::ListClientsResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let listing = self.listing("clients", wanted.page)?;
+        let after = listing.after(|bytes| String::from_utf8(bytes.to_vec()).ok())?;
+        let rows = reading.state.clients_after(after.as_deref());
+        let rows = rows.map(|client| (client.id.as_str().into(), message(&reading.state, client)));
+        let (clients, next_page_token) = listing.page(rows);
+        reading.reply(pb::ListClientsResponse { clients, next_page_token })
+    }
+
+    async fn update_client(
+        &self,
+        request: Request<pb::UpdateClientRequest>,
+    ) -> Result<Response<pb::Client>, Status> {
+        let (writing, order) = self.write(request, "UpdateClient").await?;
+        let client_id = order.client_id.clone();
+        let committed = writing.propose(Body::UpdateClient(changes(order)?)).await?;
+        let client = shown(&committed.state, &client_id)?;
+        writing.reply(&committed, client)
+    }
+
+    async fn rotate_client_secret(
+        &self,
+        request: Request<pb::RotateClientSecretRequest>,
+    ) -> Result<Response<pb::RotateClientSecretResponse>, Status> {
+        let (writing, order) = self.write(request, "RotateClientSecret").await?;
+        let (client_secret, hash) = writing.secret();
+        let body =
+            UpdateClient { client_id: order.client_id, secret_hash: Some(hash), ..UpdateClient::default() };
+        let committed = writing.propose(Body::UpdateClient(body)).await?;
+        writing.reply(&committed, pb::RotateClientSecretResponse { client_secret })
+    }
+
+    async fn delete_client(
+        &self,
+        request: Request<pb::DeleteClientRequest>,
+    ) -> Result<Response<pb::DeleteClientResponse>, Status> {
+        let (writing, order) = self.write(request, "DeleteClient").await?;
+        let body = Body::DeleteClient(DeleteClient { client_id: order.client_id });
+        let committed = writing.propose(body).await?;
+        writing.reply(&committed, pb::DeleteClientResponse {})
+    }
+}
+
+impl Writing {
+    /// The secret of this write, 256 bits as text, and what the state keeps of it: the hash of the text that is presented.
+    fn secret(&self) -> (String, Vec<u8>) {
+        let text = URL_SAFE_NO_PAD.encode(self.derivation.secret("client").expose());
+        let hash = mac::sha256(text.as_bytes()).to_vec();
+        (text, hash)
+    }
+
+    async fn new_client(&mut self, order: pb::CreateClientRequest) -> Result<CreateClient, Status> {
+        let auth_method = choice("auth_method", &order.auth_method, &AUTH_METHODS)?;
+        let application_id = match order.application.as_str() {
+            "" => Vec::new(),
+            name => self.application(name).await?.to_vec(),
+        };
+        let client_id =
+            if order.client_id.is_empty() { hex::encode(&self.id("client")) } else { order.client_id };
+        let scopes =
+            if order.scopes.is_empty() { DEFAULT_SCOPES.map(str::to_owned).to_vec() } else { order.scopes };
+        Ok(CreateClient {
+            client_id,
+            name: order.name,
+            auth_method: auth_method.into(),
+            secret_hash: if auth_method == ClientAuthMethod::None { Vec::new() } else { self.secret().1 },
+            redirect_uris: uris("redirect_uris", order.redirect_uris)?,
+            post_logout_redirect_uris: uris("post_logout_redirect_uris", order.post_logout_redirect_uris)?,
+            scopes,
+            signing_algorithm: choice("signing_algorithm", &order.signing_algorithm, &ALGORITHMS)?.into(),
+            consent: choice("consent", &order.consent, &CONSENT_MODES)?.into(),
+            application_id,
+            back_channel_logout_uri: String::new(),
+        })
+    }
+}
+
+fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
+    let list = |field, list: Option<pb::UriList>| {
+        list.map(|list| uris(field, list.uris).map(|uris| Uris { uris })).transpose()
+    };
+    let algorithm = |text: String| choice("signing_algorithm", &text, &ALGORITHMS).map(i32::from);
+    let consent = |text: String| choice("consent", &text, &CONSENT_MODES).map(i32::from);
+    Ok(UpdateClient {
+        client_id: order.client_id,
+        name: order.name,
+        secret_hash: None,
+        redirect_uris: list("redirect_uris", order.redirect_uris)?,
+        post_logout_redirect_uris: list("post_logout_redirect_uris", order.post_logout_redirect_uris)?,
+        scopes: order.scopes.map(|list| Scopes { scopes: list.scopes }),
+        signing_algorithm: order.signing_algorithm.map(algorithm).transpose()?,
+        consent: order.consent.map(consent).transpose()?,
+        disabled: order.disabled,
+    })
+}
+
+fn uris(field: &str, uris: Vec<String>) -> Result<Vec<String>, Status> {
+    for uri in &uris {
+        RedirectUri::parse(uri).map_err(|error| errors::redirect_uri(field, uri, &error))?;
+    }
+    Ok(uris)
+}
+
+/// One of a few words; the first when nothing is said.
+fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Status> {
+    let found = choices.iter().find(|(word, _)| text.is_empty() || *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        errors::invalid(format!("{field}: {text:?} is none of {}", words.join(", ")))
+    })
+}
+
+fn word<T: PartialEq>(value: &T, choices: &[(&str, T)]) -> String {
+    choices.iter().find(|(_, choice)| choice == value).map(|(word, _)| (*word).to_owned()).unwrap_or_default()
+}
+
+fn shown(state: &State, client_id: &str) -> Result<pb::Client, Status> {
+    let found = state.client(client_id).map(|client| message(state, client));
+    found.ok_or_else(|| errors::not_found("client", client_id))
+}
+
+fn message(state: &State, client: &Client) -> pb::Client {
+    let application = client.application.map(|id| match state.application(id) {
+        Some(application) => application.slug.to_string(),
+        None => id.to_string(),
+    });
+    pb::Client {
+        client_id: client.id.to_string(),
+        name: client.name.clone(),
+        auth_method: word(&client.auth_method, &AUTH_METHODS),
+        redirect_uris: client.redirect_uris.clone(),
+        post_logout_redirect_uris: client.post_logout_redirect_uris.clone(),
+        scopes: client.scopes.clone(),
+        signing_algorithm: word(&client.signing_algorithm, &ALGORITHMS),
+        consent: word(&client.consent, &CONSENT_MODES),
+        application: application.unwrap_or_default(),
+        disabled: client.disabled,
+    }
+}

@@ -1,0 +1,158 @@
+//! Refusals and failures to gRPC status: the only place that chooses codes.
+//!
+//! `UNAVAILABLE` says that nothing happened and carries `retry-after-ms`; `DEADLINE_EXCEEDED` on a write says that its outcome
+//! is unknown. Refusals of the rules carry their name in `x-conclave-reason`, for programs.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use std::time::Duration;
+
+use conclave_state::{Reason, Refusal};
+use tonic::{Code, Status, metadata::MetadataValue};
+
+use crate::{
+    auth::redirect_uri::RedirectUriError,
+    cluster::{ProposeError, ViewError},
+    crypto::password::PasswordError,
+};
+
+/// Metadata key: the name of a refusal.
+const REASON: &str = "x-conclave-reason";
+/// Metadata key: when trying again can help.
+const RETRY_AFTER: &str = "retry-after-ms";
+/// An election or a lag is usually over by then.
+const SHORTLY: Duration = Duration::from_millis(200);
+/// A queue takes longer to drain.
+const LATER: Duration = Duration::from_secs(1);
+
+/// One message for everything that can be wrong with a token.
+pub(super) fn unauthenticated() -> Status {
+    Status::unauthenticated("a valid bearer token is required")
+}
+
+pub(super) fn forbidden() -> Status {
+    Status::permission_denied("this token may read only; writing needs one with the role admin")
+}
+
+/// What was asked for does not exist.
+pub(super) fn not_found(what: &str, name: &str) -> Status {
+    Status::not_found(format!("there is no {what} {name}"))
+}
+
+pub(super) fn invalid(text: impl Into<String>) -> Status {
+    Status::invalid_argument(text)
+}
+
+/// Which field, and what is wrong with its address.
+pub(super) fn redirect_uri(field: &str, text: &str, error: &RedirectUriError) -> Status {
+    invalid(format!("{field}: {text:?} {error}"))
+}
+
+pub(super) fn view(error: &ViewError) -> Status {
+    match error {
+        ViewError::Behind => unavailable(error.to_string(), SHORTLY),
+        ViewError::FromTheFuture => {
+            Status::out_of_range("x-conclave-index is ahead of this cluster: it is another's")
+        }
+    }
+}
+
+pub(super) fn propose(error: ProposeError) -> Status {
+    match error {
+        ProposeError::Refused(refusal) => refused(&refusal),
+        ProposeError::Unavailable => unavailable(error.to_string(), SHORTLY),
+        ProposeError::Busy => unavailable(error.to_string(), LATER),
+        ProposeError::Unknown => Status::deadline_exceeded(
+            "the outcome of the write is unknown; sending it again under the same x-conclave-request-id is safe",
+        ),
+        ProposeError::TooLarge(text) => invalid(format!("the request is too large: {text}")),
+    }
+}
+
+pub(super) fn password(error: &PasswordError) -> Status {
+    match error {
+        PasswordError::TooLong => invalid(error.to_string()),
+        PasswordError::Busy => unavailable(error.to_string(), LATER),
+        PasswordError::Stopped | PasswordError::MalformedHash | PasswordError::CostTooHigh => {
+            tracing::error!(%error, "a password could not be hashed");
+            Status::internal("the password could not be hashed")
+        }
+    }
+}
+
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    let text = if refusal.detail.is_empty() { refusal.reason.as_str_name() } else { &refusal.detail };
+    let mut status = Status::new(code(refusal.reason), text);
+    let name = refusal.reason.as_str_name().trim_start_matches("REASON_").to_ascii_lowercase();
+    if let Ok(name) = MetadataValue::try_from(name) {
+        status.metadata_mut().insert(REASON, name);
+    }
+    status
+}
+
+fn code(reason: Reason) -> Code {
+    match reason {
+        Reason::Malformed => Code::InvalidArgument,
+        Reason::UserUnknown
+        | Reason::GroupUnknown
+        | Reason::ApplicationUnknown
+        | Reason::ClientUnknown
+        | Reason::SessionUnknown
+        | Reason::GrantUnknown
+        | Reason::RefreshUnknown
+        | Reason::KeyUnknown
+        | Reason::TokenUnknown => Code::NotFound,
+        Reason::UsernameTaken
+        | Reason::GroupNameTaken
+        | Reason::ApplicationSlugTaken
+        | Reason::HostTaken
+        | Reason::ClientIdTaken
+        | Reason::KeyExists
+        | Reason::AlreadyExists => Code::AlreadyExists,
+        Reason::UserDisabled
+        | Reason::ClientDisabled
+        | Reason::TicketSpent
+        | Reason::TicketExpired
+        | Reason::CredentialChanged
+        | Reason::CodeAlreadyUsed
+        | Reason::CodeExpired
+        | Reason::CodeMismatch
+        | Reason::RefreshReused
+        | Reason::RefreshExpired
+        | Reason::AccessDenied
+        | Reason::LastKey => Code::FailedPrecondition,
+        Reason::AttemptsExhausted => Code::ResourceExhausted,
+        // A reason of a newer version.
+        Reason::Unspecified => Code::Unknown,
+    }
+}
+
+fn unavailable(text: String, retry_after: Duration) -> Status {
+    let mut status = Status::unavailable(text);
+    let ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+    status.metadata_mut().insert(RETRY_AFTER, MetadataValue::from(ms));
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_its_words_and_its_name() {
+        let status = refused(&Refusal::new(Reason::UsernameTaken, "the username ada is taken"));
+        assert_eq!((status.code(), status.message()), (Code::AlreadyExists, "the username ada is taken"));
+        assert_eq!(status.metadata().get(REASON).unwrap(), "username_taken");
+    }
+
+    #[test]
+    fn only_what_certainly_did_not_happen_is_unavailable() {
+        for error in [ProposeError::Unavailable, ProposeError::Busy] {
+            let status = propose(error);
+            assert_eq!(status.code(), Code::Unavailable);
+            assert!(status.metadata().contains_key(RETRY_AFTER));
+        }
+        let unknown = propose(ProposeError::Unknown);
+        assert_eq!(unknown.code(), Code::DeadlineExceeded);
+        assert!(unknown.message().contains("unknown"));
+    }
+}

@@ -1,0 +1,79 @@
+//! Names stand for ids: a username, a group's name, an application's slug, or the id itself. Ids win, since they are derived
+//! and nobody chooses them.
+//!
+//! For a write, a name that this node does not know is looked up once more in a version confirmed by the leader. If it is not
+//! there either, a write that its caller named still goes to the rules, for an id that nobody has: it may be the retry of the
+//! very write that removed the object, and then its first answer is due.
+
+use conclave_state::{
+    State,
+    ids::{ApplicationId, GroupId, UserId},
+};
+use tonic::Status;
+
+use super::{errors, request::Writing};
+
+pub(super) fn user(state: &State, name: &str) -> Option<UserId> {
+    let by_id = UserId::from_hex(name).filter(|id| state.user(*id).is_some());
+    by_id.or_else(|| state.user_by_name(name).map(|user| user.id))
+}
+
+pub(super) fn group(state: &State, name: &str) -> Option<GroupId> {
+    let by_id = GroupId::from_hex(name).filter(|id| state.group(*id).is_some());
+    by_id.or_else(|| state.group_by_name(name.trim()).map(|group| group.id))
+}
+
+pub(super) fn application(state: &State, name: &str) -> Option<ApplicationId> {
+    let by_id = ApplicationId::from_hex(name).filter(|id| state.application(*id).is_some());
+    by_id.or_else(|| state.application_by_slug(name).map(|application| application.id))
+}
+
+impl Writing {
+    pub async fn user(&mut self, name: &str) -> Result<UserId, Status> {
+        self.resolve("user", name, user, UserId::new).await
+    }
+
+    pub async fn group(&mut self, name: &str) -> Result<GroupId, Status> {
+        self.resolve("group", name, group, GroupId::new).await
+    }
+
+    pub async fn application(&mut self, name: &str) -> Result<ApplicationId, Status> {
+        self.resolve("application", name, application, ApplicationId::new).await
+    }
+
+    /// Every name, in the form that commands take.
+    pub async fn groups(&mut self, names: &[String]) -> Result<Vec<Vec<u8>>, Status> {
+        let mut ids = Vec::with_capacity(names.len());
+        for name in names {
+            ids.push(self.group(name).await?.to_vec());
+        }
+        Ok(ids)
+    }
+
+    async fn resolve<I>(
+        &mut self,
+        what: &str,
+        name: &str,
+        find: fn(&State, &str) -> Option<I>,
+        id: fn([u8; 16]) -> I,
+    ) -> Result<I, Status> {
+        if name.is_empty() {
+            return Err(errors::invalid(format!("{what} is missing")));
+        }
+        if let Some(found) = find(&self.state, name) {
+            return Ok(found);
+        }
+        if let Some(confirmed) = self.api.auth.cluster().confirmed_view().await {
+            self.state = confirmed;
+        }
+        if let Some(found) = find(&self.state, name) {
+            return Ok(found);
+        }
+        let absent = errors::not_found(what, name);
+        if !self.named {
+            return Err(absent);
+        }
+        self.absent = Some(absent);
+        Ok(id(self.id("absent")))
+    }
+}

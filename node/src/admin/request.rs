@@ -1,0 +1,149 @@
+//! What every call has in common. A read names the version it must have seen; a write has a name of its own, from which its
+//! ids and secrets are derived; an answer says at which log index it holds and, from a follower, who leads.
+
+use std::sync::Arc;
+
+use conclave_proto::command::v1::command::Body;
+use conclave_state::{Stamp, State, ids::RequestId};
+use prost::Message;
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+
+use crate::{
+    auth::derive::Derivation,
+    cluster::{Committed, ProposeError},
+};
+
+use super::{
+    Api,
+    auth::{MayRead, MayWrite},
+    errors,
+};
+
+/// Metadata key: names a write, so that it happens once however often it is sent.
+const REQUEST_ID: &str = "x-conclave-request-id";
+/// Metadata key: the least version a request wants, the version that an answer has seen.
+const INDEX: &str = "x-conclave-index";
+/// Metadata key: the leader's API, in a follower's answer to a write.
+const LEADER: &str = "x-conclave-leader";
+
+/// A read: one version of the state.
+pub(super) struct Reading {
+    pub state: Arc<State>,
+    pub now: Stamp,
+}
+
+/// A write on its way.
+pub(super) struct Writing {
+    pub api: Api,
+    /// Where names are looked up; what changes is decided by the rules.
+    pub state: Arc<State>,
+    pub derivation: Derivation,
+    /// Whether the caller named the write, so that this may be the second time it is seen.
+    pub named: bool,
+    /// What to say when the rules do not know an object that was not found here either.
+    pub absent: Option<Status>,
+}
+
+impl Api {
+    pub async fn read<M>(&self, request: Request<M>) -> Result<(Reading, M), Status> {
+        let permit = self.may_read(request.metadata()).await?;
+        let state = self.state_for_reading(&permit, request.metadata()).await?;
+        Ok((Reading { now: self.auth.now(&state), state }, request.into_inner()))
+    }
+
+    /// Secrets must have been taken out of the message: what remains of it goes into the write's name.
+    pub async fn write<M: Message>(&self, request: Request<M>, method: &str) -> Result<(Writing, M), Status> {
+        let permit = self.may_write(request.metadata()).await?;
+        let request_id = request_id(request.metadata())?;
+        let state = self.state_at(request.metadata()).await?;
+        let (runtime, keys) = (self.auth.runtime(), self.auth.cluster_keys());
+        // Another caller, method or message is another write, whatever it calls itself.
+        let parts = [permit.caller.as_bytes(), method.as_bytes(), &request.get_ref().encode_to_vec()];
+        let id = request_id.map(|id| id.to_string());
+        let derivation = Derivation::of_request(&keys.request, id.as_deref(), &parts, &*runtime.entropy);
+        log_write(&permit, method, &derivation);
+        let writing =
+            Writing { api: self.clone(), state, derivation, named: request_id.is_some(), absent: None };
+        Ok((writing, request.into_inner()))
+    }
+
+    async fn state_for_reading(
+        &self,
+        _permit: &MayRead,
+        metadata: &MetadataMap,
+    ) -> Result<Arc<State>, Status> {
+        self.state_at(metadata).await
+    }
+
+    async fn state_at(&self, metadata: &MetadataMap) -> Result<Arc<State>, Status> {
+        let Some(value) = metadata.get(INDEX) else { return Ok(self.auth.cluster().view()) };
+        let index = value.to_str().ok().and_then(|text| text.parse().ok());
+        let index = index.ok_or_else(|| errors::invalid("x-conclave-index must be a number"))?;
+        self.auth.cluster().view_at(index).await.map_err(|error| errors::view(&error))
+    }
+
+    fn leader_hint(&self, metadata: &mut MetadataMap) {
+        let cluster = self.auth.cluster();
+        if cluster.is_leader() {
+            return;
+        }
+        if let Some(url) = cluster.leader_api_url().and_then(|url| MetadataValue::try_from(url).ok()) {
+            metadata.insert(LEADER, url);
+        }
+    }
+}
+
+impl Reading {
+    pub fn reply<T>(&self, message: T) -> Result<Response<T>, Status> {
+        let mut response = Response::new(message);
+        response.metadata_mut().insert(INDEX, MetadataValue::from(self.state.index()));
+        Ok(response)
+    }
+}
+
+impl Writing {
+    /// An id for the row called `label` in this write: the same for a retry.
+    pub fn id(&self, label: &str) -> [u8; 16] {
+        self.derivation.id(label)
+    }
+
+    pub async fn propose(&self, body: Body) -> Result<Committed, Status> {
+        let proposed = self.api.auth.cluster().propose(self.derivation.request(), body).await;
+        proposed.map_err(|error| self.failed(error))
+    }
+
+    pub fn reply<T>(&self, committed: &Committed, message: T) -> Result<Response<T>, Status> {
+        let mut response = Response::new(message);
+        response.metadata_mut().insert(INDEX, MetadataValue::from(committed.index));
+        self.api.leader_hint(response.metadata_mut());
+        Ok(response)
+    }
+
+    fn failed(&self, error: ProposeError) -> Status {
+        let mut status = errors::propose(error);
+        if let Some(absent) = self.absent.as_ref().filter(|_| status.code() == Code::NotFound) {
+            status = Status::new(absent.code(), absent.message());
+        }
+        self.api.leader_hint(status.metadata_mut());
+        status
+    }
+}
+
+fn request_id(metadata: &MetadataMap) -> Result<Option<RequestId>, Status> {
+    let Some(value) = metadata.get(REQUEST_ID) else { return Ok(None) };
+    let id = value.to_str().ok().and_then(RequestId::from_hex);
+    id.map(Some).ok_or_else(|| errors::invalid("x-conclave-request-id must be 32 hex digits"))
+}
+
+/// The operator's trail: who asked for what, and under which name it stands in the log.
+fn log_write(permit: &MayWrite, method: &str, derivation: &Derivation) {
+    let caller = &permit.caller;
+    let request = derivation.request();
+    tracing::info!(
+        { rpc.method = method, api.caller = %caller, request.id = %request },
+        "admin write {method} by {caller}"
+    );
+}

@@ -1,0 +1,92 @@
+//! The listener and its bounds.
+
+use std::{future::Future, time::Duration};
+
+use conclave_proto::admin::{FILE_DESCRIPTOR_SET, v1 as pb};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::auth::Auth;
+
+use super::{Api, health::NodeHealth};
+
+/// Largest message either way: a page of rows, a client with all its addresses.
+pub(super) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Longest call: a write that waits for an election and then for its own entry takes six seconds, a status of nine members two.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// Most calls of one connection worked on at once; the others wait.
+const CALLS_PER_CONNECTION: usize = 64;
+/// Most calls of one connection open at once, waiting ones included.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// A connection whose peer is silent for so long is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long calls under way may take once the node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Every service of the admin API, with gRPC health and reflection.
+pub fn router(auth: Auth) -> Routes {
+    let health = NodeHealth { cluster: auth.cluster().clone() };
+    let api = Api { auth };
+    macro_rules! bounded {
+        ($server:path) => {{
+            use $server as Bounded;
+            Bounded::new(api.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        }};
+    }
+    let routes = Routes::new(HealthServer::new(health).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(bounded!(pb::user_service_server::UserServiceServer))
+        .add_service(bounded!(pb::group_service_server::GroupServiceServer))
+        .add_service(bounded!(pb::application_service_server::ApplicationServiceServer))
+        .add_service(bounded!(pb::client_service_server::ClientServiceServer))
+        .add_service(bounded!(pb::session_service_server::SessionServiceServer))
+        .add_service(bounded!(pb::token_service_server::TokenServiceServer))
+        .add_service(bounded!(pb::cluster_service_server::ClusterServiceServer));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    match reflection {
+        Ok(reflection) => routes.add_service(reflection),
+        Err(error) => {
+            tracing::error!(%error, "the admin API runs without reflection");
+            routes
+        }
+    }
+}
+
+/// Serves the admin API until `shutdown`, then lets calls under way end, for a bounded time.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    auth: Auth,
+    shutdown: impl Future<Output = ()> + Send,
+) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = CancellationToken::new();
+    let server = Server::builder()
+        .timeout(CALL_LIMIT)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_routes(router(auth))
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let stopping = async {
+        shutdown.await;
+        stop.cancel();
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        ended = server => ended.map_err(std::io::Error::other),
+        () = stopping => Ok(()),
+    }
+}

@@ -1,0 +1,141 @@
+//! People. Passwords arrive in clear over this API, are hashed at once in the argon2 pool and go no further; they are taken
+//! out of the message before anything else looks at it.
+
+use conclave_proto::{
+    admin::v1::{self as pb, user_service_server::UserService},
+    command::v1::{Attribute, Attributes, CreateUser, DeleteUser, SetPassword, UpdateUser, command::Body},
+};
+use conclave_state::{State, ids::UserId, user::User};
+use tonic::{Request, Response, Status};
+
+use crate::crypto::password::Password;
+
+use super::{Api, errors, names, request::Writing};
+
+/// Shortest password in characters (NIST SP 800-63B §5.1.1.2).
+const MIN_PASSWORD_CHARS: usize = 8;
+
+#[tonic::async_trait]
+impl UserService for Api {
+    async fn create_user(
+        &self,
+        mut request: Request<pb::CreateUserRequest>,
+    ) -> Result<Response<pb::User>, Status> {
+        let password = std::mem::take(&mut request.get_mut().password);
+        let (mut writing, order) = self.write(request, "CreateUser").await?;
+        let id = UserId::new(writing.id("user"));
+        let group_ids = writing.groups(&order.groups).await?;
+        let password_phc = if password.is_empty() { String::new() } else { writing.hash(password).await? };
+        let body = CreateUser {
+            user_id: id.to_vec(),
+            username: order.username,
+            display_name: order.display_name,
+            email: order.email,
+            email_verified: order.email_verified,
+            attributes: Some(attributes(order.attributes)),
+            group_ids,
+            password_phc,
+        };
+        let committed = writing.propose(Body::CreateUser(body)).await?;
+        let user = shown(&committed.state, id)?;
+        writing.reply(&committed, user)
+    }
+
+    async fn get_user(&self, request: Request<pb::GetUserRequest>) -> Result<Response<pb::User>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let id = names::user(&reading.state, &wanted.user);
+        let id = id.ok_or_else(|| errors::not_found("user", &wanted.user))?;
+        reading.reply(shown(&reading.state, id)?)
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<pb::ListUsersRequest>,
+    ) -> Result<Response<pb::ListUsersResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let listing = self.listing("users", wanted.page)?;
+        let after = listing.after(|bytes| UserId::parse(bytes).ok())?;
+        let rows =
+            reading.state.users_after(after).map(|user| (user.id.to_vec(), message(&reading.state, user)));
+        let (users, next_page_token) = listing.page(rows);
+        reading.reply(pb::ListUsersResponse { users, next_page_token })
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<pb::UpdateUserRequest>,
+    ) -> Result<Response<pb::User>, Status> {
+        let (mut writing, order) = self.write(request, "UpdateUser").await?;
+        let id = writing.user(&order.user).await?;
+        let body = UpdateUser {
+            user_id: id.to_vec(),
+            display_name: order.display_name,
+            email: order.email,
+            email_verified: order.email_verified,
+            disabled: order.disabled,
+            attributes: order.attributes.map(|map| attributes(map.entries)),
+        };
+        let committed = writing.propose(Body::UpdateUser(body)).await?;
+        let user = shown(&committed.state, id)?;
+        writing.reply(&committed, user)
+    }
+
+    async fn set_password(
+        &self,
+        mut request: Request<pb::SetPasswordRequest>,
+    ) -> Result<Response<pb::SetPasswordResponse>, Status> {
+        let password = std::mem::take(&mut request.get_mut().password);
+        let (mut writing, order) = self.write(request, "SetPassword").await?;
+        let id = writing.user(&order.user).await?;
+        let password_phc = writing.hash(password).await?;
+        let body = SetPassword { user_id: id.to_vec(), password_phc, keep_sessions: order.keep_sessions };
+        let committed = writing.propose(Body::SetPassword(body)).await?;
+        writing.reply(&committed, pb::SetPasswordResponse {})
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<pb::DeleteUserRequest>,
+    ) -> Result<Response<pb::DeleteUserResponse>, Status> {
+        let (mut writing, order) = self.write(request, "DeleteUser").await?;
+        let id = writing.user(&order.user).await?;
+        let committed = writing.propose(Body::DeleteUser(DeleteUser { user_id: id.to_vec() })).await?;
+        writing.reply(&committed, pb::DeleteUserResponse {})
+    }
+}
+
+impl Writing {
+    /// The PHC string of a new password. The salt is the write's own, so that a retry makes the same command.
+    async fn hash(&self, password: String) -> Result<String, Status> {
+        if password.chars().count() < MIN_PASSWORD_CHARS {
+            return Err(errors::invalid(format!("a password has at least {MIN_PASSWORD_CHARS} characters")));
+        }
+        let password = Password::new(password).map_err(|error| errors::password(&error))?;
+        let hashed = self.api.auth.passwords().hash(password, self.id("salt")).await;
+        hashed.map_err(|error| errors::password(&error))
+    }
+}
+
+fn attributes(map: std::collections::BTreeMap<String, String>) -> Attributes {
+    Attributes { entries: map.into_iter().map(|(name, value)| Attribute { name, value }).collect() }
+}
+
+fn shown(state: &State, id: UserId) -> Result<pb::User, Status> {
+    state.user(id).map(|user| message(state, user)).ok_or_else(|| errors::not_found("user", &id.to_string()))
+}
+
+fn message(state: &State, user: &User) -> pb::User {
+    pb::User {
+        id: user.id.to_string(),
+        username: user.username.to_string(),
+        display_name: user.display_name.clone(),
+        email: user.email.clone(),
+        email_verified: user.email_verified,
+        attributes: user.attributes.iter().cloned().collect(),
+        disabled: user.disabled,
+        groups: state.group_names_of(user).map(str::to_owned).collect(),
+        created_at_ms: user.created_at.0,
+        updated_at_ms: user.updated_at.0,
+        has_password: state.password(user.id).is_some(),
+    }
+}

@@ -1,0 +1,100 @@
+//! The operator assertion: a bearer text for the admin API made from the cluster secret itself, for the hours before any token
+//! exists and for tools on a node's own machine. Whoever holds the secret is root of the cluster anyway (design.md §5).
+//!
+//! `op1.<expiry, Unix ms>.<nonce, hex>.<HMAC-SHA256 of all before it, hex>`. Short-lived: a text that leaks from a terminal or
+//! a log is soon worth nothing. It may be used more than once in its time, like any bearer token.
+
+use std::time::Duration;
+
+use crate::{
+    crypto::{hex, keys::Key, mac},
+    runtime::Entropy,
+};
+
+/// The furthest ahead that an expiry is accepted: bounds what a stolen text, or a maker's wrong clock, can do.
+const MAX_AHEAD: Duration = Duration::from_mins(5);
+/// What [`make`] gives: long enough for one command and clocks a minute apart.
+const LIFETIME: Duration = Duration::from_mins(2);
+/// Distinguishes the text from a token's.
+const PREFIX: &str = "op1.";
+/// Longest text looked at: a u64, 32 and 64 digits, and the dots.
+const MAX_BYTES: usize = 128;
+
+/// Whether the text claims to be an operator assertion, true or not.
+pub fn is_assertion(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
+/// An assertion good for two minutes from `now_ms`. Takes [`ClusterKeys::operator`](crate::crypto::keys::ClusterKeys::operator).
+pub fn make(key: &Key, now_ms: u64, entropy: &dyn Entropy) -> String {
+    let expiry = now_ms.saturating_add(ms(LIFETIME));
+    sign(key, expiry, &hex::encode(&entropy.bytes::<16>()))
+}
+
+/// Whether the text is an assertion under this key whose time is not over and not too far ahead.
+pub fn verify(key: &Key, now_ms: u64, text: &str) -> bool {
+    if text.len() > MAX_BYTES {
+        return false;
+    }
+    // The MAC comes first: nothing inside is looked at before it holds.
+    let Some((body, presented)) = text.rsplit_once('.') else { return false };
+    if !mac::equal(presented.as_bytes(), hex::encode(&mac::hmac_sha256(key, &[body.as_bytes()])).as_bytes()) {
+        return false;
+    }
+    let expiry =
+        body.strip_prefix(PREFIX).and_then(|rest| rest.split('.').next()).and_then(|text| text.parse().ok());
+    expiry.is_some_and(|expiry: u64| now_ms < expiry && expiry - now_ms <= ms(MAX_AHEAD))
+}
+
+fn sign(key: &Key, expiry: u64, nonce: &str) -> String {
+    let body = format!("{PREFIX}{expiry}.{nonce}");
+    let mac = hex::encode(&mac::hmac_sha256(key, &[body.as_bytes()]));
+    format!("{body}.{mac}")
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::testing::SeededEntropy;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn key(byte: u8) -> Key {
+        Key::new([byte; 32])
+    }
+
+    #[test]
+    fn an_assertion_is_good_for_its_time_and_under_its_key_alone() {
+        let text = make(&key(1), NOW, &*SeededEntropy::new(1));
+        assert!(is_assertion(&text));
+        assert!(verify(&key(1), NOW, &text) && verify(&key(1), NOW + 119_999, &text));
+        assert!(!verify(&key(1), NOW + 120_000, &text), "over");
+        assert!(!verify(&key(2), NOW, &text), "another cluster");
+    }
+
+    #[test]
+    fn an_expiry_too_far_ahead_is_refused_though_the_mac_holds() {
+        assert!(verify(&key(1), NOW, &sign(&key(1), NOW + 300_000, "00")));
+        assert!(!verify(&key(1), NOW, &sign(&key(1), NOW + 300_001, "00")));
+        assert!(!verify(&key(1), NOW, &sign(&key(1), u64::MAX, "00")));
+    }
+
+    #[test]
+    fn no_character_can_be_changed_added_or_left_out() {
+        let text = make(&key(1), NOW, &*SeededEntropy::new(1));
+        for at in 0..text.len() {
+            let other = if &text[at..=at] == "1" { "2" } else { "1" };
+            let altered = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+            assert!(!verify(&key(1), NOW, &altered), "character {at}");
+            assert!(!verify(&key(1), NOW, &text[..at]));
+        }
+        assert!(!verify(&key(1), NOW, &text.to_uppercase()));
+        for odd in ["", ".", "op1.", "op1...", "op1.1.2.3", &"op1.".repeat(100)] {
+            assert!(!verify(&key(1), NOW, odd), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The one parser of addresses that people are sent to (RFC 6749 §3.1.2, RFC 9700 §2.1, RFC 8252 §7 and §8).
+//!
+//! Redirect URIs are compared as exact strings later, so an address gets in only in its one normal spelling: what a browser
+//! would read differently from what stands here (backslashes, dot segments, odd IP notations, user names before the host) is
+//! refused, and the error says how to write it.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+/// Longest address: what browsers and proxies carry safely, and what the rules keep.
+const MAX_BYTES: usize = 2048;
+
+/// An address in its normal spelling, safe to send a code to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectUri(String);
+
+/// Why a text is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedirectUriError {
+    #[error("is empty or longer than {MAX_BYTES} bytes")]
+    Length,
+    #[error("holds white space, a control character, a backslash or a character outside ASCII")]
+    Character,
+    #[error("is not an absolute address such as https://app.example.org/callback")]
+    NotAbsolute,
+    #[error("has a fragment (#), which RFC 6749 §3.1.2 forbids")]
+    Fragment,
+    #[error("names a user before the host")]
+    UserInfo,
+    #[error("has a wildcard in its host; name each host")]
+    Wildcard,
+    #[error("is http on a host that is not this machine; use https")]
+    Insecure,
+    #[error(
+        "has the scheme {0}, which is neither https, nor http on localhost, nor an app's own with a dot in it (com.example.app)"
+    )]
+    Scheme(String),
+    #[error("is not in its normal spelling; write {0}")]
+    Spelling(String),
+}
+
+impl RedirectUri {
+    /// Where a code, or a person after logout, may be sent.
+    ///
+    /// # Errors
+    /// [`RedirectUriError`].
+    pub fn parse(text: &str) -> Result<Self, RedirectUriError> {
+        let url = parse(text)?;
+        match url.scheme() {
+            "https" => {}
+            "http" if is_this_machine(&url) => {}
+            "http" => return Err(RedirectUriError::Insecure),
+            // RFC 8252 §7.1: reverse domain names. `javascript`, `data` and their like have no dot.
+            scheme if scheme.contains('.') => {}
+            scheme => return Err(RedirectUriError::Scheme(scheme.to_owned())),
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// What the portal may link to: http or https anywhere, for a link carries no secret.
+    ///
+    /// # Errors
+    /// [`RedirectUriError`].
+    pub fn parse_link(text: &str) -> Result<Self, RedirectUriError> {
+        let url = parse(text)?;
+        match url.scheme() {
+            "https" | "http" => Ok(Self(text.to_owned())),
+            scheme => Err(RedirectUriError::Scheme(scheme.to_owned())),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RedirectUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What holds whatever the scheme.
+fn parse(text: &str) -> Result<Url, RedirectUriError> {
+    if text.is_empty() || text.len() > MAX_BYTES {
+        return Err(RedirectUriError::Length);
+    }
+    if text.chars().any(|c| !c.is_ascii_graphic() || c == '\\') {
+        return Err(RedirectUriError::Character);
+    }
+    if text.contains('#') {
+        return Err(RedirectUriError::Fragment);
+    }
+    let url = Url::parse(text).map_err(|_| RedirectUriError::NotAbsolute)?;
+    // An empty user name is dropped by the parser, but not by every browser: look at the text.
+    let authority =
+        text.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
+    if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
+        return Err(RedirectUriError::UserInfo);
+    }
+    if authority.contains('*') {
+        return Err(RedirectUriError::Wildcard);
+    }
+    // A bare origin is often written without its slash, and every parser reads it alike.
+    if url.as_str() != text && url.as_str() != format!("{text}/") {
+        return Err(RedirectUriError::Spelling(url.into()));
+    }
+    Ok(url)
+}
+
+/// RFC 8252 §7.3 and §8.3: loopback literals, and localhost for development.
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_addresses_are_kept_as_they_were_written() {
+        for sound in [
+            "https://app.example.org/callback",
+            "https://app.example.org",
+            "https://app.example.org/",
+            "https://app.example.org:8443/cb?tenant=1&x=%20",
+            "https://[2001:db8::1]/cb",
+            "https://xn--bcher-kva.example/cb",
+            "http://localhost:3000/cb",
+            "http://app.localhost/cb",
+            "http://127.0.0.1:9/cb",
+            "http://[::1]:9/cb",
+            "com.example.app:/callback",
+            "com.example.app://callback/x",
+        ] {
+            assert_eq!(RedirectUri::parse(sound).as_ref().map(RedirectUri::as_str), Ok(sound));
+        }
+    }
+
+    #[test]
+    fn what_a_browser_may_read_otherwise_is_refused() {
+        use RedirectUriError as E;
+        let long = format!("https://a.example/{}", "x".repeat(MAX_BYTES));
+        for (nasty, expected) in [
+            ("", E::Length),
+            (long.as_str(), E::Length),
+            (" https://a.example/", E::Character),
+            ("https://a.example/ b", E::Character),
+            ("https://a.example/\t", E::Character),
+            ("https://a.example/\r\nLocation: x", E::Character),
+            ("https://a.example\\@evil.example/", E::Character),
+            ("https:\\\\a.example", E::Character),
+            ("https://a.example/\0", E::Character),
+            ("https://аpple.example/", E::Character),
+            ("/callback", E::NotAbsolute),
+            ("//a.example/callback", E::NotAbsolute),
+            ("callback", E::NotAbsolute),
+            ("https://", E::NotAbsolute),
+            ("https://a.example:99999/", E::NotAbsolute),
+            ("https://a.example/#", E::Fragment),
+            ("https://a.example/cb#x", E::Fragment),
+            ("https://good.example@evil.example/", E::UserInfo),
+            ("https://@a.example/", E::UserInfo),
+            ("https://u:p@a.example/", E::UserInfo),
+            ("https://*.example/", E::Wildcard),
+            ("http://a.example/cb", E::Insecure),
+            ("http://localhost.evil.example/", E::Insecure),
+            ("http://127.0.0.1.evil.example/", E::Insecure),
+            ("http://notlocalhost/", E::Insecure),
+            ("http://10.0.0.1/", E::Insecure),
+            ("http://0.0.0.0/", E::Insecure),
+        ] {
+            assert_eq!(RedirectUri::parse(nasty), Err(expected), "{nasty:?}");
+        }
+        for scheme in [
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "vbscript:x",
+            "file:///etc/passwd",
+            "app:/cb",
+            "blob:x",
+            "urn:x:y",
+        ] {
+            assert!(matches!(RedirectUri::parse(scheme), Err(E::Scheme(_))), "{scheme}");
+        }
+        for odd in [
+            "HTTPS://a.example/",
+            "https:/a.example/",
+            "https:a.example",
+            "https:///a.example/",
+            "https://A.example/",
+            "https://a.example/x/../y",
+            "https://a.example/%2e%2e/y",
+            "https://a.example:443/",
+            "http://0x7f.1/",
+            "http://2130706433/",
+            "https://a.example/<x>",
+        ] {
+            assert!(
+                matches!(RedirectUri::parse(odd), Err(E::Spelling(_))),
+                "{odd}: {:?}",
+                RedirectUri::parse(odd)
+            );
+        }
+    }
+
+    #[test]
+    fn a_link_may_be_plain_http_and_nothing_stranger() {
+        assert!(RedirectUri::parse_link("http://intranet.example/").is_ok());
+        assert!(matches!(RedirectUri::parse_link("com.example.app:/x"), Err(RedirectUriError::Scheme(_))));
+        assert!(matches!(RedirectUri::parse_link("javascript:alert(1)"), Err(RedirectUriError::Scheme(_))));
+    }
+}

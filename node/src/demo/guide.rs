@@ -1,0 +1,89 @@
+//! What the demo says: a short guide for people, or exactly one line of JSON for programs.
+
+use std::{io::BufRead as _, time::Duration};
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{
+    DemoOptions,
+    children::{Children, News},
+    furnish::Furnished,
+    layout::{APP_HOST, Layout},
+};
+
+pub fn print(options: &DemoOptions, layout: &Layout, children: &Children, furnished: &Furnished, took: Duration) {
+    let pids = children.pids();
+    if options.json {
+        println!("{}", as_json(layout, &pids, furnished));
+        return;
+    }
+    let leader = furnished.leader;
+    let pid = pids.get(&leader).copied().unwrap_or_default();
+    println!("\n  {} nodes are ready after {:.1} s.\n", layout.nodes, took.as_secs_f64());
+    println!("  Open     {}", layout.front_url());
+    println!("  Sign in  {}  {}", furnished.username, furnished.password);
+    println!("  Then     {}   (an application behind forward-auth)\n", layout.app_url());
+    println!("  Every click goes to the next node. The leader is node {leader}, pid {pid}:");
+    println!("      kill -9 {pid}      and keep clicking\n");
+    println!("  Admin    conclave --api http://{} --token {} user list", layout.api_addr(1), furnished.token);
+    println!("  Logs     {}", layout.log_file(1).display());
+    println!("  Stop     Ctrl-C\n");
+}
+
+fn as_json(layout: &Layout, pids: &std::collections::BTreeMap<u64, u32>, furnished: &Furnished) -> serde_json::Value {
+    let nodes: Vec<_> = layout
+        .ids()
+        .map(|id| {
+            json!({
+                "id": id,
+                "pid": pids.get(&id),
+                "http": format!("http://{}", layout.http_addr(id)),
+                "api": format!("http://{}", layout.api_addr(id)),
+                "cluster": layout.cluster_addr(id).to_string(),
+                "data_dir": layout.data_dir(id),
+            })
+        })
+        .collect();
+    json!({
+        "front": layout.front_url(),
+        "issuer": layout.front_url(),
+        "nodes": nodes,
+        "leader": furnished.leader,
+        "admin": { "username": furnished.username, "password": furnished.password, "token": furnished.token },
+        "client": {
+            "client_id": furnished.client_id,
+            "client_secret": furnished.client_secret,
+            "redirect_uri": furnished.redirect_uri,
+        },
+        "app": { "host": APP_HOST, "url": layout.app_url() },
+    })
+}
+
+/// What happened to a node, for people.
+pub fn tell(options: &DemoOptions, news: &News) {
+    if options.json {
+        return;
+    }
+    match news {
+        News::Died { node, pid, status } if options.restart => println!("  node {node} (pid {pid}) ended: {status}; starting it again"),
+        News::Died { node, pid, status } => println!("  node {node} (pid {pid}) ended: {status}. Press Enter to start it again."),
+        News::Started { node, pid } => println!("  node {node} runs as pid {pid}"),
+    }
+}
+
+/// Each Enter on the terminal. With JSON output the standard input is not read.
+pub fn enters(json: bool) -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    if !json {
+        // A thread of its own: reading a terminal cannot be cancelled, and the process ends without waiting for it.
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lock().lines() {
+                if line.is_err() || sender.blocking_send(()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    receiver
+}

@@ -1,0 +1,145 @@
+//! Where everything of a demo is: ports counted from one base, a directory and a configuration file for each node.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+use crate::{crypto::secret::ClusterSecret, runtime::Entropy};
+
+use super::DemoOptions;
+
+/// Ports from the base: http 1.., admin API 11.., cluster plane 21.., application 80, front 90.
+const API_OFFSET: u16 = 10;
+const CLUSTER_OFFSET: u16 = 20;
+const APP_OFFSET: u16 = 80;
+const FRONT_OFFSET: u16 = 90;
+
+/// The host name of the demo's application. Browsers resolve names below `localhost` to this machine by themselves.
+pub const APP_HOST: &str = "app.localhost";
+
+pub struct Layout {
+    pub nodes: u64,
+    base_port: u16,
+    dir: PathBuf,
+    pub secret: ClusterSecret,
+    /// Removed when the demo ends.
+    _temporary: Option<TempDir>,
+}
+
+impl Layout {
+    /// Makes the directory, the secret and the configuration files.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn prepare(options: &DemoOptions, entropy: &dyn Entropy) -> anyhow::Result<Self> {
+        let (dir, temporary) = match &options.data {
+            Some(dir) => (dir.clone(), None),
+            None => {
+                let temporary = tempfile::Builder::new().prefix("conclave-demo-").tempdir()?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        anyhow::ensure!(options.base_port <= u16::MAX - 100, "--base-port must leave room for a hundred ports above it");
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let dir = dir.canonicalize()?;
+        let secret = secret(&dir.join("cluster.secret"), entropy)?;
+        let layout = Self { nodes: options.nodes, base_port: options.base_port, dir, secret, _temporary: temporary };
+        for node in layout.ids() {
+            fs::write(layout.config_file(node), layout.config(node))?;
+        }
+        Ok(layout)
+    }
+
+    pub fn ids(&self) -> std::ops::RangeInclusive<u64> {
+        1..=self.nodes
+    }
+
+    fn port(&self, offset: u16, node: u64) -> u16 {
+        // At most nine nodes, and a hundred ports of room: checked at the start.
+        self.base_port + offset + u16::try_from(node).unwrap_or_default()
+    }
+
+    pub fn http_addr(&self, node: u64) -> SocketAddr {
+        loopback(self.port(0, node))
+    }
+
+    pub fn api_addr(&self, node: u64) -> SocketAddr {
+        loopback(self.port(API_OFFSET, node))
+    }
+
+    pub fn cluster_addr(&self, node: u64) -> SocketAddr {
+        loopback(self.port(CLUSTER_OFFSET, node))
+    }
+
+    pub fn front_addr(&self) -> SocketAddr {
+        loopback(self.base_port + FRONT_OFFSET)
+    }
+
+    pub fn app_addr(&self) -> SocketAddr {
+        loopback(self.base_port + APP_OFFSET)
+    }
+
+    /// The issuer: what a person opens.
+    pub fn front_url(&self) -> String {
+        format!("http://{}", self.front_addr())
+    }
+
+    pub fn app_url(&self) -> String {
+        format!("http://{APP_HOST}:{}/", self.front_addr().port())
+    }
+
+    pub fn data_dir(&self, node: u64) -> PathBuf {
+        self.dir.join(format!("node-{node}"))
+    }
+
+    pub fn config_file(&self, node: u64) -> PathBuf {
+        self.dir.join(format!("node-{node}.toml"))
+    }
+
+    pub fn log_file(&self, node: u64) -> PathBuf {
+        self.dir.join(format!("node-{node}.log"))
+    }
+
+    /// What the node is started with; a person may read it to see how three nodes are set up.
+    fn config(&self, node: u64) -> String {
+        let peers: Vec<String> = self.ids().map(|id| format!("\"{id}@{}\"", self.cluster_addr(id))).collect();
+        format!(
+            "# Written by `conclave demo`.\n\
+             [node]\nid = {node}\ndata_dir = {data:?}\n\n\
+             [cluster]\nlisten = \"{cluster}\"\npeers = [{peers}]\nsecret_file = {secret:?}\n\n\
+             [http]\nlisten = \"{http}\"\npublic_url = \"{front}\"\n\
+             # The front runs on this machine and says who the visitor is.\ntrusted_proxies = [\"127.0.0.1\"]\n\n\
+             [api]\nlisten = \"{api}\"\n\n\
+             [log]\nformat = \"json\"\n",
+            data = self.data_dir(node),
+            cluster = self.cluster_addr(node),
+            peers = peers.join(", "),
+            secret = self.dir.join("cluster.secret"),
+            http = self.http_addr(node),
+            front = self.front_url(),
+            api = self.api_addr(node),
+        )
+    }
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// The secret of an earlier demo in the same directory, or a new one, readable by its owner alone.
+fn secret(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<ClusterSecret> {
+    if let Ok(text) = fs::read_to_string(path) {
+        return Ok(ClusterSecret::parse(&text)?);
+    }
+    let secret = ClusterSecret::generate(entropy);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", secret.to_text().as_str())?;
+    Ok(secret)
+}

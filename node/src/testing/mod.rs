@@ -1,0 +1,236 @@
+//! Nodes for tests, in this process: real clusters on loopback with ephemeral ports and data directories that vanish, cheap
+//! password hashing, and a clock that moves only when told.
+//!
+//! ```ignore
+//! let node = TestNode::start().await;
+//! let ada = node.create_user("ada", "correct horse", &["staff"]).await;
+//! node.clock().advance(Duration::from_secs(60));
+//! let page = some_router(node.auth().clone()).oneshot(request).await;
+//! ```
+
+#![expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot set itself up has failed"
+)]
+
+use std::{net::TcpListener, num::NonZeroUsize, sync::Arc};
+
+use conclave_proto::command::v1::{AddGroupMember, CreateApiToken, CreateGroup, CreateUser, command::Body};
+use conclave_state::{
+    ReplyBody,
+    ids::{GroupId, RequestId, TokenId, UserId},
+};
+use futures_util::FutureExt as _;
+
+pub use conclave_state::token::ApiRole;
+
+use crate::{
+    admin,
+    auth::{Auth, Settings, operator},
+    cluster::{Cluster, ClusterOptions, Committed, Peer, ProposeError},
+    config::{Config, Environment},
+    crypto::{
+        handle::{HandleKind, HandleSecret},
+        keys::ClusterKeys,
+        mac,
+        password::{Cost, Password, PasswordPool},
+        secret::ClusterSecret,
+    },
+    runtime::{
+        Runtime,
+        testing::{FixedClock, SeededEntropy},
+    },
+};
+
+/// When tests begin: a Friday in January 2027.
+pub const START_MS: u64 = 1_800_000_000_000;
+
+/// Instant hashing: what is tested here is never its strength.
+const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
+
+/// One node and its admin API. Dropping it stops its Raft and removes its data.
+pub struct TestNode {
+    auth: Auth,
+    keys: Arc<ClusterKeys>,
+    runtime: Runtime,
+    clock: Arc<FixedClock>,
+    api_url: String,
+    api: tokio::task::JoinHandle<()>,
+    _data: tempfile::TempDir,
+}
+
+impl TestNode {
+    /// A cluster of one voter, which leads.
+    pub async fn start() -> Self {
+        let mut nodes = Self::start_cluster(1).await;
+        nodes.pop().expect("one node")
+    }
+
+    /// A cluster of so many voters, one of which leads. They share a clock.
+    pub async fn start_cluster(count: u64) -> Vec<Self> {
+        let clock = FixedClock::at(START_MS);
+        let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let planes: Vec<(u64, TcpListener)> = (1..=count).map(|node| (node, listen())).collect();
+        let addr = |listener: &TcpListener| listener.local_addr().expect("a bound listener").to_string();
+        let peers: Vec<Peer> =
+            planes.iter().map(|(node, plane)| Peer { node: *node, addr: addr(plane) }).collect();
+        let starting = planes
+            .into_iter()
+            .map(|(node, plane)| Self::start_one(node, plane, peers.clone(), clock.clone()));
+        let nodes = futures_util::future::join_all(starting).await;
+        for node in &nodes {
+            wait_until(|| node.cluster().readiness().is_ok()).await;
+        }
+        nodes
+    }
+
+    async fn start_one(node: u64, plane: TcpListener, peers: Vec<Peer>, clock: Arc<FixedClock>) -> Self {
+        let runtime = Runtime { clock: clock.clone(), entropy: SeededEntropy::new(node) };
+        let secret = ClusterSecret::generate(&*SeededEntropy::new(0));
+        let keys = Arc::new(ClusterKeys::derive(&secret));
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let api_url = format!("http://{}", api.local_addr().expect("a bound listener"));
+        let options = ClusterOptions {
+            node,
+            data_dir: data.path().join("node"),
+            advertise: plane.local_addr().expect("a bound listener").to_string(),
+            listener: plane,
+            api_url: api_url.clone(),
+            peers,
+            keys: Arc::clone(&keys),
+            runtime: runtime.clone(),
+        };
+        let cluster = Cluster::start(options).await.expect("the cluster starts");
+        let passwords = PasswordPool::start(NonZeroUsize::MIN, CHEAP).expect("a thread");
+        let auth = Auth::new(cluster, Arc::clone(&keys), passwords, settings(), runtime.clone());
+        let serving = admin::serve(api, auth.clone(), std::future::pending());
+        let api = tokio::spawn(async move { serving.await.expect("the admin API serves") });
+        Self { auth, keys, runtime, clock, api_url, api, _data: data }
+    }
+
+    pub const fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        self.auth.cluster()
+    }
+
+    /// The clock of this node, and of the others of its cluster.
+    pub fn clock(&self) -> &FixedClock {
+        &self.clock
+    }
+
+    pub const fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// `http://127.0.0.1:port` of the admin API.
+    pub fn api_url(&self) -> &str {
+        &self.api_url
+    }
+
+    /// A bearer text that is root for two minutes of the node's clock.
+    pub fn operator_token(&self) -> String {
+        operator::make(&self.keys.operator, self.runtime.clock.now_ms(), &*self.runtime.entropy)
+    }
+
+    /// A bearer token of the admin API.
+    pub async fn api_token(&self, role: ApiRole) -> (TokenId, String) {
+        let (id, secret) = (TokenId::new(self.bytes()), HandleSecret::new(self.bytes()));
+        let order = CreateApiToken {
+            token_id: id.to_vec(),
+            name: "test".into(),
+            secret_hash: mac::sha256(secret.expose()).to_vec(),
+            role: role.into(),
+            ttl_ms: 0,
+        };
+        let committed = self.propose(Body::CreateApiToken(order)).await.expect("a token");
+        let ReplyBody::ApiTokenCreated(created) = committed.body else { return (id, String::new()) };
+        (id, self.auth.issue(HandleKind::Api, *id.bytes(), secret, 0, created.index))
+    }
+
+    /// A user with this password (empty = none) in these groups, which are made when missing.
+    pub async fn create_user(&self, username: &str, password: &str, groups: &[&str]) -> UserId {
+        let id = UserId::new(self.bytes());
+        let password_phc = if password.is_empty() { String::new() } else { self.hash(password).await };
+        let order = CreateUser {
+            user_id: id.to_vec(),
+            username: username.into(),
+            display_name: username.into(),
+            password_phc,
+            ..CreateUser::default()
+        };
+        self.propose(Body::CreateUser(order)).await.expect("a user");
+        for group in groups {
+            let group_id = self.group(group).await.to_vec();
+            let order = AddGroupMember { group_id, user_id: id.to_vec() };
+            self.propose(Body::AddGroupMember(order)).await.expect("a member");
+        }
+        id
+    }
+
+    /// The group with this name, made when missing.
+    pub async fn group(&self, name: &str) -> GroupId {
+        if let Some(group) = self.cluster().view().group_by_name(name) {
+            return group.id;
+        }
+        let id = GroupId::new(self.bytes());
+        let order = CreateGroup { group_id: id.to_vec(), name: name.into(), description: String::new() };
+        self.propose(Body::CreateGroup(order)).await.expect("a group");
+        id
+    }
+
+    /// Any command, under a request id of its own.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose(&self, body: Body) -> Result<Committed, ProposeError> {
+        self.cluster().propose(RequestId::new(self.bytes()), body).await
+    }
+
+    /// Bytes of the node's seeded chance.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        self.runtime.entropy.bytes()
+    }
+
+    async fn hash(&self, password: &str) -> String {
+        let password = Password::new(password).expect("a short password");
+        self.auth.passwords().hash(password, self.bytes()).await.expect("a hash")
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.api.abort();
+        // Started by being polled once; it ends on the consensus threads.
+        let _ = self.cluster().shutdown().now_or_never();
+    }
+}
+
+/// The settings of a node without a configuration, known as `http://127.0.0.1:9000`.
+fn settings() -> Settings {
+    let config = Config::from_sources(None, &Environment::of([])).expect("the defaults are good");
+    let public_url = config.http.public_url().expect("loopback has a public URL");
+    Settings {
+        public_url,
+        login: config.login,
+        tokens: config.tokens,
+        cookie_domain: config.http.cookie_domain,
+    }
+}
+
+/// Looks until it is so, at most ten seconds: elections are on the machine's clock.
+///
+/// # Panics
+/// When it does not become so.
+pub async fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), looking).await.expect("it becomes so in time");
+}
