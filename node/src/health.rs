@@ -9,7 +9,7 @@ use std::sync::{
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::{auth, cluster::Cluster};
 
 /// What readiness is read from.
 #[derive(Clone, Default)]
@@ -39,7 +39,11 @@ impl Health {
             return Err("this node is stopping".into());
         }
         let cluster = self.cluster.get().ok_or("this node is starting, or waits for the other members")?;
-        cluster.readiness().map(|()| cluster)
+        cluster.readiness()?;
+        if !auth::keys::all_present(&cluster.view()) {
+            return Err("the cluster's signing keys are being made".into());
+        }
+        Ok(cluster)
     }
 
     /// `/healthz/live` and `/healthz/ready`.

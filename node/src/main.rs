@@ -9,8 +9,9 @@ async fn main() -> anyhow::Result<()> {
             serve::run(serve::ServeOptions { config, exit_with_parent: args.iter().any(|a| a == "--exit-with-parent") }).await?;
         }
         _ => {
+            let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
             demo::run(
-                demo::DemoOptions { nodes: 3, base_port: 9000, data: Some("/tmp/demo".into()), admin_password: Some("correct horse battery".into()), json: true, restart: false },
+                demo::DemoOptions { nodes: 3, base_port: value("--base-port").map_or(9000, |p| p.parse().unwrap()), data: value("--data").map(Into::into), admin_password: value("--admin-password").cloned(), json: args.iter().any(|a| a == "--json"), restart: args.iter().any(|a| a == "--restart") },
                 Runtime::system(),
             )
             .await?;

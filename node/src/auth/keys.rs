@@ -45,6 +45,11 @@ pub const fn alg(algorithm: SigningAlgorithm) -> Option<Alg> {
     }
 }
 
+/// Whether every algorithm has a key. False only in the first moments of a cluster's life.
+pub fn all_present(state: &State) -> bool {
+    ALGORITHMS.into_iter().all(|algorithm| state.active_key(algorithm).is_some())
+}
+
 impl SigningKeys {
     pub const fn new(sealer: Sealer) -> Self {
         Self { sealer, open: Mutex::new(BTreeMap::new()) }

@@ -30,7 +30,14 @@ mod transport;
 pub mod types;
 mod wire;
 
-use std::{future::Future, sync::{Arc, OnceLock}, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use conclave_proto::{cluster::v1 as pb, command::v1::{Command, command::Body}};
 use conclave_state::State;
@@ -64,6 +71,8 @@ struct Inner {
     proposer: Proposer,
     lineage: Lineage,
     consensus: tokio::runtime::Handle,
+    /// Whether this node has seen everything that was acknowledged before it started.
+    caught_up: Arc<AtomicBool>,
     /// Why the peers will not have this node, once they have said so.
     conflict: Arc<OnceLock<String>>,
     /// Locked as long as the node lives.
@@ -157,6 +166,9 @@ impl Cluster {
     /// # Errors
     /// The reason why not.
     pub fn readiness(&self) -> Result<(), String> {
+        if !self.inner.caught_up.load(Ordering::Acquire) {
+            return Err("no leader has confirmed yet that this node is up to date".into());
+        }
         self.inner.leader.readiness()
     }
 

@@ -1,6 +1,12 @@
 //! Reads that have seen what their caller has seen (design.md P5): wait a moment, then ask the leader, never show old news.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use conclave_proto::cluster::v1 as pb;
 use conclave_state::State;
@@ -63,3 +69,19 @@ pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
         Err(_) => None,
     }
 }
+
+/// Until this node has seen everything that was acknowledged before it started. A restarted node has entries in its log that
+/// it may not apply before a leader has confirmed them; till then it would show old news.
+pub async fn catch_up(leader: Leader, peers: Arc<Peers>, caught_up: Arc<AtomicBool>) {
+    loop {
+        if let Some(index) = confirmed_index(&leader, &peers).await {
+            leader.view().reach(index).await;
+            caught_up.store(true, Ordering::Release);
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The pause between two questions while nobody leads.
+const RETRY: Duration = Duration::from_millis(5);

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 
 use conclave_proto::cluster::v1::cluster_service_server::ClusterServiceServer;
@@ -26,6 +26,7 @@ use super::{
     network::Network,
     peers::{MAX_MESSAGE_BYTES, Peers},
     propose::Proposer,
+    read,
     service::Service,
     transport,
     types::{Member, NodeId},
@@ -146,9 +147,11 @@ async fn start(options: ClusterOptions, consensus: tokio::runtime::Handle) -> Re
     let proposer = Proposer::new(leader.clone(), Arc::clone(&peers));
     tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
     tokio::spawn(janitor::run(leader.clone(), proposer.clone(), options.runtime.clone()));
+    let caught_up = Arc::new(AtomicBool::new(false));
+    tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
     let conflict = Arc::new(OnceLock::new());
     tokio::spawn(check_peers(Arc::clone(&peers), own, options.peers, leader.clone(), Arc::clone(&conflict)));
-    Ok(Cluster { inner: Arc::new(Inner { leader, peers, proposer, lineage, consensus, conflict, _data: data }) })
+    Ok(Cluster { inner: Arc::new(Inner { leader, peers, proposer, lineage, consensus, caught_up, conflict, _data: data }) })
 }
 
 /// The data directory, set up if it is new, and refused if it is another node's or made with another secret.

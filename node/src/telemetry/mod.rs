@@ -91,7 +91,12 @@ where
             .with_tracer(provider.tracer("conclave"))
             .with_filter(filter_fn(is_our_own))
     });
-    Ok(Registry::default().with(EnvFilter::try_new(level)?).with(lines(json, writer)).with(traces))
+    Ok(Registry::default().with(EnvFilter::try_new(with_quiet_raft(level))?).with(lines(json, writer)).with(traces))
+}
+
+/// openraft tells each vote and heartbeat at `info`; what matters of it we say ourselves. A filter that names it is left alone.
+fn with_quiet_raft(level: &str) -> String {
+    if level.contains("openraft") { level.to_owned() } else { format!("{level},openraft=warn") }
 }
 
 fn lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>

@@ -15,8 +15,8 @@ use crate::{
 
 /// Longest session, as the configuration has it. Longer is a configuration error.
 const MAX_TTL_MS: u64 = 400 * 24 * 3_600_000;
-/// Most sessions of one user; the oldest makes room, so that a loop of logins cannot grow the state.
-const MAX_SESSIONS_OF_USER: usize = 100;
+/// Most sessions of one user; the oldest makes room, so that a loop of logins cannot grow the state for ever.
+const MAX_SESSIONS_OF_USER: usize = 1_000;
 /// Most authentication methods of one session.
 const MAX_AMR: usize = 8;
 
@@ -70,6 +70,9 @@ fn credential_still_stands(draft: &Draft, user: UserId, version: u64) -> Result<
 }
 
 fn make_room(draft: &mut Draft, user: UserId) {
+    if draft.state.sessions_of(user).nth(MAX_SESSIONS_OF_USER - 1).is_none() {
+        return;
+    }
     let mut own: Vec<_> = draft.state.sessions_of(user).map(|s| (s.auth_time, s.id)).collect();
     own.sort_unstable();
     let surplus = (own.len() + 1).saturating_sub(MAX_SESSIONS_OF_USER);

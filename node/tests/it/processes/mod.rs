@@ -1,0 +1,8 @@
+//! Three real processes, as `conclave demo` starts them: what crosses nodes, and what survives `kill -9`.
+
+mod bad_input;
+mod disaster;
+mod proxies;
+mod relying_party;
+mod rotation;
+mod world;

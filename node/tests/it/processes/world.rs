@@ -1,0 +1,173 @@
+//! A demo cluster of real processes, and a browser that follows nothing by itself.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+
+/// How long anything is waited for before the test has failed.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+pub struct Described {
+    pub front: String,
+    pub issuer: String,
+    pub nodes: Vec<Node>,
+    pub leader: u64,
+    pub admin: Admin,
+    pub client: Client,
+    pub app: App,
+}
+
+#[derive(Deserialize)]
+pub struct Node {
+    pub id: u64,
+    pub pid: u32,
+    pub http: String,
+    pub api: String,
+    pub data_dir: PathBuf,
+}
+
+#[derive(Deserialize)]
+pub struct Admin {
+    pub username: String,
+    pub password: String,
+    pub token: String,
+}
+
+#[derive(Deserialize)]
+pub struct Client {
+    pub client_id: String,
+    pub client_secret: String,
+    pub redirect_uri: String,
+}
+
+#[derive(Deserialize)]
+pub struct App {
+    pub host: String,
+    pub url: String,
+}
+
+/// `conclave demo --json`, stopped when dropped.
+pub struct Demo {
+    child: Child,
+    pub cluster: Described,
+    next: AtomicUsize,
+}
+
+impl Demo {
+    /// Starts one on the hundred ports from `base_port`, which no other test uses.
+    pub fn start(base_port: u16, more: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_conclave"))
+            .args(["demo", "--json", "--base-port", &base_port.to_string()])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the demo ended without its line of JSON");
+        Self { child, cluster: serde_json::from_str(&line).unwrap(), next: AtomicUsize::new(0) }
+    }
+
+    /// The same URL, at the next node instead of the front.
+    pub fn at_next_node(&self, url: &str) -> String {
+        let path = url.strip_prefix(&self.cluster.front).unwrap_or_else(|| panic!("{url} is not of this cluster"));
+        let nodes = &self.cluster.nodes;
+        let node = &nodes[self.next.fetch_add(1, Ordering::Relaxed) % nodes.len()];
+        format!("{}{path}", node.http)
+    }
+
+    /// Who leads, as the nodes that answer say.
+    pub async fn leader(&self) -> Option<u64> {
+        for node in &self.cluster.nodes {
+            let url = format!("{}/healthz/ready", node.http);
+            let Ok(reply) = browser().get(url).timeout(Duration::from_secs(1)).send().await else { continue };
+            let Ok(text) = reply.text().await else { continue };
+            let ready: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            if ready["ready"] == true {
+                return ready["leader"].as_u64();
+            }
+        }
+        None
+    }
+
+    /// The process that runs this node now.
+    pub fn pid_of(&self, node: u64) -> Option<u32> {
+        let config = format!("node-{node}.toml");
+        let dir = self.cluster.nodes[0].data_dir.parent().unwrap().join(config);
+        let output = Command::new("pgrep").args(["-f", &format!("serve .*{}", dir.display())]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().next().and_then(|pid| pid.parse().ok())
+    }
+
+    /// Waits until every node is ready.
+    pub async fn all_ready(&self) {
+        let deadline = Instant::now() + LIMIT;
+        for node in &self.cluster.nodes {
+            let url = format!("{}/healthz/ready", node.http);
+            loop {
+                let reply = browser().get(&url).timeout(Duration::from_secs(1)).send().await;
+                if reply.is_ok_and(|reply| reply.status().is_success()) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "node {} is not ready", node.id);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Applied index and digest of every node, asked of one, once all stand at the same index.
+    pub async fn digests(&self) -> Vec<(u64, String)> {
+        use conclave_proto::admin::v1::{GetStatusRequest, cluster_service_client::ClusterServiceClient};
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let api = self.cluster.nodes[0].api.clone();
+            let channel = tonic::transport::Endpoint::from_shared(api).unwrap().connect().await.unwrap();
+            let mut request = tonic::Request::new(GetStatusRequest {});
+            let bearer = format!("Bearer {}", self.cluster.admin.token).parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+            let status = ClusterServiceClient::new(channel).get_status(request).await.unwrap().into_inner();
+            let digests: Vec<_> = status.nodes.into_iter().map(|n| (n.applied_index, n.digest)).collect();
+            let level = digests.len() == self.cluster.nodes.len() && digests.iter().all(|d| d.0 == digests[0].0 && d.0 > 0);
+            if level {
+                return digests;
+            }
+            assert!(Instant::now() < deadline, "the nodes do not come to the same index: {digests:?}");
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn kill_9(pid: u32) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+/// Keeps cookies, follows no redirect.
+pub fn browser() -> reqwest::Client {
+    let builder = reqwest::Client::builder().cookie_store(true).redirect(reqwest::redirect::Policy::none());
+    builder.timeout(Duration::from_secs(15)).build().unwrap()
+}
+
+/// The value of a hidden field.
+pub fn field(page: &str, name: &str) -> String {
+    let marker = format!("name=\"{name}\" value=\"");
+    let start = page.find(&marker).unwrap_or_else(|| panic!("no field {name} in: {page}")) + marker.len();
+    page[start..].split('"').next().unwrap().to_owned()
+}
+
+pub fn location(reply: &reqwest::Response) -> String {
+    let location = reply.headers().get("location").unwrap_or_else(|| panic!("no Location: {reply:?}"));
+    location.to_str().unwrap().to_owned()
+}
