@@ -1,1 +1,63 @@
+//! **The client of the admin API** (`conclave.admin.v1`): what the command line, the tests and other programs talk to a cluster
+//! with.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use conclave_client::{Client, v1};
+//!
+//! let client = Client::builder().endpoints(["http://10.0.0.1:9200", "http://10.0.0.2:9200"]).token("…").build()?;
+//! let ada = client.users().create(v1::CreateUserRequest { username: "ada".into(), ..Default::default() }).await?;
+//! println!("{}", ada.id);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it takes care of, so that its callers need not:
+//!
+//! - **Any node will do.** An endpoint that does not answer is left for the next one.
+//! - **Writes go to the leader** once a follower has said who leads, and stay there until it fails.
+//! - **Retries are safe.** Every write has a request id of its own and carries it at each attempt, so it happens once. It is
+//!   tried again, with growing pauses, until the deadline. A write that was sent and never answered ends as
+//!   [`Error::OutcomeUnknown`], never as failed.
+//! - **Callers read their own writes**, on any node: the highest log index seen goes along with every request.
+//!
+//! It keeps no state on disk, reads no environment and prints nothing. Endpoints are plain HTTP/2.
+#![warn(missing_docs)]
 
+mod builder;
+mod call;
+mod error;
+mod pages;
+mod routing;
+mod services;
+
+#[cfg(test)]
+mod tests;
+
+pub use builder::{BuildError, Builder};
+pub use conclave_proto::admin::v1;
+pub use error::Error;
+pub use pages::all_pages;
+pub use services::{Applications, Clients, Cluster, Groups, Sessions, Tokens, Users};
+
+use std::{fmt, sync::Arc};
+
+/// A connection to a cluster. Cheap to clone; clones share connections, the leader and the highest index seen.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<call::Inner>,
+}
+
+impl Client {
+    /// Where a client begins.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}

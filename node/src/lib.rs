@@ -1,6 +1,7 @@
 pub mod admin;
 pub mod auth;
 pub mod boot;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod crypto;

@@ -1,21 +1,42 @@
-use conclave_node::{demo, runtime::Runtime, serve};
+//! `conclave`: parse the command line, run the command, end with its exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use conclave_node::{
+    cli::{self, Cli, Command},
+    demo, runtime::Runtime, serve,
+};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().collect();
-    match args.get(1).map(String::as_str) {
-        Some("serve") => {
-            let config = args.iter().position(|a| a == "--config").and_then(|i| args.get(i + 1)).map(Into::into);
-            serve::run(serve::ServeOptions { config, exit_with_parent: args.iter().any(|a| a == "--exit-with-parent") }).await?;
+async fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => {
+            let options = serve::ServeOptions { config: args.config, exit_with_parent: args.exit_with_parent };
+            ended(serve::run(options).await.map_err(Into::into))
         }
-        _ => {
-            let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
-            demo::run(
-                demo::DemoOptions { nodes: 3, base_port: value("--base-port").map_or(9000, |p| p.parse().unwrap()), data: value("--data").map(Into::into), admin_password: value("--admin-password").cloned(), json: args.iter().any(|a| a == "--json"), restart: args.iter().any(|a| a == "--restart") },
-                Runtime::system(),
-            )
-            .await?;
+        Command::Demo(args) => {
+            let options = demo::DemoOptions {
+                nodes: args.nodes.get().into(),
+                base_port: args.base_port,
+                data: args.data,
+                admin_password: args.admin_password,
+                json: args.json,
+                restart: args.restart,
+            };
+            ended(demo::run(options, Runtime::system()).await)
+        }
+        Command::Tool(tool) => cli::run(tool).await,
+    }
+}
+
+/// The reason on standard error, whatever the log is set to.
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("conclave: {error:#}");
+            ExitCode::FAILURE
         }
     }
-    Ok(())
 }

@@ -25,9 +25,9 @@ pub use self::cluster::{Api, Cluster, MAX_PEERS, Node, Peer};
 pub use self::environment::{ENV_PREFIX, Environment};
 pub use self::http::Http;
 pub use self::login::{Login, Throttle, Tokens};
-pub use self::parse::{ListenAddr, SecretText};
+pub use self::parse::{ListenAddr, SecretText, parse_duration};
 pub use self::public_url::PublicUrl;
-pub use self::secret_file::load_secret;
+pub use self::secret_file::{find_secret, load_secret, write_new_secret};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
 
 /// The whole configuration of a node.

@@ -21,7 +21,8 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     })
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// The same, from anywhere.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut total_ms: u64 = 0;
     let mut rest = text.trim();
     if rest.is_empty() {

@@ -20,8 +20,17 @@ const MAX_FILE_LEN: u64 = 4096;
 /// The cluster secret of this configuration. A node without peers and without a secret makes itself one, readable
 /// by its owner alone; a node with peers must be given the secret they share.
 pub fn load_secret(config: &Config, entropy: &dyn Entropy) -> Result<ClusterSecret, ConfigError> {
+    match find_secret(config)? {
+        Some(secret) => Ok(secret),
+        None => absent(config, &secret_path(config), entropy),
+    }
+}
+
+/// The cluster secret of this configuration, if there is one: makes nothing, for tools that only look.
+pub fn find_secret(config: &Config) -> Result<Option<ClusterSecret>, ConfigError> {
     if let Some(text) = &config.cluster.secret {
-        return text.cluster_secret().map_err(|fault| secret_error(format!("cluster.secret: {fault}")));
+        let secret = text.cluster_secret();
+        return secret.map(Some).map_err(|fault| secret_error(format!("cluster.secret: {fault}")));
     }
     let path = secret_path(config);
     match fs::metadata(&path) {
@@ -32,10 +41,21 @@ pub fn load_secret(config: &Config, entropy: &dyn Entropy) -> Result<ClusterSecr
         Ok(found) if found.len() > MAX_FILE_LEN => {
             Err(secret_error(format!("{}: too long to be a cluster secret", path.display())))
         }
-        Ok(_) => read(&path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => absent(config, &path, entropy),
+        Ok(_) => read(&path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(&path, &error)),
     }
+}
+
+/// Writes the secret into a new file that its owner alone can read. A file that is there stays as it is: another secret in its
+/// place would lock a cluster out of its own data.
+///
+/// # Errors
+/// When the file exists or cannot be written.
+pub fn write_new_secret(path: &Path, secret: &ClusterSecret) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", *secret.to_text())?;
+    file.sync_all()
 }
 
 fn secret_path(config: &Config) -> PathBuf {

@@ -67,6 +67,16 @@ impl TestNode {
         nodes.pop().expect("one node")
     }
 
+    /// A cluster of one voter whose clock is the machine's: for what compares times with another process or an outside library.
+    /// [`clock`](Self::clock) moves nothing here.
+    pub async fn start_on_the_machines_clock() -> Self {
+        let runtime = Runtime { entropy: SeededEntropy::new(1), ..Runtime::system() };
+        let plane = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let node = Self::start_one(1, plane, Vec::new(), runtime, FixedClock::at(START_MS)).await;
+        wait_until(|| node.cluster().readiness().is_ok()).await;
+        node
+    }
+
     /// A cluster of so many voters, one of which leads. They share a clock.
     pub async fn start_cluster(count: u64) -> Vec<Self> {
         let clock = FixedClock::at(START_MS);
@@ -75,9 +85,10 @@ impl TestNode {
         let addr = |listener: &TcpListener| listener.local_addr().expect("a bound listener").to_string();
         let peers: Vec<Peer> =
             planes.iter().map(|(node, plane)| Peer { node: *node, addr: addr(plane) }).collect();
-        let starting = planes
-            .into_iter()
-            .map(|(node, plane)| Self::start_one(node, plane, peers.clone(), clock.clone()));
+        let starting = planes.into_iter().map(|(node, plane)| {
+            let runtime = Runtime { clock: clock.clone(), entropy: SeededEntropy::new(node) };
+            Self::start_one(node, plane, peers.clone(), runtime, clock.clone())
+        });
         let nodes = futures_util::future::join_all(starting).await;
         for node in &nodes {
             wait_until(|| node.cluster().readiness().is_ok()).await;
@@ -85,10 +96,19 @@ impl TestNode {
         nodes
     }
 
-    async fn start_one(node: u64, plane: TcpListener, peers: Vec<Peer>, clock: Arc<FixedClock>) -> Self {
-        let runtime = Runtime { clock: clock.clone(), entropy: SeededEntropy::new(node) };
-        let secret = ClusterSecret::generate(&*SeededEntropy::new(0));
-        let keys = Arc::new(ClusterKeys::derive(&secret));
+    /// The secret of every cluster here.
+    pub fn secret() -> ClusterSecret {
+        ClusterSecret::generate(&*SeededEntropy::new(0))
+    }
+
+    async fn start_one(
+        node: u64,
+        plane: TcpListener,
+        peers: Vec<Peer>,
+        runtime: Runtime,
+        clock: Arc<FixedClock>,
+    ) -> Self {
+        let keys = Arc::new(ClusterKeys::derive(&Self::secret()));
         let data = tempfile::tempdir().expect("a temporary directory");
         let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let api_url = format!("http://{}", api.local_addr().expect("a bound listener"));

@@ -1,0 +1,112 @@
+//! What a client is made from.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tonic::metadata::{Ascii, MetadataValue};
+
+use crate::{
+    Client,
+    call::Inner,
+    routing::{Routing, endpoint},
+};
+
+/// How long a call may take with all its retries, unless told otherwise: an election, a restart, twice.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest deadline: well below the two minutes for which a cluster remembers request ids, so that a retry is always known
+/// as one.
+const MAX_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Makes the text of a bearer token, for each attempt anew.
+pub(crate) type TokenSource = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What a client is made from. See [`Client::builder`].
+#[derive(Clone, Default)]
+pub struct Builder {
+    endpoints: Vec<String>,
+    token: Option<TokenSource>,
+    deadline: Option<Duration>,
+}
+
+/// Why a client cannot be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BuildError {
+    /// There is nobody to talk to.
+    #[error("no endpoint is given; name at least one, such as http://127.0.0.1:9200")]
+    NoEndpoint,
+    /// Not a URL that this client can talk to.
+    #[error("{0:?} is not http://host:port")]
+    BadEndpoint(String),
+    /// Not a text that fits a header. It is not repeated here.
+    #[error("the token holds characters that a bearer token cannot have")]
+    BadToken,
+}
+
+impl Builder {
+    /// The admin API of some nodes, `http://host:port`. One is enough; with more, one may be down from the start.
+    #[must_use]
+    pub fn endpoints<T: Into<String>>(mut self, urls: impl IntoIterator<Item = T>) -> Self {
+        self.endpoints.extend(urls.into_iter().map(Into::into));
+        self
+    }
+
+    /// The bearer token.
+    #[must_use]
+    pub fn token(self, token: impl Into<String>) -> Self {
+        let token = token.into();
+        self.token_source(move || token.clone())
+    }
+
+    /// Where bearer tokens come from, when they are short-lived: asked at each attempt.
+    #[must_use]
+    pub fn token_source(mut self, source: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.token = Some(Arc::new(source));
+        self
+    }
+
+    /// How long a call may take with all its retries; at most a minute. Default ten seconds.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline.min(MAX_DEADLINE));
+        self
+    }
+
+    /// The client. Connects at the first call.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn build(self) -> Result<Client, BuildError> {
+        if self.endpoints.is_empty() {
+            return Err(BuildError::NoEndpoint);
+        }
+        for url in &self.endpoints {
+            endpoint(url).ok_or_else(|| BuildError::BadEndpoint(url.clone()))?;
+        }
+        if let Some(token) = &self.token {
+            bearer(&token()).ok_or(BuildError::BadToken)?;
+        }
+        let inner = Inner {
+            routing: Routing::new(self.endpoints),
+            token: self.token,
+            deadline: self.deadline.unwrap_or(DEFAULT_DEADLINE),
+            highest_index: AtomicU64::new(0),
+        };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+}
+
+/// The header's value, which prints as nothing.
+pub(crate) fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {
+    let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,223 @@
+//! One call, with everything that may go wrong on its way.
+//!
+//! An attempt ends in an answer, or in one of two ways that are told apart with care: it certainly changed nothing (no
+//! connection, or the server says `UNAVAILABLE`), or nobody knows. Both are tried again under the same request id; only what
+//! is said when the time is over differs.
+
+use std::{
+    error::Error as _,
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use prost::Message;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{
+    Code, ConnectError, Request, Status,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    metadata::{MetadataMap, MetadataValue},
+};
+use tonic_prost::ProstCodec;
+
+use crate::{
+    Client, Error,
+    builder::{TokenSource, bearer},
+    routing::{Routing, Target},
+};
+
+/// How long one attempt may take: a node holds a write for three seconds itself, and one that hangs must not eat all the time.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
+/// Most attempts of a call, whatever its deadline.
+const MAX_ATTEMPTS: u32 = 64;
+/// The first pause; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause, also when a server asks for a longer one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+const REQUEST_ID: &str = "x-conclave-request-id";
+const INDEX: &str = "x-conclave-index";
+const LEADER: &str = "x-conclave-leader";
+const RETRY_AFTER: &str = "retry-after-ms";
+
+/// What clones of a client share.
+pub(crate) struct Inner {
+    pub routing: Routing,
+    pub token: Option<TokenSource>,
+    pub deadline: Duration,
+    /// What this client has seen: no later answer may be older.
+    pub highest_index: AtomicU64,
+}
+
+/// An RPC of the API.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rpc {
+    pub path: &'static str,
+    pub writes: bool,
+}
+
+/// How an attempt ended without success.
+enum Failure {
+    /// The cluster has answered; asking again changes nothing.
+    Answered(Status),
+    /// Certainly nothing happened.
+    NotTaken(Status),
+    /// It may have happened.
+    Lost(Status),
+}
+
+impl Client {
+    pub(crate) async fn call<Q, A>(&self, rpc: Rpc, message: Q) -> Result<A, Error>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let request_id = request_id()?;
+        let deadline = Instant::now() + self.inner.deadline;
+        let (mut maybe_done, mut last) = (false, String::from("no attempt was made"));
+        for attempt in 0..MAX_ATTEMPTS {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(target) = self.inner.routing.target(rpc.writes).filter(|_| !left.is_zero()) else {
+                break;
+            };
+            let status = match self.attempt(rpc, &target, &request_id, message.clone(), left).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Answered(status)) => return Err(self.answered(&status)),
+                Err(Failure::NotTaken(status)) => status,
+                Err(Failure::Lost(status)) => {
+                    maybe_done = true;
+                    status
+                }
+            };
+            self.inner.routing.failed(&target.url);
+            self.note_leader(status.metadata());
+            last = format!("{}: {}", target.url, status.message());
+            let pause = self.pause(attempt, &status).min(deadline.saturating_duration_since(Instant::now()));
+            sleep(pause).await;
+        }
+        if maybe_done && rpc.writes {
+            Err(Error::OutcomeUnknown { request_id, last })
+        } else {
+            Err(Error::Unavailable(last))
+        }
+    }
+
+    async fn attempt<Q, A>(
+        &self,
+        rpc: Rpc,
+        target: &Target,
+        request_id: &str,
+        message: Q,
+        left: Duration,
+    ) -> Result<A, Failure>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut request = Request::new(message);
+        self.fill(request.metadata_mut(), rpc, request_id);
+        let mut grpc = Grpc::new(target.channel.clone());
+        let calling = async {
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+            grpc.unary(request, PathAndQuery::from_static(rpc.path), ProstCodec::<Q, A>::default()).await
+        };
+        match timeout(left.min(ATTEMPT_LIMIT), calling).await {
+            Ok(Ok(response)) => {
+                self.note(response.metadata());
+                Ok(response.into_inner())
+            }
+            Ok(Err(status)) => Err(classify(status)),
+            Err(_) => Err(Failure::Lost(Status::deadline_exceeded("no answer in time"))),
+        }
+    }
+
+    fn fill(&self, metadata: &mut MetadataMap, rpc: Rpc, request_id: &str) {
+        if let Some(value) = self.inner.token.as_ref().and_then(|token| bearer(&token())) {
+            metadata.insert("authorization", value);
+        }
+        if let Ok(value) = MetadataValue::try_from(request_id)
+            && rpc.writes
+        {
+            metadata.insert(REQUEST_ID, value);
+        }
+        let index = self.inner.highest_index.load(Ordering::Relaxed);
+        if index != 0 {
+            metadata.insert(INDEX, MetadataValue::from(index));
+        }
+    }
+
+    fn note(&self, metadata: &MetadataMap) {
+        if let Some(index) = number(metadata, INDEX) {
+            self.inner.highest_index.fetch_max(index, Ordering::Relaxed);
+        }
+        self.note_leader(metadata);
+    }
+
+    fn note_leader(&self, metadata: &MetadataMap) {
+        if let Some(url) = metadata.get(LEADER).and_then(|value| value.to_str().ok()) {
+            self.inner.routing.leader_is(url);
+        }
+    }
+
+    fn answered(&self, status: &Status) -> Error {
+        if status.code() == Code::OutOfRange {
+            // The cluster has been restored from before what this client saw, or is another one: begin anew.
+            self.inner.highest_index.store(0, Ordering::Relaxed);
+        }
+        self.note_leader(status.metadata());
+        Error::from(status)
+    }
+
+    /// None while there are endpoints not asked yet; then growing, or what the server asks for.
+    fn pause(&self, attempt: u32, status: &Status) -> Duration {
+        let rounds = attempt / u32::try_from(self.inner.routing.len()).unwrap_or(1).max(1);
+        let asked = number(status.metadata(), RETRY_AFTER).map(Duration::from_millis);
+        let fresh = asked.is_none() && (attempt as usize).saturating_add(1) < self.inner.routing.len();
+        if fresh {
+            return Duration::ZERO;
+        }
+        let grown = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(rounds).unwrap_or(u32::MAX));
+        asked.unwrap_or(grown).min(LONGEST_PAUSE)
+    }
+}
+
+/// What did not come from the server is a failure of the way there, and only the lack of a connection proves that nothing was
+/// sent.
+fn classify(status: Status) -> Failure {
+    let came_from_here = status.source().is_some();
+    match status.code() {
+        _ if came_from_here && never_connected(&status) => Failure::NotTaken(status),
+        _ if came_from_here => Failure::Lost(status),
+        Code::Unavailable => Failure::NotTaken(status),
+        Code::DeadlineExceeded | Code::Cancelled => Failure::Lost(status),
+        _ => Failure::Answered(status),
+    }
+}
+
+fn never_connected(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn number(metadata: &MetadataMap, key: &'static str) -> Option<u64> {
+    metadata.get(key)?.to_str().ok()?.parse().ok()
+}
+
+/// 32 hex digits that no other write has.
+fn request_id() -> Result<String, Error> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::Other { code: Code::Internal, message: error.to_string() })?;
+    Ok(bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}

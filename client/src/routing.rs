@@ -1,0 +1,126 @@
+//! Whom to ask. Reads stay with one endpoint until it fails; writes go to the leader, once somebody has named it, until it
+//! fails. A hint that led nowhere is ignored for a while: the address may be one that only nodes can reach.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a connection may take to stand.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// How often an idle connection with a call open is asked whether it lives, and how long it may take to say so.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// How long a leader that did not answer is not believed in.
+const SHUN: Duration = Duration::from_secs(5);
+/// Most connections kept: configured endpoints and leaders that were.
+const MAX_CHANNELS: usize = 32;
+
+/// Whom to ask.
+pub(crate) struct Routing {
+    endpoints: Vec<String>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    channels: BTreeMap<String, Channel>,
+    /// Which endpoint is asked; counts up for ever.
+    turn: usize,
+    leader: Option<String>,
+    shunned: Option<(String, Instant)>,
+}
+
+/// A node to ask.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub url: String,
+    pub channel: Channel,
+}
+
+impl Routing {
+    /// At least one endpoint, all checked.
+    pub fn new(endpoints: Vec<String>) -> Self {
+        Self { endpoints, table: Mutex::default() }
+    }
+
+    /// How many endpoints are configured.
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whom to ask now. None only if an address is no address, which was checked.
+    pub fn target(&self, writes: bool) -> Option<Target> {
+        let mut table = self.table();
+        let leader = table.leader.clone().filter(|_| writes);
+        let url = match leader {
+            Some(leader) => leader,
+            None => self.endpoint_in_turn(&table)?.to_owned(),
+        };
+        let channel = table.channel(&url)?;
+        Some(Target { url, channel })
+    }
+
+    /// Somebody says that this node leads.
+    pub fn leader_is(&self, url: &str) {
+        let mut table = self.table();
+        let shunned =
+            table.shunned.as_ref().is_some_and(|(who, until)| who == url && Instant::now() < *until);
+        if !shunned && endpoint(url).is_some() {
+            table.leader = Some(url.to_owned());
+        }
+    }
+
+    /// This node did not answer.
+    pub fn failed(&self, url: &str) {
+        let mut table = self.table();
+        if table.leader.as_deref() == Some(url) {
+            table.leader = None;
+            table.shunned = Some((url.to_owned(), Instant::now() + SHUN));
+        }
+        if self.endpoint_in_turn(&table) == Some(url) {
+            table.turn = table.turn.wrapping_add(1);
+        }
+    }
+
+    fn endpoint_in_turn(&self, table: &Table) -> Option<&str> {
+        let turn = table.turn.checked_rem(self.endpoints.len())?;
+        self.endpoints.get(turn).map(String::as_str)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn channel(&mut self, url: &str) -> Option<Channel> {
+        if let Some(channel) = self.channels.get(url) {
+            return Some(channel.clone());
+        }
+        if self.channels.len() >= MAX_CHANNELS {
+            self.channels.clear();
+        }
+        let channel = endpoint(url)?.connect_lazy();
+        self.channels.insert(url.to_owned(), channel.clone());
+        Some(channel)
+    }
+}
+
+/// `http://host:port`, or nothing.
+pub(crate) fn endpoint(url: &str) -> Option<Endpoint> {
+    if !url.starts_with("http://") {
+        return None;
+    }
+    let endpoint = Endpoint::from_shared(url.to_owned()).ok()?;
+    endpoint.uri().host().filter(|host| !host.is_empty())?;
+    Some(
+        endpoint
+            .connect_timeout(CONNECT_LIMIT)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE),
+    )
+}

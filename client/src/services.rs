@@ -1,0 +1,135 @@
+//! The API's services, typed: one line an RPC. A test holds this list against the API's descriptor.
+
+use crate::{Client, Error, call::Rpc, v1};
+
+macro_rules! writes {
+    (read) => {
+        false
+    };
+    (write) => {
+        true
+    };
+}
+
+macro_rules! services {
+    ($(
+        $(#[$doc:meta])*
+        $accessor:ident: $name:ident = $service:literal {
+            $( $(#[$rpc_doc:meta])* $kind:ident $method:ident = $rpc:literal($request:ident) -> $reply:ident; )*
+        }
+    )*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug)]
+            pub struct $name(Client);
+
+            impl $name {
+                $(
+                    $(#[$rpc_doc])*
+                    ///
+                    /// # Errors
+                    /// [`Error`].
+                    pub async fn $method(&self, request: v1::$request) -> Result<v1::$reply, Error> {
+                        let path = concat!("/conclave.admin.v1.", $service, "/", $rpc);
+                        self.0.call(Rpc { path, writes: writes!($kind) }, request).await
+                    }
+                )*
+            }
+        )*
+
+        impl Client {
+            $(
+                $(#[$doc])*
+                pub fn $accessor(&self) -> $name {
+                    $name(self.clone())
+                }
+            )*
+        }
+
+        /// Every RPC above.
+        #[cfg(test)]
+        pub(crate) const RPCS: &[&str] = &[$($(concat!($service, "/", $rpc)),*),*];
+    };
+}
+
+services! {
+    /// People.
+    users: Users = "UserService" {
+        /// Makes a user.
+        write create = "CreateUser"(CreateUserRequest) -> User;
+        /// One user, by name or id.
+        read get = "GetUser"(GetUserRequest) -> User;
+        /// A page of users.
+        read list = "ListUsers"(ListUsersRequest) -> ListUsersResponse;
+        /// Changes the fields that are given. Disabling ends the user's sessions and grants.
+        write update = "UpdateUser"(UpdateUserRequest) -> User;
+        /// Sets a password; ends the user's sessions and grants unless told otherwise.
+        write set_password = "SetPassword"(SetPasswordRequest) -> SetPasswordResponse;
+        /// Deletes a user with sessions and grants.
+        write delete = "DeleteUser"(DeleteUserRequest) -> DeleteUserResponse;
+    }
+    /// Groups of people.
+    groups: Groups = "GroupService" {
+        /// Makes a group.
+        write create = "CreateGroup"(CreateGroupRequest) -> Group;
+        /// A page of groups.
+        read list = "ListGroups"(ListGroupsRequest) -> ListGroupsResponse;
+        /// Deletes a group; access rules that name it admit fewer.
+        write delete = "DeleteGroup"(DeleteGroupRequest) -> DeleteGroupResponse;
+        /// Puts a user into a group.
+        write add_member = "AddMember"(MemberRequest) -> MemberResponse;
+        /// Takes a user out of a group.
+        write remove_member = "RemoveMember"(MemberRequest) -> MemberResponse;
+    }
+    /// Applications: what people open, on which hosts, and who may.
+    applications: Applications = "ApplicationService" {
+        /// Makes an application.
+        write create = "CreateApplication"(CreateApplicationRequest) -> Application;
+        /// One application, by slug or id.
+        read get = "GetApplication"(GetApplicationRequest) -> Application;
+        /// A page of applications.
+        read list = "ListApplications"(ListApplicationsRequest) -> ListApplicationsResponse;
+        /// Changes the fields that are given.
+        write update = "UpdateApplication"(UpdateApplicationRequest) -> Application;
+        /// Deletes an application that no client belongs to.
+        write delete = "DeleteApplication"(DeleteApplicationRequest) -> DeleteApplicationResponse;
+    }
+    /// OIDC clients.
+    clients: Clients = "ClientService" {
+        /// Makes a client. Its secret is in the answer and nowhere again.
+        write create = "CreateClient"(CreateClientRequest) -> CreateClientResponse;
+        /// One client.
+        read get = "GetClient"(GetClientRequest) -> Client;
+        /// A page of clients.
+        read list = "ListClients"(ListClientsRequest) -> ListClientsResponse;
+        /// Changes the fields that are given. Disabling ends what was granted to it.
+        write update = "UpdateClient"(UpdateClientRequest) -> Client;
+        /// A new secret; the old one stops at once.
+        write rotate_secret = "RotateClientSecret"(RotateClientSecretRequest) -> RotateClientSecretResponse;
+        /// Deletes a client with what was granted to it.
+        write delete = "DeleteClient"(DeleteClientRequest) -> DeleteClientResponse;
+    }
+    /// Who is signed in.
+    sessions: Sessions = "SessionService" {
+        /// A page of live sessions, of one user or of all.
+        read list = "ListSessions"(ListSessionsRequest) -> ListSessionsResponse;
+        /// Ends a session. One that is over already is answered alike.
+        write revoke = "RevokeSession"(RevokeSessionRequest) -> RevokeSessionResponse;
+        /// Ends every session and grant of a user.
+        write revoke_of_user = "RevokeUserSessions"(RevokeUserSessionsRequest) -> RevokeUserSessionsResponse;
+    }
+    /// Bearer tokens of this API.
+    tokens: Tokens = "TokenService" {
+        /// Makes a token. Its text is in the answer and nowhere again.
+        write create = "CreateToken"(CreateTokenRequest) -> CreateTokenResponse;
+        /// A page of tokens.
+        read list = "ListTokens"(ListTokensRequest) -> ListTokensResponse;
+        /// Ends a token.
+        write revoke = "RevokeToken"(RevokeTokenRequest) -> RevokeTokenResponse;
+    }
+    /// The cluster itself.
+    cluster: Cluster = "ClusterService" {
+        /// Its members and what each says of itself.
+        read status = "GetStatus"(GetStatusRequest) -> ClusterStatus;
+    }
+}

@@ -1,0 +1,201 @@
+//! `conclave client …`
+
+use conclave_client::{Client, all_pages, v1};
+use serde_json::{Value, json};
+
+use super::{
+    failure::Failure,
+    output::{Output, with},
+};
+
+const FIELDS: &[&str] = &[
+    "client_id",
+    "name",
+    "auth_method",
+    "redirect_uris",
+    "post_logout_redirect_uris",
+    "scopes",
+    "signing_algorithm",
+    "consent",
+    "application",
+    "disabled",
+];
+/// The same, with what is shown once.
+const NEW_FIELDS: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "name",
+    "auth_method",
+    "redirect_uris",
+    "post_logout_redirect_uris",
+    "scopes",
+    "signing_algorithm",
+    "consent",
+    "application",
+];
+const COLUMNS: &[&str] = &["client_id", "name", "auth_method", "application", "disabled", "redirect_uris"];
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a client; its secret is shown once
+    #[command(after_help = "\
+Examples:
+  conclave client create --id shop --redirect-uri https://shop.example.org/callback
+  conclave client create --id spa --auth-method none --redirect-uri https://spa.example.org/ --consent always
+  conclave client create --app wiki --redirect-uri https://wiki.example.org/cb -o json | jq -r .client_secret")]
+    Create(Create),
+    /// List clients
+    #[command(after_help = "Examples:\n  conclave client list\n  conclave client list -o json")]
+    List,
+    /// Show a client
+    #[command(after_help = "Examples:\n  conclave client show shop")]
+    Show { client_id: String },
+    /// Change a client; what is not named stays
+    #[command(after_help = "\
+Examples:
+  conclave client update shop --redirect-uri https://shop.example.org/cb --redirect-uri https://shop.example.net/cb
+      the addresses together replace those before
+  conclave client update shop --disabled true")]
+    Update(Update),
+    /// Make a new secret, shown once; the old one stops at once
+    #[command(after_help = "Examples:\n  conclave client rotate-secret shop -o json | jq -r .client_secret")]
+    RotateSecret { client_id: String },
+    /// Delete a client, with what was granted to it
+    #[command(after_help = "Examples:\n  conclave client delete shop")]
+    Delete { client_id: String },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    /// client_id; made up if not given
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// For the consent page
+    #[arg(long)]
+    name: Option<String>,
+    /// How it proves itself: client_secret_basic, client_secret_post or none
+    #[arg(long, value_name = "METHOD", default_value = "client_secret_basic")]
+    auth_method: String,
+    /// The application whose access rule applies; without it, every user may sign in
+    #[arg(long, value_name = "SLUG")]
+    app: Option<String>,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Update {
+    client_id: String,
+    #[arg(long)]
+    name: Option<String>,
+    #[arg(long, value_name = "true|false")]
+    disabled: Option<bool>,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Shape {
+    /// Where codes may be sent, exactly; may be given several times
+    #[arg(long = "redirect-uri", value_name = "URI")]
+    redirect_uris: Vec<String>,
+    /// Where people may be sent after logout, exactly; may be given several times
+    #[arg(long = "post-logout-redirect-uri", value_name = "URI")]
+    post_logout_redirect_uris: Vec<String>,
+    /// What it may ask for; may be given several times [default for a new client: openid profile email]
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// How its tokens are signed: RS256, ES256 or EdDSA [default for a new client: RS256]
+    #[arg(long, value_name = "ALG")]
+    signing_algorithm: Option<String>,
+    /// Whether people are asked: implicit or always [default for a new client: implicit]
+    #[arg(long, value_name = "MODE")]
+    consent: Option<String>,
+}
+
+pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+    let clients = client.clients();
+    match command {
+        Command::Create(create) => {
+            let answer = clients.create(order(create)).await?;
+            let client = value(&answer.client.unwrap_or_default());
+            let value = with(client, "client_secret", secret(answer.client_secret));
+            Ok(Output::One { fields: NEW_FIELDS, value })
+        }
+        Command::List => list(client).await,
+        Command::Show { client_id } => Ok(one(&clients.get(v1::GetClientRequest { client_id }).await?)),
+        Command::Update(update) => Ok(one(&clients.update(changes(update)).await?)),
+        Command::RotateSecret { client_id } => {
+            let answer =
+                clients.rotate_secret(v1::RotateClientSecretRequest { client_id: client_id.clone() }).await?;
+            let value = json!({ "client_id": client_id, "client_secret": answer.client_secret });
+            Ok(Output::One { fields: &["client_id", "client_secret"], value })
+        }
+        Command::Delete { client_id } => {
+            clients.delete(v1::DeleteClientRequest { client_id: client_id.clone() }).await?;
+            Ok(Output::done(format!("client {client_id} is deleted"), json!({ "deleted": client_id })))
+        }
+    }
+}
+
+/// A public client has none.
+fn secret(text: String) -> Value {
+    if text.is_empty() { Value::Null } else { Value::String(text) }
+}
+
+fn order(create: Create) -> v1::CreateClientRequest {
+    v1::CreateClientRequest {
+        client_id: create.id.unwrap_or_default(),
+        name: create.name.unwrap_or_default(),
+        auth_method: create.auth_method,
+        redirect_uris: create.shape.redirect_uris,
+        post_logout_redirect_uris: create.shape.post_logout_redirect_uris,
+        scopes: create.shape.scopes,
+        signing_algorithm: create.shape.signing_algorithm.unwrap_or_default(),
+        consent: create.shape.consent.unwrap_or_default(),
+        application: create.app.unwrap_or_default(),
+    }
+}
+
+fn changes(update: Update) -> v1::UpdateClientRequest {
+    let uris = |uris: Vec<String>| (!uris.is_empty()).then_some(v1::UriList { uris });
+    let scopes = update.shape.scopes;
+    v1::UpdateClientRequest {
+        client_id: update.client_id,
+        name: update.name,
+        redirect_uris: uris(update.shape.redirect_uris),
+        post_logout_redirect_uris: uris(update.shape.post_logout_redirect_uris),
+        scopes: (!scopes.is_empty()).then_some(v1::ScopeList { scopes }),
+        signing_algorithm: update.shape.signing_algorithm,
+        consent: update.shape.consent,
+        disabled: update.disabled,
+    }
+}
+
+async fn list(client: &Client) -> Result<Output, Failure> {
+    let clients = all_pages(async |page| {
+        let answer = client.clients().list(v1::ListClientsRequest { page: Some(page) }).await?;
+        Ok((answer.clients, answer.next_page_token))
+    })
+    .await?;
+    Ok(Output::Many { columns: COLUMNS, rows: clients.iter().map(value).collect() })
+}
+
+fn one(client: &v1::Client) -> Output {
+    Output::One { fields: FIELDS, value: value(client) }
+}
+
+fn value(client: &v1::Client) -> Value {
+    json!({
+        "client_id": client.client_id,
+        "name": client.name,
+        "auth_method": client.auth_method,
+        "redirect_uris": client.redirect_uris,
+        "post_logout_redirect_uris": client.post_logout_redirect_uris,
+        "scopes": client.scopes,
+        "signing_algorithm": client.signing_algorithm,
+        "consent": client.consent,
+        "application": client.application,
+        "disabled": client.disabled,
+    })
+}

@@ -1,0 +1,93 @@
+//! Which cluster, and as whom: a token, or the cluster secret of this machine's own node, from which an operator assertion is
+//! made.
+
+use std::{path::PathBuf, sync::Arc};
+
+use conclave_client::{Builder, Client};
+
+use crate::{
+    auth::operator,
+    config::{Config, find_secret},
+    crypto::keys::ClusterKeys,
+    runtime::Runtime,
+};
+
+use super::{failure::Failure, output::Format};
+
+/// Where a node without settings listens.
+const DEFAULT_API: &str = "http://127.0.0.1:9200";
+
+#[derive(Clone, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ApiArgs {
+    /// URL of a node's admin API; may be given several times [default: the one in --config, else http://127.0.0.1:9200]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "CONCLAVE_API",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    api: Vec<String>,
+    /// Bearer token; without one, the cluster secret of --config or ./conclave-data is used
+    #[arg(long, global = true, value_name = "TOKEN", env = "CONCLAVE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Settings of a node: its cluster secret stands for a token, and its admin API is asked
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How to print the result
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Format,
+}
+
+impl ApiArgs {
+    pub fn connect(&self) -> Result<Client, Failure> {
+        let token = self.token.as_deref().filter(|token| !token.is_empty());
+        let config = match (&self.config, token) {
+            (None, Some(_)) => None,
+            (file, _) => {
+                Some(Config::load(file.as_deref()).map_err(|error| Failure::usage(error.to_string()))?)
+            }
+        };
+        let builder = Client::builder().endpoints(self.endpoints(config.as_ref()));
+        let builder = match (token, &config) {
+            (Some(token), _) => builder.token(token),
+            (None, Some(config)) => as_operator(builder, config)?,
+            (None, None) => builder,
+        };
+        builder.build().map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    fn endpoints(&self, config: Option<&Config>) -> Vec<String> {
+        if !self.api.is_empty() {
+            return self.api.clone();
+        }
+        // A file that was not named says nothing of where to ask.
+        let named = config.filter(|_| self.config.is_some());
+        vec![named.map_or_else(|| DEFAULT_API.to_owned(), |config| config.api.url())]
+    }
+}
+
+fn as_operator(builder: Builder, config: &Config) -> Result<Builder, Failure> {
+    let secret = find_secret(config).map_err(|error| Failure::usage(error.to_string()))?;
+    let Some(secret) = secret else {
+        return Err(Failure::unauthenticated(
+            "no token is given and no cluster secret is found here; use --token, CONCLAVE_TOKEN, or --config of a node",
+        ));
+    };
+    let (keys, runtime) = (Arc::new(ClusterKeys::derive(&secret)), Runtime::system());
+    // Made anew for each attempt: an assertion lives for two minutes.
+    Ok(builder
+        .token_source(move || operator::make(&keys.operator, runtime.clock.now_ms(), &*runtime.entropy)))
+}
+
+/// Without the token.
+impl std::fmt::Debug for ApiArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiArgs")
+            .field("api", &self.api)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

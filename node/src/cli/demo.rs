@@ -1,0 +1,32 @@
+//! `conclave demo`: its arguments. `main` runs it.
+
+use std::{num::NonZeroU8, path::PathBuf};
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  conclave demo
+      three nodes and a front on http://127.0.0.1:9090, with an admin, an OIDC client and a protected application
+  conclave demo --nodes 5 --base-port 19000 --data /tmp/demo
+  conclave demo --json
+      prints one line of JSON once everything is ready, and runs until it is told to stop")]
+pub struct DemoArgs {
+    /// How many nodes
+    #[arg(long, default_value = "3", value_name = "N")]
+    pub nodes: NonZeroU8,
+    /// Ports are counted from here; the front is this one + 90
+    #[arg(long, default_value_t = 9000, value_name = "PORT")]
+    pub base_port: u16,
+    /// Where the nodes keep their data; kept if given, otherwise a temporary directory
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Password of the demo's admin; made up if not given. Everybody on this machine can see it: a demo's only
+    #[arg(long, value_name = "PASSWORD")]
+    pub admin_password: Option<String>,
+    /// Print exactly one line on standard output, as JSON, once ready
+    #[arg(long)]
+    pub json: bool,
+    /// Start a node that has ended again, without asking
+    #[arg(long)]
+    pub restart: bool,
+}

@@ -1,0 +1,86 @@
+//! What went wrong, and the exit code that says so to scripts. The codes are documented in `conclave --help`.
+
+use std::{io::Write as _, process::ExitCode};
+
+use conclave_client::Error;
+
+/// Why a command failed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    code: Code,
+    text: String,
+}
+
+/// Exit codes; 0 is success, and clap ends with 2 by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    Other = 1,
+    Usage = 2,
+    NotFound = 3,
+    Refused = 4,
+    Forbidden = 5,
+    Unavailable = 6,
+    Unknown = 7,
+}
+
+impl Failure {
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { code: Code::Usage, text: text.into() }
+    }
+
+    pub fn unauthenticated(text: impl Into<String>) -> Self {
+        Self { code: Code::Forbidden, text: text.into() }
+    }
+
+    pub fn other(text: impl Into<String>) -> Self {
+        Self { code: Code::Other, text: text.into() }
+    }
+
+    pub const fn exit_code(&self) -> u8 {
+        self.code as u8
+    }
+
+    /// Says it on standard error.
+    pub fn report(&self) -> ExitCode {
+        // Nobody is left to be told when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "conclave: {}", self.text);
+        ExitCode::from(self.exit_code())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::InvalidArgument(_) | Error::Refused(_) => Code::Refused,
+            Error::NotFound(_) => Code::NotFound,
+            Error::Unauthenticated(_) | Error::PermissionDenied(_) => Code::Forbidden,
+            Error::Unavailable(_) => Code::Unavailable,
+            Error::OutcomeUnknown { .. } => Code::Unknown,
+            Error::Other { .. } => Code::Other,
+        };
+        Self { code, text: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_failure_has_its_documented_code() {
+        let text = String::new;
+        for (error, code) in [
+            (Error::Other { code: tonic::Code::Internal, message: text() }, 1),
+            (Error::NotFound(text()), 3),
+            (Error::Refused(text()), 4),
+            (Error::InvalidArgument(text()), 4),
+            (Error::Unauthenticated(text()), 5),
+            (Error::PermissionDenied(text()), 5),
+            (Error::Unavailable(text()), 6),
+            (Error::OutcomeUnknown { request_id: text(), last: text() }, 7),
+        ] {
+            assert_eq!(Failure::from(error).exit_code(), code);
+        }
+        assert_eq!(Failure::usage("x").exit_code(), 2);
+    }
+}

@@ -1,0 +1,98 @@
+//! `conclave group …`
+
+use conclave_client::{Client, all_pages, v1};
+use serde_json::{Value, json};
+
+use super::{failure::Failure, output::Output};
+
+const FIELDS: &[&str] = &["id", "name", "description", "member_count"];
+const COLUMNS: &[&str] = &["name", "member_count", "description", "id"];
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a group
+    #[command(
+        after_help = "Examples:\n  conclave group create staff --description 'Everybody on the payroll'"
+    )]
+    Create {
+        /// ASCII, without '|' and ','
+        name: String,
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// List groups
+    #[command(after_help = "Examples:\n  conclave group list\n  conclave group list -o json")]
+    List,
+    /// Delete a group; access rules that name it admit fewer
+    #[command(after_help = "Examples:\n  conclave group delete staff")]
+    Delete {
+        /// Name or id
+        group: String,
+    },
+    /// Put users into a group
+    #[command(after_help = "Examples:\n  conclave group add staff ada bob")]
+    Add(Members),
+    /// Take users out of a group
+    #[command(after_help = "Examples:\n  conclave group remove staff ada")]
+    Remove(Members),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Members {
+    /// Name or id of the group
+    group: String,
+    /// Usernames or ids
+    #[arg(required = true)]
+    users: Vec<String>,
+}
+
+pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+    match command {
+        Command::Create { name, description } => {
+            let order = v1::CreateGroupRequest { name, description: description.unwrap_or_default() };
+            let group = client.groups().create(order).await?;
+            Ok(Output::One { fields: FIELDS, value: value(&group) })
+        }
+        Command::List => list(client).await,
+        Command::Delete { group } => {
+            client.groups().delete(v1::DeleteGroupRequest { group: group.clone() }).await?;
+            Ok(Output::done(format!("group {group} is deleted"), json!({ "deleted": group })))
+        }
+        Command::Add(members) => change(client, members, true).await,
+        Command::Remove(members) => change(client, members, false).await,
+    }
+}
+
+async fn list(client: &Client) -> Result<Output, Failure> {
+    let mut groups = all_pages(async |page| {
+        let answer = client.groups().list(v1::ListGroupsRequest { page: Some(page) }).await?;
+        Ok((answer.groups, answer.next_page_token))
+    })
+    .await?;
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Output::Many { columns: COLUMNS, rows: groups.iter().map(value).collect() })
+}
+
+async fn change(client: &Client, members: Members, joins: bool) -> Result<Output, Failure> {
+    let Members { group, users } = members;
+    for user in &users {
+        let order = v1::MemberRequest { group: group.clone(), user: user.clone() };
+        if joins {
+            client.groups().add_member(order).await?;
+        } else {
+            client.groups().remove_member(order).await?;
+        }
+    }
+    let (verb, key) = if joins { ("now in", "added") } else { ("no longer in", "removed") };
+    let text = format!("{} {verb} {group}", users.join(", "));
+    Ok(Output::done(text, json!({ "group": group, key: users })))
+}
+
+fn value(group: &v1::Group) -> Value {
+    json!({
+        "id": group.id,
+        "name": group.name,
+        "description": group.description,
+        "member_count": group.member_count,
+    })
+}

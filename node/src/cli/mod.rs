@@ -1,0 +1,135 @@
+//! **The command line.** Every command but `serve` and `demo` talks to a running cluster through its admin API, with
+//! conclave-client; `serve` and `demo` are only described here.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `serve`, `demo` | the arguments of what `main` runs itself |
+//! | `connection` | which cluster, and as whom |
+//! | `output` | tables for people, JSON for programs |
+//! | `failure` | what went wrong, and the exit code that says so |
+//! | `password` | passwords: typed, or from standard input, never an argument |
+//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `cluster`, `secret` | a command each |
+//!
+//! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
+
+mod applications;
+mod clients;
+mod cluster;
+mod connection;
+mod demo;
+mod failure;
+mod groups;
+mod output;
+mod password;
+mod secret;
+mod serve;
+mod sessions;
+mod tokens;
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use demo::DemoArgs;
+pub use serve::ServeArgs;
+
+use connection::ApiArgs;
+use failure::Failure;
+use output::Output;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  any other failure
+  2  the command line is wrong
+  3  what is named does not exist
+  4  refused: the request is wrong, or a name is taken
+  5  the token is missing, wrong, or may not do this
+  6  the cluster cannot be reached or has no leader; nothing changed
+  7  a write was sent and not answered: its outcome is unknown
+
+Environment:
+  CONCLAVE_API    URLs of the admin API, separated by commas
+  CONCLAVE_TOKEN  bearer token of the admin API";
+
+/// A highly available identity cluster in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "conclave", version, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `conclave` is told to do.
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value a process")]
+pub enum Command {
+    /// Run a node
+    Serve(ServeArgs),
+    /// Run a whole cluster on this machine, to look at
+    Demo(DemoArgs),
+    #[command(flatten)]
+    Tool(Tool),
+}
+
+/// The commands that end: [`run`] runs them.
+#[derive(Debug, Subcommand)]
+pub enum Tool {
+    /// People
+    User(Resource<users::Command>),
+    /// Groups of people
+    Group(Resource<groups::Command>),
+    /// Applications: what people open, and who may
+    App(Resource<applications::Command>),
+    /// OIDC clients
+    Client(Resource<clients::Command>),
+    /// Who is signed in
+    Session(Resource<sessions::Command>),
+    /// Bearer tokens of the admin API
+    Token(Resource<tokens::Command>),
+    /// The cluster itself
+    Cluster(Resource<cluster::Command>),
+    /// The cluster secret
+    #[command(subcommand)]
+    Secret(secret::Command),
+}
+
+/// A command of the admin API, and how to reach it.
+#[derive(Debug, clap::Args)]
+pub struct Resource<C: Subcommand> {
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(subcommand)]
+    command: C,
+}
+
+/// Runs the command, prints its result to standard output or its failure to standard error, and gives the exit code.
+pub async fn run(tool: Tool) -> ExitCode {
+    match outcome(tool).await {
+        Ok((output, format)) => output::print(&output, format),
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
+    macro_rules! over_api {
+        ($resource:ident, $run:path) => {{
+            let client = $resource.api.connect()?;
+            Ok(($run(&client, $resource.command).await?, $resource.api.output))
+        }};
+    }
+    match tool {
+        Tool::User(resource) => over_api!(resource, users::run),
+        Tool::Group(resource) => over_api!(resource, groups::run),
+        Tool::App(resource) => over_api!(resource, applications::run),
+        Tool::Client(resource) => over_api!(resource, clients::run),
+        Tool::Session(resource) => over_api!(resource, sessions::run),
+        Tool::Token(resource) => over_api!(resource, tokens::run),
+        Tool::Cluster(resource) => over_api!(resource, cluster::run),
+        Tool::Secret(command) => secret::run(&command),
+    }
+}

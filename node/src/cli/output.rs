@@ -1,0 +1,191 @@
+//! Results: tables for people, JSON for programs. A command gives JSON values and the order of their fields; both forms come
+//! from the same values, so neither knows more than the other.
+
+use std::{io::Write as _, process::ExitCode};
+
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::failure::Failure;
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned columns, for people
+    #[default]
+    Table,
+    /// snake_case fields, listings as arrays, for programs
+    Json,
+}
+
+/// Between columns.
+const GAP: &str = "  ";
+/// What an empty cell shows.
+const NOTHING: &str = "-";
+
+/// What a command found or did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// One object; its fields in this order.
+    One { fields: &'static [&'static str], value: Value },
+    /// A listing, an array in JSON; these columns of it in a table.
+    Many { columns: &'static [&'static str], rows: Vec<Value> },
+    /// An object that holds a listing.
+    Nested {
+        fields: &'static [&'static str],
+        value: Value,
+        list: &'static str,
+        columns: &'static [&'static str],
+    },
+    /// A deed: a sentence for people, an object for programs.
+    Done { text: String, value: Value },
+}
+
+impl Output {
+    pub fn done(text: impl Into<String>, value: Value) -> Self {
+        Self::Done { text: text.into(), value }
+    }
+}
+
+/// An object with one more field.
+pub fn with(value: Value, field: &str, content: impl Into<Value>) -> Value {
+    match value {
+        Value::Object(mut map) => {
+            map.insert(field.to_owned(), content.into());
+            Value::Object(map)
+        }
+        other => other,
+    }
+}
+
+/// To standard output. A reader that has gone away is no failure.
+pub fn print(output: &Output, format: Format) -> ExitCode {
+    let written = writeln!(std::io::stdout(), "{}", render(output, format));
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Failure::other(format!("cannot write the result: {error}")).report()
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+pub fn render(output: &Output, format: Format) -> String {
+    match (format, output) {
+        (Format::Json, Output::Many { rows, .. }) => json(&Value::Array(rows.clone())),
+        (
+            Format::Json,
+            Output::One { value, .. } | Output::Nested { value, .. } | Output::Done { value, .. },
+        ) => json(value),
+        (Format::Table, Output::One { fields, value }) => object(fields, value),
+        (Format::Table, Output::Many { columns, rows }) => table(columns, rows),
+        (Format::Table, Output::Nested { fields, value, list, columns }) => {
+            let rows = value.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            format!("{}\n\n{}", object(fields, value), table(columns, rows))
+        }
+        (Format::Table, Output::Done { text, .. }) => text.clone(),
+    }
+}
+
+fn json(value: &Value) -> String {
+    format!("{value:#}")
+}
+
+/// A line for each field, values aligned.
+fn object(fields: &[&str], value: &Value) -> String {
+    let lines = fields.iter().map(|field| vec![title(field), cell(field, value.get(field))]);
+    aligned(&lines.collect::<Vec<_>>())
+}
+
+fn table(columns: &[&str], rows: &[Value]) -> String {
+    let header = columns.iter().map(|column| title(column).to_uppercase()).collect();
+    let cells = |row: &Value| columns.iter().map(|column| cell(column, row.get(column))).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows.iter().map(cells)).collect();
+    aligned(&lines)
+}
+
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    let line = |cells: &Vec<String>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
+    };
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// `created_at_ms` is shown as a time, so it is called "created at".
+fn title(field: &str) -> String {
+    field.trim_end_matches("_ms").replace('_', " ")
+}
+
+fn cell(field: &str, value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        Some(Value::Number(number)) if field.ends_with("_at_ms") || field.ends_with("_time_ms") => {
+            number.as_u64().map(moment).unwrap_or_default()
+        }
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(values)) => {
+            values.iter().map(|value| cell(field, Some(value))).collect::<Vec<_>>().join(", ")
+        }
+        Some(Value::Object(map)) => {
+            let pairs = map.iter().map(|(name, value)| format!("{name}={}", cell(name, Some(value))));
+            pairs.collect::<Vec<_>>().join(", ")
+        }
+    };
+    // A name or user agent must not steer the terminal.
+    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.is_empty() { NOTHING.to_owned() } else { text }
+}
+
+/// UTC to the second; 0 stands for never.
+fn moment(ms: u64) -> String {
+    let seconds = i64::try_from(ms / 1_000).ok().filter(|seconds| *seconds != 0);
+    let time = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_json_holds_the_same() {
+        let rows = vec![
+            json!({"username": "ada", "groups": ["a", "b"], "disabled": false, "created_at_ms": 1_800_000_000_000_u64}),
+            json!({"username": "bartholomäus", "groups": [], "disabled": true, "created_at_ms": 0}),
+        ];
+        let output = Output::Many { columns: &["username", "groups", "disabled", "created_at_ms"], rows };
+        assert_eq!(
+            render(&output, Format::Table),
+            "USERNAME      GROUPS  DISABLED  CREATED AT\n\
+             ada           a, b    no        2027-01-15T08:00:00Z\n\
+             bartholomäus  -       yes       -"
+        );
+        let parsed: Value = serde_json::from_str(&render(&output, Format::Json)).unwrap();
+        assert_eq!(parsed[1]["username"], "bartholomäus");
+    }
+
+    #[test]
+    fn an_empty_listing_is_an_empty_array_and_a_header() {
+        let output = Output::Many { columns: &["id"], rows: vec![] };
+        assert_eq!(
+            (render(&output, Format::Json).as_str(), render(&output, Format::Table).as_str()),
+            ("[]", "ID")
+        );
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_not_printed() {
+        let value = json!({"user_agent": "x\u{1b}[2Jy\nz"});
+        let output = Output::One { fields: &["user_agent"], value };
+        assert_eq!(render(&output, Format::Table), "user agent  x?[2Jy?z");
+    }
+}

@@ -1,0 +1,20 @@
+//! `conclave serve`: its arguments. `main` runs it.
+
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  conclave serve
+      one node on 127.0.0.1, data in ./conclave-data
+  conclave serve --config /etc/conclave/conclave.toml
+  CONCLAVE_NODE__ID=2 CONCLAVE_HTTP__LISTEN=0.0.0.0:9000 conclave serve --config conclave.toml
+      every setting can come from the environment: CONCLAVE_SECTION__KEY is section.key, and wins")]
+pub struct ServeArgs {
+    /// TOML file with the settings; without it, the defaults and the environment
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// End when the parent process does, for clusters that another process keeps
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}

@@ -1,0 +1,70 @@
+//! `conclave session …`
+
+use conclave_client::{Client, all_pages, v1};
+use serde_json::{Value, json};
+
+use super::{failure::Failure, output::Output};
+
+const COLUMNS: &[&str] = &["username", "auth_time_ms", "expires_at_ms", "amr", "address", "user_agent", "id"];
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List live sessions
+    #[command(after_help = "Examples:\n  conclave session list\n  conclave session list --user ada -o json")]
+    List {
+        /// Only this user's; username or id
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// End a session, or all sessions and grants of a user
+    #[command(after_help = "\
+Examples:
+  conclave session revoke 0f8e…
+  conclave session revoke --user ada")]
+    Revoke {
+        /// The session's id
+        #[arg(required_unless_present = "user", conflicts_with = "user")]
+        id: Option<String>,
+        /// Every session and grant of this user; username or id
+        #[arg(long)]
+        user: Option<String>,
+    },
+}
+
+pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+    match command {
+        Command::List { user } => list(client, &user.unwrap_or_default()).await,
+        Command::Revoke { user: Some(user), .. } => {
+            client.sessions().revoke_of_user(v1::RevokeUserSessionsRequest { user: user.clone() }).await?;
+            Ok(Output::done(format!("{user} is signed out everywhere"), json!({ "revoked_user": user })))
+        }
+        Command::Revoke { id, user: None } => {
+            let session_id = id.unwrap_or_default();
+            client.sessions().revoke(v1::RevokeSessionRequest { session_id: session_id.clone() }).await?;
+            Ok(Output::done(format!("session {session_id} is over"), json!({ "revoked": session_id })))
+        }
+    }
+}
+
+async fn list(client: &Client, user: &str) -> Result<Output, Failure> {
+    let sessions = all_pages(async |page| {
+        let order = v1::ListSessionsRequest { user: user.to_owned(), page: Some(page) };
+        let answer = client.sessions().list(order).await?;
+        Ok((answer.sessions, answer.next_page_token))
+    })
+    .await?;
+    Ok(Output::Many { columns: COLUMNS, rows: sessions.iter().map(value).collect() })
+}
+
+fn value(session: &v1::Session) -> Value {
+    json!({
+        "id": session.id,
+        "username": session.username,
+        "user_id": session.user_id,
+        "auth_time_ms": session.auth_time_ms,
+        "expires_at_ms": session.expires_at_ms,
+        "amr": session.amr,
+        "user_agent": session.user_agent,
+        "address": session.address,
+    })
+}

@@ -1,0 +1,219 @@
+//! The command line itself: that it parses as documented, and against a real node.
+
+use clap::{CommandFactory as _, Parser as _};
+use serde_json::Value;
+
+use crate::testing::{ApiRole, TestNode};
+
+use super::{Cli, Command, outcome, output};
+
+fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("conclave").chain(line.iter().copied()))
+}
+
+/// Runs a command and gives its JSON, or its exit code.
+async fn run(node: &TestNode, token: &str, line: &[&str]) -> Result<Value, u8> {
+    let mut line = line.to_vec();
+    line.extend(["--api", node.api_url(), "--token", token, "-o", "json"]);
+    let Command::Tool(tool) = parse(&line).unwrap().command else { panic!("not a tool") };
+    match outcome(tool).await {
+        Ok((output, format)) => Ok(serde_json::from_str(&output::render(&output, format)).unwrap()),
+        Err(failure) => Err(failure.exit_code()),
+    }
+}
+
+#[test]
+fn the_definition_is_sound_and_every_command_has_an_example() {
+    fn leaves(command: &clap::Command, path: &str) {
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let path = format!("{path} {}", sub.get_name());
+            if sub.has_subcommands() {
+                leaves(sub, &path);
+            } else {
+                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(&format!("conclave{path}")), "{path} has no example");
+            }
+        }
+    }
+    Cli::command().debug_assert();
+    leaves(&Cli::command(), "");
+}
+
+/// The examples are lines of a shell: the part that is ours must parse.
+#[test]
+fn the_examples_parse() {
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let own = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let subs = command.get_subcommands().flat_map(examples);
+        own.lines().map(str::to_owned).chain(subs).collect()
+    }
+    let mut count = 0;
+    for line in examples(&Cli::command()) {
+        let Some((_, ours)) =
+            line.split_once("conclave ").filter(|_| line.starts_with("  ") && !line.starts_with("   "))
+        else {
+            continue;
+        };
+        let ours =
+            ours.split(" | ").next().unwrap().split(')').next().unwrap().replace("'Ada Lovelace'", "Ada");
+        let ours = ours.replace("'Everybody on the payroll'", "x");
+        parse(&ours.split_whitespace().collect::<Vec<_>>()).unwrap_or_else(|error| panic!("{line}: {error}"));
+        count += 1;
+    }
+    assert!(count > 40, "{count} examples");
+}
+
+#[test]
+fn a_wrong_line_is_refused_before_anything_is_asked() {
+    for bad in [
+        &["user", "create"][..],
+        &["user", "create", "ada", "--password", "x"],
+        &["user", "create", "ada", "--password-stdin", "--no-password"],
+        &["session", "revoke"],
+        &["session", "revoke", "00", "--user", "ada"],
+        &["token", "new", "--name", "x", "--role", "root"],
+        &["token", "new", "--name", "x", "--ttl", "0s"],
+        &["user", "list", "-o", "yaml"],
+        &["demo", "--nodes", "0"],
+    ] {
+        assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+    }
+    let Ok(Cli { command: Command::Serve(serve) }) =
+        parse(&["serve", "--config", "a.toml", "--exit-with-parent"])
+    else {
+        panic!("serve")
+    };
+    assert!(serve.exit_with_parent && serve.config.is_some());
+    let Ok(Cli { command: Command::Demo(demo) }) = parse(&["demo"]) else { panic!("demo") };
+    assert_eq!((demo.nodes.get(), demo.base_port, demo.json, demo.restart), (3, 9000, false, false));
+}
+
+#[tokio::test]
+async fn people_groups_applications_and_clients_by_command() {
+    let node = TestNode::start().await;
+    let (_, token) = node.api_token(ApiRole::Admin).await;
+    let run = async |line: &[&str]| run(&node, &token, line).await;
+
+    let ada = run(&["user", "create", "ada", "--no-password", "--admin", "--attribute", "team=engine"])
+        .await
+        .unwrap();
+    assert_eq!((&ada["groups"][0], &ada["attributes"]["team"]), (&"admins".into(), &"engine".into()));
+    run(&["user", "create", "bob", "--no-password", "--admin"]).await.unwrap();
+    assert_eq!(run(&["user", "create", "ada", "--no-password"]).await, Err(4));
+    assert_eq!(run(&["user", "show", "nobody"]).await, Err(3));
+    assert_eq!(run(&["user", "disable", "ada"]).await.unwrap()["disabled"], true);
+    assert_eq!(run(&["user", "enable", "ada"]).await.unwrap()["disabled"], false);
+    assert_eq!(
+        run(&["user", "update", "ada", "--email", "a@b.c"]).await.unwrap()["attributes"]["team"],
+        "engine"
+    );
+    assert_eq!(
+        run(&["user", "update", "ada", "--clear-attributes"]).await.unwrap()["attributes"],
+        serde_json::json!({})
+    );
+    let names: Vec<String> = run(&["user", "list"])
+        .await
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|u| u["username"].to_string())
+        .collect();
+    assert_eq!(names, ["\"ada\"", "\"bob\""]);
+
+    run(&["group", "create", "staff"]).await.unwrap();
+    run(&["group", "add", "staff", "ada", "bob"]).await.unwrap();
+    run(&["group", "remove", "staff", "bob"]).await.unwrap();
+    let groups = run(&["group", "list"]).await.unwrap();
+    assert_eq!((&groups[1]["name"], &groups[1]["member_count"]), (&"staff".into(), &1.into()));
+
+    run(&["app", "create", "wiki", "--host", "wiki.example.org", "--group", "staff"]).await.unwrap();
+    assert_eq!(
+        run(&["app", "update", "wiki", "--name", "Wiki"]).await.unwrap()["groups"][0],
+        "staff",
+        "the rule stays"
+    );
+    assert_eq!(run(&["app", "update", "wiki", "--nobody"]).await.unwrap()["groups"], serde_json::json!([]));
+    assert_eq!(run(&["app", "show", "wiki"]).await.unwrap()["name"], "Wiki");
+
+    let uri = "https://wiki.example.org/cb";
+    let made =
+        run(&["client", "create", "--id", "wiki", "--app", "wiki", "--redirect-uri", uri]).await.unwrap();
+    assert!(made["client_secret"].as_str().is_some_and(|secret| secret.len() == 43));
+    let public = run(&["client", "create", "--id", "spa", "--auth-method", "none"]).await.unwrap();
+    assert_eq!(public["client_secret"], Value::Null);
+    assert_eq!(
+        run(&["client", "update", "wiki", "--disabled", "true"]).await.unwrap()["redirect_uris"][0],
+        uri
+    );
+    assert_ne!(
+        run(&["client", "rotate-secret", "wiki"]).await.unwrap()["client_secret"],
+        made["client_secret"]
+    );
+    assert_eq!(run(&["client", "show", "wiki"]).await.unwrap()["application"], "wiki");
+    assert_eq!(run(&["client", "list"]).await.unwrap().as_array().unwrap().len(), 2);
+    assert_eq!(run(&["app", "delete", "wiki"]).await, Err(4), "a client leans on it");
+    run(&["client", "delete", "wiki"]).await.unwrap();
+    run(&["app", "delete", "wiki"]).await.unwrap();
+    assert_eq!(run(&["app", "list"]).await.unwrap(), serde_json::json!([]));
+    run(&["group", "delete", "staff"]).await.unwrap();
+    run(&["user", "delete", "bob"]).await.unwrap();
+    assert_eq!(run(&["user", "delete", "bob"]).await, Err(3));
+}
+
+#[tokio::test]
+async fn tokens_sessions_and_the_status_by_command() {
+    let node = TestNode::start().await;
+    node.create_user("ada", "", &[]).await;
+    let (_, token) = node.api_token(ApiRole::Admin).await;
+    let made = run(&node, &token, &["token", "new", "--name", "ci", "--ttl", "1h"]).await.unwrap();
+    let reader = made["token"].as_str().unwrap();
+    assert_eq!(run(&node, reader, &["session", "list", "--user", "ada"]).await, Ok(serde_json::json!([])));
+    assert_eq!(run(&node, reader, &["session", "revoke", "--user", "ada"]).await, Err(5));
+    run(&node, &token, &["session", "revoke", "--user", "ada"]).await.unwrap();
+    run(&node, &token, &["session", "revoke", &"00".repeat(16)]).await.unwrap();
+    assert_eq!(run(&node, &token, &["token", "list"]).await.unwrap().as_array().unwrap().len(), 2);
+    run(&node, &token, &["token", "revoke", made["id"].as_str().unwrap()]).await.unwrap();
+    assert_eq!(run(&node, reader, &["user", "list"]).await, Err(5));
+    let status = run(&node, &token, &["cluster", "status"]).await.unwrap();
+    assert_eq!((&status["leader_id"], &status["nodes"][0]["role"]), (&1.into(), &"leader".into()));
+}
+
+#[tokio::test]
+async fn a_new_secret_is_its_owners_alone_and_never_replaces_another() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cluster.secret");
+    let line = ["secret", "new", "--out", path.to_str().unwrap()];
+    let tool = || match parse(&line).unwrap().command {
+        Command::Tool(tool) => tool,
+        other => panic!("{other:?}"),
+    };
+    outcome(tool()).await.unwrap();
+    let first = std::fs::read_to_string(&path).unwrap();
+    assert!(crate::crypto::secret::ClusterSecret::parse(&first).is_ok());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(outcome(tool()).await.unwrap_err().exit_code(), 1);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
+}
+
+#[tokio::test]
+async fn without_a_token_the_nodes_own_secret_opens_its_api() {
+    let node = TestNode::start_on_the_machines_clock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("cluster.secret");
+    crate::config::write_new_secret(&secret, &TestNode::secret()).unwrap();
+    let config = dir.path().join("conclave.toml");
+    let api = node.api_url().trim_start_matches("http://");
+    std::fs::write(&config, format!("[cluster]\nsecret_file = {secret:?}\n[api]\nlisten = {api:?}\n"))
+        .unwrap();
+    let listed = |config: &std::path::Path| {
+        let line = ["user", "list", "--config", config.to_str().unwrap()];
+        let Command::Tool(tool) = parse(&line).unwrap().command else { panic!("not a tool") };
+        outcome(tool)
+    };
+    listed(&config).await.unwrap();
+    std::fs::remove_file(&secret).unwrap();
+    assert_eq!(listed(&config).await.unwrap_err().exit_code(), 5, "and looking makes no secret");
+    assert!(!secret.exists());
+}

@@ -1,0 +1,236 @@
+//! `conclave user …`
+
+use conclave_client::{Client, Error, all_pages, v1};
+use serde_json::{Value, json};
+
+use super::{failure::Failure, output::Output, password};
+
+/// The group that `--admin` means.
+const ADMINS: &str = "admins";
+
+const FIELDS: &[&str] = &[
+    "id",
+    "username",
+    "display_name",
+    "email",
+    "email_verified",
+    "groups",
+    "attributes",
+    "disabled",
+    "has_password",
+    "created_at_ms",
+    "updated_at_ms",
+];
+const COLUMNS: &[&str] = &["username", "display_name", "email", "groups", "disabled", "id"];
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a user
+    #[command(after_help = "\
+Examples:
+  conclave user create ada --display-name 'Ada Lovelace' --email ada@example.org --group staff
+      asks for the password on the terminal
+  pass show ada | conclave user create ada --password-stdin --admin
+  conclave user create bot --no-password -o json")]
+    Create(Create),
+    /// List users
+    #[command(after_help = "Examples:\n  conclave user list\n  conclave user list -o json")]
+    List,
+    /// Show a user
+    #[command(after_help = "Examples:\n  conclave user show ada")]
+    Show {
+        /// Username or id
+        user: String,
+    },
+    /// Change a user; what is not named stays
+    #[command(after_help = "\
+Examples:
+  conclave user update ada --email ada@example.org --email-verified true
+  conclave user update ada --attribute team=engine --attribute floor=2")]
+    Update(Update),
+    /// Sign a user out everywhere and keep them out
+    #[command(after_help = "Examples:\n  conclave user disable ada")]
+    Disable {
+        /// Username or id
+        user: String,
+    },
+    /// Let a disabled user in again
+    #[command(after_help = "Examples:\n  conclave user enable ada")]
+    Enable {
+        /// Username or id
+        user: String,
+    },
+    /// Delete a user, with sessions and grants
+    #[command(after_help = "Examples:\n  conclave user delete ada")]
+    Delete {
+        /// Username or id
+        user: String,
+    },
+    /// Set a user's password, and sign them out everywhere
+    #[command(after_help = "\
+Examples:
+  conclave user password ada
+  pass show ada | conclave user password ada --password-stdin --keep-sessions")]
+    Password {
+        /// Username or id
+        user: String,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+        /// Leave the user's sessions as they are
+        #[arg(long)]
+        keep_sessions: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch each on the command line")]
+pub struct Create {
+    /// a-z, 0-9, '-', '_', '.', '@', '+'
+    username: String,
+    /// As the person likes to be called
+    #[arg(long, value_name = "NAME")]
+    display_name: Option<String>,
+    #[arg(long, value_name = "ADDRESS")]
+    email: Option<String>,
+    /// The address is known to be the user's
+    #[arg(long)]
+    email_verified: bool,
+    /// May be given several times
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+    /// Group name or id; may be given several times
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Put the user into the group `admins`, which is made when missing
+    #[arg(long)]
+    admin: bool,
+    /// Read the password from the first line of standard input
+    #[arg(long, conflicts_with = "no_password")]
+    password_stdin: bool,
+    /// Set no password
+    #[arg(long)]
+    no_password: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Update {
+    /// Username or id
+    user: String,
+    #[arg(long, value_name = "NAME")]
+    display_name: Option<String>,
+    #[arg(long, value_name = "ADDRESS")]
+    email: Option<String>,
+    #[arg(long, value_name = "true|false")]
+    email_verified: Option<bool>,
+    /// May be given several times; together they replace all attributes
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+    /// Remove all attributes
+    #[arg(long, conflicts_with = "attributes")]
+    clear_attributes: bool,
+}
+
+pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+    match command {
+        Command::Create(create) => make(client, create).await,
+        Command::List => list(client).await,
+        Command::Show { user } => Ok(one(&client.users().get(v1::GetUserRequest { user }).await?)),
+        Command::Update(update) => Ok(one(&client.users().update(changes(update)).await?)),
+        Command::Disable { user } => able(client, user, true).await,
+        Command::Enable { user } => able(client, user, false).await,
+        Command::Delete { user } => {
+            client.users().delete(v1::DeleteUserRequest { user: user.clone() }).await?;
+            Ok(Output::done(format!("user {user} is deleted"), json!({ "deleted": user })))
+        }
+        Command::Password { user, password_stdin, keep_sessions } => {
+            let password = if password_stdin { password::from_stdin()? } else { password::from_terminal()? };
+            let order = v1::SetPasswordRequest { user: user.clone(), password, keep_sessions };
+            client.users().set_password(order).await?;
+            Ok(Output::done(format!("user {user} has a new password"), json!({ "password_set": user })))
+        }
+    }
+}
+
+async fn make(client: &Client, create: Create) -> Result<Output, Failure> {
+    let password = match (create.no_password, create.password_stdin) {
+        (true, _) => String::new(),
+        (false, true) => password::from_stdin()?,
+        (false, false) => password::from_terminal()?,
+    };
+    let mut groups = create.groups;
+    if create.admin {
+        ensure_admins(client).await?;
+        groups.push(ADMINS.to_owned());
+    }
+    let order = v1::CreateUserRequest {
+        username: create.username,
+        display_name: create.display_name.unwrap_or_default(),
+        email: create.email.unwrap_or_default(),
+        email_verified: create.email_verified,
+        attributes: create.attributes.into_iter().collect(),
+        groups,
+        password,
+    };
+    Ok(one(&client.users().create(order).await?))
+}
+
+async fn ensure_admins(client: &Client) -> Result<(), Error> {
+    let group = v1::CreateGroupRequest { name: ADMINS.to_owned(), description: "Administrators".to_owned() };
+    match client.groups().create(group).await {
+        Ok(_) | Err(Error::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn list(client: &Client) -> Result<Output, Failure> {
+    let mut users = all_pages(async |page| {
+        let answer = client.users().list(v1::ListUsersRequest { page: Some(page) }).await?;
+        Ok((answer.users, answer.next_page_token))
+    })
+    .await?;
+    users.sort_by(|a, b| a.username.cmp(&b.username));
+    Ok(Output::Many { columns: COLUMNS, rows: users.iter().map(value).collect() })
+}
+
+async fn able(client: &Client, user: String, disabled: bool) -> Result<Output, Failure> {
+    let order = v1::UpdateUserRequest { user, disabled: Some(disabled), ..v1::UpdateUserRequest::default() };
+    Ok(one(&client.users().update(order).await?))
+}
+
+fn changes(update: Update) -> v1::UpdateUserRequest {
+    let replaces = update.clear_attributes || !update.attributes.is_empty();
+    v1::UpdateUserRequest {
+        user: update.user,
+        display_name: update.display_name,
+        email: update.email,
+        email_verified: update.email_verified,
+        disabled: None,
+        attributes: replaces.then(|| v1::AttributeMap { entries: update.attributes.into_iter().collect() }),
+    }
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn one(user: &v1::User) -> Output {
+    Output::One { fields: FIELDS, value: value(user) }
+}
+
+fn value(user: &v1::User) -> Value {
+    json!({
+        "id": user.id,
+        "username": user.username,
+        "display_name": user.display_name,
+        "email": user.email,
+        "email_verified": user.email_verified,
+        "groups": user.groups,
+        "attributes": user.attributes,
+        "disabled": user.disabled,
+        "has_password": user.has_password,
+        "created_at_ms": user.created_at_ms,
+        "updated_at_ms": user.updated_at_ms,
+    })
+}
