@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
         }
         Command::Demo(args) => {
             let options = demo::DemoOptions {
-                nodes: args.nodes.get().into(),
+                nodes: args.nodes,
                 base_port: args.base_port,
                 data: args.data,
                 admin_password: args.admin_password,

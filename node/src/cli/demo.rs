@@ -1,6 +1,8 @@
 //! `conclave demo`: its arguments. `main` runs it.
 
-use std::{num::NonZeroU8, path::PathBuf};
+use std::path::PathBuf;
+
+use crate::demo::MAX_NODES;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
@@ -11,9 +13,9 @@ Examples:
   conclave demo --json
       prints one line of JSON once everything is ready, and runs until it is told to stop")]
 pub struct DemoArgs {
-    /// How many nodes
-    #[arg(long, default_value = "3", value_name = "N")]
-    pub nodes: NonZeroU8,
+    /// How many nodes, at most 9
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_NODES))]
+    pub nodes: u64,
     /// Ports are counted from here; the front is this one + 90
     #[arg(long, default_value_t = 9000, value_name = "PORT")]
     pub base_port: u16,

@@ -23,6 +23,9 @@ const GAP: &str = "  ";
 /// What an empty cell shows.
 const NOTHING: &str = "-";
 
+/// Digits of a digest in a table: enough to see two differ.
+const DIGEST_SHOWN: usize = 12;
+
 /// What a command found or did.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -129,6 +132,7 @@ fn cell(field: &str, value: Option<&Value>) -> String {
             number.as_u64().map(moment).unwrap_or_default()
         }
         Some(Value::Number(number)) => number.to_string(),
+        Some(Value::String(text)) if field == "digest" => text.chars().take(DIGEST_SHOWN).collect(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(values)) => {
             values.iter().map(|value| cell(field, Some(value))).collect::<Vec<_>>().join(", ")

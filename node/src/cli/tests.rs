@@ -75,6 +75,7 @@ fn a_wrong_line_is_refused_before_anything_is_asked() {
         &["token", "new", "--name", "x", "--ttl", "0s"],
         &["user", "list", "-o", "yaml"],
         &["demo", "--nodes", "0"],
+        &["demo", "--nodes", "10"],
     ] {
         assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad:?}");
     }
@@ -85,7 +86,7 @@ fn a_wrong_line_is_refused_before_anything_is_asked() {
     };
     assert!(serve.exit_with_parent && serve.config.is_some());
     let Ok(Cli { command: Command::Demo(demo) }) = parse(&["demo"]) else { panic!("demo") };
-    assert_eq!((demo.nodes.get(), demo.base_port, demo.json, demo.restart), (3, 9000, false, false));
+    assert_eq!((demo.nodes, demo.base_port, demo.json, demo.restart), (3, 9000, false, false));
 }
 
 #[tokio::test]

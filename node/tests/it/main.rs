@@ -6,4 +6,6 @@ mod admin;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
+mod slices;
+#[cfg(test)]
 mod store;

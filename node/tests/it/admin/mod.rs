@@ -1,5 +1,6 @@
 //! The admin API over its own listener, against real clusters in this process.
 
+mod failover;
 mod matrix;
 mod resources;
 mod retry;

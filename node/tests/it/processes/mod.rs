@@ -6,3 +6,5 @@ mod proxies;
 mod relying_party;
 mod rotation;
 mod world;
+
+pub use world::field;

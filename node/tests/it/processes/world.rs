@@ -18,16 +18,13 @@ pub struct Described {
     pub front: String,
     pub issuer: String,
     pub nodes: Vec<Node>,
-    pub leader: u64,
     pub admin: Admin,
     pub client: Client,
-    pub app: App,
 }
 
 #[derive(Deserialize)]
 pub struct Node {
     pub id: u64,
-    pub pid: u32,
     pub http: String,
     pub api: String,
     pub data_dir: PathBuf,
@@ -45,12 +42,6 @@ pub struct Client {
     pub client_id: String,
     pub client_secret: String,
     pub redirect_uri: String,
-}
-
-#[derive(Deserialize)]
-pub struct App {
-    pub host: String,
-    pub url: String,
 }
 
 /// `conclave demo --json`, stopped when dropped.

@@ -1,0 +1,36 @@
+//! conclave-client against three nodes of which the leader goes away.
+
+use conclave_client::{Client, v1};
+use conclave_node::testing::{TestNode, wait_until};
+
+async fn leader(nodes: &[TestNode]) -> usize {
+    wait_until(|| nodes.iter().any(|node| node.cluster().is_leader())).await;
+    nodes.iter().position(|node| node.cluster().is_leader()).unwrap()
+}
+
+/// The client knows one node only, a follower; it finds the leader by itself, and its way back when the leader goes.
+#[tokio::test]
+async fn writes_go_on_when_the_leader_goes_and_are_read_back_at_once() {
+    let mut nodes = TestNode::start_cluster(3).await;
+    let leading = leader(&nodes).await;
+    let known = (leading + 1) % 3;
+    let client = Client::builder().endpoints([nodes[known].api_url()]).token(nodes[known].operator_token());
+    let client = client.build().unwrap();
+    let write = async |name: &str| {
+        let order = v1::CreateUserRequest { username: name.into(), ..Default::default() };
+        let made = client.users().create(order).await.unwrap();
+        let seen = client.users().get(v1::GetUserRequest { user: name.into() }).await.unwrap();
+        assert_eq!(made, seen);
+    };
+    for number in 0..5 {
+        write(&format!("before{number}")).await;
+    }
+    let gone = nodes.remove(leading);
+    gone.cluster().shutdown().await;
+    drop(gone);
+    for number in 0..5 {
+        write(&format!("after{number}")).await;
+    }
+    let users = client.users().list(v1::ListUsersRequest { page: None }).await.unwrap().users;
+    assert_eq!(users.len(), 10, "each exactly once");
+}

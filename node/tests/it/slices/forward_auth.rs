@@ -1,0 +1,211 @@
+//! The check, in the three dialects: who is let through, and that nothing else is.
+
+use axum::body::Body;
+use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
+use http::{Request, StatusCode};
+
+use super::site::{Browser, PASSWORD, Page, Site};
+
+/// A check as the proxy at 10.0.0.1 sends it for `https://app.test/page?q=1`, changed by `with`.
+struct Check {
+    path: &'static str,
+    headers: Vec<(String, String)>,
+}
+
+impl Check {
+    fn of(dialect: &str) -> Self {
+        let (path, pairs): (_, &[(&str, &str)]) = match dialect {
+            "nginx" => ("/auth/nginx", &[("x-original-url", "https://app.test/page?q=1"), ("x-original-method", "GET")]),
+            "caddy" => ("/auth/caddy", FORWARDED),
+            _ => ("/auth/traefik", FORWARDED),
+        };
+        let headers = pairs.iter().chain(&[("x-forwarded-for", "203.0.113.9"), ("accept", "text/html")]);
+        Self { path, headers: headers.map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect() }
+    }
+
+    fn set(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn add(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self
+    }
+
+    async fn send(self, site: &Site, cookie: &str) -> Page {
+        self.send_from(site, "10.0.0.1", cookie).await
+    }
+
+    async fn send_from(self, site: &Site, peer: &str, cookie: &str) -> Page {
+        let mut request = Request::get(self.path);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        if !cookie.is_empty() {
+            request = request.header("cookie", cookie);
+        }
+        site.send(peer, request.body(Body::empty()).unwrap()).await
+    }
+}
+
+const FORWARDED: &[(&str, &str)] = &[
+    ("x-forwarded-method", "GET"),
+    ("x-forwarded-proto", "https"),
+    ("x-forwarded-host", "app.test"),
+    ("x-forwarded-uri", "/page?q=1"),
+];
+
+/// Signs `user` in through the whole round trip and gives the cookie of the application's host.
+async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
+    let denied = Check::of("traefik").send(site, "").await;
+    assert_eq!(denied.status, StatusCode::FOUND);
+    let start = denied.location();
+    let start = start.strip_prefix("https://app.test").expect("the round trip starts on the application's host");
+    let (mut on_app, mut at_home) = (Browser::default(), Browser::default());
+    let page = site.get(&mut on_app, start).await;
+    let page = site.sign_in_at(&mut at_home, &page.location(), user, PASSWORD).await;
+    if page.status != StatusCode::SEE_OTHER {
+        return Err(page);
+    }
+    let callback = page.location();
+    let callback = callback.strip_prefix("https://app.test").unwrap();
+    // Another browser gets nothing out of the ticket.
+    let stolen = site.get(&mut Browser::default(), callback).await;
+    assert_eq!(stolen.shown("error-code"), "other_browser");
+    let page = site.get(&mut on_app, callback).await;
+    assert_eq!(page.location(), "https://app.test/page?q=1", "back to the exact URL");
+    // A second use makes no second cookie.
+    let again = site.get(&mut on_app, callback).await;
+    assert!(again.headers.get("set-cookie").is_none() && again.location() == "https://app.test/page?q=1");
+    let cookie = on_app.cookies.get("__Host-conclave_app").expect("a __Host- cookie on an https application");
+    Ok(format!("__Host-conclave_app={cookie}"))
+}
+
+#[tokio::test]
+async fn the_round_trip_lets_a_member_through_with_every_identity_header() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    for dialect in ["traefik", "caddy", "nginx"] {
+        let page = Check::of(dialect).send(&site, &cookie).await;
+        assert_eq!(page.status, StatusCode::OK, "{dialect}: {}", page.text);
+        for name in IDENTITY_HEADERS {
+            assert_eq!(page.headers.get_all(name).iter().count(), 1, "{dialect}: {name} is written once, also when empty");
+        }
+        assert_eq!(page.headers["remote-user"], "ada");
+        assert_eq!(page.headers["x-authentik-groups"], "staff");
+        assert_eq!(page.headers["remote-email"], "");
+    }
+    // The cookie is of that host only.
+    let elsewhere = Check::of("traefik").set("x-forwarded-host", "other.test").send(&site, &cookie).await;
+    assert_eq!(elsewhere.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn who_is_not_in_the_group_gets_a_page_that_says_so() {
+    let site = Site::open().await;
+    let page = cookie_of(&site, "bob").await.expect_err("bob is not in staff");
+    assert_eq!((page.status, page.shown("application").as_str()), (StatusCode::FORBIDDEN, "The App"));
+}
+
+#[tokio::test]
+async fn leaving_the_group_or_signing_out_counts_at_the_next_check() {
+    use conclave_proto::command::v1::{RemoveGroupMember, RevokeUserSessions, command::Body as Order};
+    let site = Site::open().await;
+    let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let group_id = site.node.group("staff").await.to_vec();
+    site.node.propose(Order::RemoveGroupMember(RemoveGroupMember { group_id, user_id: ada.to_vec() })).await.unwrap();
+    assert_eq!(Check::of("caddy").send(&site, &cookie).await.status, StatusCode::FORBIDDEN);
+    site.node.propose(Order::RevokeUserSessions(RevokeUserSessions { user_id: ada.to_vec(), ..Default::default() })).await.unwrap();
+    assert_eq!(Check::of("caddy").send(&site, &cookie).await.status, StatusCode::FOUND);
+}
+
+#[tokio::test]
+async fn each_proxy_is_answered_in_words_it_understands() {
+    let site = Site::open().await;
+    let login = |page: &Page| page.location().starts_with("https://app.test/.conclave/start?ticket=");
+    let navigation = Check::of("traefik").send(&site, "").await;
+    assert!(navigation.status == StatusCode::FOUND && login(&navigation));
+    let nginx = Check::of("nginx").send(&site, "").await;
+    assert!(nginx.status == StatusCode::UNAUTHORIZED && login(&nginx), "nginx makes a 500 of a 302");
+    // Programs, sockets and writes are told 401, never sent away.
+    for (name, value) in [
+        ("sec-fetch-mode", "cors"), ("accept", "application/json"), ("x-requested-with", "XMLHttpRequest"),
+        ("upgrade", "websocket"), ("x-forwarded-method", "POST"),
+    ] {
+        let page = Check::of("caddy").set(name, value).send(&site, "").await;
+        assert!(page.status == StatusCode::UNAUTHORIZED && login(&page), "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn only_configured_proxies_are_answered() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    for peer in ["192.0.2.1", "127.0.0.1", "10.0.0.2"] {
+        let page = Check::of("traefik").send_from(&site, peer, &cookie).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{peer}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_is_not_exactly_one_reading_is_refused_even_with_a_good_cookie() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let uri = |uri: &str| Check::of("traefik").set("x-forwarded-uri", uri);
+    let host = |host: &str| Check::of("traefik").set("x-forwarded-host", host);
+    let refused = vec![
+        Check::of("traefik").add("x-forwarded-uri", "/public"),
+        Check::of("traefik").add("x-forwarded-host", "app.test"),
+        Check::of("traefik").add("x_forwarded_host", "app.test"),
+        Check::of("traefik").add("x.forwarded.uri", "/"),
+        Check::of("traefik").add("remote_user", "root"),
+        Check::of("traefik").without("x-forwarded-host"),
+        Check::of("traefik").without("x-forwarded-uri"),
+        Check::of("traefik").without("x-forwarded-method"),
+        Check::of("traefik").set("x-forwarded-proto", "gopher"),
+        Check::of("traefik").set("x-forwarded-for", "garbage"),
+        Check::of("nginx").without("x-original-url"),
+        Check::of("nginx").set("x-original-url", "app.test/page"),
+        Check::of("nginx").set("x-original-url", "https://app.test"),
+        uri("page"), uri("//evil.test/"), uri("/a/../b"), uri("/a/%2e%2e/b"), uri("/a/%2E./b"), uri("/a%2fb"), uri("/a%5cb"),
+        uri("/a\\b"), uri("/a#b"), uri("/a%00b"), uri("/a%zz"), uri("/a%2"), uri("/a b"), uri(""),
+        host("app.test,evil.test"), host("user@app.test"), host("app.test:99999"), host("app.test/x"), host(""), host("app test"),
+    ];
+    for check in refused {
+        let said = format!("{:?}", check.headers);
+        let page = check.send(&site, &cookie).await;
+        assert!(matches!(page.status.as_u16(), 400 | 403), "{} for {said}", page.status);
+        assert!(page.headers.get("remote-user").is_none());
+    }
+    // The other dialect's names are not read.
+    let page = Check::of("traefik").add("x-original-url", "https://evil.test/").send(&site, &cookie).await;
+    assert_eq!(page.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn no_cookie_but_the_true_one_lets_anybody_in() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let (name, value) = cookie.split_once('=').unwrap();
+    let mut fakes: Vec<String> = ["", "x", "AAAA"].map(|fake| format!("{name}={fake}")).to_vec();
+    for at in 0..value.len() {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        fakes.push(format!("{name}={}", String::from_utf8(bytes).unwrap()));
+    }
+    fakes.push(format!("conclave_app={value}"));
+    fakes.push(format!("__Host-conclave_session={value}"));
+    for fake in fakes {
+        assert_eq!(Check::of("caddy").send(&site, &fake).await.status, StatusCode::FOUND, "{fake}");
+    }
+    let doubled = format!("{cookie}; {cookie}");
+    assert_eq!(Check::of("caddy").send(&site, &doubled).await.status, StatusCode::FORBIDDEN);
+}

@@ -1,0 +1,6 @@
+//! The slices through the real router, on one node with a clock that moves only when told.
+
+mod forward_auth;
+mod login;
+mod oidc;
+mod site;

@@ -1,0 +1,262 @@
+//! One node's HTTP side as `boot` wires it, and a browser that keeps cookies by hand.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::ConnectInfo,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_node::{
+    boot,
+    http::{Edge, EdgeConfig, edge::REQUEST_TIMEOUT},
+    testing::TestNode,
+    web::Pages,
+};
+use conclave_proto::command::v1::{
+    Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, SigningAlgorithm, command::Body as Order,
+};
+use http::{HeaderMap, Request, StatusCode};
+use sha2::{Digest as _, Sha256};
+use tower::ServiceExt as _;
+
+pub const REDIRECT_URI: &str = "https://rp.test/cb?kept=1";
+pub const SECRET: &str = "a client secret";
+pub const PASSWORD: &str = "correct horse battery";
+pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+
+/// A node with users `ada` (in `staff`) and `bob`, the client `web` (basic), `spa` (public), `asks` (consent) and the application
+/// on `app.test` for `staff`.
+pub struct Site {
+    pub node: TestNode,
+    router: Router,
+}
+
+pub struct Page {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Page {
+    pub fn location(&self) -> String {
+        let location = self.headers.get("location").unwrap_or_else(|| panic!("{}: no Location: {}", self.status, self.text));
+        location.to_str().unwrap().to_owned()
+    }
+
+    /// A parameter of the Location's query.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let url = url::Url::parse("http://127.0.0.1:9000").unwrap().join(&self.location()).unwrap();
+        url.query_pairs().find(|(n, _)| n == name).map(|(_, value)| value.into_owned())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    pub fn field(&self, name: &str) -> String {
+        crate::processes::field(&self.text, name)
+    }
+
+    /// The text of the element with this id.
+    pub fn shown(&self, id: &str) -> String {
+        let marker = format!("id=\"{id}\"");
+        let start = self.text.find(&marker).unwrap_or_else(|| panic!("no element {id} in: {}", self.text));
+        let rest = &self.text[start..];
+        rest[rest.find('>').unwrap() + 1..].split('<').next().unwrap().trim().to_owned()
+    }
+}
+
+#[derive(Default)]
+pub struct Browser {
+    pub cookies: BTreeMap<String, String>,
+}
+
+pub fn digest(bytes: &[u8]) -> Vec<u8> {
+    Sha256::digest(bytes).to_vec()
+}
+
+pub fn challenge() -> String {
+    URL_SAFE_NO_PAD.encode(digest(VERIFIER.as_bytes()))
+}
+
+impl Site {
+    pub async fn open() -> Self {
+        let node = TestNode::start().await;
+        node.create_user("ada", PASSWORD, &["staff"]).await;
+        node.create_user("bob", PASSWORD, &[]).await;
+        let staff = node.group("staff").await;
+        node.propose(Order::CreateApplication(CreateApplication {
+            application_id: node.bytes::<16>().to_vec(),
+            slug: "app".into(),
+            name: "The App".into(),
+            hosts: vec!["app.test".into()],
+            access: Some(Access { everyone: false, group_ids: vec![staff.to_vec()] }),
+            ..Default::default()
+        }))
+        .await
+        .unwrap();
+        let app = node.cluster().view().application_by_slug("app").unwrap().id;
+        for (id, method, consent, application) in [
+            ("web", ClientAuthMethod::SecretBasic, ConsentMode::Implicit, Vec::new()),
+            ("post", ClientAuthMethod::SecretPost, ConsentMode::Implicit, Vec::new()),
+            ("spa", ClientAuthMethod::None, ConsentMode::Implicit, Vec::new()),
+            ("asks", ClientAuthMethod::SecretBasic, ConsentMode::Always, Vec::new()),
+            ("staff-only", ClientAuthMethod::SecretBasic, ConsentMode::Implicit, app.to_vec()),
+        ] {
+            let secret_hash = if method == ClientAuthMethod::None { Vec::new() } else { digest(SECRET.as_bytes()) };
+            let order = CreateClient {
+                client_id: id.into(),
+                name: format!("Client {id}"),
+                auth_method: method.into(),
+                secret_hash,
+                redirect_uris: vec![REDIRECT_URI.into()],
+                post_logout_redirect_uris: vec!["https://rp.test/bye".into()],
+                scopes: ["openid", "profile", "email", "groups", "offline_access"].map(str::to_owned).to_vec(),
+                signing_algorithm: SigningAlgorithm::Es256.into(),
+                consent: consent.into(),
+                application_id: application,
+                ..Default::default()
+            };
+            node.propose(Order::CreateClient(order)).await.unwrap();
+        }
+        // No leader task makes keys here: made once, by hand.
+        node.auth().clone().ensure_signing_keys().await;
+        let edge = Edge::new(EdgeConfig {
+            entropy: Arc::clone(&node.runtime().entropy),
+            trusted_proxies: vec!["10.0.0.1".parse().unwrap()],
+            max_body_bytes: 64 * 1024,
+            request_timeout: REQUEST_TIMEOUT,
+            error_page: Arc::new(|fault, _| fault.detail.clone()),
+        });
+        let router = edge.around(boot::routes(node.auth(), Pages::new(None)));
+        Self { node, router }
+    }
+
+    pub async fn send(&self, from: &str, request: Request<Body>) -> Page {
+        let mut request = request;
+        let peer: SocketAddr = format!("{from}:40000").parse().unwrap();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let reply = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = reply.into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        Page { status: parts.status, headers: parts.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    pub async fn get(&self, browser: &mut Browser, path: &str) -> Page {
+        let path = path.strip_prefix("http://127.0.0.1:9000").unwrap_or(path);
+        let request = Request::get(path).header("cookie", browser.header()).body(Body::empty()).unwrap();
+        browser.keep(self.send("192.0.2.1", request).await)
+    }
+
+    pub async fn post(&self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Page {
+        let request = Request::post(path)
+            .header("cookie", browser.header())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(encoded(form)))
+            .unwrap();
+        browser.keep(self.send("192.0.2.1", request).await)
+    }
+
+    /// The login page for a URL that leads there, filled in and sent.
+    pub async fn sign_in_at(&self, browser: &mut Browser, path: &str, username: &str, password: &str) -> Page {
+        let mut page = self.get(browser, path).await;
+        while page.status.is_redirection() {
+            let next = page.location();
+            page = self.get(browser, &next).await;
+        }
+        assert_eq!(page.status, 200, "{}", page.text);
+        let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+        let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", username), ("password", password)];
+        self.post(browser, "/login", &form).await
+    }
+
+    pub fn authorize_url(client: &str, more: &[(&str, &str)]) -> String {
+        let challenge = challenge();
+        let mut pairs = vec![
+            ("response_type", "code"),
+            ("client_id", client),
+            ("redirect_uri", REDIRECT_URI),
+            ("scope", "openid profile email groups"),
+            ("state", "s t"),
+            ("nonce", "n"),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        for (name, value) in more {
+            pairs.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                pairs.push((name, value));
+            }
+        }
+        format!("/oidc/authorize?{}", encoded(&pairs))
+    }
+
+    /// A code for this client, by a login of ada in a fresh browser.
+    pub async fn code(&self, client: &str, more: &[(&str, &str)]) -> String {
+        let page = self.sign_in_at(&mut Browser::default(), &Self::authorize_url(client, more), "ada", PASSWORD).await;
+        page.parameter("code").unwrap_or_else(|| panic!("{}: {}", page.status, page.location()))
+    }
+
+    pub async fn token(&self, basic: Option<(&str, &str)>, form: &[(&str, &str)]) -> Page {
+        self.token_with(basic, form, None).await
+    }
+
+    pub async fn token_with(&self, basic: Option<(&str, &str)>, form: &[(&str, &str)], key: Option<&str>) -> Page {
+        let mut request = Request::post("/oidc/token").header("content-type", "application/x-www-form-urlencoded");
+        if let Some((id, secret)) = basic {
+            let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{}", encoded_one(secret)));
+            request = request.header("authorization", format!("Basic {credentials}"));
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.send("192.0.2.1", request.body(Body::from(encoded(form))).unwrap()).await
+    }
+
+    pub async fn redeem(&self, client: &str, code: &str) -> Page {
+        self.token(Some((client, SECRET)), &redemption(code)).await
+    }
+
+    pub async fn refresh(&self, token: &str) -> Page {
+        self.token(Some(("web", SECRET)), &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    }
+
+    pub async fn userinfo(&self, token: &str) -> Page {
+        let request = Request::get("/oidc/userinfo").header("authorization", format!("Bearer {token}"));
+        self.send("192.0.2.1", request.body(Body::empty()).unwrap()).await
+    }
+}
+
+pub fn redemption(code: &str) -> [(&str, &str); 4] {
+    [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", REDIRECT_URI), ("code_verifier", VERIFIER)]
+}
+
+pub fn encoded(pairs: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+fn encoded_one(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+impl Browser {
+    pub fn header(&self) -> String {
+        self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
+    fn keep(&mut self, page: Page) -> Page {
+        for cookie in page.headers.get_all("set-cookie") {
+            let cookie = cookie.to_str().unwrap();
+            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
+            assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+            if cookie.contains("Max-Age=0") {
+                self.cookies.remove(name);
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        page
+    }
+}
