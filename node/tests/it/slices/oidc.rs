@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_proto::command::v1::{DeleteUser, RemoveGroupMember, UpdateClient, UpdateUser, command::Body as Order};
+use conclave_proto::command::v1::{RemoveGroupMember, UpdateClient, UpdateUser, command::Body as Order};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -212,8 +212,16 @@ async fn of_many_parallel_redemptions_one_succeeds_and_a_named_retry_gets_its_an
     let code = site.code("web", &[]).await;
     let retry = async || site.token_with(Some(("web", SECRET)), &redemption(&code), Some("one try")).await.json();
     let (first, second) = (retry().await, retry().await);
-    assert_eq!(first, second, "the retry of a lost answer gets the same tokens");
-    assert!(first["access_token"].is_string());
+    // ECDSA signs with chance; what is signed, and the refresh token, are the same.
+    for token in ["access_token", "id_token"] {
+        let of = |answer: &Value| {
+            let mut claims = claims(answer[token].as_str().unwrap());
+            claims.as_object_mut().unwrap().remove("at_hash");
+            claims
+        };
+        assert_eq!(of(&first), of(&second), "the retry of a lost answer gets the same {token}");
+    }
+    assert_eq!(first["refresh_token"], second["refresh_token"]);
     // The same key with another body is another request.
     let mut other = redemption(&code).to_vec();
     other.push(("x", "y"));
@@ -278,12 +286,8 @@ async fn what_is_revoked_is_refused_by_every_grant_and_endpoint() {
         ("staff-only", Order::RemoveGroupMember(RemoveGroupMember { group_id: staff.to_vec(), user_id: ada.to_vec() })),
         ("web", Order::UpdateClient(UpdateClient { client_id: "web".into(), disabled: Some(true), ..Default::default() })),
         ("post", Order::UpdateUser(UpdateUser { user_id: ada.to_vec(), disabled: Some(true), ..Default::default() })),
-        ("asks", Order::DeleteUser(DeleteUser { user_id: ada.to_vec() })),
     ];
     for (client, order) in orders {
-        if client == "asks" {
-            break;
-        }
         let basic = (client != "post").then_some((client, SECRET));
         let in_body: &[(&str, &str)] = if client == "post" { &[("client_id", "post"), ("client_secret", SECRET)] } else { &[] };
         let (code, unused) = (site.code(client, &[]).await, site.code(client, &[]).await);
