@@ -1,6 +1,10 @@
 //! The composition root: the only file that names every slice. It binds, starts, wires, waits and stops; it decides nothing.
 
-use std::{num::NonZeroUsize, sync::{Arc, OnceLock}, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{Router, extract::Request, response::Response};
 use http::StatusCode;
@@ -17,7 +21,9 @@ use crate::{
         password::{Cost, PasswordPool},
     },
     health::Health,
-    http::{Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT, server},
+    http::{
+        Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT, server,
+    },
     protocol::{forward_auth, oidc},
     runtime::Runtime,
     web::Pages,
@@ -53,13 +59,19 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
     let keys = Arc::new(ClusterKeys::derive(&secret));
-    let public_url = config.http.public_url().ok_or_else(|| BootError::Machine("http.public_url is not set".into()))?;
+    let public_url =
+        config.http.public_url().ok_or_else(|| BootError::Machine("http.public_url is not set".into()))?;
 
     let health = Health::default();
     let pages = Pages::new(config.http.template_dir.as_deref());
     let edge = edge(&config, &runtime, pages.clone());
     let site: Arc<OnceLock<Router>> = Arc::default();
-    let front = edge.around(health.routes().merge(pages.assets().routes()).fallback_service(late(Arc::clone(&site), edge.clone())));
+    let front = edge.around(
+        health
+            .routes()
+            .merge(pages.assets().routes())
+            .fallback_service(late(Arc::clone(&site), edge.clone())),
+    );
     let serving = tokio::spawn(listener.serve(front, stop.clone()));
 
     let founding = Cluster::start(cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?);
@@ -107,7 +119,12 @@ fn cluster_options(
         listener: plane.into_std().map_err(|e| BootError::Machine(e.to_string()))?,
         advertise: config.cluster.address_of(config.node.id),
         api_url: config.api.url(),
-        peers: config.cluster.peers.iter().map(|peer| Peer { node: peer.id, addr: peer.address.clone() }).collect(),
+        peers: config
+            .cluster
+            .peers
+            .iter()
+            .map(|peer| Peer { node: peer.id, addr: peer.address.clone() })
+            .collect(),
         keys,
         runtime,
     })
@@ -121,7 +138,8 @@ fn auth(
     runtime: &Runtime,
 ) -> Result<Auth, BootError> {
     let threads: NonZeroUsize = config.login.argon2_threads.unwrap_or_else(PasswordPool::default_threads);
-    let passwords = PasswordPool::start(threads, Cost::OWASP).map_err(|e| BootError::Machine(e.to_string()))?;
+    let passwords =
+        PasswordPool::start(threads, Cost::OWASP).map_err(|e| BootError::Machine(e.to_string()))?;
     let settings = auth::Settings {
         public_url,
         login: config.login.clone(),
@@ -159,8 +177,11 @@ fn edge(config: &Config, runtime: &Runtime, pages: Pages) -> Edge {
 fn late(
     site: Arc<OnceLock<Router>>,
     edge: Edge,
-) -> impl tower::Service<Request, Response = Response, Error = std::convert::Infallible, Future: Send> + Clone + Send + Sync + 'static
-{
+) -> impl tower::Service<Request, Response = Response, Error = std::convert::Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
     tower::service_fn(move |request: Request| {
         let (router, edge) = (site.get().cloned(), edge.clone());
         async move {

@@ -68,6 +68,8 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<Value>) {
             });
             (StatusCode::OK, Json(body))
         }
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reasons": [reason] }))),
+        Err(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reasons": [reason] })))
+        }
     }
 }

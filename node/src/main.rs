@@ -5,14 +5,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use conclave_node::{
     cli::{self, Cli, Command},
-    demo, runtime::Runtime, serve,
+    demo,
+    runtime::Runtime,
+    serve,
 };
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => {
-            let options = serve::ServeOptions { config: args.config, exit_with_parent: args.exit_with_parent };
+            let options =
+                serve::ServeOptions { config: args.config, exit_with_parent: args.exit_with_parent };
             ended(serve::run(options).await.map_err(Into::into))
         }
         Command::Demo(args) => {

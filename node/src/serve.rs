@@ -41,7 +41,9 @@ pub async fn run(options: ServeOptions) -> Result<(), BootError> {
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        return;
+    };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}

@@ -3,7 +3,7 @@
 //! Only [`AuthorizationRequest`]s whose client and redirect URI were checked exist, so a redirect built here never leads to an
 //! unregistered place.
 
-use conclave_state::{Refusal, Reason};
+use conclave_state::{Reason, Refusal};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -117,7 +117,9 @@ pub fn origin_of(uri: &str) -> Option<String> {
 /// What a refusal of the rules means to the client.
 pub fn error_of(refusal: &Refusal) -> AuthorizationError {
     match refusal.reason {
-        Reason::AccessDenied | Reason::UserDisabled | Reason::ClientDisabled => AuthorizationError::AccessDenied,
+        Reason::AccessDenied | Reason::UserDisabled | Reason::ClientDisabled => {
+            AuthorizationError::AccessDenied
+        }
         Reason::SessionUnknown => AuthorizationError::LoginRequired,
         Reason::Malformed => AuthorizationError::InvalidRequest,
         _ => AuthorizationError::ServerError,
@@ -130,12 +132,19 @@ mod tests {
 
     #[test]
     fn answers_carry_state_and_issuer_and_leave_the_registered_uri_alone() {
-        let back = WayBack { redirect_uri: "https://rp.test/cb?x=1", state: Some("a b&c"), issuer: "https://id.test" };
+        let back = WayBack {
+            redirect_uri: "https://rp.test/cb?x=1",
+            state: Some("a b&c"),
+            issuer: "https://id.test",
+        };
         let with_code = back.with_code("C");
         assert_eq!(with_code, "https://rp.test/cb?x=1&code=C&state=a+b%26c&iss=https%3A%2F%2Fid.test");
         let plain = WayBack { redirect_uri: "com.example.app:/cb", state: None, issuer: "https://id.test" };
         let denied = plain.with_error(AuthorizationError::AccessDenied, "no");
-        assert_eq!(denied, "com.example.app:/cb?error=access_denied&error_description=no&iss=https%3A%2F%2Fid.test");
+        assert_eq!(
+            denied,
+            "com.example.app:/cb?error=access_denied&error_description=no&iss=https%3A%2F%2Fid.test"
+        );
         assert_eq!(origin_of("com.example.app:/cb").unwrap(), "com.example.app:");
         assert_eq!(origin_of("https://rp.test:8443/cb").unwrap(), "https://rp.test:8443");
     }

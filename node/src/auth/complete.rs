@@ -71,11 +71,18 @@ impl Auth {
         };
         let with_code = order.code.is_some();
         let committed = self.cluster().propose(derivation.request(), Body::StartSession(order)).await?;
-        let ReplyBody::SessionStarted(started) = &committed.body else { return Err(unexpected(&committed.body)) };
+        let ReplyBody::SessionStarted(started) = &committed.body else {
+            return Err(unexpected(&committed.body));
+        };
         let session_id = SessionId::parse(&started.session_id).map_err(AuthError::Refused)?;
         let now = self.now(&committed.state);
         // A retry's answer may come after the session has ended again: then there is nobody to let in.
-        let ended = || AuthError::Refused(conclave_state::Refusal::new(conclave_state::Reason::SessionUnknown, "it has ended"));
+        let ended = || {
+            AuthError::Refused(conclave_state::Refusal::new(
+                conclave_state::Reason::SessionUnknown,
+                "it has ended",
+            ))
+        };
         let (session, user) = committed.state.live_session(session_id, now).ok_or_else(ended)?;
         let signed_in =
             SignedIn { session: session.clone(), user: user.clone(), state: committed.state.clone() };
@@ -116,7 +123,8 @@ impl Auth {
     ) -> Option<IssueCode> {
         let Target::Authorize(request) = target else { return None };
         let client = state.client(&request.client_id)?;
-        let at_once = !client.disabled && consent_is_implicit(request, client) && state.client_admits(client, user);
+        let at_once =
+            !client.disabled && consent_is_implicit(request, client) && state.client_admits(client, user);
         at_once.then(|| self.code_order(request, derivation))
     }
 

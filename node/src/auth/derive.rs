@@ -29,7 +29,12 @@ impl Derivation {
 
     /// The one that this idempotency key always gives for this purpose and these parameters. Without a usable key: fresh.
     /// The parameters are part of it, so that a key seen by a stranger is of no use with anything else.
-    pub fn of_request(key: &Key, idempotency_key: Option<&str>, parts: &[&[u8]], entropy: &dyn Entropy) -> Self {
+    pub fn of_request(
+        key: &Key,
+        idempotency_key: Option<&str>,
+        parts: &[&[u8]],
+        entropy: &dyn Entropy,
+    ) -> Self {
         let usable = idempotency_key.filter(|k| !k.is_empty() && k.len() <= MAX_KEY_BYTES);
         let Some(idempotency_key) = usable else { return Self::fresh(key, entropy) };
         let mut material: Vec<Vec<u8>> = vec![mac::sha256(idempotency_key.as_bytes()).to_vec()];

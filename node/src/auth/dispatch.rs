@@ -50,7 +50,12 @@ impl Auth {
     ///
     /// # Errors
     /// [`AuthError`] when the cluster cannot take the write that the decision needs.
-    pub async fn next(&self, target: &Target, visitor: &Visitor, derivation: &Derivation) -> Result<Next, AuthError> {
+    pub async fn next(
+        &self,
+        target: &Target,
+        visitor: &Visitor,
+        derivation: &Derivation,
+    ) -> Result<Next, AuthError> {
         match target {
             Target::Authorize(request) => self.next_for_client(request, visitor, derivation).await,
             Target::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
@@ -70,18 +75,24 @@ impl Auth {
     ) -> Result<Next, AuthError> {
         let target = || Target::Authorize(Box::new(request.clone()));
         let back = |error, why: &str| Next::Redirect(self.way_back(request).with_error(error, why));
-        let Some(signed_in) = visitor.signed_in.as_ref().filter(|s| self.is_recent_enough(request, s, visitor)) else {
+        let Some(signed_in) =
+            visitor.signed_in.as_ref().filter(|s| self.is_recent_enough(request, s, visitor))
+        else {
             if request.prompt.none {
                 return Ok(back(AuthorizationError::LoginRequired, "nobody is signed in"));
             }
             return Ok(self.login(&target(), visitor, visitor.signed_in.is_some()));
         };
-        let Some(client) = signed_in.state.client(&request.client_id).filter(|client| !client.disabled) else {
+        let Some(client) = signed_in.state.client(&request.client_id).filter(|client| !client.disabled)
+        else {
             return Ok(Next::Gone(Gone::Client));
         };
         if !signed_in.state.client_admits(client, &signed_in.user) {
             if request.prompt.none {
-                return Ok(back(AuthorizationError::AccessDenied, "this account may not open the application"));
+                return Ok(back(
+                    AuthorizationError::AccessDenied,
+                    "this account may not open the application",
+                ));
             }
             return Ok(forbidden(&client.name, signed_in));
         }
@@ -101,7 +112,12 @@ impl Auth {
     }
 
     /// `prompt=login` and `max_age` (OIDC Core §3.1.2.1): a session that was there before does not do.
-    fn is_recent_enough(&self, request: &AuthorizationRequest, signed_in: &SignedIn, visitor: &Visitor) -> bool {
+    fn is_recent_enough(
+        &self,
+        request: &AuthorizationRequest,
+        signed_in: &SignedIn,
+        visitor: &Visitor,
+    ) -> bool {
         if visitor.just_now || visitor.consented.is_some() {
             return true;
         }
@@ -134,7 +150,10 @@ impl Auth {
         Next::Login { ticket: self.ticket(Step::Login { fresh }, target.clone(), visitor.browser.as_deref()) }
     }
 
-    pub(crate) fn way_back<'a>(&'a self, request: &'a AuthorizationRequest) -> super::authorization::WayBack<'a> {
+    pub(crate) fn way_back<'a>(
+        &'a self,
+        request: &'a AuthorizationRequest,
+    ) -> super::authorization::WayBack<'a> {
         request.way_back(self.settings().public_url.issuer())
     }
 }

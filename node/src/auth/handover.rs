@@ -26,7 +26,9 @@ const LIFE_MS: u64 = 60_000;
 impl Auth {
     /// Whether browsers send the session's own cookie to this host (`http.cookie_domain`).
     pub fn shares_session_cookie(&self, host: &str) -> bool {
-        let below = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let below = |domain: &str| {
+            host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
         self.settings().cookie_domain.as_deref().is_some_and(below)
     }
 
@@ -34,7 +36,12 @@ impl Auth {
     ///
     /// # Errors
     /// When the ticket cannot be made.
-    pub fn hand_over(&self, url: &AppUrl, binding: Option<[u8; 32]>, signed_in: &SignedIn) -> Result<String, AuthError> {
+    pub fn hand_over(
+        &self,
+        url: &AppUrl,
+        binding: Option<[u8; 32]>,
+        signed_in: &SignedIn,
+    ) -> Result<String, AuthError> {
         let step = Step::HandOver { session: *signed_in.session.id.bytes(), index: signed_in.state.index() };
         let target = Target::Open { url: url.clone(), binding };
         let mut ticket = self.ticket(step, target, None);

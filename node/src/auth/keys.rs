@@ -19,7 +19,8 @@ use crate::crypto::{
 use super::{Auth, AuthError, derive::Derivation};
 
 /// The algorithms that every cluster has a key for.
-const ALGORITHMS: [SigningAlgorithm; 3] = [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
+const ALGORITHMS: [SigningAlgorithm; 3] =
+    [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
 /// How often a leader looks whether a key is missing. Only the first seconds of a cluster's life find one.
 const PERIOD: Duration = Duration::from_millis(200);
 /// Most keys kept open; the rules publish no more.
@@ -75,8 +76,10 @@ impl SigningKeys {
         if let Some(key) = open.get(&row.kid) {
             return Ok(Arc::clone(key));
         }
-        let internal = |e: &dyn std::fmt::Display| AuthError::Internal(format!("signing key {}: {e}", row.kid));
-        let pkcs8 = self.sealer.open(&purpose(&row.kid), &row.sealed_private_key).map_err(|e| internal(&e))?;
+        let internal =
+            |e: &dyn std::fmt::Display| AuthError::Internal(format!("signing key {}: {e}", row.kid));
+        let pkcs8 =
+            self.sealer.open(&purpose(&row.kid), &row.sealed_private_key).map_err(|e| internal(&e))?;
         let alg = alg(row.algorithm).ok_or_else(|| internal(&"unknown algorithm"))?;
         let key = Arc::new(SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| internal(&e))?);
         if open.len() >= MAX_OPEN {
@@ -94,7 +97,9 @@ impl Auth {
         loop {
             ticks.tick().await;
             let state = self.cluster().view();
-            let Some(missing) = ALGORITHMS.into_iter().find(|a| state.active_key(*a).is_none()) else { return };
+            let Some(missing) = ALGORITHMS.into_iter().find(|a| state.active_key(*a).is_none()) else {
+                return;
+            };
             if self.cluster().is_leader()
                 && let Err(error) = self.add_signing_key(missing).await
             {
@@ -104,15 +109,19 @@ impl Auth {
     }
 
     async fn add_signing_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
-        let internal = |e: &dyn std::fmt::Display| AuthError::Internal(format!("a signing key cannot be made: {e}"));
+        let internal =
+            |e: &dyn std::fmt::Display| AuthError::Internal(format!("a signing key cannot be made: {e}"));
         let alg = alg(algorithm).ok_or_else(|| internal(&"unknown algorithm"))?;
         let entropy = Arc::clone(&self.runtime().entropy);
         // RSA takes up to a second of a core.
         let made = tokio::task::spawn_blocking(move || SigningKey::generate_pkcs8(alg, &*entropy)).await;
         let pkcs8 = made.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
         let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| internal(&e))?;
-        let sealer = &self.inner.signing.sealer;
-        let sealed = sealer.seal(&purpose(key.kid()), &pkcs8, &*self.runtime().entropy).map_err(|e| internal(&e))?;
+        let keys = &self.inner.signing;
+        let sealed = keys
+            .sealer
+            .seal(&purpose(key.kid()), &pkcs8, &*self.runtime().entropy)
+            .map_err(|e| internal(&e))?;
         let order = AddSigningKey {
             kid: key.kid().to_owned(),
             algorithm: algorithm.into(),

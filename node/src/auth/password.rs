@@ -45,16 +45,34 @@ struct Candidate {
     version: u64,
 }
 
+impl Candidate {
+    fn of(state: Arc<State>, username: &str) -> Self {
+        let user = state.user_by_name(username).cloned();
+        let password = user.as_ref().and_then(|user| state.password(user.id).cloned());
+        Self {
+            phc: password.as_ref().map(|p| p.phc.clone()),
+            version: password.as_ref().map_or(0, |p| p.version),
+            user,
+            state,
+        }
+    }
+}
+
 impl Auth {
     /// Checks a username and password typed at `address`.
     ///
     /// # Errors
     /// [`Unproved`].
-    pub async fn prove_password(&self, username: &str, password: String, address: IpAddr) -> Result<Proof, Unproved> {
+    pub async fn prove_password(
+        &self,
+        username: &str,
+        password: String,
+        address: IpAddr,
+    ) -> Result<Proof, Unproved> {
         if let Admission::Refused { retry_in } = self.inner.throttles.address(address) {
             return Err(Unproved::TooMany { retry_in });
         }
-        let candidate = self.candidate(self.cluster().view(), username);
+        let candidate = Candidate::of(self.cluster().view(), username);
         self.admit_attempt(&candidate, username).await?;
         let (verdict, candidate) = self.verify(candidate, username, password).await?;
         let Some(user) = candidate.user.filter(|_| matches!(verdict, Verdict::Match { .. })) else {
@@ -66,17 +84,6 @@ impl Auth {
             return Err(Unproved::Disabled);
         }
         Ok(Proof { user, credential_version: candidate.version, state: candidate.state })
-    }
-
-    fn candidate(&self, state: Arc<State>, username: &str) -> Candidate {
-        let user = state.user_by_name(username).cloned();
-        let password = user.as_ref().and_then(|user| state.password(user.id).cloned());
-        Candidate {
-            phc: password.as_ref().map(|p| p.phc.clone()),
-            version: password.as_ref().map_or(0, |p| p.version),
-            user,
-            state,
-        }
     }
 
     /// Counts the attempt before the password is looked at, so that parallel guesses are counted too.
@@ -93,7 +100,12 @@ impl Auth {
     async fn reserve(&self, account: UserId, limit: u32, window_ms: u64) -> Result<(), Unproved> {
         let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
         let order = ReserveAttempt { user_id: account.to_vec(), limit, window_ms };
-        match self.cluster().propose(derivation.request(), Body::ReserveAttempt(order)).await.map_err(AuthError::from) {
+        match self
+            .cluster()
+            .propose(derivation.request(), Body::ReserveAttempt(order))
+            .await
+            .map_err(AuthError::from)
+        {
             Ok(_) => Ok(()),
             Err(AuthError::Refused(refusal)) if refusal.reason == Reason::AttemptsExhausted => {
                 let ends = refusal.retry_at.unwrap_or_default().0;
@@ -127,7 +139,7 @@ impl Auth {
             return Ok((verdict, candidate));
         }
         let Some(state) = self.cluster().confirmed_view().await else { return Ok((verdict, candidate)) };
-        let current = self.candidate(state, username);
+        let current = Candidate::of(state, username);
         if current.version == candidate.version {
             return Ok((verdict, candidate));
         }

@@ -30,7 +30,9 @@ impl Auth {
     /// # Errors
     /// When this node is behind and cannot catch up: then nobody is told to sign in again.
     pub async fn signed_in(&self, cookie: Option<&str>) -> Result<Option<SignedIn>, AuthError> {
-        let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::Session, text)) else { return Ok(None) };
+        let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::Session, text)) else {
+            return Ok(None);
+        };
         let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
         Ok(self.live(&state, SessionId::new(handle.id), &handle.secret))
     }
@@ -39,8 +41,14 @@ impl Auth {
     ///
     /// # Errors
     /// As [`Auth::signed_in`].
-    pub async fn signed_in_on_host(&self, cookie: Option<&str>, host: &str) -> Result<Option<SignedIn>, AuthError> {
-        let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::AppSession, text)) else { return Ok(None) };
+    pub async fn signed_in_on_host(
+        &self,
+        cookie: Option<&str>,
+        host: &str,
+    ) -> Result<Option<SignedIn>, AuthError> {
+        let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::AppSession, text)) else {
+            return Ok(None);
+        };
         let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
         let Some(arm) = state.app_session(AppSessionId::new(handle.id)) else { return Ok(None) };
         if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || *arm.host != *host {
@@ -60,7 +68,14 @@ impl Auth {
     }
 
     /// The text of a handle of this cluster's present life.
-    pub fn issue(&self, kind: HandleKind, id: [u8; 16], secret: HandleSecret, generation: u64, index: u64) -> String {
+    pub fn issue(
+        &self,
+        kind: HandleKind,
+        id: [u8; 16],
+        secret: HandleSecret,
+        generation: u64,
+        index: u64,
+    ) -> String {
         self.handles().issue(&Handle { kind, id, secret, generation, lineage: self.lineage_tag(), index })
     }
 

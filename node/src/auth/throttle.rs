@@ -76,7 +76,8 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Throttles {
     pub fn new(settings: config::Throttle, runtime: Runtime) -> Self {
-        let (accounts, addresses) = (Mutex::new(Windows(BTreeMap::new())), Mutex::new(Windows(BTreeMap::new())));
+        let (accounts, addresses) =
+            (Mutex::new(Windows(BTreeMap::new())), Mutex::new(Windows(BTreeMap::new())));
         Self { settings, runtime, accounts, addresses }
     }
 

@@ -128,9 +128,11 @@ impl Auth {
     /// # Errors
     /// When it is too long to be carried.
     pub fn seal(&self, ticket: &Ticket) -> Result<String, super::AuthError> {
-        let internal = |e: &dyn std::fmt::Display| super::AuthError::Internal(format!("a ticket cannot be sealed: {e}"));
+        let internal =
+            |e: &dyn std::fmt::Display| super::AuthError::Internal(format!("a ticket cannot be sealed: {e}"));
         let plain = serde_json::to_vec(ticket).map_err(|e| internal(&e))?;
-        let sealed = self.inner.tickets.seal(PURPOSE, &plain, &*self.runtime().entropy).map_err(|e| internal(&e))?;
+        let sealed =
+            self.inner.tickets.seal(PURPOSE, &plain, &*self.runtime().entropy).map_err(|e| internal(&e))?;
         let text = URL_SAFE_NO_PAD.encode(sealed);
         if text.len() > MAX_TEXT_BYTES {
             return Err(internal(&"the request behind it is too long"));

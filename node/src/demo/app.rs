@@ -1,5 +1,7 @@
 //! The demo's application: it believes the identity headers and shows them, as many applications do.
 
+use std::fmt::Write as _;
+
 use axum::{
     Router,
     http::{HeaderMap, Uri},
@@ -11,13 +13,13 @@ pub fn router() -> Router {
 }
 
 async fn show(uri: Uri, headers: HeaderMap) -> Html<String> {
-    let rows: String = crate::protocol::forward_auth::IDENTITY_HEADERS
-        .iter()
-        .map(|name| {
-            let value = headers.get(*name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default();
-            format!("<tr><th>{name}</th><td>{}</td></tr>", escaped(&value))
-        })
-        .collect();
+    let mut rows = String::new();
+    for name in crate::protocol::forward_auth::IDENTITY_HEADERS {
+        let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let value = escaped(&value.unwrap_or_default());
+        // Writing to a String cannot fail.
+        let _ = write!(rows, "<tr><th>{name}</th><td>{value}</td></tr>");
+    }
     let user = headers.get("remote-user").and_then(|value| value.to_str().ok()).unwrap_or_default();
     Html(format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Demo application</title>\

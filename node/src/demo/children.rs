@@ -71,10 +71,10 @@ impl Children {
     }
 
     /// Starts the nodes that have died.
-    pub async fn restart_dead(&self) {
+    pub fn restart_dead(&self) {
         let alive: Vec<u64> = self.pids().into_keys().collect();
         for node in self.layout.ids().filter(|node| !alive.contains(node)) {
-            start_again(&self.layout, &self.news, &self.running, node, self.restart).await;
+            start_again(&self.layout, &self.news, &self.running, node, self.restart);
         }
     }
 
@@ -96,9 +96,9 @@ impl Children {
                 }
             };
             let log = self.layout.log_file(node);
-            timeout(READY_LIMIT, waiting)
-                .await
-                .with_context(|| format!("node {node} was not ready in time; its log is {}", log.display()))??;
+            timeout(READY_LIMIT, waiting).await.with_context(|| {
+                format!("node {node} was not ready in time; its log is {}", log.display())
+            })??;
         }
         Ok(())
     }
@@ -126,7 +126,13 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spawn(layout: &Arc<Layout>, news: &mpsc::Sender<News>, table: &Table, node: u64, restart: bool) -> anyhow::Result<()> {
+fn spawn(
+    layout: &Arc<Layout>,
+    news: &mpsc::Sender<News>,
+    table: &Table,
+    node: u64,
+    restart: bool,
+) -> anyhow::Result<()> {
     let log = OpenOptions::new().create(true).append(true).open(layout.log_file(node))?;
     let child = Command::new(std::env::current_exe()?)
         .args(["serve", "--exit-with-parent", "--config"])
@@ -139,13 +145,20 @@ fn spawn(layout: &Arc<Layout>, news: &mpsc::Sender<News>, table: &Table, node: u
     let pid = child.id().context("the process ended at once")?;
     let (stop, stopping) = mpsc::channel(1);
     locked(table).insert(node, Running { pid, stop });
-    let watcher = Watcher { layout: Arc::clone(layout), news: news.clone(), table: Arc::clone(table), node, pid, restart };
+    let watcher = Watcher {
+        layout: Arc::clone(layout),
+        news: news.clone(),
+        table: Arc::clone(table),
+        node,
+        pid,
+        restart,
+    };
     tokio::spawn(watcher.watch(child, stopping));
     Ok(())
 }
 
 /// Starts a dead node again and tells it.
-async fn start_again(layout: &Arc<Layout>, news: &mpsc::Sender<News>, table: &Table, node: u64, restart: bool) {
+fn start_again(layout: &Arc<Layout>, news: &mpsc::Sender<News>, table: &Table, node: u64, restart: bool) {
     if let Err(error) = spawn(layout, news, table, node, restart) {
         eprintln!("node {node} cannot be started: {error:#}");
         return;
@@ -177,7 +190,7 @@ impl Watcher {
                 }
                 if self.restart {
                     tokio::time::sleep(RESTART_PAUSE).await;
-                    start_again(&self.layout, &self.news, &self.table, self.node, true).await;
+                    start_again(&self.layout, &self.news, &self.table, self.node, true);
                 }
             }
             Some(done) = stopping.recv() => {

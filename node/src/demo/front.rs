@@ -48,7 +48,10 @@ pub fn client() -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_millis(500)));
-    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(20)).build(connector)
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(20))
+        .build(connector)
 }
 
 struct Front {
@@ -71,9 +74,15 @@ struct Whole {
     body: Bytes,
 }
 
-async fn handle(State(front): State<Arc<Front>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
+async fn handle(
+    State(front): State<Arc<Front>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
     let host = host_of(&parts);
     let whole = front.whole(parts, body, peer, &host);
     let is_app = host.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case(APP_HOST));
@@ -101,7 +110,10 @@ impl Front {
         put("x-forwarded-proto", "http");
         put("x-forwarded-host", host);
         let key = hex::encode(&self.runtime.entropy.bytes::<16>());
-        if parts.method != Method::GET && parts.method != Method::HEAD && !headers.contains_key(&IDEMPOTENCY_KEY) {
+        if parts.method != Method::GET
+            && parts.method != Method::HEAD
+            && !headers.contains_key(&IDEMPOTENCY_KEY)
+        {
             headers.extend(HeaderValue::from_str(&key).ok().map(|key| (IDEMPOTENCY_KEY, key)));
         }
         Whole { method: parts.method, uri: parts.uri, headers, body }
@@ -135,8 +147,19 @@ impl Front {
         last.unwrap_or_else(|| (StatusCode::BAD_GATEWAY, "no node answers\n").into_response())
     }
 
-    async fn send(&self, to: SocketAddr, method: &Method, path: &str, headers: HeaderMap, body: Bytes) -> Option<Response> {
-        let mut request = hyper::Request::builder().method(method).uri(format!("http://{to}{path}")).body(Body::from(body)).ok()?;
+    async fn send(
+        &self,
+        to: SocketAddr,
+        method: &Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Option<Response> {
+        let mut request = hyper::Request::builder()
+            .method(method)
+            .uri(format!("http://{to}{path}"))
+            .body(Body::from(body))
+            .ok()?;
         *request.headers_mut() = headers;
         let reply = timeout(ANSWER_LIMIT, self.client.request(request)).await.ok()?.ok()?;
         Some(reply.map(Body::new))
@@ -158,7 +181,9 @@ impl Front {
         }
         for name in crate::protocol::forward_auth::IDENTITY_HEADERS {
             whole.headers.remove(name);
-            whole.headers.extend(answer.headers().get(name).map(|value| (HeaderName::from_static(name), value.clone())));
+            whole.headers.extend(
+                answer.headers().get(name).map(|value| (HeaderName::from_static(name), value.clone())),
+            );
         }
         let to = self.layout.app_addr();
         let reply = self.send(to, &whole.method, &uri, whole.headers, whole.body).await;
@@ -172,12 +197,14 @@ fn strip(headers: &mut HeaderMap) {
         .keys()
         .filter(|name| {
             let name = name.as_str();
-            let identity = crate::protocol::forward_auth::IDENTITY_HEADERS.contains(&name.replace(['_', '.'], "-").as_str());
+            let identity = crate::protocol::forward_auth::IDENTITY_HEADERS
+                .contains(&name.replace(['_', '.'], "-").as_str());
             identity || name.starts_with("x-forwarded-") || name.contains(['_', '.'])
         })
         .cloned()
         .collect();
-    let hop = [header::CONNECTION, header::TRANSFER_ENCODING, header::TE, HeaderName::from_static("keep-alive")];
+    let hop =
+        [header::CONNECTION, header::TRANSFER_ENCODING, header::TE, HeaderName::from_static("keep-alive")];
     for name in foreign.into_iter().chain(hop) {
         headers.remove(name);
     }

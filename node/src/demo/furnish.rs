@@ -3,11 +3,12 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::admin::v1::{
-    AccessRule, CreateApplicationRequest, CreateClientRequest, CreateGroupRequest, CreateTokenRequest, CreateUserRequest,
-    GetStatusRequest, HostList, MemberRequest, RotateClientSecretRequest, SetPasswordRequest, UpdateApplicationRequest,
-    application_service_client::ApplicationServiceClient, client_service_client::ClientServiceClient,
-    cluster_service_client::ClusterServiceClient, group_service_client::GroupServiceClient,
-    token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
+    AccessRule, CreateApplicationRequest, CreateClientRequest, CreateGroupRequest, CreateTokenRequest,
+    CreateUserRequest, GetStatusRequest, HostList, MemberRequest, RotateClientSecretRequest,
+    SetPasswordRequest, UpdateApplicationRequest, application_service_client::ApplicationServiceClient,
+    client_service_client::ClientServiceClient, cluster_service_client::ClusterServiceClient,
+    group_service_client::GroupServiceClient, token_service_client::TokenServiceClient,
+    user_service_client::UserServiceClient,
 };
 use tonic::{
     Code, Request, Status,
@@ -102,7 +103,8 @@ fn unless_there<T>(result: Result<T, Status>) -> anyhow::Result<Option<T>> {
 }
 
 async fn group(api: &Api) -> anyhow::Result<()> {
-    let order = CreateGroupRequest { name: ADMINS.into(), description: "May open the demo application".into() };
+    let order =
+        CreateGroupRequest { name: ADMINS.into(), description: "May open the demo application".into() };
     unless_there(GroupServiceClient::new(api.clone()).create_group(order).await)?;
     Ok(())
 }
@@ -166,6 +168,7 @@ async fn client(api: &Api, redirect_uri: &str) -> anyhow::Result<String> {
     if let Some(made) = unless_there(clients.create_client(order).await)? {
         return Ok(made.into_inner().client_secret);
     }
-    let rotated = clients.rotate_client_secret(RotateClientSecretRequest { client_id: CLIENT_ID.into() }).await?;
+    let rotated =
+        clients.rotate_client_secret(RotateClientSecretRequest { client_id: CLIENT_ID.into() }).await?;
     Ok(rotated.into_inner().client_secret)
 }

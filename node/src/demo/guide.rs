@@ -12,7 +12,13 @@ use super::{
     layout::{APP_HOST, Layout},
 };
 
-pub fn print(options: &DemoOptions, layout: &Layout, children: &Children, furnished: &Furnished, took: Duration) {
+pub fn print(
+    options: &DemoOptions,
+    layout: &Layout,
+    children: &Children,
+    furnished: &Furnished,
+    took: Duration,
+) {
     let pids = children.pids();
     if options.json {
         println!("{}", as_json(layout, &pids, furnished));
@@ -31,7 +37,11 @@ pub fn print(options: &DemoOptions, layout: &Layout, children: &Children, furnis
     println!("  Stop     Ctrl-C\n");
 }
 
-fn as_json(layout: &Layout, pids: &std::collections::BTreeMap<u64, u32>, furnished: &Furnished) -> serde_json::Value {
+fn as_json(
+    layout: &Layout,
+    pids: &std::collections::BTreeMap<u64, u32>,
+    furnished: &Furnished,
+) -> serde_json::Value {
     let nodes: Vec<_> = layout
         .ids()
         .map(|id| {
@@ -66,8 +76,12 @@ pub fn tell(options: &DemoOptions, news: &News) {
         return;
     }
     match news {
-        News::Died { node, pid, status } if options.restart => println!("  node {node} (pid {pid}) ended: {status}; starting it again"),
-        News::Died { node, pid, status } => println!("  node {node} (pid {pid}) ended: {status}. Press Enter to start it again."),
+        News::Died { node, pid, status } if options.restart => {
+            println!("  node {node} (pid {pid}) ended: {status}; starting it again")
+        }
+        News::Died { node, pid, status } => {
+            println!("  node {node} (pid {pid}) ended: {status}. Press Enter to start it again.")
+        }
         News::Started { node, pid } => println!("  node {node} runs as pid {pid}"),
     }
 }

@@ -46,11 +46,15 @@ impl Layout {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        anyhow::ensure!(options.base_port <= u16::MAX - 100, "--base-port must leave room for a hundred ports above it");
+        anyhow::ensure!(
+            options.base_port <= u16::MAX - 100,
+            "--base-port must leave room for a hundred ports above it"
+        );
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let secret = secret(&dir.join("cluster.secret"), entropy)?;
-        let layout = Self { nodes: options.nodes, base_port: options.base_port, dir, secret, _temporary: temporary };
+        let layout =
+            Self { nodes: options.nodes, base_port: options.base_port, dir, secret, _temporary: temporary };
         for node in layout.ids() {
             fs::write(layout.config_file(node), layout.config(node))?;
         }
@@ -112,16 +116,16 @@ impl Layout {
         let peers: Vec<String> = self.ids().map(|id| format!("\"{id}@{}\"", self.cluster_addr(id))).collect();
         format!(
             "# Written by `conclave demo`.\n\
-             [node]\nid = {node}\ndata_dir = {data:?}\n\n\
-             [cluster]\nlisten = \"{cluster}\"\npeers = [{peers}]\nsecret_file = {secret:?}\n\n\
+             [node]\nid = {node}\ndata_dir = \"{data}\"\n\n\
+             [cluster]\nlisten = \"{cluster}\"\npeers = [{peers}]\nsecret_file = \"{secret}\"\n\n\
              [http]\nlisten = \"{http}\"\npublic_url = \"{front}\"\n\
              # The front runs on this machine and says who the visitor is.\ntrusted_proxies = [\"127.0.0.1\"]\n\n\
              [api]\nlisten = \"{api}\"\n\n\
              [log]\nformat = \"json\"\n",
-            data = self.data_dir(node),
+            data = self.data_dir(node).display(),
             cluster = self.cluster_addr(node),
             peers = peers.join(", "),
-            secret = self.dir.join("cluster.secret"),
+            secret = self.dir.join("cluster.secret").display(),
             http = self.http_addr(node),
             front = self.front_url(),
             api = self.api_addr(node),

@@ -99,13 +99,18 @@ async fn open(
 }
 
 /// Tells what happens to the nodes, and starts dead ones again when asked.
-async fn watch(options: &DemoOptions, children: &Children, reports: &mut mpsc::Receiver<News>, stop: &CancellationToken) {
+async fn watch(
+    options: &DemoOptions,
+    children: &Children,
+    reports: &mut mpsc::Receiver<News>,
+    stop: &CancellationToken,
+) {
     let mut enters = guide::enters(options.json);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             Some(report) = reports.recv() => guide::tell(options, &report),
-            Some(()) = enters.recv() => children.restart_dead().await,
+            Some(()) = enters.recv() => children.restart_dead(),
         }
     }
 }

@@ -91,7 +91,10 @@ where
             .with_tracer(provider.tracer("conclave"))
             .with_filter(filter_fn(is_our_own))
     });
-    Ok(Registry::default().with(EnvFilter::try_new(with_quiet_raft(level))?).with(lines(json, writer)).with(traces))
+    Ok(Registry::default()
+        .with(EnvFilter::try_new(with_quiet_raft(level))?)
+        .with(lines(json, writer))
+        .with(traces))
 }
 
 /// openraft tells each vote and heartbeat at `info`; what matters of it we say ourselves. A filter that names it is left alone.

@@ -45,7 +45,8 @@ struct Asset {
 
 impl Assets {
     pub(super) fn new(folder: Option<&Path>) -> Self {
-        let css = Arc::new(Asset::new("/.conclave/assets/conclave.css", "text/css; charset=utf-8", CSS, folder));
+        let css =
+            Arc::new(Asset::new("/.conclave/assets/conclave.css", "text/css; charset=utf-8", CSS, folder));
         let logo = Arc::new(Asset::new("/.conclave/assets/logo.svg", "image/svg+xml", LOGO, folder));
         let urls = AssetUrls { css: css.url(), logo: logo.url() };
         Self { css, logo, urls }

@@ -36,7 +36,8 @@ pub async fn submit(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
-        return site.fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        return site
+            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
     };
     match submitted(&site, &id, &headers, form).await {
         Ok(response) => response,
@@ -44,7 +45,12 @@ pub async fn submit(
     }
 }
 
-async fn submitted(site: &Site, id: &RequestId, headers: &HeaderMap, form: Submitted) -> Result<Response, Fault> {
+async fn submitted(
+    site: &Site,
+    id: &RequestId,
+    headers: &HeaderMap,
+    form: Submitted,
+) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, "/consent", &form.csrf)?;
     let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;

@@ -25,7 +25,9 @@ pub async fn show(State(site): State<Arc<Site>>, id: RequestId, headers: HeaderM
 async fn shown(site: &Site, headers: &HeaderMap) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     let visitor = site.visitor(&browser).await?;
-    let Some(signed_in) = visitor.signed_in else { return Ok(site.with_browser(&browser, see_other("/login"))) };
+    let Some(signed_in) = visitor.signed_in else {
+        return Ok(site.with_browser(&browser, see_other("/login")));
+    };
     let applications = signed_in
         .state
         .applications_after(None)

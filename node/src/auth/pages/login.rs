@@ -82,7 +82,13 @@ async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> 
     Ok(site.with_browser(&browser, page(site, &browser, &bound, "", None)?))
 }
 
-fn page(site: &Site, browser: &Browser, ticket: &Ticket, username: &str, error: Option<&str>) -> Result<Response, Fault> {
+fn page(
+    site: &Site,
+    browser: &Browser,
+    ticket: &Ticket,
+    username: &str,
+    error: Option<&str>,
+) -> Result<Response, Fault> {
     let hint = match &ticket.target {
         Target::Authorize(request) if username.is_empty() => request.login_hint.clone(),
         _ => username.to_owned(),
@@ -119,7 +125,8 @@ pub async fn submit(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The sign-in form arrived incomplete. Go back, reload the page and try again.";
-        return site.fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        return site
+            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
     };
     match submitted(&site, &id, &client, &headers, form).await {
         Ok(response) => response,
@@ -140,18 +147,20 @@ async fn submitted(
     if !matches!(ticket.step, Step::Login { .. }) {
         return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
     }
-    let username = form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default();
     let visitor = site.visitor(&browser).await?;
-    let proof = match site.auth.prove_password(username, form.password, client.ip).await {
-        Ok(proof) => proof,
-        Err(unproved) => return refused(site, &browser, &ticket, username, unproved),
-    };
+    let username =
+        form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default().to_owned();
     let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
+    let attempt = Attempt { site, id, browser, ticket, username, derivation };
+    let proof = match site.auth.prove_password(&attempt.username, form.password, client.ip).await {
+        Ok(proof) => proof,
+        Err(unproved) => return attempt.refused(unproved),
+    };
     let replaces = visitor.signed_in.as_ref().map(|signed_in| signed_in.session.id);
     let origin = Origin { user_agent: user_agent(headers), address: client.ip.to_string() };
-    match site.auth.complete(&ticket, &proof, &derivation, replaces, origin).await {
-        Ok(completed) => go_on(site, id, browser, &ticket, completed, &derivation).await,
-        Err(AuthError::Refused(refusal)) => again(site, id, &browser, visitor, &ticket, username, &refusal, &derivation).await,
+    match site.auth.complete(&attempt.ticket, &proof, &attempt.derivation, replaces, origin).await {
+        Ok(completed) => attempt.go_on(completed).await,
+        Err(AuthError::Refused(refusal)) => attempt.again(visitor, &refusal).await,
         Err(error) => Err(fault_of(&error)),
     }
 }
@@ -160,89 +169,85 @@ fn user_agent(headers: &HeaderMap) -> String {
     headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
-/// Signed in: home with the code, or to whatever is still to be asked.
-async fn go_on(
-    site: &Site,
-    id: &RequestId,
+/// A form that was sent, and everything that its answer is made of.
+struct Attempt<'a> {
+    site: &'a Site,
+    id: &'a RequestId,
     browser: Browser,
-    ticket: &Ticket,
-    completed: Completed,
-    derivation: &Derivation,
-) -> Result<Response, Fault> {
-    let response = match (&completed.code, &ticket.target) {
-        (Some(code), Target::Authorize(request)) => see_other(&site.auth.way_back(request).with_code(code)),
-        _ => {
-            let visitor = Visitor {
-                browser: Some(browser.id.as_str().to_owned()),
-                signed_in: Some(completed.signed_in),
-                just_now: true,
-                consented: None,
-            };
-            let next = site.auth.next(&ticket.target, &visitor, derivation).await.map_err(|e| fault_of(&e))?;
-            site.show(next, &browser, id)
-        }
-    };
-    Ok(site.with_session(&completed.cookie, response))
+    ticket: Ticket,
+    username: String,
+    derivation: Derivation,
 }
 
-/// The rules would not complete it: most often because it was completed before (a second click, another tab).
-async fn again(
-    site: &Site,
-    id: &RequestId,
-    browser: &Browser,
-    visitor: Visitor,
-    ticket: &Ticket,
-    username: &str,
-    refusal: &conclave_state::Refusal,
-    derivation: &Derivation,
-) -> Result<Response, Fault> {
-    match refusal.reason {
-        Reason::TicketSpent if visitor.signed_in.is_some() => {
-            let next = site.auth.next(&ticket.target, &visitor, derivation).await.map_err(|e| fault_of(&e))?;
-            Ok(site.show(next, browser, id))
-        }
-        Reason::TicketSpent | Reason::TicketExpired => Err(Fault::new(
-            StatusCode::CONFLICT,
-            "ticket_spent",
-            "This sign-in was completed before",
-            "The form was sent a second time. Go back to the application and sign in from there.",
-        )),
-        Reason::AccessDenied => {
-            let what = destination(site, &ticket.target).unwrap_or_default();
-            Ok(site.forbidden(&what, username, id))
-        }
-        Reason::CredentialChanged | Reason::UserDisabled | Reason::UserUnknown => {
-            refused(site, browser, ticket, "", Unproved::Wrong)
-        }
-        _ => Err(fault_of(&AuthError::Refused(refusal.clone()))),
+impl Attempt<'_> {
+    /// Signed in: home with the code, or to whatever is still to be asked.
+    async fn go_on(self, completed: Completed) -> Result<Response, Fault> {
+        let response = match (&completed.code, &self.ticket.target) {
+            (Some(code), Target::Authorize(request)) => {
+                see_other(&self.site.auth.way_back(request).with_code(code))
+            }
+            _ => {
+                let browser = Some(self.browser.id.as_str().to_owned());
+                let visitor = Visitor {
+                    browser,
+                    signed_in: Some(completed.signed_in),
+                    just_now: true,
+                    consented: None,
+                };
+                self.next(&visitor).await?
+            }
+        };
+        Ok(self.site.with_session(&completed.cookie, response))
     }
-}
 
-/// The same page with the reason. Whether the user exists, is not said.
-fn refused(
-    site: &Site,
-    browser: &Browser,
-    ticket: &Ticket,
-    username: &str,
-    unproved: Unproved,
-) -> Result<Response, Fault> {
-    let (status, text, retry_in) = match unproved {
-        Unproved::Wrong => (StatusCode::UNAUTHORIZED, "The username or password is wrong.".to_owned(), None),
-        Unproved::Disabled => {
-            (StatusCode::FORBIDDEN, "This account is disabled. Ask your administrator.".to_owned(), None)
-        }
-        Unproved::TooMany { retry_in } => {
-            let seconds = retry_in.as_secs().max(1);
-            let minutes = seconds.div_ceil(60);
-            let text = format!("Too many attempts. Try again in about {minutes} minute(s).");
-            (StatusCode::TOO_MANY_REQUESTS, text, Some(seconds))
-        }
-        Unproved::Failed(error) => return Err(fault_of(&error)),
-    };
-    let mut response = page(site, browser, ticket, username, Some(&text))?;
-    *response.status_mut() = status;
-    if let Some(seconds) = retry_in {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    async fn next(&self, visitor: &Visitor) -> Result<Response, Fault> {
+        let next = self.site.auth.next(&self.ticket.target, visitor, &self.derivation).await;
+        Ok(self.site.show(next.map_err(|e| fault_of(&e))?, &self.browser, self.id))
     }
-    Ok(response)
+
+    /// The rules would not complete it: most often because it was completed before (a second click, another tab).
+    async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
+        match refusal.reason {
+            Reason::TicketSpent if visitor.signed_in.is_some() => self.next(&visitor).await,
+            Reason::TicketSpent | Reason::TicketExpired => Err(Fault::new(
+                StatusCode::CONFLICT,
+                "ticket_spent",
+                "This sign-in was completed before",
+                "The form was sent a second time. Go back to the application and sign in from there.",
+            )),
+            Reason::AccessDenied => {
+                let what = destination(self.site, &self.ticket.target).unwrap_or_default();
+                Ok(self.site.forbidden(&what, &self.username, self.id))
+            }
+            Reason::CredentialChanged | Reason::UserDisabled | Reason::UserUnknown => {
+                self.refused(Unproved::Wrong)
+            }
+            _ => Err(fault_of(&AuthError::Refused(refusal.clone()))),
+        }
+    }
+
+    /// The same page with the reason. Whether the user exists, is not said.
+    fn refused(&self, unproved: Unproved) -> Result<Response, Fault> {
+        let (status, text, retry_in) = match unproved {
+            Unproved::Wrong => {
+                (StatusCode::UNAUTHORIZED, "The username or password is wrong.".to_owned(), None)
+            }
+            Unproved::Disabled => {
+                (StatusCode::FORBIDDEN, "This account is disabled. Ask your administrator.".to_owned(), None)
+            }
+            Unproved::TooMany { retry_in } => {
+                let seconds = retry_in.as_secs().max(1);
+                let text =
+                    format!("Too many attempts. Try again in about {} minute(s).", seconds.div_ceil(60));
+                (StatusCode::TOO_MANY_REQUESTS, text, Some(seconds))
+            }
+            Unproved::Failed(error) => return Err(fault_of(&error)),
+        };
+        let mut response = page(self.site, &self.browser, &self.ticket, &self.username, Some(&text))?;
+        *response.status_mut() = status;
+        if let Some(seconds) = retry_in {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        Ok(response)
+    }
 }

@@ -72,7 +72,8 @@ pub async fn submit(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
-        return site.fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        return site
+            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
     };
     match submitted(&site, &headers, form).await {
         Ok(response) => response,

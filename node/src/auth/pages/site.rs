@@ -20,7 +20,11 @@ use crate::{
         Fault, FormAction, RequestId,
         cookie::{CookiePolicy, Cookies},
     },
-    web::{Pages, csrf::{self, BrowserId}, views},
+    web::{
+        Pages,
+        csrf::{self, BrowserId},
+        views,
+    },
 };
 
 /// The cookie of a session.
@@ -108,7 +112,8 @@ impl Site {
 
     /// The form of a page: where it posts to, its ticket, its CSRF token.
     pub fn form(&self, browser: &Browser, action: &'static str, ticket: &str) -> views::Form {
-        let ticket = (!ticket.is_empty()).then(|| views::Hidden { name: "ticket".into(), value: ticket.to_owned() });
+        let ticket =
+            (!ticket.is_empty()).then(|| views::Hidden { name: "ticket".into(), value: ticket.to_owned() });
         views::Form {
             action: action.into(),
             csrf: csrf::token(&self.csrf, &browser.id, action),
@@ -137,7 +142,12 @@ impl Site {
                 Err(error) => self.fault(&fault_of(&error), id),
             },
             Next::Consent { ticket, client, scopes, username } => {
-                let asked = views::ConsentView { application: client, username, scopes: lines(&scopes), ..Default::default() };
+                let asked = views::ConsentView {
+                    application: client,
+                    username,
+                    scopes: lines(&scopes),
+                    ..Default::default()
+                };
                 self.consent_page(&ticket, asked, browser, id)
             }
             Next::Redirect(location) => see_other(&location),
@@ -147,7 +157,13 @@ impl Site {
         self.with_browser(browser, response)
     }
 
-    fn consent_page(&self, ticket: &Ticket, mut view: views::ConsentView, browser: &Browser, id: &RequestId) -> Response {
+    fn consent_page(
+        &self,
+        ticket: &Ticket,
+        mut view: views::ConsentView,
+        browser: &Browser,
+        id: &RequestId,
+    ) -> Response {
         let text = match self.auth.seal(ticket) {
             Ok(text) => text,
             Err(error) => return self.fault(&fault_of(&error), id),
@@ -237,7 +253,8 @@ pub fn allow_way_home(response: &mut Response, target: &Target) {
 
 /// What a failure of `auth` is to a visitor.
 pub fn fault_of(error: &AuthError) -> Fault {
-    let unavailable = |title, detail: &str| Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
+    let unavailable =
+        |title, detail: &str| Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
     match error {
         AuthError::Unavailable => unavailable(
             "One moment, please",
@@ -255,7 +272,8 @@ pub fn fault_of(error: &AuthError) -> Fault {
         ),
         AuthError::Refused(refusal) => {
             tracing::info!("a request was refused by the rules: {refusal}");
-            let detail = "That could not be done as things stand now. Start again from the application you came from.";
+            let detail =
+                "That could not be done as things stand now. Start again from the application you came from.";
             Fault::new(StatusCode::CONFLICT, "refused", "That could not be done", detail)
         }
         AuthError::Internal(reason) => {

@@ -81,7 +81,11 @@ impl From<AuthError> for Undecided {
 }
 
 /// The cookie of this host, or the session's own where the browser sends it (a shared parent domain).
-async fn signed_in(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Result<Option<SignedIn>, Undecided> {
+async fn signed_in(
+    state: &ForwardAuth,
+    original: &Original,
+    headers: &HeaderMap,
+) -> Result<Option<SignedIn>, Undecided> {
     let cookies = Cookies::parse(headers)?;
     let own = cookies.get(&app_cookie(&original.url.scheme).name(APP))?;
     if let Some(signed_in) = state.auth.signed_in_on_host(own, &original.url.host()).await? {

@@ -71,7 +71,12 @@ impl Dialect {
 ///
 /// # Errors
 /// [`Refused`].
-pub fn read(dialect: Dialect, client: ClientInfo, method: &Method, headers: &HeaderMap) -> Result<Original, Refused> {
+pub fn read(
+    dialect: Dialect,
+    client: ClientInfo,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Original, Refused> {
     if !client.via_trusted_proxy {
         return Err(Refused::NotAProxy);
     }
@@ -80,7 +85,9 @@ pub fn read(dialect: Dialect, client: ClientInfo, method: &Method, headers: &Hea
     }
     no_aliases(dialect, headers)?;
     let (method, scheme, authority, path) = match dialect {
-        Dialect::Traefik | Dialect::Caddy => (one(headers, METHOD)?, one(headers, PROTO)?, one(headers, HOST)?, one(headers, URI)?),
+        Dialect::Traefik | Dialect::Caddy => {
+            (one(headers, METHOD)?, one(headers, PROTO)?, one(headers, HOST)?, one(headers, URI)?)
+        }
         Dialect::Nginx => {
             let url = one(headers, ORIGINAL_URL)?;
             let (scheme, rest) = url.split_once("://").ok_or(Refused::Unreadable(ORIGINAL_URL))?;
@@ -90,7 +97,11 @@ pub fn read(dialect: Dialect, client: ClientInfo, method: &Method, headers: &Hea
         }
     };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::Unreadable(METHOD))?;
-    let url = AppUrl { scheme: scheme_of(scheme)?.to_owned(), authority: authority_of(authority)?, path: path_of(path)?.to_owned() };
+    let url = AppUrl {
+        scheme: scheme_of(scheme)?.to_owned(),
+        authority: authority_of(authority)?,
+        path: path_of(path)?.to_owned(),
+    };
     let is_navigation = is_navigation(&method, headers);
     Ok(Original { method, url, is_navigation })
 }
@@ -108,7 +119,11 @@ fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Refuse
 fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
     for name in headers.keys().map(axum::http::HeaderName::as_str).filter(|name| name.contains(['_', '.'])) {
         let plain = name.replace(['_', '.'], "-");
-        let ours = dialect.names().iter().chain(identity::NAMES.iter()).find(|known| known.eq_ignore_ascii_case(&plain));
+        let ours = dialect
+            .names()
+            .iter()
+            .chain(identity::NAMES.iter())
+            .find(|known| known.eq_ignore_ascii_case(&plain));
         if let Some(known) = ours {
             return Err(Refused::Alias(known));
         }
@@ -128,11 +143,14 @@ fn scheme_of(scheme: &str) -> Result<&'static str, Refused> {
 /// `host[:port]`, lower case: a name or an address, nothing that could be a user, a list or a path.
 fn authority_of(authority: &str) -> Result<String, Refused> {
     let bad = Refused::Unreadable(HOST);
-    let (host, port) = authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+    let (host, port) =
+        authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
     let name = |host: &str| {
         !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
     };
-    let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|p| p != 0) && port.bytes().all(|b| b.is_ascii_digit()));
+    let good_port = port.is_none_or(|port| {
+        port.parse::<u16>().is_ok_and(|p| p != 0) && port.bytes().all(|b| b.is_ascii_digit())
+    });
     if authority.len() > MAX_AUTHORITY_BYTES || !name(host) || !good_port {
         return Err(bad);
     }
@@ -151,7 +169,8 @@ fn path_of(uri: &str) -> Result<&str, Refused> {
     let path = uri.split('?').next().unwrap_or(uri);
     let decoded = decoded(path).ok_or(Refused::Ambiguous)?;
     let dots = decoded.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."));
-    let escaped = decoded.iter().filter(|b| **b == b'/').count() != path.bytes().filter(|b| *b == b'/').count();
+    let slashes = |bytes: &[u8]| bytes.split(|byte| *byte == b'/').count();
+    let escaped = slashes(&decoded) != slashes(path.as_bytes());
     let strange = decoded.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\');
     if dots || escaped || strange { Err(Refused::Ambiguous) } else { Ok(uri) }
 }

@@ -55,15 +55,33 @@ pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
         .with_state(ForwardAuth { auth, site })
 }
 
-async fn traefik(state: State<ForwardAuth>, id: RequestId, client: ClientInfo, method: Method, headers: HeaderMap) -> Response {
+async fn traefik(
+    state: State<ForwardAuth>,
+    id: RequestId,
+    client: ClientInfo,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     answer(&state, Dialect::Traefik, &id, client, &method, &headers).await
 }
 
-async fn caddy(state: State<ForwardAuth>, id: RequestId, client: ClientInfo, method: Method, headers: HeaderMap) -> Response {
+async fn caddy(
+    state: State<ForwardAuth>,
+    id: RequestId,
+    client: ClientInfo,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     answer(&state, Dialect::Caddy, &id, client, &method, &headers).await
 }
 
-async fn nginx(state: State<ForwardAuth>, id: RequestId, client: ClientInfo, method: Method, headers: HeaderMap) -> Response {
+async fn nginx(
+    state: State<ForwardAuth>,
+    id: RequestId,
+    client: ClientInfo,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     answer(&state, Dialect::Nginx, &id, client, &method, &headers).await
 }
 

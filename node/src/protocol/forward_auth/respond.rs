@@ -31,22 +31,35 @@ pub fn to_proxy(
     id: &RequestId,
 ) -> Response {
     match decision {
-        Decision::Allow { signed_in, application } => match identity::headers(&state.auth, &signed_in, &application.slug) {
-            Some(headers) => (StatusCode::OK, headers, "ok").into_response(),
-            None => fault(state, "unwritable_identity", "Your account cannot be told to the application", id),
-        },
+        Decision::Allow { signed_in, application } => {
+            match identity::headers(&state.auth, &signed_in, &application.slug) {
+                Some(headers) => (StatusCode::OK, headers, "ok").into_response(),
+                None => {
+                    fault(state, "unwritable_identity", "Your account cannot be told to the application", id)
+                }
+            }
+        }
         Decision::Unauthenticated => unauthenticated(state, dialect, original, id),
         Decision::Forbidden { signed_in, application } => {
             state.site.forbidden(&application.name, &signed_in.user.username, id)
         }
-        Decision::UnknownHost => fault(state, "unknown_application", "This address is not registered as an application here", id),
+        Decision::UnknownHost => {
+            fault(state, "unknown_application", "This address is not registered as an application here", id)
+        }
         Decision::BadCookies(error) => {
             tracing::info!("refused a check for its cookies: {error}");
-            fault(state, "bad_cookie", "Your browser sent cookies that cannot be used; remove the cookies of this site", id)
+            fault(
+                state,
+                "bad_cookie",
+                "Your browser sent cookies that cannot be used; remove the cookies of this site",
+                id,
+            )
         }
         Decision::Unavailable => {
-            let detail = "This server cannot tell at the moment whether you are signed in. Try again in a moment.";
-            let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail);
+            let detail =
+                "This server cannot tell at the moment whether you are signed in. Try again in a moment.";
+            let fault =
+                Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail);
             state.site.fault(&fault, id)
         }
     }
@@ -55,7 +68,12 @@ pub fn to_proxy(
 /// The metadata was refused: 403 whatever the proxy, since nothing is known of who asks.
 pub fn unreadable(state: &ForwardAuth, refused: Refused, id: &RequestId) -> Response {
     tracing::warn!(request.id = %id, "refused a forward-auth check: {refused}");
-    fault(state, "bad_check", "The proxy in front of this application asked in a way that is not accepted", id)
+    fault(
+        state,
+        "bad_check",
+        "The proxy in front of this application asked in a way that is not accepted",
+        id,
+    )
 }
 
 fn fault(state: &ForwardAuth, code: &'static str, what: &str, id: &RequestId) -> Response {
@@ -71,7 +89,12 @@ fn unauthenticated(state: &ForwardAuth, dialect: Dialect, original: &Original, i
         Dialect::Traefik | Dialect::Caddy if original.is_navigation => StatusCode::FOUND,
         Dialect::Traefik | Dialect::Caddy | Dialect::Nginx => StatusCode::UNAUTHORIZED,
     };
-    let page = Fault::new(status, "sign_in", "Please sign in", "You are not signed in. Sign in and open the page again.");
+    let page = Fault::new(
+        status,
+        "sign_in",
+        "Please sign in",
+        "You are not signed in. Sign in and open the page again.",
+    );
     let mut response = (status, Html(state.site.pages.fault(&page, id))).into_response();
     response.headers_mut().insert(header::LOCATION, location);
     response
@@ -88,8 +111,8 @@ fn login_location(state: &ForwardAuth, original: &Original) -> Option<String> {
     let shared = state.auth.shares_session_cookie(&url.host());
     let ticket = state.auth.ticket(Step::Outside, Target::Open { url, binding: None }, None);
     let text = state.auth.seal(&ticket).ok()?;
-    Some(match shared {
-        true => state.auth.settings().public_url.join(&format!("/login?ticket={text}")),
-        false => format!("{origin}{PREFIX}/start?ticket={text}"),
-    })
+    if shared {
+        return Some(state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
+    }
+    Some(format!("{origin}{PREFIX}/start?ticket={text}"))
 }

@@ -33,7 +33,12 @@ pub struct Asked {
     ticket: String,
 }
 
-pub async fn start(State(state): State<ForwardAuth>, id: RequestId, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+pub async fn start(
+    State(state): State<ForwardAuth>,
+    id: RequestId,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
     match started(&state, &headers, &asked.ticket) {
         Ok(response) => response,
         Err(fault) => state.site.fault(&fault, &id),
@@ -70,7 +75,12 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
     response
 }
 
-pub async fn callback(State(state): State<ForwardAuth>, id: RequestId, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+pub async fn callback(
+    State(state): State<ForwardAuth>,
+    id: RequestId,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
     match arrived(&state, &headers, &asked.ticket).await {
         Ok(response) => response,
         Err(fault) => state.site.fault(&fault, &id),
@@ -88,7 +98,11 @@ async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result
             Ok(with_cookie(home, app_cookie(&url.scheme).set(APP, &cookie, Some(life)).ok()))
         }
         // A second click or the back button: the page decides anew whether the visitor is signed in.
-        Err(AuthError::Refused(refusal)) if matches!(refusal.reason, Reason::TicketSpent | Reason::SessionUnknown) => Ok(home),
+        Err(AuthError::Refused(refusal))
+            if matches!(refusal.reason, Reason::TicketSpent | Reason::SessionUnknown) =>
+        {
+            Ok(home)
+        }
         Err(error) => Err(fault_of(&error)),
     }
 }

@@ -8,11 +8,7 @@ use axum::{
 };
 
 use crate::{
-    auth::{
-        authorization::WayBack,
-        pages::see_other,
-        ticket::Target,
-    },
+    auth::{authorization::WayBack, pages::see_other, ticket::Target},
     http::{Fault, RequestId},
 };
 
@@ -21,13 +17,20 @@ use super::{
     request::{NoWayBack, Parameters, Unacceptable, validate},
 };
 
-pub async fn by_get(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+pub async fn by_get(
+    State(oidc): State<Oidc>,
+    id: RequestId,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
     endpoint(&oidc, &id, &headers, query.unwrap_or_default().as_bytes()).await
 }
 
 /// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first (OIDC Core §3.1.2.1 asks for POST).
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
-    let Ok(form) = std::str::from_utf8(&body) else { return here(&oidc, &id, NoWayBack::Unreadable("not a form")) };
+    let Ok(form) = std::str::from_utf8(&body) else {
+        return here(&oidc, &id, NoWayBack::Unreadable("not a form"));
+    };
     if form.len() > MAX_QUERY_BYTES || form.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return here(&oidc, &id, NoWayBack::Unreadable("the request is too long or not a form"));
     }
@@ -47,7 +50,8 @@ async fn endpoint(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8]
         Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
         Err(Unacceptable::There(mistake)) => {
             let issuer = oidc.auth.settings().public_url.issuer();
-            let back = WayBack { redirect_uri: &mistake.redirect_uri, state: mistake.state.as_deref(), issuer };
+            let back =
+                WayBack { redirect_uri: &mistake.redirect_uri, state: mistake.state.as_deref(), issuer };
             return see_other(&back.with_error(mistake.error, mistake.description));
         }
     };
@@ -74,7 +78,13 @@ async fn validated(
     }
 }
 
-async fn next(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8], target: Target) -> Result<Response, Fault> {
+async fn next(
+    oidc: &Oidc,
+    id: &RequestId,
+    headers: &HeaderMap,
+    query: &[u8],
+    target: Target,
+) -> Result<Response, Fault> {
     let browser = oidc.site.browser(headers)?;
     let visitor = oidc.site.visitor(&browser).await?;
     let session = visitor.signed_in.as_ref().map(|s| *s.session.id.bytes()).unwrap_or_default();

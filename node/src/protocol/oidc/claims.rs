@@ -5,8 +5,23 @@ use serde_json::{Map, Value, json};
 
 /// What discovery promises.
 pub const CLAIMS_SUPPORTED: [&str; 17] = [
-    "iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "amr", "sid", "at_hash", "name", "preferred_username",
-    "nickname", "updated_at", "email", "email_verified", "groups",
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "iat",
+    "auth_time",
+    "nonce",
+    "amr",
+    "sid",
+    "at_hash",
+    "name",
+    "preferred_username",
+    "nickname",
+    "updated_at",
+    "email",
+    "email_verified",
+    "groups",
 ];
 
 /// The claims that these scopes give away. What is not known is left out.

@@ -26,7 +26,11 @@ enum Presented {
 ///
 /// # Errors
 /// `invalid_client`, or `invalid_request` when two methods are mixed.
-pub fn authenticate(headers: &HeaderMap, form: &Parameters, state: &State) -> Result<Arc<Client>, TokenError> {
+pub fn authenticate(
+    headers: &HeaderMap,
+    form: &Parameters,
+    state: &State,
+) -> Result<Arc<Client>, TokenError> {
     let presented = read(headers, form)?;
     let (id, basic) = match &presented {
         Presented::Basic { id, .. } => (id, true),
@@ -61,7 +65,8 @@ fn read(headers: &HeaderMap, form: &Parameters) -> Result<Presented, TokenError>
     if authorizations.next().is_some() || in_body.1.is_some() {
         return Err(TokenError::InvalidRequest("the client authenticates in more than one way"));
     }
-    let (id, secret) = value.to_str().ok().and_then(basic).ok_or(TokenError::InvalidClient { basic: true })?;
+    let (id, secret) =
+        value.to_str().ok().and_then(basic).ok_or(TokenError::InvalidClient { basic: true })?;
     if in_body.0.is_some_and(|other| other != id) {
         return Err(TokenError::InvalidRequest("client_id contradicts the Authorization header"));
     }

@@ -45,7 +45,8 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
 
 pub async fn jwks(State(oidc): State<Oidc>) -> impl IntoResponse {
     let state = oidc.auth.cluster().view();
-    let keys: Vec<Value> = state.keys().filter_map(|key| serde_json::from_slice(&key.public_jwk).ok()).collect();
+    let keys: Vec<Value> =
+        state.keys().filter_map(|key| serde_json::from_slice(&key.public_jwk).ok()).collect();
     (cached(), Json(json!({ "keys": keys })))
 }
 

@@ -15,7 +15,9 @@ use crate::auth::AuthError;
 pub enum TokenError {
     InvalidRequest(&'static str),
     /// `basic` = the client tried HTTP Basic, so the answer must say so (RFC 6749 §5.2).
-    InvalidClient { basic: bool },
+    InvalidClient {
+        basic: bool,
+    },
     InvalidGrant(&'static str),
     UnsupportedGrantType,
     InvalidScope(&'static str),
@@ -51,7 +53,9 @@ impl TokenError {
                 "temporarily_unavailable",
                 "the outcome is unknown; a retry with the same Idempotency-Key gets the first answer",
             ),
-            Self::ServerError => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "an error here; the request id finds it"),
+            Self::ServerError => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "an error here; the request id finds it")
+            }
         }
     }
 }
@@ -84,7 +88,9 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::SessionUnknown
         | Reason::UserUnknown
         | Reason::UserDisabled
-        | Reason::AccessDenied => TokenError::InvalidGrant("the code or token is invalid, expired, used or revoked"),
+        | Reason::AccessDenied => {
+            TokenError::InvalidGrant("the code or token is invalid, expired, used or revoked")
+        }
         Reason::ClientUnknown | Reason::ClientDisabled => TokenError::InvalidClient { basic: false },
         Reason::Malformed => TokenError::InvalidRequest("a parameter is malformed"),
         Reason::Unspecified
@@ -145,13 +151,19 @@ impl IntoResponse for BearerError {
     fn into_response(self) -> Response {
         let (status, challenge) = match self {
             Self::Missing => (StatusCode::UNAUTHORIZED, "Bearer realm=\"conclave\""),
-            Self::InvalidRequest => (StatusCode::BAD_REQUEST, "Bearer realm=\"conclave\", error=\"invalid_request\""),
-            Self::InvalidToken => (StatusCode::UNAUTHORIZED, "Bearer realm=\"conclave\", error=\"invalid_token\""),
-            Self::InsufficientScope => {
-                (StatusCode::FORBIDDEN, "Bearer realm=\"conclave\", error=\"insufficient_scope\", scope=\"openid\"")
+            Self::InvalidRequest => {
+                (StatusCode::BAD_REQUEST, "Bearer realm=\"conclave\", error=\"invalid_request\"")
             }
+            Self::InvalidToken => {
+                (StatusCode::UNAUTHORIZED, "Bearer realm=\"conclave\", error=\"invalid_token\"")
+            }
+            Self::InsufficientScope => (
+                StatusCode::FORBIDDEN,
+                "Bearer realm=\"conclave\", error=\"insufficient_scope\", scope=\"openid\"",
+            ),
             Self::Unavailable => {
-                return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store()).into_response();
+                return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store())
+                    .into_response();
             }
         };
         let mut headers = no_store();

@@ -11,7 +11,10 @@ use conclave_state::{
 };
 
 use crate::{
-    auth::{AuthError, complete::{millis, unexpected}},
+    auth::{
+        AuthError,
+        complete::{millis, unexpected},
+    },
     crypto::{
         handle::{Handle, HandleKind, refresh_secret},
         mac,
@@ -39,7 +42,8 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     let form = &request.form;
     let text = form.get("code").ok_or(TokenError::InvalidRequest("code is missing"))?;
     let verifier = form.get("code_verifier").ok_or(TokenError::InvalidRequest("code_verifier is missing"))?;
-    let redirect_uri = form.get("redirect_uri").ok_or(TokenError::InvalidRequest("redirect_uri is missing"))?;
+    let redirect_uri =
+        form.get("redirect_uri").ok_or(TokenError::InvalidRequest("redirect_uri is missing"))?;
     if !VERIFIER_CHARS.contains(&verifier.len()) {
         return Err(BAD_CODE);
     }
@@ -56,7 +60,9 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     };
     let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
     let committed = committed.map_err(AuthError::from)?;
-    let ReplyBody::CodeRedeemed(redeemed) = &committed.body else { return Err(unexpected(&committed.body).into()) };
+    let ReplyBody::CodeRedeemed(redeemed) = &committed.body else {
+        return Err(unexpected(&committed.body).into());
+    };
     let family = FamilyId::parse(&redeemed.family_id).map_err(AuthError::Refused)?;
     let rows = Rows::find(&committed.state, &redeemed.user_id, &redeemed.grant_id, &redeemed.session_id)?;
     let issue = Issue {
@@ -81,7 +87,8 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
 /// # Errors
 /// [`TokenError`].
 pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
-    let text = request.form.get("refresh_token").ok_or(TokenError::InvalidRequest("refresh_token is missing"))?;
+    let text =
+        request.form.get("refresh_token").ok_or(TokenError::InvalidRequest("refresh_token is missing"))?;
     let (handle, client) = handle_and_client(oidc, request, HandleKind::Refresh, text, BAD_REFRESH).await?;
     let expected = refresh_secret(&oidc.auth.cluster_keys().refresh, &handle.id, handle.generation);
     if !mac::equal(expected.expose(), handle.secret.expose()) {
@@ -95,9 +102,12 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         retry_window_ms: millis(settings.refresh_retry_window),
         access_ttl_ms: millis(settings.access_ttl),
     };
-    let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RotateRefresh(order)).await;
+    let committed =
+        oidc.auth.cluster().propose(request.derivation.request(), Body::RotateRefresh(order)).await;
     let committed = committed.map_err(AuthError::from)?;
-    let ReplyBody::RefreshRotated(rotated) = &committed.body else { return Err(unexpected(&committed.body).into()) };
+    let ReplyBody::RefreshRotated(rotated) = &committed.body else {
+        return Err(unexpected(&committed.body).into());
+    };
     let rows = Rows::find(&committed.state, &rotated.user_id, &rotated.grant_id, &rotated.session_id)?;
     let scopes = narrowed(request.form.get("scope"), &rotated.scopes)?;
     let issue = Issue {

@@ -98,9 +98,17 @@ fn with_state(uri: &str, state: Option<&str>) -> String {
 fn fault_of(mistake: &Mistake) -> Fault {
     let (code, detail) = match mistake {
         Mistake::Unreadable => ("bad_request", "The application's logout request cannot be read."),
-        Mistake::BadHint => ("bad_id_token_hint", "The application's logout request carries an ID token that was not made here."),
-        Mistake::OtherClient => ("client_mismatch", "The application's logout request names another client than its ID token."),
-        Mistake::UnknownClient => ("unknown_client", "The application's logout request does not say which registered application it is."),
+        Mistake::BadHint => (
+            "bad_id_token_hint",
+            "The application's logout request carries an ID token that was not made here.",
+        ),
+        Mistake::OtherClient => {
+            ("client_mismatch", "The application's logout request names another client than its ID token.")
+        }
+        Mistake::UnknownClient => (
+            "unknown_client",
+            "The application's logout request does not say which registered application it is.",
+        ),
         Mistake::UnregisteredUri => (
             "post_logout_redirect_uri_mismatch",
             "The application asked to send you to an address that is not registered for it.",

@@ -18,7 +18,6 @@ mod token;
 mod tokens;
 mod userinfo;
 
-
 use std::sync::Arc;
 
 use axum::{Router, routing::get};

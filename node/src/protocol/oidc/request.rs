@@ -68,7 +68,11 @@ impl Parameters {
 
     /// The value, if it is given and not empty (RFC 6749 §3.1: an empty parameter is an absent one).
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -96,7 +100,8 @@ pub fn validate(parameters: &Parameters, state: &State) -> Result<AuthorizationR
     unsupported(parameters).map_or(Ok(()), |(error, why)| Err(there(error, why)))?;
     let scopes = scopes(parameters, &client.scopes)
         .ok_or_else(|| there(AuthorizationError::InvalidScope, "no scope that the client may ask for"))?;
-    let code_challenge = challenge(parameters).map_err(|why| there(AuthorizationError::InvalidRequest, why))?;
+    let code_challenge =
+        challenge(parameters).map_err(|why| there(AuthorizationError::InvalidRequest, why))?;
     let prompt = prompt(parameters).map_err(|why| there(AuthorizationError::InvalidRequest, why))?;
     let max_age_secs = parameters
         .get("max_age")
@@ -127,7 +132,12 @@ fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static 
     match parameters.get("response_type") {
         Some("code") => {}
         None => return Some((AuthorizationError::InvalidRequest, "response_type is missing; use code")),
-        Some(_) => return Some((AuthorizationError::UnsupportedResponseType, "only response_type=code is supported")),
+        Some(_) => {
+            return Some((
+                AuthorizationError::UnsupportedResponseType,
+                "only response_type=code is supported",
+            ));
+        }
     }
     match parameters.get("response_mode") {
         None | Some("query") => None,
@@ -138,7 +148,9 @@ fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static 
 /// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3); none left is a mistake.
 fn scopes(parameters: &Parameters, allowed: &[String]) -> Option<Vec<String>> {
     let mut granted: Vec<String> = Vec::new();
-    for scope in parameters.get("scope").unwrap_or_default().split(' ').filter(|s| !s.is_empty()).take(MAX_SCOPES) {
+    for scope in
+        parameters.get("scope").unwrap_or_default().split(' ').filter(|s| !s.is_empty()).take(MAX_SCOPES)
+    {
         if allowed.iter().any(|a| a == scope) && !granted.iter().any(|g| g == scope) {
             granted.push(scope.to_owned());
         }
@@ -147,11 +159,13 @@ fn scopes(parameters: &Parameters, allowed: &[String]) -> Option<Vec<String>> {
 }
 
 fn challenge(parameters: &Parameters) -> Result<[u8; 32], &'static str> {
-    let challenge = parameters.get("code_challenge").ok_or("code_challenge is missing; PKCE with S256 is required")?;
+    let challenge =
+        parameters.get("code_challenge").ok_or("code_challenge is missing; PKCE with S256 is required")?;
     if parameters.get("code_challenge_method") != Some("S256") {
         return Err("code_challenge_method must be S256");
     }
-    let bytes = URL_SAFE_NO_PAD.decode(challenge).map_err(|_| "code_challenge is not base64url without padding")?;
+    let bytes =
+        URL_SAFE_NO_PAD.decode(challenge).map_err(|_| "code_challenge is not base64url without padding")?;
     bytes.try_into().map_err(|_| "code_challenge must be the SHA-256 of the verifier")
 }
 

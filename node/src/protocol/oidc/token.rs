@@ -34,14 +34,18 @@ pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes)
 }
 
 async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<TokenResponse, TokenError> {
-    let is_form = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")));
+    let is_form =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+            value
+                .split(';')
+                .next()
+                .is_some_and(|t| t.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+        });
     if !is_form {
         return Err(TokenError::InvalidRequest("send the parameters as application/x-www-form-urlencoded"));
     }
-    let form = Parameters::parse(body).map_err(|_| TokenError::InvalidRequest("the form cannot be read, or has a parameter twice"))?;
+    let form = Parameters::parse(body)
+        .map_err(|_| TokenError::InvalidRequest("the form cannot be read, or has a parameter twice"))?;
     let credentials = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let derivation = Derivation::of_request(
         &oidc.auth.cluster_keys().request,

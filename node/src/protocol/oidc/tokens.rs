@@ -89,11 +89,10 @@ pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError>
     let expires_in = access.exp.saturating_sub(access.iat);
     let access_token = sign(auth, issue, ACCESS_TYP, &access)?;
     let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
-    let id_token = match is_openid {
-        true => Some(sign(auth, issue, ID_TYP, &id_claims(auth, issue, &access_token))?),
-        false => None,
-    };
-    let refresh_token = issue.refresh.map(|(family, generation)| refresh_token(auth, family, generation, issue.index));
+    let id_token =
+        is_openid.then(|| sign(auth, issue, ID_TYP, &id_claims(auth, issue, &access_token))).transpose()?;
+    let refresh_token =
+        issue.refresh.map(|(family, generation)| refresh_token(auth, family, generation, issue.index));
     Ok(TokenResponse {
         access_token,
         token_type: "Bearer",

@@ -93,6 +93,7 @@ fn verified(oidc: &Oidc, token: &str) -> Result<AccessClaims, BearerError> {
     let expect = Expect { typ: Some(ACCESS_TYP), algs: &Alg::ALL };
     let claims: AccessClaims =
         serde_json::from_slice(&key.verify(token, expect).map_err(|_| invalid)?).map_err(|_| invalid)?;
-    let ours = claims.iss == oidc.auth.settings().public_url.issuer() && claims.epc == oidc.auth.cluster().lineage().epoch;
+    let ours = claims.iss == oidc.auth.settings().public_url.issuer()
+        && claims.epc == oidc.auth.cluster().lineage().epoch;
     if ours { Ok(claims) } else { Err(invalid) }
 }

@@ -65,7 +65,11 @@ impl State {
         if self.throttles.len() < MAX_COUNTED {
             return;
         }
-        let first = self.throttles.values().min_by_key(|throttle| throttle.window_ends_at).map(|throttle| throttle.user);
+        let first = self
+            .throttles
+            .values()
+            .min_by_key(|throttle| throttle.window_ends_at)
+            .map(|throttle| throttle.user);
         first.into_iter().for_each(|user| self.take_throttle(user));
     }
 

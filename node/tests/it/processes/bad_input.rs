@@ -10,7 +10,12 @@ use std::{
 fn serve(config: &str, dir: &Path) -> Output {
     let file = dir.join("node.toml");
     std::fs::write(&file, config).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_conclave")).args(["serve", "--config"]).arg(file).stdin(Stdio::null()).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_conclave"))
+        .args(["serve", "--config"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 fn says(output: &Output, words: &[&str]) {
@@ -57,7 +62,10 @@ fn a_bad_configuration_is_refused_by_the_path_of_the_setting() {
         says(&serve(&config(dir.path(), more), dir.path()), words);
     }
     says(&serve("not toml at all [", dir.path()), &["node.toml"]);
-    let absent = Command::new(env!("CARGO_BIN_EXE_conclave")).args(["serve", "--config", "/nowhere.toml"]).output().unwrap();
+    let absent = Command::new(env!("CARGO_BIN_EXE_conclave"))
+        .args(["serve", "--config", "/nowhere.toml"])
+        .output()
+        .unwrap();
     says(&absent, &["/nowhere.toml"]);
     assert!(!dir.path().join("data").exists(), "nothing was written");
 }
@@ -69,7 +77,14 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let config = config(dir.path(), "");
-        let old = config.split(&format!("[{setting}]\nlisten = \"")).nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let old = config
+            .split(&format!("[{setting}]\nlisten = \""))
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap()
+            .to_owned();
         let output = serve(&config.replace(&old, &format!("127.0.0.1:{port}")), dir.path());
         says(&output, &[&format!("{setting}.listen"), &format!("port {port}"), "already taken"]);
     }
@@ -81,7 +96,12 @@ fn a_data_directory_in_use_or_not_ours_is_refused_and_left_alone() {
     let file = dir.path().join("first.toml");
     std::fs::write(&file, config(dir.path(), "")).unwrap();
     let mut first = Command::new(env!("CARGO_BIN_EXE_conclave"));
-    first.args(["serve", "--config"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    first
+        .args(["serve", "--config"])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let first = Running(first.spawn().unwrap());
     let identity = dir.path().join("data/identity");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -107,7 +127,12 @@ fn another_secret_or_node_number_does_not_open_a_data_directory() {
     std::fs::write(&file, &text).unwrap();
     let spawn = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
-        command.args(["serve", "--config"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         Running(command.spawn().unwrap())
     };
     let first = spawn();

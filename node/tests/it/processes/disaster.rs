@@ -21,10 +21,12 @@ async fn every_node_is_killed_at_once_and_nothing_acknowledged_is_lost() {
     assert!(after.iter().all(|d| *d == after[0]), "the nodes differ after the restart: {after:?}");
     assert!(after[0].0 > before[0].0, "the log did not go on from where it was: {before:?} {after:?}");
     for person in &people {
-        let reply = person.browser.get(demo.at_next_node(&format!("{}/", demo.cluster.front))).send().await.unwrap();
+        let reply =
+            person.browser.get(demo.at_next_node(&format!("{}/", demo.cluster.front))).send().await.unwrap();
         assert_eq!(reply.status(), 200, "a session is gone");
         refresh(&demo, Way::EachToTheNextNode, &person.refresh_token).await.expect("a refresh token is gone");
     }
-    let again = sign_in(&demo, Way::EachToTheNextNode).await.expect("the user and the client are still there");
+    let again =
+        sign_in(&demo, Way::EachToTheNextNode).await.expect("the user and the client are still there");
     assert_eq!(again.subject, people[0].subject);
 }

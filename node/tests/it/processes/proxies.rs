@@ -29,7 +29,9 @@ async fn application() -> (SocketAddr, Seen) {
     let router = axum::Router::new().fallback(async move |uri: axum::http::Uri, headers: HeaderMap| {
         let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in &headers {
-            all.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+            all.entry(name.to_string())
+                .or_default()
+                .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
         }
         *remember.lock().unwrap() = Some((uri.to_string(), all));
         "the application"
@@ -74,16 +76,35 @@ impl Proxy {
     }
 
     async fn nginx(demo: &Demo, port: u16, application: SocketAddr) -> Self {
-        let nodes: String = demo.cluster.nodes.iter().map(|n| format!("server {};", authority(&n.http))).collect();
-        let config = NGINX.replace("@NODES@", &nodes).replace("@PORT@", &port.to_string()).replace("@APP@", &application.to_string());
-        Self::start(port, "nginx", &config, |file| vec!["-c".into(), file.display().to_string(), "-g".into(), "daemon off; master_process off;".into()]).await
+        let nodes: String =
+            demo.cluster.nodes.iter().map(|n| format!("server {};", authority(&n.http))).collect();
+        let config = NGINX
+            .replace("@NODES@", &nodes)
+            .replace("@PORT@", &port.to_string())
+            .replace("@APP@", &application.to_string());
+        Self::start(port, "nginx", &config, |file| {
+            vec![
+                "-c".into(),
+                file.display().to_string(),
+                "-g".into(),
+                "daemon off; master_process off;".into(),
+            ]
+        })
+        .await
     }
 
     async fn caddy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
         let nodes: Vec<&str> = demo.cluster.nodes.iter().map(|n| authority(&n.http)).collect();
-        let config = CADDY.replace("@NODES@", &nodes.join(" ")).replace("@PORT@", &port.to_string()).replace("@APP@", &application.to_string());
+        let config = CADDY
+            .replace("@NODES@", &nodes.join(" "))
+            .replace("@PORT@", &port.to_string())
+            .replace("@APP@", &application.to_string());
         Self::start(port, "caddy", &config, |file| {
-            ["run", "--adapter", "caddyfile", "--config"].map(str::to_owned).into_iter().chain([file.display().to_string()]).collect()
+            ["run", "--adapter", "caddyfile", "--config"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([file.display().to_string()])
+                .collect()
         })
         .await
     }
@@ -182,9 +203,19 @@ async fn follow(browser: &reqwest::Client, mut url: String) -> (String, reqwest:
 }
 
 /// Opens a page of the application, signs in when asked, and ends where the proxy leads.
-async fn open_and_sign_in(demo: &Demo, browser: &reqwest::Client, url: &str, user: &str, password: &str) -> (String, reqwest::Response) {
+async fn open_and_sign_in(
+    demo: &Demo,
+    browser: &reqwest::Client,
+    url: &str,
+    user: &str,
+    password: &str,
+) -> (String, reqwest::Response) {
     let (at, reply) = follow(browser, url.to_owned()).await;
-    assert!(at.starts_with(&format!("{}/login?", demo.cluster.front)), "not sent to sign in but to {at}: {}", reply.status());
+    assert!(
+        at.starts_with(&format!("{}/login?", demo.cluster.front)),
+        "not sent to sign in but to {at}: {}",
+        reply.status()
+    );
     let page = reply.text().await.unwrap();
     let form = [
         ("ticket", field(&page, "ticket")),
@@ -200,10 +231,17 @@ async fn open_and_sign_in(demo: &Demo, browser: &reqwest::Client, url: &str, use
 }
 
 async fn create_guest(demo: &Demo) {
-    let channel = tonic::transport::Endpoint::from_shared(demo.cluster.nodes[0].api.clone()).unwrap().connect().await.unwrap();
-    let order = CreateUserRequest { username: "guest".into(), password: PASSWORD.into(), ..Default::default() };
+    let channel = tonic::transport::Endpoint::from_shared(demo.cluster.nodes[0].api.clone())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let order =
+        CreateUserRequest { username: "guest".into(), password: PASSWORD.into(), ..Default::default() };
     let mut request = tonic::Request::new(order);
-    request.metadata_mut().insert("authorization", format!("Bearer {}", demo.cluster.admin.token).parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Bearer {}", demo.cluster.admin.token).parse().unwrap());
     UserServiceClient::new(channel).create_user(request).await.unwrap();
 }
 
@@ -219,26 +257,46 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
     assert_eq!(headers["remote-groups"], ["admins"]);
 
     // A signed-in person makes names up: the application sees the true ones, once.
-    for spoofed in ["Remote-User", "remote-user", "REMOTE-USER", "Remote-Groups", "Remote-Email", "Remote-Name"] {
-        let reply = person.get(proxy.url("/")).header(spoofed, "root").header(spoofed, "wheel").send().await.unwrap();
+    for spoofed in
+        ["Remote-User", "remote-user", "REMOTE-USER", "Remote-Groups", "Remote-Email", "Remote-Name"]
+    {
+        let reply =
+            person.get(proxy.url("/")).header(spoofed, "root").header(spoofed, "wheel").send().await.unwrap();
         assert_eq!(reply.status(), 200);
         let (_, headers) = seen.lock().unwrap().take().unwrap();
-        let forged = headers.iter().any(|(name, values)| name.contains("remote") && values.iter().any(|v| v != &true_value(name)));
+        let forged = headers
+            .iter()
+            .any(|(name, values)| name.contains("remote") && values.iter().any(|v| v != &true_value(name)));
         assert!(!forged, "{spoofed} arrived: {headers:?}");
     }
     // A stranger who makes names up is a stranger.
     let stranger = proxy.browser();
-    let reply = stranger.get(proxy.url("/")).header("Remote-User", "admin").header("accept", "text/html").send().await.unwrap();
+    let reply = stranger
+        .get(proxy.url("/"))
+        .header("Remote-User", "admin")
+        .header("accept", "text/html")
+        .send()
+        .await
+        .unwrap();
     assert!(reply.status().is_redirection() && seen.lock().unwrap().is_none());
     // And a stranger who says where the request went does not choose the decision.
-    let reply = stranger.get(proxy.url("/")).header("X-Forwarded-Uri", "/public").header("X-Original-URL", "http://x/").send().await.unwrap();
+    let reply = stranger
+        .get(proxy.url("/"))
+        .header("X-Forwarded-Uri", "/public")
+        .header("X-Original-URL", "http://x/")
+        .send()
+        .await
+        .unwrap();
     assert!(!reply.status().is_success() && seen.lock().unwrap().is_none());
 
     let guest = proxy.browser();
     let (_, reply) = open_and_sign_in(demo, &guest, &url, "guest", PASSWORD).await;
     assert_eq!(reply.status(), 403);
     let page = reply.text().await.unwrap();
-    assert!(page.contains("id=\"forbidden\"") && page.contains("guest") && page.contains("Demo application"), "{page}");
+    assert!(
+        page.contains("id=\"forbidden\"") && page.contains("guest") && page.contains("Demo application"),
+        "{page}"
+    );
     assert!(seen.lock().unwrap().is_none(), "nobody but members reached the application");
 
     // Sign-out anywhere is sign-out here: the next request goes to the login page.

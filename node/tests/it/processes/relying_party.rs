@@ -2,8 +2,9 @@
 //! caller says: round the nodes, or to the front.
 
 use openidconnect::{
-    AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse, IssuerUrl, Nonce,
-    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, Scope, TokenResponse as _,
+    AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,
+    IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
+    RefreshToken, Scope, TokenResponse as _,
     core::{CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreUserInfoClaims},
 };
 
@@ -45,7 +46,8 @@ pub async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
         async move { send(&plain, request).await }
     };
     let client = &demo.cluster.client;
-    let metadata = CoreProviderMetadata::discover_async(IssuerUrl::new(demo.cluster.issuer.clone())?, &http).await?;
+    let metadata =
+        CoreProviderMetadata::discover_async(IssuerUrl::new(demo.cluster.issuer.clone())?, &http).await?;
     let relying_party = CoreClient::from_provider_metadata(
         metadata,
         ClientId::new(client.client_id.clone()),
@@ -75,9 +77,14 @@ pub async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
     let key = id_token.signing_key(&verifier_of_tokens)?;
     let actual = AccessTokenHash::from_token(tokens.access_token(), id_token.signing_alg()?, key)?;
     anyhow::ensure!(actual == *expected, "at_hash is not of this access token");
-    let info: CoreUserInfoClaims =
-        relying_party.user_info(tokens.access_token().clone(), Some(claims.subject().clone()))?.request_async(&http).await?;
-    anyhow::ensure!(info.email().is_some_and(|email| email.as_str() == "admin@example.test"), "userinfo: {info:?}");
+    let info: CoreUserInfoClaims = relying_party
+        .user_info(tokens.access_token().clone(), Some(claims.subject().clone()))?
+        .request_async(&http)
+        .await?;
+    anyhow::ensure!(
+        info.email().is_some_and(|email| email.as_str() == "admin@example.test"),
+        "userinfo: {info:?}"
+    );
     let refresh = tokens.refresh_token().ok_or_else(|| anyhow::anyhow!("no refresh token"))?;
     let refreshed = relying_party.exchange_refresh_token(refresh)?.request_async(&http).await?;
     let next = refreshed.refresh_token().ok_or_else(|| anyhow::anyhow!("no successor"))?;
@@ -146,7 +153,8 @@ pub async fn password_login(
         ("username", admin.username.clone()),
         ("password", admin.password.clone()),
     ];
-    let reply = person.post(way.of(demo, &format!("{}/login", demo.cluster.front))).form(&form).send().await?;
+    let reply =
+        person.post(way.of(demo, &format!("{}/login", demo.cluster.front))).form(&form).send().await?;
     anyhow::ensure!(reply.status() == 303, "password: {} {}", reply.status(), reply.text().await?);
     let back = url::Url::parse(&location(&reply))?;
     let parameter = |name: &str| back.query_pairs().find(|(n, _)| n == name).map(|(_, v)| v.into_owned());

@@ -22,10 +22,16 @@ const KILL_EVERY: Duration = Duration::from_secs(4);
 async fn two_hundred_logins_each_step_at_another_node() {
     let demo = Demo::start(21_000, &[]);
     for n in 0..LOGINS {
-        let signed_in = sign_in(&demo, Way::EachToTheNextNode).await.unwrap_or_else(|e| panic!("login {n}: {e:#}"));
+        let signed_in =
+            sign_in(&demo, Way::EachToTheNextNode).await.unwrap_or_else(|e| panic!("login {n}: {e:#}"));
         if n % 20 == 0 {
-            let (status, body) = redeem(&demo, Way::EachToTheNextNode, &signed_in.code, &signed_in.verifier).await.unwrap();
-            assert_eq!((status, body.contains("invalid_grant")), (400, true), "a code was accepted twice: {body}");
+            let (status, body) =
+                redeem(&demo, Way::EachToTheNextNode, &signed_in.code, &signed_in.verifier).await.unwrap();
+            assert_eq!(
+                (status, body.contains("invalid_grant")),
+                (400, true),
+                "a code was accepted twice: {body}"
+            );
         }
     }
     let digests = demo.digests().await;
@@ -39,7 +45,8 @@ async fn leaders_are_killed_and_no_login_session_or_code_is_lost() {
     let logins = Arc::new(AtomicUsize::new(0));
     let kept = sign_in(&demo, Way::Front).await.unwrap();
 
-    let workers: Vec<_> = (0..3).map(|_| tokio::spawn(log_in_until(demo.clone(), over.clone(), logins.clone()))).collect();
+    let workers: Vec<_> =
+        (0..3).map(|_| tokio::spawn(log_in_until(demo.clone(), over.clone(), logins.clone()))).collect();
     let watcher = tokio::spawn(stay_signed_in(demo.clone(), kept.browser.clone(), over.clone()));
     let killed = kill_leaders(&demo).await;
     over.store(true, Ordering::Relaxed);
@@ -52,14 +59,17 @@ async fn leaders_are_killed_and_no_login_session_or_code_is_lost() {
     let logins = logins.load(Ordering::Relaxed);
     println!("{logins} logins and {visits} visits while {killed} leaders were killed");
     assert!(killed >= 4 && logins >= 20 && visits >= 20, "too little happened to prove anything");
-    refresh(&demo, Way::Front, &kept.refresh_token).await.expect("the first login's refresh token is still good");
+    refresh(&demo, Way::Front, &kept.refresh_token)
+        .await
+        .expect("the first login's refresh token is still good");
     let digests = demo.digests().await;
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
 }
 
 async fn log_in_until(demo: Arc<Demo>, over: Arc<AtomicBool>, logins: Arc<AtomicUsize>) {
     while !over.load(Ordering::Relaxed) {
-        let signed_in = sign_in(&demo, Way::Front).await.unwrap_or_else(|e| panic!("a login was lost: {e:#}"));
+        let signed_in =
+            sign_in(&demo, Way::Front).await.unwrap_or_else(|e| panic!("a login was lost: {e:#}"));
         assert!(!signed_in.subject.is_empty());
         let (status, body) = redeem(&demo, Way::Front, &signed_in.code, &signed_in.verifier).await.unwrap();
         assert_eq!(status, 400, "a code was accepted twice: {body}");

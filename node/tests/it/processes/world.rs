@@ -69,7 +69,8 @@ impl Demo {
 
     /// The same URL, at the next node instead of the front.
     pub fn at_next_node(&self, url: &str) -> String {
-        let path = url.strip_prefix(&self.cluster.front).unwrap_or_else(|| panic!("{url} is not of this cluster"));
+        let path =
+            url.strip_prefix(&self.cluster.front).unwrap_or_else(|| panic!("{url} is not of this cluster"));
         let nodes = &self.cluster.nodes;
         let node = &nodes[self.next.fetch_add(1, Ordering::Relaxed) % nodes.len()];
         format!("{}{path}", node.http)
@@ -93,7 +94,8 @@ impl Demo {
     pub fn pid_of(&self, node: u64) -> Option<u32> {
         let config = format!("node-{node}.toml");
         let dir = self.cluster.nodes[0].data_dir.parent().unwrap().join(config);
-        let output = Command::new("pgrep").args(["-f", &format!("serve .*{}", dir.display())]).output().unwrap();
+        let output =
+            Command::new("pgrep").args(["-f", &format!("serve .*{}", dir.display())]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).lines().next().and_then(|pid| pid.parse().ok())
     }
 
@@ -125,7 +127,8 @@ impl Demo {
             request.metadata_mut().insert("authorization", bearer);
             let status = ClusterServiceClient::new(channel).get_status(request).await.unwrap().into_inner();
             let digests: Vec<_> = status.nodes.into_iter().map(|n| (n.applied_index, n.digest)).collect();
-            let level = digests.len() == self.cluster.nodes.len() && digests.iter().all(|d| d.0 == digests[0].0 && d.0 > 0);
+            let level = digests.len() == self.cluster.nodes.len()
+                && digests.iter().all(|d| d.0 == digests[0].0 && d.0 > 0);
             if level {
                 return digests;
             }

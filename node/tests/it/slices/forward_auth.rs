@@ -15,7 +15,10 @@ struct Check {
 impl Check {
     fn of(dialect: &str) -> Self {
         let (path, pairs): (_, &[(&str, &str)]) = match dialect {
-            "nginx" => ("/auth/nginx", &[("x-original-url", "https://app.test/page?q=1"), ("x-original-method", "GET")]),
+            "nginx" => (
+                "/auth/nginx",
+                &[("x-original-url", "https://app.test/page?q=1"), ("x-original-method", "GET")],
+            ),
             "caddy" => ("/auth/caddy", FORWARDED),
             _ => ("/auth/traefik", FORWARDED),
         };
@@ -67,7 +70,8 @@ async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
     let denied = Check::of("traefik").send(site, "").await;
     assert_eq!(denied.status, StatusCode::FOUND);
     let start = denied.location();
-    let start = start.strip_prefix("https://app.test").expect("the round trip starts on the application's host");
+    let start =
+        start.strip_prefix("https://app.test").expect("the round trip starts on the application's host");
     let (mut on_app, mut at_home) = (Browser::default(), Browser::default());
     let page = site.get(&mut on_app, start).await;
     let page = site.sign_in_at(&mut at_home, &page.location(), user, PASSWORD).await;
@@ -96,7 +100,11 @@ async fn the_round_trip_lets_a_member_through_with_every_identity_header() {
         let page = Check::of(dialect).send(&site, &cookie).await;
         assert_eq!(page.status, StatusCode::OK, "{dialect}: {}", page.text);
         for name in IDENTITY_HEADERS {
-            assert_eq!(page.headers.get_all(name).iter().count(), 1, "{dialect}: {name} is written once, also when empty");
+            assert_eq!(
+                page.headers.get_all(name).iter().count(),
+                1,
+                "{dialect}: {name} is written once, also when empty"
+            );
         }
         assert_eq!(page.headers["remote-user"], "ada");
         assert_eq!(page.headers["x-authentik-groups"], "staff");
@@ -121,9 +129,18 @@ async fn leaving_the_group_or_signing_out_counts_at_the_next_check() {
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
     let group_id = site.node.group("staff").await.to_vec();
-    site.node.propose(Order::RemoveGroupMember(RemoveGroupMember { group_id, user_id: ada.to_vec() })).await.unwrap();
+    site.node
+        .propose(Order::RemoveGroupMember(RemoveGroupMember { group_id, user_id: ada.to_vec() }))
+        .await
+        .unwrap();
     assert_eq!(Check::of("caddy").send(&site, &cookie).await.status, StatusCode::FORBIDDEN);
-    site.node.propose(Order::RevokeUserSessions(RevokeUserSessions { user_id: ada.to_vec(), ..Default::default() })).await.unwrap();
+    site.node
+        .propose(Order::RevokeUserSessions(RevokeUserSessions {
+            user_id: ada.to_vec(),
+            ..Default::default()
+        }))
+        .await
+        .unwrap();
     assert_eq!(Check::of("caddy").send(&site, &cookie).await.status, StatusCode::FOUND);
 }
 
@@ -137,8 +154,11 @@ async fn each_proxy_is_answered_in_words_it_understands() {
     assert!(nginx.status == StatusCode::UNAUTHORIZED && login(&nginx), "nginx makes a 500 of a 302");
     // Programs, sockets and writes are told 401, never sent away.
     for (name, value) in [
-        ("sec-fetch-mode", "cors"), ("accept", "application/json"), ("x-requested-with", "XMLHttpRequest"),
-        ("upgrade", "websocket"), ("x-forwarded-method", "POST"),
+        ("sec-fetch-mode", "cors"),
+        ("accept", "application/json"),
+        ("x-requested-with", "XMLHttpRequest"),
+        ("upgrade", "websocket"),
+        ("x-forwarded-method", "POST"),
     ] {
         let page = Check::of("caddy").set(name, value).send(&site, "").await;
         assert!(page.status == StatusCode::UNAUTHORIZED && login(&page), "{name}: {value}");
@@ -175,9 +195,26 @@ async fn metadata_that_is_not_exactly_one_reading_is_refused_even_with_a_good_co
         Check::of("nginx").without("x-original-url"),
         Check::of("nginx").set("x-original-url", "app.test/page"),
         Check::of("nginx").set("x-original-url", "https://app.test"),
-        uri("page"), uri("//evil.test/"), uri("/a/../b"), uri("/a/%2e%2e/b"), uri("/a/%2E./b"), uri("/a%2fb"), uri("/a%5cb"),
-        uri("/a\\b"), uri("/a#b"), uri("/a%00b"), uri("/a%zz"), uri("/a%2"), uri("/a b"), uri(""),
-        host("app.test,evil.test"), host("user@app.test"), host("app.test:99999"), host("app.test/x"), host(""), host("app test"),
+        uri("page"),
+        uri("//evil.test/"),
+        uri("/a/../b"),
+        uri("/a/%2e%2e/b"),
+        uri("/a/%2E./b"),
+        uri("/a%2fb"),
+        uri("/a%5cb"),
+        uri("/a\\b"),
+        uri("/a#b"),
+        uri("/a%00b"),
+        uri("/a%zz"),
+        uri("/a%2"),
+        uri("/a b"),
+        uri(""),
+        host("app.test,evil.test"),
+        host("user@app.test"),
+        host("app.test:99999"),
+        host("app.test/x"),
+        host(""),
+        host("app test"),
     ];
     for check in refused {
         let said = format!("{:?}", check.headers);

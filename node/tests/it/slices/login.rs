@@ -45,7 +45,9 @@ async fn wrong_password_unknown_user_and_no_password_look_alike() {
     let site = Site::open().await;
     site.node.create_user("passwordless", "", &[]).await;
     let mut texts = Vec::new();
-    for (username, password) in [("ada", "wrong"), ("nobody", PASSWORD), ("passwordless", PASSWORD), ("", ""), ("ada", "")] {
+    for (username, password) in
+        [("ada", "wrong"), ("nobody", PASSWORD), ("passwordless", PASSWORD), ("", ""), ("ada", "")]
+    {
         let page = site.sign_in_at(&mut Browser::default(), "/login", username, password).await;
         assert_eq!(page.status, StatusCode::UNAUTHORIZED, "{username}");
         assert!(!page.headers.contains_key("set-cookie") || !page.text.contains("conclave_session"));
@@ -86,7 +88,11 @@ async fn a_form_from_elsewhere_or_another_browser_is_refused() {
     let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
     let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
     // Login CSRF: the attacker's form and ticket in the victim's browser, or in one without cookies.
-    for mut other in [Browser::default(), { let mut b = Browser::default(); site.get(&mut b, "/login").await; b }] {
+    for mut other in [Browser::default(), {
+        let mut b = Browser::default();
+        site.get(&mut b, "/login").await;
+        b
+    }] {
         let page = site.post(&mut other, "/login", &form).await;
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{}", page.text);
         assert!(!other.cookies.contains_key("conclave_session"));
@@ -111,14 +117,22 @@ async fn a_ticket_is_good_once_in_time_and_whole() {
     browser.cookies.remove("conclave_session");
     assert_eq!(site.post(&mut browser, "/login", &form).await.shown("error-code"), "ticket_spent");
 
-    for damaged in ["x", &ticket[1..], &format!("{ticket}A"), &ticket.replace(&ticket[40..41], if &ticket[40..41] == "A" { "B" } else { "A" })] {
+    for damaged in [
+        "x",
+        &ticket[1..],
+        &format!("{ticket}A"),
+        &ticket.replace(&ticket[40..41], if &ticket[40..41] == "A" { "B" } else { "A" }),
+    ] {
         let page = site.get(&mut Browser::default(), &format!("/login?ticket={damaged}")).await;
         assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::BAD_REQUEST, "bad_ticket"));
     }
     let page = site.get(&mut browser, "/login").await;
     let late = page.field("ticket");
     site.node.clock().advance(Duration::from_secs(15 * 60));
-    assert_eq!(site.get(&mut browser, &format!("/login?ticket={late}")).await.shown("error-code"), "ticket_expired");
+    assert_eq!(
+        site.get(&mut browser, &format!("/login?ticket={late}")).await.shown("error-code"),
+        "ticket_expired"
+    );
 }
 
 #[tokio::test]
@@ -160,7 +174,8 @@ async fn bad_cookies_are_refused_or_ignored_and_never_let_anybody_in() {
         browser.cookies.insert("conclave_session".into(), bad.to_owned());
         assert_eq!(site.get(&mut browser, "/").await.location(), "/login", "{bad}");
     }
-    let doubled = Request::get("/").header("cookie", format!("conclave_session={good}; conclave_session={good}"));
+    let doubled =
+        Request::get("/").header("cookie", format!("conclave_session={good}; conclave_session={good}"));
     let page = site.send("192.0.2.1", doubled.body(Body::empty()).unwrap()).await;
     assert_eq!(page.shown("error-code"), "bad_cookie");
 }
@@ -168,7 +183,10 @@ async fn bad_cookies_are_refused_or_ignored_and_never_let_anybody_in() {
 #[tokio::test]
 async fn a_huge_body_is_refused_clearly_and_the_node_goes_on() {
     let site = Site::open().await;
-    let huge = Request::post("/login").header("accept", "text/html").body(Body::from(vec![b'a'; 65 * 1024])).unwrap();
+    let huge = Request::post("/login")
+        .header("accept", "text/html")
+        .body(Body::from(vec![b'a'; 65 * 1024]))
+        .unwrap();
     let page = site.send("192.0.2.1", huge).await;
     assert_eq!(page.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(page.text.contains("65536 bytes"), "{}", page.text);
@@ -183,8 +201,12 @@ async fn pages_carry_the_fence_and_allow_only_their_own_way_home() {
     let page = site.get(&mut browser, &Site::authorize_url("web", &[])).await;
     let page = site.get(&mut browser, &page.location()).await;
     let policy = page.headers["content-security-policy"].to_str().unwrap();
-    assert!(policy.contains("default-src 'none'") && !policy.contains("script") && !policy.contains("unsafe"));
-    assert!(policy.contains("form-action 'self' https://rp.test") && policy.contains("frame-ancestors 'none'"));
+    assert!(
+        policy.contains("default-src 'none'") && !policy.contains("script") && !policy.contains("unsafe")
+    );
+    assert!(
+        policy.contains("form-action 'self' https://rp.test") && policy.contains("frame-ancestors 'none'")
+    );
     assert_eq!(page.headers["cache-control"], "no-store");
     assert!(!page.text.contains("<script") && !page.text.contains(" style="));
 }

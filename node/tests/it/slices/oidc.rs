@@ -17,12 +17,16 @@ fn claims(token: &str) -> Value {
 #[tokio::test]
 async fn the_code_flow_gives_verified_tokens_and_userinfo() {
     let site = Site::open().await;
-    let page = site.sign_in_at(&mut Browser::default(), &Site::authorize_url("web", &[]), "ada", PASSWORD).await;
+    let page =
+        site.sign_in_at(&mut Browser::default(), &Site::authorize_url("web", &[]), "ada", PASSWORD).await;
     assert!(page.location().starts_with(&format!("{REDIRECT_URI}&code=")), "{}", page.location());
     assert_eq!(page.parameter("state").unwrap(), "s t");
     assert_eq!(page.parameter("iss").unwrap(), "http://127.0.0.1:9000");
     let tokens = site.redeem("web", &page.parameter("code").unwrap()).await;
-    assert_eq!((tokens.status, tokens.headers["cache-control"].to_str().unwrap()), (StatusCode::OK, "no-store"));
+    assert_eq!(
+        (tokens.status, tokens.headers["cache-control"].to_str().unwrap()),
+        (StatusCode::OK, "no-store")
+    );
     let tokens = tokens.json();
     assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(600)));
     let id = claims(tokens["id_token"].as_str().unwrap());
@@ -40,33 +44,59 @@ async fn discovery_says_what_is_true_and_jwks_has_every_key() {
     assert_eq!(document["issuer"], "http://127.0.0.1:9000");
     assert_eq!(document["request_uri_parameter_supported"], false);
     assert_eq!(document["code_challenge_methods_supported"], json!(["S256"]));
-    for endpoint in ["authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint"] {
+    for endpoint in
+        ["authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint"]
+    {
         let url = document[endpoint].as_str().unwrap();
         let page = site.get(&mut browser, url).await;
         assert_ne!(page.status, StatusCode::NOT_FOUND, "{endpoint}");
     }
     let keys = site.get(&mut browser, "/oidc/jwks").await.json();
-    let mut algorithms: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|k| k["alg"].as_str().unwrap().to_owned()).collect();
+    let mut algorithms: Vec<_> =
+        keys["keys"].as_array().unwrap().iter().map(|k| k["alg"].as_str().unwrap().to_owned()).collect();
     algorithms.sort();
     assert_eq!(algorithms, ["ES256", "EdDSA", "RS256"]);
-    assert!(keys["keys"].as_array().unwrap().iter().all(|key| key.get("d").is_none()), "a private key is published");
+    assert!(
+        keys["keys"].as_array().unwrap().iter().all(|key| key.get("d").is_none()),
+        "a private key is published"
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_sent_to_a_redirect_uri_that_is_not_registered_to_the_letter() {
     let site = Site::open().await;
     for uri in [
-        "", "https://rp.test/cb", "https://rp.test/cb?kept=1&x", "https://rp.test/cb?kept=1#f", "https://rp.test/CB?kept=1",
-        "https://rp.test:443/cb?kept=1", "https://rp.test/cb/?kept=1", "https://rp.test/x/../cb?kept=1", "https://evil@rp.test/cb?kept=1",
-        "https://rp.test\\@evil.test/cb?kept=1", "http://rp.test/cb?kept=1", "javascript:alert(1)", "//rp.test/cb?kept=1", " https://rp.test/cb?kept=1",
+        "",
+        "https://rp.test/cb",
+        "https://rp.test/cb?kept=1&x",
+        "https://rp.test/cb?kept=1#f",
+        "https://rp.test/CB?kept=1",
+        "https://rp.test:443/cb?kept=1",
+        "https://rp.test/cb/?kept=1",
+        "https://rp.test/x/../cb?kept=1",
+        "https://evil@rp.test/cb?kept=1",
+        "https://rp.test\\@evil.test/cb?kept=1",
+        "http://rp.test/cb?kept=1",
+        "javascript:alert(1)",
+        "//rp.test/cb?kept=1",
+        " https://rp.test/cb?kept=1",
     ] {
-        let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &[("redirect_uri", uri)])).await;
-        assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::BAD_REQUEST, "redirect_uri_mismatch"), "{uri}");
+        let page =
+            site.get(&mut Browser::default(), &Site::authorize_url("web", &[("redirect_uri", uri)])).await;
+        assert_eq!(
+            (page.status, page.shown("error-code").as_str()),
+            (StatusCode::BAD_REQUEST, "redirect_uri_mismatch"),
+            "{uri}"
+        );
         assert!(!page.headers.contains_key("location"));
     }
     for client in ["", "nobody", "web\u{0}"] {
-        let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &[("client_id", client)])).await;
-        assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::BAD_REQUEST, "unknown_client"));
+        let page =
+            site.get(&mut Browser::default(), &Site::authorize_url("web", &[("client_id", client)])).await;
+        assert_eq!(
+            (page.status, page.shown("error-code").as_str()),
+            (StatusCode::BAD_REQUEST, "unknown_client")
+        );
     }
     let twice = format!("{}&client_id=web", Site::authorize_url("web", &[]));
     assert_eq!(site.get(&mut Browser::default(), &twice).await.shown("error-code"), "bad_request");
@@ -93,13 +123,15 @@ async fn mistakes_are_told_to_the_client_by_their_names() {
         ("max_age", "soon", "invalid_request"),
         ("prompt", "none", "login_required"),
     ] {
-        let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &[(parameter, value)])).await;
+        let page =
+            site.get(&mut Browser::default(), &Site::authorize_url("web", &[(parameter, value)])).await;
         assert!(page.location().starts_with(REDIRECT_URI), "{parameter}={value}");
         assert_eq!(page.parameter("error").as_deref(), Some(error), "{parameter}={value}");
         assert_eq!(page.parameter("state").as_deref(), Some("s t"));
         assert_eq!(page.parameter("iss").as_deref(), Some("http://127.0.0.1:9000"));
     }
-    let tolerated = Site::authorize_url("web", &[("display", "touch"), ("ui_locales", "de"), ("whatever", "1")]);
+    let tolerated =
+        Site::authorize_url("web", &[("display", "touch"), ("ui_locales", "de"), ("whatever", "1")]);
     assert!(site.get(&mut Browser::default(), &tolerated).await.location().starts_with("/login?"));
 }
 
@@ -111,13 +143,16 @@ async fn prompt_and_max_age_ask_again_and_none_never_asks() {
     let auth_time = async |browser: &mut Browser, more: &[(&str, &str)]| {
         let page = site.get(browser, &Site::authorize_url("web", more)).await;
         let code = page.parameter("code").unwrap_or_else(|| panic!("{}", page.location()));
-        claims(site.redeem("web", &code).await.json()["id_token"].as_str().unwrap())["auth_time"].as_u64().unwrap()
+        claims(site.redeem("web", &code).await.json()["id_token"].as_str().unwrap())["auth_time"]
+            .as_u64()
+            .unwrap()
     };
     let first = auth_time(&mut browser, &[("prompt", "none")]).await;
     site.node.clock().advance(Duration::from_secs(100));
     assert_eq!(auth_time(&mut browser, &[("max_age", "10000")]).await, first);
     assert_eq!(auth_time(&mut browser, &[("prompt", "none"), ("max_age", "10000")]).await, first);
-    let old = site.get(&mut browser, &Site::authorize_url("web", &[("prompt", "none"), ("max_age", "10")])).await;
+    let old =
+        site.get(&mut browser, &Site::authorize_url("web", &[("prompt", "none"), ("max_age", "10")])).await;
     assert_eq!(old.parameter("error").as_deref(), Some("login_required"));
     for more in [[("prompt", "login")], [("max_age", "1")]] {
         let page = site.sign_in_at(&mut browser, &Site::authorize_url("web", &more), "ada", PASSWORD).await;
@@ -133,9 +168,13 @@ async fn authorization_by_post_works_from_another_site() {
     let site = Site::open().await;
     let mut browser = Browser::default();
     site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
-    let (path, query) = Site::authorize_url("web", &[]).split_once('?').map(|(p, q)| (p.to_owned(), q.to_owned())).unwrap();
+    let (path, query) =
+        Site::authorize_url("web", &[]).split_once('?').map(|(p, q)| (p.to_owned(), q.to_owned())).unwrap();
     // A cross-site POST carries no cookie; the browser brings it to the GET that follows.
-    let request = Request::post(&path).header("content-type", "application/x-www-form-urlencoded").body(Body::from(query)).unwrap();
+    let request = Request::post(&path)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from(query))
+        .unwrap();
     let page = site.send("192.0.2.1", request).await;
     let page = site.get(&mut browser, &page.location()).await;
     assert!(page.parameter("code").is_some());
@@ -153,10 +192,17 @@ async fn consent_is_asked_bound_to_what_was_shown_and_good_once() {
     let form: Vec<(&str, &str)> = form.iter().map(|(n, v)| (*n, v.as_str())).collect();
     let denied = answer("deny".to_owned());
     let denied: Vec<(&str, &str)> = denied.iter().map(|(n, v)| (*n, v.as_str())).collect();
-    assert_eq!(site.post(&mut browser, "/consent", &denied).await.parameter("error").as_deref(), Some("access_denied"));
+    assert_eq!(
+        site.post(&mut browser, "/consent", &denied).await.parameter("error").as_deref(),
+        Some("access_denied")
+    );
     let page = site.post(&mut browser, "/consent", &form).await;
     assert_eq!(site.redeem("asks", &page.parameter("code").unwrap()).await.status, StatusCode::OK);
-    assert_eq!(site.post(&mut browser, "/consent", &form).await.parameter("code"), None, "a yes is good once");
+    assert_eq!(
+        site.post(&mut browser, "/consent", &form).await.parameter("code"),
+        None,
+        "a yes is good once"
+    );
     let silent = site.get(&mut browser, &Site::authorize_url("asks", &[("prompt", "none")])).await;
     assert_eq!(silent.parameter("error").as_deref(), Some("consent_required"));
 }
@@ -176,7 +222,11 @@ async fn a_code_is_redeemed_once_by_its_own_client_uri_and_verifier() {
     let site = Site::open().await;
     let code = site.code("web", &[]).await;
     let invalid_grant = |page: super::site::Page, why: &str| {
-        assert_eq!((page.status, page.json()["error"].clone()), (StatusCode::BAD_REQUEST, json!("invalid_grant")), "{why}");
+        assert_eq!(
+            (page.status, page.json()["error"].clone()),
+            (StatusCode::BAD_REQUEST, json!("invalid_grant")),
+            "{why}"
+        );
     };
     invalid_grant(site.redeem("asks", &code).await, "another client");
     let mut form = redemption(&code);
@@ -194,7 +244,10 @@ async fn a_code_is_redeemed_once_by_its_own_client_uri_and_verifier() {
     let tokens = site.redeem("web", &code).await.json();
     invalid_grant(site.redeem("web", &code).await, "a second use");
     // And the second use takes back what the first gave.
-    assert_eq!(site.userinfo(tokens["access_token"].as_str().unwrap()).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        site.userinfo(tokens["access_token"].as_str().unwrap()).await.status,
+        StatusCode::UNAUTHORIZED
+    );
     invalid_grant(site.refresh(tokens["refresh_token"].as_str().unwrap()).await, "its refresh token");
 
     let late = site.code("web", &[]).await;
@@ -210,7 +263,8 @@ async fn of_many_parallel_redemptions_one_succeeds_and_a_named_retry_gets_its_an
     assert_eq!(many.iter().filter(|page| page.status == StatusCode::OK).count(), 1);
 
     let code = site.code("web", &[]).await;
-    let retry = async || site.token_with(Some(("web", SECRET)), &redemption(&code), Some("one try")).await.json();
+    let retry =
+        async || site.token_with(Some(("web", SECRET)), &redemption(&code), Some("one try")).await.json();
     let (first, second) = (retry().await, retry().await);
     // ECDSA signs with chance; what is signed, and the refresh token, are the same.
     for token in ["access_token", "id_token"] {
@@ -225,7 +279,10 @@ async fn of_many_parallel_redemptions_one_succeeds_and_a_named_retry_gets_its_an
     // The same key with another body is another request.
     let mut other = redemption(&code).to_vec();
     other.push(("x", "y"));
-    assert_eq!(site.token_with(Some(("web", SECRET)), &other, Some("one try")).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        site.token_with(Some(("web", SECRET)), &other, Some("one try")).await.status,
+        StatusCode::BAD_REQUEST
+    );
 }
 
 #[tokio::test]
@@ -237,21 +294,31 @@ async fn refresh_rotates_repeats_a_lost_answer_and_ends_on_reuse() {
     assert_ne!(first, second);
     let again = site.refresh(&first).await.json()["refresh_token"].as_str().unwrap().to_owned();
     assert_eq!(second, again, "the retry of a lost answer gets the same successor");
-    let wider = [("grant_type", "refresh_token"), ("refresh_token", second.as_str()), ("scope", "openid offline_access")];
+    let wider = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", second.as_str()),
+        ("scope", "openid offline_access"),
+    ];
     assert_eq!(site.token(Some(("web", SECRET)), &wider).await.json()["error"], "invalid_scope");
     let third = site.refresh(&second).await.json();
     site.node.clock().advance(Duration::from_secs(31));
     assert_eq!(site.refresh(&second).await.json()["error"], "invalid_grant");
     let newest = third["refresh_token"].as_str().map_or_else(|| again.clone(), str::to_owned);
     assert_eq!(site.refresh(&newest).await.json()["error"], "invalid_grant", "reuse ends the whole line");
-    assert_eq!(site.userinfo(tokens["access_token"].as_str().unwrap()).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        site.userinfo(tokens["access_token"].as_str().unwrap()).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
 async fn a_client_proves_itself_by_its_own_method_and_only_one() {
     let site = Site::open().await;
     let refused = |page: super::site::Page| {
-        assert_eq!((page.status, page.json()["error"].clone()), (StatusCode::UNAUTHORIZED, json!("invalid_client")));
+        assert_eq!(
+            (page.status, page.json()["error"].clone()),
+            (StatusCode::UNAUTHORIZED, json!("invalid_client"))
+        );
     };
     let code = site.code("post", &[]).await;
     let form = redemption(&code);
@@ -262,7 +329,8 @@ async fn a_client_proves_itself_by_its_own_method_and_only_one() {
     let with = |more: &[(&'static str, &'static str)]| [form.to_vec(), more.to_vec()].concat();
     refused(site.token(None, &with(&[("client_id", "post")])).await);
     refused(site.token(None, &with(&[("client_id", "web")])).await);
-    let both = site.token(Some(("post", SECRET)), &with(&[("client_id", "post"), ("client_secret", SECRET)])).await;
+    let both =
+        site.token(Some(("post", SECRET)), &with(&[("client_id", "post"), ("client_secret", SECRET)])).await;
     assert_eq!(both.json()["error"], "invalid_request");
     let basic = site.token(Some(("web", "wrong")), &form).await;
     assert!(basic.headers["www-authenticate"].to_str().unwrap().starts_with("Basic"));
@@ -271,9 +339,13 @@ async fn a_client_proves_itself_by_its_own_method_and_only_one() {
     let code = site.code("spa", &[]).await;
     let public = [redemption(&code).to_vec(), vec![("client_id", "spa")]].concat();
     assert_eq!(site.token(None, &public).await.status, StatusCode::OK);
-    let grants = [("grant_type", "password"), ("grant_type", "client_credentials"), ("grant_type", "implicit")];
+    let grants =
+        [("grant_type", "password"), ("grant_type", "client_credentials"), ("grant_type", "implicit")];
     for grant in grants {
-        assert_eq!(site.token(Some(("web", SECRET)), &[grant]).await.json()["error"], "unsupported_grant_type");
+        assert_eq!(
+            site.token(Some(("web", SECRET)), &[grant]).await.json()["error"],
+            "unsupported_grant_type"
+        );
     }
 }
 
@@ -283,21 +355,43 @@ async fn what_is_revoked_is_refused_by_every_grant_and_endpoint() {
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
     let staff = site.node.group("staff").await;
     let orders = [
-        ("staff-only", Order::RemoveGroupMember(RemoveGroupMember { group_id: staff.to_vec(), user_id: ada.to_vec() })),
-        ("web", Order::UpdateClient(UpdateClient { client_id: "web".into(), disabled: Some(true), ..Default::default() })),
-        ("post", Order::UpdateUser(UpdateUser { user_id: ada.to_vec(), disabled: Some(true), ..Default::default() })),
+        (
+            "staff-only",
+            Order::RemoveGroupMember(RemoveGroupMember { group_id: staff.to_vec(), user_id: ada.to_vec() }),
+        ),
+        (
+            "web",
+            Order::UpdateClient(UpdateClient {
+                client_id: "web".into(),
+                disabled: Some(true),
+                ..Default::default()
+            }),
+        ),
+        (
+            "post",
+            Order::UpdateUser(UpdateUser {
+                user_id: ada.to_vec(),
+                disabled: Some(true),
+                ..Default::default()
+            }),
+        ),
     ];
     for (client, order) in orders {
         let basic = (client != "post").then_some((client, SECRET));
-        let in_body: &[(&str, &str)] = if client == "post" { &[("client_id", "post"), ("client_secret", SECRET)] } else { &[] };
+        let in_body: &[(&str, &str)] =
+            if client == "post" { &[("client_id", "post"), ("client_secret", SECRET)] } else { &[] };
         let (code, unused) = (site.code(client, &[]).await, site.code(client, &[]).await);
         let tokens = site.token(basic, &[&redemption(&code)[..], in_body].concat()).await.json();
         let access = tokens["access_token"].as_str().unwrap();
         assert_eq!(site.userinfo(access).await.status, StatusCode::OK);
         site.node.propose(order).await.unwrap();
         assert_eq!(site.userinfo(access).await.status, StatusCode::UNAUTHORIZED, "{client}: userinfo");
-        let refresh = [("grant_type", "refresh_token"), ("refresh_token", tokens["refresh_token"].as_str().unwrap())];
-        assert!(site.token(basic, &[&refresh[..], in_body].concat()).await.json()["error"].is_string(), "{client}: refresh");
+        let refresh =
+            [("grant_type", "refresh_token"), ("refresh_token", tokens["refresh_token"].as_str().unwrap())];
+        assert!(
+            site.token(basic, &[&refresh[..], in_body].concat()).await.json()["error"].is_string(),
+            "{client}: refresh"
+        );
         let redeemed = site.token(basic, &[&redemption(&unused)[..], in_body].concat()).await;
         assert!(redeemed.json()["error"].is_string(), "{client}: an unused code");
     }
@@ -319,7 +413,10 @@ async fn userinfo_takes_access_tokens_of_this_cluster_and_nothing_else() {
         &format!("{none}.{}.", parts[1]),
         &format!("{}.{forged}.{}", parts[0], parts[2]),
         &access[..access.len() - 2],
-        "", "x", "..", "a.b.c",
+        "",
+        "x",
+        "..",
+        "a.b.c",
     ] {
         assert_ne!(site.userinfo(bad).await.status, StatusCode::OK, "{bad}");
     }
@@ -339,16 +436,30 @@ async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only(
     let hint = tokens["id_token"].as_str().unwrap();
     let url = |more: &[(&str, &str)]| format!("/oidc/logout?{}", super::site::encoded(more));
     for (query, code) in [
-        (vec![("id_token_hint", hint), ("post_logout_redirect_uri", "https://evil.test/")], "post_logout_redirect_uri_mismatch"),
-        (vec![("id_token_hint", "x.y.z"), ("post_logout_redirect_uri", "https://rp.test/bye")], "bad_id_token_hint"),
-        (vec![("id_token_hint", hint), ("client_id", "spa"), ("post_logout_redirect_uri", "https://rp.test/bye")], "client_mismatch"),
+        (
+            vec![("id_token_hint", hint), ("post_logout_redirect_uri", "https://evil.test/")],
+            "post_logout_redirect_uri_mismatch",
+        ),
+        (
+            vec![("id_token_hint", "x.y.z"), ("post_logout_redirect_uri", "https://rp.test/bye")],
+            "bad_id_token_hint",
+        ),
+        (
+            vec![
+                ("id_token_hint", hint),
+                ("client_id", "spa"),
+                ("post_logout_redirect_uri", "https://rp.test/bye"),
+            ],
+            "client_mismatch",
+        ),
         (vec![("post_logout_redirect_uri", "https://rp.test/bye")], "unknown_client"),
     ] {
         let page = site.get(&mut browser, &url(&query)).await;
         assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::BAD_REQUEST, code));
     }
     site.node.clock().advance(Duration::from_secs(3_600));
-    let good = url(&[("id_token_hint", hint), ("post_logout_redirect_uri", "https://rp.test/bye"), ("state", "z")]);
+    let good =
+        url(&[("id_token_hint", hint), ("post_logout_redirect_uri", "https://rp.test/bye"), ("state", "z")]);
     let page = site.get(&mut browser, &good).await;
     let page = site.get(&mut browser, &page.location()).await;
     let form = [("ticket", page.field("ticket")), ("csrf", page.field("csrf"))];
@@ -356,5 +467,8 @@ async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only(
     let page = site.post(&mut browser, "/logout", &form).await;
     assert_eq!(page.location(), "https://rp.test/bye?state=z");
     assert_eq!(site.get(&mut browser, "/").await.location(), "/login");
-    assert_eq!(site.refresh(tokens["refresh_token"].as_str().unwrap()).await.json()["error"], "invalid_grant");
+    assert_eq!(
+        site.refresh(tokens["refresh_token"].as_str().unwrap()).await.json()["error"],
+        "invalid_grant"
+    );
 }

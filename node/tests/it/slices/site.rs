@@ -15,7 +15,8 @@ use conclave_node::{
     web::Pages,
 };
 use conclave_proto::command::v1::{
-    Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, SigningAlgorithm, command::Body as Order,
+    Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, SigningAlgorithm,
+    command::Body as Order,
 };
 use http::{HeaderMap, Request, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -41,7 +42,10 @@ pub struct Page {
 
 impl Page {
     pub fn location(&self) -> String {
-        let location = self.headers.get("location").unwrap_or_else(|| panic!("{}: no Location: {}", self.status, self.text));
+        let location = self
+            .headers
+            .get("location")
+            .unwrap_or_else(|| panic!("{}: no Location: {}", self.status, self.text));
         location.to_str().unwrap().to_owned()
     }
 
@@ -105,7 +109,8 @@ impl Site {
             ("asks", ClientAuthMethod::SecretBasic, ConsentMode::Always, Vec::new()),
             ("staff-only", ClientAuthMethod::SecretBasic, ConsentMode::Implicit, app.to_vec()),
         ] {
-            let secret_hash = if method == ClientAuthMethod::None { Vec::new() } else { digest(SECRET.as_bytes()) };
+            let secret_hash =
+                if method == ClientAuthMethod::None { Vec::new() } else { digest(SECRET.as_bytes()) };
             let order = CreateClient {
                 client_id: id.into(),
                 name: format!("Client {id}"),
@@ -113,7 +118,9 @@ impl Site {
                 secret_hash,
                 redirect_uris: vec![REDIRECT_URI.into()],
                 post_logout_redirect_uris: vec!["https://rp.test/bye".into()],
-                scopes: ["openid", "profile", "email", "groups", "offline_access"].map(str::to_owned).to_vec(),
+                scopes: ["openid", "profile", "email", "groups", "offline_access"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 signing_algorithm: SigningAlgorithm::Es256.into(),
                 consent: consent.into(),
                 application_id: application,
@@ -160,7 +167,13 @@ impl Site {
     }
 
     /// The login page for a URL that leads there, filled in and sent.
-    pub async fn sign_in_at(&self, browser: &mut Browser, path: &str, username: &str, password: &str) -> Page {
+    pub async fn sign_in_at(
+        &self,
+        browser: &mut Browser,
+        path: &str,
+        username: &str,
+        password: &str,
+    ) -> Page {
         let mut page = self.get(browser, path).await;
         while page.status.is_redirection() {
             let next = page.location();
@@ -168,7 +181,8 @@ impl Site {
         }
         assert_eq!(page.status, 200, "{}", page.text);
         let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
-        let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", username), ("password", password)];
+        let form =
+            [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", username), ("password", password)];
         self.post(browser, "/login", &form).await
     }
 
@@ -195,7 +209,9 @@ impl Site {
 
     /// A code for this client, by a login of ada in a fresh browser.
     pub async fn code(&self, client: &str, more: &[(&str, &str)]) -> String {
-        let page = self.sign_in_at(&mut Browser::default(), &Self::authorize_url(client, more), "ada", PASSWORD).await;
+        let page = self
+            .sign_in_at(&mut Browser::default(), &Self::authorize_url(client, more), "ada", PASSWORD)
+            .await;
         page.parameter("code").unwrap_or_else(|| panic!("{}: {}", page.status, page.location()))
     }
 
@@ -203,10 +219,17 @@ impl Site {
         self.token_with(basic, form, None).await
     }
 
-    pub async fn token_with(&self, basic: Option<(&str, &str)>, form: &[(&str, &str)], key: Option<&str>) -> Page {
-        let mut request = Request::post("/oidc/token").header("content-type", "application/x-www-form-urlencoded");
+    pub async fn token_with(
+        &self,
+        basic: Option<(&str, &str)>,
+        form: &[(&str, &str)],
+        key: Option<&str>,
+    ) -> Page {
+        let mut request =
+            Request::post("/oidc/token").header("content-type", "application/x-www-form-urlencoded");
         if let Some((id, secret)) = basic {
-            let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{}", encoded_one(secret)));
+            let credentials =
+                base64::engine::general_purpose::STANDARD.encode(format!("{id}:{}", encoded_one(secret)));
             request = request.header("authorization", format!("Basic {credentials}"));
         }
         if let Some(key) = key {
@@ -230,7 +253,12 @@ impl Site {
 }
 
 pub fn redemption(code: &str) -> [(&str, &str); 4] {
-    [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", REDIRECT_URI), ("code_verifier", VERIFIER)]
+    [
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", REDIRECT_URI),
+        ("code_verifier", VERIFIER),
+    ]
 }
 
 pub fn encoded(pairs: &[(&str, &str)]) -> String {
