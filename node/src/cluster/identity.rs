@@ -22,7 +22,9 @@ pub enum Stranger {
     Anonymous,
     #[error("this node has not joined its cluster yet")]
     NotReady,
-    #[error("the sender belongs to another cluster or lineage; it must be given an empty data directory to join this one")]
+    #[error(
+        "the sender belongs to another cluster or lineage; it must be given an empty data directory to join this one"
+    )]
     ForeignLineage,
     #[error("this is node {here}, not node {meant}: the peer addresses of the sender are mixed up")]
     WrongAddress { here: NodeId, meant: NodeId },
@@ -132,7 +134,10 @@ mod tests {
 
         assert_eq!(here.admit(Some(&node(2, 2).envelope(1))), Ok(2));
         assert_eq!(here.admit(None), Err(Stranger::Anonymous));
-        assert_eq!(here.admit(Some(&node(2, 2).envelope(3))), Err(Stranger::WrongAddress { here: 1, meant: 3 }));
+        assert_eq!(
+            here.admit(Some(&node(2, 2).envelope(3))),
+            Err(Stranger::WrongAddress { here: 1, meant: 3 })
+        );
         assert_eq!(here.admit(Some(&node(2, 9).envelope(1))), Err(Stranger::OtherIncarnation { node: 2 }));
         let foreign = Identity::new(2, [2; 16], Some(Lineage { cluster: [8; 16], epoch: 1 }));
         assert_eq!(here.admit(Some(&foreign.envelope(1))), Err(Stranger::ForeignLineage));

@@ -69,8 +69,7 @@ fn report(result: Result<(), impl std::fmt::Display>, what: &str) {
 pub async fn follow_membership(leader: Leader, identity: Arc<Identity>) {
     let mut metrics = leader.raft().metrics();
     loop {
-        let membership = metrics.borrow_watched().membership_config.clone();
-        let members: Vec<_> = membership.nodes().map(|(id, member)| (*id, member.clone())).collect();
+        let members = leader.members();
         if !members.is_empty() {
             identity.learn_members(members);
         }

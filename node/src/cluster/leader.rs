@@ -14,9 +14,9 @@ use prost::Message as _;
 use crate::{runtime::Runtime, store};
 
 use super::{
-    log_store::LogStorage,
+    log_store::LogGauge,
     machine::{Machine, Snapshots, View},
-    types::{Config, NodeId, Payload},
+    types::{Config, Member, NodeId, Payload},
 };
 
 pub type Raft = openraft::Raft<Config, Machine>;
@@ -50,12 +50,12 @@ pub struct Leader {
     view: View,
     snapshots: Snapshots,
     runtime: Runtime,
-    log: LogStorage,
+    log: LogGauge,
     started: Duration,
 }
 
 impl Leader {
-    pub fn new(raft: Raft, view: View, snapshots: Snapshots, log: LogStorage) -> Self {
+    pub fn new(raft: Raft, view: View, snapshots: Snapshots, log: LogGauge) -> Self {
         let runtime = snapshots.runtime.clone();
         let started = runtime.clock.monotonic();
         Self { raft, view, snapshots, runtime, log, started }
@@ -96,11 +96,14 @@ impl Leader {
             return Err(LeaderError::TooLarge { bytes: command.len(), limit });
         }
         let entry = command::LogEntry { at_ms: self.runtime.clock.now_ms(), command };
-        let written = self.raft.client_write(Payload(entry.encode_to_vec())).await.map_err(|error| match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => LeaderError::NotLeader(to.leader_id),
-            RaftError::APIError(_) => LeaderError::Unknown,
-            RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
-        })?;
+        let written =
+            self.raft.client_write(Payload(entry.encode_to_vec())).await.map_err(|error| match error {
+                RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
+                    LeaderError::NotLeader(to.leader_id)
+                }
+                RaftError::APIError(_) => LeaderError::Unknown,
+                RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
+            })?;
         let index = written.log_id.index;
         written.data.reply.map(|reply| (reply, index)).ok_or(LeaderError::Unknown)
     }
@@ -114,11 +117,19 @@ impl Leader {
         let reading = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
         let read = tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| LeaderError::NoQuorum)?;
         let linearizer = read.map_err(|error| match error {
-            RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => LeaderError::NotLeader(to.leader_id),
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => {
+                LeaderError::NotLeader(to.leader_id)
+            }
             RaftError::APIError(_) => LeaderError::NoQuorum,
             RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
         })?;
         Ok(linearizer.read_log_id().log_id().index)
+    }
+
+    /// The members of the configuration in force; none before the first entry.
+    pub fn members(&self) -> Vec<(NodeId, Member)> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect()
     }
 
     /// Whether this node can serve: a leader is known, the lag is bounded, Raft runs. The text says why not.

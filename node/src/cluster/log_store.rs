@@ -10,14 +10,15 @@
 mod codec;
 mod view;
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::codec::{decode_stored_membership, encode_stored_membership};
 use self::view::View;
@@ -45,6 +46,19 @@ pub struct LogStorage {
     reader: Arc<dyn LogReader>,
     view: Arc<Mutex<View>>,
     pending: Arc<Semaphore>,
+    // Last: it must outlive every other handle of the log.
+    guard: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// The size of a log that somebody else keeps open.
+#[derive(Clone)]
+pub struct LogGauge(Weak<dyn LogReader>);
+
+impl LogGauge {
+    /// The bytes of the entries above `index`, for the snapshot rule ([`crate::store::retention`]); none of a closed log.
+    pub fn bytes_after(&self, index: u64) -> u64 {
+        self.0.upgrade().map_or(0, |reader| reader.bytes_after(index))
+    }
 }
 
 impl LogStorage {
@@ -57,12 +71,25 @@ impl LogStorage {
             reader,
             view: Arc::new(Mutex::new(view)),
             pending: Arc::new(Semaphore::new(PENDING_BYTES)),
+            guard: None,
         })
     }
 
-    /// The bytes of the entries above `index`, for the snapshot rule ([`crate::store::retention`]).
-    pub fn bytes_after(&self, index: u64) -> u64 {
-        self.reader.bytes_after(index)
+    /// Keeps `guard` until the log is closed: the lock of its directory.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: impl Any + Send + Sync) -> Self {
+        self.guard = Some(Arc::new(guard));
+        self
+    }
+
+    /// Measures the log without keeping it open.
+    pub fn gauge(&self) -> LogGauge {
+        LogGauge(Arc::downgrade(&self.reader))
+    }
+
+    /// See [`LogWriter::failure`].
+    pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.writer.failure()
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

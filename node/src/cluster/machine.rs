@@ -17,7 +17,9 @@ use tokio::sync::watch;
 
 use crate::{
     runtime::Runtime,
-    store::snapshot::{SealingKey, SnapshotDir, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReader, SnapshotWriter},
+    store::snapshot::{
+        SealingKey, SnapshotDir, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReader, SnapshotWriter,
+    },
 };
 
 use super::{
@@ -27,6 +29,9 @@ use super::{
     wire,
 };
 
+/// Bytes copied at once when a file is taken over from elsewhere.
+const COPY_BYTES: usize = 256 * 1024;
+
 type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
 
 /// What readers hold: the current version, and a signal for each new index.
@@ -34,6 +39,9 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
 pub struct View {
     current: Arc<ArcSwap<State>>,
     applied: watch::Receiver<u64>,
+    /// True while a test holds this node back.
+    #[cfg(any(test, feature = "testing"))]
+    pub held: Arc<watch::Sender<bool>>,
 }
 
 impl View {
@@ -42,12 +50,12 @@ impl View {
         self.current.load_full()
     }
 
-    /// Waits until this node has applied `index`. The caller bounds the wait.
-    pub async fn reach(&self, index: u64) -> Arc<State> {
+    /// Waits until this node has applied `index`. The caller bounds the wait. None when it never will: the machine has
+    /// stopped, and the version it left must not pass for the one asked for.
+    pub async fn reach(&self, index: u64) -> Option<Arc<State>> {
         let mut applied = self.applied.clone();
-        // The sender lives as long as the machine; when it is gone the last version is all there will be.
-        let _ = applied.wait_for(|at| *at >= index).await;
-        self.load()
+        applied.wait_for(|at| *at >= index).await.ok()?;
+        Some(self.load())
     }
 }
 
@@ -67,6 +75,8 @@ pub struct Machine {
     last: Option<LogId>,
     membership: StoredMembership,
     snapshots: Snapshots,
+    #[cfg(any(test, feature = "testing"))]
+    held: Arc<watch::Sender<bool>>,
 }
 
 impl Machine {
@@ -80,7 +90,12 @@ impl Machine {
             let (meta, state) = load(&file, &machine.snapshots)?;
             machine.take(meta, state);
         }
-        let view = View { current: Arc::clone(&machine.current), applied: machine.applied.subscribe() };
+        let view = View {
+            current: Arc::clone(&machine.current),
+            applied: machine.applied.subscribe(),
+            #[cfg(any(test, feature = "testing"))]
+            held: Arc::clone(&machine.held),
+        };
         Ok((machine, view))
     }
 
@@ -92,6 +107,8 @@ impl Machine {
             last: None,
             membership: StoredMembership::default(),
             snapshots,
+            #[cfg(any(test, feature = "testing"))]
+            held: Arc::default(),
         }
     }
 
@@ -113,7 +130,8 @@ impl Machine {
         let state = self.current.load();
         let outcome = match &entry.payload {
             EntryPayload::Normal(payload) => {
-                let applied = apply(&state, &RulesEntry { index: id.index, bytes: &payload.0 }).map_err(io::Error::other)?;
+                let applied = apply(&state, &RulesEntry { index: id.index, bytes: &payload.0 })
+                    .map_err(io::Error::other)?;
                 for event in &applied.events {
                     tracing::info!(target: "conclave::audit", { raft.index = id.index }, "{event:?}");
                 }
@@ -148,6 +166,8 @@ impl RaftStateMachine<Config> for Machine {
         Strm: Stream<Item = Result<EntryResponder<Config>, io::Error>> + Unpin + Send,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            #[cfg(any(test, feature = "testing"))]
+            let _ = self.held.subscribe().wait_for(|held| !held).await;
             let outcome = self.apply_one(&entry)?;
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -166,7 +186,7 @@ impl RaftStateMachine<Config> for Machine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, file: SnapshotFile) -> Result<(), io::Error> {
         let snapshots = self.snapshots.clone();
-        let (meta, state) = blocking(move || load(&file, &snapshots)).await?;
+        let (meta, state) = blocking(move || load(&adopt(file, &snapshots)?, &snapshots)).await?;
         self.take(meta, state);
         self.snapshots.dir.prune(crate::store::retention::KEEP_SNAPSHOTS).map_err(io::Error::other)
     }
@@ -174,7 +194,9 @@ impl RaftStateMachine<Config> for Machine {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let snapshots = self.snapshots.clone();
         blocking(move || {
-            let Some(file) = snapshots.dir.latest(&snapshots.key).map_err(io::Error::other)? else { return Ok(None) };
+            let Some(file) = snapshots.dir.latest(&snapshots.key).map_err(io::Error::other)? else {
+                return Ok(None);
+            };
             Ok(Some(Snapshot { meta: meta_of(&file)?, snapshot: file }))
         })
         .await
@@ -211,12 +233,16 @@ fn write(meta: &SnapshotMeta, state: &State, snapshots: &Snapshots) -> Result<Sn
     let header = SnapshotHeader {
         cluster: snapshots.lineage.cluster,
         lineage_epoch: snapshots.lineage.epoch,
-        last: meta.last_log_id.map(|id| crate::store::LogId { term: id.committed_leader_id().term, index: id.index }),
+        last: meta
+            .last_log_id
+            .map(|id| crate::store::LogId { term: id.committed_leader_id().term, index: id.index }),
         membership: encode_stored_membership(&meta.last_membership),
         created_at_ms: snapshots.runtime.clock.now_ms(),
     };
     let mut writer =
-        SnapshotWriter::create(snapshots.dir.path(), header, &snapshots.key, |salt: &mut [u8]| snapshots.runtime.entropy.fill(salt))?;
+        SnapshotWriter::create(snapshots.dir.path(), header, &snapshots.key, |salt: &mut [u8]| {
+            snapshots.runtime.entropy.fill(salt);
+        })?;
     for (table, chunk) in snapshot::chunks(state) {
         writer.chunk(table, &chunk)?;
     }
@@ -229,6 +255,24 @@ fn meta_of(file: &SnapshotFile) -> io::Result<SnapshotMeta> {
         last_log_id: last.map(|id| wire::log_id(&pb::LogId { term: id.term, index: id.index })),
         last_membership: decode_stored_membership(&file.header.membership)?,
     })
+}
+
+/// The file in this node's own directory. What arrived from the leader lies there already; a restart must find it.
+fn adopt(file: SnapshotFile, snapshots: &Snapshots) -> io::Result<SnapshotFile> {
+    if file.path.parent() == Some(snapshots.dir.path()) {
+        return Ok(file);
+    }
+    let mut incoming = snapshots.dir.receive().map_err(io::Error::other)?;
+    let mut source = io::BufReader::with_capacity(COPY_BYTES, std::fs::File::open(&file.path)?);
+    loop {
+        let bytes = io::BufRead::fill_buf(&mut source)?;
+        if bytes.is_empty() {
+            return incoming.finish(&snapshots.key).map_err(io::Error::other);
+        }
+        incoming.write(bytes).map_err(io::Error::other)?;
+        let read = bytes.len();
+        io::BufRead::consume(&mut source, read);
+    }
 }
 
 /// Reads and checks the whole file before anything of it is used.

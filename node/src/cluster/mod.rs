@@ -6,17 +6,20 @@
 //! | `types`, `wire` | Raft's types, and our protobuf for them |
 //! | `log_store`, `machine` | Raft's storage over the store room, the replicated state |
 //! | `identity`, `bootstrap` | who this node is, whom it lets speak, how a cluster is founded |
-//! | `transport`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, way out, way in |
+//! | `transport`, `line`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, way out, way in |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
+//! | `consensus` | the runtime of all this, and its end |
 //! | `janitor` | sweeps, snapshots, the member list |
 //!
 //! Consensus has a tokio runtime of its own: no page and no password hash can hold up a heartbeat. Everything that talks to
 //! peers runs there.
 
 mod bootstrap;
+mod consensus;
 mod identity;
 mod janitor;
 mod leader;
+mod line;
 pub mod log_store;
 mod machine;
 mod network;
@@ -26,6 +29,8 @@ mod read;
 mod service;
 mod snapshot_in;
 mod start;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod transport;
 pub mod types;
 mod wire;
@@ -39,7 +44,10 @@ use std::{
     time::Duration,
 };
 
-use conclave_proto::{cluster::v1 as pb, command::v1::{Command, command::Body}};
+use conclave_proto::{
+    cluster::v1 as pb,
+    command::v1::{Command, command::Body},
+};
 use conclave_state::State;
 
 pub use bootstrap::{BootstrapError, Peer};
@@ -49,8 +57,10 @@ pub use read::ViewError;
 pub use start::{ClusterOptions, StartError};
 
 use conclave_state::ids::RequestId;
+use tokio::sync::watch;
 
-use crate::store::DataDir;
+use crate::store::StoreError;
+use consensus::{Consensus, Released};
 use leader::Leader;
 use peers::{Lane, Peers};
 use propose::Proposer;
@@ -70,13 +80,14 @@ struct Inner {
     peers: Arc<Peers>,
     proposer: Proposer,
     lineage: Lineage,
-    consensus: tokio::runtime::Handle,
+    consensus: Consensus,
     /// Whether this node has seen everything that was acknowledged before it started.
     caught_up: Arc<AtomicBool>,
+    log_failure: watch::Receiver<Option<StoreError>>,
     /// Why the peers will not have this node, once they have said so.
     conflict: Arc<OnceLock<String>>,
-    /// Locked as long as the node lives.
-    _data: DataDir,
+    /// The lock of the data directory is kept by the log; this tells when it is gone.
+    released: Released,
 }
 
 /// A member and what it says of itself, or why it says nothing.
@@ -126,7 +137,9 @@ impl Cluster {
         let command = Command { request_id: request.to_vec(), body: Some(body) };
         let span = tracing::Span::current();
         let proposing = async move { proposer.propose(&command).await };
-        self.on_consensus(tracing::Instrument::instrument(proposing, span)).await.unwrap_or(Err(ProposeError::Unknown))
+        self.on_consensus(tracing::Instrument::instrument(proposing, span))
+            .await
+            .unwrap_or(Err(ProposeError::Unknown))
     }
 
     /// Which cluster, and which of its lives.
@@ -172,13 +185,22 @@ impl Cluster {
         self.inner.leader.readiness()
     }
 
-    /// Resolves when Raft has stopped on this node, with the reason. The process must end then.
+    /// Resolves when Raft or the log has stopped on this node, with the reason. The process must end then.
     pub async fn stopped(&self) -> String {
+        let reason = tokio::select! {
+            reason = log_failed(self.inner.log_failure.clone()) => reason,
+            reason = self.raft_stopped() => reason,
+        };
+        self.inner.conflict.get().cloned().unwrap_or(reason)
+    }
+
+    async fn raft_stopped(&self) -> String {
         let mut metrics = self.inner.leader.raft().metrics();
         loop {
-            let state = openraft::async_runtime::WatchReceiver::borrow_watched(&metrics).running_state.clone();
+            let state =
+                openraft::async_runtime::WatchReceiver::borrow_watched(&metrics).running_state.clone();
             if let Err(fatal) = state {
-                return self.inner.conflict.get().cloned().unwrap_or_else(|| fatal.to_string());
+                return fatal.to_string();
             }
             if openraft::async_runtime::WatchReceiver::changed(&mut metrics).await.is_err() {
                 return "raft is gone".into();
@@ -192,18 +214,40 @@ impl Cluster {
         self.on_consensus(async move { inner.member_statuses().await }).await.unwrap_or_default()
     }
 
-    /// Stops Raft on this node and waits until it has.
+    /// Stops Raft on this node, and then everything else of it. The data directory may be opened again afterwards.
     pub async fn shutdown(&self) {
         let raft = self.inner.leader.raft().clone();
         let stopping = async move { raft.shutdown().await };
         if let Some(Err(error)) = self.on_consensus(stopping).await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
+        self.halt().await;
     }
 
-    async fn on_consensus<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        self.inner.consensus.spawn(work).await.ok()
+    /// Stops everything of this node where it stands, as a crash would; what was queued for the disk is still written.
+    pub async fn halt(&self) {
+        self.inner.consensus.end().await;
+        if !self.inner.released.clone().wait().await {
+            tracing::warn!("the data directory is still in use after the end of this node");
+        }
     }
+
+    async fn on_consensus<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        self.inner.consensus.run(work).await
+    }
+}
+
+/// Resolves at the log's first error; never when it closes in peace.
+async fn log_failed(mut failure: watch::Receiver<Option<StoreError>>) -> String {
+    if let Ok(failed) = failure.wait_for(Option::is_some).await
+        && let Some(error) = &*failed
+    {
+        return format!("the log failed: {error}");
+    }
+    std::future::pending().await
 }
 
 impl Inner {

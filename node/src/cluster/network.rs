@@ -18,8 +18,8 @@ use openraft::{
     errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::{Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption},
     raft::{
-        AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-        VoteRequest, VoteResponse,
+        AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
 use tokio::time::timeout;
@@ -122,17 +122,18 @@ impl Link {
         });
         let replies = self.ask(&option, client.append(requests)).await?;
         let target = self.target;
-        let results = futures_util::stream::unfold((replies, owed, false), move |(mut replies, owed, over)| {
-            let limit = option.soft_ttl();
-            async move {
-                if over {
-                    return None;
+        let results =
+            futures_util::stream::unfold((replies, owed, false), move |(mut replies, owed, over)| {
+                let limit = option.soft_ttl();
+                async move {
+                    if over {
+                        return None;
+                    }
+                    let next = next_reply(&mut replies, &owed, limit, target).await?;
+                    let over = !matches!(next, Ok(Ok(_)));
+                    Some((next, (replies, owed, over)))
                 }
-                let next = next_reply(&mut replies, &owed, limit, target).await?;
-                let over = !matches!(next, Ok(Ok(_)));
-                Some((next, (replies, owed, over)))
-            }
-        });
+            });
         Ok(results.boxed())
     }
 }
@@ -184,13 +185,21 @@ impl NetStreamAppend<Config> for Link {
 }
 
 impl NetVote<Config> for Link {
-    async fn vote(&mut self, rpc: VoteRequest<Config>, option: RPCOption) -> Result<VoteResponse<Config>, RpcError> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Config>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Config>, RpcError> {
         let request = wire::vote_request_to_wire(&rpc, self.envelope());
         let reply = self.ask(&option, self.client()?.vote(request)).await?;
         wire::vote_reply(&reply).map_err(|malformed| unreachable(malformed).into())
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<Config>, option: RPCOption) -> Result<VoteResponse<Config>, RpcError> {
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Config>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Config>, RpcError> {
         let request = wire::vote_request_to_wire(&rpc, self.envelope());
         let reply = self.ask(&option, self.client()?.pre_vote(request)).await?;
         wire::vote_reply(&reply).map_err(|malformed| unreachable(malformed).into())
@@ -243,7 +252,10 @@ impl NetSnapshot<Config> for Link {
 }
 
 /// The file as a stream of messages, read a few parts ahead of the wire.
-fn snapshot_parts(begin: pb::SnapshotBegin, file: SnapshotFile) -> impl Stream<Item = pb::SnapshotPart> + Send {
+fn snapshot_parts(
+    begin: pb::SnapshotBegin,
+    file: SnapshotFile,
+) -> impl Stream<Item = pb::SnapshotPart> + Send {
     use tokio::io::AsyncReadExt as _;
     let (sender, receiver) = tokio::sync::mpsc::channel(SNAPSHOT_PARTS_AHEAD);
     let part = |part| pb::SnapshotPart { part: Some(part) };

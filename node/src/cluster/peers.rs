@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 
 use crate::crypto::tls::ClusterTls;
 
-use super::{identity::Identity, transport, types::NodeId};
+use super::{identity::Identity, line::Line, transport, types::NodeId};
 
 /// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -27,11 +27,14 @@ pub enum Lane {
 
 pub type Client = ClusterServiceClient<Channel>;
 
+/// A client, and what is known of its connection.
+type Known = (Client, Arc<Line>);
+
 /// The connections of this node.
 pub struct Peers {
     pub identity: Arc<Identity>,
     tls: ClusterTls,
-    channels: Mutex<BTreeMap<(String, Lane), Client>>,
+    channels: Mutex<BTreeMap<(String, Lane), Known>>,
 }
 
 /// The address of a member is no address.
@@ -55,21 +58,30 @@ impl Peers {
     /// # Errors
     /// [`BadAddress`].
     pub fn client(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Client, BadAddress> {
+        self.client_on_line(node, addr, lane).map(|(client, _)| client)
+    }
+
+    /// The same with what is known of its connection.
+    ///
+    /// # Errors
+    /// [`BadAddress`].
+    pub fn client_on_line(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Known, BadAddress> {
         let key = (format!("{node:?}@{addr}"), lane);
         let mut channels = match self.channels.lock() {
             Ok(channels) => channels,
             Err(poisoned) => poisoned.into_inner(),
         };
-        if let Some(client) = channels.get(&key) {
-            return Ok(client.clone());
+        if let Some(known) = channels.get(&key) {
+            return Ok(known.clone());
         }
-        let channel =
-            transport::channel(&self.tls, addr, node).map_err(|_| BadAddress { addr: addr.to_owned() })?;
+        let connections = Arc::default();
+        let channel = transport::channel(&self.tls, addr, node, Arc::clone(&connections))
+            .map_err(|_| BadAddress { addr: addr.to_owned() })?;
         let client = ClusterServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        channels.insert(key, client.clone());
-        Ok(client)
+        channels.insert(key, (client.clone(), Arc::clone(&connections)));
+        Ok((client, connections))
     }
 }
 

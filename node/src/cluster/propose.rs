@@ -19,16 +19,18 @@ use crate::telemetry::propagation;
 use super::{
     leader::{Leader, LeaderError},
     peers::{Lane, Peers, explain_status},
-    service::not_leader,
+    service::was_not_taken,
     types::NodeId,
 };
 
 /// How long a write is held while there is no leader (design.md §5).
 pub const HOLD: Duration = Duration::from_secs(3);
 /// How long one attempt at one leader may take: a leader that hangs must not eat the whole hold.
-const ATTEMPT: Duration = Duration::from_millis(1_000);
-/// The pause before another attempt when nothing has changed meanwhile.
+const ATTEMPT: Duration = Duration::from_secs(1);
+/// The pause before another attempt when nothing has changed meanwhile; doubled each time, so that thousands of held writes
+/// do not knock at a dead leader's port all the time. A new leader ends it at once.
 const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Most writes waiting on this node; beyond, callers are told to come back.
 pub const MAX_WAITING: usize = 4_096;
 
@@ -94,8 +96,10 @@ impl Proposer {
         let bytes = command.encode_to_vec();
         let deadline = Instant::now() + HOLD;
         let mut sent = false;
+        let mut pause = PAUSE;
         loop {
-            match self.attempt(&bytes, deadline).await {
+            let asked = self.leader.leader_id();
+            match self.attempt(asked, &bytes, deadline).await {
                 Attempt::Done(reply, index) => return self.seen(reply, index, deadline).await,
                 Attempt::TooLarge(why) => return Err(ProposeError::TooLarge(why)),
                 Attempt::Lost => sent = true,
@@ -104,30 +108,40 @@ impl Proposer {
             if Instant::now() >= deadline {
                 return Err(if sent { ProposeError::Unknown } else { ProposeError::Unavailable });
             }
-            self.wait_for_news(deadline).await;
+            self.wait_for_news(asked, pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
 
-    async fn attempt(&self, bytes: &[u8], deadline: Instant) -> Attempt {
+    async fn attempt(&self, leader: Option<NodeId>, bytes: &[u8], deadline: Instant) -> Attempt {
         let limit = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
-        match self.leader.leader_id() {
+        match leader {
             None => Attempt::NotTaken,
-            Some(id) if id == self.peers.identity.node => match timeout(limit, self.leader.write(bytes.to_vec())).await {
-                Ok(Ok((reply, index))) => Attempt::Done(reply, index),
-                Ok(Err(LeaderError::NotLeader(_))) => Attempt::NotTaken,
-                Ok(Err(error @ LeaderError::TooLarge { .. })) => Attempt::TooLarge(error.to_string()),
-                Ok(Err(_)) | Err(_) => Attempt::Lost,
-            },
+            Some(id) if id == self.peers.identity.node => {
+                match timeout(limit, self.leader.write(bytes.to_vec())).await {
+                    Ok(Ok((reply, index))) => Attempt::Done(reply, index),
+                    Ok(Err(LeaderError::NotLeader(_))) => Attempt::NotTaken,
+                    Ok(Err(error @ LeaderError::TooLarge { .. })) => Attempt::TooLarge(error.to_string()),
+                    Ok(Err(_)) | Err(_) => Attempt::Lost,
+                }
+            }
             Some(id) => self.forward(id, bytes, limit).await,
         }
     }
 
     async fn forward(&self, to: NodeId, bytes: &[u8], limit: Duration) -> Attempt {
         let members = self.peers.identity.members();
-        let Some((_, member)) = members.into_iter().find(|(id, _)| *id == to) else { return Attempt::NotTaken };
-        let Ok(mut client) = self.peers.client(Some(to), &member.cluster_addr, Lane::Forward) else {
+        let Some((_, member)) = members.into_iter().find(|(id, _)| *id == to) else {
             return Attempt::NotTaken;
         };
+        let Ok((mut client, line)) = self.peers.client_on_line(Some(to), &member.cluster_addr, Lane::Forward)
+        else {
+            return Attempt::NotTaken;
+        };
+        if line.rests() {
+            return Attempt::NotTaken;
+        }
+        let start = line.moment();
         let mut request = tonic::Request::new(pb::ProposeRequest {
             envelope: Some(self.peers.identity.envelope(to)),
             command: bytes.to_vec(),
@@ -136,9 +150,11 @@ impl Proposer {
         match timeout(limit, client.propose(request)).await {
             Ok(Ok(reply)) => {
                 let reply = reply.into_inner();
-                Reply::decode(reply.reply.as_slice()).map_or(Attempt::Lost, |body| Attempt::Done(body, reply.index))
+                Reply::decode(reply.reply.as_slice())
+                    .map_or(Attempt::Lost, |body| Attempt::Done(body, reply.index))
             }
-            Ok(Err(status)) if not_leader(&status).is_some() => Attempt::NotTaken,
+            Ok(Err(status)) if was_not_taken(&status) || turned_away(&status) => Attempt::NotTaken,
+            Ok(Err(_)) | Err(_) if line.was_dead_since(start) => Attempt::NotTaken,
             Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
                 Attempt::TooLarge(status.message().to_owned())
             }
@@ -153,7 +169,8 @@ impl Proposer {
     /// Answers only once this node has seen the write itself, so that its caller reads it here next (design.md P5).
     async fn seen(&self, reply: Reply, index: u64, deadline: Instant) -> Result<Committed, ProposeError> {
         // It is committed: waiting a little longer than the hold is better than calling it unknown.
-        let state = timeout_at(deadline + HOLD, self.leader.view().reach(index)).await.map_err(|_| ProposeError::Unknown)?;
+        let reached = timeout_at(deadline + HOLD, self.leader.view().reach(index)).await;
+        let state = reached.ok().flatten().ok_or(ProposeError::Unknown)?;
         match reply.body {
             Some(ReplyBody::Refused(refused)) => Err(ProposeError::Refused(Refusal::from_wire(&refused))),
             Some(body) => Ok(Committed { body, index, state }),
@@ -161,11 +178,9 @@ impl Proposer {
         }
     }
 
-    /// Until the leader changes, or a moment has passed.
-    async fn wait_for_news(&self, deadline: Instant) {
-        let before = self.leader.leader_id();
+    /// Until the leader is another than `before`, or `pause` has passed.
+    async fn wait_for_news(&self, before: Option<NodeId>, pause: Duration) {
         let mut metrics = self.leader.raft().metrics();
-        let pause = PAUSE.min(deadline.saturating_duration_since(Instant::now()));
         let change = async {
             while metrics.borrow_watched().current_leader == before {
                 if metrics.changed().await.is_err() {
@@ -176,4 +191,9 @@ impl Proposer {
         // Either way the caller tries again.
         let _ = timeout(pause, change).await;
     }
+}
+
+/// Whether the peer refused the message at its door, unread.
+fn turned_away(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::PermissionDenied
 }

@@ -45,14 +45,14 @@ pub async fn view_at(leader: &Leader, peers: &Peers, index: u64) -> Result<Arc<S
     if current.index() >= index {
         return Ok(current);
     }
-    if let Ok(state) = timeout(PATIENCE, view.reach(index)).await {
-        return Ok(state);
+    if let Ok(reached) = timeout(PATIENCE, view.reach(index)).await {
+        return reached.ok_or(ViewError::Behind);
     }
     let confirmed = confirmed_index(leader, peers).await.ok_or(ViewError::Behind)?;
     if confirmed < index {
         return Err(ViewError::FromTheFuture);
     }
-    timeout(CATCH_UP, view.reach(index)).await.map_err(|_| ViewError::Behind)
+    timeout(CATCH_UP, view.reach(index)).await.ok().flatten().ok_or(ViewError::Behind)
 }
 
 /// ReadIndex, asked of whoever leads.

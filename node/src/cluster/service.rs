@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -43,19 +44,21 @@ impl From<Malformed> for Status {
 
 impl Service {
     fn raft(&self) -> Result<&Leader, Status> {
-        self.leader.get().ok_or_else(|| Status::unavailable("this node is starting"))
+        // Said like "not the leader": whatever was asked was certainly not done.
+        self.leader.get().ok_or_else(|| not_taken("this node is starting", None))
     }
 
     fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
         self.identity.admit(envelope).map_err(|stranger| {
-            let from = envelope.map_or(0, |e| e.from);
-            match stranger {
-                Stranger::NotReady => Status::unavailable(stranger.to_string()),
-                _ => {
-                    tracing::warn!({ peer.id = from }, "refused a message from a node that gives itself as {from}: {stranger}");
-                    Status::permission_denied(stranger.to_string())
-                }
+            if stranger == Stranger::NotReady {
+                return not_taken(stranger.to_string(), None);
             }
+            let from = envelope.map_or(0, |e| e.from);
+            tracing::warn!(
+                { peer.id = from },
+                "refused a message from a node that gives itself as {from}: {stranger}"
+            );
+            Status::permission_denied(stranger.to_string())
         })
     }
 }
@@ -70,7 +73,8 @@ impl ClusterService for Service {
 
     async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloReply>, Status> {
         let lineage = self.identity.lineage();
-        let members = self.identity.members();
+        // What the log says, not what is planned: a founding that a crash cut short must not look like a cluster.
+        let members = self.leader.get().map(Leader::members).unwrap_or_default();
         Ok(Response::new(pb::HelloReply {
             node_id: self.identity.node,
             incarnation: self.identity.incarnation.to_vec(),
@@ -83,22 +87,37 @@ impl ClusterService for Service {
         }))
     }
 
-    async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Result<Response<Replies>, Status> {
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Replies>, Status> {
         let raft = self.raft()?.raft().clone();
         let service = self.clone();
         let incoming = request.into_inner();
-        // The stream ends at the first message that is not let in; the sender sees it closed.
-        let admitted = futures_util::stream::unfold((incoming, service), |(mut incoming, service)| async move {
-            let message = incoming.message().await.ok().flatten()?;
-            service.admit(message.envelope.as_ref()).ok()?;
-            let request = wire::append(message).ok()?;
-            Some((request, (incoming, service)))
-        });
+        // The stream ends at the first message that is not let in; the sender is told why behind the last answer.
+        let refusal = Arc::new(OnceLock::new());
+        let told = Arc::clone(&refusal);
+        let admitted = futures_util::stream::unfold(
+            (incoming, service, told),
+            |(mut incoming, service, told)| async move {
+                let message = incoming.message().await.ok().flatten()?;
+                match service.admit(message.envelope.as_ref()).and_then(|_| Ok(wire::append(message)?)) {
+                    Ok(request) => Some((request, (incoming, service, told))),
+                    Err(status) => {
+                        // Once: the stream ends here.
+                        let _ = told.set(status);
+                        None
+                    }
+                }
+            },
+        );
+        let refused =
+            futures_util::stream::poll_fn(move |_| Poll::Ready(refusal.get().cloned().map(Err))).take(1);
         let replies = raft.stream_append(admitted).map(|result| match result {
             Ok(result) => Ok(wire::append_result_to_wire(&result)),
             Err(fatal) => Err(stopped(fatal)),
         });
-        Ok(Response::new(Box::pin(replies)))
+        Ok(Response::new(Box::pin(replies.chain(refused))))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
@@ -121,7 +140,8 @@ impl ClusterService for Service {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let request = request.into_inner();
         self.admit(request.envelope.as_ref())?;
-        let reply = self.raft()?.raft().handle_transfer_leader(wire::transfer(&request)?).await.map_err(stopped)?;
+        let reply =
+            self.raft()?.raft().handle_transfer_leader(wire::transfer(&request)?).await.map_err(stopped)?;
         Ok(Response::new(pb::TransferLeaderReply { accepted: reply.is_ok() }))
     }
 
@@ -137,7 +157,10 @@ impl ClusterService for Service {
         Ok(Response::new(reply))
     }
 
-    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeReply>, Status> {
+    async fn propose(
+        &self,
+        request: Request<pb::ProposeRequest>,
+    ) -> Result<Response<pb::ProposeReply>, Status> {
         use tracing::Instrument as _;
         let span = tracing::info_span!("cluster.propose");
         propagation::adopt(&span, request.metadata());
@@ -145,12 +168,16 @@ impl ClusterService for Service {
         self.admit(request.envelope.as_ref())?;
         let leader = self.raft()?;
         let proposing = tokio::time::timeout(PROPOSE_LIMIT, leader.write(request.command)).instrument(span);
-        let committed = proposing.await.map_err(|_| Status::deadline_exceeded("the write's outcome is unknown"))?;
+        let committed =
+            proposing.await.map_err(|_| Status::deadline_exceeded("the write's outcome is unknown"))?;
         let (reply, index) = committed?;
         Ok(Response::new(pb::ProposeReply { reply: prost::Message::encode_to_vec(&reply), index }))
     }
 
-    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexReply>, Status> {
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexReply>, Status> {
         self.admit(request.into_inner().envelope.as_ref())?;
         let index = self.raft()?.read_index().await?;
         Ok(Response::new(pb::ReadIndexReply { index }))
@@ -162,14 +189,16 @@ impl ClusterService for Service {
     }
 }
 
-/// Says who leads, in a way the forwarding side can read.
+/// Says that nothing was done and who leads, in a way the forwarding side can read.
+fn not_taken(why: impl Into<String>, leader: Option<NodeId>) -> Status {
+    let details = prost::Message::encode_to_vec(&pb::NotLeader { leader_id: leader.unwrap_or(0) });
+    Status::with_details(tonic::Code::FailedPrecondition, why, details.into())
+}
+
 impl From<LeaderError> for Status {
     fn from(error: LeaderError) -> Self {
         match error {
-            LeaderError::NotLeader(leader) => {
-                let details = prost::Message::encode_to_vec(&pb::NotLeader { leader_id: leader.unwrap_or(0) });
-                Self::with_details(tonic::Code::FailedPrecondition, "not the leader", details.into())
-            }
+            LeaderError::NotLeader(leader) => not_taken("not the leader", leader),
             LeaderError::Unknown => Self::deadline_exceeded("the write's outcome is unknown"),
             LeaderError::NoQuorum => Self::unavailable("no quorum"),
             LeaderError::TooLarge { .. } => Self::invalid_argument(error.to_string()),
@@ -178,12 +207,8 @@ impl From<LeaderError> for Status {
     }
 }
 
-/// The leader named in a status made above; none when the status says something else.
-pub fn not_leader(status: &Status) -> Option<Option<NodeId>> {
-    if status.code() != tonic::Code::FailedPrecondition {
-        return None;
-    }
-    let hint: pb::NotLeader = prost::Message::decode(status.details()).ok()?;
-    Some((hint.leader_id != 0).then_some(hint.leader_id))
+/// Whether a status says that nothing was done: made by `not_taken` above.
+pub fn was_not_taken(status: &Status) -> bool {
+    status.code() == tonic::Code::FailedPrecondition
+        && <pb::NotLeader as prost::Message>::decode(status.details()).is_ok()
 }
-

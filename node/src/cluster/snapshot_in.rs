@@ -7,12 +7,7 @@ use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
 use tonic::{Status, Streaming};
 
-use super::{
-    leader::Leader,
-    machine::Snapshots,
-    types::SnapshotMeta,
-    wire,
-};
+use super::{leader::Leader, machine::Snapshots, types::SnapshotMeta, wire};
 use crate::store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotFile};
 
 /// The first message: what is coming.
@@ -47,17 +42,25 @@ pub async fn take(
     }
     let matches_file = file.header.last.as_ref().map(|id| (id.term, id.index))
         == meta.last_log_id.map(|id| (id.committed_leader_id().term, id.index));
-    if !matches_file {
+    let lineage = leader.snapshots().lineage;
+    let is_ours = (file.header.cluster, file.header.lineage_epoch) == (lineage.cluster, lineage.epoch);
+    if !matches_file || !is_ours {
         return Err(Status::invalid_argument("the snapshot is not the one that was announced"));
     }
-    let snapshot = openraft::type_config::alias::SnapshotOf::<super::types::Config, _> { meta, snapshot: file };
+    let snapshot =
+        openraft::type_config::alias::SnapshotOf::<super::types::Config, _> { meta, snapshot: file };
     let reply = leader.raft().install_full_snapshot(vote, snapshot).await;
     let reply = reply.map_err(|fatal| Status::unavailable(format!("raft has stopped: {fatal}")))?;
     Ok(pb::SnapshotReply { vote: Some(wire::vote_to_wire(&reply.vote)) })
 }
 
-async fn receive(snapshots: Snapshots, size: u64, mut parts: Streaming<pb::SnapshotPart>) -> Result<SnapshotFile, Status> {
-    let failed = |error: &dyn std::fmt::Display| Status::internal(format!("the snapshot cannot be taken: {error}"));
+async fn receive(
+    snapshots: Snapshots,
+    size: u64,
+    mut parts: Streaming<pb::SnapshotPart>,
+) -> Result<SnapshotFile, Status> {
+    let failed =
+        |error: &dyn std::fmt::Display| Status::internal(format!("the snapshot cannot be taken: {error}"));
     let mut incoming = snapshots.dir.receive().map_err(|e| failed(&e))?;
     let mut left = size;
     while let Some(message) = parts.message().await? {

@@ -6,18 +6,25 @@ use std::{
 };
 
 use conclave_proto::cluster::v1::cluster_service_server::ClusterServiceServer;
-use openraft::{Config as RaftConfig, SnapshotPolicy, errors::{InitializeError, RaftError}};
-use tokio::net::TcpListener;
+use openraft::{
+    Config as RaftConfig, SnapshotPolicy,
+    errors::{InitializeError, RaftError},
+};
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     crypto::{keys::ClusterKeys, tls::ClusterTls},
     runtime::Runtime,
-    store::{self, DataDir, LogStore as _, LogWriter, SledLog, StoreError, retention, snapshot::{SealingKey, SnapshotDir}},
+    store::{
+        self, DataDir, LogStore as _, LogWriter, SledLog, StoreError,
+        snapshot::{SealingKey, SnapshotDir},
+    },
 };
 
 use super::{
     Cluster, Inner,
     bootstrap::{self, BootstrapError, Peer, Roster},
+    consensus::{Consensus, Hold, Released},
     identity::{Identity, Lineage},
     janitor,
     leader::{Leader, Raft},
@@ -73,9 +80,6 @@ pub enum StartError {
     Raft(String),
 }
 
-/// Threads that carry consensus: one drives Raft, one the wire.
-const CONSENSUS_THREADS: usize = 2;
-
 /// Raft's timing and limits (design.md §5), in milliseconds.
 fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
     let config = RaftConfig {
@@ -91,7 +95,8 @@ fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
         install_snapshot_timeout: 60_000,
         // Taken by the janitor, by bytes; purged by it as well.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: retention::KEEP_ENTRIES,
+        // Openraft's own purge looks at the newest snapshot alone; the log must reach back to the older one as well.
+        max_in_snapshot_log_to_keep: u64::MAX,
         ..RaftConfig::default()
     };
     Ok(Arc::new(config.validate().map_err(|e| StartError::Raft(e.to_string()))?))
@@ -103,24 +108,52 @@ impl Cluster {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: ClusterOptions) -> Result<Self, StartError> {
-        let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(CONSENSUS_THREADS)
-            .thread_name("consensus")
-            .enable_all()
-            .build()
-            .map_err(|e| StartError::Raft(e.to_string()))?;
-        let consensus = threads.handle().clone();
-        // The runtime lives as long as the process: a node ends by ending its process.
-        std::mem::forget(threads);
-        let handle = consensus.clone();
-        let started = consensus.spawn(async move { start(options, handle).await }).await;
-        started.map_err(|e| StartError::Raft(e.to_string()))?
+        Self::start_over(options, LogWriter::start).await
+    }
+
+    /// The same over a log of the caller's making.
+    pub(super) async fn start_over(
+        options: ClusterOptions,
+        write_log: impl FnOnce(SledLog) -> Result<LogWriter, StoreError> + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let consensus = Consensus::start().map_err(|e| StartError::Raft(e.to_string()))?;
+        let parts = match consensus.run(start(options, write_log)).await {
+            Some(Ok(parts)) => parts,
+            failed => {
+                // What was opened is closed before the caller hears of it, so that it can try again.
+                consensus.end().await;
+                return Err(failed
+                    .and_then(Result::err)
+                    .unwrap_or_else(|| StartError::Raft("it panicked".into())));
+            }
+        };
+        let Parts { leader, peers, proposer, lineage, caught_up, conflict, log_failure, released } = parts;
+        let inner = Inner { leader, peers, proposer, lineage, consensus, caught_up, log_failure, conflict, released };
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
-async fn start(options: ClusterOptions, consensus: tokio::runtime::Handle) -> Result<Cluster, StartError> {
+/// What runs inside the consensus runtime.
+struct Parts {
+    leader: Leader,
+    peers: Arc<Peers>,
+    proposer: Proposer,
+    lineage: Lineage,
+    caught_up: Arc<AtomicBool>,
+    conflict: Arc<OnceLock<String>>,
+    log_failure: watch::Receiver<Option<StoreError>>,
+    released: Released,
+}
+
+async fn start(
+    options: ClusterOptions,
+    write_log: impl FnOnce(SledLog) -> Result<LogWriter, StoreError>,
+) -> Result<Parts, StartError> {
     let (mut data, log) = open_data(&options)?;
-    let stored = data.identity().cloned().ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
+    let stored = data
+        .identity()
+        .cloned()
+        .ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
     let lineage = stored.cluster.map(|cluster| Lineage { cluster, epoch: stored.lineage_epoch });
     let identity = Arc::new(Identity::new(options.node, stored.incarnation, lineage));
     let tls = ClusterTls::new(&options.keys, options.node, &*options.runtime.entropy)
@@ -135,12 +168,20 @@ async fn start(options: ClusterOptions, consensus: tokio::runtime::Handle) -> Re
 
     // A log without a single entry or vote has never been part of anything.
     let is_new = log.state().last_or_purged().is_none() && log.state().vote.is_none();
-    let roster = if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await?) } else { None };
-    let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), stored)?;
-    let leader = run_raft(&options, &peers, &data, log, lineage).await?;
+    let roster =
+        if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await?) } else { None };
+    let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
+    let snapshots = open_snapshots(&options, &data, lineage)?;
+    let (hold, released) = Hold::new(data);
+    let storage =
+        LogStorage::new(write_log(log)?).map_err(|e| StartError::Raft(e.to_string()))?.guarded_by(hold);
+    let log_failure = storage.failure();
+    let leader = run_raft(options.node, Arc::clone(&peers), storage, snapshots).await?;
     if let Some(roster) = roster {
         identity.learn_members(roster.members.clone().into_iter().collect());
-        initialise(leader.raft(), roster).await?;
+        if roster.initialises {
+            initialise(leader.raft(), roster).await?;
+        }
     }
     // Set once, here.
     let _ = raft_cell.set(leader.clone());
@@ -150,8 +191,8 @@ async fn start(options: ClusterOptions, consensus: tokio::runtime::Handle) -> Re
     let caught_up = Arc::new(AtomicBool::new(false));
     tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
     let conflict = Arc::new(OnceLock::new());
-    tokio::spawn(check_peers(Arc::clone(&peers), own, options.peers, leader.clone(), Arc::clone(&conflict)));
-    Ok(Cluster { inner: Arc::new(Inner { leader, peers, proposer, lineage, consensus, caught_up, conflict, _data: data }) })
+    tokio::spawn(check_peers(Arc::clone(&peers), options.peers, leader.clone(), Arc::clone(&conflict)));
+    Ok(Parts { leader, peers, proposer, lineage, caught_up, conflict, log_failure, released })
 }
 
 /// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
@@ -180,7 +221,11 @@ fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError>
 }
 
 /// The cluster plane: greetings from the first moment, the rest once Raft runs.
-fn serve(options: &ClusterOptions, peers: &Arc<Peers>, own: &Member) -> Result<Arc<OnceLock<Leader>>, StartError> {
+fn serve(
+    options: &ClusterOptions,
+    peers: &Arc<Peers>,
+    own: &Member,
+) -> Result<Arc<OnceLock<Leader>>, StartError> {
     let plane = |e: std::io::Error| StartError::Plane(e.to_string());
     let listener = options.listener.try_clone().map_err(plane)?;
     listener.set_nonblocking(true).map_err(plane)?;
@@ -210,45 +255,52 @@ fn settle_lineage(
     data: &mut DataDir,
     identity: &Identity,
     roster: Option<&Roster>,
-    stored: store::Identity,
+    stored: &store::Identity,
 ) -> Result<Lineage, StartError> {
     if let Some(lineage) = identity.lineage() {
         return Ok(lineage);
     }
-    let lineage = roster.map(|r| r.lineage).ok_or_else(|| StartError::Raft("a log without a cluster".into()))?;
+    let lineage =
+        roster.map(|r| r.lineage).ok_or_else(|| StartError::Raft("a log without a cluster".into()))?;
     data.save_identity(store::Identity {
         cluster: Some(lineage.cluster),
         lineage_epoch: lineage.epoch,
-        ..stored
+        ..stored.clone()
     })?;
     identity.join(lineage);
     Ok(lineage)
 }
 
-async fn run_raft(
+fn open_snapshots(
     options: &ClusterOptions,
-    peers: &Arc<Peers>,
     data: &DataDir,
-    log: SledLog,
     lineage: Lineage,
-) -> Result<Leader, StartError> {
+) -> Result<Snapshots, StartError> {
     let dir = SnapshotDir::open(&data.snapshots()).map_err(|e| StartError::Snapshots(e.to_string()))?;
     dir.sweep_temp().map_err(|e| StartError::Snapshots(e.to_string()))?;
-    let snapshots = Snapshots {
+    Ok(Snapshots {
         dir: Arc::new(dir),
         key: Arc::new(SealingKey::new(*options.keys.sealing.expose())),
         lineage,
         runtime: options.runtime.clone(),
-    };
-    let (machine, view) = Machine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
-    let storage = LogStorage::new(LogWriter::start(log)?).map_err(|e| StartError::Raft(e.to_string()))?;
-    let network = Network::new(Arc::clone(peers));
-    let raft = Raft::new(options.node, raft_config()?, network, storage.clone(), machine).await;
-    let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
-    Ok(Leader::new(raft, view, snapshots, storage))
+    })
 }
 
-/// All voters initialise alike; whoever finds entries already was not needed (openraft: safe with equal members).
+async fn run_raft(
+    node: NodeId,
+    peers: Arc<Peers>,
+    storage: LogStorage,
+    snapshots: Snapshots,
+) -> Result<Leader, StartError> {
+    let (machine, view) =
+        Machine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
+    let gauge = storage.gauge();
+    let raft = Raft::new(node, raft_config()?, Network::new(peers), storage, machine).await;
+    let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
+    Ok(Leader::new(raft, view, snapshots, gauge))
+}
+
+/// Writes the first entry, with all voters. One that is there already was written by an earlier start of this node.
 async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
     match raft.initialize(roster.members).await {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -259,12 +311,11 @@ async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
 /// Whether the peers that answer know this node as it is. A contradiction is kept for the owner of the process to end it.
 async fn check_peers(
     peers: Arc<Peers>,
-    own: Member,
     configured: Vec<Peer>,
     leader: Leader,
     conflict: Arc<OnceLock<String>>,
 ) {
-    if let Err(error) = bootstrap::check_against_peers(&peers, &own, &configured).await {
+    if let Err(error) = bootstrap::check_against_peers(&peers, &configured).await {
         tracing::error!("{error}");
         // Set once, here.
         let _ = conflict.set(error.to_string());

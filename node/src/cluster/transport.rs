@@ -25,7 +25,7 @@ use tonic::transport::{Channel, Endpoint, server::Connected};
 
 use crate::crypto::tls::{ClusterTls, PEER_NAME, explain, node_name};
 
-use super::types::NodeId;
+use super::{line::Line, types::NodeId};
 
 /// Longest handshake, either way: a peer that cannot greet within it is as good as dead.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -37,11 +37,16 @@ const ACCEPT_QUEUE: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A channel to the member at `addr`, connected when first used and again whenever it breaks. `node` is what its certificate
-/// must name; none = any member (before the members are known).
+/// must name; none = any member (before the members are known). `line` is told of every connection.
 ///
 /// # Errors
 /// When `addr` is no address.
-pub fn channel(tls: &ClusterTls, addr: &str, node: Option<NodeId>) -> Result<Channel, tonic::transport::Error> {
+pub fn channel(
+    tls: &ClusterTls,
+    addr: &str,
+    node: Option<NodeId>,
+    line: Arc<Line>,
+) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))?
         .connect_timeout(HANDSHAKE_LIMIT)
         .tcp_nodelay(true)
@@ -52,8 +57,9 @@ pub fn channel(tls: &ClusterTls, addr: &str, node: Option<NodeId>) -> Result<Cha
     let addr: Arc<str> = addr.into();
     let name = node.map_or_else(|| PEER_NAME.to_owned(), node_name);
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-        let (connector, addr, name) = (connector.clone(), Arc::clone(&addr), name.clone());
-        async move { dial(&connector, &addr, name).await.map(TokioIo::new) }
+        let (connector, addr, name, line) =
+            (connector.clone(), Arc::clone(&addr), name.clone(), Arc::clone(&line));
+        async move { line.dialled(dial(&connector, &addr, name).await).map(TokioIo::new) }
     })))
 }
 
@@ -68,7 +74,8 @@ async fn dial(
         tcp.set_nodelay(true)?;
         connector.connect(name, tcp).await
     };
-    let stream = timeout(HANDSHAKE_LIMIT, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    let stream =
+        timeout(HANDSHAKE_LIMIT, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
     stream.map_err(|error| match explain(&error) {
         Some(fault) => io::Error::new(io::ErrorKind::PermissionDenied, format!("{addr}: {fault}")),
         None => error,
@@ -112,8 +119,12 @@ async fn greet(acceptor: &TlsAcceptor, tcp: TcpStream, peer: SocketAddr) -> Opti
         Ok(Ok(stream)) => Some(Inbound { stream, peer }),
         Ok(Err(error)) => {
             match explain(&error) {
-                Some(fault) => tracing::warn!(peer.addr = %peer, "turned a connection to the cluster port away: {fault}"),
-                None => tracing::debug!(peer.addr = %peer, %error, "a connection to the cluster port broke off"),
+                Some(fault) => {
+                    tracing::warn!(peer.addr = %peer, "turned a connection to the cluster port away: {fault}");
+                }
+                None => {
+                    tracing::debug!(peer.addr = %peer, %error, "a connection to the cluster port broke off");
+                }
             }
             None
         }
@@ -135,7 +146,11 @@ impl Connected for Inbound {
 }
 
 impl AsyncRead for Inbound {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

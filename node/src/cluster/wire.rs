@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use conclave_proto::cluster::v1 as pb;
 use openraft::{
     EntryPayload, Membership,
-    raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse},
+    raft::{
+        AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+        VoteResponse,
+    },
     vote::RaftLeaderId as _,
 };
 
@@ -48,8 +51,10 @@ pub fn member_to_wire(id: NodeId, member: &Member) -> pb::Member {
 }
 
 pub fn member(wire: &pb::Member) -> Result<(NodeId, Member), Malformed> {
-    let incarnation = wire.incarnation.as_slice().try_into().map_err(|_| Malformed("an incarnation has 16 bytes"))?;
-    let member = Member { cluster_addr: wire.cluster_addr.clone(), api_url: wire.api_url.clone(), incarnation };
+    let incarnation =
+        wire.incarnation.as_slice().try_into().map_err(|_| Malformed("an incarnation has 16 bytes"))?;
+    let member =
+        Member { cluster_addr: wire.cluster_addr.clone(), api_url: wire.api_url.clone(), incarnation };
     Ok((wire.node_id, member))
 }
 
@@ -62,7 +67,8 @@ pub fn membership_to_wire(membership: &Membership<NodeId, Member>) -> pb::Member
 }
 
 pub fn membership(wire: &pb::Membership) -> Result<Membership<NodeId, Member>, Malformed> {
-    let configs: Vec<BTreeSet<NodeId>> = wire.configs.iter().map(|c| c.voters.iter().copied().collect()).collect();
+    let configs: Vec<BTreeSet<NodeId>> =
+        wire.configs.iter().map(|c| c.voters.iter().copied().collect()).collect();
     let members = wire.members.iter().map(member).collect::<Result<BTreeMap<_, _>, _>>()?;
     if configs.is_empty() {
         return Ok(Membership::default());
@@ -87,7 +93,9 @@ pub fn entry_to_wire(entry: &Entry) -> pb::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => pb::entry::Payload::Blank(pb::Blank {}),
         EntryPayload::Normal(payload) => pb::entry::Payload::Command(payload.0.clone()),
-        EntryPayload::Membership(membership) => pb::entry::Payload::Membership(membership_to_wire(membership)),
+        EntryPayload::Membership(membership) => {
+            pb::entry::Payload::Membership(membership_to_wire(membership))
+        }
     };
     pb::Entry { log_id: Some(log_id_to_wire(&entry.log_id)), payload: Some(payload) }
 }
@@ -136,7 +144,9 @@ pub fn append_result(wire: &pb::AppendReply) -> Result<StreamAppendResult<Config
     Ok(match wire.result.as_ref().ok_or(Malformed("an append reply has no result"))? {
         pb::append_reply::Result::Matched(matched) => Ok(matched.log_id.as_ref().map(log_id)),
         pb::append_reply::Result::Conflict(at) => Err(StreamAppendError::Conflict(log_id(at))),
-        pb::append_reply::Result::HigherVote(higher) => Err(StreamAppendError::HigherVote(vote(Some(higher))?)),
+        pb::append_reply::Result::HigherVote(higher) => {
+            Err(StreamAppendError::HigherVote(vote(Some(higher))?))
+        }
     })
 }
 
@@ -168,7 +178,10 @@ pub fn vote_reply(wire: &pb::VoteReply) -> Result<VoteResponse<Config>, Malforme
     Ok(VoteResponse::new(vote(wire.vote.as_ref())?, last_log_id, wire.granted))
 }
 
-pub fn transfer_to_wire(request: &TransferLeaderRequest<Config>, envelope: pb::Envelope) -> pb::TransferLeaderRequest {
+pub fn transfer_to_wire(
+    request: &TransferLeaderRequest<Config>,
+    envelope: pb::Envelope,
+) -> pb::TransferLeaderRequest {
     pb::TransferLeaderRequest {
         envelope: Some(envelope),
         from_leader: Some(vote_to_wire(request.from_leader())),
@@ -193,8 +206,10 @@ mod tests {
     }
 
     fn any_vote() -> impl Strategy<Value = Vote> {
-        (any::<u64>(), any::<u64>(), any::<bool>())
-            .prop_map(|(term, voted_for, committed)| Vote { leader_id: LeaderId::new(term, voted_for), committed })
+        (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(term, voted_for, committed)| Vote {
+            leader_id: LeaderId::new(term, voted_for),
+            committed,
+        })
     }
 
     fn any_membership() -> impl Strategy<Value = Membership<NodeId, Member>> {

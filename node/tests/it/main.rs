@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod slices;

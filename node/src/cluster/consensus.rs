@@ -1,0 +1,86 @@
+//! The runtime that consensus has of its own, and how it ends: with its owner, and completely.
+
+use std::{
+    future::Future,
+    io,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::watch,
+    time::timeout,
+};
+
+/// Threads that carry consensus: one drives Raft, one the wire.
+const THREADS: usize = 2;
+/// How long the threads may take to leave. What takes longer is a disk that hangs, and then the process must end anyway.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything of a node that talks to peers runs here. Dropped, it stops at once and waits for nothing.
+pub struct Consensus {
+    handle: Handle,
+    threads: Mutex<Option<Runtime>>,
+}
+
+impl Consensus {
+    pub fn start() -> io::Result<Self> {
+        let threads = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("consensus")
+            .enable_all()
+            .build()?;
+        Ok(Self { handle: threads.handle().clone(), threads: Mutex::new(Some(threads)) })
+    }
+
+    /// Runs `work` here; none when this has ended, or `work` panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.handle.spawn(work).await.ok()
+    }
+
+    /// Drops every task at its next pause, and returns once the threads have left. To be called from another runtime.
+    pub async fn end(&self) {
+        let Some(threads) = self.take() else { return };
+        // Waiting for threads blocks; a panic there would be tokio's, and nothing is left to do about it.
+        let _ = tokio::task::spawn_blocking(move || threads.shutdown_timeout(END_LIMIT)).await;
+    }
+
+    fn take(&self) -> Option<Runtime> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Consensus {
+    fn drop(&mut self) {
+        if let Some(threads) = self.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+/// Tells when the data directory is free again: its other half goes with the last handle of the log.
+#[derive(Clone)]
+pub struct Released(watch::Receiver<()>);
+
+/// Keeps `held` as long as the log is open, and then tells.
+pub struct Hold<T> {
+    _held: T,
+    // After what is held: whoever is told must find it free.
+    _tell: watch::Sender<()>,
+}
+
+impl<T> Hold<T> {
+    pub fn new(held: T) -> (Self, Released) {
+        let (tell, told) = watch::channel(());
+        (Self { _held: held, _tell: tell }, Released(told))
+    }
+}
+
+impl Released {
+    /// Waits for it, within a bound. False when something still holds on.
+    pub async fn wait(mut self) -> bool {
+        // Nothing is ever sent: the end of the channel is the news.
+        timeout(END_LIMIT, async { while self.0.changed().await.is_ok() {} }).await.is_ok()
+    }
+}

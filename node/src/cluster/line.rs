@@ -1,0 +1,122 @@
+//! What is known of a connection while it is used: whether there is one at all. A write that was handed to a line without a
+//! connection, and timed out before one came about, was certainly not sent.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// How long a refused connection speaks for the next ones: thousands of held writes must not knock one by one.
+const REST: Duration = Duration::from_millis(50);
+
+/// The connections of one channel.
+#[derive(Debug, Default)]
+pub struct Line {
+    live: AtomicUsize,
+    made: AtomicU64,
+    failed_at: Mutex<Option<Instant>>,
+}
+
+/// A line at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    connected: bool,
+    made: u64,
+}
+
+impl Line {
+    /// To be taken before something is sent.
+    pub fn moment(&self) -> Moment {
+        Moment { connected: self.live.load(Ordering::SeqCst) > 0, made: self.made.load(Ordering::SeqCst) }
+    }
+
+    /// Whether nothing at all can have been sent since `start`.
+    pub fn was_dead_since(&self, start: Moment) -> bool {
+        !start.connected && self.made.load(Ordering::SeqCst) == start.made
+    }
+
+    /// Whether there is no connection and making one has just failed.
+    pub fn rests(&self) -> bool {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.live.load(Ordering::SeqCst) == 0 && failed_at.is_some_and(|at| at.elapsed() < REST)
+    }
+
+    /// Counts what dialling brought.
+    pub fn dialled<S>(self: &Arc<Self>, outcome: io::Result<S>) -> io::Result<Connection<S>> {
+        let failed_at = outcome.is_err().then(Instant::now);
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+        outcome.map(|stream| {
+            self.live.fetch_add(1, Ordering::SeqCst);
+            self.made.fetch_add(1, Ordering::SeqCst);
+            Connection { stream, line: Arc::clone(self) }
+        })
+    }
+}
+
+/// A connection that is counted as long as it is held.
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: S,
+    line: Arc<Line>,
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.line.live.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_line_without_any_connection_since_then_has_certainly_sent_nothing() {
+        let line = Arc::new(Line::default());
+        let before = line.moment();
+        assert!(line.was_dead_since(before) && !line.rests(), "nobody has dialled yet");
+        assert!(line.dialled::<()>(Err(io::ErrorKind::ConnectionRefused.into())).is_err());
+        assert!(line.was_dead_since(before) && line.rests());
+        let connection = line.dialled(Ok(())).unwrap();
+        assert!(!line.rests());
+        let during = line.moment();
+        assert!(!line.was_dead_since(before) && !line.was_dead_since(during));
+        drop(connection);
+        assert!(!line.was_dead_since(before), "it was there for a moment");
+        assert!(!line.was_dead_since(during), "it was there to begin with");
+        assert!(line.was_dead_since(line.moment()));
+    }
+}

@@ -1,0 +1,71 @@
+//! The leader goes away in the middle of the work.
+
+use std::time::{Duration, Instant};
+
+use conclave_node::cluster::ProposeError;
+use futures_util::future::join_all;
+
+use super::harness::{TestCluster, body, create, request};
+
+/// Well below the hold: an election takes 0.15 to 0.6 s.
+const NOTICEABLE: Duration = Duration::from_millis(2_000);
+const BEFORE: u32 = 20;
+const DURING: u32 = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_in_flight_at_followers_survive_the_leaders_death() {
+    let mut cluster = TestCluster::start(3).await;
+    let leader = cluster.leader().await;
+    let followers = cluster.followers().await;
+    for n in 0..BEFORE {
+        create(cluster.node(followers[0]), n).await.unwrap();
+    }
+    let writes: Vec<_> = (BEFORE..BEFORE + DURING)
+        .map(|n| {
+            let node = cluster.node(followers[n as usize % 2]).clone();
+            tokio::spawn(async move {
+                let began = Instant::now();
+                (n, create(&node, n).await, began.elapsed())
+            })
+        })
+        .collect();
+    // In flight: some are acknowledged, most are not.
+    cluster.node(followers[0]).view_at(cluster.node(leader).view().index() + 1).await.unwrap();
+    cluster.kill(leader).await;
+
+    let mut replies = Vec::new();
+    for written in join_all(writes).await {
+        let (n, outcome, took) = written.unwrap();
+        let committed = outcome.unwrap_or_else(|error| panic!("write {n}: {error}"));
+        assert!(took < NOTICEABLE, "write {n} took {took:?}");
+        replies.push((n, committed));
+    }
+    assert_ne!(cluster.leader().await, leader);
+    let total = usize::try_from(BEFORE + DURING).unwrap();
+    assert_eq!(cluster.agree().await, total, "each once");
+
+    // The answer was lost on its way, and the client asks again, elsewhere.
+    for (n, first) in replies.iter().step_by(20) {
+        let again = create(cluster.node(followers[1]), *n).await.unwrap();
+        assert_eq!(again.body, first.body);
+        // The same write under another request is another write: it is the request id that makes the retry safe.
+        let other = cluster.node(followers[1]).propose(request(n + 1_000_000), body(*n)).await;
+        assert!(matches!(other, Err(ProposeError::Refused(_))), "{other:?}");
+    }
+    cluster.start_node(leader).await.unwrap();
+    assert_eq!(cluster.agree().await, total);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_at_the_old_leader_goes_to_the_new_one() {
+    let mut cluster = TestCluster::start(3).await;
+    for n in 0..3 {
+        let leader = cluster.leader().await;
+        cluster.stop(leader).await;
+        let next = cluster.leader().await;
+        create(cluster.node(next), n * 2).await.unwrap();
+        cluster.start_node(leader).await.unwrap();
+        create(cluster.node(leader), n * 2 + 1).await.unwrap();
+    }
+    assert_eq!(cluster.agree().await, 6);
+}

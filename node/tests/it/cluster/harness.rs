@@ -1,0 +1,207 @@
+//! `TestCluster`: nodes that can be stopped, killed, wiped and started again, each over its own directory and port.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use conclave_node::{
+    cluster::{Cluster, ClusterOptions, Committed, Peer, ProposeError, StartError},
+    crypto::{keys::ClusterKeys, secret::ClusterSecret},
+    runtime::Runtime,
+};
+use conclave_proto::command::v1::{CreateUser, command::Body};
+use conclave_state::{
+    ids::{RequestId, UserId},
+    snapshot,
+};
+
+use super::gate::{Gate, Gated};
+
+/// Longest wait for anything that has to happen.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+pub struct TestCluster {
+    dir: tempfile::TempDir,
+    peers: Vec<Peer>,
+    keys: Arc<ClusterKeys>,
+    nodes: BTreeMap<u64, Cluster>,
+    gates: BTreeMap<u64, Gate>,
+}
+
+pub fn keys(seed: u8) -> Arc<ClusterKeys> {
+    let text = format!("{}{seed:02x}", "0123456789abcdef".repeat(4).split_at(62).0);
+    Arc::new(ClusterKeys::derive(&ClusterSecret::parse(&text).unwrap()))
+}
+
+impl TestCluster {
+    /// Directories and ports for `count` nodes; none runs.
+    pub fn prepare(count: u64) -> Self {
+        // Bound together, so that no two get the same one.
+        let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addr = |port: &TcpListener| port.local_addr().unwrap().to_string();
+        let peers = (1..=count).zip(&ports).map(|(node, port)| Peer { node, addr: addr(port) }).collect();
+        let gates = (1..=count).map(|node| (node, Gate::default())).collect();
+        Self { dir: tempfile::tempdir().unwrap(), peers, keys: keys(1), nodes: BTreeMap::new(), gates }
+    }
+
+    /// All running, founded, with a leader.
+    pub async fn start(count: u64) -> Self {
+        let mut cluster = Self::prepare(count);
+        cluster.start_all().await;
+        cluster
+    }
+
+    pub async fn start_all(&mut self) {
+        let down: Vec<u64> = self.ids().into_iter().filter(|id| !self.nodes.contains_key(id)).collect();
+        let starting = down.iter().map(|id| self.start_one(*id, self.options(*id)));
+        for (id, started) in down.iter().zip(futures_util::future::join_all(starting).await) {
+            self.nodes.insert(*id, started.unwrap());
+        }
+        self.leader().await;
+    }
+
+    pub async fn start_node(&mut self, id: u64) -> Result<(), StartError> {
+        let started = self.start_one(id, self.options(id)).await?;
+        self.nodes.insert(id, started);
+        Ok(())
+    }
+
+    pub fn start_one(
+        &self,
+        id: u64,
+        options: ClusterOptions,
+    ) -> impl Future<Output = Result<Cluster, StartError>> + Send + use<> {
+        let gate = self.gates[&id].clone();
+        Cluster::start_with_log(options, move |log| Gated::writer(log, gate))
+    }
+
+    pub fn options(&self, id: u64) -> ClusterOptions {
+        self.options_at(id, self.addr(id))
+    }
+
+    pub fn options_at(&self, id: u64, bind: &str) -> ClusterOptions {
+        ClusterOptions {
+            node: id,
+            data_dir: self.data_dir(id),
+            listener: TcpListener::bind(bind).unwrap(),
+            advertise: self.addr(id).to_owned(),
+            api_url: format!("http://api-{id}.test"),
+            peers: self.peers.clone(),
+            keys: Arc::clone(&self.keys),
+            runtime: Runtime::system(),
+        }
+    }
+
+    pub fn keys(&self) -> &Arc<ClusterKeys> {
+        &self.keys
+    }
+
+    pub fn ids(&self) -> Vec<u64> {
+        self.peers.iter().map(|peer| peer.node).collect()
+    }
+
+    pub fn addr(&self, id: u64) -> &str {
+        &self.peers.iter().find(|peer| peer.node == id).unwrap().addr
+    }
+
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("node-{id}"))
+    }
+
+    pub fn node(&self, id: u64) -> &Cluster {
+        &self.nodes[&id]
+    }
+
+    pub fn gate(&self, id: u64) -> &Gate {
+        &self.gates[&id]
+    }
+
+    pub async fn stop(&mut self, id: u64) {
+        self.nodes.remove(&id).unwrap().shutdown().await;
+    }
+
+    pub async fn stop_all(&mut self) {
+        for id in self.ids() {
+            if self.nodes.contains_key(&id) {
+                self.stop(id).await;
+            }
+        }
+    }
+
+    pub async fn kill(&mut self, id: u64) {
+        self.nodes.remove(&id).unwrap().halt().await;
+    }
+
+    /// The running node that all running nodes agree leads.
+    pub async fn leader(&self) -> u64 {
+        let began = Instant::now();
+        loop {
+            assert!(began.elapsed() < LIMIT, "no leader that all agree on");
+            let running = |leader: Option<u64>| leader.is_some_and(|id| self.nodes.contains_key(&id));
+            let mut opinions = Vec::new();
+            for node in self.nodes.values() {
+                opinions.push(node.leader_when(running).await.expect("a leader"));
+            }
+            if opinions.iter().all(|id| *id == opinions[0]) && self.node(opinions[0]).is_leader() {
+                return opinions[0];
+            }
+        }
+    }
+
+    /// The running nodes that do not lead.
+    pub async fn followers(&self) -> Vec<u64> {
+        let leader = self.leader().await;
+        self.nodes.keys().copied().filter(|id| *id != leader).collect()
+    }
+
+    /// Waits until all running nodes have applied the same, and checks that it *is* the same. Returns the count of users.
+    pub async fn agree(&self) -> usize {
+        let began = Instant::now();
+        loop {
+            assert!(began.elapsed() < LIMIT, "the nodes do not come to the same index");
+            let Some(index) = self.nodes.values().map(|node| node.view().index()).max() else { return 0 };
+            let mut states = Vec::new();
+            for node in self.nodes.values() {
+                if let Ok(state) = node.view_at(index).await {
+                    states.push(state);
+                }
+            }
+            if states.len() == self.nodes.len()
+                && states.iter().all(|state| state.index() == states[0].index())
+            {
+                let digest = snapshot::digest(&states[0]);
+                assert!(states.iter().all(|state| snapshot::digest(state) == digest), "digests differ");
+                return states[0].user_count();
+            }
+        }
+    }
+}
+
+/// The request that creates user `n`; the same `n` is the same request.
+pub fn request(n: u32) -> RequestId {
+    RequestId::new(id(n))
+}
+
+pub fn user_id(n: u32) -> UserId {
+    UserId::new(id(n))
+}
+
+fn id(n: u32) -> [u8; 16] {
+    u128::from(n).to_be_bytes()
+}
+
+pub fn body(n: u32) -> Body {
+    Body::CreateUser(CreateUser {
+        user_id: id(n).to_vec(),
+        username: format!("user-{n}"),
+        ..CreateUser::default()
+    })
+}
+
+pub async fn create(node: &Cluster, n: u32) -> Result<Committed, ProposeError> {
+    node.propose(request(n), body(n)).await
+}

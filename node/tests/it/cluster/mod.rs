@@ -1,0 +1,13 @@
+//! The cluster room from outside: real nodes in this process, over real sled, real mTLS and loopback.
+
+mod door;
+mod failover;
+mod founding;
+mod gate;
+mod halt;
+mod harness;
+mod lag;
+mod logs;
+mod queue;
+mod refused;
+mod snapshots;

@@ -1,0 +1,61 @@
+//! Writes while nobody can take them: bounded, and honest about what is known of them.
+
+use conclave_node::cluster::{ProposeError, testing::MAX_WAITING};
+use futures_util::future::join_all;
+
+use super::harness::{TestCluster, create};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_leader_a_full_queue_is_busy_and_the_rest_were_never_sent() {
+    const TOO_MANY: usize = 40;
+    let mut cluster = TestCluster::start(3).await;
+    let left = cluster.followers().await[0];
+    for id in cluster.ids() {
+        if id != left {
+            cluster.kill(id).await;
+        }
+    }
+    let count = u32::try_from(MAX_WAITING + TOO_MANY).unwrap();
+    let outcomes = join_all((0..count).map(|n| create(cluster.node(left), n))).await;
+    let busy = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Busy))).count();
+    let unavailable =
+        outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Unavailable))).count();
+    assert_eq!((busy, unavailable), (TOO_MANY, MAX_WAITING));
+
+    // The room is free again, and what was called "nothing changed" has changed nothing.
+    cluster.start_all().await;
+    assert_eq!(cluster.agree().await, 0);
+    create(cluster.node(left), 0).await.unwrap();
+    assert_eq!(cluster.agree().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_was_sent_and_not_answered_is_unknown_and_happens_once() {
+    const WRITES: u32 = 12;
+    let cluster = TestCluster::start(3).await;
+    let (leader, followers) = (cluster.leader().await, cluster.followers().await);
+    // The leader keeps its quorum of heartbeats, but no follower gets an entry onto its disk.
+    followers.iter().for_each(|id| cluster.gate(*id).close());
+    let at = |n: u32| cluster.node(if n % 2 == 0 { leader } else { followers[0] });
+    for (n, outcome) in (0..).zip(join_all((0..WRITES).map(|n| create(at(n), n))).await) {
+        assert!(matches!(outcome, Err(ProposeError::Unknown)), "write {n}: {outcome:?}");
+    }
+    followers.iter().for_each(|id| cluster.gate(*id).open());
+    for n in 0..WRITES {
+        create(at(n + 1), n).await.unwrap();
+    }
+    assert_eq!(cluster.agree().await, usize::try_from(WRITES).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_too_large_for_the_log_is_refused_at_any_node() {
+    use conclave_proto::command::v1::{CreateGroup, command::Body};
+    let cluster = TestCluster::start(3).await;
+    let huge =
+        || Body::CreateGroup(CreateGroup { description: "x".repeat(100_000), ..CreateGroup::default() });
+    for id in cluster.ids() {
+        let refused = cluster.node(id).propose(super::harness::request(1), huge()).await;
+        assert!(matches!(refused, Err(ProposeError::TooLarge(_))), "{refused:?}");
+    }
+    create(cluster.node(1), 1).await.unwrap();
+}
