@@ -128,7 +128,8 @@ impl Cluster {
             }
         };
         let Parts { leader, peers, proposer, lineage, caught_up, conflict, log_failure, released } = parts;
-        let inner = Inner { leader, peers, proposer, lineage, consensus, caught_up, log_failure, conflict, released };
+        let inner =
+            Inner { leader, peers, proposer, lineage, consensus, caught_up, log_failure, conflict, released };
         Ok(Self { inner: Arc::new(inner) })
     }
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::harness::{TestCluster, body, create, request};
 
 /// Well below the hold: an election takes 0.15 to 0.6 s.
-const NOTICEABLE: Duration = Duration::from_millis(2_000);
+const NOTICEABLE: Duration = Duration::from_secs(2);
 const BEFORE: u32 = 20;
 const DURING: u32 = 200;
 

@@ -36,7 +36,7 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_happens_once() {
     let (leader, followers) = (cluster.leader().await, cluster.followers().await);
     // The leader keeps its quorum of heartbeats, but no follower gets an entry onto its disk.
     followers.iter().for_each(|id| cluster.gate(*id).close());
-    let at = |n: u32| cluster.node(if n % 2 == 0 { leader } else { followers[0] });
+    let at = |n: u32| cluster.node(if n.is_multiple_of(2) { leader } else { followers[0] });
     for (n, outcome) in (0..).zip(join_all((0..WRITES).map(|n| create(at(n), n))).await) {
         assert!(matches!(outcome, Err(ProposeError::Unknown)), "write {n}: {outcome:?}");
     }

@@ -76,8 +76,9 @@ impl Proxy {
     }
 
     async fn nginx(demo: &Demo, port: u16, application: SocketAddr) -> Self {
-        let nodes: String =
+        let servers: Vec<String> =
             demo.cluster.nodes.iter().map(|n| format!("server {};", authority(&n.http))).collect();
+        let nodes = servers.concat();
         let config = NGINX
             .replace("@NODES@", &nodes)
             .replace("@PORT@", &port.to_string())
@@ -169,7 +170,7 @@ http {
 }
 "#;
 
-const CADDY: &str = r#"
+const CADDY: &str = r"
 {
   admin off
   auto_https off
@@ -188,7 +189,7 @@ http://:@PORT@ {
     reverse_proxy @APP@
   }
 }
-"#;
+";
 
 /// Follows redirects to a page and reads it; the last URL with it.
 async fn follow(browser: &reqwest::Client, mut url: String) -> (String, reqwest::Response) {
@@ -266,7 +267,7 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
         let (_, headers) = seen.lock().unwrap().take().unwrap();
         let forged = headers
             .iter()
-            .any(|(name, values)| name.contains("remote") && values.iter().any(|v| v != &true_value(name)));
+            .any(|(name, values)| name.contains("remote") && values.iter().any(|v| v != true_value(name)));
         assert!(!forged, "{spoofed} arrived: {headers:?}");
     }
     // A stranger who makes names up is a stranger.

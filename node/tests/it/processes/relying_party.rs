@@ -50,8 +50,8 @@ pub async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
         CoreProviderMetadata::discover_async(IssuerUrl::new(demo.cluster.issuer.clone())?, &http).await?;
     let relying_party = CoreClient::from_provider_metadata(
         metadata,
-        ClientId::new(client.client_id.clone()),
-        Some(ClientSecret::new(client.client_secret.clone())),
+        ClientId::new(client.id.clone()),
+        Some(ClientSecret::new(client.secret.clone())),
     )
     .set_redirect_uri(RedirectUrl::new(client.redirect_uri.clone())?);
 
@@ -102,9 +102,9 @@ pub async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
 pub async fn refresh(demo: &Demo, way: Way, token: &str) -> anyhow::Result<String> {
     let client = &demo.cluster.client;
     let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
-    let reply = reqwest::Client::new()
+    let reply = browser()
         .post(way.of(demo, &format!("{}/oidc/token", demo.cluster.front)))
-        .basic_auth(&client.client_id, Some(&client.client_secret))
+        .basic_auth(&client.id, Some(&client.secret))
         .form(&form)
         .send()
         .await?;
@@ -123,9 +123,9 @@ pub async fn redeem(demo: &Demo, way: Way, code: &str, verifier: &str) -> anyhow
         ("redirect_uri", client.redirect_uri.as_str()),
         ("code_verifier", verifier),
     ];
-    let reply = reqwest::Client::new()
+    let reply = browser()
         .post(way.of(demo, &format!("{}/oidc/token", demo.cluster.front)))
-        .basic_auth(&client.client_id, Some(&client.client_secret))
+        .basic_auth(&client.id, Some(&client.secret))
         .form(&form)
         .send()
         .await?;

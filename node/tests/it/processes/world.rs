@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 /// How long anything is waited for before the test has failed.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
 pub struct Described {
@@ -39,8 +39,10 @@ pub struct Admin {
 
 #[derive(Deserialize)]
 pub struct Client {
-    pub client_id: String,
-    pub client_secret: String,
+    #[serde(rename = "client_id")]
+    pub id: String,
+    #[serde(rename = "client_secret")]
+    pub secret: String,
     pub redirect_uri: String,
 }
 
