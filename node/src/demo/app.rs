@@ -23,7 +23,7 @@ async fn show(uri: Uri, headers: HeaderMap) -> Html<String> {
     let user = headers.get("remote-user").and_then(|value| value.to_str().ok()).unwrap_or_default();
     Html(format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Demo application</title>\
-         <style>body{{font:16px/1.6 system-ui;max-width:46rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}}\
+         <style>body{{font:16px/1.6 system-ui;max-width:46rem;margin:3rem auto;padding:0 1rem}}:root{{color-scheme:light dark}}\
          th{{text-align:left;font-weight:500;padding-right:1.5rem}}td{{font-family:ui-monospace,monospace}}</style>\
          <h1 id=hello>Hello, {}</h1><p>You asked for <code id=path>{}</code>. This page is an application that knows nothing of \
          passwords: the proxy asked the cluster, and these headers came with your request.</p><table>{rows}</table>\
