@@ -24,7 +24,7 @@ async fn three_fresh_nodes_found_one_cluster_and_a_write_at_a_follower_is_seen_t
     }
     assert_eq!(cluster.agree().await, 2);
     for id in cluster.ids() {
-        assert_eq!(cluster.node(id).readiness(), Ok(()));
+        cluster.ready(id).await;
         assert_eq!(cluster.node(id).member_count(), 3);
         let leader = cluster.leader().await;
         assert_eq!(cluster.node(id).leader_api_url(), Some(format!("http://api-{leader}.test")));

@@ -152,6 +152,15 @@ impl TestCluster {
         }
     }
 
+    /// Waits until the node calls itself ready.
+    pub async fn ready(&self, id: u64) {
+        let began = Instant::now();
+        while let Err(why) = self.node(id).readiness() {
+            assert!(began.elapsed() < LIMIT, "node {id} is not ready: {why}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The running nodes that do not lead.
     pub async fn followers(&self) -> Vec<u64> {
         let leader = self.leader().await;
