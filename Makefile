@@ -12,7 +12,7 @@ TOOLS := target/tools
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 # program:Debian package, of what the tests start beside the nodes.
-TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium
+TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps
 
 .PHONY: demo build test verify fix deps toolchain deny
 

@@ -1,6 +1,7 @@
 //! Three real processes, as `conclave demo` starts them: what crosses nodes, and what survives `kill -9`.
 
 mod bad_input;
+mod chromium;
 mod disaster;
 mod proxies;
 mod relying_party;
