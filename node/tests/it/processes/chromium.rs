@@ -9,18 +9,26 @@ use serde_json::{Value, json};
 
 use super::world::{Demo, browser};
 
+/// The driver's process, ended when dropped.
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A Chromium driven over WebDriver, closed when dropped.
 struct Chromium {
-    driver: Child,
     session: String,
+    _driver: Driver,
 }
 
 impl Drop for Chromium {
     fn drop(&mut self) {
         let _ =
             Command::new("curl").args(["-s", "-X", "DELETE", &self.session]).stdout(Stdio::null()).status();
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
     }
 }
 
@@ -32,6 +40,7 @@ impl Chromium {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|e| panic!("chromedriver cannot be started ({e}); `make test` installs it"));
+        let driver = Driver(driver);
         let options = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": {
             "args": ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync"],
@@ -46,7 +55,7 @@ impl Chromium {
                 let text = reply.text().await.unwrap();
                 let value: Value = serde_json::from_str(&text).unwrap();
                 let id = value["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("no browser: {text}"));
-                return Self { driver, session: format!("{url}/{id}") };
+                return Self { session: format!("{url}/{id}"), _driver: driver };
             }
             assert!(Instant::now() < deadline, "chromedriver does not listen");
             tokio::task::yield_now().await;
