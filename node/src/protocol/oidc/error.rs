@@ -136,6 +136,16 @@ pub fn no_store() -> HeaderMap {
     ])
 }
 
+/// What a browser asks before an application of another origin may send `Authorization`. No cookie ever counts at these
+/// endpoints, so any origin may call them with what it holds.
+pub async fn preflight() -> (StatusCode, HeaderMap) {
+    let mut headers = no_store();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    (StatusCode::NO_CONTENT, headers)
+}
+
 /// Why userinfo says nothing (RFC 6750 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BearerError {

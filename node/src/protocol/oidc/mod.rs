@@ -44,11 +44,11 @@ pub struct Oidc {
 /// The slice's routes.
 pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
     Router::new()
-        .route(paths::DISCOVERY, get(discovery::configuration))
-        .route(paths::JWKS, get(discovery::jwks))
+        .route(paths::DISCOVERY, get(discovery::configuration).options(error::preflight))
+        .route(paths::JWKS, get(discovery::jwks).options(error::preflight))
         .route(paths::AUTHORIZE, get(authorize::by_get).post(authorize::by_post))
-        .route(paths::TOKEN, axum::routing::post(token::endpoint))
-        .route(paths::USERINFO, get(userinfo::by_get).post(userinfo::by_post))
+        .route(paths::TOKEN, axum::routing::post(token::endpoint).options(error::preflight))
+        .route(paths::USERINFO, get(userinfo::by_get).post(userinfo::by_post).options(error::preflight))
         .route(paths::LOGOUT, get(logout::by_get).post(logout::by_post))
         .with_state(Oidc { auth, site })
 }

@@ -428,6 +428,19 @@ async fn userinfo_takes_access_tokens_of_this_cluster_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_browser_application_of_another_origin_may_call_token_and_userinfo() {
+    let site = Site::open().await;
+    for path in ["/oidc/token", "/oidc/userinfo", "/oidc/jwks", "/.well-known/openid-configuration"] {
+        let request = Request::options(path).header("origin", "https://spa.test").body(Body::empty()).unwrap();
+        let page = site.send("192.0.2.1", request).await;
+        assert_eq!(page.status, StatusCode::NO_CONTENT, "{path}");
+        assert_eq!(page.headers["access-control-allow-origin"], "*");
+        assert!(page.headers["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
+        assert!(!page.headers.contains_key("access-control-allow-credentials"));
+    }
+}
+
+#[tokio::test]
 async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only() {
     let site = Site::open().await;
     let mut browser = Browser::default();
