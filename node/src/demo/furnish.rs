@@ -1,26 +1,26 @@
 //! What a demo is furnished with, through the admin API as anybody would do it: an admin, an OIDC client, an application with a
 //! group that may open it. Done again on the same directory, it finds what is there and sets fresh secrets.
+//!
+//! It ends when every node has applied what was made: the first click may go to any of them.
 
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_proto::admin::v1::{
-    AccessRule, CreateApplicationRequest, CreateClientRequest, CreateGroupRequest, CreateTokenRequest,
-    CreateUserRequest, GetStatusRequest, HostList, MemberRequest, RotateClientSecretRequest,
-    SetPasswordRequest, UpdateApplicationRequest, application_service_client::ApplicationServiceClient,
-    client_service_client::ClientServiceClient, cluster_service_client::ClusterServiceClient,
-    group_service_client::GroupServiceClient, token_service_client::TokenServiceClient,
-    user_service_client::UserServiceClient,
-};
-use tonic::{
-    Code, Request, Status,
-    metadata::AsciiMetadataValue,
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+use conclave_client::{
+    Client, Error,
+    v1::{
+        AccessRule, CreateApplicationRequest, CreateClientRequest, CreateGroupRequest, CreateTokenRequest,
+        CreateUserRequest, GetStatusRequest, HostList, MemberRequest, RotateClientSecretRequest,
+        SetPasswordRequest, UpdateApplicationRequest,
+    },
 };
 
 use crate::{auth::operator, crypto::keys::ClusterKeys, runtime::Runtime};
 
 use super::{
-    DemoOptions,
+    DemoOptions, front,
     layout::{APP_HOST, Layout},
 };
 
@@ -29,6 +29,15 @@ const ADMINS: &str = "admins";
 const CLIENT_ID: &str = "demo-client";
 const SLUG: &str = "demo-app";
 const SCOPES: [&str; 5] = ["openid", "profile", "email", "groups", "offline_access"];
+
+/// How long a call is tried again: the nodes have just elected a leader, and may elect another one.
+const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// How long a node may take to apply what the leader has; it is milliseconds unless it was stopped.
+const APPLIED_LIMIT: Duration = Duration::from_secs(10);
+/// How often a node is asked how far it is.
+const APPLIED_POLL: Duration = Duration::from_millis(5);
+/// A readiness answer has about a hundred bytes.
+const MAX_ANSWER_BYTES: usize = 4 * 1024;
 
 /// What was made, with its secrets.
 pub struct Furnished {
@@ -41,42 +50,24 @@ pub struct Furnished {
     pub redirect_uri: String,
 }
 
-/// Shows the operator's assertion with each call.
-#[derive(Clone)]
-struct Bearer(AsciiMetadataValue);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
-type Api = InterceptedService<Channel, Bearer>;
-
 /// Furnishes the cluster.
 ///
 /// # Errors
-/// What the API refused.
+/// What the API refused, or which node does not keep up.
 pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) -> anyhow::Result<Furnished> {
-    let keys = ClusterKeys::derive(&layout.secret);
-    let assertion = operator::make(&keys.operator, runtime.clock.now_ms(), &*runtime.entropy);
-    let bearer = Bearer(format!("Bearer {assertion}").parse()?);
-    let channel = Endpoint::from_shared(format!("http://{}", layout.api_addr(1)))?.connect().await?;
-    let api = InterceptedService::new(channel, bearer);
-
+    let api = connect(layout, runtime)?;
     let password = options.admin_password.clone().unwrap_or_else(|| random_text(runtime));
     group(&api).await?;
     admin(&api, &password).await?;
     application(&api, layout).await?;
     let redirect_uri = format!("{}/callback", layout.front_url());
     let client_secret = client(&api, &redirect_uri).await?;
-    let token = TokenServiceClient::new(api.clone())
-        .create_token(CreateTokenRequest { name: "demo".into(), role: "admin".into(), ttl_ms: 0 })
-        .await?
-        .into_inner()
-        .secret;
-    let status = ClusterServiceClient::new(api).get_status(GetStatusRequest {}).await?.into_inner();
+    let order = CreateTokenRequest { name: "demo".into(), role: "admin".into(), ttl_ms: 0 };
+    let token = api.tokens().create(order).await?.secret;
+    // Whoever answers has applied all of the above: the client asks for at least the index that it has seen.
+    let status = api.cluster().status(GetStatusRequest {}).await?;
+    let least = status.nodes.iter().map(|node| node.applied_index).max().unwrap_or_default();
+    applied_everywhere(layout, least).await?;
     Ok(Furnished {
         leader: status.leader_id,
         username: ADMIN.into(),
@@ -88,29 +79,46 @@ pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) 
     })
 }
 
+/// As the operator: the demo holds the cluster secret.
+fn connect(layout: &Layout, runtime: &Runtime) -> anyhow::Result<Client> {
+    let (keys, runtime) = (Arc::new(ClusterKeys::derive(&layout.secret)), runtime.clone());
+    let client = Client::builder()
+        .endpoints(layout.ids().map(|node| format!("http://{}", layout.api_addr(node))))
+        .token_source(move || operator::make(&keys.operator, runtime.clock.now_ms(), &*runtime.entropy))
+        .deadline(CALL_LIMIT)
+        .build()?;
+    Ok(client)
+}
+
 /// 18 random bytes: easily copied, not guessed.
 fn random_text(runtime: &Runtime) -> String {
     URL_SAFE_NO_PAD.encode(runtime.entropy.bytes::<18>())
 }
 
-/// What is there already is as good as made.
-fn unless_there<T>(result: Result<T, Status>) -> anyhow::Result<Option<T>> {
+/// What making something came to.
+enum Made<T> {
+    New(T),
+    /// Refused, most likely because it is there. What is done to the existing one tells, and carries these words if it is not.
+    There(Error),
+}
+
+fn made<T>(result: Result<T, Error>) -> Result<Made<T>, Error> {
     match result {
-        Ok(made) => Ok(Some(made)),
-        Err(status) if status.code() == Code::AlreadyExists => Ok(None),
-        Err(status) => Err(status.into()),
+        Ok(made) => Ok(Made::New(made)),
+        Err(refused @ Error::Refused(_)) => Ok(Made::There(refused)),
+        Err(error) => Err(error),
     }
 }
 
-async fn group(api: &Api) -> anyhow::Result<()> {
+async fn group(api: &Client) -> anyhow::Result<()> {
     let order =
         CreateGroupRequest { name: ADMINS.into(), description: "May open the demo application".into() };
-    unless_there(GroupServiceClient::new(api.clone()).create_group(order).await)?;
+    // A group that was refused and is not there fails the admin, who is to be in it.
+    made(api.groups().create(order).await)?;
     Ok(())
 }
 
-async fn admin(api: &Api, password: &str) -> anyhow::Result<()> {
-    let mut users = UserServiceClient::new(api.clone());
+async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
     let order = CreateUserRequest {
         username: ADMIN.into(),
         display_name: "Ada Admin".into(),
@@ -120,17 +128,17 @@ async fn admin(api: &Api, password: &str) -> anyhow::Result<()> {
         password: password.into(),
         ..Default::default()
     };
-    if unless_there(users.create_user(order).await)?.is_none() {
-        let order = SetPasswordRequest { user: ADMIN.into(), password: password.into(), keep_sessions: true };
-        users.set_password(order).await?;
+    if let Made::There(refused) = made(api.users().create(order).await)? {
+        let order =
+            SetPasswordRequest { user: ADMIN.into(), password: password.into(), keep_sessions: true };
+        api.users().set_password(order).await.with_context(|| refused.to_string())?;
         let member = MemberRequest { group: ADMINS.into(), user: ADMIN.into() };
-        GroupServiceClient::new(api.clone()).add_member(member).await?;
+        api.groups().add_member(member).await.with_context(|| refused.to_string())?;
     }
     Ok(())
 }
 
-async fn application(api: &Api, layout: &Layout) -> anyhow::Result<()> {
-    let mut applications = ApplicationServiceClient::new(api.clone());
+async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {
     let order = CreateApplicationRequest {
         slug: SLUG.into(),
         name: "Demo application".into(),
@@ -139,7 +147,7 @@ async fn application(api: &Api, layout: &Layout) -> anyhow::Result<()> {
         everyone: false,
         groups: vec![ADMINS.into()],
     };
-    if unless_there(applications.create_application(order).await)?.is_none() {
+    if let Made::There(refused) = made(api.applications().create(order).await)? {
         let order = UpdateApplicationRequest {
             application: SLUG.into(),
             launch_url: Some(layout.app_url()),
@@ -147,13 +155,12 @@ async fn application(api: &Api, layout: &Layout) -> anyhow::Result<()> {
             access: Some(AccessRule { everyone: false, groups: vec![ADMINS.into()] }),
             ..Default::default()
         };
-        applications.update_application(order).await?;
+        api.applications().update(order).await.with_context(|| refused.to_string())?;
     }
     Ok(())
 }
 
-async fn client(api: &Api, redirect_uri: &str) -> anyhow::Result<String> {
-    let mut clients = ClientServiceClient::new(api.clone());
+async fn client(api: &Client, redirect_uri: &str) -> anyhow::Result<String> {
     let order = CreateClientRequest {
         client_id: CLIENT_ID.into(),
         name: "Demo client".into(),
@@ -165,10 +172,36 @@ async fn client(api: &Api, redirect_uri: &str) -> anyhow::Result<String> {
         consent: "implicit".into(),
         ..Default::default()
     };
-    if let Some(made) = unless_there(clients.create_client(order).await)? {
-        return Ok(made.into_inner().client_secret);
+    match made(api.clients().create(order).await)? {
+        Made::New(created) => Ok(created.client_secret),
+        Made::There(refused) => {
+            let order = RotateClientSecretRequest { client_id: CLIENT_ID.into() };
+            let rotated = api.clients().rotate_secret(order).await.with_context(|| refused.to_string())?;
+            Ok(rotated.client_secret)
+        }
     }
-    let rotated =
-        clients.rotate_client_secret(RotateClientSecretRequest { client_id: CLIENT_ID.into() }).await?;
-    Ok(rotated.into_inner().client_secret)
+}
+
+/// Waits until every node has applied the log up to `least`.
+async fn applied_everywhere(layout: &Layout, least: u64) -> anyhow::Result<()> {
+    for node in layout.ids() {
+        let waiting = async {
+            while applied(layout, node).await.is_none_or(|index| index < least) {
+                tokio::time::sleep(APPLIED_POLL).await;
+            }
+        };
+        tokio::time::timeout(APPLIED_LIMIT, waiting).await.with_context(|| {
+            format!("node {node} does not keep up; its log is {}", layout.log_file(node).display())
+        })?;
+    }
+    Ok(())
+}
+
+/// The index up to which a node shows the log, if it is ready.
+async fn applied(layout: &Layout, node: u64) -> Option<u64> {
+    let url = format!("http://{}/healthz/ready", layout.http_addr(node));
+    let request = hyper::Request::get(url).body(Body::empty()).ok()?;
+    let reply = front::client().request(request).await.ok()?;
+    let bytes = to_bytes(Body::new(reply.into_body()), MAX_ANSWER_BYTES).await.ok()?;
+    serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("applied_index")?.as_u64()
 }
