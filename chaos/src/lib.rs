@@ -1,1 +1,16 @@
+//! **Chaos**: random histories with the faults that a replicated log sees, and an oracle that knows what was promised.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`sim`] | one seed = one history: who proposes, applies, crashes and restarts when; in one thread, in its own time |
+//! | [`invariants`] | what was promised, one file each |
+//! | [`oracle`] | shows every step to every invariant |
+//! | [`report`] | what a run found, as a table or JSON, with the command that shows it again |
+//!
+//! It stands on the rules crate alone: no sockets, no disk, no clock, no threads. The same seed gives the same history for
+//! ever, so a seed that found something is kept as a test.
 
+pub mod invariants;
+pub mod oracle;
+pub mod report;
+pub mod sim;

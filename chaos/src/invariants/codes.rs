@@ -1,0 +1,28 @@
+//! A code is redeemed by at most one request.
+
+use std::collections::BTreeMap;
+
+use conclave_state::ReplyBody;
+
+use super::{Invariant, hex};
+use crate::oracle::Step;
+
+/// Which request redeemed the code of which grant.
+#[derive(Default)]
+pub struct Codes(BTreeMap<Vec<u8>, [u8; 16]>);
+
+impl Invariant for Codes {
+    fn name(&self) -> &'static str {
+        "codes-once"
+    }
+
+    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+        let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
+        let Some(ReplyBody::CodeRedeemed(redeemed)) = &reply.body else { return Ok(()) };
+        let first = *self.0.entry(redeemed.grant_id.clone()).or_insert(order.request);
+        if first == order.request {
+            return Ok(());
+        }
+        Err(format!("the code of grant {} was redeemed twice", hex(&redeemed.grant_id)))
+    }
+}

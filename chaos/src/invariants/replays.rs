@@ -1,0 +1,34 @@
+//! A request that comes again changes nothing and gets its first reply, also through another leader.
+
+use std::collections::BTreeMap;
+
+use conclave_state::{Reply, snapshot::digest_of_tables};
+
+use super::{Invariant, hex};
+use crate::oracle::Step;
+
+/// The first reply to each request.
+#[derive(Default)]
+pub struct Replays(BTreeMap<[u8; 16], Reply>);
+
+impl Invariant for Replays {
+    fn name(&self) -> &'static str {
+        "replays-change-nothing"
+    }
+
+    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+        let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
+        if !order.repeated {
+            self.0.entry(order.request).or_insert_with(|| reply.clone());
+            return Ok(());
+        }
+        let request = hex(&order.request);
+        if self.0.get(&order.request) != Some(reply) {
+            return Err(format!("request {request} got another reply when it came again"));
+        }
+        if digest_of_tables(step.before) != digest_of_tables(step.after) {
+            return Err(format!("request {request} changed something when it came again"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! A user whose creation was acknowledged is there until their deletion is.
+
+use std::collections::BTreeMap;
+
+use conclave_proto::command::v1::command::Body;
+use conclave_state::{ReplyBody, State, ids::UserId};
+
+use super::Invariant;
+use crate::oracle::Step;
+
+/// From which index, and until which, each user is there.
+#[derive(Default)]
+pub struct Users(BTreeMap<UserId, (u64, Option<u64>)>);
+
+impl Invariant for Users {
+    fn name(&self) -> &'static str {
+        "users-stay"
+    }
+
+    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+        let done = matches!(step.reply.map(|reply| &reply.body), Some(Some(ReplyBody::Done(_))));
+        if let Some(order) = step.entry.order.as_ref().filter(|order| done && !order.repeated) {
+            self.note(&order.body, step.index);
+        }
+        self.holds(step.after)
+    }
+
+    fn holds(&mut self, state: &State) -> Result<(), String> {
+        let index = state.index();
+        let expected =
+            |(from, until): &(u64, Option<u64>)| *from <= index && until.is_none_or(|until| index < until);
+        match self.0.iter().find(|(id, life)| expected(life) && state.user(**id).is_none()) {
+            Some((id, (from, _))) => Err(format!("user {id}, acknowledged at index {from}, is gone")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Users {
+    fn note(&mut self, body: &Body, index: u64) {
+        match body {
+            Body::CreateUser(order) => {
+                if let Ok(id) = UserId::parse(&order.user_id) {
+                    self.0.entry(id).or_insert((index, None));
+                }
+            }
+            Body::DeleteUser(order) => {
+                let life = UserId::parse(&order.user_id).ok().and_then(|id| self.0.get_mut(&id));
+                if let Some((_, until)) = life {
+                    until.get_or_insert(index);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the cluster has agreed on.
+
+use conclave_proto::command::v1::{self as pb, command::Body};
+use prost::Message as _;
+
+/// A committed entry.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The bytes of a `LogEntry`; none for an entry without a command, such as a new leader's first.
+    pub bytes: Option<Vec<u8>>,
+    /// What the bytes say, for the oracle.
+    pub order: Option<Order>,
+}
+
+/// A command in the log.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The request's name.
+    pub request: [u8; 16],
+    /// Whether the log has this request already, within the time for which it is remembered.
+    pub repeated: bool,
+    /// The command.
+    pub body: Body,
+}
+
+/// The entries, from index 1.
+#[derive(Debug, Default)]
+pub struct Log(Vec<Committed>);
+
+impl Log {
+    /// A new request.
+    pub fn append(&mut self, at_ms: u64, request: [u8; 16], body: Body) {
+        self.push(at_ms, Order { request, repeated: false, body });
+    }
+
+    /// The same request again.
+    pub fn append_again(&mut self, at_ms: u64, first: &Order) {
+        self.push(at_ms, Order { repeated: true, ..first.clone() });
+    }
+
+    fn push(&mut self, at_ms: u64, order: Order) {
+        let command = pb::Command { request_id: order.request.to_vec(), body: Some(order.body.clone()) };
+        let bytes = pb::LogEntry { at_ms, command: command.encode_to_vec() }.encode_to_vec();
+        self.0.push(Committed { bytes: Some(bytes), order: Some(order) });
+    }
+
+    /// A new leader's first entry.
+    pub fn append_blank(&mut self) {
+        self.0.push(Committed { bytes: None, order: None });
+    }
+
+    /// The entry at this index.
+    pub fn entry(&self, index: u64) -> Option<&Committed> {
+        self.0.get(usize::try_from(index.checked_sub(1)?).ok()?)
+    }
+
+    /// The last entry.
+    pub fn last(&self) -> Option<&Committed> {
+        self.0.last()
+    }
+}
