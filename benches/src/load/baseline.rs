@@ -1,0 +1,45 @@
+//! What the product is compared with: the bare server and the bare hash.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use axum::{Router, routing::get};
+use tokio::{net::TcpListener, task::JoinSet};
+
+use super::measure::{Load, Outcome};
+
+/// OWASP's first choice for argon2id, as the product has it: 19 MiB, two passes, one lane.
+const MEMORY_KIB: u32 = 19_456;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+/// An empty 200 at every GET of `/`.
+pub async fn serve(port: u16) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+    let router = Router::new().route("/", get(async || ()));
+    Ok(axum::serve(listener, router).await?)
+}
+
+/// Hashes in as many threads as there are workers, each in its own memory, which it keeps.
+pub async fn argon2(load: Load) -> anyhow::Result<Outcome> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut workers = JoinSet::new();
+    for _ in 0..load.workers {
+        let params = params.clone();
+        workers.spawn_blocking(move || hashes(load, params));
+    }
+    let mut all = Outcome::default();
+    for outcome in workers.join_all().await {
+        all.add(outcome);
+    }
+    Ok(all)
+}
+
+fn hashes(load: Load, params: Params) -> Outcome {
+    let mut memory = vec![Block::default(); params.block_count()];
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    Outcome::of_blocking(load, || {
+        let mut out = [0_u8; 32];
+        argon2.hash_password_into_with_memory(b"a password", b"sixteen bytes...", &mut out, &mut memory)
+    })
+}

@@ -1,0 +1,126 @@
+//! A login; the way to a forward-auth cookie; the way to an access token. Step by step, as a browser and a relying party do.
+
+use anyhow::Context as _;
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use futures_util::future::join_all;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    browser::{Browser, Http, Page, encoded, http, path_of},
+    measure::{Load, Outcome},
+    raw::Shot,
+    target::{Person, Target},
+};
+
+/// A code verifier (RFC 7636 §4.1): 43 characters. Nothing here is secret.
+const VERIFIER: &str = "load-load-load-load-load-load-load-load-load";
+
+/// Complete sign-ins, each in a browser of its own over connections that are kept.
+pub async fn logins(load: Load, target: &Target, people: &[Person]) -> Outcome {
+    let workers = (0..load.workers).map(|worker| async move {
+        let http = http();
+        let nodes = target.nodes.iter().cycle().skip(worker);
+        let mut turns = people.iter().cycle().skip(worker * people.len() / load.workers).zip(nodes);
+        Outcome::of(load, async || match turns.next() {
+            Some((person, node)) => login(&http, &node.http, person).await,
+            None => Ok(()),
+        })
+        .await
+    });
+    let mut all = Outcome::default();
+    for outcome in join_all(workers).await {
+        all.add(outcome);
+    }
+    all
+}
+
+async fn login(http: &Http, node: &str, person: &Person) -> anyhow::Result<()> {
+    let mut browser = Browser::new(http.clone(), node);
+    let page = browser.get("/login", &[]).await?;
+    let page = fill_in(&mut browser, &page, &person.username, &person.password).await?;
+    anyhow::ensure!(page.status == 303, "the sign-in of {} ended in {}", person.username, page.status);
+    Ok(())
+}
+
+async fn fill_in(browser: &mut Browser, page: &Page, username: &str, password: &str) -> anyhow::Result<Page> {
+    let (ticket, csrf) = (page.field("ticket")?, page.field("csrf")?);
+    let form = [("ticket", ticket), ("csrf", csrf), ("username", username), ("password", password)];
+    browser.post("/login", &[], &form).await
+}
+
+/// Signs the admin in for this path, and gives the page that follows the form.
+async fn sign_in_for(target: &Target, browser: &mut Browser, path: &str) -> anyhow::Result<Page> {
+    let mut page = browser.get(path, &[]).await?;
+    while let Ok(next) = page.location() {
+        page = browser.get(&path_of(next)?, &[]).await?;
+    }
+    fill_in(browser, &page, &target.admin.username, &target.admin.password).await
+}
+
+/// The check that a proxy sends for a visitor who is signed in, at each node.
+pub async fn checks(target: &Target) -> anyhow::Result<Vec<Shot>> {
+    let app = url::Url::parse(&target.app.url)?;
+    let host = app.host_str().context("the application has a host")?;
+    let authority = app.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let mut headers = vec![
+        ("x-forwarded-method", "GET"),
+        ("x-forwarded-proto", app.scheme()),
+        ("x-forwarded-host", authority.as_str()),
+        ("x-forwarded-uri", "/page?q=1"),
+        ("x-forwarded-for", "203.0.113.9"),
+        ("accept", "text/html"),
+    ];
+    let node = target.nodes.first().context("a node")?;
+    let (mut at_app, mut at_home) = (Browser::new(http(), &node.http), Browser::new(http(), &node.http));
+    let denied = at_app.get("/auth/traefik", &headers).await?;
+    let start = at_app.get(&path_of(denied.location()?)?, &[("host", &authority)]).await?;
+    let signed_in = sign_in_for(target, &mut at_home, &path_of(start.location()?)?).await?;
+    at_app.get(&path_of(signed_in.location()?)?, &[("host", &authority)]).await?;
+    let cookie = at_app.cookie_header();
+    headers.push(("cookie", &cookie));
+    target.nodes.iter().map(|node| Shot::get(&format!("{}/auth/traefik", node.http), &headers)).collect()
+}
+
+/// Userinfo with an access token of the demo's client, at each node.
+pub async fn userinfos(target: &Target) -> anyhow::Result<Vec<Shot>> {
+    let node = target.nodes.first().context("a node")?;
+    let mut browser = Browser::new(http(), &node.http);
+    let code = code(target, &mut browser).await?;
+    let relying = &target.client;
+    let basic = STANDARD.encode(format!("{}:{}", relying.client_id, relying.client_secret));
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("code", code.as_str()),
+        ("redirect_uri", relying.redirect_uri.as_str()),
+        ("code_verifier", VERIFIER),
+    ];
+    let reply = Browser::new(http(), &node.http)
+        .post("/oidc/token", &[("authorization", &format!("Basic {basic}"))], &form)
+        .await?;
+    let json: serde_json::Value = serde_json::from_str(&reply.text)?;
+    let token = json.get("access_token").and_then(|token| token.as_str()).context(reply.text)?;
+    let bearer = format!("Bearer {token}");
+    let shot = |http: &str| Shot::get(&format!("{http}/oidc/userinfo"), &[("authorization", &bearer)]);
+    target.nodes.iter().map(|node| shot(&node.http)).collect()
+}
+
+async fn code(target: &Target, browser: &mut Browser) -> anyhow::Result<String> {
+    let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
+    let query = encoded(&[
+        ("response_type", "code"),
+        ("client_id", &target.client.client_id),
+        ("redirect_uri", &target.client.redirect_uri),
+        ("scope", "openid profile email groups"),
+        ("state", "state"),
+        ("nonce", "nonce"),
+        ("code_challenge", &challenge),
+        ("code_challenge_method", "S256"),
+    ]);
+    let page = sign_in_for(target, browser, &format!("/oidc/authorize?{query}")).await?;
+    let url = url::Url::parse(&target.front)?.join(page.location()?)?;
+    let code = url.query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned());
+    code.with_context(|| format!("no code in {url}"))
+}

@@ -1,0 +1,128 @@
+//! `conclave-load`: how many logins, checks or userinfo answers a second a running cluster gives, and what the same machine gives
+//! to a bare server or to argon2 alone.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `target` | the demo's line of JSON, users to sign in as |
+//! | `browser` | a person's browser: cookies, forms, redirects |
+//! | `flows` | a login; the way to a forward-auth cookie; the way to an access token |
+//! | `raw` | one request over and over on a kept connection, cheaper than any server that answers it |
+//! | `baseline` | the bare server and the bare hash |
+//! | `measure` | workers, the clock, percentiles |
+
+mod baseline;
+mod browser;
+mod flows;
+mod measure;
+mod raw;
+mod target;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use measure::Load;
+use target::Target;
+
+#[derive(Parser)]
+#[command(version, about = "Load on a running Conclave, and on what it is compared with")]
+struct Command {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Complete sign-ins by username and password: the page, the form, the session
+    Login {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        load: LoadArgs,
+        /// People who sign in, in turn
+        #[arg(long, default_value_t = 16)]
+        users: usize,
+    },
+    /// Forward-auth checks with a valid session
+    Check {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// Userinfo with a valid access token
+    Userinfo {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// GET of any URL that answers 200, such as the bare server's
+    Get {
+        #[arg(long)]
+        url: String,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// argon2id verifications in threads of this process, with the parameters of the product
+    Argon2 {
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// Serves an empty 200 by axum on hyper until stopped
+    ServeBare {
+        #[arg(long, default_value_t = 9_950)]
+        port: u16,
+    },
+}
+
+#[derive(Args)]
+struct At {
+    /// File with the line that `conclave demo --json` prints
+    #[arg(long)]
+    demo: PathBuf,
+    /// Only this node; otherwise workers take the nodes in turn
+    #[arg(long)]
+    node: Option<u64>,
+}
+
+#[derive(Args)]
+struct LoadArgs {
+    /// How long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// How many at once
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: u16,
+}
+
+impl LoadArgs {
+    fn load(&self) -> Load {
+        Load { time: Duration::from_secs(self.seconds), workers: usize::from(self.concurrency) }
+    }
+}
+
+/// On one thread: so it can be pinned to a core of its own, and a bare server to another.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let (load, outcome) = match Command::parse().what {
+        What::ServeBare { port } => return baseline::serve(port).await,
+        What::Argon2 { load } => (load.load(), baseline::argon2(load.load()).await?),
+        What::Get { url, load } => (load.load(), raw::run(load.load(), &[raw::Shot::get(&url, &[])?]).await),
+        What::Login { at, load, users } => {
+            let target = Target::read(&at.demo, at.node)?;
+            let people = target.people(users).await?;
+            (load.load(), flows::logins(load.load(), &target, &people).await)
+        }
+        What::Check { at, load } => {
+            let target = Target::read(&at.demo, at.node)?;
+            (load.load(), raw::run(load.load(), &flows::checks(&target).await?).await)
+        }
+        What::Userinfo { at, load } => {
+            let target = Target::read(&at.demo, at.node)?;
+            (load.load(), raw::run(load.load(), &flows::userinfos(&target).await?).await)
+        }
+    };
+    println!("{}", outcome.line(load));
+    Ok(())
+}

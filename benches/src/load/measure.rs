@@ -1,0 +1,103 @@
+//! Workers, the clock, percentiles.
+
+use std::time::{Duration, Instant};
+
+/// How long, and how many at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub time: Duration,
+    pub workers: usize,
+}
+
+/// Most durations kept by one worker: above, every further one only counts. Sixteen million are 64 MB.
+const MAX_SAMPLES: usize = 1 << 24;
+
+/// What one or all workers have seen.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Durations of what succeeded, in microseconds.
+    micros: Vec<u32>,
+    done: u64,
+    errors: u64,
+    first_error: Option<String>,
+    /// How long the slowest worker was at it: the last request counts with its time.
+    took: Duration,
+}
+
+impl Outcome {
+    /// Repeats `act` until the time is over.
+    pub async fn of<E: std::fmt::Display>(load: Load, mut act: impl AsyncFnMut() -> Result<(), E>) -> Self {
+        let (started, mut outcome) = (Instant::now(), Self::default());
+        while started.elapsed() < load.time {
+            let began = Instant::now();
+            outcome.note(began, act().await);
+        }
+        outcome.took = started.elapsed();
+        outcome
+    }
+
+    /// The same where nothing is waited for.
+    pub fn of_blocking<E: std::fmt::Display>(load: Load, mut act: impl FnMut() -> Result<(), E>) -> Self {
+        let (started, mut outcome) = (Instant::now(), Self::default());
+        while started.elapsed() < load.time {
+            let began = Instant::now();
+            outcome.note(began, act());
+        }
+        outcome.took = started.elapsed();
+        outcome
+    }
+
+    fn note<E: std::fmt::Display>(&mut self, began: Instant, result: Result<(), E>) {
+        match result {
+            Ok(()) => {
+                self.done += 1;
+                if self.micros.len() < MAX_SAMPLES {
+                    self.micros.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
+                }
+            }
+            Err(error) => {
+                self.errors += 1;
+                self.first_error.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+
+    pub fn add(&mut self, other: Self) {
+        self.micros.extend(other.micros);
+        self.done += other.done;
+        self.errors += other.errors;
+        self.took = self.took.max(other.took);
+        if self.first_error.is_none() {
+            self.first_error = other.first_error;
+        }
+    }
+
+    /// One line for people.
+    pub fn line(mut self, load: Load) -> String {
+        self.micros.sort_unstable();
+        let rate = u128::from(self.done) * 10_000_000 / self.took.as_micros().max(1);
+        let mut line = format!(
+            "{}.{}/s  p50 {}  p99 {}  done {}  errors {}  ({} at once, {} s)",
+            rate / 10,
+            rate % 10,
+            self.percentile(50),
+            self.percentile(99),
+            self.done,
+            self.errors,
+            load.workers,
+            load.time.as_secs()
+        );
+        if let Some(error) = self.first_error {
+            line = format!("{line}\nfirst error: {error}");
+        }
+        line
+    }
+
+    fn percentile(&self, percent: usize) -> String {
+        let at = self.micros.len().saturating_mul(percent) / 100;
+        match self.micros.get(at) {
+            Some(micros) => format!("{}.{:03} ms", micros / 1_000, micros % 1_000),
+            None => "-".into(),
+        }
+    }
+}
