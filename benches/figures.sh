@@ -71,13 +71,13 @@ echo "logins, one node:             $(load login --demo "$dir/demo.json" --secon
 echo "argon2 alone, 2 threads:      $(load argon2 --seconds 10 --concurrency 2)"
 
 # The server on one core, the load on the other.
-"$bin/conclave-load" serve-bare --port 9790 &
+"$bin/conclave-load" serve-bare --port 9800 &
 bare=$!
 pid=$(grep -o '"pid":[0-9]*' "$dir/demo.json" | cut -d: -f2)
 taskset -acp 0 "$pid" >/dev/null
 taskset -acp 0 "$bare" >/dev/null
 for turn in 1 2; do
-    echo "bare 200, core 0, turn $turn:    $(taskset -c 1 "$bin/conclave-load" get --url http://127.0.0.1:9790/ --seconds 5 --concurrency 16)"
+    echo "bare 200, core 0, turn $turn:    $(taskset -c 1 "$bin/conclave-load" get --url http://127.0.0.1:9800/ --seconds 5 --concurrency 16)"
     echo "check, core 0, turn $turn:       $(taskset -c 1 "$bin/conclave-load" check --demo "$dir/demo.json" --seconds 5 --concurrency 16)"
 done
 kill "$bare"
