@@ -113,10 +113,14 @@ impl Link {
     where
         S: Stream<Item = AppendEntriesRequest<Config>> + Send + Unpin + 'static,
     {
+        // openraft waits out its backoff inside the first `next()`. Dialling before it was asked would skip the wait, and a dead
+        // peer would be dialled without a pause: a whole core and a hundred gigabytes of log a day.
+        let mut input = input;
+        let Some(first) = input.next().await else { return Ok(futures_util::stream::empty().boxed()) };
         let mut client = self.client()?;
         let owed = Arc::new(AtomicU64::new(0));
         let (envelope, sent) = (self.envelope(), Arc::clone(&owed));
-        let requests = input.map(move |request| {
+        let requests = futures_util::stream::iter([first]).chain(input).map(move |request| {
             sent.fetch_add(1, Ordering::Relaxed);
             wire::append_to_wire(&request, envelope.clone())
         });

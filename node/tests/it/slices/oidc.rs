@@ -431,7 +431,8 @@ async fn userinfo_takes_access_tokens_of_this_cluster_and_nothing_else() {
 async fn a_browser_application_of_another_origin_may_call_token_and_userinfo() {
     let site = Site::open().await;
     for path in ["/oidc/token", "/oidc/userinfo", "/oidc/jwks", "/.well-known/openid-configuration"] {
-        let request = Request::options(path).header("origin", "https://spa.test").body(Body::empty()).unwrap();
+        let request =
+            Request::options(path).header("origin", "https://spa.test").body(Body::empty()).unwrap();
         let page = site.send("192.0.2.1", request).await;
         assert_eq!(page.status, StatusCode::NO_CONTENT, "{path}");
         assert_eq!(page.headers["access-control-allow-origin"], "*");
