@@ -22,6 +22,8 @@ pub struct AuthorizationRequest {
     /// `max_age`, seconds.
     pub max_age_secs: Option<u64>,
     pub login_hint: String,
+    /// Who must be signed in, as a verified `id_token_hint` says.
+    pub subject: Option<String>,
 }
 
 /// `prompt` (OIDC Core §3.1.2.1).
@@ -121,7 +123,7 @@ pub fn error_of(refusal: &Refusal) -> AuthorizationError {
             AuthorizationError::AccessDenied
         }
         Reason::SessionUnknown => AuthorizationError::LoginRequired,
-        Reason::Malformed => AuthorizationError::InvalidRequest,
+        Reason::Malformed | Reason::TicketSpent | Reason::TicketExpired => AuthorizationError::InvalidRequest,
         _ => AuthorizationError::ServerError,
     }
 }

@@ -45,6 +45,12 @@ impl Derivation {
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
+    /// The name of the write that follows this one in the same request. Two writes under one name would answer each other.
+    #[must_use]
+    pub fn then(&self, label: &str) -> Self {
+        Self { key: self.key.clone(), request: RequestId::new(first_16(self.bytes(b"then", label))) }
+    }
+
     pub const fn request(&self) -> RequestId {
         self.request
     }

@@ -100,18 +100,21 @@ impl Auth {
             if request.prompt.none {
                 return Ok(back(AuthorizationError::ConsentRequired, "the person must be asked"));
             }
-            let ticket = self.ticket(Step::Consent, target(), visitor.browser.as_deref());
+            let ticket = self.ticket(consent_of(signed_in), target(), visitor.browser.as_deref());
             let (client, username) = (client.name.clone(), signed_in.user.username.to_string());
             return Ok(Next::Consent { ticket, client, scopes: request.scopes.clone(), username });
         }
-        match self.issue_code(request, signed_in, visitor.consented.as_ref(), derivation).await {
+        // Another write than the one that may have ended the login in this very request.
+        let derivation = derivation.then("code");
+        match self.issue_code(request, signed_in, visitor.consented.as_ref(), &derivation).await {
             Ok(code) => Ok(Next::Redirect(self.way_back(request).with_code(&code))),
             Err(AuthError::Refused(refusal)) => Ok(back(error_of(&refusal), &refusal.detail)),
             Err(error) => Err(error),
         }
     }
 
-    /// `prompt=login` and `max_age` (OIDC Core §3.1.2.1): a session that was there before does not do.
+    /// `prompt=login`, `max_age` and `id_token_hint` (OIDC Core §3.1.2.1): a session that was there before may not do, nor one of
+    /// somebody else.
     fn is_recent_enough(
         &self,
         request: &AuthorizationRequest,
@@ -120,6 +123,9 @@ impl Auth {
     ) -> bool {
         if visitor.just_now || visitor.consented.is_some() {
             return true;
+        }
+        if request.subject.as_ref().is_some_and(|subject| *subject != signed_in.user.id.to_string()) {
+            return false;
         }
         let age_ms = self.now(&signed_in.state).0.saturating_sub(signed_in.session.auth_time.0);
         let young = request.max_age_secs.is_none_or(|limit| age_ms <= limit.saturating_mul(1_000));
@@ -137,6 +143,9 @@ impl Auth {
         let Some(application) = signed_in.state.application_by_host(&url.host()) else {
             return Ok(Next::Gone(Gone::Application));
         };
+        if !self.is_true_origin(url, application) {
+            return Ok(Next::Gone(Gone::Application));
+        }
         if !application.access.admits(&signed_in.user) {
             return Ok(forbidden(&application.name, signed_in));
         }
@@ -160,4 +169,9 @@ impl Auth {
 
 fn forbidden(what: &str, signed_in: &SignedIn) -> Next {
     Next::Forbidden { what: what.to_owned(), username: signed_in.user.username.to_string() }
+}
+
+/// What is shown to one person is answered by that person: the session is part of the ticket.
+fn consent_of(signed_in: &SignedIn) -> Step {
+    Step::Consent { session: *signed_in.session.id.bytes() }
 }

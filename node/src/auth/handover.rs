@@ -5,7 +5,7 @@
 //! ticket made here, which is spent for a cookie of that host. A ticket that leaks opens nothing in another browser.
 
 use conclave_proto::command::v1::{OpenAppSession, command::Body};
-use conclave_state::{ReplyBody, ids::SessionId};
+use conclave_state::{ReplyBody, application::Application, ids::SessionId};
 
 use crate::crypto::{handle::HandleKind, mac};
 
@@ -30,6 +30,13 @@ impl Auth {
             host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
         self.settings().cookie_domain.as_deref().is_some_and(below)
+    }
+
+    /// Whether this URL is where the application really lives. A proxy says which scheme and port a request came to, and what it
+    /// says becomes a place that a session is handed to: in production that is https on the usual port, or the origin of the
+    /// application's launch URL. On a machine of a developer (an issuer without TLS) any port will do.
+    pub fn is_true_origin(&self, url: &AppUrl, application: &Application) -> bool {
+        !self.settings().public_url.is_secure() || is_true_origin(url, &application.launch_url)
     }
 
     /// The URL on the application's host that turns this session into a cookie there.
@@ -74,5 +81,27 @@ impl Auth {
             }
             other => Err(unexpected(other)),
         }
+    }
+}
+
+fn is_true_origin(url: &AppUrl, launch_url: &str) -> bool {
+    let usual = url.scheme == "https" && url.authority.rsplit_once(':').is_none_or(|(_, port)| port == "443");
+    usual || super::authorization::origin_of(launch_url).is_some_and(|origin| origin == url.origin())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_handed_over_to_the_applications_own_origin_only() {
+        let judge = |scheme: &str, authority: &str, launch_url: &str| {
+            let url = AppUrl { scheme: scheme.into(), authority: authority.into(), path: "/".into() };
+            is_true_origin(&url, launch_url)
+        };
+        assert!(judge("https", "app.test", "") && judge("https", "app.test:443", ""));
+        assert!(judge("https", "app.test:8443", "https://app.test:8443/start"));
+        assert!(!judge("http", "app.test", "") && !judge("https", "app.test:1337", ""));
+        assert!(!judge("http", "app.test:8443", "https://app.test:8443/"));
     }
 }

@@ -64,8 +64,8 @@ impl std::fmt::Display for AppUrl {
 pub enum Step {
     /// The person is to prove who they are. With `fresh`, a session that is older than the ticket does not do.
     Login { fresh: bool },
-    /// The person is to say yes or no to the client.
-    Consent,
+    /// The person of this session is to say yes or no to the client.
+    Consent { session: [u8; 16] },
     /// The session, written at `index`, is to be handed over to the application's host.
     HandOver { session: [u8; 16], index: u64 },
     /// The person is to confirm the logout.

@@ -89,6 +89,10 @@ async fn handle(
     if is_app && !whole.uri.path().starts_with("/.conclave/") {
         return front.application(whole).await;
     }
+    // The check believes what a proxy says of a request. It is for proxies, never for whoever reaches this front.
+    if whole.uri.path().starts_with("/auth/") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     front.any_node(&whole).await
 }
 

@@ -70,34 +70,30 @@ fn as_json(
     })
 }
 
-/// What happened to a node, for people.
+/// What happened to a node, for people: beside the guide, or on standard error when standard output is for programs.
 pub fn tell(options: &DemoOptions, news: &News) {
-    if options.json {
-        return;
-    }
-    match news {
+    let line = match news {
         News::Died { node, pid, status } if options.restart => {
-            println!("  node {node} (pid {pid}) ended: {status}; starting it again")
+            format!("node {node} (pid {pid}) ended: {status}; starting it again")
         }
         News::Died { node, pid, status } => {
-            println!("  node {node} (pid {pid}) ended: {status}. Press Enter to start it again.")
+            format!("node {node} (pid {pid}) ended: {status}. Press Enter to start it again.")
         }
-        News::Started { node, pid } => println!("  node {node} runs as pid {pid}"),
-    }
+        News::Started { node, pid } => format!("node {node} runs as pid {pid}"),
+    };
+    if options.json { eprintln!("  {line}") } else { println!("  {line}") }
 }
 
-/// Each Enter on the terminal. With JSON output the standard input is not read.
-pub fn enters(json: bool) -> mpsc::Receiver<()> {
+/// Each line on standard input: Enter, on a terminal.
+pub fn enters() -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
-    if !json {
-        // A thread of its own: reading a terminal cannot be cancelled, and the process ends without waiting for it.
-        std::thread::spawn(move || {
-            for line in std::io::stdin().lock().lines() {
-                if line.is_err() || sender.blocking_send(()).is_err() {
-                    return;
-                }
+    // A thread of its own: reading a terminal cannot be cancelled, and the process ends without waiting for it.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_err() || sender.blocking_send(()).is_err() {
+                return;
             }
-        });
-    }
+        }
+    });
     receiver
 }

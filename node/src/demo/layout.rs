@@ -29,6 +29,8 @@ pub struct Layout {
     base_port: u16,
     dir: PathBuf,
     pub secret: ClusterSecret,
+    /// Held as long as the demo runs: another one over the same directory would change the nodes' configuration under them.
+    _lock: fs::File,
     /// Removed when the demo ends.
     _temporary: Option<TempDir>,
 }
@@ -52,9 +54,17 @@ impl Layout {
         );
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let dir = dir.canonicalize()?;
+        let lock = fs::File::create(dir.join("demo.lock"))?;
+        lock.try_lock().with_context(|| format!("{} is in use by another demo", dir.display()))?;
         let secret = secret(&dir.join("cluster.secret"), entropy)?;
-        let layout =
-            Self { nodes: options.nodes, base_port: options.base_port, dir, secret, _temporary: temporary };
+        let layout = Self {
+            nodes: options.nodes,
+            base_port: options.base_port,
+            dir,
+            secret,
+            _lock: lock,
+            _temporary: temporary,
+        };
         for node in layout.ids() {
             fs::write(layout.config_file(node), layout.config(node))?;
         }

@@ -105,7 +105,7 @@ async fn watch(
     reports: &mut mpsc::Receiver<News>,
     stop: &CancellationToken,
 ) {
-    let mut enters = guide::enters(options.json);
+    let mut enters = guide::enters();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -54,7 +54,7 @@ async fn submitted(
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, "/consent", &form.csrf)?;
     let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
-    let (Step::Consent, Target::Authorize(request)) = (ticket.step, &ticket.target) else {
+    let (Step::Consent { session }, Target::Authorize(request)) = (ticket.step, &ticket.target) else {
         return Err(fault_of_ticket(TicketError::NotOurs));
     };
     // Anything but a plain yes is a no.
@@ -65,7 +65,9 @@ async fn submitted(
     }
     let visitor = site.visitor(&browser).await?;
     let derivation = site.derivation(headers, &[b"consent", form.ticket.as_bytes()]);
-    let visitor = Visitor { consented: Some(ticket.clone()), ..visitor };
+    // The page was shown to the person of that session. Whoever sits here now under another one is asked anew.
+    let same = visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
+    let visitor = Visitor { consented: same.then(|| ticket.clone()), ..visitor };
     let next = site.auth.next(&ticket.target, &visitor, &derivation).await.map_err(|e| fault_of(&e))?;
     Ok(site.show(next, &browser, id))
 }

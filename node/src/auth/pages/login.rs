@@ -68,7 +68,7 @@ async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> 
     let again = match ticket.step {
         Step::Login { fresh } => fresh,
         Step::Outside => false,
-        Step::Consent | Step::HandOver { .. } | Step::Logout => {
+        Step::Consent { .. } | Step::HandOver { .. } | Step::Logout => {
             return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
         }
     };

@@ -40,10 +40,12 @@ pub fn app_cookie(original_scheme: &str) -> CookiePolicy {
 pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     match signed_in(state, original, headers).await {
         Ok(None) => match state.auth.cluster().view().application_by_host(&original.url.host()) {
-            Some(_) => Decision::Unauthenticated,
-            None => Decision::UnknownHost,
+            Some(application) if state.auth.is_true_origin(&original.url, application) => {
+                Decision::Unauthenticated
+            }
+            _ => Decision::UnknownHost,
         },
-        Ok(Some(signed_in)) => judge(original, signed_in),
+        Ok(Some(signed_in)) => judge(state, original, signed_in),
         Err(Undecided::Cookies(error)) => Decision::BadCookies(error),
         Err(Undecided::Auth(error)) => {
             tracing::warn!(%error, "a check could not be decided");
@@ -52,10 +54,13 @@ pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMa
     }
 }
 
-fn judge(original: &Original, signed_in: SignedIn) -> Decision {
+fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn) -> Decision {
     let Some(application) = signed_in.state.application_by_host(&original.url.host()).cloned() else {
         return Decision::UnknownHost;
     };
+    if !state.auth.is_true_origin(&original.url, &application) {
+        return Decision::UnknownHost;
+    }
     if application.access.admits(&signed_in.user) {
         Decision::Allow { signed_in, application }
     } else {

@@ -8,13 +8,17 @@ use axum::{
 };
 
 use crate::{
-    auth::{authorization::WayBack, pages::see_other, ticket::Target},
+    auth::{
+        authorization::{AuthorizationError, AuthorizationRequest, WayBack},
+        pages::see_other,
+        ticket::Target,
+    },
     http::{Fault, RequestId},
 };
 
 use super::{
-    Oidc,
-    request::{NoWayBack, Parameters, Unacceptable, validate},
+    Oidc, hint,
+    request::{Mistake, NoWayBack, Parameters, Unacceptable, validate},
 };
 
 pub async fn by_get(
@@ -45,16 +49,17 @@ async fn endpoint(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8]
         Ok(parameters) => parameters,
         Err(mistake) => return here(oidc, id, mistake),
     };
-    let request = match validated(oidc, &parameters).await {
-        Ok(request) => request,
-        Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
-        Err(Unacceptable::There(mistake)) => {
-            let issuer = oidc.auth.settings().public_url.issuer();
-            let back =
-                WayBack { redirect_uri: &mistake.redirect_uri, state: mistake.state.as_deref(), issuer };
-            return see_other(&back.with_error(mistake.error, mistake.description));
-        }
-    };
+    let request =
+        match validated(oidc, &parameters).await.and_then(|request| hinted(oidc, &parameters, request)) {
+            Ok(request) => request,
+            Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
+            Err(Unacceptable::There(mistake)) => {
+                let issuer = oidc.auth.settings().public_url.issuer();
+                let back =
+                    WayBack { redirect_uri: &mistake.redirect_uri, state: mistake.state.as_deref(), issuer };
+                return see_other(&back.with_error(mistake.error, mistake.description));
+            }
+        };
     match next(oidc, id, headers, query, Target::Authorize(Box::new(request))).await {
         Ok(response) => response,
         Err(fault) => oidc.site.fault(&fault, id),
@@ -62,10 +67,7 @@ async fn endpoint(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8]
 }
 
 /// A client may have been registered a moment ago on another node: before it is called unknown, the leader is asked.
-async fn validated(
-    oidc: &Oidc,
-    parameters: &Parameters,
-) -> Result<crate::auth::authorization::AuthorizationRequest, Unacceptable> {
+async fn validated(oidc: &Oidc, parameters: &Parameters) -> Result<AuthorizationRequest, Unacceptable> {
     let result = validate(parameters, &oidc.auth.cluster().view());
     match result {
         Err(Unacceptable::Here(NoWayBack::UnknownClient | NoWayBack::UnregisteredRedirectUri)) => {
@@ -75,6 +77,27 @@ async fn validated(
             }
         }
         result => result,
+    }
+}
+
+/// With an `id_token_hint`, the person it names must be the one who is signed in.
+fn hinted(
+    oidc: &Oidc,
+    parameters: &Parameters,
+    mut request: AuthorizationRequest,
+) -> Result<AuthorizationRequest, Unacceptable> {
+    let Some(token) = parameters.get("id_token_hint") else { return Ok(request) };
+    match hint::read(oidc, token) {
+        Some(hint) => {
+            request.subject = Some(hint.sub);
+            Ok(request)
+        }
+        None => Err(Unacceptable::There(Mistake {
+            redirect_uri: request.redirect_uri,
+            state: request.state,
+            error: AuthorizationError::InvalidRequest,
+            description: "id_token_hint was not made here",
+        })),
     }
 }
 

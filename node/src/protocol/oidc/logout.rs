@@ -7,21 +7,16 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use serde::Deserialize;
 
 use crate::{
     auth::{
         pages::see_other,
         ticket::{Step, Target},
     },
-    crypto::{
-        jwk::Alg,
-        jwt::{Expect, unverified_kid},
-    },
     http::{Fault, RequestId},
 };
 
-use super::{Oidc, request::Parameters, tokens::ID_TYP};
+use super::{Oidc, hint, request::Parameters};
 
 pub async fn by_get(State(oidc): State<Oidc>, id: RequestId, RawQuery(query): RawQuery) -> Response {
     endpoint(&oidc, &id, query.unwrap_or_default().as_bytes())
@@ -29,13 +24,6 @@ pub async fn by_get(State(oidc): State<Oidc>, id: RequestId, RawQuery(query): Ra
 
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
     endpoint(&oidc, &id, &body)
-}
-
-/// What of an ID token matters here. Its expiry does not (§4: an expired hint is accepted).
-#[derive(Deserialize)]
-struct Hint {
-    iss: String,
-    aud: String,
 }
 
 enum Mistake {
@@ -77,15 +65,7 @@ fn location(oidc: &Oidc, encoded: &[u8]) -> Result<String, Mistake> {
 }
 
 fn hinted_client(oidc: &Oidc, hint: &str) -> Result<String, Mistake> {
-    let kid = unverified_kid(hint).ok().flatten().ok_or(Mistake::BadHint)?;
-    let key = oidc.auth.signing().verifier(&oidc.auth.cluster().view(), &kid).ok_or(Mistake::BadHint)?;
-    let expect = Expect { typ: Some(ID_TYP), algs: &Alg::ALL };
-    let claims = key.verify(hint, expect).map_err(|_| Mistake::BadHint)?;
-    let hint: Hint = serde_json::from_slice(&claims).map_err(|_| Mistake::BadHint)?;
-    if hint.iss != oidc.auth.settings().public_url.issuer() {
-        return Err(Mistake::BadHint);
-    }
-    Ok(hint.aud)
+    hint::read(oidc, hint).map(|hint| hint.aud).ok_or(Mistake::BadHint)
 }
 
 fn with_state(uri: &str, state: Option<&str>) -> String {

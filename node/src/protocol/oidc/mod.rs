@@ -12,6 +12,7 @@ mod client_auth;
 mod discovery;
 mod error;
 mod grants;
+mod hint;
 mod logout;
 mod request;
 mod token;

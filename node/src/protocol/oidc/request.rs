@@ -118,6 +118,7 @@ pub fn validate(parameters: &Parameters, state: &State) -> Result<AuthorizationR
         prompt,
         max_age_secs,
         login_hint: parameters.get("login_hint").unwrap_or_default().to_owned(),
+        subject: None,
     })
 }
 

@@ -22,6 +22,10 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
     if !grant.secret_hash.matches(&SecretHash::parse(&order.secret_hash)?) {
         return Err(Refusal::new(Reason::GrantUnknown, "no such code"));
     }
+    if grant.client != ClientId::parse(&order.client_id)? {
+        // Another client's second use ends nothing: it could not have used it the first time.
+        return Err(mismatch());
+    }
     if grant.redeemed_at.is_some() {
         // Whoever came first may be the thief: take back what the code gave (RFC 6749 §4.1.2).
         draft.state.take_grant(id);
@@ -58,15 +62,14 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
 
 /// A code that leaked to another client, URI or verifier is refused and stays good for its owner.
 fn bound_to(grant: &Grant, order: &pb::RedeemCode) -> Result<(), Refusal> {
-    let bound = grant.client == ClientId::parse(&order.client_id)?
-        && grant.redirect_uri == order.redirect_uri
+    let bound = grant.redirect_uri == order.redirect_uri
         && SecretHash::new(grant.code_challenge)
             .matches(&SecretHash::new(parse_challenge(&order.code_challenge)?));
-    if bound {
-        Ok(())
-    } else {
-        Err(Refusal::new(Reason::CodeMismatch, "the code is bound to another client, URI or verifier"))
-    }
+    if bound { Ok(()) } else { Err(mismatch()) }
+}
+
+fn mismatch() -> Refusal {
+    Refusal::new(Reason::CodeMismatch, "the code is bound to another client, URI or verifier")
 }
 
 fn redeemed(draft: &mut Draft, grant: &Grant, order: &pb::RedeemCode) -> Result<Grant, Refusal> {

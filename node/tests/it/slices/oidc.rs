@@ -208,6 +208,67 @@ async fn consent_is_asked_bound_to_what_was_shown_and_good_once() {
 }
 
 #[tokio::test]
+async fn a_consent_page_shown_to_one_person_is_not_answered_by_the_next() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let page = site.sign_in_at(&mut browser, &Site::authorize_url("asks", &[]), "ada", PASSWORD).await;
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    site.sign_in_at(&mut browser, &Site::authorize_url("web", &[("prompt", "login")]), "bob", PASSWORD).await;
+    let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
+    let page = site.post(&mut browser, "/consent", &form).await;
+    assert_eq!(page.status, StatusCode::OK, "bob is asked himself");
+    assert!(page.text.contains("id=\"consent-form\"") && page.text.contains("bob"));
+}
+
+#[tokio::test]
+async fn an_id_token_hint_names_who_must_be_signed_in() {
+    let site = Site::open().await;
+    let hint = site.redeem("web", &site.code("web", &[]).await).await.json()["id_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut browser = Browser::default();
+    site.sign_in_at(&mut browser, "/", "bob", PASSWORD).await;
+    let url = |hint: &str| Site::authorize_url("web", &[("prompt", "none"), ("id_token_hint", hint)]);
+    assert_eq!(
+        site.get(&mut browser, &url(&hint)).await.parameter("error").as_deref(),
+        Some("login_required")
+    );
+    assert_eq!(
+        site.get(&mut browser, &url("garbage")).await.parameter("error").as_deref(),
+        Some("invalid_request")
+    );
+    let mut browser = Browser::default();
+    site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
+    assert!(site.get(&mut browser, &url(&hint)).await.parameter("code").is_some());
+}
+
+#[tokio::test]
+async fn a_login_form_sent_again_goes_on_to_the_client_with_a_code() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let page = site.get(&mut browser, &Site::authorize_url("web", &[])).await;
+    let page = site.get(&mut browser, &page.location()).await;
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    let form =
+        [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("username", "ada"), ("password", PASSWORD)];
+    for _ in 0..2 {
+        let page = site.post(&mut browser, "/login", &form).await;
+        let code = page.parameter("code").unwrap_or_else(|| panic!("{}", page.location()));
+        assert_eq!(site.redeem("web", &code).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn another_clients_second_use_of_a_code_ends_nothing() {
+    let site = Site::open().await;
+    let code = site.code("web", &[]).await;
+    let access = site.redeem("web", &code).await.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(site.redeem("asks", &code).await.json()["error"], "invalid_grant");
+    assert_eq!(site.userinfo(&access).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn who_may_not_open_the_application_is_told_in_a_page() {
     let site = Site::open().await;
     let mut browser = Browser::default();

@@ -1,0 +1,28 @@
+//! `id_token_hint`: an ID token that this cluster made, taken as a hint of who and for whom. Its expiry does not matter (OIDC
+//! RP-Initiated Logout §4, Core §3.1.2.1); its signature and issuer do.
+
+use serde::Deserialize;
+
+use crate::crypto::{
+    jwk::Alg,
+    jwt::{Expect, unverified_kid},
+};
+
+use super::{Oidc, tokens::ID_TYP};
+
+/// What of an ID token matters as a hint.
+#[derive(Deserialize)]
+pub struct Hint {
+    iss: String,
+    pub sub: String,
+    pub aud: String,
+}
+
+/// Reads a hint; none when it was not made here.
+pub fn read(oidc: &Oidc, token: &str) -> Option<Hint> {
+    let kid = unverified_kid(token).ok().flatten()?;
+    let key = oidc.auth.signing().verifier(&oidc.auth.cluster().view(), &kid)?;
+    let claims = key.verify(token, Expect { typ: Some(ID_TYP), algs: &Alg::ALL }).ok()?;
+    let hint: Hint = serde_json::from_slice(&claims).ok()?;
+    (hint.iss == oidc.auth.settings().public_url.issuer()).then_some(hint)
+}
