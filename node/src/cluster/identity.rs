@@ -1,8 +1,12 @@
 //! Who this node is to the others, and whom it lets speak: every message names cluster, lineage, sender and incarnation.
 
-use std::sync::{OnceLock, RwLock};
+use std::{
+    sync::{OnceLock, RwLock},
+    time::Duration,
+};
 
 use conclave_proto::cluster::v1 as pb;
+use tokio::time::Instant;
 
 use super::types::{Member, NodeId};
 
@@ -42,6 +46,8 @@ pub struct Identity {
     pub incarnation: [u8; 16],
     lineage: OnceLock<Lineage>,
     members: RwLock<Vec<(NodeId, Member)>>,
+    /// When a leader's message was last accepted here.
+    heard_at: RwLock<Option<Instant>>,
 }
 
 impl Identity {
@@ -51,7 +57,7 @@ impl Identity {
             // A new cell is empty: this cannot fail.
             let _ = known.set(lineage);
         }
-        Self { node, incarnation, lineage: known, members: RwLock::default() }
+        Self { node, incarnation, lineage: known, members: RwLock::default(), heard_at: RwLock::default() }
     }
 
     /// The lineage, once this node has one.
@@ -62,6 +68,23 @@ impl Identity {
     /// Sets the lineage at bootstrap; a second call keeps the first.
     pub fn join(&self, lineage: Lineage) {
         let _ = self.lineage.set(lineage);
+    }
+
+    /// A leader's message was accepted just now.
+    pub fn heard_leader(&self) {
+        match self.heard_at.write() {
+            Ok(mut at) => *at = Some(Instant::now()),
+            Err(poisoned) => *poisoned.into_inner() = Some(Instant::now()),
+        }
+    }
+
+    /// Whether a leader's message was accepted here within this time.
+    pub fn heard_leader_within(&self, limit: Duration) -> bool {
+        let at = match self.heard_at.read() {
+            Ok(at) => *at,
+            Err(poisoned) => *poisoned.into_inner(),
+        };
+        at.is_some_and(|at| at.elapsed() <= limit)
     }
 
     /// Remembers the members of the configuration in force.

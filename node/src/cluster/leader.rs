@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use conclave_proto::{cluster::v1 as pb, command::v1 as command};
 use conclave_state::{Reply, snapshot};
 use openraft::{
-    ReadPolicy, ServerState,
+    Instant as _, ReadPolicy, ServerState,
     async_runtime::WatchReceiver as _,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
 };
@@ -14,6 +14,7 @@ use prost::Message as _;
 use crate::{runtime::Runtime, store};
 
 use super::{
+    identity::Identity,
     log_store::LogGauge,
     machine::{Machine, Snapshots, View},
     types::{Config, Member, NodeId, Payload},
@@ -25,6 +26,9 @@ pub type Raft = openraft::Raft<Config, Machine>;
 const READ_LIMIT: Duration = Duration::from_millis(300);
 /// Room for the envelope around a command's bytes in a log record.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// How old the last word of a leader, or of a quorum, may be. Longer than an ordinary failover (about half a second), so that one
+/// does not turn every node red; short enough that a load balancer stops sending to a node that is cut off.
+const CONTACT: Duration = Duration::from_millis(1_500);
 /// Entries a follower may be behind and still call itself ready.
 pub const READY_LAG: u64 = 1_000;
 
@@ -148,6 +152,22 @@ impl Leader {
             return Err(format!("{lag} entries behind"));
         }
         Ok(())
+    }
+
+    /// Whether a leader's word is fresh here: on the leader that of a quorum, elsewhere that of the leader. openraft goes on
+    /// naming a leader that is long dead.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn contact(&self, identity: &Identity) -> Result<(), String> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.state != ServerState::Leader {
+            let fresh = identity.heard_leader_within(CONTACT);
+            return if fresh { Ok(()) } else { Err("no leader has been heard for a while".into()) };
+        }
+        let alone = metrics.membership_config.membership().voter_ids().count() < 2;
+        let fresh = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() <= CONTACT);
+        if alone || fresh { Ok(()) } else { Err("no quorum has answered this leader for a while".into()) }
     }
 
     /// This node's status, with the digest of the state at its applied index.

@@ -182,6 +182,7 @@ impl Cluster {
         if !self.inner.caught_up.load(Ordering::Acquire) {
             return Err("no leader has confirmed yet that this node is up to date".into());
         }
+        self.inner.leader.contact(&self.inner.peers.identity)?;
         self.inner.leader.readiness()
     }
 

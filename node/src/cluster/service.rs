@@ -9,6 +9,7 @@ use std::{
 
 use conclave_proto::cluster::v1::{self as pb, cluster_service_server::ClusterService};
 use futures_util::{Stream, StreamExt as _};
+use openraft::raft::StreamAppendError;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::telemetry::propagation;
@@ -113,8 +114,14 @@ impl ClusterService for Service {
         );
         let refused =
             futures_util::stream::poll_fn(move |_| Poll::Ready(refusal.get().cloned().map(Err))).take(1);
-        let replies = raft.stream_append(admitted).map(|result| match result {
-            Ok(result) => Ok(wire::append_result_to_wire(&result)),
+        let identity = Arc::clone(&self.identity);
+        let replies = raft.stream_append(admitted).map(move |result| match result {
+            Ok(result) => {
+                if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+                    identity.heard_leader();
+                }
+                Ok(wire::append_result_to_wire(&result))
+            }
             Err(fatal) => Err(stopped(fatal)),
         });
         Ok(Response::new(Box::pin(replies.chain(refused))))

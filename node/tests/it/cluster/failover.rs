@@ -69,3 +69,25 @@ async fn a_write_at_the_old_leader_goes_to_the_new_one() {
     }
     assert_eq!(cluster.agree().await, 6);
 }
+
+/// openraft goes on naming a leader that is long dead; a load balancer must not believe it.
+#[tokio::test]
+async fn a_node_without_a_quorum_is_not_ready_although_it_remembers_a_leader() {
+    let mut cluster = TestCluster::start(3).await;
+    let leader = cluster.leader().await;
+    let followers = cluster.followers().await;
+    let survivor = followers[0];
+    cluster.ready(survivor).await;
+    cluster.kill(leader).await;
+    cluster.kill(followers[1]).await;
+    let turned_red = async {
+        while cluster.node(survivor).readiness().is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), turned_red)
+        .await
+        .expect("the survivor calls itself ready for ever");
+    cluster.start_node(leader).await.unwrap();
+    cluster.ready(survivor).await;
+}
