@@ -25,9 +25,9 @@ build: toolchain
 
 test: toolchain deps verify
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --workspace --locked; \
+		$(CARGO) nextest run --workspace --locked --no-fail-fast; \
 	else \
-		$(CARGO) test --workspace --locked; \
+		$(CARGO) test --workspace --locked --no-fail-fast; \
 	fi
 	@echo "All checks and tests passed."
 

@@ -120,10 +120,9 @@ async fn a_person_signs_in_with_chromium_opens_the_application_and_signs_out() {
     chromium.fill("#password", &demo.cluster.admin.password).await;
     chromium.click("#submit").await;
     // The form's way home through two hosts is allowed by the page's own policy, and ends at the exact URL.
-    assert_eq!(
-        (chromium.url().await, chromium.text("#hello").await),
-        (app.clone(), "Hello, admin".to_owned())
-    );
+    // The page first: a click returns before the browser has arrived.
+    assert_eq!(chromium.text("#hello").await, "Hello, admin");
+    assert_eq!(chromium.url().await, app);
 
     chromium.open(&format!("{}/", demo.cluster.front)).await;
     assert_eq!(chromium.text("#account").await, "admin");
