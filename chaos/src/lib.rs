@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`sim`] | one seed = one history: who proposes, applies, crashes and restarts when; in one thread, in its own time |
 //! | [`invariants`] | what was promised, one file each |
+//! | [`model`] | the serve leases in every order of events, within bounds |
 //! | [`oracle`] | shows every step to every invariant |
 //! | [`report`] | what a run found, as a table or JSON, with the command that shows it again |
 //!
@@ -11,6 +12,7 @@
 //! ever, so a seed that found something is kept as a test.
 
 pub mod invariants;
+pub mod model;
 pub mod oracle;
 pub mod report;
 pub mod sim;

@@ -45,7 +45,9 @@ impl Chromium {
             "args": ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync"],
             "prefs": { "profile.managed_default_content_settings.javascript": 2 },
-        } } } });
+        },
+        // A click returns before its page has come: an element is waited for.
+        "timeouts": { "implicit": 10_000 } } } });
         let url = format!("http://127.0.0.1:{port}/session");
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {

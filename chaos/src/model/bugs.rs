@@ -1,0 +1,89 @@
+//! The known ways to get it wrong: those inside the core, and those of the shell that drives it.
+
+use conclave_lease::Mutation;
+
+/// What the modelled nodes do wrong. All but [`Bug::None`] need the feature "mutations".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bug {
+    /// Nothing.
+    #[default]
+    None,
+    /// The core does something wrong.
+    #[cfg(feature = "mutations")]
+    Core(Mutation),
+    /// A grant is answered without a quorum round.
+    #[cfg(feature = "mutations")]
+    NoQuorumConfirm,
+    /// The read index is taken before the node is recorded.
+    #[cfg(feature = "mutations")]
+    IndexBeforeRecord,
+    /// The read index is the commit index, though the leader's own first entry is not committed yet.
+    #[cfg(feature = "mutations")]
+    IndexBelowOwnEntry,
+    /// A farewell counts for whichever process of the node now runs.
+    #[cfg(feature = "mutations")]
+    FarewellOfAnyProcess,
+}
+
+impl Bug {
+    /// Each of them by name.
+    pub const ALL: &[(&str, Self)] = &[
+        #[cfg(feature = "mutations")]
+        ("no-new-leader-wait", Self::Core(Mutation::NoNewLeaderWait)),
+        #[cfg(feature = "mutations")]
+        ("no-quorum-confirm", Self::NoQuorumConfirm),
+        #[cfg(feature = "mutations")]
+        ("expiry-from-reply", Self::Core(Mutation::ExpiryFromReply)),
+        #[cfg(feature = "mutations")]
+        ("index-before-record", Self::IndexBeforeRecord),
+        #[cfg(feature = "mutations")]
+        ("active-before-applied", Self::Core(Mutation::ActiveBeforeApplied)),
+        #[cfg(feature = "mutations")]
+        ("ack-ignores-table", Self::Core(Mutation::AckIgnoresTable)),
+        #[cfg(feature = "mutations")]
+        ("grant-after-restart", Self::Core(Mutation::GrantAfterRestart)),
+        #[cfg(feature = "mutations")]
+        ("ack-outside-term", Self::Core(Mutation::AckOutsideTerm)),
+        #[cfg(feature = "mutations")]
+        ("index-below-own-entry", Self::IndexBelowOwnEntry),
+        #[cfg(feature = "mutations")]
+        ("no-margin", Self::Core(Mutation::NoMargin)),
+        #[cfg(feature = "mutations")]
+        ("farewell-of-any-process", Self::FarewellOfAnyProcess),
+    ];
+
+    /// By its name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, bug)| *bug)
+    }
+
+    pub(super) fn core(self) -> Mutation {
+        match self {
+            #[cfg(feature = "mutations")]
+            Self::Core(mutation) => mutation,
+            _ => Mutation::None,
+        }
+    }
+}
+
+macro_rules! asks {
+    ($($name:ident = $bug:pat,)*) => {$(
+        pub(super) fn $name(self) -> bool {
+            #[cfg(feature = "mutations")]
+            return matches!(self, $bug);
+            #[cfg(not(feature = "mutations"))]
+            false
+        }
+    )*};
+}
+
+impl Bug {
+    asks! {
+        skips_quorum = Self::NoQuorumConfirm,
+        reads_before_record = Self::IndexBeforeRecord,
+        reads_below_own_entry = Self::IndexBelowOwnEntry,
+        farewell_of_any_process = Self::FarewellOfAnyProcess,
+        acks_outside_term = Self::Core(Mutation::AckOutsideTerm),
+    }
+}

@@ -1,0 +1,101 @@
+//! Breadth first over all worlds within bounds, each once; the shortest way to a broken promise is told step by step.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::BuildHasher as _,
+};
+
+use foldhash::quality::FixedState;
+
+use super::{
+    bugs::Bug,
+    steps,
+    world::{Bounds, World},
+};
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every world within the bounds was visited, and the promise holds in each.
+    Holds {
+        /// How many there are.
+        worlds: u64,
+    },
+    /// There are more worlds than the search may visit; in those it saw the promise holds.
+    Unfinished {
+        /// How many were visited.
+        worlds: u64,
+    },
+    /// The shortest way to a world in which the promise is broken.
+    Broken {
+        /// The names of the steps.
+        steps: Vec<&'static str>,
+    },
+}
+
+/// A world's name: 64 bits of a good hash. Two of some ten million share one with a chance of three in a million.
+type Name = u64;
+
+/// Visits at most `limit` worlds.
+#[must_use]
+pub fn search(bounds: &Bounds, bug: Bug, limit: u64) -> Outcome {
+    match visit(bounds, bug, limit, &mut |_, _, _| ()) {
+        Found::Broken(name) => Outcome::Broken { steps: way_to(name, bounds, bug, limit) },
+        Found::Holds(worlds) => Outcome::Holds { worlds },
+        Found::Unfinished(worlds) => Outcome::Unfinished { worlds },
+    }
+}
+
+enum Found {
+    Holds(u64),
+    Unfinished(u64),
+    Broken(Name),
+}
+
+fn visit(bounds: &Bounds, bug: Bug, limit: u64, seen: &mut impl FnMut(Name, Name, &'static str)) -> Found {
+    let hasher = FixedState::default();
+    let mut known: HashSet<Name, FixedState> = HashSet::default();
+    let mut frontier: Vec<World> = bounds.beginnings(bug);
+    known.extend(frontier.iter().map(|world| hasher.hash_one(world)));
+    let mut broken = None;
+    while !frontier.is_empty() {
+        let mut beyond = Vec::new();
+        for world in &frontier {
+            let from = hasher.hash_one(world);
+            steps::next(world, bounds, bug, &mut |step, next| {
+                let name = hasher.hash_one(&next);
+                if known.insert(name) {
+                    seen(from, name, step);
+                    if !next.holds() {
+                        broken.get_or_insert(name);
+                    }
+                    beyond.push(next);
+                }
+            });
+            if let Some(name) = broken {
+                return Found::Broken(name);
+            }
+            if known.len() as u64 >= limit {
+                return Found::Unfinished(known.len() as u64);
+            }
+        }
+        frontier = beyond;
+    }
+    Found::Holds(known.len() as u64)
+}
+
+/// Searches once more and remembers where each world came from: only a broken promise is worth that memory.
+fn way_to(end: Name, bounds: &Bounds, bug: Bug, limit: u64) -> Vec<&'static str> {
+    let mut origin: HashMap<Name, (Name, &'static str), FixedState> = HashMap::default();
+    let _ = visit(bounds, bug, limit, &mut |from, name, step| {
+        origin.insert(name, (from, step));
+    });
+    let mut steps = Vec::new();
+    let mut at = end;
+    while let Some((from, step)) = origin.get(&at) {
+        steps.push(*step);
+        at = *from;
+    }
+    steps.reverse();
+    steps
+}

@@ -1,0 +1,215 @@
+//! A state of the modelled world, and what must hold in it.
+
+use std::time::Duration;
+
+use conclave_lease::{Holder, Moment, Table, Terms};
+
+use super::bugs::Bug;
+
+pub const NODES: usize = 3;
+
+/// How far the search goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Ticks of real time.
+    pub ticks: u8,
+    /// Length of a lease, in ticks of a true clock.
+    pub length: u8,
+    /// Elections after the first.
+    pub elections: u8,
+    /// Renewals asked for, by all nodes together.
+    pub asks: u8,
+    /// Restarts of single nodes.
+    pub restarts: u8,
+    /// Times the revocation is written: the first, and its retries.
+    pub writes: u8,
+    /// Nodes that stop in order and say farewell.
+    pub farewells: u8,
+    /// Whether clocks run at different speeds.
+    pub drift: bool,
+}
+
+/// What is searched: each exhausted in seconds, together every event of the protocol beside every other that matters to it.
+pub const BOUNDS: &[(&str, Bounds)] = &[
+    ("an election", BASE),
+    ("a restart", Bounds { elections: 0, restarts: 1, ..BASE }),
+    ("drifting clocks", Bounds { elections: 0, length: 2, drift: true, ..BASE }),
+    ("an election and a retried write", Bounds { ticks: 2, writes: 2, ..BASE }),
+    (
+        "a farewell, a restart and two renewals",
+        Bounds { ticks: 0, elections: 0, restarts: 1, asks: 2, farewells: 1, ..BASE },
+    ),
+];
+
+/// What is searched in minutes and gigabytes: for a release build with time.
+pub const WIDE_BOUNDS: &[(&str, Bounds)] = &[
+    ("an election, longer leases", Bounds { ticks: 4, length: 2, ..BASE }),
+    ("an election and drifting clocks", Bounds { drift: true, ..BASE }),
+    ("two renewals and a restart", Bounds { elections: 0, restarts: 1, asks: 2, ..BASE }),
+    ("an election and a restart", Bounds { ticks: 2, restarts: 1, ..BASE }),
+];
+
+const BASE: Bounds =
+    Bounds { ticks: 3, length: 1, elections: 1, asks: 1, restarts: 0, writes: 1, farewells: 0, drift: false };
+
+/// An entry of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    pub term: u8,
+    /// The revocation, rather than a leader's first entry.
+    pub revokes: bool,
+    /// The process that wrote it and waits for it.
+    pub process: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    pub term: u8,
+    pub log: Vec<Entry>,
+    /// Known to be committed, and applied.
+    pub applied: u8,
+    /// The most any process of this node ever said it had applied: a late confirmation may still say so.
+    pub ever_applied: u8,
+    pub leads: bool,
+    pub process: u8,
+    pub table: Table,
+    pub holder: Holder,
+}
+
+/// A renewal on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Renewal {
+    Asked {
+        from: u8,
+        process: u8,
+        nonce: u8,
+    },
+    /// The leader `at` has written it down; `index` only when it was, wrongly, read before that.
+    Recorded {
+        from: u8,
+        nonce: u8,
+        at: u8,
+        index: Option<u8>,
+    },
+    /// The round has begun, for this index.
+    Reading {
+        from: u8,
+        nonce: u8,
+        at: u8,
+        term: u8,
+        index: u8,
+    },
+    Granted {
+        from: u8,
+        nonce: u8,
+        index: u8,
+    },
+    /// Read before the record, wrongly.
+    ReadEarly {
+        from: u8,
+        process: u8,
+        nonce: u8,
+        at: u8,
+        index: u8,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub tick: u8,
+    pub rates: [u8; NODES],
+    pub nodes: [Node; NODES],
+    pub renewals: Vec<Renewal>,
+    /// Farewells on their way: node and process.
+    pub farewells: Vec<(u8, u8)>,
+    pub asked: u8,
+    pub elected: u8,
+    pub restarted: u8,
+    pub written: u8,
+    pub stopped: u8,
+    pub acknowledged: bool,
+}
+
+/// Ticks that the first leader has led when the search begins: longer than any lease.
+const BEFORE: u64 = 100;
+/// Units of a true clock in a tick.
+const UNITS: u64 = 10;
+/// The fastest clock gains a tenth, the slowest loses one: 11/9 lies within the margin.
+const MARGIN_PERMILLE: u32 = 250;
+
+impl Bounds {
+    pub fn terms(&self) -> Terms {
+        Terms { length: units(u64::from(self.length) * UNITS), margin_permille: MARGIN_PERMILLE }
+    }
+
+    fn rates(&self) -> &'static [[u8; NODES]] {
+        if self.drift { &[[11, 9, 10], [9, 11, 9], [10, 9, 11], [11, 11, 9]] } else { &[[10, 10, 10]] }
+    }
+
+    /// Where the search begins: node 0 leads, all is replicated, nobody holds a lease.
+    pub fn beginnings(&self, bug: Bug) -> Vec<World> {
+        let first = Entry { term: 1, revokes: false, process: 0 };
+        let node = |leads: bool| {
+            let mut table = Table::with(bug.core());
+            if leads {
+                table.lead(1, Moment::default());
+            }
+            Node {
+                term: 1,
+                log: vec![first],
+                applied: 1,
+                ever_applied: 1,
+                leads,
+                process: 0,
+                table,
+                holder: Holder::with(bug.core()),
+            }
+        };
+        let world = |rates: &[u8; NODES]| World {
+            tick: 0,
+            rates: *rates,
+            nodes: [node(true), node(false), node(false)],
+            renewals: Vec::new(),
+            farewells: Vec::new(),
+            asked: 0,
+            elected: 0,
+            restarted: 0,
+            written: 0,
+            stopped: 0,
+            acknowledged: false,
+        };
+        self.rates().iter().map(world).collect()
+    }
+}
+
+fn units(units: u64) -> Duration {
+    Duration::from_millis(units)
+}
+
+impl World {
+    /// What the node's clocks say.
+    pub fn now(&self, rate: u8) -> Moment {
+        let at = units((BEFORE + u64::from(self.tick)) * u64::from(rate));
+        Moment { boot: at, raw: at }
+    }
+
+    /// The promise: after the acknowledgement no node accepts in a state that has not seen the revocation.
+    pub fn holds(&self) -> bool {
+        !self.acknowledged
+            || self.nodes.iter().zip(self.rates).all(|(node, rate)| {
+                let covered =
+                    node.holder.lease().is_some_and(|l| l.covers(self.now(rate), node.applied.into()));
+                !covered || node.has_seen_revocation()
+            })
+    }
+}
+
+impl Node {
+    pub fn last(&self) -> (u8, usize) {
+        (self.log.last().map_or(0, |entry| entry.term), self.log.len())
+    }
+
+    pub fn has_seen_revocation(&self) -> bool {
+        self.log.iter().take(self.applied.into()).any(|entry| entry.revokes)
+    }
+}

@@ -1,0 +1,28 @@
+//! The serve leases hold in every world within the bounds, and every known way to get them wrong is found.
+
+use conclave_chaos::model::{BOUNDS, Bug, Outcome, search};
+
+/// More worlds than any of the bounds has.
+const LIMIT: u64 = 5_000_000;
+
+#[test]
+fn no_order_of_events_within_the_bounds_breaks_the_promise() {
+    for (name, bounds) in BOUNDS {
+        let outcome = search(bounds, Bug::None, LIMIT);
+        let Outcome::Holds { worlds } = outcome else { panic!("{name}: {outcome:?}") };
+        assert!(worlds > 10_000, "{name}: only {worlds} worlds");
+    }
+}
+
+#[test]
+fn each_known_bug_is_found_with_the_shortest_way_to_it() {
+    assert_eq!(Bug::ALL.len(), 11);
+    for (bug_name, bug) in Bug::ALL {
+        let found = BOUNDS.iter().find_map(|(_, bounds)| match search(bounds, *bug, LIMIT) {
+            Outcome::Broken { steps } => Some(steps),
+            _ => None,
+        });
+        let steps = found.unwrap_or_else(|| panic!("{bug_name} was not caught"));
+        assert!(steps.contains(&"acknowledge"), "{bug_name}: {steps:?}");
+    }
+}

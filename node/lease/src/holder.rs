@@ -1,0 +1,189 @@
+//! A node's side of its lease. Held in memory alone: a restarted process has asked for nothing and holds nothing.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{moment::Moment, mutation::Mutation};
+
+/// Names one question of one process. Drawn at random, so that no answer to an earlier process fits.
+pub type Nonce = u64;
+
+/// Questions remembered at once: two renewals a second, each given up after a fraction of that.
+const MAX_ASKED: usize = 8;
+
+/// What the leader granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Grant {
+    /// What a check must have seen: the leader's ReadIndex, read after the node was recorded.
+    pub index: u64,
+    /// How long the lease may last from the moment it was asked for.
+    pub length: Duration,
+}
+
+/// A grant that waits for this node to have applied what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pending {
+    lease: Lease,
+}
+
+impl Pending {
+    /// What must be applied first.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.lease.min_index
+    }
+}
+
+/// The right to accept without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// When it was asked for: the leader had not yet heard of it then.
+    pub since: Moment,
+    /// How long it lasts from there.
+    pub length: Duration,
+    /// The state that a check is decided on must have seen this.
+    pub min_index: u64,
+}
+
+impl Lease {
+    /// Whether what was decided on a state of `index` may be accepted now.
+    #[must_use]
+    pub fn covers(&self, now: Moment, index: u64) -> bool {
+        index >= self.min_index && now.most_since(self.since) < self.length
+    }
+}
+
+/// The node's side: what it has asked, and what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Holder {
+    asked: VecDeque<(Nonce, Moment)>,
+    lease: Option<Lease>,
+    stopped: bool,
+    mutation: Mutation,
+}
+
+impl Holder {
+    /// With a known bug in it.
+    #[must_use]
+    pub fn with(mutation: Mutation) -> Self {
+        Self { mutation, ..Self::default() }
+    }
+
+    /// Notes the question before it is sent. Of too many, the oldest is forgotten: its answer will not be accepted.
+    pub fn ask(&mut self, nonce: Nonce, now: Moment) {
+        if self.asked.len() == MAX_ASKED {
+            self.asked.pop_front();
+        }
+        self.asked.push_back((nonce, now));
+    }
+
+    /// Takes an answer, if this process asked for it and has not stopped serving. It counts from the question, not from now.
+    pub fn granted(&mut self, nonce: Nonce, grant: Grant, now: Moment) -> Option<Pending> {
+        let place = self.asked.iter().position(|(asked, _)| *asked == nonce);
+        let since = match place.and_then(|place| self.asked.remove(place)) {
+            Some((_, since)) => since,
+            None if self.mutation.accepts_stale_grant() => now,
+            None => return None,
+        };
+        let since = if self.mutation.counts_from_reply() { now } else { since };
+        let lease = Lease { since, length: grant.length, min_index: grant.index };
+        (!self.stopped).then_some(Pending { lease })
+    }
+
+    /// Puts the lease in force once `applied` has reached what it asks for; the lease now in force, or none yet.
+    pub fn activate(&mut self, pending: Pending, applied: u64) -> Option<Lease> {
+        let mut lease = pending.lease;
+        if self.stopped || (applied < lease.min_index && !self.mutation.activates_early()) {
+            return None;
+        }
+        if self.mutation.activates_early() {
+            lease.min_index = 0;
+        }
+        // Answers may overtake each other: the later question is the longer right, and what was once asked for stays so.
+        if let Some(held) = self.lease {
+            lease.min_index = lease.min_index.max(held.min_index);
+            if held.since > lease.since {
+                lease = Lease { min_index: lease.min_index, ..held };
+            }
+        }
+        self.lease = Some(lease);
+        self.lease
+    }
+
+    /// What is in force, or was last: look at [`Lease::covers`].
+    #[must_use]
+    pub const fn lease(&self) -> Option<Lease> {
+        self.lease
+    }
+
+    /// Gives everything up for good: this process serves no more. Only then may it tell the leader so.
+    pub fn stop(&mut self) {
+        self.lease = None;
+        self.asked.clear();
+        self.stopped = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(2);
+
+    fn at(ms: u64) -> Moment {
+        Moment { boot: Duration::from_millis(ms), raw: Duration::from_millis(ms) }
+    }
+
+    fn grant(index: u64) -> Grant {
+        Grant { index, length: LENGTH }
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_question_and_only_for_what_it_asks_for() {
+        let mut holder = Holder::default();
+        holder.ask(7, at(1_000));
+        let pending = holder.granted(7, grant(5), at(1_900)).unwrap();
+        assert_eq!(holder.activate(pending, 4), None, "not before it is applied");
+        let lease = holder.activate(pending, 5).unwrap();
+        assert!(lease.covers(at(2_999), 5));
+        assert!(!lease.covers(at(3_000), 5), "counted from the question");
+        assert!(!lease.covers(at(2_000), 4), "a check on an older state");
+    }
+
+    #[test]
+    fn only_answers_to_questions_of_this_process_count_and_each_once() {
+        let mut holder = Holder::default();
+        assert_eq!(holder.granted(7, grant(5), at(0)), None, "never asked");
+        holder.ask(7, at(0));
+        assert!(holder.granted(7, grant(5), at(1)).is_some());
+        assert_eq!(holder.granted(7, grant(5), at(2)), None, "answered before");
+        for nonce in 10..19 {
+            holder.ask(nonce, at(3));
+        }
+        assert_eq!(holder.granted(10, grant(5), at(4)), None, "the oldest of too many is forgotten");
+        assert!(holder.granted(11, grant(5), at(4)).is_some());
+    }
+
+    #[test]
+    fn answers_that_overtake_each_other_leave_the_longer_lease_and_the_higher_index() {
+        let mut holder = Holder::default();
+        holder.ask(1, at(0));
+        holder.ask(2, at(400));
+        let late = holder.granted(2, grant(5), at(500)).unwrap();
+        let early = holder.granted(1, grant(6), at(600)).unwrap();
+        holder.activate(late, 6);
+        let lease = holder.activate(early, 6).unwrap();
+        assert_eq!((lease.since, lease.min_index), (at(400), 6));
+    }
+
+    #[test]
+    fn who_has_stopped_takes_nothing_more() {
+        let mut holder = Holder::default();
+        holder.ask(1, at(0));
+        let pending = holder.granted(1, grant(5), at(1)).unwrap();
+        holder.ask(2, at(2));
+        holder.stop();
+        assert_eq!(holder.activate(pending, 9), None);
+        assert_eq!(holder.granted(2, grant(5), at(3)), None);
+        assert_eq!(holder.lease(), None);
+    }
+}

@@ -1,0 +1,42 @@
+//! **Serve leases**: how an acknowledged revocation holds on every node while an ordinary check costs no network hop
+//! (design.md §6). This crate is the protocol alone: plain transitions over explicit times, without I/O, clock or chance. The
+//! node drives it with its clocks and its wire; the model checker drives the very same code through every order of events.
+//!
+//! ```text
+//! node:    ask(s, nonce) ──Renew──▶ leader: record(n, now)            first the table,
+//!                                   leader: ReadIndex -> R             then the quorum round
+//! node:    granted(nonce, R) ◀────── Grant{R, length}
+//! node:    activate once applied >= R: checks are covered until s + length
+//! leader:  a revocation at index i is acknowledged when the barrier is open: each n in the table has confirmed
+//!          applied >= i or can no longer hold a lease, and this process has led for one wait
+//! ```
+//!
+//! **Why it holds.** *Under one leader* the record comes before R is read, so a write acknowledged before the record is at or
+//! below R, and one acknowledged after it sees the record. *Across leaders* the grant's quorum round began after the record, so
+//! the lease's start precedes the new leader's election, and the new leader waits as long as any such lease can last. No vote
+//! lease is needed: restarts, transfers, membership changes and the consensus library's own leases do not matter.
+//!
+//! **Clocks.** A node measures its lease by the clock that ran furthest since, a leader its waiting by the one that ran least
+//! ([`Moment`]); the margin covers what is left of drift between two machines. A machine whose whole time is stopped from
+//! outside without its clocks noticing is the one hole, and `checks = "quorum"` its remedy.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `terms` | how long a lease is, and how long a leader waits for it |
+//! | `moment` | two clocks read at once |
+//! | [`Holder`] | a node's side: ask, granted, activate, covers |
+//! | [`Table`] | the leader's side: record, confirm, release, barrier |
+//! | `mutation` | the known ways to get this wrong, for the tests of the tests |
+#![warn(missing_docs)]
+
+mod holder;
+mod moment;
+mod mutation;
+mod table;
+mod terms;
+
+pub use holder::{Grant, Holder, Lease, Nonce, Pending};
+pub use moment::Moment;
+pub use mutation::Mutation;
+pub use table::{Barrier, NodeId, Table};
+pub use terms::Terms;

@@ -1,0 +1,40 @@
+//! Two clocks read at once, so that neither a suspended machine nor a slewed clock makes a lease longer than it was granted.
+
+use std::time::Duration;
+
+/// A moment on this machine, by two clocks with origins of their own. Moments of different machines, or of different boots, say
+/// nothing about each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment {
+    /// `CLOCK_BOOTTIME`: runs on while the machine is suspended, but may be slewed by NTP.
+    pub boot: Duration,
+    /// `CLOCK_MONOTONIC_RAW`: never slewed, but stands still in suspend.
+    pub raw: Duration,
+}
+
+impl Moment {
+    /// The most that may have passed since: what a node counts against its own lease.
+    #[must_use]
+    pub fn most_since(self, earlier: Self) -> Duration {
+        self.boot.saturating_sub(earlier.boot).max(self.raw.saturating_sub(earlier.raw))
+    }
+
+    /// The least that has passed since: what a leader counts of another's lease.
+    #[must_use]
+    pub fn least_since(self, earlier: Self) -> Duration {
+        self.boot.saturating_sub(earlier.boot).min(self.raw.saturating_sub(earlier.raw))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspended_machine_ages_as_a_holder_and_not_as_a_leader() {
+        let before = Moment { boot: Duration::from_secs(10), raw: Duration::from_secs(7) };
+        let after = Moment { boot: Duration::from_secs(70), raw: Duration::from_secs(8) };
+        assert_eq!(after.most_since(before), Duration::from_mins(1));
+        assert_eq!(after.least_since(before), Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,203 @@
+//! The leader's side: who may hold a lease, and whether a revocation may be acknowledged.
+//!
+//! One table a process, kept through its leaderships: what it says too much only makes it wait. A new process knows nothing of
+//! its predecessors' grants, and neither does a new leader of another's; both wait.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{moment::Moment, mutation::Mutation, terms::Terms};
+
+/// A member's number.
+pub type NodeId = u64;
+
+/// Who may hold a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Holding {
+    recorded: Moment,
+    wait: Duration,
+}
+
+/// Whether a revocation may be acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// No check that starts from now on can miss it.
+    Open,
+    /// Not yet: ask again at the next confirmation, and at the latest after this.
+    Wait {
+        /// When it opens by itself.
+        at_most: Duration,
+        /// Whom it waits for; empty when this process has not led for long enough.
+        on: Vec<NodeId>,
+    },
+}
+
+/// The leader's side of all leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Table {
+    /// The term this process was last seen to lead, and since when.
+    led: Option<(u64, Moment)>,
+    /// By node and process: a late farewell, or a late question, of an earlier process must not touch what a later one holds.
+    holders: BTreeMap<(NodeId, u64), Holding>,
+    /// The highest index each node said it has applied.
+    confirmed: BTreeMap<NodeId, u64>,
+    mutation: Mutation,
+}
+
+impl Table {
+    /// With a known bug in it.
+    #[must_use]
+    pub fn with(mutation: Mutation) -> Self {
+        Self { mutation, ..Self::default() }
+    }
+
+    /// This process leads `term`, as seen now. Said again for the same term it changes nothing; said late it only waits longer.
+    pub fn lead(&mut self, term: u64, now: Moment) {
+        if self.led.is_none_or(|(led, _)| led < term) {
+            self.led = Some((term, now));
+        }
+    }
+
+    /// Writes down that `node` may hold a lease from now on. To be called *before* the quorum round of its grant.
+    pub fn record(&mut self, node: NodeId, process: u64, terms: Terms, now: Moment) {
+        self.holders.retain(|_, held| remaining(held, now) > Duration::ZERO);
+        let new = Holding { recorded: now, wait: self.mutation.wait(terms) };
+        let held = self.holders.entry((node, process)).or_insert(new);
+        // Terms may have been shortened since: what lasts longer counts.
+        if remaining(held, now) <= new.wait {
+            *held = new;
+        }
+    }
+
+    /// `node` has applied everything up to `index`, and its checks see it.
+    pub fn confirm(&mut self, node: NodeId, index: u64) {
+        let confirmed = self.confirmed.entry(node).or_insert(index);
+        *confirmed = index.max(*confirmed);
+    }
+
+    /// `node` has stopped serving: it neither holds nor will take a lease in this process of its.
+    pub fn release(&mut self, node: NodeId, process: u64) {
+        self.holders.remove(&(node, process));
+    }
+
+    /// Forgets what nodes that are no longer members once said, so that the table stays as small as the cluster.
+    pub fn keep(&mut self, members: impl Fn(NodeId) -> bool) {
+        self.confirmed.retain(|node, _| members(*node));
+    }
+
+    /// Whether the revocation at `index`, written by this process in `term`, may be acknowledged now.
+    pub fn barrier(&mut self, term: u64, index: u64, terms: Terms, now: Moment) -> Barrier {
+        if !self.mutation.acks_outside_term() {
+            self.lead(term, now);
+        }
+        let wait = self.mutation.wait(terms);
+        let unsettled = match self.led {
+            Some((_, since)) if !self.mutation.skips_new_leader_wait() => {
+                wait.saturating_sub(now.least_since(since))
+            }
+            _ => Duration::ZERO,
+        };
+        let open = |((node, _), held): (&(NodeId, u64), &Holding)| {
+            let behind = self.confirmed.get(node).is_none_or(|confirmed| *confirmed < index);
+            (behind && !self.mutation.ignores_table()).then(|| (*node, remaining(held, now)))
+        };
+        let missing: Vec<_> =
+            self.holders.iter().filter_map(open).filter(|(_, left)| *left > Duration::ZERO).collect();
+        let longest = missing.iter().map(|(_, left)| *left).max().unwrap_or_default();
+        let at_most = longest.max(unsettled);
+        if at_most == Duration::ZERO {
+            return Barrier::Open;
+        }
+        Barrier::Wait { at_most, on: missing.into_iter().map(|(node, _)| node).collect() }
+    }
+
+    /// Who may hold a lease, and for how much longer.
+    pub fn holders(&self, now: Moment) -> impl Iterator<Item = (NodeId, Duration)> + '_ {
+        self.holders.iter().map(move |((node, _), held)| (*node, remaining(held, now)))
+    }
+
+    /// Since when this process has led, if it has.
+    #[must_use]
+    pub const fn led(&self) -> Option<(u64, Moment)> {
+        self.led
+    }
+}
+
+fn remaining(held: &Holding, now: Moment) -> Duration {
+    held.wait.saturating_sub(now.least_since(held.recorded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: Terms = Terms::DEFAULT;
+
+    fn at(ms: u64) -> Moment {
+        Moment { boot: Duration::from_millis(ms), raw: Duration::from_millis(ms) }
+    }
+
+    /// A table that has led term 3 for long enough.
+    fn settled() -> Table {
+        let mut table = Table::default();
+        table.lead(3, at(0));
+        table
+    }
+
+    #[test]
+    fn a_revocation_waits_for_each_holder_to_confirm_or_to_lapse() {
+        let mut table = settled();
+        table.record(1, 11, TERMS, at(10_000));
+        table.record(2, 22, TERMS, at(10_400));
+        let wait = |ms, on: &[u64]| Barrier::Wait { at_most: Duration::from_millis(ms), on: on.to_vec() };
+        assert_eq!(table.barrier(3, 9, TERMS, at(10_500)), wait(2_100, &[1, 2]));
+        table.confirm(1, 9);
+        table.confirm(2, 8);
+        assert_eq!(table.barrier(3, 9, TERMS, at(10_500)), wait(2_100, &[2]));
+        assert_eq!(table.barrier(3, 9, TERMS, at(12_599)), wait(1, &[2]));
+        assert_eq!(table.barrier(3, 9, TERMS, at(12_600)), Barrier::Open, "the lease is over");
+        assert_eq!(table.barrier(3, 8, TERMS, at(10_500)), Barrier::Open, "an earlier one");
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_the_leases_of_the_one_before() {
+        let mut table = settled();
+        let first = table.barrier(4, 9, TERMS, at(50_000));
+        assert_eq!(first, Barrier::Wait { at_most: TERMS.wait(), on: vec![] }, "first seen leading just now");
+        table.lead(4, at(51_000));
+        assert_eq!(table.barrier(4, 9, TERMS, at(52_200)), Barrier::Open, "since it was first seen");
+    }
+
+    #[test]
+    fn a_farewell_counts_for_its_own_process_alone() {
+        let mut table = settled();
+        table.record(1, 11, TERMS, at(10_000));
+        table.record(1, 12, TERMS, at(10_100));
+        // A question of the first process that comes late, and then its farewell.
+        table.record(1, 11, TERMS, at(10_150));
+        table.release(1, 11);
+        assert_ne!(table.barrier(3, 9, TERMS, at(10_200)), Barrier::Open, "the new process holds a lease");
+        table.release(1, 12);
+        assert_eq!(table.barrier(3, 9, TERMS, at(10_200)), Barrier::Open);
+    }
+
+    #[test]
+    fn a_lease_of_longer_terms_is_waited_for_though_the_terms_have_become_shorter() {
+        let mut table = settled();
+        let long = Terms { length: Duration::from_secs(10), ..TERMS };
+        table.record(1, 11, long, at(10_000));
+        table.record(1, 11, TERMS, at(10_400));
+        let left = Duration::from_millis(10_600);
+        assert_eq!(table.barrier(3, 9, TERMS, at(10_400)), Barrier::Wait { at_most: left, on: vec![1] });
+    }
+
+    #[test]
+    fn who_has_lapsed_or_left_is_forgotten() {
+        let mut table = settled();
+        table.record(1, 11, TERMS, at(10_000));
+        table.confirm(1, 5);
+        table.record(2, 22, TERMS, at(13_000));
+        table.keep(|node| node == 2);
+        assert_eq!(table.holders(at(13_000)).collect::<Vec<_>>(), [(2, TERMS.wait())]);
+        assert!(table.confirmed.is_empty());
+    }
+}
