@@ -4,7 +4,9 @@ use conclave_proto::command::v1::{self as pb, command::Body};
 use prost::Message as _;
 
 use crate::{
-    application, client,
+    application,
+    class::{Class, class},
+    client,
     draft::Draft,
     event::Event,
     grant, group,
@@ -35,6 +37,8 @@ pub struct Applied {
     pub reply: Reply,
     /// Facts for metrics and the audit line.
     pub events: Vec<Event>,
+    /// When the caller may be answered.
+    pub class: Class,
 }
 
 /// The entry cannot be understood: the node stops, for skipping it would split the cluster's minds (design.md P9).
@@ -68,14 +72,15 @@ pub fn apply(state: &State, entry: &Entry<'_>) -> Result<Applied, Halt> {
     let log_entry = pb::LogEntry::decode(entry.bytes).map_err(|_| unknown())?;
     let command = pb::Command::decode(log_entry.command.as_slice()).map_err(|_| unknown())?;
     let order = command.body.ok_or_else(unknown)?;
+    let class = class(&order);
 
     let mut draft = Draft::begin(state, entry.index, Stamp(log_entry.at_ms));
     let request = match RequestId::parse(&command.request_id) {
         Ok(request) => request,
-        Err(refusal) => return Ok(finished(draft, refusal.into_reply())),
+        Err(refusal) => return Ok(finished(draft, refusal.into_reply(), class)),
     };
     if let Some(reply) = draft.state.remembered(request) {
-        return Ok(finished(draft, reply));
+        return Ok(finished(draft, reply, class));
     }
     let untouched = draft.state.clone();
     let reply = match dispatch(&mut draft, order, entry.index)? {
@@ -86,12 +91,12 @@ pub fn apply(state: &State, entry: &Entry<'_>) -> Result<Applied, Halt> {
         }
     };
     draft.state.remember(request, draft.at, reply.clone());
-    Ok(finished(draft, reply))
+    Ok(finished(draft, reply, class))
 }
 
-fn finished(draft: Draft, reply: Reply) -> Applied {
+fn finished(draft: Draft, reply: Reply, class: Class) -> Applied {
     let (state, events) = draft.into_parts();
-    Applied { state, reply, events }
+    Applied { state, reply, events, class }
 }
 
 fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, Refusal>, Halt> {
@@ -130,5 +135,6 @@ fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, 
         Body::RaiseRevocationEpoch(_) => system::raise_revocation_epoch(draft),
         Body::AcknowledgeOutbox(order) => outbox::acknowledge(draft, &order),
         Body::Sweep(order) => system::sweep(draft, &order),
+        Body::SetLeaseTerms(order) => system::set_lease_terms(draft, &order),
     })
 }

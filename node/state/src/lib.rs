@@ -13,6 +13,7 @@
 //! | [`apply`](mod@apply) | the one door, and what happens around every command: stamp, request memory, dispatch |
 //! | [`state`] | the tables and their derived indexes; the only place that inserts and removes rows |
 //! | [`snapshot`] | one walk over all tables: encode, load, digest |
+//! | [`class`](mod@class) | which commands take something away |
 //! | `user`, `group`, … | a domain each: its rows, their wire form, one file per command |
 //!
 //! Adding a command: a message in its domain's `.proto`, an arm in `Command.body`, one file here, an arm in `apply`, its test.
@@ -21,6 +22,7 @@
 
 pub mod application;
 pub mod apply;
+pub mod class;
 pub mod client;
 pub mod event;
 pub mod grant;
@@ -43,6 +45,7 @@ mod draft;
 mod text;
 
 pub use apply::{Applied, Entry, Halt, apply};
+pub use class::Class;
 pub use event::Event;
 pub use reply::{Reason, Refusal, Reply, ReplyBody};
 pub use stamp::Stamp;

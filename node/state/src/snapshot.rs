@@ -12,6 +12,7 @@ use crate::{
     reply::Refusal,
     stamp::Stamp,
     state::{Meta, State},
+    system::ChangedTerms,
 };
 
 /// A row of one table, in memory and on the wire.
@@ -162,22 +163,24 @@ fn bad(table: u32, reason: &dyn std::fmt::Display) -> LoadError {
     LoadError::BadRow { table, reason: reason.to_string() }
 }
 
-const fn meta_to_wire(meta: &Meta) -> rows::MetaRow {
+fn meta_to_wire(meta: &Meta) -> rows::MetaRow {
     rows::MetaRow {
         index: meta.index,
         clock_ms: meta.clock.0,
         level: meta.level,
         revocation_epoch: meta.revocation_epoch,
         next_outbox: meta.next_outbox,
+        lease_terms: meta.lease_terms.map(ChangedTerms::to_wire),
     }
 }
 
-const fn meta_from_wire(wire: &rows::MetaRow) -> Meta {
+fn meta_from_wire(wire: &rows::MetaRow) -> Meta {
     Meta {
         index: wire.index,
         clock: Stamp(wire.clock_ms),
         level: wire.level,
         revocation_epoch: wire.revocation_epoch,
         next_outbox: wire.next_outbox,
+        lease_terms: wire.lease_terms.as_ref().map(ChangedTerms::from_wire),
     }
 }

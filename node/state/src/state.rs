@@ -20,7 +20,7 @@ use crate::{
     outbox::OutboxItem,
     session::{AppSession, Session},
     stamp::Stamp,
-    system::{Remembered, SpentTicket},
+    system::{ChangedTerms, Remembered, SpentTicket},
     throttle::Throttle,
     token::ApiToken,
     user::{Password, User},
@@ -74,11 +74,20 @@ pub struct Meta {
     pub revocation_epoch: u64,
     /// The sequence number that the next outbox row takes.
     pub next_outbox: u64,
+    /// How long serve leases last; none while nobody has changed it.
+    pub lease_terms: Option<ChangedTerms>,
 }
 
 impl Default for Meta {
     fn default() -> Self {
-        Self { index: 0, clock: Stamp::default(), level: 1, revocation_epoch: 1, next_outbox: 1 }
+        Self {
+            index: 0,
+            clock: Stamp::default(),
+            level: 1,
+            revocation_epoch: 1,
+            next_outbox: 1,
+            lease_terms: None,
+        }
     }
 }
 

@@ -532,6 +532,14 @@ pub struct AcknowledgeOutbox {
     #[prost(uint64, repeated, tag = "1")]
     pub sequence_numbers: ::prost::alloc::vec::Vec<u64>,
 }
+/// How long serve leases last, and how much longer a leader waits for them, in thousandths (design.md §6).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLeaseTerms {
+    #[prost(uint32, tag = "1")]
+    pub length_ms: u32,
+    #[prost(uint32, tag = "2")]
+    pub margin_permille: u32,
+}
 /// Removes at most so many rows whose time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Sweep {
@@ -556,7 +564,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 80, 81, 90, 100, 101, 102, 103"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 80, 81, 90, 100, 101, 102, 103, 104"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -626,6 +634,8 @@ pub mod command {
         AcknowledgeOutbox(super::AcknowledgeOutbox),
         #[prost(message, tag = "103")]
         Sweep(super::Sweep),
+        #[prost(message, tag = "104")]
+        SetLeaseTerms(super::SetLeaseTerms),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.
@@ -796,6 +806,7 @@ pub mod refused {
         AccessDenied = 28,
         AlreadyExists = 29,
         LastKey = 30,
+        TooSoon = 31,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -835,6 +846,7 @@ pub mod refused {
                 Self::AccessDenied => "REASON_ACCESS_DENIED",
                 Self::AlreadyExists => "REASON_ALREADY_EXISTS",
                 Self::LastKey => "REASON_LAST_KEY",
+                Self::TooSoon => "REASON_TOO_SOON",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -871,6 +883,7 @@ pub mod refused {
                 "REASON_ACCESS_DENIED" => Some(Self::AccessDenied),
                 "REASON_ALREADY_EXISTS" => Some(Self::AlreadyExists),
                 "REASON_LAST_KEY" => Some(Self::LastKey),
+                "REASON_TOO_SOON" => Some(Self::TooSoon),
                 _ => None,
             }
         }

@@ -11,6 +11,23 @@ pub struct MetaRow {
     pub revocation_epoch: u64,
     #[prost(uint64, tag = "5")]
     pub next_outbox: u64,
+    /// Absent: as the version was made with.
+    #[prost(message, optional, tag = "6")]
+    pub lease_terms: ::core::option::Option<LeaseTermsRow>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseTermsRow {
+    #[prost(uint32, tag = "1")]
+    pub length_ms: u32,
+    #[prost(uint32, tag = "2")]
+    pub margin_permille: u32,
+    /// What was in force before: a lease may still be of that kind.
+    #[prost(uint32, tag = "3")]
+    pub before_length_ms: u32,
+    #[prost(uint32, tag = "4")]
+    pub before_margin_permille: u32,
+    #[prost(uint64, tag = "5")]
+    pub changed_at_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UserRow {

@@ -1,14 +1,19 @@
-//! What the cluster keeps for itself: request memory, spent tickets, level, revocation epoch, sweep.
+//! What the cluster keeps for itself: request memory, spent tickets, level, revocation epoch, lease terms, sweep.
 
+mod lease;
 mod memory;
 mod sweep;
 mod ticket;
 
 use conclave_proto::command::v1 as pb;
 
-pub use {memory::Remembered, ticket::SpentTicket};
+pub use {
+    lease::{ChangedTerms, LeaseTerms},
+    memory::Remembered,
+    ticket::SpentTicket,
+};
 
-pub(crate) use sweep::sweep;
+pub(crate) use {lease::set_lease_terms, sweep::sweep};
 
 use crate::{
     draft::Draft,

@@ -61,6 +61,9 @@ fn body() -> impl Strategy<Value = Body> {
         1 => Just(Body::DeleteClient(pb::DeleteClient { client_id: "web".into() })),
         1 => n.clone().prop_map(|u| Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(u), limit: 2, window_ms: MINUTE })),
         1 => Just(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {})),
+        1 => (900_u32..11_000, 40_u32..510).prop_map(|(length_ms, margin_permille)| {
+            Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms, margin_permille })
+        }),
         1 => (1_u32..20).prop_map(|limit| Body::Sweep(pb::Sweep { limit })),
         1 => n.prop_map(|s| Body::OpenAppSession(pb::OpenAppSession {
             app_session_id: id(8, s), session_id: session(s), secret_hash: hash(3), host: "app1.test".into(),

@@ -2,7 +2,7 @@
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
-    Halt, Reason, ReplyBody, Stamp,
+    Class, Halt, Reason, ReplyBody, Stamp,
     ids::{GrantId, SessionId},
     snapshot::{Loader, chunks, digest, rows},
 };
@@ -230,6 +230,37 @@ fn the_end_of_a_session_waits_in_the_outbox_until_acknowledged() {
     assert_eq!(sequences.len(), 1);
     world.ok(Body::AcknowledgeOutbox(pb::AcknowledgeOutbox { sequence_numbers: sequences }));
     assert_eq!(world.state.outbox().count(), 0);
+}
+
+#[test]
+fn lease_terms_change_within_bounds_and_only_when_leases_of_the_former_are_over() {
+    let mut world = World::furnished();
+    let terms = |length_ms| Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms, margin_permille: 100 });
+    assert_eq!(world.state.lease_terms().length_ms, 2_000);
+    assert_eq!(world.refused(terms(999)), Reason::Malformed);
+    assert_eq!(world.refused(terms(10_001)), Reason::Malformed);
+    world.ok(terms(10_000));
+    assert_eq!(world.refused(terms(1_000)), Reason::TooSoon);
+    world.now += MINUTE + 1;
+    world.ok(terms(1_000));
+    assert_eq!(world.state.lease_terms().length_ms, 1_000);
+    assert_eq!(world.state.longest_lease_terms().length_ms, 10_000, "one of the former may still be held");
+    world.now += MINUTE + 1;
+    world.ok(terms(1_000));
+    assert_eq!(world.state.longest_lease_terms().length_ms, 1_000, "none can be held any more");
+}
+
+#[test]
+fn what_takes_away_says_so_also_when_it_is_answered_from_memory() {
+    let mut world = World::furnished();
+    world.signed_in(1, &["openid"]);
+    let revoke = Body::RevokeSession(pb::RevokeSession { session_id: session(1) });
+    let bytes = encode(world.now, &[9; 16], revoke);
+    for _ in 0..2 {
+        assert_eq!(world.raw(&bytes).unwrap().class, Class::Revocation);
+    }
+    let sweep = encode(world.now, &[8; 16], Body::Sweep(pb::Sweep { limit: 1 }));
+    assert_eq!(world.raw(&sweep).unwrap().class, Class::Plain);
 }
 
 #[test]

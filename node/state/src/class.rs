@@ -1,0 +1,59 @@
+//! **Which commands take something away**: the one place that says so. Such a command is acknowledged only when no node can still
+//! accept what it ended (design.md §6); every other one as soon as it is committed.
+//!
+//! By the kind of the command alone, so that a retry that is answered from memory is of the same class as the first. Where a
+//! command may give or take (an updated group, application or client), it counts as taking.
+
+use conclave_proto::command::v1::command::Body;
+
+/// When the caller of a command may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Once it is committed.
+    Plain,
+    /// Once each node that may accept without asking has seen it.
+    Revocation,
+}
+
+/// The class of this command.
+pub const fn class(order: &Body) -> Class {
+    match order {
+        // Sessions, grants and tokens end.
+        Body::RevokeSession(_)
+        | Body::RevokeUserSessions(_)
+        | Body::RevokeGrant(_)
+        | Body::RevokeApiToken(_)
+        | Body::RaiseRevocationEpoch(_)
+        // People: disabled, deleted, another password, another address.
+        | Body::UpdateUser(_)
+        | Body::DeleteUser(_)
+        | Body::SetPassword(_)
+        // Who may open what.
+        | Body::DeleteGroup(_)
+        | Body::RemoveGroupMember(_)
+        | Body::UpdateApplication(_)
+        | Body::DeleteApplication(_)
+        | Body::UpdateClient(_)
+        | Body::DeleteClient(_)
+        // What signatures are worth.
+        | Body::RetireSigningKey(_) => Class::Revocation,
+
+        Body::CreateUser(_)
+        | Body::CreateGroup(_)
+        | Body::AddGroupMember(_)
+        | Body::CreateApplication(_)
+        | Body::CreateClient(_)
+        | Body::StartSession(_)
+        | Body::OpenAppSession(_)
+        | Body::IssueCode(_)
+        | Body::RedeemCode(_)
+        | Body::RotateRefresh(_)
+        | Body::AddSigningKey(_)
+        | Body::CreateApiToken(_)
+        | Body::ReserveAttempt(_)
+        | Body::RaiseLevel(_)
+        | Body::AcknowledgeOutbox(_)
+        | Body::Sweep(_)
+        | Body::SetLeaseTerms(_) => Class::Plain,
+    }
+}
