@@ -23,6 +23,6 @@ fn each_known_bug_is_found_with_the_shortest_way_to_it() {
             _ => None,
         });
         let steps = found.unwrap_or_else(|| panic!("{bug_name} was not caught"));
-        assert!(steps.contains(&"acknowledge"), "{bug_name}: {steps:?}");
+        assert!(steps.iter().any(|step| step.starts_with("acknowledge")), "{bug_name}: {steps:?}");
     }
 }

@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 use crate::{
     admin,
     auth::{self, Auth, pages::Site},
-    cluster::{Cluster, ClusterOptions, Peer, StartError},
+    cluster::{Checks, Cluster, ClusterOptions, Peer, StartError},
     config::{self, Config, ConfigError},
     crypto::{
         keys::ClusterKeys,
@@ -125,6 +125,10 @@ fn cluster_options(
             .iter()
             .map(|peer| Peer { node: peer.id, addr: peer.address.clone() })
             .collect(),
+        checks: match config.cluster.checks {
+            config::Checks::Lease => Checks::Lease,
+            config::Checks::Quorum => Checks::Quorum,
+        },
         keys,
         runtime,
     })

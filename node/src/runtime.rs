@@ -1,12 +1,15 @@
 //! Time and chance: the only file of the node that asks the machine for either (design.md §2).
 //!
 //! Everything else receives a [`Clock`] or an [`Entropy`] as an argument, so that a test can move the one and
-//! seed the other. Lease clocks are not made from these: they need suspend-aware time (design.md §6) and live
-//! with the leases.
+//! seed the other. Leases are measured by [`Clock::lease_moment`] alone: it reads two clocks, of which one runs on in
+//! suspend and the other is never slewed (design.md §6).
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use conclave_lease::Moment;
+use rustix::time::{ClockId, clock_gettime};
 
 /// What a request handler needs to know of the outside world. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +38,9 @@ pub trait Clock: Send + Sync {
 
     /// Time since some fixed point of this process. Never goes back; for local waits and throttles only.
     fn monotonic(&self) -> Duration;
+
+    /// The machine's two clocks for leases, read together.
+    fn lease_moment(&self) -> Moment;
 }
 
 /// Where randomness comes from: every byte must be fit for a key.
@@ -81,6 +87,16 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.started.elapsed()
     }
+
+    fn lease_moment(&self) -> Moment {
+        Moment { boot: read(ClockId::Boottime), raw: read(ClockId::MonotonicRaw) }
+    }
+}
+
+fn read(clock: ClockId) -> Duration {
+    let at = clock_gettime(clock);
+    // Neither clock is ever before its boot.
+    Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
 }
 
 /// The operating system's randomness.
@@ -107,18 +123,19 @@ pub mod testing {
 
     use aws_lc_rs::digest;
 
-    use super::{Clock, Entropy, Runtime};
+    use super::{Clock, Entropy, Moment, Runtime, SystemClock};
 
     /// A clock that stands still until [`FixedClock::advance`]. Wall and monotonic time move together.
     #[derive(Debug)]
     pub struct FixedClock {
         start_ms: u64,
         passed_ms: AtomicU64,
+        machine: SystemClock,
     }
 
     impl FixedClock {
         pub fn at(start_ms: u64) -> Arc<Self> {
-            Arc::new(Self { start_ms, passed_ms: AtomicU64::new(0) })
+            Arc::new(Self { start_ms, passed_ms: AtomicU64::new(0), machine: SystemClock::new() })
         }
 
         pub fn advance(&self, by: Duration) {
@@ -134,6 +151,11 @@ pub mod testing {
 
         fn monotonic(&self) -> Duration {
             Duration::from_millis(self.passed_ms.load(Ordering::SeqCst))
+        }
+
+        /// Leases run in real time: they are renewed and waited for beside the test, which moves hours at once.
+        fn lease_moment(&self) -> Moment {
+            self.machine.lease_moment()
         }
     }
 

@@ -69,13 +69,13 @@ impl Steps<'_> {
         }
         let behind = peer.term < node.term || peer.log != node.log || peer.applied < node.applied;
         if node.leads && peer.term <= node.term && behind {
-            found("replicate", self.changed(|w| replicate(w, n, other)));
+            found("replicate", self.changed(|w| replicate(w, n, other, self.bounds)));
         }
         let length = node.log.len();
         let own = node.log.last().is_some_and(|entry| entry.term == node.term);
         let held = peer.log.get(..length) == Some(node.log.as_slice());
         if node.leads && own && held && usize::from(node.applied) < length {
-            found("commit", self.changed(|w| learn(&mut w.nodes[n], small(length))));
+            found("commit", self.changed(|w| learn(w, n, small(length), self.bounds)));
         }
     }
 
@@ -182,6 +182,12 @@ impl Steps<'_> {
             if node.leads && w.written < self.bounds.writes {
                 found("write", self.changed(|w| write(w, n)));
             }
+            // Whoever has known of the commit for as long as a lease can last may acknowledge without asking anybody.
+            let now = w.now(w.rates[n]);
+            let wait = self.bug.core().wait(self.bounds.terms());
+            if node.knows_since.is_some_and(|since| now.least_since(since) >= wait) {
+                found("acknowledge by patience", self.changed(|w| w.acknowledged = true));
+            }
             for (place, entry) in node.log.iter().enumerate().take(node.applied.into()) {
                 let mine = entry.process == node.process_name(n);
                 if entry.revokes && (mine || self.bug.acks_outside_term()) {
@@ -213,9 +219,14 @@ impl Node {
 }
 
 /// Commits and applies in one: a node that knows of a commit and has not applied it yet is like one that does not know of it yet.
-fn learn(node: &mut Node, commit: u8) {
+fn learn(w: &mut World, n: usize, commit: u8, bounds: &Bounds) {
+    let now = w.now(w.rates[n]);
+    let node = &mut w.nodes[n];
     node.applied = node.applied.max(commit);
     node.ever_applied = node.ever_applied.max(node.applied);
+    if bounds.patience && node.has_seen_revocation() {
+        node.knows_since.get_or_insert(now);
+    }
 }
 
 /// What was in memory is gone; the log and the term stay. A state is rebuilt from what a leader confirms anew.
@@ -224,6 +235,7 @@ fn restart(w: &mut World, n: usize, bug: Bug) {
     let node = &mut w.nodes[n];
     node.process += 1;
     node.leads = false;
+    node.knows_since = None;
     node.applied = 1;
     node.table = conclave_lease::Table::with(bug.core());
     node.holder = conclave_lease::Holder::with(bug.core());
@@ -255,11 +267,11 @@ fn follow(node: &mut Node, term: u8) {
     }
 }
 
-fn replicate(w: &mut World, leader: usize, to: usize) {
+fn replicate(w: &mut World, leader: usize, to: usize, bounds: &Bounds) {
     let (term, log, commit) = (w.nodes[leader].term, w.nodes[leader].log.clone(), w.nodes[leader].applied);
     follow(&mut w.nodes[to], term);
     w.nodes[to].log = log;
-    learn(&mut w.nodes[to], commit);
+    learn(w, to, commit, bounds);
 }
 
 fn write(w: &mut World, n: usize) {

@@ -25,6 +25,8 @@ pub struct Bounds {
     pub writes: u8,
     /// Nodes that stop in order and say farewell.
     pub farewells: u8,
+    /// Whether waiting alone may acknowledge.
+    pub patience: bool,
     /// Whether clocks run at different speeds.
     pub drift: bool,
 }
@@ -34,6 +36,8 @@ pub const BOUNDS: &[(&str, Bounds)] = &[
     ("an election", BASE),
     ("a restart", Bounds { elections: 0, restarts: 1, ..BASE }),
     ("drifting clocks", Bounds { elections: 0, length: 2, drift: true, ..BASE }),
+    ("patience across an election", Bounds { patience: true, ..BASE }),
+    ("patience and drifting clocks", Bounds { elections: 0, length: 2, drift: true, patience: true, ..BASE }),
     ("an election and a retried write", Bounds { ticks: 2, writes: 2, ..BASE }),
     (
         "a farewell, a restart and two renewals",
@@ -49,8 +53,17 @@ pub const WIDE_BOUNDS: &[(&str, Bounds)] = &[
     ("an election and a restart", Bounds { ticks: 2, restarts: 1, ..BASE }),
 ];
 
-const BASE: Bounds =
-    Bounds { ticks: 3, length: 1, elections: 1, asks: 1, restarts: 0, writes: 1, farewells: 0, drift: false };
+const BASE: Bounds = Bounds {
+    ticks: 3,
+    length: 1,
+    elections: 1,
+    asks: 1,
+    restarts: 0,
+    writes: 1,
+    farewells: 0,
+    patience: false,
+    drift: false,
+};
 
 /// An entry of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +83,8 @@ pub struct Node {
     pub applied: u8,
     /// The most any process of this node ever said it had applied: a late confirmation may still say so.
     pub ever_applied: u8,
+    /// When this process first knew of a committed revocation.
+    pub knows_since: Option<Moment>,
     pub leads: bool,
     pub process: u8,
     pub table: Table,
@@ -159,6 +174,7 @@ impl Bounds {
                 log: vec![first],
                 applied: 1,
                 ever_applied: 1,
+                knows_since: None,
                 leads,
                 process: 0,
                 table,

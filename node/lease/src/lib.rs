@@ -16,6 +16,9 @@
 //! the lease's start precedes the new leader's election, and the new leader waits as long as any such lease can last. No vote
 //! lease is needed: restarts, transfers, membership changes and the consensus library's own leases do not matter.
 //!
+//! **Patience.** Whoever knows that a revocation is committed may also acknowledge it by waiting as long as a lease can last: every
+//! lease granted from now on asks for an index at or above it. So no revocation waits longer, whatever became of its leader.
+//!
 //! **Clocks.** A node measures its lease by the clock that ran furthest since, a leader its waiting by the one that ran least
 //! ([`Moment`]); the margin covers what is left of drift between two machines. A machine whose whole time is stopped from
 //! outside without its clocks noticing is the one hole, and `checks = "quorum"` its remedy.

@@ -58,7 +58,9 @@ impl Mutation {
         drops_margin: NoMargin;
     }
 
-    pub(crate) fn wait(self, terms: Terms) -> Duration {
+    /// How long this side waits for a lease of these terms.
+    #[must_use]
+    pub fn wait(self, terms: Terms) -> Duration {
         if self.drops_margin() { terms.length } else { terms.wait() }
     }
 }

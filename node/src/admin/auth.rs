@@ -69,7 +69,7 @@ impl Api {
     /// The handle says which version of the state knows the token: one made on another node a moment ago is waited for.
     async fn token_holder(&self, text: &str) -> Result<Caller, Status> {
         let handle = self.auth.parse(HandleKind::Api, text).ok_or_else(errors::unauthenticated)?;
-        let state = match self.auth.cluster().view_at(handle.index).await {
+        let state = match self.auth.cluster().serving_view(handle.index).await {
             Ok(state) => state,
             Err(ViewError::FromTheFuture) => return Err(errors::unauthenticated()),
             Err(error @ ViewError::Behind) => return Err(errors::view(&error)),

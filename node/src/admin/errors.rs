@@ -119,6 +119,7 @@ fn code(reason: Reason) -> Code {
         | Reason::RefreshReused
         | Reason::RefreshExpired
         | Reason::AccessDenied
+        | Reason::TooSoon
         | Reason::LastKey => Code::FailedPrecondition,
         Reason::AttemptsExhausted => Code::ResourceExhausted,
         // A reason of a newer version.

@@ -84,12 +84,12 @@ impl Auth {
         self.handles().parse(kind, self.lineage_tag(), text).ok()
     }
 
-    /// A version of the state that knows the handle's row. None: the index is not of this history.
+    /// A version of the state that knows the handle's row and every acknowledged revocation. None: the index is not of this history.
     ///
     /// # Errors
     /// When this node cannot catch up in time.
     pub async fn state_at(&self, handle: &Handle) -> Result<Option<Arc<State>>, AuthError> {
-        match self.cluster().view_at(handle.index).await {
+        match self.cluster().serving_view(handle.index).await {
             Ok(state) => Ok(Some(state)),
             Err(crate::cluster::ViewError::FromTheFuture) => Ok(None),
             Err(error @ crate::cluster::ViewError::Behind) => Err(error.into()),

@@ -47,6 +47,17 @@ pub enum LeaderError {
     Stopped(String),
 }
 
+/// A committed and applied command.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub reply: Reply,
+    pub index: u64,
+    /// The term it was written in.
+    pub term: u64,
+    /// Whether it took something away: then it may not hold on every node yet.
+    pub revokes: bool,
+}
+
 /// Raft on this node.
 #[derive(Clone)]
 pub struct Leader {
@@ -94,7 +105,7 @@ impl Leader {
     ///
     /// # Errors
     /// [`LeaderError`]; `Unknown` when the entry may or may not be committed.
-    pub async fn write(&self, command: Vec<u8>) -> Result<(Reply, u64), LeaderError> {
+    pub async fn write(&self, command: Vec<u8>) -> Result<Written, LeaderError> {
         let limit = store::log::MAX_PAYLOAD_BYTES - ENTRY_OVERHEAD_BYTES;
         if command.len() > limit {
             return Err(LeaderError::TooLarge { bytes: command.len(), limit });
@@ -108,8 +119,13 @@ impl Leader {
                 RaftError::APIError(_) => LeaderError::Unknown,
                 RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
             })?;
-        let index = written.log_id.index;
-        written.data.reply.map(|reply| (reply, index)).ok_or(LeaderError::Unknown)
+        let reply = written.data.reply.ok_or(LeaderError::Unknown)?;
+        Ok(Written {
+            reply,
+            index: written.log_id.index,
+            term: written.log_id.committed_leader_id().term,
+            revokes: written.data.revokes,
+        })
     }
 
     /// ReadIndex: what a read that starts now must have seen, confirmed by a fresh round to a quorum. Never a lease
@@ -128,6 +144,13 @@ impl Leader {
             RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
         })?;
         Ok(linearizer.read_log_id().log_id().index)
+    }
+
+    /// Whether this node is, and always was, its cluster's only member.
+    pub fn is_alone_since_ever(&self) -> bool {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let founding = metrics.membership_config.log_id().is_some_and(|id| id.index == 0);
+        founding && metrics.membership_config.nodes().count() == 1
     }
 
     /// The members of the configuration in force; none before the first entry.
@@ -191,6 +214,7 @@ impl Leader {
             log_bytes: self.log_bytes_after(metrics.purged.map_or(0, |id| id.index)),
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             ready: self.readiness().is_ok(),
+            ..pb::NodeStatus::default()
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use conclave_proto::cluster::v1 as pb;
-use conclave_state::{Entry as RulesEntry, State, apply, snapshot};
+use conclave_state::{Class, Entry as RulesEntry, State, apply, snapshot};
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,
@@ -39,6 +39,7 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
 pub struct View {
     current: Arc<ArcSwap<State>>,
     applied: watch::Receiver<u64>,
+    revoked: watch::Receiver<u64>,
     /// True while a test holds this node back.
     #[cfg(any(test, feature = "testing"))]
     pub held: Arc<watch::Sender<bool>>,
@@ -48,6 +49,11 @@ impl View {
     /// The current version.
     pub fn load(&self) -> Arc<State> {
         self.current.load_full()
+    }
+
+    /// Moves with each revocation this node has applied, once its checks see it.
+    pub fn revoked(&self) -> watch::Receiver<u64> {
+        self.revoked.clone()
     }
 
     /// Waits until this node has applied `index`. The caller bounds the wait. None when it never will: the machine has
@@ -72,6 +78,7 @@ pub struct Snapshots {
 pub struct Machine {
     current: Arc<ArcSwap<State>>,
     applied: watch::Sender<u64>,
+    revoked: watch::Sender<u64>,
     last: Option<LogId>,
     membership: StoredMembership,
     snapshots: Snapshots,
@@ -93,6 +100,7 @@ impl Machine {
         let view = View {
             current: Arc::clone(&machine.current),
             applied: machine.applied.subscribe(),
+            revoked: machine.revoked.subscribe(),
             #[cfg(any(test, feature = "testing"))]
             held: Arc::clone(&machine.held),
         };
@@ -101,9 +109,11 @@ impl Machine {
 
     fn empty(snapshots: Snapshots) -> Self {
         let (applied, _) = watch::channel(0);
+        let (revoked, _) = watch::channel(0);
         Self {
             current: Arc::new(ArcSwap::from_pointee(State::default())),
             applied,
+            revoked,
             last: None,
             membership: StoredMembership::default(),
             snapshots,
@@ -116,6 +126,8 @@ impl Machine {
         self.last = meta.last_log_id;
         self.membership = meta.last_membership;
         self.publish(state);
+        // There may be revocations in it.
+        self.revoked.send_replace(self.current.load().index());
     }
 
     /// The version first, then the news of it: whoever is woken by the index finds it.
@@ -136,7 +148,10 @@ impl Machine {
                     tracing::info!(target: "conclave::audit", { raft.index = id.index }, "{event:?}");
                 }
                 self.publish(applied.state);
-                Outcome { reply: Some(applied.reply) }
+                if applied.class == Class::Revocation {
+                    self.revoked.send_replace(id.index);
+                }
+                Outcome { reply: Some(applied.reply), revokes: applied.class == Class::Revocation }
             }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership.clone());

@@ -7,6 +7,7 @@
 //! | `log_store`, `machine` | Raft's storage over the store room, the replicated state |
 //! | `identity`, `bootstrap` | who this node is, whom it lets speak, how a cluster is founded |
 //! | `transport`, `line`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, way out, way in |
+//! | `lease` | the right to accept without asking, and until when a revocation waits |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
 //! | `consensus` | the runtime of all this, and its end |
 //! | `janitor` | sweeps, snapshots, the member list |
@@ -19,6 +20,7 @@ mod consensus;
 mod identity;
 mod janitor;
 mod leader;
+mod lease;
 mod line;
 pub mod log_store;
 mod machine;
@@ -52,6 +54,7 @@ use conclave_state::State;
 
 pub use bootstrap::{BootstrapError, Peer};
 pub use identity::Lineage;
+pub use lease::Checks;
 pub use propose::{Committed, ProposeError};
 pub use read::ViewError;
 pub use start::{ClusterOptions, StartError};
@@ -62,6 +65,7 @@ use tokio::sync::watch;
 use crate::store::StoreError;
 use consensus::{Consensus, Released};
 use leader::Leader;
+use lease::Leases;
 use peers::{Lane, Peers};
 use propose::Proposer;
 use types::NodeId;
@@ -77,6 +81,7 @@ pub struct Cluster {
 
 struct Inner {
     leader: Leader,
+    leases: Leases,
     peers: Arc<Peers>,
     proposer: Proposer,
     lineage: Lineage,
@@ -117,6 +122,37 @@ impl Cluster {
         let inner = Arc::clone(&self.inner);
         let reading = async move { read::view_at(&inner.leader, &inner.peers, index).await };
         self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
+    }
+
+    /// A version on which a check may be decided, and accepted: it has seen `index`, and every revocation that was acknowledged
+    /// before this call (design.md P3). Under a lease this asks nobody; else the leader, and through it a quorum.
+    ///
+    /// # Errors
+    /// [`ViewError`]: then nothing may be accepted.
+    pub async fn serving_view(&self, index: u64) -> Result<Arc<State>, ViewError> {
+        let state = self.view();
+        if state.index() >= index && self.inner.leases.covers(&state) {
+            return Ok(state);
+        }
+        let inner = Arc::clone(&self.inner);
+        let reading = async move {
+            let state = read::view_at(&inner.leader, &inner.peers, index).await?;
+            // The lease after the state: it must cover what is decided on.
+            if inner.leases.covers(&state) {
+                return Ok(state);
+            }
+            let confirmed = read::confirmed_index(&inner.leader, &inner.peers).await;
+            let confirmed = confirmed.ok_or(ViewError::Behind)?;
+            read::view_at(&inner.leader, &inner.peers, confirmed.max(index)).await
+        };
+        self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
+    }
+
+    /// What this node knew when it could last be sure, if that is no longer ago than `limit`: for applications that would rather
+    /// be served from it than not at all while the cluster is out of reach. Revocations since then are not in it.
+    pub fn known_view(&self, limit: Duration) -> Option<Arc<State>> {
+        let state = self.view();
+        self.inner.leases.covered_within(limit, &state).then_some(state)
     }
 
     /// A version that has seen everything acknowledged before this call, confirmed by the leader. None when it cannot be had
@@ -183,7 +219,12 @@ impl Cluster {
             return Err("no leader has confirmed yet that this node is up to date".into());
         }
         self.inner.leader.contact(&self.inner.peers.identity)?;
-        self.inner.leader.readiness()
+        self.inner.leader.readiness()?;
+        if self.inner.leases.can_serve() {
+            Ok(())
+        } else {
+            Err("this node holds no serve lease: no leader has confirmed it lately".into())
+        }
     }
 
     /// Resolves when Raft or the log has stopped on this node, with the reason. The process must end then.
@@ -217,6 +258,8 @@ impl Cluster {
 
     /// Stops Raft on this node, and then everything else of it. The data directory may be opened again afterwards.
     pub async fn shutdown(&self) {
+        let leases = self.inner.leases.clone();
+        self.on_consensus(async move { leases.stop().await }).await;
         let raft = self.inner.leader.raft().clone();
         let stopping = async move { raft.shutdown().await };
         if let Some(Err(error)) = self.on_consensus(stopping).await {
@@ -251,6 +294,19 @@ async fn log_failed(mut failure: watch::Receiver<Option<StoreError>>) -> String 
     std::future::pending().await
 }
 
+/// This node's status, its part in the leases included.
+async fn status(leader: &Leader, leases: &Leases) -> pb::NodeStatus {
+    let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let holders = leases.holders().into_iter();
+    pb::NodeStatus {
+        lease_holders: holders
+            .map(|(node_id, left)| pb::LeaseHolder { node_id, left_ms: millis(left) })
+            .collect(),
+        lease_left_ms: millis(leases.left()),
+        ..leader.status().await
+    }
+}
+
 impl Inner {
     async fn member_statuses(&self) -> Vec<MemberStatus> {
         let members = self.peers.identity.members();
@@ -263,7 +319,7 @@ impl Inner {
 
     async fn status_of(&self, node: NodeId, addr: &str) -> Result<pb::NodeStatus, String> {
         if node == self.peers.identity.node {
-            return Ok(self.leader.status().await);
+            return Ok(status(&self.leader, &self.leases).await);
         }
         let mut client = self.peers.client(Some(node), addr, Lane::Control).map_err(|e| e.to_string())?;
         let request = pb::StatusRequest { envelope: Some(self.peers.identity.envelope(node)) };

@@ -21,6 +21,8 @@ pub enum Lane {
     Snapshot,
     /// Forwarded writes and reads.
     Forward,
+    /// Serve leases: a renewal must not wait behind a burst of writes.
+    Lease,
     /// Greetings and status, before and beside consensus.
     Control,
 }

@@ -17,7 +17,8 @@ use tokio::{
 use crate::telemetry::propagation;
 
 use super::{
-    leader::{Leader, LeaderError},
+    leader::{Leader, LeaderError, Written},
+    lease::{Leases, Settled},
     peers::{Lane, Peers, explain_status},
     service::was_not_taken,
     types::NodeId,
@@ -69,12 +70,13 @@ pub enum ProposeError {
 #[derive(Clone)]
 pub struct Proposer {
     leader: Leader,
+    leases: Leases,
     peers: Arc<Peers>,
     room: Arc<Semaphore>,
 }
 
 enum Attempt {
-    Done(Reply, u64),
+    Done(Written),
     /// Not taken, certainly.
     NotTaken,
     /// Sent; what became of it is not known.
@@ -83,8 +85,8 @@ enum Attempt {
 }
 
 impl Proposer {
-    pub fn new(leader: Leader, peers: Arc<Peers>) -> Self {
-        Self { leader, peers, room: Arc::new(Semaphore::new(MAX_WAITING)) }
+    pub fn new(leader: Leader, leases: Leases, peers: Arc<Peers>) -> Self {
+        Self { leader, leases, peers, room: Arc::new(Semaphore::new(MAX_WAITING)) }
     }
 
     /// Runs inside the consensus runtime.
@@ -100,7 +102,10 @@ impl Proposer {
         loop {
             let asked = self.leader.leader_id();
             match self.attempt(asked, &bytes, deadline).await {
-                Attempt::Done(reply, index) => return self.seen(reply, index, deadline).await,
+                Attempt::Done(written) => {
+                    self.settle(&written, asked).await;
+                    return self.seen(written.reply, written.index, deadline).await;
+                }
                 Attempt::TooLarge(why) => return Err(ProposeError::TooLarge(why)),
                 Attempt::Lost => sent = true,
                 Attempt::NotTaken => {}
@@ -119,7 +124,7 @@ impl Proposer {
             None => Attempt::NotTaken,
             Some(id) if id == self.peers.identity.node => {
                 match timeout(limit, self.leader.write(bytes.to_vec())).await {
-                    Ok(Ok((reply, index))) => Attempt::Done(reply, index),
+                    Ok(Ok(written)) => Attempt::Done(written),
                     Ok(Err(LeaderError::NotLeader(_))) => Attempt::NotTaken,
                     Ok(Err(error @ LeaderError::TooLarge { .. })) => Attempt::TooLarge(error.to_string()),
                     Ok(Err(_)) | Err(_) => Attempt::Lost,
@@ -150,8 +155,9 @@ impl Proposer {
         match timeout(limit, client.propose(request)).await {
             Ok(Ok(reply)) => {
                 let reply = reply.into_inner();
+                let (index, term, revokes) = (reply.index, reply.term, reply.unsettled);
                 Reply::decode(reply.reply.as_slice())
-                    .map_or(Attempt::Lost, |body| Attempt::Done(body, reply.index))
+                    .map_or(Attempt::Lost, |reply| Attempt::Done(Written { reply, index, term, revokes }))
             }
             Ok(Err(status)) if was_not_taken(&status) || turned_away(&status) => Attempt::NotTaken,
             Ok(Err(_)) | Err(_) if line.was_dead_since(start) => Attempt::NotTaken,
@@ -163,6 +169,51 @@ impl Proposer {
                 Attempt::Lost
             }
             Err(_) => Attempt::Lost,
+        }
+    }
+
+    /// Until a committed revocation holds on every node: as its leader says, or, when that one does not say so in time, as long as
+    /// any lease can last. Every lease that does not know of it was asked for before it was committed.
+    async fn settle(&self, written: &Written, leader: Option<NodeId>) {
+        if !written.revokes {
+            return;
+        }
+        let patience = self.leases.patience();
+        let committed = self.leases.now();
+        let confirmed = async {
+            if self.settled_by(written, leader).await == Settled::NotYet {
+                std::future::pending::<()>().await;
+            }
+        };
+        let over = async {
+            while self.leases.now().least_since(committed) < patience {
+                tokio::time::sleep(patience.saturating_sub(self.leases.now().least_since(committed))).await;
+            }
+        };
+        tokio::select! {
+            () = confirmed => {}
+            () = over => {}
+        }
+    }
+
+    async fn settled_by(&self, written: &Written, leader: Option<NodeId>) -> Settled {
+        let patience = self.leases.patience();
+        let Some(id) = leader else { return Settled::NotYet };
+        if id == self.peers.identity.node {
+            return self.leases.settle(written.term, written.index, patience).await;
+        }
+        let members = self.peers.identity.members();
+        let Some((_, member)) = members.into_iter().find(|(node, _)| *node == id) else {
+            return Settled::NotYet;
+        };
+        let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, Lane::Lease) else {
+            return Settled::NotYet;
+        };
+        let envelope = Some(self.peers.identity.envelope(id));
+        let request = pb::SettleRequest { envelope, term: written.term, index: written.index };
+        match timeout(patience, client.settle(request)).await {
+            Ok(Ok(_)) => Settled::Yes,
+            _ => Settled::NotYet,
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     bootstrap::{Peer, describe},
     identity::{Identity, Stranger},
     leader::{Leader, LeaderError},
+    lease::{Leases, Settled},
     snapshot_in,
     types::{Member, NodeId},
     wire::{self, Malformed},
@@ -28,13 +29,17 @@ type Replies = Pin<Box<dyn Stream<Item = Result<pb::AppendReply, Status>> + Send
 /// How long a forwarded command may take here before its outcome is called unknown: longer than any hold of the sender.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(4);
 
+/// How long an answer waits for a revocation to hold everywhere: most do within a round trip. Beyond, the caller is told that it
+/// is committed, and waits for the rest by Settle: a deadline against hanging leaders stays short.
+const SETTLE_WITHIN: Duration = Duration::from_millis(50);
+
 /// The service. `Leader` comes once Raft runs; until then only greetings are answered.
 #[derive(Clone)]
 pub struct Service {
     pub identity: Arc<Identity>,
     pub own: Member,
     pub configured: Vec<Peer>,
-    pub leader: Arc<OnceLock<Leader>>,
+    pub leader: Arc<OnceLock<(Leader, Leases)>>,
 }
 
 impl From<Malformed> for Status {
@@ -46,7 +51,22 @@ impl From<Malformed> for Status {
 impl Service {
     fn raft(&self) -> Result<&Leader, Status> {
         // Said like "not the leader": whatever was asked was certainly not done.
+        self.running().map(|(leader, _)| leader)
+    }
+
+    fn leases(&self) -> Result<&Leases, Status> {
+        self.running().map(|(_, leases)| leases)
+    }
+
+    fn running(&self) -> Result<&(Leader, Leases), Status> {
         self.leader.get().ok_or_else(|| not_taken("this node is starting", None))
+    }
+
+    /// Lets a message of a member in: nobody else is granted anything.
+    fn admit_member(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
+        let node = self.admit(envelope)?;
+        let known = self.raft()?.members().iter().any(|(id, _)| *id == node);
+        if known { Ok(node) } else { Err(Status::permission_denied(format!("node {node} is no member"))) }
     }
 
     fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
@@ -75,7 +95,7 @@ impl ClusterService for Service {
     async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloReply>, Status> {
         let lineage = self.identity.lineage();
         // What the log says, not what is planned: a founding that a crash cut short must not look like a cluster.
-        let members = self.leader.get().map(Leader::members).unwrap_or_default();
+        let members = self.leader.get().map(|(leader, _)| leader.members()).unwrap_or_default();
         Ok(Response::new(pb::HelloReply {
             node_id: self.identity.node,
             incarnation: self.identity.incarnation.to_vec(),
@@ -177,8 +197,54 @@ impl ClusterService for Service {
         let proposing = tokio::time::timeout(PROPOSE_LIMIT, leader.write(request.command)).instrument(span);
         let committed =
             proposing.await.map_err(|_| Status::deadline_exceeded("the write's outcome is unknown"))?;
-        let (reply, index) = committed?;
-        Ok(Response::new(pb::ProposeReply { reply: prost::Message::encode_to_vec(&reply), index }))
+        let written = committed?;
+        let leases = self.leases()?;
+        let unsettled = written.revokes
+            && leases.settle(written.term, written.index, SETTLE_WITHIN).await == Settled::NotYet;
+        Ok(Response::new(pb::ProposeReply {
+            reply: prost::Message::encode_to_vec(&written.reply),
+            index: written.index,
+            term: written.term,
+            unsettled,
+        }))
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        let request = request.into_inner();
+        let node = self.admit_member(request.envelope.as_ref())?;
+        let grant = self.leases()?.grant(node, request.process, request.applied_index).await?;
+        let length_ms = u32::try_from(grant.length.as_millis()).unwrap_or(u32::MAX);
+        Ok(Response::new(pb::RenewReply { index: grant.index, length_ms }))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<pb::ConfirmRequest>,
+    ) -> Result<Response<pb::ConfirmReply>, Status> {
+        let request = request.into_inner();
+        let node = self.admit_member(request.envelope.as_ref())?;
+        self.leases()?.confirm(node, request.applied_index);
+        Ok(Response::new(pb::ConfirmReply {}))
+    }
+
+    async fn release(
+        &self,
+        request: Request<pb::ReleaseRequest>,
+    ) -> Result<Response<pb::ReleaseReply>, Status> {
+        let request = request.into_inner();
+        let node = self.admit_member(request.envelope.as_ref())?;
+        self.leases()?.released(node, request.process);
+        Ok(Response::new(pb::ReleaseReply {}))
+    }
+
+    async fn settle(&self, request: Request<pb::SettleRequest>) -> Result<Response<pb::SettleReply>, Status> {
+        let request = request.into_inner();
+        self.admit_member(request.envelope.as_ref())?;
+        let leases = self.leases()?;
+        match leases.settle(request.term, request.index, leases.patience()).await {
+            Settled::Yes => Ok(Response::new(pb::SettleReply {})),
+            Settled::NotYet => Err(Status::deadline_exceeded("not every node has confirmed yet")),
+        }
     }
 
     async fn read_index(
@@ -192,7 +258,8 @@ impl ClusterService for Service {
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::NodeStatus>, Status> {
         self.admit(request.into_inner().envelope.as_ref())?;
-        Ok(Response::new(self.raft()?.status().await))
+        let (leader, leases) = self.running()?;
+        Ok(Response::new(super::status(leader, leases).await))
     }
 }
 

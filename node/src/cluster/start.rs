@@ -28,6 +28,7 @@ use super::{
     identity::{Identity, Lineage},
     janitor,
     leader::{Leader, Raft},
+    lease::{Checks, Leases},
     log_store::LogStorage,
     machine::{Machine, Snapshots},
     network::Network,
@@ -51,6 +52,8 @@ pub struct ClusterOptions {
     pub api_url: String,
     /// All voters, this node among them; empty = this node alone.
     pub peers: Vec<Peer>,
+    /// How checks are decided.
+    pub checks: Checks,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
 }
@@ -127,9 +130,20 @@ impl Cluster {
                     .unwrap_or_else(|| StartError::Raft("it panicked".into())));
             }
         };
-        let Parts { leader, peers, proposer, lineage, caught_up, conflict, log_failure, released } = parts;
-        let inner =
-            Inner { leader, peers, proposer, lineage, consensus, caught_up, log_failure, conflict, released };
+        let Parts { leader, leases, peers, proposer, lineage, caught_up, conflict, log_failure, released } =
+            parts;
+        let inner = Inner {
+            leader,
+            leases,
+            peers,
+            proposer,
+            lineage,
+            consensus,
+            caught_up,
+            log_failure,
+            conflict,
+            released,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -137,6 +151,7 @@ impl Cluster {
 /// What runs inside the consensus runtime.
 struct Parts {
     leader: Leader,
+    leases: Leases,
     peers: Arc<Peers>,
     proposer: Proposer,
     lineage: Lineage,
@@ -185,15 +200,17 @@ async fn start(
         }
     }
     // Set once, here.
-    let _ = raft_cell.set(leader.clone());
-    let proposer = Proposer::new(leader.clone(), Arc::clone(&peers));
+    let leases = Leases::new(leader.clone(), Arc::clone(&peers), options.runtime.clone(), options.checks);
+    let _ = raft_cell.set((leader.clone(), leases.clone()));
+    leases.start();
+    let proposer = Proposer::new(leader.clone(), leases.clone(), Arc::clone(&peers));
     tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
     tokio::spawn(janitor::run(leader.clone(), proposer.clone(), options.runtime.clone()));
     let caught_up = Arc::new(AtomicBool::new(false));
     tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
     let conflict = Arc::new(OnceLock::new());
     tokio::spawn(check_peers(Arc::clone(&peers), options.peers, leader.clone(), Arc::clone(&conflict)));
-    Ok(Parts { leader, peers, proposer, lineage, caught_up, conflict, log_failure, released })
+    Ok(Parts { leader, leases, peers, proposer, lineage, caught_up, conflict, log_failure, released })
 }
 
 /// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
@@ -226,7 +243,7 @@ fn serve(
     options: &ClusterOptions,
     peers: &Arc<Peers>,
     own: &Member,
-) -> Result<Arc<OnceLock<Leader>>, StartError> {
+) -> Result<Arc<OnceLock<(Leader, Leases)>>, StartError> {
     let plane = |e: std::io::Error| StartError::Plane(e.to_string());
     let listener = options.listener.try_clone().map_err(plane)?;
     listener.set_nonblocking(true).map_err(plane)?;

@@ -44,6 +44,8 @@ impl fmt::Display for Payload {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub reply: Option<conclave_state::Reply>,
+    /// Whether the entry took something away.
+    pub revokes: bool,
 }
 
 impl fmt::Display for Outcome {

@@ -44,6 +44,9 @@ pub struct Cluster {
     /// File with the cluster secret. Default `cluster.secret` in `node.data_dir`; made there for a node without
     /// peers.
     pub secret_file: Option<PathBuf>,
+    /// How a check is decided: `lease` (default) under a serve lease, without a network hop; `quorum` asks the leader and a quorum
+    /// for each one and trusts no clock.
+    pub checks: Checks,
     /// The cluster secret itself. Meant for `CONCLAVE_CLUSTER__SECRET`; a file is better.
     pub secret: Option<SecretText>,
 }
@@ -55,9 +58,19 @@ impl Default for Cluster {
             peers: Vec::new(),
             advertise: None,
             secret_file: None,
+            checks: Checks::default(),
             secret: None,
         }
     }
+}
+
+/// How checks are decided (design.md §6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checks {
+    #[default]
+    Lease,
+    Quorum,
 }
 
 /// A member named in `cluster.peers`.

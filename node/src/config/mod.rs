@@ -21,7 +21,7 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
-pub use self::cluster::{Api, Cluster, MAX_PEERS, Node, Peer};
+pub use self::cluster::{Api, Checks, Cluster, MAX_PEERS, Node, Peer};
 pub use self::environment::{ENV_PREFIX, Environment};
 pub use self::http::Http;
 pub use self::login::{Login, Throttle, Tokens};

@@ -119,6 +119,7 @@ impl TestNode {
             listener: plane,
             api_url: api_url.clone(),
             peers,
+            checks: crate::cluster::Checks::default(),
             keys: Arc::clone(&keys),
             runtime: runtime.clone(),
         };

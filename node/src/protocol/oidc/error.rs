@@ -107,6 +107,7 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::KeyExists
         | Reason::KeyUnknown
         | Reason::TokenUnknown
+        | Reason::TooSoon
         | Reason::AttemptsExhausted
         | Reason::AlreadyExists
         | Reason::LastKey => TokenError::ServerError,

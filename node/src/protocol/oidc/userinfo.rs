@@ -61,7 +61,7 @@ async fn answer(
     token: Result<String, BearerError>,
 ) -> Result<serde_json::Map<String, serde_json::Value>, BearerError> {
     let claims = verified(oidc, &token?)?;
-    let state = match oidc.auth.cluster().view_at(claims.idx).await {
+    let state = match oidc.auth.cluster().serving_view(claims.idx).await {
         Ok(state) => state,
         Err(crate::cluster::ViewError::FromTheFuture) => return Err(BearerError::InvalidToken),
         Err(crate::cluster::ViewError::Behind) => return Err(BearerError::Unavailable),

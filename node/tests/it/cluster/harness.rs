@@ -91,6 +91,7 @@ impl TestCluster {
             advertise: self.addr(id).to_owned(),
             api_url: format!("http://api-{id}.test"),
             peers: self.peers.clone(),
+            checks: conclave_node::cluster::Checks::default(),
             keys: Arc::clone(&self.keys),
             runtime: Runtime::system(),
         }

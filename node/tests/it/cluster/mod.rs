@@ -7,6 +7,7 @@ mod gate;
 mod halt;
 mod harness;
 mod lag;
+mod leases;
 mod logs;
 mod queue;
 mod refused;

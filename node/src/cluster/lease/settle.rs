@@ -1,0 +1,110 @@
+//! The leader's side: first the table, then the quorum round; and how long a revocation waits.
+
+use std::time::Duration;
+
+use conclave_lease::{Barrier, Grant};
+use openraft::{ServerState, async_runtime::WatchReceiver as _};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Leases, lock, terms};
+use crate::cluster::{leader::LeaderError, types::NodeId};
+
+/// The shortest pause between two looks at the table: the clocks of leases and of timers need not agree to the millisecond.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Whether a revocation holds on every node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// No check that starts from now on misses it.
+    Yes,
+    /// Not within the time given.
+    NotYet,
+}
+
+impl Leases {
+    /// Answers a renewal of `node`. The order is the protocol: recorded, and only then a fresh quorum round.
+    ///
+    /// # Errors
+    /// [`LeaderError`].
+    pub async fn grant(&self, node: NodeId, process: u64, applied: u64) -> Result<Grant, LeaderError> {
+        if !self.shared.leader.is_leader() {
+            return Err(LeaderError::NotLeader(self.shared.leader.leader_id()));
+        }
+        let lease_terms = self.shared.leader.view().load().lease_terms();
+        lock(&self.shared.table).record(node, process, terms(lease_terms), self.now());
+        self.confirm(node, applied);
+        let index = self.shared.leader.read_index().await?;
+        Ok(Grant { index, length: Duration::from_millis(lease_terms.length_ms.into()) })
+    }
+
+    /// `node` has applied everything up to `index`, and its checks see it.
+    pub fn confirm(&self, node: NodeId, index: u64) {
+        lock(&self.shared.table).confirm(node, index);
+        self.shared.news.notify_waiters();
+    }
+
+    /// `node` has stopped serving.
+    pub fn released(&self, node: NodeId, process: u64) {
+        lock(&self.shared.table).release(node, process);
+        self.shared.news.notify_waiters();
+    }
+
+    /// Waits until the revocation that this node wrote in `term` at `index` holds on every node.
+    pub async fn settle(&self, term: u64, index: u64, limit: Duration) -> Settled {
+        let deadline = Instant::now() + limit;
+        loop {
+            let news = self.shared.news.notified();
+            tokio::pin!(news);
+            // From here on no confirmation is missed.
+            news.as_mut().enable();
+            let Barrier::Wait { at_most, on } = self.barrier(term, index) else { return Settled::Yes };
+            let now = Instant::now();
+            if now >= deadline {
+                tracing::debug!(raft.index = index, nodes = ?on, "a revocation still waits");
+                return Settled::NotYet;
+            }
+            let look = deadline.min(now + at_most.max(PAUSE));
+            tokio::select! {
+                () = news => {}
+                () = sleep_until(look) => {}
+            }
+        }
+    }
+
+    /// The longest that a committed revocation may have to wait: every lease that does not know of it was asked for before.
+    pub fn patience(&self) -> Duration {
+        terms(self.shared.leader.view().load().longest_lease_terms()).wait()
+    }
+
+    fn barrier(&self, term: u64, index: u64) -> Barrier {
+        let state = self.shared.leader.view().load();
+        if self.shared.leader.is_alone_since_ever() {
+            // Nobody else has ever been granted anything, and this node has applied it.
+            return Barrier::Open;
+        }
+        let mut table = lock(&self.shared.table);
+        table.barrier(term, index, terms(state.longest_lease_terms()), self.now())
+    }
+
+    /// Notes since when this process leads. Seen late, revocations only wait longer.
+    pub(super) async fn follow_leadership(self) {
+        let mut metrics = self.shared.leader.raft().metrics();
+        loop {
+            let (leads, term) = {
+                let seen = metrics.borrow_watched();
+                (seen.state == ServerState::Leader, seen.current_term)
+            };
+            let members = self.shared.leader.members();
+            {
+                let mut table = lock(&self.shared.table);
+                if leads {
+                    table.lead(term, self.now());
+                }
+                table.keep(|node| members.iter().any(|(id, _)| *id == node));
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
