@@ -21,8 +21,9 @@ use super::{Auth, AuthError, derive::Derivation};
 /// The algorithms that every cluster has a key for.
 const ALGORITHMS: [SigningAlgorithm; 3] =
     [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
-/// How often a leader looks whether a key is missing. Only the first seconds of a cluster's life find one.
-const PERIOD: Duration = Duration::from_millis(200);
+/// How often a node looks whether it is to make a key. Only the first moments of a cluster's life find one missing, and nobody is
+/// served before they are there.
+const PERIOD: Duration = Duration::from_millis(5);
 /// Most keys kept open; the rules publish no more.
 const MAX_OPEN: usize = 64;
 
@@ -97,13 +98,19 @@ impl Auth {
         loop {
             ticks.tick().await;
             let state = self.cluster().view();
-            let Some(missing) = ALGORITHMS.into_iter().find(|a| state.active_key(*a).is_none()) else {
+            let missing: Vec<_> = ALGORITHMS.into_iter().filter(|a| state.active_key(*a).is_none()).collect();
+            if missing.is_empty() {
                 return;
-            };
-            if self.cluster().is_leader()
-                && let Err(error) = self.add_signing_key(missing).await
-            {
-                tracing::debug!(%error, "no signing key was made; another node may have");
+            }
+            if !self.cluster().is_leader() {
+                continue;
+            }
+            // Side by side: RSA takes its time.
+            let making = missing.into_iter().map(|algorithm| self.add_signing_key(algorithm));
+            for made in futures_util::future::join_all(making).await {
+                if let Err(error) = made {
+                    tracing::debug!(%error, "no signing key was made; another node may have");
+                }
             }
         }
     }

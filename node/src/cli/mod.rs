@@ -80,21 +80,34 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum Tool {
     /// People
+    #[command(
+        after_help = "Examples:\n  conclave user create ada --email ada@example.org\n  conclave user list -o json"
+    )]
     User(Resource<users::Command>),
     /// Groups of people
+    #[command(after_help = "Examples:\n  conclave group create staff\n  conclave group add staff ada")]
     Group(Resource<groups::Command>),
     /// Applications: what people open, and who may
+    #[command(
+        after_help = "Examples:\n  conclave app create wiki --host wiki.example.org --group staff\n  conclave app list"
+    )]
     App(Resource<applications::Command>),
     /// OIDC clients
+    #[command(after_help = "Examples:\n  conclave client list\n  conclave client list -o json")]
     Client(Resource<clients::Command>),
     /// Who is signed in
+    #[command(
+        after_help = "Examples:\n  conclave session list --user ada\n  conclave session revoke --user ada"
+    )]
     Session(Resource<sessions::Command>),
     /// Bearer tokens of the admin API
+    #[command(after_help = "Examples:\n  conclave token list\n  conclave token list -o json")]
     Token(Resource<tokens::Command>),
     /// The cluster itself
+    #[command(after_help = "Examples:\n  conclave cluster status\n  conclave cluster status -o json")]
     Cluster(Resource<cluster::Command>),
     /// The cluster secret
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  conclave secret new")]
     Secret(secret::Command),
 }
 

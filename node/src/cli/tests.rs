@@ -27,12 +27,9 @@ fn the_definition_is_sound_and_every_command_has_an_example() {
     fn leaves(command: &clap::Command, path: &str) {
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
             let path = format!("{path} {}", sub.get_name());
-            if sub.has_subcommands() {
-                leaves(sub, &path);
-            } else {
-                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.contains(&format!("conclave{path}")), "{path} has no example");
-            }
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("conclave{path}")), "{path} has no example");
+            leaves(sub, &path);
         }
     }
     Cli::command().debug_assert();

@@ -31,7 +31,7 @@ pub enum ViewError {
     #[error("the index is ahead of the cluster")]
     FromTheFuture,
     /// This node is behind and cannot catch up in time, or cannot reach the leader.
-    #[error("this node is behind; try again shortly")]
+    #[error("this node cannot reach a leader, or is behind; try again shortly")]
     Behind,
 }
 

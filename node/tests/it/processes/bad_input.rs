@@ -6,6 +6,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use super::world::{Demo, kill_9};
+
 /// Runs `conclave serve` with this configuration until it ends by itself.
 fn serve(config: &str, dir: &Path) -> Output {
     let file = dir.join("node.toml");
@@ -145,4 +147,25 @@ fn another_secret_or_node_number_does_not_open_a_data_directory() {
     let secret = format!("secret = \"{}\"\n", "0123456789abcdef".repeat(4));
     says(&serve(&format!("{text}{secret}"), dir.path()), &["another cluster secret"]);
     says(&serve(&text.replace("[node]\n", "[node]\nid = 7\n"), dir.path()), &["node 1", "node 7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_without_a_quorum_certainly_did_not_happen_and_says_so() {
+    let demo = Demo::start(22_000, &[]);
+    // The survivor is no leader: one that has just lost its followers cannot know yet, and would honestly say so.
+    let leader = demo.leader().await.unwrap();
+    let survivor = demo.cluster.nodes.iter().find(|node| node.id != leader).unwrap();
+    for node in demo.cluster.nodes.iter().filter(|node| node.id != survivor.id) {
+        kill_9(demo.pid_of(node.id).unwrap());
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
+        .args(["user", "create", "nobody", "--no-password"])
+        .env("CONCLAVE_API", &survivor.api)
+        .env("CONCLAVE_TOKEN", &demo.cluster.admin.token)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{text}");
+    assert!(text.contains("no leader"), "{text}");
 }
