@@ -62,6 +62,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let public_url =
         config.http.public_url().ok_or_else(|| BootError::Machine("http.public_url is not set".into()))?;
 
+    let drain_delay = config.http.drain_delay;
     let health = Health::default();
     let pages = Pages::new(config.http.template_dir.as_deref());
     let edge = edge(&config, &runtime, pages.clone());
@@ -72,7 +73,9 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
             .merge(pages.assets().routes())
             .fallback_service(late(Arc::clone(&site), edge.clone())),
     );
-    let serving = tokio::spawn(listener.serve(front, stop.clone()));
+    // Told to stop, a node first hands over; only then its doors close.
+    let close = CancellationToken::new();
+    let serving = tokio::spawn(listener.serve(front, close.clone()));
 
     let founding = Cluster::start(cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?);
     let cluster = tokio::select! {
@@ -83,9 +86,9 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let auth = auth(&config, public_url, cluster.clone(), keys, &runtime)?;
     // Set once, here.
     let _ = site.set(routes(&auth, pages));
-    let api_stop = stop.clone();
+    let api_close = close.clone();
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
-    let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_stop.cancelled().await }));
+    let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
     tokio::spawn(auth.clone().ensure_signing_keys());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
 
@@ -94,7 +97,12 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
         reason = cluster.stopped() => Err(BootError::Stopped(reason)),
     };
     health.stop();
-    stop.cancel();
+    if ended.is_ok() {
+        cluster.hand_over().await;
+        // Load balancers look every second or so: they are to see that this node stops before it turns anybody away.
+        tokio::time::sleep(drain_delay).await;
+    }
+    close.cancel();
     if let Ok(Drained::Cut(connections)) = serving.await {
         tracing::warn!(connections, "some connections were cut off after the drain");
     }

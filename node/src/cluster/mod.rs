@@ -7,6 +7,7 @@
 //! | `log_store`, `machine` | Raft's storage over the store room, the replicated state |
 //! | `identity`, `bootstrap` | who this node is, whom it lets speak, how a cluster is founded |
 //! | `transport`, `line`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, way out, way in |
+//! | `failover`, `handover` | another leader at once: when its process dies, when it stops in order |
 //! | `lease` | the right to accept without asking, and until when a revocation waits |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
 //! | `consensus` | the runtime of all this, and its end |
@@ -17,6 +18,8 @@
 
 mod bootstrap;
 mod consensus;
+mod failover;
+mod handover;
 mod identity;
 mod janitor;
 mod leader;
@@ -254,6 +257,13 @@ impl Cluster {
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
         let inner = Arc::clone(&self.inner);
         self.on_consensus(async move { inner.member_statuses().await }).await.unwrap_or_default()
+    }
+
+    /// Gives the lead to the most caught-up voter that is there, if this node has it. Returns when another leads, or nobody could
+    /// take it; either way this node may stop.
+    pub async fn hand_over(&self) {
+        let inner = Arc::clone(&self.inner);
+        self.on_consensus(async move { handover::hand_over(&inner.leader).await }).await;
     }
 
     /// Stops Raft on this node, and then everything else of it. The data directory may be opened again afterwards.

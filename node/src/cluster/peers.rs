@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 
 use crate::crypto::tls::ClusterTls;
 
-use super::{identity::Identity, line::Line, transport, types::NodeId};
+use super::{failover::Watch, identity::Identity, line::Line, transport, types::NodeId};
 
 /// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -35,6 +35,8 @@ type Known = (Client, Arc<Line>);
 /// The connections of this node.
 pub struct Peers {
     pub identity: Arc<Identity>,
+    /// Told when the leader's stream to this node ends.
+    pub lost: Watch,
     tls: ClusterTls,
     channels: Mutex<BTreeMap<(String, Lane), Known>>,
 }
@@ -48,7 +50,7 @@ pub struct BadAddress {
 
 impl Peers {
     pub fn new(identity: Arc<Identity>, tls: ClusterTls) -> Self {
-        Self { identity, tls, channels: Mutex::default() }
+        Self { identity, lost: Watch::default(), tls, channels: Mutex::default() }
     }
 
     pub const fn tls(&self) -> &ClusterTls {

@@ -101,7 +101,7 @@ impl Proposer {
         let mut pause = PAUSE;
         loop {
             let asked = self.leader.leader_id();
-            match self.attempt(asked, &bytes, deadline).await {
+            match self.attempt_while_it_leads(asked, &bytes, deadline).await {
                 Attempt::Done(written) => {
                     self.settle(&written, asked).await;
                     return self.seen(written.reply, written.index, deadline).await;
@@ -115,6 +115,38 @@ impl Proposer {
             }
             self.wait_for_news(asked, pause.min(deadline.saturating_duration_since(Instant::now()))).await;
             pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    /// An attempt follows Raft's leader and not a socket: when another leads, the old one's silence means nothing any more. A leader
+    /// that is frozen with its sockets open would otherwise hold every write up for as long as it likes.
+    async fn attempt_while_it_leads(
+        &self,
+        leader: Option<NodeId>,
+        bytes: &[u8],
+        deadline: Instant,
+    ) -> Attempt {
+        let attempt = self.attempt(leader, bytes, deadline);
+        if leader.is_none() {
+            return attempt.await;
+        }
+        let another = async {
+            let mut metrics = self.leader.raft().metrics();
+            loop {
+                let leads = metrics.borrow_watched().current_leader;
+                if leads.is_some() && leads != leader {
+                    return;
+                }
+                if metrics.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            // An answer that is there counts, whoever leads by now.
+            biased;
+            outcome = attempt => outcome,
+            () = another => Attempt::Lost,
         }
     }
 

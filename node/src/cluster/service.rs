@@ -16,9 +16,11 @@ use crate::telemetry::propagation;
 
 use super::{
     bootstrap::{Peer, describe},
+    failover,
     identity::{Identity, Stranger},
     leader::{Leader, LeaderError},
     lease::{Leases, Settled},
+    peers::Peers,
     snapshot_in,
     types::{Member, NodeId},
     wire::{self, Malformed},
@@ -37,6 +39,7 @@ const SETTLE_WITHIN: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Service {
     pub identity: Arc<Identity>,
+    pub peers: Arc<Peers>,
     pub own: Member,
     pub configured: Vec<Peer>,
     pub leader: Arc<OnceLock<(Leader, Leases)>>,
@@ -119,11 +122,17 @@ impl ClusterService for Service {
         let refusal = Arc::new(OnceLock::new());
         let told = Arc::clone(&refusal);
         let admitted = futures_util::stream::unfold(
-            (incoming, service, told),
-            |(mut incoming, service, told)| async move {
-                let message = incoming.message().await.ok().flatten()?;
-                match service.admit(message.envelope.as_ref()).and_then(|_| Ok(wire::append(message)?)) {
-                    Ok(request) => Some((request, (incoming, service, told))),
+            (incoming, service, told, None),
+            |(mut incoming, service, told, sender)| async move {
+                let Some(message) = incoming.message().await.ok().flatten() else {
+                    if let Some(sender) = sender {
+                        service.peers.lost.stream_ended(sender);
+                    }
+                    return None;
+                };
+                let admitted = service.admit(message.envelope.as_ref());
+                match admitted.and_then(|sender| Ok((wire::append(message)?, sender))) {
+                    Ok((request, sender)) => Some((request, (incoming, service, told, Some(sender)))),
                     Err(status) => {
                         // Once: the stream ends here.
                         let _ = told.set(status);
@@ -235,6 +244,13 @@ impl ClusterService for Service {
         let node = self.admit_member(request.envelope.as_ref())?;
         self.leases()?.released(node, request.process);
         Ok(Response::new(pb::ReleaseReply {}))
+    }
+
+    async fn survey(&self, request: Request<pb::SurveyRequest>) -> Result<Response<pb::SurveyReply>, Status> {
+        let request = request.into_inner();
+        self.admit_member(request.envelope.as_ref())?;
+        let vote = wire::vote(request.leader.as_ref())?;
+        Ok(Response::new(failover::answer(self.raft()?, &self.peers, &vote).await))
     }
 
     async fn settle(&self, request: Request<pb::SettleRequest>) -> Result<Response<pb::SettleReply>, Status> {

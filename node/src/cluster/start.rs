@@ -25,6 +25,7 @@ use super::{
     Cluster, Inner,
     bootstrap::{self, BootstrapError, Peer, Roster},
     consensus::{Consensus, Hold, Released},
+    failover,
     identity::{Identity, Lineage},
     janitor,
     leader::{Leader, Raft},
@@ -203,6 +204,7 @@ async fn start(
     let leases = Leases::new(leader.clone(), Arc::clone(&peers), options.runtime.clone(), options.checks);
     let _ = raft_cell.set((leader.clone(), leases.clone()));
     leases.start();
+    tokio::spawn(failover::run(leader.clone(), Arc::clone(&peers)));
     let proposer = Proposer::new(leader.clone(), leases.clone(), Arc::clone(&peers));
     tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
     tokio::spawn(janitor::run(leader.clone(), proposer.clone(), options.runtime.clone()));
@@ -251,6 +253,7 @@ fn serve(
     let raft_cell = Arc::new(OnceLock::new());
     let service = Service {
         identity: Arc::clone(&peers.identity),
+        peers: Arc::clone(peers),
         own: own.clone(),
         configured: options.peers.clone(),
         leader: Arc::clone(&raft_cell),

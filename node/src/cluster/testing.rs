@@ -47,6 +47,16 @@ impl Cluster {
         Self::start_over(options, write_log).await
     }
 
+    /// The term this node is in.
+    pub fn term(&self) -> u64 {
+        self.inner.leader.raft().metrics().borrow_watched().current_term
+    }
+
+    /// Has this node believe that the leader's stream has ended.
+    pub fn suspect(&self, leader: NodeId) {
+        self.inner.peers.lost.stream_ended(leader);
+    }
+
     /// Waits until this node's opinion of who leads is as wanted; none when it does not become so within the limit.
     pub async fn leader_when(&self, wanted: impl Fn(Option<NodeId>) -> bool) -> Option<NodeId> {
         let mut metrics = self.inner.leader.raft().metrics();

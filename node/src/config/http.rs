@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
@@ -11,6 +12,9 @@ use crate::http::cidr::Cidr;
 
 /// Bounds of `max_body_bytes`: a login form must fit, and a request must not fill the memory.
 const BODY_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=16 * 1024 * 1024;
+
+/// Supervisors kill what does not end in time; most wait 30 s or longer, and requests in flight need their part of it.
+const MAX_DRAIN_DELAY: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +32,10 @@ pub struct Http {
     pub max_body_bytes: usize,
     /// Folder with templates that replace the built-in pages. Default none.
     pub template_dir: Option<PathBuf>,
+    /// How long a node that was told to stop still answers, while its readiness says that it stops: as long as load balancers take to
+    /// look. Default 1s.
+    #[serde(deserialize_with = "parse::duration")]
+    pub drain_delay: Duration,
     /// Parent domain for cookies shared between hosts (`example.org`). Default none: cookies of one host only.
     pub cookie_domain: Option<String>,
 }
@@ -40,6 +48,7 @@ impl Default for Http {
             trusted_proxies: Vec::new(),
             max_body_bytes: 64 * 1024,
             template_dir: None,
+            drain_delay: Duration::from_secs(1),
             cookie_domain: None,
         }
     }
@@ -55,6 +64,9 @@ impl Http {
         if !BODY_BYTES.contains(&self.max_body_bytes) {
             let (least, most) = (BODY_BYTES.start(), BODY_BYTES.end());
             problems.push(format!("http.max_body_bytes: must be between {least} and {most}"));
+        }
+        if self.drain_delay > MAX_DRAIN_DELAY {
+            problems.push(format!("http.drain_delay: at most {} s", MAX_DRAIN_DELAY.as_secs()));
         }
         if let Some(dir) = self.template_dir.as_ref().filter(|dir| !dir.is_dir()) {
             problems.push(format!("http.template_dir: {} is not a folder", dir.display()));

@@ -129,6 +129,7 @@ impl Layout {
              [node]\nid = {node}\ndata_dir = \"{data}\"\n\n\
              [cluster]\nlisten = \"{cluster}\"\npeers = [{peers}]\nsecret_file = \"{secret}\"\n\n\
              [http]\nlisten = \"{http}\"\npublic_url = \"{front}\"\n\
+             # The front goes on to the next node by itself.\ndrain_delay = \"0s\"\n\
              # The front runs on this machine and says who the visitor is.\ntrusted_proxies = [\"127.0.0.1\"]\n\n\
              [api]\nlisten = \"{api}\"\n\n\
              [log]\nformat = \"json\"\n",

@@ -307,6 +307,22 @@ pub struct ReadIndexReply {
     pub index: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SurveyRequest {
+    #[prost(message, optional, tag = "1")]
+    pub envelope: ::core::option::Option<Envelope>,
+    /// The leader that seems to be gone.
+    #[prost(message, optional, tag = "2")]
+    pub leader: ::core::option::Option<RaftVote>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SurveyReply {
+    /// Its address refuses connections from here, and this node follows nobody newer.
+    #[prost(bool, tag = "1")]
+    pub gone: bool,
+    #[prost(message, optional, tag = "2")]
+    pub last_log_id: ::core::option::Option<LogId>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {
     #[prost(message, optional, tag = "1")]
     pub envelope: ::core::option::Option<Envelope>,
@@ -716,6 +732,28 @@ pub mod cluster_service_client {
                 .insert(GrpcMethod::new("conclave.cluster.v1.ClusterService", "Settle"));
             self.inner.unary(req, path, codec).await
         }
+        /// Is the leader gone for you too, and how much have you? Asked when its sockets have closed (design.md §5).
+        pub async fn survey(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SurveyRequest>,
+        ) -> std::result::Result<tonic::Response<super::SurveyReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.cluster.v1.ClusterService/Survey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("conclave.cluster.v1.ClusterService", "Survey"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What this node holds: for `conclave cluster status` and readiness.
         pub async fn status(
             &mut self,
@@ -815,6 +853,11 @@ pub mod cluster_service_server {
             &self,
             request: tonic::Request<super::SettleRequest>,
         ) -> std::result::Result<tonic::Response<super::SettleReply>, tonic::Status>;
+        /// Is the leader gone for you too, and how much have you? Asked when its sockets have closed (design.md §5).
+        async fn survey(
+            &self,
+            request: tonic::Request<super::SurveyRequest>,
+        ) -> std::result::Result<tonic::Response<super::SurveyReply>, tonic::Status>;
         /// What this node holds: for `conclave cluster status` and readiness.
         async fn status(
             &self,
@@ -1425,6 +1468,51 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SettleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.cluster.v1.ClusterService/Survey" => {
+                    #[allow(non_camel_case_types)]
+                    struct SurveySvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::SurveyRequest>
+                    for SurveySvc<T> {
+                        type Response = super::SurveyReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SurveyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::survey(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SurveySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

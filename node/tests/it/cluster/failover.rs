@@ -91,3 +91,66 @@ async fn a_node_without_a_quorum_is_not_ready_although_it_remembers_a_leader() {
     cluster.start_node(leader).await.unwrap();
     cluster.ready(survivor).await;
 }
+
+/// By its timers alone no follower can lead sooner: the leader's lease, and then the shortest election timeout (design.md §5).
+const TIMERS: Duration = Duration::from_millis(450);
+/// A machine that does other things may miss the short way now and then; the timers never find it.
+const TRIES: u32 = 5;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_process_is_succeeded_long_before_any_timer() {
+    let mut cluster = TestCluster::start(3).await;
+    let mut times = Vec::new();
+    for n in 0..TRIES {
+        let leader = cluster.leader().await;
+        let survivor = cluster.followers().await[0];
+        create(cluster.node(survivor), 2 * n).await.unwrap();
+        let began = Instant::now();
+        cluster.kill(leader).await;
+        create(cluster.node(survivor), 2 * n + 1).await.unwrap();
+        times.push(began.elapsed());
+        cluster.start_node(leader).await.unwrap();
+        cluster.ready(leader).await;
+    }
+    assert!(times.iter().any(|time| *time < TIMERS), "{times:?}");
+    assert_eq!(cluster.agree().await, 2 * TRIES as usize);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_in_order_gives_the_lead_away_first() {
+    let mut cluster = TestCluster::start(3).await;
+    let leader = cluster.leader().await;
+    cluster.ready(leader).await;
+    create(cluster.node(leader), 1).await.unwrap();
+    let began = Instant::now();
+    cluster.node(leader).hand_over().await;
+    assert!(!cluster.node(leader).is_leader());
+    create(cluster.node(leader), 2).await.unwrap();
+    let took = began.elapsed();
+    assert!(took < TIMERS, "{took:?}");
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+
+    // With the others gone there is nobody to give it to; the stop must not wait for ever.
+    for id in cluster.ids().into_iter().filter(|id| *id != next) {
+        cluster.kill(id).await;
+    }
+    let began = Instant::now();
+    cluster.node(next).hand_over().await;
+    assert!(began.elapsed() < NOTICEABLE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_stands_against_a_leader_that_lives() {
+    let cluster = TestCluster::start(3).await;
+    let leader = cluster.leader().await;
+    create(cluster.node(leader), 1).await.unwrap();
+    let term = cluster.node(leader).term();
+    for follower in cluster.followers().await {
+        cluster.node(follower).suspect(leader);
+    }
+    for n in 2..20 {
+        create(cluster.node(leader), n).await.unwrap();
+    }
+    assert_eq!((cluster.leader().await, cluster.node(leader).term()), (leader, term));
+}

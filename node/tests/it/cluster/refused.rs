@@ -88,6 +88,7 @@ async fn the_directory_of_another_cluster_stops_its_own_node_and_no_other() {
     let mut theirs = TestCluster::start(3).await;
     create(ours.node(1), 1).await.unwrap();
     create(theirs.node(1), 2).await.unwrap();
+    theirs.agree().await;
     ours.stop(3).await;
     theirs.stop_all().await;
 

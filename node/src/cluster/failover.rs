@@ -1,0 +1,160 @@
+//! **Fast failover**: when the leader's process dies, its sockets close and its port refuses. The survivors need not wait for a
+//! timer to believe it (design.md §5): whoever sees it asks the other voters whether they see the same and how much of the log they
+//! have, and the most caught-up one stands for election at once, as if the dead leader had handed over.
+//!
+//! A wrong guess costs an election, never safety: the vote is Raft's own. A leader that is cut off or frozen refuses nothing; then
+//! the timers decide.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use conclave_proto::cluster::v1 as pb;
+use openraft::{async_runtime::WatchReceiver as _, raft::TransferLeaderRequest, vote::RaftLeaderId as _};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::{
+    leader::Leader,
+    peers::{Lane, Peers},
+    types::{LogId, NodeId, Vote},
+    wire,
+};
+
+/// Refusals in a row that prove it: a process that is being started again listens within them.
+const REFUSALS: u32 = 3;
+/// The pause between two knocks.
+const KNOCK: Duration = Duration::from_millis(3);
+/// How long a knock, or the answer of another voter, may take. Beyond, the timers are as fast.
+const ANSWER: Duration = Duration::from_millis(50);
+/// How long this node waits for one that has more before it stands itself: that one may have died as well.
+const PRECEDENCE: Duration = Duration::from_millis(40);
+
+/// Tells that a leader's stream has ended.
+#[derive(Clone, Default)]
+pub struct Watch {
+    gone: Arc<Mutex<Option<NodeId>>>,
+    news: Arc<Notify>,
+}
+
+impl Watch {
+    /// The stream of appends that `leader` had to this node is over.
+    pub fn stream_ended(&self, leader: NodeId) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
+        self.news.notify_one();
+    }
+
+    async fn next(&self) -> NodeId {
+        loop {
+            let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match gone {
+                Some(leader) => return leader,
+                None => self.news.notified().await,
+            }
+        }
+    }
+}
+
+/// Runs until the task is dropped.
+pub async fn run(leader: Leader, peers: Arc<Peers>) {
+    loop {
+        let gone = peers.lost.next().await;
+        if let Some((vote, mine)) = followed(&leader, gone) {
+            succeed(&leader, &peers, gone, vote, mine).await;
+        }
+    }
+}
+
+/// The vote of the leader that this node follows, if it is this one, and the last entry of its own log.
+fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<LogId>)> {
+    let metrics = leader.raft().metrics().borrow_watched().clone();
+    let follows = metrics.vote.is_committed() && *metrics.vote.leader_id().node_id() == gone;
+    let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
+    (follows && votes && metrics.id != gone).then(|| (metrics.vote, metrics.log_id_list.last().copied()))
+}
+
+async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, mine: Option<LogId>) {
+    if !refuses(peers, gone).await {
+        return;
+    }
+    let Some(ahead) = survey(leader, peers, gone, &vote, mine).await else { return };
+    if ahead {
+        sleep(PRECEDENCE).await;
+        if followed(leader, gone).is_none() {
+            return;
+        }
+    }
+    tracing::info!(peer.id = gone, "the leader's process is gone; standing for election at once");
+    let request = TransferLeaderRequest::new(vote, peers.identity.node, mine);
+    if let Err(error) = leader.raft().handle_transfer_leader(request).await {
+        tracing::debug!(%error, "raft has stopped");
+    }
+}
+
+/// Whether another voter has precedence; none when too few of them agree that the leader is gone.
+async fn survey(
+    leader: &Leader,
+    peers: &Arc<Peers>,
+    gone: NodeId,
+    vote: &Vote,
+    mine: Option<LogId>,
+) -> Option<bool> {
+    let metrics = leader.raft().metrics().borrow_watched().clone();
+    let voters: Vec<NodeId> = metrics.membership_config.membership().voter_ids().collect();
+    let own = peers.identity.node;
+    let others = voters.iter().copied().filter(|id| *id != own && *id != gone);
+    let asking = others.map(|id| async move { Some((id, ask(peers, id, vote).await?)) });
+    let agreeing: Vec<_> = futures_util::future::join_all(asking).await.into_iter().flatten().collect();
+    // With this node. Fewer could not elect anybody.
+    if (agreeing.len() + 1) * 2 <= voters.len() {
+        return None;
+    }
+    // The longer log; of equal ones the lower number.
+    Some(
+        agreeing
+            .into_iter()
+            .any(|(id, theirs)| (theirs, std::cmp::Reverse(id)) > (mine, std::cmp::Reverse(own))),
+    )
+}
+
+/// The last entry of a voter that finds the leader gone too.
+async fn ask(peers: &Peers, id: NodeId, vote: &Vote) -> Option<Option<LogId>> {
+    let (_, member) = peers.identity.members().into_iter().find(|(node, _)| *node == id)?;
+    let mut client = peers.client(Some(id), &member.cluster_addr, Lane::Lease).ok()?;
+    let request = pb::SurveyRequest {
+        envelope: Some(peers.identity.envelope(id)),
+        leader: Some(wire::vote_to_wire(vote)),
+    };
+    let reply = timeout(ANSWER, client.survey(request)).await.ok()?.ok()?.into_inner();
+    reply.gone.then(|| reply.last_log_id.as_ref().map(wire::log_id))
+}
+
+/// Another voter asks whether the leader it follows is gone from here as well.
+pub async fn answer(leader: &Leader, peers: &Peers, vote: &Vote) -> pb::SurveyReply {
+    let gone = *vote.leader_id().node_id();
+    let same = followed(leader, gone).filter(|(own, _)| own == vote);
+    let Some((_, last)) = same else { return pb::SurveyReply::default() };
+    let gone = refuses(peers, gone).await;
+    pb::SurveyReply { gone, last_log_id: last.as_ref().map(wire::log_id_to_wire) }
+}
+
+/// Whether the cluster plane of this member refuses every one of a few knocks. Silence is no refusal.
+async fn refuses(peers: &Peers, id: NodeId) -> bool {
+    let Some((_, member)) = peers.identity.members().into_iter().find(|(node, _)| *node == id) else {
+        return false;
+    };
+    for knock in 0..REFUSALS {
+        if knock > 0 {
+            sleep(KNOCK).await;
+        }
+        match timeout(ANSWER, TcpStream::connect(&member.cluster_addr)).await {
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+            _ => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,61 @@
+//! The leader gives its place away before it stops, so that nobody waits for an election (design.md §5).
+//!
+//! openraft never takes back a transfer to a node that does not answer, and takes no writes meanwhile: so only a voter that has
+//! answered a moment ago is asked, and of those the one with most of the log.
+
+use std::time::Duration;
+
+use openraft::{Instant as _, ServerState, async_runtime::WatchReceiver as _};
+use tokio::time::timeout;
+
+use super::{leader::Leader, types::NodeId};
+
+/// How long ago a voter must have answered: two heartbeats and a little.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
+/// How long another leader is waited for: an ordinary election is as long.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Returns the new leader, if there is one.
+pub async fn hand_over(leader: &Leader) -> Option<NodeId> {
+    let to = candidate(leader)?;
+    transfer(leader, to).await
+}
+
+/// Asks `to` to lead, and waits until another does.
+pub async fn transfer(leader: &Leader, to: NodeId) -> Option<NodeId> {
+    let mut metrics = leader.raft().metrics();
+    let own = metrics.borrow_watched().id;
+    tracing::info!(peer.id = to, "handing the lead over");
+    leader.raft().trigger().transfer_leader(to).await.ok()?;
+    let another = async {
+        loop {
+            let leading = metrics.borrow_watched().current_leader.filter(|id| *id != own);
+            if leading.is_some() {
+                return leading;
+            }
+            metrics.changed().await.ok()?;
+        }
+    };
+    timeout(LIMIT, another).await.ok().flatten()
+}
+
+/// The voter with most of the log among those that have answered lately. None when this node does not lead, or is alone.
+pub fn candidate(leader: &Leader) -> Option<NodeId> {
+    voters_by_progress(leader).first().copied()
+}
+
+/// The voters that can take over, best first.
+pub fn voters_by_progress(leader: &Leader) -> Vec<NodeId> {
+    let metrics = leader.raft().metrics().borrow_watched().clone();
+    if metrics.state != ServerState::Leader {
+        return Vec::new();
+    }
+    let heard = metrics.heartbeat.unwrap_or_default();
+    let matched = metrics.replication.unwrap_or_default();
+    let answers =
+        |id: &NodeId| heard.get(id).copied().flatten().is_some_and(|at| at.elapsed() <= ANSWERED_WITHIN);
+    let voters = metrics.membership_config.membership().voter_ids();
+    let mut able: Vec<NodeId> = voters.filter(|id| *id != metrics.id && answers(id)).collect();
+    able.sort_by_key(|id| std::cmp::Reverse(matched.get(id).copied().flatten()));
+    able
+}
