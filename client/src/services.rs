@@ -131,5 +131,11 @@ services! {
     cluster: Cluster = "ClusterService" {
         /// Its members and what each says of itself.
         read status = "GetStatus"(GetStatusRequest) -> ClusterStatus;
+        /// Takes a node out for good.
+        write remove = "RemoveNode"(RemoveNodeRequest) -> RemoveNodeResponse;
+        /// Puts a node that has caught up in the place of another.
+        write replace = "ReplaceNode"(ReplaceNodeRequest) -> ReplaceNodeResponse;
+        /// Gives the lead to another node.
+        write transfer_leader = "TransferLeader"(TransferLeaderRequest) -> TransferLeaderResponse;
     }
 }

@@ -137,6 +137,7 @@ fn cluster_options(
             config::Checks::Lease => Checks::Lease,
             config::Checks::Quorum => Checks::Quorum,
         },
+        public_url: config.http.public_url().map(|url| url.to_string()).unwrap_or_default(),
         keys,
         runtime,
     })

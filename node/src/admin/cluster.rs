@@ -1,4 +1,4 @@
-//! The members and what each says of itself.
+//! The members, what each says of itself, and who they are to be.
 
 use conclave_proto::{
     admin::v1::{self as pb, cluster_service_server::ClusterService},
@@ -6,9 +6,12 @@ use conclave_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{cluster::MemberStatus, crypto::hex};
+use crate::{
+    cluster::{MemberStatus, MembersChange, NodeId},
+    crypto::hex,
+};
 
-use super::Api;
+use super::{Api, errors};
 
 #[tonic::async_trait]
 impl ClusterService for Api {
@@ -21,17 +24,54 @@ impl ClusterService for Api {
         let lineage = cluster.lineage();
         let mut members = cluster.member_statuses().await;
         members.sort_by_key(|member| member.node);
+        let applied = |member: &MemberStatus| member.status.as_ref().map_or(0, |status| status.applied_index);
+        let newest = members.iter().map(applied).max().unwrap_or(0);
         reading.reply(pb::ClusterStatus {
             cluster_id: hex::encode(&lineage.cluster),
             epoch: lineage.epoch,
             leader_id: cluster.leader_id().unwrap_or(0),
             feature_level: reading.state.meta().level,
-            nodes: members.into_iter().map(message).collect(),
+            nodes: members.into_iter().map(|member| message(member, newest)).collect(),
         })
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Result<Response<pb::RemoveNodeResponse>, Status> {
+        let (_, order) = self.write(request, "RemoveNode").await?;
+        let (node_id, force) = (order.node_id, order.force);
+        self.change(MembersChange::Remove(plane::RemoveMember { node_id, force })).await?;
+        Ok(Response::new(pb::RemoveNodeResponse {}))
+    }
+
+    async fn replace_node(
+        &self,
+        request: Request<pb::ReplaceNodeRequest>,
+    ) -> Result<Response<pb::ReplaceNodeResponse>, Status> {
+        let (_, order) = self.write(request, "ReplaceNode").await?;
+        let change = plane::ReplaceMember { old_node_id: order.old_node_id, new_node_id: order.new_node_id };
+        self.change(MembersChange::Replace(change)).await?;
+        Ok(Response::new(pb::ReplaceNodeResponse {}))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
+        let (_, order) = self.write(request, "TransferLeader").await?;
+        let leader = self.change(MembersChange::TransferLeader(order.node_id)).await?;
+        Ok(Response::new(pb::TransferLeaderResponse { leader_id: leader.unwrap_or(0) }))
     }
 }
 
-fn message(member: MemberStatus) -> pb::NodeStatus {
+impl Api {
+    async fn change(&self, change: MembersChange) -> Result<Option<NodeId>, Status> {
+        self.auth.cluster().change_members(change).await.map_err(|error| errors::membership(&error))
+    }
+}
+
+fn message(member: MemberStatus, newest: u64) -> pb::NodeStatus {
     let (status, error) = match member.status {
         Ok(status) => (Some(status), String::new()),
         Err(error) => (None, error),
@@ -54,5 +94,8 @@ fn message(member: MemberStatus) -> pb::NodeStatus {
         cluster_addr: member.cluster_addr,
         api_url: member.api_url,
         ready: status.ready,
+        lag: if reachable { newest.saturating_sub(status.applied_index) } else { 0 },
+        lease_left_ms: status.lease_left_ms,
+        disk_free_bytes: status.disk_free_bytes,
     }
 }

@@ -11,7 +11,7 @@ use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
     auth::redirect_uri::RedirectUriError,
-    cluster::{ProposeError, ViewError},
+    cluster::{MembershipError, ProposeError, ViewError},
     crypto::password::PasswordError,
 };
 
@@ -65,6 +65,17 @@ pub(super) fn propose(error: ProposeError) -> Status {
             "the outcome of the write is unknown; sending it again under the same x-conclave-request-id is safe",
         ),
         ProposeError::TooLarge(text) => invalid(format!("the request is too large: {text}")),
+    }
+}
+
+pub(super) fn membership(error: &MembershipError) -> Status {
+    let text = error.to_string();
+    match error {
+        MembershipError::Unknown(_) => Status::not_found(text),
+        MembershipError::Refused(_) => Status::failed_precondition(text),
+        MembershipError::Busy => Status::aborted(text),
+        MembershipError::Outcome => Status::deadline_exceeded(text),
+        MembershipError::NotLeader(_) | MembershipError::Unavailable(_) => unavailable(text, SHORTLY),
     }
 }
 

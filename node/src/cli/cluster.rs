@@ -12,7 +12,9 @@ const COLUMNS: &[&str] = &[
     "ready",
     "term",
     "applied_index",
-    "last_log_index",
+    "lag",
+    "lease_left_ms",
+    "disk_free_bytes",
     "digest",
     "version",
     "api_url",
@@ -28,6 +30,39 @@ Examples:
   conclave cluster status -o json | jq '[.nodes[].digest] | unique | length'
       1 when all nodes hold the same state")]
     Status,
+    /// Make this machine a member of a cluster that runs: needs its secret and the address of one member
+    #[command(after_help = "\
+Examples:
+  conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret
+      then: conclave serve --config node.toml
+  conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret --data-dir /var/lib/conclave --out /etc/conclave/node.toml")]
+    Join(super::join::JoinArgs),
+    /// Take a node out for good: its number is never given again
+    #[command(after_help = "Examples:\n  conclave cluster remove 3\n  conclave cluster remove 3 --force")]
+    Remove {
+        /// Its number, as in `conclave cluster status`
+        node: u64,
+        /// Though most of the voters that remain do not answer
+        #[arg(long)]
+        force: bool,
+    },
+    /// Put a node that has joined in the place of another, in one change
+    #[command(after_help = "Examples:\n  conclave cluster replace 3 4")]
+    Replace {
+        /// The node that goes
+        old: u64,
+        /// The node that comes; it has joined and caught up
+        new: u64,
+    },
+    /// Give the lead to another node, before its machine is worked on
+    #[command(
+        after_help = "Examples:\n  conclave cluster transfer-leader\n  conclave cluster transfer-leader --to 2"
+    )]
+    TransferLeader {
+        /// Its number; without it, the most caught-up voter that answers
+        #[arg(long, value_name = "NODE", default_value_t = 0, hide_default_value = true)]
+        to: u64,
+    },
 }
 
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
@@ -36,6 +71,23 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             let status = client.cluster().status(v1::GetStatusRequest {}).await?;
             Ok(Output::Nested { fields: FIELDS, value: value(&status), list: "nodes", columns: COLUMNS })
         }
+        Command::Remove { node, force } => {
+            client.cluster().remove(v1::RemoveNodeRequest { node_id: node, force }).await?;
+            Ok(Output::done(format!("node {node} is no member any more"), json!({ "removed": node })))
+        }
+        Command::Replace { old, new } => {
+            let order = v1::ReplaceNodeRequest { old_node_id: old, new_node_id: new };
+            client.cluster().replace(order).await?;
+            let text = format!("node {new} votes in the place of node {old}");
+            Ok(Output::done(text, json!({ "removed": old, "added": new })))
+        }
+        Command::TransferLeader { to } => {
+            let order = v1::TransferLeaderRequest { node_id: to };
+            let leader = client.cluster().transfer_leader(order).await?.leader_id;
+            Ok(Output::done(format!("node {leader} leads"), json!({ "leader_id": leader })))
+        }
+        // Needs no API: run before a connection is made.
+        Command::Join(args) => super::join::run(&args).await,
     }
 }
 
@@ -61,6 +113,9 @@ fn node(node: &v1::NodeStatus) -> Value {
         "last_log_index": node.last_log_index,
         "applied_index": node.applied_index,
         "snapshot_index": node.snapshot_index,
+        "lag": node.lag,
+        "lease_left_ms": node.lease_left_ms,
+        "disk_free_bytes": node.disk_free_bytes,
         "digest": node.digest,
         "log_bytes": node.log_bytes,
         "uptime_ms": node.uptime_ms,

@@ -8,7 +8,7 @@
 //! | `output` | tables for people, JSON for programs |
 //! | `failure` | what went wrong, and the exit code that says so |
 //! | `password` | passwords: typed, or from standard input, never an argument |
-//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `cluster`, `secret` | a command each |
+//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `cluster`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
@@ -19,6 +19,7 @@ mod connection;
 mod demo;
 mod failure;
 mod groups;
+mod join;
 mod output;
 mod password;
 mod secret;
@@ -104,7 +105,9 @@ pub enum Tool {
     #[command(after_help = "Examples:\n  conclave token list\n  conclave token list -o json")]
     Token(Resource<tokens::Command>),
     /// The cluster itself
-    #[command(after_help = "Examples:\n  conclave cluster status\n  conclave cluster status -o json")]
+    #[command(
+        after_help = "Examples:\n  conclave cluster status\n  conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret"
+    )]
     Cluster(Resource<cluster::Command>),
     /// The cluster secret
     #[command(subcommand, after_help = "Examples:\n  conclave secret new")]
@@ -142,6 +145,9 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::Client(resource) => over_api!(resource, clients::run),
         Tool::Session(resource) => over_api!(resource, sessions::run),
         Tool::Token(resource) => over_api!(resource, tokens::run),
+        Tool::Cluster(Resource { command: cluster::Command::Join(args), api }) => {
+            Ok((join::run(&args).await?, api.output))
+        }
         Tool::Cluster(resource) => over_api!(resource, cluster::run),
         Tool::Secret(command) => secret::run(&command),
     }

@@ -51,7 +51,7 @@ pub enum BootstrapError {
     #[error(
         "node {node} starts with an empty data directory, but the cluster at {addr} knows node {node} with another one. A \
          wiped disk cannot come back under its old number: bring back its data directory, or give the cluster a new member \
-         in its place"
+         in its place: `conclave cluster remove {node}`, and on this machine `conclave cluster join {addr}`"
     )]
     Wiped { node: NodeId, addr: String },
     #[error(

@@ -1,4 +1,4 @@
-//! Housekeeping of a running node: the leader sweeps rows whose time is over; every node takes a snapshot when its log tail
+//! Housekeeping of a running node: the leader sweeps rows whose time is over and lets learners vote that have caught up; every node takes a snapshot when its log tail
 //! has grown enough, and learns the members of a new configuration.
 
 use std::{sync::Arc, time::Duration};
@@ -9,7 +9,7 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use crate::{runtime::Runtime, store::retention};
 
-use super::{identity::Identity, leader::Leader, propose::Proposer};
+use super::{identity::Identity, leader::Leader, membership, propose::Proposer};
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -23,6 +23,7 @@ pub async fn run(leader: Leader, proposer: Proposer, runtime: Runtime) {
     loop {
         ticks.tick().await;
         snapshot_if_due(&leader).await;
+        membership::tend(&leader).await;
         let now = Stamp(runtime.clock.now_ms());
         if leader.is_leader() && leader.view().load().has_expired_rows(now) {
             sweep(&proposer, &runtime).await;

@@ -214,7 +214,13 @@ impl Leader {
             log_bytes: self.log_bytes_after(metrics.purged.map_or(0, |id| id.index)),
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             ready: self.readiness().is_ok(),
+            disk_free_bytes: free_bytes(self.snapshots.dir.path()),
             ..pb::NodeStatus::default()
         }
     }
+}
+
+/// Free bytes on the disk under this path; 0 when the machine does not say.
+fn free_bytes(path: &std::path::Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -11,6 +11,7 @@
 //! | `lease` | the right to accept without asking, and until when a revocation waits |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
 //! | `consensus` | the runtime of all this, and its end |
+//! | `membership`, `join` | members come and go |
 //! | `janitor` | sweeps, snapshots, the member list |
 //!
 //! Consensus has a tokio runtime of its own: no page and no password hash can hold up a heartbeat. Everything that talks to
@@ -22,11 +23,13 @@ mod failover;
 mod handover;
 mod identity;
 mod janitor;
+pub mod join;
 mod leader;
 mod lease;
 mod line;
 pub mod log_store;
 mod machine;
+mod membership;
 mod network;
 mod peers;
 mod propose;
@@ -58,6 +61,7 @@ use conclave_state::State;
 pub use bootstrap::{BootstrapError, Peer};
 pub use identity::Lineage;
 pub use lease::Checks;
+pub use membership::MembershipError;
 pub use propose::{Committed, ProposeError};
 pub use read::ViewError;
 pub use start::{ClusterOptions, StartError};
@@ -69,12 +73,21 @@ use crate::store::StoreError;
 use consensus::{Consensus, Released};
 use leader::Leader;
 use lease::Leases;
+use membership::Membership;
 use peers::{Lane, Peers};
 use propose::Proposer;
-use types::NodeId;
+pub use types::NodeId;
 
 /// How long the status of a member is waited for.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a change of the members may take: two writes, and the time of a transfer.
+const CHANGE_LIMIT: Duration = Duration::from_secs(10);
+/// The pause before the next leader is asked.
+const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// A change of the members or of the leader.
+pub use pb::change_members_request::Change as MembersChange;
 
 /// This node's part in its cluster. Cheap to clone.
 #[derive(Clone)]
@@ -87,6 +100,7 @@ struct Inner {
     leases: Leases,
     peers: Arc<Peers>,
     proposer: Proposer,
+    membership: Membership,
     lineage: Lineage,
     consensus: Consensus,
     /// Whether this node has seen everything that was acknowledged before it started.
@@ -266,6 +280,16 @@ impl Cluster {
         self.on_consensus(async move { handover::hand_over(&inner.leader).await }).await;
     }
 
+    /// Changes the members or the leader, whoever leads. Returns the leader afterwards.
+    ///
+    /// # Errors
+    /// [`MembershipError`].
+    pub async fn change_members(&self, change: MembersChange) -> Result<Option<NodeId>, MembershipError> {
+        let inner = Arc::clone(&self.inner);
+        let changing = async move { inner.change_members(change).await };
+        self.on_consensus(changing).await.unwrap_or(Err(MembershipError::Outcome))
+    }
+
     /// Stops Raft on this node, and then everything else of it. The data directory may be opened again afterwards.
     pub async fn shutdown(&self) {
         let leases = self.inner.leases.clone();
@@ -318,6 +342,54 @@ async fn status(leader: &Leader, leases: &Leases) -> pb::NodeStatus {
 }
 
 impl Inner {
+    /// Here, if this node leads; else at the leader. One that has just handed over is followed to the next.
+    async fn change_members(&self, change: MembersChange) -> Result<Option<NodeId>, MembershipError> {
+        let deadline = tokio::time::Instant::now() + propose::HOLD;
+        loop {
+            let outcome = match self.leader.leader_id() {
+                Some(id) if id == self.peers.identity.node => {
+                    service::change_members(&self.membership, change).await
+                }
+                Some(id) => self.ask_for_change(id, change).await,
+                None => Err(MembershipError::NotLeader(None)),
+            };
+            match outcome {
+                // Decided anew on what has become of the members meanwhile.
+                Err(MembershipError::NotLeader(_) | MembershipError::Busy)
+                    if tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(CHANGE_PAUSE).await;
+                }
+                Err(MembershipError::NotLeader(_)) => {
+                    return Err(MembershipError::Unavailable("there is no leader".into()));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn ask_for_change(
+        &self,
+        leader: NodeId,
+        change: MembersChange,
+    ) -> Result<Option<NodeId>, MembershipError> {
+        let unavailable = |why: String| MembershipError::Unavailable(why);
+        let members = self.peers.identity.members();
+        let member = members.into_iter().find(|(id, _)| *id == leader);
+        let (_, member) = member.ok_or(MembershipError::NotLeader(None))?;
+        let mut client = self
+            .peers
+            .client(Some(leader), &member.cluster_addr, Lane::Control)
+            .map_err(|e| unavailable(e.to_string()))?;
+        let envelope = Some(self.peers.identity.envelope(leader));
+        let request = pb::ChangeMembersRequest { envelope, change: Some(change) };
+        match tokio::time::timeout(CHANGE_LIMIT, client.change_members(request)).await {
+            Ok(Ok(reply)) => Ok(Some(reply.into_inner().leader_id).filter(|id| *id != 0)),
+            Ok(Err(status)) => Err(service::membership_error(&status)),
+            Err(_) => Err(MembershipError::Outcome),
+        }
+    }
+
     async fn member_statuses(&self) -> Vec<MemberStatus> {
         let members = self.peers.identity.members();
         let asking = members.into_iter().map(|(node, member)| async move {

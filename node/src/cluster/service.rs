@@ -15,11 +15,13 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::telemetry::propagation;
 
 use super::{
+    MembersChange,
     bootstrap::{Peer, describe},
     failover,
     identity::{Identity, Stranger},
     leader::{Leader, LeaderError},
     lease::{Leases, Settled},
+    membership::{Membership, MembershipError},
     peers::Peers,
     snapshot_in,
     types::{Member, NodeId},
@@ -43,6 +45,9 @@ pub struct Service {
     pub own: Member,
     pub configured: Vec<Peer>,
     pub leader: Arc<OnceLock<(Leader, Leases)>>,
+    pub membership: Arc<OnceLock<Membership>>,
+    /// The URL of the whole cluster, for nodes that join.
+    pub public_url: String,
 }
 
 impl From<Malformed> for Status {
@@ -55,6 +60,10 @@ impl Service {
     fn raft(&self) -> Result<&Leader, Status> {
         // Said like "not the leader": whatever was asked was certainly not done.
         self.running().map(|(leader, _)| leader)
+    }
+
+    fn membership(&self) -> Result<&Membership, Status> {
+        self.membership.get().ok_or_else(|| not_taken("this node is starting", None))
     }
 
     fn leases(&self) -> Result<&Leases, Status> {
@@ -246,6 +255,43 @@ impl ClusterService for Service {
         Ok(Response::new(pb::ReleaseReply {}))
     }
 
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinReply>, Status> {
+        let request = request.into_inner();
+        let membership = self.membership()?;
+        let lineage = self.identity.lineage().ok_or_else(|| not_taken("this node is starting", None))?;
+        let level = membership.leader.view().load().meta().level;
+        if request.feature_level < level {
+            return Err(Status::invalid_argument(format!(
+                "conclave {} understands feature level {}; this cluster is at {level}: upgrade the new node",
+                request.version, request.feature_level
+            )));
+        }
+        if request.cluster_addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            return Err(Status::invalid_argument(format!("`{}` is no host:port", request.cluster_addr)));
+        }
+        let incarnation = request.incarnation.as_slice().try_into();
+        let incarnation = incarnation.map_err(|_| Status::invalid_argument("the incarnation is no uuid"))?;
+        let member = Member { cluster_addr: request.cluster_addr, api_url: request.api_url, incarnation };
+        let node_id = membership.join(member).await?;
+        Ok(Response::new(pb::JoinReply {
+            node_id,
+            cluster_id: lineage.cluster.to_vec(),
+            epoch: lineage.epoch,
+            public_url: self.public_url.clone(),
+        }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeMembersReply>, Status> {
+        let request = request.into_inner();
+        self.admit_member(request.envelope.as_ref())?;
+        let change = request.change.ok_or_else(|| Status::invalid_argument("no change is named"))?;
+        let leader = change_members(self.membership()?, change).await?;
+        Ok(Response::new(pb::ChangeMembersReply { leader_id: leader.unwrap_or(0) }))
+    }
+
     async fn survey(&self, request: Request<pb::SurveyRequest>) -> Result<Response<pb::SurveyReply>, Status> {
         let request = request.into_inner();
         self.admit_member(request.envelope.as_ref())?;
@@ -276,6 +322,46 @@ impl ClusterService for Service {
         self.admit(request.into_inner().envelope.as_ref())?;
         let (leader, leases) = self.running()?;
         Ok(Response::new(super::status(leader, leases).await))
+    }
+}
+
+/// Carries a change out on the leader.
+pub async fn change_members(
+    membership: &Membership,
+    change: MembersChange,
+) -> Result<Option<NodeId>, MembershipError> {
+    match change {
+        MembersChange::Remove(order) => membership.remove(&order).await?,
+        MembersChange::Replace(order) => membership.replace(&order).await?,
+        MembersChange::TransferLeader(to) => return membership.transfer_leader(to).await.map(Some),
+    }
+    Ok(membership.leader.leader_id())
+}
+
+impl From<MembershipError> for Status {
+    fn from(error: MembershipError) -> Self {
+        let text = error.to_string();
+        match error {
+            MembershipError::NotLeader(leader) => not_taken(text, leader),
+            MembershipError::Unknown(_) => Self::not_found(text),
+            MembershipError::Refused(_) => Self::invalid_argument(text),
+            MembershipError::Busy => Self::aborted(text),
+            MembershipError::Outcome => Self::deadline_exceeded(text),
+            MembershipError::Unavailable(why) => Self::unavailable(why),
+        }
+    }
+}
+
+/// What the leader's status says; the way back of the above.
+pub fn membership_error(status: &Status) -> MembershipError {
+    match status.code() {
+        _ if was_not_taken(status) => MembershipError::NotLeader(None),
+        tonic::Code::NotFound | tonic::Code::InvalidArgument => {
+            MembershipError::Refused(status.message().to_owned())
+        }
+        tonic::Code::Aborted => MembershipError::Busy,
+        tonic::Code::Unavailable => MembershipError::Unavailable(status.message().to_owned()),
+        _ => MembershipError::Outcome,
     }
 }
 

@@ -32,6 +32,7 @@ use super::{
     lease::{Checks, Leases},
     log_store::LogStorage,
     machine::{Machine, Snapshots},
+    membership::Membership,
     network::Network,
     peers::{MAX_MESSAGE_BYTES, Peers},
     propose::Proposer,
@@ -55,6 +56,8 @@ pub struct ClusterOptions {
     pub peers: Vec<Peer>,
     /// How checks are decided.
     pub checks: Checks,
+    /// The URL of the whole cluster, told to nodes that join.
+    pub public_url: String,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
 }
@@ -131,13 +134,24 @@ impl Cluster {
                     .unwrap_or_else(|| StartError::Raft("it panicked".into())));
             }
         };
-        let Parts { leader, leases, peers, proposer, lineage, caught_up, conflict, log_failure, released } =
-            parts;
+        let Parts {
+            membership,
+            leader,
+            leases,
+            peers,
+            proposer,
+            lineage,
+            caught_up,
+            conflict,
+            log_failure,
+            released,
+        } = parts;
         let inner = Inner {
             leader,
             leases,
             peers,
             proposer,
+            membership,
             lineage,
             consensus,
             caught_up,
@@ -151,6 +165,7 @@ impl Cluster {
 
 /// What runs inside the consensus runtime.
 struct Parts {
+    membership: Membership,
     leader: Leader,
     leases: Leases,
     peers: Arc<Peers>,
@@ -181,10 +196,11 @@ async fn start(
         api_url: options.api_url.clone(),
         incarnation: stored.incarnation,
     };
-    let raft_cell = serve(&options, &peers, &own)?;
+    let (raft_cell, membership_cell) = serve(&options, &peers, &own)?;
 
     // A log without a single entry or vote has never been part of anything.
-    let is_new = log.state().last_or_purged().is_none() && log.state().vote.is_none();
+    // One that joined gets its first entries from the leader, and founds nothing.
+    let is_new = !stored.joined && log.state().last_or_purged().is_none() && log.state().vote.is_none();
     let roster =
         if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await?) } else { None };
     let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
@@ -206,13 +222,27 @@ async fn start(
     leases.start();
     tokio::spawn(failover::run(leader.clone(), Arc::clone(&peers)));
     let proposer = Proposer::new(leader.clone(), leases.clone(), Arc::clone(&peers));
+    let membership =
+        Membership { leader: leader.clone(), proposer: proposer.clone(), runtime: options.runtime.clone() };
+    let _ = membership_cell.set(membership.clone());
     tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
     tokio::spawn(janitor::run(leader.clone(), proposer.clone(), options.runtime.clone()));
     let caught_up = Arc::new(AtomicBool::new(false));
     tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
     let conflict = Arc::new(OnceLock::new());
     tokio::spawn(check_peers(Arc::clone(&peers), options.peers, leader.clone(), Arc::clone(&conflict)));
-    Ok(Parts { leader, leases, peers, proposer, lineage, caught_up, conflict, log_failure, released })
+    Ok(Parts {
+        membership,
+        leader,
+        leases,
+        peers,
+        proposer,
+        lineage,
+        caught_up,
+        conflict,
+        log_failure,
+        released,
+    })
 }
 
 /// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
@@ -224,6 +254,7 @@ fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError>
             cluster: None,
             lineage_epoch: 0,
             node_id: options.node,
+            joined: false,
             incarnation: options.runtime.entropy.bytes(),
             secret_check,
         };
@@ -240,23 +271,25 @@ fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError>
     Ok((data, log))
 }
 
+/// What the plane's service gets once Raft runs.
+type Cells = (Arc<OnceLock<(Leader, Leases)>>, Arc<OnceLock<Membership>>);
+
 /// The cluster plane: greetings from the first moment, the rest once Raft runs.
-fn serve(
-    options: &ClusterOptions,
-    peers: &Arc<Peers>,
-    own: &Member,
-) -> Result<Arc<OnceLock<(Leader, Leases)>>, StartError> {
+fn serve(options: &ClusterOptions, peers: &Arc<Peers>, own: &Member) -> Result<Cells, StartError> {
     let plane = |e: std::io::Error| StartError::Plane(e.to_string());
     let listener = options.listener.try_clone().map_err(plane)?;
     listener.set_nonblocking(true).map_err(plane)?;
     let listener = TcpListener::from_std(listener).map_err(plane)?;
     let raft_cell = Arc::new(OnceLock::new());
+    let membership_cell = Arc::new(OnceLock::new());
     let service = Service {
         identity: Arc::clone(&peers.identity),
         peers: Arc::clone(peers),
         own: own.clone(),
         configured: options.peers.clone(),
         leader: Arc::clone(&raft_cell),
+        membership: Arc::clone(&membership_cell),
+        public_url: options.public_url.clone(),
     };
     let service = ClusterServiceServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -268,7 +301,7 @@ fn serve(
             tracing::error!(%error, "the cluster plane has stopped");
         }
     });
-    Ok(raft_cell)
+    Ok((raft_cell, membership_cell))
 }
 
 /// Writes the lineage into the data directory before the first entry of it is written.

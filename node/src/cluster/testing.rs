@@ -47,6 +47,12 @@ impl Cluster {
         Self::start_over(options, write_log).await
     }
 
+    /// Who votes, as this node knows; of a joint configuration, all of them.
+    pub fn voters(&self) -> Vec<NodeId> {
+        let metrics = self.inner.leader.raft().metrics().borrow_watched().clone();
+        metrics.membership_config.membership().voter_ids().collect()
+    }
+
     /// The term this node is in.
     pub fn term(&self) -> u64 {
         self.inner.leader.raft().metrics().borrow_watched().current_term

@@ -21,6 +21,9 @@ use super::{SledLog, StoreError, files};
 
 const MAGIC: &[u8; 8] = b"CNCLNODE";
 const VERSION: u8 = 1;
+/// Flags of an identity.
+const BELONGS: u8 = 1;
+const JOINED: u8 = 2;
 const IDENTITY_BYTES: usize = 8 + 1 + 1 + 16 + 8 + 8 + 16 + 16 + 4;
 
 /// The names a directory may hold before it has an identity: what an interrupted set-up leaves.
@@ -34,6 +37,8 @@ pub struct Identity {
     /// Raised by each restore (design.md §8).
     pub lineage_epoch: u64,
     pub node_id: u64,
+    /// Whether it came to a cluster that stood already: its log starts empty, and it must not found anything.
+    pub joined: bool,
     /// Made anew with the directory: a wiped disk is another member.
     pub incarnation: [u8; 16],
     /// Derived from the cluster secret, so that a wrong secret is seen at start and not in a handshake.
@@ -181,7 +186,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
     let mut out = Vec::with_capacity(IDENTITY_BYTES);
     out.extend_from_slice(MAGIC);
     out.push(VERSION);
-    out.push(u8::from(identity.cluster.is_some()));
+    out.push((u8::from(identity.cluster.is_some()) * BELONGS) | (u8::from(identity.joined) * JOINED));
     out.extend_from_slice(&identity.cluster.unwrap_or_default());
     out.extend_from_slice(&identity.lineage_epoch.to_be_bytes());
     out.extend_from_slice(&identity.node_id.to_be_bytes());
@@ -204,12 +209,16 @@ fn decode(bytes: &[u8]) -> Result<Identity, &'static str> {
         [VERSION] => {}
         _ => return Err("its version is unknown to this release"),
     }
-    let bootstrapped = take::<1>(&mut rest)? != [0];
+    let [flags] = take::<1>(&mut rest)?;
+    if flags & !(BELONGS | JOINED) != 0 {
+        return Err("its flags are unknown to this release");
+    }
     let cluster = take::<16>(&mut rest)?;
     Ok(Identity {
-        cluster: bootstrapped.then_some(cluster),
+        cluster: (flags & BELONGS != 0).then_some(cluster),
         lineage_epoch: u64::from_be_bytes(take(&mut rest)?),
         node_id: u64::from_be_bytes(take(&mut rest)?),
+        joined: flags & JOINED != 0,
         incarnation: take(&mut rest)?,
         secret_check: take(&mut rest)?,
     })

@@ -120,6 +120,7 @@ impl TestNode {
             api_url: api_url.clone(),
             peers,
             checks: crate::cluster::Checks::default(),
+            public_url: "http://127.0.0.1:9000".into(),
             keys: Arc::clone(&keys),
             runtime: runtime.clone(),
         };

@@ -135,6 +135,7 @@ fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, 
         Body::RaiseRevocationEpoch(_) => system::raise_revocation_epoch(draft),
         Body::AcknowledgeOutbox(order) => outbox::acknowledge(draft, &order),
         Body::Sweep(order) => system::sweep(draft, &order),
+        Body::ReserveNodeId(order) => system::reserve_node_id(draft, &order),
         Body::SetLeaseTerms(order) => system::set_lease_terms(draft, &order),
     })
 }

@@ -54,6 +54,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::RaiseLevel(_)
         | Body::AcknowledgeOutbox(_)
         | Body::Sweep(_)
-        | Body::SetLeaseTerms(_) => Class::Plain,
+        | Body::SetLeaseTerms(_)
+        | Body::ReserveNodeId(_) => Class::Plain,
     }
 }

@@ -171,6 +171,7 @@ fn meta_to_wire(meta: &Meta) -> rows::MetaRow {
         revocation_epoch: meta.revocation_epoch,
         next_outbox: meta.next_outbox,
         lease_terms: meta.lease_terms.map(ChangedTerms::to_wire),
+        last_node_id: meta.last_node_id,
     }
 }
 
@@ -182,5 +183,6 @@ fn meta_from_wire(wire: &rows::MetaRow) -> Meta {
         revocation_epoch: wire.revocation_epoch,
         next_outbox: wire.next_outbox,
         lease_terms: wire.lease_terms.as_ref().map(ChangedTerms::from_wire),
+        last_node_id: wire.last_node_id,
     }
 }

@@ -76,6 +76,8 @@ pub struct Meta {
     pub next_outbox: u64,
     /// How long serve leases last; none while nobody has changed it.
     pub lease_terms: Option<ChangedTerms>,
+    /// The highest node number ever reserved; 0 = none.
+    pub last_node_id: u64,
 }
 
 impl Default for Meta {
@@ -87,6 +89,7 @@ impl Default for Meta {
             revocation_epoch: 1,
             next_outbox: 1,
             lease_terms: None,
+            last_node_id: 0,
         }
     }
 }

@@ -540,6 +540,12 @@ pub struct SetLeaseTerms {
     #[prost(uint32, tag = "2")]
     pub margin_permille: u32,
 }
+/// A number for a new member: above this one, and above every number given before.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReserveNodeId {
+    #[prost(uint64, tag = "1")]
+    pub above: u64,
+}
 /// Removes at most so many rows whose time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Sweep {
@@ -564,7 +570,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 80, 81, 90, 100, 101, 102, 103, 104"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 80, 81, 90, 100, 101, 102, 103, 104, 105"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -636,12 +642,14 @@ pub mod command {
         Sweep(super::Sweep),
         #[prost(message, tag = "104")]
         SetLeaseTerms(super::SetLeaseTerms),
+        #[prost(message, tag = "105")]
+        ReserveNodeId(super::ReserveNodeId),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reply {
-    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub body: ::core::option::Option<reply::Body>,
 }
 /// Nested message and enum types in `Reply`.
@@ -666,6 +674,8 @@ pub mod reply {
         Swept(super::Swept),
         #[prost(message, tag = "9")]
         ApiTokenCreated(super::ApiTokenCreated),
+        #[prost(message, tag = "10")]
+        NodeIdReserved(super::NodeIdReserved),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -737,6 +747,11 @@ pub struct RefreshRotated {
 pub struct AttemptReserved {
     #[prost(uint32, tag = "1")]
     pub remaining: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeIdReserved {
+    #[prost(uint64, tag = "1")]
+    pub node_id: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Swept {

@@ -14,6 +14,9 @@ pub struct MetaRow {
     /// Absent: as the version was made with.
     #[prost(message, optional, tag = "6")]
     pub lease_terms: ::core::option::Option<LeaseTermsRow>,
+    /// The highest node number ever reserved; 0 = none.
+    #[prost(uint64, tag = "7")]
+    pub last_node_id: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseTermsRow {

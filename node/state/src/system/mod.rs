@@ -1,7 +1,8 @@
-//! What the cluster keeps for itself: request memory, spent tickets, level, revocation epoch, lease terms, sweep.
+//! What the cluster keeps for itself: request memory, spent tickets, level, revocation epoch, lease terms, node numbers, sweep.
 
 mod lease;
 mod memory;
+mod node_id;
 mod sweep;
 mod ticket;
 
@@ -13,7 +14,7 @@ pub use {
     ticket::SpentTicket,
 };
 
-pub(crate) use {lease::set_lease_terms, sweep::sweep};
+pub(crate) use {lease::set_lease_terms, node_id::reserve_node_id, sweep::sweep};
 
 use crate::{
     draft::Draft,

@@ -61,6 +61,7 @@ fn body() -> impl Strategy<Value = Body> {
         1 => Just(Body::DeleteClient(pb::DeleteClient { client_id: "web".into() })),
         1 => n.clone().prop_map(|u| Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(u), limit: 2, window_ms: MINUTE })),
         1 => Just(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {})),
+        1 => (0_u64..20).prop_map(|above| Body::ReserveNodeId(pb::ReserveNodeId { above })),
         1 => (900_u32..11_000, 40_u32..510).prop_map(|(length_ms, margin_permille)| {
             Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms, margin_permille })
         }),

@@ -251,6 +251,16 @@ fn lease_terms_change_within_bounds_and_only_when_leases_of_the_former_are_over(
 }
 
 #[test]
+fn a_node_number_is_given_once_also_after_its_member_has_left() {
+    let mut world = World::furnished();
+    let mut reserve = |above| match world.ok(Body::ReserveNodeId(pb::ReserveNodeId { above })) {
+        ReplyBody::NodeIdReserved(reserved) => reserved.node_id,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((reserve(3), reserve(3), reserve(0), reserve(9)), (4, 5, 6, 10));
+}
+
+#[test]
 fn what_takes_away_says_so_also_when_it_is_answered_from_memory() {
     let mut world = World::furnished();
     world.signed_in(1, &["openid"]);

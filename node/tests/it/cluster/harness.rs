@@ -9,7 +9,10 @@ use std::{
 };
 
 use conclave_node::{
-    cluster::{Cluster, ClusterOptions, Committed, Peer, ProposeError, StartError},
+    cluster::{
+        Cluster, ClusterOptions, Committed, Peer, ProposeError, StartError,
+        join::{JoinError, JoinOptions, Joined, join},
+    },
     crypto::{keys::ClusterKeys, secret::ClusterSecret},
     runtime::Runtime,
 };
@@ -23,6 +26,13 @@ use super::gate::{Gate, Gated};
 
 /// Longest wait for anything that has to happen.
 pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// What a joining node says of itself.
+pub struct Asked {
+    pub data_dir: PathBuf,
+    pub advertise: String,
+    pub api_url: String,
+}
 
 pub struct TestCluster {
     dir: tempfile::TempDir,
@@ -92,6 +102,7 @@ impl TestCluster {
             api_url: format!("http://api-{id}.test"),
             peers: self.peers.clone(),
             checks: conclave_node::cluster::Checks::default(),
+            public_url: "http://127.0.0.1:9000".into(),
             keys: Arc::clone(&self.keys),
             runtime: Runtime::system(),
         }
@@ -119,6 +130,70 @@ impl TestCluster {
 
     pub fn gate(&self, id: u64) -> &Gate {
         &self.gates[&id]
+    }
+
+    /// A new node asks its way in at `at`, and starts.
+    pub async fn join(&mut self, at: u64) -> u64 {
+        let (options, joined) = self.ask_to_join(at).await;
+        let joined = joined.unwrap();
+        let bind = options.advertise.clone();
+        let id = joined.node;
+        self.gates.insert(id, Gate::default());
+        let options = ClusterOptions {
+            node: id,
+            data_dir: options.data_dir,
+            listener: TcpListener::bind(&bind).unwrap(),
+            advertise: bind,
+            api_url: options.api_url,
+            peers: Vec::new(),
+            ..self.options_at(at, "127.0.0.1:0")
+        };
+        let node = self.start_one(id, options).await.unwrap();
+        self.nodes.insert(id, node);
+        id
+    }
+
+    /// The question alone.
+    pub async fn ask_to_join(&self, at: u64) -> (Asked, Result<Joined, JoinError>) {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let asked = Asked {
+            data_dir: self.dir.path().join(format!("joining-{port}")),
+            advertise: format!("127.0.0.1:{port}"),
+            api_url: format!("http://api-{port}.test"),
+        };
+        let outcome = self.ask_again(at, &asked).await;
+        (asked, outcome)
+    }
+
+    pub async fn ask_again(&self, at: u64, asked: &Asked) -> Result<Joined, JoinError> {
+        join(JoinOptions {
+            address: self.addr(at).to_owned(),
+            data_dir: asked.data_dir.clone(),
+            advertise: asked.advertise.clone(),
+            api_url: asked.api_url.clone(),
+            keys: Arc::clone(&self.keys),
+            runtime: Runtime::system(),
+        })
+        .await
+    }
+
+    /// The running nodes.
+    pub fn running(&self) -> Vec<u64> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Waits until exactly these vote.
+    pub async fn voters(&self, wanted: &[u64]) {
+        let began = Instant::now();
+        loop {
+            let leader = self.leader().await;
+            let voters = self.node(leader).voters();
+            if voters == wanted {
+                return;
+            }
+            assert!(began.elapsed() < LIMIT, "{voters:?} vote, not {wanted:?}");
+            tokio::task::yield_now().await;
+        }
     }
 
     pub async fn stop(&mut self, id: u64) {

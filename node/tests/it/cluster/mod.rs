@@ -9,6 +9,7 @@ mod harness;
 mod lag;
 mod leases;
 mod logs;
+mod membership;
 mod queue;
 mod refused;
 mod snapshots;

@@ -6,7 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use conclave_node::store::{DataDir, Flush, Identity, LogStore, Op, StoreError};
 
 fn identity() -> Identity {
-    Identity { cluster: None, lineage_epoch: 0, node_id: 2, incarnation: [7; 16], secret_check: [9; 16] }
+    Identity {
+        cluster: None,
+        lineage_epoch: 0,
+        node_id: 2,
+        joined: false,
+        incarnation: [7; 16],
+        secret_check: [9; 16],
+    }
 }
 
 #[test]

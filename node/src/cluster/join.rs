@@ -1,0 +1,184 @@
+//! A new node asks its way in: with the secret and one address, nothing else. It gets a number, the cluster's name and its public URL,
+//! writes them into its empty data directory, and is a node that may be started.
+//!
+//! Nothing here runs Raft. The place is made by the leader; asking again with the same directory gives the same place.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use conclave_proto::cluster::v1 as pb;
+use conclave_state::level;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    crypto::{keys::ClusterKeys, tls::ClusterTls},
+    runtime::Runtime,
+    store::{self, DataDir, StoreError},
+};
+
+use super::{
+    identity::{Identity, Lineage},
+    peers::{Client, Lane, Peers, explain_status},
+    types::NodeId,
+};
+
+/// How long one question may take: a write and a change of members, held across an election.
+const QUESTION: Duration = Duration::from_secs(10);
+/// How long it is asked again while the cluster has no leader.
+const LIMIT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What a node joins with.
+pub struct JoinOptions {
+    /// `host:port` of any member's cluster plane.
+    pub address: String,
+    pub data_dir: PathBuf,
+    /// Where the others will find this node.
+    pub advertise: String,
+    /// Where clients will find its admin API.
+    pub api_url: String,
+    pub keys: Arc<ClusterKeys>,
+    pub runtime: Runtime,
+}
+
+/// What it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub node: NodeId,
+    pub lineage: Lineage,
+    /// The URL of the whole cluster.
+    pub public_url: String,
+}
+
+/// Why it was not. Said to the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "{0} belongs to node {1} already; start it with `conclave serve`, or give --data-dir an empty directory"
+    )]
+    Taken(PathBuf, NodeId),
+    #[error("the data directory was begun with another cluster secret; give an empty one")]
+    OtherSecret,
+    #[error("the cluster plane cannot be set up: {0}")]
+    Plane(String),
+    #[error("`{0}` is no host:port")]
+    BadAddress(String),
+    #[error("{address} does not answer: {why}")]
+    Unreachable { address: String, why: String },
+    #[error("the cluster refused this node: {0}")]
+    Refused(String),
+}
+
+/// Asks for a place, and writes it into the data directory.
+///
+/// # Errors
+/// [`JoinError`]; then the directory is as good as empty, and asking again is safe.
+pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
+    let (mut data, stored) = begin(&options)?;
+    let identity = Arc::new(Identity::new(0, stored.incarnation, None));
+    let tls = ClusterTls::new(&options.keys, 0, &*options.runtime.entropy)
+        .map_err(|e| JoinError::Plane(e.to_string()))?;
+    let peers = Peers::new(identity, tls);
+    let joined = ask(&peers, &options, stored.incarnation).await?;
+    data.save_identity(store::Identity {
+        cluster: Some(joined.lineage.cluster),
+        lineage_epoch: joined.lineage.epoch,
+        node_id: joined.node,
+        joined: true,
+        ..stored
+    })?;
+    Ok(joined)
+}
+
+/// A fresh directory, or one that an earlier attempt began.
+fn begin(options: &JoinOptions) -> Result<(DataDir, store::Identity), JoinError> {
+    let mut data = DataDir::open(&options.data_dir)?;
+    let secret_check = options.keys.secret_check;
+    match data.identity().cloned() {
+        Some(found) if found.cluster.is_some() || !found.joined => {
+            Err(JoinError::Taken(options.data_dir.clone(), found.node_id))
+        }
+        Some(found) if found.secret_check != secret_check => Err(JoinError::OtherSecret),
+        Some(found) => Ok((data, found)),
+        None => {
+            let identity = store::Identity {
+                cluster: None,
+                lineage_epoch: 0,
+                node_id: 0,
+                joined: true,
+                incarnation: options.runtime.entropy.bytes(),
+                secret_check,
+            };
+            data.initialize(identity.clone())?;
+            Ok((data, identity))
+        }
+    }
+}
+
+/// Asks the member that is named, then whoever it says leads.
+async fn ask(peers: &Peers, options: &JoinOptions, incarnation: [u8; 16]) -> Result<Joined, JoinError> {
+    let unreachable = |why: String| JoinError::Unreachable { address: options.address.clone(), why };
+    let deadline = Instant::now() + LIMIT;
+    let mut why = String::new();
+    while Instant::now() < deadline {
+        let hello = pb::HelloRequest { incarnation: incarnation.to_vec(), ..pb::HelloRequest::default() };
+        let mut named = client(peers, &options.address)?;
+        let known = match timeout(QUESTION, named.hello(hello)).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            // The first word decides: a wrong address or secret does not get better by asking again.
+            Ok(Err(status)) => return Err(unreachable(explain_status(&status))),
+            Err(_) => return Err(unreachable("no answer in time".into())),
+        };
+        if known.members.is_empty() {
+            return Err(JoinError::Refused("it is not part of a cluster yet".into()));
+        }
+        for member in &known.members {
+            match place(peers, options, &member.cluster_addr, incarnation).await {
+                Ok(joined) => return Ok(joined),
+                Err(Answer::Final(error)) => return Err(error),
+                Err(Answer::Elsewhere(reason)) => why = reason,
+            }
+        }
+        sleep(PAUSE).await;
+    }
+    Err(unreachable(format!("nobody there leads: {why}")))
+}
+
+enum Answer {
+    /// Another member may say something else.
+    Elsewhere(String),
+    Final(JoinError),
+}
+
+async fn place(
+    peers: &Peers,
+    options: &JoinOptions,
+    addr: &str,
+    incarnation: [u8; 16],
+) -> Result<Joined, Answer> {
+    let request = pb::JoinRequest {
+        incarnation: incarnation.to_vec(),
+        cluster_addr: options.advertise.clone(),
+        api_url: options.api_url.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        feature_level: level::SUPPORTED,
+    };
+    let mut client = client(peers, addr).map_err(Answer::Final)?;
+    let reply = match timeout(QUESTION, client.join(request)).await {
+        Ok(Ok(reply)) => reply.into_inner(),
+        Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
+            return Err(Answer::Final(JoinError::Refused(status.message().into())));
+        }
+        Ok(Err(status)) => return Err(Answer::Elsewhere(explain_status(&status))),
+        Err(_) => return Err(Answer::Elsewhere("no answer in time".into())),
+    };
+    let cluster = reply.cluster_id.as_slice().try_into();
+    let cluster = cluster.map_err(|_| Answer::Elsewhere("the answer cannot be read".into()))?;
+    let lineage = Lineage { cluster, epoch: reply.epoch };
+    Ok(Joined { node: reply.node_id, lineage, public_url: reply.public_url })
+}
+
+fn client(peers: &Peers, addr: &str) -> Result<Client, JoinError> {
+    peers.client(None, addr, Lane::Control).map_err(|_| JoinError::BadAddress(addr.to_owned()))
+}

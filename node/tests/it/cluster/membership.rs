@@ -1,0 +1,138 @@
+//! Members come and go.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use conclave_node::cluster::{MembersChange, MembershipError, join::JoinError};
+use conclave_proto::cluster::v1::{RemoveMember, ReplaceMember};
+
+use super::harness::{TestCluster, create, user_id};
+
+const fn removal(node_id: u64) -> MembersChange {
+    MembersChange::Remove(RemoveMember { node_id, force: false })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_become_five_and_three_again_while_writes_go_on() {
+    let mut cluster = TestCluster::start(3).await;
+    let (over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let writing = tokio::spawn({
+        let (node, over, written) = (cluster.node(1).clone(), over.clone(), written.clone());
+        async move {
+            while !over.load(Ordering::Relaxed) {
+                let n = written.load(Ordering::Relaxed);
+                create(&node, n).await.unwrap_or_else(|error| panic!("write {n}: {error}"));
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let fourth = cluster.join(1).await;
+    let fifth = cluster.join(2).await;
+    assert_eq!((fourth, fifth), (4, 5));
+    cluster.voters(&[1, 2, 3, 4, 5]).await;
+    cluster.ready(4).await;
+    cluster.ready(5).await;
+    for gone in [2, 3] {
+        cluster.node(4).change_members(removal(gone)).await.unwrap();
+        cluster.kill(gone).await;
+    }
+    cluster.voters(&[1, 4, 5]).await;
+    over.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
+    let written = written.load(Ordering::Relaxed);
+    assert!(written > 20, "only {written} writes went on meanwhile");
+    assert_eq!(cluster.agree().await, written as usize);
+    for id in cluster.running() {
+        assert!(cluster.node(id).view().user(user_id(written - 1)).is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_is_never_given_again_and_a_wiped_disk_comes_back_under_a_new_one() {
+    let mut cluster = TestCluster::start(3).await;
+    cluster.kill(3).await;
+    std::fs::remove_dir_all(cluster.data_dir(3)).unwrap();
+    cluster.node(1).change_members(removal(3)).await.unwrap();
+    assert_eq!(cluster.join(1).await, 4, "not 3 again, though 3 is free");
+    cluster.voters(&[1, 2, 4]).await;
+    // Removing it again is what a client does that did not hear the answer.
+    cluster.node(2).change_members(removal(3)).await.unwrap();
+    assert!(matches!(
+        cluster.node(2).change_members(removal(77)).await,
+        Err(MembershipError::Unknown(77) | MembershipError::Refused(_))
+    ));
+    create(cluster.node(1), 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asking_again_gives_the_same_place_and_a_used_directory_or_address_none() {
+    let cluster = TestCluster::start(3).await;
+    let (asked, first) = cluster.ask_to_join(1).await;
+    let first = first.unwrap();
+    assert_eq!(first.public_url, "http://127.0.0.1:9000");
+    let again = cluster.ask_again(2, &asked).await;
+    assert!(matches!(again, Err(JoinError::Taken(_, 4))), "{again:?}");
+
+    let elsewhere = super::harness::Asked { data_dir: asked.data_dir.with_extension("other"), ..asked };
+    let taken = cluster.ask_again(2, &elsewhere).await;
+    assert!(
+        matches!(&taken, Err(JoinError::Refused(why)) if why.contains("conclave cluster remove 4")),
+        "{taken:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_would_end_the_quorum_is_refused_with_what_to_do() {
+    let mut cluster = TestCluster::start(3).await;
+    let leader = cluster.leader().await;
+    let followers = cluster.followers().await;
+    create(cluster.node(leader), 1).await.unwrap();
+    cluster.kill(followers[0]).await;
+    // What is left without the healthy follower would be the leader and a dead node: no majority of two.
+    let refused = cluster.node(leader).change_members(removal(followers[1])).await;
+    assert!(matches!(&refused, Err(MembershipError::Refused(why)) if why.contains("--force")), "{refused:?}");
+    cluster.node(leader).change_members(removal(followers[0])).await.unwrap();
+    cluster
+        .voters(&{
+            let mut rest = vec![leader, followers[1]];
+            rest.sort_unstable();
+            rest
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_operators_at_once_leave_a_plain_configuration() {
+    let mut cluster = TestCluster::start(3).await;
+    let (fourth, fifth) = (cluster.join(1).await, cluster.join(2).await);
+    cluster.voters(&[1, 2, 3, 4, 5]).await;
+    let (one, two) = (cluster.node(1).clone(), cluster.node(2).clone());
+    let (first, second) =
+        tokio::join!(one.change_members(removal(fourth)), two.change_members(removal(fifth)));
+    // One of them is told to look again, and does so by itself.
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    cluster.kill(fourth).await;
+    cluster.kill(fifth).await;
+    cluster.voters(&[1, 2, 3]).await;
+    create(cluster.node(1), 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_itself_can_be_replaced_and_the_lead_given_to_a_named_node() {
+    let mut cluster = TestCluster::start(3).await;
+    let fourth = cluster.join(1).await;
+    cluster.voters(&[1, 2, 3, 4]).await;
+    cluster.ready(fourth).await;
+    let leader = cluster.leader().await;
+    let to = MembersChange::TransferLeader(fourth);
+    assert_eq!(cluster.node(leader).change_members(to).await.unwrap(), Some(fourth));
+    assert_eq!(cluster.leader().await, fourth);
+    let other = if leader == 1 { 2 } else { 1 };
+    let order = ReplaceMember { old_node_id: fourth, new_node_id: leader };
+    cluster.node(other).change_members(MembersChange::Replace(order)).await.unwrap();
+    cluster.kill(fourth).await;
+    cluster.voters(&[1, 2, 3]).await;
+    create(cluster.node(other), 1).await.unwrap();
+}
