@@ -1,12 +1,14 @@
 //! `conclave-chaos`: histories from seeds, judged by the oracle. Exit code 1 when a promise was broken.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use conclave_chaos::{
+    live::{self, How, Options, Scenario},
     model::{BOUNDS, Bug, Outcome, WIDE_BOUNDS, search},
     report,
     sim::mutation::Mutation,
+    teeth,
 };
 
 #[derive(Parser)]
@@ -33,6 +35,40 @@ enum Mode {
         #[arg(long, default_value = "none", value_parser = mutation)]
         mutate: Mutation,
     },
+    /// Three real processes under faults and traffic, judged by what was acknowledged
+    Live {
+        /// kill, pause, term, partition or mixed; the last two need root and iproute2
+        #[arg(long, default_value = "kill", value_parser = scenario)]
+        scenario: Scenario,
+        /// How long the faults last
+        #[arg(long, default_value = "60s", value_parser = seconds)]
+        duration: Duration,
+        /// For the choice of faults; timing is the machine's
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The node to run [default: the one beside this program]
+        #[arg(long, value_name = "FILE")]
+        binary: Option<std::path::PathBuf>,
+        /// Print JSON in place of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// How long the next write takes when the leader goes
+    Failover {
+        /// kill, freeze, cut or term; cut needs root and iproute2
+        #[arg(long, default_value = "kill", value_parser = how)]
+        how: How,
+        #[arg(long, default_value_t = 50)]
+        runs: u32,
+        /// The node to run [default: the one beside this program]
+        #[arg(long, value_name = "FILE")]
+        binary: Option<std::path::PathBuf>,
+        /// Print JSON in place of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Every known bug, shown to the checker that must catch it (with the feature "mutations")
+    Teeth,
     /// The serve leases in every order of events within bounds
     Model {
         /// Search further: minutes, and some gigabytes of memory
@@ -47,11 +83,110 @@ enum Mode {
     },
 }
 
+/// A release build's own folder has the node beside this program.
+fn sibling() -> std::path::PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("conclave")
+}
+
 fn main() -> ExitCode {
     match Args::parse().mode {
+        Mode::Live { scenario, duration, seed, binary, json } => {
+            let options = Options { binary: binary.unwrap_or_else(sibling), duration, seed };
+            finish(live(scenario, &options, json))
+        }
+        Mode::Failover { how, runs, binary, json } => {
+            let options =
+                Options { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
+            finish(failover(how, runs, &options, json))
+        }
+        Mode::Teeth => bite(),
         Mode::Sim { seeds, seed, json, mutate } => sim(seeds, seed, json, mutate),
         Mode::Model { wide, limit, json } => check_model(wide, limit, json),
     }
+}
+
+/// Fails when a bug survives, or none is compiled in.
+fn bite() -> ExitCode {
+    let bites = teeth::run(|bite| {
+        let how = bite.caught.as_deref().unwrap_or("SURVIVED");
+        println!("{:<10}{:<28}{how}", bite.checker, bite.bug);
+    });
+    let survived = bites.iter().filter(|bite| bite.caught.is_none()).count();
+    println!("{} bugs, {survived} survived", bites.len());
+    if bites.is_empty() {
+        eprintln!("none is compiled in: cargo run --release -p conclave-chaos --features mutations -- teeth");
+    }
+    ExitCode::from(u8::from(bites.is_empty() || survived > 0))
+}
+
+fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(kept) => ExitCode::from(u8::from(!kept)),
+        Err(error) => {
+            eprintln!("conclave-chaos: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every promise was kept.
+fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<bool> {
+    let findings = tokio::runtime::Runtime::new()?.block_on(live::run(scenario, options))?;
+    if json {
+        let counts: serde_json::Map<String, serde_json::Value> =
+            findings.counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect();
+        let line = serde_json::json!({
+            "scenario": scenario.to_string(), "counts": counts, "violations": findings.violations
+        });
+        println!("{line}");
+    } else {
+        for (name, count) in &findings.counts {
+            println!("{name:<40}{count:>10}");
+        }
+        for violation in &findings.violations {
+            println!("VIOLATION: {violation}");
+        }
+    }
+    Ok(findings.violations.is_empty())
+}
+
+/// Always true: times are to be read, not judged.
+fn failover(how: How, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
+    let times = tokio::runtime::Runtime::new()?.block_on(live::measure(how, runs, options))?;
+    let ms = |permille| times.at(permille).as_secs_f64() * 1_000.0;
+    let (p50, p90, p99, most) = (ms(500), ms(900), ms(990), ms(1_000));
+    if json {
+        let line = serde_json::json!({
+            "runs": times.writes.len(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": most,
+            "checks": times.checks, "checks_failed": times.checks_failed,
+        });
+        println!("{line}");
+    } else {
+        println!(
+            "{} runs: p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, longest {most:.1} ms",
+            times.writes.len()
+        );
+        println!("checks at survivors meanwhile: {}, failed {}", times.checks, times.checks_failed);
+    }
+    Ok(true)
+}
+
+fn scenario(name: &str) -> Result<Scenario, String> {
+    let names: Vec<&str> = Scenario::ALL.iter().map(|(name, _)| *name).collect();
+    Scenario::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
+}
+
+fn how(name: &str) -> Result<How, String> {
+    let names: Vec<&str> = How::ALL.iter().map(|(name, _)| *name).collect();
+    How::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    let seconds =
+        number.parse().map_err(|_| format!("{text:?} is no number of seconds; write for example 60s"))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Each of the bounds, a line as it is done.

@@ -56,6 +56,7 @@ impl Site {
                 ..Default::default()
             }),
             Order::CreateApplication(CreateApplication {
+                serve_known_for_ms: 0,
                 application_id: node.bytes::<16>().to_vec(),
                 slug: "app".into(),
                 name: "The App".into(),

@@ -7,7 +7,7 @@
 mod history;
 pub mod log;
 pub mod mutation;
-mod random;
+pub(crate) mod random;
 mod replica;
 
 use mutation::Mutation;

@@ -27,6 +27,7 @@ impl ApplicationService for Api {
             launch_url: order.launch_url,
             hosts: order.hosts,
             access: Some(writing.access(order.everyone, &order.groups).await?),
+            serve_known_for_ms: order.serve_known_for_ms,
         };
         let committed = writing.propose(Body::CreateApplication(body)).await?;
         let application = shown(&committed.state, id)?;
@@ -73,6 +74,7 @@ impl ApplicationService for Api {
             launch_url: order.launch_url,
             hosts: order.hosts.map(|list| Hosts { hosts: list.hosts }),
             access,
+            serve_known_for_ms: order.serve_known_for_ms,
         };
         let committed = writing.propose(Body::UpdateApplication(body)).await?;
         let application = shown(&committed.state, id)?;
@@ -120,5 +122,6 @@ fn message(state: &State, application: &Application) -> pb::Application {
         hosts: application.hosts.iter().map(ToString::to_string).collect(),
         everyone: application.access.everyone,
         groups: groups.map(|group| group.name.to_string()).collect(),
+        serve_known_for_ms: application.serve_known_for_ms,
     }
 }

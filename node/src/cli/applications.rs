@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
 
-const FIELDS: &[&str] = &["id", "slug", "name", "launch_url", "hosts", "everyone", "groups"];
+const FIELDS: &[&str] =
+    &["id", "slug", "name", "launch_url", "hosts", "everyone", "groups", "serve_known_for_ms"];
 const COLUMNS: &[&str] = &["slug", "name", "hosts", "everyone", "groups", "launch_url"];
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,6 +42,8 @@ Examples:
   conclave app update wiki --host wiki.example.org --host wiki.internal
       the hosts together replace those before
   conclave app update wiki --group staff --group guests
+  conclave app update wiki --serve-known-for 10m
+      stays open for ten minutes when this node is cut off from the cluster
   conclave app update wiki --nobody")]
     Update {
         /// Slug or id
@@ -75,6 +78,21 @@ pub struct Rule {
     /// Members of this group may open it; may be given several times
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
+    /// While the cluster is out of reach, let sessions in that were good at the last confirmation, for at most so long after it, such
+    /// as 10m; revocations since then are not seen. 0s: not at all [default for a new application]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    serve_known_for: Option<std::time::Duration>,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::config::parse_duration(text)
+        .ok_or_else(|| format!("{text:?} is not a duration; write for example 90s, 10m or 1h"))
+}
+
+impl Rule {
+    fn serve_known_for_ms(&self) -> Option<u64> {
+        self.serve_known_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
@@ -82,6 +100,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create { slug, name, rule } => {
             let order = v1::CreateApplicationRequest {
+                serve_known_for_ms: rule.serve_known_for_ms().unwrap_or(0),
                 name: name.unwrap_or_else(|| slug.clone()),
                 slug,
                 launch_url: rule.launch_url.unwrap_or_default(),
@@ -118,6 +137,7 @@ fn changes(
     v1::UpdateApplicationRequest {
         application,
         name,
+        serve_known_for_ms: rule.serve_known_for_ms(),
         launch_url: rule.launch_url,
         hosts: (!rule.hosts.is_empty()).then_some(v1::HostList { hosts: rule.hosts }),
         access: new_rule.then_some(v1::AccessRule { everyone: rule.everyone, groups: rule.groups }),
@@ -147,5 +167,6 @@ fn value(application: &v1::Application) -> Value {
         "hosts": application.hosts,
         "everyone": application.everyone,
         "groups": application.groups,
+        "serve_known_for_ms": application.serve_known_for_ms,
     })
 }

@@ -3,13 +3,16 @@
 use std::{
     future::Future,
     io,
+    pin::Pin,
     sync::{Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::watch,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -35,8 +38,9 @@ impl Consensus {
     }
 
     /// Runs `work` here; none when this has ended, or `work` panicked.
-    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        self.handle.spawn(work).await.ok()
+    /// It begins at once, and the answer holds nothing of it: the types of those who wait stay small.
+    pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Running<T> {
+        Running(self.handle.spawn(work))
     }
 
     /// Drops every task at its next pause, and returns once the threads have left. To be called from another runtime.
@@ -56,6 +60,17 @@ impl Drop for Consensus {
         if let Some(threads) = self.take() {
             threads.shutdown_background();
         }
+    }
+}
+
+/// Work that goes on there; none when the runtime has ended, or the work panicked.
+pub struct Running<T>(JoinHandle<T>);
+
+impl<T> Future for Running<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        Pin::new(&mut self.0).poll(cx).map(Result::ok)
     }
 }
 

@@ -31,6 +31,10 @@ const REFUSALS: u32 = 3;
 const KNOCK: Duration = Duration::from_millis(3);
 /// How long a knock, or the answer of another voter, may take. Beyond, the timers are as fast.
 const ANSWER: Duration = Duration::from_millis(50);
+/// How often it is looked at again, and the pause between: a dying process closes its streams a moment before its port, and what
+/// still connects in between is no proof of life.
+const ROUNDS: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long this node waits for one that has more before it stands itself: that one may have died as well.
 const PRECEDENCE: Duration = Duration::from_millis(40);
 
@@ -63,8 +67,12 @@ impl Watch {
 pub async fn run(leader: Leader, peers: Arc<Peers>) {
     loop {
         let gone = peers.lost.next().await;
-        if let Some((vote, mine)) = followed(&leader, gone) {
-            succeed(&leader, &peers, gone, vote, mine).await;
+        for _ in 0..ROUNDS {
+            let Some((vote, mine)) = followed(&leader, gone) else { break };
+            if succeed(&leader, &peers, gone, vote, mine).await {
+                break;
+            }
+            sleep(PAUSE).await;
         }
     }
 }
@@ -77,15 +85,16 @@ fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<LogId>)> {
     (follows && votes && metrics.id != gone).then(|| (metrics.vote, metrics.log_id_list.last().copied()))
 }
 
-async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, mine: Option<LogId>) {
+/// Whether the matter is settled: this node stands, or another leads. False while it does not look as if the leader were gone.
+async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, mine: Option<LogId>) -> bool {
     if !refuses(peers, gone).await {
-        return;
+        return false;
     }
-    let Some(ahead) = survey(leader, peers, gone, &vote, mine).await else { return };
+    let Some(ahead) = survey(leader, peers, gone, &vote, mine).await else { return false };
     if ahead {
         sleep(PRECEDENCE).await;
         if followed(leader, gone).is_none() {
-            return;
+            return true;
         }
     }
     tracing::info!(peer.id = gone, "the leader's process is gone; standing for election at once");
@@ -93,6 +102,7 @@ async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, 
     if let Err(error) = leader.raft().handle_transfer_leader(request).await {
         tracing::debug!(%error, "raft has stopped");
     }
+    true
 }
 
 /// Whether another voter has precedence; none when too few of them agree that the leader is gone.

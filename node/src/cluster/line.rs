@@ -17,6 +17,8 @@ use tokio::{
     time::Instant,
 };
 
+use super::types::NodeId;
+
 /// How long a refused connection speaks for the next ones: thousands of held writes must not knock one by one.
 const REST: Duration = Duration::from_millis(50);
 
@@ -26,6 +28,8 @@ pub struct Line {
     live: AtomicUsize,
     made: AtomicU64,
     failed_at: Mutex<Option<Instant>>,
+    /// Whose line it is, if the log is to hear when it breaks and when it holds again: one line of a member says enough.
+    member: Option<NodeId>,
 }
 
 /// A line at one moment.
@@ -36,6 +40,11 @@ pub struct Moment {
 }
 
 impl Line {
+    /// A line that tells the log when this member is lost, and when it is back.
+    pub fn reporting(member: Option<NodeId>) -> Self {
+        Self { member, ..Self::default() }
+    }
+
     /// To be taken before something is sent.
     pub fn moment(&self) -> Moment {
         Moment { connected: self.live.load(Ordering::SeqCst) > 0, made: self.made.load(Ordering::SeqCst) }
@@ -55,7 +64,17 @@ impl Line {
     /// Counts what dialling brought.
     pub fn dialled<S>(self: &Arc<Self>, outcome: io::Result<S>) -> io::Result<Connection<S>> {
         let failed_at = outcome.is_err().then(Instant::now);
-        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+        let before =
+            std::mem::replace(&mut *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner), failed_at);
+        match (self.member, &outcome) {
+            (Some(member), Err(error)) if before.is_none() => {
+                tracing::warn!(peer.id = member, "node {member} cannot be reached: {error}");
+            }
+            (Some(member), Ok(_)) if before.is_some() => {
+                tracing::info!(peer.id = member, "node {member} can be reached again");
+            }
+            _ => {}
+        }
         outcome.map(|stream| {
             self.live.fetch_add(1, Ordering::SeqCst);
             self.made.fetch_add(1, Ordering::SeqCst);

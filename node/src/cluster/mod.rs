@@ -70,7 +70,7 @@ use conclave_state::ids::RequestId;
 use tokio::sync::watch;
 
 use crate::store::StoreError;
-use consensus::{Consensus, Released};
+use consensus::{Consensus, Released, Running};
 use leader::Leader;
 use lease::Leases;
 use membership::Membership;
@@ -152,16 +152,7 @@ impl Cluster {
             return Ok(state);
         }
         let inner = Arc::clone(&self.inner);
-        let reading = async move {
-            let state = read::view_at(&inner.leader, &inner.peers, index).await?;
-            // The lease after the state: it must cover what is decided on.
-            if inner.leases.covers(&state) {
-                return Ok(state);
-            }
-            let confirmed = read::confirmed_index(&inner.leader, &inner.peers).await;
-            let confirmed = confirmed.ok_or(ViewError::Behind)?;
-            read::view_at(&inner.leader, &inner.peers, confirmed.max(index)).await
-        };
+        let reading = async move { read::serving(&inner.leader, &inner.peers, &inner.leases, index).await };
         self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
     }
 
@@ -310,11 +301,8 @@ impl Cluster {
         }
     }
 
-    async fn on_consensus<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        self.inner.consensus.run(work).await
+    fn on_consensus<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Running<T> {
+        self.inner.consensus.run(work)
     }
 }
 

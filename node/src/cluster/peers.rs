@@ -1,7 +1,9 @@
 //! Connections to the other members: one channel a lane, so that a long snapshot or a burst of entries never stands in the
 //! way of a heartbeat (design.md §5).
 
-use std::{collections::BTreeMap, error::Error as _, fmt::Write as _, sync::Arc, sync::Mutex};
+use std::{
+    collections::BTreeMap, error::Error as _, fmt::Write as _, sync::Arc, sync::Mutex, sync::PoisonError,
+};
 
 use conclave_proto::cluster::v1::cluster_service_client::ClusterServiceClient;
 use tonic::transport::Channel;
@@ -65,20 +67,25 @@ impl Peers {
         self.client_on_line(node, addr, lane).map(|(client, _)| client)
     }
 
+    /// Gives the connection up: it was silent for too long. After a cut, TCP may wait for seconds before it tries again; another
+    /// connection need not.
+    pub fn forget(&self, node: Option<NodeId>, addr: &str, lane: Lane) {
+        let key = (format!("{node:?}@{addr}"), lane);
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
     /// The same with what is known of its connection.
     ///
     /// # Errors
     /// [`BadAddress`].
     pub fn client_on_line(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Known, BadAddress> {
         let key = (format!("{node:?}@{addr}"), lane);
-        let mut channels = match self.channels.lock() {
-            Ok(channels) => channels,
-            Err(poisoned) => poisoned.into_inner(),
-        };
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = channels.get(&key) {
             return Ok(known.clone());
         }
-        let connections = Arc::default();
+        let reports = node.filter(|_| lane == Lane::Heartbeat);
+        let connections = Arc::new(Line::reporting(reports));
         let channel = transport::channel(&self.tls, addr, node, Arc::clone(&connections))
             .map_err(|_| BadAddress { addr: addr.to_owned() })?;
         let client = ClusterServiceClient::new(channel)

@@ -30,7 +30,7 @@ pub const HOLD: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_secs(1);
 /// The pause before another attempt when nothing has changed meanwhile; doubled each time, so that thousands of held writes
 /// do not knock at a dead leader's port all the time. A new leader ends it at once.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Most writes waiting on this node; beyond, callers are told to come back.
 pub const MAX_WAITING: usize = 4_096;
@@ -98,9 +98,14 @@ impl Proposer {
         let bytes = command.encode_to_vec();
         let deadline = Instant::now() + HOLD;
         let mut sent = false;
-        let mut pause = PAUSE;
+        let (mut pause, mut before) = (PAUSE, None);
         loop {
             let asked = self.leader.leader_id();
+            if asked != before {
+                // A new leader takes no writes before a quorum has answered it once: milliseconds, not the long pause that the dead
+                // one had earned.
+                (pause, before) = (PAUSE, asked);
+            }
             match self.attempt_while_it_leads(asked, &bytes, deadline).await {
                 Attempt::Done(written) => {
                     self.settle(&written, asked).await;
@@ -200,7 +205,10 @@ impl Proposer {
                 tracing::debug!(peer.id = to, "forwarding a write failed: {}", explain_status(&status));
                 Attempt::Lost
             }
-            Err(_) => Attempt::Lost,
+            Err(_) => {
+                self.peers.forget(Some(to), &member.cluster_addr, Lane::Forward);
+                Attempt::Lost
+            }
         }
     }
 

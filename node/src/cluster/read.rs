@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::{
     leader::{Leader, LeaderError},
+    lease::Leases,
     peers::{Lane, Peers},
 };
 
@@ -63,10 +64,46 @@ pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
             let (_, member) = peers.identity.members().into_iter().find(|(node, _)| *node == id)?;
             let mut client = peers.client(Some(id), &member.cluster_addr, Lane::Forward).ok()?;
             let request = pb::ReadIndexRequest { envelope: Some(peers.identity.envelope(id)) };
-            let reply = timeout(QUESTION, client.read_index(request)).await.ok()?.ok()?;
-            Some(reply.into_inner().index)
+            let Ok(reply) = timeout(QUESTION, client.read_index(request)).await else {
+                peers.forget(Some(id), &member.cluster_addr, Lane::Forward);
+                return None;
+            };
+            Some(reply.ok()?.into_inner().index)
         }
         Err(_) => None,
+    }
+}
+
+/// How long a check is held while nobody can confirm it: longer than an election, and shorter than anybody waits for a page.
+const HOLD: Duration = Duration::from_secs(1);
+/// The pause between two attempts of it.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// A version that has seen `index` and every revocation acknowledged before this call: under a lease, or confirmed by the leader.
+///
+/// # Errors
+/// [`ViewError`]: then nothing may be accepted.
+pub async fn serving(
+    leader: &Leader,
+    peers: &Peers,
+    leases: &Leases,
+    index: u64,
+) -> Result<Arc<State>, ViewError> {
+    let deadline = tokio::time::Instant::now() + HOLD;
+    let mut state = view_at(leader, peers, index).await?;
+    loop {
+        // The lease after the state: it must cover what is decided on.
+        if leases.covers(&state) {
+            return Ok(state);
+        }
+        if let Some(confirmed) = confirmed_index(leader, peers).await {
+            return view_at(leader, peers, confirmed.max(index)).await;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(ViewError::Behind);
+        }
+        tokio::time::sleep(AGAIN).await;
+        state = leader.view().load();
     }
 }
 

@@ -145,6 +145,7 @@ async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {
         hosts: vec![APP_HOST.into()],
         everyone: false,
         groups: vec![ADMINS.into()],
+        serve_known_for_ms: 0,
     };
     if let Made::There(refused) = made(api.applications().create(order).await)? {
         let order = UpdateApplicationRequest {

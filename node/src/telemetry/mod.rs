@@ -97,9 +97,13 @@ where
         .with(traces))
 }
 
+/// A dead peer would be worth a warning of each heartbeat, twenty a second; the cluster room tells it once.
+const QUIET_RAFT: &str =
+    "openraft=warn,openraft::core::heartbeat=error,openraft::replication=error,openraft::engine=error";
+
 /// openraft tells each vote and heartbeat at `info`; what matters of it we say ourselves. A filter that names it is left alone.
 fn with_quiet_raft(level: &str) -> String {
-    if level.contains("openraft") { level.to_owned() } else { format!("{level},openraft=warn") }
+    if level.contains("openraft") { level.to_owned() } else { format!("{level},{QUIET_RAFT}") }
 }
 
 fn lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>

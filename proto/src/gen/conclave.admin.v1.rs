@@ -177,6 +177,10 @@ pub struct Application {
     pub everyone: bool,
     #[prost(string, repeated, tag = "7")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// While the cluster is out of reach, sessions known good at the last confirmation are honoured for at most so long after it;
+    /// 0 = not at all. Revocations since then are not seen.
+    #[prost(uint64, tag = "8")]
+    pub serve_known_for_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateApplicationRequest {
@@ -192,6 +196,8 @@ pub struct CreateApplicationRequest {
     pub everyone: bool,
     #[prost(string, repeated, tag = "6")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "7")]
+    pub serve_known_for_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetApplicationRequest {
@@ -234,6 +240,8 @@ pub struct UpdateApplicationRequest {
     pub hosts: ::core::option::Option<HostList>,
     #[prost(message, optional, tag = "5")]
     pub access: ::core::option::Option<AccessRule>,
+    #[prost(uint64, optional, tag = "6")]
+    pub serve_known_for_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteApplicationRequest {

@@ -22,6 +22,8 @@ pub struct CreateApplication {
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "6")]
     pub access: ::core::option::Option<Access>,
+    #[prost(uint64, tag = "7")]
+    pub serve_known_for_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hosts {
@@ -41,6 +43,8 @@ pub struct UpdateApplication {
     pub hosts: ::core::option::Option<Hosts>,
     #[prost(message, optional, tag = "5")]
     pub access: ::core::option::Option<Access>,
+    #[prost(uint64, optional, tag = "6")]
+    pub serve_known_for_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteApplication {

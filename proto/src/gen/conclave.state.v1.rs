@@ -94,6 +94,8 @@ pub struct ApplicationRow {
     pub access: ::core::option::Option<super::super::command::v1::Access>,
     #[prost(uint64, tag = "7")]
     pub created_at_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub serve_known_for_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientRow {

@@ -57,7 +57,11 @@ impl Leases {
     async fn renew(&self, leader: NodeId) -> Option<()> {
         let nonce = u64::from_be_bytes(self.shared.runtime.entropy.bytes());
         lock(&self.shared.holder).ask(nonce, self.now());
-        let grant = timeout(QUESTION, self.ask(leader)).await.ok()??;
+        let Ok(answer) = timeout(QUESTION, self.ask(leader)).await else {
+            self.forget(leader);
+            return None;
+        };
+        let grant = answer?;
         let pending = lock(&self.shared.holder).granted(nonce, grant, self.now())?;
         let view = self.shared.leader.view();
         timeout(QUESTION, view.reach(pending.index())).await.ok()??;
@@ -112,6 +116,13 @@ impl Leases {
                 let _ = timeout(FAREWELL, client.release(request)).await;
             }
             None => {}
+        }
+    }
+
+    fn forget(&self, leader: NodeId) {
+        let members = self.shared.peers.identity.members();
+        if let Some((_, member)) = members.into_iter().find(|(id, _)| *id == leader) {
+            self.shared.peers.forget(Some(leader), &member.cluster_addr, Lane::Lease);
         }
     }
 

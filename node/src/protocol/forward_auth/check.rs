@@ -1,6 +1,6 @@
 //! The decision: who is it from, and may they open this application. The same for every proxy.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
 use conclave_state::application::Application;
@@ -48,6 +48,9 @@ pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMa
         Ok(Some(signed_in)) => judge(state, original, signed_in),
         Err(Undecided::Cookies(error)) => Decision::BadCookies(error),
         Err(Undecided::Auth(error)) => {
+            if let Some(signed_in) = known(state, original, headers) {
+                return judge(state, original, signed_in);
+            }
             tracing::warn!(%error, "a check could not be decided");
             Decision::Unavailable
         }
@@ -83,6 +86,20 @@ impl From<AuthError> for Undecided {
     fn from(error: AuthError) -> Self {
         Self::Auth(error)
     }
+}
+
+/// Whom this node knew, for an application whose owner chose so: while the cluster is out of reach, and not for long.
+fn known(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Option<SignedIn> {
+    let host = original.url.host();
+    let limit = state.auth.cluster().view().application_by_host(&host)?.serve_known_for_ms;
+    if limit == 0 {
+        return None;
+    }
+    let cookies = Cookies::parse(headers).ok()?;
+    let own = cookies.get(&app_cookie(&original.url.scheme).name(APP)).ok()?;
+    let signed_in = state.auth.known_on_host(own, &host, Duration::from_millis(limit))?;
+    tracing::info!("let in on what was known: the cluster is out of reach");
+    Some(signed_in)
 }
 
 /// The cookie of this host, or the session's own where the browser sends it (a shared parent domain).

@@ -33,6 +33,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApplication) -> Result
         launch_url: text::line("launch_url", &order.launch_url, text::MAX_URI_BYTES)?,
         hosts: free_hosts(&draft.state, id, &order.hosts)?,
         access: wire::parse_access(&draft.state, order.access.as_ref())?,
+        serve_known_for_ms: wire::parse_serve_known_for(order.serve_known_for_ms)?,
         created_at: draft.at,
     };
     draft.state.put_application(application);
@@ -53,6 +54,9 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateApplication) -> Result
     }
     if order.access.is_some() {
         application.access = wire::parse_access(&draft.state, order.access.as_ref())?;
+    }
+    if let Some(ms) = order.serve_known_for_ms {
+        application.serve_known_for_ms = wire::parse_serve_known_for(ms)?;
     }
     draft.state.put_application(application);
     Ok(done())

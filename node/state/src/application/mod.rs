@@ -32,6 +32,9 @@ pub struct Application {
     pub hosts: OrdSet<Arc<str>>,
     /// Who may open it.
     pub access: Access,
+    /// How long after its last confirmation a node that is cut off may still let known sessions in, milliseconds; 0 = not at all
+    /// (design.md §6: `without_quorum`).
+    pub serve_known_for_ms: u64,
     /// When the row was made.
     pub created_at: Stamp,
 }

@@ -35,6 +35,16 @@ pub(super) fn parse_access(state: &State, access: Option<&pb::Access>) -> Result
     Ok(Access { everyone: access.everyone, groups })
 }
 
+/// Longest time without a quorum: whoever is cut off for a day is no outage any more but a fork.
+const MAX_SERVE_KNOWN_FOR_MS: u64 = 24 * 3_600_000;
+
+pub(super) fn parse_serve_known_for(ms: u64) -> Result<u64, Refusal> {
+    if ms > MAX_SERVE_KNOWN_FOR_MS {
+        return Err(Refusal::malformed("serve_known_for: at most 24 h"));
+    }
+    Ok(ms)
+}
+
 /// Lower case, no port, no wildcard: one host is one application.
 pub(super) fn parse_hosts(hosts: &[String]) -> Result<OrdSet<Arc<str>>, Refusal> {
     if hosts.len() > MAX_HOSTS {
@@ -64,6 +74,7 @@ impl Row for Application {
                 group_ids: self.access.groups.iter().map(|g| g.to_vec()).collect(),
             }),
             created_at_ms: self.created_at.0,
+            serve_known_for_ms: self.serve_known_for_ms,
         }
     }
 
@@ -79,6 +90,7 @@ impl Row for Application {
                 everyone: access.everyone,
                 groups: access.group_ids.iter().map(|g| GroupId::parse(g)).collect::<Result<_, _>>()?,
             },
+            serve_known_for_ms: wire.serve_known_for_ms,
             created_at: Stamp(wire.created_at_ms),
         })
     }

@@ -122,6 +122,7 @@ pub fn create_group(n: u8) -> Body {
 
 pub fn create_application(n: u8, groups: &[u8]) -> Body {
     Body::CreateApplication(pb::CreateApplication {
+        serve_known_for_ms: 0,
         application_id: application(n),
         slug: format!("app{n}"),
         name: "App".into(),

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
+use conclave_proto::command::v1::{UpdateApplication, command::Body as Order};
 use http::{Request, StatusCode};
 
 use super::site::{Browser, PASSWORD, Page, Site};
@@ -245,4 +246,34 @@ async fn no_cookie_but_the_true_one_lets_anybody_in() {
     }
     let doubled = format!("{cookie}; {cookie}");
     assert_eq!(Check::of("caddy").send(&site, &doubled).await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_refuses_unless_the_application_would_rather_be_open() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let open_for = |ms| {
+        let application_id = site.node.cluster().view().application_by_slug("app").unwrap().id.to_vec();
+        Order::UpdateApplication(UpdateApplication {
+            application_id,
+            serve_known_for_ms: Some(ms),
+            ..Default::default()
+        })
+    };
+    site.node.propose(open_for(25 * 3_600_000)).await.unwrap_err();
+    site.node.propose(open_for(60_000)).await.unwrap();
+    assert_eq!(Check::of("traefik").send(&site, &cookie).await.status, StatusCode::OK);
+
+    // The rest of the cluster is gone, and with it the right to decide alone, a lease later.
+    site.node.cluster().halt().await;
+    let began = std::time::Instant::now();
+    while site.node.cluster().serving_view(0).await.is_ok() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "the lease never ends");
+    }
+    let page = Check::of("traefik").send(&site, &cookie).await;
+    assert_eq!((page.status, &page.headers["remote-user"] == "ada"), (StatusCode::OK, true));
+    let stranger = Check::of("traefik").send(&site, "__Host-conclave_app=made-up").await;
+    assert_ne!(stranger.status, StatusCode::OK);
+    // Other applications, and this one's owner before, want no answer rather than an old one.
+    assert!(site.node.cluster().known_view(std::time::Duration::from_millis(1)).is_none());
 }

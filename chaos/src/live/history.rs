@@ -1,0 +1,209 @@
+//! Every operation with its times, and what must hold of them. The judge knows the promises and nothing of Raft.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::visitor::Seen;
+
+/// A session: one sign-in of one person.
+#[derive(Default)]
+struct Session {
+    user: String,
+    signed_in: Option<Instant>,
+    /// When the first attempt to revoke it began.
+    revoking: Option<Instant>,
+    /// When a revocation was acknowledged.
+    revoked: Option<Instant>,
+    checks: Vec<Check>,
+}
+
+struct Check {
+    node: u64,
+    began: Instant,
+    ended: Instant,
+    seen: Seen,
+}
+
+#[derive(Default)]
+struct Inner {
+    sessions: BTreeMap<u64, Session>,
+    /// Successful redemptions, by code.
+    redeemed: BTreeMap<String, u32>,
+    /// The newest refresh token of each family that was acknowledged, and whether a use of it went unanswered.
+    families: BTreeMap<u64, (String, bool)>,
+    counts: BTreeMap<&'static str, u64>,
+    /// How long revocations took.
+    revocations: Vec<Duration>,
+}
+
+/// What has happened.
+#[derive(Default)]
+pub struct History {
+    inner: Mutex<Inner>,
+}
+
+impl History {
+    pub fn count(&self, what: &'static str) {
+        *self.locked().counts.entry(what).or_default() += 1;
+    }
+
+    pub fn signed_in(&self, user: &str) -> u64 {
+        let mut inner = self.locked();
+        let session = inner.sessions.len() as u64;
+        let row = Session { user: user.to_owned(), signed_in: Some(now()), ..Session::default() };
+        inner.sessions.insert(session, row);
+        *inner.counts.entry("logins").or_default() += 1;
+        session
+    }
+
+    pub fn checked(&self, session: u64, node: u64, began: Instant, seen: Seen) {
+        let mut inner = self.locked();
+        let name = match seen {
+            Seen::Accepted => "checks accepted",
+            Seen::Denied => "checks denied",
+            Seen::Unavailable => "checks without an answer",
+        };
+        *inner.counts.entry(name).or_default() += 1;
+        if let Some(row) = inner.sessions.get_mut(&session) {
+            row.checks.push(Check { node, began, ended: now(), seen });
+        }
+    }
+
+    /// A revocation of everything of this user begins; the sessions that it ends.
+    pub fn revoking(&self, user: &str) -> Vec<u64> {
+        let mut inner = self.locked();
+        let live = inner.sessions.iter_mut().filter(|(_, row)| row.user == user && row.revoked.is_none());
+        live.map(|(id, row)| {
+            row.revoking.get_or_insert_with(now);
+            *id
+        })
+        .collect()
+    }
+
+    pub fn revoked(&self, sessions: &[u64], began: Instant) {
+        let mut inner = self.locked();
+        for session in sessions {
+            if let Some(row) = inner.sessions.get_mut(session) {
+                row.revoked.get_or_insert_with(now);
+            }
+        }
+        inner.revocations.push(began.elapsed());
+        *inner.counts.entry("revocations acknowledged").or_default() += 1;
+    }
+
+    pub fn redeemed(&self, code: &str) {
+        let mut inner = self.locked();
+        *inner.redeemed.entry(code.to_owned()).or_default() += 1;
+        *inner.counts.entry("codes redeemed").or_default() += 1;
+    }
+
+    /// The newest token of a session's family; `certain` is false when a later use of it went unanswered.
+    pub fn refresh_token(&self, session: u64, token: &str, certain: bool) {
+        self.locked().families.insert(session, (token.to_owned(), certain));
+    }
+
+    /// Sessions that were signed in and whose revocation nobody ever asked for, with their family's token if it is certain.
+    pub fn must_live(&self) -> Vec<(u64, Option<String>)> {
+        let inner = self.locked();
+        let live = inner.sessions.iter().filter(|(_, row)| row.signed_in.is_some() && row.revoking.is_none());
+        live.map(|(id, _)| {
+            let family = inner.families.get(id).filter(|(_, certain)| *certain);
+            (*id, family.map(|(token, _)| token.clone()))
+        })
+        .collect()
+    }
+
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let mut inner = self.locked();
+        inner.revocations.sort();
+        let at = |permille: usize| {
+            let place = inner.revocations.len().saturating_sub(1) * permille / 1000;
+            inner.revocations.get(place).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        };
+        let mut counts: Vec<_> = inner.counts.iter().map(|(name, count)| (*name, *count)).collect();
+        counts.extend([
+            ("revocation, median ms", at(500)),
+            ("revocation, p99 ms", at(990)),
+            ("revocation, longest ms", at(1000)),
+        ]);
+        counts
+    }
+
+    /// What was promised and not kept.
+    pub fn judge(&self) -> Vec<String> {
+        let inner = self.locked();
+        let mut broken = Vec::new();
+        for (id, row) in &inner.sessions {
+            broken.extend(row.checks.iter().filter_map(|check| row.complaint(*id, check)));
+        }
+        let twice = inner.redeemed.iter().filter(|(_, times)| **times > 1);
+        broken.extend(twice.map(|(code, times)| format!("a code was redeemed {times} times: {code}")));
+        broken
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    fn complaint(&self, id: u64, check: &Check) -> Option<String> {
+        let Check { node, began, ended, seen } = check;
+        match seen {
+            // Linearizable: what starts after the acknowledgement must see it, on any node.
+            Seen::Accepted if self.revoked.is_some_and(|revoked| *began > revoked) => {
+                let late = self.revoked.map(|revoked| began.duration_since(revoked)).unwrap_or_default();
+                Some(format!(
+                    "session {id} was accepted by node {node} {late:?} after its revocation was acknowledged"
+                ))
+            }
+            // No login loop: who is signed in is never sent to sign in.
+            Seen::Denied
+                if self.signed_in.is_some_and(|signed_in| *began > signed_in)
+                    && self.revoking.is_none_or(|revoking| *ended < revoking) =>
+            {
+                Some(format!(
+                    "session {id} was sent to the login page by node {node} though nobody revoked it"
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// This process's clock; only differences count.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_accept_a_login_loop_and_a_code_redeemed_twice_are_seen_and_nothing_else() {
+        let history = History::default();
+        let (fine, stale, looped) = (history.signed_in("a"), history.signed_in("b"), history.signed_in("c"));
+        history.checked(fine, 1, now(), Seen::Accepted);
+        history.checked(fine, 1, now(), Seen::Unavailable);
+        let early = now();
+        let began = now();
+        let ended = history.revoking("b");
+        assert_eq!(ended, [stale]);
+        history.revoked(&ended, began);
+        history.checked(stale, 2, early, Seen::Accepted);
+        history.checked(stale, 2, now(), Seen::Denied);
+        history.redeemed("once");
+        assert_eq!(history.judge(), Vec::<String>::new());
+
+        std::thread::yield_now();
+        history.checked(stale, 3, now() + Duration::from_millis(1), Seen::Accepted);
+        history.checked(looped, 1, now() + Duration::from_millis(1), Seen::Denied);
+        history.redeemed("twice");
+        history.redeemed("twice");
+        assert_eq!(history.judge().len(), 3, "{:?}", history.judge());
+    }
+}

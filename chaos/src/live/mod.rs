@@ -1,0 +1,90 @@
+//! **Live**: real `conclave serve` processes with a real disk and mTLS, faults from outside, traffic from many sides, and a judge who
+//! knows only what was acknowledged when.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `ground` | where nodes run: ports of loopback, or network namespaces that can be cut apart |
+//! | `cluster` | processes: start, kill, stop, pause, wait until ready |
+//! | `visitor` | a browser and what it does: sign in, be checked, redeem a code |
+//! | `traffic` | visitors at all nodes, and an operator who revokes |
+//! | `history` | every operation with its times, and what must hold of them |
+//! | `nemesis` | the faults |
+//! | `failover` | how long the next write takes when a leader goes |
+//!
+//! Times are those of this process alone, so "later" is certain: an operation that starts after another has returned.
+
+mod cluster;
+mod failover;
+mod ground;
+mod history;
+mod nemesis;
+mod traffic;
+mod visitor;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+
+pub use failover::How;
+pub use nemesis::Scenario;
+
+use cluster::Cluster;
+use history::History;
+
+/// What a run is told.
+pub struct Options {
+    /// The `conclave` to run.
+    pub binary: PathBuf,
+    /// How long the faults last.
+    pub duration: Duration,
+    /// For the choice of faults and of visitors; timing is the machine's.
+    pub seed: u64,
+}
+
+/// What a run found.
+pub struct Findings {
+    /// Name and count.
+    pub counts: Vec<(&'static str, u64)>,
+    /// Each broken promise, in words.
+    pub violations: Vec<String>,
+}
+
+/// How long everything may take to work again when the faults have stopped.
+const HEALED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs one scenario and judges it.
+///
+/// # Errors
+/// When the cluster cannot be set up, or the machine does not allow the faults.
+pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findings> {
+    let cluster = Arc::new(Cluster::start(&options.binary, scenario.needs_spaces()).await?);
+    let history = Arc::new(History::default());
+    let traffic = traffic::start(&cluster, &history, options.seed).await?;
+    let faults = nemesis::run(scenario, &cluster, options).await.context("a fault could not be made")?;
+    let healed = tokio::time::timeout(HEALED_WITHIN, cluster.works()).await;
+    let mut violations = Vec::new();
+    if healed.is_err() {
+        violations.push(format!("{} s after the faults the cluster does not work", HEALED_WITHIN.as_secs()));
+    }
+    traffic.stop().await;
+    violations.extend(history.judge());
+    violations.extend(traffic::nothing_lost(&cluster, &history).await);
+    match cluster.digests().await {
+        Ok(digests) if digests.windows(2).all(|pair| pair.first() == pair.last()) => {}
+        Ok(digests) => violations.push(format!("digests differ at one index: {digests:?}")),
+        Err(error) => violations.push(format!("digests cannot be compared: {error:#}")),
+    }
+    let mut counts = history.counts();
+    counts.push(("faults", faults));
+    counts.push(("violations", violations.len() as u64));
+    Ok(Findings { counts, violations })
+}
+
+/// Measures `runs` failovers.
+///
+/// # Errors
+/// When the cluster cannot be set up.
+pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<failover::Times> {
+    let cluster = Arc::new(Cluster::start(&options.binary, how.needs_spaces()).await?);
+    failover::measure(how, runs, &cluster).await
+}
