@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use conclave_client::{Client, v1};
 
-use super::ground::{Ground, NODES};
+use super::ground::{Ground, NODES, nodes};
 
 /// How often something is looked at again.
 const LOOK: Duration = Duration::from_millis(10);
@@ -40,11 +40,11 @@ impl Cluster {
             Self { binary: binary.to_owned(), dir, ground, children, token: String::new(), http };
         let secret = cluster.dir.path().join("cluster.secret").display().to_string();
         cluster.tool(&["secret", "new", "--out", &secret])?;
-        for node in cluster.nodes() {
+        for node in nodes() {
             std::fs::write(cluster.config(node), cluster.settings(node))?;
             cluster.spawn(node)?;
         }
-        for node in cluster.nodes() {
+        for node in nodes() {
             cluster.ready(node).await?;
         }
         let config = cluster.config(1).display().to_string();
@@ -52,7 +52,7 @@ impl Cluster {
             "token", "new", "--name", "chaos", "--role", "admin", "-o", "json", "--config", &config,
         ])?;
         let made: serde_json::Value = serde_json::from_str(&made)?;
-        cluster.token = made["token"].as_str().or(made["secret"].as_str()).context("no token")?.to_owned();
+        cluster.token = text(&made, "token").or(text(&made, "secret")).context("no token")?.to_owned();
         let order = v1::CreateClientRequest {
             client_id: CLIENT_ID.into(),
             name: "Chaos".into(),
@@ -67,10 +67,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub fn nodes(&self) -> std::ops::RangeInclusive<u64> {
-        1..=NODES
-    }
-
     pub const fn ground(&self) -> &Ground {
         &self.ground
     }
@@ -82,7 +78,7 @@ impl Cluster {
 
     /// A client of all nodes that gives up after this long.
     pub fn api(&self, deadline: Duration) -> anyhow::Result<Client> {
-        self.api_of(self.nodes(), deadline)
+        self.api_of(nodes(), deadline)
     }
 
     pub fn api_of(&self, nodes: impl Iterator<Item = u64>, deadline: Duration) -> anyhow::Result<Client> {
@@ -143,13 +139,13 @@ impl Cluster {
 
     /// Who leads, as the first ready node says.
     pub async fn leader(&self) -> Option<u64> {
-        for node in self.nodes() {
+        for node in nodes() {
             let url = format!("{}/healthz/ready", self.url(node));
             let Ok(reply) = self.http.get(url).send().await else { continue };
             let Ok(text) = reply.text().await else { continue };
             let ready: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            if ready["ready"] == true {
-                return ready["leader"].as_u64();
+            if ready.get("ready") == Some(&true.into()) {
+                return ready.get("leader")?.as_u64();
             }
         }
         None
@@ -157,7 +153,7 @@ impl Cluster {
 
     /// Returns once every node is ready and takes a write and a revocation.
     pub async fn works(&self) {
-        for node in self.nodes() {
+        for node in nodes() {
             loop {
                 let client = self.api_of(node..=node, Duration::from_secs(5));
                 let group = format!("works-{node}");
@@ -200,7 +196,7 @@ impl Cluster {
     fn settings(&self, node: u64) -> String {
         let own = self.ground.addresses(node);
         let peers: Vec<String> =
-            self.nodes().map(|n| format!("\"{n}@{}\"", self.ground.addresses(n).cluster)).collect();
+            nodes().map(|n| format!("\"{n}@{}\"", self.ground.addresses(n).cluster)).collect();
         let dir = self.dir.path().display();
         format!(
             "[node]\nid = {node}\ndata_dir = \"{dir}/node-{node}\"\n[cluster]\nlisten = \"{}\"\npeers = [{}]\n\
@@ -244,6 +240,11 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
     }
+}
+
+/// A text in an answer.
+fn text<'a>(answer: &'a serde_json::Value, name: &str) -> Option<&'a str> {
+    answer.get(name)?.as_str()
 }
 
 fn place(node: u64) -> usize {

@@ -14,6 +14,7 @@ use conclave_client::v1;
 
 use super::{
     cluster::Cluster,
+    ground::nodes,
     traffic::password,
     visitor::{Seen, Visitor},
 };
@@ -104,7 +105,7 @@ async fn one(
     times: &mut Times,
 ) -> anyhow::Result<()> {
     let leader = cluster.leader().await.context("no leader")?;
-    let survivors: Vec<u64> = cluster.nodes().filter(|node| *node != leader).collect();
+    let survivors: Vec<u64> = nodes().filter(|node| *node != leader).collect();
     let (over, done, failed) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let watchers: Vec<_> = survivors
@@ -150,7 +151,7 @@ fn fault(how: How, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
         How::Freeze => cluster.signal(leader, "-STOP"),
         How::Term => cluster.signal(leader, "-TERM"),
         How::Cut => {
-            for other in cluster.nodes().filter(|node| *node != leader) {
+            for other in nodes().filter(|node| *node != leader) {
                 cluster.ground().cut(leader, other)?;
                 cluster.ground().cut(other, leader)?;
             }
@@ -167,13 +168,13 @@ async fn undo(how: How, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
         }
         How::Freeze => cluster.signal(leader, "-CONT")?,
         How::Cut => {
-            for other in cluster.nodes().filter(|node| *node != leader) {
+            for other in nodes().filter(|node| *node != leader) {
                 cluster.ground().heal(leader, other)?;
                 cluster.ground().heal(other, leader)?;
             }
         }
     }
-    for node in cluster.nodes() {
+    for node in nodes() {
         cluster.ready(node).await?;
     }
     Ok(())

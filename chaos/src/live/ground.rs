@@ -6,6 +6,11 @@ use std::process::Command;
 use anyhow::Context as _;
 
 pub const NODES: u64 = 3;
+/// Their numbers.
+pub const fn nodes() -> std::ops::RangeInclusive<u64> {
+    1..=NODES
+}
+
 /// A locally administered address that no interface bears.
 const NOBODY: &str = "02:00:00:00:00:66";
 /// The harness, in each pair with a node.
@@ -72,11 +77,18 @@ impl Ground {
 
     /// Nothing that `from` sends reaches `to` any more, and nobody is told.
     pub fn cut(&self, from: u64, to: u64) -> anyhow::Result<()> {
+        self.must_be_spaces()?;
         neighbour(from, to, &["replace"], &["lladdr", NOBODY, "nud", "permanent"])
     }
 
     pub fn heal(&self, from: u64, to: u64) -> anyhow::Result<()> {
+        self.must_be_spaces()?;
         neighbour(from, to, &["replace"], &["lladdr", &hardware(to, from), "nud", "permanent"])
+    }
+
+    fn must_be_spaces(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(matches!(self, Self::Spaces), "nodes on loopback cannot be cut apart");
+        Ok(())
     }
 
     fn clear(&self) {

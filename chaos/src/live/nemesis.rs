@@ -10,7 +10,11 @@ use tokio::time::sleep;
 
 use crate::sim::random::Random;
 
-use super::{Options, cluster::Cluster, ground::NODES};
+use super::{
+    Options,
+    cluster::Cluster,
+    ground::{NODES, nodes},
+};
 
 /// What happens to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +115,7 @@ async fn pause(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::R
 }
 
 async fn restart_in_order(cluster: &Cluster) -> anyhow::Result<()> {
-    for node in cluster.nodes() {
+    for node in nodes() {
         cluster.signal(node, "-TERM")?;
         cluster.ended(node).await?;
         cluster.spawn(node)?;
@@ -121,7 +125,7 @@ async fn restart_in_order(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 async fn cut_off(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
-    let others: Vec<u64> = cluster.nodes().filter(|node| *node != victim).collect();
+    let others: Vec<u64> = nodes().filter(|node| *node != victim).collect();
     let ways: Vec<(u64, u64)> = match random.below(4) {
         // Nobody hears it, and it hears nobody.
         0 => others.iter().flat_map(|other| [(victim, *other), (*other, victim)]).collect(),

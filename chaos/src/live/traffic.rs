@@ -15,6 +15,7 @@ use crate::sim::random::Random;
 
 use super::{
     cluster::Cluster,
+    ground::nodes,
     history::{History, now},
     visitor::Visitor,
 };
@@ -167,7 +168,7 @@ impl Person {
     /// Everything of this person, by an operator at any node; visitors go on meanwhile.
     async fn revoke(&mut self, visitor: &Visitor, session: u64) {
         let (node, _) = self.node();
-        let Ok(api) = self.cluster.api_of([node].into_iter().chain(self.cluster.nodes()), PATIENCE) else {
+        let Ok(api) = self.cluster.api_of([node].into_iter().chain(nodes()), PATIENCE) else {
             return;
         };
         let ended = self.history.revoking(&self.user);
@@ -200,7 +201,7 @@ impl Person {
         };
         if acknowledged {
             // The moment that counts: right after it, at every node, several times.
-            for node in self.cluster.nodes().chain(self.cluster.nodes()) {
+            for node in nodes().chain(nodes()) {
                 let began = now();
                 let seen = visitor.check(&self.cluster.url(node)).await;
                 self.history.checked(session, node, began, seen);

@@ -100,8 +100,14 @@ impl Visitor {
         let (status, text) = (reply.status().as_u16(), reply.text().await?);
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         match status {
-            200 => Ok(Some(answer["refresh_token"].as_str().context("no refresh token")?.to_owned())),
-            400 if answer["error"] == "invalid_grant" => Ok(None),
+            200 => Ok(Some(
+                answer
+                    .get("refresh_token")
+                    .and_then(|token| token.as_str())
+                    .context("no refresh token")?
+                    .to_owned(),
+            )),
+            400 if answer.get("error") == Some(&"invalid_grant".into()) => Ok(None),
             _ => anyhow::bail!("{status}: {text}"),
         }
     }
