@@ -24,14 +24,13 @@ use tonic_prost::ProstCodec;
 use crate::{
     Client, Error,
     builder::{TokenSource, bearer},
+    doubt::Doubt,
     routing::{Routing, Target},
 };
 
 /// How long one attempt may take: a node holds a write for three seconds itself, a revocation may wait for another two and a fifth
 /// (design.md §5, §6), and one that hangs must not eat all the time.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(6);
-/// An answer that took this long was not given lightly: the node held the write and found no leader for it.
-const HELD: Duration = Duration::from_secs(1);
 /// Most attempts of a call, whatever its deadline.
 const MAX_ATTEMPTS: u32 = 64;
 /// The first pause; each is twice the one before.
@@ -78,28 +77,29 @@ impl Client {
     {
         let request_id = request_id()?;
         let deadline = Instant::now() + self.inner.deadline;
-        let (mut maybe_done, mut no_quorum) = (false, false);
+        let mut doubt = Doubt::default();
         let mut last = String::from("no attempt was made");
         for attempt in 0..MAX_ATTEMPTS {
             let left = deadline.saturating_duration_since(Instant::now());
             let Some(target) = self.inner.routing.target(rpc.writes).filter(|_| !left.is_zero()) else {
                 break;
             };
-            let begun = Instant::now();
-            if no_quorum && left < ATTEMPT_LIMIT {
-                // A node has just said, after holding it, that nothing happened. Another attempt, cut short by the deadline, would only turn this
-                // certainty into doubt.
+            if rpc.writes && !doubt.allows_another(left, ATTEMPT_LIMIT) {
                 break;
             }
+            let begun = Instant::now();
             let status = match self.attempt(rpc, &target, &request_id, message.clone(), left).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Answered(status)) => return Err(self.answered(&status)),
                 Err(Failure::NotTaken(status)) => {
-                    no_quorum |= rpc.writes && status.source().is_none() && begun.elapsed() >= HELD;
+                    // Without a connection nothing was sent, and no deadline can make that doubtful.
+                    if status.source().is_none() {
+                        doubt.refused(begun.elapsed());
+                    }
                     status
                 }
                 Err(Failure::Lost(status)) => {
-                    maybe_done = true;
+                    doubt.lost();
                     status
                 }
             };
@@ -109,7 +109,7 @@ impl Client {
             let pause = self.pause(attempt, &status).min(deadline.saturating_duration_since(Instant::now()));
             sleep(pause).await;
         }
-        if maybe_done && rpc.writes {
+        if doubt.maybe_done() && rpc.writes {
             Err(Error::OutcomeUnknown { request_id, last })
         } else {
             Err(Error::Unavailable(last))

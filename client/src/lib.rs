@@ -26,6 +26,7 @@
 
 mod builder;
 mod call;
+mod doubt;
 mod error;
 mod pages;
 mod routing;
