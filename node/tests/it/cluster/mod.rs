@@ -10,6 +10,7 @@ mod lag;
 mod leases;
 mod logs;
 mod membership;
+mod pace;
 mod queue;
 mod refused;
 mod snapshots;
