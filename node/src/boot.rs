@@ -55,6 +55,7 @@ const READY_POLL: Duration = Duration::from_millis(5);
 pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> Result<(), BootError> {
     let started = runtime.clock.monotonic();
     let listener = HttpListener::bind("http.listen", config.http.listen.0).await?;
+    let listener = listener.with_proxies(&config.http.trusted_proxies);
     let api = server::bind("api.listen", config.api.listen.0).await?;
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;

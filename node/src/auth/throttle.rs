@@ -16,7 +16,7 @@ use std::{
 
 use conclave_state::ids::UserId;
 
-use crate::{config, runtime::Runtime};
+use crate::{config, http::cidr::customer_of, runtime::Runtime};
 
 /// Attempts at an account that a node lets pass without asking the cluster.
 const FREE_ATTEMPTS: u32 = 2;
@@ -84,7 +84,7 @@ impl Throttles {
     /// Counts an attempt from this address, before anything else is looked at.
     pub fn address(&self, address: IpAddr) -> Admission {
         let now = self.runtime.clock.monotonic();
-        let (before, ends) = locked(&self.addresses).count(network_of(address), now, self.settings.window);
+        let (before, ends) = locked(&self.addresses).count(customer_of(address), now, self.settings.window);
         if before >= self.settings.address_failures.get() {
             return Admission::Refused { retry_in: ends.saturating_sub(now) };
         }
@@ -93,7 +93,7 @@ impl Throttles {
 
     /// A sign-in from this address succeeded: people who share it are not made to pay for each other's success.
     pub fn address_succeeded(&self, address: IpAddr) {
-        if let Some((_, count)) = locked(&self.addresses).0.get_mut(&network_of(address)) {
+        if let Some((_, count)) = locked(&self.addresses).0.get_mut(&customer_of(address)) {
             *count = count.saturating_sub(1);
         }
     }
@@ -116,17 +116,6 @@ impl Throttles {
     /// A sign-in to this account succeeded; its completion clears the cluster's count as well.
     pub fn account_succeeded(&self, user: UserId) {
         locked(&self.accounts).0.remove(&user);
-    }
-}
-
-/// An IPv6 customer has a whole /64.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
-        },
     }
 }
 

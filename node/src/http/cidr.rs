@@ -1,4 +1,4 @@
-//! Networks: an address and how many of its leading bits count.
+//! Networks: an address and how many of its leading bits count; and which network an address belongs to when it is counted.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +16,20 @@ pub struct Cidr {
 #[error("not an address or network")]
 pub struct NotACidr;
 
+/// The network that one customer has: an IPv4 address, and of IPv6 a whole /64. What is counted by address counts these.
+pub fn customer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+    }
+}
+
 impl Cidr {
+    /// The network of `address` with `prefix` leading bits; more than it has count as all.
+    pub const fn new(address: IpAddr, prefix: u8) -> Self {
+        Self { network: address, prefix }
+    }
+
     /// Whether `ip` lies within. An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`) counts as IPv4, since a
     /// dual-stack listener reports it so.
     pub fn contains(&self, ip: IpAddr) -> bool {

@@ -9,6 +9,7 @@ pub mod client;
 pub mod cookie;
 pub mod edge;
 pub mod fault;
+mod guests;
 pub mod headers;
 pub mod request_id;
 pub mod server;

@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-/// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
+use super::cidr::Cidr;
+use super::guests::{Guest, Guests};
 
-/// A client that has not sent its request's head in this time is cut off, idle keep-alive included. Longer than
-/// the 60 s for which nginx keeps idle connections to a backend, so that the proxy closes first.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue. How many of them one
+/// address may have is said in `guests`.
+const MAX_CONNECTIONS: usize = 4096;
 
 /// Bytes of request head read: a cookie jar, a long authorize URL and a proxy's headers fit well.
 const MAX_HEAD: usize = 64 * 1024;
@@ -78,11 +78,18 @@ pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener
 pub struct HttpListener {
     listener: TcpListener,
     drain_limit: Duration,
+    guests: Guests,
 }
 
 impl HttpListener {
     pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Self, HttpError> {
-        Ok(Self { listener: bind(setting, addr).await?, drain_limit: DRAIN_LIMIT })
+        Ok(Self { listener: bind(setting, addr).await?, drain_limit: DRAIN_LIMIT, guests: Guests::new(&[]) })
+    }
+
+    /// Lets these proxies have as many connections as there are: each speaks for many people.
+    #[must_use]
+    pub fn with_proxies(self, proxies: &[Cidr]) -> Self {
+        Self { guests: Guests::new(proxies), ..self }
     }
 
     /// Where it listens: the port the system chose, if it was asked to.
@@ -95,8 +102,8 @@ impl HttpListener {
     pub async fn serve(self, router: Router, stop: CancellationToken) -> Drained {
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        while let Some((stream, peer, place)) = self.next(&places, &stop).await {
-            connections.spawn(converse(stream, peer, router.clone(), stop.clone(), place));
+        while let Some(accepted) = self.next(&places, &stop).await {
+            connections.spawn(converse(accepted, router.clone(), stop.clone()));
         }
         drop(self.listener);
         connections.close();
@@ -106,17 +113,18 @@ impl HttpListener {
         }
     }
 
-    /// The next connection, once there is room for one. `None` when it is time to stop.
-    async fn next(
-        &self,
-        places: &Arc<Semaphore>,
-        stop: &CancellationToken,
-    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    /// The next connection, once there is room for one; those beyond their address's share are closed on the way. `None` when it is
+    /// time to stop.
+    async fn next(&self, places: &Arc<Semaphore>, stop: &CancellationToken) -> Option<Accepted> {
         let accept = async {
             let place = Arc::clone(places).acquire_owned().await.ok()?;
             loop {
                 match self.listener.accept().await {
-                    Ok((stream, peer)) => return Some((stream, peer, place)),
+                    Ok((stream, peer)) => {
+                        if let Some(guest) = self.guests.admit(peer.ip()) {
+                            return Some(Accepted { stream, peer, guest, _place: place });
+                        }
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -131,13 +139,16 @@ impl HttpListener {
     }
 }
 
-async fn converse(
+/// A connection and what it holds while it lasts.
+struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
-    stop: CancellationToken,
-    place: OwnedSemaphorePermit,
-) {
+    guest: Guest,
+    _place: OwnedSemaphorePermit,
+}
+
+async fn converse(accepted: Accepted, router: Router, stop: CancellationToken) {
+    let Accepted { stream, peer, guest, _place } = accepted;
     // Small answers must not wait for the client's acknowledgement of the one before.
     stream.set_nodelay(true).ok();
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
@@ -146,7 +157,7 @@ async fn converse(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(guest.patience)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
@@ -161,7 +172,6 @@ async fn converse(
         // Clients that hang up or speak nonsense are everyday matters.
         tracing::debug!(%error, %peer, "a connection ended early");
     }
-    drop(place);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -89,4 +89,84 @@ async fn a_request_that_never_ends_is_cut_when_the_drain_is_over() {
     stop.cancel();
     assert_eq!(serving.await.unwrap(), Drained::Cut(1));
     drop(stuck);
+}
+
+/// A connection from another of loopback's addresses; the kernel has sixteen million.
+async fn connect_from(source: &str, addr: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    socket.connect(addr).await.unwrap()
+}
+
+/// One request, and the connection stays.
+async fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+/// A listener whose proxy is 127.0.0.1, with two connections and this patience for all others.
+async fn with_strangers(patience: Duration) -> (SocketAddr, CancellationToken) {
+    let mut listener = HttpListener::bind("http.listen", loopback()).await.unwrap();
+    listener.guests.crowds = vec!["127.0.0.1".parse().unwrap()];
+    listener.guests.most = 2;
+    listener.guests.patience = patience;
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(listener.serve(Router::new().route("/", get(|| async {})), stop.clone()));
+    (addr, stop)
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_every_connection() {
+    let (addr, _stop) = with_strangers(Duration::from_mins(1)).await;
+    let mut held = [connect_from("127.0.0.2", addr).await, connect_from("127.0.0.2", addr).await];
+    for stream in &mut held {
+        ask(stream).await;
+    }
+    let mut third = connect_from("127.0.0.2", addr).await;
+    let closed = tokio::time::timeout(Duration::from_secs(10), third.read(&mut [0])).await;
+    assert!(matches!(closed.expect("a third connection is held"), Ok(0) | Err(_)));
+    // Others are served all the same, and a proxy may have more.
+    ask(&mut connect_from("127.0.0.3", addr).await).await;
+    let mut crowd = Vec::new();
+    for _ in 0..5 {
+        let mut stream = connect_from("127.0.0.1", addr).await;
+        ask(&mut stream).await;
+        crowd.push(stream);
+    }
+    // Its share is free again when a connection has ended; the server learns that a moment later.
+    drop(held);
+    let admitted = async {
+        loop {
+            let mut stream = connect_from("127.0.0.2", addr).await;
+            // The connection may be closed before the request is written.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            if matches!(stream.read(&mut [0]).await, Ok(1)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), admitted).await.expect("who left may come back");
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off_and_a_proxy_is_given_time() {
+    let (addr, _stop) = with_strangers(Duration::from_millis(20)).await;
+    let mut proxy = connect_from("127.0.0.1", addr).await;
+    proxy.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let mut stranger = connect_from("127.0.0.2", addr).await;
+    stranger.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let cut = tokio::time::timeout(Duration::from_secs(10), stranger.read(&mut [0])).await;
+    assert!(matches!(cut.expect("a slow head is waited for in vain"), Ok(0) | Err(_)));
+    // Kept alive without a further request: the same.
+    let mut idle = connect_from("127.0.0.2", addr).await;
+    ask(&mut idle).await;
+    let cut = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut Vec::new())).await;
+    assert!(cut.is_ok(), "an idle stranger keeps its place");
+    proxy.write_all(b" a\r\n\r\n").await.unwrap();
+    let mut answer = [0; 15];
+    proxy.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
 }

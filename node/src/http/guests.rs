@@ -1,0 +1,149 @@
+//! How much of a listener one address may have: connections, and patience with them. A stranger must not fill the node.
+//!
+//! Two kinds of peers. **Crowds** are the configured proxies and this machine itself: one address speaks for everybody behind it,
+//! so it may have every place, and it may keep a connection idle for longer than proxies do. Whoever is behind a proxy is the
+//! proxy's to limit; it has the whole head before it calls here. All others are **strangers**: a share each, and soon cut off.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::cidr::{Cidr, customer_of};
+
+/// Most connections of one stranger (of one /64) at once, an eighth of all. A browser opens six to a host, so a whole company
+/// behind one address fits; a stranger needs eight networks to fill a node.
+const MOST_OF_A_STRANGER: usize = 512;
+
+/// A stranger who has not sent a request's head in this time is cut off, idle keep-alive included: browsers then simply connect
+/// anew.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The same for a crowd. Longer than the 60 s for which nginx keeps idle connections to a backend, so that the proxy closes first
+/// and no request meets a closing connection.
+const PATIENCE_WITH_A_CROWD: Duration = Duration::from_secs(75);
+
+/// Who is connected, and who may be.
+#[derive(Debug)]
+pub(super) struct Guests {
+    pub(super) crowds: Vec<Cidr>,
+    pub(super) most: usize,
+    pub(super) patience: Duration,
+    strangers: Arc<Mutex<BTreeMap<IpAddr, Count>>>,
+}
+
+/// Connections of one network. At most as many rows as there are connections.
+#[derive(Debug, Default)]
+struct Count {
+    held: usize,
+    /// Whether it was said that the limit is met: once until the last connection is gone, whatever is tried.
+    told: bool,
+}
+
+/// An admitted connection; its share is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Guest {
+    /// How long to wait for a request's head.
+    pub patience: Duration,
+    _share: Option<Share>,
+}
+
+#[derive(Debug)]
+struct Share {
+    of: IpAddr,
+    strangers: Arc<Mutex<BTreeMap<IpAddr, Count>>>,
+}
+
+impl Guests {
+    /// `proxies` are crowds, and so is loopback: a proxy on the same machine, or the machine's owner.
+    pub fn new(proxies: &[Cidr]) -> Self {
+        let loopback = [(Ipv4Addr::LOCALHOST.into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)]
+            .map(|(network, prefix)| Cidr::new(network, prefix));
+        Self {
+            crowds: proxies.iter().copied().chain(loopback).collect(),
+            most: MOST_OF_A_STRANGER,
+            patience: PATIENCE,
+            strangers: Arc::default(),
+        }
+    }
+
+    /// A place for a connection from `peer`, unless it has its share already.
+    pub fn admit(&self, peer: IpAddr) -> Option<Guest> {
+        if self.crowds.iter().any(|network| network.contains(peer)) {
+            return Some(Guest { patience: PATIENCE_WITH_A_CROWD, _share: None });
+        }
+        let of = customer_of(peer);
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = strangers.entry(of).or_default();
+        if count.held >= self.most {
+            if !std::mem::replace(&mut count.told, true) {
+                tracing::warn!(
+                    client.address = %of,
+                    "{of} has {} connections, and further ones are closed; if it is your proxy, list it in http.trusted_proxies",
+                    self.most
+                );
+            }
+            return None;
+        }
+        count.held += 1;
+        let share = Share { of, strangers: Arc::clone(&self.strangers) };
+        Some(Guest { patience: self.patience, _share: Some(share) })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = strangers.get_mut(&self.of) else { return };
+        count.held = count.held.saturating_sub(1);
+        if count.held == 0 {
+            strangers.remove(&self.of);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_stranger_has_a_share_and_others_have_theirs() {
+        let guests = Guests::new(&[]);
+        let mut held: Vec<_> =
+            (0..MOST_OF_A_STRANGER).map(|_| guests.admit(ip("192.0.2.1")).unwrap()).collect();
+        assert!(guests.admit(ip("192.0.2.1")).is_none());
+        assert!(guests.admit(ip("::ffff:192.0.2.1")).is_none(), "in IPv6 clothes it is the same");
+        assert!(guests.admit(ip("192.0.2.2")).is_some());
+        held.pop();
+        assert!(guests.admit(ip("192.0.2.1")).is_some());
+        drop(held);
+        assert!(guests.strangers.lock().unwrap().is_empty(), "who is gone is forgotten");
+    }
+
+    #[test]
+    fn a_64_counts_as_one_stranger() {
+        let guests = Guests::new(&[]);
+        let held: Vec<_> =
+            (0..MOST_OF_A_STRANGER).map(|n| guests.admit(ip(&format!("2001:db8::{n:x}"))).unwrap()).collect();
+        assert!(guests.admit(ip("2001:db8::ffff")).is_none());
+        assert!(guests.admit(ip("2001:db8:0:1::1")).is_some());
+        drop(held);
+    }
+
+    #[test]
+    fn proxies_and_the_machine_itself_may_have_every_place_and_be_idle_longer_than_they_are() {
+        let guests = Guests::new(&["10.0.0.0/24".parse().unwrap()]);
+        for crowd in ["10.0.0.7", "::ffff:10.0.0.7", "127.0.0.1", "127.0.0.9", "::1"] {
+            let held: Vec<_> = (0..=MOST_OF_A_STRANGER).map(|_| guests.admit(ip(crowd)).unwrap()).collect();
+            assert!(held[0].patience > Duration::from_mins(1), "nginx keeps idle connections for a minute");
+        }
+        let stranger = guests.admit(ip("10.0.1.7")).unwrap();
+        assert!(stranger.patience < Duration::from_secs(20));
+    }
+}
