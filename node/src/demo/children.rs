@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
+    fs::{File, OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,6 +28,9 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const READY_POLL: Duration = Duration::from_millis(20);
 /// The pause before a dead node is started again by itself.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// The mode of what only its owner may read.
+const OWNER_ONLY: u32 = 0o600;
 
 /// What happened to a node.
 #[derive(Clone, Debug)]
@@ -133,7 +138,7 @@ fn spawn(
     node: u64,
     restart: bool,
 ) -> anyhow::Result<()> {
-    let log = OpenOptions::new().create(true).append(true).open(layout.log_file(node))?;
+    let log = open_log(&layout.log_file(node))?;
     let child = Command::new(std::env::current_exe()?)
         .args(["serve", "--exit-with-parent", "--config"])
         .arg(layout.config_file(node))
@@ -155,6 +160,13 @@ fn spawn(
     };
     tokio::spawn(watcher.watch(child, stopping));
     Ok(())
+}
+
+/// Appends; readable by its owner alone, also where an earlier demo left it open: it names people and their addresses.
+fn open_log(path: &Path) -> std::io::Result<File> {
+    let log = OpenOptions::new().create(true).append(true).mode(OWNER_ONLY).open(path)?;
+    log.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
+    Ok(log)
 }
 
 /// Starts a dead node again and tells it.
@@ -200,6 +212,30 @@ impl Watcher {
                 }
                 let _ = done.send(());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_its_owners_alone_and_goes_on_where_it_was() {
+        use std::io::Write as _;
+        let dir = tempfile::tempdir().unwrap();
+        for existing in [false, true] {
+            let path = dir.path().join(format!("node-{existing}.log"));
+            if existing {
+                std::fs::write(&path, "before ").unwrap();
+                std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+            }
+            open_log(&path).unwrap().write_all(b"after").unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, OWNER_ONLY);
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap(),
+                if existing { "before after" } else { "after" }
+            );
         }
     }
 }
