@@ -19,11 +19,11 @@ use crate::{
 use super::{Oidc, hint, request::Parameters};
 
 pub async fn by_get(State(oidc): State<Oidc>, id: RequestId, RawQuery(query): RawQuery) -> Response {
-    endpoint(&oidc, &id, query.unwrap_or_default().as_bytes())
+    endpoint(&oidc, &id, query.unwrap_or_default().as_bytes()).await
 }
 
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
-    endpoint(&oidc, &id, &body)
+    endpoint(&oidc, &id, &body).await
 }
 
 enum Mistake {
@@ -34,14 +34,14 @@ enum Mistake {
     UnregisteredUri,
 }
 
-fn endpoint(oidc: &Oidc, id: &RequestId, encoded: &[u8]) -> Response {
-    match location(oidc, encoded) {
+async fn endpoint(oidc: &Oidc, id: &RequestId, encoded: &[u8]) -> Response {
+    match location(oidc, encoded).await {
         Ok(location) => see_other(&location),
         Err(mistake) => oidc.site.fault(&fault_of(&mistake), id),
     }
 }
 
-fn location(oidc: &Oidc, encoded: &[u8]) -> Result<String, Mistake> {
+async fn location(oidc: &Oidc, encoded: &[u8]) -> Result<String, Mistake> {
     let parameters = Parameters::parse(encoded).map_err(|_| Mistake::Unreadable)?;
     let hinted = parameters.get("id_token_hint").map(|hint| hinted_client(oidc, hint)).transpose()?;
     let named = parameters.get("client_id").map(str::to_owned);
@@ -51,17 +51,32 @@ fn location(oidc: &Oidc, encoded: &[u8]) -> Result<String, Mistake> {
         return Err(Mistake::OtherClient);
     }
     let Some(uri) = parameters.get("post_logout_redirect_uri") else { return Ok("/logout".into()) };
-    let state = oidc.auth.cluster().view();
     let client_id = hinted.or(named).ok_or(Mistake::UnknownClient)?;
-    let client = state.client(&client_id).ok_or(Mistake::UnknownClient)?;
-    if !client.post_logout_redirect_uris.iter().any(|registered| registered == uri) {
-        return Err(Mistake::UnregisteredUri);
-    }
+    may_return(oidc, &client_id, uri).await?;
     let uri = with_state(uri, parameters.get("state"));
     // Bound to no browser: a cross-site POST brings no cookie. It only names a place that was checked.
     let ticket = oidc.auth.ticket(Step::Logout, Target::Leave { uri }, None);
     let text = oidc.auth.seal(&ticket).map_err(|_| Mistake::Unreadable)?;
     Ok(format!("/logout?ticket={text}"))
+}
+
+/// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the leader is
+/// asked.
+async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<(), Mistake> {
+    let refused = match is_registered(&oidc.auth.cluster().view(), client_id, uri) {
+        Ok(()) => return Ok(()),
+        Err(mistake) => mistake,
+    };
+    match oidc.auth.cluster().confirmed_view().await {
+        Some(state) => is_registered(&state, client_id, uri),
+        None => Err(refused),
+    }
+}
+
+fn is_registered(state: &conclave_state::State, client_id: &str, uri: &str) -> Result<(), Mistake> {
+    let client = state.client(client_id).ok_or(Mistake::UnknownClient)?;
+    let registered = client.post_logout_redirect_uris.iter().any(|registered| registered == uri);
+    if registered { Ok(()) } else { Err(Mistake::UnregisteredUri) }
 }
 
 fn hinted_client(oidc: &Oidc, hint: &str) -> Result<String, Mistake> {

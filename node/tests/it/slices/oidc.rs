@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_proto::command::v1::{RemoveGroupMember, UpdateClient, UpdateUser, command::Body as Order};
+use conclave_node::testing::TestNode;
+use conclave_proto::command::v1::{
+    ClientAuthMethod, ConsentMode, CreateClient, RemoveGroupMember, SigningAlgorithm, UpdateClient,
+    UpdateUser, command::Body as Order,
+};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -546,4 +550,35 @@ async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only(
         site.refresh(tokens["refresh_token"].as_str().unwrap()).await.json()["error"],
         "invalid_grant"
     );
+}
+
+/// A follower learns of a commit with the next message of its leader, so right after the acknowledgement it is behind.
+#[tokio::test]
+async fn a_client_that_was_registered_a_moment_ago_elsewhere_may_send_people_to_sign_out() {
+    let mut nodes = TestNode::start_cluster(3).await;
+    let leader = nodes.iter().position(|node| node.cluster().is_leader()).unwrap();
+    let leader = nodes.swap_remove(leader);
+    let follower = Site::of(nodes.swap_remove(0));
+    for n in 0..20 {
+        let client_id = format!("new-{n}");
+        let order = CreateClient {
+            client_id: client_id.clone(),
+            name: "New".into(),
+            auth_method: ClientAuthMethod::None.into(),
+            redirect_uris: vec![REDIRECT_URI.into()],
+            post_logout_redirect_uris: vec!["https://rp.test/bye".into()],
+            scopes: vec!["openid".into()],
+            signing_algorithm: SigningAlgorithm::Es256.into(),
+            consent: ConsentMode::Implicit.into(),
+            ..Default::default()
+        };
+        leader.propose(Order::CreateClient(order)).await.unwrap();
+        let query = [("client_id", client_id.as_str()), ("post_logout_redirect_uri", "https://rp.test/bye")];
+        let url = format!("/oidc/logout?{}", super::site::encoded(&query));
+        let page = follower.get(&mut Browser::default(), &url).await;
+        assert!(page.location().starts_with("/logout?ticket="), "{client_id}: {}", page.location());
+    }
+    let unknown = "/oidc/logout?client_id=nobody&post_logout_redirect_uri=https%3A%2F%2Frp.test%2Fbye";
+    let page = follower.get(&mut Browser::default(), unknown).await;
+    assert_eq!(page.shown("error-code"), "unknown_client");
 }

@@ -130,6 +130,11 @@ impl Site {
         }
         // No leader task makes keys here: made once, by hand.
         node.auth().clone().ensure_signing_keys().await;
+        Self::of(node)
+    }
+
+    /// The HTTP side of a node that has nothing yet, or is one of several.
+    pub fn of(node: TestNode) -> Self {
         let edge = Edge::new(EdgeConfig {
             entropy: Arc::clone(&node.runtime().entropy),
             trusted_proxies: vec!["10.0.0.1".parse().unwrap()],
