@@ -115,6 +115,12 @@ impl Writing {
         proposed.map_err(|error| self.failed(error))
     }
 
+    /// A further write of the same call, with a name of its own: the same for a retry.
+    pub async fn propose_then(&self, label: String, body: Body) -> Result<Committed, Status> {
+        let request = self.derivation.then(&label).request();
+        self.api.auth.cluster().propose(request, body).await.map_err(|error| self.failed(error))
+    }
+
     pub fn reply<T>(&self, committed: &Committed, message: T) -> Result<Response<T>, Status> {
         let mut response = Response::new(message);
         response.metadata_mut().insert(INDEX, MetadataValue::from(committed.index));

@@ -2,12 +2,27 @@
 
 use conclave_proto::{
     admin::v1::{self as pb, session_service_server::SessionService},
-    command::v1::{RevokeSession, RevokeUserSessions, command::Body},
+    command::v1::{RevokeGrant, RevokeSession, RevokeUserSessions, command::Body},
 };
-use conclave_state::{ids::SessionId, session::Session, user::User};
+use conclave_state::{
+    ids::{GrantId, SessionId},
+    session::Session,
+    user::User,
+};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{Api, errors, names, page::Listing, request::Reading};
+use crate::cluster::Committed;
+
+use super::{
+    Api, errors, names,
+    page::Listing,
+    request::{Reading, Writing},
+};
+
+/// Grants of one session that are ended side by side: each waits until no node accepts it any more, and one order must not fill the
+/// queue of writes.
+const GRANTS_AT_ONCE: usize = 16;
 
 #[tonic::async_trait]
 impl SessionService for Api {
@@ -29,7 +44,8 @@ impl SessionService for Api {
         reading.reply(pb::ListSessionsResponse { sessions, next_page_token })
     }
 
-    /// A session that is over already is answered like one that ends now.
+    /// A session that is over already is answered like one that ends now. With its grants: one write, and one for each grant that
+    /// outlives it; none can be added once the session is over, and a retry finds those that are left.
     async fn revoke_session(
         &self,
         request: Request<pb::RevokeSessionRequest>,
@@ -38,7 +54,10 @@ impl SessionService for Api {
         let session = SessionId::from_hex(&order.session_id);
         let session = session.ok_or_else(|| errors::invalid("session_id must be 32 hex digits"))?;
         let body = Body::RevokeSession(RevokeSession { session_id: session.to_vec() });
-        let committed = writing.propose(body).await?;
+        let mut committed = writing.propose(body).await?;
+        if order.with_grants {
+            committed = end_grants(&writing, session, committed).await?;
+        }
         writing.reply(&committed, pb::RevokeSessionResponse {})
     }
 
@@ -52,6 +71,19 @@ impl SessionService for Api {
         let committed = writing.propose(body).await?;
         writing.reply(&committed, pb::RevokeUserSessionsResponse {})
     }
+}
+
+/// Ends what outlived the session. Gives the last of the writes, or `over` when there was nothing to do.
+async fn end_grants(writing: &Writing, session: SessionId, over: Committed) -> Result<Committed, Status> {
+    let grants: Vec<GrantId> = over.state.grants_of_session(session).map(|grant| grant.id).collect();
+    futures_util::stream::iter(grants)
+        .map(|grant| {
+            let body = Body::RevokeGrant(RevokeGrant { grant_id: grant.to_vec() });
+            writing.propose_then(format!("grant {grant}"), body)
+        })
+        .buffer_unordered(GRANTS_AT_ONCE)
+        .try_fold(over, async |last, next| Ok(if next.index > last.index { next } else { last }))
+        .await
 }
 
 fn everyones(reading: &Reading, listing: &Listing) -> Result<(Vec<pb::Session>, String), Status> {

@@ -17,9 +17,14 @@ pub enum Command {
         user: Option<String>,
     },
     /// End a session, or all sessions and grants of a user
+    ///
+    /// The person is signed out of that browser everywhere, and access and refresh tokens of that sign-in end. What was granted with
+    /// offline_access stays: refresh tokens that applications keep for when the person is away. --with-grants ends those too, and
+    /// --user always does.
     #[command(after_help = "\
 Examples:
   conclave session revoke 0f8e…
+  conclave session revoke 0f8e… --with-grants
   conclave session revoke --user ada")]
     Revoke {
         /// The session's id
@@ -28,6 +33,9 @@ Examples:
         /// Every session and grant of this user; username or id
         #[arg(long)]
         user: Option<String>,
+        /// Also what applications were granted to do while the person is away (offline refresh tokens)
+        #[arg(long, conflicts_with = "user")]
+        with_grants: bool,
     },
 }
 
@@ -38,10 +46,13 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             client.sessions().revoke_of_user(v1::RevokeUserSessionsRequest { user: user.clone() }).await?;
             Ok(Output::done(format!("{user} is signed out everywhere"), json!({ "revoked_user": user })))
         }
-        Command::Revoke { id, user: None } => {
+        Command::Revoke { id, user: None, with_grants } => {
             let session_id = id.unwrap_or_default();
-            client.sessions().revoke(v1::RevokeSessionRequest { session_id: session_id.clone() }).await?;
-            Ok(Output::done(format!("session {session_id} is over"), json!({ "revoked": session_id })))
+            let order = v1::RevokeSessionRequest { session_id: session_id.clone(), with_grants };
+            client.sessions().revoke(order).await?;
+            let also = if with_grants { ", and everything granted in it" } else { "" };
+            let said = json!({ "revoked": session_id, "with_grants": with_grants });
+            Ok(Output::done(format!("session {session_id} is over{also}"), said))
         }
     }
 }

@@ -68,6 +68,7 @@ fn a_wrong_line_is_refused_before_anything_is_asked() {
         &["user", "create", "ada", "--password-stdin", "--no-password"],
         &["session", "revoke"],
         &["session", "revoke", "00", "--user", "ada"],
+        &["session", "revoke", "--user", "ada", "--with-grants"],
         &["token", "new", "--name", "x", "--role", "root"],
         &["token", "new", "--name", "x", "--ttl", "0s"],
         &["user", "list", "-o", "yaml"],
@@ -169,7 +170,10 @@ async fn tokens_sessions_and_the_status_by_command() {
     assert_eq!(run(&node, reader, &["session", "list", "--user", "ada"]).await, Ok(serde_json::json!([])));
     assert_eq!(run(&node, reader, &["session", "revoke", "--user", "ada"]).await, Err(5));
     run(&node, &token, &["session", "revoke", "--user", "ada"]).await.unwrap();
-    run(&node, &token, &["session", "revoke", &"00".repeat(16)]).await.unwrap();
+    let session = "00".repeat(16);
+    assert_eq!(run(&node, &token, &["session", "revoke", &session]).await.unwrap()["with_grants"], false);
+    let with_grants = ["session", "revoke", &session, "--with-grants"];
+    assert_eq!(run(&node, &token, &with_grants).await.unwrap()["with_grants"], true);
     assert_eq!(run(&node, &token, &["token", "list"]).await.unwrap().as_array().unwrap().len(), 2);
     run(&node, &token, &["token", "revoke", made["id"].as_str().unwrap()]).await.unwrap();
     assert_eq!(run(&node, reader, &["user", "list"]).await, Err(5));

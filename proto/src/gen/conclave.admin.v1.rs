@@ -408,10 +408,14 @@ pub struct ListSessionsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+/// Ends a session. What clients may do for the person while they are away (grants with offline_access) goes on, unless told.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeSessionRequest {
     #[prost(string, tag = "1")]
     pub session_id: ::prost::alloc::string::String,
+    /// End these grants too, with their refresh tokens.
+    #[prost(bool, tag = "2")]
+    pub with_grants: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeSessionResponse {}

@@ -107,6 +107,13 @@ impl State {
         live.then_some((grant, user))
     }
 
+    /// The grants that came of a session; of one that is over, those that outlive it.
+    pub fn grants_of_session(&self, session: SessionId) -> impl Iterator<Item = &Arc<Grant>> {
+        let from = (session, GrantId::new([0; 16]));
+        let own = self.grants_by_session.range(from..).take_while(move |(of, _)| *of == session);
+        own.filter_map(|(_, grant)| self.grants.get(grant))
+    }
+
     /// The grant that a refresh family belongs to, alive or not.
     pub fn grant_of_family(&self, id: FamilyId) -> Option<&Arc<Grant>> {
         self.grants.get(&self.families.get(&id)?.grant)

@@ -307,7 +307,7 @@ async fn sessions_are_listed_while_they_live_and_end_when_told() {
     assert_eq!(list(&mut sessions, "ada").await, ada_has(&["01", "02", "03"]));
     assert_eq!(list(&mut sessions, "").await.len(), 4);
 
-    let revoke = || pb::RevokeSessionRequest { session_id: "02".repeat(16) };
+    let revoke = || pb::RevokeSessionRequest { session_id: "02".repeat(16), with_grants: false };
     sessions.revoke_session(by_operator(&node, revoke())).await.unwrap();
     sessions.revoke_session(by_operator(&node, revoke())).await.unwrap();
     assert_eq!(list(&mut sessions, "ada").await, ada_has(&["01", "03"]));

@@ -552,6 +552,42 @@ async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only(
     );
 }
 
+#[tokio::test]
+async fn an_operator_ends_a_session_and_if_told_what_outlives_it() {
+    let site = Site::open().await;
+    let operator = conclave_client::Client::builder()
+        .endpoints([site.node.api_url()])
+        .token(site.node.operator_token())
+        .build()
+        .unwrap();
+    let mut browser = Browser::default();
+    let offline = Site::authorize_url("web", &[("scope", "openid offline_access")]);
+    let page = site.sign_in_at(&mut browser, &offline, "ada", PASSWORD).await;
+    let mut refresh_tokens = Vec::new();
+    for code in [page.parameter("code"), site.get(&mut browser, &offline).await.parameter("code")] {
+        let tokens = site.redeem("web", &code.unwrap()).await.json();
+        refresh_tokens.push(tokens["refresh_token"].as_str().unwrap().to_owned());
+    }
+    let session = site.node.cluster().view().sessions_after(None).next().unwrap().id.to_string();
+    let revoke = async |with_grants| {
+        let order = conclave_client::v1::RevokeSessionRequest { session_id: session.clone(), with_grants };
+        operator.sessions().revoke(order).await.unwrap();
+    };
+
+    revoke(false).await;
+    assert_eq!(site.get(&mut browser, "/").await.location(), "/login");
+    for token in &mut refresh_tokens {
+        let next = site.refresh(token).await;
+        assert_eq!(next.status, StatusCode::OK, "what was granted for the person's absence stays");
+        next.json()["refresh_token"].as_str().unwrap().clone_into(token);
+    }
+    revoke(true).await;
+    for token in &refresh_tokens {
+        assert_eq!(site.refresh(token).await.json()["error"], "invalid_grant");
+    }
+    revoke(true).await;
+}
+
 /// A follower learns of a commit with the next message of its leader, so right after the acknowledgement it is behind.
 #[tokio::test]
 async fn a_client_that_was_registered_a_moment_ago_elsewhere_may_send_people_to_sign_out() {
