@@ -8,7 +8,7 @@
 //! | `authorization` | a validated OAuth authorization request, and the ways back to its client |
 //! | `dispatch` | what comes next: password, consent, the way home |
 //! | `complete` | the one write that ends a login |
-//! | `password`, `throttle` | the password step |
+//! | `password`, `throttle`, `device` | the password step, and whose attempts count where |
 //! | `handover` | from a session here to a cookie on an application's host |
 //! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
 //! | `keys` | the cluster's signing keys, opened |
@@ -21,6 +21,7 @@
 pub mod authorization;
 pub mod complete;
 pub mod derive;
+pub mod device;
 pub mod dispatch;
 pub mod handover;
 pub mod keys;

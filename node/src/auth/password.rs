@@ -10,7 +10,7 @@ use crate::crypto::{
     password::{Password, PasswordError, Verdict},
 };
 
-use super::{Auth, AuthError, derive::Derivation, throttle::Admission};
+use super::{Auth, AuthError, derive::Derivation, device::Device, session::SignedIn, throttle::Admission};
 
 /// Someone proved a password, of this version.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Candidate {
 }
 
 impl Auth {
-    /// Checks a username and password typed at `address`.
+    /// Checks a username and password typed at `address`, in a browser that may have signed in to this account before.
     ///
     /// # Errors
     /// [`Unproved`].
@@ -68,33 +68,49 @@ impl Auth {
         username: &str,
         password: String,
         address: IpAddr,
+        device: &Device,
     ) -> Result<Proof, Unproved> {
         if let Admission::Refused { retry_in } = self.inner.throttles.address(address) {
             return Err(Unproved::TooMany { retry_in });
         }
         let candidate = Candidate::of(self.cluster().view(), username);
-        self.admit_attempt(&candidate, username).await?;
+        let counted = self.admit_attempt(&candidate, username, device).await?;
         let (verdict, candidate) = self.verify(candidate, username, password).await?;
         let Some(user) = candidate.user.filter(|_| matches!(verdict, Verdict::Match { .. })) else {
             return Err(Unproved::Wrong);
         };
         self.inner.throttles.address_succeeded(address);
-        self.inner.throttles.account_succeeded(user.id);
+        self.inner.throttles.account_succeeded(counted);
         if user.disabled {
             return Err(Unproved::Disabled);
         }
         Ok(Proof { user, credential_version: candidate.version, state: candidate.state })
     }
 
-    /// Counts the attempt before the password is looked at, so that parallel guesses are counted too.
-    async fn admit_attempt(&self, candidate: &Candidate, username: &str) -> Result<(), Unproved> {
+    /// Counts the attempt before the password is looked at, so that parallel guesses are counted too. Gives the count it went to:
+    /// that of the account, which all strangers share, or that of a browser known for it.
+    async fn admit_attempt(
+        &self,
+        candidate: &Candidate,
+        username: &str,
+        device: &Device,
+    ) -> Result<UserId, Unproved> {
+        let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
-        let hot = candidate.state.throttle(account, self.now(&candidate.state)).is_some();
-        match self.inner.throttles.account(account, self.cluster().member_count(), hot) {
-            Admission::Free => Ok(()),
-            Admission::Refused { retry_in } => Err(Unproved::TooMany { retry_in }),
-            Admission::Reserve { limit, window_ms } => self.reserve(account, limit, window_ms).await,
+        let count = device.count_of(&self.cluster_keys().device, account, now).unwrap_or(account);
+        let hot = candidate.state.throttle(count, now).is_some();
+        match self.inner.throttles.account(count, self.cluster().member_count(), hot) {
+            Admission::Free => {}
+            Admission::Refused { retry_in } => return Err(Unproved::TooMany { retry_in }),
+            Admission::Reserve { limit, window_ms } => self.reserve(count, limit, window_ms).await?,
         }
+        Ok(count)
+    }
+
+    /// The browser after this sign-in: known for its account. The same for the retry of a lost answer.
+    pub fn device_after(&self, device: &Device, signed_in: &SignedIn, derivation: &Derivation) -> Device {
+        let key = &self.cluster_keys().device;
+        device.signed_in(key, signed_in.user.id, derivation.id("device"), signed_in.session.auth_time)
     }
 
     async fn reserve(&self, account: UserId, limit: u32, window_ms: u64) -> Result<(), Unproved> {

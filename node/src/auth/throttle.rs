@@ -5,6 +5,9 @@
 //! cluster never tries more than the configured number of passwords of an account in a window, however the attempts are
 //! spread and however parallel they are, and an attack on many accounts writes next to nothing.
 //!
+//! A browser that has signed in to an account before has a count of its own there (see `device`), so the limit holds for all
+//! strangers together and for each known browser: strangers who use theirs up do not lock the owner out.
+//!
 //! Addresses are counted on the node alone: a coarse brake, bounded in memory.
 
 use std::{

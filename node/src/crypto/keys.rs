@@ -30,6 +30,8 @@ pub struct ClusterKeys {
     pub request: Key,
     /// Binds CSRF tokens to a browser.
     pub csrf: Key,
+    /// Authenticates the marks of browsers that have signed in before.
+    pub device: Key,
     /// Authenticates the operator of a node to its own cluster before any token exists.
     pub operator: Key,
     /// Authenticates the page tokens of the admin API.
@@ -50,6 +52,7 @@ impl ClusterKeys {
             refresh: key("refresh-successor"),
             request: key("request-derivation"),
             csrf: key("csrf"),
+            device: key("device-mark"),
             operator: key("operator"),
             page: key("page-token"),
             secret_check: expand(&prk, "secret-check"),
@@ -94,8 +97,17 @@ mod tests {
     #[test]
     fn each_purpose_has_a_key_of_its_own() {
         let k = keys(&"0123456789abcdef".repeat(4));
-        let all =
-            [&k.ca_seed, &k.sealing, &k.ticket, &k.cookie_mac, &k.refresh, &k.csrf, &k.operator, &k.page];
+        let all = [
+            &k.ca_seed,
+            &k.sealing,
+            &k.ticket,
+            &k.cookie_mac,
+            &k.refresh,
+            &k.csrf,
+            &k.device,
+            &k.operator,
+            &k.page,
+        ];
         let distinct: BTreeSet<_> = all.iter().map(|key| *key.expose()).collect();
         assert_eq!(distinct.len(), all.len());
         assert!(all.iter().all(|key| key.expose()[..16] != k.secret_check));

@@ -152,7 +152,8 @@ async fn submitted(
         form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default().to_owned();
     let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
     let attempt = Attempt { site, id, browser, ticket, username, derivation };
-    let proof = match site.auth.prove_password(&attempt.username, form.password, client.ip).await {
+    let device = &attempt.browser.device;
+    let proof = match site.auth.prove_password(&attempt.username, form.password, client.ip, device).await {
         Ok(proof) => proof,
         Err(unproved) => return attempt.refused(unproved),
     };
@@ -182,6 +183,8 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Signed in: home with the code, or to whatever is still to be asked.
     async fn go_on(self, completed: Completed) -> Result<Response, Fault> {
+        let device =
+            self.site.auth.device_after(&self.browser.device, &completed.signed_in, &self.derivation);
         let response = match (&completed.code, &self.ticket.target) {
             (Some(code), Target::Authorize(request)) => {
                 see_other(&self.site.auth.way_back(request).with_code(code))
@@ -197,7 +200,7 @@ impl Attempt<'_> {
                 self.next(&visitor).await?
             }
         };
-        Ok(self.site.with_session(&completed.cookie, response))
+        Ok(self.site.with_device(&device, self.site.with_session(&completed.cookie, response)))
     }
 
     async fn next(&self, visitor: &Visitor) -> Result<Response, Fault> {

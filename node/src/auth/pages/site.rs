@@ -12,6 +12,7 @@ use crate::{
     auth::{
         Auth, AuthError,
         derive::Derivation,
+        device::{self, Device},
         dispatch::{Gone, Next, Visitor},
         ticket::{Target, Ticket, TicketError},
     },
@@ -29,6 +30,8 @@ use crate::{
 
 /// The cookie of a session.
 const SESSION: &str = "session";
+/// The cookie of a browser that has signed in before.
+const DEVICE: &str = "device";
 
 /// A browser, as its cookies tell.
 pub struct Browser {
@@ -38,6 +41,8 @@ pub struct Browser {
     is_new: bool,
     /// The session cookie's value.
     session: Option<String>,
+    /// Where it has signed in before.
+    pub device: Device,
 }
 
 /// The pages and what they stand on.
@@ -87,11 +92,13 @@ impl Site {
         let cookies = Cookies::parse(headers).map_err(|e| unreadable(&e))?;
         let session = cookies.get(&self.session_cookie.name(SESSION)).map_err(|e| unreadable(&e))?;
         let id = cookies.get(&self.browser_cookie.name(csrf::COOKIE)).map_err(|e| unreadable(&e))?;
+        let device = cookies.get(&self.browser_cookie.name(DEVICE)).map_err(|e| unreadable(&e))?;
         let known = id.and_then(BrowserId::parse);
         Ok(Browser {
             is_new: known.is_none(),
             id: known.unwrap_or_else(|| BrowserId::new(&*self.auth.runtime().entropy)),
             session: session.map(str::to_owned),
+            device: device.map(Device::parse).unwrap_or_default(),
         })
     }
 
@@ -210,6 +217,11 @@ impl Site {
     pub fn with_session(&self, cookie: &str, response: Response) -> Response {
         let life: Duration = self.auth.settings().login.session_ttl;
         with_cookie(response, self.session_cookie.set(SESSION, cookie, Some(life)).ok())
+    }
+
+    /// Makes the browser known for where it has signed in. Stays when the session ends.
+    pub fn with_device(&self, device: &Device, response: Response) -> Response {
+        with_cookie(response, self.browser_cookie.set(DEVICE, &device.text(), Some(device::LIFE)).ok())
     }
 
     /// Removes the session's cookie.

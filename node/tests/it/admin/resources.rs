@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_node::{crypto::mac::sha256, testing::TestNode};
+use conclave_node::{auth::device::Device, crypto::mac::sha256, testing::TestNode};
 use conclave_proto::{
     admin::v1::{
         self as pb, application_service_client::ApplicationServiceClient,
@@ -49,7 +49,12 @@ async fn a_user_from_first_to_last() {
         let got = users.get_user(by_operator(&node, pb::GetUserRequest { user: name.into() })).await.unwrap();
         assert_eq!(got.into_inner(), made, "{name}");
     }
-    assert!(node.auth().prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into()).await.is_ok());
+    assert!(
+        node.auth()
+            .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &Device::default())
+            .await
+            .is_ok()
+    );
 
     let change = pb::UpdateUserRequest {
         user: "ada".into(),
@@ -60,7 +65,10 @@ async fn a_user_from_first_to_last() {
     let changed = users.update_user(by_operator(&node, change)).await.unwrap().into_inner();
     assert_eq!((changed.display_name.as_str(), changed.disabled), ("Countess", true));
     assert_eq!((changed.email, changed.attributes), (made.email, made.attributes), "what is not named stays");
-    let proof = node.auth().prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into()).await;
+    let proof = node
+        .auth()
+        .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &Device::default())
+        .await;
     assert!(matches!(proof, Err(conclave_node::auth::password::Unproved::Disabled)));
 
     users.delete_user(by_operator(&node, pb::DeleteUserRequest { user: "ada".into() })).await.unwrap();
@@ -83,8 +91,18 @@ async fn passwords_are_bounded_replaced_and_never_shown() {
         assert!(text.contains(words) && (bad.is_empty() || !text.contains(bad)), "{text}");
     }
     users.set_password(set("a better one".into(), true)).await.unwrap();
-    assert!(node.auth().prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into()).await.is_err());
-    assert!(node.auth().prove_password("ada", "a better one".into(), [127, 0, 0, 1].into()).await.is_ok());
+    assert!(
+        node.auth()
+            .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &Device::default())
+            .await
+            .is_err()
+    );
+    assert!(
+        node.auth()
+            .prove_password("ada", "a better one".into(), [127, 0, 0, 1].into(), &Device::default())
+            .await
+            .is_ok()
+    );
     let state = node.cluster().view();
     assert!(state.live_session(session, state.meta().clock).is_some());
     users.set_password(set("another one".into(), false)).await.unwrap();

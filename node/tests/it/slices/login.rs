@@ -80,6 +80,53 @@ async fn an_account_takes_ten_attempts_in_a_window_whatever_the_browser() {
     assert_eq!(page.status, StatusCode::SEE_OTHER);
 }
 
+/// Forgets who is signed in and keeps what the browser is known for.
+fn signed_out(browser: &Browser) -> Browser {
+    let mut cookies = browser.cookies.clone();
+    cookies.remove("conclave_session");
+    Browser { cookies }
+}
+
+#[tokio::test]
+async fn strangers_do_not_lock_the_owner_out_of_a_browser_that_has_signed_in_before() {
+    let site = Site::open().await;
+    let (mut adas, mut bobs) = (Browser::default(), Browser::default());
+    site.sign_in_at(&mut adas, "/", "ada", PASSWORD).await;
+    site.sign_in_at(&mut bobs, "/", "bob", PASSWORD).await;
+    for _ in 1..=10 {
+        site.sign_in_at(&mut Browser::default(), "/login", "ada", "wrong").await;
+    }
+    // Locked for strangers, for a browser known for somebody else, and for made-up and altered marks.
+    let mark = &adas.cookies["conclave_device"];
+    let mut altered = Browser::default();
+    altered.cookies.insert("conclave_device".into(), format!("{}A{}", &mark[..5], &mark[6..]));
+    for mut other in [Browser::default(), signed_out(&bobs), altered] {
+        let page = site.sign_in_at(&mut other, "/login", "ada", PASSWORD).await;
+        assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS);
+    }
+    let page = site.sign_in_at(&mut signed_out(&adas), "/login", "ada", PASSWORD).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "the owner is locked out by strangers");
+}
+
+#[tokio::test]
+async fn a_known_browser_has_the_limit_of_any_account_and_opens_nothing_by_itself() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
+    // Whoever has the cookie has no session, and ten guesses.
+    let thief = signed_out(&browser);
+    assert_eq!(site.get(&mut signed_out(&thief), "/").await.location(), "/login");
+    for attempt in 1..=10 {
+        let page = site.sign_in_at(&mut signed_out(&thief), "/login", "ada", "wrong").await;
+        assert_eq!(page.status, StatusCode::UNAUTHORIZED, "attempt {attempt}");
+    }
+    let page = site.sign_in_at(&mut signed_out(&thief), "/login", "ada", PASSWORD).await;
+    assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS);
+    // They were not counted against the account: its owner signs in elsewhere.
+    let page = site.sign_in_at(&mut Browser::default(), "/login", "ada", PASSWORD).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
+}
+
 #[tokio::test]
 async fn a_form_from_elsewhere_or_another_browser_is_refused() {
     let site = Site::open().await;
@@ -156,7 +203,7 @@ async fn the_retry_of_a_lost_answer_makes_the_same_session() {
             .unwrap();
         let page = site.send("192.0.2.1", request).await;
         assert_eq!(page.status, StatusCode::SEE_OTHER);
-        cookies.push(page.headers.get("set-cookie").unwrap().clone());
+        cookies.push(page.headers.get_all("set-cookie").iter().cloned().collect::<Vec<_>>());
     }
     assert_eq!(cookies[0], cookies[1]);
     assert_eq!(site.node.cluster().view().sessions_after(None).count(), 1);

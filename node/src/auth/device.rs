@@ -1,0 +1,160 @@
+//! Browsers that have signed in to an account before (OWASP "device cookies"). Their attempts are counted apart, so that strangers
+//! who guess at an account do not lock its owner out.
+//!
+//! The cookie holds a few *marks*, one for each account that signed in here last. A mark is an id, the time it was made, and a MAC
+//! over both and the account: it names nobody, cannot be made up, and says nothing for any other account. It lets nobody in: all it
+//! gives is a count of its own, within the limit of an account. Whoever steals one may try that many passwords more in a window.
+//! Each sign-in makes a new mark, with a fresh count. Nothing is stored.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_state::{Stamp, ids::UserId};
+
+use crate::crypto::{keys::Key, mac};
+
+/// How long a mark is good: browsers keep no cookie longer (RFC 6265bis §5.5).
+pub const LIFE: Duration = Duration::from_hours(400 * 24);
+
+/// Accounts that one browser is known for: a family's machine. The one that signed in longest ago makes room.
+const MAX_MARKS: usize = 4;
+
+const ID_LEN: usize = 16;
+const MAC_LEN: usize = 16;
+const MARK_LEN: usize = ID_LEN + size_of::<u64>() + MAC_LEN;
+
+/// The marks of a browser, as its cookie brought them. Nothing is believed before it is asked about an account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device(Vec<Mark>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    id: [u8; ID_LEN],
+    made_at: Stamp,
+    mac: [u8; MAC_LEN],
+}
+
+impl Device {
+    /// What a cookie brought. What is no mark is passed over: the browser is then a stranger, which is no mistake.
+    pub fn parse(text: &str) -> Self {
+        let marks = text.split('.').take(MAX_MARKS);
+        Self(marks.filter_map(|mark| Mark::parse(&URL_SAFE_NO_PAD.decode(mark).ok()?)).collect())
+    }
+
+    /// Where this browser's attempts at the account are counted, if it has signed in there before.
+    pub fn count_of(&self, key: &Key, account: UserId, now: Stamp) -> Option<UserId> {
+        let mark = self.0.iter().find(|mark| mark.is_good(key, account, now))?;
+        let hash = mac::hmac_sha256(key, &[b"count", account.bytes(), &mark.id]);
+        Some(UserId::new(first(&hash)))
+    }
+
+    /// The browser after a sign-in to the account, with a mark that takes the place of the one it had.
+    #[must_use]
+    pub fn signed_in(&self, key: &Key, account: UserId, id: [u8; ID_LEN], now: Stamp) -> Self {
+        let others = self.0.iter().filter(|mark| !mark.is_of(key, account));
+        Self(
+            std::iter::once(&Mark::new(key, account, id, now))
+                .chain(others)
+                .take(MAX_MARKS)
+                .copied()
+                .collect(),
+        )
+    }
+
+    /// The cookie's value.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|mark| URL_SAFE_NO_PAD.encode(mark.bytes())).collect::<Vec<_>>().join(".")
+    }
+}
+
+impl Mark {
+    fn new(key: &Key, account: UserId, id: [u8; ID_LEN], made_at: Stamp) -> Self {
+        let hash = mac::hmac_sha256(key, &[b"mark", account.bytes(), &id, &made_at.0.to_be_bytes()]);
+        Self { id, made_at, mac: first(&hash) }
+    }
+
+    fn is_of(&self, key: &Key, account: UserId) -> bool {
+        mac::equal(&Self::new(key, account, self.id, self.made_at).mac, &self.mac)
+    }
+
+    fn is_good(&self, key: &Key, account: UserId, now: Stamp) -> bool {
+        let life_ms = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
+        !self.made_at.plus_ms(life_ms).is_over_at(now) && self.is_of(key, account)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != MARK_LEN {
+            return None;
+        }
+        let (id, rest) = bytes.split_first_chunk()?;
+        let (made_at, mac) = rest.split_first_chunk()?;
+        Some(Self { id: *id, made_at: Stamp(u64::from_be_bytes(*made_at)), mac: *mac.first_chunk()? })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        [&self.id[..], &self.made_at.0.to_be_bytes(), &self.mac].concat()
+    }
+}
+
+fn first<const N: usize>(hash: &[u8; 32]) -> [u8; N] {
+    let mut out = [0; N];
+    out.iter_mut().zip(hash).for_each(|(to, from)| *to = *from);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADA: UserId = UserId::new([1; 16]);
+    const BOB: UserId = UserId::new([2; 16]);
+    const NOW: Stamp = Stamp(1_800_000_000_000);
+
+    fn key() -> Key {
+        Key::new([7; 32])
+    }
+
+    fn sent_back(device: &Device) -> Device {
+        Device::parse(&device.text())
+    }
+
+    #[test]
+    fn a_mark_counts_for_its_account_alone_and_not_for_ever() {
+        let device = sent_back(&Device::default().signed_in(&key(), ADA, [9; 16], NOW));
+        assert!(device.count_of(&key(), ADA, NOW).is_some_and(|count| count != ADA));
+        assert_eq!(device.count_of(&key(), BOB, NOW), None);
+        assert_eq!(device.count_of(&Key::new([8; 32]), ADA, NOW), None);
+        let later = |ms| NOW.plus_ms(ms);
+        let life = u64::try_from(LIFE.as_millis()).unwrap();
+        assert!(device.count_of(&key(), ADA, later(life - 1)).is_some());
+        assert_eq!(device.count_of(&key(), ADA, later(life)), None);
+    }
+
+    #[test]
+    fn what_was_altered_or_made_up_is_nothing() {
+        let good = Device::default().signed_in(&key(), ADA, [9; 16], NOW).text();
+        for at in 0..good.len() - 1 {
+            let mut bad = good.clone().into_bytes();
+            bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
+            let bad = String::from_utf8(bad).unwrap();
+            assert_eq!(Device::parse(&bad).count_of(&key(), ADA, NOW), None, "{bad}");
+        }
+        for odd in ["", ".", "....", "%", &good[1..], &format!("{good}AAAA")] {
+            assert_eq!(Device::parse(odd), Device::default(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_browser_is_known_for_the_last_few_accounts_and_each_sign_in_counts_anew() {
+        let people: Vec<UserId> = (0..6).map(|n| UserId::new([n; 16])).collect();
+        let device = people.iter().fold(Device::default(), |device, person| {
+            sent_back(&device.signed_in(&key(), *person, *person.bytes(), NOW))
+        });
+        let known = people.iter().filter(|person| device.count_of(&key(), **person, NOW).is_some()).count();
+        assert_eq!(known, MAX_MARKS);
+        let before = device.count_of(&key(), people[5], NOW);
+        let again = device.signed_in(&key(), people[5], [99; 16], NOW);
+        assert_eq!(again.0.len(), MAX_MARKS, "its own mark is replaced, nobody's is lost");
+        assert_ne!(again.count_of(&key(), people[5], NOW), before);
+    }
+}
