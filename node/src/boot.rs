@@ -78,7 +78,10 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let close = CancellationToken::new();
     let serving = tokio::spawn(listener.serve(front, close.clone()));
 
-    let founding = Cluster::start(cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?);
+    let options = cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?;
+    // Beside everything up to the first leader, since the search for primes is most of a first start.
+    let early = options.may_found().then(|| auth::keys::EarlyRsa::start(&runtime));
+    let founding = Cluster::start(options);
     let cluster = tokio::select! {
         cluster = founding => cluster?,
         () = stop.cancelled() => return Ok(()),
@@ -90,7 +93,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let api_close = close.clone();
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
-    tokio::spawn(auth.clone().ensure_signing_keys());
+    tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
 
     let ended = tokio::select! {

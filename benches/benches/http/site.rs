@@ -68,7 +68,7 @@ impl Site {
         for order in orders {
             node.propose(order).await.expect("taken");
         }
-        node.auth().clone().ensure_signing_keys().await;
+        node.auth().clone().ensure_signing_keys(None).await;
         let edge = Edge::new(EdgeConfig {
             entropy: Arc::clone(&node.runtime().entropy),
             trusted_proxies: vec!["127.0.0.1".parse().expect("an address")],

@@ -9,11 +9,16 @@ use std::{
 
 use conclave_proto::command::v1::{AddSigningKey, command::Body};
 use conclave_state::{State, client::SigningAlgorithm, key};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
-use crate::crypto::{
-    aead::Sealer,
-    jwk::Alg,
-    jwt::{SigningKey, VerifyingKey},
+use crate::{
+    crypto::{
+        aead::Sealer,
+        jwk::Alg,
+        jwt::{JwtError, SigningKey, VerifyingKey},
+    },
+    runtime::Runtime,
 };
 
 use super::{Auth, AuthError, derive::Derivation};
@@ -91,9 +96,41 @@ impl SigningKeys {
     }
 }
 
+/// A private key as PKCS#8, while a thread looks for it.
+struct Making(JoinHandle<Result<Zeroizing<Vec<u8>>, JwtError>>);
+
+impl Making {
+    /// RSA takes up to a second of a core, so this is never done beside other tasks.
+    fn start(alg: Alg, runtime: &Runtime) -> Self {
+        let entropy = Arc::clone(&runtime.entropy);
+        Self(tokio::task::spawn_blocking(move || SigningKey::generate_pkcs8(alg, &*entropy)))
+    }
+
+    async fn done(self) -> Result<Zeroizing<Vec<u8>>, AuthError> {
+        let made = self.0.await.map_err(|e| cannot_be_made(&e))?;
+        made.map_err(|e| cannot_be_made(&e))
+    }
+}
+
+/// The RSA key of a cluster that is being founded, begun while the node still opens its log: its primes are most of a first
+/// start. Forgotten, and overwritten in memory, when the cluster turns out to have one.
+pub struct EarlyRsa(Making);
+
+impl EarlyRsa {
+    /// Begins at once, on a thread for blocking work.
+    pub fn start(runtime: &Runtime) -> Self {
+        Self(Making::start(Alg::Rs256, runtime))
+    }
+}
+
+fn cannot_be_made(error: &dyn std::fmt::Display) -> AuthError {
+    AuthError::Internal(format!("a signing key cannot be made: {error}"))
+}
+
 impl Auth {
-    /// Makes the first keys of a cluster, when this node leads. Returns once every algorithm has one.
-    pub async fn ensure_signing_keys(self) {
+    /// Makes the first keys of a cluster, when this node leads; `early` is taken for the first of RSA. Returns once every
+    /// algorithm has a key.
+    pub async fn ensure_signing_keys(self, mut early: Option<EarlyRsa>) {
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
             ticks.tick().await;
@@ -106,7 +143,10 @@ impl Auth {
                 continue;
             }
             // Side by side: RSA takes its time.
-            let making = missing.into_iter().map(|algorithm| self.add_signing_key(algorithm));
+            let making = missing.into_iter().map(|algorithm| {
+                let early = early.take_if(|_| algorithm == SigningAlgorithm::Rs256);
+                self.add_signing_key(algorithm, early)
+            });
             for made in futures_util::future::join_all(making).await {
                 if let Err(error) = made {
                     tracing::debug!(%error, "no signing key was made; another node may have");
@@ -115,29 +155,58 @@ impl Auth {
         }
     }
 
-    async fn add_signing_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
-        let internal =
-            |e: &dyn std::fmt::Display| AuthError::Internal(format!("a signing key cannot be made: {e}"));
-        let alg = alg(algorithm).ok_or_else(|| internal(&"unknown algorithm"))?;
-        let entropy = Arc::clone(&self.runtime().entropy);
-        // RSA takes up to a second of a core.
-        let made = tokio::task::spawn_blocking(move || SigningKey::generate_pkcs8(alg, &*entropy)).await;
-        let pkcs8 = made.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
-        let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| internal(&e))?;
+    async fn add_signing_key(
+        &self,
+        algorithm: SigningAlgorithm,
+        early: Option<EarlyRsa>,
+    ) -> Result<(), AuthError> {
+        let alg = alg(algorithm).ok_or_else(|| cannot_be_made(&"unknown algorithm"))?;
+        let making = early.map_or_else(|| Making::start(alg, self.runtime()), |early| early.0);
+        let pkcs8 = making.done().await?;
+        let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| cannot_be_made(&e))?;
         let keys = &self.inner.signing;
         let sealed = keys
             .sealer
             .seal(&purpose(key.kid()), &pkcs8, &*self.runtime().entropy)
-            .map_err(|e| internal(&e))?;
+            .map_err(|e| cannot_be_made(&e))?;
         let order = AddSigningKey {
             kid: key.kid().to_owned(),
             algorithm: algorithm.into(),
-            public_jwk: serde_json::to_vec(&key.public_jwk()).map_err(|e| internal(&e))?,
+            public_jwk: serde_json::to_vec(&key.public_jwk()).map_err(|e| cannot_be_made(&e))?,
             sealed_private_key: sealed,
             only_if_absent: true,
         };
         let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
         self.cluster().propose(derivation.request(), Body::AddSigningKey(order)).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestNode;
+
+    #[tokio::test]
+    async fn the_key_begun_early_is_the_one_that_signs() {
+        let node = TestNode::start().await;
+        let pkcs8 = SigningKey::generate_pkcs8(Alg::Rs256, &*node.runtime().entropy).unwrap();
+        let begun = SigningKey::from_pkcs8(Alg::Rs256, &pkcs8).unwrap();
+        let early = EarlyRsa(Making(tokio::spawn(async move { Ok(pkcs8) })));
+
+        node.auth().clone().ensure_signing_keys(Some(early)).await;
+
+        let state = node.auth().cluster().view();
+        assert!(all_present(&state));
+        let signer = node.auth().signing().signer(&state, SigningAlgorithm::Rs256).unwrap();
+        assert_eq!(signer.kid(), begun.kid());
+    }
+
+    #[tokio::test]
+    async fn an_early_key_that_failed_is_replaced_by_another() {
+        let node = TestNode::start().await;
+        let early = EarlyRsa(Making(tokio::spawn(async { Err(JwtError::Signing) })));
+        node.auth().clone().ensure_signing_keys(Some(early)).await;
+        assert!(all_present(&node.auth().cluster().view()));
     }
 }

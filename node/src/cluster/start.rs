@@ -62,6 +62,14 @@ pub struct ClusterOptions {
     pub runtime: Runtime,
 }
 
+impl ClusterOptions {
+    /// Whether this node is likely the one that founds the cluster: its disk is empty, and it is the first of its peers. A
+    /// guess, for what may be prepared in vain; [`Cluster::start`] asks the peers.
+    pub fn may_found(&self) -> bool {
+        DataDir::is_fresh(&self.data_dir) && self.peers.iter().all(|peer| self.node <= peer.node)
+    }
+}
+
 /// Why this node cannot take part. Said to the operator; the process ends.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

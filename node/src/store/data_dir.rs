@@ -73,6 +73,11 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), identity, lock })
     }
 
+    /// Whether nothing was set up at `path` yet, looking without a lock: the answer may be old when it arrives.
+    pub fn is_fresh(path: &Path) -> bool {
+        !path.join("identity").exists()
+    }
+
     /// `None` in a fresh directory.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
@@ -130,7 +135,7 @@ fn create_all(path: &Path) -> Result<(), StoreError> {
 
 /// Before anything is written into it.
 fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
-    if path.join("identity").exists() {
+    if !DataDir::is_fresh(path) {
         return Ok(());
     }
     for entry in fs::read_dir(path).map_err(StoreError::io("list", path))? {

@@ -55,6 +55,19 @@ async fn a_restart_of_all_keeps_the_cluster_and_what_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_first_of_fresh_nodes_prepares_to_found_the_cluster() {
+    let cluster = TestCluster::prepare(3);
+    let prepare = |cluster: &TestCluster| [1, 2, 3].map(|id| cluster.options(id).may_found());
+    assert_eq!(prepare(&cluster), [true, false, false]);
+    let alone = conclave_node::cluster::ClusterOptions { peers: Vec::new(), ..cluster.options(2) };
+    assert!(alone.may_found());
+
+    let mut cluster = TestCluster::start(3).await;
+    cluster.stop_all().await;
+    assert_eq!(prepare(&cluster), [false; 3], "what was set up is not founded again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_node_is_a_cluster() {
     let mut cluster = TestCluster::prepare(1);
     let alone = |cluster: &TestCluster| {

@@ -129,7 +129,7 @@ impl Site {
             node.propose(Order::CreateClient(order)).await.unwrap();
         }
         // No leader task makes keys here: made once, by hand.
-        node.auth().clone().ensure_signing_keys().await;
+        node.auth().clone().ensure_signing_keys(None).await;
         Self::of(node)
     }
 
