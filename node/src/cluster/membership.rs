@@ -20,7 +20,7 @@ use openraft::{
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
     raft::Precondition,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::runtime::Runtime;
 
@@ -28,13 +28,16 @@ use super::{
     handover,
     leader::Leader,
     propose::{ProposeError, Proposer},
-    types::{Config, Member, NodeId},
+    types::{Config, LogId, Member, NodeId},
 };
 
 /// Entries a learner may be behind and still be made a voter: fewer than one batch of appends.
 const CAUGHT_UP: u64 = 100;
-/// How long ago a member must have answered to count as there: three heartbeats.
+/// How long ago a learner must have answered to count as caught up: three heartbeats.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(150);
+/// How long voters have to answer before a change that would leave it to them: ten heartbeats, for a machine may be busy.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+const ANSWER_PAUSE: Duration = Duration::from_millis(10);
 /// How long a change may take to be committed; openraft itself would wait for ever.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 /// Most members, learners included: `config::MAX_PEERS` voters, and as many on their way.
@@ -59,6 +62,29 @@ pub enum MembershipError {
 
 type Change = ChangeMembers<NodeId, Member>;
 
+/// The configuration that a change is decided on, and made on or not at all.
+struct Basis {
+    log_id: Option<LogId>,
+    voters: BTreeSet<NodeId>,
+    members: BTreeMap<NodeId, Member>,
+}
+
+impl Basis {
+    fn now(leader: &Leader) -> Self {
+        let metrics = leader.raft().metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        Self {
+            log_id: *metrics.membership_config.log_id(),
+            voters: membership.voter_ids().collect(),
+            members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
+        }
+    }
+
+    fn must_know(&self, id: NodeId) -> Result<(), MembershipError> {
+        if self.members.contains_key(&id) { Ok(()) } else { Err(MembershipError::Unknown(id)) }
+    }
+}
+
 /// What a change is made with.
 #[derive(Clone)]
 pub struct Membership {
@@ -75,7 +101,8 @@ impl Membership {
     /// [`MembershipError`].
     pub async fn join(&self, member: Member) -> Result<NodeId, MembershipError> {
         self.must_lead()?;
-        let members = self.leader.members();
+        let basis = Basis::now(&self.leader);
+        let members = &basis.members;
         if let Some((id, _)) = members.iter().find(|(_, known)| known.incarnation == member.incarnation) {
             return Ok(*id);
         }
@@ -88,9 +115,9 @@ impl Membership {
         if members.len() >= MAX_MEMBERS {
             return Err(MembershipError::Refused(format!("a cluster has at most {MAX_MEMBERS} members")));
         }
-        let highest = members.iter().map(|(id, _)| *id).max().unwrap_or(0);
+        let highest = members.keys().next_back().copied().unwrap_or(0);
         let id = self.reserve(highest).await?;
-        change(&self.leader, Change::AddNodes(BTreeMap::from([(id, member)])), true).await?;
+        change(&self.leader, basis, Change::AddNodes(BTreeMap::from([(id, member)])), true).await?;
         tracing::info!(peer.id = id, "node {id} joins as a learner");
         Ok(id)
     }
@@ -102,20 +129,21 @@ impl Membership {
     pub async fn remove(&self, order: &pb::RemoveMember) -> Result<(), MembershipError> {
         self.must_lead()?;
         let id = order.node_id;
-        if self.was_removed(id) {
+        let basis = Basis::now(&self.leader);
+        if self.was_removed(&basis, id) {
             return Ok(());
         }
-        self.must_know(id)?;
-        let mut rest = self.voters();
+        basis.must_know(id)?;
+        let mut rest = basis.voters.clone();
         if !rest.remove(&id) {
             self.burn(id).await?;
-            return change(&self.leader, Change::RemoveNodes(BTreeSet::from([id])), false).await;
+            return change(&self.leader, basis, Change::RemoveNodes(BTreeSet::from([id])), false).await;
         }
         if rest.is_empty() {
             return Err(MembershipError::Refused("the last voter cannot be removed".into()));
         }
         self.must_have_quorum(&rest, order.force).await?;
-        self.replace_voters(rest, id).await
+        self.replace_voters(basis, rest, id).await
     }
 
     /// Puts a member that has caught up in the place of another, in one change.
@@ -125,9 +153,10 @@ impl Membership {
     pub async fn replace(&self, order: &pb::ReplaceMember) -> Result<(), MembershipError> {
         self.must_lead()?;
         let (old, new) = (order.old_node_id, order.new_node_id);
-        self.must_know(old)?;
-        self.must_know(new)?;
-        let mut voters = self.voters();
+        let basis = Basis::now(&self.leader);
+        basis.must_know(old)?;
+        basis.must_know(new)?;
+        let mut voters = basis.voters.clone();
         if !voters.remove(&old) {
             return Err(MembershipError::Refused(format!("node {old} does not vote; remove it")));
         }
@@ -136,7 +165,7 @@ impl Membership {
             return Err(MembershipError::Refused(text));
         }
         self.must_have_quorum(&voters, false).await?;
-        self.replace_voters(voters, old).await
+        self.replace_voters(basis, voters, old).await
     }
 
     /// Gives the lead to `to`, or, for 0, to the best voter.
@@ -148,9 +177,7 @@ impl Membership {
             return Ok(to);
         }
         self.must_lead()?;
-        let able = handover::voters_by_progress(&self.leader);
-        let chosen = if to == 0 { able.first() } else { able.iter().find(|id| **id == to) };
-        let chosen = chosen.copied().ok_or_else(|| {
+        let chosen = self.successor(to).await.ok_or_else(|| {
             MembershipError::Refused(if to == 0 {
                 "no other voter answers".into()
             } else {
@@ -161,7 +188,25 @@ impl Membership {
         leading.ok_or_else(|| MembershipError::Unavailable("nobody took the lead over in time".into()))
     }
 
-    async fn replace_voters(&self, voters: BTreeSet<NodeId>, gone: NodeId) -> Result<(), MembershipError> {
+    /// `to`, or, for 0, the best voter: as soon as it answers.
+    async fn successor(&self, to: NodeId) -> Option<NodeId> {
+        let asked = Instant::now();
+        loop {
+            let able = handover::voters_by_progress(&self.leader);
+            let found = able.into_iter().find(|id| to == 0 || *id == to);
+            if found.is_some() || asked.elapsed() >= ANSWER_LIMIT {
+                return found;
+            }
+            sleep(ANSWER_PAUSE).await;
+        }
+    }
+
+    async fn replace_voters(
+        &self,
+        basis: Basis,
+        voters: BTreeSet<NodeId>,
+        gone: NodeId,
+    ) -> Result<(), MembershipError> {
         let own = self.leader.raft().metrics().borrow_watched().id;
         if gone == own {
             // A leader does not take itself out: the next one does, and is asked for it by the caller.
@@ -170,7 +215,7 @@ impl Membership {
         }
         // Its number is never given again, whatever numbers remain.
         self.burn(gone).await?;
-        change(&self.leader, Change::ReplaceAllVoters(voters), false).await?;
+        change(&self.leader, basis, Change::ReplaceAllVoters(voters), false).await?;
         tracing::info!(peer.id = gone, "node {gone} is no member any more");
         Ok(())
     }
@@ -186,7 +231,12 @@ impl Membership {
     async fn reserve(&self, above: NodeId) -> Result<NodeId, MembershipError> {
         let request_id = self.runtime.entropy.bytes::<16>().to_vec();
         let command = Command { request_id, body: Some(Body::ReserveNodeId(ReserveNodeId { above })) };
-        match self.proposer.propose(&command).await {
+        let mut outcome = self.proposer.propose(&command).await;
+        if matches!(outcome, Err(ProposeError::Unknown)) {
+            // Under the same name, so that one number is reserved at most.
+            outcome = self.proposer.propose(&command).await;
+        }
+        match outcome {
             Ok(committed) => match committed.body {
                 ReplyBody::NodeIdReserved(reserved) => Ok(reserved.node_id),
                 _ => Err(MembershipError::Outcome),
@@ -198,9 +248,9 @@ impl Membership {
     }
 
     /// Whether this number was given once and has no member any more: removing it again is what a retry does.
-    fn was_removed(&self, id: NodeId) -> bool {
+    fn was_removed(&self, basis: &Basis, id: NodeId) -> bool {
         let given = id != 0 && id <= self.leader.view().load().meta().last_node_id;
-        given && !self.leader.members().iter().any(|(known, _)| *known == id)
+        given && !basis.members.contains_key(&id)
     }
 
     fn must_lead(&self) -> Result<(), MembershipError> {
@@ -211,34 +261,30 @@ impl Membership {
         }
     }
 
-    fn must_know(&self, id: NodeId) -> Result<(), MembershipError> {
-        let known = self.leader.members().iter().any(|(known, _)| *known == id);
-        if known { Ok(()) } else { Err(MembershipError::Unknown(id)) }
-    }
-
     /// Most of these must answer now: the change could not be committed otherwise, nor taken back. What they said before this was
     /// asked counts for nothing.
     async fn must_have_quorum(&self, voters: &BTreeSet<NodeId>, force: bool) -> Result<(), MembershipError> {
-        sleep(ANSWERED_WITHIN).await;
-        let there = voters.iter().filter(|id| answers(&self.leader, **id)).count();
-        if force || there * 2 > voters.len() {
-            return Ok(());
+        let asked = Instant::now();
+        loop {
+            let there = voters.iter().filter(|id| answered(&self.leader, **id, asked.elapsed())).count();
+            if force || there * 2 > voters.len() {
+                return Ok(());
+            }
+            if asked.elapsed() >= ANSWER_LIMIT {
+                return Err(MembershipError::Refused(format!(
+                    "only {there} of the {} voters that would remain answer: the cluster could not take writes any more; bring \
+                     them back, or say --force",
+                    voters.len()
+                )));
+            }
+            sleep(ANSWER_PAUSE).await;
         }
-        Err(MembershipError::Refused(format!(
-            "only {there} of the {} voters that would remain answer: the cluster could not take writes any more; bring them \
-             back, or say --force",
-            voters.len()
-        )))
-    }
-
-    fn voters(&self) -> BTreeSet<NodeId> {
-        let metrics = self.leader.raft().metrics().borrow_watched().clone();
-        metrics.membership_config.membership().voter_ids().collect()
     }
 }
 
 /// What the leader does by itself, now and then: finishes a change that was cut short, and lets learners vote that have caught up.
 pub async fn tend(leader: &Leader) {
+    let basis = Basis::now(leader);
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id();
     if metrics.state != ServerState::Leader || !settled {
@@ -249,10 +295,10 @@ pub async fn tend(leader: &Leader) {
     let outcome = if configs.len() > 1 {
         tracing::warn!("finishing a change of the members that was cut short");
         let meant = configs.last().cloned().unwrap_or_default();
-        change(leader, Change::ReplaceAllVoters(meant), false).await
+        change(leader, basis, Change::ReplaceAllVoters(meant), false).await
     } else if let Some(ready) = membership.learner_ids().find(|id| caught_up(leader, *id)) {
         tracing::info!(peer.id = ready, "node {ready} has caught up and votes from now on");
-        change(leader, Change::AddVoterIds(BTreeSet::from([ready])), true).await
+        change(leader, basis, Change::AddVoterIds(BTreeSet::from([ready])), true).await
     } else {
         return;
     };
@@ -262,9 +308,8 @@ pub async fn tend(leader: &Leader) {
 }
 
 /// Written only on the configuration that the decision was made on.
-async fn change(leader: &Leader, change: Change, retain: bool) -> Result<(), MembershipError> {
-    let based_on = *leader.raft().metrics().borrow_watched().membership_config.log_id();
-    let condition = Precondition::LastMembershipLogId { last_membership_log_id: based_on };
+async fn change(leader: &Leader, basis: Basis, change: Change, retain: bool) -> Result<(), MembershipError> {
+    let condition = Precondition::LastMembershipLogId { last_membership_log_id: basis.log_id };
     let writing = leader.raft().change_membership_if(change, retain, [condition]);
     let written = timeout(COMMIT_LIMIT, writing).await.map_err(|_| MembershipError::Outcome)?;
     written.map(|_| ()).map_err(|error| failed(&error))
@@ -287,15 +332,16 @@ fn failed(error: &RaftError<Config, ClientWriteError<Config>>) -> MembershipErro
     }
 }
 
-fn answers(leader: &Leader, id: NodeId) -> bool {
+/// Whether this member has answered the leader within this time.
+fn answered(leader: &Leader, id: NodeId, within: Duration) -> bool {
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let heard = metrics.heartbeat.unwrap_or_default();
-    id == metrics.id || heard.get(&id).copied().flatten().is_some_and(|at| at.elapsed() <= ANSWERED_WITHIN)
+    id == metrics.id || heard.get(&id).copied().flatten().is_some_and(|at| at.elapsed() <= within)
 }
 
 fn caught_up(leader: &Leader, id: NodeId) -> bool {
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let matched = metrics.replication.unwrap_or_default().get(&id).copied().flatten();
     let last = metrics.last_log_index.unwrap_or(0);
-    answers(leader, id) && matched.is_some_and(|at| at.index + CAUGHT_UP >= last)
+    answered(leader, id, ANSWERED_WITHIN) && matched.is_some_and(|at| at.index + CAUGHT_UP >= last)
 }

@@ -241,6 +241,8 @@ impl Cluster {
             reason = log_failed(self.inner.log_failure.clone()) => reason,
             reason = self.raft_stopped() => reason,
         };
+        // Raft stops on a log that failed, and may be heard of first: what happened to the disk says more.
+        let reason = log_failure(self.inner.log_failure.borrow().as_ref()).unwrap_or(reason);
         self.inner.conflict.get().cloned().unwrap_or(reason)
     }
 
@@ -309,11 +311,15 @@ impl Cluster {
 /// Resolves at the log's first error; never when it closes in peace.
 async fn log_failed(mut failure: watch::Receiver<Option<StoreError>>) -> String {
     if let Ok(failed) = failure.wait_for(Option::is_some).await
-        && let Some(error) = &*failed
+        && let Some(reason) = log_failure(failed.as_ref())
     {
-        return format!("the log failed: {error}");
+        return reason;
     }
     std::future::pending().await
+}
+
+fn log_failure(failed: Option<&StoreError>) -> Option<String> {
+    failed.map(|error| format!("the log failed: {error}"))
 }
 
 /// This node's status, its part in the leases included.

@@ -84,7 +84,10 @@ impl Cluster {
     /// What openraft says.
     pub async fn take_snapshot(&self) -> Result<u64, String> {
         let raft = self.inner.leader.raft();
-        let applied = raft.metrics().borrow_watched().last_applied.ok_or("nothing is applied")?;
+        // Raft's figures trail what it has applied.
+        let seen = Some(self.view().index());
+        let known = raft.wait(Some(LIMIT)).applied_index_at_least(seen, "what is seen").await;
+        let applied = known.map_err(|e| e.to_string())?.last_applied.ok_or("nothing is applied")?;
         raft.trigger().snapshot().await.map_err(|e| e.to_string())?;
         let taken = |m: &Metrics| m.snapshot >= Some(applied);
         raft.wait(Some(LIMIT)).metrics(taken, "a snapshot").await.map_err(|e| e.to_string())?;

@@ -1,7 +1,7 @@
 //! How a cluster begins, and begins again.
 
 use super::{
-    harness::{TestCluster, create, keys, request, user_id},
+    harness::{TestCluster, create, created, keys, request, user_id},
     logs,
 };
 
@@ -40,7 +40,7 @@ async fn a_restart_of_all_keeps_the_cluster_and_what_was_acknowledged() {
     let mut cluster = TestCluster::start(3).await;
     let lineage = cluster.node(1).lineage();
     for n in 1..=20 {
-        create(cluster.node(u64::from(n % 3 + 1)), n).await.unwrap();
+        created(cluster.node(u64::from(n % 3 + 1)), n).await;
     }
     cluster.stop_all().await;
     cluster.start_all().await;

@@ -10,7 +10,7 @@ use conclave_proto::{
 use prost::Message as _;
 use tokio::time::timeout;
 
-use super::harness::{LIMIT, TestCluster, create};
+use super::harness::{LIMIT, TestCluster, create, created};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_disk_stops_the_node_with_its_reason_and_the_others_go_on() {
@@ -22,12 +22,12 @@ async fn a_broken_disk_stops_the_node_with_its_reason_and_the_others_go_on() {
     let other = cluster.followers().await[0];
     let writing = tokio::spawn({
         let node = cluster.node(other).clone();
-        async move { create(&node, 1).await }
+        async move { created(&node, 1).await }
     });
     let reason = timeout(LIMIT, broken.stopped()).await.unwrap();
     assert!(reason.contains("the log failed") && reason.contains("the test broke the disk"), "{reason}");
     cluster.kill(leader).await;
-    writing.await.unwrap().unwrap();
+    writing.await.unwrap();
     assert_eq!(cluster.agree().await, 1);
 }
 

@@ -243,12 +243,25 @@ impl TestCluster {
         self.nodes.keys().copied().filter(|id| *id != leader).collect()
     }
 
+    /// What each running node knows of where it is.
+    fn places(&self) -> Vec<String> {
+        let place = |(id, node): (&u64, &Cluster)| {
+            let (index, leader, ready) = (node.view().index(), node.leader_id(), node.readiness());
+            format!("node {id} at {index} under {leader:?}, {ready:?}")
+        };
+        self.nodes.iter().map(place).collect()
+    }
+
     /// Waits until all running nodes have applied the same, and checks that it *is* the same. Returns the count of users.
     pub async fn agree(&self) -> usize {
         let began = Instant::now();
         loop {
-            assert!(began.elapsed() < LIMIT, "the nodes do not come to the same index");
-            let Some(index) = self.nodes.values().map(|node| node.view().index()).max() else { return 0 };
+            assert!(began.elapsed() < LIMIT, "the nodes do not come to the same index: {:?}", self.places());
+            let Some(node) = self.nodes.values().next() else { return 0 };
+            // What was acknowledged before this, whether or not anybody here has applied it yet.
+            let Some(confirmed) = node.confirmed_view().await else { continue };
+            let seen = self.nodes.values().map(|node| node.view().index());
+            let index = seen.fold(confirmed.index(), u64::max);
             let mut states = Vec::new();
             for node in self.nodes.values() {
                 if let Ok(state) = node.view_at(index).await {
@@ -285,6 +298,22 @@ pub fn body(n: u32) -> Body {
         username: format!("user-{n}"),
         ..CreateUser::default()
     })
+}
+
+/// As a client does that hears no answer: asked again under the same name.
+pub async fn created(node: &Cluster, n: u32) -> Committed {
+    let began = Instant::now();
+    loop {
+        match create(node, n).await {
+            Ok(committed) => return committed,
+            Err(error) => {
+                assert!(
+                    matches!(error, ProposeError::Unknown) && began.elapsed() < LIMIT,
+                    "write {n}: {error}"
+                );
+            }
+        }
+    }
 }
 
 pub async fn create(node: &Cluster, n: u32) -> Result<Committed, ProposeError> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use conclave_node::cluster::{BootstrapError, StartError};
 
-use super::harness::{TestCluster, create, keys};
+use super::harness::{TestCluster, created, keys};
 
 /// Every file but the lock, whose pid is written at each attempt.
 fn content(dir: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
@@ -26,7 +26,7 @@ fn content(dir: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_directory_under_an_old_number_is_refused() {
     let mut cluster = TestCluster::start(3).await;
-    create(cluster.node(1), 1).await.unwrap();
+    created(cluster.node(1), 1).await;
     cluster.stop(3).await;
     let aside = cluster.data_dir(3).with_extension("aside");
     fs::rename(cluster.data_dir(3), &aside).unwrap();
@@ -45,7 +45,7 @@ async fn a_wiped_directory_under_an_old_number_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_node_that_starts_together_with_the_others_is_refused_as_well() {
     let mut cluster = TestCluster::start(3).await;
-    create(cluster.node(1), 1).await.unwrap();
+    created(cluster.node(1), 1).await;
     cluster.stop_all().await;
     // The first node: the one that would write the first entry of a new cluster.
     fs::remove_dir_all(cluster.data_dir(1)).unwrap();
@@ -55,13 +55,13 @@ async fn a_wiped_node_that_starts_together_with_the_others_is_refused_as_well() 
     let error = wiped.await.unwrap().err().unwrap();
     assert!(matches!(error, StartError::Bootstrap(BootstrapError::Wiped { node: 1, .. })), "{error}");
     assert_eq!(cluster.agree().await, 1);
-    create(cluster.node(2), 2).await.unwrap();
+    created(cluster.node(2), 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_number_or_another_secret_is_refused_before_anything_is_opened() {
     let mut cluster = TestCluster::start(3).await;
-    create(cluster.node(1), 1).await.unwrap();
+    created(cluster.node(1), 1).await;
     cluster.stop(2).await;
     let before = content(&cluster.data_dir(2));
 
@@ -86,8 +86,8 @@ async fn another_number_or_another_secret_is_refused_before_anything_is_opened()
 async fn the_directory_of_another_cluster_stops_its_own_node_and_no_other() {
     let mut ours = TestCluster::start(3).await;
     let mut theirs = TestCluster::start(3).await;
-    create(ours.node(1), 1).await.unwrap();
-    create(theirs.node(1), 2).await.unwrap();
+    created(ours.node(1), 1).await;
+    created(theirs.node(1), 2).await;
     theirs.agree().await;
     ours.stop(3).await;
     theirs.stop_all().await;
@@ -121,7 +121,7 @@ async fn a_foreign_or_misconfigured_peer_does_not_take_a_healthy_node_down() {
     let foreign = ours.start_one(3, options).await.unwrap();
     ours.stop(1).await;
     ours.start_node(1).await.unwrap();
-    create(ours.node(1), 1).await.unwrap();
+    created(ours.node(1), 1).await;
     foreign.halt().await;
 
     // A wiped one with another list of peers: wrong by itself, and nobody else's fault.
@@ -133,7 +133,7 @@ async fn a_foreign_or_misconfigured_peer_does_not_take_a_healthy_node_down() {
     ours.stop(2).await;
     ours.start_node(2).await.unwrap();
     assert!(wrong.await.unwrap().is_err());
-    create(ours.node(2), 2).await.unwrap();
+    created(ours.node(2), 2).await;
     assert_eq!(ours.agree().await, 2);
 }
 
