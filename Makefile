@@ -3,6 +3,7 @@
 # make verify  the quick checks of it, writes nothing
 # make fix     writes what the tools can mend
 # make build   the release binary
+# make sim     2,000 histories of three simulated nodes, minutes of it
 # make deps    what tests need on Debian
 
 CARGO ?= cargo
@@ -14,7 +15,9 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 # program:Debian package, of what the tests start beside the nodes.
 TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps
 
-.PHONY: demo build test verify fix deps toolchain deny
+SEEDS ?= 2000
+
+.PHONY: demo build sim test verify fix deps toolchain deny
 
 demo: toolchain
 	$(CARGO) run --release --locked --package conclave-node --bin conclave -- demo
@@ -22,6 +25,9 @@ demo: toolchain
 build: toolchain
 	$(CARGO) build --release --locked --package conclave-node --bin conclave
 	@echo "target/release/conclave is ready."
+
+sim: toolchain
+	$(CARGO) run --release --locked --package conclave-chaos -- sim --seeds $(SEEDS)
 
 test: toolchain deps verify
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

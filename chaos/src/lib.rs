@@ -2,7 +2,9 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`sim`] | one seed = one history: who proposes, applies, crashes and restarts when; in one thread, in its own time |
+//! | [`sim`] | one seed = three whole nodes with their consensus, store and leases, over a simulated network, disk and clock |
+//! | [`rules`] | one seed = one log: replicas of the rules that propose, apply, crash and restart, in one thread |
+//! | [`history`] | what the outside did and saw, with times, and what must hold of it |
 //! | [`invariants`] | what was promised, one file each |
 //! | [`live`] | real processes, real faults, and a judge who knows only what was acknowledged |
 //! | [`model`] | the serve leases in every order of events, within bounds |
@@ -10,13 +12,16 @@
 //! | [`oracle`] | shows every step to every invariant |
 //! | [`report`] | what a run found, as a table or JSON, with the command that shows it again |
 //!
-//! `sim` and `model` stand on the rules and the leases alone: no sockets, no disk, no clock, no threads. The same seed gives the same
-//! history for ever, so a seed that found something is kept as a test.
+//! `rules` and `model` stand on the rules and the leases alone: no sockets, no disk, no clock, no threads. `sim` runs what production
+//! runs, on time and chance of its own. The same seed gives the same history again, so a seed that found something is kept as a test.
 
+pub mod history;
 pub mod invariants;
 pub mod live;
 pub mod model;
 pub mod oracle;
+mod random;
 pub mod report;
+pub mod rules;
 pub mod sim;
 pub mod teeth;

@@ -2,13 +2,15 @@
 
 use std::{process::ExitCode, time::Duration};
 
+mod batch;
+
 use clap::{Parser, Subcommand};
 use conclave_chaos::{
     live::{self, How, Options, Scenario},
     model::{BOUNDS, Bug, Outcome, WIDE_BOUNDS, search},
     report,
-    sim::mutation::Mutation,
-    teeth,
+    rules::mutation::Mutation,
+    sim, teeth,
 };
 
 #[derive(Parser)]
@@ -20,8 +22,32 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Mode {
-    /// Replicas of the rules crate in one thread, in simulated time
+    /// Three whole nodes in one thread, over a simulated network, disk and clock
     Sim {
+        /// How many histories
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first history's seed; the others follow it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Processes at once [default: as many as there are processors]
+        #[arg(long)]
+        jobs: Option<u64>,
+        /// Print JSON in place of a table
+        #[arg(long)]
+        json: bool,
+        /// One seed in this process, and a line of JSON
+        #[arg(long, hide = true)]
+        line: bool,
+        /// Live through one seed and show what its nodes log, in the manner of RUST_LOG
+        #[arg(long, value_name = "FILTER")]
+        log: Option<String>,
+        /// A bug to put into the nodes (with the feature "mutations")
+        #[arg(long, default_value = "none", value_parser = bug)]
+        mutate: sim::Bug,
+    },
+    /// Replicas of the rules crate in one thread, in simulated time
+    Rules {
         /// How many histories
         #[arg(long, default_value_t = 100)]
         seeds: u64,
@@ -101,14 +127,23 @@ fn main() -> ExitCode {
             finish(failover(how, runs, &options, json))
         }
         Mode::Teeth => bite(),
-        Mode::Sim { seeds, seed, json, mutate } => sim(seeds, seed, json, mutate),
+        Mode::Sim { seed, mutate, log: Some(filter), .. } => {
+            sim::show_log(&filter);
+            batch::line(seed, mutate)
+        }
+        Mode::Sim { seed, line: true, mutate, .. } => batch::line(seed, mutate),
+        Mode::Sim { seeds, seed, jobs, json, mutate, .. } => {
+            finish(batch::run(&batch::Batch { first: seed, seeds, jobs, bug: mutate }, json))
+        }
+        Mode::Rules { seeds, seed, json, mutate } => rules(seeds, seed, json, mutate),
         Mode::Model { wide, limit, json } => check_model(wide, limit, json),
     }
 }
 
 /// Fails when a bug survives, or none is compiled in.
 fn bite() -> ExitCode {
-    let bites = teeth::run(|bite| {
+    let own = std::env::current_exe().unwrap_or_default();
+    let bites = teeth::run(&own, |bite| {
         let how = bite.caught.as_deref().unwrap_or("SURVIVED");
         println!("{:<10}{:<28}{how}", bite.checker, bite.bug);
     });
@@ -212,7 +247,7 @@ fn check_model(wide: bool, limit: u64, json: bool) -> ExitCode {
     ExitCode::from(u8::from(broken))
 }
 
-fn sim(seeds: u64, seed: u64, json: bool, mutate: Mutation) -> ExitCode {
+fn rules(seeds: u64, seed: u64, json: bool, mutate: Mutation) -> ExitCode {
     let report = report::run(seed, seeds, mutate);
     if json {
         println!("{}", report.json());
@@ -220,6 +255,11 @@ fn sim(seeds: u64, seed: u64, json: bool, mutate: Mutation) -> ExitCode {
         print!("{}", report.table());
     }
     ExitCode::from(u8::from(!report.failed.is_empty()))
+}
+
+fn bug(name: &str) -> Result<sim::Bug, String> {
+    let names: Vec<&str> = sim::Bug::ALL.iter().map(|(name, _)| *name).collect();
+    sim::Bug::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
 }
 
 fn mutation(name: &str) -> Result<Mutation, String> {

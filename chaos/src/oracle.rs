@@ -4,7 +4,7 @@ use conclave_state::State;
 
 use crate::{
     invariants::{self, Invariant},
-    sim::log::Committed,
+    rules::log::Committed,
 };
 
 /// One entry, as one replica has just applied it.

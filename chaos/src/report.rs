@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     oracle::{Oracle, Violation},
-    sim::{self, Counts, mutation::Mutation},
+    rules::{self, Counts, mutation::Mutation},
 };
 
 /// What a run found.
@@ -24,7 +24,7 @@ pub struct Report {
 pub fn run(first: u64, seeds: u64, mutation: Mutation) -> Report {
     let mut report = Report { seeds, mutation, total: Counts::default(), failed: Vec::new() };
     for seed in (0..seeds).map(|offset| first.wrapping_add(offset)) {
-        match sim::run(seed, mutation, Oracle::default()) {
+        match rules::run(seed, mutation, Oracle::default()) {
             Ok(counts) => report.total += counts,
             Err(violation) => report.failed.push((seed, violation)),
         }
@@ -86,10 +86,10 @@ impl Report {
     fn command(&self, seed: u64) -> String {
         let plain = format!("--seed {seed} --seeds 1");
         match self.mutation {
-            Mutation::None => format!("cargo run --release -p conclave-chaos -- sim {plain}"),
+            Mutation::None => format!("cargo run --release -p conclave-chaos -- rules {plain}"),
             #[cfg(feature = "mutations")]
             mutation => format!(
-                "cargo run --release -p conclave-chaos --features mutations -- sim {plain} --mutate {}",
+                "cargo run --release -p conclave-chaos --features mutations -- rules {plain} --mutate {}",
                 mutation.name()
             ),
         }

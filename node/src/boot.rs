@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 use crate::{
     admin,
     auth::{self, Auth, pages::Site},
-    cluster::{Checks, Cluster, ClusterOptions, Peer, StartError},
+    cluster::{Checks, Cluster, ClusterOptions, Peer, Plane, StartError},
     config::{self, Config, ConfigError},
     crypto::{
         keys::ClusterKeys,
@@ -128,7 +128,7 @@ fn cluster_options(
     Ok(ClusterOptions {
         node: config.node.id,
         data_dir: config.node.data_dir.clone(),
-        listener: plane.into_std().map_err(|e| BootError::Machine(e.to_string()))?,
+        plane: Plane::Tcp(plane.into_std().map_err(|e| BootError::Machine(e.to_string()))?),
         advertise: config.cluster.address_of(config.node.id),
         api_url: config.api.url(),
         peers: config

@@ -12,12 +12,8 @@ use std::{
 use anyhow::Context as _;
 use conclave_client::v1;
 
-use super::{
-    cluster::Cluster,
-    ground::nodes,
-    traffic::password,
-    visitor::{Seen, Visitor},
-};
+use super::{cluster::Cluster, ground::nodes, traffic::password, visitor::Visitor};
+use crate::history::Seen;
 
 /// How the leader goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +109,17 @@ async fn one(
         .map(|node| {
             let (visitor, url) = (visitor.clone(), cluster.url(*node));
             let (over, done, failed) = (over.clone(), done.clone(), failed.clone());
+            let (node, begun) = (*node, Instant::now());
             tokio::spawn(async move {
                 while !over.load(Ordering::Relaxed) {
+                    let asked = begun.elapsed();
                     let seen = visitor.check(&url).await;
                     done.fetch_add(1, Ordering::Relaxed);
                     if seen != Seen::Accepted {
+                        eprintln!(
+                            "a check at node {node} failed: {seen:?}, {asked:?} to {:?} into the run",
+                            begun.elapsed()
+                        );
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
                     tokio::time::sleep(Duration::from_millis(2)).await;

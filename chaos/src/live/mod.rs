@@ -7,7 +7,6 @@
 //! | `cluster` | processes: start, kill, stop, pause, wait until ready |
 //! | `visitor` | a browser and what it does: sign in, be checked, redeem a code |
 //! | `traffic` | visitors at all nodes, and an operator who revokes |
-//! | `history` | every operation with its times, and what must hold of them |
 //! | `nemesis` | the faults |
 //! | `failover` | how long the next write takes when a leader goes |
 //!
@@ -16,7 +15,6 @@
 mod cluster;
 mod failover;
 mod ground;
-mod history;
 mod nemesis;
 mod traffic;
 mod visitor;
@@ -29,7 +27,8 @@ pub use failover::How;
 pub use nemesis::Scenario;
 
 use cluster::Cluster;
-use history::History;
+
+use crate::history::History;
 
 /// What a run is told.
 pub struct Options {

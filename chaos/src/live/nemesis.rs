@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use crate::sim::random::Random;
+use crate::random::Random;
 
 use super::{
     Options,

@@ -11,14 +11,9 @@ use std::{
 use conclave_client::v1;
 use tokio::task::JoinHandle;
 
-use crate::sim::random::Random;
+use crate::{history::History, random::Random};
 
-use super::{
-    cluster::Cluster,
-    ground::nodes,
-    history::{History, now},
-    visitor::Visitor,
-};
+use super::{cluster::Cluster, ground::nodes, visitor::Visitor};
 
 /// People who sign in, each with one session at a time.
 const PEOPLE: usize = 8;
@@ -124,7 +119,7 @@ impl Person {
 
     async fn check(&mut self, visitor: &Visitor, session: u64) {
         let (node, url) = self.node();
-        let began = now();
+        let began = self.history.now();
         let seen = visitor.check(&url).await;
         self.history.checked(session, node, began, seen);
     }
@@ -172,7 +167,7 @@ impl Person {
             return;
         };
         let ended = self.history.revoking(&self.user);
-        let began = now();
+        let began = self.history.now();
         let revoking = async {
             let order = v1::RevokeUserSessionsRequest { user: self.user.clone() };
             let outcome = api.sessions().revoke_of_user(order).await;
@@ -188,7 +183,7 @@ impl Person {
             let mut node = 0;
             loop {
                 node = node % super::ground::NODES + 1;
-                let began = now();
+                let began = self.history.now();
                 let seen = visitor.check(&cluster.url(node)).await;
                 history.checked(session, node, began, seen);
                 tokio::time::sleep(PAUSE / 4).await;
@@ -202,7 +197,7 @@ impl Person {
         if acknowledged {
             // The moment that counts: right after it, at every node, several times.
             for node in nodes().chain(nodes()) {
-                let began = now();
+                let began = self.history.now();
                 let seen = visitor.check(&self.cluster.url(node)).await;
                 self.history.checked(session, node, began, seen);
             }

@@ -7,19 +7,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
 use super::cluster::{CLIENT_ID, REDIRECT_URI};
+use crate::history::Seen;
 
 /// A code verifier (RFC 7636 §4.1). Nothing here is secret.
 const VERIFIER: &str = "chaos-chaos-chaos-chaos-chaos-chaos-chaos-chaos";
-
-/// What a check said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    Accepted,
-    /// Sent to sign in.
-    Denied,
-    /// No answer, or one that decides nothing.
-    Unavailable,
-}
 
 /// Cookies, kept by hand: they go to every node, as behind one name.
 #[derive(Clone)]

@@ -37,6 +37,12 @@ impl Consensus {
         Ok(Self { handle: threads.handle().clone(), threads: Mutex::new(Some(threads)) })
     }
 
+    /// On the runtime of the caller, which ends it: for the simulator.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn here() -> Self {
+        Self { handle: Handle::current(), threads: Mutex::new(None) }
+    }
+
     /// Runs `work` here; none when this has ended, or `work` panicked.
     /// It begins at once, and the answer holds nothing of it: the types of those who wait stay small.
     pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Running<T> {

@@ -13,7 +13,6 @@ use std::{
 use conclave_proto::cluster::v1 as pb;
 use openraft::{async_runtime::WatchReceiver as _, raft::TransferLeaderRequest, vote::RaftLeaderId as _};
 use tokio::{
-    net::TcpStream,
     sync::Notify,
     time::{sleep, timeout},
 };
@@ -161,7 +160,7 @@ async fn refuses(peers: &Peers, id: NodeId) -> bool {
         if knock > 0 {
             sleep(KNOCK).await;
         }
-        match timeout(ANSWER, TcpStream::connect(&member.cluster_addr)).await {
+        match timeout(ANSWER, peers.knock(&member.cluster_addr)).await {
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
             _ => return false,
         }

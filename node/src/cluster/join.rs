@@ -18,6 +18,7 @@ use crate::{
 use super::{
     identity::{Identity, Lineage},
     peers::{Client, Lane, Peers, explain_status},
+    transport::TlsWire,
     types::NodeId,
 };
 
@@ -79,7 +80,7 @@ pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     let identity = Arc::new(Identity::new(0, stored.incarnation, None));
     let tls = ClusterTls::new(&options.keys, 0, &*options.runtime.entropy)
         .map_err(|e| JoinError::Plane(e.to_string()))?;
-    let peers = Peers::new(identity, tls);
+    let peers = Peers::new(identity, Arc::new(TlsWire::new(&tls)));
     let joined = ask(&peers, &options, stored.incarnation).await?;
     data.save_identity(store::Identity {
         cluster: Some(joined.lineage.cluster),

@@ -17,6 +17,7 @@ use super::{
     identity::Identity,
     log_store::LogGauge,
     machine::{Machine, Snapshots, View},
+    rt,
     types::{Config, Member, NodeId, Payload},
 };
 
@@ -199,7 +200,7 @@ impl Leader {
         let state = self.view.load();
         let hashed = Arc::clone(&state);
         // A million rows take a second to hash: not on a thread that carries heartbeats.
-        let digest = tokio::task::spawn_blocking(move || snapshot::digest(&hashed)).await;
+        let digest = rt::blocking(move || snapshot::digest(&hashed)).await;
         let uptime = self.runtime.clock.monotonic().saturating_sub(self.started);
         pb::NodeStatus {
             node_id: metrics.id,

@@ -22,7 +22,10 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::codec::{decode_stored_membership, encode_stored_membership};
 use self::view::View;
-use crate::cluster::types::{Config, Entry, LogId, Vote};
+use crate::cluster::{
+    rt,
+    types::{Config, Entry, LogId, Vote},
+};
 use crate::store::writer::Done;
 use crate::store::{Flush, LogReader, LogRecord, LogWriter, Op, StoreError};
 
@@ -121,7 +124,7 @@ impl LogStorage {
         let reader = Arc::clone(&self.reader);
         let read = move || reader.read(from, to, max_bytes);
         let records = if self.writer.may_block() {
-            tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+            rt::blocking(read).await.map_err(io::Error::other)?
         } else {
             read()
         };

@@ -25,6 +25,7 @@ use crate::{
 use super::{
     identity::Lineage,
     log_store::{decode_stored_membership, encode_stored_membership},
+    rt,
     types::{Config, LogId, Outcome, SnapshotMeta, StoredMembership},
     wire,
 };
@@ -241,7 +242,7 @@ impl RaftSnapshotBuilder<Config> for Builder {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    rt::blocking(work).await.map_err(io::Error::other)?
 }
 
 fn write(meta: &SnapshotMeta, state: &State, snapshots: &Snapshots) -> Result<SnapshotFile, SnapshotError> {

@@ -34,6 +34,7 @@ mod network;
 mod peers;
 mod propose;
 mod read;
+mod rt;
 mod service;
 mod snapshot_in;
 mod start;
@@ -65,6 +66,7 @@ pub use membership::MembershipError;
 pub use propose::{Committed, ProposeError};
 pub use read::ViewError;
 pub use start::{ClusterOptions, StartError};
+pub use transport::Plane;
 
 use conclave_state::ids::RequestId;
 use tokio::sync::watch;

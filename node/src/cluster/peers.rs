@@ -8,9 +8,13 @@ use std::{
 use conclave_proto::cluster::v1::cluster_service_client::ClusterServiceClient;
 use tonic::transport::Channel;
 
-use crate::crypto::tls::ClusterTls;
-
-use super::{failover::Watch, identity::Identity, line::Line, transport, types::NodeId};
+use super::{
+    failover::Watch,
+    identity::Identity,
+    line::Line,
+    transport::{self, Wire},
+    types::NodeId,
+};
 
 /// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -39,7 +43,7 @@ pub struct Peers {
     pub identity: Arc<Identity>,
     /// Told when the leader's stream to this node ends.
     pub lost: Watch,
-    tls: ClusterTls,
+    wire: Arc<dyn Wire>,
     channels: Mutex<BTreeMap<(String, Lane), Known>>,
 }
 
@@ -51,12 +55,16 @@ pub struct BadAddress {
 }
 
 impl Peers {
-    pub fn new(identity: Arc<Identity>, tls: ClusterTls) -> Self {
-        Self { identity, lost: Watch::default(), tls, channels: Mutex::default() }
+    pub fn new(identity: Arc<Identity>, wire: Arc<dyn Wire>) -> Self {
+        Self { identity, lost: Watch::default(), wire, channels: Mutex::default() }
     }
 
-    pub const fn tls(&self) -> &ClusterTls {
-        &self.tls
+    /// Knocks at this address, and drops the connection if there is one.
+    ///
+    /// # Errors
+    /// What the wire says.
+    pub async fn knock(&self, addr: &str) -> std::io::Result<()> {
+        self.wire.knock(addr).await
     }
 
     /// A client for the member `node` at `addr`. Must be called inside the consensus runtime, which then owns the connection.
@@ -86,7 +94,7 @@ impl Peers {
         }
         let reports = node.filter(|_| lane == Lane::Heartbeat);
         let connections = Arc::new(Line::reporting(reports));
-        let channel = transport::channel(&self.tls, addr, node, Arc::clone(&connections))
+        let channel = transport::channel(&self.wire, addr, node, Arc::clone(&connections))
             .map_err(|_| BadAddress { addr: addr.to_owned() })?;
         let client = ClusterServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

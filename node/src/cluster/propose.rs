@@ -275,7 +275,8 @@ impl Proposer {
         let change = async {
             while metrics.borrow_watched().current_leader == before {
                 if metrics.changed().await.is_err() {
-                    return;
+                    // Raft has stopped: nothing will be heard any more, and asking at once again would spin.
+                    std::future::pending::<()>().await;
                 }
             }
         };

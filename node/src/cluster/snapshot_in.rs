@@ -7,7 +7,7 @@ use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
 use tonic::{Status, Streaming};
 
-use super::{leader::Leader, machine::Snapshots, types::SnapshotMeta, wire};
+use super::{leader::Leader, machine::Snapshots, rt, types::SnapshotMeta, wire};
 use crate::store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotFile};
 
 /// The first message: what is coming.
@@ -70,7 +70,7 @@ async fn receive(
         left = left
             .checked_sub(bytes.len() as u64)
             .ok_or_else(|| Status::invalid_argument("the snapshot is longer than announced"))?;
-        incoming = tokio::task::spawn_blocking(move || incoming.write(&bytes).map(|()| incoming))
+        incoming = rt::blocking(move || incoming.write(&bytes).map(|()| incoming))
             .await
             .map_err(|e| failed(&e))?
             .map_err(|e| failed(&e))?;
@@ -78,6 +78,6 @@ async fn receive(
     if left > 0 {
         return Err(Status::invalid_argument("the snapshot is shorter than announced"));
     }
-    let finished = tokio::task::spawn_blocking(move || incoming.finish(&snapshots.key)).await;
+    let finished = rt::blocking(move || incoming.finish(&snapshots.key)).await;
     finished.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
 }

@@ -1,7 +1,8 @@
 //! Starting this node's part: check the data directory, listen, find the roster, run Raft, initialise it once.
 
 use std::{
-    path::PathBuf,
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 
@@ -10,13 +11,13 @@ use openraft::{
     Config as RaftConfig, SnapshotPolicy,
     errors::{InitializeError, RaftError},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     crypto::{keys::ClusterKeys, tls::ClusterTls},
     runtime::Runtime,
     store::{
-        self, DataDir, LogStore as _, LogWriter, SledLog, StoreError,
+        self, DataDir, LogWriter, SledLog, StoreError,
         snapshot::{SealingKey, SnapshotDir},
     },
 };
@@ -38,16 +39,20 @@ use super::{
     propose::Proposer,
     read,
     service::Service,
-    transport,
+    transport::{Incoming, Plane},
     types::{Member, NodeId},
 };
+
+/// Questions that peers may have given up before this node gets to read them. After a stop of seconds there are hundreds of heartbeats, and
+/// the default of twenty would end every connection just when the node is back.
+const MAX_ABANDONED: usize = 1_024;
 
 /// What this node's part is made from.
 pub struct ClusterOptions {
     pub node: NodeId,
     pub data_dir: PathBuf,
     /// The cluster plane, already bound.
-    pub listener: std::net::TcpListener,
+    pub plane: Plane,
     /// Where the others find it.
     pub advertise: String,
     /// Where clients find this node's admin API.
@@ -123,16 +128,19 @@ impl Cluster {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: ClusterOptions) -> Result<Self, StartError> {
-        Self::start_over(options, LogWriter::start).await
+        let open_log =
+            |at: &Path, new| LogWriter::start(if new { SledLog::create(at)? } else { SledLog::open(at)? });
+        Self::start_over(options, Consensus::start, open_log).await
     }
 
-    /// The same over a log of the caller's making.
+    /// The same on threads and over a log of the caller's making.
     pub(super) async fn start_over(
         options: ClusterOptions,
-        write_log: impl FnOnce(SledLog) -> Result<LogWriter, StoreError> + Send + 'static,
+        threads: impl FnOnce() -> io::Result<Consensus>,
+        open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError> + Send + 'static,
     ) -> Result<Self, StartError> {
-        let consensus = Consensus::start().map_err(|e| StartError::Raft(e.to_string()))?;
-        let parts = match consensus.run(start(options, write_log)).await {
+        let consensus = threads().map_err(|e| StartError::Raft(e.to_string()))?;
+        let parts = match consensus.run(start(options, open_log)).await {
             Some(Ok(parts)) => parts,
             failed => {
                 // What was opened is closed before the caller hears of it, so that it can try again.
@@ -187,9 +195,9 @@ struct Parts {
 
 async fn start(
     options: ClusterOptions,
-    write_log: impl FnOnce(SledLog) -> Result<LogWriter, StoreError>,
+    open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError>,
 ) -> Result<Parts, StartError> {
-    let (mut data, log) = open_data(&options)?;
+    let (mut data, log) = open_data(&options, open_log)?;
     let stored = data
         .identity()
         .cloned()
@@ -198,24 +206,25 @@ async fn start(
     let identity = Arc::new(Identity::new(options.node, stored.incarnation, lineage));
     let tls = ClusterTls::new(&options.keys, options.node, &*options.runtime.entropy)
         .map_err(|e| StartError::Plane(e.to_string()))?;
-    let peers = Arc::new(Peers::new(Arc::clone(&identity), tls));
+    let (wire, incoming) = options.plane.open(&tls).map_err(|e| StartError::Plane(e.to_string()))?;
+    let peers = Arc::new(Peers::new(Arc::clone(&identity), wire));
     let own = Member {
         cluster_addr: options.advertise.clone(),
         api_url: options.api_url.clone(),
         incarnation: stored.incarnation,
     };
-    let (raft_cell, membership_cell) = serve(&options, &peers, &own)?;
+    let (raft_cell, membership_cell) = serve(incoming, &peers, &own, &options.peers, &options.public_url);
 
     // A log without a single entry or vote has never been part of anything.
     // One that joined gets its first entries from the leader, and founds nothing.
-    let is_new = !stored.joined && log.state().last_or_purged().is_none() && log.state().vote.is_none();
+    let found = log.initial_state();
+    let is_new = !stored.joined && found.last_or_purged().is_none() && found.vote.is_none();
     let roster =
         if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await?) } else { None };
     let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
-    let snapshots = open_snapshots(&options, &data, lineage)?;
+    let snapshots = open_snapshots(&options.keys, options.runtime.clone(), &data, lineage)?;
     let (hold, released) = Hold::new(data);
-    let storage =
-        LogStorage::new(write_log(log)?).map_err(|e| StartError::Raft(e.to_string()))?.guarded_by(hold);
+    let storage = LogStorage::new(log).map_err(|e| StartError::Raft(e.to_string()))?.guarded_by(hold);
     let log_failure = storage.failure();
     let leader = run_raft(options.node, Arc::clone(&peers), storage, snapshots).await?;
     if let Some(roster) = roster {
@@ -254,7 +263,10 @@ async fn start(
 }
 
 /// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
-fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError> {
+fn open_data(
+    options: &ClusterOptions,
+    open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError>,
+) -> Result<(DataDir, LogWriter), StartError> {
     let mut data = DataDir::open(&options.data_dir)?;
     let secret_check = options.keys.secret_check;
     let Some(found) = data.identity() else {
@@ -266,7 +278,7 @@ fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError>
             incarnation: options.runtime.entropy.bytes(),
             secret_check,
         };
-        let log = data.initialize(identity)?;
+        let log = data.initialize_over(identity, |at| open_log(at, true))?;
         return Ok((data, log));
     };
     if found.node_id != options.node {
@@ -275,7 +287,7 @@ fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError>
     if found.secret_check != secret_check {
         return Err(StartError::OtherSecret);
     }
-    let log = data.open_log()?;
+    let log = data.open_log_with(|at| open_log(at, false))?;
     Ok((data, log))
 }
 
@@ -283,33 +295,38 @@ fn open_data(options: &ClusterOptions) -> Result<(DataDir, SledLog), StartError>
 type Cells = (Arc<OnceLock<(Leader, Leases)>>, Arc<OnceLock<Membership>>);
 
 /// The cluster plane: greetings from the first moment, the rest once Raft runs.
-fn serve(options: &ClusterOptions, peers: &Arc<Peers>, own: &Member) -> Result<Cells, StartError> {
-    let plane = |e: std::io::Error| StartError::Plane(e.to_string());
-    let listener = options.listener.try_clone().map_err(plane)?;
-    listener.set_nonblocking(true).map_err(plane)?;
-    let listener = TcpListener::from_std(listener).map_err(plane)?;
+fn serve(
+    incoming: Incoming,
+    peers: &Arc<Peers>,
+    own: &Member,
+    configured: &[Peer],
+    public_url: &str,
+) -> Cells {
     let raft_cell = Arc::new(OnceLock::new());
     let membership_cell = Arc::new(OnceLock::new());
     let service = Service {
         identity: Arc::clone(&peers.identity),
         peers: Arc::clone(peers),
         own: own.clone(),
-        configured: options.peers.clone(),
+        configured: configured.to_vec(),
         leader: Arc::clone(&raft_cell),
         membership: Arc::clone(&membership_cell),
-        public_url: options.public_url.clone(),
+        public_url: public_url.to_owned(),
     };
     let service = ClusterServiceServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let incoming = tokio_stream::wrappers::ReceiverStream::new(transport::accept(listener, peers.tls()));
-    let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
+    let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming);
+    let server = tonic::transport::Server::builder()
+        .http2_max_pending_accept_reset_streams(Some(MAX_ABANDONED))
+        .add_service(service)
+        .serve_with_incoming(incoming);
     tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the cluster plane has stopped");
         }
     });
-    Ok((raft_cell, membership_cell))
+    (raft_cell, membership_cell)
 }
 
 /// Writes the lineage into the data directory before the first entry of it is written.
@@ -334,7 +351,8 @@ fn settle_lineage(
 }
 
 fn open_snapshots(
-    options: &ClusterOptions,
+    keys: &ClusterKeys,
+    runtime: Runtime,
     data: &DataDir,
     lineage: Lineage,
 ) -> Result<Snapshots, StartError> {
@@ -342,9 +360,9 @@ fn open_snapshots(
     dir.sweep_temp().map_err(|e| StartError::Snapshots(e.to_string()))?;
     Ok(Snapshots {
         dir: Arc::new(dir),
-        key: Arc::new(SealingKey::new(*options.keys.sealing.expose())),
+        key: Arc::new(SealingKey::new(*keys.sealing.expose())),
         lineage,
-        runtime: options.runtime.clone(),
+        runtime,
     })
 }
 

@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use tonic::transport::Channel;
 
-use super::{Cluster, ClusterOptions, StartError, transport, types::NodeId};
+use super::{Cluster, ClusterOptions, StartError, consensus::Consensus, transport, types::NodeId};
 use crate::{
     crypto::tls::ClusterTls,
     store::{LogWriter, SledLog, StoreError},
@@ -16,6 +16,8 @@ use crate::{
 pub use super::{
     machine::{Machine, Snapshots},
     propose::{HOLD, MAX_WAITING},
+    rt::{Wrong, do_wrong, seed},
+    transport::{Dialling, Inbound, Knocking, Stream, Wire},
 };
 
 type Metrics = openraft::metrics::RaftMetrics<super::types::Config>;
@@ -32,7 +34,8 @@ pub fn channel(
     addr: &str,
     node: Option<NodeId>,
 ) -> Result<Channel, tonic::transport::Error> {
-    transport::channel(tls, addr, node, std::sync::Arc::default())
+    let wire: std::sync::Arc<dyn transport::Wire> = std::sync::Arc::new(transport::TlsWire::new(tls));
+    transport::channel(&wire, addr, node, std::sync::Arc::default())
 }
 
 impl Cluster {
@@ -44,7 +47,22 @@ impl Cluster {
         options: ClusterOptions,
         write_log: impl FnOnce(SledLog) -> Result<LogWriter, StoreError> + Send + 'static,
     ) -> Result<Self, StartError> {
-        Self::start_over(options, write_log).await
+        let open = |at: &std::path::Path, new| {
+            write_log(if new { SledLog::create(at)? } else { SledLog::open(at)? })
+        };
+        Self::start_over(options, Consensus::start, open).await
+    }
+
+    /// [`Cluster::start`] on the runtime of the caller, over a log of its own: a simulator gives both. `open_log` gets the place
+    /// of the log and whether it is new.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_simulated(
+        options: ClusterOptions,
+        open_log: impl FnOnce(&std::path::Path, bool) -> Result<LogWriter, StoreError> + Send + 'static,
+    ) -> Result<Self, StartError> {
+        Self::start_over(options, || Ok(Consensus::here()), open_log).await
     }
 
     /// Who votes, as this node knows; of a joint configuration, all of them.

@@ -4,6 +4,7 @@
 //! sides, and so that a dead peer is known by its refused connection at once.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -20,7 +21,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Channel, Endpoint, server::Connected};
 
 use crate::crypto::tls::{ClusterTls, PEER_NAME, explain, node_name};
@@ -36,13 +37,81 @@ const ACCEPT_QUEUE: usize = 64;
 /// How long accepting pauses after an error of the listener (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Bytes to a member and back.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+pub type Stream = Box<dyn Duplex>;
+
+/// A connection that is being made.
+pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send + 'a>>;
+
+/// A look at whether somebody listens.
+pub type Knocking<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+
+/// How members are reached: TLS over TCP, or whatever a simulator puts in its place.
+pub trait Wire: Send + Sync {
+    /// A connection to the member at `addr`, whose certificate must name `node`, or any member for none.
+    fn dial<'a>(&'a self, addr: &'a str, node: Option<NodeId>) -> Dialling<'a>;
+
+    /// A connection to its port, dropped at once.
+    fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a>;
+}
+
+/// Where members are heard, and how they are reached.
+pub enum Plane {
+    /// TLS over TCP, on a socket that is bound already.
+    Tcp(std::net::TcpListener),
+    #[cfg(any(test, feature = "testing"))]
+    Simulated { wire: Arc<dyn Wire>, incoming: mpsc::Receiver<io::Result<Inbound>> },
+}
+
+impl Plane {
+    /// Begins to listen.
+    pub(super) fn open(self, tls: &ClusterTls) -> io::Result<(Arc<dyn Wire>, Incoming)> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = TcpListener::from_std(listener)?;
+                Ok((Arc::new(TlsWire::new(tls)), accept(listener, tls)))
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Self::Simulated { wire, incoming } => Ok((wire, incoming)),
+        }
+    }
+}
+
+/// Members as they come.
+pub type Incoming = mpsc::Receiver<io::Result<Inbound>>;
+
+/// TLS over TCP.
+pub struct TlsWire(TlsConnector);
+
+impl TlsWire {
+    pub fn new(tls: &ClusterTls) -> Self {
+        Self(TlsConnector::from(tls.client_config()))
+    }
+}
+
+impl Wire for TlsWire {
+    fn dial<'a>(&'a self, addr: &'a str, node: Option<NodeId>) -> Dialling<'a> {
+        let name = node.map_or_else(|| PEER_NAME.to_owned(), node_name);
+        Box::pin(async move { dial(&self.0, addr, name).await.map(|stream| Box::new(stream) as Stream) })
+    }
+
+    fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a> {
+        Box::pin(async move { TcpStream::connect(addr).await.map(drop) })
+    }
+}
+
 /// A channel to the member at `addr`, connected when first used and again whenever it breaks. `node` is what its certificate
 /// must name; none = any member (before the members are known). `line` is told of every connection.
 ///
 /// # Errors
 /// When `addr` is no address.
 pub fn channel(
-    tls: &ClusterTls,
+    wire: &Arc<dyn Wire>,
     addr: &str,
     node: Option<NodeId>,
     line: Arc<Line>,
@@ -53,13 +122,13 @@ pub fn channel(
         .http2_keep_alive_interval(Duration::from_secs(1))
         .keep_alive_timeout(Duration::from_secs(2))
         .keep_alive_while_idle(true);
-    let connector = TlsConnector::from(tls.client_config());
-    let addr: Arc<str> = addr.into();
-    let name = node.map_or_else(|| PEER_NAME.to_owned(), node_name);
+    let (wire, addr) = (Arc::clone(wire), Arc::<str>::from(addr));
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-        let (connector, addr, name, line) =
-            (connector.clone(), Arc::clone(&addr), name.clone(), Arc::clone(&line));
-        async move { line.dialled(dial(&connector, &addr, name).await).map(TokioIo::new) }
+        let (wire, addr, line) = (Arc::clone(&wire), Arc::clone(&addr), Arc::clone(&line));
+        async move {
+            let attempt = tokio::time::timeout(HANDSHAKE_LIMIT, wire.dial(&addr, node)).await;
+            line.dialled(attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))).map(TokioIo::new)
+        }
     })))
 }
 
@@ -69,21 +138,16 @@ async fn dial(
     name: String,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    let attempt = async {
-        let tcp = TcpStream::connect(addr).await?;
-        tcp.set_nodelay(true)?;
-        connector.connect(name, tcp).await
-    };
-    let stream =
-        timeout(HANDSHAKE_LIMIT, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
-    stream.map_err(|error| match explain(&error) {
+    let tcp = TcpStream::connect(addr).await?;
+    tcp.set_nodelay(true)?;
+    connector.connect(name, tcp).await.map_err(|error| match explain(&error) {
         Some(fault) => io::Error::new(io::ErrorKind::PermissionDenied, format!("{addr}: {fault}")),
         None => error,
     })
 }
 
 /// Accepts members on `listener` until the receiver is dropped. Strangers are turned away with a line in the log.
-pub fn accept(listener: TcpListener, tls: &ClusterTls) -> mpsc::Receiver<io::Result<Inbound>> {
+fn accept(listener: TcpListener, tls: &ClusterTls) -> Incoming {
     let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
     let acceptor = TlsAcceptor::from(tls.server_config());
     tokio::spawn(async move {
@@ -116,7 +180,7 @@ pub fn accept(listener: TcpListener, tls: &ClusterTls) -> mpsc::Receiver<io::Res
 async fn greet(acceptor: &TlsAcceptor, tcp: TcpStream, peer: SocketAddr) -> Option<Inbound> {
     let _ = tcp.set_nodelay(true);
     match timeout(HANDSHAKE_LIMIT, acceptor.accept(tcp)).await {
-        Ok(Ok(stream)) => Some(Inbound { stream, peer }),
+        Ok(Ok(stream)) => Some(Inbound { stream: Box::new(stream), peer }),
         Ok(Err(error)) => {
             match explain(&error) {
                 Some(fault) => {
@@ -134,8 +198,16 @@ async fn greet(acceptor: &TlsAcceptor, tcp: TcpStream, peer: SocketAddr) -> Opti
 
 /// A member's connection.
 pub struct Inbound {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     peer: SocketAddr,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Inbound {
+    /// Somebody who came over a simulated wire.
+    pub fn new(stream: Stream, peer: SocketAddr) -> Self {
+        Self { stream, peer }
+    }
 }
 
 impl Connected for Inbound {

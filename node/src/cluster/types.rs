@@ -5,6 +5,8 @@ use std::fmt;
 
 use openraft::impls::leader_id_std;
 
+use super::rt::Rt;
+
 /// A cluster member's number: 1.. as configured, never reused (design.md §5).
 pub type NodeId = u64;
 
@@ -16,6 +18,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = Rt,
 );
 
 pub type LogId = openraft::type_config::alias::LogIdOf<Config>;

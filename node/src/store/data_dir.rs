@@ -85,10 +85,19 @@ impl DataDir {
 
     /// Sets a fresh directory up: log, snapshots, and last the identity, each durable before the next.
     pub fn initialize(&mut self, identity: Identity) -> Result<SledLog, StoreError> {
+        self.initialize_over(identity, SledLog::create)
+    }
+
+    /// The same over a log of the caller's making.
+    pub fn initialize_over<L>(
+        &mut self,
+        identity: Identity,
+        create: impl FnOnce(&Path) -> Result<L, StoreError>,
+    ) -> Result<L, StoreError> {
         if self.identity.is_some() {
             return Err(StoreError::Misuse(format!("{} already has an identity", self.path.display())));
         }
-        let log = SledLog::create(&self.log())?;
+        let log = create(&self.log())?;
         files::create_dir(&self.snapshots())?;
         self.save_identity(identity)?;
         Ok(log)
@@ -96,8 +105,16 @@ impl DataDir {
 
     /// Opens the log of a directory that was set up.
     pub fn open_log(&self) -> Result<SledLog, StoreError> {
+        self.open_log_with(SledLog::open)
+    }
+
+    /// The same for a log of the caller's making.
+    pub fn open_log_with<L>(
+        &self,
+        open: impl FnOnce(&Path) -> Result<L, StoreError>,
+    ) -> Result<L, StoreError> {
         match self.identity {
-            Some(_) => SledLog::open(&self.log()),
+            Some(_) => open(&self.log()),
             None => Err(StoreError::Misuse(format!("{} has no identity yet", self.path.display()))),
         }
     }

@@ -13,7 +13,7 @@ pub struct MemLog {
     inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Inner {
     state: LogState,
     records: BTreeMap<u64, LogRecord>,
@@ -22,6 +22,12 @@ struct Inner {
 impl MemLog {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another log with the same entries.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { inner: Arc::new(Mutex::new(self.lock().clone())) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

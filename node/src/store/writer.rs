@@ -45,7 +45,7 @@ struct Inner {
 enum Backend {
     /// `None` only while dropping: closing the queue first lets the thread end.
     Thread { queue: Option<mpsc::Sender<Job>>, thread: Option<JoinHandle<()>> },
-    /// Commits on the caller's stack: for the simulator, where a thread of its own would be chance.
+    /// Commits on the caller's stack: where a thread of its own would be chance.
     Inline(Mutex<(Core, watch::Sender<Option<StoreError>>)>),
 }
 
@@ -70,6 +70,39 @@ impl LogWriter {
         let (initial, reader) = (store.state(), store.reader());
         let core = Core { store: Box::new(store), stopped: None };
         let backend = Backend::Inline(Mutex::new((core, report)));
+        Self { inner: Arc::new(Inner { initial, reader, failure, backend }) }
+    }
+
+    /// A writer that is a task of the caller's runtime and takes its time: for the simulator. What it writes may be on the disk
+    /// from then on; after the pause that `pace` gives, it must be.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn paced(
+        store: impl LogStore,
+        mut pace: impl FnMut() -> std::time::Duration + Send + 'static,
+    ) -> Self {
+        let (report, failure) = watch::channel(None);
+        let (queue, mut jobs) = mpsc::channel(QUEUE_JOBS);
+        let (initial, reader) = (store.state(), store.reader());
+        let mut core = Core { store: Box::new(store), stopped: None };
+        tokio::spawn(async move {
+            while let Some(first) = jobs.recv().await {
+                let mut group = Group::default();
+                group.add(first);
+                while group.done.len() < GROUP_JOBS
+                    && let Ok(job) = jobs.try_recv()
+                {
+                    group.add(job);
+                }
+                let Group { ops, flush, done } = group;
+                let mut result = core.commit(ops, Flush::Buffered, &report);
+                if flush == Flush::Durable && result.is_ok() {
+                    tokio::time::sleep(pace()).await;
+                    result = core.commit(Vec::new(), flush, &report);
+                }
+                complete(done, &result);
+            }
+        });
+        let backend = Backend::Thread { queue: Some(queue), thread: None };
         Self { inner: Arc::new(Inner { initial, reader, failure, backend }) }
     }
 
@@ -108,7 +141,7 @@ impl LogWriter {
 
     /// Whether reads must leave the caller's thread because the disk may make them wait.
     pub fn may_block(&self) -> bool {
-        matches!(self.inner.backend, Backend::Thread { .. })
+        matches!(self.inner.backend, Backend::Thread { thread: Some(_), .. })
     }
 
     fn stopped(&self) -> StoreError {
@@ -129,6 +162,35 @@ impl Drop for Inner {
     }
 }
 
+/// Jobs that are written together.
+struct Group {
+    ops: Vec<Op>,
+    flush: Flush,
+    done: Vec<Done>,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { ops: Vec::new(), flush: Flush::Buffered, done: Vec::new() }
+    }
+}
+
+impl Group {
+    fn add(&mut self, job: Job) {
+        self.ops.extend(job.ops);
+        if job.flush == Flush::Durable {
+            self.flush = Flush::Durable;
+        }
+        self.done.push(job.done);
+    }
+}
+
+fn complete(done: Vec<Done>, result: &Result<(), StoreError>) {
+    for done in done {
+        done(result.clone());
+    }
+}
+
 struct Core {
     store: Box<dyn LogStore>,
     stopped: Option<StoreError>,
@@ -137,24 +199,24 @@ struct Core {
 impl Core {
     /// Writes the jobs as one group, then completes them in order.
     fn group(&mut self, jobs: Vec<Job>, report: &watch::Sender<Option<StoreError>>) {
-        let mut ops = Vec::new();
-        let mut flush = Flush::Buffered;
-        let mut done = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            ops.extend(job.ops);
-            if job.flush == Flush::Durable {
-                flush = Flush::Durable;
-            }
-            done.push(job.done);
-        }
+        let mut group = Group::default();
+        jobs.into_iter().for_each(|job| group.add(job));
+        let result = self.commit(group.ops, group.flush, report);
+        complete(group.done, &result);
+    }
+
+    fn commit(
+        &mut self,
+        ops: Vec<Op>,
+        flush: Flush,
+        report: &watch::Sender<Option<StoreError>>,
+    ) -> Result<(), StoreError> {
         let result = match &self.stopped {
             Some(error) => Err(error.clone()),
             None => guarded(|| self.store.commit(ops, flush)),
         };
         self.note(&result, report);
-        for done in done {
-            done(result.clone());
-        }
+        result
     }
 
     fn idle(&mut self, report: &watch::Sender<Option<StoreError>>) {

@@ -116,7 +116,7 @@ impl TestNode {
             node,
             data_dir: data.path().join("node"),
             advertise: plane.local_addr().expect("a bound listener").to_string(),
-            listener: plane,
+            plane: crate::cluster::Plane::Tcp(plane),
             api_url: api_url.clone(),
             peers,
             checks: crate::cluster::Checks::default(),

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::runtime::Runtime;
 
-use super::{leader::Leader, peers::Peers, types::NodeId};
+use super::{leader::Leader, peers::Peers, rt, types::NodeId};
 
 pub use settle::Settled;
 
@@ -76,9 +76,9 @@ impl Leases {
             runtime,
             checks,
             process,
-            holder: Mutex::default(),
+            holder: Mutex::new(Holder::with(rt::lease_mutation())),
             in_force: ArcSwapOption::empty(),
-            table: Mutex::default(),
+            table: Mutex::new(Table::with(rt::lease_mutation())),
             news: Notify::new(),
         };
         Self { shared: Arc::new(shared) }

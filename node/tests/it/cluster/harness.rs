@@ -10,7 +10,7 @@ use std::{
 
 use conclave_node::{
     cluster::{
-        Cluster, ClusterOptions, Committed, Peer, ProposeError, StartError,
+        Cluster, ClusterOptions, Committed, Peer, Plane, ProposeError, StartError,
         join::{JoinError, JoinOptions, Joined, join},
     },
     crypto::{keys::ClusterKeys, secret::ClusterSecret},
@@ -97,7 +97,7 @@ impl TestCluster {
         ClusterOptions {
             node: id,
             data_dir: self.data_dir(id),
-            listener: TcpListener::bind(bind).unwrap(),
+            plane: Plane::Tcp(TcpListener::bind(bind).unwrap()),
             advertise: self.addr(id).to_owned(),
             api_url: format!("http://api-{id}.test"),
             peers: self.peers.clone(),
@@ -142,7 +142,7 @@ impl TestCluster {
         let options = ClusterOptions {
             node: id,
             data_dir: options.data_dir,
-            listener: TcpListener::bind(&bind).unwrap(),
+            plane: Plane::Tcp(TcpListener::bind(&bind).unwrap()),
             advertise: bind,
             api_url: options.api_url,
             peers: Vec::new(),

@@ -6,24 +6,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::visitor::Seen;
+/// What a check showed a visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// They may pass.
+    Accepted,
+    /// They were sent to sign in.
+    Denied,
+    /// No answer, or none that says either.
+    Unavailable,
+}
+
+/// When, since the history began. Later is later, on whatever node.
+pub type When = Duration;
 
 /// A session: one sign-in of one person.
 #[derive(Default)]
 struct Session {
     user: String,
-    signed_in: Option<Instant>,
+    signed_in: Option<When>,
     /// When the first attempt to revoke it began.
-    revoking: Option<Instant>,
+    revoking: Option<When>,
     /// When a revocation was acknowledged.
-    revoked: Option<Instant>,
+    revoked: Option<When>,
     checks: Vec<Check>,
 }
 
 struct Check {
     node: u64,
-    began: Instant,
-    ended: Instant,
+    began: When,
+    ended: When,
     seen: Seen,
 }
 
@@ -40,12 +52,30 @@ struct Inner {
 }
 
 /// What has happened.
-#[derive(Default)]
 pub struct History {
     inner: Mutex<Inner>,
+    clock: Box<dyn Fn() -> When + Send + Sync>,
+}
+
+impl Default for History {
+    /// By this process's clock.
+    fn default() -> Self {
+        let start = Instant::now();
+        Self::new(move || start.elapsed())
+    }
 }
 
 impl History {
+    /// By a clock of the caller, which never goes back.
+    pub fn new(clock: impl Fn() -> When + Send + Sync + 'static) -> Self {
+        Self { inner: Mutex::default(), clock: Box::new(clock) }
+    }
+
+    /// Now.
+    pub fn now(&self) -> When {
+        (self.clock)()
+    }
+
     pub fn count(&self, what: &'static str) {
         *self.locked().counts.entry(what).or_default() += 1;
     }
@@ -53,13 +83,13 @@ impl History {
     pub fn signed_in(&self, user: &str) -> u64 {
         let mut inner = self.locked();
         let session = inner.sessions.len() as u64;
-        let row = Session { user: user.to_owned(), signed_in: Some(now()), ..Session::default() };
+        let row = Session { user: user.to_owned(), signed_in: Some(self.now()), ..Session::default() };
         inner.sessions.insert(session, row);
         *inner.counts.entry("logins").or_default() += 1;
         session
     }
 
-    pub fn checked(&self, session: u64, node: u64, began: Instant, seen: Seen) {
+    pub fn checked(&self, session: u64, node: u64, began: When, seen: Seen) {
         let mut inner = self.locked();
         let name = match seen {
             Seen::Accepted => "checks accepted",
@@ -68,7 +98,7 @@ impl History {
         };
         *inner.counts.entry(name).or_default() += 1;
         if let Some(row) = inner.sessions.get_mut(&session) {
-            row.checks.push(Check { node, began, ended: now(), seen });
+            row.checks.push(Check { node, began, ended: self.now(), seen });
         }
     }
 
@@ -77,20 +107,20 @@ impl History {
         let mut inner = self.locked();
         let live = inner.sessions.iter_mut().filter(|(_, row)| row.user == user && row.revoked.is_none());
         live.map(|(id, row)| {
-            row.revoking.get_or_insert_with(now);
+            row.revoking.get_or_insert_with(|| self.now());
             *id
         })
         .collect()
     }
 
-    pub fn revoked(&self, sessions: &[u64], began: Instant) {
+    pub fn revoked(&self, sessions: &[u64], began: When) {
         let mut inner = self.locked();
         for session in sessions {
             if let Some(row) = inner.sessions.get_mut(session) {
-                row.revoked.get_or_insert_with(now);
+                row.revoked.get_or_insert_with(|| self.now());
             }
         }
-        inner.revocations.push(began.elapsed());
+        inner.revocations.push(self.now().saturating_sub(began));
         *inner.counts.entry("revocations acknowledged").or_default() += 1;
     }
 
@@ -114,6 +144,17 @@ impl History {
             (*id, family.map(|(token, _)| token.clone()))
         })
         .collect()
+    }
+
+    /// What must be true of each session at the end: that it lives, that it does not, or nothing, where nobody knows.
+    pub fn fates(&self) -> Vec<(String, Option<bool>)> {
+        let inner = self.locked();
+        let fate = |row: &Session| match (row.revoking, row.revoked) {
+            (None, _) => Some(true),
+            (Some(_), Some(_)) => Some(false),
+            (Some(_), None) => None,
+        };
+        inner.sessions.values().map(|row| (row.user.clone(), fate(row))).collect()
     }
 
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
@@ -155,7 +196,7 @@ impl Session {
         match seen {
             // Linearizable: what starts after the acknowledgement must see it, on any node.
             Seen::Accepted if self.revoked.is_some_and(|revoked| *began > revoked) => {
-                let late = self.revoked.map(|revoked| began.duration_since(revoked)).unwrap_or_default();
+                let late = self.revoked.map(|revoked| began.saturating_sub(revoked)).unwrap_or_default();
                 Some(format!(
                     "session {id} was accepted by node {node} {late:?} after its revocation was acknowledged"
                 ))
@@ -174,11 +215,6 @@ impl Session {
     }
 }
 
-/// This process's clock; only differences count.
-pub fn now() -> Instant {
-    Instant::now()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,21 +223,21 @@ mod tests {
     fn a_stale_accept_a_login_loop_and_a_code_redeemed_twice_are_seen_and_nothing_else() {
         let history = History::default();
         let (fine, stale, looped) = (history.signed_in("a"), history.signed_in("b"), history.signed_in("c"));
-        history.checked(fine, 1, now(), Seen::Accepted);
-        history.checked(fine, 1, now(), Seen::Unavailable);
-        let early = now();
-        let began = now();
+        history.checked(fine, 1, history.now(), Seen::Accepted);
+        history.checked(fine, 1, history.now(), Seen::Unavailable);
+        let early = history.now();
+        let began = history.now();
         let ended = history.revoking("b");
         assert_eq!(ended, [stale]);
         history.revoked(&ended, began);
         history.checked(stale, 2, early, Seen::Accepted);
-        history.checked(stale, 2, now(), Seen::Denied);
+        history.checked(stale, 2, history.now(), Seen::Denied);
         history.redeemed("once");
         assert_eq!(history.judge(), Vec::<String>::new());
 
         std::thread::yield_now();
-        history.checked(stale, 3, now() + Duration::from_millis(1), Seen::Accepted);
-        history.checked(looped, 1, now() + Duration::from_millis(1), Seen::Denied);
+        history.checked(stale, 3, history.now() + Duration::from_millis(1), Seen::Accepted);
+        history.checked(looped, 1, history.now() + Duration::from_millis(1), Seen::Denied);
         history.redeemed("twice");
         history.redeemed("twice");
         assert_eq!(history.judge().len(), 3, "{:?}", history.judge());

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{Reply, ReplyBody, Stamp, State, ids::UserId, user::User};
 
-use super::{log::Order, random::Random};
+use super::log::Order;
+use crate::random::Random;
 
 /// How long after its first answer a request may come again: less than the rules remember it, as in the product, where a write
 /// is retried for seconds.

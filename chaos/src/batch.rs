@@ -1,0 +1,163 @@
+//! Many seeds, a process each, as many at once as there are processors.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal as _,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use anyhow::Context as _;
+use conclave_chaos::sim::{self, Bug};
+use serde_json::{Value, json};
+
+/// Which seeds, and how.
+pub struct Batch {
+    pub first: u64,
+    pub seeds: u64,
+    pub jobs: Option<u64>,
+    pub bug: Bug,
+}
+
+/// A worker's part: one seed, and a line of what it found.
+pub fn line(seed: u64, bug: Bug) -> ExitCode {
+    let outcome = sim::run(seed, bug);
+    println!("{}", json!({ "seed": seed, "counts": outcome.counts, "violations": outcome.violations }));
+    ExitCode::from(u8::from(!outcome.violations.is_empty()))
+}
+
+/// Whether every promise was kept. Each seed has a process of its own: chance is a property of the process.
+///
+/// # Errors
+/// When a worker cannot be started, or ends before its time.
+pub fn run(batch: &Batch, json: bool) -> anyhow::Result<bool> {
+    let own = std::env::current_exe()?;
+    let next = AtomicU64::new(0);
+    let mut found = Found::default();
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..batch.workers() {
+            let (sender, own, next) = (sender.clone(), &own, &next);
+            scope.spawn(move || {
+                while let Some(seed) = batch.seed(next.fetch_add(1, Ordering::Relaxed)) {
+                    // The receiver goes when an earlier seed could not be lived through.
+                    if sender.send(worker(own, seed, batch.bug)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for line in receiver {
+            found.add(&line?);
+            found.progress(batch.seeds);
+        }
+        anyhow::Ok(())
+    })?;
+    found.failed.sort();
+    found.print(batch, json);
+    Ok(found.failed.is_empty())
+}
+
+impl Batch {
+    fn workers(&self) -> u64 {
+        let processors = thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        self.jobs.unwrap_or(processors).clamp(1, self.seeds.max(1))
+    }
+
+    fn seed(&self, number: u64) -> Option<u64> {
+        (number < self.seeds).then(|| self.first.wrapping_add(number))
+    }
+}
+
+fn worker(own: &Path, seed: u64, bug: Bug) -> anyhow::Result<Value> {
+    let mut command = Command::new(own);
+    command.args(["sim", "--line", "--seed", &seed.to_string(), "--mutate", bug.name()]);
+    let output = command.stderr(Stdio::null()).output().context("a worker cannot be started")?;
+    serde_json::from_slice(&output.stdout).with_context(|| format!("seed {seed} ended without a word"))
+}
+
+#[derive(Default)]
+struct Found {
+    seeds: u64,
+    counts: BTreeMap<String, u64>,
+    failed: Vec<(u64, Vec<String>)>,
+}
+
+impl Found {
+    fn add(&mut self, line: &Value) {
+        self.seeds += 1;
+        let counts = line.get("counts").and_then(Value::as_object);
+        for (name, count) in counts.into_iter().flatten() {
+            let (total, count) = (self.counts.entry(name.clone()).or_default(), count.as_u64().unwrap_or(0));
+            // Times are not to be added up.
+            *total = if name.contains(" ms") && !name.starts_with("virtual") {
+                count.max(*total)
+            } else {
+                *total + count
+            };
+        }
+        let violations: Vec<String> = line
+            .get("violations")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|text| text.as_str().map(str::to_owned))
+            .collect();
+        if !violations.is_empty() {
+            self.failed.push((line.get("seed").and_then(Value::as_u64).unwrap_or(0), violations));
+        }
+    }
+
+    fn progress(&self, of: u64) {
+        if std::io::stderr().is_terminal() {
+            eprint!("\r{} of {of} seeds, {} failed ", self.seeds, self.failed.len());
+        } else if self.seeds.is_multiple_of(100) {
+            eprintln!("{} of {of} seeds, {} failed", self.seeds, self.failed.len());
+        }
+    }
+
+    fn print(&self, batch: &Batch, json: bool) {
+        if std::io::stderr().is_terminal() {
+            eprintln!();
+        }
+        if json {
+            let failed: Vec<Value> = self
+                .failed
+                .iter()
+                .map(|(seed, violations)| {
+                    json!({ "seed": seed, "violations": violations, "command": command(*seed, batch.bug) })
+                })
+                .collect();
+            println!("{}", json!({ "seeds": self.seeds, "counts": self.counts, "failed": failed }));
+            return;
+        }
+        println!("{:<40}{:>12}", "seeds", self.seeds);
+        for (name, count) in &self.counts {
+            println!("{name:<40}{count:>12}");
+        }
+        println!("{:<40}{:>12}", "seeds with a violation", self.failed.len());
+        for (seed, violations) in &self.failed {
+            println!("\nseed {seed}: {}", command(*seed, batch.bug));
+            violations.iter().for_each(|text| println!("  {text}"));
+        }
+    }
+}
+
+/// What shows this seed again.
+fn command(seed: u64, bug: Bug) -> String {
+    let plain = format!("sim --seed {seed} --seeds 1");
+    match bug {
+        Bug::None => format!("cargo run --release -p conclave-chaos -- {plain}"),
+        #[cfg(feature = "mutations")]
+        _ => format!(
+            "cargo run --release -p conclave-chaos --features mutations -- {plain} --mutate {}",
+            bug.name()
+        ),
+    }
+}

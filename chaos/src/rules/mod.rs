@@ -1,0 +1,214 @@
+//! One seed, one history: three replicas of one log, and everything that may happen to them.
+//!
+//! Raft itself is not here: the log is what it has agreed on. What a log still sees is here: replicas at different speeds,
+//! crashes and restarts from a snapshot with a replay, snapshots taken over from another replica, proposals that come again
+//! through the same or another leader, and leaders whose clocks differ, so that stamps run back.
+
+mod history;
+pub mod log;
+pub mod mutation;
+mod replica;
+
+use mutation::Mutation;
+
+use self::{history::History, log::Log, replica::Replica};
+use crate::{
+    oracle::{Oracle, Violation},
+    random::Random,
+};
+
+/// Replicas of a cluster.
+const REPLICAS: usize = 3;
+/// Events of one history. A few hundred make several snapshots, restarts and leaders.
+const EVENTS: usize = 250;
+/// Most entries that a follower applies at once.
+const MAX_BATCH: u64 = 12;
+/// How far a leader's clock may be from the true time, either way.
+const MAX_SKEW_MS: u64 = 3_000;
+/// When histories begin.
+const START_MS: u64 = 1_800_000_000_000;
+
+/// What a history held, for the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries in the log.
+    pub entries: u64,
+    /// Entries applied, over all replicas.
+    pub applied: u64,
+    /// Requests that came again.
+    pub repeats: u64,
+    /// Crashes, each followed by a restart.
+    pub restarts: u64,
+    /// Snapshots taken over from another replica.
+    pub installs: u64,
+    /// Changes of the leader.
+    pub leaders: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.applied += more.applied;
+        self.repeats += more.repeats;
+        self.restarts += more.restarts;
+        self.installs += more.installs;
+        self.leaders += more.leaders;
+    }
+}
+
+/// Lives through the history of this seed.
+///
+/// # Errors
+/// The first promise that was broken.
+pub fn run(seed: u64, mutation: Mutation, oracle: Oracle) -> Result<Counts, Violation> {
+    let mut world = World::new(seed, mutation, oracle);
+    world.furnish()?;
+    for _ in 0..EVENTS {
+        world.event()?;
+    }
+    world.heal()?;
+    Ok(world.counts)
+}
+
+struct World {
+    random: Random,
+    oracle: Oracle,
+    history: History,
+    log: Log,
+    replicas: Vec<Replica>,
+    leader: usize,
+    /// The true time, and how much each replica's clock is ahead of the slowest possible one.
+    now_ms: u64,
+    skews_ms: Vec<u64>,
+    counts: Counts,
+}
+
+impl World {
+    fn new(seed: u64, mutation: Mutation, oracle: Oracle) -> Self {
+        let mut random = Random::new(seed);
+        let skews_ms = (0..REPLICAS).map(|_| random.below(2 * MAX_SKEW_MS)).collect();
+        Self {
+            random,
+            oracle,
+            history: History::default(),
+            log: Log::default(),
+            replicas: (0..REPLICAS).map(|id| Replica::new(id, mutation)).collect(),
+            leader: 0,
+            now_ms: START_MS,
+            skews_ms,
+            counts: Counts::default(),
+        }
+    }
+
+    fn furnish(&mut self) -> Result<(), Violation> {
+        history::furniture().into_iter().try_for_each(|body| self.propose(body))
+    }
+
+    fn event(&mut self) -> Result<(), Violation> {
+        self.now_ms += self.random.pause_ms();
+        let who = self.random.index(REPLICAS);
+        match self.random.below(100) {
+            0..55 => self.propose_next(),
+            55..65 => self.propose_again(),
+            65..82 => self.follow(who),
+            82..88 => self.each(who, |replica, _, _| {
+                replica.take_snapshot();
+                Ok(0)
+            }),
+            88..92 => self.restart(who),
+            92..96 => self.install(who),
+            _ => self.change_leader(who),
+        }
+    }
+
+    fn propose_next(&mut self) -> Result<(), Violation> {
+        let body = match self.replicas.get(self.leader) {
+            Some(leader) => self.history.next(&mut self.random, leader.state()),
+            None => return Ok(()),
+        };
+        self.propose(body)
+    }
+
+    fn propose(&mut self, body: conclave_proto::command::v1::command::Body) -> Result<(), Violation> {
+        let request = self.random.id();
+        self.log.append(self.stamp(), request, body);
+        self.answer()
+    }
+
+    /// The answer got lost and the request comes again, by whoever leads now, under their clock.
+    fn propose_again(&mut self) -> Result<(), Violation> {
+        let stamp = self.stamp();
+        let Some(first) = self.history.retry(&mut self.random, stamp) else { return Ok(()) };
+        self.log.append_again(stamp, &first);
+        self.counts.repeats += 1;
+        self.answer()
+    }
+
+    /// The leader applies what is committed; its answer goes to the one who asked.
+    fn answer(&mut self) -> Result<(), Violation> {
+        self.counts.entries += 1;
+        self.each(self.leader, |replica, log, oracle| replica.apply(log, u64::MAX, oracle))?;
+        let answered = self.replicas.get(self.leader).and_then(|leader| {
+            let order = self.log.last()?.order.as_ref()?;
+            Some((order, leader.last_reply()?, leader.state().meta().clock))
+        });
+        if let Some((order, reply, clock)) = answered {
+            self.history.learn(order, reply, clock);
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, who: usize) -> Result<(), Violation> {
+        let most = 1 + self.random.below(MAX_BATCH);
+        self.each(who, |replica, log, oracle| replica.apply(log, most, oracle))
+    }
+
+    fn restart(&mut self, who: usize) -> Result<(), Violation> {
+        self.counts.restarts += 1;
+        self.each(who, |replica, _, oracle| replica.restart(oracle).map(|()| 0))
+    }
+
+    /// A replica that is behind takes over the newest snapshot in place of the entries.
+    fn install(&mut self, who: usize) -> Result<(), Violation> {
+        let newest = self.replicas.iter().filter_map(Replica::snapshot).max_by_key(|snapshot| snapshot.index);
+        let Some(snapshot) = newest else { return Ok(()) };
+        let behind = self.replicas.get(who).is_some_and(|replica| replica.state().index() < snapshot.index);
+        if !behind {
+            return Ok(());
+        }
+        self.counts.installs += 1;
+        self.each(who, |replica, _, oracle| replica.install(snapshot, oracle).map(|()| 0))
+    }
+
+    fn change_leader(&mut self, who: usize) -> Result<(), Violation> {
+        self.leader = who;
+        self.counts.leaders += 1;
+        self.log.append_blank();
+        self.counts.entries += 1;
+        self.each(who, |replica, log, oracle| replica.apply(log, u64::MAX, oracle))
+    }
+
+    /// The faults are over: everybody restarts once more and catches up.
+    fn heal(&mut self) -> Result<(), Violation> {
+        (0..REPLICAS).try_for_each(|who| {
+            self.restart(who)?;
+            self.each(who, |replica, log, oracle| replica.apply(log, u64::MAX, oracle))
+        })
+    }
+
+    fn each(
+        &mut self,
+        who: usize,
+        act: impl FnOnce(&mut Replica, &Log, &mut Oracle) -> Result<u64, Violation>,
+    ) -> Result<(), Violation> {
+        let Some(replica) = self.replicas.get_mut(who) else { return Ok(()) };
+        self.counts.applied += act(replica, &self.log, &mut self.oracle)?;
+        Ok(())
+    }
+
+    /// The leader's clock.
+    fn stamp(&self) -> u64 {
+        let skew = self.skews_ms.get(self.leader).copied().unwrap_or_default();
+        (self.now_ms + skew).saturating_sub(MAX_SKEW_MS)
+    }
+}

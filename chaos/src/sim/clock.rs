@@ -1,0 +1,77 @@
+//! The clocks of one machine: they drift, the wall clock is set, and a suspended machine wakes later than it thinks.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use conclave_lease::Moment;
+use conclave_node::runtime::Clock;
+
+/// When histories begin.
+const START_MS: i64 = 1_800_000_000_000;
+
+/// Since the simulation began; nothing outside of a host.
+pub fn true_time() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// One machine's.
+#[derive(Debug)]
+pub struct Machine {
+    /// The true time when this machine last looked, in microseconds: its threads outside of the simulation see no later one.
+    seen: AtomicU64,
+    /// How much slower or faster than the truth, in parts of a million.
+    drift_ppm: i64,
+    /// How long it was suspended, in microseconds.
+    suspended: AtomicU64,
+    /// How far the wall clock is off, in milliseconds.
+    wall_off: AtomicI64,
+}
+
+impl Machine {
+    pub fn new(drift_ppm: i64) -> Arc<Self> {
+        let (seen, suspended, wall_off) = (AtomicU64::new(0), AtomicU64::new(0), AtomicI64::new(0));
+        Arc::new(Self { seen, drift_ppm, suspended, wall_off })
+    }
+
+    /// As if it had slept: one of its clocks runs on, the other stood still.
+    pub fn suspend(&self, time: Duration) {
+        self.suspended.fetch_add(micros(time), Ordering::Relaxed);
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn set_wall(&self, off_ms: i64) {
+        self.wall_off.store(off_ms, Ordering::Relaxed);
+    }
+
+    fn micros(&self) -> u64 {
+        let now = micros(true_time());
+        let truth = self.seen.fetch_max(now, Ordering::Relaxed).max(now);
+        truth.saturating_add_signed(i64::try_from(truth).unwrap_or(0) * self.drift_ppm / 1_000_000)
+    }
+}
+
+impl Clock for Machine {
+    fn now_ms(&self) -> u64 {
+        let now = i64::try_from(self.micros() / 1_000).unwrap_or(0);
+        u64::try_from(START_MS + now + self.wall_off.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.micros())
+    }
+
+    fn lease_moment(&self) -> Moment {
+        let raw = self.micros();
+        let suspended = self.suspended.load(Ordering::Relaxed);
+        Moment { boot: Duration::from_micros(raw + suspended), raw: Duration::from_micros(raw) }
+    }
+}

@@ -1,0 +1,159 @@
+//! A disk that keeps what was synced, and after a crash some of what was not: any beginning of it, torn within a write.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use conclave_node::store::{Flush, LogReader, LogState, LogStore, LogWriter, MemLog, Op, StoreError};
+
+use super::Bug;
+use crate::random::Random;
+
+/// Why a node has ended whose disk failed.
+pub const FAILED: &str = "the disk failed";
+/// Longest sync of a disk that is slow.
+const SLOW_MS: u64 = 250;
+/// Longest sync of one that is not.
+const USUAL_MS: u64 = 4;
+
+/// The disk of one node. Clones are the same disk.
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<Platter>>);
+
+struct Platter {
+    random: Random,
+    bug: Bug,
+    /// What a crash leaves.
+    synced: MemLog,
+    /// What the process sees, and what of it is not synced.
+    written: MemLog,
+    unsynced: Vec<Op>,
+    slow: bool,
+    fails: bool,
+}
+
+impl Disk {
+    pub fn new(seed: u64, bug: Bug) -> Self {
+        let platter = Platter {
+            random: Random::new(seed),
+            bug,
+            synced: MemLog::new(),
+            written: MemLog::new(),
+            unsynced: Vec::new(),
+            slow: false,
+            fails: false,
+        };
+        Self(Arc::new(Mutex::new(platter)))
+    }
+
+    /// A writer for the process that starts now. To be called on its runtime.
+    pub fn open(&self) -> LogWriter {
+        let pacing = self.clone();
+        LogWriter::paced(Handle { disk: self.clone(), log: self.locked().written.clone() }, move || {
+            pacing.locked().pace()
+        })
+    }
+
+    /// The process is gone, or the machine.
+    pub fn crash(&self) {
+        let mut platter = self.locked();
+        let platter = &mut *platter;
+        let unsynced = std::mem::take(&mut platter.unsynced);
+        let survive = platter.random.index(unsynced.len() + 1);
+        let mut surviving: Vec<Op> = unsynced.into_iter().take(survive).collect();
+        if let Some(Op::Append(records)) = surviving.last_mut() {
+            let torn = platter.random.index(records.len() + 1);
+            records.truncate(torn);
+        }
+        // What was written in order can be written again.
+        let _ = platter.synced.commit(surviving, Flush::Durable);
+        platter.written = platter.synced.copy();
+        platter.fails = false;
+    }
+
+    pub fn slow(&self, slow: bool) {
+        self.locked().slow = slow;
+    }
+
+    /// The next write fails, and every later one of this process.
+    pub fn fail(&self) {
+        self.locked().fails = true;
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Platter {
+    fn pace(&mut self) -> Duration {
+        let most = if self.slow { SLOW_MS } else { USUAL_MS };
+        Duration::from_micros(self.random.below(most * 1_000))
+    }
+}
+
+/// A process's way to its disk. One that has been crashed sees a log of its own, and changes nothing any more.
+struct Handle {
+    disk: Disk,
+    log: MemLog,
+}
+
+impl LogStore for Handle {
+    fn commit(&mut self, ops: Vec<Op>, flush: Flush) -> Result<(), StoreError> {
+        let mut platter = self.disk.locked();
+        if platter.fails {
+            return Err(StoreError::Stopped(FAILED.into()));
+        }
+        self.log.commit(ops.clone(), flush)?;
+        platter.unsynced.extend(ops);
+        let forgets = platter.bug.forgets_to_sync(&mut platter.random);
+        if flush == Flush::Durable && !forgets {
+            let synced = std::mem::take(&mut platter.unsynced);
+            platter.synced.commit(synced, flush)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> LogState {
+        self.log.state()
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.log.reader()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_node::store::LogRecord;
+
+    use super::*;
+
+    fn record(index: u64) -> LogRecord {
+        LogRecord { term: 1, index, payload: vec![7; 3] }
+    }
+
+    fn handle(disk: &Disk) -> Handle {
+        Handle { disk: disk.clone(), log: disk.locked().written.clone() }
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_some_beginning_of_the_rest() {
+        let mut lengths = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let disk = Disk::new(seed, Bug::None);
+            let mut process = handle(&disk);
+            process.commit(vec![Op::Append(vec![record(1), record(2)])], Flush::Durable).unwrap();
+            process.commit(vec![Op::Append(vec![record(3), record(4)])], Flush::Buffered).unwrap();
+            process.commit(vec![Op::SaveVote(vec![1])], Flush::Buffered).unwrap();
+            assert_eq!(process.state().last.map(|id| id.index), Some(4), "the process sees all of it");
+            disk.crash();
+            let state = handle(&disk).state();
+            let last = state.last.map_or(0, |id| id.index);
+            assert!(last >= 2 && (state.vote.is_none() || last == 4), "{state:?}");
+            lengths.insert((last, state.vote.is_some()));
+        }
+        assert_eq!(lengths.len(), 4, "{lengths:?}");
+    }
+}

@@ -1,0 +1,66 @@
+//! What must hold when a history has ended: what was acknowledged is there, what was revoked is not, and every node has the same.
+
+use conclave_node::cluster::Cluster;
+use conclave_state::{ids::UserId, snapshot};
+
+use super::{
+    traffic::is_live,
+    world::{World, nodes},
+};
+
+/// Whether all nodes run and have applied the same.
+pub fn agree(world: &World) -> bool {
+    let running = world.running();
+    let mut indexes: Vec<u64> = running.values().map(|cluster| cluster.view().index()).collect();
+    indexes.dedup();
+    running.len() == nodes().count() && indexes.len() == 1
+}
+
+/// Each broken promise, in words.
+pub fn at_the_end(world: &World) -> Vec<String> {
+    let running = world.running();
+    if !agree(world) {
+        let at = |(node, cluster): (&u64, &Cluster)| {
+            format!(
+                "node {node} at {} under {:?}, {:?}",
+                cluster.view().index(),
+                cluster.leader_id(),
+                cluster.readiness()
+            )
+        };
+        let places: Vec<String> = running.iter().map(at).collect();
+        return vec![format!("the nodes do not come to the same index: {}", places.join("; "))];
+    }
+    let mut broken = Vec::new();
+    let digests: Vec<_> = running.values().map(|cluster| snapshot::digest(&cluster.view())).collect();
+    if digests.windows(2).any(|pair| pair.first() != pair.last()) {
+        broken.push("the digests differ at the same index".to_owned());
+    }
+    for (node, cluster) in &running {
+        broken.extend(missing(world, *node, cluster));
+    }
+    broken
+}
+
+fn missing(world: &World, node: u64, cluster: &Cluster) -> Vec<String> {
+    let state = cluster.view();
+    let users = world.users().into_iter().filter(|id| state.user(UserId::new(*id)).is_none());
+    let mut broken: Vec<String> = users
+        .map(|id| {
+            format!(
+                "node {node} lacks the user {:032x}, whose creation was acknowledged",
+                u128::from_be_bytes(id)
+            )
+        })
+        .collect();
+    for (session_id, must_live) in world.sessions_at_the_end() {
+        match (must_live, is_live(&state, session_id)) {
+            (Some(true), false) => broken.push(format!("node {node} lost a session that nobody revoked")),
+            (Some(false), true) => {
+                broken.push(format!("node {node} has a session whose revocation was acknowledged"))
+            }
+            _ => {}
+        }
+    }
+    broken
+}

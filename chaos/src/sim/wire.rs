@@ -1,0 +1,43 @@
+//! The network between simulated nodes: turmoil's, with its delays and partitions.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use conclave_node::cluster::{
+    Plane,
+    testing::{Dialling, Inbound, Knocking, Stream, Wire},
+};
+use tokio::sync::mpsc;
+use turmoil::net::{TcpListener, TcpStream};
+
+/// Connections accepted and not yet taken.
+const QUEUE: usize = 64;
+
+struct Simulated;
+
+impl Wire for Simulated {
+    fn dial<'a>(&'a self, addr: &'a str, _node: Option<u64>) -> Dialling<'a> {
+        Box::pin(async move { Ok(Box::new(TcpStream::connect(address(addr)?).await?) as Stream) })
+    }
+
+    fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a> {
+        Box::pin(async move { TcpStream::connect(address(addr)?).await.map(drop) })
+    }
+}
+
+fn address(text: &str) -> io::Result<SocketAddr> {
+    text.parse().map_err(io::Error::other)
+}
+
+/// The cluster plane of the host that this is called on.
+pub async fn plane(port: u16) -> io::Result<Plane> {
+    let listener = TcpListener::bind(("0.0.0.0", port)).await?;
+    let (sender, incoming) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            if sender.send(Ok(Inbound::new(Box::new(stream), peer))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Plane::Simulated { wire: Arc::new(Simulated), incoming })
+}

@@ -1,0 +1,251 @@
+//! What the simulated nodes share with the one who watches them. None of it is known to the nodes' own code.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use conclave_node::{cluster::Cluster, crypto::secret::ClusterSecret};
+
+use super::{
+    Bug,
+    clock::{Machine as Clock, true_time},
+    disk::Disk,
+};
+use crate::{history::History, random::Random};
+
+/// Nodes of a cluster.
+pub const NODES: u64 = 3;
+/// Furthest that a clock may run from the truth; two of them stay within the margin of the leases.
+const MAX_DRIFT_PPM: u64 = 40_000;
+/// Sessions that are watched while they are revoked.
+const WATCHED: usize = 4;
+/// Sessions and codes that visitors remember.
+const REMEMBERED: usize = 24;
+
+/// Every node.
+pub fn nodes() -> std::ops::RangeInclusive<u64> {
+    1..=NODES
+}
+
+/// What of a node outlives its process.
+pub struct Machine {
+    pub clock: Arc<Clock>,
+    pub disk: Disk,
+    pub data_dir: PathBuf,
+}
+
+/// A session that somebody has signed in to.
+#[derive(Clone)]
+pub struct Known {
+    pub number: u64,
+    pub session_id: [u8; 16],
+    /// The index in the visitor's cookie.
+    pub index: u64,
+}
+
+/// What visitors do at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// They live.
+    Faults,
+    /// The faults are over: each node must show that it works.
+    Proof,
+    /// Nobody does anything.
+    Quiet,
+}
+
+/// What a node is asked to do by its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Compact,
+    StopInOrder,
+}
+
+#[derive(Default)]
+struct Shared {
+    running: BTreeMap<u64, Cluster>,
+    stopped: BTreeMap<u64, String>,
+    ended: Vec<u64>,
+    lives: BTreeMap<u64, u64>,
+    orders: BTreeMap<u64, Order>,
+    works: BTreeMap<u64, bool>,
+    furnished: bool,
+    sessions: VecDeque<Known>,
+    revoked: VecDeque<Known>,
+    codes: VecDeque<[u8; 16]>,
+    users: Vec<[u8; 16]>,
+}
+
+pub struct World {
+    pub seed: u64,
+    pub secret: ClusterSecret,
+    pub history: History,
+    machines: BTreeMap<u64, Machine>,
+    stage: AtomicU8,
+    shared: Mutex<Shared>,
+}
+
+impl World {
+    pub fn new(seed: u64, bug: Bug, data: &std::path::Path, secret: ClusterSecret) -> Arc<Self> {
+        let mut random = Random::new(seed);
+        let machine = |node: u64| {
+            let drift = i64::try_from(random.below(2 * MAX_DRIFT_PPM)).unwrap_or(0) - 40_000;
+            let disk = Disk::new(random.below(u64::MAX), bug);
+            (node, Machine { clock: Clock::new(drift), disk, data_dir: data.join(node.to_string()) })
+        };
+        Arc::new(Self {
+            seed,
+            secret,
+            history: History::new(true_time),
+            machines: (1..=NODES).map(machine).collect(),
+            stage: AtomicU8::new(0),
+            shared: Mutex::default(),
+        })
+    }
+
+    pub fn machine(&self, node: u64) -> Option<&Machine> {
+        self.machines.get(&node)
+    }
+
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Faults,
+            1 => Stage::Proof,
+            _ => Stage::Quiet,
+        }
+    }
+
+    pub fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// A process starts; which one this is of its node.
+    pub fn begin_life(&self, node: u64) -> u64 {
+        let mut shared = self.locked();
+        shared.stopped.remove(&node);
+        let life = shared.lives.entry(node).or_default();
+        *life += 1;
+        *life
+    }
+
+    pub fn started(&self, node: u64, cluster: Cluster) {
+        self.locked().running.insert(node, cluster);
+    }
+
+    /// The process stops, or has stopped, by itself; the first reason counts.
+    pub fn stopped(&self, node: u64, reason: String) {
+        self.locked().stopped.entry(node).or_insert(reason);
+    }
+
+    /// The process has ended.
+    pub fn ended(&self, node: u64) {
+        let mut shared = self.locked();
+        shared.running.remove(&node);
+        shared.ended.push(node);
+    }
+
+    /// Which processes have ended by themselves, and why.
+    pub fn take_ended(&self) -> Vec<(u64, String)> {
+        let mut shared = self.locked();
+        let ended = std::mem::take(&mut shared.ended);
+        ended.into_iter().filter_map(|node| Some((node, shared.stopped.remove(&node)?))).collect()
+    }
+
+    /// Everything of a process that is gone.
+    pub fn forget(&self, node: u64) {
+        let gone = self.locked().running.remove(&node);
+        drop(gone);
+    }
+
+    pub fn running(&self) -> BTreeMap<u64, Cluster> {
+        self.locked().running.clone()
+    }
+
+    pub fn order(&self, node: u64, order: Order) {
+        self.locked().orders.insert(node, order);
+    }
+
+    pub fn take_order(&self, node: u64) -> Option<Order> {
+        self.locked().orders.remove(&node)
+    }
+
+    pub fn furnished(&self, done: bool) -> bool {
+        let mut shared = self.locked();
+        shared.furnished |= done;
+        shared.furnished
+    }
+
+    pub fn works(&self, node: u64) {
+        self.locked().works.insert(node, true);
+    }
+
+    pub fn all_work(&self) -> bool {
+        let shared = self.locked();
+        nodes().all(|node| shared.works.contains_key(&node))
+    }
+
+    pub fn signed_in(&self, known: Known, code: [u8; 16]) {
+        let mut shared = self.locked();
+        remember(&mut shared.sessions, known);
+        remember(&mut shared.codes, code);
+    }
+
+    /// A session to be checked.
+    pub fn session(&self, random: &mut Random) -> Option<Known> {
+        let shared = self.locked();
+        shared.sessions.get(random.index(shared.sessions.len())).cloned()
+    }
+
+    /// One of the last few that somebody has begun to revoke.
+    pub fn revoked_last(&self, random: &mut Random) -> Option<Known> {
+        let shared = self.locked();
+        let back = 1 + random.index(WATCHED.min(shared.revoked.len()));
+        shared.revoked.get(shared.revoked.len().checked_sub(back)?).cloned()
+    }
+
+    /// A session to be ended; from now on visitors look at it.
+    pub fn to_revoke(&self, random: &mut Random) -> Option<Known> {
+        let mut shared = self.locked();
+        let place = random.index(shared.sessions.len());
+        let known = shared.sessions.remove(place)?;
+        remember(&mut shared.revoked, known.clone());
+        Some(known)
+    }
+
+    pub fn code(&self, random: &mut Random) -> Option<[u8; 16]> {
+        let shared = self.locked();
+        shared.codes.get(random.index(shared.codes.len())).copied()
+    }
+
+    pub fn user_created(&self, user: [u8; 16]) {
+        self.locked().users.push(user);
+    }
+
+    /// Each session, and whether it must live, if anybody knows.
+    pub fn sessions_at_the_end(&self) -> Vec<([u8; 16], Option<bool>)> {
+        let named = self.history.fates().into_iter();
+        named
+            .filter_map(|(name, fate)| Some((u128::from_str_radix(&name, 16).ok()?.to_be_bytes(), fate)))
+            .collect()
+    }
+
+    pub fn users(&self) -> Vec<[u8; 16]> {
+        self.locked().users.clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remember<T>(list: &mut VecDeque<T>, item: T) {
+    list.push_back(item);
+    if list.len() > REMEMBERED {
+        list.pop_front();
+    }
+}

@@ -1,0 +1,171 @@
+//! The runtime that openraft runs on: tokio's, and chance for its election timeouts, which a simulator may seed.
+
+use std::{convert::Infallible, future::Future, time::Duration};
+
+use conclave_lease::Mutation;
+use openraft::{AsyncRuntime, OptionalSend};
+use openraft_rt_tokio::TokioRuntime;
+use rand::{TryRng, rngs::ThreadRng};
+
+/// [`TokioRuntime`] but for its dice.
+#[derive(Debug)]
+pub struct Rt(TokioRuntime);
+
+impl AsyncRuntime for Rt {
+    type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
+    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = Dice;
+    type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
+    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        TokioRuntime::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        TokioRuntime::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        TokioRuntime::sleep_until(deadline)
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        TokioRuntime::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Self::Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        TokioRuntime::timeout_at(deadline, future)
+    }
+
+    fn is_panic(error: &Self::JoinError) -> bool {
+        TokioRuntime::is_panic(error)
+    }
+
+    fn thread_rng() -> Dice {
+        Dice(rand::rng())
+    }
+
+    fn new(threads: usize) -> Self {
+        Self(TokioRuntime::new(threads))
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        self.0.block_on(future)
+    }
+}
+
+/// Runs what may wait for a disk, or take long, on a thread of its own; in a simulation here and now, for a thread would be chance.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    #[cfg(any(test, feature = "testing"))]
+    if seeded::is_seeded() {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await
+}
+
+/// Chance for timeouts, not for keys: the thread's own, or the seed's.
+pub struct Dice(ThreadRng);
+
+impl TryRng for Dice {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(drawn) = seeded::draw() {
+            return Ok((drawn >> 32) as u32);
+        }
+        self.0.try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(drawn) = seeded::draw() {
+            return Ok(drawn);
+        }
+        self.0.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in out.chunks_mut(8) {
+            let drawn = self.try_next_u64()?.to_le_bytes();
+            chunk.iter_mut().zip(drawn).for_each(|(to, from)| *to = from);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+pub use seeded::{Wrong, do_wrong, seed};
+
+/// What the lease cores of this node do wrong: nothing, but in a simulation that asks for it.
+pub fn lease_mutation() -> Mutation {
+    #[cfg(any(test, feature = "testing"))]
+    return seeded::wrong().leases;
+    #[cfg(not(any(test, feature = "testing")))]
+    Mutation::None
+}
+
+#[cfg(any(test, feature = "testing"))]
+mod seeded {
+    use std::cell::{Cell, RefCell};
+
+    use conclave_lease::Mutation;
+
+    use rand::{RngExt, SeedableRng as _, rngs::SmallRng};
+
+    /// What nodes on this thread do wrong on purpose.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Wrong {
+        pub leases: Mutation,
+    }
+
+    thread_local! {
+        static WRONG: Cell<Option<Wrong>> = const { Cell::new(None) };
+        static DICE: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
+    }
+
+    /// From now on Raft's timeouts on this thread follow from `seed`.
+    pub fn seed(seed: u64) {
+        DICE.with_borrow_mut(|dice| *dice = Some(SmallRng::seed_from_u64(seed)));
+    }
+
+    /// From now on the nodes on this thread do this wrong.
+    pub fn do_wrong(wrong: Wrong) {
+        WRONG.set(Some(wrong));
+    }
+
+    pub(super) fn wrong() -> Wrong {
+        WRONG.get().unwrap_or_default()
+    }
+
+    /// Whether this thread simulates.
+    pub(super) fn is_seeded() -> bool {
+        DICE.with_borrow(Option::is_some)
+    }
+
+    pub(super) fn draw() -> Option<u64> {
+        DICE.with_borrow_mut(|dice| dice.as_mut().map(RngExt::random))
+    }
+}
