@@ -90,21 +90,29 @@ pub async fn serving(
     index: u64,
 ) -> Result<Arc<State>, ViewError> {
     let deadline = tokio::time::Instant::now() + HOLD;
-    let mut state = view_at(leader, peers, index).await?;
     loop {
-        // The lease after the state: it must cover what is decided on.
-        if leases.covers(&state) {
-            return Ok(state);
-        }
-        if let Some(confirmed) = confirmed_index(leader, peers).await {
-            return view_at(leader, peers, confirmed.max(index)).await;
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return Err(ViewError::Behind);
+        match serving_now(leader, peers, leases, index).await {
+            // The leader may have gone between two answers; the next one is not far.
+            Err(ViewError::Behind) if tokio::time::Instant::now() < deadline => {}
+            decided => return decided,
         }
         tokio::time::sleep(AGAIN).await;
-        state = leader.view().load();
     }
+}
+
+async fn serving_now(
+    leader: &Leader,
+    peers: &Peers,
+    leases: &Leases,
+    index: u64,
+) -> Result<Arc<State>, ViewError> {
+    let state = view_at(leader, peers, index).await?;
+    // The lease after the state: it must cover what is decided on.
+    if leases.covers(&state) {
+        return Ok(state);
+    }
+    let confirmed = confirmed_index(leader, peers).await.ok_or(ViewError::Behind)?;
+    view_at(leader, peers, confirmed.max(index)).await
 }
 
 /// Until this node has seen everything that was acknowledged before it started. A restarted node has entries in its log that

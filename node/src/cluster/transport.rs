@@ -30,6 +30,14 @@ use super::{line::Line, types::NodeId};
 
 /// Longest handshake, either way: a peer that cannot greet within it is as good as dead.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
+/// How long one attempt to connect waits. A kernel repeats an attempt that was lost after 1 s, then after 3: a member that can be
+/// reached again would be found that much later.
+const CONNECT_TRY: Duration = Duration::from_millis(250);
+/// A connection that is silent for this long is asked whether it still carries anything, and given up when it does not answer. TCP
+/// itself would repeat what was lost at longer and longer intervals, and go on doing so after the line is whole again.
+const SILENCE: Duration = Duration::from_millis(250);
+/// Longer than any healthy round trip, and than a busy machine keeps a task waiting.
+const ANSWER_LIMIT: Duration = Duration::from_millis(750);
 /// Most handshakes at once: what strangers can make this node work on.
 const MAX_HANDSHAKES: usize = 64;
 /// Connections accepted but not yet taken by the server.
@@ -119,8 +127,8 @@ pub fn channel(
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))?
         .connect_timeout(HANDSHAKE_LIMIT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(SILENCE)
+        .keep_alive_timeout(ANSWER_LIMIT)
         .keep_alive_while_idle(true);
     let (wire, addr) = (Arc::clone(wire), Arc::<str>::from(addr));
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
@@ -138,12 +146,21 @@ async fn dial(
     name: String,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    let tcp = TcpStream::connect(addr).await?;
+    let tcp = connect(addr).await?;
     tcp.set_nodelay(true)?;
     connector.connect(name, tcp).await.map_err(|error| match explain(&error) {
         Some(fault) => io::Error::new(io::ErrorKind::PermissionDenied, format!("{addr}: {fault}")),
         None => error,
     })
+}
+
+/// Bounded by [`HANDSHAKE_LIMIT`], which its caller holds.
+async fn connect(addr: &str) -> io::Result<TcpStream> {
+    loop {
+        if let Ok(connected) = timeout(CONNECT_TRY, TcpStream::connect(addr)).await {
+            return connected;
+        }
+    }
 }
 
 /// Accepts members on `listener` until the receiver is dropped. Strangers are turned away with a line in the log.
