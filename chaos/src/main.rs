@@ -63,7 +63,7 @@ enum Mode {
     },
     /// Three real processes under faults and traffic, judged by what was acknowledged
     Live {
-        /// kill, pause, term, partition or mixed; the last two need root and iproute2
+        /// kill, pause, term, delay, wipe, churn; partition, full-disk and mixed, which need root and iproute2
         #[arg(long, default_value = "kill", value_parser = scenario)]
         scenario: Scenario,
         /// How long the faults last
@@ -218,10 +218,13 @@ fn how(name: &str) -> Result<How, String> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let number = text.strip_suffix('s').unwrap_or(text);
-    let seconds =
-        number.parse().map_err(|_| format!("{text:?} is no number of seconds; write for example 60s"))?;
-    Ok(Duration::from_secs(seconds))
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number: u32 =
+        number.parse().map_err(|_| format!("{text:?} is no time; write for example 60s or 10m"))?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
 }
 
 /// Each of the bounds, a line as it is done.

@@ -1,6 +1,9 @@
-//! The processes: start, kill, stop, pause, wait until ready; and an operator's client.
+//! The processes: start, kill, stop, pause, wait until ready; who sits where; and an operator's client.
+//!
+//! Nodes are called by their place. Their number is another thing: a place whose node was lost is taken by one with a new number.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,7 +14,10 @@ use std::{
 use anyhow::Context as _;
 use conclave_client::{Client, v1};
 
-use super::ground::{Ground, NODES, nodes};
+use super::{
+    disk::SmallDisk,
+    ground::{Ground, Kind, PLACES, nodes},
+};
 
 /// How often something is looked at again.
 const LOOK: Duration = Duration::from_millis(10);
@@ -24,20 +30,34 @@ pub struct Cluster {
     binary: PathBuf,
     dir: tempfile::TempDir,
     ground: Ground,
-    children: Mutex<Vec<Option<Child>>>,
+    seats: Mutex<BTreeMap<u64, Seat>>,
+    disks: BTreeMap<u64, SmallDisk>,
     token: String,
     http: reqwest::Client,
 }
 
+/// Who sits at a place.
+struct Seat {
+    /// Its number in the cluster.
+    id: u64,
+    child: Option<Child>,
+}
+
 impl Cluster {
     /// Three new nodes, ready, with an operator's token and an OIDC client.
-    pub async fn start(binary: &Path, spaces: bool) -> anyhow::Result<Self> {
-        let ground = Ground::prepare(spaces)?;
+    pub async fn start(binary: &Path, kind: Kind, small_disks: bool) -> anyhow::Result<Self> {
+        let ground = Ground::prepare(kind)?;
         let dir = tempfile::tempdir()?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
-        let children = Mutex::new((0..NODES).map(|_| None).collect());
+        let seats = Mutex::new(nodes().map(|id| (id, Seat { id, child: None })).collect());
+        let disks = if small_disks {
+            let made = nodes().map(|place| Ok((place, SmallDisk::make(dir.path(), place)?)));
+            made.collect::<anyhow::Result<_>>()?
+        } else {
+            BTreeMap::new()
+        };
         let mut cluster =
-            Self { binary: binary.to_owned(), dir, ground, children, token: String::new(), http };
+            Self { binary: binary.to_owned(), dir, ground, seats, disks, token: String::new(), http };
         let secret = cluster.dir.path().join("cluster.secret").display().to_string();
         cluster.tool(&["secret", "new", "--out", &secret])?;
         for node in nodes() {
@@ -78,7 +98,7 @@ impl Cluster {
 
     /// A client of all nodes that gives up after this long.
     pub fn api(&self, deadline: Duration) -> anyhow::Result<Client> {
-        self.api_of(nodes(), deadline)
+        self.api_of(self.places().into_iter(), deadline)
     }
 
     pub fn api_of(&self, nodes: impl Iterator<Item = u64>, deadline: Duration) -> anyhow::Result<Client> {
@@ -93,15 +113,15 @@ impl Cluster {
         command.args(["serve", "--config"]).arg(self.config(node));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("conclave cannot be started")?;
-        if let Some(place) = self.locked().get_mut(place(node)) {
-            *place = Some(child);
+        if let Some(seat) = self.locked().get_mut(&node) {
+            seat.child = Some(child);
         }
         Ok(())
     }
 
     /// Sends a signal to a node's process.
     pub fn signal(&self, node: u64, signal: &str) -> anyhow::Result<()> {
-        let pid = self.locked().get(place(node)).and_then(Option::as_ref).map(Child::id);
+        let pid = self.locked().get(&node).and_then(|seat| seat.child.as_ref()).map(Child::id);
         let pid = pid.with_context(|| format!("node {node} does not run"))?;
         let status = Command::new("kill").args([signal, &pid.to_string()]).status()?;
         anyhow::ensure!(status.success(), "kill {signal} {pid} failed");
@@ -111,18 +131,93 @@ impl Cluster {
     /// Waits until the process has ended.
     pub async fn ended(&self, node: u64) -> anyhow::Result<()> {
         loop {
-            let over = match self.locked().get_mut(place(node)).and_then(Option::as_mut) {
-                Some(child) => child.try_wait()?.is_some(),
-                None => true,
-            };
-            if over {
+            if self.has_ended(node)? {
                 return Ok(());
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
+    pub fn has_ended(&self, node: u64) -> anyhow::Result<bool> {
+        Ok(match self.locked().get_mut(&node).and_then(|seat| seat.child.as_mut()) {
+            Some(child) => child.try_wait()?.is_some(),
+            None => true,
+        })
+    }
+
+    /// Where somebody sits.
+    pub fn places(&self) -> Vec<u64> {
+        self.locked().keys().copied().collect()
+    }
+
+    /// Where nobody does.
+    pub fn free_places(&self) -> Vec<u64> {
+        let taken = self.places();
+        (1..=PLACES).filter(|place| !taken.contains(place)).collect()
+    }
+
+    /// The number of the node at a place.
+    pub fn id(&self, place: u64) -> u64 {
+        self.locked().get(&place).map_or(0, |seat| seat.id)
+    }
+
+    pub fn disk(&self, place: u64) -> Option<&SmallDisk> {
+        self.disks.get(&place)
+    }
+
+    /// Kills whoever sits there and loses its disk. The cluster still counts on it.
+    pub async fn lose(&self, place: u64) -> anyhow::Result<u64> {
+        self.signal(place, "-KILL")?;
+        self.ended(place).await?;
+        let id = self.id(place);
+        self.locked().remove(&place);
+        let dir = self.data_dir(place);
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+        }
+        std::fs::remove_file(self.config(place))?;
+        Ok(id)
+    }
+
+    /// A new node at a free place, which asks a member for its number; it is started and ready.
+    pub async fn join(&self, place: u64) -> anyhow::Result<u64> {
+        let member = self.places().into_iter().next().context("nobody to ask")?;
+        let (own, config) = (self.ground.addresses(place), self.config(place));
+        let mut command = tokio::process::Command::from(self.ground.command(place, &self.binary));
+        command.args(["cluster", "join", &self.ground.addresses(member).cluster, "-o", "json"]);
+        command.args(["--cluster", &own.cluster, "--http", &own.http, "--admin-api", &own.api]);
+        command.arg("--secret-file").arg(self.dir.path().join("cluster.secret"));
+        command.arg("--data-dir").arg(self.data_dir(place)).arg("--out").arg(&config);
+        let output = command.stdin(Stdio::null()).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "conclave cluster join: {said}");
+        let joined: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let id = joined.get("node_id").and_then(serde_json::Value::as_u64).context("no number")?;
+        // What an operator sets beside.
+        let more = std::fs::read_to_string(&config)?.replace(
+            "[http]\n",
+            "[http]\ndrain_delay = \"200ms\"\ntrusted_proxies = [\"127.0.0.1\", \"10.77.0.1\"]\n",
+        );
+        std::fs::write(&config, more)?;
+        self.locked().insert(place, Seat { id, child: None });
+        self.spawn(place)?;
+        self.ready(place).await?;
+        Ok(id)
+    }
+
+    /// What the cluster says of its members.
+    pub async fn members(&self) -> anyhow::Result<Vec<v1::NodeStatus>> {
+        Ok(self.api(Duration::from_secs(5))?.cluster().status(v1::GetStatusRequest {}).await?.nodes)
+    }
+
     pub async fn ready(&self, node: u64) -> anyhow::Result<()> {
+        let ready = self.ready_within(node, READY).await;
+        anyhow::ensure!(ready, "node {node} is not ready; its log: {}", self.tail(node));
+        Ok(())
+    }
+
+    pub async fn ready_within(&self, node: u64, limit: Duration) -> bool {
         let url = format!("{}/healthz/ready", self.url(node));
         let waiting = async {
             loop {
@@ -133,19 +228,19 @@ impl Cluster {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let ready = tokio::time::timeout(READY, waiting).await;
-        ready.with_context(|| format!("node {node} is not ready; its log: {}", self.tail(node)))
+        tokio::time::timeout(limit, waiting).await.is_ok()
     }
 
     /// Who leads, as the first ready node says.
     pub async fn leader(&self) -> Option<u64> {
-        for node in nodes() {
+        for node in self.places() {
             let url = format!("{}/healthz/ready", self.url(node));
             let Ok(reply) = self.http.get(url).send().await else { continue };
             let Ok(text) = reply.text().await else { continue };
             let ready: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
             if ready.get("ready") == Some(&true.into()) {
-                return ready.get("leader")?.as_u64();
+                let leader = ready.get("leader")?.as_u64()?;
+                return self.places().into_iter().find(|place| self.id(*place) == leader);
             }
         }
         None
@@ -153,7 +248,7 @@ impl Cluster {
 
     /// Returns once every node is ready and takes a write and a revocation.
     pub async fn works(&self) {
-        for node in nodes() {
+        for node in self.places() {
             loop {
                 let client = self.api_of(node..=node, Duration::from_secs(5));
                 let group = format!("works-{node}");
@@ -199,14 +294,20 @@ impl Cluster {
             nodes().map(|n| format!("\"{n}@{}\"", self.ground.addresses(n).cluster)).collect();
         let dir = self.dir.path().display();
         format!(
-            "[node]\nid = {node}\ndata_dir = \"{dir}/node-{node}\"\n[cluster]\nlisten = \"{}\"\npeers = [{}]\n\
+            "[node]\nid = {node}\ndata_dir = \"{data}\"\n[cluster]\nlisten = \"{}\"\npeers = [{}]\n\
              secret_file = \"{dir}/cluster.secret\"\n[http]\nlisten = \"{}\"\npublic_url = \"http://127.0.0.1:9000\"\ndrain_delay = \"200ms\"\n\
              trusted_proxies = [\"127.0.0.1\", \"10.77.0.1\"]\n[api]\nlisten = \"{}\"\n[log]\nformat = \"json\"\n",
-            own.cluster,
+            own.listen,
             peers.join(", "),
             own.http,
             own.api,
+            data = self.data_dir(node).display(),
         )
+    }
+
+    fn data_dir(&self, place: u64) -> PathBuf {
+        let own = self.dir.path().join(format!("node-{place}"));
+        self.disks.get(&place).map_or(own, |disk| disk.path().join("data"))
     }
 
     fn config(&self, node: u64) -> PathBuf {
@@ -227,14 +328,14 @@ impl Cluster {
         lines.join("\n")
     }
 
-    fn locked(&self) -> MutexGuard<'_, Vec<Option<Child>>> {
-        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<u64, Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for child in self.locked().iter_mut().flatten() {
+        for child in self.locked().values_mut().filter_map(|seat| seat.child.as_mut()) {
             // Gone already, or going now.
             let _ = child.kill();
             let _ = child.wait();
@@ -245,8 +346,4 @@ impl Drop for Cluster {
 /// A text in an answer.
 fn text<'a>(answer: &'a serde_json::Value, name: &str) -> Option<&'a str> {
     answer.get(name)?.as_str()
-}
-
-fn place(node: u64) -> usize {
-    usize::try_from(node.saturating_sub(1)).unwrap_or(usize::MAX)
 }

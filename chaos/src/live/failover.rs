@@ -12,7 +12,12 @@ use std::{
 use anyhow::Context as _;
 use conclave_client::v1;
 
-use super::{cluster::Cluster, ground::nodes, traffic::password, visitor::Visitor};
+use super::{
+    cluster::Cluster,
+    ground::{Kind, nodes},
+    traffic::password,
+    visitor::Visitor,
+};
 use crate::history::Seen;
 
 /// How the leader goes.
@@ -40,9 +45,8 @@ impl How {
     }
 
     /// Whether nodes must be cut apart.
-    #[must_use]
-    pub const fn needs_spaces(self) -> bool {
-        matches!(self, Self::Cut)
+    pub(super) const fn ground(self) -> Kind {
+        if matches!(self, Self::Cut) { Kind::Spaces } else { Kind::Plain }
     }
 }
 

@@ -1,12 +1,18 @@
 //! Where nodes run: on ports of loopback, or each in a network namespace of its own, joined pair by pair, so that any direction of
-//! any pair can be cut without a word: packets are then sent to a hardware address that nobody has.
+//! any pair can be cut without a word: packets are then sent to a hardware address that nobody has. A node has a *place* there, which
+//! another node may take when it has gone.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use anyhow::Context as _;
 
+use super::relay::Relay;
+
+/// Places of a cluster as it is founded.
 pub const NODES: u64 = 3;
-/// Their numbers.
+/// Places there are at all: for three to become five.
+pub const PLACES: u64 = 5;
+/// Where the founders are.
 pub const fn nodes() -> std::ops::RangeInclusive<u64> {
     1..=NODES
 }
@@ -18,7 +24,9 @@ const HARNESS: u64 = 0;
 
 /// Where nodes run.
 pub enum Ground {
-    Loopback { base_port: u16 },
+    /// Ports of loopback, with a relay before each cluster plane where links are to be slow.
+    Loopback { base_port: u16, relays: Vec<Relay> },
+    /// A network namespace each.
     Spaces,
 }
 
@@ -26,23 +34,48 @@ pub enum Ground {
 pub struct Addresses {
     pub http: String,
     pub api: String,
+    /// Where the others find its cluster plane.
     pub cluster: String,
+    /// Where its cluster plane listens.
+    pub listen: String,
 }
 
+/// What a scenario needs of the ground.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Plain,
+    /// Links that can be slowed.
+    Slowable,
+    /// Links that can be cut in one direction.
+    Spaces,
+}
+
+/// Ports of loopback: apart from those of a demo.
+const BASE_PORT: u16 = 24_000;
+
 impl Ground {
-    pub fn prepare(spaces: bool) -> anyhow::Result<Self> {
-        if !spaces {
-            return Ok(Self::Loopback { base_port: 24_000 });
+    pub fn prepare(kind: Kind) -> anyhow::Result<Self> {
+        if kind != Kind::Spaces {
+            let mut ground = Self::Loopback { base_port: BASE_PORT, relays: Vec::new() };
+            if kind == Kind::Slowable {
+                let between = nodes().map(|node| {
+                    let listen = ground.addresses(node).listen;
+                    Relay::start(relayed(BASE_PORT, node), listen)
+                });
+                let started = between.collect::<std::io::Result<_>>()?;
+                ground = Self::Loopback { base_port: BASE_PORT, relays: started };
+            }
+            return Ok(ground);
         }
         let ground = Self::Spaces;
         ground.clear();
-        for node in 1..=NODES {
+        for node in 1..=PLACES {
             ip(&["netns", "add", &name(node)]).context("network namespaces need root and iproute2")?;
             ip(&["-n", &name(node), "link", "set", "lo", "up"])?;
             ip(&["-n", &name(node), "addr", "add", &format!("{}/32", address(node)), "dev", "lo"])?;
         }
-        for one in 0..=NODES {
-            for other in one + 1..=NODES {
+        for one in 0..=PLACES {
+            for other in one + 1..=PLACES {
                 join(one, other)?;
             }
         }
@@ -50,17 +83,27 @@ impl Ground {
     }
 
     pub fn addresses(&self, node: u64) -> Addresses {
-        let of = |http: String, api: String, cluster: String| Addresses { http, api, cluster };
         match self {
-            Self::Loopback { base_port } => {
+            Self::Loopback { base_port, relays } => {
                 let at = |offset: u64| format!("127.0.0.1:{}", u64::from(*base_port) + offset + node);
-                of(at(0), at(10), at(20))
+                let cluster = if relays.is_empty() { at(20) } else { relayed(*base_port, node) };
+                Addresses { http: at(0), api: at(10), cluster, listen: at(20) }
             }
             Self::Spaces => {
                 let at = |port: u16| format!("{}:{port}", address(node));
-                of(at(9000), at(9200), at(9300))
+                Addresses { http: at(9000), api: at(9200), cluster: at(9300), listen: at(9300) }
             }
         }
+    }
+
+    /// Everything sent to this node takes so much longer, up to twice of it.
+    pub fn slow(&self, node: u64, by: Duration) -> anyhow::Result<()> {
+        let Self::Loopback { relays, .. } = self else {
+            anyhow::bail!("links between namespaces are not slowed")
+        };
+        let relay = usize::try_from(node.saturating_sub(1)).ok().and_then(|place| relays.get(place));
+        relay.context("no relay before this node")?.slow(by);
+        Ok(())
     }
 
     /// A command that runs where this node runs.
@@ -93,7 +136,7 @@ impl Ground {
 
     fn clear(&self) {
         if let Self::Spaces = self {
-            for node in 1..=NODES {
+            for node in 1..=PLACES {
                 // Left behind by an earlier run, or not there.
                 let _ = Command::new("ip").args(["netns", "del", &name(node)]).output();
                 let _ = Command::new("ip").args(["link", "del", &interface(HARNESS, node)]).output();
@@ -106,6 +149,10 @@ impl Drop for Ground {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+fn relayed(base_port: u16, node: u64) -> String {
+    format!("127.0.0.1:{}", u64::from(base_port) + 30 + node)
 }
 
 fn name(node: u64) -> String {

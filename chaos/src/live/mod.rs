@@ -4,7 +4,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `ground` | where nodes run: ports of loopback, or network namespaces that can be cut apart |
-//! | `cluster` | processes: start, kill, stop, pause, wait until ready |
+//! | `relay` | a slow link |
+//! | `disk` | a disk that can be full |
+//! | `cluster` | processes: start, kill, stop, pause, wait until ready; who sits where |
 //! | `visitor` | a browser and what it does: sign in, be checked, redeem a code |
 //! | `traffic` | visitors at all nodes, and an operator who revokes |
 //! | `nemesis` | the faults |
@@ -13,9 +15,11 @@
 //! Times are those of this process alone, so "later" is certain: an operation that starts after another has returned.
 
 mod cluster;
+mod disk;
 mod failover;
 mod ground;
 mod nemesis;
+mod relay;
 mod traffic;
 mod visitor;
 
@@ -56,7 +60,8 @@ const HEALED_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the cluster cannot be set up, or the machine does not allow the faults.
 pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findings> {
-    let cluster = Arc::new(Cluster::start(&options.binary, scenario.needs_spaces()).await?);
+    let cluster =
+        Arc::new(Cluster::start(&options.binary, scenario.ground(), scenario.needs_small_disks()).await?);
     let history = Arc::new(History::default());
     let traffic = traffic::start(&cluster, &history, options.seed).await?;
     let faults = nemesis::run(scenario, &cluster, options).await.context("a fault could not be made")?;
@@ -84,6 +89,6 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
 /// # Errors
 /// When the cluster cannot be set up.
 pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<failover::Times> {
-    let cluster = Arc::new(Cluster::start(&options.binary, how.needs_spaces()).await?);
+    let cluster = Arc::new(Cluster::start(&options.binary, how.ground(), false).await?);
     failover::measure(how, runs, &cluster).await
 }

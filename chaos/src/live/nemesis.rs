@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use tokio::time::sleep;
 
 use crate::random::Random;
@@ -13,7 +14,7 @@ use crate::random::Random;
 use super::{
     Options,
     cluster::Cluster,
-    ground::{NODES, nodes},
+    ground::{Kind, NODES},
 };
 
 /// What happens to the cluster.
@@ -27,7 +28,15 @@ pub enum Scenario {
     Term,
     /// Nodes are cut off in both directions, in one, or from one other alone.
     Partition,
-    /// All of it in turn.
+    /// Links to one node, or to all, become slow: 5 to 400 ms one way.
+    Delay,
+    /// A disk is full for a while.
+    FullDisk,
+    /// A disk is lost: its node is removed, and a new one joins at its place.
+    Wipe,
+    /// Three become five and three again, whoever they are.
+    Churn,
+    /// All of it in turn, but for slow links.
     Mixed,
 }
 
@@ -38,6 +47,10 @@ impl Scenario {
         ("pause", Self::Pause),
         ("term", Self::Term),
         ("partition", Self::Partition),
+        ("delay", Self::Delay),
+        ("full-disk", Self::FullDisk),
+        ("wipe", Self::Wipe),
+        ("churn", Self::Churn),
         ("mixed", Self::Mixed),
     ];
 
@@ -47,10 +60,18 @@ impl Scenario {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, scenario)| *scenario)
     }
 
-    /// Whether nodes must be cut apart.
-    #[must_use]
-    pub const fn needs_spaces(self) -> bool {
-        matches!(self, Self::Partition | Self::Mixed)
+    /// Where the nodes must run.
+    pub(super) const fn ground(self) -> Kind {
+        match self {
+            Self::Partition | Self::Mixed => Kind::Spaces,
+            Self::Delay => Kind::Slowable,
+            _ => Kind::Plain,
+        }
+    }
+
+    /// Whether each node has a disk of its own.
+    pub(super) const fn needs_small_disks(self) -> bool {
+        matches!(self, Self::FullDisk | Self::Mixed)
     }
 }
 
@@ -64,6 +85,27 @@ impl fmt::Display for Scenario {
 /// How long the cluster breathes between two faults.
 const BREATH: Duration = Duration::from_millis(1_500);
 
+/// What happens when everything does; changes of members, which take long, less often.
+const MIX: &[Scenario] = &[
+    Scenario::Kill,
+    Scenario::Kill,
+    Scenario::Pause,
+    Scenario::Pause,
+    Scenario::Term,
+    Scenario::Partition,
+    Scenario::Partition,
+    Scenario::FullDisk,
+    Scenario::Wipe,
+];
+
+/// How long a change of members may take, asked for again while the cluster is busy with another or has no leader.
+const MEMBERS_LIMIT: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How often and how soon whatever watches over a process starts it again.
+const RESTARTS: u32 = 4;
+const RESTART_WITHIN: Duration = Duration::from_secs(2);
+
 /// Goes on until the time is over; how many faults there were.
 pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) -> anyhow::Result<u64> {
     let mut random = Random::new(options.seed);
@@ -72,10 +114,7 @@ pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) 
     sleep(BREATH).await;
     while began.elapsed() < options.duration {
         let now = match scenario {
-            Scenario::Mixed => {
-                let all = [Scenario::Kill, Scenario::Pause, Scenario::Term, Scenario::Partition];
-                random.pick(&all).copied().unwrap_or(Scenario::Kill)
-            }
+            Scenario::Mixed => random.pick(MIX).copied().unwrap_or(Scenario::Kill),
             one => one,
         };
         let victim = victim(cluster, &mut random).await;
@@ -84,6 +123,10 @@ pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) 
             Scenario::Kill => kill(cluster, victim, &mut random).await?,
             Scenario::Pause => pause(cluster, victim, &mut random).await?,
             Scenario::Term => restart_in_order(cluster).await?,
+            Scenario::Delay => slow_links(cluster, victim, &mut random).await?,
+            Scenario::FullDisk => fill_disk(cluster, victim, &mut random).await?,
+            Scenario::Wipe => lose_disk(cluster, victim).await?,
+            Scenario::Churn => three_five_three(cluster, &mut random).await?,
             Scenario::Partition | Scenario::Mixed => cut_off(cluster, victim, &mut random).await?,
         }
         faults += 1;
@@ -94,7 +137,7 @@ pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) 
 
 /// The leader in two of three cases.
 async fn victim(cluster: &Cluster, random: &mut Random) -> u64 {
-    let any = 1 + random.below(NODES);
+    let any = random.pick(&cluster.places()).copied().unwrap_or(1);
     if random.percent(66) { cluster.leader().await.unwrap_or(any) } else { any }
 }
 
@@ -115,7 +158,7 @@ async fn pause(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::R
 }
 
 async fn restart_in_order(cluster: &Cluster) -> anyhow::Result<()> {
-    for node in nodes() {
+    for node in cluster.places() {
         cluster.signal(node, "-TERM")?;
         cluster.ended(node).await?;
         cluster.spawn(node)?;
@@ -125,7 +168,7 @@ async fn restart_in_order(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 async fn cut_off(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
-    let others: Vec<u64> = nodes().filter(|node| *node != victim).collect();
+    let others: Vec<u64> = cluster.places().into_iter().filter(|node| *node != victim).collect();
     let ways: Vec<(u64, u64)> = match random.below(4) {
         // Nobody hears it, and it hears nobody.
         0 => others.iter().flat_map(|other| [(victim, *other), (*other, victim)]).collect(),
@@ -144,4 +187,85 @@ async fn cut_off(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow:
         cluster.ground().heal(*from, *to)?;
     }
     Ok(())
+}
+
+async fn slow_links(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
+    let all = random.percent(30);
+    let slowed: Vec<u64> = cluster.places().into_iter().filter(|place| all || *place == victim).collect();
+    // Beyond a heartbeat, and sometimes beyond the timeout of an election.
+    let by =
+        Duration::from_millis(if random.percent(70) { 5 + random.below(60) } else { 60 + random.below(340) });
+    for place in &slowed {
+        cluster.ground().slow(*place, by)?;
+    }
+    sleep(Duration::from_millis(1_000 + random.below(4_000))).await;
+    for place in slowed {
+        cluster.ground().slow(place, Duration::ZERO)?;
+    }
+    Ok(())
+}
+
+/// A node may live through it, or end and say why; then it is started when there is room again.
+async fn fill_disk(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
+    let disk = cluster.disk(victim).context("no disk of its own")?;
+    disk.fill()?;
+    sleep(Duration::from_millis(1_000 + random.below(4_000))).await;
+    disk.free()?;
+    sleep(BREATH).await;
+    for _ in 0..RESTARTS {
+        if cluster.has_ended(victim)? {
+            cluster.spawn(victim)?;
+        }
+        if cluster.ready_within(victim, RESTART_WITHIN).await {
+            return Ok(());
+        }
+    }
+    cluster.ready(victim).await
+}
+
+async fn lose_disk(cluster: &Cluster, victim: u64) -> anyhow::Result<()> {
+    let gone = cluster.lose(victim).await?;
+    remove(cluster, gone).await?;
+    let id = cluster.join(victim).await?;
+    anyhow::ensure!(id > gone, "node {id} was given a number that was taken before");
+    votes(cluster, id).await
+}
+
+async fn three_five_three(cluster: &Cluster, random: &mut Random) -> anyhow::Result<()> {
+    for place in cluster.free_places() {
+        let id = cluster.join(place).await?;
+        votes(cluster, id).await?;
+    }
+    while cluster.places().len() as u64 > NODES {
+        let leaving = victim(cluster, random).await;
+        remove(cluster, cluster.id(leaving)).await?;
+        cluster.lose(leaving).await?;
+    }
+    Ok(())
+}
+
+/// Takes a node out, as an operator would who is told to try again.
+async fn remove(cluster: &Cluster, node_id: u64) -> anyhow::Result<()> {
+    let until = Instant::now() + MEMBERS_LIMIT;
+    loop {
+        let order = conclave_client::v1::RemoveNodeRequest { node_id, force: false };
+        match cluster.api(Duration::from_secs(5))?.cluster().remove(order).await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > until => return Err(error).context(format!("remove {node_id}")),
+            Err(_) => sleep(AGAIN).await,
+        }
+    }
+}
+
+/// Waits until a node that has joined votes.
+async fn votes(cluster: &Cluster, id: u64) -> anyhow::Result<()> {
+    let until = Instant::now() + MEMBERS_LIMIT;
+    while Instant::now() < until {
+        let members = cluster.members().await.unwrap_or_default();
+        if members.iter().any(|node| node.id == id && node.role != "learner" && node.reachable) {
+            return Ok(());
+        }
+        sleep(AGAIN).await;
+    }
+    anyhow::bail!("node {id} does not vote after {} s", MEMBERS_LIMIT.as_secs())
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::{history::History, random::Random};
 
-use super::{cluster::Cluster, ground::nodes, visitor::Visitor};
+use super::{cluster::Cluster, visitor::Visitor};
 
 /// People who sign in, each with one session at a time.
 const PEOPLE: usize = 8;
@@ -163,7 +163,7 @@ impl Person {
     /// Everything of this person, by an operator at any node; visitors go on meanwhile.
     async fn revoke(&mut self, visitor: &Visitor, session: u64) {
         let (node, _) = self.node();
-        let Ok(api) = self.cluster.api_of([node].into_iter().chain(nodes()), PATIENCE) else {
+        let Ok(api) = self.cluster.api_of([node].into_iter().chain(self.cluster.places()), PATIENCE) else {
             return;
         };
         let ended = self.history.revoking(&self.user);
@@ -180,9 +180,9 @@ impl Person {
         };
         let (cluster, history) = (Arc::clone(&self.cluster), Arc::clone(&self.history));
         let watching = async {
-            let mut node = 0;
-            loop {
-                node = node % super::ground::NODES + 1;
+            for turn in 0_usize.. {
+                let places = cluster.places();
+                let Some(node) = places.get(turn % places.len().max(1)).copied() else { continue };
                 let began = self.history.now();
                 let seen = visitor.check(&cluster.url(node)).await;
                 history.checked(session, node, began, seen);
@@ -196,7 +196,7 @@ impl Person {
         };
         if acknowledged {
             // The moment that counts: right after it, at every node, several times.
-            for node in nodes().chain(nodes()) {
+            for node in [self.cluster.places(), self.cluster.places()].concat() {
                 let began = self.history.now();
                 let seen = visitor.check(&self.cluster.url(node)).await;
                 self.history.checked(session, node, began, seen);
@@ -205,7 +205,7 @@ impl Person {
     }
 
     fn node(&mut self) -> (u64, String) {
-        let node = 1 + self.random.below(super::ground::NODES);
+        let node = self.random.pick(&self.cluster.places()).copied().unwrap_or(1);
         (node, self.cluster.url(node))
     }
 }
@@ -215,9 +215,12 @@ pub async fn nothing_lost(cluster: &Cluster, history: &History) -> Vec<String> {
     let Ok(http) = browser() else { return vec!["no browser".into()] };
     let visitor = Visitor::new(http);
     let mut lost = Vec::new();
+    let places = cluster.places();
     for (session, token) in history.must_live() {
         let Some(token) = token else { continue };
-        match visitor.refresh(&cluster.url(1 + session % super::ground::NODES), &token).await {
+        let place =
+            places.get(usize::try_from(session).unwrap_or(0) % places.len().max(1)).copied().unwrap_or(1);
+        match visitor.refresh(&cluster.url(place), &token).await {
             Ok(Some(_)) => history.count("refresh tokens found again at the end"),
             Ok(None) => {
                 lost.push(format!("the refresh token of session {session} was acknowledged and is gone"))

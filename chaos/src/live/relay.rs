@@ -1,0 +1,96 @@
+//! A slow link: what stands between the others and one node's cluster plane, and holds back what goes to it and what comes from it.
+//! Bytes arrive late, in order and whole, as TCP over a long or a crowded line delivers them; the kernel's own packet delay is not to be
+//! had on every machine.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+/// What is on the way in one direction: enough for a batch of entries, after that the sender waits as for a full window.
+const ON_THE_WAY: usize = 64;
+const PIECE_BYTES: usize = 16 * 1024;
+
+pub struct Relay {
+    delay_us: Arc<AtomicU64>,
+    accepting: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Listens at `near` and passes on to `far`. Must be called within a runtime.
+    pub fn start(near: String, far: String) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(near)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let delay_us = Arc::new(AtomicU64::new(0));
+        let delay = Arc::clone(&delay_us);
+        let accepting = tokio::spawn(async move {
+            while let Ok((guest, _)) = listener.accept().await {
+                tokio::spawn(pass_on(guest, far.clone(), Arc::clone(&delay)));
+            }
+        });
+        Ok(Self { delay_us, accepting })
+    }
+
+    /// From now on every piece takes between once and twice as long as this.
+    pub fn slow(&self, by: Duration) {
+        self.delay_us.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn pass_on(guest: TcpStream, far: String, delay: Arc<AtomicU64>) {
+    // A node that does not listen looks as it does without a relay: closed at once.
+    let Ok(host) = TcpStream::connect(far).await else { return };
+    // Best effort: without it small pieces come later still.
+    let _ = (guest.set_nodelay(true), host.set_nodelay(true));
+    let (from_guest, to_guest) = guest.into_split();
+    let (from_host, to_host) = host.into_split();
+    tokio::join!(one_way(from_guest, to_host, &delay), one_way(from_host, to_guest, &delay));
+}
+
+async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, delay: &AtomicU64) {
+    let (send, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
+    let taking = async move {
+        let mut turn = 0;
+        loop {
+            let mut piece = vec![0; PIECE_BYTES];
+            let Ok(read @ 1..) = from.read(&mut piece).await else { return };
+            piece.truncate(read);
+            let least = delay.load(Ordering::Relaxed);
+            turn = (turn + 37) % 100;
+            let due = Instant::now() + Duration::from_micros(least + least * turn / 100);
+            if send.send((due, piece)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let giving = async move {
+        while let Some((due, piece)) = arriving.recv().await {
+            sleep_until(due).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+        // The end of one direction; the other may go on.
+        let _ = to.shutdown().await;
+    };
+    tokio::join!(taking, giving);
+}
