@@ -93,6 +93,20 @@ enum Mode {
         #[arg(long)]
         json: bool,
     },
+    /// What a revocation costs beside a plain write
+    Revocation {
+        /// With a follower frozen by SIGSTOP at each of them
+        #[arg(long)]
+        frozen: bool,
+        #[arg(long, default_value_t = 50)]
+        runs: u32,
+        /// The node to run [default: the one beside this program]
+        #[arg(long, value_name = "FILE")]
+        binary: Option<std::path::PathBuf>,
+        /// Print JSON in place of lines
+        #[arg(long)]
+        json: bool,
+    },
     /// Every known bug, shown to the checker that must catch it (with the feature "mutations")
     Teeth,
     /// The serve leases in every order of events within bounds
@@ -125,6 +139,11 @@ fn main() -> ExitCode {
             let options =
                 Options { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
             finish(failover(how, runs, &options, json))
+        }
+        Mode::Revocation { frozen, runs, binary, json } => {
+            let options =
+                Options { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
+            finish(revocation(frozen, runs, &options, json))
         }
         Mode::Teeth => bite(),
         Mode::Sim { seed, mutate, log: Some(filter), .. } => {
@@ -186,10 +205,34 @@ fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<boo
     Ok(findings.violations.is_empty())
 }
 
+/// Whether nothing was accepted that had been ended.
+fn revocation(frozen: bool, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
+    let costs = tokio::runtime::Runtime::new()?.block_on(live::revocations(frozen, runs, options))?;
+    let ms = |times: &[Duration], permille| live::quantile(times, permille).as_secs_f64() * 1_000.0;
+    for (name, times) in [("plain write", &costs.writes), ("revocation", &costs.revocations)] {
+        let (p50, p99, most) = (ms(times, 500), ms(times, 990), ms(times, 1_000));
+        if json {
+            let line = serde_json::json!({
+                "what": name, "runs": times.len(), "p50_ms": p50, "p99_ms": p99, "max_ms": most, "stale": costs.stale,
+            });
+            println!("{line}");
+        } else {
+            println!(
+                "{name:<12} {} runs: p50 {p50:.1} ms, p99 {p99:.1} ms, longest {most:.1} ms",
+                times.len()
+            );
+        }
+    }
+    if !json {
+        println!("accepted after the acknowledgement: {}", costs.stale);
+    }
+    Ok(costs.stale == 0)
+}
+
 /// Always true: times are to be read, not judged.
 fn failover(how: How, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
     let times = tokio::runtime::Runtime::new()?.block_on(live::measure(how, runs, options))?;
-    let ms = |permille| times.at(permille).as_secs_f64() * 1_000.0;
+    let ms = |permille| live::quantile(&times.writes, permille).as_secs_f64() * 1_000.0;
     let (p50, p90, p99, most) = (ms(500), ms(900), ms(990), ms(1_000));
     if json {
         let line = serde_json::json!({

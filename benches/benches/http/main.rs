@@ -29,6 +29,19 @@ fn forward_auth_vs_bare(c: &mut Criterion) {
     group.finish();
 }
 
+/// What a check pays for its lease: the state as it is, beside the state under a lease.
+fn lease_vs_view(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let site = runtime.block_on(Site::open());
+    let cluster = site.cluster();
+    let mut group = c.benchmark_group("lease_vs_view");
+    group.bench_function("view", |b| b.iter(|| runtime.block_on(async { cluster.view() })));
+    group.bench_function("under_a_lease", |b| {
+        b.iter(|| runtime.block_on(cluster.serving_view(0)).expect("a lease"));
+    });
+    group.finish();
+}
+
 fn logins_vs_argon2(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let site = runtime.block_on(Site::open());
@@ -42,7 +55,7 @@ fn logins_vs_argon2(c: &mut Criterion) {
 criterion_group! {
     name = checks;
     config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    targets = forward_auth_vs_bare
+    targets = forward_auth_vs_bare, lease_vs_view
 }
 criterion_group! {
     name = logins;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 use axum::{Router, routing::get};
 use conclave_node::{
     boot,
+    cluster::Cluster,
     crypto::password::{Cost, Password, PasswordPool, Verdict},
     http::{Edge, EdgeConfig, HttpListener, edge::REQUEST_TIMEOUT},
     testing::TestNode,
@@ -42,6 +43,11 @@ pub struct Page {
 }
 
 impl Site {
+    /// The node behind it.
+    pub fn cluster(&self) -> &Cluster {
+        self.node.cluster()
+    }
+
     /// `ada` with an OWASP hash, an application for everyone on `app.test`, and `/bare` on a server of its own making.
     pub async fn open() -> Self {
         let node = TestNode::start().await;

@@ -61,17 +61,6 @@ pub struct Times {
     pub checks_failed: u64,
 }
 
-impl Times {
-    /// The value below which `permille` of the runs lie.
-    #[must_use]
-    pub fn at(&self, permille: usize) -> Duration {
-        let mut sorted = self.writes.clone();
-        sorted.sort();
-        let place = (sorted.len().saturating_sub(1) * permille).div_ceil(1000);
-        sorted.get(place).copied().unwrap_or_default()
-    }
-}
-
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before each fault: the cluster is whole and quiet.

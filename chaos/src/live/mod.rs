@@ -11,6 +11,7 @@
 //! | `traffic` | visitors at all nodes, and an operator who revokes |
 //! | `nemesis` | the faults |
 //! | `failover` | how long the next write takes when a leader goes |
+//! | `revocation` | what a revocation costs |
 //!
 //! Times are those of this process alone, so "later" is certain: an operation that starts after another has returned.
 
@@ -20,6 +21,7 @@ mod failover;
 mod ground;
 mod nemesis;
 mod relay;
+mod revocation;
 mod traffic;
 mod visitor;
 
@@ -31,6 +33,7 @@ pub use failover::How;
 pub use nemesis::Scenario;
 
 use cluster::Cluster;
+use ground::Kind;
 
 use crate::history::History;
 
@@ -91,4 +94,22 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
 pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<failover::Times> {
     let cluster = Arc::new(Cluster::start(&options.binary, how.ground(), false).await?);
     failover::measure(how, runs, &cluster).await
+}
+
+/// Measures `runs` revocations.
+///
+/// # Errors
+/// When the cluster cannot be set up.
+pub async fn revocations(frozen: bool, runs: u32, options: &Options) -> anyhow::Result<revocation::Costs> {
+    let cluster = Arc::new(Cluster::start(&options.binary, Kind::Plain, false).await?);
+    revocation::measure(frozen, runs, &cluster).await
+}
+
+/// The value below which `permille` of the times lie.
+#[must_use]
+pub fn quantile(times: &[Duration], permille: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let place = (sorted.len().saturating_sub(1) * permille).div_ceil(1000);
+    sorted.get(place).copied().unwrap_or_default()
 }

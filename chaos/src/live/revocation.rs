@@ -1,0 +1,98 @@
+//! What a revocation costs: its acknowledgement beside that of a plain write, with every node well, or with a follower frozen. A
+//! follower that wakes is asked at once about the session that was ended while it slept.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use conclave_client::v1;
+use tokio::time::sleep;
+
+use super::{cluster::Cluster, traffic::password, visitor::Visitor};
+use crate::{history::Seen, random::Random};
+
+/// What was measured.
+#[derive(Default)]
+pub struct Costs {
+    /// Plain writes, each at the same node as the revocation after it.
+    pub writes: Vec<Duration>,
+    pub revocations: Vec<Duration>,
+    /// Sessions that a follower still accepted after they were ended. Must be 0.
+    pub stale: u64,
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two runs: leases are renewed by then.
+const CALM: Duration = Duration::from_millis(500);
+/// A follower may be frozen anywhere between two of its renewals.
+const RENEWAL_MS: u64 = 400;
+const USER: &str = "revoked";
+
+pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow::Result<Costs> {
+    let api = cluster.api(PATIENCE)?;
+    let order =
+        v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };
+    api.users().create(order).await?;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
+    let http = http.build()?;
+    let (mut costs, mut random) = (Costs::default(), Random::new(1));
+    for run in 0..runs {
+        let leader = cluster.leader().await.context("no leader")?;
+        let followers: Vec<u64> = cluster.places().into_iter().filter(|place| *place != leader).collect();
+        let (asleep, asked) = match followers.as_slice() {
+            [one, other] => {
+                if run % 2 == 0 {
+                    (*one, *other)
+                } else {
+                    (*other, *one)
+                }
+            }
+            _ => anyhow::bail!("three nodes are needed"),
+        };
+        let mut visitor = Visitor::new(http.clone());
+        let url = cluster.url(asked);
+        visitor.sign_in([&url, &url], USER, &password(USER)).await?;
+        anyhow::ensure!(
+            visitor.check(&cluster.url(asleep)).await == Seen::Accepted,
+            "a session that is no session"
+        );
+        if frozen {
+            sleep(Duration::from_millis(random.below(RENEWAL_MS))).await;
+            cluster.signal(asleep, "-STOP")?;
+        }
+        let outcome = cost(&cluster.api_of(std::iter::once(asked), PATIENCE)?, run, &mut costs).await;
+        // Asked while it sleeps, and answered when it wakes.
+        let at = cluster.url(asleep);
+        let woken = async {
+            if frozen {
+                cluster.signal(asleep, "-CONT")?;
+            }
+            anyhow::Ok(())
+        };
+        let (seen, woken) = tokio::join!(visitor.check(&at), woken);
+        outcome?;
+        woken?;
+        costs.stale += u64::from(seen == Seen::Accepted);
+        for place in cluster.places() {
+            costs.stale += u64::from(visitor.check(&cluster.url(place)).await == Seen::Accepted);
+            cluster.ready(place).await?;
+        }
+        sleep(CALM).await;
+    }
+    Ok(costs)
+}
+
+async fn cost(api: &conclave_client::Client, run: u32, costs: &mut Costs) -> anyhow::Result<()> {
+    // The connection is open already, as a busy operator's is.
+    api.users().get(v1::GetUserRequest { user: USER.into() }).await?;
+    let began = Instant::now();
+    let order = v1::CreateGroupRequest { name: format!("plain-{run}"), description: String::new() };
+    api.groups().create(order).await?;
+    costs.writes.push(began.elapsed());
+    let began = Instant::now();
+    api.sessions().revoke_of_user(v1::RevokeUserSessionsRequest { user: USER.into() }).await?;
+    costs.revocations.push(began.elapsed());
+    Ok(())
+}
