@@ -127,6 +127,15 @@ services! {
         /// Ends a token.
         write revoke = "RevokeToken"(RevokeTokenRequest) -> RevokeTokenResponse;
     }
+    /// Keys that tokens are signed with.
+    keys: Keys = "KeyService" {
+        /// A page of published keys.
+        read list = "ListKeys"(ListKeysRequest) -> ListKeysResponse;
+        /// Publishes the next key of an algorithm, and signs with it at once when asked.
+        write rotate = "RotateKey"(RotateKeyRequest) -> SigningKey;
+        /// Takes a key that does not sign out of publication.
+        write retire = "RetireKey"(RetireKeyRequest) -> RetireKeyResponse;
+    }
     /// The cluster itself.
     cluster: Cluster = "ClusterService" {
         /// Its members and what each says of itself.

@@ -94,6 +94,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
     tokio::spawn(auth.clone().ensure_signing_keys(early));
+    tokio::spawn(auth.clone().keep_rotating_keys());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
 
     let ended = tokio::select! {

@@ -46,6 +46,7 @@ pub fn router(auth: Auth) -> Routes {
         .add_service(bounded!(pb::client_service_server::ClientServiceServer))
         .add_service(bounded!(pb::session_service_server::SessionServiceServer))
         .add_service(bounded!(pb::token_service_server::TokenServiceServer))
+        .add_service(bounded!(pb::key_service_server::KeyServiceServer))
         .add_service(bounded!(pb::cluster_service_server::ClusterServiceServer));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)

@@ -24,7 +24,7 @@ use crate::{
 use super::{Auth, AuthError, derive::Derivation};
 
 /// The algorithms that every cluster has a key for.
-const ALGORITHMS: [SigningAlgorithm; 3] =
+pub const ALGORITHMS: [SigningAlgorithm; 3] =
     [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
 /// How often a node looks whether it is to make a key. Only the first moments of a cluster's life find one missing, and nobody is
 /// served before they are there.
@@ -145,7 +145,7 @@ impl Auth {
             // Side by side: RSA takes its time.
             let making = missing.into_iter().map(|algorithm| {
                 let early = early.take_if(|_| algorithm == SigningAlgorithm::Rs256);
-                self.add_signing_key(algorithm, early)
+                self.add_signing_key(algorithm, early, false)
             });
             for made in futures_util::future::join_all(making).await {
                 if let Err(error) = made {
@@ -155,10 +155,19 @@ impl Auth {
         }
     }
 
+    /// Makes and publishes the key that is to follow the active one.
+    ///
+    /// # Errors
+    /// When there is one already, or the write fails.
+    pub async fn publish_next_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
+        self.add_signing_key(algorithm, None, true).await
+    }
+
     async fn add_signing_key(
         &self,
         algorithm: SigningAlgorithm,
         early: Option<EarlyRsa>,
+        next: bool,
     ) -> Result<(), AuthError> {
         let alg = alg(algorithm).ok_or_else(|| cannot_be_made(&"unknown algorithm"))?;
         let making = early.map_or_else(|| Making::start(alg, self.runtime()), |early| early.0);
@@ -174,7 +183,8 @@ impl Auth {
             algorithm: algorithm.into(),
             public_jwk: serde_json::to_vec(&key.public_jwk()).map_err(|e| cannot_be_made(&e))?,
             sealed_private_key: sealed,
-            only_if_absent: true,
+            only_if_absent: !next,
+            next,
         };
         let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
         self.cluster().propose(derivation.request(), Body::AddSigningKey(order)).await?;

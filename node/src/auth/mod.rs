@@ -12,6 +12,7 @@
 //! | `handover` | from a session here to a cookie on an application's host |
 //! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
 //! | `keys` | the cluster's signing keys, opened |
+//! | `rotation` | when signing keys change |
 //! | `operator` | the bearer text of whoever holds the cluster secret |
 //! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
@@ -29,6 +30,7 @@ pub mod operator;
 pub mod pages;
 pub mod password;
 pub mod redirect_uri;
+pub mod rotation;
 pub mod session;
 pub mod throttle;
 pub mod ticket;

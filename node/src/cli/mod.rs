@@ -8,7 +8,7 @@
 //! | `output` | tables for people, JSON for programs |
 //! | `failure` | what went wrong, and the exit code that says so |
 //! | `password` | passwords: typed, or from standard input, never an argument |
-//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `cluster`, `join`, `secret` | a command each |
+//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `cluster`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
@@ -20,6 +20,7 @@ mod demo;
 mod failure;
 mod groups;
 mod join;
+mod keys;
 mod output;
 mod password;
 mod secret;
@@ -104,6 +105,9 @@ pub enum Tool {
     /// Bearer tokens of the admin API
     #[command(after_help = "Examples:\n  conclave token list\n  conclave token list -o json")]
     Token(Resource<tokens::Command>),
+    /// Keys that tokens are signed with
+    #[command(after_help = "Examples:\n  conclave key list\n  conclave key rotate ES256")]
+    Key(Resource<keys::Command>),
     /// The cluster itself
     #[command(
         after_help = "Examples:\n  conclave cluster status\n  conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret"
@@ -145,6 +149,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::Client(resource) => over_api!(resource, clients::run),
         Tool::Session(resource) => over_api!(resource, sessions::run),
         Tool::Token(resource) => over_api!(resource, tokens::run),
+        Tool::Key(resource) => over_api!(resource, keys::run),
         Tool::Cluster(Resource { command: cluster::Command::Join(args), api }) => {
             Ok((join::run(&args).await?, api.output))
         }

@@ -77,6 +77,12 @@ pub struct Tokens {
     /// lost. Default 30s.
     #[serde(deserialize_with = "duration")]
     pub refresh_retry_window: Duration,
+    /// How long a key signs before another takes its place. Default 90d.
+    #[serde(deserialize_with = "duration")]
+    pub signing_key_ttl: Duration,
+    /// How long a key is published before it signs: relying parties keep copies of the key set. Default 24h.
+    #[serde(deserialize_with = "duration")]
+    pub signing_key_notice: Duration,
 }
 
 impl Default for Tokens {
@@ -86,6 +92,8 @@ impl Default for Tokens {
             code_ttl: MINUTE,
             refresh_ttl: 30 * DAY,
             refresh_retry_window: MINUTE / 2,
+            signing_key_ttl: 90 * DAY,
+            signing_key_notice: DAY,
         }
     }
 }
@@ -114,6 +122,15 @@ impl Tokens {
             self.refresh_retry_window,
             Duration::ZERO,
             2 * MINUTE,
+        );
+        // Copies of the key set are good for five minutes; a key that signs for less than a day would crowd it.
+        within(problems, "tokens.signing_key_notice", self.signing_key_notice, 10 * MINUTE, 30 * DAY);
+        within(
+            problems,
+            "tokens.signing_key_ttl",
+            self.signing_key_ttl,
+            2 * self.signing_key_notice.max(DAY),
+            800 * DAY,
         );
     }
 }

@@ -49,6 +49,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::RedeemCode(_)
         | Body::RotateRefresh(_)
         | Body::AddSigningKey(_)
+        | Body::ActivateSigningKey(_)
         | Body::CreateApiToken(_)
         | Body::ReserveAttempt(_)
         | Body::RaiseLevel(_)

@@ -457,6 +457,15 @@ pub struct AddSigningKey {
     /// Refused when the algorithm has an active key already: two leaders may race at the first start.
     #[prost(bool, tag = "5")]
     pub only_if_absent: bool,
+    /// Published, and signs nothing until it is activated. Refused when the algorithm has no active key, or such a key already.
+    #[prost(bool, tag = "6")]
+    pub next: bool,
+}
+/// The next key signs from this entry on, on every node; the one that signed until now stays published.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActivateSigningKey {
+    #[prost(string, tag = "1")]
+    pub kid: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetireSigningKey {
@@ -574,7 +583,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 80, 81, 90, 100, 101, 102, 103, 104, 105"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 90, 100, 101, 102, 103, 104, 105"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -630,6 +639,8 @@ pub mod command {
         AddSigningKey(super::AddSigningKey),
         #[prost(message, tag = "71")]
         RetireSigningKey(super::RetireSigningKey),
+        #[prost(message, tag = "72")]
+        ActivateSigningKey(super::ActivateSigningKey),
         #[prost(message, tag = "80")]
         CreateApiToken(super::CreateApiToken),
         #[prost(message, tag = "81")]

@@ -224,6 +224,12 @@ pub struct SigningKeyRow {
     pub active: bool,
     #[prost(uint64, tag = "6")]
     pub created_at_ms: u64,
+    /// When it began to sign; 0 = when it came. Without meaning while neither active nor retired.
+    #[prost(uint64, tag = "7")]
+    pub active_since_ms: u64,
+    /// When another took its place; 0 = none has.
+    #[prost(uint64, tag = "8")]
+    pub retired_at_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ApiTokenRow {

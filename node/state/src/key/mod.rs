@@ -1,4 +1,5 @@
-//! Signing keys: public half in clear, private half sealed at the edge. Each algorithm has at most one active key.
+//! Signing keys: public half in clear, private half sealed at the edge. Each algorithm has at most one active key and one that is to
+//! follow it: published, so that relying parties know it before it signs.
 
 use std::sync::Arc;
 
@@ -30,17 +31,50 @@ pub struct SigningKey {
     pub public_jwk: Vec<u8>,
     /// PKCS#8, sealed under the cluster's sealing key.
     pub sealed_private_key: Vec<u8>,
-    /// Whether new tokens are signed with it. A retired key is published only.
-    pub active: bool,
+    /// What it is for.
+    pub stage: Stage,
     /// When it came.
     pub created_at: Stamp,
+}
+
+/// The life of a key. It is published throughout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Signs nothing yet.
+    Next,
+    /// New tokens are signed with it, since then.
+    Active(Stamp),
+    /// Another took its place then; what it signed is still verified.
+    Retired {
+        /// Since when it signed.
+        active_since: Stamp,
+        /// Until when.
+        at: Stamp,
+    },
+}
+
+impl SigningKey {
+    /// Whether new tokens are signed with it.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(self.stage, Stage::Active(_))
+    }
+
+    fn retired_at(&self, at: Stamp) -> Self {
+        match self.stage {
+            Stage::Active(active_since) => {
+                Self { stage: Stage::Retired { active_since, at }, ..self.clone() }
+            }
+            Stage::Next | Stage::Retired { .. } => self.clone(),
+        }
+    }
 }
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SigningKey")
             .field("kid", &self.kid)
-            .field("active", &self.active)
+            .field("stage", &self.stage)
             .finish_non_exhaustive()
     }
 }
@@ -49,8 +83,14 @@ pub(crate) fn add(draft: &mut Draft, order: &pb::AddSigningKey) -> Result<Reply,
     let algorithm = crate::client::parse_algorithm(order.algorithm())?;
     let kid: Arc<str> = text::required("kid", &order.kid, text::MAX_TEXT_BYTES)?.into();
     let active = draft.state.active_key(algorithm).cloned();
-    if draft.state.keys.contains_key(&kid) || (order.only_if_absent && active.is_some()) {
+    let taken = (order.only_if_absent && active.is_some())
+        || (order.next && draft.state.next_key(algorithm).is_some())
+        || draft.state.keys.contains_key(&kid);
+    if taken {
         return Err(Refusal::new(Reason::KeyExists, "there is such a key already"));
+    }
+    if order.next && active.is_none() {
+        return Err(Refusal::new(Reason::KeyUnknown, "there is no key that it could follow"));
     }
     if order.public_jwk.len() > MAX_KEY_BYTES
         || order.sealed_private_key.len() > MAX_KEY_BYTES
@@ -58,17 +98,33 @@ pub(crate) fn add(draft: &mut Draft, order: &pb::AddSigningKey) -> Result<Reply,
     {
         return Err(Refusal::malformed("too many keys, or a key is too long"));
     }
-    if let Some(active) = active {
-        draft.state.put_key(SigningKey { active: false, ..(*active).clone() });
+    if let Some(active) = active.filter(|_| !order.next) {
+        draft.state.put_key(active.retired_at(draft.at));
     }
     draft.state.put_key(SigningKey {
         kid,
         algorithm,
         public_jwk: order.public_jwk.clone(),
         sealed_private_key: order.sealed_private_key.clone(),
-        active: true,
+        stage: if order.next { Stage::Next } else { Stage::Active(draft.at) },
         created_at: draft.at,
     });
+    Ok(done())
+}
+
+/// The next key of its algorithm signs from here on. Again for one that signs already: done.
+pub(crate) fn activate(draft: &mut Draft, order: &pb::ActivateSigningKey) -> Result<Reply, Refusal> {
+    let unknown = || Refusal::new(Reason::KeyUnknown, "there is no such key that is to follow");
+    let next = draft.state.keys.get(order.kid.as_str()).cloned().ok_or_else(unknown)?;
+    match next.stage {
+        Stage::Active(_) => return Ok(done()),
+        Stage::Retired { .. } => return Err(unknown()),
+        Stage::Next => {}
+    }
+    if let Some(active) = draft.state.active_key(next.algorithm).cloned() {
+        draft.state.put_key(active.retired_at(draft.at));
+    }
+    draft.state.put_key(SigningKey { stage: Stage::Active(draft.at), ..(*next).clone() });
     Ok(done())
 }
 
@@ -76,7 +132,7 @@ pub(crate) fn add(draft: &mut Draft, order: &pb::AddSigningKey) -> Result<Reply,
 pub(crate) fn retire(draft: &mut Draft, order: &pb::RetireSigningKey) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::KeyUnknown, "there is no such key");
     let key = draft.state.keys.get(order.kid.as_str()).cloned().ok_or_else(unknown)?;
-    if key.active {
+    if key.is_active() {
         return Err(Refusal::new(
             Reason::LastKey,
             "the active key cannot be retired; add its successor first",
@@ -89,7 +145,12 @@ pub(crate) fn retire(draft: &mut Draft, order: &pb::RetireSigningKey) -> Result<
 impl State {
     /// The key that signs with this algorithm.
     pub fn active_key(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
-        self.keys.values().find(|key| key.active && key.algorithm == algorithm)
+        self.keys.values().find(|key| key.is_active() && key.algorithm == algorithm)
+    }
+
+    /// The key that is to sign with this algorithm next.
+    pub fn next_key(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
+        self.keys.values().find(|key| key.stage == Stage::Next && key.algorithm == algorithm)
     }
 
     /// The key with this id.
@@ -112,25 +173,39 @@ impl Row for SigningKey {
     type Wire = rows::SigningKeyRow;
 
     fn to_wire(&self) -> rows::SigningKeyRow {
+        let (active_since, retired_at) = match self.stage {
+            Stage::Next => (Stamp(0), Stamp(0)),
+            Stage::Active(since) => (since, Stamp(0)),
+            Stage::Retired { active_since, at } => (active_since, at),
+        };
         rows::SigningKeyRow {
             kid: self.kid.to_string(),
             algorithm: self.algorithm.into(),
             public_jwk: self.public_jwk.clone(),
             sealed_private_key: self.sealed_private_key.clone(),
-            active: self.active,
+            active: self.is_active(),
             created_at_ms: self.created_at.0,
+            active_since_ms: if active_since == self.created_at { 0 } else { active_since.0 },
+            retired_at_ms: retired_at.0,
         }
     }
 
     fn from_wire(wire: rows::SigningKeyRow) -> Result<Self, Refusal> {
         let algorithm = SigningAlgorithm::try_from(wire.algorithm)
             .map_err(|_| Refusal::malformed("an algorithm of a newer version"))?;
+        let active_since =
+            Stamp(if wire.active_since_ms == 0 { wire.created_at_ms } else { wire.active_since_ms });
+        let stage = match (wire.active, wire.retired_at_ms) {
+            (true, _) => Stage::Active(active_since),
+            (false, 0) => Stage::Next,
+            (false, at) => Stage::Retired { active_since, at: Stamp(at) },
+        };
         Ok(Self {
             kid: wire.kid.into(),
             algorithm,
             public_jwk: wire.public_jwk,
             sealed_private_key: wire.sealed_private_key,
-            active: wire.active,
+            stage,
             created_at: Stamp(wire.created_at_ms),
         })
     }

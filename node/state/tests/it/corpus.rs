@@ -49,6 +49,7 @@ fn history() -> Vec<Vec<u8>> {
             public_jwk: b"{}".to_vec(),
             sealed_private_key: b"sealed".to_vec(),
             only_if_absent: true,
+            ..Default::default()
         }),
         Body::CreateApiToken(pb::CreateApiToken {
             token_id: id(9, 1),

@@ -45,8 +45,7 @@ fn body() -> impl Strategy<Value = Body> {
         1 => n.clone().prop_map(|g| Body::IssueCode(pb::IssueCode { session_id: session(1), ..issue(g, "web", &["openid"]) })),
         1 => n.clone().prop_map(|g| Body::RevokeGrant(pb::RevokeGrant { grant_id: grant(g) })),
         1 => n.clone().prop_map(|k| Body::AddSigningKey(pb::AddSigningKey {
-            kid: format!("k{k}"), algorithm: pb::SigningAlgorithm::Es256.into(), only_if_absent: k == 0, ..Default::default()
-        })),
+            kid: format!("k{k}"), algorithm: pb::SigningAlgorithm::Es256.into(), only_if_absent: k == 0, ..Default::default() })),
         1 => n.clone().prop_map(|k| Body::RetireSigningKey(pb::RetireSigningKey { kid: format!("k{k}") })),
         1 => n.clone().prop_map(|t| Body::CreateApiToken(pb::CreateApiToken {
             token_id: id(9, t), name: "t".into(), secret_hash: hash(2), role: pb::ApiRole::Admin.into(), ttl_ms: MINUTE,

@@ -4,6 +4,7 @@ use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     Class, Halt, Reason, ReplyBody, Stamp,
     ids::{GrantId, SessionId},
+    key::Stage,
     snapshot::{Loader, chunks, digest, rows},
 };
 
@@ -207,6 +208,7 @@ fn two_leaders_making_the_first_key_leave_one() {
             public_jwk: b"{}".to_vec(),
             sealed_private_key: b"sealed".to_vec(),
             only_if_absent,
+            ..Default::default()
         })
     };
     world.ok(key("a", true));
@@ -219,6 +221,39 @@ fn two_leaders_making_the_first_key_leave_one() {
         Reason::LastKey
     );
     world.ok(Body::RetireSigningKey(pb::RetireSigningKey { kid: "a".into() }));
+}
+
+#[test]
+fn the_next_key_is_published_first_and_signs_from_one_entry_on() {
+    let es256 = pb::SigningAlgorithm::Es256;
+    let mut world = World::new();
+    let key = |kid: &str, next| {
+        Body::AddSigningKey(pb::AddSigningKey {
+            kid: kid.into(),
+            algorithm: es256.into(),
+            public_jwk: b"{}".to_vec(),
+            sealed_private_key: b"sealed".to_vec(),
+            next,
+            ..Default::default()
+        })
+    };
+    let activate = |kid: &str| Body::ActivateSigningKey(pb::ActivateSigningKey { kid: kid.into() });
+    assert_eq!(world.refused(key("a", true)), Reason::KeyUnknown, "nothing that it could follow");
+    world.ok(key("a", false));
+    world.ok(key("b", true));
+    assert_eq!(world.refused(key("c", true)), Reason::KeyExists, "one at a time");
+    assert_eq!(&*world.state.active_key(es256).unwrap().kid, "a");
+    assert_eq!(world.state.keys().count(), 2, "published");
+
+    assert_eq!(world.refused(activate("z")), Reason::KeyUnknown);
+    world.now += MINUTE;
+    world.ok(activate("b"));
+    assert_eq!(&*world.state.active_key(es256).unwrap().kid, "b");
+    assert!(world.state.next_key(es256).is_none());
+    world.ok(activate("b"));
+    assert_eq!(world.refused(activate("a")), Reason::KeyUnknown, "a retired key does not come back");
+    let retired = world.state.key("a").unwrap();
+    assert!(matches!(retired.stage, Stage::Retired { at, .. } if at > retired.created_at));
 }
 
 #[test]

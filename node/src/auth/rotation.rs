@@ -1,0 +1,153 @@
+//! **When keys change.** A signing key is published first, so that relying parties and every node know it; it signs from one log entry
+//! on; it stays published until nothing that it signed is valid any more. Whoever leads looks after it.
+
+use std::time::Duration;
+
+use conclave_proto::command::v1::{ActivateSigningKey, RetireSigningKey, command::Body};
+use conclave_state::{Stamp, State, client::SigningAlgorithm, key::Stage};
+
+use super::{Auth, AuthError, derive::Derivation, keys::ALGORITHMS};
+
+/// How often the leader looks. Nothing here is due to the minute.
+const PERIOD: Duration = Duration::from_mins(1);
+/// A retired key outlives what it signed by this: clocks of relying parties, and hints at sign-out, which may be old.
+const MARGIN: Duration = Duration::from_hours(24);
+
+/// How long each stage lasts.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// How long a key signs.
+    pub signs_for: Duration,
+    /// How long it is published before. Longer than anybody may keep a copy of the key set.
+    pub known_for: Duration,
+    /// How long it stays published after.
+    pub kept_for: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Publish(SigningAlgorithm),
+    Activate(String),
+    Retire(String),
+}
+
+/// Everything that is due on this state at this time.
+fn due(state: &State, now: Stamp, schedule: &Schedule) -> Vec<Step> {
+    let over =
+        |since: Stamp, length: Duration| Duration::from_millis(now.0.saturating_sub(since.0)) >= length;
+    let stages = state.keys().filter_map(|key| match key.stage {
+        Stage::Next => over(key.created_at, schedule.known_for).then(|| Step::Activate(key.kid.to_string())),
+        Stage::Active(since) => {
+            let aged = over(since, schedule.signs_for.saturating_sub(schedule.known_for));
+            (aged && state.next_key(key.algorithm).is_none()).then_some(Step::Publish(key.algorithm))
+        }
+        Stage::Retired { at, .. } => over(at, schedule.kept_for).then(|| Step::Retire(key.kid.to_string())),
+    });
+    stages.collect()
+}
+
+impl Auth {
+    /// Runs until the task is dropped.
+    pub async fn keep_rotating_keys(self) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.cluster().is_leader() {
+                self.rotate_what_is_due().await;
+            }
+        }
+    }
+
+    async fn rotate_what_is_due(&self) {
+        let state = self.cluster().view();
+        for step in due(&state, self.now(&state), &self.key_schedule()) {
+            let taken = match &step {
+                Step::Publish(algorithm) => self.publish_next_key(*algorithm).await,
+                Step::Activate(kid) => self.activate_key(kid).await,
+                Step::Retire(kid) => self.retire_key(kid).await,
+            };
+            match taken {
+                Ok(()) => tracing::info!(?step, "signing keys change"),
+                // Another leader may have done it; if not, it is due again in a minute.
+                Err(error) => tracing::debug!(?step, %error, "a change of the signing keys was put off"),
+            }
+        }
+    }
+
+    fn key_schedule(&self) -> Schedule {
+        let tokens = &self.settings().tokens;
+        Schedule {
+            signs_for: tokens.signing_key_ttl,
+            known_for: tokens.signing_key_notice,
+            kept_for: tokens.access_ttl + MARGIN,
+        }
+    }
+
+    async fn activate_key(&self, kid: &str) -> Result<(), AuthError> {
+        self.change_keys(Body::ActivateSigningKey(ActivateSigningKey { kid: kid.to_owned() })).await
+    }
+
+    async fn retire_key(&self, kid: &str) -> Result<(), AuthError> {
+        self.change_keys(Body::RetireSigningKey(RetireSigningKey { kid: kid.to_owned() })).await
+    }
+
+    async fn change_keys(&self, body: Body) -> Result<(), AuthError> {
+        let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
+        self.cluster().propose(derivation.request(), body).await?;
+        Ok(())
+    }
+}
+
+/// The algorithm of this name, if clusters have keys for it.
+pub fn algorithm_named(name: &str) -> Option<SigningAlgorithm> {
+    ALGORITHMS.into_iter().find(|algorithm| super::keys::alg(*algorithm).is_some_and(|a| a.name() == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestNode;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    async fn stages(node: &TestNode) -> Vec<(SigningAlgorithm, Stage)> {
+        node.auth().rotate_what_is_due().await;
+        node.auth().cluster().view().keys().map(|key| (key.algorithm, key.stage)).collect()
+    }
+
+    fn count(stages: &[(SigningAlgorithm, Stage)], wanted: fn(&Stage) -> bool) -> usize {
+        stages.iter().filter(|(_, stage)| wanted(stage)).count()
+    }
+
+    #[tokio::test]
+    async fn a_key_is_published_then_signs_then_is_kept_then_goes() {
+        let node = TestNode::start().await;
+        node.auth().clone().ensure_signing_keys(None).await;
+        let tokens = node.auth().settings().tokens.clone();
+        let next = |stage: &Stage| *stage == Stage::Next;
+        let active = |stage: &Stage| matches!(stage, Stage::Active(_));
+        let retired = |stage: &Stage| matches!(stage, Stage::Retired { .. });
+        assert_eq!(stages(&node).await.len(), 3, "young keys stay alone");
+        let before = node.auth().cluster().view();
+        let old = before.active_key(SigningAlgorithm::Es256).unwrap().kid.clone();
+
+        node.clock().advance(tokens.signing_key_ttl.saturating_sub(tokens.signing_key_notice));
+        let seen = stages(&node).await;
+        assert_eq!((count(&seen, active), count(&seen, next)), (3, 3), "known before they sign");
+        assert_eq!(stages(&node).await.len(), 6, "and no more of them");
+
+        node.clock().advance(tokens.signing_key_notice);
+        let seen = stages(&node).await;
+        assert_eq!((count(&seen, active), count(&seen, retired)), (3, 3));
+        let state = node.auth().cluster().view();
+        assert_ne!(state.active_key(SigningAlgorithm::Es256).unwrap().kid, old);
+        assert!(node.auth().signing().verifier(&state, &old).is_some(), "what it signed is still good");
+
+        node.clock().advance(tokens.access_ttl + DAY);
+        assert_eq!(stages(&node).await.len(), 3, "gone when nothing it signed is valid");
+        let state = node.auth().cluster().view();
+        assert!(node.auth().signing().verifier(&state, &old).is_none());
+    }
+}
