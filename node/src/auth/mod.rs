@@ -13,6 +13,7 @@
 //! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
 //! | `keys` | the cluster's signing keys, opened |
 //! | `operator` | the bearer text of whoever holds the cluster secret |
+//! | `subject` | what a person is called towards a client |
 //! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
 //!
@@ -30,6 +31,7 @@ pub mod pages;
 pub mod password;
 pub mod redirect_uri;
 pub mod session;
+pub mod subject;
 pub mod throttle;
 pub mod ticket;
 
@@ -73,6 +75,7 @@ struct Inner {
     keys: Arc<ClusterKeys>,
     handles: HandleKey,
     tickets: Sealer,
+    access_tokens: Sealer,
     signing: SigningKeys,
     passwords: PasswordPool,
     throttles: Throttles,
@@ -123,6 +126,7 @@ impl Auth {
         let inner = Inner {
             handles: HandleKey::new(&keys.cookie_mac),
             tickets: Sealer::new(&keys.ticket),
+            access_tokens: Sealer::new(&keys.access_token),
             signing: SigningKeys::new(Sealer::new(&keys.sealing)),
             throttles: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             cluster,
@@ -156,6 +160,11 @@ impl Auth {
 
     pub fn handles(&self) -> &HandleKey {
         &self.inner.handles
+    }
+
+    /// Seals and opens access tokens that only this cluster can read.
+    pub fn access_tokens(&self) -> &Sealer {
+        &self.inner.access_tokens
     }
 
     pub fn cluster_keys(&self) -> &ClusterKeys {
