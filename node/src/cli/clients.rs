@@ -1,13 +1,12 @@
 //! `conclave client …`
 
-use std::{io::Read as _, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
-use crate::config::parse_duration;
-
 use super::{
+    client_tokens::{TokenArgs, overlap},
     failure::Failure,
     output::{Output, with},
 };
@@ -148,46 +147,8 @@ pub struct Shape {
     /// Whether people are asked: implicit or always [default for a new client: implicit]
     #[arg(long, value_name = "MODE")]
     consent: Option<String>,
-    /// What it may use at the token endpoint; may be given several times [default for a new client: authorization_code
-    /// refresh_token]
-    #[arg(long = "grant-type", value_name = "TYPE")]
-    grant_types: Vec<String>,
-    /// A file with its public keys, a JWK Set, for private_key_jwt
-    #[arg(long, value_name = "FILE")]
-    jwks_file: Option<PathBuf>,
-    /// The one algorithm of its assertions: RS256, PS256, ES256 or EdDSA
-    #[arg(long, value_name = "ALG")]
-    assertion_algorithm: Option<String>,
-    /// Whether every access token must be bound to a DPoP key
-    #[arg(long, value_name = "true|false")]
-    dpop_bound: Option<bool>,
-    /// Userinfo as a JWT signed so
-    #[arg(long, value_name = "ALG")]
-    userinfo_algorithm: Option<String>,
-    /// jwt or opaque [default for a new client: jwt]
-    #[arg(long, value_name = "FORMAT")]
-    access_token_format: Option<String>,
-    /// A name under which it is a resource server; may be given several times
-    #[arg(long = "audience", value_name = "NAME")]
-    audiences: Vec<String>,
-}
-
-/// Longest JWK Set read: the API refuses longer ones.
-const MAX_JWKS_BYTES: u64 = 64 * 1024;
-
-fn overlap(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "write for example 90s, 12h or 30d".to_owned())
-}
-
-fn jwks(file: Option<PathBuf>) -> Result<Option<String>, Failure> {
-    let Some(path) = file else { return Ok(None) };
-    let cannot = |error: &dyn std::fmt::Display| {
-        Failure::other(format!("cannot read the keys in {}: {error}", path.display()))
-    };
-    let file = std::fs::File::open(&path).map_err(|error| cannot(&error))?;
-    let mut text = String::new();
-    file.take(MAX_JWKS_BYTES).read_to_string(&mut text).map_err(|error| cannot(&error))?;
-    Ok(Some(text))
+    #[command(flatten)]
+    tokens: TokenArgs,
 }
 
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
@@ -223,6 +184,7 @@ fn secret(text: String) -> Value {
 }
 
 fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
+    let jwks = create.shape.tokens.jwks()?.unwrap_or_default();
     Ok(v1::CreateClientRequest {
         client_id: create.id.unwrap_or_default(),
         name: create.name.unwrap_or_default(),
@@ -233,22 +195,23 @@ fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
         signing_algorithm: create.shape.signing_algorithm.unwrap_or_default(),
         consent: create.shape.consent.unwrap_or_default(),
         application: create.app.unwrap_or_default(),
-        grant_types: create.shape.grant_types,
-        jwks: jwks(create.shape.jwks_file)?.unwrap_or_default(),
-        token_endpoint_auth_signing_alg: create.shape.assertion_algorithm.unwrap_or_default(),
-        dpop_bound_access_tokens: create.shape.dpop_bound.unwrap_or_default(),
-        userinfo_signed_response_alg: create.shape.userinfo_algorithm.unwrap_or_default(),
+        grant_types: create.shape.tokens.grant_types,
+        jwks,
+        token_endpoint_auth_signing_alg: create.shape.tokens.assertion_algorithm.unwrap_or_default(),
+        dpop_bound_access_tokens: create.shape.tokens.dpop_bound.unwrap_or_default(),
+        userinfo_signed_response_alg: create.shape.tokens.userinfo_algorithm.unwrap_or_default(),
         subject_type: create.subject_type.unwrap_or_default(),
         sector: create.sector.unwrap_or_default(),
-        access_token_format: create.shape.access_token_format.unwrap_or_default(),
-        audiences: create.shape.audiences,
+        access_token_format: create.shape.tokens.access_token_format.unwrap_or_default(),
+        audiences: create.shape.tokens.audiences,
     })
 }
 
 fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
     let uris = |uris: Vec<String>| (!uris.is_empty()).then_some(v1::UriList { uris });
     let scopes = update.shape.scopes;
-    let (grant_types, audiences) = (update.shape.grant_types, update.shape.audiences);
+    let jwks = update.shape.tokens.jwks()?;
+    let (grant_types, audiences) = (update.shape.tokens.grant_types, update.shape.tokens.audiences);
     Ok(v1::UpdateClientRequest {
         client_id: update.client_id,
         name: update.name,
@@ -259,11 +222,11 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
         consent: update.shape.consent,
         disabled: update.disabled,
         grant_types: (!grant_types.is_empty()).then_some(v1::GrantTypeList { grant_types }),
-        jwks: jwks(update.shape.jwks_file)?,
-        token_endpoint_auth_signing_alg: update.shape.assertion_algorithm,
-        dpop_bound_access_tokens: update.shape.dpop_bound,
-        userinfo_signed_response_alg: update.shape.userinfo_algorithm,
-        access_token_format: update.shape.access_token_format,
+        jwks,
+        token_endpoint_auth_signing_alg: update.shape.tokens.assertion_algorithm,
+        dpop_bound_access_tokens: update.shape.tokens.dpop_bound,
+        userinfo_signed_response_alg: update.shape.tokens.userinfo_algorithm,
+        access_token_format: update.shape.tokens.access_token_format,
         audiences: (!audiences.is_empty()).then_some(v1::AudienceList { audiences }),
     })
 }

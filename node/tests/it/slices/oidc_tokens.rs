@@ -477,6 +477,47 @@ async fn userinfo_is_signed_for_a_client_that_wants_it() {
 }
 
 #[tokio::test]
+async fn each_client_gets_its_tokens_in_its_own_algorithm() {
+    let site = Site::open().await;
+    site.node.auth().provide_signing_key(SigningAlgorithm::Ps256).await.unwrap();
+    site.node.auth().provide_signing_key(SigningAlgorithm::Ps256).await.unwrap();
+    for (name, algorithm) in [
+        ("RS256", SigningAlgorithm::Rs256),
+        ("PS256", SigningAlgorithm::Ps256),
+        ("ES256", SigningAlgorithm::Es256),
+        ("EdDSA", SigningAlgorithm::Eddsa),
+    ] {
+        let order =
+            CreateClient { signing_algorithm: algorithm.into(), ..client(name, ClientTokens::default()) };
+        register(&site, order).await;
+        let tokens = site.redeem(name, &site.code(name, &[]).await).await.json();
+        let id_token = text(&tokens["id_token"]);
+        let header = URL_SAFE_NO_PAD.decode(id_token.split('.').next().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&header).unwrap()["alg"], name);
+        assert_eq!(verified(&site, id_token, "JWT").await["aud"], name);
+        assert_eq!(verified(&site, text(&tokens["access_token"]), "at+jwt").await["client_id"], name);
+    }
+    let keys = site.get(&mut Browser::default(), "/oidc/jwks").await.json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 4, "one for each, however often it was asked for");
+}
+
+#[tokio::test]
+async fn an_assertion_counts_once_on_all_nodes() {
+    let nodes = TestNode::start_cluster(3).await;
+    let leader = nodes.iter().find(|node| node.cluster().is_leader()).unwrap();
+    leader.auth().clone().ensure_signing_keys(None).await;
+    let sites: Vec<Site> = nodes.into_iter().map(Site::of).collect();
+    let key = client_key(Alg::EdDsa);
+    register(&sites[0], signing_client("signs", &[&key], SigningAlgorithm::Eddsa)).await;
+    for n in 0..4 {
+        let one = key.sign("JWT", &assertion("signs", &n.to_string())).unwrap();
+        let uses = (0..32).map(|n| asserted(&sites[n % 3], &one, &[]));
+        let answers = futures_util::future::join_all(uses).await;
+        assert_eq!(answers.iter().filter(|page| page.status == StatusCode::OK).count(), 1);
+    }
+}
+
+#[tokio::test]
 async fn two_secrets_are_good_for_a_while_after_a_rotation() {
     let site = Site::open().await;
     let mut order = client("job", with_grants(&[GrantType::ClientCredentials]));
