@@ -107,6 +107,7 @@ fn redeem(number: u64) -> Body {
         family_id: id(6, number),
         refresh_ttl_ms: 600 * MINUTE,
         access_ttl_ms: 10 * MINUTE,
+        ..Default::default()
     })
 }
 
@@ -117,6 +118,7 @@ fn rotate(number: u64) -> Body {
         generation: 1,
         retry_window_ms: MINUTE,
         access_ttl_ms: 10 * MINUTE,
+        ..Default::default()
     })
 }
 

@@ -87,6 +87,7 @@ impl History {
             family_id: random.id().to_vec(),
             refresh_ttl_ms: 6_000 * MINUTE,
             access_ttl_ms: 10 * MINUTE,
+            ..Default::default()
         }))
     }
 
@@ -105,6 +106,7 @@ impl History {
             generation: held.saturating_sub(back).max(1),
             retry_window_ms: 30_000,
             access_ttl_ms: 10 * MINUTE,
+            ..Default::default()
         }))
     }
 

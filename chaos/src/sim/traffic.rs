@@ -156,6 +156,7 @@ impl Visitor {
             family_id: self.random.id().to_vec(),
             refresh_ttl_ms: HOUR_MS,
             access_ttl_ms: HOUR_MS,
+            ..Default::default()
         });
         if self.write(body).await.is_some_and(|done| matches!(done.body, ReplyBody::CodeRedeemed(_))) {
             self.world.history.redeemed(&name(grant_id));

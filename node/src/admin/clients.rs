@@ -3,7 +3,9 @@
 
 use conclave_proto::{
     admin::v1::{self as pb, client_service_server::ClientService},
-    command::v1::{CreateClient, DeleteClient, Scopes, UpdateClient, Uris, command::Body},
+    command::v1::{
+        ClientTokensChange, CreateClient, DeleteClient, Scopes, UpdateClient, Uris, command::Body,
+    },
 };
 use conclave_state::{
     State,
@@ -18,18 +20,20 @@ use crate::{
     crypto::{hex, mac},
 };
 
-use super::{Api, errors, request::Writing};
+use super::{Api, client_tokens, errors, request::Writing};
 
 /// What a client may ask for when nothing is said.
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
 
-const AUTH_METHODS: [(&str, ClientAuthMethod); 3] = [
+const AUTH_METHODS: [(&str, ClientAuthMethod); 4] = [
     ("client_secret_basic", ClientAuthMethod::SecretBasic),
     ("client_secret_post", ClientAuthMethod::SecretPost),
+    ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt),
     ("none", ClientAuthMethod::None),
 ];
-const ALGORITHMS: [(&str, SigningAlgorithm); 3] = [
+pub(super) const ALGORITHMS: [(&str, SigningAlgorithm); 4] = [
     ("RS256", SigningAlgorithm::Rs256),
+    ("PS256", SigningAlgorithm::Ps256),
     ("ES256", SigningAlgorithm::Es256),
     ("EdDSA", SigningAlgorithm::Eddsa),
 ];
@@ -78,7 +82,10 @@ impl ClientService for Api {
     ) -> Result<Response<pb::Client>, Status> {
         let (writing, order) = self.write(request, "UpdateClient").await?;
         let client_id = order.client_id.clone();
-        let committed = writing.propose(Body::UpdateClient(changes(order)?)).await?;
+        let changes = changes(order)?;
+        let userinfo = changes.tokens.as_ref().map(ClientTokensChange::userinfo_algorithm);
+        writing.provide_keys([changes.signing_algorithm(), userinfo.unwrap_or_default()]).await?;
+        let committed = writing.propose(Body::UpdateClient(changes)).await?;
         let client = shown(&committed.state, &client_id)?;
         writing.reply(&committed, client)
     }
@@ -89,8 +96,12 @@ impl ClientService for Api {
     ) -> Result<Response<pb::RotateClientSecretResponse>, Status> {
         let (writing, order) = self.write(request, "RotateClientSecret").await?;
         let (client_secret, hash) = writing.secret();
-        let body =
-            UpdateClient { client_id: order.client_id, secret_hash: Some(hash), ..UpdateClient::default() };
+        let body = UpdateClient {
+            client_id: order.client_id,
+            secret_hash: Some(hash),
+            keep_previous_secret_ms: order.keep_previous_ms,
+            ..UpdateClient::default()
+        };
         let committed = writing.propose(Body::UpdateClient(body)).await?;
         writing.reply(&committed, pb::RotateClientSecretResponse { client_secret })
     }
@@ -114,8 +125,21 @@ impl Writing {
         (text, hash)
     }
 
+    /// PS256 has a key from when a client first wants it. The state must have it before it has the client.
+    async fn provide_keys(&self, algorithms: [SigningAlgorithm; 2]) -> Result<(), Status> {
+        for algorithm in algorithms.into_iter().filter(|a| *a == SigningAlgorithm::Ps256) {
+            let provided = self.api.auth.provide_signing_key(algorithm).await;
+            provided.map_err(|error| errors::signing_key(&error))?;
+        }
+        Ok(())
+    }
+
     async fn new_client(&mut self, order: pb::CreateClientRequest) -> Result<CreateClient, Status> {
         let auth_method = choice("auth_method", &order.auth_method, &AUTH_METHODS)?;
+        let has_secret = matches!(auth_method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost);
+        let signing_algorithm = choice("signing_algorithm", &order.signing_algorithm, &ALGORITHMS)?;
+        let tokens = client_tokens::of_new(&order)?;
+        self.provide_keys([signing_algorithm, tokens.userinfo_algorithm()]).await?;
         let application_id = match order.application.as_str() {
             "" => Vec::new(),
             name => self.application(name).await?.to_vec(),
@@ -128,19 +152,21 @@ impl Writing {
             client_id,
             name: order.name,
             auth_method: auth_method.into(),
-            secret_hash: if auth_method == ClientAuthMethod::None { Vec::new() } else { self.secret().1 },
+            secret_hash: if has_secret { self.secret().1 } else { Vec::new() },
             redirect_uris: uris("redirect_uris", order.redirect_uris)?,
             post_logout_redirect_uris: uris("post_logout_redirect_uris", order.post_logout_redirect_uris)?,
             scopes,
-            signing_algorithm: choice("signing_algorithm", &order.signing_algorithm, &ALGORITHMS)?.into(),
+            signing_algorithm: signing_algorithm.into(),
             consent: choice("consent", &order.consent, &CONSENT_MODES)?.into(),
             application_id,
+            tokens: Some(tokens),
             back_channel_logout_uri: String::new(),
         })
     }
 }
 
 fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
+    let tokens = client_tokens::changes(&order)?;
     let list = |field, list: Option<pb::UriList>| {
         list.map(|list| uris(field, list.uris).map(|uris| Uris { uris })).transpose()
     };
@@ -149,13 +175,14 @@ fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
     Ok(UpdateClient {
         client_id: order.client_id,
         name: order.name,
-        secret_hash: None,
         redirect_uris: list("redirect_uris", order.redirect_uris)?,
         post_logout_redirect_uris: list("post_logout_redirect_uris", order.post_logout_redirect_uris)?,
         scopes: order.scopes.map(|list| Scopes { scopes: list.scopes }),
         signing_algorithm: order.signing_algorithm.map(algorithm).transpose()?,
         consent: order.consent.map(consent).transpose()?,
         disabled: order.disabled,
+        tokens: Some(tokens),
+        ..UpdateClient::default()
     })
 }
 
@@ -167,7 +194,7 @@ fn uris(field: &str, uris: Vec<String>) -> Result<Vec<String>, Status> {
 }
 
 /// One of a few words; the first when nothing is said.
-fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Status> {
+pub(super) fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Status> {
     let found = choices.iter().find(|(word, _)| text.is_empty() || *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
@@ -175,7 +202,7 @@ fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, 
     })
 }
 
-fn word<T: PartialEq>(value: &T, choices: &[(&str, T)]) -> String {
+pub(super) fn word<T: PartialEq>(value: &T, choices: &[(&str, T)]) -> String {
     choices.iter().find(|(_, choice)| choice == value).map(|(word, _)| (*word).to_owned()).unwrap_or_default()
 }
 
@@ -189,7 +216,7 @@ fn message(state: &State, client: &Client) -> pb::Client {
         Some(application) => application.slug.to_string(),
         None => id.to_string(),
     });
-    pb::Client {
+    let shown = pb::Client {
         client_id: client.id.to_string(),
         name: client.name.clone(),
         auth_method: word(&client.auth_method, &AUTH_METHODS),
@@ -200,5 +227,7 @@ fn message(state: &State, client: &Client) -> pb::Client {
         consent: word(&client.consent, &CONSENT_MODES),
         application: application.unwrap_or_default(),
         disabled: client.disabled,
-    }
+        ..pb::Client::default()
+    };
+    client_tokens::shown(client, shown)
 }

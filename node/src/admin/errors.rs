@@ -90,6 +90,12 @@ pub(super) fn password(error: &PasswordError) -> Status {
     }
 }
 
+/// A key that a client needs could not be made.
+pub(super) fn signing_key(error: &crate::auth::AuthError) -> Status {
+    tracing::warn!(%error, "a signing key could not be made");
+    unavailable("a signing key for the client cannot be made at the moment; nothing happened".into(), LATER)
+}
+
 pub(super) fn refused(refusal: &Refusal) -> Status {
     let text = if refusal.detail.is_empty() { refusal.reason.as_str_name() } else { &refusal.detail };
     let mut status = Status::new(code(refusal.reason), text);
@@ -131,8 +137,12 @@ fn code(reason: Reason) -> Code {
         | Reason::RefreshExpired
         | Reason::AccessDenied
         | Reason::TooSoon
+        | Reason::AssertionReplayed
+        | Reason::ProofReplayed
+        | Reason::GrantTypeNotAllowed
+        | Reason::DpopKeyMismatch
         | Reason::LastKey => Code::FailedPrecondition,
-        Reason::AttemptsExhausted => Code::ResourceExhausted,
+        Reason::AttemptsExhausted | Reason::TooManyRemembered => Code::ResourceExhausted,
         // A reason of a newer version.
         Reason::Unspecified => Code::Unknown,
     }

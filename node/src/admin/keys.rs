@@ -36,7 +36,7 @@ impl KeyService for Api {
     ) -> Result<Response<pb::SigningKey>, Status> {
         let (writing, order) = self.write(request, "RotateKey").await?;
         let algorithm = algorithm_named(&order.algorithm).ok_or_else(|| {
-            errors::invalid(format!("algorithm: {:?} is none of RS256, ES256, EdDSA", order.algorithm))
+            errors::invalid(format!("algorithm: {:?} is none of RS256, PS256, ES256, EdDSA", order.algorithm))
         })?;
         let next = |state: &State| state.next_key(algorithm).map(|key| key.kid.to_string());
         let kid = match next(&self.auth.cluster().view()) {

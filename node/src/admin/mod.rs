@@ -16,6 +16,7 @@
 
 mod applications;
 mod auth;
+mod client_tokens;
 mod clients;
 mod cluster;
 mod errors;

@@ -24,6 +24,9 @@ pub struct AuthorizationRequest {
     pub login_hint: String,
     /// Who must be signed in, as a verified `id_token_hint` says.
     pub subject: Option<String>,
+    /// The DPoP key that the code is to be bound to (RFC 9449 §10), SHA-256 thumbprint.
+    #[serde(default)]
+    pub dpop_jkt: Option<[u8; 32]>,
 }
 
 /// `prompt` (OIDC Core §3.1.2.1).
@@ -41,6 +44,7 @@ pub struct Prompt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizationError {
     InvalidRequest,
+    UnauthorizedClient,
     UnsupportedResponseType,
     InvalidScope,
     AccessDenied,
@@ -56,6 +60,7 @@ impl AuthorizationError {
     pub const fn code(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
+            Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::InvalidScope => "invalid_scope",
             Self::AccessDenied => "access_denied",
@@ -122,6 +127,7 @@ pub fn error_of(refusal: &Refusal) -> AuthorizationError {
         Reason::AccessDenied | Reason::UserDisabled | Reason::ClientDisabled => {
             AuthorizationError::AccessDenied
         }
+        Reason::GrantTypeNotAllowed => AuthorizationError::UnauthorizedClient,
         Reason::SessionUnknown => AuthorizationError::LoginRequired,
         Reason::Malformed | Reason::TicketSpent | Reason::TicketExpired => AuthorizationError::InvalidRequest,
         _ => AuthorizationError::ServerError,

@@ -3,7 +3,7 @@
 use conclave_proto::command::v1::{IssueCode, StartSession, command::Body};
 use conclave_state::{
     ReplyBody, State,
-    client::{Client, ConsentMode},
+    client::{Client, ConsentMode, GrantType},
     ids::{GrantId, SecretHash, SessionId},
     user::User,
 };
@@ -123,8 +123,10 @@ impl Auth {
     ) -> Option<IssueCode> {
         let Target::Authorize(request) = target else { return None };
         let client = state.client(&request.client_id)?;
-        let at_once =
-            !client.disabled && consent_is_implicit(request, client) && state.client_admits(client, user);
+        let at_once = !client.disabled
+            && client.allows(GrantType::AuthorizationCode)
+            && consent_is_implicit(request, client)
+            && state.client_admits(client, user);
         at_once.then(|| self.code_order(request, derivation))
     }
 
@@ -138,6 +140,7 @@ impl Auth {
             code_challenge: request.code_challenge.to_vec(),
             secret_hash: SecretHash::new(mac::sha256(derivation.secret("code").expose())).bytes().to_vec(),
             code_ttl_ms: millis(self.settings().tokens.code_ttl),
+            dpop_jkt: request.dpop_jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
             ..IssueCode::default()
         }
     }

@@ -124,7 +124,9 @@ impl Auth {
         if visitor.just_now || visitor.consented.is_some() {
             return true;
         }
-        if request.subject.as_ref().is_some_and(|subject| *subject != signed_in.user.id.to_string()) {
+        let client = signed_in.state.client(&request.client_id);
+        let called = client.map(|client| self.subject(client, &signed_in.user));
+        if request.subject.is_some() && request.subject != called {
             return false;
         }
         let age_ms = self.now(&signed_in.state).0.saturating_sub(signed_in.session.auth_time.0);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use conclave_proto::command::v1::{AddSigningKey, command::Body};
-use conclave_state::{State, client::SigningAlgorithm, key};
+use conclave_state::{Reason, State, client::SigningAlgorithm, key};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -23,8 +23,9 @@ use crate::{
 
 use super::{Auth, AuthError, derive::Derivation};
 
-/// The algorithms that every cluster has a key for.
-pub const ALGORITHMS: [SigningAlgorithm; 3] =
+/// The algorithms that every cluster has a key for. PS256 has one from when a client first wants it: RSA keys are slow to make, and
+/// few do.
+const ALGORITHMS: [SigningAlgorithm; 3] =
     [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
 /// How often a node looks whether it is to make a key. Only the first moments of a cluster's life find one missing, and nobody is
 /// served before they are there.
@@ -46,6 +47,7 @@ fn purpose(kid: &str) -> String {
 pub const fn alg(algorithm: SigningAlgorithm) -> Option<Alg> {
     match algorithm {
         SigningAlgorithm::Rs256 => Some(Alg::Rs256),
+        SigningAlgorithm::Ps256 => Some(Alg::Ps256),
         SigningAlgorithm::Es256 => Some(Alg::Es256),
         SigningAlgorithm::Eddsa => Some(Alg::EdDsa),
         SigningAlgorithm::Unspecified => None,
@@ -161,6 +163,20 @@ impl Auth {
     /// When there is one already, or the write fails.
     pub async fn publish_next_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
         self.add_signing_key(algorithm, None, true).await
+    }
+
+    /// Sees to it that there is a key for this algorithm, before a client is told that it may rely on one.
+    ///
+    /// # Errors
+    /// [`AuthError`], also for no algorithm.
+    pub async fn provide_signing_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
+        if self.cluster().view().active_key(algorithm).is_some() {
+            return Ok(());
+        }
+        match self.add_signing_key(algorithm, None, false).await {
+            Err(AuthError::Refused(refusal)) if refusal.reason == Reason::KeyExists => Ok(()),
+            result => result,
+        }
     }
 
     async fn add_signing_key(

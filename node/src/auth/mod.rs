@@ -14,6 +14,7 @@
 //! | `keys` | the cluster's signing keys, opened |
 //! | `rotation` | when signing keys change |
 //! | `operator` | the bearer text of whoever holds the cluster secret |
+//! | `subject` | what a person is called towards a client |
 //! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
 //!
@@ -32,6 +33,7 @@ pub mod password;
 pub mod redirect_uri;
 pub mod rotation;
 pub mod session;
+pub mod subject;
 pub mod throttle;
 pub mod ticket;
 
@@ -75,6 +77,7 @@ struct Inner {
     keys: Arc<ClusterKeys>,
     handles: HandleKey,
     tickets: Sealer,
+    access_tokens: Sealer,
     signing: SigningKeys,
     passwords: PasswordPool,
     throttles: Throttles,
@@ -125,6 +128,7 @@ impl Auth {
         let inner = Inner {
             handles: HandleKey::new(&keys.cookie_mac),
             tickets: Sealer::new(&keys.ticket),
+            access_tokens: Sealer::new(&keys.access_token),
             signing: SigningKeys::new(Sealer::new(&keys.sealing)),
             throttles: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             cluster,
@@ -158,6 +162,11 @@ impl Auth {
 
     pub fn handles(&self) -> &HandleKey {
         &self.inner.handles
+    }
+
+    /// Seals and opens access tokens that only this cluster can read.
+    pub fn access_tokens(&self) -> &Sealer {
+        &self.inner.access_tokens
     }
 
     pub fn cluster_keys(&self) -> &ClusterKeys {

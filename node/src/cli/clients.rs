@@ -1,9 +1,12 @@
 //! `conclave client …`
 
+use std::time::Duration;
+
 use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{
+    client_tokens::{TokenArgs, overlap},
     failure::Failure,
     output::{Output, with},
 };
@@ -19,6 +22,15 @@ const FIELDS: &[&str] = &[
     "consent",
     "application",
     "disabled",
+    "grant_types",
+    "token_endpoint_auth_signing_alg",
+    "dpop_bound_access_tokens",
+    "userinfo_signed_response_alg",
+    "subject_type",
+    "sector",
+    "access_token_format",
+    "audiences",
+    "previous_secret_expires_at_ms",
 ];
 /// The same, with what is shown once.
 const NEW_FIELDS: &[&str] = &[
@@ -32,6 +44,14 @@ const NEW_FIELDS: &[&str] = &[
     "signing_algorithm",
     "consent",
     "application",
+    "grant_types",
+    "token_endpoint_auth_signing_alg",
+    "dpop_bound_access_tokens",
+    "userinfo_signed_response_alg",
+    "subject_type",
+    "sector",
+    "access_token_format",
+    "audiences",
 ];
 const COLUMNS: &[&str] = &["client_id", "name", "auth_method", "application", "disabled", "redirect_uris"];
 
@@ -42,8 +62,10 @@ pub enum Command {
 Examples:
   conclave client create --id shop --redirect-uri https://shop.example.org/callback
   conclave client create --id spa --auth-method none --redirect-uri https://spa.example.org/ --consent always
-  conclave client create --app wiki --redirect-uri https://wiki.example.org/cb -o json | jq -r .client_secret")]
-    Create(Create),
+  conclave client create --app wiki --redirect-uri https://wiki.example.org/cb -o json | jq -r .client_secret
+  conclave client create --id nightly --grant-type client_credentials --scope reports
+  conclave client create --id bank --auth-method private_key_jwt --jwks-file keys.json --assertion-algorithm ES256 --dpop-bound true --redirect-uri https://bank.example.org/cb")]
+    Create(Box<Create>),
     /// List clients
     #[command(after_help = "Examples:\n  conclave client list\n  conclave client list -o json")]
     List,
@@ -56,10 +78,18 @@ Examples:
   conclave client update shop --redirect-uri https://shop.example.org/cb --redirect-uri https://shop.example.net/cb
       the addresses together replace those before
   conclave client update shop --disabled true")]
-    Update(Update),
-    /// Make a new secret, shown once; the old one stops at once
-    #[command(after_help = "Examples:\n  conclave client rotate-secret shop -o json | jq -r .client_secret")]
-    RotateSecret { client_id: String },
+    Update(Box<Update>),
+    /// Make a new secret, shown once; the old one stops at once, or when it is told to
+    #[command(after_help = "\
+Examples:
+  conclave client rotate-secret shop -o json | jq -r .client_secret
+  conclave client rotate-secret shop --keep-old-for 24h")]
+    RotateSecret {
+        client_id: String,
+        /// How long the old secret stays good, such as 90s, 12h or 30d [default: not at all]
+        #[arg(long, value_name = "DURATION", value_parser = overlap)]
+        keep_old_for: Option<Duration>,
+    },
     /// Delete a client, with what was granted to it
     #[command(after_help = "Examples:\n  conclave client delete shop")]
     Delete { client_id: String },
@@ -73,9 +103,15 @@ pub struct Create {
     /// For the consent page
     #[arg(long)]
     name: Option<String>,
-    /// How it proves itself: client_secret_basic, client_secret_post or none
+    /// How it proves itself: client_secret_basic, client_secret_post, private_key_jwt or none
     #[arg(long, value_name = "METHOD", default_value = "client_secret_basic")]
     auth_method: String,
+    /// What people are called towards it: public, or pairwise: by a name that no other host gets to see
+    #[arg(long, value_name = "TYPE")]
+    subject_type: Option<String>,
+    /// The host that pairwise names are made for [default: the host of the redirect URIs]
+    #[arg(long, value_name = "HOST")]
+    sector: Option<String>,
     /// The application whose access rule applies; without it, every user may sign in
     #[arg(long, value_name = "SLUG")]
     app: Option<String>,
@@ -105,29 +141,33 @@ pub struct Shape {
     /// What it may ask for; may be given several times [default for a new client: openid profile email]
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// How its tokens are signed: RS256, ES256 or EdDSA [default for a new client: RS256]
+    /// How its tokens are signed: RS256, PS256, ES256 or EdDSA [default for a new client: RS256]
     #[arg(long, value_name = "ALG")]
     signing_algorithm: Option<String>,
     /// Whether people are asked: implicit or always [default for a new client: implicit]
     #[arg(long, value_name = "MODE")]
     consent: Option<String>,
+    #[command(flatten)]
+    tokens: TokenArgs,
 }
 
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     let clients = client.clients();
     match command {
         Command::Create(create) => {
-            let answer = clients.create(order(create)).await?;
+            let answer = clients.create(order(*create)?).await?;
             let client = value(&answer.client.unwrap_or_default());
             let value = with(client, "client_secret", secret(answer.client_secret));
             Ok(Output::One { fields: NEW_FIELDS, value })
         }
         Command::List => list(client).await,
         Command::Show { client_id } => Ok(one(&clients.get(v1::GetClientRequest { client_id }).await?)),
-        Command::Update(update) => Ok(one(&clients.update(changes(update)).await?)),
-        Command::RotateSecret { client_id } => {
-            let answer =
-                clients.rotate_secret(v1::RotateClientSecretRequest { client_id: client_id.clone() }).await?;
+        Command::Update(update) => Ok(one(&clients.update(changes(*update)?).await?)),
+        Command::RotateSecret { client_id, keep_old_for } => {
+            let kept = keep_old_for.map_or(0, |kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+            let order =
+                v1::RotateClientSecretRequest { client_id: client_id.clone(), keep_previous_ms: kept };
+            let answer = clients.rotate_secret(order).await?;
             let value = json!({ "client_id": client_id, "client_secret": answer.client_secret });
             Ok(Output::One { fields: &["client_id", "client_secret"], value })
         }
@@ -143,8 +183,9 @@ fn secret(text: String) -> Value {
     if text.is_empty() { Value::Null } else { Value::String(text) }
 }
 
-fn order(create: Create) -> v1::CreateClientRequest {
-    v1::CreateClientRequest {
+fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
+    let jwks = create.shape.tokens.jwks()?.unwrap_or_default();
+    Ok(v1::CreateClientRequest {
         client_id: create.id.unwrap_or_default(),
         name: create.name.unwrap_or_default(),
         auth_method: create.auth_method,
@@ -154,13 +195,24 @@ fn order(create: Create) -> v1::CreateClientRequest {
         signing_algorithm: create.shape.signing_algorithm.unwrap_or_default(),
         consent: create.shape.consent.unwrap_or_default(),
         application: create.app.unwrap_or_default(),
-    }
+        grant_types: create.shape.tokens.grant_types,
+        jwks,
+        token_endpoint_auth_signing_alg: create.shape.tokens.assertion_algorithm.unwrap_or_default(),
+        dpop_bound_access_tokens: create.shape.tokens.dpop_bound.unwrap_or_default(),
+        userinfo_signed_response_alg: create.shape.tokens.userinfo_algorithm.unwrap_or_default(),
+        subject_type: create.subject_type.unwrap_or_default(),
+        sector: create.sector.unwrap_or_default(),
+        access_token_format: create.shape.tokens.access_token_format.unwrap_or_default(),
+        audiences: create.shape.tokens.audiences,
+    })
 }
 
-fn changes(update: Update) -> v1::UpdateClientRequest {
+fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
     let uris = |uris: Vec<String>| (!uris.is_empty()).then_some(v1::UriList { uris });
     let scopes = update.shape.scopes;
-    v1::UpdateClientRequest {
+    let jwks = update.shape.tokens.jwks()?;
+    let (grant_types, audiences) = (update.shape.tokens.grant_types, update.shape.tokens.audiences);
+    Ok(v1::UpdateClientRequest {
         client_id: update.client_id,
         name: update.name,
         redirect_uris: uris(update.shape.redirect_uris),
@@ -169,7 +221,14 @@ fn changes(update: Update) -> v1::UpdateClientRequest {
         signing_algorithm: update.shape.signing_algorithm,
         consent: update.shape.consent,
         disabled: update.disabled,
-    }
+        grant_types: (!grant_types.is_empty()).then_some(v1::GrantTypeList { grant_types }),
+        jwks,
+        token_endpoint_auth_signing_alg: update.shape.tokens.assertion_algorithm,
+        dpop_bound_access_tokens: update.shape.tokens.dpop_bound,
+        userinfo_signed_response_alg: update.shape.tokens.userinfo_algorithm,
+        access_token_format: update.shape.tokens.access_token_format,
+        audiences: (!audiences.is_empty()).then_some(v1::AudienceList { audiences }),
+    })
 }
 
 async fn list(client: &Client) -> Result<Output, Failure> {
@@ -197,5 +256,15 @@ fn value(client: &v1::Client) -> Value {
         "consent": client.consent,
         "application": client.application,
         "disabled": client.disabled,
+        "grant_types": client.grant_types,
+        "jwks": client.jwks,
+        "token_endpoint_auth_signing_alg": client.token_endpoint_auth_signing_alg,
+        "dpop_bound_access_tokens": client.dpop_bound_access_tokens,
+        "userinfo_signed_response_alg": client.userinfo_signed_response_alg,
+        "subject_type": client.subject_type,
+        "sector": client.sector,
+        "access_token_format": client.access_token_format,
+        "audiences": client.audiences,
+        "previous_secret_expires_at_ms": client.previous_secret_expires_at_ms,
     })
 }

@@ -20,8 +20,8 @@ Examples:
   conclave key rotate ES256 --now
       somebody else may have the old one: then also `conclave key retire KID`")]
     Rotate {
-        /// RS256, ES256 or EdDSA
-        #[arg(value_parser = ["RS256", "ES256", "EdDSA"])]
+        /// RS256, PS256, ES256 or EdDSA
+        #[arg(value_parser = ["RS256", "PS256", "ES256", "EdDSA"])]
         algorithm: String,
         /// Sign with it at once
         #[arg(long)]

@@ -1,7 +1,7 @@
 //! The command line itself: that it parses as documented, and against a real node.
 
 use clap::{CommandFactory as _, Parser as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::testing::{ApiRole, TestNode};
 
@@ -152,6 +152,27 @@ async fn people_groups_applications_and_clients_by_command() {
     assert_eq!(run(&["client", "show", "wiki"]).await.unwrap()["application"], "wiki");
     assert_eq!(run(&["client", "list"]).await.unwrap().as_array().unwrap().len(), 2);
     assert_eq!(run(&["app", "delete", "wiki"]).await, Err(4), "a client leans on it");
+    let kept = run(&["client", "rotate-secret", "wiki", "--keep-old-for", "1h"]).await.unwrap();
+    assert!(kept["client_secret"].is_string());
+    assert_ne!(run(&["client", "show", "wiki"]).await.unwrap()["previous_secret_expires_at_ms"], 0);
+    let job = [
+        "client",
+        "create",
+        "--id",
+        "job",
+        "--grant-type",
+        "client_credentials",
+        "--access-token-format",
+        "opaque",
+    ];
+    let job = run(&job).await.unwrap();
+    assert_eq!(
+        (&job["grant_types"], &job["access_token_format"]),
+        (&json!(["client_credentials"]), &json!("opaque"))
+    );
+    let update = ["client", "update", "job", "--dpop-bound", "true", "--audience", "https://job.test"];
+    assert_eq!(run(&update).await.unwrap()["audiences"][0], "https://job.test");
+    run(&["client", "delete", "job"]).await.unwrap();
     run(&["client", "delete", "wiki"]).await.unwrap();
     run(&["app", "delete", "wiki"]).await.unwrap();
     assert_eq!(run(&["app", "list"]).await.unwrap(), serde_json::json!([]));

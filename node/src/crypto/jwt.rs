@@ -167,6 +167,11 @@ impl VerifyingKey {
         &self.kid
     }
 
+    /// Whether this key may check signatures of `alg`.
+    pub fn fits(&self, alg: Alg) -> bool {
+        self.key.fits(alg) && self.alg.is_none_or(|own| own == alg)
+    }
+
     /// The claims (JSON bytes) of a token that this key signed and that is what was expected.
     pub fn verify(&self, token: &str, expect: Expect<'_>) -> Result<Vec<u8>, JwtError> {
         let parts = Parts::split(token)?;
@@ -189,7 +194,7 @@ impl VerifyingKey {
     fn accepted_alg(&self, header: &ForeignHeader, expect: Expect<'_>) -> Result<Alg, JwtError> {
         Alg::from_name(&header.alg)
             .filter(|alg| expect.algs.contains(alg))
-            .filter(|alg| self.key.fits(*alg) && self.alg.is_none_or(|own| own == *alg))
+            .filter(|alg| self.fits(*alg))
             .ok_or(JwtError::WrongAlg)
     }
 }
@@ -197,6 +202,11 @@ impl VerifyingKey {
 /// The `kid` a token's header names, to look its key up. Nothing about the token is verified yet.
 pub fn unverified_kid(token: &str) -> Result<Option<String>, JwtError> {
     Ok(Parts::split(token)?.header()?.kid)
+}
+
+/// The claims (JSON bytes) of a token, to find out whose key to ask for. Nothing about the token is verified yet.
+pub fn unverified_claims(token: &str) -> Result<Vec<u8>, JwtError> {
+    decode(Parts::split(token)?.claims)
 }
 
 #[derive(Serialize)]
@@ -223,15 +233,15 @@ fn present<'de, D: serde::Deserializer<'de>>(member: D) -> Result<bool, D::Error
     serde::de::IgnoredAny::deserialize(member).map(|_| true)
 }
 
-struct Parts<'a> {
+pub(super) struct Parts<'a> {
     signed: &'a str,
-    header: &'a str,
+    pub(super) header: &'a str,
     claims: &'a str,
     signature: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    fn split(token: &'a str) -> Result<Self, JwtError> {
+    pub(super) fn split(token: &'a str) -> Result<Self, JwtError> {
         if token.len() > MAX_TOKEN_LEN {
             return Err(JwtError::TooLong);
         }
@@ -254,7 +264,7 @@ impl<'a> Parts<'a> {
 }
 
 /// Base64url without padding in its one canonical spelling (the engine refuses padding and spare bits).
-fn decode(part: &str) -> Result<Vec<u8>, JwtError> {
+pub(super) fn decode(part: &str) -> Result<Vec<u8>, JwtError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| JwtError::Malformed)
 }
 

@@ -28,6 +28,12 @@ pub struct ClusterKeys {
     pub refresh: Key,
     /// Derives the ids and secrets of a write from its request id, so that a retry on another node makes the same ones.
     pub request: Key,
+    /// Seals opaque access tokens.
+    pub access_token: Key,
+    /// Authenticates the nonces that DPoP proofs must carry (RFC 9449 §8).
+    pub dpop_nonce: Key,
+    /// Makes pairwise subjects (OIDC Core §8.1). Their relying parties know people by nothing else.
+    pub pairwise: Key,
     /// Binds CSRF tokens to a browser.
     pub csrf: Key,
     /// Authenticates the marks of browsers that have signed in before.
@@ -51,6 +57,9 @@ impl ClusterKeys {
             cookie_mac: key("handle-mac"),
             refresh: key("refresh-successor"),
             request: key("request-derivation"),
+            access_token: key("access-token"),
+            dpop_nonce: key("dpop-nonce"),
+            pairwise: key("pairwise-subject"),
             csrf: key("csrf"),
             device: key("device-mark"),
             operator: key("operator"),
@@ -103,6 +112,9 @@ mod tests {
             &k.ticket,
             &k.cookie_mac,
             &k.refresh,
+            &k.access_token,
+            &k.dpop_nonce,
+            &k.pairwise,
             &k.csrf,
             &k.device,
             &k.operator,

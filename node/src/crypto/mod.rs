@@ -12,11 +12,13 @@ pub mod aead;
 pub mod handle;
 pub mod hex;
 pub mod jwk;
+pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod mac;
 pub mod password;
 pub mod secret;
+pub mod self_signed;
 pub mod tls;
 
 mod rsa_der;

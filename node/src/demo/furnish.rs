@@ -175,7 +175,7 @@ async fn client(api: &Client, redirect_uri: &str) -> anyhow::Result<String> {
     match made(api.clients().create(order).await)? {
         Made::New(created) => Ok(created.client_secret),
         Made::There(refused) => {
-            let order = RotateClientSecretRequest { client_id: CLIENT_ID.into() };
+            let order = RotateClientSecretRequest { client_id: CLIENT_ID.into(), ..Default::default() };
             let rotated = api.clients().rotate_secret(order).await.with_context(|| refused.to_string())?;
             Ok(rotated.client_secret)
         }

@@ -4,7 +4,7 @@ use conclave_proto::command::v1::{self as pb, command::Body};
 use prost::Message as _;
 
 use crate::{
-    application,
+    access, application,
     class::{Class, class},
     client,
     draft::Draft,
@@ -128,6 +128,8 @@ fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, 
         Body::ActivateSigningKey(order) => key::activate(draft, &order),
         Body::CreateApiToken(order) => token::create(draft, &order),
         Body::RevokeApiToken(order) => token::revoke(draft, &order),
+        Body::SpendProofs(order) => system::spend_proofs(draft, &order),
+        Body::RevokeAccessToken(order) => access::revoke(draft, &order),
         Body::ReserveAttempt(order) => throttle::reserve(draft, &order),
         Body::RaiseLevel(order) if order.level > level::SUPPORTED => {
             return Err(Halt::LevelTooNew { index, level: order.level });

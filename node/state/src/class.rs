@@ -23,6 +23,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::RevokeUserSessions(_)
         | Body::RevokeGrant(_)
         | Body::RevokeApiToken(_)
+        | Body::RevokeAccessToken(_)
         | Body::RaiseRevocationEpoch(_)
         // People: disabled, deleted, another password, another address.
         | Body::UpdateUser(_)
@@ -51,6 +52,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::AddSigningKey(_)
         | Body::ActivateSigningKey(_)
         | Body::CreateApiToken(_)
+        | Body::SpendProofs(_)
         | Body::ReserveAttempt(_)
         | Body::RaiseLevel(_)
         | Body::AcknowledgeOutbox(_)

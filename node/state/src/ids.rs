@@ -69,6 +69,8 @@ id_types! {
     GrantId,
     /// A line of refresh tokens, of which one is alive.
     FamilyId,
+    /// The `jti` of an access token.
+    AccessTokenId,
     /// A bearer token of the admin API.
     TokenId,
     /// The id of a one-time login, consent or hand-over ticket.

@@ -20,6 +20,7 @@
 //! Callers: `cluster` applies; everybody else reads [`State`] through its queries.
 #![warn(missing_docs)]
 
+pub mod access;
 pub mod application;
 pub mod apply;
 pub mod class;

@@ -76,6 +76,7 @@ tables! {
     throttles: crate::throttle::Throttle,
     requests: crate::system::Remembered,
     outbox: crate::outbox::OutboxItem,
+    revoked_access: crate::access::RevokedAccess,
 }
 
 const META_TABLE: u32 = 1;

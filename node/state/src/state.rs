@@ -8,13 +8,14 @@ use std::{fmt, sync::Arc};
 use imbl::{OrdMap, OrdSet};
 
 use crate::{
+    access::RevokedAccess,
     application::Application,
     client::{Client, ClientId},
     grant::{Grant, RefreshFamily},
     group::Group,
     ids::{
-        AppSessionId, ApplicationId, FamilyId, GrantId, GroupId, RequestId, SessionId, TicketId, TokenId,
-        UserId,
+        AccessTokenId, AppSessionId, ApplicationId, FamilyId, GrantId, GroupId, RequestId, SessionId,
+        TicketId, TokenId, UserId,
     },
     key::SigningKey,
     outbox::OutboxItem,
@@ -46,6 +47,7 @@ pub struct State {
     pub(crate) throttles: OrdMap<UserId, Throttle>,
     pub(crate) requests: OrdMap<RequestId, Arc<Remembered>>,
     pub(crate) outbox: OrdMap<u64, Arc<OutboxItem>>,
+    pub(crate) revoked_access: OrdMap<AccessTokenId, RevokedAccess>,
 
     pub(crate) usernames: OrdMap<Arc<str>, UserId>,
     pub(crate) group_names: OrdMap<Arc<str>, GroupId>,
@@ -102,6 +104,7 @@ pub(crate) enum Expiring {
     Token(TokenId),
     Ticket(TicketId),
     Throttle(UserId),
+    RevokedAccess(AccessTokenId),
 }
 
 impl State {

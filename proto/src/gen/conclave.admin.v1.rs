@@ -256,7 +256,7 @@ pub struct Client {
     pub client_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// none, client_secret_basic (default), client_secret_post
+    /// none, client_secret_basic (default), client_secret_post, private_key_jwt
     #[prost(string, tag = "3")]
     pub auth_method: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]
@@ -268,7 +268,7 @@ pub struct Client {
     /// Default: openid, profile, email
     #[prost(string, repeated, tag = "6")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// RS256 (default), ES256, EdDSA
+    /// RS256 (default), PS256, ES256, EdDSA
     #[prost(string, tag = "7")]
     pub signing_algorithm: ::prost::alloc::string::String,
     /// implicit (default), always
@@ -278,6 +278,34 @@ pub struct Client {
     pub application: ::prost::alloc::string::String,
     #[prost(bool, tag = "10")]
     pub disabled: bool,
+    /// authorization_code and refresh_token (default), client_credentials, urn:ietf:params:oauth:grant-type:token-exchange
+    #[prost(string, repeated, tag = "40")]
+    pub grant_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For private_key_jwt: the public keys, a JWK Set as JSON, and the one algorithm of the assertions.
+    #[prost(string, tag = "41")]
+    pub jwks: ::prost::alloc::string::String,
+    #[prost(string, tag = "42")]
+    pub token_endpoint_auth_signing_alg: ::prost::alloc::string::String,
+    #[prost(bool, tag = "43")]
+    pub dpop_bound_access_tokens: bool,
+    /// RS256, PS256, ES256, EdDSA; empty = plain JSON
+    #[prost(string, tag = "44")]
+    pub userinfo_signed_response_alg: ::prost::alloc::string::String,
+    /// public (default), pairwise
+    #[prost(string, tag = "45")]
+    pub subject_type: ::prost::alloc::string::String,
+    /// The host that pairwise subjects are made for.
+    #[prost(string, tag = "46")]
+    pub sector: ::prost::alloc::string::String,
+    /// jwt (default), opaque
+    #[prost(string, tag = "47")]
+    pub access_token_format: ::prost::alloc::string::String,
+    /// Under which names, beside its client_id, it is a resource server.
+    #[prost(string, repeated, tag = "48")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Until when the secret before the present one is good; 0 = it is not.
+    #[prost(uint64, tag = "49")]
+    pub previous_secret_expires_at_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateClientRequest {
@@ -302,6 +330,25 @@ pub struct CreateClientRequest {
     pub consent: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub application: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "40")]
+    pub grant_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "41")]
+    pub jwks: ::prost::alloc::string::String,
+    #[prost(string, tag = "42")]
+    pub token_endpoint_auth_signing_alg: ::prost::alloc::string::String,
+    #[prost(bool, tag = "43")]
+    pub dpop_bound_access_tokens: bool,
+    #[prost(string, tag = "44")]
+    pub userinfo_signed_response_alg: ::prost::alloc::string::String,
+    #[prost(string, tag = "45")]
+    pub subject_type: ::prost::alloc::string::String,
+    /// Empty = the host that all redirect URIs have.
+    #[prost(string, tag = "46")]
+    pub sector: ::prost::alloc::string::String,
+    #[prost(string, tag = "47")]
+    pub access_token_format: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "48")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateClientResponse {
@@ -356,11 +403,42 @@ pub struct UpdateClientRequest {
     pub consent: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(bool, optional, tag = "8")]
     pub disabled: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "40")]
+    pub grant_types: ::core::option::Option<GrantTypeList>,
+    #[prost(string, optional, tag = "41")]
+    pub jwks: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "42")]
+    pub token_endpoint_auth_signing_alg: ::core::option::Option<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(bool, optional, tag = "43")]
+    pub dpop_bound_access_tokens: ::core::option::Option<bool>,
+    #[prost(string, optional, tag = "44")]
+    pub userinfo_signed_response_alg: ::core::option::Option<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, optional, tag = "47")]
+    pub access_token_format: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "48")]
+    pub audiences: ::core::option::Option<AudienceList>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrantTypeList {
+    #[prost(string, repeated, tag = "1")]
+    pub grant_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AudienceList {
+    #[prost(string, repeated, tag = "1")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateClientSecretRequest {
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
+    /// How long the secret before stays good, at most 90 days; 0 = it stops at once.
+    #[prost(uint64, tag = "40")]
+    pub keep_previous_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateClientSecretResponse {
@@ -430,7 +508,7 @@ pub struct RevokeUserSessionsResponse {}
 pub struct SigningKey {
     #[prost(string, tag = "1")]
     pub kid: ::prost::alloc::string::String,
-    /// RS256, ES256 or EdDSA.
+    /// RS256, PS256, ES256 or EdDSA.
     #[prost(string, tag = "2")]
     pub algorithm: ::prost::alloc::string::String,
     /// next, active or retired.
@@ -2634,7 +2712,7 @@ pub mod client_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// A new secret; the old one stops at once.
+        /// A new secret; the old one stops at once, or when it is told to.
         pub async fn rotate_client_secret(
             &mut self,
             request: impl tonic::IntoRequest<super::RotateClientSecretRequest>,
@@ -2727,7 +2805,7 @@ pub mod client_service_server {
             &self,
             request: tonic::Request<super::UpdateClientRequest>,
         ) -> std::result::Result<tonic::Response<super::Client>, tonic::Status>;
-        /// A new secret; the old one stops at once.
+        /// A new secret; the old one stops at once, or when it is told to.
         async fn rotate_client_secret(
             &self,
             request: tonic::Request<super::RotateClientSecretRequest>,

@@ -127,6 +127,16 @@ pub struct ClientRow {
     pub created_at_ms: u64,
     #[prost(string, tag = "13")]
     pub back_channel_logout_uri: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "40")]
+    pub tokens: ::core::option::Option<super::super::command::v1::ClientTokens>,
+    /// The secret before the present one, and until when it is good.
+    #[prost(bytes = "vec", tag = "41")]
+    pub previous_secret_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "42")]
+    pub previous_secret_until_ms: u64,
+    /// Access tokens of the client itself that were made before this index are dead.
+    #[prost(uint64, tag = "43")]
+    pub own_tokens_since_index: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionRow {
@@ -194,6 +204,8 @@ pub struct GrantRow {
     pub amr: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "16")]
     pub epoch: u64,
+    #[prost(bytes = "vec", tag = "40")]
+    pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RefreshFamilyRow {
@@ -209,6 +221,9 @@ pub struct RefreshFamilyRow {
     pub rotated_index: u64,
     #[prost(uint64, tag = "6")]
     pub expires_at_ms: u64,
+    /// The key that a public client's refresh tokens are bound to.
+    #[prost(bytes = "vec", tag = "40")]
+    pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SigningKeyRow {
@@ -250,6 +265,13 @@ pub struct ApiTokenRow {
 pub struct SpentTicketRow {
     #[prost(bytes = "vec", tag = "1")]
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub expires_at_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedAccessRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub token_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub expires_at_ms: u64,
 }

@@ -1,25 +1,66 @@
-//! Who the client at the token endpoint is (RFC 6749 §2.3): none, secret in HTTP Basic, secret in the body. Only the method the
-//! client was registered with counts, and only one at a time.
+//! Who the client at the token endpoint and its neighbours is (RFC 6749 §2.3): none, secret in HTTP Basic, secret in the body, signed
+//! assertion. Only the method the client was registered with counts, and only one at a time.
 
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use conclave_proto::command::v1::{SpendProofs, SpentProof, command::Body};
 use conclave_state::{
     State,
     client::{Client, ClientAuthMethod},
     ids::SecretHash,
 };
 
-use crate::crypto::mac;
+use crate::{
+    auth::{AuthError, derive::Derivation},
+    crypto::mac,
+};
 
-use super::{error::TokenError, request::Parameters};
+use super::{Oidc, assertion, error::TokenError, paths, request::Parameters};
+
+/// A client that proved itself.
+pub struct Authenticated {
+    pub client: Arc<Client>,
+    /// What must be used up with whatever it proved itself for: its assertion, if that was how.
+    pub proofs: Vec<SpentProof>,
+}
+
+impl Authenticated {
+    /// The client, where nothing else is written: its proofs, and this further one, are used up by a write of their own. That write
+    /// has a name of its own as well: whoever sends a whole request again, `Idempotency-Key` and all, sends a used proof.
+    ///
+    /// # Errors
+    /// [`TokenError`]; `invalid_client` for an assertion that came before.
+    pub async fn used_up(self, oidc: &Oidc, further: Option<SpentProof>) -> Result<Arc<Client>, TokenError> {
+        let proofs: Vec<SpentProof> = self.proofs.into_iter().chain(further).collect();
+        if !proofs.is_empty() {
+            let order = Body::SpendProofs(SpendProofs { proofs });
+            let (keys, runtime) = (oidc.auth.cluster_keys(), oidc.auth.runtime());
+            let request = Derivation::fresh(&keys.request, &*runtime.entropy).request();
+            oidc.auth.cluster().propose(request, order).await.map_err(AuthError::from)?;
+        }
+        Ok(self.client)
+    }
+}
 
 /// What was presented.
 enum Presented {
     Basic { id: String, secret: String },
     Body { id: String, secret: String },
+    Assertion { id: String, assertion: String },
     IdOnly { id: String },
+}
+
+impl Presented {
+    fn id(&self) -> &str {
+        match self {
+            Self::Basic { id, .. }
+            | Self::Body { id, .. }
+            | Self::Assertion { id, .. }
+            | Self::IdOnly { id } => id,
+        }
+    }
 }
 
 /// The client, authenticated against `state`.
@@ -27,50 +68,100 @@ enum Presented {
 /// # Errors
 /// `invalid_client`, or `invalid_request` when two methods are mixed.
 pub fn authenticate(
+    oidc: &Oidc,
     headers: &HeaderMap,
     form: &Parameters,
     state: &State,
-) -> Result<Arc<Client>, TokenError> {
+) -> Result<Authenticated, TokenError> {
     let presented = read(headers, form)?;
-    let (id, basic) = match &presented {
-        Presented::Basic { id, .. } => (id, true),
-        Presented::Body { id, .. } | Presented::IdOnly { id } => (id, false),
-    };
-    let invalid = || TokenError::InvalidClient { basic };
-    let client = state.client(id).filter(|client| !client.disabled).ok_or_else(invalid)?;
-    let proved = match (&presented, client.auth_method) {
-        (Presented::Basic { secret, .. }, ClientAuthMethod::SecretBasic)
-        | (Presented::Body { secret, .. }, ClientAuthMethod::SecretPost) => secret_matches(client, secret),
-        (Presented::IdOnly { .. }, ClientAuthMethod::None) => client.is_public(),
-        _ => false,
-    };
-    if proved { Ok(Arc::clone(client)) } else { Err(invalid()) }
+    let invalid = || TokenError::InvalidClient { basic: matches!(presented, Presented::Basic { .. }) };
+    let client = state.client(presented.id()).filter(|client| !client.disabled).ok_or_else(invalid)?;
+    let proofs = proved(oidc, &presented, client, state).ok_or_else(invalid)?;
+    Ok(Authenticated { client: Arc::clone(client), proofs })
 }
 
-fn secret_matches(client: &Client, secret: &str) -> bool {
-    let presented = SecretHash::new(mac::sha256(secret.as_bytes()));
-    client.secret_hash.is_some_and(|stored| stored.matches(&presented))
+/// The same where no handle says which version of the state knows the client: one that was registered, or whose secret was changed,
+/// a moment ago on another node is asked of the leader before it is refused.
+///
+/// # Errors
+/// As [`authenticate`], and when no version can be had that may be decided on.
+pub async fn authenticate_now(
+    oidc: &Oidc,
+    headers: &HeaderMap,
+    form: &Parameters,
+) -> Result<(Authenticated, Arc<State>), TokenError> {
+    let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| TokenError::Unavailable)?;
+    match authenticate(oidc, headers, form, &state) {
+        Err(refused @ TokenError::InvalidClient { .. }) => {
+            let state = oidc.auth.cluster().confirmed_view().await.ok_or(refused)?;
+            Ok((authenticate(oidc, headers, form, &state)?, state))
+        }
+        result => result.map(|authenticated| (authenticated, state)),
+    }
+}
+
+/// What is to be used up; none when nothing was proved.
+fn proved(oidc: &Oidc, presented: &Presented, client: &Client, state: &State) -> Option<Vec<SpentProof>> {
+    let now = oidc.auth.now(state);
+    match (presented, client.auth_method) {
+        (Presented::Basic { secret, .. }, ClientAuthMethod::SecretBasic)
+        | (Presented::Body { secret, .. }, ClientAuthMethod::SecretPost) => {
+            let hash = SecretHash::new(mac::sha256(secret.as_bytes()));
+            client.secret_is(&hash, now).then(Vec::new)
+        }
+        (Presented::Assertion { assertion, .. }, ClientAuthMethod::PrivateKeyJwt) => {
+            let url = &oidc.auth.settings().public_url;
+            let audiences = [url.issuer(), &url.join(paths::TOKEN)];
+            assertion::verify(client, assertion, &audiences, now.0).map(|spent| vec![spent])
+        }
+        (Presented::IdOnly { .. }, ClientAuthMethod::None) => client.is_public().then(Vec::new),
+        _ => None,
+    }
 }
 
 fn read(headers: &HeaderMap, form: &Parameters) -> Result<Presented, TokenError> {
-    let in_body = (form.get("client_id"), form.get("client_secret"));
+    let (id, secret) = (form.get("client_id"), form.get("client_secret"));
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = authorizations.next() else {
-        return match in_body {
-            (Some(id), Some(secret)) => Ok(Presented::Body { id: id.into(), secret: secret.into() }),
-            (Some(id), None) => Ok(Presented::IdOnly { id: id.into() }),
-            (None, _) => Err(TokenError::InvalidClient { basic: false }),
-        };
-    };
-    if authorizations.next().is_some() || in_body.1.is_some() {
+    let basic = authorizations.next();
+    let assertion = form.get("client_assertion");
+    let methods = [basic.is_some(), secret.is_some(), assertion.is_some(), authorizations.next().is_some()];
+    if methods.into_iter().filter(|shown| *shown).count() > 1 {
         return Err(TokenError::InvalidRequest("the client authenticates in more than one way"));
     }
-    let (id, secret) =
-        value.to_str().ok().and_then(basic).ok_or(TokenError::InvalidClient { basic: true })?;
-    if in_body.0.is_some_and(|other| other != id) {
+    if let Some(value) = basic {
+        return in_header(value.to_str().ok(), id);
+    }
+    if let Some(assertion) = assertion {
+        return asserted(assertion, form.get("client_assertion_type"), id);
+    }
+    match (id, secret) {
+        (Some(id), Some(secret)) => Ok(Presented::Body { id: id.into(), secret: secret.into() }),
+        (Some(id), None) => Ok(Presented::IdOnly { id: id.into() }),
+        (None, _) => Err(TokenError::InvalidClient { basic: false }),
+    }
+}
+
+fn in_header(value: Option<&str>, in_body: Option<&str>) -> Result<Presented, TokenError> {
+    let (id, secret) = value.and_then(basic).ok_or(TokenError::InvalidClient { basic: true })?;
+    if in_body.is_some_and(|other| other != id) {
         return Err(TokenError::InvalidRequest("client_id contradicts the Authorization header"));
     }
     Ok(Presented::Basic { id, secret })
+}
+
+fn asserted(
+    assertion: &str,
+    assertion_type: Option<&str>,
+    in_body: Option<&str>,
+) -> Result<Presented, TokenError> {
+    if assertion_type != Some(assertion::TYPE) {
+        return Err(TokenError::InvalidRequest("client_assertion_type is missing or not jwt-bearer"));
+    }
+    let id = assertion::unverified_client(assertion).ok_or(TokenError::InvalidClient { basic: false })?;
+    if in_body.is_some_and(|other| other != id) {
+        return Err(TokenError::InvalidRequest("client_id contradicts the client assertion"));
+    }
+    Ok(Presented::Assertion { id, assertion: assertion.into() })
 }
 
 /// `Basic base64(urlencoded id ":" urlencoded secret)` (RFC 6749 §2.3.1).

@@ -9,7 +9,14 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Oidc, claims::CLAIMS_SUPPORTED, paths};
+use super::{Oidc, claims::CLAIMS_SUPPORTED, dpop, exchange, paths};
+
+/// What tokens, userinfo and answers of introspection are signed with, and client assertions may be.
+const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
+/// How clients with something to hide prove themselves.
+const CONFIDENTIAL_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+/// With those that have nothing.
+const AUTH_METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"];
 
 /// Relying parties may keep either document this long. Shorter than any key's life before it signs.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -26,10 +33,21 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
         "scopes_supported": ["openid", "profile", "email", "groups", "offline_access"],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["RS256", "ES256", "EdDSA"],
-        "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+        "grant_types_supported":
+            ["authorization_code", "refresh_token", "client_credentials", exchange::GRANT_TYPE],
+        "subject_types_supported": ["public", "pairwise"],
+        "id_token_signing_alg_values_supported": ALGORITHMS,
+        "userinfo_signing_alg_values_supported": ALGORITHMS,
+        "token_endpoint_auth_methods_supported": AUTH_METHODS,
+        "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "introspection_endpoint": url.join(paths::INTROSPECT),
+        "introspection_endpoint_auth_methods_supported": CONFIDENTIAL_METHODS,
+        "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "introspection_signing_alg_values_supported": ALGORITHMS,
+        "revocation_endpoint": url.join(paths::REVOKE),
+        "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
+        "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
         "code_challenge_methods_supported": ["S256"],
         "claim_types_supported": ["normal"],
         "claims_supported": CLAIMS_SUPPORTED,

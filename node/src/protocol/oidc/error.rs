@@ -10,6 +10,8 @@ use serde_json::json;
 
 use crate::auth::AuthError;
 
+use super::{access::Dead, dpop::DpopError};
+
 /// What the token endpoint answers when it does not answer with tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
@@ -21,6 +23,13 @@ pub enum TokenError {
     InvalidGrant(&'static str),
     UnsupportedGrantType,
     InvalidScope(&'static str),
+    InvalidTarget(&'static str),
+    /// The client may not do this at all (RFC 6749 §5.2).
+    UnauthorizedClient(&'static str),
+    /// RFC 9449 §5.
+    InvalidDpopProof(&'static str),
+    /// RFC 9449 §8.
+    UseDpopNonce,
     /// The cluster cannot take the write now; nothing happened.
     Unavailable,
     /// The write was sent, and nobody knows what became of it.
@@ -40,9 +49,17 @@ impl TokenError {
             Self::UnsupportedGrantType => (
                 StatusCode::BAD_REQUEST,
                 "unsupported_grant_type",
-                "this provider supports authorization_code and refresh_token",
+                "this provider does not support the grant type; discovery lists those it does",
             ),
             Self::InvalidScope(why) => (StatusCode::BAD_REQUEST, "invalid_scope", why),
+            Self::InvalidTarget(why) => (StatusCode::BAD_REQUEST, "invalid_target", why),
+            Self::UnauthorizedClient(why) => (StatusCode::BAD_REQUEST, "unauthorized_client", why),
+            Self::InvalidDpopProof(why) => (StatusCode::BAD_REQUEST, "invalid_dpop_proof", why),
+            Self::UseDpopNonce => (
+                StatusCode::BAD_REQUEST,
+                "use_dpop_nonce",
+                "make the proof again, with the nonce of the DPoP-Nonce header",
+            ),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "temporarily_unavailable",
@@ -56,6 +73,15 @@ impl TokenError {
             Self::ServerError => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "an error here; the request id finds it")
             }
+        }
+    }
+}
+
+impl From<DpopError> for TokenError {
+    fn from(error: DpopError) -> Self {
+        match error {
+            DpopError::Invalid(why) => Self::InvalidDpopProof(why),
+            DpopError::NonceWanted => Self::UseDpopNonce,
         }
     }
 }
@@ -91,7 +117,19 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::AccessDenied => {
             TokenError::InvalidGrant("the code or token is invalid, expired, used or revoked")
         }
-        Reason::ClientUnknown | Reason::ClientDisabled => TokenError::InvalidClient { basic: false },
+        Reason::DpopKeyMismatch => {
+            TokenError::InvalidGrant("the code or token is bound to a DPoP key that was not proved")
+        }
+        Reason::ProofReplayed => {
+            TokenError::InvalidDpopProof("the DPoP proof was used before, or is too old")
+        }
+        Reason::GrantTypeNotAllowed => {
+            TokenError::UnauthorizedClient("the client may not use this grant type")
+        }
+        Reason::TooManyRemembered => TokenError::Unavailable,
+        Reason::AssertionReplayed | Reason::ClientUnknown | Reason::ClientDisabled => {
+            TokenError::InvalidClient { basic: false }
+        }
         Reason::Malformed => TokenError::InvalidRequest("a parameter is malformed"),
         Reason::Unspecified
         | Reason::UsernameTaken
@@ -134,6 +172,7 @@ pub fn no_store() -> HeaderMap {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("dpop-nonce, www-authenticate")),
     ])
 }
 
@@ -144,7 +183,7 @@ pub async fn preflight() -> (StatusCode, HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type"),
+        HeaderValue::from_static("authorization, content-type, dpop"),
     );
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     (StatusCode::NO_CONTENT, headers)
@@ -158,7 +197,32 @@ pub enum BearerError {
     InvalidRequest,
     InvalidToken,
     InsufficientScope,
+    /// The token is bound to a key that was not proved, or was presented in the wrong scheme (RFC 9449 §7.1).
+    DpopTokenRefused,
+    InvalidDpopProof,
+    UseDpopNonce,
     Unavailable,
+}
+
+impl From<Dead> for BearerError {
+    fn from(dead: Dead) -> Self {
+        match dead {
+            Dead::Invalid => Self::InvalidToken,
+            Dead::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<DpopError> for BearerError {
+    fn from(error: DpopError) -> Self {
+        match error {
+            DpopError::Invalid(why) => {
+                tracing::info!("a DPoP proof was refused: {why}");
+                Self::InvalidDpopProof
+            }
+            DpopError::NonceWanted => Self::UseDpopNonce,
+        }
+    }
 }
 
 impl IntoResponse for BearerError {
@@ -175,6 +239,16 @@ impl IntoResponse for BearerError {
                 StatusCode::FORBIDDEN,
                 "Bearer realm=\"conclave\", error=\"insufficient_scope\", scope=\"openid\"",
             ),
+            Self::DpopTokenRefused => {
+                (StatusCode::UNAUTHORIZED, "DPoP error=\"invalid_token\", algs=\"RS256 PS256 ES256 EdDSA\"")
+            }
+            Self::InvalidDpopProof => (
+                StatusCode::UNAUTHORIZED,
+                "DPoP error=\"invalid_dpop_proof\", algs=\"RS256 PS256 ES256 EdDSA\"",
+            ),
+            Self::UseDpopNonce => {
+                (StatusCode::UNAUTHORIZED, "DPoP error=\"use_dpop_nonce\", algs=\"RS256 PS256 ES256 EdDSA\"")
+            }
             Self::Unavailable => {
                 return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store())
                     .into_response();

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use conclave_proto::command::v1::{RedeemCode, RotateRefresh, command::Body};
+use conclave_proto::command::v1::{RedeemCode, RotateRefresh, SpentProof, command::Body};
 use conclave_state::{
     Refusal, ReplyBody, State,
-    client::Client,
     ids::{FamilyId, GrantId, SessionId, UserId},
     user::User,
 };
@@ -22,7 +21,8 @@ use crate::{
 };
 
 use super::{
-    Oidc, client_auth,
+    Oidc,
+    client_auth::{self, Authenticated},
     error::TokenError,
     token::TokenRequest,
     tokens::{self, Issue, TokenResponse},
@@ -47,7 +47,8 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     if !VERIFIER_CHARS.contains(&verifier.len()) {
         return Err(BAD_CODE);
     }
-    let (handle, client) = handle_and_client(oidc, request, HandleKind::Code, text, BAD_CODE).await?;
+    let (handle, known) = handle_and_client(oidc, request, HandleKind::Code, text, BAD_CODE).await?;
+    let (client, binding) = (Arc::clone(&known.client), Binding::of(known, request)?);
     let order = RedeemCode {
         grant_id: handle.id.to_vec(),
         secret_hash: handle.secret_hash().to_vec(),
@@ -57,13 +58,19 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
         family_id: request.derivation.id("family").to_vec(),
         refresh_ttl_ms: millis(oidc.auth.settings().tokens.refresh_ttl),
         access_ttl_ms: millis(oidc.auth.settings().tokens.access_ttl),
+        dpop_jkt: binding.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
+        proofs: binding.proofs,
     };
     let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
     let committed = committed.map_err(AuthError::from)?;
     let ReplyBody::CodeRedeemed(redeemed) = &committed.body else {
         return Err(unexpected(&committed.body).into());
     };
-    let family = FamilyId::parse(&redeemed.family_id).map_err(AuthError::Refused)?;
+    let family = match redeemed.family_id.as_slice() {
+        // The client may not refresh.
+        [] => None,
+        id => Some(FamilyId::parse(id).map_err(AuthError::Refused)?),
+    };
     let rows = Rows::find(&committed.state, &redeemed.user_id, &redeemed.grant_id, &redeemed.session_id)?;
     let issue = Issue {
         state: &committed.state,
@@ -75,7 +82,8 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
         nonce: &redeemed.nonce,
         auth_time_ms: redeemed.auth_time_ms,
         amr: &redeemed.amr,
-        refresh: Some((family, 1)),
+        refresh: family.map(|family| (family, 1)),
+        dpop_jkt: binding.jkt,
         at_ms: redeemed.at_ms,
         index: redeemed.index,
     };
@@ -89,7 +97,8 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
 pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let text =
         request.form.get("refresh_token").ok_or(TokenError::InvalidRequest("refresh_token is missing"))?;
-    let (handle, client) = handle_and_client(oidc, request, HandleKind::Refresh, text, BAD_REFRESH).await?;
+    let (handle, known) = handle_and_client(oidc, request, HandleKind::Refresh, text, BAD_REFRESH).await?;
+    let (client, binding) = (Arc::clone(&known.client), Binding::of(known, request)?);
     let expected = refresh_secret(&oidc.auth.cluster_keys().refresh, &handle.id, handle.generation);
     if !mac::equal(expected.expose(), handle.secret.expose()) {
         return Err(BAD_REFRESH);
@@ -101,6 +110,8 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         generation: handle.generation,
         retry_window_ms: millis(settings.refresh_retry_window),
         access_ttl_ms: millis(settings.access_ttl),
+        dpop_jkt: binding.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
+        proofs: binding.proofs,
     };
     let committed =
         oidc.auth.cluster().propose(request.derivation.request(), Body::RotateRefresh(order)).await;
@@ -121,6 +132,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         auth_time_ms: rotated.auth_time_ms,
         amr: &rotated.amr,
         refresh: Some((FamilyId::new(handle.id), rotated.generation)),
+        dpop_jkt: binding.jkt,
         at_ms: rotated.at_ms,
         index: rotated.index,
     };
@@ -134,7 +146,7 @@ async fn handle_and_client(
     kind: HandleKind,
     text: &str,
     bad: TokenError,
-) -> Result<(Handle, Arc<Client>), TokenError> {
+) -> Result<(Handle, Authenticated), TokenError> {
     let handle = oidc.auth.parse(kind, text);
     let state = match &handle {
         Some(handle) => oidc.auth.state_at(handle).await?,
@@ -142,8 +154,27 @@ async fn handle_and_client(
     };
     // A client that does not prove itself is told so, whatever it presents.
     let current = state.unwrap_or_else(|| oidc.auth.cluster().view());
-    let client = client_auth::authenticate(request.headers, &request.form, &current)?;
-    Ok((handle.ok_or(bad)?, client))
+    let known = client_auth::authenticate(oidc, request.headers, &request.form, &current)?;
+    Ok((handle.ok_or(bad)?, known))
+}
+
+/// What the tokens are bound to, and the proofs that are used up with the write.
+pub struct Binding {
+    pub jkt: Option<[u8; 32]>,
+    pub proofs: Vec<SpentProof>,
+}
+
+impl Binding {
+    /// # Errors
+    /// `invalid_request` when the client must show a key and does not.
+    pub fn of(known: Authenticated, request: &TokenRequest<'_>) -> Result<Self, TokenError> {
+        if known.client.tokens.dpop_bound && request.proof.is_none() {
+            return Err(TokenError::InvalidRequest("this client must send a DPoP proof"));
+        }
+        let mut proofs = known.proofs;
+        proofs.extend(request.proof.as_ref().map(|proof| proof.spent.clone()));
+        Ok(Self { jkt: request.proof.as_ref().map(|proof| proof.jkt), proofs })
+    }
 }
 
 /// A refresh may ask for less than was granted, never for more (RFC 6749 §6).

@@ -1,20 +1,31 @@
-//! OpenID Provider: discovery, JWKS, authorization code with PKCE, token, refresh rotation, userinfo, RP-initiated logout.
+//! OpenID Provider: discovery, JWKS, authorization code with PKCE, token (code, refresh, client credentials, exchange), DPoP, userinfo,
+//! introspection, revocation, RP-initiated logout.
 //!
 //! Owns the parsing and the errors of these endpoints. Refuses everything else by its OAuth name: no implicit or hybrid
 //! response, no password grant, no `plain` challenge, no request object. It decides nothing about people: `auth` does; and
 //! nothing about single use: the rules do.
 //!
-//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh 1.
+//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh 1, revocation 1; client
+//! credentials, exchange and introspection 0, userinfo 0; of the last four each 1 where a proof (DPoP, assertion) must be used up.
 
+mod access;
+mod assertion;
+mod audience;
 mod authorize;
 mod claims;
 mod client_auth;
+mod client_credentials;
 mod discovery;
+mod dpop;
 mod error;
+mod exchange;
 mod grants;
 mod hint;
+mod introspect;
 mod logout;
+mod nonce;
 mod request;
+mod revoke;
 mod token;
 mod tokens;
 mod userinfo;
@@ -32,6 +43,8 @@ pub mod paths {
     pub const AUTHORIZE: &str = "/oidc/authorize";
     pub const TOKEN: &str = "/oidc/token";
     pub const USERINFO: &str = "/oidc/userinfo";
+    pub const INTROSPECT: &str = "/oidc/introspect";
+    pub const REVOKE: &str = "/oidc/revoke";
     pub const LOGOUT: &str = "/oidc/logout";
 }
 
@@ -50,6 +63,8 @@ pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
         .route(paths::AUTHORIZE, get(authorize::by_get).post(authorize::by_post))
         .route(paths::TOKEN, axum::routing::post(token::endpoint).options(error::preflight))
         .route(paths::USERINFO, get(userinfo::by_get).post(userinfo::by_post).options(error::preflight))
+        .route(paths::INTROSPECT, axum::routing::post(introspect::endpoint).options(error::preflight))
+        .route(paths::REVOKE, axum::routing::post(revoke::endpoint).options(error::preflight))
         .route(paths::LOGOUT, get(logout::by_get).post(logout::by_post))
         .with_state(Oidc { auth, site })
 }

@@ -5,9 +5,11 @@
 //! exists. Until then every mistake is a page here.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_state::State;
+use conclave_state::{State, client::GrantType};
 
 use crate::auth::authorization::{AuthorizationError, AuthorizationRequest, Prompt};
+
+use super::dpop;
 
 /// Longest value of any parameter; `state` is the client's own and may be long.
 const MAX_VALUE_BYTES: usize = 2_048;
@@ -98,6 +100,11 @@ pub fn validate(parameters: &Parameters, state: &State) -> Result<AuthorizationR
         Unacceptable::There(Mistake { redirect_uri, state, error, description })
     };
     unsupported(parameters).map_or(Ok(()), |(error, why)| Err(there(error, why)))?;
+    if !client.allows(GrantType::AuthorizationCode) {
+        return Err(there(AuthorizationError::UnauthorizedClient, "the client may not use codes"));
+    }
+    let dpop_jkt =
+        dpop::wanted_key(parameters).map_err(|why| there(AuthorizationError::InvalidRequest, why))?;
     let scopes = scopes(parameters, &client.scopes)
         .ok_or_else(|| there(AuthorizationError::InvalidScope, "no scope that the client may ask for"))?;
     let code_challenge =
@@ -119,6 +126,7 @@ pub fn validate(parameters: &Parameters, state: &State) -> Result<AuthorizationR
         max_age_secs,
         login_hint: parameters.get("login_hint").unwrap_or_default().to_owned(),
         subject: None,
+        dpop_jkt,
     })
 }
 

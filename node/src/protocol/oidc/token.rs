@@ -1,4 +1,4 @@
-//! The token endpoint (RFC 6749 §3.2). Everything is read from the form once; a grant type adds a function to `grants`.
+//! The token endpoint (RFC 6749 §3.2). Everything is read from the form once; a grant type adds a function.
 
 use axum::{
     Json,
@@ -11,9 +11,10 @@ use axum::{
 use crate::auth::derive::Derivation;
 
 use super::{
-    Oidc,
+    Oidc, client_credentials,
+    dpop::{self, Proven},
     error::{TokenError, no_store},
-    grants,
+    exchange, grants, paths,
     request::Parameters,
     tokens::TokenResponse,
 };
@@ -24,16 +25,34 @@ pub struct TokenRequest<'a> {
     pub form: Parameters,
     /// The name of the write; from the `Idempotency-Key` and everything the client sent, if it sent a key.
     pub derivation: Derivation,
+    /// The key that the tokens are to be bound to, if the client showed one.
+    pub proof: Option<Proven>,
 }
 
 pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
-    match answer(&oidc, &headers, &body).await {
+    let answer = answer(&oidc, &headers, &body).await;
+    let brings_nonce = headers.contains_key(dpop::DPOP);
+    let mut response = match answer {
         Ok(tokens) => (no_store(), Json(tokens)).into_response(),
         Err(error) => error.into_response(),
+    };
+    if let Some(nonce) = dpop::next_nonce(&oidc).filter(|_| brings_nonce) {
+        response.headers_mut().insert(dpop::DPOP_NONCE, nonce);
     }
+    response
 }
 
-async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<TokenResponse, TokenError> {
+/// The parameters of a form, and the name of the write that the request may end in.
+///
+/// # Errors
+/// `invalid_request`.
+pub fn read_form(
+    oidc: &Oidc,
+    endpoint: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    key: &[u8],
+) -> Result<(Parameters, Derivation), TokenError> {
     let is_form =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
             value
@@ -50,14 +69,24 @@ async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<TokenRe
     let derivation = Derivation::of_request(
         &oidc.auth.cluster_keys().request,
         headers.get("idempotency-key").and_then(|value| value.to_str().ok()),
-        &[b"token", credentials, body],
+        &[endpoint.as_bytes(), credentials, body, key],
         &*oidc.auth.runtime().entropy,
     );
+    Ok((form, derivation))
+}
+
+async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<TokenResponse, TokenError> {
+    let proof = dpop::shown(oidc, headers, "POST", paths::TOKEN, None)?;
+    // The key is part of the write's name: a retry under another key is another request.
+    let jkt = proof.as_ref().map_or(&b""[..], |proof| &proof.jkt);
+    let (form, derivation) = read_form(oidc, "token", headers, body, jkt)?;
     let grant_type = form.get("grant_type").map(str::to_owned);
-    let request = TokenRequest { headers, form, derivation };
+    let request = TokenRequest { headers, form, derivation, proof };
     match grant_type.as_deref() {
         Some("authorization_code") => grants::code(oidc, &request).await,
         Some("refresh_token") => grants::refresh(oidc, &request).await,
+        Some("client_credentials") => client_credentials::grant(oidc, &request).await,
+        Some(exchange::GRANT_TYPE) => exchange::grant(oidc, &request).await,
         Some(_) => Err(TokenError::UnsupportedGrantType),
         None => Err(TokenError::InvalidRequest("grant_type is missing")),
     }

@@ -1,4 +1,4 @@
-//! The tokens that leave: access token (RFC 9068), ID token (OIDC Core §2), refresh token (a handle).
+//! The tokens that leave: access token (RFC 9068, or sealed), ID token (OIDC Core §2), refresh token (a handle).
 //!
 //! An access token names its grant and the log index that it is made from, so that userinfo on any node waits for that index
 //! and refuses once the grant has ended. A relying party that verifies it offline learns of an end only when it expires.
@@ -23,31 +23,62 @@ use crate::{
     },
 };
 
-use super::claims;
+use super::{audience::Audience, claims};
 
 /// `typ` of access tokens (RFC 9068 §2.1).
 pub const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
 pub const ID_TYP: &str = "JWT";
 
-/// What an access token says.
+/// What the seal of an opaque access token is for; it opens as nothing else.
+pub const ACCESS_PURPOSE: &str = "access-token/1";
+
+/// What an access token says, signed or sealed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AccessClaims {
     pub iss: String,
+    /// The person, as the client knows them; for a client's own token its `client_id` (RFC 9068 §2.2).
     pub sub: String,
-    pub aud: String,
+    pub aud: Audience,
     pub client_id: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
-    pub sid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
     pub iat: u64,
     pub exp: u64,
-    pub auth_time: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<u64>,
     pub jti: String,
-    /// The grant it came from.
-    pub gid: String,
+    /// The grant it came from; none for a client's own token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<String>,
     /// The log index and the restore epoch it was made at.
     pub idx: u64,
     pub epc: u64,
+    /// The key that must be proved with it (RFC 9449 §6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+    /// Which clients act for the person, the last first (RFC 8693 §4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Actor>,
+    /// The `jti` of each token that it was exchanged for, the first first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exchanged: Vec<String>,
+}
+
+/// `cnf` of a DPoP-bound token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    pub jkt: String,
+}
+
+/// `act`: who acts, and for whom that one acted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    pub sub: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Actor>>,
 }
 
 /// What tokens are made from: a reply of the rules, and the rows it names.
@@ -62,6 +93,8 @@ pub struct Issue<'a> {
     pub auth_time_ms: u64,
     pub amr: &'a [String],
     pub refresh: Option<(FamilyId, u64)>,
+    /// The key that the access token is bound to.
+    pub dpop_jkt: Option<[u8; 32]>,
     /// When and where in the log: the same for the retry of a lost answer, which then gets the same tokens.
     pub at_ms: u64,
     pub index: u64,
@@ -73,11 +106,15 @@ pub struct TokenResponse {
     access_token: String,
     token_type: &'static str,
     expires_in: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id_token: Option<String>,
+    /// Of an exchange only (RFC 8693 §2.2.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
 }
 
 /// Makes the tokens.
@@ -86,21 +123,59 @@ pub struct TokenResponse {
 /// When there is no key to sign with.
 pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError> {
     let access = access_claims(auth, issue);
-    let expires_in = access.exp.saturating_sub(access.iat);
-    let access_token = sign(auth, issue, ACCESS_TYP, &access)?;
+    let access_token = access_text(auth, issue.state, issue.client, &access)?;
     let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
     let id_token =
         is_openid.then(|| sign(auth, issue, ID_TYP, &id_claims(auth, issue, &access_token))).transpose()?;
     let refresh_token =
         issue.refresh.map(|(family, generation)| refresh_token(auth, family, generation, issue.index));
-    Ok(TokenResponse {
-        access_token,
-        token_type: "Bearer",
-        expires_in,
-        scope: issue.scopes.join(" "),
-        refresh_token,
-        id_token,
-    })
+    Ok(TokenResponse { refresh_token, id_token, ..TokenResponse::of_access(access_token, &access) })
+}
+
+impl TokenResponse {
+    /// An access token and nothing else.
+    pub fn of_access(access_token: String, claims: &AccessClaims) -> Self {
+        Self {
+            access_token,
+            token_type: token_type(claims),
+            expires_in: claims.exp.saturating_sub(claims.iat),
+            scope: claims.scope.clone(),
+            refresh_token: None,
+            id_token: None,
+            issued_token_type: None,
+        }
+    }
+
+    /// The answer to an exchange.
+    #[must_use]
+    pub fn issued_as(self, token_type: &'static str) -> Self {
+        Self { issued_token_type: Some(token_type), ..self }
+    }
+}
+
+/// How the token is to be presented (RFC 6750, RFC 9449 §5).
+pub const fn token_type(claims: &AccessClaims) -> &'static str {
+    if claims.cnf.is_some() { "DPoP" } else { "Bearer" }
+}
+
+/// The text of an access token: signed, or sealed for a client that is to see nothing in it.
+///
+/// # Errors
+/// When there is no key to sign with.
+pub fn access_text(
+    auth: &Auth,
+    state: &State,
+    client: &Client,
+    claims: &AccessClaims,
+) -> Result<String, AuthError> {
+    let internal = |error: &dyn std::fmt::Display| AuthError::Internal(error.to_string());
+    if !client.tokens.opaque_access_tokens {
+        let key = auth.signing().signer(state, client.signing_algorithm)?;
+        return key.sign(ACCESS_TYP, claims).map_err(|e| internal(&e));
+    }
+    let json = serde_json::to_vec(claims).map_err(|e| internal(&e))?;
+    let sealed = auth.access_tokens().seal(ACCESS_PURPOSE, &json, &*auth.runtime().entropy);
+    sealed.map(|bytes| URL_SAFE_NO_PAD.encode(bytes)).map_err(|e| internal(&e))
 }
 
 fn sign(auth: &Auth, issue: &Issue<'_>, typ: &str, claims: &impl Serialize) -> Result<String, AuthError> {
@@ -108,7 +183,7 @@ fn sign(auth: &Auth, issue: &Issue<'_>, typ: &str, claims: &impl Serialize) -> R
     key.sign(typ, claims).map_err(|e| AuthError::Internal(e.to_string()))
 }
 
-fn seconds(length: Duration) -> u64 {
+pub fn seconds(length: Duration) -> u64 {
     length.as_secs()
 }
 
@@ -119,18 +194,21 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
     let jti = mac::hmac_sha256(&auth.cluster_keys().request, &[b"jti", material[0], material[1]]);
     AccessClaims {
         iss: auth.settings().public_url.issuer().to_owned(),
-        sub: issue.user.id.to_string(),
-        aud: auth.settings().public_url.issuer().to_owned(),
+        sub: auth.subject(issue.client, issue.user),
+        aud: Audience::of(auth.settings().public_url.issuer(), &[], true),
         client_id: issue.client.id.to_string(),
         scope: issue.scopes.join(" "),
-        sid: issue.session.to_string(),
+        sid: Some(issue.session.to_string()),
         iat,
         exp: iat.saturating_add(seconds(auth.settings().tokens.access_ttl)),
-        auth_time: issue.auth_time_ms / 1_000,
+        auth_time: Some(issue.auth_time_ms / 1_000),
         jti: URL_SAFE_NO_PAD.encode(jti.first_chunk::<16>().unwrap_or(&[0; 16])),
-        gid: issue.grant.to_string(),
+        gid: Some(issue.grant.to_string()),
         idx: issue.index,
         epc: auth.cluster().lineage().epoch,
+        cnf: issue.dpop_jkt.map(|jkt| Confirmation { jkt: URL_SAFE_NO_PAD.encode(jkt) }),
+        act: None,
+        exchanged: Vec::new(),
     }
 }
 
@@ -138,6 +216,7 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Map<String, 
     let iat = issue.at_ms / 1_000;
     let mut claims = claims::of(issue.user, issue.state, issue.scopes);
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+    put("sub", json!(auth.subject(issue.client, issue.user)));
     put("iss", json!(auth.settings().public_url.issuer()));
     put("aud", json!(issue.client.id.as_str()));
     put("iat", json!(iat));

@@ -1,49 +1,65 @@
-//! Userinfo (OIDC Core §5.3): claims for an access token whose grant is alive in the state that this node has now.
+//! Userinfo (OIDC Core §5.3): claims for an access token whose grant is alive in the state that this node has now; as JSON, or as a
+//! JWT for a client that is registered so (§5.3.2). A token that is bound to a key is taken with a proof of that key alone (RFC 9449 §7).
 
 use axum::{
     Json,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use conclave_state::ids::GrantId;
+use conclave_proto::command::v1::{SpendProofs, command::Body};
+use serde_json::{Map, Value, json};
 
-use crate::crypto::{
-    jwk::Alg,
-    jwt::{Expect, unverified_kid},
+use crate::{
+    auth::{AuthError, derive::Derivation},
+    cluster::ProposeError,
 };
 
 use super::{
-    Oidc, claims,
+    Oidc,
+    access::{self, Live},
+    claims,
+    dpop::{self, Proven},
     error::{BearerError, no_store},
+    paths,
     request::Parameters,
-    tokens::{ACCESS_TYP, AccessClaims},
+    tokens::ID_TYP,
 };
 
+/// A token, and how it was presented (RFC 6750 §2, RFC 9449 §7.1).
+enum Presented {
+    Bearer(String),
+    Dpop(String),
+}
+
 pub async fn by_get(State(oidc): State<Oidc>, headers: HeaderMap) -> Response {
-    respond(answer(&oidc, bearer(&headers)).await)
+    let presented = in_header(&headers);
+    respond(&oidc, &headers, answer(&oidc, &headers, "GET", presented).await)
 }
 
 /// The token may also come in the form body (RFC 6750 §2.2), but not in both places.
 pub async fn by_post(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
     let in_body = Parameters::parse(&body).ok().and_then(|form| form.get("access_token").map(str::to_owned));
-    let token = match (bearer(&headers), in_body) {
+    let presented = match (in_header(&headers), in_body) {
         (Ok(_), Some(_)) => Err(BearerError::InvalidRequest),
-        (Err(BearerError::Missing), Some(token)) => Ok(token),
+        (Err(BearerError::Missing), Some(token)) => Ok(Presented::Bearer(token)),
         (from_header, _) => from_header,
     };
-    respond(answer(&oidc, token).await)
+    respond(&oidc, &headers, answer(&oidc, &headers, "POST", presented).await)
 }
 
-fn respond(result: Result<serde_json::Map<String, serde_json::Value>, BearerError>) -> Response {
-    match result {
-        Ok(claims) => (no_store(), Json(claims)).into_response(),
-        Err(error) => error.into_response(),
+fn respond(oidc: &Oidc, headers: &HeaderMap, result: Result<Response, BearerError>) -> Response {
+    let mut response = result.unwrap_or_else(IntoResponse::into_response);
+    if headers.contains_key(dpop::DPOP)
+        && let Some(nonce) = dpop::next_nonce(oidc)
+    {
+        response.headers_mut().insert(dpop::DPOP_NONCE, nonce);
     }
+    response
 }
 
-fn bearer(headers: &HeaderMap) -> Result<String, BearerError> {
+fn in_header(headers: &HeaderMap) -> Result<Presented, BearerError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or(BearerError::Missing)?;
     if values.next().is_some() {
@@ -51,49 +67,89 @@ fn bearer(headers: &HeaderMap) -> Result<String, BearerError> {
     }
     let value = value.to_str().map_err(|_| BearerError::InvalidRequest)?;
     match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim().to_owned()),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Ok(Presented::Bearer(token.trim().to_owned()))
+        }
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("dpop") => {
+            Ok(Presented::Dpop(token.trim().to_owned()))
+        }
         _ => Err(BearerError::InvalidRequest),
     }
 }
 
 async fn answer(
     oidc: &Oidc,
-    token: Result<String, BearerError>,
-) -> Result<serde_json::Map<String, serde_json::Value>, BearerError> {
-    let claims = verified(oidc, &token?)?;
-    let state = match oidc.auth.cluster().serving_view(claims.idx).await {
-        Ok(state) => state,
-        Err(crate::cluster::ViewError::FromTheFuture) => return Err(BearerError::InvalidToken),
-        Err(crate::cluster::ViewError::Behind) => return Err(BearerError::Unavailable),
+    headers: &HeaderMap,
+    method: &str,
+    presented: Result<Presented, BearerError>,
+) -> Result<Response, BearerError> {
+    let presented = presented?;
+    let (Presented::Bearer(token) | Presented::Dpop(token)) = &presented;
+    let proof = match &presented {
+        Presented::Bearer(_) => None,
+        Presented::Dpop(token) => {
+            let proof = dpop::shown(oidc, headers, method, paths::USERINFO, Some(token))?;
+            Some(proof.ok_or(BearerError::InvalidDpopProof)?)
+        }
     };
-    let now = oidc.auth.now(&state);
-    if claims.exp.saturating_mul(1_000) <= now.0 {
+    let live = access::live(oidc, token).await?;
+    bound_to_key(&live, proof.as_ref())?;
+    let claims = claims_for(oidc, &live)?;
+    if let Some(proof) = proof {
+        use_up(oidc, proof).await?;
+    }
+    told(oidc, &live, claims)
+}
+
+/// A bound token without its key is a stolen one; a proof with a token that is bound to nothing proves nothing about it.
+fn bound_to_key(live: &Live, proof: Option<&Proven>) -> Result<(), BearerError> {
+    let bound = live.claims.cnf.as_ref().map(|cnf| cnf.jkt.clone());
+    if bound == proof.map(Proven::jkt_text) { Ok(()) } else { Err(BearerError::DpopTokenRefused) }
+}
+
+fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerError> {
+    let person = live.person.as_ref().ok_or(BearerError::InvalidToken)?;
+    if !live.claims.aud.includes(oidc.auth.settings().public_url.issuer()) {
         return Err(BearerError::InvalidToken);
     }
-    let grant = GrantId::from_hex(&claims.gid).ok_or(BearerError::InvalidToken)?;
-    let (grant, user) = state.live_grant(grant, now).ok_or(BearerError::InvalidToken)?;
-    let client_stands = state
-        .client(grant.client.as_str())
-        .is_some_and(|client| !client.disabled && state.client_admits(client, user));
-    if !client_stands {
-        return Err(BearerError::InvalidToken);
-    }
-    let scopes: Vec<String> = claims.scope.split(' ').map(str::to_owned).collect();
+    let scopes: Vec<String> = live.claims.scope.split(' ').map(str::to_owned).collect();
     if !scopes.iter().any(|scope| scope == "openid") {
         return Err(BearerError::InsufficientScope);
     }
-    Ok(claims::of(user, &state, &scopes))
+    let mut claims = claims::of(person, &live.state, &scopes);
+    claims.insert("sub".into(), json!(live.claims.sub));
+    Ok(claims)
 }
 
-/// An access token that this cluster signed in its present life. Its signature is checked before anything in it is used.
-fn verified(oidc: &Oidc, token: &str) -> Result<AccessClaims, BearerError> {
-    let invalid = BearerError::InvalidToken;
-    let kid = unverified_kid(token).ok().flatten().ok_or(invalid)?;
-    let key = oidc.auth.signing().verifier(&oidc.auth.cluster().view(), &kid).ok_or(invalid)?;
-    let expect = Expect { typ: Some(ACCESS_TYP), algs: &Alg::ALL };
-    let claims: AccessClaims =
-        serde_json::from_slice(&key.verify(token, expect).map_err(|_| invalid)?).map_err(|_| invalid)?;
-    let ours = claims.iss == oidc.auth.settings().public_url.issuer()
-        && claims.epc == oidc.auth.cluster().lineage().epoch;
-    if ours { Ok(claims) } else { Err(invalid) }
+/// The proof counts once in the cluster. Last, so that nobody without a good token makes the log grow.
+async fn use_up(oidc: &Oidc, proof: Proven) -> Result<(), BearerError> {
+    let derivation = Derivation::fresh(&oidc.auth.cluster_keys().request, &*oidc.auth.runtime().entropy);
+    let order = Body::SpendProofs(SpendProofs { proofs: vec![proof.spent] });
+    match oidc.auth.cluster().propose(derivation.request(), order).await {
+        Ok(_) => Ok(()),
+        Err(ProposeError::Refused(_)) => Err(BearerError::InvalidDpopProof),
+        Err(error) => {
+            tracing::info!("a DPoP proof could not be used up: {}", AuthError::from(error));
+            Err(BearerError::Unavailable)
+        }
+    }
+}
+
+fn told(oidc: &Oidc, live: &Live, mut claims: Map<String, Value>) -> Result<Response, BearerError> {
+    let Some(algorithm) = live.client.tokens.userinfo_algorithm else {
+        return Ok((no_store(), Json(claims)).into_response());
+    };
+    claims.insert("iss".into(), json!(oidc.auth.settings().public_url.issuer()));
+    claims.insert("aud".into(), json!(live.client.id.as_str()));
+    let signed =
+        oidc.auth.signing().signer(&live.state, algorithm).and_then(|key| {
+            key.sign(ID_TYP, &claims).map_err(|error| AuthError::Internal(error.to_string()))
+        });
+    let text = signed.map_err(|error| {
+        tracing::error!("userinfo could not be signed: {error}");
+        BearerError::Unavailable
+    })?;
+    let mut headers = no_store();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwt"));
+    Ok((headers, text).into_response())
 }

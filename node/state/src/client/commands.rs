@@ -2,13 +2,16 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Client, ClientAuthMethod, ClientId, ConsentMode, wire};
+use super::{Client, ClientAuthMethod, ClientId, ConsentMode, GrantType, PreviousSecret, TokenPolicy, wire};
 use crate::{
     draft::Draft,
     ids::{ApplicationId, SecretHash},
     reply::{Reason, Refusal, Reply, done},
     text,
 };
+
+/// Longest time in which two secrets are good: a quarter, for the slowest of deployments.
+const MAX_OVERLAP_MS: u64 = 90 * 24 * 3_600_000;
 
 pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Reply, Refusal> {
     let id = ClientId::parse(&order.client_id)?;
@@ -19,6 +22,10 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
         [] => None,
         bytes => Some(draft.state.existing_application(ApplicationId::parse(bytes)?)?.id),
     };
+    let tokens = TokenPolicy::from_wire(order.tokens.as_ref())?;
+    tokens.fits(order.auth_method())?;
+    // A client of the same id may have been deleted a moment ago: what it got for itself is not this one's.
+    let own_tokens_since = if tokens.allows(GrantType::ClientCredentials) { draft.index } else { 0 };
     let client = Client {
         id,
         name: text::line("name", &order.name, text::MAX_TEXT_BYTES)?,
@@ -40,6 +47,9 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
             &order.back_channel_logout_uri,
             text::MAX_URI_BYTES,
         )?,
+        tokens,
+        previous_secret: None,
+        own_tokens_since,
     };
     draft.state.put_client(client);
     Ok(done())
@@ -52,7 +62,7 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
         client.name = text::line("name", name, text::MAX_TEXT_BYTES)?;
     }
     if let Some(hash) = &order.secret_hash {
-        client.secret_hash = parse_secret(client.auth_method, hash)?;
+        replace_secret(draft, &mut client, hash, order.keep_previous_secret_ms)?;
     }
     if let Some(uris) = &order.redirect_uris {
         client.redirect_uris = wire::parse_uris("redirect_uris", &uris.uris)?;
@@ -72,12 +82,44 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
     if let Some(disabled) = order.disabled {
         client.disabled = disabled;
     }
+    if let Some(change) = &order.tokens {
+        let could = client.allows(GrantType::ClientCredentials);
+        client.tokens.change(change)?;
+        client.tokens.fits(client.auth_method)?;
+        if could != client.allows(GrantType::ClientCredentials) {
+            client.own_tokens_since = draft.index;
+        }
+    }
     let ends = client.disabled;
+    if ends && client.allows(GrantType::ClientCredentials) {
+        client.own_tokens_since = draft.index;
+    }
     draft.state.put_client(client);
     if ends {
         draft.end_grants_of_client(&id);
     }
     Ok(done())
+}
+
+/// The secret before stays good for as long as it is told to. Stopped at once, it takes along what it was used for.
+fn replace_secret(
+    draft: &Draft,
+    client: &mut Client,
+    hash: &[u8],
+    keep_previous_ms: u64,
+) -> Result<(), Refusal> {
+    if keep_previous_ms > MAX_OVERLAP_MS {
+        return Err(Refusal::malformed("the secret before may stay good for at most 90 days"));
+    }
+    let previous = client.secret_hash;
+    client.secret_hash = parse_secret(client.auth_method, hash)?;
+    let until = draft.at.plus_ms(keep_previous_ms);
+    client.previous_secret =
+        previous.filter(|_| keep_previous_ms > 0).map(|hash| PreviousSecret { hash, until });
+    if client.previous_secret.is_none() && client.allows(GrantType::ClientCredentials) {
+        client.own_tokens_since = draft.index;
+    }
+    Ok(())
 }
 
 /// With everything that was granted to it: a later client of the same id starts with nothing.
@@ -90,8 +132,11 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteClient) -> Result<Repl
 
 fn parse_secret(method: ClientAuthMethod, hash: &[u8]) -> Result<Option<SecretHash>, Refusal> {
     match method {
-        ClientAuthMethod::None if hash.is_empty() => Ok(None),
+        ClientAuthMethod::None | ClientAuthMethod::PrivateKeyJwt if hash.is_empty() => Ok(None),
         ClientAuthMethod::None => Err(Refusal::malformed("a public client has no secret")),
+        ClientAuthMethod::PrivateKeyJwt => {
+            Err(Refusal::malformed("a client that signs its assertions has no secret"))
+        }
         ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost => SecretHash::parse(hash).map(Some),
         ClientAuthMethod::Unspecified => Err(Refusal::malformed("auth_method is missing")),
     }

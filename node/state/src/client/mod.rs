@@ -4,11 +4,14 @@
 //! parser at the edge before it becomes part of a command.
 
 mod commands;
+mod policy;
 mod wire;
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
 pub use conclave_proto::command::v1::{ClientAuthMethod, ConsentMode, SigningAlgorithm};
+
+pub use policy::{AccessTokenFormat, GrantType, TokenPolicy};
 
 pub(crate) use {
     commands::{create, delete, update},
@@ -103,12 +106,54 @@ pub struct Client {
     pub created_at: Stamp,
     /// Where the end of a session is announced; empty = nowhere.
     pub back_channel_logout_uri: String,
+    /// How its tokens are asked for, made and bound.
+    pub tokens: TokenPolicy,
+    /// The secret before the present one, while it is still good.
+    pub previous_secret: Option<PreviousSecret>,
+    /// Access tokens that it got for itself before this log index are dead.
+    pub own_tokens_since: u64,
+}
+
+/// A secret that was replaced, for the time in which both are good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviousSecret {
+    /// What it hashes to.
+    pub hash: SecretHash,
+    /// When it stops.
+    pub until: Stamp,
 }
 
 impl Client {
     /// Whether this client has no way to prove itself (RFC 6749 §2.1).
     pub const fn is_public(&self) -> bool {
-        self.secret_hash.is_none()
+        matches!(self.auth_method, ClientAuthMethod::None)
+    }
+
+    /// Whether this is its secret, or the one before that is still good at `now`.
+    pub fn secret_is(&self, presented: &SecretHash, now: Stamp) -> bool {
+        let is_present = self.secret_hash.is_some_and(|hash| hash.matches(presented));
+        let is_previous = self
+            .previous_secret
+            .is_some_and(|previous| previous.hash.matches(presented) && !previous.until.is_over_at(now));
+        is_present || is_previous
+    }
+
+    /// Whether it may use this at the token endpoint.
+    pub fn allows(&self, grant_type: GrantType) -> bool {
+        self.tokens.allows(grant_type)
+    }
+
+    /// Whether a token for this audience is for this client as a resource server.
+    pub fn answers_to(&self, audience: &str) -> bool {
+        self.id.as_str() == audience || self.tokens.audiences.iter().any(|name| name == audience)
+    }
+
+    pub(crate) fn must_allow(&self, grant_type: GrantType) -> Result<(), Refusal> {
+        if self.allows(grant_type) {
+            return Ok(());
+        }
+        let detail = format!("client {} may not use {}", self.id, grant_type.as_str_name());
+        Err(Refusal::new(Reason::GrantTypeNotAllowed, detail))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use conclave_proto::state::v1 as rows;
 
-use super::{Client, ClientAuthMethod, ClientId, ConsentMode, SigningAlgorithm};
+use super::{Client, ClientAuthMethod, ClientId, ConsentMode, PreviousSecret, SigningAlgorithm, TokenPolicy};
 use crate::{
     ids::{ApplicationId, SecretHash},
     reply::Refusal,
@@ -70,6 +70,10 @@ impl Row for Client {
             disabled: self.disabled,
             created_at_ms: self.created_at.0,
             back_channel_logout_uri: self.back_channel_logout_uri.clone(),
+            tokens: self.tokens.to_wire(),
+            previous_secret_hash: self.previous_secret.map(|p| p.hash.bytes().to_vec()).unwrap_or_default(),
+            previous_secret_until_ms: self.previous_secret.map(|p| p.until.0).unwrap_or_default(),
+            own_tokens_since_index: self.own_tokens_since,
         }
     }
 
@@ -96,6 +100,15 @@ impl Row for Client {
             disabled: wire.disabled,
             created_at: Stamp(wire.created_at_ms),
             back_channel_logout_uri: wire.back_channel_logout_uri,
+            tokens: TokenPolicy::from_wire(wire.tokens.as_ref())?,
+            previous_secret: match wire.previous_secret_hash.as_slice() {
+                [] => None,
+                hash => Some(PreviousSecret {
+                    hash: SecretHash::parse(hash)?,
+                    until: Stamp(wire.previous_secret_until_ms),
+                }),
+            },
+            own_tokens_since: wire.own_tokens_since_index,
         })
     }
 

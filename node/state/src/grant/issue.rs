@@ -2,9 +2,9 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::Grant;
+use super::{Grant, dpop};
 use crate::{
-    client::ClientId,
+    client::{ClientId, GrantType},
     draft::Draft,
     ids::{GrantId, SecretHash, SessionId, TicketId},
     reply::{Reason, Refusal, Reply, ReplyBody, body},
@@ -30,6 +30,7 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
     let id = GrantId::parse(&order.grant_id)?;
     let (session, user) = draft.state.existing_live_session(session, draft.at)?;
     let client = draft.state.able_client(&ClientId::parse(&order.client_id)?)?;
+    client.must_allow(GrantType::AuthorizationCode)?;
     if !draft.state.client_admits(&client, &user) {
         return Err(Refusal::new(
             Reason::AccessDenied,
@@ -66,6 +67,7 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
         auth_time: session.auth_time,
         amr: session.amr.clone(),
         epoch: draft.state.meta.revocation_epoch,
+        dpop_jkt: dpop::parse(&order.dpop_jkt)?,
     });
     Ok(id)
 }

@@ -3,6 +3,7 @@
 //! A grant ends with its session (unless `offline_access`), its user, its client, its time, or misuse. Access tokens name
 //! the grant, so that userinfo refuses them once it has ended.
 
+mod dpop;
 mod issue;
 mod redeem;
 mod rotate;
@@ -63,6 +64,8 @@ pub struct Grant {
     pub amr: Vec<String>,
     /// The revocation epoch it was made in.
     pub epoch: u64,
+    /// The DPoP key that the code is bound to (RFC 9449 §10), SHA-256 thumbprint.
+    pub dpop_jkt: Option<[u8; 32]>,
 }
 
 impl Grant {
@@ -87,6 +90,9 @@ pub struct RefreshFamily {
     pub rotated_index: u64,
     /// When the family ends.
     pub expires_at: Stamp,
+    /// The DPoP key that must be proved with it (RFC 9449 §5): of a public client that showed one. A confidential client proves
+    /// itself.
+    pub dpop_jkt: Option<[u8; 32]>,
 }
 
 pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeGrant) -> Result<Reply, Refusal> {
@@ -112,6 +118,11 @@ impl State {
         let from = (session, GrantId::new([0; 16]));
         let own = self.grants_by_session.range(from..).take_while(move |(of, _)| *of == session);
         own.filter_map(|(_, grant)| self.grants.get(grant))
+    }
+
+    /// The refresh family with this id, alive or not.
+    pub fn family(&self, id: FamilyId) -> Option<&Arc<RefreshFamily>> {
+        self.families.get(&id)
     }
 
     /// The grant that a refresh family belongs to, alive or not.

@@ -2,9 +2,9 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Grant, RefreshFamily, issue::parse_challenge};
+use super::{Grant, RefreshFamily, dpop, issue::parse_challenge};
 use crate::{
-    client::ClientId,
+    client::{Client, ClientId, GrantType},
     draft::Draft,
     event::Event,
     ids::{FamilyId, GrantId, SecretHash},
@@ -37,13 +37,16 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
     }
     bound_to(&grant, order)?;
     let client = draft.state.able_client(&grant.client)?;
+    client.must_allow(GrantType::AuthorizationCode)?;
+    dpop::proved(&client, grant.dpop_jkt, dpop::parse(&order.dpop_jkt)?)?;
+    draft.use_up(&order.proofs)?;
     if !draft.state.client_admits(&client, &user) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),
         ));
     }
-    let redeemed = redeemed(draft, &grant, order)?;
+    let redeemed = redeemed(draft, &client, &grant, order)?;
     let reply = pb::CodeRedeemed {
         grant_id: id.to_vec(),
         user_id: user.id.to_vec(),
@@ -72,7 +75,12 @@ fn mismatch() -> Refusal {
     Refusal::new(Reason::CodeMismatch, "the code is bound to another client, URI or verifier")
 }
 
-fn redeemed(draft: &mut Draft, grant: &Grant, order: &pb::RedeemCode) -> Result<Grant, Refusal> {
+fn redeemed(
+    draft: &mut Draft,
+    client: &Client,
+    grant: &Grant,
+    order: &pb::RedeemCode,
+) -> Result<Grant, Refusal> {
     if order.access_ttl_ms == 0
         || order.access_ttl_ms > MAX_ACCESS_TTL_MS
         || order.refresh_ttl_ms > MAX_REFRESH_TTL_MS
@@ -82,7 +90,7 @@ fn redeemed(draft: &mut Draft, grant: &Grant, order: &pb::RedeemCode) -> Result<
     let mut next = grant.clone();
     next.redeemed_at = Some(draft.at);
     next.expires_at = draft.at.plus_ms(order.access_ttl_ms);
-    if !order.family_id.is_empty() {
+    if !order.family_id.is_empty() && client.allows(GrantType::RefreshToken) {
         let id = FamilyId::parse(&order.family_id)?;
         if draft.state.families.contains_key(&id) {
             return Err(Refusal::new(Reason::AlreadyExists, "the refresh family exists"));
@@ -95,6 +103,7 @@ fn redeemed(draft: &mut Draft, grant: &Grant, order: &pb::RedeemCode) -> Result<
             rotated_at: draft.at,
             rotated_index: draft.index,
             expires_at,
+            dpop_jkt: dpop::parse(&order.dpop_jkt)?.filter(|_| client.is_public()),
         });
         next.family = Some(id);
         // The last refresh may come at the very end, and its access token lives on.

@@ -2,9 +2,9 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Grant, RefreshFamily};
+use super::{Grant, RefreshFamily, dpop};
 use crate::{
-    client::ClientId,
+    client::{ClientId, GrantType},
     draft::Draft,
     event::Event,
     ids::FamilyId,
@@ -33,6 +33,10 @@ pub(crate) fn rotate_refresh(draft: &mut Draft, order: &pb::RotateRefresh) -> Re
             format!("{} may not open {}", user.username, client.id),
         ));
     }
+    client.must_allow(GrantType::RefreshToken)?;
+    // Before the generation is looked at: whoever lacks the key has a stolen token, and must not end its owner's line.
+    dpop::proved(&client, family.dpop_jkt, dpop::parse(&order.dpop_jkt)?)?;
+    draft.use_up(&order.proofs)?;
     match judge(draft, &family, order) {
         Use::Current => {
             let next = RefreshFamily {

@@ -2,7 +2,7 @@
 
 use conclave_proto::state::v1 as rows;
 
-use super::{Grant, RefreshFamily, issue::parse_challenge};
+use super::{Grant, RefreshFamily, dpop, issue::parse_challenge};
 use crate::{
     client::ClientId,
     ids::{FamilyId, GrantId, SecretHash, SessionId, UserId},
@@ -34,6 +34,7 @@ impl Row for Grant {
             auth_time_ms: self.auth_time.0,
             amr: self.amr.clone(),
             epoch: self.epoch,
+            dpop_jkt: self.dpop_jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         }
     }
 
@@ -58,6 +59,7 @@ impl Row for Grant {
             auth_time: Stamp(wire.auth_time_ms),
             amr: wire.amr,
             epoch: wire.epoch,
+            dpop_jkt: dpop::parse(&wire.dpop_jkt)?,
         })
     }
 
@@ -78,6 +80,7 @@ impl Row for RefreshFamily {
             rotated_at_ms: self.rotated_at.0,
             rotated_index: self.rotated_index,
             expires_at_ms: self.expires_at.0,
+            dpop_jkt: self.dpop_jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         }
     }
 
@@ -89,6 +92,7 @@ impl Row for RefreshFamily {
             rotated_at: Stamp(wire.rotated_at_ms),
             rotated_index: wire.rotated_index,
             expires_at: Stamp(wire.expires_at_ms),
+            dpop_jkt: dpop::parse(&wire.dpop_jkt)?,
         })
     }
 

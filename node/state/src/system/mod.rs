@@ -1,8 +1,9 @@
-//! What the cluster keeps for itself: request memory, spent tickets, level, revocation epoch, lease terms, node numbers, sweep.
+//! What the cluster keeps for itself: request memory, spent tickets and proofs, level, revocation epoch, lease terms, node numbers, sweep.
 
 mod lease;
 mod memory;
 mod node_id;
+mod proof;
 mod sweep;
 mod ticket;
 
@@ -14,7 +15,7 @@ pub use {
     ticket::SpentTicket,
 };
 
-pub(crate) use {lease::set_lease_terms, node_id::reserve_node_id, sweep::sweep};
+pub(crate) use {lease::set_lease_terms, node_id::reserve_node_id, proof::spend_proofs, sweep::sweep};
 
 use crate::{
     draft::Draft,

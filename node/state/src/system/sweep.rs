@@ -12,8 +12,14 @@ use crate::{
 const MAX_ROWS: u32 = 1_000;
 
 pub(crate) fn sweep(draft: &mut Draft, order: &pb::Sweep) -> Result<Reply, Refusal> {
+    let removed = sweep_rows(draft, order.limit.min(MAX_ROWS));
+    Ok(body(ReplyBody::Swept(pb::Swept { removed })))
+}
+
+/// Takes at most so many dead rows out, those that ended first; answers how many.
+pub(super) fn sweep_rows(draft: &mut Draft, limit: u32) -> u32 {
     let mut removed = 0;
-    while removed < order.limit.min(MAX_ROWS) {
+    while removed < limit {
         let Some((at, row)) = draft.state.expiries.get_min().copied() else { break };
         if !at.is_over_at(draft.at) {
             break;
@@ -22,7 +28,7 @@ pub(crate) fn sweep(draft: &mut Draft, order: &pb::Sweep) -> Result<Reply, Refus
         remove(draft, row);
         removed += 1;
     }
-    Ok(body(ReplyBody::Swept(pb::Swept { removed })))
+    removed
 }
 
 fn remove(draft: &mut Draft, row: Expiring) {
@@ -32,5 +38,6 @@ fn remove(draft: &mut Draft, row: Expiring) {
         Expiring::Token(id) => drop(draft.state.take_token(id)),
         Expiring::Ticket(id) => drop(draft.state.tickets.remove(&id)),
         Expiring::Throttle(id) => draft.state.take_throttle(id),
+        Expiring::RevokedAccess(id) => drop(draft.state.revoked_access.remove(&id)),
     }
 }

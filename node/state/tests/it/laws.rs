@@ -51,6 +51,17 @@ fn body() -> impl Strategy<Value = Body> {
             token_id: id(9, t), name: "t".into(), secret_hash: hash(2), role: pb::ApiRole::Admin.into(), ttl_ms: MINUTE,
         })),
         1 => n.clone().prop_map(|t| Body::RevokeApiToken(pb::RevokeApiToken { token_id: id(9, t) })),
+        1 => (n.clone(), 0_u64..3).prop_map(|(t, life)| Body::RevokeAccessToken(pb::RevokeAccessToken {
+            token_id: id(10, t), expires_at_ms: 1_000_000 + life * 20 * MINUTE,
+        })),
+        2 => (n.clone(), 0_u64..3).prop_map(|(p, life)| Body::SpendProofs(pb::SpendProofs {
+            proofs: vec![proof(p, 1_000_000 + life * 20 * MINUTE)],
+        })),
+        1 => (n.clone(), any::<bool>()).prop_map(|(k, bound)| Body::UpdateClient(pb::UpdateClient {
+            client_id: "web".into(), secret_hash: Some(hash(k)), keep_previous_secret_ms: u64::from(k) * MINUTE,
+            tokens: Some(pb::ClientTokensChange { dpop_bound: Some(bound), ..Default::default() }),
+            ..Default::default()
+        })),
         1 => Just(Body::AcknowledgeOutbox(pb::AcknowledgeOutbox { sequence_numbers: vec![1, 2] })),
         1 => n.clone().prop_map(|a| Body::UpdateApplication(pb::UpdateApplication {
             application_id: application(a), access: Some(pb::Access { everyone: true, group_ids: vec![] }), ..Default::default()

@@ -6,5 +6,6 @@ mod corpus;
 mod laws;
 #[cfg(test)]
 mod stories;
+mod token_side;
 #[cfg(test)]
 mod world;

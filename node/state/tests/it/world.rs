@@ -204,6 +204,7 @@ pub fn redeem(n: u8, client_id: &str) -> Body {
         family_id: family(n),
         refresh_ttl_ms: 6_000 * MINUTE,
         access_ttl_ms: 10 * MINUTE,
+        ..Default::default()
     })
 }
 
@@ -214,5 +215,11 @@ pub fn rotate(n: u8, generation: u64) -> Body {
         generation,
         retry_window_ms: WINDOW,
         access_ttl_ms: 10 * MINUTE,
+        ..Default::default()
     })
+}
+
+/// A DPoP proof that is remembered until then.
+pub fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
+    pb::SpentProof { kind: pb::spent_proof::Kind::Dpop.into(), proof_id: id(11, n), expires_at_ms }
 }

@@ -12,7 +12,7 @@ use conclave_proto::{
     },
     command::v1::{StartSession, command::Body},
 };
-use conclave_state::ids::UserId;
+use conclave_state::{client::SigningAlgorithm, ids::UserId};
 use tonic::Code;
 
 use super::{by_operator, channel, page, refusal, with};
@@ -233,10 +233,14 @@ async fn a_client_from_first_to_last() {
     let kept = |node: &TestNode| *node.cluster().view().client("shop").unwrap().secret_hash.unwrap().bytes();
     assert_eq!(kept(&node), sha256(answer.client_secret.as_bytes()));
 
-    let rotate = pb::RotateClientSecretRequest { client_id: "shop".into() };
+    let rotate = pb::RotateClientSecretRequest { client_id: "shop".into(), keep_previous_ms: 60_000 };
     let rotated = clients.rotate_client_secret(by_operator(&node, rotate)).await.unwrap().into_inner();
     assert_ne!(rotated.client_secret, answer.client_secret);
     assert_eq!(kept(&node), sha256(rotated.client_secret.as_bytes()));
+    let get = by_operator(&node, pb::GetClientRequest { client_id: "shop".into() });
+    let shown = clients.get_client(get).await.unwrap().into_inner();
+    let until = conclave_node::testing::START_MS + 60_000;
+    assert_eq!(shown.previous_secret_expires_at_ms, until, "the secret before is good for a while");
 
     for bad in ["http://shop.example.org/cb", "https://shop.example.org/cb#x", "javascript:alert(1)"] {
         let request = pb::CreateClientRequest {
@@ -260,7 +264,7 @@ async fn a_client_from_first_to_last() {
     let public = clients.create_client(by_operator(&node, public)).await.unwrap().into_inner();
     assert!(public.client_secret.is_empty());
     let public = public.client.unwrap();
-    let rotate = pb::RotateClientSecretRequest { client_id: public.client_id.clone() };
+    let rotate = pb::RotateClientSecretRequest { client_id: public.client_id.clone(), keep_previous_ms: 0 };
     assert_eq!(
         refusal(clients.rotate_client_secret(by_operator(&node, rotate)).await).0,
         Code::InvalidArgument
@@ -269,7 +273,7 @@ async fn a_client_from_first_to_last() {
     let change =
         pb::UpdateClientRequest { client_id: "shop".into(), disabled: Some(true), ..Default::default() };
     let changed = clients.update_client(by_operator(&node, change)).await.unwrap().into_inner();
-    assert_eq!(changed, pb::Client { disabled: true, ..made });
+    assert_eq!(changed, pb::Client { disabled: true, previous_secret_expires_at_ms: until, ..made });
     let list = clients.list_clients(by_operator(&node, pb::ListClientsRequest { page: None })).await.unwrap();
     assert_eq!(list.into_inner().clients.len(), 2);
     clients
@@ -278,6 +282,72 @@ async fn a_client_from_first_to_last() {
         .unwrap();
     let get = clients.get_client(by_operator(&node, pb::GetClientRequest { client_id: "shop".into() })).await;
     assert_eq!(refusal(get).0, Code::NotFound);
+}
+
+#[tokio::test]
+async fn how_a_clients_tokens_are_made_is_said_in_the_words_of_registration() {
+    let node = TestNode::start().await;
+    let mut clients = ClientServiceClient::new(channel(&node));
+    let jwks =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let bank = pb::CreateClientRequest {
+        client_id: "bank".into(),
+        auth_method: "private_key_jwt".into(),
+        jwks: jwks.into(),
+        token_endpoint_auth_signing_alg: "EdDSA".into(),
+        redirect_uris: vec!["https://bank.test/cb".into(), "https://bank.test/other".into()],
+        signing_algorithm: "PS256".into(),
+        grant_types: vec!["authorization_code".into(), "client_credentials".into()],
+        dpop_bound_access_tokens: true,
+        subject_type: "pairwise".into(),
+        access_token_format: "opaque".into(),
+        audiences: vec!["https://api.bank.test".into()],
+        ..Default::default()
+    };
+    let answer = clients.create_client(by_operator(&node, bank.clone())).await.unwrap().into_inner();
+    assert!(answer.client_secret.is_empty(), "it has keys instead");
+    let made = answer.client.unwrap();
+    assert_eq!((made.sector.as_str(), made.subject_type.as_str()), ("bank.test", "pairwise"));
+    assert_eq!((&made.grant_types, &made.jwks), (&bank.grant_types, &bank.jwks));
+    assert_eq!((made.access_token_format.as_str(), made.dpop_bound_access_tokens), ("opaque", true));
+    let state = node.cluster().view();
+    assert!(state.active_key(SigningAlgorithm::Ps256).is_some(), "the key is there before the client");
+
+    let change = pb::UpdateClientRequest {
+        client_id: "bank".into(),
+        grant_types: Some(pb::GrantTypeList { grant_types: vec!["client_credentials".into()] }),
+        userinfo_signed_response_alg: Some("ES256".into()),
+        access_token_format: Some("jwt".into()),
+        ..Default::default()
+    };
+    let changed = clients.update_client(by_operator(&node, change)).await.unwrap().into_inner();
+    let expected = pb::Client {
+        grant_types: vec!["client_credentials".into()],
+        userinfo_signed_response_alg: "ES256".into(),
+        access_token_format: "jwt".into(),
+        ..made
+    };
+    assert_eq!(changed, expected);
+
+    let private = jwks.replace("\"x\"", "\"d\":\"AA\",\"x\"");
+    for bad in [
+        pb::CreateClientRequest { jwks: private, ..bank.clone() },
+        pb::CreateClientRequest { jwks: "{}".into(), ..bank.clone() },
+        pb::CreateClientRequest { jwks: String::new(), ..bank.clone() },
+        pb::CreateClientRequest { token_endpoint_auth_signing_alg: String::new(), ..bank.clone() },
+        pb::CreateClientRequest { token_endpoint_auth_signing_alg: "none".into(), ..bank.clone() },
+        pb::CreateClientRequest { grant_types: vec!["password".into()], ..bank.clone() },
+        pb::CreateClientRequest { auth_method: "none".into(), ..bank.clone() },
+        pb::CreateClientRequest {
+            redirect_uris: vec!["https://a.test/cb".into(), "https://b.test/cb".into()],
+            ..bank.clone()
+        },
+        pb::CreateClientRequest { subject_type: "public".into(), sector: "a.test".into(), ..bank.clone() },
+    ] {
+        let bad = pb::CreateClientRequest { client_id: "bad".into(), ..bad };
+        let refused = clients.create_client(by_operator(&node, bad.clone())).await;
+        assert_eq!(refusal(refused).0, Code::InvalidArgument, "{bad:?}");
+    }
 }
 
 async fn start_session(node: &TestNode, user: UserId, number: u8) -> conclave_state::ids::SessionId {

@@ -3,4 +3,6 @@
 mod forward_auth;
 mod login;
 mod oidc;
+mod oidc_dpop;
+mod oidc_tokens;
 mod site;

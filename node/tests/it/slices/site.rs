@@ -243,6 +243,15 @@ impl Site {
         self.send("192.0.2.1", request.body(Body::from(encoded(form))).unwrap()).await
     }
 
+    /// A form to one of the endpoints of clients, with these headers besides.
+    pub async fn call(&self, path: &str, headers: &[(&str, String)], form: &[(&str, &str)]) -> Page {
+        let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        self.send("192.0.2.1", request.body(Body::from(encoded(form))).unwrap()).await
+    }
+
     pub async fn redeem(&self, client: &str, code: &str) -> Page {
         self.token(Some((client, SECRET)), &redemption(code)).await
     }
@@ -264,6 +273,13 @@ pub fn redemption(code: &str) -> [(&str, &str); 4] {
         ("redirect_uri", REDIRECT_URI),
         ("code_verifier", VERIFIER),
     ]
+}
+
+/// HTTP Basic credentials.
+pub fn basic(id: &str, secret: &str) -> (&'static str, String) {
+    let credentials =
+        base64::engine::general_purpose::STANDARD.encode(format!("{id}:{}", encoded_one(secret)));
+    ("authorization", format!("Basic {credentials}"))
 }
 
 pub fn encoded(pairs: &[(&str, &str)]) -> String {

@@ -1,0 +1,125 @@
+//! How a client's tokens are asked for, made and bound, in the words of RFC 7591.
+
+use conclave_proto::{
+    admin::v1 as pb,
+    command::v1::{Audiences, ClientTokens, ClientTokensChange, GrantTypes},
+};
+use conclave_state::client::{AccessTokenFormat, Client, GrantType, SigningAlgorithm};
+use tonic::Status;
+use url::Url;
+
+use crate::crypto::jwks;
+
+use super::{
+    clients::{ALGORITHMS, choice, word},
+    errors,
+};
+
+const GRANT_TYPES: [(&str, GrantType); 4] = [
+    ("authorization_code", GrantType::AuthorizationCode),
+    ("refresh_token", GrantType::RefreshToken),
+    ("client_credentials", GrantType::ClientCredentials),
+    ("urn:ietf:params:oauth:grant-type:token-exchange", GrantType::TokenExchange),
+];
+const FORMATS: [(&str, AccessTokenFormat); 2] =
+    [("jwt", AccessTokenFormat::Jwt), ("opaque", AccessTokenFormat::Opaque)];
+/// Whether subjects are pairwise.
+const SUBJECT_TYPES: [(&str, bool); 2] = [("public", false), ("pairwise", true)];
+
+pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, Status> {
+    Ok(ClientTokens {
+        grant_types: grant_types(&order.grant_types)?,
+        jwks: keys(&order.jwks)?,
+        assertion_algorithm: algorithm(
+            "token_endpoint_auth_signing_alg",
+            &order.token_endpoint_auth_signing_alg,
+        )?,
+        dpop_bound: order.dpop_bound_access_tokens,
+        userinfo_algorithm: algorithm("userinfo_signed_response_alg", &order.userinfo_signed_response_alg)?,
+        pairwise_sector: sector(order)?,
+        access_token_format: choice("access_token_format", &order.access_token_format, &FORMATS)?.into(),
+        audiences: order.audiences.clone(),
+    })
+}
+
+pub(super) fn changes(order: &pb::UpdateClientRequest) -> Result<ClientTokensChange, Status> {
+    let types = |list: &pb::GrantTypeList| {
+        grant_types(&list.grant_types).map(|grant_types| GrantTypes { grant_types })
+    };
+    let algorithm = |field, text: &Option<String>| text.as_deref().map(|t| algorithm(field, t)).transpose();
+    let format = |text: &String| choice("access_token_format", text, &FORMATS).map(i32::from);
+    let assertion = &order.token_endpoint_auth_signing_alg;
+    Ok(ClientTokensChange {
+        grant_types: order.grant_types.as_ref().map(types).transpose()?,
+        jwks: order.jwks.as_deref().map(keys).transpose()?,
+        assertion_algorithm: algorithm("token_endpoint_auth_signing_alg", assertion)?,
+        dpop_bound: order.dpop_bound_access_tokens,
+        userinfo_algorithm: algorithm("userinfo_signed_response_alg", &order.userinfo_signed_response_alg)?,
+        access_token_format: order.access_token_format.as_ref().map(format).transpose()?,
+        audiences: order.audiences.as_ref().map(|list| Audiences { audiences: list.audiences.clone() }),
+    })
+}
+
+/// The client with what this file knows of it.
+pub(super) fn shown(client: &Client, so_far: pb::Client) -> pb::Client {
+    let tokens = &client.tokens;
+    let algorithm = |algorithm: Option<SigningAlgorithm>| word(&algorithm.unwrap_or_default(), &ALGORITHMS);
+    let is_pairwise = !tokens.pairwise_sector.is_empty();
+    let format = if tokens.opaque_access_tokens { AccessTokenFormat::Opaque } else { AccessTokenFormat::Jwt };
+    pb::Client {
+        grant_types: tokens.grant_types().iter().map(|grant_type| word(grant_type, &GRANT_TYPES)).collect(),
+        jwks: String::from_utf8_lossy(&tokens.jwks).into_owned(),
+        token_endpoint_auth_signing_alg: algorithm(tokens.assertion_algorithm),
+        dpop_bound_access_tokens: tokens.dpop_bound,
+        userinfo_signed_response_alg: algorithm(tokens.userinfo_algorithm),
+        subject_type: word(&is_pairwise, &SUBJECT_TYPES),
+        sector: tokens.pairwise_sector.clone(),
+        access_token_format: word(&format, &FORMATS),
+        audiences: tokens.audiences.clone(),
+        previous_secret_expires_at_ms: client.previous_secret.map_or(0, |previous| previous.until.0),
+        ..so_far
+    }
+}
+
+fn grant_types(words: &[String]) -> Result<Vec<i32>, Status> {
+    let one = |text: &String| match text.as_str() {
+        "" => Err(errors::invalid("grant_types: one is empty")),
+        text => choice("grant_types", text, &GRANT_TYPES).map(i32::from),
+    };
+    words.iter().map(one).collect()
+}
+
+/// Parsed once, here: what enters the state can be read by every node.
+fn keys(jwks: &str) -> Result<Vec<u8>, Status> {
+    if !jwks.is_empty() {
+        jwks::parse(jwks.as_bytes()).map_err(|why| errors::invalid(format!("jwks: {why}")))?;
+    }
+    Ok(jwks.as_bytes().to_vec())
+}
+
+/// Nothing said is no algorithm here.
+fn algorithm(field: &str, text: &str) -> Result<i32, Status> {
+    if text.is_empty() { Ok(0) } else { choice(field, text, &ALGORITHMS).map(i32::from) }
+}
+
+/// The one host of all redirect URIs (OIDC Core §8.1), unless another is named.
+fn sector(order: &pb::CreateClientRequest) -> Result<String, Status> {
+    if !choice("subject_type", &order.subject_type, &SUBJECT_TYPES)? {
+        return match order.sector.as_str() {
+            "" => Ok(String::new()),
+            _ => Err(errors::invalid("sector: public subjects have none; use subject_type pairwise")),
+        };
+    }
+    if !order.sector.is_empty() {
+        return Ok(order.sector.to_ascii_lowercase());
+    }
+    let host = |uri: &String| Url::parse(uri).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let mut hosts: Vec<Option<String>> = order.redirect_uris.iter().map(host).collect();
+    hosts.dedup();
+    match hosts.as_slice() {
+        [Some(host)] => Ok(host.clone()),
+        _ => Err(errors::invalid(
+            "sector: the redirect URIs do not have one host in common; name the host that subjects are made for",
+        )),
+    }
+}

@@ -1,0 +1,58 @@
+//! How a client's tokens are asked for, made and bound: the options that `client create` and `client update` share.
+
+use std::{io::Read as _, path::PathBuf, time::Duration};
+
+use crate::config::parse_duration;
+
+use super::failure::Failure;
+
+#[derive(Debug, clap::Args)]
+pub struct TokenArgs {
+    /// What it may use at the token endpoint; may be given several times [default for a new client: authorization_code
+    /// refresh_token]
+    #[arg(long = "grant-type", value_name = "TYPE")]
+    pub grant_types: Vec<String>,
+    /// A file with its public keys, a JWK Set, for private_key_jwt
+    #[arg(long, value_name = "FILE")]
+    jwks_file: Option<PathBuf>,
+    /// The one algorithm of its assertions: RS256, PS256, ES256 or EdDSA
+    #[arg(long, value_name = "ALG")]
+    pub assertion_algorithm: Option<String>,
+    /// Whether every access token must be bound to a DPoP key
+    #[arg(long, value_name = "true|false")]
+    pub dpop_bound: Option<bool>,
+    /// Userinfo as a JWT signed so
+    #[arg(long, value_name = "ALG")]
+    pub userinfo_algorithm: Option<String>,
+    /// jwt or opaque [default for a new client: jwt]
+    #[arg(long, value_name = "FORMAT")]
+    pub access_token_format: Option<String>,
+    /// A name under which it is a resource server; may be given several times
+    #[arg(long = "audience", value_name = "NAME")]
+    pub audiences: Vec<String>,
+}
+
+/// Longest JWK Set read: the API refuses longer ones.
+const MAX_JWKS_BYTES: u64 = 64 * 1024;
+
+/// How long two secrets are good.
+pub fn overlap(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write for example 90s, 12h or 30d".to_owned())
+}
+
+impl TokenArgs {
+    /// The keys in the file, if one is named.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn jwks(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.jwks_file else { return Ok(None) };
+        let cannot = |error: &dyn std::fmt::Display| {
+            Failure::other(format!("cannot read the keys in {}: {error}", path.display()))
+        };
+        let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
+        let mut text = String::new();
+        file.take(MAX_JWKS_BYTES).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+        Ok(Some(text))
+    }
+}

@@ -1,0 +1,45 @@
+//! JWK Sets that someone else made (RFC 7517 §5): the public keys of a client.
+
+use serde_json::Value;
+
+use super::{jwt::VerifyingKey, self_signed};
+
+/// Most keys of a set: a few generations of a few kinds.
+const MAX_KEYS: usize = 16;
+
+/// The keys of a client's JWK Set: public ones, of kinds that are known here.
+///
+/// # Errors
+/// What is wrong with it, for whoever registers it.
+pub fn parse(jwks: &[u8]) -> Result<Vec<VerifyingKey>, &'static str> {
+    let set: Value = serde_json::from_slice(jwks).map_err(|_| "jwks is not JSON")?;
+    let keys = set.get("keys").and_then(Value::as_array).ok_or("jwks has no array \"keys\"")?;
+    if keys.is_empty() || keys.len() > MAX_KEYS {
+        return Err("jwks must have between 1 and 16 keys");
+    }
+    if keys.iter().any(self_signed::has_private_members) {
+        return Err(
+            "jwks holds a private key: make a new one, this one is known now, and register its public half",
+        );
+    }
+    let parsed = keys.iter().map(VerifyingKey::from_jwk).collect::<Result<Vec<_>, _>>();
+    parsed.map_err(|_| "jwks holds a key that is none of RSA, P-256 and Ed25519, or not for signatures")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_set_of_something_else_is_refused_in_words() {
+        let ed = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        assert_eq!(parse(format!(r#"{{"keys":[{ed}]}}"#).as_bytes()).unwrap().len(), 1);
+        let private = ed.replace("\"x\"", "\"d\":\"AA\",\"x\"");
+        for bad in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct"}]}"#] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(parse(format!(r#"{{"keys":[{private}]}}"#).as_bytes()).unwrap_err().contains("private"));
+        let many = vec![ed; MAX_KEYS + 1].join(",");
+        assert!(parse(format!(r#"{{"keys":[{many}]}}"#).as_bytes()).is_err());
+    }
+}

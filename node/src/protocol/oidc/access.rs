@@ -1,0 +1,128 @@
+//! Access tokens that come back: what one says, and whether it is still good. The same judgement for userinfo, introspection,
+//! revocation and exchange, so that none of them accepts what another refuses.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_state::{
+    Stamp, State,
+    client::{Client, GrantType},
+    ids::{AccessTokenId, GrantId},
+    user::User,
+};
+
+use crate::{
+    cluster::ViewError,
+    crypto::{
+        jwk::Alg,
+        jwt::{Expect, VerifyingKey, unverified_kid},
+    },
+};
+
+use super::{
+    Oidc,
+    tokens::{ACCESS_PURPOSE, ACCESS_TYP, AccessClaims},
+};
+
+/// An access token that is good in this version of the state.
+pub struct Live {
+    pub claims: AccessClaims,
+    pub state: Arc<State>,
+    /// The client that holds it.
+    pub client: Arc<Client>,
+    /// Who let the client have it; none for a client's own token.
+    pub person: Option<Arc<User>>,
+}
+
+/// Why a token does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dead {
+    /// Not ours, over, ended, or no longer allowed: nobody's business which.
+    Invalid,
+    /// This node is behind and cannot tell.
+    Unavailable,
+}
+
+/// The token, if it is good now as far as anybody in the cluster knows.
+///
+/// # Errors
+/// [`Dead`].
+pub async fn live(oidc: &Oidc, token: &str) -> Result<Live, Dead> {
+    let claims = read(oidc, token).await.ok_or(Dead::Invalid)?;
+    let state = match oidc.auth.cluster().serving_view(claims.idx).await {
+        Ok(state) => state,
+        Err(ViewError::FromTheFuture) => return Err(Dead::Invalid),
+        Err(ViewError::Behind) => return Err(Dead::Unavailable),
+    };
+    judged(claims, state, |state| oidc.auth.now(state)).ok_or(Dead::Invalid)
+}
+
+/// What a token of this cluster's present life says, dead or alive. Its seal or signature is checked before anything in it is used.
+pub async fn read(oidc: &Oidc, token: &str) -> Option<AccessClaims> {
+    let json = if token.contains('.') { signed(oidc, token).await? } else { sealed(oidc, token)? };
+    let claims: AccessClaims = serde_json::from_slice(&json).ok()?;
+    let ours = claims.iss == oidc.auth.settings().public_url.issuer()
+        && claims.epc == oidc.auth.cluster().lineage().epoch;
+    ours.then_some(claims)
+}
+
+fn sealed(oidc: &Oidc, token: &str) -> Option<Vec<u8>> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    oidc.auth.access_tokens().open(ACCESS_PURPOSE, &bytes).ok()
+}
+
+async fn signed(oidc: &Oidc, token: &str) -> Option<Vec<u8>> {
+    let kid = unverified_kid(token).ok().flatten()?;
+    let key = key(oidc, &kid).await?;
+    key.verify(token, Expect { typ: Some(ACCESS_TYP), algs: &Alg::ALL }).ok()
+}
+
+/// A key may have been made a moment ago on another node: before a token is called foreign, the leader is asked.
+async fn key(oidc: &Oidc, kid: &str) -> Option<VerifyingKey> {
+    if let Some(key) = oidc.auth.signing().verifier(&oidc.auth.cluster().view(), kid) {
+        return Some(key);
+    }
+    oidc.auth.signing().verifier(&*oidc.auth.cluster().confirmed_view().await?, kid)
+}
+
+fn judged(claims: AccessClaims, state: Arc<State>, now: impl Fn(&State) -> Stamp) -> Option<Live> {
+    let now = now(&state);
+    if claims.exp.saturating_mul(1_000) <= now.0 {
+        return None;
+    }
+    // With the token that it was exchanged for ends what it was exchanged into.
+    let is_ended = |jti: &String| token_id(jti).is_none_or(|id| state.is_access_revoked(id));
+    if claims.exchanged.iter().chain([&claims.jti]).any(is_ended) {
+        return None;
+    }
+    let client = state.client(&claims.client_id).filter(|client| !client.disabled).cloned()?;
+    let person = match &claims.gid {
+        Some(gid) => Some(person(gid, &client, &state, now)?),
+        None if is_own(&claims, &client) => None,
+        None => return None,
+    };
+    Some(Live { claims, state, client, person })
+}
+
+/// Both the client that was let in and, after an exchange, the one that holds the token must still be able to.
+fn person(gid: &str, holder: &Client, state: &State, now: Stamp) -> Option<Arc<User>> {
+    let (grant, user) = state.live_grant(GrantId::from_hex(gid)?, now)?;
+    let first = state.client(grant.client.as_str()).filter(|client| !client.disabled)?;
+    let exchanged = first.id != holder.id;
+    let stands = state.client_admits(first, user)
+        && state.client_admits(holder, user)
+        && (!exchanged || holder.allows(GrantType::TokenExchange));
+    stands.then(|| Arc::clone(user))
+}
+
+fn is_own(claims: &AccessClaims, client: &Client) -> bool {
+    client.allows(GrantType::ClientCredentials)
+        && claims.sub == client.id.as_str()
+        && claims.idx >= client.own_tokens_since
+}
+
+/// The row that an early end of this token would have.
+pub fn token_id(jti: &str) -> Option<AccessTokenId> {
+    let bytes: [u8; 16] = URL_SAFE_NO_PAD.decode(jti).ok()?.try_into().ok()?;
+    Some(AccessTokenId::new(bytes))
+}

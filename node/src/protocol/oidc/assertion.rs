@@ -1,0 +1,128 @@
+//! `private_key_jwt` (RFC 7523, OIDC Core §9): a client proves itself by an assertion signed with a key of its own. Only keys and the
+//! one algorithm of its registration count; the assertion counts once, which the rules see to.
+
+use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
+use conclave_state::client::Client;
+use serde::Deserialize;
+
+use crate::{
+    auth::keys::alg,
+    crypto::{
+        jwk::Alg,
+        jwks,
+        jwt::{Expect, VerifyingKey, unverified_claims, unverified_kid},
+        mac,
+    },
+};
+
+/// `client_assertion_type` (RFC 7523 §2.2).
+pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// How far ahead an assertion may end. Some libraries write an hour; each is remembered for as long.
+const MAX_LIFE_SECS: u64 = 3_600;
+/// How far apart the clocks may be.
+const LEEWAY_SECS: u64 = 30;
+/// Longest `jti`: a UUID and room.
+const MAX_JTI_BYTES: usize = 256;
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    /// One audience, as text: who accepts a list may be handed an assertion meant for another.
+    aud: String,
+    exp: u64,
+    iat: Option<u64>,
+    nbf: Option<u64>,
+    jti: String,
+}
+
+/// Who the assertion says it is from, to look the client up. Nothing is verified yet.
+pub fn unverified_client(assertion: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Subject {
+        sub: String,
+    }
+    let claims = unverified_claims(assertion).ok()?;
+    serde_json::from_slice::<Subject>(&claims).ok().map(|claims| claims.sub)
+}
+
+/// Verifies an assertion of `client` for one of `audiences` at `now_ms`; gives what the rules are to remember. None: it proves
+/// nothing.
+pub fn verify(client: &Client, assertion: &str, audiences: &[&str], now_ms: u64) -> Option<SpentProof> {
+    let expected = client.tokens.assertion_algorithm.and_then(alg)?;
+    let kid = unverified_kid(assertion).ok()?;
+    let key = key(&client.tokens.jwks, kid.as_deref(), expected)?;
+    let json = key.verify(assertion, Expect { typ: None, algs: &[expected] }).ok()?;
+    let claims: Claims = serde_json::from_slice(&json).ok()?;
+    let id = client.id.as_str();
+    let is_from_and_for = claims.iss == id && claims.sub == id && audiences.contains(&claims.aud.as_str());
+    (is_from_and_for && claims.are_fresh(now_ms / 1_000)).then(|| claims.spent())
+}
+
+/// The key that the header names; without a name, the only one that fits.
+fn key(registered: &[u8], kid: Option<&str>, expected: Alg) -> Option<VerifyingKey> {
+    let keys = jwks::parse(registered).ok()?;
+    let mut fitting = keys.into_iter().filter(|key| key.fits(expected));
+    match kid {
+        Some(kid) => fitting.find(|key| key.kid() == kid),
+        None => fitting.next().filter(|_| fitting.next().is_none()),
+    }
+}
+
+impl Claims {
+    fn are_fresh(&self, now: u64) -> bool {
+        let begins = self.iat.unwrap_or_default().max(self.nbf.unwrap_or_default());
+        let has_name = !self.jti.is_empty() && self.jti.len() <= MAX_JTI_BYTES;
+        let ahead = now.saturating_add(LEEWAY_SECS);
+        has_name
+            && now < self.exp.saturating_add(LEEWAY_SECS)
+            && self.exp <= ahead.saturating_add(MAX_LIFE_SECS)
+            && begins <= ahead
+    }
+
+    fn spent(&self) -> SpentProof {
+        let digest = |text: &str| mac::sha256(text.as_bytes());
+        let named = [b"assertion".as_slice(), &digest(&self.iss), &digest(&self.jti)].concat();
+        SpentProof {
+            kind: Kind::ClientAssertion.into(),
+            proof_id: mac::sha256(&named).first_chunk::<16>().map(|id| id.to_vec()).unwrap_or_default(),
+            expires_at_ms: self.exp.saturating_add(LEEWAY_SECS).saturating_mul(1_000),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "c".into(),
+            sub: "c".into(),
+            aud: "https://id.test".into(),
+            exp: 1_060,
+            iat: Some(1_000),
+            nbf: None,
+            jti: "1".into(),
+        }
+    }
+
+    #[test]
+    fn an_assertion_has_its_time_and_no_more() {
+        for (now, good) in [(1_000, true), (1_089, true), (1_090, false), (970, true), (969, false)] {
+            assert_eq!(claims().are_fresh(now), good, "{now}");
+        }
+        assert!(!Claims { exp: u64::MAX, ..claims() }.are_fresh(1_000), "longer than it is remembered");
+        assert!(!Claims { nbf: Some(1_031), ..claims() }.are_fresh(1_000));
+        assert!(!Claims { jti: String::new(), ..claims() }.are_fresh(1_000));
+    }
+
+    #[test]
+    fn it_is_remembered_until_its_time_is_over_for_its_own_client() {
+        let spent = claims().spent();
+        assert!(!claims().are_fresh(spent.expires_at_ms / 1_000));
+        assert_ne!(spent.proof_id, Claims { iss: "d".into(), ..claims() }.spent().proof_id);
+        assert_ne!(spent.proof_id, Claims { jti: "2".into(), ..claims() }.spent().proof_id);
+    }
+}

@@ -1,0 +1,234 @@
+//! DPoP (RFC 9449): a proof that whoever asks holds a key, which the tokens are bound to.
+//!
+//! A proof counts once in the cluster (its `jti` goes into the log with the write that it is for) and only with a nonce of ours,
+//! so that its maker cannot have made it long ago. What it says is checked here; that it comes for the first time, in the rules.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
+use serde::Deserialize;
+use url::Url;
+
+use crate::crypto::{jwk::Alg, mac, self_signed};
+
+use super::{Oidc, nonce, request::Parameters};
+
+/// The proof's header, and the one of the answer that brings a nonce.
+pub const DPOP: HeaderName = HeaderName::from_static("dpop");
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// What proofs may be signed with.
+pub const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
+/// `typ` of a proof (RFC 9449 §4.2).
+const TYP: &str = "dpop+jwt";
+/// How old a proof may be: what a slow network needs. Each is remembered for as long.
+const MAX_AGE_SECS: u64 = 60;
+/// How far ahead its maker's clock may be.
+const MAX_AHEAD_SECS: u64 = 15;
+/// Longest `jti`: a UUID and room.
+const MAX_JTI_BYTES: usize = 256;
+
+/// A proof whose key, request, age and nonce hold.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// SHA-256 thumbprint of the key (RFC 7638).
+    pub jkt: [u8; 32],
+    /// What the rules remember of it.
+    pub spent: SpentProof,
+}
+
+impl Proven {
+    /// The thumbprint as tokens carry it.
+    pub fn jkt_text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.jkt)
+    }
+}
+
+/// Why a proof proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DpopError {
+    Invalid(&'static str),
+    /// A good proof, but without a nonce of ours that is still good.
+    NonceWanted,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    jti: String,
+    htm: String,
+    htu: String,
+    iat: u64,
+    nonce: Option<String>,
+    ath: Option<String>,
+}
+
+/// The proof in the headers, if there is one, for a request of this method to this path; with `access_token` it must be bound to
+/// that as well (RFC 9449 §4.3).
+///
+/// # Errors
+/// [`DpopError`].
+pub fn shown(
+    oidc: &Oidc,
+    headers: &HeaderMap,
+    method: &str,
+    path: &str,
+    access_token: Option<&str>,
+) -> Result<Option<Proven>, DpopError> {
+    let mut values = headers.get_all(DPOP).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(DpopError::Invalid("more than one DPoP header"));
+    }
+    let text = value.to_str().map_err(|_| DpopError::Invalid("the DPoP header is no text"))?;
+    let signed = self_signed::verify(text, TYP, &Alg::ALL)
+        .map_err(|_| DpopError::Invalid("the DPoP proof is malformed, or its signature does not hold"))?;
+    let claims: Claims = serde_json::from_slice(&signed.claims)
+        .map_err(|_| DpopError::Invalid("the DPoP proof lacks jti, htm, htu or iat"))?;
+    let now_ms = oidc.auth.now(&oidc.auth.cluster().view()).0;
+    let url = oidc.auth.settings().public_url.join(path);
+    claims.are_for(method, &url, access_token)?;
+    claims.are_fresh(now_ms / 1_000)?;
+    let key = &oidc.auth.cluster_keys().dpop_nonce;
+    if !claims.nonce.as_deref().is_some_and(|text| nonce::is_good(key, now_ms, text)) {
+        return Err(DpopError::NonceWanted);
+    }
+    let jkt = parse_jkt(&signed.thumbprint).ok_or(DpopError::Invalid("the key has no thumbprint"))?;
+    Ok(Some(Proven { spent: claims.spent(&jkt), jkt }))
+}
+
+/// The nonce that the next proof is to carry.
+pub fn next_nonce(oidc: &Oidc) -> Option<HeaderValue> {
+    let now_ms = oidc.auth.now(&oidc.auth.cluster().view()).0;
+    HeaderValue::from_str(&nonce::make(&oidc.auth.cluster_keys().dpop_nonce, now_ms)).ok()
+}
+
+/// `dpop_jkt` of an authorization request (RFC 9449 §10).
+///
+/// # Errors
+/// When it is no thumbprint.
+pub fn wanted_key(parameters: &Parameters) -> Result<Option<[u8; 32]>, &'static str> {
+    let Some(text) = parameters.get("dpop_jkt") else { return Ok(None) };
+    parse_jkt(text).map(Some).ok_or("dpop_jkt is not the base64url of a SHA-256 thumbprint")
+}
+
+fn parse_jkt(text: &str) -> Option<[u8; 32]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+impl Claims {
+    fn are_for(&self, method: &str, url: &str, access_token: Option<&str>) -> Result<(), DpopError> {
+        if self.htm != method {
+            return Err(DpopError::Invalid("htm is not the method of the request"));
+        }
+        if !is_same_place(&self.htu, url) {
+            return Err(DpopError::Invalid("htu is not the URL of the request, as discovery has it"));
+        }
+        let hash = access_token.map(|token| URL_SAFE_NO_PAD.encode(mac::sha256(token.as_bytes())));
+        if hash.is_some() && self.ath != hash {
+            return Err(DpopError::Invalid("ath is not the hash of the access token"));
+        }
+        Ok(())
+    }
+
+    fn are_fresh(&self, now: u64) -> Result<(), DpopError> {
+        if self.jti.is_empty() || self.jti.len() > MAX_JTI_BYTES {
+            return Err(DpopError::Invalid("jti is empty or too long"));
+        }
+        let oldest = now.saturating_sub(MAX_AGE_SECS);
+        if !(oldest..=now.saturating_add(MAX_AHEAD_SECS)).contains(&self.iat) {
+            return Err(DpopError::Invalid("iat is too old or in the future"));
+        }
+        Ok(())
+    }
+
+    /// By key and `jti`: a stranger's proof cannot use up another's.
+    fn spent(&self, jkt: &[u8; 32]) -> SpentProof {
+        let named = [b"dpop".as_slice(), jkt, &mac::sha256(self.jti.as_bytes())].concat();
+        SpentProof {
+            kind: Kind::Dpop.into(),
+            proof_id: mac::sha256(&named).first_chunk::<16>().map(|id| id.to_vec()).unwrap_or_default(),
+            // The second after the last in which its age would be accepted.
+            expires_at_ms: self.iat.saturating_add(MAX_AGE_SECS + 1).saturating_mul(1_000),
+        }
+    }
+}
+
+/// Compared after normalisation, without query and fragment (RFC 9449 §4.3, check 9).
+fn is_same_place(htu: &str, url: &str) -> bool {
+    let normal = |text: &str| {
+        let mut url = Url::parse(text).ok()?;
+        url.set_query(None);
+        url.set_fragment(None);
+        Some(url)
+    };
+    matches!((normal(htu), normal(url)), (Some(htu), Some(url)) if htu == url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            jti: "1".into(),
+            htm: "POST".into(),
+            htu: "https://id.test/oidc/token".into(),
+            iat: 1_000,
+            nonce: None,
+            ath: None,
+        }
+    }
+
+    #[test]
+    fn the_place_is_compared_as_a_url_and_without_its_query() {
+        let url = "https://id.test/oidc/token";
+        for same in [
+            url,
+            "https://ID.test:443/oidc/token",
+            "https://id.test/oidc/token?x=1#f",
+            "HTTPS://id.test/oidc/./token",
+        ] {
+            assert!(is_same_place(same, url), "{same}");
+        }
+        for other in [
+            "https://id.test/oidc/token/",
+            "http://id.test/oidc/token",
+            "https://id.test/OIDC/token",
+            "/oidc/token",
+            "",
+        ] {
+            assert!(!is_same_place(other, url), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_good_for_a_minute_and_little_ahead() {
+        for (now, good) in [(1_000, true), (1_060, true), (1_061, false), (985, true), (984, false)] {
+            assert_eq!(claims().are_fresh(now).is_ok(), good, "{now}");
+        }
+        assert!(Claims { jti: String::new(), ..claims() }.are_fresh(1_000).is_err());
+        assert!(Claims { jti: "x".repeat(257), ..claims() }.are_fresh(1_000).is_err());
+    }
+
+    #[test]
+    fn it_is_remembered_for_as_long_as_its_age_would_do() {
+        let spent = claims().spent(&[1; 32]);
+        assert!(claims().are_fresh(spent.expires_at_ms / 1_000).is_err());
+        assert!(claims().are_fresh(spent.expires_at_ms / 1_000 - 1).is_ok());
+        assert_ne!(spent.proof_id, claims().spent(&[2; 32]).proof_id);
+        assert_ne!(spent.proof_id, Claims { jti: "2".into(), ..claims() }.spent(&[1; 32]).proof_id);
+    }
+
+    #[test]
+    fn a_proof_for_a_token_names_it_and_its_request() {
+        let url = "https://id.test/oidc/token";
+        assert!(claims().are_for("POST", url, None).is_ok());
+        assert!(claims().are_for("GET", url, None).is_err());
+        assert!(claims().are_for("POST", "https://id.test/oidc/userinfo", None).is_err());
+        assert!(claims().are_for("POST", url, Some("token")).is_err());
+        let ath = Some(URL_SAFE_NO_PAD.encode(mac::sha256(b"token")));
+        let bound = Claims { ath, ..claims() };
+        assert!(bound.are_for("POST", url, Some("token")).is_ok());
+        assert!(bound.are_for("POST", url, Some("other")).is_err());
+    }
+}

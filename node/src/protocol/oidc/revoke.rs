@@ -1,0 +1,87 @@
+//! Token revocation (RFC 7009): a client gives back what it was given. With a refresh token ends its grant and all that came of it;
+//! with an access token only that one. Answered once no node accepts it any longer; a party that verifies a JWT by itself still
+//! accepts it until it expires, and nothing here can change that.
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use conclave_proto::command::v1::{RevokeAccessToken, RevokeGrant, command::Body};
+use conclave_state::{client::Client, ids::FamilyId};
+
+use crate::{
+    auth::{AuthError, derive::Derivation},
+    crypto::{
+        handle::{Handle, HandleKind, refresh_secret},
+        mac,
+    },
+};
+
+use super::{
+    Oidc, access, client_auth,
+    error::{TokenError, no_store},
+    token::read_form,
+};
+
+const FOREIGN: TokenError = TokenError::UnauthorizedClient("the token was given to another client");
+
+pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+    match answer(&oidc, &headers, &body).await {
+        Ok(()) => (StatusCode::OK, no_store()).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// A token that nobody knows is as good as revoked (§2.2). `token_type_hint` is not needed: a token shows what it is.
+async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<(), TokenError> {
+    let (form, derivation) = read_form(oidc, "revoke", headers, body, b"")?;
+    let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
+    let client = known.used_up(oidc, None).await?;
+    let token = form.get("token").ok_or(TokenError::InvalidRequest("token is missing"))?;
+    match oidc.auth.parse(HandleKind::Refresh, token) {
+        Some(handle) => refresh(oidc, &client, &handle, &derivation).await,
+        None => access(oidc, &client, token, &derivation).await,
+    }
+}
+
+/// One of an earlier generation ends the line as well: it is the same line.
+async fn refresh(
+    oidc: &Oidc,
+    client: &Client,
+    handle: &Handle,
+    derivation: &Derivation,
+) -> Result<(), TokenError> {
+    let expected = refresh_secret(&oidc.auth.cluster_keys().refresh, &handle.id, handle.generation);
+    if !mac::equal(expected.expose(), handle.secret.expose()) {
+        return Ok(());
+    }
+    let Some(state) = oidc.auth.state_at(handle).await? else { return Ok(()) };
+    let Some(grant) = state.grant_of_family(FamilyId::new(handle.id)) else { return Ok(()) };
+    if grant.client != client.id {
+        return Err(FOREIGN);
+    }
+    let order = Body::RevokeGrant(RevokeGrant { grant_id: grant.id.to_vec() });
+    propose(oidc, derivation, order).await
+}
+
+async fn access(
+    oidc: &Oidc,
+    client: &Client,
+    token: &str,
+    derivation: &Derivation,
+) -> Result<(), TokenError> {
+    let Some(claims) = access::read(oidc, token).await else { return Ok(()) };
+    if claims.client_id != client.id.as_str() {
+        return Err(FOREIGN);
+    }
+    let Some(id) = access::token_id(&claims.jti) else { return Ok(()) };
+    let order = RevokeAccessToken { token_id: id.to_vec(), expires_at_ms: claims.exp.saturating_mul(1_000) };
+    propose(oidc, derivation, Body::RevokeAccessToken(order)).await
+}
+
+async fn propose(oidc: &Oidc, derivation: &Derivation, order: Body) -> Result<(), TokenError> {
+    oidc.auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from)?;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Access tokens that were ended before their time, one by one (RFC 7009). They are no rows while they live: a token says itself
+//! what it is, and dies with its grant, its client or its time. Only its early end is remembered, until it would have ended anyway.
+
+use conclave_proto::{command::v1 as pb, state::v1 as rows};
+
+use crate::{
+    draft::Draft,
+    ids::AccessTokenId,
+    reply::{Reason, Refusal, Reply, done},
+    snapshot::Row,
+    stamp::Stamp,
+    state::{Expiring, State},
+};
+
+/// Longest life of an access token: a day, as the configuration has it.
+const MAX_LIFE_MS: u64 = 24 * 3_600_000;
+/// Most tokens remembered. A client can only end what it was given, and has to wait for each.
+const MAX_REMEMBERED: usize = 1_000_000;
+
+/// An access token that was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevokedAccess {
+    /// Which.
+    pub id: AccessTokenId,
+    /// When it would have ended.
+    pub expires_at: Stamp,
+}
+
+/// One that has ended already, in whatever way, is answered alike: revocation is idempotent.
+pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAccessToken) -> Result<Reply, Refusal> {
+    let id = AccessTokenId::parse(&order.token_id)?;
+    let expires_at = Stamp(order.expires_at_ms);
+    if expires_at.is_over_at(draft.at) || draft.state.revoked_access.contains_key(&id) {
+        return Ok(done());
+    }
+    if expires_at > draft.at.plus_ms(MAX_LIFE_MS) {
+        return Err(Refusal::malformed("no access token lives that long"));
+    }
+    if draft.state.revoked_access.len() >= MAX_REMEMBERED {
+        return Err(Refusal::new(Reason::TooManyRemembered, "too many ended tokens are remembered"));
+    }
+    RevokedAccess { id, expires_at }.put(&mut draft.state);
+    Ok(done())
+}
+
+impl State {
+    /// Whether this access token was ended before its time.
+    pub fn is_access_revoked(&self, id: AccessTokenId) -> bool {
+        self.revoked_access.contains_key(&id)
+    }
+}
+
+impl Row for RevokedAccess {
+    const TABLE: u32 = 20;
+    type Wire = rows::RevokedAccessRow;
+
+    fn to_wire(&self) -> rows::RevokedAccessRow {
+        rows::RevokedAccessRow { token_id: self.id.to_vec(), expires_at_ms: self.expires_at.0 }
+    }
+
+    fn from_wire(wire: rows::RevokedAccessRow) -> Result<Self, Refusal> {
+        Ok(Self { id: AccessTokenId::parse(&wire.token_id)?, expires_at: Stamp(wire.expires_at_ms) })
+    }
+
+    fn put(self, state: &mut State) {
+        state.expire_at(self.expires_at, Expiring::RevokedAccess(self.id));
+        state.revoked_access.insert(self.id, self);
+    }
+}

@@ -1,0 +1,156 @@
+//! How a client's tokens are asked for, made and bound. A client of before these choices existed has the default of each.
+
+use conclave_proto::command::v1 as pb;
+pub use pb::{AccessTokenFormat, GrantType};
+
+use super::{ClientAuthMethod, SigningAlgorithm, wire};
+use crate::{reply::Refusal, text};
+
+/// What a client may use when nothing is said.
+const USUAL: [GrantType; 2] = [GrantType::AuthorizationCode, GrantType::RefreshToken];
+/// Longest JWK Set: sixteen RSA keys of 4096 bits stay below.
+const MAX_JWKS_BYTES: usize = 16 * 1024;
+/// Most grant types of a client: a few more than there are.
+const MAX_GRANT_TYPES: usize = 16;
+
+/// How a client's tokens are asked for, made and bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenPolicy {
+    /// What it may use at the token endpoint; empty = authorization code and refresh.
+    pub grant_types: Vec<GrantType>,
+    /// Its public keys, a JWK Set as JSON; empty = none.
+    pub jwks: Vec<u8>,
+    /// The one algorithm of its assertions (RFC 7523).
+    pub assertion_algorithm: Option<SigningAlgorithm>,
+    /// Whether every access token must be bound to a DPoP key (RFC 9449 §5.2).
+    pub dpop_bound: bool,
+    /// How userinfo is signed; none = plain JSON.
+    pub userinfo_algorithm: Option<SigningAlgorithm>,
+    /// The host that its pairwise subjects are made for (OIDC Core §8.1); empty = public subjects.
+    pub pairwise_sector: String,
+    /// JWT (RFC 9068) or opaque.
+    pub opaque_access_tokens: bool,
+    /// Under which names, beside its `client_id`, it is a resource server.
+    pub audiences: Vec<String>,
+}
+
+impl TokenPolicy {
+    /// Whether the client may use this at the token endpoint.
+    pub fn allows(&self, grant_type: GrantType) -> bool {
+        if self.grant_types.is_empty() { &USUAL[..] } else { &self.grant_types }.contains(&grant_type)
+    }
+
+    /// What [`allows`](Self::allows) says yes to.
+    pub fn grant_types(&self) -> &[GrantType] {
+        if self.grant_types.is_empty() { &USUAL } else { &self.grant_types }
+    }
+
+    pub(super) fn from_wire(wire: Option<&pb::ClientTokens>) -> Result<Self, Refusal> {
+        let Some(wire) = wire else { return Ok(Self::default()) };
+        Ok(Self {
+            grant_types: parse_grant_types(&wire.grant_types)?,
+            jwks: parse_jwks(&wire.jwks)?,
+            assertion_algorithm: parse_algorithm(wire.assertion_algorithm)?,
+            dpop_bound: wire.dpop_bound,
+            userinfo_algorithm: parse_algorithm(wire.userinfo_algorithm)?,
+            pairwise_sector: text::line("pairwise_sector", &wire.pairwise_sector, text::MAX_TEXT_BYTES)?,
+            opaque_access_tokens: parse_is_opaque(wire.access_token_format)?,
+            audiences: wire::parse_uris("audiences", &wire.audiences)?,
+        })
+    }
+
+    /// Nothing for the default: a row of before looks the same for ever.
+    pub(super) fn to_wire(&self) -> Option<pb::ClientTokens> {
+        let algorithm = |algorithm: Option<SigningAlgorithm>| algorithm.unwrap_or_default().into();
+        let format = if self.opaque_access_tokens {
+            AccessTokenFormat::Opaque
+        } else {
+            AccessTokenFormat::Unspecified
+        };
+        (*self != Self::default()).then(|| pb::ClientTokens {
+            grant_types: self.grant_types.iter().map(|grant_type| i32::from(*grant_type)).collect(),
+            jwks: self.jwks.clone(),
+            assertion_algorithm: algorithm(self.assertion_algorithm),
+            dpop_bound: self.dpop_bound,
+            userinfo_algorithm: algorithm(self.userinfo_algorithm),
+            pairwise_sector: self.pairwise_sector.clone(),
+            access_token_format: format.into(),
+            audiences: self.audiences.clone(),
+        })
+    }
+
+    pub(super) fn change(&mut self, change: &pb::ClientTokensChange) -> Result<(), Refusal> {
+        if let Some(list) = &change.grant_types {
+            self.grant_types = parse_grant_types(&list.grant_types)?;
+        }
+        if let Some(jwks) = &change.jwks {
+            self.jwks = parse_jwks(jwks)?;
+        }
+        if let Some(algorithm) = change.assertion_algorithm {
+            self.assertion_algorithm = parse_algorithm(algorithm)?;
+        }
+        if let Some(bound) = change.dpop_bound {
+            self.dpop_bound = bound;
+        }
+        if let Some(algorithm) = change.userinfo_algorithm {
+            self.userinfo_algorithm = parse_algorithm(algorithm)?;
+        }
+        if let Some(format) = change.access_token_format {
+            self.opaque_access_tokens = parse_is_opaque(format)?;
+        }
+        if let Some(list) = &change.audiences {
+            self.audiences = wire::parse_uris("audiences", &list.audiences)?;
+        }
+        Ok(())
+    }
+
+    /// What a client that proves itself in this way can have.
+    pub(super) fn fits(&self, method: ClientAuthMethod) -> Result<(), Refusal> {
+        let alone = [GrantType::ClientCredentials, GrantType::TokenExchange];
+        if method == ClientAuthMethod::None && alone.into_iter().any(|grant_type| self.allows(grant_type)) {
+            return Err(Refusal::malformed(
+                "a public client cannot have client_credentials or token exchange: anybody could use them",
+            ));
+        }
+        let has_keys = !self.jwks.is_empty() && self.assertion_algorithm.is_some();
+        if method == ClientAuthMethod::PrivateKeyJwt && !has_keys {
+            return Err(Refusal::malformed("private_key_jwt needs jwks and token_endpoint_auth_signing_alg"));
+        }
+        Ok(())
+    }
+}
+
+fn parse_grant_types(values: &[i32]) -> Result<Vec<GrantType>, Refusal> {
+    if values.len() > MAX_GRANT_TYPES {
+        return Err(Refusal::malformed(format!("at most {MAX_GRANT_TYPES} grant types")));
+    }
+    values
+        .iter()
+        .map(|value| match GrantType::try_from(*value) {
+            Ok(GrantType::Unspecified) | Err(_) => Err(Refusal::malformed("a grant type is unknown")),
+            Ok(grant_type) => Ok(grant_type),
+        })
+        .collect()
+}
+
+fn parse_jwks(jwks: &[u8]) -> Result<Vec<u8>, Refusal> {
+    if jwks.len() > MAX_JWKS_BYTES {
+        return Err(Refusal::malformed(format!("jwks has more than {MAX_JWKS_BYTES} bytes")));
+    }
+    Ok(jwks.to_vec())
+}
+
+fn parse_algorithm(value: i32) -> Result<Option<SigningAlgorithm>, Refusal> {
+    match SigningAlgorithm::try_from(value) {
+        Ok(SigningAlgorithm::Unspecified) => Ok(None),
+        Ok(algorithm) => Ok(Some(algorithm)),
+        Err(_) => Err(Refusal::malformed("a signing algorithm is unknown")),
+    }
+}
+
+fn parse_is_opaque(value: i32) -> Result<bool, Refusal> {
+    match AccessTokenFormat::try_from(value) {
+        Ok(format) => Ok(format == AccessTokenFormat::Opaque),
+        Err(_) => Err(Refusal::malformed("access_token_format is unknown")),
+    }
+}

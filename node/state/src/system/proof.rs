@@ -1,0 +1,57 @@
+//! Proofs that count once: client assertions (RFC 7523 §3) and DPoP proofs (RFC 9449 §11.1), on all nodes together.
+//!
+//! They are remembered with the spent tickets: their ids are hashes over a `jti`, a ticket's are chance, so none is the other's.
+//! The memory is bounded: each proof is forgotten once its age alone refuses it, every one that comes takes two dead rows along,
+//! and beyond the bound no further proof is accepted.
+
+use conclave_proto::command::v1 as pb;
+use pb::spent_proof::Kind;
+
+use super::sweep::sweep_rows;
+use crate::{
+    draft::Draft,
+    ids::TicketId,
+    reply::{Reason, Refusal, Reply, done},
+    stamp::Stamp,
+};
+
+/// Most rows remembered: a minute of five thousand proofs a second, and what clients with long assertions add.
+const MAX_REMEMBERED: usize = 500_000;
+/// Most proofs of one command: an assertion and a DPoP proof, and room.
+const MAX_OF_COMMAND: usize = 4;
+/// Dead rows that each proof takes along, so that the memory shrinks though nobody sweeps.
+const SWEPT_WITH_EACH: u32 = 2;
+
+/// Where nothing else is written.
+pub(crate) fn spend_proofs(draft: &mut Draft, order: &pb::SpendProofs) -> Result<Reply, Refusal> {
+    draft.use_up(&order.proofs)?;
+    Ok(done())
+}
+
+impl Draft {
+    /// Each proof, for the first time; or a refusal that names the first that came before.
+    pub(crate) fn use_up(&mut self, proofs: &[pb::SpentProof]) -> Result<(), Refusal> {
+        if proofs.len() > MAX_OF_COMMAND {
+            return Err(Refusal::malformed("too many proofs in one command"));
+        }
+        for proof in proofs {
+            let reason = match proof.kind() {
+                Kind::ClientAssertion => Reason::AssertionReplayed,
+                Kind::Dpop => Reason::ProofReplayed,
+                Kind::Unspecified => return Err(Refusal::malformed("a proof is of no kind")),
+            };
+            sweep_rows(self, SWEPT_WITH_EACH);
+            if self.state.tickets.len() >= MAX_REMEMBERED {
+                return Err(Refusal::new(Reason::TooManyRemembered, "too many proofs are remembered"));
+            }
+            let id = TicketId::parse(&proof.proof_id)?;
+            self.spend_ticket(id, Stamp(proof.expires_at_ms)).map_err(|refusal| match refusal.reason {
+                Reason::TicketSpent | Reason::TicketExpired => {
+                    Refusal::new(reason, "the proof was used before, or is too old")
+                }
+                _ => refusal,
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,656 @@
+//! The token side of the provider: client credentials, introspection, revocation, assertions, exchange, formats, subjects, secrets.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_node::{
+    crypto::{
+        jwk::Alg,
+        jwt::{Expect, SigningKey, VerifyingKey},
+    },
+    testing::{START_MS, TestNode},
+};
+use conclave_proto::command::v1::{
+    self as pb, AccessTokenFormat, ClientAuthMethod, ClientTokens, ClientTokensChange, ConsentMode,
+    CreateClient, GrantType, GrantTypes, SigningAlgorithm, UpdateClient, command::Body as Order,
+};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::site::{Browser, PASSWORD, Page, REDIRECT_URI, SECRET, Site, basic, digest, redemption};
+
+const ISSUER: &str = "http://127.0.0.1:9000";
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+pub fn claims(token: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+}
+
+/// A client that proves itself by `SECRET` in HTTP Basic, with these choices.
+pub fn client(id: &str, tokens: ClientTokens) -> CreateClient {
+    CreateClient {
+        client_id: id.into(),
+        name: id.into(),
+        auth_method: ClientAuthMethod::SecretBasic.into(),
+        secret_hash: digest(SECRET.as_bytes()),
+        redirect_uris: vec![REDIRECT_URI.into()],
+        scopes: ["openid", "profile", "email", "read", "write"].map(str::to_owned).to_vec(),
+        signing_algorithm: SigningAlgorithm::Es256.into(),
+        consent: ConsentMode::Implicit.into(),
+        tokens: Some(tokens),
+        ..Default::default()
+    }
+}
+
+pub fn with_grants(grant_types: &[GrantType]) -> ClientTokens {
+    ClientTokens { grant_types: grant_types.iter().map(|t| i32::from(*t)).collect(), ..Default::default() }
+}
+
+async fn register(site: &Site, order: CreateClient) {
+    site.node.propose(Order::CreateClient(order)).await.unwrap();
+}
+
+async fn change(site: &Site, change: UpdateClient) {
+    site.node.propose(Order::UpdateClient(change)).await.unwrap();
+}
+
+async fn own_token(site: &Site, id: &str, more: &[(&str, &str)]) -> Page {
+    let form = [&[("grant_type", "client_credentials")], more].concat();
+    site.token(Some((id, SECRET)), &form).await
+}
+
+async fn introspect(site: &Site, id: &str, token: &str) -> Value {
+    let page = site.call("/oidc/introspect", &[basic(id, SECRET)], &[("token", token)]).await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text);
+    page.json()
+}
+
+async fn revoke(site: &Site, id: &str, token: &str) -> Page {
+    site.call("/oidc/revoke", &[basic(id, SECRET)], &[("token", token)]).await
+}
+
+fn inactive() -> Value {
+    json!({"active": false})
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value}"))
+}
+
+#[tokio::test]
+async fn a_client_gets_a_token_of_its_own_and_nothing_about_people() {
+    let site = Site::open().await;
+    register(&site, client("job", with_grants(&[GrantType::ClientCredentials]))).await;
+    let answer = own_token(&site, "job", &[("scope", "read")]).await.json();
+    assert_eq!((&answer["scope"], &answer["token_type"]), (&json!("read"), &json!("Bearer")));
+    assert!(answer.get("refresh_token").is_none() && answer.get("id_token").is_none());
+    let token = text(&answer["access_token"]);
+    let said = claims(token);
+    assert_eq!(
+        (&said["sub"], &said["client_id"], &said["aud"]),
+        (&json!("job"), &json!("job"), &json!(ISSUER))
+    );
+    assert!(said["jti"].is_string() && said.get("sid").is_none());
+    assert_eq!(own_token(&site, "job", &[]).await.json()["scope"], "profile email read write");
+
+    for scope in ["admin", "read admin", "openid", "offline_access"] {
+        let page = own_token(&site, "job", &[("scope", scope)]).await;
+        assert_eq!(page.json()["error"], "invalid_scope", "{scope}");
+    }
+    assert_eq!(own_token(&site, "web", &[]).await.json()["error"], "unauthorized_client");
+    assert_eq!(site.token(Some(("job", "wrong")), &[("grant_type", "client_credentials")]).await.status, 401);
+    assert_eq!(site.userinfo(token).await.status, StatusCode::UNAUTHORIZED, "nobody stands behind it");
+    // And the code flow is not the client's.
+    let page = site.get(&mut Browser::default(), &Site::authorize_url("job", &[])).await;
+    assert_eq!(page.parameter("error").as_deref(), Some("unauthorized_client"));
+}
+
+#[tokio::test]
+async fn what_a_client_got_for_itself_ends_with_it_and_does_not_come_back() {
+    let site = Site::open().await;
+    register(&site, client("job", with_grants(&[GrantType::ClientCredentials]))).await;
+    let token = text(&own_token(&site, "job", &[]).await.json()["access_token"]).to_owned();
+    assert_eq!(introspect(&site, "job", &token).await["active"], true);
+    for disabled in [true, false] {
+        let order = UpdateClient { client_id: "job".into(), disabled: Some(disabled), ..Default::default() };
+        change(&site, order).await;
+    }
+    assert_eq!(introspect(&site, "job", &token).await, inactive());
+
+    let token = text(&own_token(&site, "job", &[]).await.json()["access_token"]).to_owned();
+    assert_eq!(introspect(&site, "job", &token).await["active"], true);
+    site.node.propose(Order::DeleteClient(pb::DeleteClient { client_id: "job".into() })).await.unwrap();
+    register(&site, client("job", with_grants(&[GrantType::ClientCredentials]))).await;
+    assert_eq!(introspect(&site, "job", &token).await, inactive(), "another client of that name");
+}
+
+#[tokio::test]
+async fn introspection_tells_a_client_about_its_own_tokens_and_those_for_it_alone() {
+    let site = Site::open().await;
+    let tokens = site.redeem("web", &site.code("web", &[]).await).await.json();
+    let (access, refresh) = (text(&tokens["access_token"]), text(&tokens["refresh_token"]));
+    let told = introspect(&site, "web", access).await;
+    let said = claims(access);
+    for name in ["sub", "client_id", "scope", "exp", "iat", "jti", "aud", "iss", "sid"] {
+        assert_eq!(told[name], said[name], "{name}");
+    }
+    assert_eq!((&told["active"], &told["token_type"]), (&json!(true), &json!("Bearer")));
+    let told = introspect(&site, "web", refresh).await;
+    assert_eq!((&told["active"], &told["sub"]), (&json!(true), &said["sub"]));
+    for token in [access, refresh, "", "x", "a.b.c", text(&tokens["id_token"])] {
+        let form = [("token", token)];
+        let page = site.call("/oidc/introspect", &[basic("asks", SECRET)], &form).await;
+        let expected = if token.is_empty() { "invalid_request" } else { "" };
+        match expected {
+            "" => assert_eq!(page.json(), inactive(), "{token}"),
+            error => assert_eq!(page.json()["error"], error),
+        }
+    }
+    assert_eq!(introspect(&site, "web", text(&tokens["id_token"])).await, inactive(), "no access token");
+
+    // Only who can prove who it is.
+    for (headers, form) in [
+        (vec![], vec![("token", access)]),
+        (vec![], vec![("token", access), ("client_id", "spa")]),
+        (vec![], vec![("token", access), ("client_id", "web")]),
+        (vec![basic("web", "wrong")], vec![("token", access)]),
+        (vec![("authorization", format!("Bearer {access}"))], vec![("token", access)]),
+    ] {
+        let page = site.call("/oidc/introspect", &headers, &form).await;
+        assert_eq!(
+            (page.status, &page.json()["error"]),
+            (StatusCode::UNAUTHORIZED, &json!("invalid_client"))
+        );
+    }
+    site.node.clock().advance(Duration::from_mins(10));
+    assert_eq!(introspect(&site, "web", access).await, inactive(), "over");
+}
+
+#[tokio::test]
+async fn introspection_sees_every_end_at_once() {
+    let site = Site::open().await;
+    let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
+    let tokens = site.redeem("web", &site.code("web", &[]).await).await.json();
+    let (access, refresh) = (text(&tokens["access_token"]), text(&tokens["refresh_token"]));
+    let disabled = |disabled| {
+        Order::UpdateUser(pb::UpdateUser {
+            user_id: ada.to_vec(),
+            disabled: Some(disabled),
+            ..Default::default()
+        })
+    };
+    assert_eq!(introspect(&site, "web", refresh).await["active"], true);
+    site.node.propose(disabled(true)).await.unwrap();
+    for token in [access, refresh] {
+        assert_eq!(introspect(&site, "web", token).await, inactive());
+    }
+    site.node.propose(disabled(false)).await.unwrap();
+    assert_eq!(introspect(&site, "web", access).await, inactive(), "ended is ended");
+}
+
+#[tokio::test]
+async fn introspection_as_a_jwt_is_signed_for_its_caller() {
+    let site = Site::open().await;
+    let tokens = site.redeem("web", &site.code("web", &[]).await).await.json();
+    let jwt = "application/token-introspection+jwt";
+    let headers = [basic("web", SECRET), ("accept", jwt.to_owned())];
+    let page = site.call("/oidc/introspect", &headers, &[("token", text(&tokens["access_token"]))]).await;
+    assert_eq!(page.headers["content-type"], jwt);
+    let said = verified(&site, &page.text, "token-introspection+jwt").await;
+    assert_eq!((&said["iss"], &said["aud"]), (&json!(ISSUER), &json!("web")));
+    assert_eq!(said["token_introspection"]["active"], true);
+    assert!(said.get("sub").is_none() && said.get("exp").is_none(), "it must not pass for a token");
+}
+
+/// The claims of a JWT that a published key of this cluster signed.
+async fn verified(site: &Site, token: &str, typ: &str) -> Value {
+    let keys = site.get(&mut Browser::default(), "/oidc/jwks").await.json();
+    let expect = Expect { typ: Some(typ), algs: &Alg::ALL };
+    let mut claims = keys["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|jwk| VerifyingKey::from_jwk(jwk).unwrap().verify(token, expect).ok());
+    serde_json::from_slice(&claims.next().expect("a published key verifies it")).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_gives_back_what_it_has_and_nothing_of_others() {
+    let site = Site::open().await;
+    let tokens = site.redeem("web", &site.code("web", &[]).await).await.json();
+    let (access, refresh) = (text(&tokens["access_token"]), text(&tokens["refresh_token"]));
+    for token in [access, refresh] {
+        let page = revoke(&site, "asks", token).await;
+        assert_eq!(
+            (page.status, &page.json()["error"]),
+            (StatusCode::BAD_REQUEST, &json!("unauthorized_client"))
+        );
+    }
+    assert_eq!(site.userinfo(access).await.status, StatusCode::OK);
+    for unknown in ["x", "a.b.c", text(&tokens["id_token"])] {
+        assert_eq!(revoke(&site, "web", unknown).await.status, StatusCode::OK, "{unknown}");
+    }
+    assert_eq!(site.call("/oidc/revoke", &[basic("web", "wrong")], &[("token", access)]).await.status, 401);
+
+    // The access token alone.
+    for _ in 0..2 {
+        assert_eq!(revoke(&site, "web", access).await.status, StatusCode::OK);
+    }
+    assert_eq!(site.userinfo(access).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(introspect(&site, "web", access).await, inactive());
+    let next = site.refresh(refresh).await.json();
+    assert_eq!(site.userinfo(text(&next["access_token"])).await.status, StatusCode::OK);
+
+    // The refresh token, by its older generation too, and all that came of its grant.
+    assert_eq!(revoke(&site, "web", refresh).await.status, StatusCode::OK);
+    assert_eq!(site.userinfo(text(&next["access_token"])).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(site.refresh(text(&next["refresh_token"])).await.json()["error"], "invalid_grant");
+    assert_eq!(revoke(&site, "web", refresh).await.status, StatusCode::OK);
+
+    // A public client as well.
+    let code = site.code("spa", &[]).await;
+    let form = [&redemption(&code)[..], &[("client_id", "spa")]].concat();
+    let tokens = site.token(None, &form).await.json();
+    let access = text(&tokens["access_token"]);
+    let page = site.call("/oidc/revoke", &[], &[("client_id", "spa"), ("token", access)]).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert_eq!(site.userinfo(access).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn an_opaque_token_says_nothing_and_is_good_on_every_node() {
+    let mut nodes = TestNode::start_cluster(3).await;
+    let first = Site::of(nodes.remove(0));
+    first.node.create_user("ada", PASSWORD, &[]).await;
+    let leader = [&first.node].into_iter().chain(&nodes).find(|node| node.cluster().is_leader()).unwrap();
+    leader.auth().clone().ensure_signing_keys(None).await;
+    let tokens = ClientTokens { access_token_format: AccessTokenFormat::Opaque.into(), ..Default::default() };
+    register(&first, client("opaque", tokens)).await;
+    let tokens = first.redeem("opaque", &first.code("opaque", &[]).await).await.json();
+    let access = text(&tokens["access_token"]).to_owned();
+    assert!(!access.contains('.'));
+    let inside = URL_SAFE_NO_PAD.decode(&access).unwrap();
+    assert!(!inside.windows(6).any(|w| w == b"opaque"), "it is sealed");
+    let others: Vec<Site> = nodes.into_iter().map(Site::of).collect();
+    for site in &others {
+        assert_eq!(site.userinfo(&access).await.status, StatusCode::OK);
+        assert_eq!(introspect(site, "opaque", &access).await["active"], true);
+        let altered = format!("{}A{}", &access[..40], &access[41..]);
+        if altered != access {
+            assert_eq!(site.userinfo(&altered).await.status, StatusCode::UNAUTHORIZED);
+        }
+    }
+    // Given back on one node, it is refused by each at once.
+    assert_eq!(revoke(&others[0], "opaque", &access).await.status, StatusCode::OK);
+    for site in others.iter().chain([&first]) {
+        assert_eq!(site.userinfo(&access).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(introspect(site, "opaque", &access).await, inactive());
+    }
+}
+
+fn client_key(alg: Alg) -> SigningKey {
+    let entropy = conclave_node::runtime::testing::SeededEntropy::new(77);
+    SigningKey::from_pkcs8(alg, &SigningKey::generate_pkcs8(alg, &*entropy).unwrap()).unwrap()
+}
+
+fn signing_client(id: &str, keys: &[&SigningKey], algorithm: SigningAlgorithm) -> CreateClient {
+    let jwks = json!({"keys": keys.iter().map(|key| key.public_jwk()).collect::<Vec<_>>()});
+    let tokens = ClientTokens {
+        jwks: jwks.to_string().into_bytes(),
+        assertion_algorithm: algorithm.into(),
+        ..with_grants(&[GrantType::ClientCredentials, GrantType::AuthorizationCode, GrantType::RefreshToken])
+    };
+    CreateClient {
+        auth_method: ClientAuthMethod::PrivateKeyJwt.into(),
+        secret_hash: Vec::new(),
+        ..client(id, tokens)
+    }
+}
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const NOW: u64 = START_MS / 1_000;
+
+fn assertion(id: &str, jti: &str) -> Value {
+    json!({"iss": id, "sub": id, "aud": ISSUER, "iat": NOW, "exp": NOW + 60, "jti": jti})
+}
+
+async fn asserted(site: &Site, assertion: &str, more: &[(&str, &str)]) -> Page {
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_assertion_type", ASSERTION_TYPE),
+        ("client_assertion", assertion),
+    ];
+    site.call("/oidc/token", &[], &[&form[..], more].concat()).await
+}
+
+#[tokio::test]
+async fn a_client_proves_itself_by_a_signed_assertion_once() {
+    let site = Site::open().await;
+    for (n, (alg, algorithm)) in [
+        (Alg::Es256, SigningAlgorithm::Es256),
+        (Alg::EdDsa, SigningAlgorithm::Eddsa),
+        (Alg::Rs256, SigningAlgorithm::Rs256),
+        (Alg::Ps256, SigningAlgorithm::Ps256),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = client_key(alg);
+        let id = format!("signs-{n}");
+        register(&site, signing_client(&id, &[&key], algorithm)).await;
+        let good = key.sign("JWT", &assertion(&id, "1")).unwrap();
+        assert_eq!(asserted(&site, &good, &[]).await.status, StatusCode::OK, "{alg:?}");
+        let again = asserted(&site, &good, &[]).await;
+        assert_eq!(again.json()["error"], "invalid_client", "a second time");
+        let mut at_token_endpoint = assertion(&id, "2");
+        at_token_endpoint["aud"] = json!(format!("{ISSUER}/oidc/token"));
+        let token = key.sign("JWT", &at_token_endpoint).unwrap();
+        assert_eq!(asserted(&site, &token, &[("client_id", &id)]).await.status, StatusCode::OK);
+    }
+    let key = client_key(Alg::Es256);
+    register(&site, signing_client("many", &[&key], SigningAlgorithm::Es256)).await;
+    let many = key.sign("JWT", &assertion("many", "1")).unwrap();
+    let whole = |jti: &str| {
+        let assertion = key.sign("JWT", &assertion("many", jti)).unwrap();
+        let form = ["client_credentials", ASSERTION_TYPE, &assertion].map(str::to_owned);
+        let headers = [("idempotency-key", "k".to_owned())];
+        async move |site: &Site| {
+            let names = ["grant_type", "client_assertion_type", "client_assertion"];
+            let form: Vec<(&str, &str)> = names.into_iter().zip(form.iter().map(String::as_str)).collect();
+            site.call("/oidc/token", &headers, &form).await.status
+        }
+    };
+    let once = whole("2");
+    assert_eq!(once(&site).await, StatusCode::OK);
+    assert_eq!(once(&site).await, StatusCode::UNAUTHORIZED, "the whole request again is a replay, too");
+    let answers = futures_util::future::join_all((0..32).map(|_| asserted(&site, &many, &[]))).await;
+    assert_eq!(answers.iter().filter(|page| page.status == StatusCode::OK).count(), 1);
+}
+
+#[tokio::test]
+async fn an_assertion_that_is_wrong_in_anything_proves_nothing() {
+    let site = Site::open().await;
+    let (key, stranger) = (client_key(Alg::Es256), client_key(Alg::EdDsa));
+    register(&site, signing_client("signs", &[&key], SigningAlgorithm::Es256)).await;
+    register(&site, signing_client("other", &[&stranger], SigningAlgorithm::Eddsa)).await;
+    let with = |name: &str, value: Value| {
+        let mut claims = assertion("signs", name);
+        claims[name] = value;
+        claims
+    };
+    for wrong in [
+        with("aud", json!([ISSUER])),
+        with("aud", json!("https://another.test")),
+        with("aud", json!(format!("{ISSUER}/"))),
+        with("iss", json!("other")),
+        with("sub", json!("other")),
+        with("exp", json!(NOW - 60)),
+        with("exp", json!(NOW + 24 * 3_600)),
+        with("exp", Value::Null),
+        with("iat", json!(NOW + 120)),
+        with("nbf", json!(NOW + 120)),
+        with("jti", Value::Null),
+        with("jti", json!("")),
+    ] {
+        let page = asserted(&site, &key.sign("JWT", &wrong).unwrap(), &[]).await;
+        assert_eq!(
+            (page.status, &page.json()["error"]),
+            (StatusCode::UNAUTHORIZED, &json!("invalid_client")),
+            "{wrong}"
+        );
+    }
+    let by_stranger = stranger.sign("JWT", &assertion("signs", "x")).unwrap();
+    assert_eq!(asserted(&site, &by_stranger, &[]).await.json()["error"], "invalid_client");
+    let good = |jti: &str| key.sign("JWT", &assertion("signs", jti)).unwrap();
+    let none =
+        format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), good("n").split('.').nth(1).unwrap());
+    for garbage in [none.as_str(), "", "x", "a.b.c"] {
+        assert!(asserted(&site, garbage, &[]).await.json()["error"].is_string(), "{garbage}");
+    }
+    // Mixed with another method, or contradicted, it is refused before anything is looked at.
+    let mixed = asserted(&site, &good("m"), &[("client_secret", SECRET)]).await;
+    assert_eq!(mixed.json()["error"], "invalid_request");
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_assertion_type", ASSERTION_TYPE),
+        ("client_assertion", &good("m")),
+    ];
+    let mixed = site.call("/oidc/token", &[basic("web", SECRET)], &form).await;
+    assert_eq!(mixed.json()["error"], "invalid_request");
+    assert_eq!(
+        asserted(&site, &good("m"), &[("client_id", "other")]).await.json()["error"],
+        "invalid_request"
+    );
+    let untyped = [("grant_type", "client_credentials"), ("client_assertion", &good("m"))];
+    assert_eq!(site.call("/oidc/token", &[], &untyped).await.json()["error"], "invalid_request");
+    // Other methods are not this client's, and the assertion none of others.
+    assert_eq!(own_token(&site, "signs", &[]).await.json()["error"], "invalid_client");
+    register(&site, client("job", with_grants(&[GrantType::ClientCredentials]))).await;
+    let for_job = key.sign("JWT", &assertion("job", "j")).unwrap();
+    assert_eq!(asserted(&site, &for_job, &[]).await.json()["error"], "invalid_client");
+    assert_eq!(asserted(&site, &good("m"), &[]).await.status, StatusCode::OK, "unused until now");
+}
+
+#[tokio::test]
+async fn pairwise_subjects_differ_by_sector_and_stay() {
+    let site = Site::open().await;
+    let pairwise = |sector: &str| ClientTokens { pairwise_sector: sector.into(), ..Default::default() };
+    for (id, sector) in [("a1", "a.test"), ("a2", "a.test"), ("b", "b.test")] {
+        register(&site, client(id, pairwise(sector))).await;
+    }
+    let mut subjects = Vec::new();
+    for id in ["a1", "a2", "b", "web"] {
+        let tokens = site.redeem(id, &site.code(id, &[]).await).await.json();
+        let sub = claims(text(&tokens["id_token"]))["sub"].clone();
+        let access = text(&tokens["access_token"]);
+        assert_eq!(claims(access)["sub"], sub);
+        assert_eq!(site.userinfo(access).await.json()["sub"], sub);
+        assert_eq!(introspect(&site, id, access).await["sub"], sub);
+        // The client's own hint is understood.
+        let mut browser = Browser::default();
+        site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
+        let hint = [("prompt", "none"), ("id_token_hint", text(&tokens["id_token"]))];
+        let page = site.get(&mut browser, &Site::authorize_url(id, &hint)).await;
+        assert!(page.parameter("code").is_some(), "{id}: {}", page.location());
+        subjects.push(sub);
+    }
+    assert_eq!(subjects[0], subjects[1]);
+    assert_ne!(subjects[0], subjects[2]);
+    let ada = site.node.cluster().view().user_by_name("ada").unwrap().id.to_string();
+    assert_eq!(subjects[3], ada);
+    assert!(!subjects.contains(&json!(null)) && subjects[0] != json!(ada) && subjects[2] != json!(ada));
+}
+
+#[tokio::test]
+async fn userinfo_is_signed_for_a_client_that_wants_it() {
+    let site = Site::open().await;
+    let tokens = ClientTokens { userinfo_algorithm: SigningAlgorithm::Eddsa.into(), ..Default::default() };
+    register(&site, client("signed", tokens)).await;
+    let tokens = site.redeem("signed", &site.code("signed", &[]).await).await.json();
+    let page = site.userinfo(text(&tokens["access_token"])).await;
+    assert_eq!(page.headers["content-type"], "application/jwt");
+    let said = verified(&site, &page.text, "JWT").await;
+    assert_eq!((&said["iss"], &said["aud"]), (&json!(ISSUER), &json!("signed")));
+    assert_eq!(said["sub"], claims(text(&tokens["id_token"]))["sub"]);
+    assert_eq!(site.userinfo(&page.text).await.status, StatusCode::UNAUTHORIZED, "it is no access token");
+}
+
+#[tokio::test]
+async fn each_client_gets_its_tokens_in_its_own_algorithm() {
+    let site = Site::open().await;
+    site.node.auth().provide_signing_key(SigningAlgorithm::Ps256).await.unwrap();
+    site.node.auth().provide_signing_key(SigningAlgorithm::Ps256).await.unwrap();
+    for (name, algorithm) in [
+        ("RS256", SigningAlgorithm::Rs256),
+        ("PS256", SigningAlgorithm::Ps256),
+        ("ES256", SigningAlgorithm::Es256),
+        ("EdDSA", SigningAlgorithm::Eddsa),
+    ] {
+        let order =
+            CreateClient { signing_algorithm: algorithm.into(), ..client(name, ClientTokens::default()) };
+        register(&site, order).await;
+        let tokens = site.redeem(name, &site.code(name, &[]).await).await.json();
+        let id_token = text(&tokens["id_token"]);
+        let header = URL_SAFE_NO_PAD.decode(id_token.split('.').next().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&header).unwrap()["alg"], name);
+        assert_eq!(verified(&site, id_token, "JWT").await["aud"], name);
+        assert_eq!(verified(&site, text(&tokens["access_token"]), "at+jwt").await["client_id"], name);
+    }
+    let keys = site.get(&mut Browser::default(), "/oidc/jwks").await.json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 4, "one for each, however often it was asked for");
+}
+
+#[tokio::test]
+async fn an_assertion_counts_once_on_all_nodes() {
+    let nodes = TestNode::start_cluster(3).await;
+    let leader = nodes.iter().find(|node| node.cluster().is_leader()).unwrap();
+    leader.auth().clone().ensure_signing_keys(None).await;
+    let sites: Vec<Site> = nodes.into_iter().map(Site::of).collect();
+    let key = client_key(Alg::EdDsa);
+    register(&sites[0], signing_client("signs", &[&key], SigningAlgorithm::Eddsa)).await;
+    for n in 0..4 {
+        let one = key.sign("JWT", &assertion("signs", &n.to_string())).unwrap();
+        let uses = (0..32).map(|n| asserted(&sites[n % 3], &one, &[]));
+        let answers = futures_util::future::join_all(uses).await;
+        assert_eq!(answers.iter().filter(|page| page.status == StatusCode::OK).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn two_secrets_are_good_for_a_while_after_a_rotation() {
+    let site = Site::open().await;
+    let mut order = client("job", with_grants(&[GrantType::ClientCredentials]));
+    order.secret_hash = digest(b"old");
+    register(&site, order).await;
+    let with = async |secret: &str| {
+        site.token(Some(("job", secret)), &[("grant_type", "client_credentials")]).await.status
+    };
+    assert_eq!((with("old").await, with(SECRET).await), (StatusCode::OK, StatusCode::UNAUTHORIZED));
+    change(
+        &site,
+        UpdateClient {
+            client_id: "job".into(),
+            secret_hash: Some(digest(SECRET.as_bytes())),
+            keep_previous_secret_ms: 60_000,
+            ..Default::default()
+        },
+    )
+    .await;
+    assert_eq!((with("old").await, with(SECRET).await), (StatusCode::OK, StatusCode::OK));
+    site.node.clock().advance(Duration::from_mins(1));
+    assert_eq!((with("old").await, with(SECRET).await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
+}
+
+async fn exchange(site: &Site, id: &str, token: &str, more: &[(&str, &str)]) -> Page {
+    let form = [("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ACCESS_TOKEN)];
+    site.token(Some((id, SECRET)), &[&form[..], more].concat()).await
+}
+
+#[tokio::test]
+async fn a_token_is_exchanged_for_no_more_and_ends_with_the_first() {
+    let site = Site::open().await;
+    let both = [GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::TokenExchange];
+    register(&site, client("front", with_grants(&both))).await;
+    let mut back = client("back", with_grants(&[GrantType::TokenExchange]));
+    back.tokens.as_mut().unwrap().audiences = vec!["https://back.test".into()];
+    back.scopes = ["openid", "read"].map(str::to_owned).to_vec();
+    register(&site, back).await;
+    let code = site.code("front", &[("scope", "openid profile read write")]).await;
+    let tokens = site.redeem("front", &code).await.json();
+    let first = text(&tokens["access_token"]);
+
+    // Not the back's to exchange: it is not for it.
+    assert_eq!(exchange(&site, "back", first, &[]).await.json()["error"], "invalid_request");
+    assert_eq!(exchange(&site, "web", first, &[]).await.json()["error"], "unauthorized_client");
+    let narrowed = [("scope", "read"), ("audience", "https://back.test")];
+    let page = exchange(&site, "front", first, &narrowed).await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text);
+    let handed = page.json();
+    assert_eq!((&handed["issued_token_type"], &handed["scope"]), (&json!(ACCESS_TOKEN), &json!("read")));
+    let second = text(&handed["access_token"]);
+    let said = claims(second);
+    assert_eq!(
+        (&said["aud"], &said["act"], &said["sub"]),
+        (&json!("https://back.test"), &json!({"sub": "front"}), &claims(first)["sub"])
+    );
+    assert!(said["exp"].as_u64() <= claims(first)["exp"].as_u64());
+    assert_eq!(introspect(&site, "back", second).await["active"], true, "it is for the back");
+    assert_eq!(site.userinfo(second).await.status, StatusCode::UNAUTHORIZED, "and not for userinfo");
+
+    let third = exchange(&site, "back", second, &[]).await.json();
+    let third = text(&third["access_token"]).to_owned();
+    assert_eq!(claims(&third)["act"], json!({"sub": "back", "act": {"sub": "front"}}));
+    assert_eq!(claims(&third)["client_id"], "back");
+
+    for (token, more, error) in [
+        (first, vec![("scope", "email")], "invalid_scope"),
+        (second, vec![("scope", "write")], "invalid_scope"),
+        (first, vec![("audience", "nobody")], "invalid_target"),
+        (first, vec![("resource", "https://back.test")], "invalid_target"),
+        (first, vec![("actor_token", "x")], "invalid_request"),
+        (first, vec![("requested_token_type", "urn:ietf:params:oauth:token-type:jwt")], "invalid_request"),
+        (text(&tokens["id_token"]), vec![], "invalid_request"),
+        (text(&tokens["refresh_token"]), vec![], "invalid_request"),
+        ("x", vec![], "invalid_request"),
+    ] {
+        assert_eq!(exchange(&site, "front", token, &more).await.json()["error"], error, "{more:?}");
+    }
+    assert_eq!(introspect(&site, "back", &third).await["active"], true);
+    assert_eq!(revoke(&site, "front", first).await.status, StatusCode::OK);
+    for token in [second, third.as_str()] {
+        assert_eq!(introspect(&site, "back", token).await, inactive(), "its first is gone");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_may_no_longer_exchange_loses_what_it_exchanged() {
+    let site = Site::open().await;
+    let both = [GrantType::AuthorizationCode, GrantType::TokenExchange];
+    register(&site, client("front", with_grants(&both))).await;
+    register(&site, client("back", with_grants(&[GrantType::TokenExchange]))).await;
+    let tokens = site.redeem("front", &site.code("front", &[]).await).await.json();
+    assert!(tokens.get("refresh_token").is_none(), "it may not refresh");
+    let handed =
+        exchange(&site, "front", text(&tokens["access_token"]), &[("audience", "back")]).await.json();
+    let own = exchange(&site, "back", text(&handed["access_token"]), &[]).await.json();
+    let own = text(&own["access_token"]);
+    assert_eq!(introspect(&site, "back", own).await["active"], true);
+    let none = GrantTypes { grant_types: vec![GrantType::ClientCredentials.into()] };
+    change(
+        &site,
+        UpdateClient {
+            client_id: "back".into(),
+            tokens: Some(ClientTokensChange { grant_types: Some(none), ..Default::default() }),
+            ..Default::default()
+        },
+    )
+    .await;
+    assert_eq!(introspect(&site, "back", own).await, inactive());
+}
+
+#[tokio::test]
+async fn discovery_names_the_token_side_and_every_endpoint_is_there() {
+    let site = Site::open().await;
+    let document = site.get(&mut Browser::default(), "/.well-known/openid-configuration").await.json();
+    for endpoint in ["introspection_endpoint", "revocation_endpoint"] {
+        let path = text(&document[endpoint]).strip_prefix(ISSUER).unwrap();
+        let page = site.call(path, &[], &[("token", "x")]).await;
+        assert_eq!(page.json()["error"], "invalid_client", "{endpoint}");
+    }
+    for grant_type in document["grant_types_supported"].as_array().unwrap() {
+        let page = site.token(Some(("web", SECRET)), &[("grant_type", text(grant_type))]).await;
+        assert_ne!(page.json()["error"], "unsupported_grant_type", "{grant_type}");
+    }
+    let all = json!(["RS256", "PS256", "ES256", "EdDSA"]);
+    for list in [
+        "id_token_signing_alg_values_supported",
+        "userinfo_signing_alg_values_supported",
+        "token_endpoint_auth_signing_alg_values_supported",
+        "introspection_signing_alg_values_supported",
+        "dpop_signing_alg_values_supported",
+    ] {
+        assert_eq!(document[list], all, "{list}");
+    }
+    assert_eq!(document["subject_types_supported"], json!(["public", "pairwise"]));
+}
