@@ -13,11 +13,11 @@ TOOLS := target/tools
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 # program:Debian package, of what the tests start beside the nodes.
-TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps
+TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps node:nodejs npm:npm python3:python3-venv
 
 SEEDS ?= 2000
 
-.PHONY: demo build sim test verify fix deps toolchain deny
+.PHONY: demo build sim test verify fix deps parties toolchain deny
 
 demo: toolchain
 	$(CARGO) run --release --locked --package conclave-node --bin conclave -- demo
@@ -29,7 +29,7 @@ build: toolchain
 sim: toolchain
 	$(CARGO) run --release --locked --package conclave-chaos -- sim --seeds $(SEEDS)
 
-test: toolchain deps verify
+test: toolchain deps parties verify
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --workspace --locked --no-fail-fast; \
 	else \
@@ -69,6 +69,13 @@ deps:
 	echo "Installing for the tests:$$missing"; \
 	$$as apt-get update -qq && \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+# Relying parties that others wrote, beside the tests that start them.
+PARTIES := node/tests/relying_parties
+parties: deps
+	@cd $(PARTIES) && test -d node_modules/openid-client || npm ci --silent --no-audit --no-fund
+	@cd $(PARTIES) && test -x venv/bin/python || python3 -m venv venv
+	@cd $(PARTIES) && venv/bin/python -c 'import authlib, requests' 2>/dev/null || venv/bin/pip install --quiet --requirement requirements.txt
 
 # A ready-made binary where there is Python; from source otherwise.
 deny:

@@ -118,15 +118,6 @@ services! {
         /// Ends every session and grant of a user.
         write revoke_of_user = "RevokeUserSessions"(RevokeUserSessionsRequest) -> RevokeUserSessionsResponse;
     }
-    /// Bearer tokens of this API.
-    tokens: Tokens = "TokenService" {
-        /// Makes a token. Its text is in the answer and nowhere again.
-        write create = "CreateToken"(CreateTokenRequest) -> CreateTokenResponse;
-        /// A page of tokens.
-        read list = "ListTokens"(ListTokensRequest) -> ListTokensResponse;
-        /// Ends a token.
-        write revoke = "RevokeToken"(RevokeTokenRequest) -> RevokeTokenResponse;
-    }
     /// Keys that tokens are signed with.
     keys: Keys = "KeyService" {
         /// A page of published keys.
@@ -135,6 +126,15 @@ services! {
         write rotate = "RotateKey"(RotateKeyRequest) -> SigningKey;
         /// Takes a key that does not sign out of publication.
         write retire = "RetireKey"(RetireKeyRequest) -> RetireKeyResponse;
+    }
+    /// Bearer tokens of this API.
+    tokens: Tokens = "TokenService" {
+        /// Makes a token. Its text is in the answer and nowhere again.
+        write create = "CreateToken"(CreateTokenRequest) -> CreateTokenResponse;
+        /// A page of tokens.
+        read list = "ListTokens"(ListTokensRequest) -> ListTokensResponse;
+        /// Ends a token.
+        write revoke = "RevokeToken"(RevokeTokenRequest) -> RevokeTokenResponse;
     }
     /// The cluster itself.
     cluster: Cluster = "ClusterService" {

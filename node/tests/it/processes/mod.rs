@@ -3,6 +3,7 @@
 mod bad_input;
 mod chromium;
 mod disaster;
+mod foreign_parties;
 mod proxies;
 mod relying_party;
 mod rotation;
