@@ -1,6 +1,7 @@
 //! The slices through the real router, on one node with a clock that moves only when told.
 
 mod forward_auth;
+mod garbled;
 mod login;
 mod oidc;
 mod oidc_dpop;

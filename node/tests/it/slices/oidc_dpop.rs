@@ -21,11 +21,11 @@ use super::{
     site::{Browser, PASSWORD, Page, SECRET, Site, basic, digest, redemption},
 };
 
-const TOKEN: &str = "http://127.0.0.1:9000/oidc/token";
-const USERINFO: &str = "http://127.0.0.1:9000/oidc/userinfo";
+pub const TOKEN: &str = "http://127.0.0.1:9000/oidc/token";
+pub const USERINFO: &str = "http://127.0.0.1:9000/oidc/userinfo";
 
 /// A client's key, its nonce, and what it says of the time.
-struct Prover {
+pub struct Prover {
     pair: EcdsaKeyPair,
     nonce: String,
     made: AtomicU64,
@@ -34,7 +34,7 @@ struct Prover {
 
 impl Prover {
     /// With a nonce, asked for as clients do: by being refused.
-    async fn at(site: &Site) -> Self {
+    pub async fn at(site: &Site) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let prover = Self { pair, nonce: String::new(), made: AtomicU64::new(0), iat: START_MS / 1_000 };
         let page = site
@@ -78,7 +78,7 @@ impl Prover {
         json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()})
     }
 
-    fn proof(&self, method: &str, url: &str, token: Option<&str>) -> String {
+    pub fn proof(&self, method: &str, url: &str, token: Option<&str>) -> String {
         self.sign(&self.header(), &self.claims(method, url, token))
     }
 }
