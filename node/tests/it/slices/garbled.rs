@@ -61,6 +61,7 @@ impl Changer {
 }
 
 /// As many rounds as were asked for.
+#[expect(clippy::disallowed_methods, reason = "how long to look is said on the command line")]
 async fn rounds(seed: u64, mut round: impl AsyncFnMut(&Changer)) {
     let changer = Changer(SeededEntropy::new(seed));
     let limit = std::env::var("CONCLAVE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
