@@ -11,6 +11,7 @@ pub mod edge;
 pub mod fault;
 mod guests;
 pub mod headers;
+pub mod outbound;
 pub mod request_id;
 pub mod server;
 
@@ -18,5 +19,6 @@ pub use self::client::{ClientInfo, Scheme};
 pub use self::edge::{Edge, EdgeConfig};
 pub use self::fault::Fault;
 pub use self::headers::FormAction;
+pub use self::outbound::Outbound;
 pub use self::request_id::RequestId;
 pub use self::server::{Drained, HttpError, HttpListener};

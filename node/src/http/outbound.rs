@@ -1,0 +1,288 @@
+//! Requests that leave: the one way to a URL that someone else chose (a client's logout endpoint).
+//!
+//! The name is resolved here, each address judged, and the connection made to the address that was judged, so that a name cannot
+//! mean one thing at the check and another at the connection. Public addresses by https; others only where the configuration names
+//! them. No redirect is followed, no body kept beyond a bound, nothing waits longer than [`LIMIT`].
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use super::cidr::Cidr;
+
+/// A request from the look-up to the last byte of the answer. A peer that takes longer is asked again later.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Most of an answer that is read; what comes here says little more than its status.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// Where operating systems keep the authorities that they trust: Debian and Alpine, Fedora, SUSE, BSD.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Why a request was not made, or brought no answer. Whether the peer acted on it is then unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboundError {
+    #[error("the address is not an http or https URL")]
+    Url,
+    #[error("{0} cannot be resolved")]
+    Resolve(String),
+    #[error("{0} is no public address; name it in outbound.allow if it is to be reached")]
+    Forbidden(String),
+    #[error("http without TLS is for addresses in outbound.allow only; use https")]
+    Insecure,
+    #[error("this machine has no trusted certificate authorities; install its ca-certificates package")]
+    NoAuthorities,
+    #[error("cannot connect: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("the exchange failed: {0}")]
+    Exchange(#[from] hyper::Error),
+    #[error("the request cannot be built")]
+    Request(#[from] http::Error),
+    #[error("the answer is longer than {MAX_ANSWER_BYTES} bytes or was cut off")]
+    Answer,
+    #[error("no answer within {} s", LIMIT.as_secs())]
+    TooSlow,
+}
+
+/// Makes requests. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    tls: Option<Arc<ClientConfig>>,
+    allowed: Arc<[Cidr]>,
+}
+
+impl Outbound {
+    /// Trusts the operating system's certificate authorities; `allowed` are the private networks that may be reached.
+    pub fn new(allowed: Vec<Cidr>) -> Self {
+        let bundle = BUNDLES.iter().map(Path::new).find(|path| path.exists());
+        let roots = bundle.map(authorities).filter(|roots| !roots.is_empty());
+        let tls = roots.and_then(|roots| {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            config.ok().map(|config| Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+        });
+        Self { tls, allowed: allowed.into() }
+    }
+
+    /// Posts a form; gives the status of the answer.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn post_form(&self, url: &str, form: &[(&str, &str)]) -> Result<StatusCode, OutboundError> {
+        let url = Url::parse(url).map_err(|_| OutboundError::Url)?;
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        timeout(LIMIT, self.post(&url, body)).await.unwrap_or(Err(OutboundError::TooSlow))
+    }
+
+    async fn post(&self, url: &Url, body: String) -> Result<StatusCode, OutboundError> {
+        let is_secure = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(OutboundError::Url),
+        };
+        let addr = self.judged(url, is_secure).await?;
+        let request = request(url, body)?;
+        let stream = TcpStream::connect(addr).await?;
+        if !is_secure {
+            return exchange(stream, request).await;
+        }
+        let tls = self.tls.clone().ok_or(OutboundError::NoAuthorities)?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host).map_err(|_| OutboundError::Url)?;
+        exchange(TlsConnector::from(tls).connect(name, stream).await?, request).await
+    }
+
+    /// The first address behind the name that may be reached this way.
+    async fn judged(&self, url: &Url, is_secure: bool) -> Result<SocketAddr, OutboundError> {
+        let port = url.port_or_known_default().ok_or(OutboundError::Url)?;
+        let found: Vec<SocketAddr> = match url.host().ok_or(OutboundError::Url)? {
+            Host::Ipv4(ip) => vec![(ip, port).into()],
+            Host::Ipv6(ip) => vec![(ip, port).into()],
+            Host::Domain(name) => {
+                let resolved = lookup_host((name, port)).await;
+                resolved.map_err(|_| OutboundError::Resolve(name.to_owned()))?.collect()
+            }
+        };
+        let is_allowed = |ip: IpAddr| self.allowed.iter().any(|network| network.contains(ip));
+        if let Some(addr) = found.iter().find(|addr| is_allowed(addr.ip())) {
+            return Ok(*addr);
+        }
+        let public = found.iter().find(|addr| is_public(addr.ip()));
+        match public {
+            Some(addr) if is_secure => Ok(*addr),
+            Some(_) => Err(OutboundError::Insecure),
+            None => Err(OutboundError::Forbidden(url.host_str().unwrap_or_default().to_owned())),
+        }
+    }
+}
+
+fn authorities(bundle: &Path) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(bundle).into_iter().flatten();
+    let (_, ignored) = roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+    if ignored > 0 {
+        tracing::debug!(bundle = %bundle.display(), ignored, "some certificate authorities cannot be read");
+    }
+    roots
+}
+
+fn request(url: &Url, body: String) -> Result<Request<Full<Bytes>>, OutboundError> {
+    let host = url.host_str().unwrap_or_default();
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    let request = Request::post(target)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, form)
+        .header(header::CONNECTION, HeaderValue::from_static("close"))
+        .header(header::USER_AGENT, HeaderValue::from_static("conclave"))
+        .body(Full::new(Bytes::from(body)))?;
+    Ok(request)
+}
+
+/// The connection is driven here, beside the exchange, so that nothing of it outlives the caller.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    request: Request<Full<Bytes>>,
+) -> Result<StatusCode, OutboundError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let answering = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        body.map(|_| status).map_err(|_| OutboundError::Answer)
+    };
+    match select(pin!(answering), pin!(connection)).await {
+        Either::Left((answer, _)) => answer,
+        // It may end with the answer already read.
+        Either::Right((_, answering)) => answering.await,
+    }
+}
+
+/// Whether this address belongs to the internet at large: no loopback, link-local, private, shared, reserved or multicast one,
+/// however it is written.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let reserved = matches!(
+        (a, b, c),
+        // "This network", shared (RFC 6598), protocol assignments, 6to4 relays, benchmarks, and everything from multicast on.
+        (0 | 224.., _, _) | (100, 64..=127, _) | (192, 0, 0) | (192, 88, 99) | (198, 18 | 19, _)
+    );
+    !(reserved
+        || ip.is_loopback()
+        || ip.is_private()
+        || ip.is_link_local()
+        || ip.is_documentation()
+        || ip.is_unspecified())
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let [first, second, ..] = ip.segments();
+    // Global unicast is 2000::/3. Of it: Teredo and other special uses, documentation, 6to4 (an IPv4 address in disguise).
+    let is_special = first == 0x2001 && second < 0x0200;
+    let is_documentation = (first == 0x2001 && second == 0x0db8) || (first == 0x3fff && second < 0x1000);
+    first & 0xe000 == 0x2000 && !is_special && !is_documentation && first != 0x2002
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    #[test]
+    fn only_public_addresses_are_public_however_they_are_written() {
+        for public in ["1.1.1.1", "93.184.215.14", "2606:4700::1111", "::ffff:1.1.1.1"] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        for other in [
+            "0.0.0.0",
+            "10.0.0.1",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.0.0.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "::",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::7f00:1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+            "2001::1",
+        ] {
+            assert!(!is_public(other.parse().unwrap()), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_private_address_is_reached_only_where_the_configuration_says() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let peer = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = vec![0; 4096];
+            let length = stream.read(&mut read).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&read[..length]).into_owned()
+        });
+        let closed = Outbound::new(Vec::new());
+        for url in [format!("http://127.0.0.1:{port}/"), format!("https://localhost:{port}/")] {
+            let refused = closed.post_form(&url, &[]).await;
+            assert!(matches!(refused, Err(OutboundError::Forbidden(_))), "{url}: {refused:?}");
+        }
+        let insecure = closed.post_form("http://1.1.1.1/", &[]).await;
+        assert!(matches!(insecure, Err(OutboundError::Insecure)));
+        assert!(matches!(closed.post_form("file:///etc/passwd", &[]).await, Err(OutboundError::Url)));
+
+        let open = Outbound::new(vec!["127.0.0.0/8".parse().unwrap()]);
+        let url = format!("http://127.0.0.1:{port}/out?x=1");
+        assert_eq!(open.post_form(&url, &[("a", "b c")]).await.unwrap(), StatusCode::NO_CONTENT);
+        let seen = peer.await.unwrap();
+        assert!(seen.starts_with("POST /out?x=1 HTTP/1.1\r\n") && seen.ends_with("a=b+c"), "{seen}");
+    }
+}
