@@ -108,6 +108,10 @@ services! {
         write rotate_secret = "RotateClientSecret"(RotateClientSecretRequest) -> RotateClientSecretResponse;
         /// Deletes a client with what was granted to it.
         write delete = "DeleteClient"(DeleteClientRequest) -> DeleteClientResponse;
+        /// What a person allowed, of clients that ask once.
+        read list_consents = "ListConsents"(ListConsentsRequest) -> ListConsentsResponse;
+        /// Takes back what a person allowed a client, with every grant.
+        write revoke_consent = "RevokeConsent"(RevokeConsentRequest) -> RevokeConsentResponse;
     }
     /// Who is signed in.
     sessions: Sessions = "SessionService" {

@@ -38,7 +38,7 @@ impl Api {
         let caller = self.caller(metadata).await?;
         match caller.role {
             ApiRole::Reader | ApiRole::Admin => Ok(MayRead(())),
-            ApiRole::Unspecified => Err(errors::forbidden()),
+            ApiRole::Registrar | ApiRole::Unspecified => Err(errors::forbidden()),
         }
     }
 
@@ -46,7 +46,7 @@ impl Api {
         let caller = self.caller(metadata).await?;
         match caller.role {
             ApiRole::Admin => Ok(MayWrite { caller: caller.id }),
-            ApiRole::Reader | ApiRole::Unspecified => Err(errors::forbidden()),
+            ApiRole::Reader | ApiRole::Registrar | ApiRole::Unspecified => Err(errors::forbidden()),
         }
     }
 

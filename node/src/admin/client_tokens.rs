@@ -15,11 +15,12 @@ use super::{
     errors,
 };
 
-const GRANT_TYPES: [(&str, GrantType); 4] = [
+const GRANT_TYPES: [(&str, GrantType); 5] = [
     ("authorization_code", GrantType::AuthorizationCode),
     ("refresh_token", GrantType::RefreshToken),
     ("client_credentials", GrantType::ClientCredentials),
     ("urn:ietf:params:oauth:grant-type:token-exchange", GrantType::TokenExchange),
+    ("urn:ietf:params:oauth:grant-type:device_code", GrantType::DeviceCode),
 ];
 const FORMATS: [(&str, AccessTokenFormat); 2] =
     [("jwt", AccessTokenFormat::Jwt), ("opaque", AccessTokenFormat::Opaque)];

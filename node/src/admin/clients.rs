@@ -4,12 +4,15 @@
 use conclave_proto::{
     admin::v1::{self as pb, client_service_server::ClientService},
     command::v1::{
-        ClientTokensChange, CreateClient, DeleteClient, Scopes, UpdateClient, Uris, command::Body,
+        ClientTokensChange, CreateClient, DeleteClient, RevokeConsent, Scopes, UpdateClient, Uris,
+        command::Body,
     },
 };
 use conclave_state::{
     State,
     client::{Client, ClientAuthMethod, ConsentMode, SigningAlgorithm},
+    consent::Consent,
+    user::User,
 };
 use tonic::{Request, Response, Status};
 
@@ -20,7 +23,7 @@ use crate::{
     crypto::{hex, mac},
 };
 
-use super::{Api, client_tokens, errors, request::Writing};
+use super::{Api, client_tokens, errors, names, request::Writing};
 
 /// What a client may ask for when nothing is said.
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
@@ -37,8 +40,8 @@ pub(super) const ALGORITHMS: [(&str, SigningAlgorithm); 4] = [
     ("ES256", SigningAlgorithm::Es256),
     ("EdDSA", SigningAlgorithm::Eddsa),
 ];
-const CONSENT_MODES: [(&str, ConsentMode); 2] =
-    [("implicit", ConsentMode::Implicit), ("always", ConsentMode::Always)];
+const CONSENT_MODES: [(&str, ConsentMode); 3] =
+    [("implicit", ConsentMode::Implicit), ("once", ConsentMode::Once), ("always", ConsentMode::Always)];
 
 #[tonic::async_trait]
 impl ClientService for Api {
@@ -115,6 +118,42 @@ impl ClientService for Api {
         let committed = writing.propose(body).await?;
         writing.reply(&committed, pb::DeleteClientResponse {})
     }
+
+    async fn list_consents(
+        &self,
+        request: Request<pb::ListConsentsRequest>,
+    ) -> Result<Response<pb::ListConsentsResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let user = names::user(&reading.state, &wanted.user);
+        let user = user.and_then(|id| reading.state.user(id));
+        let user = user.ok_or_else(|| errors::not_found("user", &wanted.user))?;
+        let rows = reading.state.consents_of(user.id);
+        let consents = rows.map(|consent| consent_message(user, consent)).collect();
+        reading.reply(pb::ListConsentsResponse { consents })
+    }
+
+    async fn revoke_consent(
+        &self,
+        request: Request<pb::RevokeConsentRequest>,
+    ) -> Result<Response<pb::RevokeConsentResponse>, Status> {
+        let (mut writing, order) = self.write(request, "RevokeConsent").await?;
+        let user_id = writing.user(&order.user).await?.to_vec();
+        let body = Body::RevokeConsent(RevokeConsent { user_id, client_id: order.client_id });
+        let committed = writing.propose(body).await?;
+        writing.reply(&committed, pb::RevokeConsentResponse {})
+    }
+}
+
+fn consent_message(user: &User, consent: &Consent) -> pb::Consent {
+    pb::Consent {
+        username: user.username.to_string(),
+        user_id: user.id.to_string(),
+        client_id: consent.client.to_string(),
+        scopes: consent.scopes.clone(),
+        granted_at_ms: consent.granted_at.0,
+        claims: consent.claims.clone(),
+        resources: consent.resources.clone(),
+    }
 }
 
 impl Writing {
@@ -160,7 +199,13 @@ impl Writing {
             consent: choice("consent", &order.consent, &CONSENT_MODES)?.into(),
             application_id,
             tokens: Some(tokens),
-            back_channel_logout_uri: String::new(),
+            back_channel_logout_uri: logout_uri("backchannel_logout_uri", order.backchannel_logout_uri)?,
+            back_channel_logout_session_required: order.backchannel_logout_session_required,
+            require_pushed_authorization_requests: order.require_pushed_authorization_requests,
+            pkce_optional: order.pkce_optional,
+            front_channel_logout_uri: logout_uri("frontchannel_logout_uri", order.frontchannel_logout_uri)?,
+            resources: resources(order.resources)?,
+            registration_token_hash: Vec::new(),
         })
     }
 }
@@ -170,6 +215,7 @@ fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
     let list = |field, list: Option<pb::UriList>| {
         list.map(|list| uris(field, list.uris).map(|uris| Uris { uris })).transpose()
     };
+    let logout = |field, uri: Option<String>| uri.map(|uri| logout_uri(field, uri)).transpose();
     let algorithm = |text: String| choice("signing_algorithm", &text, &ALGORITHMS).map(i32::from);
     let consent = |text: String| choice("consent", &text, &CONSENT_MODES).map(i32::from);
     Ok(UpdateClient {
@@ -181,9 +227,42 @@ fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
         signing_algorithm: order.signing_algorithm.map(algorithm).transpose()?,
         consent: order.consent.map(consent).transpose()?,
         disabled: order.disabled,
+        back_channel_logout_uri: logout("backchannel_logout_uri", order.backchannel_logout_uri)?,
+        front_channel_logout_uri: logout("frontchannel_logout_uri", order.frontchannel_logout_uri)?,
+        back_channel_logout_session_required: order.backchannel_logout_session_required,
+        require_pushed_authorization_requests: order.require_pushed_authorization_requests,
+        pkce_optional: order.pkce_optional,
+        resources: order.resources.map(|list| resources(list.uris).map(|uris| Uris { uris })).transpose()?,
         tokens: Some(tokens),
         ..UpdateClient::default()
     })
+}
+
+/// An address that this cluster posts to, or browsers load; empty = none. Whether this cluster may reach it is judged when it does
+/// (`http::outbound`).
+fn logout_uri(field: &str, uri: String) -> Result<String, Status> {
+    if !uri.is_empty() {
+        RedirectUri::parse(&uri).map_err(|error| errors::redirect_uri(field, &uri, &error))?;
+        if !uri.starts_with("http") {
+            return Err(errors::invalid(format!("{field}: {uri:?} is not an https address")));
+        }
+    }
+    Ok(uri)
+}
+
+/// Absolute URIs without a fragment (RFC 8707 §2); `urn:` and the like are as good as https.
+fn resources(resources: Vec<String>) -> Result<Vec<String>, Status> {
+    for resource in &resources {
+        let is_sound = !resource.contains('#')
+            && resource.bytes().all(|byte| byte.is_ascii_graphic())
+            && url::Url::parse(resource).is_ok();
+        if !is_sound {
+            return Err(errors::invalid(format!(
+                "resources: {resource:?} is not an absolute URI without a fragment"
+            )));
+        }
+    }
+    Ok(resources)
 }
 
 fn uris(field: &str, uris: Vec<String>) -> Result<Vec<String>, Status> {
@@ -227,6 +306,13 @@ fn message(state: &State, client: &Client) -> pb::Client {
         consent: word(&client.consent, &CONSENT_MODES),
         application: application.unwrap_or_default(),
         disabled: client.disabled,
+        backchannel_logout_uri: client.back_channel_logout_uri.clone(),
+        backchannel_logout_session_required: client.requests.back_channel_logout_session_required,
+        require_pushed_authorization_requests: client.requests.must_be_pushed,
+        pkce_optional: client.requests.pkce_optional,
+        resources: client.requests.resources.clone(),
+        frontchannel_logout_uri: client.requests.front_channel_logout_uri.clone(),
+        self_registered: client.is_self_registered(),
         ..pb::Client::default()
     };
     client_tokens::shown(client, shown)

@@ -117,6 +117,7 @@ fn code(reason: Reason) -> Code {
         | Reason::GrantUnknown
         | Reason::RefreshUnknown
         | Reason::KeyUnknown
+        | Reason::DeviceUnknown
         | Reason::TokenUnknown => Code::NotFound,
         Reason::UsernameTaken
         | Reason::GroupNameTaken
@@ -124,6 +125,7 @@ fn code(reason: Reason) -> Code {
         | Reason::HostTaken
         | Reason::ClientIdTaken
         | Reason::KeyExists
+        | Reason::UserCodeTaken
         | Reason::AlreadyExists => Code::AlreadyExists,
         Reason::UserDisabled
         | Reason::ClientDisabled
@@ -137,12 +139,17 @@ fn code(reason: Reason) -> Code {
         | Reason::RefreshExpired
         | Reason::AccessDenied
         | Reason::TooSoon
+        | Reason::DeviceExpired
+        | Reason::DevicePending
+        | Reason::DeviceDenied
         | Reason::AssertionReplayed
         | Reason::ProofReplayed
         | Reason::GrantTypeNotAllowed
         | Reason::DpopKeyMismatch
         | Reason::LastKey => Code::FailedPrecondition,
-        Reason::AttemptsExhausted | Reason::TooManyRemembered => Code::ResourceExhausted,
+        Reason::AttemptsExhausted | Reason::TooManyWaiting | Reason::TooManyRemembered => {
+            Code::ResourceExhausted
+        }
         // A reason of a newer version.
         Reason::Unspecified => Code::Unknown,
     }

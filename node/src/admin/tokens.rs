@@ -75,7 +75,8 @@ fn role(text: &str) -> Result<ApiRole, Status> {
     match text {
         "reader" => Ok(ApiRole::Reader),
         "admin" => Ok(ApiRole::Admin),
-        _ => Err(errors::invalid(format!("role: {text:?} is none of reader, admin"))),
+        "registrar" => Ok(ApiRole::Registrar),
+        _ => Err(errors::invalid(format!("role: {text:?} is none of reader, admin, registrar"))),
     }
 }
 
@@ -86,6 +87,7 @@ fn message(token: &ApiToken) -> pb::Token {
         role: match token.role {
             ApiRole::Reader => "reader".into(),
             ApiRole::Admin => "admin".into(),
+            ApiRole::Registrar => "registrar".into(),
             ApiRole::Unspecified => String::new(),
         },
         expires_at_ms: token.expires_at.unwrap_or_default().0,

@@ -6,6 +6,7 @@ use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{
+    client_requests::RequestArgs,
     client_tokens::{TokenArgs, overlap},
     failure::Failure,
     output::{Output, with},
@@ -22,6 +23,13 @@ const FIELDS: &[&str] = &[
     "consent",
     "application",
     "disabled",
+    "backchannel_logout_uri",
+    "frontchannel_logout_uri",
+    "backchannel_logout_session_required",
+    "require_pushed_authorization_requests",
+    "pkce_optional",
+    "resources",
+    "self_registered",
     "grant_types",
     "token_endpoint_auth_signing_alg",
     "dpop_bound_access_tokens",
@@ -44,6 +52,11 @@ const NEW_FIELDS: &[&str] = &[
     "signing_algorithm",
     "consent",
     "application",
+    "backchannel_logout_uri",
+    "frontchannel_logout_uri",
+    "require_pushed_authorization_requests",
+    "pkce_optional",
+    "resources",
     "grant_types",
     "token_endpoint_auth_signing_alg",
     "dpop_bound_access_tokens",
@@ -53,6 +66,7 @@ const NEW_FIELDS: &[&str] = &[
     "access_token_format",
     "audiences",
 ];
+const CONSENT_COLUMNS: &[&str] = &["client_id", "scopes", "claims", "resources", "granted_at_ms"];
 const COLUMNS: &[&str] = &["client_id", "name", "auth_method", "application", "disabled", "redirect_uris"];
 
 #[derive(Debug, clap::Subcommand)]
@@ -89,6 +103,16 @@ Examples:
         /// How long the old secret stays good, such as 90s, 12h or 30d [default: not at all]
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
         keep_old_for: Option<Duration>,
+    },
+    /// List what a person allowed clients that ask once
+    #[command(after_help = "Examples:\n  conclave client consents ada")]
+    Consents { user: String },
+    /// Take back what a person allowed a client, with everything it was given
+    #[command(after_help = "Examples:\n  conclave client revoke-consent shop --user ada")]
+    RevokeConsent {
+        client_id: String,
+        #[arg(long)]
+        user: String,
     },
     /// Delete a client, with what was granted to it
     #[command(after_help = "Examples:\n  conclave client delete shop")]
@@ -144,9 +168,11 @@ pub struct Shape {
     /// How its tokens are signed: RS256, PS256, ES256 or EdDSA [default for a new client: RS256]
     #[arg(long, value_name = "ALG")]
     signing_algorithm: Option<String>,
-    /// Whether people are asked: implicit or always [default for a new client: implicit]
+    /// Whether people are asked: implicit, once or always [default for a new client: implicit]
     #[arg(long, value_name = "MODE")]
     consent: Option<String>,
+    #[command(flatten)]
+    requests: RequestArgs,
     #[command(flatten)]
     tokens: TokenArgs,
 }
@@ -171,6 +197,16 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             let value = json!({ "client_id": client_id, "client_secret": answer.client_secret });
             Ok(Output::One { fields: &["client_id", "client_secret"], value })
         }
+        Command::Consents { user } => {
+            let answer = clients.list_consents(v1::ListConsentsRequest { user }).await?;
+            Ok(Output::Many { columns: CONSENT_COLUMNS, rows: answer.consents.iter().map(consent).collect() })
+        }
+        Command::RevokeConsent { client_id, user } => {
+            let order = v1::RevokeConsentRequest { user: user.clone(), client_id: client_id.clone() };
+            clients.revoke_consent(order).await?;
+            let value = json!({ "revoked": client_id, "user": user });
+            Ok(Output::done(format!("client {client_id} has nothing of {user} any more"), value))
+        }
         Command::Delete { client_id } => {
             clients.delete(v1::DeleteClientRequest { client_id: client_id.clone() }).await?;
             Ok(Output::done(format!("client {client_id} is deleted"), json!({ "deleted": client_id })))
@@ -185,6 +221,7 @@ fn secret(text: String) -> Value {
 
 fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
     let jwks = create.shape.tokens.jwks()?.unwrap_or_default();
+    let requests = create.shape.requests;
     Ok(v1::CreateClientRequest {
         client_id: create.id.unwrap_or_default(),
         name: create.name.unwrap_or_default(),
@@ -195,6 +232,12 @@ fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
         signing_algorithm: create.shape.signing_algorithm.unwrap_or_default(),
         consent: create.shape.consent.unwrap_or_default(),
         application: create.app.unwrap_or_default(),
+        backchannel_logout_uri: requests.backchannel_logout_uri.unwrap_or_default(),
+        frontchannel_logout_uri: requests.frontchannel_logout_uri.unwrap_or_default(),
+        backchannel_logout_session_required: requests.backchannel_logout_session_required.unwrap_or_default(),
+        require_pushed_authorization_requests: requests.require_par.unwrap_or_default(),
+        pkce_optional: requests.pkce_optional.unwrap_or_default(),
+        resources: requests.resources,
         grant_types: create.shape.tokens.grant_types,
         jwks,
         token_endpoint_auth_signing_alg: create.shape.tokens.assertion_algorithm.unwrap_or_default(),
@@ -211,6 +254,7 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
     let uris = |uris: Vec<String>| (!uris.is_empty()).then_some(v1::UriList { uris });
     let scopes = update.shape.scopes;
     let jwks = update.shape.tokens.jwks()?;
+    let requests = update.shape.requests;
     let (grant_types, audiences) = (update.shape.tokens.grant_types, update.shape.tokens.audiences);
     Ok(v1::UpdateClientRequest {
         client_id: update.client_id,
@@ -221,6 +265,12 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
         signing_algorithm: update.shape.signing_algorithm,
         consent: update.shape.consent,
         disabled: update.disabled,
+        backchannel_logout_uri: requests.backchannel_logout_uri,
+        frontchannel_logout_uri: requests.frontchannel_logout_uri,
+        backchannel_logout_session_required: requests.backchannel_logout_session_required,
+        require_pushed_authorization_requests: requests.require_par,
+        pkce_optional: requests.pkce_optional,
+        resources: uris(requests.resources),
         grant_types: (!grant_types.is_empty()).then_some(v1::GrantTypeList { grant_types }),
         jwks,
         token_endpoint_auth_signing_alg: update.shape.tokens.assertion_algorithm,
@@ -240,6 +290,17 @@ async fn list(client: &Client) -> Result<Output, Failure> {
     Ok(Output::Many { columns: COLUMNS, rows: clients.iter().map(value).collect() })
 }
 
+fn consent(consent: &v1::Consent) -> Value {
+    json!({
+        "client_id": consent.client_id,
+        "username": consent.username,
+        "scopes": consent.scopes,
+        "claims": consent.claims,
+        "resources": consent.resources,
+        "granted_at_ms": consent.granted_at_ms,
+    })
+}
+
 fn one(client: &v1::Client) -> Output {
     Output::One { fields: FIELDS, value: value(client) }
 }
@@ -256,6 +317,13 @@ fn value(client: &v1::Client) -> Value {
         "consent": client.consent,
         "application": client.application,
         "disabled": client.disabled,
+        "backchannel_logout_uri": client.backchannel_logout_uri,
+        "frontchannel_logout_uri": client.frontchannel_logout_uri,
+        "backchannel_logout_session_required": client.backchannel_logout_session_required,
+        "require_pushed_authorization_requests": client.require_pushed_authorization_requests,
+        "pkce_optional": client.pkce_optional,
+        "resources": client.resources,
+        "self_registered": client.self_registered,
         "grant_types": client.grant_types,
         "jwks": client.jwks,
         "token_endpoint_auth_signing_alg": client.token_endpoint_auth_signing_alg,

@@ -13,6 +13,7 @@
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
 mod applications;
+mod client_requests;
 mod client_tokens;
 mod clients;
 mod cluster;

@@ -27,8 +27,8 @@ Examples:
         /// For people
         #[arg(long)]
         name: String,
-        /// reader or admin
-        #[arg(long, default_value = "reader", value_parser = ["reader", "admin"])]
+        /// reader, admin, or registrar: may register clients at the provider and nothing else
+        #[arg(long, default_value = "reader", value_parser = ["reader", "admin", "registrar"])]
         role: String,
         /// How long it lasts, such as 90s, 12h or 30d [default: for ever]
         #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -69,6 +69,10 @@ id_types! {
     GrantId,
     /// A line of refresh tokens, of which one is alive.
     FamilyId,
+    /// An authorization request that a client pushed.
+    PushedRequestId,
+    /// A device that waits for a person's answer.
+    DeviceId,
     /// The `jti` of an access token.
     AccessTokenId,
     /// A bearer token of the admin API.

@@ -76,6 +76,9 @@ tables! {
     throttles: crate::throttle::Throttle,
     requests: crate::system::Remembered,
     outbox: crate::outbox::OutboxItem,
+    pushed: crate::pushed::PushedRequest,
+    devices: crate::device::DeviceRequest,
+    consents: crate::consent::Consent,
     revoked_access: crate::access::RevokedAccess,
 }
 

@@ -11,14 +11,17 @@ use crate::{
     access::RevokedAccess,
     application::Application,
     client::{Client, ClientId},
+    consent::Consent,
+    device::DeviceRequest,
     grant::{Grant, RefreshFamily},
     group::Group,
     ids::{
-        AccessTokenId, AppSessionId, ApplicationId, FamilyId, GrantId, GroupId, RequestId, SessionId,
-        TicketId, TokenId, UserId,
+        AccessTokenId, AppSessionId, ApplicationId, DeviceId, FamilyId, GrantId, GroupId, PushedRequestId,
+        RequestId, SessionId, TicketId, TokenId, UserId,
     },
     key::SigningKey,
     outbox::OutboxItem,
+    pushed::PushedRequest,
     session::{AppSession, Session},
     stamp::Stamp,
     system::{ChangedTerms, Remembered, SpentTicket},
@@ -47,6 +50,9 @@ pub struct State {
     pub(crate) throttles: OrdMap<UserId, Throttle>,
     pub(crate) requests: OrdMap<RequestId, Arc<Remembered>>,
     pub(crate) outbox: OrdMap<u64, Arc<OutboxItem>>,
+    pub(crate) pushed: OrdMap<PushedRequestId, Arc<PushedRequest>>,
+    pub(crate) devices: OrdMap<DeviceId, Arc<DeviceRequest>>,
+    pub(crate) consents: OrdMap<(UserId, ClientId), Arc<Consent>>,
     pub(crate) revoked_access: OrdMap<AccessTokenId, RevokedAccess>,
 
     pub(crate) usernames: OrdMap<Arc<str>, UserId>,
@@ -59,6 +65,9 @@ pub struct State {
     pub(crate) grants_by_session: OrdSet<(SessionId, GrantId)>,
     pub(crate) grants_by_user: OrdSet<(UserId, GrantId)>,
     pub(crate) grants_by_client: OrdSet<(ClientId, GrantId)>,
+    pub(crate) pushed_by_client: OrdSet<(ClientId, PushedRequestId)>,
+    pub(crate) devices_by_client: OrdSet<(ClientId, DeviceId)>,
+    pub(crate) user_codes: OrdMap<[u8; 32], DeviceId>,
     pub(crate) expiries: OrdSet<(Stamp, Expiring)>,
     pub(crate) request_order: OrdSet<(Stamp, RequestId)>,
 }
@@ -104,6 +113,8 @@ pub(crate) enum Expiring {
     Token(TokenId),
     Ticket(TicketId),
     Throttle(UserId),
+    Pushed(PushedRequestId),
+    Device(DeviceId),
     RevokedAccess(AccessTokenId),
 }
 

@@ -271,13 +271,33 @@ pub struct Client {
     /// RS256 (default), PS256, ES256, EdDSA
     #[prost(string, tag = "7")]
     pub signing_algorithm: ::prost::alloc::string::String,
-    /// implicit (default), always
+    /// implicit (default), once, always
     #[prost(string, tag = "8")]
     pub consent: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub application: ::prost::alloc::string::String,
     #[prost(bool, tag = "10")]
     pub disabled: bool,
+    /// Where the end of a session is announced; empty = nowhere.
+    #[prost(string, tag = "60")]
+    pub backchannel_logout_uri: ::prost::alloc::string::String,
+    #[prost(bool, tag = "61")]
+    pub backchannel_logout_session_required: bool,
+    /// Only pushed requests are taken (RFC 9126).
+    #[prost(bool, tag = "62")]
+    pub require_pushed_authorization_requests: bool,
+    /// PKCE may be left out by a confidential client that sends a nonce.
+    #[prost(bool, tag = "63")]
+    pub pkce_optional: bool,
+    /// What may be named as resource (RFC 8707).
+    #[prost(string, repeated, tag = "64")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// It registered itself (RFC 7591).
+    #[prost(bool, tag = "65")]
+    pub self_registered: bool,
+    /// A page that the browser loads when it signs out; empty = none.
+    #[prost(string, tag = "66")]
+    pub frontchannel_logout_uri: ::prost::alloc::string::String,
     /// authorization_code and refresh_token (default), client_credentials, urn:ietf:params:oauth:grant-type:token-exchange
     #[prost(string, repeated, tag = "40")]
     pub grant_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -330,6 +350,18 @@ pub struct CreateClientRequest {
     pub consent: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub application: ::prost::alloc::string::String,
+    #[prost(string, tag = "60")]
+    pub backchannel_logout_uri: ::prost::alloc::string::String,
+    #[prost(bool, tag = "61")]
+    pub backchannel_logout_session_required: bool,
+    #[prost(bool, tag = "62")]
+    pub require_pushed_authorization_requests: bool,
+    #[prost(bool, tag = "63")]
+    pub pkce_optional: bool,
+    #[prost(string, repeated, tag = "64")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "66")]
+    pub frontchannel_logout_uri: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "40")]
     pub grant_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "41")]
@@ -403,6 +435,18 @@ pub struct UpdateClientRequest {
     pub consent: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(bool, optional, tag = "8")]
     pub disabled: ::core::option::Option<bool>,
+    #[prost(string, optional, tag = "60")]
+    pub backchannel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bool, optional, tag = "61")]
+    pub backchannel_logout_session_required: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "62")]
+    pub require_pushed_authorization_requests: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "63")]
+    pub pkce_optional: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "64")]
+    pub resources: ::core::option::Option<UriList>,
+    #[prost(string, optional, tag = "66")]
+    pub frontchannel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "40")]
     pub grant_types: ::core::option::Option<GrantTypeList>,
     #[prost(string, optional, tag = "41")]
@@ -452,6 +496,43 @@ pub struct DeleteClientRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteClientResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Consent {
+    #[prost(string, tag = "1")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "5")]
+    pub granted_at_ms: u64,
+    #[prost(string, repeated, tag = "6")]
+    pub claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListConsentsRequest {
+    /// Name or id.
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListConsentsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub consents: ::prost::alloc::vec::Vec<Consent>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeConsentRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeConsentResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Session {
     #[prost(string, tag = "1")]
@@ -556,7 +637,7 @@ pub struct Token {
     pub id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// reader, admin
+    /// reader, admin, registrar
     #[prost(string, tag = "3")]
     pub role: ::prost::alloc::string::String,
     /// 0 = does not expire
@@ -2768,6 +2849,60 @@ pub mod client_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What people allowed, of those that are asked once.
+        pub async fn list_consents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListConsentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListConsentsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.ClientService/ListConsents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.ClientService", "ListConsents"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes back what a person allowed a client, with every grant.
+        pub async fn revoke_consent(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeConsentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeConsentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.ClientService/RevokeConsent",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.ClientService", "RevokeConsent"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2818,6 +2953,22 @@ pub mod client_service_server {
             request: tonic::Request<super::DeleteClientRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DeleteClientResponse>,
+            tonic::Status,
+        >;
+        /// What people allowed, of those that are asked once.
+        async fn list_consents(
+            &self,
+            request: tonic::Request<super::ListConsentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListConsentsResponse>,
+            tonic::Status,
+        >;
+        /// Takes back what a person allowed a client, with every grant.
+        async fn revoke_consent(
+            &self,
+            request: tonic::Request<super::RevokeConsentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeConsentResponse>,
             tonic::Status,
         >;
     }
@@ -3153,6 +3304,96 @@ pub mod client_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteClientSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.ClientService/ListConsents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListConsentsSvc<T: ClientService>(pub Arc<T>);
+                    impl<
+                        T: ClientService,
+                    > tonic::server::UnaryService<super::ListConsentsRequest>
+                    for ListConsentsSvc<T> {
+                        type Response = super::ListConsentsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListConsentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClientService>::list_consents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListConsentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.ClientService/RevokeConsent" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeConsentSvc<T: ClientService>(pub Arc<T>);
+                    impl<
+                        T: ClientService,
+                    > tonic::server::UnaryService<super::RevokeConsentRequest>
+                    for RevokeConsentSvc<T> {
+                        type Response = super::RevokeConsentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeConsentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClientService>::revoke_consent(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeConsentSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -87,6 +87,157 @@ pub struct DeleteApplication {
     #[prost(bytes = "vec", tag = "1")]
     pub application_id: ::prost::alloc::vec::Vec<u8>,
 }
+/// A proof that counts once: a client assertion (RFC 7523 §3) or a DPoP proof (RFC 9449 §11.1). Its `jti` is in the id.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpentProof {
+    #[prost(enumeration = "spent_proof::Kind", tag = "1")]
+    pub kind: i32,
+    /// 16 bytes of SHA-256 over the kind, whose it is, and the jti.
+    #[prost(bytes = "vec", tag = "2")]
+    pub proof_id: ::prost::alloc::vec::Vec<u8>,
+    /// From when it would be refused for its age; remembered until then.
+    #[prost(uint64, tag = "3")]
+    pub expires_at_ms: u64,
+}
+/// Nested message and enum types in `SpentProof`.
+pub mod spent_proof {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Unspecified = 0,
+        ClientAssertion = 1,
+        Dpop = 2,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::ClientAssertion => "KIND_CLIENT_ASSERTION",
+                Self::Dpop => "KIND_DPOP",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_CLIENT_ASSERTION" => Some(Self::ClientAssertion),
+                "KIND_DPOP" => Some(Self::Dpop),
+                _ => None,
+            }
+        }
+    }
+}
+/// Uses up proofs where nothing else is written.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SpendProofs {
+    #[prost(message, repeated, tag = "1")]
+    pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
+}
+/// Ends one access token before its time (RFC 7009); what else came of its grant stays.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeAccessToken {
+    /// The `jti`, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub token_id: ::prost::alloc::vec::Vec<u8>,
+    /// The token's own end; remembered until then.
+    #[prost(uint64, tag = "2")]
+    pub expires_at_ms: u64,
+}
+/// An authorization request that its client left here (RFC 9126), for the browser to name later.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub pushed_request_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    /// SHA-256 of the secret in its request_uri.
+    #[prost(bytes = "vec", tag = "3")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    /// The parameters, form-encoded.
+    #[prost(bytes = "vec", tag = "4")]
+    pub parameters: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    pub ttl_ms: u64,
+}
+/// A device without a browser asks for an answer (RFC 8628 §3.1).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartDevice {
+    #[prost(bytes = "vec", tag = "1")]
+    pub device_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// SHA-256 of the device code's secret.
+    #[prost(bytes = "vec", tag = "5")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    /// A keyed hash of the code that the person types, 32 bytes.
+    #[prost(bytes = "vec", tag = "6")]
+    pub user_code_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "7")]
+    pub ttl_ms: u64,
+}
+/// The person's answer. The ticket is that of the page that asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnswerDevice {
+    #[prost(bytes = "vec", tag = "1")]
+    pub device_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub session_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bool, tag = "3")]
+    pub allow: bool,
+    #[prost(bytes = "vec", tag = "4")]
+    pub ticket_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    pub ticket_expires_at_ms: u64,
+}
+/// The device fetches what it was allowed, once.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RedeemDevice {
+    #[prost(bytes = "vec", tag = "1")]
+    pub device_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "4")]
+    pub grant_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub family_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "6")]
+    pub refresh_ttl_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub access_ttl_ms: u64,
+    /// The key whose possession was proved (RFC 9449); empty = none.
+    #[prost(bytes = "vec", tag = "8")]
+    pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, repeated, tag = "9")]
+    pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
+}
+/// Takes back what a person allowed a client: the answer that was kept, and every grant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeConsent {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+}
 /// How a client's tokens are asked for, made and bound. A message without anything means authorization_code and refresh_token,
 /// JWT access tokens bound to nobody, plain userinfo and public subjects.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -153,6 +304,7 @@ pub enum GrantType {
     RefreshToken = 2,
     ClientCredentials = 3,
     TokenExchange = 4,
+    DeviceCode = 60,
 }
 impl GrantType {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -166,6 +318,7 @@ impl GrantType {
             Self::RefreshToken => "GRANT_TYPE_REFRESH_TOKEN",
             Self::ClientCredentials => "GRANT_TYPE_CLIENT_CREDENTIALS",
             Self::TokenExchange => "GRANT_TYPE_TOKEN_EXCHANGE",
+            Self::DeviceCode => "GRANT_TYPE_DEVICE_CODE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -176,6 +329,7 @@ impl GrantType {
             "GRANT_TYPE_REFRESH_TOKEN" => Some(Self::RefreshToken),
             "GRANT_TYPE_CLIENT_CREDENTIALS" => Some(Self::ClientCredentials),
             "GRANT_TYPE_TOKEN_EXCHANGE" => Some(Self::TokenExchange),
+            "GRANT_TYPE_DEVICE_CODE" => Some(Self::DeviceCode),
             _ => None,
         }
     }
@@ -240,6 +394,24 @@ pub struct CreateClient {
     /// Where the end of a session is announced (OIDC Back-Channel Logout §2.2); empty = nowhere.
     #[prost(string, tag = "11")]
     pub back_channel_logout_uri: ::prost::alloc::string::String,
+    /// The client does not understand a logout token without `sid`.
+    #[prost(bool, tag = "60")]
+    pub back_channel_logout_session_required: bool,
+    /// Only requests that were pushed before are taken (RFC 9126 §6).
+    #[prost(bool, tag = "61")]
+    pub require_pushed_authorization_requests: bool,
+    /// A confidential client may leave PKCE out when it sends a nonce (RFC 9700 §2.1.1).
+    #[prost(bool, tag = "62")]
+    pub pkce_optional: bool,
+    /// What the client may name as `resource` (RFC 8707); exact strings.
+    #[prost(string, repeated, tag = "63")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For a client that registered itself (RFC 7591): SHA-256 of the secret with which it changes its registration.
+    #[prost(bytes = "vec", tag = "64")]
+    pub registration_token_hash: ::prost::alloc::vec::Vec<u8>,
+    /// A page of the client that the browser loads when it signs out (OIDC Front-Channel Logout §2); empty = none.
+    #[prost(string, tag = "65")]
+    pub front_channel_logout_uri: ::prost::alloc::string::String,
     /// Absent = as before these fields existed.
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<ClientTokens>,
@@ -275,6 +447,18 @@ pub struct UpdateClient {
     pub consent: ::core::option::Option<i32>,
     #[prost(bool, optional, tag = "9")]
     pub disabled: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "60")]
+    pub back_channel_logout_session_required: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "61")]
+    pub require_pushed_authorization_requests: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "62")]
+    pub pkce_optional: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "63")]
+    pub resources: ::core::option::Option<Uris>,
+    #[prost(string, optional, tag = "64")]
+    pub back_channel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "65")]
+    pub front_channel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<ClientTokensChange>,
     /// With secret_hash: how long the secret before stays good; 0 = it stops at once.
@@ -331,6 +515,8 @@ pub enum ConsentMode {
     Implicit = 1,
     /// The user is asked at each authorization.
     Always = 2,
+    /// The user is asked once; the answer is kept until it is revoked or the client asks for more.
+    Once = 3,
 }
 impl ConsentMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -342,6 +528,7 @@ impl ConsentMode {
             Self::Unspecified => "CONSENT_MODE_UNSPECIFIED",
             Self::Implicit => "CONSENT_MODE_IMPLICIT",
             Self::Always => "CONSENT_MODE_ALWAYS",
+            Self::Once => "CONSENT_MODE_ONCE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -350,6 +537,7 @@ impl ConsentMode {
             "CONSENT_MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "CONSENT_MODE_IMPLICIT" => Some(Self::Implicit),
             "CONSENT_MODE_ALWAYS" => Some(Self::Always),
+            "CONSENT_MODE_ONCE" => Some(Self::Once),
             _ => None,
         }
     }
@@ -446,76 +634,6 @@ pub struct RemoveGroupMember {
     #[prost(bytes = "vec", tag = "2")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// A proof that counts once: a client assertion (RFC 7523 §3) or a DPoP proof (RFC 9449 §11.1). Its `jti` is in the id.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SpentProof {
-    #[prost(enumeration = "spent_proof::Kind", tag = "1")]
-    pub kind: i32,
-    /// 16 bytes of SHA-256 over the kind, whose it is, and the jti.
-    #[prost(bytes = "vec", tag = "2")]
-    pub proof_id: ::prost::alloc::vec::Vec<u8>,
-    /// From when it would be refused for its age; remembered until then.
-    #[prost(uint64, tag = "3")]
-    pub expires_at_ms: u64,
-}
-/// Nested message and enum types in `SpentProof`.
-pub mod spent_proof {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum Kind {
-        Unspecified = 0,
-        ClientAssertion = 1,
-        Dpop = 2,
-    }
-    impl Kind {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "KIND_UNSPECIFIED",
-                Self::ClientAssertion => "KIND_CLIENT_ASSERTION",
-                Self::Dpop => "KIND_DPOP",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
-                "KIND_CLIENT_ASSERTION" => Some(Self::ClientAssertion),
-                "KIND_DPOP" => Some(Self::Dpop),
-                _ => None,
-            }
-        }
-    }
-}
-/// Uses up proofs where nothing else is written.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SpendProofs {
-    #[prost(message, repeated, tag = "1")]
-    pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
-}
-/// Ends one access token before its time (RFC 7009); what else came of its grant stays.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeAccessToken {
-    /// The `jti`, 16 bytes.
-    #[prost(bytes = "vec", tag = "1")]
-    pub token_id: ::prost::alloc::vec::Vec<u8>,
-    /// The token's own end; remembered until then.
-    #[prost(uint64, tag = "2")]
-    pub expires_at_ms: u64,
-}
 /// An authorization for a client, and its one-time code (RFC 6749 §4.1.2).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueCode {
@@ -531,7 +649,7 @@ pub struct IssueCode {
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "6")]
     pub nonce: ::prost::alloc::string::String,
-    /// S256 challenge, 32 bytes (RFC 7636 §4.2).
+    /// S256 challenge, 32 bytes (RFC 7636 §4.2); empty for a client that may leave it out.
     #[prost(bytes = "vec", tag = "7")]
     pub code_challenge: ::prost::alloc::vec::Vec<u8>,
     /// SHA-256 of the code's secret.
@@ -544,6 +662,22 @@ pub struct IssueCode {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "11")]
     pub ticket_expires_at_ms: u64,
+    /// What the access token is for (RFC 8707); empty = the provider itself.
+    #[prost(string, repeated, tag = "60")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Claims asked for by name (OIDC Core §5.5), beyond what the scopes give.
+    #[prost(string, repeated, tag = "61")]
+    pub id_token_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "62")]
+    pub userinfo_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The pushed request that is used up here, and how long that must be remembered; empty = none.
+    #[prost(bytes = "vec", tag = "63")]
+    pub pushed_request_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "64")]
+    pub pushed_until_ms: u64,
+    /// The person said yes, once for all.
+    #[prost(bool, tag = "65")]
+    pub remember_consent: bool,
     /// The key that the code is bound to, SHA-256 thumbprint (RFC 9449 §10); empty = none.
     #[prost(bytes = "vec", tag = "40")]
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
@@ -558,7 +692,7 @@ pub struct RedeemCode {
     pub client_id: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub redirect_uri: ::prost::alloc::string::String,
-    /// SHA-256 of the code verifier, 32 bytes.
+    /// SHA-256 of the code verifier, 32 bytes; empty = none was presented.
     #[prost(bytes = "vec", tag = "5")]
     pub code_challenge: ::prost::alloc::vec::Vec<u8>,
     /// The refresh family to open; empty = none.
@@ -719,6 +853,8 @@ pub enum ApiRole {
     Unspecified = 0,
     Reader = 1,
     Admin = 2,
+    /// May register clients at the provider (RFC 7591 §3), and nothing else.
+    Registrar = 3,
 }
 impl ApiRole {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -730,6 +866,7 @@ impl ApiRole {
             Self::Unspecified => "API_ROLE_UNSPECIFIED",
             Self::Reader => "API_ROLE_READER",
             Self::Admin => "API_ROLE_ADMIN",
+            Self::Registrar => "API_ROLE_REGISTRAR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -738,6 +875,7 @@ impl ApiRole {
             "API_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
             "API_ROLE_READER" => Some(Self::Reader),
             "API_ROLE_ADMIN" => Some(Self::Admin),
+            "API_ROLE_REGISTRAR" => Some(Self::Registrar),
             _ => None,
         }
     }
@@ -804,7 +942,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -884,12 +1022,22 @@ pub mod command {
         SetLeaseTerms(super::SetLeaseTerms),
         #[prost(message, tag = "105")]
         ReserveNodeId(super::ReserveNodeId),
+        #[prost(message, tag = "110")]
+        PushRequest(super::PushRequest),
+        #[prost(message, tag = "111")]
+        StartDevice(super::StartDevice),
+        #[prost(message, tag = "112")]
+        AnswerDevice(super::AnswerDevice),
+        #[prost(message, tag = "113")]
+        RedeemDevice(super::RedeemDevice),
+        #[prost(message, tag = "114")]
+        RevokeConsent(super::RevokeConsent),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reply {
-    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 60")]
     pub body: ::core::option::Option<reply::Body>,
 }
 /// Nested message and enum types in `Reply`.
@@ -916,6 +1064,8 @@ pub mod reply {
         ApiTokenCreated(super::ApiTokenCreated),
         #[prost(message, tag = "10")]
         NodeIdReserved(super::NodeIdReserved),
+        #[prost(message, tag = "60")]
+        Recorded(super::Recorded),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -993,6 +1143,13 @@ pub struct NodeIdReserved {
     #[prost(uint64, tag = "1")]
     pub node_id: u64,
 }
+/// A row that a handle names was written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recorded {
+    /// The index at which it happened: what the handle carries, the same for the retry.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Swept {
     #[prost(uint32, tag = "1")]
@@ -1062,6 +1219,12 @@ pub mod refused {
         AlreadyExists = 29,
         LastKey = 30,
         TooSoon = 31,
+        DeviceUnknown = 60,
+        DeviceExpired = 61,
+        DevicePending = 62,
+        DeviceDenied = 63,
+        UserCodeTaken = 64,
+        TooManyWaiting = 65,
         AssertionReplayed = 40,
         ProofReplayed = 41,
         TooManyRemembered = 42,
@@ -1107,6 +1270,12 @@ pub mod refused {
                 Self::AlreadyExists => "REASON_ALREADY_EXISTS",
                 Self::LastKey => "REASON_LAST_KEY",
                 Self::TooSoon => "REASON_TOO_SOON",
+                Self::DeviceUnknown => "REASON_DEVICE_UNKNOWN",
+                Self::DeviceExpired => "REASON_DEVICE_EXPIRED",
+                Self::DevicePending => "REASON_DEVICE_PENDING",
+                Self::DeviceDenied => "REASON_DEVICE_DENIED",
+                Self::UserCodeTaken => "REASON_USER_CODE_TAKEN",
+                Self::TooManyWaiting => "REASON_TOO_MANY_WAITING",
                 Self::AssertionReplayed => "REASON_ASSERTION_REPLAYED",
                 Self::ProofReplayed => "REASON_PROOF_REPLAYED",
                 Self::TooManyRemembered => "REASON_TOO_MANY_REMEMBERED",
@@ -1149,6 +1318,12 @@ pub mod refused {
                 "REASON_ALREADY_EXISTS" => Some(Self::AlreadyExists),
                 "REASON_LAST_KEY" => Some(Self::LastKey),
                 "REASON_TOO_SOON" => Some(Self::TooSoon),
+                "REASON_DEVICE_UNKNOWN" => Some(Self::DeviceUnknown),
+                "REASON_DEVICE_EXPIRED" => Some(Self::DeviceExpired),
+                "REASON_DEVICE_PENDING" => Some(Self::DevicePending),
+                "REASON_DEVICE_DENIED" => Some(Self::DeviceDenied),
+                "REASON_USER_CODE_TAKEN" => Some(Self::UserCodeTaken),
+                "REASON_TOO_MANY_WAITING" => Some(Self::TooManyWaiting),
                 "REASON_ASSERTION_REPLAYED" => Some(Self::AssertionReplayed),
                 "REASON_PROOF_REPLAYED" => Some(Self::ProofReplayed),
                 "REASON_TOO_MANY_REMEMBERED" => Some(Self::TooManyRemembered),

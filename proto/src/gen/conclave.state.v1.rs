@@ -127,6 +127,18 @@ pub struct ClientRow {
     pub created_at_ms: u64,
     #[prost(string, tag = "13")]
     pub back_channel_logout_uri: ::prost::alloc::string::String,
+    #[prost(bool, tag = "60")]
+    pub back_channel_logout_session_required: bool,
+    #[prost(bool, tag = "61")]
+    pub require_pushed_authorization_requests: bool,
+    #[prost(bool, tag = "62")]
+    pub pkce_optional: bool,
+    #[prost(string, repeated, tag = "63")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bytes = "vec", tag = "64")]
+    pub registration_token_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "65")]
+    pub front_channel_logout_uri: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<super::super::command::v1::ClientTokens>,
     /// The secret before the present one, and until when it is good.
@@ -158,6 +170,9 @@ pub struct SessionRow {
     pub user_agent: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub address: ::prost::alloc::string::String,
+    /// Clients that were given a code of this session: whom its end concerns.
+    #[prost(string, repeated, tag = "60")]
+    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppSessionRow {
@@ -204,6 +219,12 @@ pub struct GrantRow {
     pub amr: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "16")]
     pub epoch: u64,
+    #[prost(string, repeated, tag = "60")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "61")]
+    pub id_token_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "62")]
+    pub userinfo_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bytes = "vec", tag = "40")]
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
 }
@@ -309,6 +330,57 @@ pub mod outbox_row {
         #[prost(message, tag = "3")]
         BackChannelLogout(super::BackChannelLogout),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushedRequestRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub pushed_request_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub parameters: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    pub expires_at_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub device_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub user_code_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "7")]
+    pub expires_at_ms: u64,
+    #[prost(bool, tag = "8")]
+    pub denied: bool,
+    /// The session in which a person said yes; empty = nobody has.
+    #[prost(bytes = "vec", tag = "9")]
+    pub session_id: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConsentRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "4")]
+    pub granted_at_ms: u64,
+    /// Claims and resources that were part of it.
+    #[prost(string, repeated, tag = "5")]
+    pub claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The client must be told that the session is over (OIDC Back-Channel Logout §2.5).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -24,6 +24,14 @@ pub enum TokenError {
     UnsupportedGrantType,
     InvalidScope(&'static str),
     InvalidTarget(&'static str),
+    /// Nobody has answered the device yet (RFC 8628 §3.5).
+    AuthorizationPending,
+    /// The device asks too often (RFC 8628 §3.5).
+    SlowDown,
+    /// The device waited too long (RFC 8628 §3.5).
+    ExpiredToken,
+    /// The person said no (RFC 8628 §3.5).
+    AccessDenied,
     /// The client may not do this at all (RFC 6749 §5.2).
     UnauthorizedClient(&'static str),
     /// RFC 9449 §5.
@@ -53,6 +61,16 @@ impl TokenError {
             ),
             Self::InvalidScope(why) => (StatusCode::BAD_REQUEST, "invalid_scope", why),
             Self::InvalidTarget(why) => (StatusCode::BAD_REQUEST, "invalid_target", why),
+            Self::AuthorizationPending => {
+                (StatusCode::BAD_REQUEST, "authorization_pending", "nobody has answered yet; ask again")
+            }
+            Self::SlowDown => {
+                (StatusCode::BAD_REQUEST, "slow_down", "wait five seconds longer between two questions")
+            }
+            Self::ExpiredToken => {
+                (StatusCode::BAD_REQUEST, "expired_token", "the device waited too long; start again")
+            }
+            Self::AccessDenied => (StatusCode::BAD_REQUEST, "access_denied", "the person said no"),
             Self::UnauthorizedClient(why) => (StatusCode::BAD_REQUEST, "unauthorized_client", why),
             Self::InvalidDpopProof(why) => (StatusCode::BAD_REQUEST, "invalid_dpop_proof", why),
             Self::UseDpopNonce => (
@@ -117,6 +135,9 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::AccessDenied => {
             TokenError::InvalidGrant("the code or token is invalid, expired, used or revoked")
         }
+        Reason::DevicePending => TokenError::AuthorizationPending,
+        Reason::DeviceUnknown | Reason::DeviceExpired => TokenError::ExpiredToken,
+        Reason::DeviceDenied => TokenError::AccessDenied,
         Reason::DpopKeyMismatch => {
             TokenError::InvalidGrant("the code or token is bound to a DPoP key that was not proved")
         }
@@ -126,7 +147,7 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         Reason::GrantTypeNotAllowed => {
             TokenError::UnauthorizedClient("the client may not use this grant type")
         }
-        Reason::TooManyRemembered => TokenError::Unavailable,
+        Reason::TooManyWaiting | Reason::TooManyRemembered => TokenError::Unavailable,
         Reason::AssertionReplayed | Reason::ClientUnknown | Reason::ClientDisabled => {
             TokenError::InvalidClient { basic: false }
         }
@@ -148,6 +169,7 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::TooSoon
         | Reason::AttemptsExhausted
         | Reason::AlreadyExists
+        | Reason::UserCodeTaken
         | Reason::LastKey => TokenError::ServerError,
     }
 }

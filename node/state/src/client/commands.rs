@@ -2,7 +2,10 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Client, ClientAuthMethod, ClientId, ConsentMode, GrantType, PreviousSecret, TokenPolicy, wire};
+use super::{
+    Client, ClientAuthMethod, ClientId, ConsentMode, GrantType, PreviousSecret, Requests, TokenPolicy,
+    requests, wire,
+};
 use crate::{
     draft::Draft,
     ids::{ApplicationId, SecretHash},
@@ -10,6 +13,8 @@ use crate::{
     text,
 };
 
+/// Most clients that registered themselves: strangers must not fill the state.
+const MAX_SELF_REGISTERED: usize = 10_000;
 /// Longest time in which two secrets are good: a quarter, for the slowest of deployments.
 const MAX_OVERLAP_MS: u64 = 90 * 24 * 3_600_000;
 
@@ -42,15 +47,15 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
         application,
         disabled: false,
         created_at: draft.at,
-        back_channel_logout_uri: text::line(
-            "back_channel_logout_uri",
-            &order.back_channel_logout_uri,
-            text::MAX_URI_BYTES,
-        )?,
+        back_channel_logout_uri: requests::parse_logout_uri(&order.back_channel_logout_uri)?,
+        requests: Requests::of(order)?,
         tokens,
         previous_secret: None,
         own_tokens_since,
     };
+    if client.is_self_registered() && draft.state.self_registered() >= MAX_SELF_REGISTERED {
+        return Err(Refusal::new(Reason::TooManyWaiting, "too many clients have registered themselves"));
+    }
     draft.state.put_client(client);
     Ok(done())
 }
@@ -82,6 +87,7 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
     if let Some(disabled) = order.disabled {
         client.disabled = disabled;
     }
+    requests::change(&mut client, order)?;
     if let Some(change) = &order.tokens {
         let could = client.allows(GrantType::ClientCredentials);
         client.tokens.change(change)?;
@@ -126,6 +132,7 @@ fn replace_secret(
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteClient) -> Result<Reply, Refusal> {
     let client = draft.state.existing_client(&ClientId::parse(&order.client_id)?)?;
     draft.end_grants_of_client(&client.id);
+    draft.state.forget_consents_to(&client.id);
     draft.state.clients.remove(&client.id);
     Ok(done())
 }

@@ -5,6 +5,7 @@
 
 mod commands;
 mod policy;
+mod requests;
 mod wire;
 
 use std::{borrow::Borrow, fmt, sync::Arc};
@@ -12,6 +13,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 pub use conclave_proto::command::v1::{ClientAuthMethod, ConsentMode, SigningAlgorithm};
 
 pub use policy::{AccessTokenFormat, GrantType, TokenPolicy};
+pub use requests::Requests;
 
 pub(crate) use {
     commands::{create, delete, update},
@@ -51,6 +53,11 @@ impl ClientId {
             ));
         }
         Ok(Self(text.into()))
+    }
+
+    /// Before every id: where a range over one user's clients begins.
+    pub(crate) fn lowest() -> Self {
+        Self("".into())
     }
 
     /// The id as text.
@@ -106,6 +113,8 @@ pub struct Client {
     pub created_at: Stamp,
     /// Where the end of a session is announced; empty = nowhere.
     pub back_channel_logout_uri: String,
+    /// What its authorization requests must and may be.
+    pub requests: Requests,
     /// How its tokens are asked for, made and bound.
     pub tokens: TokenPolicy,
     /// The secret before the present one, while it is still good.
@@ -155,6 +164,16 @@ impl Client {
         let detail = format!("client {} may not use {}", self.id, grant_type.as_str_name());
         Err(Refusal::new(Reason::GrantTypeNotAllowed, detail))
     }
+
+    /// Whether it registered itself (RFC 7591).
+    pub const fn is_self_registered(&self) -> bool {
+        self.requests.registration_token_hash.is_some()
+    }
+
+    /// Whether an authorization of this client may do without PKCE.
+    pub fn may_omit_pkce(&self, nonce: &str) -> bool {
+        self.requests.pkce_optional && !self.is_public() && !nonce.is_empty()
+    }
 }
 
 impl State {
@@ -175,6 +194,11 @@ impl State {
             None => !user.disabled,
             Some(id) => self.application(id).is_some_and(|application| application.access.admits(user)),
         }
+    }
+
+    /// Looks at every client: one more registers itself seldom.
+    pub(crate) fn self_registered(&self) -> usize {
+        self.clients.values().filter(|client| client.is_self_registered()).count()
     }
 
     pub(crate) fn existing_client(&self, id: &ClientId) -> Result<Arc<Client>, Refusal> {

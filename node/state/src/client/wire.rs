@@ -2,7 +2,9 @@
 
 use conclave_proto::state::v1 as rows;
 
-use super::{Client, ClientAuthMethod, ClientId, ConsentMode, PreviousSecret, SigningAlgorithm, TokenPolicy};
+use super::{
+    Client, ClientAuthMethod, ClientId, ConsentMode, PreviousSecret, Requests, SigningAlgorithm, TokenPolicy,
+};
 use crate::{
     ids::{ApplicationId, SecretHash},
     reply::Refusal,
@@ -70,6 +72,16 @@ impl Row for Client {
             disabled: self.disabled,
             created_at_ms: self.created_at.0,
             back_channel_logout_uri: self.back_channel_logout_uri.clone(),
+            back_channel_logout_session_required: self.requests.back_channel_logout_session_required,
+            require_pushed_authorization_requests: self.requests.must_be_pushed,
+            pkce_optional: self.requests.pkce_optional,
+            resources: self.requests.resources.clone(),
+            front_channel_logout_uri: self.requests.front_channel_logout_uri.clone(),
+            registration_token_hash: self
+                .requests
+                .registration_token_hash
+                .map(|hash| hash.bytes().to_vec())
+                .unwrap_or_default(),
             tokens: self.tokens.to_wire(),
             previous_secret_hash: self.previous_secret.map(|p| p.hash.bytes().to_vec()).unwrap_or_default(),
             previous_secret_until_ms: self.previous_secret.map(|p| p.until.0).unwrap_or_default(),
@@ -84,6 +96,7 @@ impl Row for Client {
             signing_algorithm: SigningAlgorithm::try_from(wire.signing_algorithm)
                 .map_err(|_| unknown("algorithm"))?,
             consent: ConsentMode::try_from(wire.consent).map_err(|_| unknown("consent"))?,
+            requests: Requests::of_row(&wire)?,
             id: ClientId::parse(&wire.client_id)?,
             name: wire.name,
             secret_hash: match wire.secret_hash.as_slice() {

@@ -25,3 +25,8 @@ pub(super) fn proved(
     }
     Err(Refusal::new(Reason::DpopKeyMismatch, "bound to a DPoP key that was not proved"))
 }
+
+/// The same for what is bound to no key yet.
+pub(crate) fn proved_key(client: &Client, shown: &[u8]) -> Result<(), Refusal> {
+    proved(client, None, parse(shown)?)
+}

@@ -4,9 +4,9 @@ use conclave_proto::command::v1 as pb;
 
 use super::{Grant, dpop};
 use crate::{
-    client::{ClientId, GrantType},
+    client::{Client, ClientId, GrantType},
     draft::Draft,
-    ids::{GrantId, SecretHash, SessionId, TicketId},
+    ids::{GrantId, PushedRequestId, SecretHash, SessionId, TicketId},
     reply::{Reason, Refusal, Reply, ReplyBody, body},
     stamp::Stamp,
     text,
@@ -16,6 +16,8 @@ use crate::{
 const MAX_CODE_TTL_MS: u64 = 600_000;
 /// Longest nonce kept: longer ones are a mistake of the client.
 const MAX_NONCE_BYTES: usize = 512;
+/// Most claims asked for by name: as many as there are.
+const MAX_CLAIMS: usize = 64;
 
 pub(crate) fn issue_code(draft: &mut Draft, order: &pb::IssueCode) -> Result<Reply, Refusal> {
     if !order.ticket_id.is_empty() {
@@ -40,8 +42,13 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
     if !client.redirect_uris.contains(&order.redirect_uri) {
         return Err(Refusal::malformed("redirect_uri is not registered for the client"));
     }
-    if let Some(scope) = order.scopes.iter().find(|scope| !client.scopes.contains(scope)) {
-        return Err(Refusal::malformed(format!("scope {scope} is not allowed for the client")));
+    within_client(&client, &order.scopes, &order.resources)?;
+    let code_challenge = parse_challenge(&order.code_challenge)?;
+    if code_challenge.is_none() && !client.may_omit_pkce(&order.nonce) {
+        return Err(Refusal::malformed("code_challenge is missing"));
+    }
+    if !order.pushed_request_id.is_empty() {
+        use_pushed(draft, order)?;
     }
     if order.code_ttl_ms == 0 || order.code_ttl_ms > MAX_CODE_TTL_MS {
         return Err(Refusal::malformed("code_ttl_ms is out of bounds"));
@@ -58,7 +65,7 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
         redirect_uri: order.redirect_uri.clone(),
         scopes: order.scopes.clone(),
         nonce: text::line("nonce", &order.nonce, MAX_NONCE_BYTES)?,
-        code_challenge: parse_challenge(&order.code_challenge)?,
+        code_challenge,
         secret_hash: SecretHash::parse(&order.secret_hash)?,
         code_expires_at,
         redeemed_at: None,
@@ -67,11 +74,52 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
         auth_time: session.auth_time,
         amr: session.amr.clone(),
         epoch: draft.state.meta.revocation_epoch,
+        resources: order.resources.clone(),
+        id_token_claims: parse_claims(&order.id_token_claims)?,
+        userinfo_claims: parse_claims(&order.userinfo_claims)?,
         dpop_jkt: dpop::parse(&order.dpop_jkt)?,
     });
+    draft.note_client(&session, &client.id);
+    if order.remember_consent {
+        draft.remember_consent(user.id, &client.id, order);
+    }
     Ok(id)
 }
 
-pub(super) fn parse_challenge(bytes: &[u8]) -> Result<[u8; 32], Refusal> {
-    bytes.try_into().map_err(|_| Refusal::malformed("code_challenge must be 32 bytes (S256)"))
+/// A pushed request becomes one code (RFC 9126 §4). That it was used is remembered as long as a login may be on its way with it, for
+/// the request itself is long gone when a person takes their time.
+fn use_pushed(draft: &mut Draft, order: &pb::IssueCode) -> Result<(), Refusal> {
+    let id = PushedRequestId::parse(&order.pushed_request_id)?;
+    draft.spend_ticket(TicketId::new(*id.bytes()), Stamp(order.pushed_until_ms))?;
+    draft.state.take_pushed(id);
+    Ok(())
+}
+
+/// Whether the client may ask for all of this.
+pub(crate) fn within_client(client: &Client, scopes: &[String], resources: &[String]) -> Result<(), Refusal> {
+    if let Some(scope) = scopes.iter().find(|scope| !client.scopes.contains(scope)) {
+        return Err(Refusal::malformed(format!("scope {scope} is not allowed for the client")));
+    }
+    if let Some(resource) = resources.iter().find(|resource| !client.requests.resources.contains(resource)) {
+        return Err(Refusal::malformed(format!("resource {resource} is not allowed for the client")));
+    }
+    Ok(())
+}
+
+fn parse_claims(names: &[String]) -> Result<Vec<String>, Refusal> {
+    if names.len() > MAX_CLAIMS {
+        return Err(Refusal::malformed(format!("at most {MAX_CLAIMS} claims are asked for by name")));
+    }
+    names.iter().map(|name| text::required("claim", name, text::MAX_TEXT_BYTES)).collect()
+}
+
+/// 32 bytes, or none at all.
+pub(super) fn parse_challenge(bytes: &[u8]) -> Result<Option<[u8; 32]>, Refusal> {
+    match bytes {
+        [] => Ok(None),
+        bytes => {
+            let challenge = bytes.try_into();
+            challenge.map(Some).map_err(|_| Refusal::malformed("code_challenge must be 32 bytes (S256)"))
+        }
+    }
 }

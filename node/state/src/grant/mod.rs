@@ -12,8 +12,9 @@ mod wire;
 use std::sync::Arc;
 
 pub(crate) use {
-    issue::{issue_code, open},
-    redeem::redeem_code,
+    dpop::proved_key,
+    issue::{issue_code, open, within_client},
+    redeem::{redeem_as, redeem_code},
     rotate::rotate_refresh,
 };
 
@@ -46,8 +47,8 @@ pub struct Grant {
     pub scopes: Vec<String>,
     /// Goes into the ID token (OIDC Core §3.1.2.1).
     pub nonce: String,
-    /// S256 challenge (RFC 7636).
-    pub code_challenge: [u8; 32],
+    /// S256 challenge (RFC 7636); none where the client may do without.
+    pub code_challenge: Option<[u8; 32]>,
     /// What the code's secret hashes to.
     pub secret_hash: SecretHash,
     /// Until when the code can be redeemed.
@@ -64,6 +65,12 @@ pub struct Grant {
     pub amr: Vec<String>,
     /// The revocation epoch it was made in.
     pub epoch: u64,
+    /// What its access tokens are for (RFC 8707); empty = the provider itself.
+    pub resources: Vec<String>,
+    /// Claims asked for by name for the ID token (OIDC Core §5.5).
+    pub id_token_claims: Vec<String>,
+    /// Claims asked for by name for userinfo.
+    pub userinfo_claims: Vec<String>,
     /// The DPoP key that the code is bound to (RFC 9449 §10), SHA-256 thumbprint.
     pub dpop_jkt: Option<[u8; 32]>,
 }
@@ -118,6 +125,11 @@ impl State {
         let from = (session, GrantId::new([0; 16]));
         let own = self.grants_by_session.range(from..).take_while(move |(of, _)| *of == session);
         own.filter_map(|(_, grant)| self.grants.get(grant))
+    }
+
+    /// The grant with this id, alive or not.
+    pub fn grant(&self, id: GrantId) -> Option<&Arc<Grant>> {
+        self.grants.get(&id)
     }
 
     /// The refresh family with this id, alive or not.

@@ -46,10 +46,20 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
             format!("{} may not open {}", user.username, client.id),
         ));
     }
-    let redeemed = redeemed(draft, &client, &grant, order)?;
+    redeem_as(draft, &client, &grant, order)
+}
+
+/// What was granted is handed out; of `order` the lifetimes, the family and the key count.
+pub(crate) fn redeem_as(
+    draft: &mut Draft,
+    client: &Client,
+    grant: &Grant,
+    order: &pb::RedeemCode,
+) -> Result<Reply, Refusal> {
+    let redeemed = redeemed(draft, client, grant, order)?;
     let reply = pb::CodeRedeemed {
-        grant_id: id.to_vec(),
-        user_id: user.id.to_vec(),
+        grant_id: grant.id.to_vec(),
+        user_id: grant.user.to_vec(),
         session_id: grant.session.to_vec(),
         scopes: grant.scopes.clone(),
         nonce: grant.nonce.clone(),
@@ -65,10 +75,13 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
 
 /// A code that leaked to another client, URI or verifier is refused and stays good for its owner.
 fn bound_to(grant: &Grant, order: &pb::RedeemCode) -> Result<(), Refusal> {
-    let bound = grant.redirect_uri == order.redirect_uri
-        && SecretHash::new(grant.code_challenge)
-            .matches(&SecretHash::new(parse_challenge(&order.code_challenge)?));
-    if bound { Ok(()) } else { Err(mismatch()) }
+    // A verifier for a code without a challenge is refused as well (RFC 9700 §4.8.2).
+    let proved = match (grant.code_challenge, parse_challenge(&order.code_challenge)?) {
+        (Some(bound), Some(shown)) => SecretHash::new(bound).matches(&SecretHash::new(shown)),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    if grant.redirect_uri == order.redirect_uri && proved { Ok(()) } else { Err(mismatch()) }
 }
 
 fn mismatch() -> Refusal {

@@ -25,7 +25,7 @@ impl Row for Grant {
             redirect_uri: self.redirect_uri.clone(),
             scopes: self.scopes.clone(),
             nonce: self.nonce.clone(),
-            code_challenge: self.code_challenge.to_vec(),
+            code_challenge: self.code_challenge.map(|hash| hash.to_vec()).unwrap_or_default(),
             secret_hash: self.secret_hash.bytes().to_vec(),
             code_expires_at_ms: self.code_expires_at.0,
             redeemed_at_ms: self.redeemed_at.unwrap_or_default().0,
@@ -34,6 +34,9 @@ impl Row for Grant {
             auth_time_ms: self.auth_time.0,
             amr: self.amr.clone(),
             epoch: self.epoch,
+            resources: self.resources.clone(),
+            id_token_claims: self.id_token_claims.clone(),
+            userinfo_claims: self.userinfo_claims.clone(),
             dpop_jkt: self.dpop_jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         }
     }
@@ -59,6 +62,9 @@ impl Row for Grant {
             auth_time: Stamp(wire.auth_time_ms),
             amr: wire.amr,
             epoch: wire.epoch,
+            resources: wire.resources,
+            id_token_claims: wire.id_token_claims,
+            userinfo_claims: wire.userinfo_claims,
             dpop_jkt: dpop::parse(&wire.dpop_jkt)?,
         })
     }

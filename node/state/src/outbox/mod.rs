@@ -69,6 +69,11 @@ impl Draft {
 }
 
 impl State {
+    /// The row with this sequence number, while it waits.
+    pub fn outbox_item(&self, sequence: u64) -> Option<&Arc<OutboxItem>> {
+        self.outbox.get(&sequence)
+    }
+
     /// What waits, oldest first.
     pub fn outbox(&self) -> impl Iterator<Item = &Arc<OutboxItem>> {
         self.outbox.values()

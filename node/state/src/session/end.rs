@@ -1,7 +1,7 @@
 //! The end of sessions: `RevokeSession`, `RevokeUserSessions`, and what disabling and deleting people need.
 //!
 //! A session takes its grants with it, except those with `offline_access` (OIDC Core §11), which end with the user, the
-//! client or "sign out everywhere". Clients that asked for it are told through the outbox.
+//! client or "sign out everywhere". Every client that was given something of it, and asked to be told, is told through the outbox.
 
 use conclave_proto::command::v1 as pb;
 
@@ -42,6 +42,10 @@ impl Draft {
             .map(|(_, grant)| *grant)
             .collect();
         let mut told = imbl::OrdSet::new();
+        for client in &session.clients {
+            told.insert(client.clone());
+            self.announce_logout(client, id, session.user);
+        }
         for grant in grants {
             let Some(row) = self.state.grants.get(&grant).cloned() else { continue };
             if told.insert(row.client.clone()).is_none() {

@@ -17,6 +17,8 @@ pub(crate) use {
 };
 
 use crate::{
+    client::ClientId,
+    draft::Draft,
     ids::{AppSessionId, SecretHash, SessionId, UserId},
     reply::{Reason, Refusal},
     stamp::Stamp,
@@ -45,7 +47,13 @@ pub struct Session {
     pub user_agent: String,
     /// Where it came from.
     pub address: String,
+    /// Clients that were given something of this session, in the order in which they first were: whom its end concerns, also when
+    /// nothing of what they were given is left.
+    pub clients: Vec<ClientId>,
 }
+
+/// Most clients remembered with a session; of further ones only those with a live grant hear of its end.
+const MAX_CLIENTS: usize = 256;
 
 /// A session's arm on an application's host: another cookie of the same session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +66,18 @@ pub struct AppSession {
     pub secret_hash: SecretHash,
     /// The only host on which it counts.
     pub host: Arc<str>,
+}
+
+impl Draft {
+    /// Remembers with the session that this client was given something of it.
+    pub(crate) fn note_client(&mut self, session: &Session, client: &ClientId) {
+        if session.clients.len() >= MAX_CLIENTS || session.clients.contains(client) {
+            return;
+        }
+        let mut session = session.clone();
+        session.clients.push(client.clone());
+        self.state.put_session(session);
+    }
 }
 
 impl State {

@@ -45,6 +45,7 @@ pub(crate) fn start(draft: &mut Draft, order: &pb::StartSession) -> Result<Reply
         epoch: draft.state.meta.revocation_epoch,
         user_agent: shortened(&order.user_agent),
         address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
+        clients: Vec::new(),
     });
     draft.state.take_throttle(user.id);
     draft.report(Event::SessionStarted { session: id, user: user.id });

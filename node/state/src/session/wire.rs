@@ -4,6 +4,7 @@ use conclave_proto::state::v1 as rows;
 
 use super::{AppSession, Session};
 use crate::{
+    client::ClientId,
     ids::{AppSessionId, SecretHash, SessionId, UserId},
     reply::Refusal,
     snapshot::Row,
@@ -26,6 +27,7 @@ impl Row for Session {
             epoch: self.epoch,
             user_agent: self.user_agent.clone(),
             address: self.address.clone(),
+            clients: self.clients.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -40,6 +42,7 @@ impl Row for Session {
             epoch: wire.epoch,
             user_agent: wire.user_agent,
             address: wire.address,
+            clients: wire.clients.iter().map(|id| ClientId::parse(id)).collect::<Result<_, _>>()?,
         })
     }
 

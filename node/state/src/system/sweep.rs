@@ -38,6 +38,8 @@ fn remove(draft: &mut Draft, row: Expiring) {
         Expiring::Token(id) => drop(draft.state.take_token(id)),
         Expiring::Ticket(id) => drop(draft.state.tickets.remove(&id)),
         Expiring::Throttle(id) => draft.state.take_throttle(id),
+        Expiring::Pushed(id) => draft.state.take_pushed(id),
+        Expiring::Device(id) => draft.state.take_device(id),
         Expiring::RevokedAccess(id) => drop(draft.state.revoked_access.remove(&id)),
     }
 }

@@ -22,6 +22,11 @@ fn scopes() -> impl Strategy<Value = Vec<&'static str>> {
     prop_oneof![Just(vec!["openid"]), Just(vec!["openid", "offline_access"])]
 }
 
+fn with_devices() -> pb::GrantTypes {
+    let types = [pb::GrantType::AuthorizationCode, pb::GrantType::RefreshToken, pb::GrantType::DeviceCode];
+    pb::GrantTypes { grant_types: types.map(i32::from).to_vec() }
+}
+
 fn body() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     prop_oneof![
@@ -59,7 +64,9 @@ fn body() -> impl Strategy<Value = Body> {
         })),
         1 => (n.clone(), any::<bool>()).prop_map(|(k, bound)| Body::UpdateClient(pb::UpdateClient {
             client_id: "web".into(), secret_hash: Some(hash(k)), keep_previous_secret_ms: u64::from(k) * MINUTE,
-            tokens: Some(pb::ClientTokensChange { dpop_bound: Some(bound), ..Default::default() }),
+            tokens: Some(pb::ClientTokensChange {
+                dpop_bound: Some(bound), grant_types: Some(with_devices()), ..Default::default()
+            }),
             ..Default::default()
         })),
         1 => Just(Body::AcknowledgeOutbox(pb::AcknowledgeOutbox { sequence_numbers: vec![1, 2] })),
@@ -75,6 +82,26 @@ fn body() -> impl Strategy<Value = Body> {
         1 => (900_u32..11_000, 40_u32..510).prop_map(|(length_ms, margin_permille)| {
             Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms, margin_permille })
         }),
+        1 => n.clone().prop_map(|r| Body::PushRequest(pb::PushRequest {
+            pushed_request_id: id(20, r), client_id: "web".into(), secret_hash: hash(4), parameters: vec![r], ttl_ms: MINUTE,
+        })),
+        1 => (n.clone(), n.clone()).prop_map(|(g, r)| Body::IssueCode(pb::IssueCode {
+            session_id: session(1), pushed_request_id: id(20, r), pushed_until_ms: 1_000_000 + 60 * MINUTE,
+            remember_consent: true, ..issue(g, "web", &["openid"])
+        })),
+        2 => (n.clone(), n.clone()).prop_map(|(d, code)| Body::StartDevice(pb::StartDevice {
+            device_id: id(21, d), client_id: "web".into(), scopes: vec!["openid".into()], secret_hash: hash(5),
+            user_code_hash: hash(code), ttl_ms: MINUTE, ..Default::default()
+        })),
+        2 => (n.clone(), n.clone(), any::<bool>()).prop_map(|(d, t, allow)| Body::AnswerDevice(pb::AnswerDevice {
+            device_id: id(21, d), session_id: session(1), allow, ticket_id: ticket(150 + t),
+            ticket_expires_at_ms: 1_000_000 + 60 * MINUTE,
+        })),
+        2 => n.clone().prop_map(|d| Body::RedeemDevice(pb::RedeemDevice {
+            device_id: id(21, d), secret_hash: hash(5), client_id: "web".into(), grant_id: grant(10 + d),
+            family_id: family(10 + d), refresh_ttl_ms: 60 * MINUTE, access_ttl_ms: 10 * MINUTE, ..Default::default()
+        })),
+        1 => n.clone().prop_map(|u| Body::RevokeConsent(pb::RevokeConsent { user_id: user(u), client_id: "web".into() })),
         1 => (1_u32..20).prop_map(|limit| Body::Sweep(pb::Sweep { limit })),
         1 => n.prop_map(|s| Body::OpenAppSession(pb::OpenAppSession {
             app_session_id: id(8, s), session_id: session(s), secret_hash: hash(3), host: "app1.test".into(),

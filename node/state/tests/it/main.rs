@@ -5,6 +5,8 @@ mod corpus;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod stories;
 mod token_side;
 #[cfg(test)]

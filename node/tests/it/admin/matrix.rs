@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 34] = [
+const RPCS: [(&str, bool, Code); 36] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -40,6 +40,8 @@ const RPCS: [(&str, bool, Code); 34] = [
     ("ClientService/UpdateClient", true, Code::InvalidArgument),
     ("ClientService/RotateClientSecret", true, Code::InvalidArgument),
     ("ClientService/DeleteClient", true, Code::InvalidArgument),
+    ("ClientService/ListConsents", false, Code::NotFound),
+    ("ClientService/RevokeConsent", true, Code::InvalidArgument),
     ("SessionService/ListSessions", false, Code::Ok),
     ("SessionService/RevokeSession", true, Code::InvalidArgument),
     ("SessionService/RevokeUserSessions", true, Code::InvalidArgument),

@@ -1,0 +1,31 @@
+//! `AnswerDevice`: the person says yes or no, once (RFC 8628 §3.3).
+
+use conclave_proto::command::v1 as pb;
+
+use super::{Answer, DeviceRequest};
+use crate::{
+    draft::Draft,
+    ids::{DeviceId, SessionId, TicketId},
+    reply::{Reason, Refusal, Reply, done},
+    stamp::Stamp,
+};
+
+pub(crate) fn answer(draft: &mut Draft, order: &pb::AnswerDevice) -> Result<Reply, Refusal> {
+    draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
+    let device = draft.state.existing_device(DeviceId::parse(&order.device_id)?, draft.at)?;
+    if device.answer != Answer::Waiting {
+        return Err(Refusal::new(Reason::DeviceUnknown, "the device request was answered before"));
+    }
+    let (session, user) =
+        draft.state.existing_live_session(SessionId::parse(&order.session_id)?, draft.at)?;
+    let client = draft.state.able_client(&device.client)?;
+    let answer = if order.allow { Answer::Allowed { session: session.id } } else { Answer::Denied };
+    if order.allow && !draft.state.client_admits(&client, &user) {
+        return Err(Refusal::new(
+            Reason::AccessDenied,
+            format!("{} may not open {}", user.username, client.id),
+        ));
+    }
+    draft.state.put_device(DeviceRequest { answer, ..(*device).clone() });
+    Ok(done())
+}

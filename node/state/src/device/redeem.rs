@@ -1,0 +1,91 @@
+//! `RedeemDevice`: the device fetches what it was allowed (RFC 8628 §3.4). The request is gone afterwards, so it is fetched once.
+
+use conclave_proto::command::v1 as pb;
+
+use super::Answer;
+use crate::{
+    client::{ClientId, GrantType},
+    draft::Draft,
+    grant::{self, Grant},
+    ids::{DeviceId, GrantId, SecretHash, SessionId},
+    reply::{Reason, Refusal, Reply},
+    session::Session,
+};
+
+use super::DeviceRequest;
+
+pub(crate) fn redeem(draft: &mut Draft, order: &pb::RedeemDevice) -> Result<Reply, Refusal> {
+    let unknown = || Refusal::new(Reason::DeviceUnknown, "there is no such device request");
+    let device = draft.state.existing_device(DeviceId::parse(&order.device_id)?, draft.at)?;
+    // Whoever has the id without the secret, or is another client, learns nothing and ends nothing.
+    if !device.secret_hash.matches(&SecretHash::parse(&order.secret_hash)?)
+        || device.client != ClientId::parse(&order.client_id)?
+    {
+        return Err(unknown());
+    }
+    let session = match device.answer {
+        Answer::Waiting => return Err(Refusal::new(Reason::DevicePending, "nobody has answered yet")),
+        Answer::Denied => return Err(Refusal::new(Reason::DeviceDenied, "the person said no")),
+        Answer::Allowed { session } => session,
+    };
+    let (session, user) = live(draft, session)?;
+    let client = draft.state.able_client(&device.client)?;
+    client.must_allow(GrantType::DeviceCode)?;
+    grant::proved_key(&client, &order.dpop_jkt)?;
+    draft.use_up(&order.proofs)?;
+    if !draft.state.client_admits(&client, &user) {
+        return Err(Refusal::new(
+            Reason::AccessDenied,
+            format!("{} may not open {}", user.username, client.id),
+        ));
+    }
+    let id = GrantId::parse(&order.grant_id)?;
+    if draft.state.grants.contains_key(&id) {
+        return Err(Refusal::new(Reason::AlreadyExists, "the grant exists"));
+    }
+    draft.state.take_device(device.id);
+    draft.note_client(&session, &client.id);
+    let fetched = pb::RedeemCode {
+        family_id: order.family_id.clone(),
+        refresh_ttl_ms: order.refresh_ttl_ms,
+        access_ttl_ms: order.access_ttl_ms,
+        dpop_jkt: order.dpop_jkt.clone(),
+        ..pb::RedeemCode::default()
+    };
+    let grant = granted(draft, id, &device, &session);
+    grant::redeem_as(draft, &client, &grant, &fetched)
+}
+
+/// The person signed out between the answer and the fetch: nothing is given.
+fn live(
+    draft: &Draft,
+    session: SessionId,
+) -> Result<(std::sync::Arc<Session>, std::sync::Arc<crate::user::User>), Refusal> {
+    let ended = |_| Refusal::new(Reason::DeviceDenied, "the person has signed out");
+    draft.state.existing_live_session(session, draft.at).map_err(ended)
+}
+
+fn granted(draft: &Draft, id: GrantId, device: &DeviceRequest, session: &Session) -> Grant {
+    Grant {
+        id,
+        session: session.id,
+        user: session.user,
+        client: device.client.clone(),
+        redirect_uri: String::new(),
+        scopes: device.scopes.clone(),
+        nonce: String::new(),
+        code_challenge: None,
+        secret_hash: device.secret_hash,
+        code_expires_at: draft.at,
+        redeemed_at: None,
+        family: None,
+        expires_at: draft.at,
+        auth_time: session.auth_time,
+        amr: session.amr.clone(),
+        epoch: draft.state.meta.revocation_epoch,
+        resources: device.resources.clone(),
+        id_token_claims: Vec::new(),
+        userinfo_claims: Vec::new(),
+        dpop_jkt: None,
+    }
+}
