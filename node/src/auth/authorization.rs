@@ -13,20 +13,66 @@ pub struct AuthorizationRequest {
     pub client_id: String,
     /// Registered for the client; an exact string.
     pub redirect_uri: String,
+    /// How the answer travels there.
+    #[serde(default)]
+    pub response_mode: ResponseMode,
     pub scopes: Vec<String>,
     pub state: Option<String>,
     pub nonce: String,
-    /// S256, 32 bytes (RFC 7636).
-    pub code_challenge: [u8; 32],
+    /// S256, 32 bytes (RFC 7636); none only for a client that may do without.
+    pub code_challenge: Option<[u8; 32]>,
     pub prompt: Prompt,
     /// `max_age`, seconds.
     pub max_age_secs: Option<u64>,
     pub login_hint: String,
-    /// Who must be signed in, as a verified `id_token_hint` says.
+    /// Who must be signed in, as a verified `id_token_hint` or the `claims` parameter says.
     pub subject: Option<String>,
     /// The DPoP key that the code is to be bound to (RFC 9449 §10), SHA-256 thumbprint.
     #[serde(default)]
     pub dpop_jkt: Option<[u8; 32]>,
+    /// What the access token is for (RFC 8707); the client may name each.
+    #[serde(default)]
+    pub resources: Vec<String>,
+    /// Claims asked for by name (OIDC Core §5.5).
+    #[serde(default)]
+    pub claims: RequestedClaims,
+    /// The pushed request that this is; used up by the code.
+    #[serde(default)]
+    pub pushed: Option<Pushed>,
+}
+
+/// How an answer travels to the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResponseMode {
+    /// In the query of a redirect.
+    #[default]
+    Query,
+    /// In a form that the browser posts (OAuth 2.0 Form Post Response Mode).
+    FormPost,
+}
+
+/// Claims asked for by name: those that this provider knows, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestedClaims {
+    pub id_token: Vec<String>,
+    pub userinfo: Vec<String>,
+}
+
+impl RequestedClaims {
+    /// All of them, for what a person is asked.
+    pub fn all(&self) -> Vec<String> {
+        let mut all = [self.id_token.as_slice(), &self.userinfo].concat();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// A pushed request, and how long it must be remembered that it was used: no login that began with it is on its way any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    pub id: [u8; 16],
+    pub until_ms: u64,
 }
 
 /// `prompt` (OIDC Core §3.1.2.1).
@@ -47,9 +93,12 @@ pub enum AuthorizationError {
     UnauthorizedClient,
     UnsupportedResponseType,
     InvalidScope,
+    InvalidTarget,
     AccessDenied,
     LoginRequired,
+    UnmetAuthenticationRequirements,
     ConsentRequired,
+    InvalidRequestObject,
     RequestNotSupported,
     RequestUriNotSupported,
     TemporarilyUnavailable,
@@ -63,9 +112,12 @@ impl AuthorizationError {
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
+            Self::UnmetAuthenticationRequirements => "unmet_authentication_requirements",
             Self::AccessDenied => "access_denied",
             Self::LoginRequired => "login_required",
             Self::ConsentRequired => "consent_required",
+            Self::InvalidRequestObject => "invalid_request_object",
             Self::RequestNotSupported => "request_not_supported",
             Self::RequestUriNotSupported => "request_uri_not_supported",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
@@ -74,27 +126,48 @@ impl AuthorizationError {
     }
 }
 
-/// The way back to a client: a redirect URI that was matched, the client's `state`, and who answers (RFC 9207).
+/// The way back to a client: a redirect URI that was matched, how to go it, the client's `state`, and who answers (RFC 9207).
 #[derive(Clone, Debug)]
 pub struct WayBack<'a> {
     pub redirect_uri: &'a str,
+    pub mode: ResponseMode,
     pub state: Option<&'a str>,
     pub issuer: &'a str,
 }
 
+/// An answer to a client, on its way through the browser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub redirect_uri: String,
+    pub mode: ResponseMode,
+    pub parameters: Vec<(&'static str, String)>,
+}
+
 impl WayBack<'_> {
-    pub fn with_code(&self, code: &str) -> String {
+    pub fn with_code(&self, code: &str) -> Answer {
         self.with(&[("code", code)])
     }
 
-    pub fn with_error(&self, error: AuthorizationError, description: &str) -> String {
+    pub fn with_error(&self, error: AuthorizationError, description: &str) -> Answer {
         self.with(&[("error", error.code()), ("error_description", description)])
     }
 
-    fn with(&self, parameters: &[(&str, &str)]) -> String {
+    fn with(&self, parameters: &[(&'static str, &str)]) -> Answer {
         let state = self.state.map(|state| ("state", state));
+        let all = parameters.iter().copied().chain(state).chain([("iss", self.issuer)]);
+        Answer {
+            redirect_uri: self.redirect_uri.to_owned(),
+            mode: self.mode,
+            parameters: all.map(|(name, value)| (name, value.to_owned())).collect(),
+        }
+    }
+}
+
+impl Answer {
+    /// The answer in the query of the redirect URI.
+    pub fn location(&self) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(parameters.iter().copied().chain(state).chain([("iss", self.issuer)]));
+        query.extend_pairs(&self.parameters);
         // The registered string stays as it is, byte for byte; a query it has is continued (RFC 6749 §3.1.2).
         let joint = if self.redirect_uri.contains('?') { '&' } else { '?' };
         format!("{}{joint}{}", self.redirect_uri, query.finish())
@@ -103,7 +176,8 @@ impl WayBack<'_> {
 
 impl AuthorizationRequest {
     pub fn way_back<'a>(&'a self, issuer: &'a str) -> WayBack<'a> {
-        WayBack { redirect_uri: &self.redirect_uri, state: self.state.as_deref(), issuer }
+        let (redirect_uri, mode) = (&self.redirect_uri, self.response_mode);
+        WayBack { redirect_uri, mode, state: self.state.as_deref(), issuer }
     }
 
     /// For the `form-action` of pages whose POST ends in a redirect to the client.
@@ -142,13 +216,14 @@ mod tests {
     fn answers_carry_state_and_issuer_and_leave_the_registered_uri_alone() {
         let back = WayBack {
             redirect_uri: "https://rp.test/cb?x=1",
+            mode: ResponseMode::Query,
             state: Some("a b&c"),
             issuer: "https://id.test",
         };
-        let with_code = back.with_code("C");
+        let with_code = back.with_code("C").location();
         assert_eq!(with_code, "https://rp.test/cb?x=1&code=C&state=a+b%26c&iss=https%3A%2F%2Fid.test");
-        let plain = WayBack { redirect_uri: "com.example.app:/cb", state: None, issuer: "https://id.test" };
-        let denied = plain.with_error(AuthorizationError::AccessDenied, "no");
+        let plain = WayBack { redirect_uri: "com.example.app:/cb", state: None, ..back };
+        let denied = plain.with_error(AuthorizationError::AccessDenied, "no").location();
         assert_eq!(
             denied,
             "com.example.app:/cb?error=access_denied&error_description=no&iss=https%3A%2F%2Fid.test"

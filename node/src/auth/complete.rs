@@ -36,12 +36,26 @@ pub struct Completed {
     pub code: Option<String>,
 }
 
-/// Whether the client gets its code without asking the person.
-pub fn consent_is_implicit(request: &AuthorizationRequest, client: &Client) -> bool {
-    client.consent == ConsentMode::Implicit && !request.prompt.consent
+/// Whether the client gets its code without asking the person: nobody is asked for it, or this person said yes to all of it before.
+pub fn consent_stands(request: &AuthorizationRequest, client: &Client, state: &State, user: &User) -> bool {
+    if request.prompt.consent {
+        return false;
+    }
+    match client.consent {
+        ConsentMode::Implicit => true,
+        ConsentMode::Once => state.consent(user.id, &client.id).is_some_and(|consent| {
+            consent.covers(&request.scopes, &request.claims.all(), &request.resources)
+        }),
+        ConsentMode::Always | ConsentMode::Unspecified => false,
+    }
 }
 
 impl Auth {
+    /// Whether this is the person that the client wants to be signed in, if it wants one.
+    pub fn is_wanted(&self, request: &AuthorizationRequest, client: &Client, user: &User) -> bool {
+        request.subject.as_ref().is_none_or(|subject| *subject == self.subject(client, user))
+    }
+
     /// Ends the login that `ticket` stands for.
     ///
     /// # Errors
@@ -106,6 +120,8 @@ impl Auth {
         if let Some(ticket) = consent {
             order.ticket_id = ticket.id.to_vec();
             order.ticket_expires_at_ms = ticket.expires_at_ms;
+            let client = signed_in.state.client(&request.client_id);
+            order.remember_consent = client.is_some_and(|client| client.consent == ConsentMode::Once);
         }
         let committed = self.cluster().propose(derivation.request(), Body::IssueCode(order)).await?;
         match &committed.body {
@@ -125,7 +141,8 @@ impl Auth {
         let client = state.client(&request.client_id)?;
         let at_once = !client.disabled
             && client.allows(GrantType::AuthorizationCode)
-            && consent_is_implicit(request, client)
+            && self.is_wanted(request, client, user)
+            && consent_stands(request, client, state, user)
             && state.client_admits(client, user);
         at_once.then(|| self.code_order(request, derivation))
     }
@@ -137,7 +154,12 @@ impl Auth {
             redirect_uri: request.redirect_uri.clone(),
             scopes: request.scopes.clone(),
             nonce: request.nonce.clone(),
-            code_challenge: request.code_challenge.to_vec(),
+            code_challenge: request.code_challenge.map(|hash| hash.to_vec()).unwrap_or_default(),
+            resources: request.resources.clone(),
+            id_token_claims: request.claims.id_token.clone(),
+            userinfo_claims: request.claims.userinfo.clone(),
+            pushed_request_id: request.pushed.map(|pushed| pushed.id.to_vec()).unwrap_or_default(),
+            pushed_until_ms: request.pushed.map_or(0, |pushed| pushed.until_ms),
             secret_hash: SecretHash::new(mac::sha256(derivation.secret("code").expose())).bytes().to_vec(),
             code_ttl_ms: millis(self.settings().tokens.code_ttl),
             dpop_jkt: request.dpop_jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),

@@ -4,8 +4,8 @@ use crate::auth::authorization::error_of;
 
 use super::{
     Auth, AuthError,
-    authorization::{AuthorizationError, AuthorizationRequest},
-    complete::consent_is_implicit,
+    authorization::{Answer, AuthorizationError, AuthorizationRequest},
+    complete::consent_stands,
     derive::Derivation,
     session::SignedIn,
     ticket::{AppUrl, Step, Target, Ticket},
@@ -17,9 +17,11 @@ pub enum Next {
     /// The login page for this ticket.
     Login { ticket: Ticket },
     /// The consent page for this ticket.
-    Consent { ticket: Ticket, client: String, scopes: Vec<String>, username: String },
+    Consent { ticket: Ticket, client: String, scopes: Vec<String>, claims: Vec<String>, username: String },
     /// Away, to a place that was checked.
     Redirect(String),
+    /// Back to the client, with this.
+    Answer(Answer),
     /// The person may not open it; said in a page.
     Forbidden { what: String, username: String },
     /// What was asked for is not there any more.
@@ -60,6 +62,10 @@ impl Auth {
             Target::Authorize(request) => self.next_for_client(request, visitor, derivation).await,
             Target::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
             Target::Leave { uri } => Ok(Next::Redirect(uri.clone())),
+            Target::Device { user_code } => Ok(match &visitor.signed_in {
+                Some(_) => Next::Redirect(device_page(user_code)),
+                None => self.login(target, visitor, false),
+            }),
             Target::Home => Ok(match &visitor.signed_in {
                 Some(_) => Next::Redirect("/".into()),
                 None => self.login(target, visitor, false),
@@ -74,7 +80,7 @@ impl Auth {
         derivation: &Derivation,
     ) -> Result<Next, AuthError> {
         let target = || Target::Authorize(Box::new(request.clone()));
-        let back = |error, why: &str| Next::Redirect(self.way_back(request).with_error(error, why));
+        let back = |error, why: &str| Next::Answer(self.way_back(request).with_error(error, why));
         let Some(signed_in) =
             visitor.signed_in.as_ref().filter(|s| self.is_recent_enough(request, s, visitor))
         else {
@@ -87,6 +93,12 @@ impl Auth {
         else {
             return Ok(Next::Gone(Gone::Client));
         };
+        if !self.is_wanted(request, client, &signed_in.user) {
+            return Ok(back(
+                AuthorizationError::LoginRequired,
+                "another person signed in than was asked for",
+            ));
+        }
         if !signed_in.state.client_admits(client, &signed_in.user) {
             if request.prompt.none {
                 return Ok(back(
@@ -96,18 +108,20 @@ impl Auth {
             }
             return Ok(forbidden(&client.name, signed_in));
         }
-        if visitor.consented.is_none() && !consent_is_implicit(request, client) {
+        let stands = consent_stands(request, client, &signed_in.state, &signed_in.user);
+        if visitor.consented.is_none() && !stands {
             if request.prompt.none {
                 return Ok(back(AuthorizationError::ConsentRequired, "the person must be asked"));
             }
             let ticket = self.ticket(consent_of(signed_in), target(), visitor.browser.as_deref());
             let (client, username) = (client.name.clone(), signed_in.user.username.to_string());
-            return Ok(Next::Consent { ticket, client, scopes: request.scopes.clone(), username });
+            let scopes = request.scopes.clone();
+            return Ok(Next::Consent { ticket, client, scopes, claims: request.claims.all(), username });
         }
         // Another write than the one that may have ended the login in this very request.
         let derivation = derivation.then("code");
         match self.issue_code(request, signed_in, visitor.consented.as_ref(), &derivation).await {
-            Ok(code) => Ok(Next::Redirect(self.way_back(request).with_code(&code))),
+            Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
             Err(AuthError::Refused(refusal)) => Ok(back(error_of(&refusal), &refusal.detail)),
             Err(error) => Err(error),
         }
@@ -125,8 +139,7 @@ impl Auth {
             return true;
         }
         let client = signed_in.state.client(&request.client_id);
-        let called = client.map(|client| self.subject(client, &signed_in.user));
-        if request.subject.is_some() && request.subject != called {
+        if !client.is_some_and(|client| self.is_wanted(request, client, &signed_in.user)) {
             return false;
         }
         let age_ms = self.now(&signed_in.state).0.saturating_sub(signed_in.session.auth_time.0);
@@ -167,6 +180,16 @@ impl Auth {
     ) -> super::authorization::WayBack<'a> {
         request.way_back(self.settings().public_url.issuer())
     }
+}
+
+/// Where a person types the code of a device, with it filled in.
+pub fn device_page(user_code: &str) -> String {
+    if user_code.is_empty() {
+        return "/device".into();
+    }
+    let query =
+        url::form_urlencoded::Serializer::new(String::new()).append_pair("user_code", user_code).finish();
+    format!("/device?{query}")
 }
 
 fn forbidden(what: &str, signed_in: &SignedIn) -> Next {

@@ -10,6 +10,7 @@
 //! | `complete` | the one write that ends a login |
 //! | `password`, `throttle`, `device` | the password step, and whose attempts count where |
 //! | `handover` | from a session here to a cookie on an application's host |
+//! | `user_code` | what a person types for a device |
 //! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
 //! | `keys` | the cluster's signing keys, opened |
 //! | `rotation` | when signing keys change |
@@ -36,6 +37,7 @@ pub mod session;
 pub mod subject;
 pub mod throttle;
 pub mod ticket;
+pub mod user_code;
 
 use std::sync::Arc;
 
@@ -63,6 +65,7 @@ pub struct Settings {
     pub public_url: config::PublicUrl,
     pub login: config::Login,
     pub tokens: config::Tokens,
+    pub authorization: config::Authorization,
     pub cookie_domain: Option<String>,
 }
 
@@ -81,6 +84,10 @@ struct Inner {
     signing: SigningKeys,
     passwords: PasswordPool,
     throttles: Throttles,
+    /// Attempts at the codes of devices; apart from passwords, whose limit they must not use up.
+    user_codes: Throttles,
+    /// Clients that register themselves.
+    registrations: Throttles,
     settings: Settings,
     runtime: Runtime,
 }
@@ -131,6 +138,8 @@ impl Auth {
             access_tokens: Sealer::new(&keys.access_token),
             signing: SigningKeys::new(Sealer::new(&keys.sealing)),
             throttles: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
+            registrations: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
+            user_codes: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             cluster,
             keys,
             passwords,
@@ -154,6 +163,16 @@ impl Auth {
 
     pub fn signing(&self) -> &SigningKeys {
         &self.inner.signing
+    }
+
+    /// Attempts at the codes of devices.
+    pub fn user_codes(&self) -> &Throttles {
+        &self.inner.user_codes
+    }
+
+    /// Clients that register themselves, by address.
+    pub fn registrations(&self) -> &Throttles {
+        &self.inner.registrations
     }
 
     pub fn passwords(&self) -> &PasswordPool {

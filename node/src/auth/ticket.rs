@@ -23,6 +23,8 @@ pub enum Target {
     Open { url: AppUrl, binding: Option<[u8; 32]> },
     /// The home page here.
     Home,
+    /// The page for the code of a device, with what was typed or scanned.
+    Device { user_code: String },
     /// After a logout: a place that the relying party registered.
     Leave { uri: String },
 }
@@ -70,6 +72,8 @@ pub enum Step {
     HandOver { session: [u8; 16], index: u64 },
     /// The person is to confirm the logout.
     Logout,
+    /// The person of this session is to say yes or no to the device.
+    Device { session: [u8; 16], device: [u8; 16] },
     /// The browser is at an application's host, about to be sent here. Bound to no browser yet.
     Outside,
 }

@@ -96,7 +96,7 @@ fn is_parent(domain: &str, host: &str) -> bool {
     suffix && domain.contains('.') && !domain.starts_with('.') && domain.parse::<Ipv4Addr>().is_err()
 }
 
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
     parse::list(deserializer, |text| {
         text.parse()
             .map_err(|_| format!("{text:?} is not an address or network; write for example 10.0.0.0/8"))

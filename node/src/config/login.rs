@@ -135,7 +135,13 @@ impl Tokens {
     }
 }
 
-fn within(problems: &mut Vec<String>, path: &str, value: Duration, least: Duration, most: Duration) {
+pub(super) fn within(
+    problems: &mut Vec<String>,
+    path: &str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) {
     if !(least..=most).contains(&value) {
         let (least, most) = (least.as_secs(), most.as_secs());
         problems.push(format!("{path}: must be between {least}s and {most}s"));

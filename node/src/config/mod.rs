@@ -5,10 +5,12 @@
 //! all of them at once, each named by its path and by where it came from. The environment and the secret file are
 //! read here and nowhere else; the rest of the node receives typed parts.
 
+mod authorization;
 mod cluster;
 mod environment;
 mod http;
 mod login;
+mod outbound;
 mod parse;
 mod problem;
 mod public_url;
@@ -21,10 +23,12 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
+pub use self::authorization::{Authorization, Registration};
 pub use self::cluster::{Api, Checks, Cluster, MAX_PEERS, Node, Peer};
 pub use self::environment::{ENV_PREFIX, Environment};
 pub use self::http::Http;
 pub use self::login::{Login, Throttle, Tokens};
+pub use self::outbound::Outbound;
 pub use self::parse::{ListenAddr, SecretText, parse_duration};
 pub use self::public_url::PublicUrl;
 pub use self::secret_file::{find_secret, load_secret, write_new_secret};
@@ -40,6 +44,8 @@ pub struct Config {
     pub api: Api,
     pub login: Login,
     pub tokens: Tokens,
+    pub authorization: Authorization,
+    pub outbound: Outbound,
     pub log: Log,
     pub telemetry: Telemetry,
 }
@@ -92,6 +98,7 @@ impl Config {
         self.http.check(&mut problems);
         self.login.check(&mut problems);
         self.tokens.check(&mut problems);
+        self.authorization.check(&mut problems);
         self.log.check(&mut problems);
         self.telemetry.check(&mut problems);
         if problems.is_empty() { Ok(self) } else { Err(ConfigError::Invalid { problems }) }

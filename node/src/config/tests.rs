@@ -92,11 +92,31 @@ fn peers_may_come_from_the_environment_too() {
 }
 
 #[test]
+fn requests_wait_within_bounds_and_outbound_names_networks() {
+    let toml = r#"
+        [authorization]
+        pushed_ttl = "30s"
+        registration = "token"
+        [outbound]
+        allow = ["10.1.0.0/16", "127.0.0.1"]
+    "#;
+    let config = load(toml, &[]).unwrap();
+    assert_eq!(config.authorization.pushed_ttl, Duration::from_secs(30));
+    assert_eq!((config.authorization.require_pushed, config.outbound.allow.len()), (false, 2));
+    assert_eq!(Config::default().authorization.registration, super::Registration::Off);
+    refuses("[authorization]\npushed_ttl = \"91s\"", "authorization.pushed_ttl: must be between 5s and 90s");
+    refuses(
+        "[authorization]\ndevice_interval = \"0s\"",
+        "authorization.device_interval: must be between 1s and 60s",
+    );
+}
+
+#[test]
 fn an_unknown_setting_is_named_with_those_that_exist() {
     refuses("[node]\nidd = 3", "node.idd: no such setting; known here: id, data_dir (in conclave.toml)");
     refuses(
         "[nodes]\nid = 3",
-        "nodes: no such setting; known here: node, cluster, http, api, login, tokens, log, telemetry (in conclave.toml)",
+        "nodes: no such setting; known here: node, cluster, http, api, login, tokens, authorization, outbound, log, telemetry (in conclave.toml)",
     );
     assert_eq!(
         problems_with("", &[("CONCLAVE_NODE__IDD", "3")]),

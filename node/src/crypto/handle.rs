@@ -40,6 +40,12 @@ pub enum HandleKind {
     Flow = 6,
     /// A bearer token of the admin API.
     Api = 7,
+    /// A pushed authorization request.
+    Pushed = 20,
+    /// The code with which a device polls.
+    Device = 21,
+    /// What a client changes its own registration with.
+    Registration = 22,
 }
 
 /// The part of a handle that only its holder knows.

@@ -67,12 +67,24 @@ impl TestNode {
         nodes.pop().expect("one node")
     }
 
+    /// The same with other settings than the defaults.
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        let (clock, plane) =
+            (FixedClock::at(START_MS), TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let runtime = Runtime { clock: clock.clone(), entropy: SeededEntropy::new(1) };
+        let node = Self::start_one(1, plane, Vec::new(), runtime, clock, settings).await;
+        wait_until(|| node.cluster().readiness().is_ok()).await;
+        node
+    }
+
     /// A cluster of one voter whose clock is the machine's: for what compares times with another process or an outside library.
     /// [`clock`](Self::clock) moves nothing here.
     pub async fn start_on_the_machines_clock() -> Self {
         let runtime = Runtime { entropy: SeededEntropy::new(1), ..Runtime::system() };
         let plane = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let node = Self::start_one(1, plane, Vec::new(), runtime, FixedClock::at(START_MS)).await;
+        let node = Self::start_one(1, plane, Vec::new(), runtime, FixedClock::at(START_MS), settings()).await;
         wait_until(|| node.cluster().readiness().is_ok()).await;
         node
     }
@@ -87,7 +99,7 @@ impl TestNode {
             planes.iter().map(|(node, plane)| Peer { node: *node, addr: addr(plane) }).collect();
         let starting = planes.into_iter().map(|(node, plane)| {
             let runtime = Runtime { clock: clock.clone(), entropy: SeededEntropy::new(node) };
-            Self::start_one(node, plane, peers.clone(), runtime, clock.clone())
+            Self::start_one(node, plane, peers.clone(), runtime, clock.clone(), settings())
         });
         let nodes = futures_util::future::join_all(starting).await;
         for node in &nodes {
@@ -107,6 +119,7 @@ impl TestNode {
         peers: Vec<Peer>,
         runtime: Runtime,
         clock: Arc<FixedClock>,
+        settings: Settings,
     ) -> Self {
         let keys = Arc::new(ClusterKeys::derive(&Self::secret()));
         let data = tempfile::tempdir().expect("a temporary directory");
@@ -126,7 +139,7 @@ impl TestNode {
         };
         let cluster = Cluster::start(options).await.expect("the cluster starts");
         let passwords = PasswordPool::start(NonZeroUsize::MIN, CHEAP).expect("a thread");
-        let auth = Auth::new(cluster, Arc::clone(&keys), passwords, settings(), runtime.clone());
+        let auth = Auth::new(cluster, Arc::clone(&keys), passwords, settings, runtime.clone());
         let serving = admin::serve(api, auth.clone(), std::future::pending());
         let api = tokio::spawn(async move { serving.await.expect("the admin API serves") });
         Self { auth, keys, runtime, clock, api_url, api, _data: data }
@@ -239,6 +252,7 @@ fn settings() -> Settings {
     Settings {
         public_url,
         login: config.login,
+        authorization: config.authorization.clone(),
         tokens: config.tokens,
         cookie_domain: config.http.cookie_domain,
     }

@@ -7,12 +7,15 @@ use std::path::Path;
 const LAYOUT: (&str, &str) = ("layout.html", include_str!("templates/layout.html"));
 
 /// All templates by file name.
-pub(super) const TEMPLATES: [(&str, &str); 8] = [
+pub(super) const TEMPLATES: [(&str, &str); 11] = [
     LAYOUT,
     ("login.html", include_str!("templates/login.html")),
     ("consent.html", include_str!("templates/consent.html")),
     ("logout.html", include_str!("templates/logout.html")),
     ("signed_out.html", include_str!("templates/signed_out.html")),
+    ("form_post.html", include_str!("templates/form_post.html")),
+    ("device.html", include_str!("templates/device.html")),
+    ("device_done.html", include_str!("templates/device_done.html")),
     ("home.html", include_str!("templates/home.html")),
     ("forbidden.html", include_str!("templates/forbidden.html")),
     ("error.html", include_str!("templates/error.html")),

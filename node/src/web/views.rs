@@ -52,8 +52,46 @@ pub struct ConsentView {
     pub application: String,
     pub username: String,
     pub scopes: Vec<ScopeLine>,
-    /// Host the browser is sent to afterwards.
+    /// Host the browser is sent to afterwards; empty when it stays here.
     pub destination: String,
+    /// What the device shows, for the person to compare; empty when no device asks.
+    pub user_code: String,
+}
+
+/// The way back to a client that wants its answer posted. Ids: `form-post`, `continue`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FormPostView {
+    /// A registered redirect URI.
+    pub action: String,
+    pub fields: Vec<Hidden>,
+    /// The only script of any page; the response's policy names its hash.
+    pub script: &'static str,
+}
+
+/// The code of a device. Posts `user_code`. Ids: `device-form`, `user-code`, `submit`, `error`, `account`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeviceView {
+    pub form: Form,
+    /// What was typed or scanned.
+    pub user_code: String,
+    pub username: String,
+    pub error: Option<String>,
+}
+
+/// The device was answered. Id: `device-done`, with `data-outcome` = `allowed` or `denied`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeviceDoneView {
+    pub outcome: &'static str,
+    pub title: String,
+    pub detail: String,
+}
+
+/// A client that one said yes to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    pub client_id: String,
+    pub name: String,
+    pub scopes: Vec<ScopeLine>,
 }
 
 /// One thing an application asks for.
@@ -73,14 +111,18 @@ pub struct LogoutView {
     pub back: Option<Link>,
 }
 
-/// After signing out. Ids: `signed-out`, `sign-in`.
+/// After signing out. Ids: `signed-out`, `sign-in` or `continue`, `frame-0` and so on.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SignedOutView {
     pub sign_in_url: String,
+    /// Pages of applications that are to be loaded, so that they sign out as well.
+    pub frames: Vec<String>,
+    /// Where the browser goes by itself once they had a moment.
+    pub next: Option<String>,
     pub back: Option<Link>,
 }
 
-/// Who one is. Ids: `account`, `applications`, `logout-form`, `sign-out`.
+/// Who one is. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `logout-form`, `sign-out`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HomeView {
     /// Posts the sign-out.
@@ -90,6 +132,10 @@ pub struct HomeView {
     /// Letter in the circle: see [`HomeView::initial_of`].
     pub initial: String,
     pub applications: Vec<Link>,
+    /// What one said yes to, once for all.
+    pub connections: Vec<Connection>,
+    /// Posts the `client_id` of the connection to end.
+    pub disconnect: Form,
 }
 
 impl HomeView {
@@ -135,6 +181,9 @@ views! {
     LoginView => "login.html",
     ConsentView => "consent.html",
     LogoutView => "logout.html",
+    FormPostView => "form_post.html",
+    DeviceView => "device.html",
+    DeviceDoneView => "device_done.html",
     SignedOutView => "signed_out.html",
     HomeView => "home.html",
     ForbiddenView => "forbidden.html",

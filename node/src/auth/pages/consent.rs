@@ -61,7 +61,7 @@ async fn submitted(
     if form.decision != "allow" {
         let way_back = site.auth.way_back(request);
         let denied = way_back.with_error(AuthorizationError::AccessDenied, "the person said no");
-        return Ok(site.show(Next::Redirect(denied), &browser, id));
+        return Ok(site.show(Next::Answer(denied), &browser, id));
     }
     let visitor = site.visitor(&browser).await?;
     let derivation = site.derivation(headers, &[b"consent", form.ticket.as_bytes()]);

@@ -9,11 +9,12 @@ use axum::{
 };
 
 use crate::{
+    auth::session::SignedIn,
     http::{Fault, RequestId},
     web::views,
 };
 
-use super::site::{Site, see_other};
+use super::site::{Site, lines, see_other};
 
 pub async fn show(State(site): State<Arc<Site>>, id: RequestId, headers: HeaderMap) -> Response {
     match shown(&site, &headers).await {
@@ -43,8 +44,24 @@ async fn shown(site: &Site, headers: &HeaderMap) -> Result<Response, Fault> {
         username: user.username.to_string(),
         display_name: name,
         applications,
+        connections: connections(&signed_in),
+        disconnect: site.form(&browser, super::connections::ACTION, ""),
     };
     Ok(site.with_browser(&browser, Html(site.pages.render(&view)).into_response()))
+}
+
+/// What the person said yes to, once for all.
+fn connections(signed_in: &SignedIn) -> Vec<views::Connection> {
+    let rows = signed_in.state.consents_of(signed_in.user.id).take(MAX_APPLICATIONS);
+    let shown = rows.filter_map(|consent| {
+        let client = signed_in.state.client(consent.client.as_str())?;
+        Some(views::Connection {
+            client_id: client.id.to_string(),
+            name: client.name.clone(),
+            scopes: lines(&consent.scopes),
+        })
+    });
+    shown.collect()
 }
 
 /// Most applications on the page.

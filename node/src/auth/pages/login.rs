@@ -24,7 +24,7 @@ use crate::{
     web::views,
 };
 
-use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket, see_other};
+use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket};
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -68,7 +68,7 @@ async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> 
     let again = match ticket.step {
         Step::Login { fresh } => fresh,
         Step::Outside => false,
-        Step::Consent { .. } | Step::HandOver { .. } | Step::Logout => {
+        Step::Consent { .. } | Step::HandOver { .. } | Step::Logout | Step::Device { .. } => {
             return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
         }
     };
@@ -112,7 +112,7 @@ fn destination(site: &Site, target: &Target) -> Option<String> {
     match target {
         Target::Authorize(request) => state.client(&request.client_id).map(|client| client.name.clone()),
         Target::Open { url, .. } => state.application_by_host(&url.host()).map(|a| a.name.clone()),
-        Target::Home | Target::Leave { .. } => None,
+        Target::Home | Target::Leave { .. } | Target::Device { .. } => None,
     }
 }
 
@@ -187,7 +187,7 @@ impl Attempt<'_> {
             self.site.auth.device_after(&self.browser.device, &completed.signed_in, &self.derivation);
         let response = match (&completed.code, &self.ticket.target) {
             (Some(code), Target::Authorize(request)) => {
-                see_other(&self.site.auth.way_back(request).with_code(code))
+                self.site.answer(&self.site.auth.way_back(request).with_code(code))
             }
             _ => {
                 let browser = Some(self.browser.id.as_str().to_owned());

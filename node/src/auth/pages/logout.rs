@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::{
     Form,
     extract::{Query, State, rejection::FormRejection},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 use conclave_proto::command::v1::{RevokeSession, command::Body};
 use serde::Deserialize;
+use url::Url;
 
 use crate::{
     auth::{
@@ -23,6 +24,9 @@ use crate::{
 };
 
 use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket, see_other};
+
+/// Most pages of clients that one page loads: more would neither load in time nor fit the policy.
+const MAX_FRAMES: usize = 32;
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -53,7 +57,7 @@ async fn shown(site: &Site, headers: &HeaderMap, ticket: &str) -> Result<Respons
     let browser = site.browser(headers)?;
     let target = leave_target(site, &browser, ticket)?;
     let visitor = site.visitor(&browser).await?;
-    let Some(signed_in) = visitor.signed_in else { return Ok(left(site, target.as_ref())) };
+    let Some(signed_in) = visitor.signed_in else { return Ok(left(site, target.as_ref(), &[])) };
     let view = views::LogoutView {
         form: site.form(&browser, "/logout", ticket),
         username: signed_in.user.username.to_string(),
@@ -85,22 +89,45 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, "/logout", &form.csrf)?;
     let target = leave_target(site, &browser, &form.ticket)?;
-    if let Some(signed_in) = site.visitor(&browser).await?.signed_in {
-        end(site, headers, &signed_in).await.map_err(|e| fault_of(&e))?;
-    }
-    Ok(site.without_session(left(site, target.as_ref())))
+    let frames = match site.visitor(&browser).await?.signed_in {
+        Some(signed_in) => site.sign_out(headers, &signed_in).await.map_err(|e| fault_of(&e))?,
+        None => Vec::new(),
+    };
+    Ok(site.signed_out(target.as_ref(), &frames))
 }
 
-/// Ends the session, for every node and every client of it.
-///
-/// # Errors
-/// When the cluster cannot take the write: then the person is still signed in, and told so.
-async fn end(site: &Site, headers: &HeaderMap, signed_in: &SignedIn) -> Result<(), AuthError> {
-    let id = signed_in.session.id;
-    let derivation = site.derivation(headers, &[b"logout", id.bytes()]);
-    let order = RevokeSession { session_id: id.to_vec() };
-    site.auth.cluster().propose(derivation.request(), Body::RevokeSession(order)).await?;
-    Ok(())
+impl Site {
+    /// Ends the session, for every node and every client of it. Gives the pages of its clients that the browser is to load (OIDC
+    /// Front-Channel Logout §3).
+    ///
+    /// # Errors
+    /// When the cluster cannot take the write: then the person is still signed in, and told so.
+    pub async fn sign_out(&self, headers: &HeaderMap, signed_in: &SignedIn) -> Result<Vec<Url>, AuthError> {
+        let id = signed_in.session.id;
+        let derivation = self.derivation(headers, &[b"logout", id.bytes()]);
+        let order = RevokeSession { session_id: id.to_vec() };
+        self.auth.cluster().propose(derivation.request(), Body::RevokeSession(order)).await?;
+        Ok(self.frames(signed_in))
+    }
+
+    fn frames(&self, signed_in: &SignedIn) -> Vec<Url> {
+        let sid = signed_in.session.id.to_string();
+        let clients = signed_in.session.clients.iter();
+        let uris = clients.filter_map(|id| {
+            let client = signed_in.state.client(id.as_str()).filter(|client| !client.disabled)?;
+            let mut url = Url::parse(&client.requests.front_channel_logout_uri).ok()?;
+            let issuer = self.auth.settings().public_url.issuer();
+            url.query_pairs_mut().append_pair("iss", issuer).append_pair("sid", &sid);
+            Some(url)
+        });
+        uris.take(MAX_FRAMES).collect()
+    }
+
+    /// Signed out: to the client if it named a place that was checked, else a page here. Where pages of clients are to be loaded,
+    /// always by a page here, which goes on by itself.
+    pub fn signed_out(&self, target: Option<&Target>, frames: &[Url]) -> Response {
+        self.without_session(left(self, target, frames))
+    }
 }
 
 fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Result<Option<Target>, Fault> {
@@ -115,12 +142,36 @@ fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Result<Option<T
 }
 
 /// Signed out: to the relying party if it named a place that was checked, else a page here.
-fn left(site: &Site, target: Option<&Target>) -> Response {
-    match target {
-        Some(Target::Leave { uri }) => see_other(uri),
-        _ => {
-            let view = views::SignedOutView { sign_in_url: "/login".into(), back: None };
-            Html(site.pages.render(&view)).into_response()
-        }
+fn left(site: &Site, target: Option<&Target>, frames: &[Url]) -> Response {
+    let next = match target {
+        Some(Target::Leave { uri }) => Some(uri.clone()),
+        _ => None,
+    };
+    if let (Some(uri), []) = (&next, frames) {
+        return see_other(uri);
     }
+    let view = views::SignedOutView {
+        sign_in_url: "/login".into(),
+        frames: frames.iter().map(ToString::to_string).collect(),
+        next,
+        back: None,
+    };
+    let page = Html(site.pages.render(&view)).into_response();
+    if frames.is_empty() { page } else { framing(page, frames) }
+}
+
+/// The page may load the clients' pages, and nothing else more than any page here.
+fn framing(mut page: Response, frames: &[Url]) -> Response {
+    let mut origins: Vec<String> = frames.iter().map(|url| url.origin().ascii_serialization()).collect();
+    origins.sort();
+    origins.dedup();
+    let policy = format!(
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; \
+         form-action 'none'; frame-src {}",
+        origins.join(" ")
+    );
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    page
 }

@@ -1,8 +1,11 @@
-//! The pages of the login flow: `/login`, `/consent`, `/logout`, `/`. They work without JavaScript, from any node at each step.
+//! The pages of the login flow: `/login`, `/consent`, `/device`, `/logout`, `/`. They work without JavaScript, from any node at each step.
 //!
 //! A page reads cookies and a form, asks `auth`, and shows what [`Next`](super::dispatch::Next) says. It decides nothing.
 
+mod connections;
 mod consent;
+mod device;
+mod form_post;
 mod home;
 mod login;
 mod logout;
@@ -20,6 +23,9 @@ pub fn routes(site: Arc<Site>) -> Router {
         .route("/", get(home::show))
         .route("/login", get(login::show).post(login::submit))
         .route("/consent", axum::routing::post(consent::submit))
+        .route("/device", get(device::show).post(device::submit))
+        .route("/device/answer", axum::routing::post(device::answer))
+        .route("/connections/end", axum::routing::post(connections::end))
         .route("/logout", get(logout::show).post(logout::submit))
         .with_state(site)
 }

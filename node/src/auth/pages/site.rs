@@ -148,16 +148,17 @@ impl Site {
                 Ok(text) => see_other(&format!("/login?ticket={text}")),
                 Err(error) => self.fault(&fault_of(&error), id),
             },
-            Next::Consent { ticket, client, scopes, username } => {
+            Next::Consent { ticket, client, scopes, claims, username } => {
                 let asked = views::ConsentView {
                     application: client,
                     username,
-                    scopes: lines(&scopes),
+                    scopes: lines(&scopes).into_iter().chain(claim_lines(&claims)).collect(),
                     ..Default::default()
                 };
                 self.consent_page(&ticket, asked, browser, id)
             }
             Next::Redirect(location) => see_other(&location),
+            Next::Answer(answer) => self.answer(&answer),
             Next::Forbidden { what, username } => self.forbidden(&what, &username, id),
             Next::Gone(what) => self.fault(&fault_of_gone(what), id),
         };
@@ -230,12 +231,22 @@ impl Site {
     }
 }
 
+/// What a claim that is asked for by name lets an application do.
+fn claim_lines(claims: &[String]) -> impl Iterator<Item = views::ScopeLine> + '_ {
+    claims.iter().map(|claim| views::ScopeLine {
+        name: claim.clone(),
+        text: format!("see your {}", claim.replace('_', " ")),
+    })
+}
+
 /// What a scope lets an application do, completing "It will be able to …".
-fn lines(scopes: &[String]) -> Vec<views::ScopeLine> {
+pub(super) fn lines(scopes: &[String]) -> Vec<views::ScopeLine> {
     let text = |scope: &str| match scope {
         "openid" => "know who you are".to_owned(),
         "profile" => "see your name and username".to_owned(),
         "email" => "see your e-mail address".to_owned(),
+        "address" => "see your postal address".to_owned(),
+        "phone" => "see your telephone number".to_owned(),
         "groups" => "see the groups you are in".to_owned(),
         "offline_access" => "stay connected after you sign out".to_owned(),
         other => format!("use “{other}”"),
@@ -256,7 +267,7 @@ pub fn allow_way_home(response: &mut Response, target: &Target) {
         Target::Authorize(request) => request.redirect_uri.clone(),
         Target::Open { url, .. } => url.origin(),
         Target::Leave { uri } => uri.clone(),
-        Target::Home => return,
+        Target::Home | Target::Device { .. } => return,
     };
     if let Ok(url) = Url::parse(&uri) {
         response.extensions_mut().insert(FormAction::to(&url));

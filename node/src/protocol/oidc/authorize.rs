@@ -17,8 +17,9 @@ use crate::{
 };
 
 use super::{
-    Oidc, hint,
-    request::{Mistake, NoWayBack, Parameters, Unacceptable, validate},
+    Oidc, hint, par,
+    request::{Circumstances, Mistake, NoWayBack, Parameters, Unacceptable, validate},
+    request_object,
 };
 
 pub async fn by_get(
@@ -49,30 +50,63 @@ async fn endpoint(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8]
         Ok(parameters) => parameters,
         Err(mistake) => return here(oidc, id, mistake),
     };
-    let request =
-        match validated(oidc, &parameters).await.and_then(|request| hinted(oidc, &parameters, request)) {
-            Ok(request) => request,
-            Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
-            Err(Unacceptable::There(mistake)) => {
-                let issuer = oidc.auth.settings().public_url.issuer();
-                let back =
-                    WayBack { redirect_uri: &mistake.redirect_uri, state: mistake.state.as_deref(), issuer };
-                return see_other(&back.with_error(mistake.error, mistake.description));
-            }
-        };
+    let request = match requested(oidc, parameters).await {
+        Ok(request) => request,
+        Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
+        Err(Unacceptable::There(mistake)) => {
+            let issuer = oidc.auth.settings().public_url.issuer();
+            let (redirect_uri, state) = (&mistake.redirect_uri, mistake.state.as_deref());
+            let back = WayBack { redirect_uri, mode: mistake.mode, state, issuer };
+            return oidc.site.answer(&back.with_error(mistake.error, mistake.description));
+        }
+    };
     match next(oidc, id, headers, query, Target::Authorize(Box::new(request))).await {
         Ok(response) => response,
         Err(fault) => oidc.site.fault(&fault, id),
     }
 }
 
+/// The request in the browser's own parameters, or the pushed one that they name.
+async fn requested(oidc: &Oidc, parameters: Parameters) -> Result<AuthorizationRequest, Unacceptable> {
+    let must_be_pushed = oidc.auth.settings().authorization.require_pushed;
+    let direct = Circumstances { pushed: None, must_be_pushed };
+    let (parameters, circumstances) = match parameters.get("request_uri").and_then(par::handle_of) {
+        Some(handle) => {
+            let fetched = par::fetch(oidc, handle, parameters.get("client_id")).await?;
+            (fetched.parameters, Circumstances { pushed: Some(fetched.pushed), ..direct })
+        }
+        None => (opened(oidc, parameters).await.map_err(Unacceptable::Here)?, direct),
+    };
+    let request = validated(oidc, &parameters, circumstances).await?;
+    hinted(oidc, &parameters, request)
+}
+
+/// The request object, if there is one, in the place of the parameters it came with.
+///
+/// # Errors
+/// [`NoWayBack`].
+pub async fn opened(oidc: &Oidc, parameters: Parameters) -> Result<Parameters, NoWayBack> {
+    if parameters.get("request").is_none() {
+        return Ok(parameters);
+    }
+    // A key that was taken away opens nothing from then on, whichever node is asked.
+    let served = oidc.auth.cluster().serving_view(0).await;
+    let state = served.map_err(|_| NoWayBack::RequestObject("it cannot be checked at the moment"))?;
+    let issuer = oidc.auth.settings().public_url.issuer();
+    request_object::opened(parameters, &state, issuer, oidc.auth.now(&state).0)
+}
+
 /// A client may have been registered a moment ago on another node: before it is called unknown, the leader is asked.
-async fn validated(oidc: &Oidc, parameters: &Parameters) -> Result<AuthorizationRequest, Unacceptable> {
-    let result = validate(parameters, &oidc.auth.cluster().view());
+async fn validated(
+    oidc: &Oidc,
+    parameters: &Parameters,
+    circumstances: Circumstances,
+) -> Result<AuthorizationRequest, Unacceptable> {
+    let result = validate(parameters, &oidc.auth.cluster().view(), circumstances);
     match result {
         Err(Unacceptable::Here(NoWayBack::UnknownClient | NoWayBack::UnregisteredRedirectUri)) => {
             match oidc.auth.cluster().confirmed_view().await {
-                Some(state) => validate(parameters, &state),
+                Some(state) => validate(parameters, &state, circumstances),
                 None => result,
             }
         }
@@ -81,24 +115,27 @@ async fn validated(oidc: &Oidc, parameters: &Parameters) -> Result<Authorization
 }
 
 /// With an `id_token_hint`, the person it names must be the one who is signed in.
-fn hinted(
+pub fn hinted(
     oidc: &Oidc,
     parameters: &Parameters,
     mut request: AuthorizationRequest,
 ) -> Result<AuthorizationRequest, Unacceptable> {
     let Some(token) = parameters.get("id_token_hint") else { return Ok(request) };
-    match hint::read(oidc, token) {
-        Some(hint) => {
+    let description = match hint::read(oidc, token) {
+        Some(hint) if request.subject.as_ref().is_none_or(|subject| *subject == hint.sub) => {
             request.subject = Some(hint.sub);
-            Ok(request)
+            return Ok(request);
         }
-        None => Err(Unacceptable::There(Mistake {
-            redirect_uri: request.redirect_uri,
-            state: request.state,
-            error: AuthorizationError::InvalidRequest,
-            description: "id_token_hint was not made here",
-        })),
-    }
+        Some(_) => "id_token_hint and claims name two people",
+        None => "id_token_hint was not made here",
+    };
+    Err(Unacceptable::There(Mistake {
+        redirect_uri: request.redirect_uri,
+        mode: request.response_mode,
+        state: request.state,
+        error: AuthorizationError::InvalidRequest,
+        description,
+    }))
 }
 
 async fn next(
@@ -132,6 +169,16 @@ pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
             "client_disabled",
             "Application disabled",
             "The application that sent you here has been disabled. Ask your administrator.".into(),
+        ),
+        NoWayBack::RequestObject(why) => (
+            "bad_request_object",
+            "The request cannot be trusted",
+            format!("The application sent a signed request that is not good: {why}."),
+        ),
+        NoWayBack::UnknownRequestUri => (
+            "unknown_request_uri",
+            "The request has expired",
+            "The application's request has expired or was used before. Go back to the application and start again.".into(),
         ),
         NoWayBack::UnregisteredRedirectUri => (
             "redirect_uri_mismatch",

@@ -1,10 +1,13 @@
-//! Claims about a person, by scope (OIDC Core §5.4). The same in ID token and userinfo, so that neither surprises.
+//! Claims about a person, by scope (OIDC Core §5.4) and by name (§5.5). The same in ID token and userinfo, so that neither
+//! surprises. What is not known is left out.
+//!
+//! What the directory has no field for is taken from the user's attributes of the same name.
 
 use conclave_state::{State, user::User};
 use serde_json::{Map, Value, json};
 
 /// What discovery promises.
-pub const CLAIMS_SUPPORTED: [&str; 17] = [
+pub const CLAIMS_SUPPORTED: [&str; 32] = [
     "iss",
     "sub",
     "aud",
@@ -12,37 +15,155 @@ pub const CLAIMS_SUPPORTED: [&str; 17] = [
     "iat",
     "auth_time",
     "nonce",
+    "acr",
     "amr",
     "sid",
     "at_hash",
     "name",
-    "preferred_username",
+    "family_name",
+    "given_name",
+    "middle_name",
     "nickname",
+    "preferred_username",
+    "profile",
+    "picture",
+    "website",
+    "gender",
+    "birthdate",
+    "zoneinfo",
+    "locale",
     "updated_at",
     "email",
     "email_verified",
+    "address",
+    "phone_number",
+    "phone_number_verified",
+    "groups",
+    "jti",
+];
+
+/// What the claims parameter may name: everything about a person, and how they were authenticated.
+pub const CLAIMS_BY_NAME: [&str; 21] = [
+    "acr",
+    "name",
+    "family_name",
+    "given_name",
+    "middle_name",
+    "nickname",
+    "preferred_username",
+    "profile",
+    "picture",
+    "website",
+    "gender",
+    "birthdate",
+    "zoneinfo",
+    "locale",
+    "updated_at",
+    "email",
+    "email_verified",
+    "address",
+    "phone_number",
+    "phone_number_verified",
     "groups",
 ];
 
-/// The claims that these scopes give away. What is not known is left out.
+const PROFILE: &[&str] = &[
+    "name",
+    "family_name",
+    "given_name",
+    "middle_name",
+    "nickname",
+    "preferred_username",
+    "profile",
+    "picture",
+    "website",
+    "gender",
+    "birthdate",
+    "zoneinfo",
+    "locale",
+    "updated_at",
+];
+
+/// Which claims a scope stands for.
+const SCOPES: [(&str, &[&str]); 5] = [
+    ("profile", PROFILE),
+    ("email", &["email", "email_verified"]),
+    ("address", &["address"]),
+    ("phone", &["phone_number", "phone_number_verified"]),
+    ("groups", &["groups"]),
+];
+
+/// The members of the address claim (OIDC Core §5.1.1), and the attributes that they are made from.
+const ADDRESS: [(&str, &str); 6] = [
+    ("formatted", "address"),
+    ("street_address", "street_address"),
+    ("locality", "locality"),
+    ("region", "region"),
+    ("postal_code", "postal_code"),
+    ("country", "country"),
+];
+
+/// The claims that these scopes give away.
 pub fn of(user: &User, state: &State, scopes: &[String]) -> Map<String, Value> {
-    let has = |scope: &str| scopes.iter().any(|s| s == scope);
     let mut claims = Map::new();
     claims.insert("sub".into(), json!(user.id.to_string()));
-    if has("profile") {
-        let name = if user.display_name.is_empty() { &*user.username } else { &user.display_name };
-        claims.insert("name".into(), json!(name));
-        claims.insert("preferred_username".into(), json!(&*user.username));
-        claims.insert("nickname".into(), json!(&*user.username));
-        claims.insert("updated_at".into(), json!(user.updated_at.0 / 1_000));
-    }
-    if has("email") && !user.email.is_empty() {
-        claims.insert("email".into(), json!(user.email));
-        claims.insert("email_verified".into(), json!(user.email_verified));
-    }
-    if has("groups") {
-        let groups: Vec<&str> = state.group_names_of(user).collect();
-        claims.insert("groups".into(), json!(groups));
-    }
+    let granted = SCOPES.iter().filter(|(scope, _)| scopes.iter().any(|s| s == scope));
+    put(&mut claims, user, state, granted.flat_map(|(_, names)| names.iter().copied()));
     claims
+}
+
+/// Adds the claims that were asked for by name.
+pub fn add_named(claims: &mut Map<String, Value>, user: &User, state: &State, names: &[String]) {
+    put(claims, user, state, names.iter().map(String::as_str));
+}
+
+fn put<'a>(
+    claims: &mut Map<String, Value>,
+    user: &User,
+    state: &State,
+    names: impl Iterator<Item = &'a str>,
+) {
+    for name in names {
+        if let Some(value) = value(user, state, name) {
+            claims.insert(name.to_owned(), value);
+        }
+    }
+}
+
+fn value(user: &User, state: &State, name: &str) -> Option<Value> {
+    match name {
+        "name" => {
+            let name = if user.display_name.is_empty() { &*user.username } else { &user.display_name };
+            Some(json!(name))
+        }
+        "preferred_username" => Some(json!(&*user.username)),
+        "nickname" => Some(json!(attribute(user, name).unwrap_or(&user.username))),
+        "updated_at" => Some(json!(user.updated_at.0 / 1_000)),
+        "email" => (!user.email.is_empty()).then(|| json!(user.email)),
+        "email_verified" => (!user.email.is_empty()).then(|| json!(user.email_verified)),
+        "phone_number_verified" => {
+            attribute(user, "phone_number")?;
+            Some(json!(attribute(user, name) == Some("true")))
+        }
+        "address" => address(user),
+        "groups" => Some(json!(state.group_names_of(user).collect::<Vec<&str>>())),
+        "family_name" | "given_name" | "middle_name" | "profile" | "picture" | "website" | "gender"
+        | "birthdate" | "zoneinfo" | "locale" | "phone_number" => {
+            attribute(user, name).map(|text| json!(text))
+        }
+        _ => None,
+    }
+}
+
+fn attribute<'a>(user: &'a User, name: &str) -> Option<&'a str> {
+    let found = user.attributes.iter().find(|(known, value)| known == name && !value.is_empty());
+    found.map(|(_, value)| value.as_str())
+}
+
+fn address(user: &User) -> Option<Value> {
+    let members: Map<String, Value> = ADDRESS
+        .iter()
+        .filter_map(|(member, name)| Some(((*member).to_owned(), json!(attribute(user, name)?))))
+        .collect();
+    (!members.is_empty()).then_some(Value::Object(members))
 }

@@ -9,7 +9,9 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Oidc, claims::CLAIMS_SUPPORTED, dpop, exchange, paths};
+use crate::config::Registration;
+
+use super::{Oidc, acr, claims::CLAIMS_SUPPORTED, device, dpop, exchange, paths};
 
 /// What tokens, userinfo and answers of introspection are signed with, and client assertions may be.
 const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
@@ -23,18 +25,27 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
     let url = &oidc.auth.settings().public_url;
-    let document = json!({
+    let mut document = json!({
         "issuer": url.issuer(),
         "authorization_endpoint": url.join(paths::AUTHORIZE),
         "token_endpoint": url.join(paths::TOKEN),
         "userinfo_endpoint": url.join(paths::USERINFO),
         "jwks_uri": url.join(paths::JWKS),
         "end_session_endpoint": url.join(paths::LOGOUT),
-        "scopes_supported": ["openid", "profile", "email", "groups", "offline_access"],
+        "pushed_authorization_request_endpoint": url.join(paths::PUSH),
+        "require_pushed_authorization_requests": oidc.auth.settings().authorization.require_pushed,
+        "device_authorization_endpoint": url.join(paths::DEVICE),
+        "scopes_supported":
+            ["openid", "profile", "email", "address", "phone", "groups", "offline_access"],
         "response_types_supported": ["code"],
-        "response_modes_supported": ["query"],
-        "grant_types_supported":
-            ["authorization_code", "refresh_token", "client_credentials", exchange::GRANT_TYPE],
+        "response_modes_supported": ["query", "form_post"],
+        "grant_types_supported": [
+            "authorization_code",
+            "refresh_token",
+            "client_credentials",
+            device::GRANT_TYPE,
+            exchange::GRANT_TYPE,
+        ],
         "subject_types_supported": ["public", "pairwise"],
         "id_token_signing_alg_values_supported": ALGORITHMS,
         "userinfo_signing_alg_values_supported": ALGORITHMS,
@@ -49,15 +60,27 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
         "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
         "code_challenge_methods_supported": ["S256"],
+        "acr_values_supported": acr::SUPPORTED,
         "claim_types_supported": ["normal"],
         "claims_supported": CLAIMS_SUPPORTED,
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "authorization_response_iss_parameter_supported": true,
-        "claims_parameter_supported": false,
-        "request_parameter_supported": false,
+        "claims_parameter_supported": true,
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
+        "frontchannel_logout_supported": true,
+        "frontchannel_logout_session_supported": true,
+        "request_parameter_supported": true,
+        "request_object_signing_alg_values_supported": ALGORITHMS,
         "request_uri_parameter_supported": false,
         "require_request_uri_registration": false,
     });
+    // An endpoint that turns everybody away is none (RFC 8414 §2).
+    if oidc.auth.settings().authorization.registration != Registration::Off
+        && let Some(members) = document.as_object_mut()
+    {
+        members.insert("registration_endpoint".into(), json!(url.join(paths::REGISTER)));
+    }
     (cached(), Json(document))
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use conclave_proto::command::v1::{RedeemCode, RotateRefresh, SpentProof, command::Body};
 use conclave_state::{
     Refusal, ReplyBody, State,
+    client::Client,
     ids::{FamilyId, GrantId, SessionId, UserId},
     user::User,
 };
@@ -14,6 +15,7 @@ use crate::{
         AuthError,
         complete::{millis, unexpected},
     },
+    cluster::Committed,
     crypto::{
         handle::{Handle, HandleKind, refresh_secret},
         mac,
@@ -41,10 +43,11 @@ const BAD_REFRESH: TokenError = TokenError::InvalidGrant("the refresh token is i
 pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let form = &request.form;
     let text = form.get("code").ok_or(TokenError::InvalidRequest("code is missing"))?;
-    let verifier = form.get("code_verifier").ok_or(TokenError::InvalidRequest("code_verifier is missing"))?;
+    // Whether one is needed, the code says.
+    let verifier = form.get("code_verifier");
     let redirect_uri =
         form.get("redirect_uri").ok_or(TokenError::InvalidRequest("redirect_uri is missing"))?;
-    if !VERIFIER_CHARS.contains(&verifier.len()) {
+    if verifier.is_some_and(|verifier| !VERIFIER_CHARS.contains(&verifier.len())) {
         return Err(BAD_CODE);
     }
     let (handle, known) = handle_and_client(oidc, request, HandleKind::Code, text, BAD_CODE).await?;
@@ -54,7 +57,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
         secret_hash: handle.secret_hash().to_vec(),
         client_id: client.id.to_string(),
         redirect_uri: redirect_uri.to_owned(),
-        code_challenge: mac::sha256(verifier.as_bytes()).to_vec(),
+        code_challenge: verifier.map(|text| mac::sha256(text.as_bytes()).to_vec()).unwrap_or_default(),
         family_id: request.derivation.id("family").to_vec(),
         refresh_ttl_ms: millis(oidc.auth.settings().tokens.refresh_ttl),
         access_ttl_ms: millis(oidc.auth.settings().tokens.access_ttl),
@@ -63,6 +66,19 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     };
     let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
     let committed = committed.map_err(AuthError::from)?;
+    redeemed(oidc, &client, binding.jkt, &committed)
+}
+
+/// The tokens of a grant that was just handed out.
+///
+/// # Errors
+/// [`TokenError`].
+pub fn redeemed(
+    oidc: &Oidc,
+    client: &Client,
+    dpop_jkt: Option<[u8; 32]>,
+    committed: &Committed,
+) -> Result<TokenResponse, TokenError> {
     let ReplyBody::CodeRedeemed(redeemed) = &committed.body else {
         return Err(unexpected(&committed.body).into());
     };
@@ -74,7 +90,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     let rows = Rows::find(&committed.state, &redeemed.user_id, &redeemed.grant_id, &redeemed.session_id)?;
     let issue = Issue {
         state: &committed.state,
-        client: &client,
+        client,
         user: &rows.user,
         grant: rows.grant,
         session: rows.session,
@@ -83,7 +99,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
         auth_time_ms: redeemed.auth_time_ms,
         amr: &redeemed.amr,
         refresh: family.map(|family| (family, 1)),
-        dpop_jkt: binding.jkt,
+        dpop_jkt,
         at_ms: redeemed.at_ms,
         index: redeemed.index,
     };
@@ -140,7 +156,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
 }
 
 /// Reads the handle first: it says which version of the state knows the client.
-async fn handle_and_client(
+pub async fn handle_and_client(
     oidc: &Oidc,
     request: &TokenRequest<'_>,
     kind: HandleKind,

@@ -16,6 +16,8 @@ pub struct Hint {
     iss: String,
     pub sub: String,
     pub aud: String,
+    /// The session it was made in.
+    pub sid: Option<String>,
 }
 
 /// Reads a hint; none when it was not made here.

@@ -1,30 +1,52 @@
-//! RP-initiated logout (OIDC RP-Initiated Logout 1.0). The person is always asked here; where they go afterwards must be
-//! registered, to the letter, for the client that the ID token hint or `client_id` names.
+//! RP-initiated logout (OIDC RP-Initiated Logout 1.0). The person is asked, unless the ID token hint is of the session that ends;
+//! where they go afterwards must be registered, to the letter, for the client that the hint or `client_id` names.
 
 use axum::{
     body::Bytes,
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 
 use crate::{
     auth::{
-        pages::see_other,
+        pages::{fault_of as fault_of_auth, see_other},
         ticket::{Step, Target},
     },
     http::{Fault, RequestId},
 };
 
-use super::{Oidc, hint, request::Parameters};
+use super::{
+    Oidc,
+    hint::{self, Hint},
+    request::Parameters,
+};
 
-pub async fn by_get(State(oidc): State<Oidc>, id: RequestId, RawQuery(query): RawQuery) -> Response {
-    endpoint(&oidc, &id, query.unwrap_or_default().as_bytes()).await
+pub async fn by_get(
+    State(oidc): State<Oidc>,
+    id: RequestId,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let result = match asked(&oidc, query.unwrap_or_default().as_bytes()).await {
+        Ok(asked) => answer(&oidc, &headers, asked).await,
+        Err(mistake) => Err(fault_of(&mistake)),
+    };
+    result.unwrap_or_else(|fault| oidc.site.fault(&fault, &id))
 }
 
+/// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first.
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
-    endpoint(&oidc, &id, &body).await
+    let form = std::str::from_utf8(&body).ok();
+    let form = form.filter(|f| f.len() <= MAX_QUERY_BYTES && f.bytes().all(|b| b.is_ascii_graphic()));
+    match form {
+        Some(form) => see_other(&format!("{}?{form}", super::paths::LOGOUT)),
+        None => oidc.site.fault(&fault_of(&Mistake::Unreadable), &id),
+    }
 }
+
+/// Longest request that is sent round by GET: what browsers and proxies carry in a URL.
+const MAX_QUERY_BYTES: usize = 8 * 1024;
 
 enum Mistake {
     Unreadable,
@@ -34,30 +56,46 @@ enum Mistake {
     UnregisteredUri,
 }
 
-async fn endpoint(oidc: &Oidc, id: &RequestId, encoded: &[u8]) -> Response {
-    match location(oidc, encoded).await {
-        Ok(location) => see_other(&location),
-        Err(mistake) => oidc.site.fault(&fault_of(&mistake), id),
-    }
+/// What a relying party asks for, checked.
+struct Asked {
+    hint: Option<Hint>,
+    /// Where the person goes afterwards.
+    target: Option<Target>,
 }
 
-async fn location(oidc: &Oidc, encoded: &[u8]) -> Result<String, Mistake> {
+async fn asked(oidc: &Oidc, encoded: &[u8]) -> Result<Asked, Mistake> {
     let parameters = Parameters::parse(encoded).map_err(|_| Mistake::Unreadable)?;
-    let hinted = parameters.get("id_token_hint").map(|hint| hinted_client(oidc, hint)).transpose()?;
-    let named = parameters.get("client_id").map(str::to_owned);
-    if let (Some(hinted), Some(named)) = (&hinted, &named)
-        && hinted != named
-    {
+    let read = |token| hint::read(oidc, token).ok_or(Mistake::BadHint);
+    let hint = parameters.get("id_token_hint").map(read).transpose()?;
+    let named = parameters.get("client_id");
+    if hint.as_ref().zip(named).is_some_and(|(hint, named)| hint.aud != named) {
         return Err(Mistake::OtherClient);
     }
-    let Some(uri) = parameters.get("post_logout_redirect_uri") else { return Ok("/logout".into()) };
-    let client_id = hinted.or(named).ok_or(Mistake::UnknownClient)?;
-    may_return(oidc, &client_id, uri).await?;
+    let Some(uri) = parameters.get("post_logout_redirect_uri") else {
+        return Ok(Asked { hint, target: None });
+    };
+    let client_id = hint.as_ref().map(|hint| hint.aud.as_str()).or(named).ok_or(Mistake::UnknownClient)?;
+    may_return(oidc, client_id, uri).await?;
     let uri = with_state(uri, parameters.get("state"));
-    // Bound to no browser: a cross-site POST brings no cookie. It only names a place that was checked.
-    let ticket = oidc.auth.ticket(Step::Logout, Target::Leave { uri }, None);
-    let text = oidc.auth.seal(&ticket).map_err(|_| Mistake::Unreadable)?;
-    Ok(format!("/logout?ticket={text}"))
+    Ok(Asked { hint, target: Some(Target::Leave { uri }) })
+}
+
+/// With an ID token of this very session the relying party has shown that it is part of it, and nobody need be asked. Anyone else
+/// could have made the person come here, so they are.
+async fn answer(oidc: &Oidc, headers: &HeaderMap, asked: Asked) -> Result<Response, Fault> {
+    let browser = oidc.site.browser(headers)?;
+    let visitor = oidc.site.visitor(&browser).await?;
+    let hinted = asked.hint.and_then(|hint| hint.sid);
+    let own = visitor.signed_in.filter(|s| hinted.is_some_and(|sid| sid == s.session.id.to_string()));
+    if let Some(signed_in) = own {
+        let frames = oidc.site.sign_out(headers, &signed_in).await.map_err(|e| fault_of_auth(&e))?;
+        return Ok(oidc.site.signed_out(asked.target.as_ref(), &frames));
+    }
+    let Some(target) = asked.target else { return Ok(see_other("/logout")) };
+    // Bound to no browser: it only names a place that was checked.
+    let ticket = oidc.auth.ticket(Step::Logout, target, None);
+    let text = oidc.auth.seal(&ticket).map_err(|e| fault_of_auth(&e))?;
+    Ok(see_other(&format!("/logout?ticket={text}")))
 }
 
 /// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the leader is
@@ -77,10 +115,6 @@ fn is_registered(state: &conclave_state::State, client_id: &str, uri: &str) -> R
     let client = state.client(client_id).ok_or(Mistake::UnknownClient)?;
     let registered = client.post_logout_redirect_uris.iter().any(|registered| registered == uri);
     if registered { Ok(()) } else { Err(Mistake::UnregisteredUri) }
-}
-
-fn hinted_client(oidc: &Oidc, hint: &str) -> Result<String, Mistake> {
-    hint::read(oidc, hint).map(|hint| hint.aud).ok_or(Mistake::BadHint)
 }
 
 fn with_state(uri: &str, state: Option<&str>) -> String {

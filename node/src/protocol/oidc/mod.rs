@@ -1,20 +1,24 @@
-//! OpenID Provider: discovery, JWKS, authorization code with PKCE, token (code, refresh, client credentials, exchange), DPoP, userinfo,
-//! introspection, revocation, RP-initiated logout.
+//! OpenID Provider: discovery, JWKS, authorization code with PKCE, pushed requests, devices, token (code, refresh, client credentials,
+//! exchange), DPoP, userinfo, introspection, revocation, logout at a relying party's word and told to relying parties, registration.
 //!
 //! Owns the parsing and the errors of these endpoints. Refuses everything else by its OAuth name: no implicit or hybrid
-//! response, no password grant, no `plain` challenge, no request object. It decides nothing about people: `auth` does; and
+//! response, no password grant, no `plain` challenge, no request object, no request by a foreign URI. It decides nothing about people: `auth` does; and
 //! nothing about single use: the rules do.
 //!
-//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh 1, revocation 1; client
-//! credentials, exchange and introspection 0, userinfo 0; of the last four each 1 where a proof (DPoP, assertion) must be used up.
+//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh 1, revocation 1,
+//! pushed request 1, device 3 (asked, answered, fetched; polling none); client credentials, exchange and introspection 0, userinfo 0; of
+//! the last four each 1 where a proof (DPoP, assertion) must be used up.
 
 mod access;
+mod acr;
 mod assertion;
 mod audience;
 mod authorize;
+mod backchannel;
 mod claims;
 mod client_auth;
 mod client_credentials;
+mod device;
 mod discovery;
 mod dpop;
 mod error;
@@ -24,7 +28,12 @@ mod hint;
 mod introspect;
 mod logout;
 mod nonce;
+mod par;
+mod polls;
+mod registration;
 mod request;
+mod request_object;
+mod requested_claims;
 mod revoke;
 mod token;
 mod tokens;
@@ -32,15 +41,25 @@ mod userinfo;
 
 use std::sync::Arc;
 
-use axum::{Router, routing::get};
+pub use backchannel::Announcer;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
 
 use crate::{auth::Auth, auth::pages::Site};
 
 /// Where the endpoints are. Relying parties learn them from discovery; they are stable all the same.
 pub mod paths {
     pub const DISCOVERY: &str = "/.well-known/openid-configuration";
+    pub const METADATA: &str = "/.well-known/oauth-authorization-server";
     pub const JWKS: &str = "/oidc/jwks";
     pub const AUTHORIZE: &str = "/oidc/authorize";
+    pub const PUSH: &str = "/oidc/par";
+    pub const DEVICE: &str = "/oidc/device_authorization";
+    pub const REGISTER: &str = "/oidc/register";
+    pub const REGISTERED: &str = "/oidc/register/{client_id}";
     pub const TOKEN: &str = "/oidc/token";
     pub const USERINFO: &str = "/oidc/userinfo";
     pub const INTROSPECT: &str = "/oidc/introspect";
@@ -53,18 +72,28 @@ pub mod paths {
 pub struct Oidc {
     auth: Auth,
     site: Arc<Site>,
+    polls: Arc<polls::Polls>,
 }
 
 /// The slice's routes.
 pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
+    let polls = Arc::new(polls::Polls::new(auth.runtime().clone()));
     Router::new()
         .route(paths::DISCOVERY, get(discovery::configuration).options(error::preflight))
+        .route(paths::METADATA, get(discovery::configuration).options(error::preflight))
+        .route(paths::PUSH, post(par::endpoint).options(error::preflight))
+        .route(paths::DEVICE, post(device::endpoint).options(error::preflight))
+        .route(paths::REGISTER, post(registration::register).options(error::preflight))
+        .route(
+            paths::REGISTERED,
+            get(registration::read).put(registration::replace).delete(registration::delete),
+        )
         .route(paths::JWKS, get(discovery::jwks).options(error::preflight))
         .route(paths::AUTHORIZE, get(authorize::by_get).post(authorize::by_post))
-        .route(paths::TOKEN, axum::routing::post(token::endpoint).options(error::preflight))
+        .route(paths::TOKEN, post(token::endpoint).options(error::preflight))
         .route(paths::USERINFO, get(userinfo::by_get).post(userinfo::by_post).options(error::preflight))
         .route(paths::INTROSPECT, axum::routing::post(introspect::endpoint).options(error::preflight))
         .route(paths::REVOKE, axum::routing::post(revoke::endpoint).options(error::preflight))
         .route(paths::LOGOUT, get(logout::by_get).post(logout::by_post))
-        .with_state(Oidc { auth, site })
+        .with_state(Oidc { auth, site, polls })
 }

@@ -5,14 +5,25 @@
 //! exists. Until then every mistake is a page here.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_state::{State, client::GrantType};
+use conclave_state::{
+    State,
+    client::{Client, GrantType},
+};
 
-use crate::auth::authorization::{AuthorizationError, AuthorizationRequest, Prompt};
+use crate::auth::authorization::{
+    AuthorizationError, AuthorizationRequest, Prompt, Pushed, RequestedClaims, ResponseMode,
+};
 
-use super::dpop;
+use super::{dpop, requested_claims};
 
 /// Longest value of any parameter; `state` is the client's own and may be long.
 const MAX_VALUE_BYTES: usize = 2_048;
+/// The same for those that hold JSON or a token.
+const MAX_LONG_VALUE_BYTES: usize = 8 * 1024;
+const LONG: [&str; 4] = ["claims", "id_token_hint", "request", "client_assertion"];
+/// The only parameter that may be given more than once (RFC 8707 §2), and how often.
+const RESOURCE: &str = "resource";
+const MAX_RESOURCES: usize = 8;
 /// Most parameters looked at.
 const MAX_PARAMETERS: usize = 64;
 /// Most scopes asked for at once.
@@ -26,12 +37,26 @@ pub enum NoWayBack {
     UnknownClient,
     DisabledClient,
     UnregisteredRedirectUri,
+    /// The request object is not good.
+    RequestObject(&'static str),
+    /// The pushed request is not known, not of this client, expired or used.
+    UnknownRequestUri,
+}
+
+/// Where a request came from, and what the cluster asks of all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Circumstances {
+    /// The pushed request that it is.
+    pub pushed: Option<Pushed>,
+    /// No other requests are taken, whatever the client.
+    pub must_be_pushed: bool,
 }
 
 /// A mistake that the client is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     pub redirect_uri: String,
+    pub mode: ResponseMode,
     pub state: Option<String>,
     pub error: AuthorizationError,
     pub description: &'static str,
@@ -52,18 +77,28 @@ impl Parameters {
     /// # Errors
     /// [`NoWayBack::Unreadable`].
     pub fn parse(encoded: &[u8]) -> Result<Self, NoWayBack> {
+        let pairs = url::form_urlencoded::parse(encoded);
+        Self::of(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())))
+    }
+
+    /// The same from pairs.
+    ///
+    /// # Errors
+    /// [`NoWayBack::Unreadable`].
+    pub fn of(given: impl IntoIterator<Item = (String, String)>) -> Result<Self, NoWayBack> {
         let mut pairs: Vec<(String, String)> = Vec::new();
-        for (name, value) in url::form_urlencoded::parse(encoded) {
+        for (name, value) in given {
             if pairs.len() >= MAX_PARAMETERS {
                 return Err(NoWayBack::Unreadable("too many parameters"));
             }
-            if value.len() > MAX_VALUE_BYTES {
+            let is_long = LONG.contains(&name.as_str());
+            if value.len() > if is_long { MAX_LONG_VALUE_BYTES } else { MAX_VALUE_BYTES } {
                 return Err(NoWayBack::Unreadable("a parameter is too long"));
             }
-            if pairs.iter().any(|(known, _)| *known == name) {
+            if name != RESOURCE && pairs.iter().any(|(known, _)| *known == name) {
                 return Err(NoWayBack::Unreadable("a parameter is given twice"));
             }
-            pairs.push((name.into_owned(), value.into_owned()));
+            pairs.push((name, value));
         }
         Ok(Self(pairs))
     }
@@ -76,13 +111,29 @@ impl Parameters {
             .map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
     }
+
+    /// Each value of a parameter that may be given more than once.
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let own = self.0.iter().filter(move |(known, _)| known == name);
+        own.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The parameters without these, form-encoded again.
+    pub fn encoded_without(&self, left_out: &[&str]) -> String {
+        let kept = self.0.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
+        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish()
+    }
 }
 
 /// Validates the request against the clients that `state` knows.
 ///
 /// # Errors
 /// [`Unacceptable`], saying where the mistake is to be told.
-pub fn validate(parameters: &Parameters, state: &State) -> Result<AuthorizationRequest, Unacceptable> {
+pub fn validate(
+    parameters: &Parameters,
+    state: &State,
+    circumstances: Circumstances,
+) -> Result<AuthorizationRequest, Unacceptable> {
     let here = Unacceptable::Here;
     let client_id = parameters.get("client_id").ok_or(here(NoWayBack::UnknownClient))?;
     let client = state.client(client_id).ok_or(here(NoWayBack::UnknownClient))?;
@@ -93,69 +144,148 @@ pub fn validate(parameters: &Parameters, state: &State) -> Result<AuthorizationR
     if !client.redirect_uris.iter().any(|registered| registered == redirect_uri) {
         return Err(here(NoWayBack::UnregisteredRedirectUri));
     }
-
+    let (mode, mode_is_known) = response_mode(parameters);
     let client_state = parameters.get("state").map(str::to_owned);
-    let there = |error, description| {
-        let (redirect_uri, state) = (redirect_uri.to_owned(), client_state.clone());
-        Unacceptable::There(Mistake { redirect_uri, state, error, description })
-    };
-    unsupported(parameters).map_or(Ok(()), |(error, why)| Err(there(error, why)))?;
-    if !client.allows(GrantType::AuthorizationCode) {
-        return Err(there(AuthorizationError::UnauthorizedClient, "the client may not use codes"));
+    let asked = Asking { parameters, client, circumstances };
+    let result = if mode_is_known { asked.read() } else { Err(UNKNOWN_MODE) };
+    match result {
+        Ok(asked) => Ok(AuthorizationRequest {
+            redirect_uri: redirect_uri.to_owned(),
+            response_mode: mode,
+            state: client_state,
+            ..asked
+        }),
+        Err((error, description)) => Err(Unacceptable::There(Mistake {
+            redirect_uri: redirect_uri.to_owned(),
+            mode,
+            state: client_state,
+            error,
+            description,
+        })),
     }
-    let dpop_jkt =
-        dpop::wanted_key(parameters).map_err(|why| there(AuthorizationError::InvalidRequest, why))?;
-    let scopes = scopes(parameters, &client.scopes)
-        .ok_or_else(|| there(AuthorizationError::InvalidScope, "no scope that the client may ask for"))?;
-    let code_challenge =
-        challenge(parameters).map_err(|why| there(AuthorizationError::InvalidRequest, why))?;
-    let prompt = prompt(parameters).map_err(|why| there(AuthorizationError::InvalidRequest, why))?;
-    let max_age_secs = parameters
-        .get("max_age")
-        .map(str::parse::<u64>)
-        .transpose()
-        .map_err(|_| there(AuthorizationError::InvalidRequest, "max_age must be a number of seconds"))?;
-    Ok(AuthorizationRequest {
-        client_id: client_id.to_owned(),
-        redirect_uri: redirect_uri.to_owned(),
-        scopes,
-        state: client_state.clone(),
-        nonce: parameters.get("nonce").unwrap_or_default().to_owned(),
-        code_challenge,
-        prompt,
-        max_age_secs,
-        login_hint: parameters.get("login_hint").unwrap_or_default().to_owned(),
-        subject: None,
-        dpop_jkt,
-    })
+}
+
+/// An error and its description.
+type Wrong = (AuthorizationError, &'static str);
+
+const UNKNOWN_MODE: Wrong =
+    (AuthorizationError::InvalidRequest, "only response_mode=query and form_post are supported");
+
+/// One that is not known is answered in the usual one.
+fn response_mode(parameters: &Parameters) -> (ResponseMode, bool) {
+    match parameters.get("response_mode") {
+        None | Some("query") => (ResponseMode::Query, true),
+        Some("form_post") => (ResponseMode::FormPost, true),
+        Some(_) => (ResponseMode::Query, false),
+    }
+}
+
+/// A request whose client and redirect URI are sound: from here on mistakes are told to the client.
+struct Asking<'a> {
+    parameters: &'a Parameters,
+    client: &'a Client,
+    circumstances: Circumstances,
+}
+
+impl Asking<'_> {
+    /// Everything but the way back.
+    fn read(&self) -> Result<AuthorizationRequest, Wrong> {
+        let parameters = self.parameters;
+        let invalid = |why| (AuthorizationError::InvalidRequest, why);
+        unsupported(parameters).map_or(Ok(()), Err)?;
+        if self.circumstances.pushed.is_none()
+            && (self.circumstances.must_be_pushed || self.client.requests.must_be_pushed)
+        {
+            return Err(invalid("the request must be pushed first (RFC 9126)"));
+        }
+        if !self.client.allows(GrantType::AuthorizationCode) {
+            return Err((AuthorizationError::UnauthorizedClient, "the client may not use codes"));
+        }
+        let nonce = parameters.get("nonce").unwrap_or_default();
+        let claims = self.claims()?;
+        Ok(AuthorizationRequest {
+            client_id: self.client.id.to_string(),
+            redirect_uri: String::new(),
+            response_mode: ResponseMode::default(),
+            scopes: scopes(parameters, &self.client.scopes)
+                .ok_or((AuthorizationError::InvalidScope, "no scope that the client may ask for"))?,
+            state: None,
+            nonce: nonce.to_owned(),
+            code_challenge: challenge(parameters, self.client.may_omit_pkce(nonce)).map_err(invalid)?,
+            prompt: prompt(parameters).map_err(invalid)?,
+            max_age_secs: parameters
+                .get("max_age")
+                .map(str::parse::<u64>)
+                .transpose()
+                .map_err(|_| invalid("max_age must be a number of seconds"))?,
+            login_hint: parameters.get("login_hint").unwrap_or_default().to_owned(),
+            subject: claims.subject,
+            resources: resources(parameters, &self.client.requests.resources)
+                .map_err(|why| (AuthorizationError::InvalidTarget, why))?,
+            claims: claims.names,
+            pushed: self.circumstances.pushed,
+            dpop_jkt: dpop::wanted_key(parameters).map_err(invalid)?,
+        })
+    }
+
+    /// `claims` and `acr_values`: an `acr` that is asked for in any way is answered with the one that was reached.
+    fn claims(&self) -> Result<requested_claims::Asked, Wrong> {
+        let parsed = self.parameters.get("claims").map(requested_claims::parse).transpose();
+        let mut asked = parsed.map_err(|why| (AuthorizationError::InvalidRequest, why))?.unwrap_or_default();
+        if asked.unmet_acr {
+            return Err((
+                AuthorizationError::UnmetAuthenticationRequirements,
+                "no acr of those that are essential can be reached here",
+            ));
+        }
+        let RequestedClaims { id_token, .. } = &mut asked.names;
+        if self.parameters.get("acr_values").is_some() && !id_token.iter().any(|name| name == "acr") {
+            id_token.push("acr".to_owned());
+            id_token.sort();
+        }
+        Ok(asked)
+    }
+}
+
+/// What the access token is to be for: absolute URIs that are registered for the client (RFC 8707 §2).
+pub fn resources(parameters: &Parameters, allowed: &[String]) -> Result<Vec<String>, &'static str> {
+    let mut resources: Vec<String> = Vec::new();
+    for resource in parameters.all(RESOURCE) {
+        if resources.len() >= MAX_RESOURCES {
+            return Err("too many resources");
+        }
+        if !allowed.iter().any(|registered| registered == resource) {
+            return Err("a resource is not one that the client may ask for");
+        }
+        if !resources.iter().any(|known| known == resource) {
+            resources.push(resource.to_owned());
+        }
+    }
+    Ok(resources)
 }
 
 /// What this provider does not do is refused by name, never ignored (OIDC Core §3.1.2.6).
 fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static str)> {
     if parameters.get("request").is_some() {
-        return Some((AuthorizationError::RequestNotSupported, "request objects are not supported"));
+        return Some((
+            AuthorizationError::RequestNotSupported,
+            "request objects are for clients with registered keys",
+        ));
     }
     if parameters.get("request_uri").is_some() {
-        return Some((AuthorizationError::RequestUriNotSupported, "request_uri is not supported"));
+        return Some((AuthorizationError::RequestUriNotSupported, "request_uri must name a pushed request"));
     }
     match parameters.get("response_type") {
-        Some("code") => {}
-        None => return Some((AuthorizationError::InvalidRequest, "response_type is missing; use code")),
+        Some("code") => None,
+        None => Some((AuthorizationError::InvalidRequest, "response_type is missing; use code")),
         Some(_) => {
-            return Some((
-                AuthorizationError::UnsupportedResponseType,
-                "only response_type=code is supported",
-            ));
+            Some((AuthorizationError::UnsupportedResponseType, "only response_type=code is supported"))
         }
-    }
-    match parameters.get("response_mode") {
-        None | Some("query") => None,
-        Some(_) => Some((AuthorizationError::InvalidRequest, "only response_mode=query is supported")),
     }
 }
 
 /// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3); none left is a mistake.
-fn scopes(parameters: &Parameters, allowed: &[String]) -> Option<Vec<String>> {
+pub fn scopes(parameters: &Parameters, allowed: &[String]) -> Option<Vec<String>> {
     let mut granted: Vec<String> = Vec::new();
     for scope in
         parameters.get("scope").unwrap_or_default().split(' ').filter(|s| !s.is_empty()).take(MAX_SCOPES)
@@ -167,15 +297,20 @@ fn scopes(parameters: &Parameters, allowed: &[String]) -> Option<Vec<String>> {
     (!granted.is_empty()).then_some(granted)
 }
 
-fn challenge(parameters: &Parameters) -> Result<[u8; 32], &'static str> {
-    let challenge =
-        parameters.get("code_challenge").ok_or("code_challenge is missing; PKCE with S256 is required")?;
+fn challenge(parameters: &Parameters, may_be_absent: bool) -> Result<Option<[u8; 32]>, &'static str> {
+    let Some(challenge) = parameters.get("code_challenge") else {
+        // A method without a challenge is half a request, not one that does without.
+        if may_be_absent && parameters.get("code_challenge_method").is_none() {
+            return Ok(None);
+        }
+        return Err("code_challenge is missing; PKCE with S256 is required");
+    };
     if parameters.get("code_challenge_method") != Some("S256") {
         return Err("code_challenge_method must be S256");
     }
     let bytes =
         URL_SAFE_NO_PAD.decode(challenge).map_err(|_| "code_challenge is not base64url without padding")?;
-    bytes.try_into().map_err(|_| "code_challenge must be the SHA-256 of the verifier")
+    bytes.try_into().map(Some).map_err(|_| "code_challenge must be the SHA-256 of the verifier")
 }
 
 fn prompt(parameters: &Parameters) -> Result<Prompt, &'static str> {

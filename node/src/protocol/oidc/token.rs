@@ -11,7 +11,7 @@ use axum::{
 use crate::auth::derive::Derivation;
 
 use super::{
-    Oidc, client_credentials,
+    Oidc, client_credentials, device,
     dpop::{self, Proven},
     error::{TokenError, no_store},
     exchange, grants, paths,
@@ -85,6 +85,7 @@ async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<TokenRe
     match grant_type.as_deref() {
         Some("authorization_code") => grants::code(oidc, &request).await,
         Some("refresh_token") => grants::refresh(oidc, &request).await,
+        Some(device::GRANT_TYPE) => device::redeem(oidc, &request).await,
         Some("client_credentials") => client_credentials::grant(oidc, &request).await,
         Some(exchange::GRANT_TYPE) => exchange::grant(oidc, &request).await,
         Some(_) => Err(TokenError::UnsupportedGrantType),

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-use super::{audience::Audience, claims};
+use super::{acr, audience::Audience, claims};
 
 /// `typ` of access tokens (RFC 9068 §2.1).
 pub const ACCESS_TYP: &str = "at+jwt";
@@ -195,7 +195,7 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
     AccessClaims {
         iss: auth.settings().public_url.issuer().to_owned(),
         sub: auth.subject(issue.client, issue.user),
-        aud: Audience::of(auth.settings().public_url.issuer(), &[], true),
+        aud: audience(auth, issue),
         client_id: issue.client.id.to_string(),
         scope: issue.scopes.join(" "),
         sid: Some(issue.session.to_string()),
@@ -212,9 +212,26 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
     }
 }
 
+fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
+    let grant = issue.state.grant(issue.grant);
+    let resources = grant.map(|grant| grant.resources.as_slice()).unwrap_or_default();
+    let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
+    Audience::of(auth.settings().public_url.issuer(), resources, is_openid)
+}
+
+/// What was asked for by name; before everything that the token says itself.
+fn add_requested(claims: &mut Map<String, Value>, issue: &Issue<'_>) {
+    let Some(grant) = issue.state.grant(issue.grant) else { return };
+    claims::add_named(claims, issue.user, issue.state, &grant.id_token_claims);
+    if grant.id_token_claims.iter().any(|name| name == "acr") {
+        claims.insert("acr".into(), json!(acr::PASSWORD));
+    }
+}
+
 fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Map<String, Value> {
     let iat = issue.at_ms / 1_000;
     let mut claims = claims::of(issue.user, issue.state, issue.scopes);
+    add_requested(&mut claims, issue);
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
     put("sub", json!(auth.subject(issue.client, issue.user)));
     put("iss", json!(auth.settings().public_url.issuer()));

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use conclave_proto::command::v1::{SpendProofs, command::Body};
+use conclave_state::ids::GrantId;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -117,6 +118,10 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
         return Err(BearerError::InsufficientScope);
     }
     let mut claims = claims::of(person, &live.state, &scopes);
+    let grant = live.claims.gid.as_deref().and_then(GrantId::from_hex).and_then(|id| live.state.grant(id));
+    if let Some(grant) = grant {
+        claims::add_named(&mut claims, person, &live.state, &grant.userinfo_claims);
+    }
     claims.insert("sub".into(), json!(live.claims.sub));
     Ok(claims)
 }

@@ -7,8 +7,8 @@ use tower::ServiceExt;
 
 use super::Pages;
 use crate::web::views::{
-    ConsentView, ErrorView, ForbiddenView, Form, Hidden, HomeView, Link, LoginView, LogoutView, ScopeLine,
-    SignedOutView,
+    Connection, ConsentView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form, FormPostView,
+    Hidden, HomeView, Link, LoginView, LogoutView, ScopeLine, SignedOutView,
 };
 
 const HOSTILE: &str = "\"><script>alert('x')</script>";
@@ -42,17 +42,32 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
             form: form(&text()),
             application: text(),
             username: text(),
-            scopes: vec![scope],
+            scopes: vec![scope.clone()],
             destination: text(),
+            user_code: text(),
         }),
+        pages.render(&DeviceView {
+            form: form(&text()),
+            user_code: text(),
+            username: text(),
+            error: Some(text()),
+        }),
+        pages.render(&DeviceDoneView { outcome: "allowed", title: text(), detail: text() }),
         pages.render(&LogoutView { form: form(&text()), username: text(), back: Some(link(&text())) }),
-        pages.render(&SignedOutView { sign_in_url: text(), back: Some(link(&text())) }),
+        pages.render(&SignedOutView {
+            sign_in_url: text(),
+            frames: vec![text()],
+            next: Some(text()),
+            back: Some(link(&text())),
+        }),
         pages.render(&HomeView {
             form: form(&text()),
             username: text(),
             display_name: Some(text()),
             initial: text(),
             applications: vec![link(&text())],
+            connections: vec![Connection { client_id: text(), name: text(), scopes: vec![scope.clone()] }],
+            disconnect: form(&text()),
         }),
         pages.render(&ForbiddenView {
             username: text(),
@@ -91,6 +106,9 @@ fn empty_views_render_too() {
         pages.render(&ConsentView::default()),
         pages.render(&LogoutView::default()),
         pages.render(&SignedOutView::default()),
+        pages.render(&FormPostView::default()),
+        pages.render(&DeviceView::default()),
+        pages.render(&DeviceDoneView::default()),
         pages.render(&HomeView::default()),
         pages.render(&ForbiddenView::default()),
         pages.render(&ErrorView::default()),

@@ -543,7 +543,7 @@ async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only(
     }
     site.node.clock().advance(Duration::from_hours(1));
     let good =
-        url(&[("id_token_hint", hint), ("post_logout_redirect_uri", "https://rp.test/bye"), ("state", "z")]);
+        url(&[("client_id", "web"), ("post_logout_redirect_uri", "https://rp.test/bye"), ("state", "z")]);
     let page = site.get(&mut browser, &good).await;
     let page = site.get(&mut browser, &page.location()).await;
     let form = [("ticket", page.field("ticket")), ("csrf", page.field("csrf"))];

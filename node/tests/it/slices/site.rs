@@ -15,7 +15,7 @@ use conclave_node::{
     web::Pages,
 };
 use conclave_proto::command::v1::{
-    Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, SigningAlgorithm,
+    Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, SigningAlgorithm, UpdateClient,
     command::Body as Order,
 };
 use http::{HeaderMap, Request, StatusCode};
@@ -87,7 +87,14 @@ pub fn challenge() -> String {
 
 impl Site {
     pub async fn open() -> Self {
-        let node = TestNode::start().await;
+        let site = Self::of(TestNode::start().await);
+        site.furnish().await;
+        site
+    }
+
+    /// Makes what a site has; at any node of a cluster, once.
+    pub async fn furnish(&self) {
+        let node = &self.node;
         node.create_user("ada", PASSWORD, &["staff"]).await;
         node.create_user("bob", PASSWORD, &[]).await;
         let staff = node.group("staff").await;
@@ -130,7 +137,6 @@ impl Site {
         }
         // No leader task makes keys here: made once, by hand.
         node.auth().clone().ensure_signing_keys(None).await;
-        Self::of(node)
     }
 
     /// The HTTP side of a node that has nothing yet, or is one of several.
@@ -243,6 +249,17 @@ impl Site {
         self.send("192.0.2.1", request.body(Body::from(encoded(form))).unwrap()).await
     }
 
+    /// A form that a client posts from its own machine.
+    pub async fn client_post(&self, path: &str, basic: Option<&str>, form: &[(&str, &str)]) -> Page {
+        let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+        if let Some(id) = basic {
+            let credentials =
+                base64::engine::general_purpose::STANDARD.encode(format!("{id}:{}", encoded_one(SECRET)));
+            request = request.header("authorization", format!("Basic {credentials}"));
+        }
+        self.send("192.0.2.1", request.body(Body::from(encoded(form))).unwrap()).await
+    }
+
     /// A form to one of the endpoints of clients, with these headers besides.
     pub async fn call(&self, path: &str, headers: &[(&str, String)], form: &[(&str, &str)]) -> Page {
         let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
@@ -250,6 +267,13 @@ impl Site {
             request = request.header(*name, value);
         }
         self.send("192.0.2.1", request.body(Body::from(encoded(form))).unwrap()).await
+    }
+
+    /// Changes a client.
+    pub async fn change(&self, client_id: &str, change: impl FnOnce(&mut UpdateClient)) {
+        let mut order = UpdateClient { client_id: client_id.into(), ..UpdateClient::default() };
+        change(&mut order);
+        self.node.propose(Order::UpdateClient(order)).await.unwrap();
     }
 
     pub async fn redeem(&self, client: &str, code: &str) -> Page {

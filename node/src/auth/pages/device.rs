@@ -1,0 +1,277 @@
+//! `/device`: the person types the code that a device shows, sees what the device asks for, and says yes or no (RFC 8628 §3.3).
+//!
+//! Somebody else may have started the device and sent the code: the page says what will be allowed and asks to compare the code.
+//! Codes are looked up for people who are signed in, and a limited number of times from one address.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Form,
+    extract::{Query, State, rejection::FormRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+};
+use conclave_proto::command::v1::{AnswerDevice, command::Body};
+use conclave_state::{
+    Reason,
+    device::{Answer, DeviceRequest},
+    ids::SessionId,
+};
+use serde::Deserialize;
+
+use crate::{
+    auth::{
+        AuthError,
+        dispatch::{Next, Visitor},
+        session::SignedIn,
+        throttle::Admission,
+        ticket::{Step, Target, TicketError},
+        user_code,
+    },
+    http::{ClientInfo, Fault, RequestId},
+    web::views,
+};
+
+use super::site::{Browser, Site, fault_of, fault_of_ticket, lines};
+
+const ACTION: &str = "/device";
+const ANSWER: &str = "/device/answer";
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    user_code: String,
+}
+
+#[derive(Deserialize)]
+pub struct Typed {
+    csrf: String,
+    #[serde(default)]
+    user_code: String,
+}
+
+#[derive(Deserialize)]
+pub struct Answered {
+    ticket: String,
+    csrf: String,
+    decision: String,
+}
+
+pub async fn show(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
+    match shown(&site, &id, &headers, &asked.user_code).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    let visitor = site.visitor(&browser).await?;
+    let text = user_code::parse(text).unwrap_or_default();
+    match &visitor.signed_in {
+        Some(signed_in) => Ok(form_page(site, &browser, signed_in, &text, None)),
+        None => sign_in(site, id, headers, &browser, &visitor, text).await,
+    }
+}
+
+async fn sign_in(
+    site: &Site,
+    id: &RequestId,
+    headers: &HeaderMap,
+    browser: &Browser,
+    visitor: &Visitor,
+    user_code: String,
+) -> Result<Response, Fault> {
+    let derivation = site.derivation(headers, &[b"device"]);
+    let next = site.auth.next(&Target::Device { user_code }, visitor, &derivation).await;
+    Ok(site.show(next.map_err(|e| fault_of(&e))?, browser, id))
+}
+
+fn form_page(
+    site: &Site,
+    browser: &Browser,
+    signed_in: &SignedIn,
+    text: &str,
+    error: Option<&str>,
+) -> Response {
+    let view = views::DeviceView {
+        form: site.form(browser, ACTION, ""),
+        user_code: text.to_owned(),
+        username: signed_in.user.username.to_string(),
+        error: error.map(str::to_owned),
+    };
+    site.with_browser(browser, Html(site.pages.render(&view)).into_response())
+}
+
+pub async fn submit(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    form: Result<Form<Typed>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else { return site.fault(&incomplete(), &id) };
+    match submitted(&site, &id, client.ip, &headers, form).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+async fn submitted(
+    site: &Site,
+    id: &RequestId,
+    address: IpAddr,
+    headers: &HeaderMap,
+    form: Typed,
+) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    site.check_csrf(&browser, ACTION, &form.csrf)?;
+    let visitor = site.visitor(&browser).await?;
+    let text = user_code::parse(&form.user_code).unwrap_or_default();
+    let Some(signed_in) = &visitor.signed_in else {
+        return sign_in(site, id, headers, &browser, &visitor, text).await;
+    };
+    if let Admission::Refused { retry_in } = site.auth.user_codes().address(address) {
+        let why = "Too many attempts. Try again later.";
+        let mut response = form_page(site, &browser, signed_in, &text, Some(why));
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        let seconds = HeaderValue::from(retry_in.as_secs().max(1));
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        return Ok(response);
+    }
+    let Some(device) = find(site, &text).await else {
+        let why =
+            "No device waits with this code. Look at the device again; codes last for some minutes only.";
+        let mut response = form_page(site, &browser, signed_in, &text, Some(why));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(response);
+    };
+    site.auth.user_codes().address_succeeded(address);
+    confirm_page(site, id, &browser, signed_in, &device, text)
+}
+
+/// The device may have asked a moment ago at another node: before its code is called unknown, the leader is asked.
+async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
+    if code.is_empty() {
+        return None;
+    }
+    let hash = user_code::hash(&site.auth.cluster_keys().request, code);
+    let here = site.auth.cluster().view();
+    let find_in = |state: &conclave_state::State| {
+        let found = state.device_by_user_code(&hash, site.auth.now(state)).cloned();
+        found.filter(|device| device.answer == Answer::Waiting)
+    };
+    match find_in(&here) {
+        Some(device) => Some(device),
+        None => find_in(&*site.auth.cluster().confirmed_view().await?),
+    }
+}
+
+fn confirm_page(
+    site: &Site,
+    id: &RequestId,
+    browser: &Browser,
+    signed_in: &SignedIn,
+    device: &DeviceRequest,
+    user_code: String,
+) -> Result<Response, Fault> {
+    let state = site.auth.cluster().view();
+    let Some(client) = state.client(device.client.as_str()).filter(|client| !client.disabled) else {
+        return Ok(site.show(Next::Gone(crate::auth::dispatch::Gone::Client), browser, id));
+    };
+    if !state.client_admits(client, &signed_in.user) {
+        return Ok(site.forbidden(&client.name, &signed_in.user.username, id));
+    }
+    let step = Step::Device { session: *signed_in.session.id.bytes(), device: *device.id.bytes() };
+    let target = Target::Device { user_code: user_code.clone() };
+    let ticket = site.auth.ticket(step, target, Some(browser.id.as_str()));
+    let text = site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
+    let view = views::ConsentView {
+        form: site.form(browser, ANSWER, &text),
+        application: client.name.clone(),
+        username: signed_in.user.username.to_string(),
+        scopes: lines(&device.scopes),
+        destination: String::new(),
+        user_code,
+    };
+    Ok(site.with_browser(browser, Html(site.pages.render(&view)).into_response()))
+}
+
+pub async fn answer(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    form: Result<Form<Answered>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else { return site.fault(&incomplete(), &id) };
+    match answered(&site, &headers, form).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+async fn answered(site: &Site, headers: &HeaderMap, form: Answered) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    site.check_csrf(&browser, ANSWER, &form.csrf)?;
+    let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    let Step::Device { session, device } = ticket.step else {
+        return Err(fault_of_ticket(TicketError::NotOurs));
+    };
+    // The page was shown to the person of that session, and is answered by nobody else.
+    let signed_in = site.visitor(&browser).await?.signed_in;
+    if signed_in.is_none_or(|signed_in| *signed_in.session.id.bytes() != session) {
+        return Err(fault_of_ticket(TicketError::OtherBrowser));
+    }
+    // Anything but a plain yes is a no.
+    let allow = form.decision == "allow";
+    let order = AnswerDevice {
+        device_id: device.to_vec(),
+        session_id: SessionId::new(session).to_vec(),
+        allow,
+        ticket_id: ticket.id.to_vec(),
+        ticket_expires_at_ms: ticket.expires_at_ms,
+    };
+    let derivation = site.derivation(headers, &[b"device", form.ticket.as_bytes(), form.decision.as_bytes()]);
+    let written = site.auth.cluster().propose(derivation.request(), Body::AnswerDevice(order)).await;
+    match written.map_err(AuthError::from) {
+        Ok(_) => Ok(done(site, allow)),
+        Err(AuthError::Refused(refusal)) if is_over(refusal.reason) => Err(over()),
+        Err(error) => Err(fault_of(&error)),
+    }
+}
+
+fn is_over(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::DeviceUnknown | Reason::DeviceExpired | Reason::TicketSpent | Reason::TicketExpired
+    )
+}
+
+fn done(site: &Site, allowed: bool) -> Response {
+    let (outcome, title, detail) = if allowed {
+        ("allowed", "Device connected", "Your device goes on by itself in a moment. You can close this page.")
+    } else {
+        (
+            "denied",
+            "Device refused",
+            "The device was not given access to your account. You can close this page.",
+        )
+    };
+    let view = views::DeviceDoneView { outcome, title: title.into(), detail: detail.into() };
+    Html(site.pages.render(&view)).into_response()
+}
+
+fn over() -> Fault {
+    let detail = "The device does not wait any more, or was answered before. Start again on the device.";
+    Fault::new(StatusCode::CONFLICT, "device_over", "The device does not wait any more", detail)
+}
+
+fn incomplete() -> Fault {
+    let detail = "The form arrived incomplete. Go back, reload the page and try again.";
+    Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail)
+}

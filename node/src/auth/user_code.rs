@@ -1,0 +1,64 @@
+//! The code that a person types for a device (RFC 8628 §6.1): eight consonants, so that it spells no word and is read to a phone
+//! without doubt. 34 bits, of ten minutes' life: those who guess are counted. The state keeps a keyed hash.
+
+use crate::crypto::{keys::Key, mac};
+
+/// Consonants without `Y`; 20 of them.
+const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+const LENGTH: usize = 8;
+/// The greatest multiple of the alphabet's length below 256: bytes from here on would favour some letters.
+const FAIR_BELOW: u8 = 240;
+/// Longest text looked at: what people put between the letters has its room.
+pub const MAX_TEXT_BYTES: usize = 32;
+
+/// The code made of these random bytes, as people are shown it: `BCDF-GHJK`. None when they hold too few fair bytes, which for 32
+/// bytes does not happen in practice.
+pub fn make(random: &[u8]) -> Option<String> {
+    let fair = random.iter().filter(|byte| **byte < FAIR_BELOW);
+    let letters: String = fair
+        .filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len()))
+        .take(LENGTH)
+        .map(|b| char::from(*b))
+        .collect();
+    (letters.len() == LENGTH).then(|| shown(&letters))
+}
+
+/// The same with a dash in its middle.
+fn shown(letters: &str) -> String {
+    let (first, second) = letters.split_at_checked(LENGTH / 2).unwrap_or((letters, ""));
+    format!("{first}-{second}")
+}
+
+/// What was typed, as it is shown: without regard to case and to whatever stands between the letters. None: it is no code.
+pub fn parse(typed: &str) -> Option<String> {
+    if typed.len() > MAX_TEXT_BYTES {
+        return None;
+    }
+    let letters: String =
+        typed.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();
+    let fits = letters.len() == LENGTH && letters.bytes().all(|byte| ALPHABET.contains(&byte));
+    fits.then(|| shown(&letters))
+}
+
+/// What the state keeps of a code, made or parsed here.
+pub fn hash(key: &Key, code: &str) -> [u8; 32] {
+    mac::hmac_sha256(key, &[b"user-code", code.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_read_back_however_it_is_typed() {
+        let code = make(&[0, 1, 255, 2, 3, 19, 20, 39, 239, 240]).unwrap();
+        assert_eq!(code, "BCDF-ZBZZ");
+        for typed in ["BCDF-ZBZZ", "bcdfzbzz", " bcdf zbzz ", "B-C-D-F Z.B.Z.Z"] {
+            assert_eq!(parse(typed).as_deref(), Some("BCDF-ZBZZ"), "{typed}");
+        }
+        for odd in ["", "BCDF", "BCDF-ZBZZB", "ABCD-EFGH", "BCDF-ZBZ1", &"B".repeat(64)] {
+            assert_eq!(parse(odd), None, "{odd}");
+        }
+        assert_eq!(make(&[255; 32]), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! Back-channel logout (OIDC Back-Channel Logout 1.0): the leader tells each client of an ended session that it is over.
+//!
+//! What is to be told stands in the replicated outbox, so that the next leader goes on where this one stopped. A client hears
+//! it at least once: a notice leaves the outbox by a command after the client took it, and a leader that dies in between leaves
+//! it to be told again, under the same `jti`. How often was tried is only this leader's memory; when to give up is told by the age of
+//! the notice.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_proto::command::v1::{AcknowledgeOutbox, command::Body};
+use conclave_state::{
+    State,
+    client::Client,
+    ids::SessionId,
+    outbox::{Effect, OutboxItem},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{Auth, derive::Derivation},
+    crypto::mac,
+    http::Outbound,
+};
+
+/// `typ` of logout tokens (§2.4).
+const LOGOUT_TYP: &str = "logout+jwt";
+/// The one event of a logout token.
+const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+/// How long a logout token is good: §2.4 recommends two minutes at most.
+const TOKEN_LIFE_SECS: u64 = 120;
+/// How often the leader looks. A look at an empty outbox costs nothing.
+const PERIOD: Duration = Duration::from_millis(250);
+/// Clients told side by side: a slow one holds up as few others as may be.
+const AT_ONCE: usize = 32;
+/// Rows looked at in one round, however many wait.
+const MAX_LOOKED_AT: usize = 10_000;
+/// The first pause after a failure; it doubles up to the longest.
+const FIRST_PAUSE_MS: u64 = 1_000;
+const LONGEST_PAUSE_MS: u64 = 60_000;
+/// A client that took no notice for so long is given up: its own sessions have their own end.
+const GIVE_UP_AFTER_MS: u64 = 3_600_000;
+
+/// What failed so far.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    times: u32,
+    again_at_ms: u64,
+}
+
+/// What is to be said to whom.
+struct Notice {
+    sequence: u64,
+    uri: String,
+    client: String,
+    token: String,
+}
+
+/// What becomes of a row now.
+enum Judged {
+    Tell(Notice),
+    /// There is nobody to be told any longer.
+    Over,
+    /// It cannot be signed at the moment.
+    Later,
+}
+
+/// Works the outbox off while this node leads.
+pub struct Announcer {
+    auth: Auth,
+    outbound: Outbound,
+    failed: BTreeMap<u64, Failed>,
+}
+
+impl Announcer {
+    pub const fn new(auth: Auth, outbound: Outbound) -> Self {
+        Self { auth, outbound, failed: BTreeMap::new() }
+    }
+
+    /// Runs until the task is aborted or the process ends.
+    pub async fn run(mut self) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.round().await;
+        }
+    }
+
+    /// Tells those that are due, once. Gives how many notices left the outbox.
+    pub async fn round(&mut self) -> usize {
+        if !self.auth.cluster().is_leader() {
+            self.failed.clear();
+            return 0;
+        }
+        let state = self.auth.cluster().view();
+        let now_ms = self.auth.now(&state).0;
+        let due = self.due(&state, now_ms);
+        self.failed.retain(|sequence, _| state.outbox_item(*sequence).is_some());
+        let (mut over, mut telling) = (Vec::new(), Vec::new());
+        for item in due {
+            match self.judge(&state, &item, now_ms) {
+                Judged::Tell(notice) => telling.push(notice),
+                Judged::Over => over.push(item.sequence),
+                Judged::Later => self.put_off(item.sequence, now_ms),
+            }
+        }
+        let told = futures_util::future::join_all(telling.iter().map(|notice| self.tell(notice))).await;
+        for (notice, told) in telling.iter().zip(told) {
+            if told {
+                over.push(notice.sequence);
+            } else {
+                self.put_off(notice.sequence, now_ms);
+            }
+        }
+        self.acknowledge(over).await
+    }
+
+    fn due(&self, state: &State, now_ms: u64) -> Vec<OutboxItem> {
+        let is_due = |item: &&std::sync::Arc<OutboxItem>| {
+            self.failed.get(&item.sequence).is_none_or(|failed| failed.again_at_ms <= now_ms)
+        };
+        let waiting = state.outbox().take(MAX_LOOKED_AT).filter(is_due);
+        waiting.take(AT_ONCE).map(|item| (**item).clone()).collect()
+    }
+
+    fn judge(&self, state: &State, item: &OutboxItem, now_ms: u64) -> Judged {
+        let Effect::BackChannelLogout { client, session, user } = &item.effect;
+        let client = state.client(client.as_str()).filter(|client| !client.disabled);
+        let Some(client) = client.filter(|client| !client.back_channel_logout_uri.is_empty()) else {
+            return Judged::Over;
+        };
+        if now_ms.saturating_sub(item.created_at.0) > GIVE_UP_AFTER_MS {
+            tracing::warn!(client.id = %client.id, session.id = %session, "a client was not told of a logout: it took no notice for an hour");
+            return Judged::Over;
+        }
+        // Who has been deleted meanwhile is named by the session alone.
+        let subject = state.user(*user).map(|user| self.auth.subject(client, user));
+        let claims = self.claims(client, *session, subject, item.sequence, now_ms);
+        let signer = self.auth.signing().signer(state, client.signing_algorithm);
+        match signer.ok().and_then(|key| key.sign(LOGOUT_TYP, &claims).ok()) {
+            Some(token) => Judged::Tell(Notice {
+                sequence: item.sequence,
+                uri: client.back_channel_logout_uri.clone(),
+                client: client.id.to_string(),
+                token,
+            }),
+            None => Judged::Later,
+        }
+    }
+
+    fn claims(
+        &self,
+        client: &Client,
+        session: SessionId,
+        subject: Option<String>,
+        sequence: u64,
+        now_ms: u64,
+    ) -> Value {
+        let iat = now_ms / 1_000;
+        let key = &self.auth.cluster_keys().request;
+        let jti = mac::hmac_sha256(key, &[b"logout", session.bytes(), &sequence.to_be_bytes()]);
+        let mut claims = json!({
+            "iss": self.auth.settings().public_url.issuer(),
+            "aud": client.id.as_str(),
+            "iat": iat,
+            "exp": iat + TOKEN_LIFE_SECS,
+            "jti": URL_SAFE_NO_PAD.encode(jti.first_chunk::<16>().unwrap_or(&[0; 16])),
+            "sid": session.to_string(),
+            "events": { EVENT: {} },
+        });
+        if let (Some(subject), Some(members)) = (subject, claims.as_object_mut()) {
+            members.insert("sub".into(), json!(subject));
+        }
+        claims
+    }
+
+    async fn tell(&self, notice: &Notice) -> bool {
+        match self.outbound.post_form(&notice.uri, &[("logout_token", &notice.token)]).await {
+            Ok(status) if status.is_success() => true,
+            Ok(status) => {
+                tracing::info!(client.id = %notice.client, %status, "a client refused the notice of a logout");
+                false
+            }
+            Err(error) => {
+                tracing::info!(client.id = %notice.client, %error, "a client could not be told of a logout");
+                false
+            }
+        }
+    }
+
+    fn put_off(&mut self, sequence: u64, now_ms: u64) {
+        let times = self.failed.get(&sequence).map_or(0, |failed| failed.times);
+        let pause = FIRST_PAUSE_MS.checked_shl(times).unwrap_or(LONGEST_PAUSE_MS).min(LONGEST_PAUSE_MS);
+        let failed = Failed { times: times.saturating_add(1), again_at_ms: now_ms.saturating_add(pause) };
+        self.failed.insert(sequence, failed);
+    }
+
+    async fn acknowledge(&mut self, sequence_numbers: Vec<u64>) -> usize {
+        if sequence_numbers.is_empty() {
+            return 0;
+        }
+        let count = sequence_numbers.len();
+        let derivation = Derivation::fresh(&self.auth.cluster_keys().request, &*self.auth.runtime().entropy);
+        let order = Body::AcknowledgeOutbox(AcknowledgeOutbox { sequence_numbers });
+        match self.auth.cluster().propose(derivation.request(), order).await {
+            Ok(_) => count,
+            Err(error) => {
+                tracing::info!(%error, "notices of logouts stay in the outbox and are given again");
+                0
+            }
+        }
+    }
+}

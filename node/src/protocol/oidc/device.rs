@@ -1,0 +1,149 @@
+//! Device authorization (RFC 8628): a device without a browser asks, shows a code, and polls until a person has answered elsewhere.
+//!
+//! Its device code is a handle, so any node knows which version of the state to look at. Polling reads; the fetch that follows a
+//! yes is the one write, and in it the request ends, so it is fetched once.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use conclave_proto::command::v1::{RedeemDevice, StartDevice, command::Body};
+use conclave_state::{Reason, ReplyBody, client::Client, device::Answer, ids::DeviceId};
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{
+        AuthError,
+        complete::{millis, unexpected},
+        derive::Derivation,
+        dispatch::device_page,
+        user_code,
+    },
+    cluster::ProposeError,
+    crypto::{handle::HandleKind, mac},
+};
+
+use super::{
+    Oidc,
+    error::{TokenError, no_store},
+    grants::{self, Binding},
+    par,
+    request::{Parameters, resources, scopes},
+    token::{self, TokenRequest},
+    tokens::TokenResponse,
+};
+
+pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// How often another user code is tried when one is in use: with 10,000 of 25,600,000,000 taken, even the second is luck.
+const MAX_TRIES: u32 = 3;
+
+const BAD_CODE: TokenError = TokenError::InvalidGrant("the device code is invalid");
+
+pub async fn endpoint(oidc: State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+    match start(&oidc, &headers, &body).await {
+        Ok(answer) => (no_store(), Json(answer)).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn start(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<Value, TokenError> {
+    let (form, mut derivation) = token::read_form(oidc, "device", headers, body, b"")?;
+    let client = par::client(oidc, headers, &form).await?;
+    let order = order(&client, &form, oidc)?;
+    for _ in 0..MAX_TRIES {
+        match ask(oidc, &derivation, order.clone()).await {
+            Err(ProposeError::Refused(refusal)) if refusal.reason == Reason::UserCodeTaken => {
+                derivation = derivation.then("another user code");
+            }
+            Err(error) => return Err(AuthError::from(error).into()),
+            Ok(answer) => return Ok(answer),
+        }
+    }
+    Err(TokenError::Unavailable)
+}
+
+fn order(client: &Client, form: &Parameters, oidc: &Oidc) -> Result<StartDevice, TokenError> {
+    Ok(StartDevice {
+        client_id: client.id.to_string(),
+        scopes: scopes(form, &client.scopes)
+            .ok_or(TokenError::InvalidScope("no scope that the client may ask for"))?,
+        resources: resources(form, &client.requests.resources).map_err(TokenError::InvalidTarget)?,
+        ttl_ms: millis(oidc.auth.settings().authorization.device_ttl),
+        ..StartDevice::default()
+    })
+}
+
+async fn ask(oidc: &Oidc, derivation: &Derivation, order: StartDevice) -> Result<Value, ProposeError> {
+    let (id, secret) = (derivation.id("device"), derivation.secret("device"));
+    let made = user_code::make(derivation.secret("user code").expose());
+    let user_code = made.ok_or(ProposeError::Unavailable)?;
+    let order = StartDevice {
+        device_id: id.to_vec(),
+        secret_hash: mac::sha256(secret.expose()).to_vec(),
+        user_code_hash: user_code::hash(&oidc.auth.cluster_keys().request, &user_code).to_vec(),
+        ..order
+    };
+    let committed = oidc.auth.cluster().propose(derivation.request(), Body::StartDevice(order)).await?;
+    let ReplyBody::Recorded(recorded) = &committed.body else { return Err(ProposeError::Unknown) };
+    let settings = &oidc.auth.settings().authorization;
+    let url = &oidc.auth.settings().public_url;
+    Ok(json!({
+        "device_code": oidc.auth.issue(HandleKind::Device, id, secret, 0, recorded.index),
+        "user_code": user_code,
+        "verification_uri": url.join(&device_page("")),
+        "verification_uri_complete": url.join(&device_page(&user_code)),
+        "expires_in": settings.device_ttl.as_secs(),
+        "interval": settings.device_interval.as_secs(),
+    }))
+}
+
+/// A poll (RFC 8628 §3.4): tokens once a person said yes.
+///
+/// # Errors
+/// [`TokenError`].
+pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+    let text = request.form.get("device_code").ok_or(TokenError::InvalidRequest("device_code is missing"))?;
+    let (handle, known) =
+        grants::handle_and_client(oidc, request, HandleKind::Device, text, BAD_CODE).await?;
+    let (client, binding) = (Arc::clone(&known.client), Binding::of(known, request)?);
+    let id = DeviceId::new(handle.id);
+    if !oidc.polls.is_in_time(id, oidc.auth.settings().authorization.device_interval) {
+        return Err(TokenError::SlowDown);
+    }
+    let state = oidc.auth.state_at(&handle).await?.ok_or(BAD_CODE)?;
+    let device = state.device_request(id, oidc.auth.now(&state));
+    if device.is_some_and(|device| device.client != client.id) {
+        return Err(BAD_CODE);
+    }
+    match device.map(|device| device.answer) {
+        Some(Answer::Waiting) => return Err(TokenError::AuthorizationPending),
+        // A named retry may be of a fetch whose answer was lost: the log remembers it.
+        None if !request.headers.contains_key("idempotency-key") => return Err(TokenError::ExpiredToken),
+        Some(Answer::Allowed { .. } | Answer::Denied) | None => {}
+    }
+    let settings = &oidc.auth.settings().tokens;
+    let order = RedeemDevice {
+        device_id: id.to_vec(),
+        secret_hash: handle.secret_hash().to_vec(),
+        client_id: client.id.to_string(),
+        grant_id: request.derivation.id("grant").to_vec(),
+        family_id: request.derivation.id("family").to_vec(),
+        refresh_ttl_ms: millis(settings.refresh_ttl),
+        access_ttl_ms: millis(settings.access_ttl),
+        dpop_jkt: binding.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
+        proofs: binding.proofs,
+    };
+    let committed =
+        oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemDevice(order)).await;
+    let committed = committed.map_err(AuthError::from)?;
+    oidc.polls.forget(id);
+    match &committed.body {
+        ReplyBody::CodeRedeemed(_) => grants::redeemed(oidc, &client, binding.jkt, &committed),
+        other => Err(unexpected(other).into()),
+    }
+}

@@ -1,0 +1,191 @@
+//! Pushed authorization requests (RFC 9126): the client leaves its request here and gets a name for it, good once and for a minute.
+//!
+//! The name is a handle: it says which log index wrote the request, so that the browser may bring it to any node. It is bound to
+//! the client that pushed. The request is used up by the code that comes of it, in the same write; until then the person may
+//! reload the page.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use conclave_proto::command::v1::{PushRequest, command::Body};
+use conclave_state::{
+    ReplyBody,
+    client::Client,
+    ids::{PushedRequestId, SecretHash},
+};
+use serde_json::json;
+
+use crate::{
+    auth::{
+        AuthError,
+        authorization::{AuthorizationError, Pushed},
+        complete::{millis, unexpected},
+    },
+    crypto::{handle::HandleKind, mac},
+};
+
+use super::{
+    Oidc, authorize, client_auth,
+    error::{TokenError, no_store},
+    request::{Circumstances, NoWayBack, Parameters, Unacceptable, validate},
+    token,
+};
+
+/// What every name begins with (RFC 9126 §2.2).
+const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
+/// What proves the client is no part of its request.
+const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
+
+/// A pushed request, found.
+pub struct Fetched {
+    pub parameters: Parameters,
+    pub pushed: Pushed,
+}
+
+/// The handle in a `request_uri`; none when it is not one of this endpoint's.
+pub fn handle_of(request_uri: &str) -> Option<&str> {
+    request_uri.strip_prefix(PREFIX)
+}
+
+/// The request that a browser names.
+///
+/// # Errors
+/// A page here: whose way back would it be?
+pub async fn fetch(oidc: &Oidc, handle: &str, client_id: Option<&str>) -> Result<Fetched, Unacceptable> {
+    let unknown = || Unacceptable::Here(NoWayBack::UnknownRequestUri);
+    let handle = oidc.auth.parse(HandleKind::Pushed, handle).ok_or_else(unknown)?;
+    let state = oidc.auth.state_at(&handle).await.ok().flatten().ok_or_else(unknown)?;
+    let id = PushedRequestId::new(handle.id);
+    let row = state.pushed_request(id, oidc.auth.now(&state)).ok_or_else(unknown)?;
+    let secret = SecretHash::new(handle.secret_hash());
+    if !row.secret_hash.matches(&secret) || client_id != Some(row.client.as_str()) {
+        return Err(unknown());
+    }
+    let flow = millis(oidc.auth.settings().login.flow_ttl);
+    let until_ms = row.expires_at.0.saturating_add(flow);
+    let parameters = Parameters::parse(&row.parameters).map_err(Unacceptable::Here)?;
+    Ok(Fetched { parameters, pushed: Pushed { id: handle.id, until_ms } })
+}
+
+/// Why a request is not taken.
+enum PushError {
+    Client(TokenError),
+    Request(AuthorizationError, &'static str),
+}
+
+impl From<TokenError> for PushError {
+    fn from(error: TokenError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl IntoResponse for PushError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Client(error) => error.into_response(),
+            Self::Request(error, why) => {
+                let body = json!({ "error": error.code(), "error_description": why });
+                (StatusCode::BAD_REQUEST, no_store(), Json(body)).into_response()
+            }
+        }
+    }
+}
+
+pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+    match push(&oidc, &headers, &body).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn push(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<Response, PushError> {
+    let (form, derivation) = token::read_form(oidc, "par", headers, body, b"")?;
+    let client = client(oidc, headers, &form).await?;
+    if form.get("request_uri").is_some() {
+        return Err(TokenError::InvalidRequest("a request_uri cannot be pushed").into());
+    }
+    if form.get("client_id").is_some_and(|id| id != client.id.as_str()) {
+        return Err(TokenError::InvalidRequest("client_id contradicts the client's credentials").into());
+    }
+    let parameters = Parameters::parse(with_client(&client, &form).as_bytes()).map_err(refused)?;
+    let encoded = authorize::opened(oidc, parameters).await.map_err(refused)?.encoded_without(&[]);
+    check(oidc, &encoded).await?;
+
+    let (id, secret) = (derivation.id("pushed"), derivation.secret("pushed"));
+    let ttl = oidc.auth.settings().authorization.pushed_ttl;
+    let order = PushRequest {
+        pushed_request_id: id.to_vec(),
+        client_id: client.id.to_string(),
+        secret_hash: mac::sha256(secret.expose()).to_vec(),
+        parameters: encoded.into_bytes(),
+        ttl_ms: millis(ttl),
+    };
+    let committed = oidc.auth.cluster().propose(derivation.request(), Body::PushRequest(order)).await;
+    let committed = committed.map_err(|error| TokenError::from(AuthError::from(error)))?;
+    let ReplyBody::Recorded(recorded) = &committed.body else {
+        return Err(TokenError::from(unexpected(&committed.body)).into());
+    };
+    let handle = oidc.auth.issue(HandleKind::Pushed, id, secret, 0, recorded.index);
+    let answer = json!({ "request_uri": format!("{PREFIX}{handle}"), "expires_in": ttl.as_secs() });
+    Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
+}
+
+/// The client, its assertion used up.
+pub async fn client(oidc: &Oidc, headers: &HeaderMap, form: &Parameters) -> Result<Arc<Client>, TokenError> {
+    let (known, _) = client_auth::authenticate_now(oidc, headers, form).await?;
+    known.used_up(oidc, None).await
+}
+
+/// The request as the browser could have brought it.
+fn with_client(client: &Client, form: &Parameters) -> String {
+    let own = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("client_id", client.id.as_str())
+        .finish();
+    let rest = form.encoded_without(&CREDENTIALS);
+    if rest.is_empty() { own } else { format!("{own}&{rest}") }
+}
+
+/// The same check as when the browser comes, so that the client hears of its mistakes at once (RFC 9126 §2.1).
+async fn check(oidc: &Oidc, encoded: &str) -> Result<(), PushError> {
+    let pushed = Some(Pushed { id: [0; 16], until_ms: 0 });
+    let circumstances = Circumstances { pushed, must_be_pushed: false };
+    let parameters = Parameters::parse(encoded.as_bytes()).map_err(Unacceptable::Here);
+    let mut checked = match &parameters {
+        Ok(parameters) => validate(parameters, &oidc.auth.cluster().view(), circumstances),
+        Err(error) => Err(error.clone()),
+    };
+    if let (Ok(parameters), Err(Unacceptable::Here(_))) = (&parameters, &checked)
+        && let Some(state) = oidc.auth.cluster().confirmed_view().await
+    {
+        checked = validate(parameters, &state, circumstances);
+    }
+    let checked = match (parameters, checked) {
+        (Ok(parameters), Ok(request)) => authorize::hinted(oidc, &parameters, request),
+        (_, checked) => checked,
+    };
+    match checked {
+        Ok(_) => Ok(()),
+        Err(Unacceptable::There(mistake)) => Err(PushError::Request(mistake.error, mistake.description)),
+        Err(Unacceptable::Here(mistake)) => Err(refused(mistake)),
+    }
+}
+
+/// What would be a page for a browser.
+fn refused(mistake: NoWayBack) -> PushError {
+    let why = match mistake {
+        NoWayBack::RequestObject(why) => {
+            return PushError::Request(AuthorizationError::InvalidRequestObject, why);
+        }
+        NoWayBack::UnregisteredRedirectUri => "redirect_uri is not registered for the client",
+        NoWayBack::Unreadable(why) => why,
+        NoWayBack::UnknownClient | NoWayBack::DisabledClient => "the client is not known",
+        NoWayBack::UnknownRequestUri => "a request_uri cannot be pushed",
+    };
+    PushError::Request(AuthorizationError::InvalidRequest, why)
+}
