@@ -86,7 +86,23 @@ async function machine() {
   assert.deepEqual([seen.active, seen.scope, seen.client_id], [true, 'reports', id]);
 }
 
-const cases = { codeRefreshIntrospectRevoke, boundToAKey, machine };
+async function pushed() {
+  const { id, secret } = told.clients.basic;
+  const config = await discovered(id, client.ClientSecretBasic(secret));
+  await userinfo(config, (await signIn(config, { pushed: true })).tokens);
+}
+
+async function device() {
+  const { id } = told.clients.device;
+  const config = await discovered(id, client.None());
+  const begun = await client.initiateDeviceAuthorization(config, { scope: 'openid profile' });
+  const polling = client.pollDeviceAuthorizationGrant(config, begun);
+  await person().visit(begun.verification_uri_complete, { user_code: begun.user_code });
+  const tokens = await polling;
+  await userinfo(config, tokens);
+}
+
+const cases = { codeRefreshIntrospectRevoke, boundToAKey, machine, pushed, device };
 for (const [name, run] of Object.entries(cases)) {
   try {
     await run();

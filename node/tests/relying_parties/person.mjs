@@ -50,7 +50,7 @@ export class Person {
     if (body.has('username')) body.set('username', this.username);
     if (body.has('password')) body.set('password', this.password);
     for (const [name, value] of Object.entries(more)) if (body.has(name)) body.set(name, value);
-    const button = form.match(/<button[^>]*name="([^"]*)"[^>]*value="([^"]*)"/);
+    const button = form.match(/<button[^>]*id="submit"[^>]*name="([^"]*)"[^>]*value="([^"]*)"/);
     if (button !== null) body.append(button[1], button[2]);
     return this.#send(new URL(unescape(action), page.url), { method: 'POST', body });
   }

@@ -37,10 +37,13 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_happens_once() {
     // The leader keeps its quorum of heartbeats, but no follower gets an entry onto its disk.
     followers.iter().for_each(|id| cluster.gate(*id).close());
     let at = |n: u32| cluster.node(if n.is_multiple_of(2) { leader } else { followers[0] });
-    for (n, outcome) in (0..).zip(join_all((0..WRITES).map(|n| create(at(n), n))).await) {
-        assert!(matches!(outcome, Err(ProposeError::Unknown)), "write {n}: {outcome:?}");
-    }
+    let outcomes = join_all((0..WRITES).map(|n| create(at(n), n))).await;
+    // On a machine so busy that the leader loses its term first, a write may not have been sent at all, and says so.
+    let unknown = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Unknown))).count();
+    let unsent = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Unavailable))).count();
+    assert!(unknown > 0 && unknown + unsent == outcomes.len(), "{outcomes:?}");
     followers.iter().for_each(|id| cluster.gate(*id).open());
+    assert!(cluster.agree().await <= unknown, "what was called not sent is there: {outcomes:?}");
     for n in 0..WRITES {
         created(at(n + 1), n).await;
     }

@@ -77,6 +77,8 @@ fn told(demo: &Demo) -> Value {
     let machine =
         ["--auth-method", "client_secret_post", "--grant-type", "client_credentials", "--scope", "reports"];
     let machine = made("machine", machine.map(str::to_owned).to_vec());
+    let device = "urn:ietf:params:oauth:grant-type:device_code";
+    made("device", with(&["--auth-method", "none", "--grant-type", device]));
     json!({
         "issuer": demo.cluster.issuer,
         "username": demo.cluster.admin.username,
@@ -87,6 +89,7 @@ fn told(demo: &Demo) -> Value {
             "post": { "id": "post", "secret": post },
             "bound": { "id": "bound", "jwk": key["jwk"] },
             "machine": { "id": "machine", "secret": machine },
+            "device": { "id": "device" },
         },
     })
 }
@@ -98,7 +101,7 @@ async fn relying_parties_of_others_are_served_by_every_node() {
     let told = told(&demo).to_string();
 
     let seen = run(Command::new("node").arg(folder().join("openid_client.mjs")).arg(&told));
-    assert_eq!(seen, json!(["codeRefreshIntrospectRevoke", "boundToAKey", "machine"]));
+    assert_eq!(seen, json!(["codeRefreshIntrospectRevoke", "boundToAKey", "machine", "pushed", "device"]));
 
     let seen =
         run(Command::new(folder().join("venv/bin/python")).arg(folder().join("authlib_rp.py")).arg(&told));
