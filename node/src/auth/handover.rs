@@ -17,9 +17,6 @@ use super::{
     ticket::{AppUrl, Step, Target, Ticket},
 };
 
-/// Where the routes of this product live on an application's host. The proxy sends them here without a check.
-pub const PREFIX: &str = "/.conclave";
-
 /// How long the redirect may take: it follows at once.
 const LIFE_MS: u64 = 60_000;
 
@@ -54,7 +51,7 @@ impl Auth {
         let mut ticket = self.ticket(step, target, None);
         ticket.browser = binding;
         ticket.expires_at_ms = ticket.issued_at_ms.saturating_add(LIFE_MS);
-        Ok(format!("{}{PREFIX}/callback?ticket={}", url.origin(), self.seal(&ticket)?))
+        Ok(format!("{}{}/callback?ticket={}", url.origin(), url.mount.prefix(), self.seal(&ticket)?))
     }
 
     /// Spends a hand-over ticket; answers with the text of the cookie for the application's host.
@@ -91,12 +88,17 @@ fn is_true_origin(url: &AppUrl, launch_url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::ticket::Mount, *};
 
     #[test]
     fn a_session_is_handed_over_to_the_applications_own_origin_only() {
         let judge = |scheme: &str, authority: &str, launch_url: &str| {
-            let url = AppUrl { scheme: scheme.into(), authority: authority.into(), path: "/".into() };
+            let url = AppUrl {
+                scheme: scheme.into(),
+                authority: authority.into(),
+                path: "/".into(),
+                mount: Mount::default(),
+            };
             is_true_origin(&url, launch_url)
         };
         assert!(judge("https", "app.test", "") && judge("https", "app.test:443", ""));

@@ -38,6 +38,49 @@ pub struct AppUrl {
     pub authority: String,
     /// Path and query.
     pub path: String,
+    /// Where this product's own routes live on that host.
+    #[serde(default)]
+    pub mount: Mount,
+}
+
+/// Below which path of an application's host this product's own routes live. The proxy sends them here without a check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mount {
+    /// Ours.
+    #[default]
+    Conclave,
+    /// That of the product whose proxy configurations are taken over as they stand (features.md F1).
+    Authentik,
+}
+
+impl Mount {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Conclave, Self::Authentik];
+
+    /// Before `/start`, `/callback` and the sign-out, on the application's host.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Conclave => "/.conclave",
+            Self::Authentik => "/outpost.goauthentik.io",
+        }
+    }
+
+    /// Before the routes that proxies ask at.
+    pub const fn checks(self) -> &'static str {
+        match self {
+            Self::Conclave => "",
+            Self::Authentik => "/outpost.goauthentik.io",
+        }
+    }
+
+    /// The sign-out's own path.
+    pub fn sign_out(self) -> String {
+        let name = match self {
+            Self::Conclave => "sign-out",
+            Self::Authentik => "sign_out",
+        };
+        format!("{}/{name}", self.prefix())
+    }
 }
 
 impl AppUrl {

@@ -1,19 +1,25 @@
 //! What the original request was, as one proxy says it. Each dialect reads its own header names and no other's.
 //!
-//! Attacks that worked elsewhere live here: `X-Forwarded-Uri` from a client, a second `X-Forwarded-Host`, `X_Forwarded_Host`,
-//! `%2e%2e`, a fragment in the path. So: only configured proxies speak; a name comes once; a look-alike name refuses the request;
-//! a path that could be read in two ways is refused, never guessed at (features.md §3).
+//! Attacks that worked elsewhere live here: `X-Forwarded-Uri` from a client, a second `X-Forwarded-Host`, `X_Forwarded_Host`. So:
+//! only configured proxies speak; a name comes once; a look-alike name refuses the request (features.md §3).
+//!
+//! | dialect | original method | scheme | host | path and query |
+//! |---|---|---|---|---|
+//! | Traefik, Caddy, HAProxy | `X-Forwarded-Method` | `X-Forwarded-Proto` | `X-Forwarded-Host` | `X-Forwarded-Uri` |
+//! | nginx | `X-Original-Method` | `X-Original-URL` | the same | the same |
+//! | Envoy over HTTP | the check's own | `X-Forwarded-Proto` | `Host` | the check's own path, after the route |
 
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, Uri};
 
-use crate::{auth::ticket::AppUrl, http::ClientInfo};
+use crate::{
+    auth::ticket::{AppUrl, Mount},
+    http::ClientInfo,
+};
 
-use super::identity;
-
-/// Longest URI looked at.
-const MAX_URI_BYTES: usize = 8 * 1024;
-/// Longest `host:port` (RFC 1035 §2.3.4 and five digits).
-const MAX_AUTHORITY_BYTES: usize = 253 + 6;
+use super::{
+    address::{self, Parts},
+    identity,
+};
 
 /// Whose way of asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +27,19 @@ pub enum Dialect {
     Traefik,
     Caddy,
     Nginx,
+    Haproxy,
+    Envoy,
+}
+
+/// A check as it came in.
+pub struct Asked<'a> {
+    pub dialect: Dialect,
+    /// Below which paths it came, and where on the application's host the round trip therefore begins.
+    pub mount: Mount,
+    pub client: ClientInfo,
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
 }
 
 /// The original request.
@@ -57,13 +76,32 @@ const HOST: &str = "x-forwarded-host";
 const URI: &str = "x-forwarded-uri";
 const ORIGINAL_URL: &str = "x-original-url";
 const ORIGINAL_METHOD: &str = "x-original-method";
+/// What the route of a check over Envoy is called in messages.
+const CHECK_PATH: &str = "the path of the check";
 
 impl Dialect {
     const fn names(self) -> &'static [&'static str] {
         match self {
-            Self::Traefik | Self::Caddy => &[METHOD, PROTO, HOST, URI],
+            Self::Traefik | Self::Caddy | Self::Haproxy => &[METHOD, PROTO, HOST, URI],
             Self::Nginx => &[ORIGINAL_URL, ORIGINAL_METHOD],
+            Self::Envoy => &[PROTO],
         }
+    }
+
+    /// The check's path, before the original one in Envoy's dialect.
+    pub const fn route(self) -> &'static str {
+        match self {
+            Self::Traefik => "/auth/traefik",
+            Self::Caddy => "/auth/caddy",
+            Self::Nginx => "/auth/nginx",
+            Self::Haproxy => "/auth/haproxy",
+            Self::Envoy => "/auth/envoy",
+        }
+    }
+
+    /// Whether the proxy passes a redirect on. nginx makes a 500 of one.
+    pub const fn passes_redirects(self) -> bool {
+        !matches!(self, Self::Nginx)
     }
 }
 
@@ -71,39 +109,78 @@ impl Dialect {
 ///
 /// # Errors
 /// [`Refused`].
-pub fn read(
-    dialect: Dialect,
-    client: ClientInfo,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Result<Original, Refused> {
-    if !client.via_trusted_proxy {
+pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
+    if !asked.client.via_trusted_proxy {
         return Err(Refused::NotAProxy);
     }
-    if method != Method::GET && method != Method::HEAD {
+    // Envoy asks with the original method; the others with one of their own.
+    let readable = asked.method == Method::GET || asked.method == Method::HEAD;
+    if asked.dialect != Dialect::Envoy && !readable {
         return Err(Refused::Method);
     }
-    no_aliases(dialect, headers)?;
-    let (method, scheme, authority, path) = match dialect {
-        Dialect::Traefik | Dialect::Caddy => {
-            (one(headers, METHOD)?, one(headers, PROTO)?, one(headers, HOST)?, one(headers, URI)?)
+    no_aliases(asked.dialect, asked.headers)?;
+    let headers = asked.headers;
+    let (method, parts) = match asked.dialect {
+        Dialect::Traefik | Dialect::Caddy | Dialect::Haproxy => {
+            let parts = Parts {
+                scheme: (PROTO, one(headers, PROTO)?),
+                authority: (HOST, one(headers, HOST)?),
+                path: (URI, one(headers, URI)?),
+            };
+            (parse_method(METHOD, one(headers, METHOD)?)?, parts)
         }
         Dialect::Nginx => {
             let url = one(headers, ORIGINAL_URL)?;
-            let (scheme, rest) = url.split_once("://").ok_or(Refused::Unreadable(ORIGINAL_URL))?;
-            let slash = rest.find('/').ok_or(Refused::Unreadable(ORIGINAL_URL))?;
-            let (authority, path) = rest.split_at(slash);
-            (one(headers, ORIGINAL_METHOD)?, scheme, authority, path)
+            let (scheme, authority, path) = address::cut(url).ok_or(Refused::Unreadable(ORIGINAL_URL))?;
+            let [scheme, authority, path] = [scheme, authority, path].map(|part| (ORIGINAL_URL, part));
+            (nginx_method(asked)?, Parts { scheme, authority, path })
+        }
+        Dialect::Envoy => {
+            let parts = Parts {
+                scheme: (PROTO, one(headers, PROTO)?),
+                authority: ("host", own_authority(asked)?),
+                path: (CHECK_PATH, after_the_route(asked)?),
+            };
+            (asked.method.clone(), parts)
         }
     };
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::Unreadable(METHOD))?;
-    let url = AppUrl {
-        scheme: scheme_of(scheme)?.to_owned(),
-        authority: authority_of(authority)?,
-        path: path_of(path)?.to_owned(),
-    };
+    let url = address::read(&parts, asked.mount)?;
     let is_navigation = is_navigation(&method, headers);
     Ok(Original { method, url, is_navigation })
+}
+
+/// What stands for a method that the proxy does not tell: no rule about methods matches it.
+pub const UNTOLD: &str = "UNTOLD";
+
+/// Snippets written for the other product do not tell the method.
+fn nginx_method(asked: &Asked<'_>) -> Result<Method, Refused> {
+    if asked.mount == Mount::Authentik && !asked.headers.contains_key(ORIGINAL_METHOD) {
+        return parse_method(ORIGINAL_METHOD, UNTOLD);
+    }
+    parse_method(ORIGINAL_METHOD, one(asked.headers, ORIGINAL_METHOD)?)
+}
+
+fn parse_method(name: &'static str, text: &str) -> Result<Method, Refused> {
+    Method::from_bytes(text.as_bytes()).map_err(|_| Refused::Unreadable(name))
+}
+
+/// The check's own authority: HTTP/2 has it in the request line, HTTP/1.1 in `Host`.
+fn own_authority<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
+    match asked.uri.authority() {
+        Some(authority) if !asked.headers.contains_key("host") => Ok(authority.as_str()),
+        _ => one(asked.headers, "host"),
+    }
+}
+
+fn after_the_route<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
+    let whole = asked.uri.path_and_query().map_or("", |path| path.as_str());
+    let rest =
+        whole.strip_prefix(asked.mount.checks()).and_then(|path| path.strip_prefix(Dialect::Envoy.route()));
+    match rest {
+        Some("") => Ok("/"),
+        Some(path) => Ok(path),
+        None => Err(Refused::Unreadable(CHECK_PATH)),
+    }
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Refused> {
@@ -131,70 +208,11 @@ fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// WebSocket schemes are named by some proxies; the page they belong to is http or https.
-fn scheme_of(scheme: &str) -> Result<&'static str, Refused> {
-    match scheme {
-        "https" | "wss" => Ok("https"),
-        "http" | "ws" => Ok("http"),
-        _ => Err(Refused::Unreadable(PROTO)),
-    }
-}
-
-/// `host[:port]`, lower case: a name or an address, nothing that could be a user, a list or a path.
-fn authority_of(authority: &str) -> Result<String, Refused> {
-    let bad = Refused::Unreadable(HOST);
-    let (host, port) =
-        authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
-    let name = |host: &str| {
-        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    };
-    let good_port = port.is_none_or(|port| {
-        port.parse::<u16>().is_ok_and(|p| p != 0) && port.bytes().all(|b| b.is_ascii_digit())
-    });
-    if authority.len() > MAX_AUTHORITY_BYTES || !name(host) || !good_port {
-        return Err(bad);
-    }
-    Ok(authority.to_ascii_lowercase())
-}
-
-/// A path and query that have one reading: it starts with one slash, its escapes are whole, and its path, once decoded, has no
-/// dot segment, no slash or backslash that was escaped, no control byte.
-fn path_of(uri: &str) -> Result<&str, Refused> {
-    if uri.len() > MAX_URI_BYTES || !uri.starts_with('/') || uri.starts_with("//") {
-        return Err(Refused::Unreadable(URI));
-    }
-    if uri.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'\\')) {
-        return Err(Refused::Ambiguous);
-    }
-    let path = uri.split('?').next().unwrap_or(uri);
-    let decoded = decoded(path).ok_or(Refused::Ambiguous)?;
-    let dots = decoded.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."));
-    let slashes = |bytes: &[u8]| bytes.split(|byte| *byte == b'/').count();
-    let escaped = slashes(&decoded) != slashes(path.as_bytes());
-    let strange = decoded.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\');
-    if dots || escaped || strange { Err(Refused::Ambiguous) } else { Ok(uri) }
-}
-
-/// Percent-decoded once; none when an escape is broken.
-fn decoded(path: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let digits = [bytes.next()?, bytes.next()?];
-        let hex = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
-        out.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
-    }
-    Some(out)
-}
-
 /// Whether a person's browser goes to a page: only then does a redirect lead anywhere (features.md F11, F12).
-fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if (method != Method::GET && method != Method::HEAD) || headers.contains_key("upgrade") {
+    let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == UNTOLD;
+    if !reads || headers.contains_key("upgrade") || headers.contains_key("sec-websocket-key") {
         return false;
     }
     match text("sec-fetch-mode") {

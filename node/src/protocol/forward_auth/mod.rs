@@ -2,15 +2,19 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `address` | the original address, read once or refused |
 //! | `metadata` | one proxy's way of saying what the original request was; refuses everything that is not exactly that |
 //! | `check` | the decision, the same for every proxy |
 //! | `identity` | the headers that an admitted request carries, always all of them |
 //! | `respond` | the decision in the words that the proxy understands |
 //! | `roundtrip` | `/.conclave/…` on the application's host: sign-in and sign-out |
 //!
+//! Every route is there a second time below `/outpost.goauthentik.io`, for proxies that were set up for authentik.
+//!
 //! A check is read-only and local: no write, no hop (design.md §7). It takes nothing from the query string, nothing from peers
 //! that are not configured proxies, and guesses at nothing: what cannot be read is refused.
 
+mod address;
 mod check;
 mod identity;
 mod metadata;
@@ -24,17 +28,17 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, Method},
+    http::{HeaderMap, Method, Uri},
     response::Response,
     routing::{any, get},
 };
 
 use crate::{
-    auth::{Auth, handover::PREFIX, pages::Site},
+    auth::{Auth, pages::Site, ticket::Mount},
     http::{ClientInfo, RequestId},
 };
 
-use metadata::Dialect;
+use metadata::{Asked, Dialect};
 
 /// What the slice stands on.
 #[derive(Clone)]
@@ -43,61 +47,55 @@ pub struct ForwardAuth {
     site: Arc<Site>,
 }
 
+/// What is asked under our own paths, and what under those of the other product.
+const CHECKS: [(Mount, &[Dialect]); 2] = [
+    (Mount::Conclave, &[Dialect::Traefik, Dialect::Caddy, Dialect::Nginx, Dialect::Haproxy, Dialect::Envoy]),
+    (Mount::Authentik, &[Dialect::Traefik, Dialect::Caddy, Dialect::Nginx, Dialect::Envoy]),
+];
+
 /// The slice's routes: the check for each proxy, and the routes on applications' hosts.
 pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
-    Router::new()
-        .route("/auth/traefik", any(traefik))
-        .route("/auth/caddy", any(caddy))
-        .route("/auth/nginx", any(nginx))
-        .route(&format!("{PREFIX}/start"), get(roundtrip::start))
-        .route(&format!("{PREFIX}/callback"), get(roundtrip::callback))
-        .route(&format!("{PREFIX}/sign-out"), get(roundtrip::sign_out))
-        .with_state(ForwardAuth { auth, site })
+    let mut router = Router::new();
+    for (mount, dialects) in CHECKS {
+        for dialect in dialects {
+            router = with_check(router, mount, *dialect);
+        }
+        let prefix = mount.prefix();
+        router = router
+            .route(&format!("{prefix}/start"), get(roundtrip::start))
+            .route(&format!("{prefix}/callback"), get(roundtrip::callback))
+            .route(&mount.sign_out(), get(roundtrip::sign_out));
+    }
+    router.with_state(ForwardAuth { auth, site })
 }
 
-async fn traefik(
-    state: State<ForwardAuth>,
-    id: RequestId,
-    client: ClientInfo,
-    method: Method,
-    headers: HeaderMap,
-) -> Response {
-    answer(&state, Dialect::Traefik, &id, client, &method, &headers).await
+fn with_check(router: Router<ForwardAuth>, mount: Mount, dialect: Dialect) -> Router<ForwardAuth> {
+    let check = any(
+        async move |state: State<ForwardAuth>,
+                    id: RequestId,
+                    client: ClientInfo,
+                    method: Method,
+                    uri: Uri,
+                    headers: HeaderMap| {
+            let asked = Asked { dialect, mount, client, method: &method, uri: &uri, headers: &headers };
+            answer(&state, &asked, &id).await
+        },
+    );
+    let path = format!("{}{}", mount.checks(), dialect.route());
+    if dialect != Dialect::Envoy {
+        return router.route(&path, check);
+    }
+    router
+        .route(&path, check.clone())
+        .route(&format!("{path}/"), check.clone())
+        .route(&format!("{path}/{{*original}}"), check)
 }
 
-async fn caddy(
-    state: State<ForwardAuth>,
-    id: RequestId,
-    client: ClientInfo,
-    method: Method,
-    headers: HeaderMap,
-) -> Response {
-    answer(&state, Dialect::Caddy, &id, client, &method, &headers).await
-}
-
-async fn nginx(
-    state: State<ForwardAuth>,
-    id: RequestId,
-    client: ClientInfo,
-    method: Method,
-    headers: HeaderMap,
-) -> Response {
-    answer(&state, Dialect::Nginx, &id, client, &method, &headers).await
-}
-
-async fn answer(
-    state: &ForwardAuth,
-    dialect: Dialect,
-    id: &RequestId,
-    client: ClientInfo,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Response {
-    // The auth request itself is a GET or HEAD in these three dialects; anything else is no proxy of ours.
-    let original = match metadata::read(dialect, client, method, headers) {
+async fn answer(state: &ForwardAuth, asked: &Asked<'_>, id: &RequestId) -> Response {
+    let original = match metadata::read(asked) {
         Ok(original) => original,
         Err(refused) => return respond::unreadable(state, refused, id),
     };
-    let decision = check::decide(state, &original, headers).await;
-    respond::to_proxy(state, dialect, &original, decision, id)
+    let decision = check::decide(state, &original, asked.headers).await;
+    respond::to_proxy(state, asked.dialect, &original, decision, id)
 }

@@ -1,7 +1,7 @@
 //! The decision in the words that each proxy understands (reference: forward-auth.md §2, §5).
 //!
-//! Allow is 200, never 204. Traefik and Caddy pass a 302 on; nginx turns one into a 500, so it gets a 401 with the same
-//! `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot tell.
+//! Allow is 200, never 204 (Envoy takes a 204 for a denial). All but nginx pass a 302 on; nginx turns one into a 500, so it gets a
+//! 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot tell.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -9,10 +9,7 @@ use axum::{
 };
 
 use crate::{
-    auth::{
-        handover::PREFIX,
-        ticket::{Step, Target},
-    },
+    auth::ticket::{Step, Target},
     http::{Fault, RequestId},
 };
 
@@ -85,10 +82,8 @@ fn unauthenticated(state: &ForwardAuth, dialect: Dialect, original: &Original, i
     let Some(location) = login_location(state, original).and_then(|l| HeaderValue::from_str(&l).ok()) else {
         return fault(state, "too_long", "The address is too long to come back to after signing in", id);
     };
-    let status = match dialect {
-        Dialect::Traefik | Dialect::Caddy if original.is_navigation => StatusCode::FOUND,
-        Dialect::Traefik | Dialect::Caddy | Dialect::Nginx => StatusCode::UNAUTHORIZED,
-    };
+    let redirect = original.is_navigation && dialect.passes_redirects();
+    let status = if redirect { StatusCode::FOUND } else { StatusCode::UNAUTHORIZED };
     let page = Fault::new(
         status,
         "sign_in",
@@ -107,12 +102,12 @@ fn login_location(state: &ForwardAuth, original: &Original) -> Option<String> {
     if !original.is_navigation {
         "/".clone_into(&mut url.path);
     }
-    let origin = url.origin();
+    let start = format!("{}{}/start", url.origin(), url.mount.prefix());
     let shared = state.auth.shares_session_cookie(&url.host());
     let ticket = state.auth.ticket(Step::Outside, Target::Open { url, binding: None }, None);
     let text = state.auth.seal(&ticket).ok()?;
     if shared {
         return Some(state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
     }
-    Some(format!("{origin}{PREFIX}/start?ticket={text}"))
+    Some(format!("{start}?ticket={text}"))
 }

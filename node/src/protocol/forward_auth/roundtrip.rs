@@ -14,13 +14,14 @@ use crate::{
     auth::{
         AuthError,
         pages::{fault_of, fault_of_ticket, see_other},
-        ticket::{AppUrl, Step, Target, Ticket, TicketError, browser_hash},
+        ticket::{AppUrl, Mount, Step, Target, Ticket, TicketError, browser_hash},
     },
     http::{Fault, RequestId, cookie::Cookies},
 };
 
 use super::{
     ForwardAuth,
+    address::{self, Parts},
     check::{APP, app_cookie},
 };
 
@@ -31,6 +32,9 @@ const APP_BROWSER: &str = "app_browser";
 pub struct Asked {
     #[serde(default)]
     ticket: String,
+    /// What nginx snippets for authentik send instead: the URL to come back to.
+    #[serde(default)]
+    rd: String,
 }
 
 pub async fn start(
@@ -39,20 +43,25 @@ pub async fn start(
     headers: HeaderMap,
     Query(asked): Query<Asked>,
 ) -> Response {
-    match started(&state, &headers, &asked.ticket) {
+    match started(&state, &headers, &asked) {
         Ok(response) => response,
         Err(fault) => state.site.fault(&fault, &id),
     }
 }
 
 /// Binds the attempt to this browser on this host, and sends it to the login.
-fn started(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
-    let ticket = state.auth.open(text, None).map_err(fault_of_ticket)?;
-    let (Step::Outside, Target::Open { url, .. }) = (ticket.step, ticket.target) else {
-        return Err(fault_of_ticket(TicketError::NotOurs));
+fn started(state: &ForwardAuth, headers: &HeaderMap, asked: &Asked) -> Result<Response, Fault> {
+    let url = if asked.ticket.is_empty() {
+        registered(state, &asked.rd)?
+    } else {
+        let ticket = state.auth.open(&asked.ticket, None).map_err(fault_of_ticket)?;
+        let (Step::Outside, Target::Open { url, .. }) = (ticket.step, ticket.target) else {
+            return Err(fault_of_ticket(TicketError::NotOurs));
+        };
+        url
     };
     let policy = app_cookie(&url.scheme);
-    let known = browser_cookie(headers, &url);
+    let known = browser_cookie(headers, &url.scheme);
     let browser = known.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(state.auth.runtime().entropy.bytes::<32>()));
     let target = Target::Open { url, binding: Some(browser_hash(&browser)) };
     let bound = state.auth.ticket(Step::Outside, target, None);
@@ -61,10 +70,27 @@ fn started(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<Respo
     Ok(with_cookie(response, policy.set(APP_BROWSER, &browser, None).ok()))
 }
 
+/// A URL that anybody may have written into a link: taken only when it is on the true origin of a registered application. What it
+/// leads to is a sign-in and a page of that application; the round trip ends only in the browser and on the host where it began.
+fn registered(state: &ForwardAuth, text: &str) -> Result<AppUrl, Fault> {
+    let parts = address::cut(text).map(|(scheme, authority, path)| Parts {
+        scheme: ("rd", scheme),
+        authority: ("rd", authority),
+        path: ("rd", path),
+    });
+    let url = parts.and_then(|parts| address::read(&parts, Mount::Authentik).ok());
+    let view = state.auth.cluster().view();
+    let is_known = |url: &AppUrl| {
+        let application = view.application_by_host(&url.host());
+        application.is_some_and(|application| state.auth.is_true_origin(url, application))
+    };
+    url.filter(is_known).ok_or_else(|| fault_of_ticket(TicketError::NotOurs))
+}
+
 /// The value of this host's browser cookie. A doubled one is treated as absent and set anew.
-fn browser_cookie(headers: &HeaderMap, url: &AppUrl) -> Option<String> {
+fn browser_cookie(headers: &HeaderMap, scheme: &str) -> Option<String> {
     let cookies = Cookies::parse(headers).ok()?;
-    let value = cookies.get(&app_cookie(&url.scheme).name(APP_BROWSER)).ok().flatten()?;
+    let value = cookies.get(&app_cookie(scheme).name(APP_BROWSER)).ok().flatten()?;
     (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
 }
 
@@ -110,10 +136,7 @@ async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result
 /// The ticket says which host it is for, and so which cookie must prove the browser; only then is it opened for good.
 fn opened(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<(Ticket, AppUrl), Fault> {
     let schemes = ["https", "http"];
-    let browsers = schemes.map(|scheme| {
-        let url = AppUrl { scheme: scheme.to_owned(), authority: String::new(), path: String::new() };
-        browser_cookie(headers, &url)
-    });
+    let browsers = schemes.map(|scheme| browser_cookie(headers, scheme));
     let mut result = Err(TicketError::OtherBrowser);
     for browser in browsers.iter().flatten() {
         result = state.auth.open(text, Some(browser));

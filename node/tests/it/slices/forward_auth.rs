@@ -1,4 +1,4 @@
-//! The check, in the three dialects: who is let through, and that nothing else is.
+//! The check, in every dialect: who is let through, and that nothing else is.
 
 use axum::body::Body;
 use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
@@ -9,6 +9,7 @@ use super::site::{Browser, PASSWORD, Page, Site};
 
 /// A check as the proxy at 10.0.0.1 sends it for `https://app.test/page?q=1`, changed by `with`.
 struct Check {
+    method: &'static str,
     path: &'static str,
     headers: Vec<(String, String)>,
 }
@@ -21,10 +22,16 @@ impl Check {
                 &[("x-original-url", "https://app.test/page?q=1"), ("x-original-method", "GET")],
             ),
             "caddy" => ("/auth/caddy", FORWARDED),
+            "haproxy" => ("/auth/haproxy", FORWARDED),
+            "envoy" => ("/auth/envoy/page?q=1", &[("x-forwarded-proto", "https"), ("host", "app.test")]),
             _ => ("/auth/traefik", FORWARDED),
         };
         let headers = pairs.iter().chain(&[("x-forwarded-for", "203.0.113.9"), ("accept", "text/html")]);
-        Self { path, headers: headers.map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect() }
+        Self {
+            method: "GET",
+            path,
+            headers: headers.map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        }
     }
 
     fn set(mut self, name: &str, value: &str) -> Self {
@@ -38,6 +45,14 @@ impl Check {
         self
     }
 
+    fn at(self, path: &'static str) -> Self {
+        Self { path, ..self }
+    }
+
+    fn by(self, method: &'static str) -> Self {
+        Self { method, ..self }
+    }
+
     fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self
@@ -48,7 +63,7 @@ impl Check {
     }
 
     async fn send_from(self, site: &Site, peer: &str, cookie: &str) -> Page {
-        let mut request = Request::get(self.path);
+        let mut request = Request::builder().method(self.method).uri(self.path);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -97,7 +112,7 @@ async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
 async fn the_round_trip_lets_a_member_through_with_every_identity_header() {
     let site = Site::open().await;
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
-    for dialect in ["traefik", "caddy", "nginx"] {
+    for dialect in ["traefik", "caddy", "nginx", "haproxy", "envoy"] {
         let page = Check::of(dialect).send(&site, &cookie).await;
         assert_eq!(page.status, StatusCode::OK, "{dialect}: {}", page.text);
         for name in IDENTITY_HEADERS {
@@ -164,6 +179,71 @@ async fn each_proxy_is_answered_in_words_it_understands() {
         let page = Check::of("caddy").set(name, value).send(&site, "").await;
         assert!(page.status == StatusCode::UNAUTHORIZED && login(&page), "{name}: {value}");
     }
+}
+
+#[tokio::test]
+async fn envoy_asks_at_the_original_path_with_the_original_method() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let envoy = || Check::of("envoy");
+    for (method, path) in
+        [("POST", "/auth/envoy/"), ("DELETE", "/auth/envoy/a/b?c=d"), ("GET", "/auth/envoy")]
+    {
+        assert_eq!(envoy().by(method).at(path).send(&site, &cookie).await.status, StatusCode::OK, "{path}");
+    }
+    // Back to the path behind the route; what a client forges about another is not read.
+    let page =
+        envoy().add("x-forwarded-host", "other.test").add("x-forwarded-uri", "/x").send(&site, "").await;
+    let page =
+        site.get(&mut Browser::default(), page.location().strip_prefix("https://app.test").unwrap()).await;
+    let page = site.sign_in_at(&mut Browser::default(), &page.location(), "ada", PASSWORD).await;
+    assert!(page.location().starts_with("https://app.test/.conclave/callback?"), "{}", page.location());
+    let posted = envoy().by("POST").send(&site, "").await;
+    assert_eq!(posted.status, StatusCode::UNAUTHORIZED, "a write is never sent away");
+    for check in [
+        envoy().at("/auth/envoy/a/../b"),
+        envoy().at("/auth/envoy/a%2fb"),
+        envoy().at("/auth/envoy//evil.test/"),
+        envoy().add("host", "other.test"),
+        envoy().without("x-forwarded-proto"),
+        envoy().set("host", "user@app.test"),
+    ] {
+        assert_eq!(check.send(&site, &cookie).await.status, StatusCode::FORBIDDEN);
+    }
+}
+
+#[tokio::test]
+async fn proxies_set_up_for_authentik_are_answered_under_its_paths() {
+    const BELOW: &str = "https://app.test/outpost.goauthentik.io/start?ticket=";
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    for (dialect, path) in [
+        ("traefik", "/outpost.goauthentik.io/auth/traefik"),
+        ("caddy", "/outpost.goauthentik.io/auth/caddy"),
+        ("nginx", "/outpost.goauthentik.io/auth/nginx"),
+        ("envoy", "/outpost.goauthentik.io/auth/envoy/page?q=1"),
+    ] {
+        let check = || Check::of(dialect).at(path).without("x-original-method");
+        let page = check().send(&site, &cookie).await;
+        assert_eq!((page.status, &page.headers["x-authentik-username"] == "ada"), (StatusCode::OK, true));
+        let page = check().send(&site, "").await;
+        assert!(page.location().starts_with(BELOW), "{dialect}: {}", page.location());
+    }
+    // nginx snippets for it name the page in the query instead.
+    let start = |rd: &str| format!("/outpost.goauthentik.io/start?rd={rd}");
+    let (mut on_app, mut at_home) = (Browser::default(), Browser::default());
+    let page = site.get(&mut on_app, &start("https://app.test/page?q=1")).await;
+    let page = site.sign_in_at(&mut at_home, &page.location(), "ada", PASSWORD).await;
+    let callback = page.location();
+    let callback = callback.strip_prefix("https://app.test").unwrap();
+    assert!(callback.starts_with("/outpost.goauthentik.io/callback?ticket="), "{callback}");
+    assert_eq!(site.get(&mut on_app, callback).await.location(), "https://app.test/page?q=1");
+    for elsewhere in ["https://evil.test/", "//app.test/", "app.test/", "https://app.test/../x", ""] {
+        let page = site.get(&mut Browser::default(), &start(elsewhere)).await;
+        assert!(page.headers.get("location").is_none() && page.status.is_client_error(), "{elsewhere}");
+    }
+    let page = site.get(&mut on_app, "/outpost.goauthentik.io/sign_out").await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]
