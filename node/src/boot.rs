@@ -141,6 +141,7 @@ fn cluster_options(
             .iter()
             .map(|peer| Peer { node: peer.id, addr: peer.address.clone() })
             .collect(),
+        joined: config.cluster.joined,
         checks: match config.cluster.checks {
             config::Checks::Lease => Checks::Lease,
             config::Checks::Quorum => Checks::Quorum,

@@ -51,6 +51,7 @@ async fn start(world: &Arc<World>, node: u64, life: u64) -> Result<Cluster, Stri
         advertise: peer(node).addr,
         api_url: String::new(),
         peers: nodes().map(peer).collect(),
+        joined: false,
         checks: Checks::Lease,
         public_url: String::new(),
         keys: Arc::new(ClusterKeys::derive(&world.secret)),

@@ -108,7 +108,7 @@ fn write(
         toml_text(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy())
     };
     let text = format!(
-        "# Written by `conclave cluster join`.\n[node]\nid = {}\ndata_dir = {}\n\n[cluster]\nlisten = \"{cluster}\"\n\
+        "# Written by `conclave cluster join`.\n[node]\nid = {}\ndata_dir = {}\n\n[cluster]\nlisten = \"{cluster}\"\njoined = true\n\
          secret_file = {}\n\n[http]\nlisten = \"{http}\"\npublic_url = {}\n\n[api]\nlisten = \"{api}\"\n",
         joined.node,
         absolute(&args.data_dir),

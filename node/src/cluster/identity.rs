@@ -6,7 +6,7 @@ use std::{
 };
 
 use conclave_proto::cluster::v1 as pb;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::types::{Member, NodeId};
 
@@ -48,6 +48,8 @@ pub struct Identity {
     members: RwLock<Vec<(NodeId, Member)>>,
     /// When a leader's message was last accepted here.
     heard_at: RwLock<Option<Instant>>,
+    /// Whether a leader has said that this node is no member any more.
+    expelled: watch::Sender<bool>,
 }
 
 impl Identity {
@@ -57,7 +59,14 @@ impl Identity {
             // A new cell is empty: this cannot fail.
             let _ = known.set(lineage);
         }
-        Self { node, incarnation, lineage: known, members: RwLock::default(), heard_at: RwLock::default() }
+        Self {
+            node,
+            incarnation,
+            lineage: known,
+            members: RwLock::default(),
+            heard_at: RwLock::default(),
+            expelled: watch::Sender::new(false),
+        }
     }
 
     /// The lineage, once this node has one.
@@ -85,6 +94,17 @@ impl Identity {
             Err(poisoned) => *poisoned.into_inner(),
         };
         at.is_some_and(|at| at.elapsed() <= limit)
+    }
+
+    /// A leader that a quorum follows has no such member.
+    pub fn expel(&self) {
+        self.expelled.send_replace(true);
+    }
+
+    /// Returns when this node has been expelled.
+    pub async fn expelled(&self) {
+        // The sender lives as long as this borrow.
+        let _ = self.expelled.subscribe().wait_for(|expelled| *expelled).await;
     }
 
     /// Remembers the members of the configuration in force.

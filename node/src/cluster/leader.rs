@@ -102,6 +102,11 @@ impl Leader {
         self.raft.metrics().borrow_watched().current_leader
     }
 
+    /// The highest term this node has seen.
+    pub fn term(&self) -> u64 {
+        self.raft.metrics().borrow_watched().current_term
+    }
+
     /// Stamps the command, commits it, applies it. The bytes are not opened here (design.md §3).
     ///
     /// # Errors

@@ -272,7 +272,16 @@ impl Cluster {
     /// take it; either way this node may stop.
     pub async fn hand_over(&self) {
         let inner = Arc::clone(&self.inner);
-        self.on_consensus(async move { handover::hand_over(&inner.leader).await }).await;
+        let handing = async move {
+            if handover::candidate(&inner.leader).is_none() {
+                return;
+            }
+            inner.leases.close().await;
+            if handover::hand_over(&inner.leader).await.is_none() {
+                inner.leases.reopen();
+            }
+        };
+        self.on_consensus(handing).await;
     }
 
     /// Changes the members or the leader, whoever leads. Returns the leader afterwards.

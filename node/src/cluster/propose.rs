@@ -20,7 +20,7 @@ use super::{
     leader::{Leader, LeaderError, Written},
     lease::{Leases, Settled},
     peers::{Lane, Peers, explain_status},
-    service::was_not_taken,
+    service::{is_expelled, was_not_taken},
     types::NodeId,
 };
 
@@ -108,8 +108,10 @@ impl Proposer {
             }
             match self.attempt_while_it_leads(asked, &bytes, deadline).await {
                 Attempt::Done(written) => {
+                    // First seen: the terms of the leases that are waited for are those of that version or later ones.
+                    let state = self.seen(written.index, deadline).await?;
                     self.settle(&written, asked).await;
-                    return self.seen(written.reply, written.index, deadline).await;
+                    return outcome(written, state);
                 }
                 Attempt::TooLarge(why) => return Err(ProposeError::TooLarge(why)),
                 Attempt::Lost => sent = true,
@@ -157,6 +159,10 @@ impl Proposer {
 
     async fn attempt(&self, leader: Option<NodeId>, bytes: &[u8], deadline: Instant) -> Attempt {
         let limit = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
+        if limit.is_zero() {
+            // Not begun: what was never sent must not be called unknown.
+            return Attempt::NotTaken;
+        }
         match leader {
             None => Attempt::NotTaken,
             Some(id) if id == self.peers.identity.node => {
@@ -196,7 +202,12 @@ impl Proposer {
                 Reply::decode(reply.reply.as_slice())
                     .map_or(Attempt::Lost, |reply| Attempt::Done(Written { reply, index, term, revokes }))
             }
-            Ok(Err(status)) if was_not_taken(&status) || turned_away(&status) => Attempt::NotTaken,
+            Ok(Err(status)) if was_not_taken(&status) || turned_away(&status) => {
+                if is_expelled(&status) {
+                    self.peers.identity.expel();
+                }
+                Attempt::NotTaken
+            }
             Ok(Err(_)) | Err(_) if line.was_dead_since(start) => Attempt::NotTaken,
             Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
                 Attempt::TooLarge(status.message().to_owned())
@@ -258,15 +269,10 @@ impl Proposer {
     }
 
     /// Answers only once this node has seen the write itself, so that its caller reads it here next (design.md P5).
-    async fn seen(&self, reply: Reply, index: u64, deadline: Instant) -> Result<Committed, ProposeError> {
+    async fn seen(&self, index: u64, deadline: Instant) -> Result<Arc<State>, ProposeError> {
         // It is committed: waiting a little longer than the hold is better than calling it unknown.
         let reached = timeout_at(deadline + HOLD, self.leader.view().reach(index)).await;
-        let state = reached.ok().flatten().ok_or(ProposeError::Unknown)?;
-        match reply.body {
-            Some(ReplyBody::Refused(refused)) => Err(ProposeError::Refused(Refusal::from_wire(&refused))),
-            Some(body) => Ok(Committed { body, index, state }),
-            None => Err(ProposeError::Unknown),
-        }
+        reached.ok().flatten().ok_or(ProposeError::Unknown)
     }
 
     /// Until the leader is another than `before`, or `pause` has passed.
@@ -282,6 +288,14 @@ impl Proposer {
         };
         // Either way the caller tries again.
         let _ = timeout(pause, change).await;
+    }
+}
+
+fn outcome(written: Written, state: Arc<State>) -> Result<Committed, ProposeError> {
+    match written.reply.body {
+        Some(ReplyBody::Refused(refused)) => Err(ProposeError::Refused(Refusal::from_wire(&refused))),
+        Some(body) => Ok(Committed { body, index: written.index, state }),
+        None => Err(ProposeError::Unknown),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     leader::{Leader, LeaderError},
     lease::Leases,
     peers::{Lane, Peers},
+    service::is_expelled,
 };
 
 /// How long a lagging node waits on its own (design.md §7).
@@ -68,7 +69,15 @@ pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
                 peers.forget(Some(id), &member.cluster_addr, Lane::Forward);
                 return None;
             };
-            Some(reply.ok()?.into_inner().index)
+            match reply {
+                Ok(reply) => Some(reply.into_inner().index),
+                Err(status) => {
+                    if is_expelled(&status) {
+                        peers.identity.expel();
+                    }
+                    None
+                }
+            }
         }
         Err(_) => None,
     }
@@ -89,15 +98,16 @@ pub async fn serving(
     leases: &Leases,
     index: u64,
 ) -> Result<Arc<State>, ViewError> {
-    let deadline = tokio::time::Instant::now() + HOLD;
-    loop {
-        match serving_now(leader, peers, leases, index).await {
+    let held = async {
+        loop {
             // The leader may have gone between two answers; the next one is not far.
-            Err(ViewError::Behind) if tokio::time::Instant::now() < deadline => {}
-            decided => return decided,
+            match serving_now(leader, peers, leases, index).await {
+                Err(ViewError::Behind) => tokio::time::sleep(AGAIN).await,
+                decided => return decided,
+            }
         }
-        tokio::time::sleep(AGAIN).await;
-    }
+    };
+    timeout(HOLD, held).await.unwrap_or(Err(ViewError::Behind))
 }
 
 async fn serving_now(
@@ -113,6 +123,19 @@ async fn serving_now(
     }
     let confirmed = confirmed_index(leader, peers).await.ok_or(ViewError::Behind)?;
     view_at(leader, peers, confirmed.max(index)).await
+}
+
+/// The same as often as leases are renewed, where none are held: so that what was known can be told (`serve_known_for`).
+pub async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
+    loop {
+        let asked = leases.now();
+        if let Some(confirmed) = confirmed_index(&leader, &peers).await
+            && view_at(&leader, &peers, confirmed).await.is_ok()
+        {
+            leases.note_confirmed(asked, confirmed);
+        }
+        tokio::time::sleep(leases.renewal_period()).await;
+    }
 }
 
 /// Until this node has seen everything that was acknowledged before it started. A restarted node has entries in its log that

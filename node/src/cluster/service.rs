@@ -10,7 +10,7 @@ use std::{
 use conclave_proto::cluster::v1::{self as pb, cluster_service_server::ClusterService};
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::StreamAppendError;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::telemetry::propagation;
 
@@ -74,11 +74,21 @@ impl Service {
         self.leader.get().ok_or_else(|| not_taken("this node is starting", None))
     }
 
-    /// Lets a message of a member in: nobody else is granted anything.
-    fn admit_member(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
+    /// Lets a message of a member in: nobody else is granted anything or may write. A node that lags may not know the newest member;
+    /// only a leader that a quorum follows says that there is none.
+    async fn admit_member(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
         let node = self.admit(envelope)?;
-        let known = self.raft()?.members().iter().any(|(id, _)| *id == node);
-        if known { Ok(node) } else { Err(Status::permission_denied(format!("node {node} is no member"))) }
+        let leader = self.raft()?;
+        let knows = || leader.members().iter().any(|(id, _)| *id == node);
+        if knows() {
+            return Ok(node);
+        }
+        let certain = leader.is_leader() && leader.read_index().await.is_ok() && !knows();
+        if certain {
+            Err(expelled(node))
+        } else {
+            Err(not_taken(format!("node {node} is not known here"), None))
+        }
     }
 
     fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
@@ -94,6 +104,19 @@ impl Service {
             Status::permission_denied(stranger.to_string())
         })
     }
+}
+
+/// What the details of a refusal say to a node that is no member any more.
+const EXPELLED: &[u8] = b"expelled";
+
+fn expelled(node: NodeId) -> Status {
+    let why = format!("node {node} is no member of this cluster any more");
+    Status::with_details(Code::PermissionDenied, why, EXPELLED.into())
+}
+
+/// Whether a leader says that this node is no member any more.
+pub fn is_expelled(status: &Status) -> bool {
+    status.code() == Code::PermissionDenied && status.details() == EXPELLED
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {
@@ -210,7 +233,7 @@ impl ClusterService for Service {
         let span = tracing::info_span!("cluster.propose");
         propagation::adopt(&span, request.metadata());
         let request = request.into_inner();
-        self.admit(request.envelope.as_ref())?;
+        self.admit_member(request.envelope.as_ref()).await?;
         let leader = self.raft()?;
         let proposing = tokio::time::timeout(PROPOSE_LIMIT, leader.write(request.command)).instrument(span);
         let committed =
@@ -229,7 +252,7 @@ impl ClusterService for Service {
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewReply>, Status> {
         let request = request.into_inner();
-        let node = self.admit_member(request.envelope.as_ref())?;
+        let node = self.admit_member(request.envelope.as_ref()).await?;
         let grant = self.leases()?.grant(node, request.process, request.applied_index).await?;
         let length_ms = u32::try_from(grant.length.as_millis()).unwrap_or(u32::MAX);
         Ok(Response::new(pb::RenewReply { index: grant.index, length_ms }))
@@ -240,7 +263,7 @@ impl ClusterService for Service {
         request: Request<pb::ConfirmRequest>,
     ) -> Result<Response<pb::ConfirmReply>, Status> {
         let request = request.into_inner();
-        let node = self.admit_member(request.envelope.as_ref())?;
+        let node = self.admit_member(request.envelope.as_ref()).await?;
         self.leases()?.confirm(node, request.applied_index);
         Ok(Response::new(pb::ConfirmReply {}))
     }
@@ -250,7 +273,7 @@ impl ClusterService for Service {
         request: Request<pb::ReleaseRequest>,
     ) -> Result<Response<pb::ReleaseReply>, Status> {
         let request = request.into_inner();
-        let node = self.admit_member(request.envelope.as_ref())?;
+        let node = self.admit_member(request.envelope.as_ref()).await?;
         self.leases()?.released(node, request.process);
         Ok(Response::new(pb::ReleaseReply {}))
     }
@@ -286,7 +309,7 @@ impl ClusterService for Service {
         request: Request<pb::ChangeMembersRequest>,
     ) -> Result<Response<pb::ChangeMembersReply>, Status> {
         let request = request.into_inner();
-        self.admit_member(request.envelope.as_ref())?;
+        self.admit_member(request.envelope.as_ref()).await?;
         let change = request.change.ok_or_else(|| Status::invalid_argument("no change is named"))?;
         let leader = change_members(self.membership()?, change).await?;
         Ok(Response::new(pb::ChangeMembersReply { leader_id: leader.unwrap_or(0) }))
@@ -294,15 +317,18 @@ impl ClusterService for Service {
 
     async fn survey(&self, request: Request<pb::SurveyRequest>) -> Result<Response<pb::SurveyReply>, Status> {
         let request = request.into_inner();
-        self.admit_member(request.envelope.as_ref())?;
+        self.admit_member(request.envelope.as_ref()).await?;
         let vote = wire::vote(request.leader.as_ref())?;
         Ok(Response::new(failover::answer(self.raft()?, &self.peers, &vote).await))
     }
 
     async fn settle(&self, request: Request<pb::SettleRequest>) -> Result<Response<pb::SettleReply>, Status> {
         let request = request.into_inner();
-        self.admit_member(request.envelope.as_ref())?;
+        self.admit_member(request.envelope.as_ref()).await?;
         let leases = self.leases()?;
+        if request.term > self.raft()?.term() {
+            return Err(Status::invalid_argument("a term that this node has not seen"));
+        }
         match leases.settle(request.term, request.index, leases.patience()).await {
             Settled::Yes => Ok(Response::new(pb::SettleReply {})),
             Settled::NotYet => Err(Status::deadline_exceeded("not every node has confirmed yet")),
@@ -313,7 +339,7 @@ impl ClusterService for Service {
         &self,
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexReply>, Status> {
-        self.admit(request.into_inner().envelope.as_ref())?;
+        self.admit_member(request.into_inner().envelope.as_ref()).await?;
         let index = self.raft()?.read_index().await?;
         Ok(Response::new(pb::ReadIndexReply { index }))
     }
@@ -356,11 +382,9 @@ impl From<MembershipError> for Status {
 pub fn membership_error(status: &Status) -> MembershipError {
     match status.code() {
         _ if was_not_taken(status) => MembershipError::NotLeader(None),
-        tonic::Code::NotFound | tonic::Code::InvalidArgument => {
-            MembershipError::Refused(status.message().to_owned())
-        }
-        tonic::Code::Aborted => MembershipError::Busy,
-        tonic::Code::Unavailable => MembershipError::Unavailable(status.message().to_owned()),
+        Code::NotFound | Code::InvalidArgument => MembershipError::Refused(status.message().to_owned()),
+        Code::Aborted => MembershipError::Busy,
+        Code::Unavailable => MembershipError::Unavailable(status.message().to_owned()),
         _ => MembershipError::Outcome,
     }
 }
@@ -368,7 +392,7 @@ pub fn membership_error(status: &Status) -> MembershipError {
 /// Says that nothing was done and who leads, in a way the forwarding side can read.
 fn not_taken(why: impl Into<String>, leader: Option<NodeId>) -> Status {
     let details = prost::Message::encode_to_vec(&pb::NotLeader { leader_id: leader.unwrap_or(0) });
-    Status::with_details(tonic::Code::FailedPrecondition, why, details.into())
+    Status::with_details(Code::FailedPrecondition, why, details.into())
 }
 
 impl From<LeaderError> for Status {
@@ -385,6 +409,6 @@ impl From<LeaderError> for Status {
 
 /// Whether a status says that nothing was done: made by `not_taken` above.
 pub fn was_not_taken(status: &Status) -> bool {
-    status.code() == tonic::Code::FailedPrecondition
+    status.code() == Code::FailedPrecondition
         && <pb::NotLeader as prost::Message>::decode(status.details()).is_ok()
 }

@@ -59,6 +59,8 @@ pub struct ClusterOptions {
     pub api_url: String,
     /// All voters, this node among them; empty = this node alone.
     pub peers: Vec<Peer>,
+    /// This node was given its number by a cluster that ran already: it founds none.
+    pub joined: bool,
     /// How checks are decided.
     pub checks: Checks,
     /// The URL of the whole cluster, told to nodes that join.
@@ -71,7 +73,9 @@ impl ClusterOptions {
     /// Whether this node is likely the one that founds the cluster: its disk is empty, and it is the first of its peers. A
     /// guess, for what may be prepared in vain; [`Cluster::start`] asks the peers.
     pub fn may_found(&self) -> bool {
-        DataDir::is_fresh(&self.data_dir) && self.peers.iter().all(|peer| self.node <= peer.node)
+        !self.joined
+            && DataDir::is_fresh(&self.data_dir)
+            && self.peers.iter().all(|peer| self.node <= peer.node)
     }
 }
 
@@ -90,6 +94,12 @@ pub enum StartError {
          node an empty data directory"
     )]
     OtherSecret,
+    #[error(
+        "node {node} joined a running cluster (`cluster.joined`), but its data directory is empty. A wiped disk cannot come back \
+         under its old number: bring back its data directory, or give the cluster a new member in its place: `conclave cluster \
+         remove {node}` there, and on this machine `conclave cluster join ADDRESS`"
+    )]
+    Wiped { node: NodeId },
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     #[error("the snapshots cannot be read: {0}")]
@@ -247,7 +257,9 @@ async fn start(
     let caught_up = Arc::new(AtomicBool::new(false));
     tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
     let conflict = Arc::new(OnceLock::new());
-    tokio::spawn(check_peers(Arc::clone(&peers), options.peers, leader.clone(), Arc::clone(&conflict)));
+    let known = if options.peers.is_empty() { known_peers(&leader) } else { options.peers };
+    tokio::spawn(check_peers(Arc::clone(&peers), known, leader.clone(), Arc::clone(&conflict)));
+    tokio::spawn(leave_when_expelled(Arc::clone(&identity), leader.clone(), Arc::clone(&conflict)));
     Ok(Parts {
         membership,
         leader,
@@ -270,6 +282,9 @@ fn open_data(
     let mut data = DataDir::open(&options.data_dir)?;
     let secret_check = options.keys.secret_check;
     let Some(found) = data.identity() else {
+        if options.joined {
+            return Err(StartError::Wiped { node: options.node });
+        }
         let identity = store::Identity {
             cluster: None,
             lineage_epoch: 0,
@@ -386,6 +401,25 @@ async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
         Err(error) => Err(StartError::Raft(error.to_string())),
     }
+}
+
+/// The members of this node's own log: who joined was never told of peers.
+fn known_peers(leader: &Leader) -> Vec<Peer> {
+    let members = leader.members().into_iter();
+    members.map(|(node, member)| Peer { node, addr: member.cluster_addr }).collect()
+}
+
+/// Ends Raft here when the cluster has removed this node, so that the process says so and ends.
+async fn leave_when_expelled(identity: Arc<Identity>, leader: Leader, conflict: Arc<OnceLock<String>>) {
+    identity.expelled().await;
+    let node = identity.node;
+    let why = format!(
+        "the cluster has removed node {node}; its number is never given again: to bring this machine back, empty its data \
+         directory and run `conclave cluster join ADDRESS`"
+    );
+    tracing::error!("{why}");
+    let _ = conflict.set(why);
+    let _ = leader.raft().shutdown().await;
 }
 
 /// Whether the peers that answer know this node as it is. A contradiction is kept for the owner of the process to end it.

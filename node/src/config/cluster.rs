@@ -38,6 +38,9 @@ pub struct Cluster {
     /// empty: a cluster of this node alone.
     #[serde(deserialize_with = "peers")]
     pub peers: Vec<Peer>,
+    /// Whether this node was given its number by a cluster that ran already (`conclave cluster join` writes it): it then never founds
+    /// one, however empty its disk. Default false.
+    pub joined: bool,
     /// `host:port` at which the others reach this node. Default: its entry in `peers`, else `listen`.
     #[serde(deserialize_with = "advertise")]
     pub advertise: Option<String>,
@@ -56,6 +59,7 @@ impl Default for Cluster {
         Self {
             listen: ListenAddr(SocketAddr::from((Ipv4Addr::LOCALHOST, 9300))),
             peers: Vec::new(),
+            joined: false,
             advertise: None,
             secret_file: None,
             checks: Checks::default(),

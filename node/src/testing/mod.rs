@@ -132,6 +132,7 @@ impl TestNode {
             plane: crate::cluster::Plane::Tcp(plane),
             api_url: api_url.clone(),
             peers,
+            joined: false,
             checks: crate::cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
             keys: Arc::clone(&keys),

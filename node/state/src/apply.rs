@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use crate::{
     access, application,
-    class::{Class, class},
+    class::{Class, class, class_of_answer},
     client, consent, device,
     draft::Draft,
     event::Event,
@@ -95,6 +95,7 @@ pub fn apply(state: &State, entry: &Entry<'_>) -> Result<Applied, Halt> {
 }
 
 fn finished(draft: Draft, reply: Reply, class: Class) -> Applied {
+    let class = if class == Class::Plain { class_of_answer(&reply) } else { class };
     let (state, events) = draft.into_parts();
     Applied { state, reply, events, class }
 }

@@ -12,7 +12,10 @@ mod renew;
 mod settle;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ use tokio::sync::Notify;
 
 use crate::runtime::Runtime;
 
-use super::{leader::Leader, peers::Peers, rt, types::NodeId};
+use super::{leader::Leader, peers::Peers, read, rt, types::NodeId};
 
 pub use settle::Settled;
 
@@ -56,6 +59,10 @@ struct Shared {
     table: Mutex<Table>,
     /// A node has confirmed, or said farewell.
     news: Notify,
+    /// While this node gives its lead away it grants nothing.
+    closing: AtomicBool,
+    /// Revocations that wait here.
+    waiting: AtomicUsize,
 }
 
 /// A poisoned lock: the core's transitions leave no half-done state behind.
@@ -80,6 +87,8 @@ impl Leases {
             in_force: ArcSwapOption::empty(),
             table: Mutex::new(Table::with(rt::lease_mutation())),
             news: Notify::new(),
+            closing: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -87,8 +96,14 @@ impl Leases {
     /// Starts what runs beside Raft. Must be called inside the consensus runtime.
     pub fn start(&self) {
         tokio::spawn(self.clone().follow_leadership());
-        tokio::spawn(self.clone().keep_renewing());
         tokio::spawn(self.clone().keep_confirming());
+        match self.shared.checks {
+            Checks::Lease => drop(tokio::spawn(self.clone().keep_renewing())),
+            Checks::Quorum => {
+                let (leader, peers) = (self.shared.leader.clone(), Arc::clone(&self.shared.peers));
+                drop(tokio::spawn(read::keep_knowing(leader, peers, self.clone())));
+            }
+        }
     }
 
     /// Whether what is decided on this version may be accepted without asking anybody.
@@ -108,6 +123,19 @@ impl Leases {
         self.shared.in_force.load().as_ref().is_some_and(|lease| {
             state.index() >= lease.min_index && self.now().most_since(lease.since) < limit.max(lease.length)
         })
+    }
+
+    /// Without leases: at `asked` a quorum knew nothing beyond `index`, and this node has seen it. It entitles to nothing but to say
+    /// what was known.
+    pub fn note_confirmed(&self, asked: Moment, index: u64) {
+        let known = Lease { since: asked, length: Duration::ZERO, min_index: index };
+        self.shared.in_force.store(Some(Arc::new(known)));
+    }
+
+    /// The pause between two renewals.
+    pub fn renewal_period(&self) -> Duration {
+        let length = self.shared.leader.view().load().lease_terms().length_ms;
+        Duration::from_millis(length.into()) / renew::RENEWALS
     }
 
     /// How long this node's own lease still covers checks.

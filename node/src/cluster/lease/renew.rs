@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{Leases, lock};
 use crate::cluster::{
     peers::{Client, Lane},
+    service::is_expelled,
     types::NodeId,
 };
 
 /// Renewals in the length of one lease: several may fail before it lapses (design.md §6: every 400 ms of 2 s).
-const RENEWALS: u32 = 5;
+pub(super) const RENEWALS: u32 = 5;
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_millis(300);
 /// The pause after one that failed.
@@ -33,9 +34,7 @@ impl Leases {
                 Some(leader) => self.renew(leader).await.is_some(),
                 None => false,
             };
-            let length =
-                Duration::from_millis(self.shared.leader.view().load().lease_terms().length_ms.into());
-            let next = if renewed { begun + length / RENEWALS } else { Instant::now() + RETRY };
+            let next = if renewed { begun + self.renewal_period() } else { Instant::now() + RETRY };
             // A new leader is asked at once: it does not know this node yet.
             while Instant::now() < next {
                 tokio::select! {
@@ -65,7 +64,9 @@ impl Leases {
         let pending = lock(&self.shared.holder).granted(nonce, grant, self.now())?;
         let view = self.shared.leader.view();
         timeout(QUESTION, view.reach(pending.index())).await.ok()??;
-        let lease = lock(&self.shared.holder).activate(pending, view.load().index())?;
+        // Under the holder's lock, as the farewell: a lease is not in force after the leader has been told that there is none.
+        let mut holder = lock(&self.shared.holder);
+        let lease = holder.activate(pending, view.load().index())?;
         self.shared.in_force.store(Some(std::sync::Arc::new(lease)));
         Some(())
     }
@@ -80,7 +81,12 @@ impl Leases {
             process: self.shared.process,
             applied_index: applied,
         };
-        let reply = self.client(leader)?.renew(request).await.ok()?.into_inner();
+        let reply = self.client(leader)?.renew(request).await.inspect_err(|status| {
+            if is_expelled(status) {
+                self.shared.peers.identity.expel();
+            }
+        });
+        let reply = reply.ok()?.into_inner();
         Some(Grant { index: reply.index, length: Duration::from_millis(reply.length_ms.into()) })
     }
 
@@ -105,8 +111,11 @@ impl Leases {
 
     /// Serves no more in this process, and tells the leader. Revocations then need not wait for this node.
     pub async fn stop(&self) {
-        lock(&self.shared.holder).stop();
-        self.shared.in_force.store(None);
+        {
+            let mut holder = lock(&self.shared.holder);
+            holder.stop();
+            self.shared.in_force.store(None);
+        }
         match self.shared.leader.leader_id() {
             Some(leader) if leader == self.node() => self.released(leader, self.shared.process),
             Some(leader) => {

@@ -1,6 +1,9 @@
 //! The leader's side: first the table, then the quorum round; and how long a revocation waits.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use conclave_lease::{Barrier, Grant};
 use openraft::{ServerState, async_runtime::WatchReceiver as _};
@@ -11,6 +14,26 @@ use crate::cluster::{leader::LeaderError, types::NodeId};
 
 /// The shortest pause between two looks at the table: the clocks of leases and of timers need not agree to the millisecond.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long the lead is kept for revocations that wait: a confirmation takes a round trip, and a node that does not give one must not
+/// hold up a restart.
+const LAST_CONFIRMATIONS: Duration = Duration::from_millis(50);
+
+/// Counts a revocation that waits, while it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn one_more(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// Whether a revocation holds on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +50,7 @@ impl Leases {
     /// # Errors
     /// [`LeaderError`].
     pub async fn grant(&self, node: NodeId, process: u64, applied: u64) -> Result<Grant, LeaderError> {
-        if !self.shared.leader.is_leader() {
+        if !self.shared.leader.is_leader() || self.shared.closing.load(Ordering::Acquire) {
             return Err(LeaderError::NotLeader(self.shared.leader.leader_id()));
         }
         let lease_terms = self.shared.leader.view().load().lease_terms();
@@ -51,6 +74,7 @@ impl Leases {
 
     /// Waits until the revocation that this node wrote in `term` at `index` holds on every node.
     pub async fn settle(&self, term: u64, index: u64, limit: Duration) -> Settled {
+        let _waiting = Waiting::one_more(&self.shared.waiting);
         let deadline = Instant::now() + limit;
         loop {
             let news = self.shared.news.notified();
@@ -69,6 +93,21 @@ impl Leases {
                 () = sleep_until(look) => {}
             }
         }
+    }
+
+    /// Before the lead is given away (design.md §5): nothing more is granted, and the revocations that wait here may still be
+    /// confirmed, which only this node can see. Undone by [`Leases::reopen`] when nobody takes the lead.
+    pub async fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        let deadline = Instant::now() + LAST_CONFIRMATIONS;
+        while self.shared.waiting.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Grants again.
+    pub fn reopen(&self) {
+        self.shared.closing.store(false, Ordering::Release);
     }
 
     /// The longest that a committed revocation may have to wait: every lease that does not know of it was asked for before.

@@ -48,22 +48,41 @@ pub enum Dead {
 /// # Errors
 /// [`Dead`].
 pub async fn live(oidc: &Oidc, token: &str) -> Result<Live, Dead> {
-    let claims = read(oidc, token).await.ok_or(Dead::Invalid)?;
+    let Read { claims, kid } = opened(oidc, token).await.ok_or(Dead::Invalid)?;
     let state = match oidc.auth.cluster().serving_view(claims.idx).await {
         Ok(state) => state,
         Err(ViewError::FromTheFuture) => return Err(Dead::Invalid),
         Err(ViewError::Behind) => return Err(Dead::Unavailable),
     };
+    // The signature was checked with a key that this node knew; that the key still stands is for the same version to say as all else.
+    if kid.is_some_and(|kid| state.key(&kid).is_none()) {
+        return Err(Dead::Invalid);
+    }
     judged(claims, state, |state| oidc.auth.now(state)).ok_or(Dead::Invalid)
 }
 
 /// What a token of this cluster's present life says, dead or alive. Its seal or signature is checked before anything in it is used.
 pub async fn read(oidc: &Oidc, token: &str) -> Option<AccessClaims> {
-    let json = if token.contains('.') { signed(oidc, token).await? } else { sealed(oidc, token)? };
+    opened(oidc, token).await.map(|read| read.claims)
+}
+
+/// What a token says, and the key that vouches for it; none for one that is sealed.
+struct Read {
+    claims: AccessClaims,
+    kid: Option<String>,
+}
+
+async fn opened(oidc: &Oidc, token: &str) -> Option<Read> {
+    let (json, kid) = if token.contains('.') {
+        let (json, kid) = signed(oidc, token).await?;
+        (json, Some(kid))
+    } else {
+        (sealed(oidc, token)?, None)
+    };
     let claims: AccessClaims = serde_json::from_slice(&json).ok()?;
     let ours = claims.iss == oidc.auth.settings().public_url.issuer()
         && claims.epc == oidc.auth.cluster().lineage().epoch;
-    ours.then_some(claims)
+    ours.then_some(Read { claims, kid })
 }
 
 fn sealed(oidc: &Oidc, token: &str) -> Option<Vec<u8>> {
@@ -71,10 +90,11 @@ fn sealed(oidc: &Oidc, token: &str) -> Option<Vec<u8>> {
     oidc.auth.access_tokens().open(ACCESS_PURPOSE, &bytes).ok()
 }
 
-async fn signed(oidc: &Oidc, token: &str) -> Option<Vec<u8>> {
+async fn signed(oidc: &Oidc, token: &str) -> Option<(Vec<u8>, String)> {
     let kid = unverified_kid(token).ok().flatten()?;
     let key = key(oidc, &kid).await?;
-    key.verify(token, Expect { typ: Some(ACCESS_TYP), algs: &Alg::ALL }).ok()
+    let json = key.verify(token, Expect { typ: Some(ACCESS_TYP), algs: &Alg::ALL }).ok()?;
+    Some((json, kid))
 }
 
 /// A key may have been made a moment ago on another node: before a token is called foreign, the leader is asked.

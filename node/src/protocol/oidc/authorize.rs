@@ -9,15 +9,18 @@ use axum::{
 
 use crate::{
     auth::{
+        AuthError,
         authorization::{AuthorizationError, AuthorizationRequest, WayBack},
-        pages::see_other,
+        pages::{fault_of, see_other},
         ticket::Target,
     },
     http::{Fault, RequestId},
 };
 
 use super::{
-    Oidc, hint, par,
+    Oidc,
+    hint::{self, Unread},
+    par,
     request::{Circumstances, Mistake, NoWayBack, Parameters, Unacceptable, validate},
     request_object,
 };
@@ -78,7 +81,7 @@ async fn requested(oidc: &Oidc, parameters: Parameters) -> Result<AuthorizationR
         None => (opened(oidc, parameters).await.map_err(Unacceptable::Here)?, direct),
     };
     let request = validated(oidc, &parameters, circumstances).await?;
-    hinted(oidc, &parameters, request)
+    hinted(oidc, &parameters, request).await
 }
 
 /// The request object, if there is one, in the place of the parameters it came with.
@@ -97,12 +100,19 @@ pub async fn opened(oidc: &Oidc, parameters: Parameters) -> Result<Parameters, N
 }
 
 /// A client may have been registered a moment ago on another node: before it is called unknown, the leader is asked.
-async fn validated(
+///
+/// # Errors
+/// [`Unacceptable`].
+pub async fn validated(
     oidc: &Oidc,
     parameters: &Parameters,
     circumstances: Circumstances,
 ) -> Result<AuthorizationRequest, Unacceptable> {
-    let result = validate(parameters, &oidc.auth.cluster().view(), circumstances);
+    // Nobody is sent to an address that was taken away, whichever node is asked.
+    let Ok(state) = oidc.auth.cluster().serving_view(0).await else {
+        return Err(Unacceptable::Here(NoWayBack::Unavailable));
+    };
+    let result = validate(parameters, &state, circumstances);
     match result {
         Err(Unacceptable::Here(NoWayBack::UnknownClient | NoWayBack::UnregisteredRedirectUri)) => {
             match oidc.auth.cluster().confirmed_view().await {
@@ -115,25 +125,26 @@ async fn validated(
 }
 
 /// With an `id_token_hint`, the person it names must be the one who is signed in.
-pub fn hinted(
+pub async fn hinted(
     oidc: &Oidc,
     parameters: &Parameters,
     mut request: AuthorizationRequest,
 ) -> Result<AuthorizationRequest, Unacceptable> {
     let Some(token) = parameters.get("id_token_hint") else { return Ok(request) };
-    let description = match hint::read(oidc, token) {
-        Some(hint) if request.subject.as_ref().is_none_or(|subject| *subject == hint.sub) => {
+    let (error, description) = match hint::read(oidc, token).await {
+        Ok(hint) if request.subject.as_ref().is_none_or(|subject| *subject == hint.sub) => {
             request.subject = Some(hint.sub);
             return Ok(request);
         }
-        Some(_) => "id_token_hint and claims name two people",
-        None => "id_token_hint was not made here",
+        Ok(_) => (AuthorizationError::InvalidRequest, "id_token_hint and claims name two people"),
+        Err(Unread::Foreign) => (AuthorizationError::InvalidRequest, "id_token_hint was not made here"),
+        Err(Unread::Unavailable) => (AuthorizationError::TemporarilyUnavailable, "try again in a moment"),
     };
     Err(Unacceptable::There(Mistake {
         redirect_uri: request.redirect_uri,
         mode: request.response_mode,
         state: request.state,
-        error: AuthorizationError::InvalidRequest,
+        error,
         description,
     }))
 }
@@ -150,13 +161,14 @@ async fn next(
     let session = visitor.signed_in.as_ref().map(|s| *s.session.id.bytes()).unwrap_or_default();
     let derivation = oidc.site.derivation(headers, &[b"authorize", query, &session]);
     let next = oidc.auth.next(&target, &visitor, &derivation).await;
-    let next = next.map_err(|error| crate::auth::pages::fault_of(&error))?;
+    let next = next.map_err(|error| fault_of(&error))?;
     Ok(oidc.site.show(next, &browser, id))
 }
 
 /// A mistake that nobody else may be told of: never a redirect.
 pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
     let (code, title, detail) = match mistake {
+        NoWayBack::Unavailable => return oidc.site.fault(&fault_of(&AuthError::Unavailable), id),
         NoWayBack::Unreadable(why) => {
             ("bad_request", "The request cannot be read", format!("The application sent a request that cannot be read: {why}."))
         }

@@ -1,6 +1,7 @@
 //! `id_token_hint`: an ID token that this cluster made, taken as a hint of who and for whom. Its expiry does not matter (OIDC
 //! RP-Initiated Logout §4, Core §3.1.2.1); its signature and issuer do.
 
+use conclave_state::State;
 use serde::Deserialize;
 
 use crate::crypto::{
@@ -20,10 +21,27 @@ pub struct Hint {
     pub sid: Option<String>,
 }
 
-/// Reads a hint; none when it was not made here.
-pub fn read(oidc: &Oidc, token: &str) -> Option<Hint> {
+/// Why there is nothing to be learnt from a hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It was not made here, or its key has been taken away.
+    Foreign,
+    /// This node cannot tell at the moment.
+    Unavailable,
+}
+
+/// Reads a hint.
+///
+/// # Errors
+/// [`Unread`].
+pub async fn read(oidc: &Oidc, token: &str) -> Result<Hint, Unread> {
+    let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| Unread::Unavailable)?;
+    verified(oidc, &state, token).ok_or(Unread::Foreign)
+}
+
+fn verified(oidc: &Oidc, state: &State, token: &str) -> Option<Hint> {
     let kid = unverified_kid(token).ok().flatten()?;
-    let key = oidc.auth.signing().verifier(&oidc.auth.cluster().view(), &kid)?;
+    let key = oidc.auth.signing().verifier(state, &kid)?;
     let claims = key.verify(token, Expect { typ: Some(ID_TYP), algs: &Alg::ALL }).ok()?;
     let hint: Hint = serde_json::from_slice(&claims).ok()?;
     (hint.iss == oidc.auth.settings().public_url.issuer()).then_some(hint)

@@ -10,6 +10,7 @@ use axum::{
 
 use crate::{
     auth::{
+        AuthError,
         pages::{fault_of as fault_of_auth, see_other},
         ticket::{Step, Target},
     },
@@ -18,7 +19,7 @@ use crate::{
 
 use super::{
     Oidc,
-    hint::{self, Hint},
+    hint::{self, Hint, Unread},
     request::Parameters,
 };
 
@@ -54,6 +55,7 @@ enum Mistake {
     OtherClient,
     UnknownClient,
     UnregisteredUri,
+    Unavailable,
 }
 
 /// What a relying party asks for, checked.
@@ -65,8 +67,13 @@ struct Asked {
 
 async fn asked(oidc: &Oidc, encoded: &[u8]) -> Result<Asked, Mistake> {
     let parameters = Parameters::parse(encoded).map_err(|_| Mistake::Unreadable)?;
-    let read = |token| hint::read(oidc, token).ok_or(Mistake::BadHint);
-    let hint = parameters.get("id_token_hint").map(read).transpose()?;
+    let hint = match parameters.get("id_token_hint") {
+        Some(token) => Some(hint::read(oidc, token).await.map_err(|unread| match unread {
+            Unread::Foreign => Mistake::BadHint,
+            Unread::Unavailable => Mistake::Unavailable,
+        })?),
+        None => None,
+    };
     let named = parameters.get("client_id");
     if hint.as_ref().zip(named).is_some_and(|(hint, named)| hint.aud != named) {
         return Err(Mistake::OtherClient);
@@ -101,7 +108,8 @@ async fn answer(oidc: &Oidc, headers: &HeaderMap, asked: Asked) -> Result<Respon
 /// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the leader is
 /// asked.
 async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<(), Mistake> {
-    let refused = match is_registered(&oidc.auth.cluster().view(), client_id, uri) {
+    let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| Mistake::Unavailable)?;
+    let refused = match is_registered(&state, client_id, uri) {
         Ok(()) => return Ok(()),
         Err(mistake) => mistake,
     };
@@ -126,6 +134,7 @@ fn with_state(uri: &str, state: Option<&str>) -> String {
 
 fn fault_of(mistake: &Mistake) -> Fault {
     let (code, detail) = match mistake {
+        Mistake::Unavailable => return fault_of_auth(&AuthError::Unavailable),
         Mistake::Unreadable => ("bad_request", "The application's logout request cannot be read."),
         Mistake::BadHint => (
             "bad_id_token_hint",

@@ -33,7 +33,7 @@ use crate::{
 use super::{
     Oidc, authorize, client_auth,
     error::{TokenError, no_store},
-    request::{Circumstances, NoWayBack, Parameters, Unacceptable, validate},
+    request::{Circumstances, NoWayBack, Parameters, Unacceptable},
     token,
 };
 
@@ -156,18 +156,12 @@ async fn check(oidc: &Oidc, encoded: &str) -> Result<(), PushError> {
     let pushed = Some(Pushed { id: [0; 16], until_ms: 0 });
     let circumstances = Circumstances { pushed, must_be_pushed: false };
     let parameters = Parameters::parse(encoded.as_bytes()).map_err(Unacceptable::Here);
-    let mut checked = match &parameters {
-        Ok(parameters) => validate(parameters, &oidc.auth.cluster().view(), circumstances),
-        Err(error) => Err(error.clone()),
-    };
-    if let (Ok(parameters), Err(Unacceptable::Here(_))) = (&parameters, &checked)
-        && let Some(state) = oidc.auth.cluster().confirmed_view().await
-    {
-        checked = validate(parameters, &state, circumstances);
-    }
-    let checked = match (parameters, checked) {
-        (Ok(parameters), Ok(request)) => authorize::hinted(oidc, &parameters, request),
-        (_, checked) => checked,
+    let checked = match parameters {
+        Ok(parameters) => match authorize::validated(oidc, &parameters, circumstances).await {
+            Ok(request) => authorize::hinted(oidc, &parameters, request).await,
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
     };
     match checked {
         Ok(_) => Ok(()),
@@ -186,6 +180,9 @@ fn refused(mistake: NoWayBack) -> PushError {
         NoWayBack::Unreadable(why) => why,
         NoWayBack::UnknownClient | NoWayBack::DisabledClient => "the client is not known",
         NoWayBack::UnknownRequestUri => "a request_uri cannot be pushed",
+        NoWayBack::Unavailable => {
+            return PushError::Request(AuthorizationError::TemporarilyUnavailable, "try again in a moment");
+        }
     };
     PushError::Request(AuthorizationError::InvalidRequest, why)
 }

@@ -41,6 +41,8 @@ pub enum NoWayBack {
     RequestObject(&'static str),
     /// The pushed request is not known, not of this client, expired or used.
     UnknownRequestUri,
+    /// This node cannot tell at the moment who is registered.
+    Unavailable,
 }
 
 /// Where a request came from, and what the cluster asks of all.

@@ -309,6 +309,24 @@ fn what_takes_away_says_so_also_when_it_is_answered_from_memory() {
 }
 
 #[test]
+fn reuse_takes_away_though_redemption_gives() {
+    let mut world = World::furnished();
+    world.signed_in(1, &["openid", "offline_access"]);
+    let mut class = |id: u8, body| world.raw(&encode(1_000_001, &[id; 16], body)).unwrap().class;
+    assert_eq!(class(1, rotate(1, 1)), Class::Plain);
+    assert_eq!(class(2, rotate(1, 2)), Class::Plain);
+    for _ in 0..2 {
+        assert_eq!(class(3, rotate(1, 1)), Class::Revocation, "also when it is answered from memory");
+    }
+    let mut world = World::furnished();
+    world.signed_in(1, &["openid"]);
+    for _ in 0..2 {
+        let again = world.raw(&encode(world.now, &[4; 16], redeem(1, "web"))).unwrap();
+        assert_eq!(again.class, Class::Revocation);
+    }
+}
+
+#[test]
 fn a_sweep_removes_what_is_over_and_nothing_else() {
     let mut world = World::furnished();
     world.signed_in(1, &["openid"]);

@@ -101,6 +101,7 @@ impl TestCluster {
             advertise: self.addr(id).to_owned(),
             api_url: format!("http://api-{id}.test"),
             peers: self.peers.clone(),
+            joined: false,
             checks: conclave_node::cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
             keys: Arc::clone(&self.keys),

@@ -123,15 +123,36 @@ async fn a_node_that_stops_in_order_is_not_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_quorum_checks_no_clock_is_trusted() {
-    let mut cluster = TestCluster::start(1).await;
-    cluster.kill(1).await;
-    let options = conclave_node::cluster::ClusterOptions { checks: Checks::Quorum, ..cluster.options(1) };
-    let node = cluster.start_one(1, options).await.unwrap();
-    create(&node, 1).await.unwrap();
+    let mut cluster = TestCluster::start(3).await;
+    leased(&cluster).await;
+    create(cluster.node(1), 1).await.unwrap();
+    let asks = cluster.followers().await[0];
+    cluster.stop(asks).await;
+    let options = conclave_node::cluster::ClusterOptions { checks: Checks::Quorum, ..cluster.options(asks) };
+    let node = cluster.start_one(asks, options).await.unwrap();
     assert_eq!(accepts(&node, 1).await, Ok(true));
-    assert!(
-        node.known_view(Duration::ZERO).is_some(),
-        "it renews all the same, for those who want what was known"
-    );
+    let began = Instant::now();
+    while node.known_view(Duration::from_mins(1)).is_none() {
+        assert!(began.elapsed() < LIMIT, "it never notes what is known");
+        tokio::task::yield_now().await;
+    }
+    // A revocation does not wait for a node that holds no lease, however stuck.
+    disable(cluster.node(cluster.leader().await), 2, 1_000).await.unwrap_err();
+    node.hold_back(true);
+    let began = Instant::now();
+    disable(cluster.node(cluster.leader().await), 1, 1_001).await.unwrap();
+    assert!(began.elapsed() < WAIT / 2, "waited {:?} for a node without a lease", began.elapsed());
+    assert_eq!(accepts(&node, 1).await, Err(ViewError::Behind), "it knows that it has not seen it");
+    node.hold_back(false);
+
+    // Cut off, it accepts nothing at once, while a lease would last for two seconds; and is no longer about it than a second.
+    let (leader, other) = (cluster.leader().await, cluster.followers().await[0]);
+    create(cluster.node(leader), 3).await.unwrap();
+    cluster.kill(leader).await;
+    cluster.kill(other).await;
+    let began = Instant::now();
+    assert_eq!(accepts(&node, 3).await, Err(ViewError::Behind));
+    assert!(began.elapsed() < Duration::from_millis(1_500), "held for {:?}", began.elapsed());
+    assert!(node.known_view(Duration::from_mins(1)).is_some() && node.known_view(Duration::ZERO).is_none());
     node.halt().await;
 }

@@ -5,10 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use conclave_node::cluster::{MembersChange, MembershipError, join::JoinError};
+use conclave_node::cluster::{ClusterOptions, MembersChange, MembershipError, ProposeError, join::JoinError};
 use conclave_proto::cluster::v1::{RemoveMember, ReplaceMember};
 
-use super::harness::{TestCluster, created, user_id};
+use super::harness::{LIMIT, TestCluster, create, created, user_id};
 
 const fn removal(node_id: u64) -> MembersChange {
     MembersChange::Remove(RemoveMember { node_id, force: false })
@@ -65,6 +65,37 @@ async fn a_number_is_never_given_again_and_a_wiped_disk_comes_back_under_a_new_o
         Err(MembershipError::Unknown(77) | MembershipError::Refused(_))
     ));
     created(cluster.node(1), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_disk_of_a_node_that_joined_founds_no_cluster_of_its_own() {
+    let mut cluster = TestCluster::start(3).await;
+    let joined = cluster.join(1).await;
+    cluster.kill(joined).await;
+    let wiped = ClusterOptions {
+        node: joined,
+        data_dir: cluster.data_dir(joined),
+        peers: Vec::new(),
+        joined: true,
+        ..cluster.options_at(1, "127.0.0.1:0")
+    };
+    let why = cluster.start_one(joined, wiped).await.err().expect("refused").to_string();
+    assert!(why.contains(&format!("conclave cluster remove {joined}")), "{why}");
+    assert!(why.contains("conclave cluster join"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_writes_no_more_and_ends_saying_why() {
+    let mut cluster = TestCluster::start(3).await;
+    let out = cluster.followers().await[0];
+    let node = cluster.node(out).clone();
+    cluster.node(cluster.leader().await).change_members(removal(out)).await.unwrap();
+    let why = tokio::time::timeout(LIMIT, node.stopped()).await.expect("it goes on though nobody wants it");
+    assert!(why.contains(&format!("removed node {out}")) && why.contains("cluster join"), "{why}");
+    let written = create(&node, 1).await;
+    assert!(matches!(written, Err(ProposeError::Unavailable)), "{written:?}");
+    cluster.kill(out).await;
+    assert_eq!(cluster.agree().await, 0, "nothing of it was written");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
