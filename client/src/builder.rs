@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -92,7 +92,7 @@ impl Builder {
             routing: Routing::new(self.endpoints),
             token: self.token,
             deadline: self.deadline.unwrap_or(DEFAULT_DEADLINE),
-            highest_index: AtomicU64::new(0),
+            seen: Mutex::default(),
         };
         Ok(Client { inner: Arc::new(inner) })
     }

@@ -7,7 +7,7 @@
 use std::{
     error::Error as _,
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use tonic::{
     Code, ConnectError, Request, Status,
     client::Grpc,
     codegen::http::uri::PathAndQuery,
-    metadata::{MetadataMap, MetadataValue},
+    metadata::{Ascii, MetadataMap, MetadataValue},
 };
 use tonic_prost::ProstCodec;
 
@@ -48,8 +48,14 @@ pub(crate) struct Inner {
     pub routing: Routing,
     pub token: Option<TokenSource>,
     pub deadline: Duration,
-    /// What this client has seen: no later answer may be older.
-    pub highest_index: AtomicU64,
+    /// What this client has seen: no later answer may be older. The highest log index, and its text as the cluster gave it.
+    pub seen: Mutex<Option<(u64, MetadataValue<Ascii>)>>,
+}
+
+impl Inner {
+    fn seen(&self) -> MutexGuard<'_, Option<(u64, MetadataValue<Ascii>)>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// An RPC of the API.
@@ -154,15 +160,17 @@ impl Client {
         {
             metadata.insert(REQUEST_ID, value);
         }
-        let index = self.inner.highest_index.load(Ordering::Relaxed);
-        if index != 0 {
-            metadata.insert(INDEX, MetadataValue::from(index));
+        if let Some((_, text)) = &*self.inner.seen() {
+            metadata.insert(INDEX, text.clone());
         }
     }
 
     fn note(&self, metadata: &MetadataMap) {
-        if let Some(index) = number(metadata, INDEX) {
-            self.inner.highest_index.fetch_max(index, Ordering::Relaxed);
+        if let Some((index, text)) = numbered(metadata) {
+            let mut seen = self.inner.seen();
+            if seen.as_ref().is_none_or(|(highest, _)| *highest < index) {
+                *seen = Some((index, text));
+            }
         }
         self.note_leader(metadata);
     }
@@ -176,7 +184,7 @@ impl Client {
     fn answered(&self, status: &Status) -> Error {
         if status.code() == Code::OutOfRange {
             // The cluster has been restored from before what this client saw, or is another one: begin anew.
-            self.inner.highest_index.store(0, Ordering::Relaxed);
+            *self.inner.seen() = None;
         }
         self.note_leader(status.metadata());
         Error::from(status)
@@ -217,6 +225,13 @@ fn never_connected(status: &Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// A log index is told as `INDEX.TAG`: compared by the number, sent back as it was given.
+fn numbered(metadata: &MetadataMap) -> Option<(u64, MetadataValue<Ascii>)> {
+    let text = metadata.get(INDEX)?;
+    let (number, _) = text.to_str().ok()?.split_once('.')?;
+    Some((number.parse().ok()?, text.clone()))
 }
 
 fn number(metadata: &MetadataMap, key: &'static str) -> Option<u64> {

@@ -53,7 +53,7 @@ impl Fake {
             Some(Answer::Fail(status)) => Err(status),
             Some(Answer::Ok { index, leader }) => {
                 let mut response = Response::new(T::default());
-                response.metadata_mut().insert("x-conclave-index", MetadataValue::from(index));
+                response.metadata_mut().insert("x-conclave-index", text(index));
                 if let Some(leader) = leader {
                     response
                         .metadata_mut()
@@ -159,6 +159,10 @@ async fn read(client: &Client) -> Result<v1::User, Error> {
     client.users().get(v1::GetUserRequest::default()).await
 }
 
+fn text(index: u64) -> MetadataValue<tonic::metadata::Ascii> {
+    MetadataValue::try_from(format!("{index}.tag")).unwrap()
+}
+
 fn ok(index: u64) -> Answer {
     Answer::Ok { index, leader: None }
 }
@@ -232,7 +236,7 @@ async fn the_highest_index_seen_goes_along() {
     read(&client.clone()).await.unwrap_err();
     read(&client).await.unwrap();
     let indexes: Vec<_> = fake.asked().into_iter().map(|asked| asked.index).collect();
-    assert_eq!(indexes, [None, Some("7".into()), Some("7".into()), None]);
+    assert_eq!(indexes, [None, Some("7.tag".into()), Some("7.tag".into()), None]);
 }
 
 #[tokio::test]

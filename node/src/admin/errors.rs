@@ -50,9 +50,9 @@ pub(super) fn redirect_uri(field: &str, text: &str, error: &RedirectUriError) ->
 pub(super) fn view(error: &ViewError) -> Status {
     match error {
         ViewError::Behind => unavailable(error.to_string(), SHORTLY),
-        ViewError::FromTheFuture => {
-            Status::out_of_range("x-conclave-index is ahead of this cluster: it is another's")
-        }
+        ViewError::FromTheFuture => Status::out_of_range(
+            "x-conclave-index is not of this cluster, or from before it was restored: begin without it",
+        ),
     }
 }
 

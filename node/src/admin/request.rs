@@ -12,8 +12,8 @@ use tonic::{
 };
 
 use crate::{
-    auth::derive::Derivation,
-    cluster::{Committed, ProposeError},
+    auth::{derive::Derivation, seen::Unseen},
+    cluster::{Committed, ProposeError, ViewError},
 };
 
 use super::{
@@ -31,6 +31,7 @@ const LEADER: &str = "x-conclave-leader";
 
 /// A read: one version of the state.
 pub(super) struct Reading {
+    api: Api,
     pub state: Arc<State>,
     pub now: Stamp,
 }
@@ -51,7 +52,7 @@ impl Api {
     pub async fn read<M>(&self, request: Request<M>) -> Result<(Reading, M), Status> {
         let permit = self.may_read(request.metadata()).await?;
         let state = self.state_for_reading(&permit, request.metadata()).await?;
-        Ok((Reading { now: self.auth.now(&state), state }, request.into_inner()))
+        Ok((Reading { api: self.clone(), now: self.auth.now(&state), state }, request.into_inner()))
     }
 
     /// Secrets must have been taken out of the message: what remains of it goes into the write's name.
@@ -80,9 +81,20 @@ impl Api {
 
     async fn state_at(&self, metadata: &MetadataMap) -> Result<Arc<State>, Status> {
         let Some(value) = metadata.get(INDEX) else { return Ok(self.auth.cluster().view()) };
-        let index = value.to_str().ok().and_then(|text| text.parse().ok());
-        let index = index.ok_or_else(|| errors::invalid("x-conclave-index must be a number"))?;
+        let index = match value.to_str().map(|text| self.auth.parse_seen(text)) {
+            Ok(Ok(index)) => index,
+            Ok(Err(Unseen::Foreign)) => return Err(errors::view(&ViewError::FromTheFuture)),
+            Ok(Err(Unseen::Malformed)) | Err(_) => {
+                return Err(errors::invalid("x-conclave-index must be one that an answer carried"));
+            }
+        };
         self.auth.cluster().view_at(index).await.map_err(|error| errors::view(&error))
+    }
+
+    fn mark(&self, metadata: &mut MetadataMap, index: u64) {
+        if let Ok(value) = MetadataValue::try_from(self.auth.seen(index)) {
+            metadata.insert(INDEX, value);
+        }
     }
 
     fn leader_hint(&self, metadata: &mut MetadataMap) {
@@ -99,7 +111,7 @@ impl Api {
 impl Reading {
     pub fn reply<T>(&self, message: T) -> Result<Response<T>, Status> {
         let mut response = Response::new(message);
-        response.metadata_mut().insert(INDEX, MetadataValue::from(self.state.index()));
+        self.api.mark(response.metadata_mut(), self.state.index());
         Ok(response)
     }
 }
@@ -123,7 +135,7 @@ impl Writing {
 
     pub fn reply<T>(&self, committed: &Committed, message: T) -> Result<Response<T>, Status> {
         let mut response = Response::new(message);
-        response.metadata_mut().insert(INDEX, MetadataValue::from(committed.index));
+        self.api.mark(response.metadata_mut(), committed.index);
         self.api.leader_hint(response.metadata_mut());
         Ok(response)
     }

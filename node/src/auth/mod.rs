@@ -15,6 +15,7 @@
 //! | `keys` | the cluster's signing keys, opened |
 //! | `rotation` | when signing keys change |
 //! | `operator` | the bearer text of whoever holds the cluster secret |
+//! | `seen` | the log index that a caller of the API has seen |
 //! | `subject` | what a person is called towards a client |
 //! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
@@ -33,6 +34,7 @@ pub mod pages;
 pub mod password;
 pub mod redirect_uri;
 pub mod rotation;
+pub mod seen;
 pub mod session;
 pub mod subject;
 pub mod throttle;

@@ -60,6 +60,11 @@ impl LineageTag {
         let input = [b"conclave/lineage".as_slice(), cluster, &epoch.to_be_bytes()].concat();
         Self(mac::take(&mac::sha256(&input)))
     }
+
+    /// Its bytes, for what stands under a MAC of its own.
+    pub const fn bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
 }
 
 /// A handle, opened.

@@ -26,7 +26,7 @@ pub fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The first `N` bytes of `from`; every caller passes at least as many.
-pub(super) fn take<const N: usize>(from: &[u8]) -> [u8; N] {
+pub fn take<const N: usize>(from: &[u8]) -> [u8; N] {
     let mut out = [0; N];
     for (to, byte) in out.iter_mut().zip(from) {
         *to = *byte;

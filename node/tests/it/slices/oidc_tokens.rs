@@ -307,8 +307,8 @@ async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away()
     let next = AddSigningKey {
         kid: "next".into(),
         algorithm: old.algorithm.into(),
-        public_jwk: old.public_jwk.to_vec(),
-        sealed_private_key: old.sealed_private_key.to_vec(),
+        public_jwk: old.public_jwk.clone(),
+        sealed_private_key: old.sealed_private_key.clone(),
         next: true,
         ..Default::default()
     };
