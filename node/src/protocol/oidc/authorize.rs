@@ -117,7 +117,7 @@ pub async fn validated(
         Err(Unacceptable::Here(NoWayBack::UnknownClient | NoWayBack::UnregisteredRedirectUri)) => {
             match oidc.auth.cluster().confirmed_view().await {
                 Some(state) => validate(parameters, &state, circumstances),
-                None => result,
+                None => Err(Unacceptable::Here(NoWayBack::Unavailable)),
             }
         }
         result => result,

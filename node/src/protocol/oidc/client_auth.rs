@@ -92,8 +92,8 @@ pub async fn authenticate_now(
 ) -> Result<(Authenticated, Arc<State>), TokenError> {
     let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| TokenError::Unavailable)?;
     match authenticate(oidc, headers, form, &state) {
-        Err(refused @ TokenError::InvalidClient { .. }) => {
-            let state = oidc.auth.cluster().confirmed_view().await.ok_or(refused)?;
+        Err(TokenError::InvalidClient { .. }) => {
+            let state = oidc.auth.cluster().confirmed_view().await.ok_or(TokenError::Unavailable)?;
             Ok((authenticate(oidc, headers, form, &state)?, state))
         }
         result => result.map(|authenticated| (authenticated, state)),

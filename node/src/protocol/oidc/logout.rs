@@ -109,13 +109,12 @@ async fn answer(oidc: &Oidc, headers: &HeaderMap, asked: Asked) -> Result<Respon
 /// asked.
 async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<(), Mistake> {
     let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| Mistake::Unavailable)?;
-    let refused = match is_registered(&state, client_id, uri) {
-        Ok(()) => return Ok(()),
-        Err(mistake) => mistake,
-    };
+    if is_registered(&state, client_id, uri).is_ok() {
+        return Ok(());
+    }
     match oidc.auth.cluster().confirmed_view().await {
         Some(state) => is_registered(&state, client_id, uri),
-        None => Err(refused),
+        None => Err(Mistake::Unavailable),
     }
 }
 

@@ -10,4 +10,5 @@ mod oidc_logout;
 mod oidc_registration;
 mod oidc_requests;
 mod oidc_tokens;
+mod single_use;
 mod site;

@@ -83,7 +83,7 @@ impl Prover {
     }
 }
 
-async fn redeem(site: &Site, code: &str, proof: Option<String>) -> Page {
+pub async fn redeem(site: &Site, code: &str, proof: Option<String>) -> Page {
     let headers: Vec<_> = proof.map(|proof| ("dpop", proof)).into_iter().collect();
     site.call("/oidc/token", &headers, &[&redemption(code)[..], &[("client_id", "spa")]].concat()).await
 }
@@ -94,7 +94,7 @@ async fn refresh(site: &Site, token: &str, proof: Option<String>) -> Page {
     site.call("/oidc/token", &headers, &form).await
 }
 
-async fn userinfo(site: &Site, scheme: &str, token: &str, proofs: &[String]) -> Page {
+pub async fn userinfo(site: &Site, scheme: &str, token: &str, proofs: &[String]) -> Page {
     let mut request = Request::get("/oidc/userinfo").header("authorization", format!("{scheme} {token}"));
     for proof in proofs {
         request = request.header("dpop", proof);

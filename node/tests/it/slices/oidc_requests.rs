@@ -88,7 +88,7 @@ async fn form_post_answers_in_a_form_that_may_go_to_the_client_only() {
     assert_eq!(posted(&page, "error").as_deref(), Some("login_required"));
 }
 
-async fn push(site: &Site, basic: Option<&str>, more: &[(&str, &str)]) -> Page {
+pub async fn push(site: &Site, basic: Option<&str>, more: &[(&str, &str)]) -> Page {
     let url = Site::authorize_url("web", more);
     let query = url.split_once('?').unwrap().1;
     let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
@@ -98,7 +98,7 @@ async fn push(site: &Site, basic: Option<&str>, more: &[(&str, &str)]) -> Page {
     site.client_post("/oidc/par", basic, &pairs).await
 }
 
-fn named(client: &str, request_uri: &str) -> String {
+pub fn named(client: &str, request_uri: &str) -> String {
     format!(
         "/oidc/authorize?{}",
         super::site::encoded(&[("client_id", client), ("request_uri", request_uri)])

@@ -47,7 +47,7 @@ pub fn with_grants(grant_types: &[GrantType]) -> ClientTokens {
     ClientTokens { grant_types: grant_types.iter().map(|t| i32::from(*t)).collect(), ..Default::default() }
 }
 
-async fn register(site: &Site, order: CreateClient) {
+pub async fn register(site: &Site, order: CreateClient) {
     site.node.propose(Order::CreateClient(order)).await.unwrap();
 }
 
@@ -335,12 +335,12 @@ async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away()
     assert_ne!(page.status, StatusCode::OK);
 }
 
-fn client_key(alg: Alg) -> SigningKey {
+pub fn client_key(alg: Alg) -> SigningKey {
     let entropy = conclave_node::runtime::testing::SeededEntropy::new(77);
     SigningKey::from_pkcs8(alg, &SigningKey::generate_pkcs8(alg, &*entropy).unwrap()).unwrap()
 }
 
-fn signing_client(id: &str, keys: &[&SigningKey], algorithm: SigningAlgorithm) -> CreateClient {
+pub fn signing_client(id: &str, keys: &[&SigningKey], algorithm: SigningAlgorithm) -> CreateClient {
     let jwks = json!({"keys": keys.iter().map(|key| key.public_jwk()).collect::<Vec<_>>()});
     let tokens = ClientTokens {
         jwks: jwks.to_string().into_bytes(),
@@ -357,11 +357,11 @@ fn signing_client(id: &str, keys: &[&SigningKey], algorithm: SigningAlgorithm) -
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const NOW: u64 = START_MS / 1_000;
 
-fn assertion(id: &str, jti: &str) -> Value {
+pub fn assertion(id: &str, jti: &str) -> Value {
     json!({"iss": id, "sub": id, "aud": ISSUER, "iat": NOW, "exp": NOW + 60, "jti": jti})
 }
 
-async fn asserted(site: &Site, assertion: &str, more: &[(&str, &str)]) -> Page {
+pub async fn asserted(site: &Site, assertion: &str, more: &[(&str, &str)]) -> Page {
     let form = [
         ("grant_type", "client_credentials"),
         ("client_assertion_type", ASSERTION_TYPE),
