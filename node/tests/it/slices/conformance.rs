@@ -448,7 +448,7 @@ async fn log_out(plan: &Plan, browser: &mut Browser, query: &[(&str, &str)]) -> 
         return page;
     }
     let page = plan.site.get(browser, &page.location()).await;
-    let ticket = page.text.contains("name=\"ticket\"").then(|| page.field("ticket")).unwrap_or_default();
+    let ticket = if page.text.contains("name=\"ticket\"") { page.field("ticket") } else { String::new() };
     plan.site.post(browser, "/logout", &[("csrf", &page.field("csrf")), ("ticket", &ticket)]).await
 }
 
