@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use axum::{Router, routing::get};
+use axum::{Router, body::Bytes, routing::get};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::measure::{Load, Outcome};
@@ -13,10 +13,13 @@ const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// An empty 200 at every GET of `/`.
-pub async fn serve(port: u16) -> anyhow::Result<()> {
+/// A 200 with a body of so many bytes at every GET or POST of `/`; a form is read, as whoever answers one must.
+pub async fn serve(port: u16, bytes: usize) -> anyhow::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
-    let router = Router::new().route("/", get(async || ()));
+    let body = Bytes::from("x".repeat(bytes));
+    let form = body.clone();
+    let read = async move |_form: Bytes| form.clone();
+    let router = Router::new().route("/", get(async move || body.clone()).post(read));
     Ok(axum::serve(listener, router).await?)
 }
 

@@ -86,11 +86,24 @@ pub async fn checks(target: &Target) -> anyhow::Result<Vec<Shot>> {
 
 /// Userinfo with an access token of the demo's client, at each node.
 pub async fn userinfos(target: &Target) -> anyhow::Result<Vec<Shot>> {
+    let tokens = tokens(target).await?;
+    let bearer = format!("Bearer {}", tokens.access);
+    let shot = |http: &str| Shot::get(&format!("{http}/oidc/userinfo"), &[("authorization", &bearer)]);
+    target.nodes.iter().map(|node| shot(&node.http)).collect()
+}
+
+/// What a code gives.
+pub struct Tokens {
+    pub access: String,
+    pub refresh: String,
+}
+
+/// Signs the admin in at the demo's client and redeems the code.
+pub async fn tokens(target: &Target) -> anyhow::Result<Tokens> {
     let node = target.nodes.first().context("a node")?;
     let mut browser = Browser::new(http(), &node.http);
     let code = code(target, &mut browser).await?;
     let relying = &target.client;
-    let basic = STANDARD.encode(format!("{}:{}", relying.client_id, relying.client_secret));
     let form = [
         ("grant_type", "authorization_code"),
         ("code", code.as_str()),
@@ -98,13 +111,22 @@ pub async fn userinfos(target: &Target) -> anyhow::Result<Vec<Shot>> {
         ("code_verifier", VERIFIER),
     ];
     let reply = Browser::new(http(), &node.http)
-        .post("/oidc/token", &[("authorization", &format!("Basic {basic}"))], &form)
+        .post("/oidc/token", &[("authorization", &basic(&relying.client_id, &relying.client_secret))], &form)
         .await?;
+    given(&reply)
+}
+
+pub fn given(reply: &Page) -> anyhow::Result<Tokens> {
     let json: serde_json::Value = serde_json::from_str(&reply.text)?;
-    let token = json.get("access_token").and_then(|token| token.as_str()).context(reply.text)?;
-    let bearer = format!("Bearer {token}");
-    let shot = |http: &str| Shot::get(&format!("{http}/oidc/userinfo"), &[("authorization", &bearer)]);
-    target.nodes.iter().map(|node| shot(&node.http)).collect()
+    let token = |name: &str| {
+        let token = json.get(name).and_then(|token| token.as_str());
+        token.map(str::to_owned).with_context(|| format!("no {name}: {}", reply.text))
+    };
+    Ok(Tokens { access: token("access_token")?, refresh: token("refresh_token").unwrap_or_default() })
+}
+
+pub fn basic(id: &str, secret: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
 }
 
 async fn code(target: &Target, browser: &mut Browser) -> anyhow::Result<String> {
@@ -113,7 +135,7 @@ async fn code(target: &Target, browser: &mut Browser) -> anyhow::Result<String> 
         ("response_type", "code"),
         ("client_id", &target.client.client_id),
         ("redirect_uri", &target.client.redirect_uri),
-        ("scope", "openid profile email groups"),
+        ("scope", "openid profile email groups offline_access"),
         ("state", "state"),
         ("nonce", "nonce"),
         ("code_challenge", &challenge),

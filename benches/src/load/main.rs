@@ -6,6 +6,7 @@
 //! | `target` | the demo's line of JSON, users to sign in as |
 //! | `browser` | a person's browser: cookies, forms, redirects |
 //! | `flows` | a login; the way to a forward-auth cookie; the way to an access token |
+//! | `tokens` | the token side of the provider |
 //! | `raw` | one request over and over on a kept connection, cheaper than any server that answers it |
 //! | `baseline` | the bare server and the bare hash |
 //! | `measure` | workers, the clock, percentiles |
@@ -16,6 +17,7 @@ mod flows;
 mod measure;
 mod raw;
 mod target;
+mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -57,6 +59,27 @@ enum What {
         #[command(flatten)]
         load: LoadArgs,
     },
+    /// Access tokens that a client gets for itself
+    ClientCredentials {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// Refresh tokens, each exchanged for the next
+    Refresh {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// Introspection of a good access token
+    Introspect {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
     /// GET of any URL that answers 200, such as the bare server's
     Get {
         #[arg(long)]
@@ -69,10 +92,22 @@ enum What {
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// Serves an empty 200 by axum on hyper until stopped
+    /// Serves a fixed 200 by axum on hyper until stopped
     ServeBare {
         #[arg(long, default_value_t = 9_950)]
         port: u16,
+        /// Bytes of its body
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+        bytes: u32,
+    },
+    /// POST of a form of so many bytes to any URL that answers 200, such as the bare server's
+    Post {
+        #[arg(long)]
+        url: String,
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+        bytes: u32,
+        #[command(flatten)]
+        load: LoadArgs,
     },
 }
 
@@ -106,7 +141,23 @@ impl LoadArgs {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let (load, outcome) = match Command::parse().what {
-        What::ServeBare { port } => return baseline::serve(port).await,
+        What::ServeBare { port, bytes } => return baseline::serve(port, usize::try_from(bytes)?).await,
+        What::Post { url, bytes, load } => {
+            let form = "x".repeat(usize::try_from(bytes)?);
+            (load.load(), raw::run(load.load(), &[raw::Shot::post(&url, &[], &[("x", &form)])?]).await)
+        }
+        What::ClientCredentials { at, load } => {
+            let target = Target::read(&at.demo, at.node)?;
+            (load.load(), raw::run(load.load(), &tokens::of_its_own(&target).await?).await)
+        }
+        What::Introspect { at, load } => {
+            let target = Target::read(&at.demo, at.node)?;
+            (load.load(), raw::run(load.load(), &tokens::introspections(&target).await?).await)
+        }
+        What::Refresh { at, load } => {
+            let target = Target::read(&at.demo, at.node)?;
+            (load.load(), tokens::refreshes(load.load(), &target).await?)
+        }
         What::Argon2 { load } => (load.load(), baseline::argon2(load.load()).await?),
         What::Get { url, load } => (load.load(), raw::run(load.load(), &[raw::Shot::get(&url, &[])?]).await),
         What::Login { at, load, users } => {

@@ -8,7 +8,10 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-use super::measure::{Load, Outcome};
+use super::{
+    browser::encoded,
+    measure::{Load, Outcome},
+};
 
 /// Longest answer read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -23,13 +26,25 @@ pub struct Shot {
 impl Shot {
     /// GET of this `http://host:port/path` with these headers.
     pub fn get(url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::made("GET", url, headers, "")
+    }
+
+    /// POST of this form there.
+    pub fn post(url: &str, headers: &[(&str, &str)], form: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let body = encoded(form);
+        let length = body.len().to_string();
+        let own = [("content-type", "application/x-www-form-urlencoded"), ("content-length", &length)];
+        Self::made("POST", url, &[headers, &own].concat(), &body)
+    }
+
+    fn made(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> anyhow::Result<Self> {
         let rest = url.strip_prefix("http://").context("the URL must begin with http://")?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let mut text = format!("GET /{path} HTTP/1.1\r\nhost: {authority}\r\n");
+        let mut text = format!("{method} /{path} HTTP/1.1\r\nhost: {authority}\r\n");
         for (name, value) in headers {
             text.extend([name, ": ", value, "\r\n"]);
         }
-        text.push_str("\r\n");
+        text.extend(["\r\n", body]);
         Ok(Self { authority: authority.to_owned(), bytes: text.into_bytes() })
     }
 }

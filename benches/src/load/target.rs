@@ -42,6 +42,12 @@ pub struct App {
     pub url: String,
 }
 
+/// A client without people.
+pub struct Machine {
+    pub client_id: String,
+    pub client_secret: String,
+}
+
 /// Who signs in.
 pub struct Person {
     pub username: String,
@@ -60,10 +66,27 @@ impl Target {
         Ok(target)
     }
 
+    fn api(&self) -> anyhow::Result<Client> {
+        let endpoints = self.nodes.iter().map(|node| node.api.clone());
+        Ok(Client::builder().endpoints(endpoints).token(&self.admin.token).build()?)
+    }
+
+    /// A client that gets tokens for itself, made anew.
+    pub async fn machine(&self) -> anyhow::Result<Machine> {
+        let order = v1::CreateClientRequest {
+            name: "load".into(),
+            auth_method: "client_secret_basic".into(),
+            grant_types: vec!["client_credentials".into()],
+            ..Default::default()
+        };
+        let made = self.api()?.clients().create(order).await?;
+        let client_id = made.client.context("no client in the answer")?.client_id;
+        Ok(Machine { client_id, client_secret: made.client_secret })
+    }
+
     /// So many people, made when missing: one account would be throttled, as it should.
     pub async fn people(&self, count: usize) -> anyhow::Result<Vec<Person>> {
-        let endpoints = self.nodes.iter().map(|node| node.api.clone());
-        let api = Client::builder().endpoints(endpoints).token(&self.admin.token).build()?;
+        let api = self.api()?;
         let mut people = Vec::new();
         for number in 0..count.max(1) {
             let (username, password) = (format!("load{number}"), format!("load password {number}"));

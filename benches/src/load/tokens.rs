@@ -1,0 +1,58 @@
+//! The token side of the provider: a client's own tokens, refresh tokens, introspection.
+
+use futures_util::future::join_all;
+
+use super::{
+    browser::{Browser, http},
+    flows::{basic, given, tokens},
+    measure::{Load, Outcome},
+    raw::Shot,
+    target::Target,
+};
+
+/// A client's request for a token of its own, at each node.
+pub async fn of_its_own(target: &Target) -> anyhow::Result<Vec<Shot>> {
+    let machine = target.machine().await?;
+    let headers = [("authorization", &*basic(&machine.client_id, &machine.client_secret))];
+    let form = [("grant_type", "client_credentials")];
+    target
+        .nodes
+        .iter()
+        .map(|node| Shot::post(&format!("{}/oidc/token", node.http), &headers, &form))
+        .collect()
+}
+
+/// The question whether a person's access token is good, at each node.
+pub async fn introspections(target: &Target) -> anyhow::Result<Vec<Shot>> {
+    let token = tokens(target).await?.access;
+    let headers = [("authorization", &*basic(&target.client.client_id, &target.client.client_secret))];
+    let form = [("token", &*token)];
+    let shot = |http: &str| Shot::post(&format!("{http}/oidc/introspect"), &headers, &form);
+    target.nodes.iter().map(|node| shot(&node.http)).collect()
+}
+
+/// A line of refresh tokens for each worker; every answer's token is the next request's.
+pub async fn refreshes(load: Load, target: &Target) -> anyhow::Result<Outcome> {
+    let mut lines = Vec::new();
+    for _ in 0..load.workers {
+        lines.push(tokens(target).await?.refresh);
+    }
+    let workers = lines.into_iter().zip(0..).map(|(mut refresh, worker)| async move {
+        let node = target.nodes.iter().cycle().nth(worker);
+        let Some(node) = node else { return Outcome::default() };
+        let mut browser = Browser::new(http(), &node.http);
+        let authorization = basic(&target.client.client_id, &target.client.client_secret);
+        Outcome::of(load, async || {
+            let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];
+            let reply = browser.post("/oidc/token", &[("authorization", &authorization)], &form).await?;
+            refresh = given(&reply)?.refresh;
+            anyhow::Ok(())
+        })
+        .await
+    });
+    let mut all = Outcome::default();
+    for outcome in join_all(workers).await {
+        all.add(outcome);
+    }
+    Ok(all)
+}
