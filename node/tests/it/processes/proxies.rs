@@ -1,5 +1,5 @@
-//! nginx and Caddy, as Debian ships them, in front of an application: sign-in and back to the exact URL, the wrong group, and
-//! identity headers that a client made up.
+//! nginx, Caddy and HAProxy as Debian ships them, and Envoy, each with the configuration of `deploy/proxies` in front of an application:
+//! sign-in and back to the exact URL, the wrong group, identity headers that a client made up, and nodes that die.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 use axum::http::HeaderMap;
 use conclave_proto::admin::v1::{CreateUserRequest, user_service_client::UserServiceClient};
 
-use super::world::{Demo, field, location};
+use super::world::{Demo, field, kill_9, location};
 
 const HOST: &str = "app.localhost";
 /// The cluster's own name at the proxy.
@@ -46,6 +46,8 @@ async fn application() -> (SocketAddr, Seen) {
 struct Proxy {
     child: Child,
     port: u16,
+    /// nginx cannot tell a program from a person in its error page.
+    redirects_everybody: bool,
     _dir: tempfile::TempDir,
 }
 
@@ -59,7 +61,7 @@ impl Drop for Proxy {
 impl Proxy {
     async fn start(port: u16, program: &str, config: &str, args: impl Fn(&Path) -> Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config");
+        let file = dir.path().join("config.yaml");
         std::fs::write(&file, config.replace("@DIR@", &dir.path().display().to_string())).unwrap();
         let child = Command::new(program)
             .args(args(&file))
@@ -69,24 +71,17 @@ impl Proxy {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|e| panic!("{program} cannot be started ({e}); `make test` installs it"));
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             assert!(Instant::now() < deadline, "{program} does not listen");
             tokio::task::yield_now().await;
         }
-        Self { child, port, _dir: dir }
+        Self { child, port, redirects_everybody: program == "nginx", _dir: dir }
     }
 
     async fn nginx(demo: &Demo, port: u16, application: SocketAddr) -> Self {
-        let mut exchanges = vec![
-            ("listen 443 ssl;", format!("listen 127.0.0.1:{port};")),
-            ("id.example.org", ID_HOST.to_owned()),
-            ("app.example.org", HOST.to_owned()),
-            ("10.0.0.20:8080", application.to_string()),
-        ];
-        let examples = ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"];
-        let nodes = demo.cluster.nodes.iter().map(|n| authority(&n.http).to_owned());
-        exchanges.extend(examples.into_iter().zip(nodes));
+        let mut exchanges = example(demo, application);
+        exchanges.push(("listen 443 ssl;", format!("listen 127.0.0.1:{port};")));
         let config = NGINX_AROUND.replace("@SHIPPED@", &shipped("nginx.conf", &exchanges));
         Self::start(port, "nginx", &config, |file| {
             vec![
@@ -110,6 +105,37 @@ impl Proxy {
         let config = CADDY_AROUND.replace("@SHIPPED@", &shipped("Caddyfile", &exchanges));
         Self::start(port, "caddy", &config, |file| {
             ["run", "--adapter", "caddyfile", "--config"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([file.display().to_string()])
+                .collect()
+        })
+        .await
+    }
+
+    async fn haproxy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
+        let script = deployed("conclave.lua").replace("127.0.0.1:9090", &format!("127.0.0.1:{}", port + 50));
+        let script_file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(script_file.path(), script).unwrap();
+        let mut exchanges = example(demo, application);
+        exchanges.extend([
+            ("bind :443 ssl crt /etc/haproxy/certs/", format!("bind 127.0.0.1:{port}")),
+            ("127.0.0.1:9090", format!("127.0.0.1:{}", port + 50)),
+            ("/etc/haproxy/conclave.lua", script_file.path().display().to_string()),
+        ]);
+        let config = shipped("haproxy.cfg", &exchanges);
+        Self::start(port, "haproxy", &config, |file| {
+            vec!["-db".into(), "-f".into(), file.display().to_string()]
+        })
+        .await
+    }
+
+    async fn envoy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
+        let config = shipped_envoy(demo, port, application);
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxies/venv/bin/envoy");
+        let base = u32::from(port).to_string();
+        Self::start(port, &program.display().to_string(), &config, |file| {
+            ["--disable-hot-restart", "--concurrency", "1", "--base-id", &base, "--config-path"]
                 .map(str::to_owned)
                 .into_iter()
                 .chain([file.display().to_string()])
@@ -153,10 +179,51 @@ http {
 
 const CADDY_AROUND: &str = "{\n  admin off\n  auto_https off\n}\n@SHIPPED@";
 
+fn deployed(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/proxies").join(file);
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// What every example names, and what it is here.
+fn example(demo: &Demo, application: SocketAddr) -> Vec<(&'static str, String)> {
+    let mut exchanges = vec![
+        ("id.example.org", ID_HOST.to_owned()),
+        ("app.example.org", HOST.to_owned()),
+        ("10.0.0.20:8080", application.to_string()),
+    ];
+    let nodes = demo.cluster.nodes.iter().map(|n| authority(&n.http).to_owned());
+    exchanges.extend(["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"].into_iter().zip(nodes));
+    exchanges
+}
+
+/// Envoy's file names addresses and ports apart, and has TLS in lines of its own.
+fn shipped_envoy(demo: &Demo, port: u16, application: SocketAddr) -> String {
+    let text = deployed("envoy.yaml");
+    let (head, rest) = text.split_once("        - transport_socket:").unwrap();
+    let (_, rest) = rest.split_once("          filters:").unwrap();
+    let mut text = format!("{head}        - filters:{rest}");
+    let one = |address: &str, port: u16| format!("address: {address}, port_value: {port} ");
+    let mut exchanges = vec![
+        (one("0.0.0.0", 443), one("127.0.0.1", port)),
+        (one("10.0.0.20", 8080), one("127.0.0.1", application.port())),
+        ("key: x-forwarded-proto, value: https".to_owned(), "key: x-forwarded-proto, value: http".to_owned()),
+        ("\"id.example.org\"".to_owned(), format!("\"{ID_HOST}:{port}\"")),
+        ("\"app.example.org\"".to_owned(), format!("\"{HOST}:{port}\"")),
+    ];
+    for (n, node) in demo.cluster.nodes.iter().enumerate() {
+        let node: SocketAddr = authority(&node.http).parse().unwrap();
+        exchanges.push((one(&format!("10.0.0.{}", n + 1), 9000), one("127.0.0.1", node.port())));
+    }
+    for (from, to) in exchanges {
+        assert!(text.contains(&from), "envoy.yaml has no {from} any more");
+        text = text.replace(&from, &to);
+    }
+    text
+}
+
 /// A file of `deploy/proxies`, with this test's names and addresses in place of the example's.
 fn shipped(file: &str, example_to_test: &[(&str, String)]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/proxies").join(file);
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = deployed(file);
     let text: String =
         text.lines().filter(|l| !l.contains("ssl_certificate")).fold(String::new(), |t, l| t + l + "\n");
     let exchanged = example_to_test.iter().fold(text, |text, (from, to)| {
@@ -241,13 +308,22 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
         "Remote-Groups",
         "Remote-Email",
         "X-authentik-username",
+        "Remote.User",
+        "REMOTE-USER",
         "X_authentik_username",
+        "X.authentik.username",
+        "x-Authentik_username",
         "X-Auth-Request-User",
         "X-Auth-Request-Groups",
     ] {
         let reply =
             person.get(proxy.url("/")).header(spoofed, "root").header(spoofed, "wheel").send().await.unwrap();
-        assert_eq!(reply.status(), 200);
+        if reply.status() == 400 && spoofed.contains('_') {
+            // Refused at the door, as Envoy's file has it.
+            assert!(seen.lock().unwrap().is_none());
+            continue;
+        }
+        assert_eq!(reply.status(), 200, "{spoofed}");
         let (_, headers) = seen.lock().unwrap().take().unwrap();
         let forged =
             headers.values().flatten().any(|value| value.contains("root") || value.contains("wheel"));
@@ -259,7 +335,14 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
         }
     }
     // The check itself is for the proxy alone.
-    for path in ["/auth/nginx", "/auth/caddy", "/auth/traefik"] {
+    for path in [
+        "/auth/nginx",
+        "/auth/caddy",
+        "/auth/traefik",
+        "/auth/haproxy",
+        "/auth/envoy/",
+        "/outpost.goauthentik.io/auth/nginx",
+    ] {
         let reply = person
             .get(format!("http://{ID_HOST}:{}{path}", proxy.port))
             .header("X-Original-URL", &url)
@@ -291,6 +374,14 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
         .unwrap();
     assert!(!reply.status().is_success() && seen.lock().unwrap().is_none());
 
+    // Programs and sockets are told, not sent away.
+    for (name, value) in [("x-requested-with", "XMLHttpRequest"), ("sec-fetch-mode", "cors")] {
+        let reply = stranger.get(proxy.url("/")).header(name, value).send().await.unwrap();
+        let expected = if proxy.redirects_everybody { 302 } else { 401 };
+        assert_eq!(reply.status(), expected, "{name}");
+    }
+    assert!(seen.lock().unwrap().is_none());
+
     let guest = proxy.browser();
     let (_, reply) = open_and_sign_in(demo, &guest, &url, "guest", PASSWORD).await;
     assert_eq!(reply.status(), 403);
@@ -309,13 +400,71 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
     assert!(reply.status().is_redirection(), "still let in after signing out: {}", reply.status());
 }
 
+/// Checks through the proxy, one after another, until told to stop: how many there were, and what came of those that failed.
+async fn checks_until(
+    person: reqwest::Client,
+    url: String,
+    over: Arc<std::sync::atomic::AtomicBool>,
+) -> (usize, Vec<String>) {
+    let (mut asked, mut failed) = (0, Vec::new());
+    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+        asked += 1;
+        match person.get(&url).header("accept", "text/html").send().await {
+            Ok(reply) if reply.status() == 200 => {}
+            Ok(reply) => failed.push(reply.status().to_string()),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    (asked, failed)
+}
+
+/// A follower dies, then the leader, under checks. Nobody who is signed in notices.
+async fn nodes_die_and_nobody_is_turned_away(demo: &Demo, proxy: &Proxy) {
+    let admin = &demo.cluster.admin;
+    let person = proxy.browser();
+    let url = proxy.url("/");
+    let (_, reply) = open_and_sign_in(demo, &person, &url, &admin.username, &admin.password).await;
+    assert_eq!(reply.status(), 200);
+    let over = Arc::default();
+    let checking = tokio::spawn(checks_until(person, url, Arc::clone(&over)));
+    for leads in [false, true] {
+        let leader = demo.leader().await.expect("a leader");
+        let victim =
+            demo.cluster.nodes.iter().map(|node| node.id).find(|id| (*id == leader) == leads).unwrap();
+        let pid = demo.pid_of(victim).expect("it runs");
+        kill_9(pid);
+        while demo.pid_of(victim).is_none_or(|now| now == pid) {
+            tokio::task::yield_now().await;
+        }
+        demo.all_ready().await;
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (asked, failed) = checking.await.unwrap();
+    assert!(asked > 20 && failed.is_empty(), "{} of {asked} checks failed: {failed:?}", failed.len());
+    println!("{asked} checks while a follower and the leader were killed, 0 failed");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_and_caddy_protect_an_application() {
-    let demo = Demo::start(21_600, &[]);
+    let demo = Demo::start(21_600, &["--restart"]);
     create_guest(&demo).await;
     let (addr, seen) = application().await;
     let nginx = Proxy::nginx(&demo, 21_750, addr).await;
     the_whole_story(&demo, &nginx, &seen).await;
+    nodes_die_and_nobody_is_turned_away(&demo, &nginx).await;
     let caddy = Proxy::caddy(&demo, 21_751, addr).await;
     the_whole_story(&demo, &caddy, &seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_and_envoy_protect_an_application() {
+    let demo = Demo::start(26_700, &["--restart"]);
+    create_guest(&demo).await;
+    let (addr, seen) = application().await;
+    let haproxy = Proxy::haproxy(&demo, 26_850, addr).await;
+    the_whole_story(&demo, &haproxy, &seen).await;
+    nodes_die_and_nobody_is_turned_away(&demo, &haproxy).await;
+    let envoy = Proxy::envoy(&demo, 26_851, addr).await;
+    the_whole_story(&demo, &envoy, &seen).await;
+    nodes_die_and_nobody_is_turned_away(&demo, &envoy).await;
 }

@@ -1,0 +1,88 @@
+-- Asks Conclave about each request, for `http-request lua.conclave` in haproxy.cfg beside this file. Needs HAProxy 2.6 or later and nothing else.
+-- It asks one loopback address; the frontend there has all nodes behind it, so that a node that is gone costs nothing but a retry.
+
+local CHECK = "http://127.0.0.1:9090/auth/haproxy"
+local TIMEOUT_MS = 4000
+
+-- What the check may know of the request, besides what is set below.
+local ASKED = { "cookie", "authorization", "accept", "sec-fetch-mode", "x-requested-with", "upgrade", "sec-websocket-key" }
+
+-- All of them, always: one that the check leaves empty is set empty, so that a client's own copy never arrives.
+local IDENTITY = {
+  "x-authentik-username", "x-authentik-groups", "x-authentik-entitlements", "x-authentik-email", "x-authentik-name",
+  "x-authentik-uid", "x-authentik-jwt", "x-authentik-meta-jwks", "x-authentik-meta-outpost", "x-authentik-meta-provider",
+  "x-authentik-meta-app", "x-authentik-meta-version", "remote-user", "remote-groups", "remote-name", "remote-email",
+  "x-auth-request-user", "x-auth-request-groups", "x-auth-request-email",
+}
+
+-- Headers of the check's answer that are about its own connection.
+local HOP = {
+  ["connection"] = true, ["keep-alive"] = true, ["transfer-encoding"] = true, ["content-length"] = true,
+  ["proxy-connection"] = true, ["te"] = true, ["trailer"] = true, ["upgrade"] = true,
+}
+
+local function refuse(txn, status, reason, text)
+  local reply = txn:reply()
+  reply:set_status(status, reason)
+  reply:add_header("content-type", "text/plain; charset=utf-8")
+  reply:add_header("cache-control", "no-store")
+  reply:set_body(text)
+  txn:done(reply)
+end
+
+local function values(header)
+  local all = {}
+  local at = 0
+  while header and header[at] do
+    all[#all + 1] = header[at]
+    at = at + 1
+  end
+  return all
+end
+
+core.register_action("conclave", { "http-req" }, function(txn)
+  local headers = txn.http:req_get_headers()
+  local host = values(headers["host"])
+  if #host ~= 1 then
+    return refuse(txn, 400, "Bad Request", "The request must name one host.\n")
+  end
+
+  local question = {
+    ["x-forwarded-method"] = { txn.f:method() },
+    ["x-forwarded-proto"] = { txn.f:ssl_fc() == 1 and "https" or "http" },
+    ["x-forwarded-host"] = { host[1] },
+    ["x-forwarded-uri"] = { txn.f:pathq() },
+    ["x-forwarded-for"] = { txn.f:src() },
+  }
+  for _, name in ipairs(ASKED) do
+    local given = values(headers[name])
+    if #given > 0 then
+      question[name] = given
+    end
+  end
+
+  local answer = core.httpclient():get { url = CHECK, headers = question, timeout = TIMEOUT_MS }
+  if not answer or not answer.status or answer.status < 200 then
+    return refuse(txn, 503, "Service Unavailable", "The sign-in service cannot be reached. Try again in a moment.\n")
+  end
+
+  if answer.status == 200 then
+    for _, name in ipairs(IDENTITY) do
+      local given = answer.headers[name]
+      txn.http:req_set_header(name, given and given[0] or given and given[1] or "")
+    end
+    return
+  end
+
+  local reply = txn:reply()
+  reply:set_status(answer.status, answer.reason or "")
+  for name, given in pairs(answer.headers) do
+    if not HOP[string.lower(name)] then
+      for _, value in pairs(given) do
+        reply:add_header(name, value)
+      end
+    end
+  end
+  reply:set_body(answer.body or "")
+  txn:done(reply)
+end, 0)
