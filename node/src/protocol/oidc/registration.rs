@@ -148,6 +148,7 @@ async fn registered(
 ) -> Result<Response, Refused> {
     may_register(oidc, caller, headers).await?;
     let checked = check(body)?;
+    provide_key(oidc, checked.algorithm).await?;
     let presented = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let parts = [b"register".as_slice(), presented, body];
@@ -185,6 +186,11 @@ async fn registered(
         members.insert("client_secret_expires_at".into(), json!(0));
     }
     Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
+}
+
+/// PS256 has a key from when a client first wants it. The state must have it before a client is told that it may rely on it.
+async fn provide_key(oidc: &Oidc, algorithm: SigningAlgorithm) -> Result<(), Refused> {
+    oidc.auth.provide_signing_key(algorithm).await.map_err(Refused::Failed)
 }
 
 async fn propose(oidc: &Oidc, derivation: &Derivation, body: Body) -> Result<Committed, Refused> {
@@ -375,6 +381,7 @@ async fn replaced(
     if checked.method != own.client.auth_method {
         return Err(Refused::Metadata("token_endpoint_auth_method cannot change; register anew"));
     }
+    provide_key(oidc, checked.algorithm).await?;
     let metadata = checked.metadata;
     let order = UpdateClient {
         client_id: client_id.to_owned(),

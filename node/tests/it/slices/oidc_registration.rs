@@ -1,10 +1,12 @@
 //! Dynamic registration (RFC 7591, 7592), and what the configuration asks of every client.
 
 use axum::body::Body;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::{
     config::Registration,
     testing::{ApiRole, TestNode},
 };
+use conclave_proto::command::v1::SigningAlgorithm;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -160,4 +162,33 @@ async fn a_cluster_may_take_pushed_requests_only() {
     assert_eq!(page.parameter("error").as_deref(), Some("invalid_request"));
     let document = site.get(&mut browser, "/.well-known/openid-configuration").await.json();
     assert_eq!(document["require_pushed_authorization_requests"], true);
+}
+
+#[tokio::test]
+async fn a_client_that_registers_for_an_algorithm_without_a_key_gets_one() {
+    let site = site(Registration::Open).await;
+    let alg_of = |token: &str| {
+        let header = token.split('.').next().unwrap();
+        let header = URL_SAFE_NO_PAD.decode(header).unwrap();
+        serde_json::from_slice::<Value>(&header).unwrap()["alg"].clone()
+    };
+    assert!(site.node.cluster().view().active_key(SigningAlgorithm::Ps256).is_none());
+    let wanted = json!({
+        "redirect_uris": [super::site::REDIRECT_URI],
+        "token_endpoint_auth_method": "none",
+        "id_token_signed_response_alg": "PS256",
+    });
+    let made = register(&site, None, &wanted).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let id = made.json()["client_id"].as_str().unwrap().to_owned();
+    let url = Site::authorize_url(&id, &[("scope", "openid")]);
+    let mut browser = Browser::default();
+    let page = site.sign_in_at(&mut browser, &url, "ada", PASSWORD).await;
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
+    let code = site.post(&mut browser, "/consent", &form).await.parameter("code").unwrap();
+    let form = [redemption(&code).to_vec(), vec![("client_id", id.as_str())]].concat();
+    let tokens = site.token(None, &form).await;
+    assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text);
+    assert_eq!(alg_of(tokens.json()["id_token"].as_str().unwrap()), "PS256");
 }
