@@ -113,6 +113,23 @@ services! {
         /// Takes back what a person allowed a client, with every grant.
         write revoke_consent = "RevokeConsent"(RevokeConsentRequest) -> RevokeConsentResponse;
     }
+    /// Other providers at which people may sign in.
+    upstreams: Upstreams = "UpstreamService" {
+        /// Adds a provider.
+        write create = "CreateUpstream"(CreateUpstreamRequest) -> Upstream;
+        /// One provider.
+        read get = "GetUpstream"(GetUpstreamRequest) -> Upstream;
+        /// A page of providers.
+        read list = "ListUpstreams"(ListUpstreamsRequest) -> ListUpstreamsResponse;
+        /// Changes the fields that are given. Disabling ends the sessions that it opened.
+        write update = "UpdateUpstream"(UpdateUpstreamRequest) -> Upstream;
+        /// Removes a provider with every identity there.
+        write delete = "DeleteUpstream"(DeleteUpstreamRequest) -> DeleteUpstreamResponse;
+        /// What a person is called at providers.
+        read list_identities = "ListIdentities"(ListIdentitiesRequest) -> ListIdentitiesResponse;
+        /// Ends a link, and the sessions that came by it.
+        write unlink_identity = "UnlinkIdentity"(UnlinkIdentityRequest) -> UnlinkIdentityResponse;
+    }
     /// Who is signed in.
     sessions: Sessions = "SessionService" {
         /// A page of live sessions, of one user or of all.

@@ -22,8 +22,7 @@ use crate::{
     },
     health::Health,
     http::{
-        Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, Outbound, RequestId,
-        edge::REQUEST_TIMEOUT, server,
+        Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT, server,
     },
     protocol::{forward_auth, oidc},
     runtime::Runtime,
@@ -96,7 +95,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
-    let outbound = Outbound::new(config.outbound.allow.clone());
+    let outbound = auth.upstreams().outbound.clone();
     tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
 
@@ -168,6 +167,7 @@ fn auth(
         authorization: config.authorization.clone(),
         tokens: config.tokens.clone(),
         cookie_domain: config.http.cookie_domain.clone(),
+        outbound: config.outbound.clone(),
     };
     Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))
 }

@@ -118,6 +118,8 @@ fn code(reason: Reason) -> Code {
         | Reason::RefreshUnknown
         | Reason::KeyUnknown
         | Reason::DeviceUnknown
+        | Reason::UpstreamUnknown
+        | Reason::IdentityUnknown
         | Reason::TokenUnknown => Code::NotFound,
         Reason::UsernameTaken
         | Reason::GroupNameTaken
@@ -126,6 +128,8 @@ fn code(reason: Reason) -> Code {
         | Reason::ClientIdTaken
         | Reason::KeyExists
         | Reason::UserCodeTaken
+        | Reason::UpstreamNameTaken
+        | Reason::IdentityTaken
         | Reason::AlreadyExists => Code::AlreadyExists,
         Reason::UserDisabled
         | Reason::ClientDisabled
@@ -146,6 +150,10 @@ fn code(reason: Reason) -> Code {
         | Reason::ProofReplayed
         | Reason::GrantTypeNotAllowed
         | Reason::DpopKeyMismatch
+        | Reason::UpstreamDisabled
+        | Reason::NotAdmitted
+        | Reason::SessionTooOld
+        | Reason::LastSignIn
         | Reason::LastKey => Code::FailedPrecondition,
         Reason::AttemptsExhausted | Reason::TooManyWaiting | Reason::TooManyRemembered => {
             Code::ResourceExhausted

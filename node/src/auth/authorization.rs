@@ -39,7 +39,13 @@ pub struct AuthorizationRequest {
     /// The pushed request that this is; used up by the code.
     #[serde(default)]
     pub pushed: Option<Pushed>,
+    /// An `acr` is essential that a password alone reaches here.
+    #[serde(default)]
+    pub needs_password: bool,
 }
+
+/// The authentication method of a password (RFC 8176).
+pub const PASSWORD_METHOD: &str = "pwd";
 
 /// How an answer travels to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +184,11 @@ impl AuthorizationRequest {
     pub fn way_back<'a>(&'a self, issuer: &'a str) -> WayBack<'a> {
         let (redirect_uri, mode) = (&self.redirect_uri, self.response_mode);
         WayBack { redirect_uri, mode, state: self.state.as_deref(), issuer }
+    }
+
+    /// Whether somebody who proved who they are by these methods will do.
+    pub fn is_satisfied_by(&self, methods: &[String]) -> bool {
+        !self.needs_password || methods.iter().any(|method| method == PASSWORD_METHOD)
     }
 
     /// For the `form-action` of pages whose POST ends in a redirect to the client.

@@ -4,15 +4,18 @@ use conclave_proto::command::v1::{IssueCode, StartSession, command::Body};
 use conclave_state::{
     ReplyBody, State,
     client::{Client, ConsentMode, GrantType},
-    ids::{GrantId, SecretHash, SessionId},
+    ids::{GrantId, SecretHash, SessionId, UserId},
     user::User,
 };
 
-use crate::crypto::{handle::HandleKind, mac};
+use crate::{
+    cluster::Committed,
+    crypto::{handle::HandleKind, mac},
+};
 
 use super::{
     Auth, AuthError,
-    authorization::AuthorizationRequest,
+    authorization::{AuthorizationRequest, PASSWORD_METHOD},
     derive::Derivation,
     password::Proof,
     session::SignedIn,
@@ -68,23 +71,45 @@ impl Auth {
         replaces: Option<SessionId>,
         origin: Origin,
     ) -> Result<Completed, AuthError> {
-        let secret = derivation.secret("session");
-        let order = StartSession {
-            session_id: derivation.id("session").to_vec(),
-            user_id: proof.user.id.to_vec(),
-            secret_hash: mac::sha256(secret.expose()).to_vec(),
-            ticket_id: ticket.id.to_vec(),
-            ticket_expires_at_ms: ticket.expires_at_ms,
-            amr: vec!["pwd".into()],
-            ttl_ms: millis(self.settings().login.session_ttl),
-            credential_version: proof.credential_version,
-            replaces_session_id: replaces.map(SessionId::to_vec).unwrap_or_default(),
-            user_agent: origin.user_agent,
-            address: origin.address,
-            code: self.code_with_login(&ticket.target, &proof.state, &proof.user, derivation),
-        };
+        let mut order = self.session_order(ticket, proof.user.id, derivation, origin);
+        order.amr = vec![PASSWORD_METHOD.into()];
+        order.credential_version = proof.credential_version;
+        order.replaces_session_id = replaces.map(SessionId::to_vec).unwrap_or_default();
+        order.code = self.code_with_login(&ticket.target, &order.amr, &proof.state, &proof.user, derivation);
         let with_code = order.code.is_some();
         let committed = self.cluster().propose(derivation.request(), Body::StartSession(order)).await?;
+        self.completed(&committed, with_code, derivation)
+    }
+
+    /// A session for this person, however they proved who they are.
+    pub(super) fn session_order(
+        &self,
+        ticket: &Ticket,
+        user: UserId,
+        derivation: &Derivation,
+        origin: Origin,
+    ) -> StartSession {
+        StartSession {
+            session_id: derivation.id("session").to_vec(),
+            user_id: user.to_vec(),
+            secret_hash: mac::sha256(derivation.secret("session").expose()).to_vec(),
+            ticket_id: ticket.id.to_vec(),
+            ticket_expires_at_ms: ticket.expires_at_ms,
+            ttl_ms: millis(self.settings().login.session_ttl),
+            user_agent: origin.user_agent,
+            address: origin.address,
+            ..StartSession::default()
+        }
+    }
+
+    /// The login that this write ended.
+    pub(super) fn completed(
+        &self,
+        committed: &Committed,
+        with_code: bool,
+        derivation: &Derivation,
+    ) -> Result<Completed, AuthError> {
+        let secret = derivation.secret("session");
         let ReplyBody::SessionStarted(started) = &committed.body else {
             return Err(unexpected(&committed.body));
         };
@@ -130,9 +155,10 @@ impl Auth {
         }
     }
 
-    fn code_with_login(
+    pub(super) fn code_with_login(
         &self,
         target: &Target,
+        methods: &[String],
         state: &State,
         user: &User,
         derivation: &Derivation,
@@ -142,6 +168,7 @@ impl Auth {
         let at_once = !client.disabled
             && client.allows(GrantType::AuthorizationCode)
             && self.is_wanted(request, client, user)
+            && request.is_satisfied_by(methods)
             && consent_stands(request, client, state, user)
             && state.client_admits(client, user);
         at_once.then(|| self.code_order(request, derivation))

@@ -99,6 +99,16 @@ impl Auth {
                 "another person signed in than was asked for",
             ));
         }
+        if !request.is_satisfied_by(&signed_in.session.amr) {
+            if visitor.just_now {
+                let why = "the way in which the person signed in reaches none of the essential acr";
+                return Ok(back(AuthorizationError::UnmetAuthenticationRequirements, why));
+            }
+            if request.prompt.none {
+                return Ok(back(AuthorizationError::LoginRequired, "the person must sign in another way"));
+            }
+            return Ok(self.login(&target(), visitor, true));
+        }
         if !signed_in.state.client_admits(client, &signed_in.user) {
             if request.prompt.none {
                 return Ok(back(

@@ -17,6 +17,7 @@
 //! | `operator` | the bearer text of whoever holds the cluster secret |
 //! | `seen` | the log index that a caller of the API has seen |
 //! | `subject` | what a person is called towards a client |
+//! | `upstream/` | sign-in at another provider |
 //! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
 //!
@@ -39,6 +40,7 @@ pub mod session;
 pub mod subject;
 pub mod throttle;
 pub mod ticket;
+pub mod upstream;
 pub mod user_code;
 
 use std::sync::Arc;
@@ -54,11 +56,13 @@ use crate::{
         keys::ClusterKeys,
         password::PasswordPool,
     },
+    http::Outbound,
     runtime::Runtime,
 };
 
 use keys::SigningKeys;
 use throttle::Throttles;
+use upstream::Upstreams;
 
 /// What this room needs from the configuration.
 #[derive(Clone, Debug)]
@@ -69,6 +73,8 @@ pub struct Settings {
     pub tokens: config::Tokens,
     pub authorization: config::Authorization,
     pub cookie_domain: Option<String>,
+    /// Private networks that may be reached when somebody else chose the address.
+    pub outbound: config::Outbound,
 }
 
 /// The room's door. Cheap to clone.
@@ -90,6 +96,9 @@ struct Inner {
     user_codes: Throttles,
     /// Clients that register themselves.
     registrations: Throttles,
+    upstreams: Upstreams,
+    /// Callbacks from providers, by address.
+    upstream_attempts: Throttles,
     settings: Settings,
     runtime: Runtime,
 }
@@ -141,6 +150,8 @@ impl Auth {
             signing: SigningKeys::new(Sealer::new(&keys.sealing)),
             throttles: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             registrations: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
+            upstream_attempts: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
+            upstreams: Upstreams::new(&keys, Outbound::new(settings.outbound.allow.clone())),
             user_codes: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             cluster,
             keys,
@@ -175,6 +186,16 @@ impl Auth {
     /// Clients that register themselves, by address.
     pub fn registrations(&self) -> &Throttles {
         &self.inner.registrations
+    }
+
+    /// Sign-in at other providers.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.inner.upstreams
+    }
+
+    /// Callbacks from providers, by address.
+    pub fn upstream_attempts(&self) -> &Throttles {
+        &self.inner.upstream_attempts
     }
 
     pub fn passwords(&self) -> &PasswordPool {

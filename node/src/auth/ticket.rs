@@ -117,6 +117,8 @@ pub enum Step {
     Logout,
     /// The person of this session is to say yes or no to the device.
     Device { session: [u8; 16], device: [u8; 16] },
+    /// The person of this session is to prove who they are at a provider, to be known by that here as well.
+    Link { session: [u8; 16] },
     /// The browser is at an application's host, about to be sent here. Bound to no browser yet.
     Outside,
 }
@@ -175,11 +177,20 @@ impl Auth {
     /// # Errors
     /// When it is too long to be carried.
     pub fn seal(&self, ticket: &Ticket) -> Result<String, super::AuthError> {
+        self.seal_for_browser(PURPOSE, ticket)
+    }
+
+    /// Anything that a browser carries for a while, as text.
+    pub(super) fn seal_for_browser(
+        &self,
+        purpose: &str,
+        what: &impl Serialize,
+    ) -> Result<String, super::AuthError> {
         let internal =
             |e: &dyn std::fmt::Display| super::AuthError::Internal(format!("a ticket cannot be sealed: {e}"));
-        let plain = serde_json::to_vec(ticket).map_err(|e| internal(&e))?;
+        let plain = serde_json::to_vec(what).map_err(|e| internal(&e))?;
         let sealed =
-            self.inner.tickets.seal(PURPOSE, &plain, &*self.runtime().entropy).map_err(|e| internal(&e))?;
+            self.inner.tickets.seal(purpose, &plain, &*self.runtime().entropy).map_err(|e| internal(&e))?;
         let text = URL_SAFE_NO_PAD.encode(sealed);
         if text.len() > MAX_TEXT_BYTES {
             return Err(internal(&"the request behind it is too long"));
@@ -192,12 +203,27 @@ impl Auth {
     /// # Errors
     /// [`TicketError`].
     pub fn open(&self, text: &str, browser: Option<&str>) -> Result<Ticket, TicketError> {
+        let ticket: Ticket = self.open_sealed(PURPOSE, text)?;
+        self.check_ticket(&ticket, browser)?;
+        Ok(ticket)
+    }
+
+    /// Opens what [`seal_for_browser`](Self::seal_for_browser) sealed.
+    pub(super) fn open_sealed<T: for<'de> Deserialize<'de>>(
+        &self,
+        purpose: &str,
+        text: &str,
+    ) -> Result<T, TicketError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(TicketError::NotOurs);
         }
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| TicketError::NotOurs)?;
-        let plain = self.inner.tickets.open(PURPOSE, &sealed).map_err(|_| TicketError::NotOurs)?;
-        let ticket: Ticket = serde_json::from_slice(&plain).map_err(|_| TicketError::NotOurs)?;
+        let plain = self.inner.tickets.open(purpose, &sealed).map_err(|_| TicketError::NotOurs)?;
+        serde_json::from_slice(&plain).map_err(|_| TicketError::NotOurs)
+    }
+
+    /// Whether its time is not over, and it is this browser's.
+    pub(super) fn check_ticket(&self, ticket: &Ticket, browser: Option<&str>) -> Result<(), TicketError> {
         if self.runtime().clock.now_ms() >= ticket.expires_at_ms {
             return Err(TicketError::Expired);
         }
@@ -207,6 +233,6 @@ impl Auth {
                 return Err(TicketError::OtherBrowser);
             }
         }
-        Ok(ticket)
+        Ok(())
     }
 }

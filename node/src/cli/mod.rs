@@ -8,7 +8,7 @@
 //! | `output` | tables for people, JSON for programs |
 //! | `failure` | what went wrong, and the exit code that says so |
 //! | `password` | passwords: typed, or from standard input, never an argument |
-//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `cluster`, `join`, `secret` | a command each |
+//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `cluster`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
@@ -29,6 +29,7 @@ mod secret;
 mod serve;
 mod sessions;
 mod tokens;
+mod upstreams;
 mod users;
 
 #[cfg(test)]
@@ -99,6 +100,9 @@ pub enum Tool {
     /// OIDC clients
     #[command(after_help = "Examples:\n  conclave client list\n  conclave client list -o json")]
     Client(Resource<clients::Command>),
+    /// Other providers to sign in at
+    #[command(after_help = "Examples:\n  conclave upstream list\n  conclave upstream show google -o json")]
+    Upstream(Resource<upstreams::Command>),
     /// Who is signed in
     #[command(
         after_help = "Examples:\n  conclave session list --user ada\n  conclave session revoke --user ada"
@@ -149,6 +153,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::Group(resource) => over_api!(resource, groups::run),
         Tool::App(resource) => over_api!(resource, applications::run),
         Tool::Client(resource) => over_api!(resource, clients::run),
+        Tool::Upstream(resource) => over_api!(resource, upstreams::run),
         Tool::Session(resource) => over_api!(resource, sessions::run),
         Tool::Token(resource) => over_api!(resource, tokens::run),
         Tool::Key(resource) => over_api!(resource, keys::run),

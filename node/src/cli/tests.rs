@@ -182,6 +182,43 @@ async fn people_groups_applications_and_clients_by_command() {
 }
 
 #[tokio::test]
+async fn providers_and_identities_by_command() {
+    let node = TestNode::start().await;
+    node.create_user("ada", "", &["staff"]).await;
+    let (_, token) = node.api_token(ApiRole::Admin).await;
+    let run = async |line: &[&str]| run(&node, &token, line).await;
+    let add = [
+        "upstream",
+        "add",
+        "corp",
+        "--issuer",
+        "https://corp.test",
+        "--client-id",
+        "us",
+        "--admit",
+        "domains",
+        "--domain",
+        "Corp.test",
+        "--group",
+        "staff",
+    ];
+    let added = run(&add).await.unwrap();
+    assert_eq!(added["redirect_uri"], "http://127.0.0.1:9000/upstream/corp/callback");
+    assert_eq!((&added["domains"], &added["scopes"][0]), (&json!(["corp.test"]), &json!("openid")));
+    assert_eq!(run(&add).await, Err(4), "the name is taken");
+    assert_eq!(run(&["upstream", "add", "x", "--issuer", "ftp://x", "--client-id", "us"]).await, Err(4));
+    let update = ["upstream", "update", "corp", "--admit", "none", "--claim", "username=login"];
+    let updated = run(&update).await.unwrap();
+    assert_eq!((&updated["domains"], &updated["claims"]["username"]), (&json!([]), &json!("login")));
+    assert_eq!(run(&["upstream", "show", "corp"]).await.unwrap()["has_client_secret"], false);
+    assert_eq!(run(&["upstream", "list"]).await.unwrap().as_array().unwrap().len(), 1);
+    assert_eq!(run(&["upstream", "identities", "ada"]).await.unwrap(), json!([]));
+    assert_eq!(run(&["upstream", "unlink", "corp", "ada"]).await, Err(3));
+    run(&["upstream", "remove", "corp"]).await.unwrap();
+    assert_eq!(run(&["upstream", "remove", "corp"]).await, Err(3));
+}
+
+#[tokio::test]
 async fn tokens_sessions_and_the_status_by_command() {
     let node = TestNode::start().await;
     node.create_user("ada", "", &[]).await;

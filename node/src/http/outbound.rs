@@ -1,4 +1,4 @@
-//! Requests that leave: the one way to a URL that someone else chose (a client's logout endpoint).
+//! Requests that leave: the one way to a URL that someone else chose (a client's logout endpoint, a provider's documents).
 //!
 //! The name is resolved here, each address judged, and the connection made to the address that was judged, so that a name cannot
 //! mean one thing at the check and another at the connection. Public addresses by https; others only where the configuration names
@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -33,7 +33,7 @@ use super::cidr::Cidr;
 
 /// A request from the look-up to the last byte of the answer. A peer that takes longer is asked again later.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Most of an answer that is read; what comes here says little more than its status.
+/// Most of an answer that is read: the key sets of the largest providers have a third of it.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Where operating systems keep the authorities that they trust: Debian and Alpine, Fedora, SUSE, BSD.
 const BUNDLES: [&str; 4] = [
@@ -68,6 +68,14 @@ pub enum OutboundError {
     TooSlow,
 }
 
+/// What a peer answered, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
 /// Makes requests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outbound {
@@ -93,19 +101,44 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`].
     pub async fn post_form(&self, url: &str, form: &[(&str, &str)]) -> Result<StatusCode, OutboundError> {
-        let url = Url::parse(url).map_err(|_| OutboundError::Url)?;
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        timeout(LIMIT, self.post(&url, body)).await.unwrap_or(Err(OutboundError::TooSlow))
+        self.post(url, form, None).await.map(|answer| answer.status)
     }
 
-    async fn post(&self, url: &Url, body: String) -> Result<StatusCode, OutboundError> {
+    /// Posts a form with these credentials; gives the answer, which is asked to be JSON.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn post(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        authorization: Option<&str>,
+    ) -> Result<Answer, OutboundError> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        self.within_limit(url, Asked { form: Some(body), authorization }).await
+    }
+
+    /// Gets a document with these credentials; it is asked to be JSON.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn get(&self, url: &str, authorization: Option<&str>) -> Result<Answer, OutboundError> {
+        self.within_limit(url, Asked { form: None, authorization }).await
+    }
+
+    async fn within_limit(&self, url: &str, asked: Asked<'_>) -> Result<Answer, OutboundError> {
+        let url = Url::parse(url).map_err(|_| OutboundError::Url)?;
+        timeout(LIMIT, self.ask(&url, asked)).await.unwrap_or(Err(OutboundError::TooSlow))
+    }
+
+    async fn ask(&self, url: &Url, asked: Asked<'_>) -> Result<Answer, OutboundError> {
         let is_secure = match url.scheme() {
             "https" => true,
             "http" => false,
             _ => return Err(OutboundError::Url),
         };
         let addr = self.judged(url, is_secure).await?;
-        let request = request(url, body)?;
+        let request = request(url, asked)?;
         let stream = TcpStream::connect(addr).await?;
         if !is_secure {
             return exchange(stream, request).await;
@@ -150,31 +183,45 @@ fn authorities(bundle: &Path) -> RootCertStore {
     roots
 }
 
-fn request(url: &Url, body: String) -> Result<Request<Full<Bytes>>, OutboundError> {
+/// What is asked of a peer.
+struct Asked<'a> {
+    /// Posted, when there is one.
+    form: Option<String>,
+    authorization: Option<&'a str>,
+}
+
+fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, OutboundError> {
     let host = url.host_str().unwrap_or_default();
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
-    let request = Request::post(target)
-        .header(header::HOST, host)
-        .header(header::CONTENT_TYPE, form)
-        .header(header::CONNECTION, HeaderValue::from_static("close"))
-        .header(header::USER_AGENT, HeaderValue::from_static("conclave"))
-        .body(Full::new(Bytes::from(body)))?;
-    Ok(request)
+    let mut request = match asked.form {
+        Some(_) => Request::post(target)
+            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+        None => Request::get(target),
+    }
+    .header(header::HOST, host)
+    .header(header::ACCEPT, HeaderValue::from_static("application/json"))
+    .header(header::CONNECTION, HeaderValue::from_static("close"))
+    .header(header::USER_AGENT, HeaderValue::from_static("conclave"));
+    if let Some(authorization) = asked.authorization {
+        let mut value = HeaderValue::try_from(authorization).map_err(http::Error::from)?;
+        value.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, value);
+    }
+    Ok(request.body(Full::new(Bytes::from(asked.form.unwrap_or_default())))?)
 }
 
 /// The connection is driven here, beside the exchange, so that nothing of it outlives the caller.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     request: Request<Full<Bytes>>,
-) -> Result<StatusCode, OutboundError> {
+) -> Result<Answer, OutboundError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answering = async {
         let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        body.map(|_| status).map_err(|_| OutboundError::Answer)
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|_| OutboundError::Answer)?;
+        Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     };
     match select(pin!(answering), pin!(connection)).await {
         Either::Left((answer, _)) => answer,

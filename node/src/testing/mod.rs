@@ -91,6 +91,11 @@ impl TestNode {
 
     /// A cluster of so many voters, one of which leads. They share a clock.
     pub async fn start_cluster(count: u64) -> Vec<Self> {
+        Self::start_cluster_with(count, |_| {}).await
+    }
+
+    /// The same with other settings than the defaults, on each.
+    pub async fn start_cluster_with(count: u64, change: impl Fn(&mut Settings)) -> Vec<Self> {
         let clock = FixedClock::at(START_MS);
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
         let planes: Vec<(u64, TcpListener)> = (1..=count).map(|node| (node, listen())).collect();
@@ -99,7 +104,9 @@ impl TestNode {
             planes.iter().map(|(node, plane)| Peer { node: *node, addr: addr(plane) }).collect();
         let starting = planes.into_iter().map(|(node, plane)| {
             let runtime = Runtime { clock: clock.clone(), entropy: SeededEntropy::new(node) };
-            Self::start_one(node, plane, peers.clone(), runtime, clock.clone(), settings())
+            let mut settings = settings();
+            change(&mut settings);
+            Self::start_one(node, plane, peers.clone(), runtime, clock.clone(), settings)
         });
         let nodes = futures_util::future::join_all(starting).await;
         for node in &nodes {
@@ -256,6 +263,7 @@ fn settings() -> Settings {
         authorization: config.authorization.clone(),
         tokens: config.tokens,
         cookie_domain: config.http.cookie_domain,
+        outbound: config.outbound,
     }
 }
 

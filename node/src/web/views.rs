@@ -32,7 +32,7 @@ pub struct Link {
     pub label: String,
 }
 
-/// Username and password. Ids: `login-form`, `username`, `password`, `csrf`, `submit`, `error`.
+/// Username and password. Ids: `login-form`, `username`, `password`, `csrf`, `submit`, `error`, `providers`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LoginView {
     pub form: Form,
@@ -42,7 +42,27 @@ pub struct LoginView {
     pub username: String,
     /// Why the last attempt failed.
     pub error: Option<String>,
+    /// Other providers to sign in at.
+    pub providers: Vec<Provider>,
     pub back: Option<Link>,
+}
+
+/// A way to sign in at another provider. Id: `upstream-<name>`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Provider {
+    pub name: String,
+    pub label: String,
+    pub url: String,
+}
+
+/// A provider on the home page. Ids: `unlink-<name>` when the person is known there, `link-<name>` otherwise.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinkedProvider {
+    pub name: String,
+    pub label: String,
+    /// What the person is called there.
+    pub identity: Option<String>,
+    pub url: String,
 }
 
 /// "Allow access?". Posts `decision=allow` or `decision=deny`. Ids: `consent-form`, `scopes`, `submit`, `deny`.
@@ -122,7 +142,7 @@ pub struct SignedOutView {
     pub back: Option<Link>,
 }
 
-/// Who one is. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `logout-form`, `sign-out`.
+/// Who one is. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `providers`, `logout-form`, `sign-out`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HomeView {
     /// Posts the sign-out.
@@ -136,6 +156,10 @@ pub struct HomeView {
     pub connections: Vec<Connection>,
     /// Posts the `client_id` of the connection to end.
     pub disconnect: Form,
+    /// Other providers to sign in at.
+    pub providers: Vec<LinkedProvider>,
+    /// Posts the `upstream` to unlink.
+    pub unlink: Form,
 }
 
 impl HomeView {

@@ -16,7 +16,7 @@ use crate::{
     session,
     stamp::Stamp,
     state::State,
-    system, throttle, token, user,
+    system, throttle, token, upstream, user,
 };
 
 /// A committed entry: where it stands in the log, and the bytes of a `LogEntry`.
@@ -129,6 +129,12 @@ fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, 
         Body::AnswerDevice(order) => device::answer(draft, &order),
         Body::RedeemDevice(order) => device::redeem(draft, &order),
         Body::RevokeConsent(order) => consent::revoke(draft, &order),
+        Body::CreateUpstream(order) => upstream::create(draft, &order),
+        Body::UpdateUpstream(order) => upstream::update(draft, &order),
+        Body::DeleteUpstream(order) => upstream::delete(draft, &order),
+        Body::LinkIdentity(order) => upstream::link(draft, &order),
+        Body::UnlinkIdentity(order) => upstream::unlink(draft, &order),
+        Body::SignInUpstream(order) => upstream::sign_in(draft, &order),
         Body::AddSigningKey(order) => key::add(draft, &order),
         Body::RetireSigningKey(order) => key::retire(draft, &order),
         Body::ActivateSigningKey(order) => key::activate(draft, &order),

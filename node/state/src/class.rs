@@ -45,6 +45,10 @@ pub const fn class(order: &Body) -> Class {
         | Body::UpdateUser(_)
         | Body::DeleteUser(_)
         | Body::SetPassword(_)
+        // Other providers, and who is who there.
+        | Body::UpdateUpstream(_)
+        | Body::DeleteUpstream(_)
+        | Body::UnlinkIdentity(_)
         // Who may open what.
         | Body::DeleteGroup(_)
         | Body::RemoveGroupMember(_)
@@ -69,6 +73,9 @@ pub const fn class(order: &Body) -> Class {
         | Body::StartDevice(_)
         | Body::AnswerDevice(_)
         | Body::RedeemDevice(_)
+        | Body::CreateUpstream(_)
+        | Body::LinkIdentity(_)
+        | Body::SignInUpstream(_)
         | Body::AddSigningKey(_)
         | Body::ActivateSigningKey(_)
         | Body::CreateApiToken(_)

@@ -43,6 +43,7 @@ pub mod state;
 pub mod system;
 pub mod throttle;
 pub mod token;
+pub mod upstream;
 pub mod user;
 
 mod draft;

@@ -80,6 +80,8 @@ tables! {
     devices: crate::device::DeviceRequest,
     consents: crate::consent::Consent,
     revoked_access: crate::access::RevokedAccess,
+    upstreams: crate::upstream::Upstream,
+    identities: crate::upstream::Identity,
 }
 
 const META_TABLE: u32 = 1;

@@ -27,6 +27,7 @@ use crate::{
     system::{ChangedTerms, Remembered, SpentTicket},
     throttle::Throttle,
     token::ApiToken,
+    upstream::{Identity, Upstream},
     user::{Password, User},
 };
 
@@ -54,9 +55,12 @@ pub struct State {
     pub(crate) devices: OrdMap<DeviceId, Arc<DeviceRequest>>,
     pub(crate) consents: OrdMap<(UserId, ClientId), Arc<Consent>>,
     pub(crate) revoked_access: OrdMap<AccessTokenId, RevokedAccess>,
+    pub(crate) upstreams: OrdMap<Arc<str>, Arc<Upstream>>,
+    pub(crate) identities: OrdMap<(Arc<str>, Arc<str>), Arc<Identity>>,
 
     pub(crate) usernames: OrdMap<Arc<str>, UserId>,
     pub(crate) group_names: OrdMap<Arc<str>, GroupId>,
+    pub(crate) subjects_by_user: OrdMap<(UserId, Arc<str>), Arc<str>>,
     pub(crate) members: OrdSet<(GroupId, UserId)>,
     pub(crate) slugs: OrdMap<Arc<str>, ApplicationId>,
     pub(crate) hosts: OrdMap<Arc<str>, ApplicationId>,

@@ -890,6 +890,179 @@ pub struct ReserveAttempt {
     #[prost(uint64, tag = "3")]
     pub window_ms: u64,
 }
+/// Which claim says what; empty = the name in OIDC Core §5.1.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpstreamClaims {
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub email: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub email_verified: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpstreamRule {
+    #[prost(enumeration = "UpstreamAdmission", tag = "1")]
+    pub admission: i32,
+    #[prost(string, repeated, tag = "2")]
+    pub domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The groups of people who are new.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// Another provider at which people may sign in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Upstream {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub display_name: ::prost::alloc::string::String,
+    /// An OpenID Provider, found by discovery. Empty = plain OAuth 2.0 with these endpoints.
+    #[prost(string, tag = "3")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub authorization_endpoint: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub token_endpoint: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub userinfo_endpoint: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub client_id: ::prost::alloc::string::String,
+    /// Sealed under the cluster's sealing key; empty = none.
+    #[prost(bytes = "vec", tag = "8")]
+    pub sealed_secret: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, repeated, tag = "9")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "10")]
+    pub claims: ::core::option::Option<UpstreamClaims>,
+    #[prost(message, optional, tag = "11")]
+    pub rule: ::core::option::Option<UpstreamRule>,
+    #[prost(bool, tag = "12")]
+    pub disabled: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateUpstream {
+    #[prost(message, optional, tag = "1")]
+    pub upstream: ::core::option::Option<Upstream>,
+}
+/// Absent fields stay as they are. What subjects belong to (issuer, endpoints, the claim of the subject) cannot change.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateUpstream {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, optional, tag = "2")]
+    pub display_name: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub client_id: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub sealed_secret: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, optional, tag = "5")]
+    pub scopes: ::core::option::Option<Scopes>,
+    #[prost(message, optional, tag = "6")]
+    pub claims: ::core::option::Option<UpstreamClaims>,
+    #[prost(message, optional, tag = "7")]
+    pub rule: ::core::option::Option<UpstreamRule>,
+    /// Disabling ends the sessions that it opened.
+    #[prost(bool, optional, tag = "8")]
+    pub disabled: ::core::option::Option<bool>,
+}
+/// With every identity there, and the sessions that it opened.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteUpstream {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The person of this session is also known there, by this subject.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkIdentity {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// For people: what the identity is called there.
+    #[prost(string, tag = "3")]
+    pub label: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "4")]
+    pub session_id: ::prost::alloc::vec::Vec<u8>,
+    /// How long ago the person may have proved who they are.
+    #[prost(uint64, tag = "5")]
+    pub max_age_ms: u64,
+    #[prost(bytes = "vec", tag = "6")]
+    pub ticket_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "7")]
+    pub ticket_expires_at_ms: u64,
+}
+/// Ends the link, and the sessions that came by it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnlinkIdentity {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    /// The person's own session, which stays; empty = an operator asks.
+    #[prost(bytes = "vec", tag = "3")]
+    pub session_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    pub max_age_ms: u64,
+}
+/// A completed sign-in at a provider. The credential version of the session is not looked at.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SignInUpstream {
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<StartSession>,
+    #[prost(string, tag = "2")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub label: ::prost::alloc::string::String,
+    /// Who is to be made when the subject belongs to nobody here.
+    #[prost(message, optional, tag = "5")]
+    pub new_user: ::core::option::Option<CreateUser>,
+    /// When the provider says that the person proved who they are; 0 = now.
+    #[prost(uint64, tag = "6")]
+    pub authenticated_at_ms: u64,
+}
+/// Whom a provider brings in that was not here before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UpstreamAdmission {
+    Unspecified = 0,
+    /// Nobody: only people who linked their account.
+    None = 1,
+    /// Whoever has an address in one of the domains that the provider says is verified.
+    Domains = 2,
+    /// Whoever the provider signs in.
+    Any = 3,
+}
+impl UpstreamAdmission {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UPSTREAM_ADMISSION_UNSPECIFIED",
+            Self::None => "UPSTREAM_ADMISSION_NONE",
+            Self::Domains => "UPSTREAM_ADMISSION_DOMAINS",
+            Self::Any => "UPSTREAM_ADMISSION_ANY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UPSTREAM_ADMISSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "UPSTREAM_ADMISSION_NONE" => Some(Self::None),
+            "UPSTREAM_ADMISSION_DOMAINS" => Some(Self::Domains),
+            "UPSTREAM_ADMISSION_ANY" => Some(Self::Any),
+            _ => None,
+        }
+    }
+}
 /// Only once every member understands it (design.md §3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaiseLevel {
@@ -942,7 +1115,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1032,6 +1205,18 @@ pub mod command {
         RedeemDevice(super::RedeemDevice),
         #[prost(message, tag = "114")]
         RevokeConsent(super::RevokeConsent),
+        #[prost(message, tag = "120")]
+        CreateUpstream(super::CreateUpstream),
+        #[prost(message, tag = "121")]
+        UpdateUpstream(super::UpdateUpstream),
+        #[prost(message, tag = "122")]
+        DeleteUpstream(super::DeleteUpstream),
+        #[prost(message, tag = "123")]
+        LinkIdentity(super::LinkIdentity),
+        #[prost(message, tag = "124")]
+        UnlinkIdentity(super::UnlinkIdentity),
+        #[prost(message, tag = "125")]
+        SignInUpstream(super::SignInUpstream),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.
@@ -1228,6 +1413,14 @@ pub mod refused {
         AssertionReplayed = 40,
         ProofReplayed = 41,
         TooManyRemembered = 42,
+        UpstreamUnknown = 120,
+        UpstreamDisabled = 121,
+        UpstreamNameTaken = 122,
+        IdentityUnknown = 123,
+        IdentityTaken = 124,
+        NotAdmitted = 125,
+        SessionTooOld = 126,
+        LastSignIn = 127,
         GrantTypeNotAllowed = 43,
         DpopKeyMismatch = 44,
     }
@@ -1279,6 +1472,14 @@ pub mod refused {
                 Self::AssertionReplayed => "REASON_ASSERTION_REPLAYED",
                 Self::ProofReplayed => "REASON_PROOF_REPLAYED",
                 Self::TooManyRemembered => "REASON_TOO_MANY_REMEMBERED",
+                Self::UpstreamUnknown => "REASON_UPSTREAM_UNKNOWN",
+                Self::UpstreamDisabled => "REASON_UPSTREAM_DISABLED",
+                Self::UpstreamNameTaken => "REASON_UPSTREAM_NAME_TAKEN",
+                Self::IdentityUnknown => "REASON_IDENTITY_UNKNOWN",
+                Self::IdentityTaken => "REASON_IDENTITY_TAKEN",
+                Self::NotAdmitted => "REASON_NOT_ADMITTED",
+                Self::SessionTooOld => "REASON_SESSION_TOO_OLD",
+                Self::LastSignIn => "REASON_LAST_SIGN_IN",
                 Self::GrantTypeNotAllowed => "REASON_GRANT_TYPE_NOT_ALLOWED",
                 Self::DpopKeyMismatch => "REASON_DPOP_KEY_MISMATCH",
             }
@@ -1327,6 +1528,14 @@ pub mod refused {
                 "REASON_ASSERTION_REPLAYED" => Some(Self::AssertionReplayed),
                 "REASON_PROOF_REPLAYED" => Some(Self::ProofReplayed),
                 "REASON_TOO_MANY_REMEMBERED" => Some(Self::TooManyRemembered),
+                "REASON_UPSTREAM_UNKNOWN" => Some(Self::UpstreamUnknown),
+                "REASON_UPSTREAM_DISABLED" => Some(Self::UpstreamDisabled),
+                "REASON_UPSTREAM_NAME_TAKEN" => Some(Self::UpstreamNameTaken),
+                "REASON_IDENTITY_UNKNOWN" => Some(Self::IdentityUnknown),
+                "REASON_IDENTITY_TAKEN" => Some(Self::IdentityTaken),
+                "REASON_NOT_ADMITTED" => Some(Self::NotAdmitted),
+                "REASON_SESSION_TOO_OLD" => Some(Self::SessionTooOld),
+                "REASON_LAST_SIGN_IN" => Some(Self::LastSignIn),
                 "REASON_GRANT_TYPE_NOT_ALLOWED" => Some(Self::GrantTypeNotAllowed),
                 "REASON_DPOP_KEY_MISMATCH" => Some(Self::DpopKeyMismatch),
                 _ => None,

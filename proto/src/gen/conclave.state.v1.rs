@@ -173,6 +173,9 @@ pub struct SessionRow {
     /// Clients that were given a code of this session: whom its end concerns.
     #[prost(string, repeated, tag = "60")]
     pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The provider at which the person signed in; empty = here.
+    #[prost(string, tag = "120")]
+    pub upstream: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppSessionRow {
@@ -381,6 +384,26 @@ pub struct ConsentRow {
     pub claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "6")]
     pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpstreamRow {
+    #[prost(message, optional, tag = "1")]
+    pub upstream: ::core::option::Option<super::super::command::v1::Upstream>,
+    #[prost(uint64, tag = "2")]
+    pub created_at_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityRow {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub label: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub linked_at_ms: u64,
 }
 /// The client must be told that the session is over (OIDC Back-Channel Logout §2.5).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -9,12 +9,15 @@ use axum::{
 };
 
 use crate::{
-    auth::session::SignedIn,
+    auth::{
+        session::SignedIn,
+        ticket::{Step, Target},
+    },
     http::{Fault, RequestId},
     web::views,
 };
 
-use super::site::{Site, lines, see_other};
+use super::site::{Browser, Site, fault_of, lines, see_other};
 
 pub async fn show(State(site): State<Arc<Site>>, id: RequestId, headers: HeaderMap) -> Response {
     match shown(&site, &headers).await {
@@ -45,9 +48,32 @@ async fn shown(site: &Site, headers: &HeaderMap) -> Result<Response, Fault> {
         display_name: name,
         applications,
         connections: connections(&signed_in),
+        providers: providers(site, &browser, &signed_in)?,
+        unlink: site.form(&browser, super::upstream::UNLINK, ""),
         disconnect: site.form(&browser, super::connections::ACTION, ""),
     };
     Ok(site.with_browser(&browser, Html(site.pages.render(&view)).into_response()))
+}
+
+/// Other providers: those that the person is known at, and those that they may link.
+fn providers(
+    site: &Site,
+    browser: &Browser,
+    signed_in: &SignedIn,
+) -> Result<Vec<views::LinkedProvider>, Fault> {
+    let step = Step::Link { session: *signed_in.session.id.bytes() };
+    let ticket = site.auth.ticket(step, Target::Home, Some(browser.id.as_str()));
+    let text = site.auth.seal(&ticket).map_err(|error| fault_of(&error))?;
+    let shown = signed_in.state.upstreams().filter_map(|upstream| {
+        let identity = signed_in.state.identity_of(signed_in.user.id, &upstream.name);
+        (identity.is_some() || !upstream.disabled).then(|| views::LinkedProvider {
+            name: upstream.name.to_string(),
+            label: upstream.display_name.clone(),
+            identity: identity.map(|identity| identity.label.clone()),
+            url: format!("/upstream/{}/link?ticket={text}", upstream.name),
+        })
+    });
+    Ok(shown.collect())
 }
 
 /// What the person said yes to, once for all.

@@ -19,6 +19,7 @@ use crate::{
         dispatch::Visitor,
         password::Unproved,
         ticket::{Step, Target, Ticket},
+        upstream::wanted_age,
     },
     http::{ClientInfo, Fault, RequestId},
     web::views,
@@ -68,7 +69,11 @@ async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> 
     let again = match ticket.step {
         Step::Login { fresh } => fresh,
         Step::Outside => false,
-        Step::Consent { .. } | Step::HandOver { .. } | Step::Logout | Step::Device { .. } => {
+        Step::Consent { .. }
+        | Step::HandOver { .. }
+        | Step::Logout
+        | Step::Device { .. }
+        | Step::Link { .. } => {
             return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
         }
     };
@@ -99,11 +104,25 @@ fn page(
         application: destination(site, &ticket.target),
         username: hint,
         error: error.map(str::to_owned),
+        providers: providers(site, ticket, &text),
         back: None,
     };
     let mut response = Html(site.pages.render(&view)).into_response();
     allow_way_home(&mut response, &ticket.target);
     Ok(response)
+}
+
+/// The other ways to sign in. Plain OAuth 2.0 cannot say when somebody proved who they are, so it is not offered to those who must.
+fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::Provider> {
+    let must_be_recent = wanted_age(ticket).is_some();
+    let state = site.auth.cluster().view();
+    let offered = state.upstreams().filter(|u| !u.disabled && (u.is_openid() || !must_be_recent));
+    let shown = offered.map(|upstream| views::Provider {
+        name: upstream.name.to_string(),
+        label: upstream.display_name.clone(),
+        url: format!("/upstream/{}/start?ticket={text}", upstream.name),
+    });
+    shown.collect()
 }
 
 /// The name of what the person is about to open.
@@ -158,7 +177,7 @@ async fn submitted(
         Err(unproved) => return attempt.refused(unproved),
     };
     let replaces = visitor.signed_in.as_ref().map(|signed_in| signed_in.session.id);
-    let origin = Origin { user_agent: user_agent(headers), address: client.ip.to_string() };
+    let origin = origin_of(headers, client);
     match site.auth.complete(&attempt.ticket, &proof, &attempt.derivation, replaces, origin).await {
         Ok(completed) => attempt.go_on(completed).await,
         Err(AuthError::Refused(refusal)) => attempt.again(visitor, &refusal).await,
@@ -166,23 +185,25 @@ async fn submitted(
     }
 }
 
-fn user_agent(headers: &HeaderMap) -> String {
-    headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+/// Where a browser comes from.
+pub(super) fn origin_of(headers: &HeaderMap, client: &ClientInfo) -> Origin {
+    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    Origin { user_agent: user_agent.unwrap_or_default().to_owned(), address: client.ip.to_string() }
 }
 
 /// A form that was sent, and everything that its answer is made of.
-struct Attempt<'a> {
-    site: &'a Site,
-    id: &'a RequestId,
-    browser: Browser,
-    ticket: Ticket,
-    username: String,
-    derivation: Derivation,
+pub(super) struct Attempt<'a> {
+    pub site: &'a Site,
+    pub id: &'a RequestId,
+    pub browser: Browser,
+    pub ticket: Ticket,
+    pub username: String,
+    pub derivation: Derivation,
 }
 
 impl Attempt<'_> {
     /// Signed in: home with the code, or to whatever is still to be asked.
-    async fn go_on(self, completed: Completed) -> Result<Response, Fault> {
+    pub async fn go_on(self, completed: Completed) -> Result<Response, Fault> {
         let device =
             self.site.auth.device_after(&self.browser.device, &completed.signed_in, &self.derivation);
         let response = match (&completed.code, &self.ticket.target) {
@@ -209,7 +230,7 @@ impl Attempt<'_> {
     }
 
     /// The rules would not complete it: most often because it was completed before (a second click, another tab).
-    async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
+    pub async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
         match refusal.reason {
             Reason::TicketSpent if visitor.signed_in.is_some() => self.next(&visitor).await,
             Reason::TicketSpent | Reason::TicketExpired => Err(Fault::new(

@@ -1,4 +1,4 @@
-//! The pages of the login flow: `/login`, `/consent`, `/device`, `/logout`, `/`. They work without JavaScript, from any node at each step.
+//! The pages of the login flow: `/login`, `/consent`, `/device`, `/upstream/…`, `/logout`, `/`. They work without JavaScript, from any node at each step.
 //!
 //! A page reads cookies and a form, asks `auth`, and shows what [`Next`](super::dispatch::Next) says. It decides nothing.
 
@@ -10,6 +10,7 @@ mod home;
 mod login;
 mod logout;
 mod site;
+mod upstream;
 
 use std::sync::Arc;
 
@@ -25,6 +26,10 @@ pub fn routes(site: Arc<Site>) -> Router {
         .route("/consent", axum::routing::post(consent::submit))
         .route("/device", get(device::show).post(device::submit))
         .route("/device/answer", axum::routing::post(device::answer))
+        .route("/upstream/{name}/start", get(upstream::start))
+        .route("/upstream/{name}/link", get(upstream::link))
+        .route("/upstream/{name}/callback", get(upstream::callback))
+        .route(upstream::UNLINK, axum::routing::post(upstream::unlink))
         .route("/connections/end", axum::routing::post(connections::end))
         .route("/logout", get(logout::show).post(logout::submit))
         .with_state(site)

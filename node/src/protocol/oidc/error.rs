@@ -170,6 +170,14 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::AttemptsExhausted
         | Reason::AlreadyExists
         | Reason::UserCodeTaken
+        | Reason::UpstreamUnknown
+        | Reason::UpstreamDisabled
+        | Reason::UpstreamNameTaken
+        | Reason::IdentityUnknown
+        | Reason::IdentityTaken
+        | Reason::NotAdmitted
+        | Reason::SessionTooOld
+        | Reason::LastSignIn
         | Reason::LastKey => TokenError::ServerError,
     }
 }

@@ -226,6 +226,7 @@ impl Asking<'_> {
                 .map_err(|why| (AuthorizationError::InvalidTarget, why))?,
             claims: claims.names,
             pushed: self.circumstances.pushed,
+            needs_password: claims.needs_password,
             dpop_jkt: dpop::wanted_key(parameters).map_err(invalid)?,
         })
     }

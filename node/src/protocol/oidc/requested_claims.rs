@@ -20,6 +20,8 @@ pub struct Asked {
     pub subject: Option<String>,
     /// An `acr` is essential that cannot be reached here (OIDC Core §5.5.1.1).
     pub unmet_acr: bool,
+    /// An `acr` is essential that a password alone reaches.
+    pub needs_password: bool,
 }
 
 /// Reads the parameter.
@@ -40,10 +42,12 @@ pub fn parse(text: &str) -> Result<Asked, &'static str> {
     if subject.is_some() && subject_of(userinfo).is_some_and(|other| Some(other) != subject.as_deref()) {
         return Err("claims asks for two people at once");
     }
+    let wanted_acr = id_token.and_then(|members| members.get("acr"));
     Ok(Asked {
         names: RequestedClaims { id_token: known(id_token), userinfo: known(userinfo) },
         subject: subject.or_else(|| subject_of(userinfo).map(str::to_owned)),
-        unmet_acr: id_token.and_then(|members| members.get("acr")).is_some_and(unmet),
+        unmet_acr: wanted_acr.is_some_and(unmet),
+        needs_password: wanted_acr.is_some_and(|acr| essential(acr) && !unmet(acr)),
     })
 }
 
@@ -82,12 +86,17 @@ fn subject(members: Members<'_>) -> Result<Option<String>, &'static str> {
     }
 }
 
+/// Must be reached, and is named.
+fn essential(acr: &Value) -> bool {
+    let is_named = acr.get("value").is_some() || acr.get("values").is_some();
+    is_named && acr.get("essential").and_then(Value::as_bool).unwrap_or(false)
+}
+
 fn unmet(acr: &Value) -> bool {
-    let essential = acr.get("essential").and_then(Value::as_bool).unwrap_or(false);
     let one = acr.get("value").into_iter();
     let many = acr.get("values").and_then(Value::as_array).into_iter().flatten();
     let mut wanted = one.chain(many).peekable();
-    essential && wanted.peek().is_some() && !wanted.any(|value| value == acr::PASSWORD)
+    essential(acr) && wanted.peek().is_some() && !wanted.any(|value| value == acr::PASSWORD)
 }
 
 fn depth(value: &Value) -> usize {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    auth::{Auth, AuthError},
+    auth::{Auth, AuthError, authorization::PASSWORD_METHOD},
     crypto::{
         handle::{HandleKind, refresh_secret},
         mac,
@@ -223,7 +223,9 @@ fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
 fn add_requested(claims: &mut Map<String, Value>, issue: &Issue<'_>) {
     let Some(grant) = issue.state.grant(issue.grant) else { return };
     claims::add_named(claims, issue.user, issue.state, &grant.id_token_claims);
-    if grant.id_token_claims.iter().any(|name| name == "acr") {
+    // How people prove who they are elsewhere is not known here, so it reaches no level.
+    let by_password = issue.amr.iter().any(|method| method == PASSWORD_METHOD);
+    if by_password && grant.id_token_claims.iter().any(|name| name == "acr") {
         claims.insert("acr".into(), json!(acr::PASSWORD));
     }
 }

@@ -8,7 +8,7 @@ use tower::ServiceExt;
 use super::Pages;
 use crate::web::views::{
     Connection, ConsentView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form, FormPostView,
-    Hidden, HomeView, Link, LoginView, LogoutView, ScopeLine, SignedOutView,
+    Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView, Provider, ScopeLine, SignedOutView,
 };
 
 const HOSTILE: &str = "\"><script>alert('x')</script>";
@@ -28,6 +28,7 @@ fn login(text: &str) -> LoginView {
         application: Some(text.into()),
         username: text.into(),
         error: Some(text.into()),
+        providers: vec![Provider { name: text.into(), label: text.into(), url: text.into() }],
         back: Some(link(text)),
     }
 }
@@ -68,6 +69,10 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
             applications: vec![link(&text())],
             connections: vec![Connection { client_id: text(), name: text(), scopes: vec![scope.clone()] }],
             disconnect: form(&text()),
+            providers: [Some(text()), None]
+                .map(|identity| LinkedProvider { name: text(), label: text(), identity, url: text() })
+                .to_vec(),
+            unlink: form(&text()),
         }),
         pages.render(&ForbiddenView {
             username: text(),

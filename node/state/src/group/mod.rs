@@ -54,6 +54,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply
         change_membership(draft, group.id, member, false)?;
     }
     draft.state.forget_group_in_access_rules(group.id);
+    draft.state.forget_group_in_upstreams(group.id);
     draft.state.groups.remove(&group.id);
     draft.state.group_names.remove(&group.name);
     Ok(done())

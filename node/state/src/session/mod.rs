@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(crate) use {
     arm::open_arm,
     end::{revoke, revoke_of_user},
-    start::start,
+    start::{Proved, open, start},
 };
 
 use crate::{
@@ -50,6 +50,8 @@ pub struct Session {
     /// Clients that were given something of this session, in the order in which they first were: whom its end concerns, also when
     /// nothing of what they were given is left.
     pub clients: Vec<ClientId>,
+    /// The provider at which the person signed in; empty = here.
+    pub upstream: Arc<str>,
 }
 
 /// Most clients remembered with a session; of further ones only those with a live grant hear of its end.

@@ -1,5 +1,7 @@
 //! `StartSession`: a completed sign-in in one entry: the ticket is spent, the session opens, the code it was for is issued.
 
+use std::sync::Arc;
+
 use conclave_proto::command::v1 as pb;
 
 use super::Session;
@@ -21,10 +23,25 @@ const MAX_SESSIONS_OF_USER: usize = 1_000;
 const MAX_AMR: usize = 8;
 
 pub(crate) fn start(draft: &mut Draft, order: &pb::StartSession) -> Result<Reply, Refusal> {
-    let id = SessionId::parse(&order.session_id)?;
+    SessionId::parse(&order.session_id)?;
     draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
     let user = draft.state.able_user(UserId::parse(&order.user_id)?)?;
     credential_still_stands(draft, user.id, order.credential_version)?;
+    draft.state.take_throttle(user.id);
+    open(draft, order, Proved { user: user.id, upstream: "".into(), at: draft.at })
+}
+
+/// Who proved who they are, where and when.
+pub(crate) struct Proved {
+    pub(crate) user: UserId,
+    /// The provider; empty = here.
+    pub(crate) upstream: Arc<str>,
+    pub(crate) at: Stamp,
+}
+
+/// Opens the session of somebody who has proved who they are, and issues the code that it was for.
+pub(crate) fn open(draft: &mut Draft, order: &pb::StartSession, proved: Proved) -> Result<Reply, Refusal> {
+    let (id, user) = (SessionId::parse(&order.session_id)?, proved.user);
     if draft.state.sessions.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the session exists"));
     }
@@ -34,21 +51,21 @@ pub(crate) fn start(draft: &mut Draft, order: &pb::StartSession) -> Result<Reply
     if !order.replaces_session_id.is_empty() {
         draft.end_session(SessionId::parse(&order.replaces_session_id)?);
     }
-    make_room(draft, user.id);
+    make_room(draft, user);
     draft.state.put_session(Session {
         id,
-        user: user.id,
+        user,
         secret_hash: SecretHash::parse(&order.secret_hash)?,
         amr: order.amr.clone(),
-        auth_time: draft.at,
+        auth_time: proved.at,
         expires_at: draft.at.plus_ms(order.ttl_ms),
         epoch: draft.state.meta.revocation_epoch,
         user_agent: shortened(&order.user_agent),
         address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
         clients: Vec::new(),
+        upstream: proved.upstream,
     });
-    draft.state.take_throttle(user.id);
-    draft.report(Event::SessionStarted { session: id, user: user.id });
+    draft.report(Event::SessionStarted { session: id, user });
 
     let grant_id = match &order.code {
         Some(code) => grant::open(draft, code, id)?.to_vec(),

@@ -28,6 +28,7 @@ impl Row for Session {
             user_agent: self.user_agent.clone(),
             address: self.address.clone(),
             clients: self.clients.iter().map(ToString::to_string).collect(),
+            upstream: self.upstream.to_string(),
         }
     }
 
@@ -43,6 +44,7 @@ impl Row for Session {
             user_agent: wire.user_agent,
             address: wire.address,
             clients: wire.clients.iter().map(|id| ClientId::parse(id)).collect::<Result<_, _>>()?,
+            upstream: wire.upstream.into(),
         })
     }
 

@@ -13,6 +13,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUser) -> Result<Reply,
     let user = draft.state.existing_user(id)?;
     draft.end_everything_of(id, None);
     draft.state.forget_consents_of(id);
+    draft.state.forget_identities_of(id);
     draft.state.take_user(&user);
     Ok(done())
 }

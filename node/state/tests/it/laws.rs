@@ -102,6 +102,20 @@ fn body() -> impl Strategy<Value = Body> {
             family_id: family(10 + d), refresh_ttl_ms: 60 * MINUTE, access_ttl_ms: 10 * MINUTE, ..Default::default()
         })),
         1 => n.clone().prop_map(|u| Body::RevokeConsent(pb::RevokeConsent { user_id: user(u), client_id: "web".into() })),
+        1 => (n.clone(), any::<bool>()).prop_map(|(g, any)| Body::CreateUpstream(pb::CreateUpstream { upstream: Some(pb::Upstream {
+            rule: Some(rule(any, &[g])), ..provider("corp")
+        }) })),
+        1 => any::<bool>().prop_map(|off| Body::UpdateUpstream(pb::UpdateUpstream {
+            name: "corp".into(), disabled: Some(off), ..Default::default()
+        })),
+        1 => Just(Body::DeleteUpstream(pb::DeleteUpstream { name: "corp".into() })),
+        2 => (n.clone(), n.clone(), n.clone()).prop_map(|(t, s, sub)| link(150 + t, s, sub, 1_000_000 + 60 * MINUTE)),
+        1 => (n.clone(), any::<bool>()).prop_map(|(u, own)| Body::UnlinkIdentity(pb::UnlinkIdentity {
+            upstream: "corp".into(), user_id: user(u), session_id: if own { session(1) } else { vec![] }, max_age_ms: 10 * MINUTE,
+        })),
+        3 => (n.clone(), n.clone(), any::<bool>()).prop_map(|(s, sub, new)| {
+            Body::SignInUpstream(sign_in(30 + s, sub, if new { Some(40 + sub) } else { None }, 1, 1_000_000))
+        }),
         1 => (1_u32..20).prop_map(|limit| Body::Sweep(pb::Sweep { limit })),
         1 => n.prop_map(|s| Body::OpenAppSession(pb::OpenAppSession {
             app_session_id: id(8, s), session_id: session(s), secret_hash: hash(3), host: "app1.test".into(),

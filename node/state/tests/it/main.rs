@@ -10,4 +10,6 @@ mod requests;
 mod stories;
 mod token_side;
 #[cfg(test)]
+mod upstream;
+#[cfg(test)]
 mod world;

@@ -395,8 +395,12 @@ fn every_table_survives_a_snapshot() {
         expires_at_ms: world.now + MINUTE,
     }));
 
+    world.ok(create_provider("corp", true, &[1]));
+    let signed_in = sign_in(30, 1, Some(40), 1, world.now);
+    world.ok(Body::SignInUpstream(signed_in));
+
     let tables: std::collections::BTreeSet<u32> = rows(&world.state).map(|(table, _)| table).collect();
-    assert_eq!(tables, (1..=16).chain([20]).collect(), "each table has a row in this test");
+    assert_eq!(tables, (1..=16).chain([20, 120, 121]).collect(), "each table has a row in this test");
     let mut loader = Loader::default();
     for (table, chunk) in chunks(&world.state) {
         loader.chunk(table, &chunk).unwrap();

@@ -223,3 +223,73 @@ pub fn rotate(n: u8, generation: u64) -> Body {
 pub fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
     pb::SpentProof { kind: pb::spent_proof::Kind::Dpop.into(), proof_id: id(11, n), expires_at_ms }
 }
+
+/// A provider that brings in nobody.
+pub fn provider(name: &str) -> pb::Upstream {
+    pb::Upstream {
+        name: name.into(),
+        display_name: "Corp".into(),
+        issuer: "https://corp.test".into(),
+        client_id: "conclave".into(),
+        sealed_secret: b"sealed".to_vec(),
+        scopes: vec!["openid".into()],
+        ..Default::default()
+    }
+}
+
+/// Everybody or nobody, into these groups.
+pub fn rule(any: bool, groups: &[u8]) -> pb::UpstreamRule {
+    let admission = if any { pb::UpstreamAdmission::Any } else { pb::UpstreamAdmission::None };
+    pb::UpstreamRule {
+        admission: admission.into(),
+        domains: Vec::new(),
+        group_ids: groups.iter().map(|g| group(*g)).collect(),
+    }
+}
+
+pub fn create_provider(name: &str, any: bool, groups: &[u8]) -> Body {
+    let upstream = pb::Upstream { rule: Some(rule(any, groups)), ..provider(name) };
+    Body::CreateUpstream(pb::CreateUpstream { upstream: Some(upstream) })
+}
+
+/// `session` links the subject `n` at `corp`.
+pub fn link(ticket_number: u8, session_number: u8, n: u8, ticket_expires_at_ms: u64) -> Body {
+    Body::LinkIdentity(pb::LinkIdentity {
+        upstream: "corp".into(),
+        subject: format!("sub-{n}"),
+        label: "ada@corp.test".into(),
+        session_id: session(session_number),
+        max_age_ms: 10 * MINUTE,
+        ticket_id: ticket(ticket_number),
+        ticket_expires_at_ms,
+    })
+}
+
+/// Subject `n` signs in at `corp`, as `known`, or as a person who is to be made.
+pub fn sign_in(number: u8, n: u8, new: Option<u8>, known: u8, now: u64) -> pb::SignInUpstream {
+    pb::SignInUpstream {
+        session: Some(pb::StartSession {
+            session_id: session(number),
+            user_id: user(new.unwrap_or(known)),
+            secret_hash: hash(9),
+            ticket_id: ticket(number),
+            ticket_expires_at_ms: now + 60 * MINUTE,
+            amr: vec!["fed".into()],
+            ttl_ms: 600 * MINUTE,
+            ..Default::default()
+        }),
+        upstream: "corp".into(),
+        subject: format!("sub-{n}"),
+        label: "ada@corp.test".into(),
+        new_user: new.map(|u| pb::CreateUser {
+            user_id: user(u),
+            username: format!("new{u}"),
+            email: "New@Corp.test".into(),
+            email_verified: true,
+            group_ids: vec![group(3)],
+            password_phc: "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3".into(),
+            ..Default::default()
+        }),
+        authenticated_at_ms: 0,
+    }
+}

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 36] = [
+const RPCS: [(&str, bool, Code); 43] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -42,6 +42,13 @@ const RPCS: [(&str, bool, Code); 36] = [
     ("ClientService/DeleteClient", true, Code::InvalidArgument),
     ("ClientService/ListConsents", false, Code::NotFound),
     ("ClientService/RevokeConsent", true, Code::InvalidArgument),
+    ("UpstreamService/CreateUpstream", true, Code::InvalidArgument),
+    ("UpstreamService/GetUpstream", false, Code::NotFound),
+    ("UpstreamService/ListUpstreams", false, Code::Ok),
+    ("UpstreamService/UpdateUpstream", true, Code::NotFound),
+    ("UpstreamService/DeleteUpstream", true, Code::NotFound),
+    ("UpstreamService/ListIdentities", false, Code::NotFound),
+    ("UpstreamService/UnlinkIdentity", true, Code::InvalidArgument),
     ("SessionService/ListSessions", false, Code::Ok),
     ("SessionService/RevokeSession", true, Code::InvalidArgument),
     ("SessionService/RevokeUserSessions", true, Code::InvalidArgument),

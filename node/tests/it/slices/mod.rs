@@ -13,3 +13,5 @@ mod oidc_requests;
 mod oidc_tokens;
 mod single_use;
 mod site;
+mod upstream;
+mod upstream_provider;

@@ -1,0 +1,257 @@
+//! Other providers at which people may sign in. Their addresses pass a parser before they enter a command; their secrets are sealed
+//! here, and are in no answer.
+
+use conclave_proto::{
+    admin::v1::{self as pb, upstream_service_server::UpstreamService},
+    command::v1::{
+        self as cmd, CreateUpstream, DeleteUpstream, Scopes, UnlinkIdentity, UpdateUpstream,
+        UpstreamAdmission, command::Body,
+    },
+};
+use conclave_state::{
+    State,
+    upstream::{Place, Upstream},
+};
+use tonic::{Request, Response, Status};
+use url::Url;
+
+use super::{Api, errors, names, request::Writing};
+
+/// Longest secret taken: providers' are far below.
+const MAX_SECRET_BYTES: usize = 1_024;
+/// What is asked for when nothing is said.
+const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
+const ADMISSIONS: [(&str, UpstreamAdmission); 3] = [
+    ("none", UpstreamAdmission::None),
+    ("domains", UpstreamAdmission::Domains),
+    ("any", UpstreamAdmission::Any),
+];
+
+#[tonic::async_trait]
+impl UpstreamService for Api {
+    async fn create_upstream(
+        &self,
+        mut request: Request<pb::CreateUpstreamRequest>,
+    ) -> Result<Response<pb::Upstream>, Status> {
+        let secret = std::mem::take(&mut request.get_mut().client_secret);
+        let (mut writing, order) = self.write(request, "CreateUpstream").await?;
+        let name = order.name.clone();
+        let upstream = writing.new_upstream(order, &secret).await?;
+        let body = Body::CreateUpstream(CreateUpstream { upstream: Some(upstream) });
+        let committed = writing.propose(body).await?;
+        let upstream = shown(self, &committed.state, &name)?;
+        writing.reply(&committed, upstream)
+    }
+
+    async fn get_upstream(
+        &self,
+        request: Request<pb::GetUpstreamRequest>,
+    ) -> Result<Response<pb::Upstream>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        reading.reply(shown(self, &reading.state, &wanted.name)?)
+    }
+
+    async fn list_upstreams(
+        &self,
+        request: Request<pb::ListUpstreamsRequest>,
+    ) -> Result<Response<pb::ListUpstreamsResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let listing = self.listing("upstreams", wanted.page)?;
+        let after = listing.after(|bytes| String::from_utf8(bytes.to_vec()).ok())?;
+        let rows = reading.state.upstreams_after(after.as_deref());
+        let rows =
+            rows.map(|upstream| (upstream.name.as_bytes().to_vec(), message(self, &reading.state, upstream)));
+        let (upstreams, next_page_token) = listing.page(rows);
+        reading.reply(pb::ListUpstreamsResponse { upstreams, next_page_token })
+    }
+
+    async fn update_upstream(
+        &self,
+        mut request: Request<pb::UpdateUpstreamRequest>,
+    ) -> Result<Response<pb::Upstream>, Status> {
+        let secret = request.get_mut().client_secret.take();
+        let (mut writing, order) = self.write(request, "UpdateUpstream").await?;
+        let name = order.name.clone();
+        let sealed_secret = secret.map(|secret| writing.seal(&name, &secret)).transpose()?;
+        let rule = match order.rule {
+            Some(rule) => Some(writing.rule(rule).await?),
+            None => None,
+        };
+        let body = UpdateUpstream {
+            name: order.name,
+            display_name: order.display_name,
+            client_id: order.client_id,
+            sealed_secret,
+            scopes: order.scopes.map(|list| Scopes { scopes: list.scopes }),
+            claims: order.claims.map(claims),
+            rule,
+            disabled: order.disabled,
+        };
+        let committed = writing.propose(Body::UpdateUpstream(body)).await?;
+        let upstream = shown(self, &committed.state, &name)?;
+        writing.reply(&committed, upstream)
+    }
+
+    async fn delete_upstream(
+        &self,
+        request: Request<pb::DeleteUpstreamRequest>,
+    ) -> Result<Response<pb::DeleteUpstreamResponse>, Status> {
+        let (writing, order) = self.write(request, "DeleteUpstream").await?;
+        let committed = writing.propose(Body::DeleteUpstream(DeleteUpstream { name: order.name })).await?;
+        writing.reply(&committed, pb::DeleteUpstreamResponse {})
+    }
+
+    async fn list_identities(
+        &self,
+        request: Request<pb::ListIdentitiesRequest>,
+    ) -> Result<Response<pb::ListIdentitiesResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let user = names::user(&reading.state, &wanted.user);
+        let user = user.ok_or_else(|| errors::not_found("user", &wanted.user))?;
+        let identities = reading.state.identities_of(user).map(|identity| pb::Identity {
+            upstream: identity.upstream.to_string(),
+            subject: identity.subject.to_string(),
+            label: identity.label.clone(),
+            linked_at_ms: identity.linked_at.0,
+        });
+        reading.reply(pb::ListIdentitiesResponse { identities: identities.collect() })
+    }
+
+    async fn unlink_identity(
+        &self,
+        request: Request<pb::UnlinkIdentityRequest>,
+    ) -> Result<Response<pb::UnlinkIdentityResponse>, Status> {
+        let (mut writing, order) = self.write(request, "UnlinkIdentity").await?;
+        let user_id = writing.user(&order.user).await?.to_vec();
+        let body = UnlinkIdentity { upstream: order.upstream, user_id, ..UnlinkIdentity::default() };
+        let committed = writing.propose(Body::UnlinkIdentity(body)).await?;
+        writing.reply(&committed, pb::UnlinkIdentityResponse {})
+    }
+}
+
+impl Writing {
+    async fn new_upstream(
+        &mut self,
+        order: pb::CreateUpstreamRequest,
+        secret: &str,
+    ) -> Result<cmd::Upstream, Status> {
+        for (field, address) in [
+            ("issuer", &order.issuer),
+            ("authorization_endpoint", &order.authorization_endpoint),
+            ("token_endpoint", &order.token_endpoint),
+            ("userinfo_endpoint", &order.userinfo_endpoint),
+        ] {
+            check_address(field, address)?;
+        }
+        let sealed_secret = self.seal(&order.name, secret)?;
+        let scopes = if order.scopes.is_empty() && !order.issuer.is_empty() {
+            DEFAULT_SCOPES.map(str::to_owned).to_vec()
+        } else {
+            order.scopes
+        };
+        Ok(cmd::Upstream {
+            display_name: if order.display_name.is_empty() { order.name.clone() } else { order.display_name },
+            name: order.name,
+            issuer: order.issuer,
+            authorization_endpoint: order.authorization_endpoint,
+            token_endpoint: order.token_endpoint,
+            userinfo_endpoint: order.userinfo_endpoint,
+            client_id: order.client_id,
+            sealed_secret,
+            scopes,
+            claims: order.claims.map(claims),
+            rule: Some(self.rule(order.rule.unwrap_or_default()).await?),
+            disabled: false,
+        })
+    }
+
+    fn seal(&self, name: &str, secret: &str) -> Result<Vec<u8>, Status> {
+        if secret.len() > MAX_SECRET_BYTES {
+            return Err(errors::invalid(format!("client_secret has more than {MAX_SECRET_BYTES} bytes")));
+        }
+        let sealed = self.api.auth.seal_upstream_secret(name, secret);
+        sealed.map_err(|error| {
+            tracing::error!(%error, "a client secret could not be sealed");
+            Status::internal("the client secret could not be sealed")
+        })
+    }
+
+    async fn rule(&mut self, rule: pb::UpstreamRule) -> Result<cmd::UpstreamRule, Status> {
+        let admit = if rule.admit.is_empty() { "none" } else { &rule.admit };
+        let found = ADMISSIONS.iter().find(|(word, _)| *word == admit);
+        let (_, admission) = found.ok_or_else(|| errors::invalid("admit is none, domains or any"))?;
+        Ok(cmd::UpstreamRule {
+            admission: (*admission).into(),
+            domains: rule.domains,
+            group_ids: self.groups(&rule.groups).await?,
+        })
+    }
+}
+
+/// https, or http on a machine that `outbound.allow` names: which, is judged when it is used. Nothing that hides who is asked.
+fn check_address(field: &str, address: &str) -> Result<(), Status> {
+    if address.is_empty() {
+        return Ok(());
+    }
+    let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
+    let sound = url.filter(|url| {
+        let is_bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+        is_bare && url.host().is_some() && (field != "issuer" || url.query().is_none())
+    });
+    sound.map(drop).ok_or_else(|| errors::invalid(format!("{field}: {address:?} is no plain https address")))
+}
+
+fn claims(claims: pb::UpstreamClaims) -> cmd::UpstreamClaims {
+    cmd::UpstreamClaims {
+        subject: claims.subject,
+        username: claims.username,
+        email: claims.email,
+        email_verified: claims.email_verified,
+        name: claims.name,
+    }
+}
+
+fn shown(api: &Api, state: &State, name: &str) -> Result<pb::Upstream, Status> {
+    let found = state.upstream(name).map(|upstream| message(api, state, upstream));
+    found.ok_or_else(|| errors::not_found("upstream", name))
+}
+
+fn message(api: &Api, state: &State, upstream: &Upstream) -> pb::Upstream {
+    let (issuer, endpoints) = match &upstream.place {
+        Place::Issuer(issuer) => (issuer.clone(), ["", "", ""]),
+        Place::Endpoints { authorization, token, userinfo } => {
+            (String::new(), [authorization.as_str(), token, userinfo])
+        }
+    };
+    let [authorization_endpoint, token_endpoint, userinfo_endpoint] = endpoints.map(str::to_owned);
+    let (names, rule) = (&upstream.claims, &upstream.rule);
+    let or = |name: &String, usual: &str| if name.is_empty() { usual.to_owned() } else { name.clone() };
+    let admit = ADMISSIONS.iter().find(|(_, admission)| *admission == rule.admission);
+    let groups = rule.groups.iter().filter_map(|id| state.group(*id));
+    pb::Upstream {
+        name: upstream.name.to_string(),
+        display_name: upstream.display_name.clone(),
+        issuer,
+        authorization_endpoint,
+        token_endpoint,
+        userinfo_endpoint,
+        client_id: upstream.client_id.clone(),
+        has_client_secret: !upstream.sealed_secret.is_empty(),
+        scopes: upstream.scopes.clone(),
+        claims: Some(pb::UpstreamClaims {
+            subject: or(&names.subject, "sub"),
+            username: or(&names.username, "preferred_username"),
+            email: or(&names.email, "email"),
+            email_verified: or(&names.email_verified, "email_verified"),
+            name: or(&names.name, "name"),
+        }),
+        rule: Some(pb::UpstreamRule {
+            admit: admit.map_or("none", |(word, _)| word).to_owned(),
+            domains: rule.domains.iter().map(ToString::to_string).collect(),
+            groups: groups.map(|group| group.name.to_string()).collect(),
+        }),
+        disabled: upstream.disabled,
+        redirect_uri: api.auth.upstream_redirect_uri(&upstream.name),
+        identity_count: u64::try_from(state.identities_at(&upstream.name).count()).unwrap_or(u64::MAX),
+    }
+}

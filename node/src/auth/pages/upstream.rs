@@ -1,0 +1,378 @@
+//! `/upstream/…`: to another provider and back, linking and unlinking. Every failure has a page with an id of its own.
+//!
+//! The ways there are links, not forms: each carries a ticket that is sealed, good for minutes and bound to this browser, so no other
+//! site can send anybody on one.
+
+use std::sync::Arc;
+
+use axum::{
+    Form,
+    extract::{Path, Query, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use conclave_proto::command::v1::{UnlinkIdentity, command::Body};
+use conclave_state::{Reason, Refusal, ids::SessionId};
+use serde::Deserialize;
+
+use crate::{
+    auth::{
+        AuthError,
+        complete::millis,
+        dispatch::Visitor,
+        throttle::Admission,
+        ticket::{Step, Target, TicketError},
+        upstream::{Callback, FRESH, Flight, Identity, UpstreamError},
+    },
+    http::{ClientInfo, Fault, RequestId},
+};
+
+use super::{
+    login::{Attempt, origin_of},
+    site::{Browser, Site, fault_of, fault_of_ticket, see_other},
+};
+
+pub const UNLINK: &str = "/upstream/unlink";
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    ticket: String,
+}
+
+#[derive(Deserialize)]
+pub struct Submitted {
+    csrf: String,
+    upstream: String,
+}
+
+/// What every page here is made of.
+struct Here<'a> {
+    site: &'a Site,
+    id: &'a RequestId,
+    headers: &'a HeaderMap,
+    client: &'a ClientInfo,
+    name: &'a str,
+    browser: Browser,
+}
+
+pub async fn start(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let started = async {
+        let browser = site.browser(&headers)?;
+        let ticket = site.auth.open(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+        if !matches!(ticket.step, Step::Login { .. }) || ticket.browser.is_none() {
+            return Err(fault_of_ticket(TicketError::NotOurs));
+        }
+        site.auth.depart(&name, ticket).await.map_err(|error| fault(&error, &name))
+    };
+    match started.await {
+        Ok(location) => see_other(&location),
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+pub async fn link(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    match linking(&site, &id, &headers, &name, &asked.ticket).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+async fn linking(
+    site: &Site,
+    id: &RequestId,
+    headers: &HeaderMap,
+    name: &str,
+    text: &str,
+) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    let ticket = site.auth.open(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    let visitor = site.visitor(&browser).await?;
+    let Some(signed_in) = &visitor.signed_in else { return Ok(see_other("/login")) };
+    if ticket.step != (Step::Link { session: *signed_in.session.id.bytes() }) {
+        return Err(fault_of_ticket(TicketError::OtherBrowser));
+    }
+    if !site.auth.is_fresh(signed_in) {
+        return prove_again(site, id, &browser);
+    }
+    let location = site.auth.depart(name, ticket).await.map_err(|error| fault(&error, name))?;
+    Ok(see_other(&location))
+}
+
+/// The login page, whoever is signed in; then home again.
+fn prove_again(site: &Site, id: &RequestId, browser: &Browser) -> Result<Response, Fault> {
+    let ticket = site.auth.ticket(Step::Login { fresh: true }, Target::Home, Some(browser.id.as_str()));
+    Ok(site.show(crate::auth::dispatch::Next::Login { ticket }, browser, id))
+}
+
+pub async fn callback(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    Query(callback): Query<Callback>,
+) -> Response {
+    let browser = match site.browser(&headers) {
+        Ok(browser) => browser,
+        Err(fault) => return site.fault(&fault, &id),
+    };
+    let here = Here { site: &site, id: &id, headers: &headers, client: &client, name: &name, browser };
+    match here.called_back(&callback).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+impl Here<'_> {
+    async fn called_back(self, callback: &Callback) -> Result<Response, Fault> {
+        let auth = &self.site.auth;
+        let flight = auth.open_flight(&callback.state, Some(self.browser.id.as_str()));
+        let flight = flight.map_err(fault_of_ticket)?;
+        // What follows costs a request to the provider: no address may have us make too many.
+        if let Admission::Refused { .. } = auth.upstream_attempts().address(self.client.ip) {
+            return Err(too_many());
+        }
+        let visitor = self.site.visitor(&self.browser).await?;
+        let identity = match auth.land(self.name, &flight, callback).await {
+            Ok(identity) => identity,
+            Err(error) => return Err(fault(&error, self.name)),
+        };
+        let done = match flight.ticket.step {
+            Step::Link { session } => self.linked(&flight, &identity, visitor, session, callback).await,
+            _ => return self.arrived(flight, &identity, visitor, callback).await,
+        };
+        auth.upstream_attempts().address_succeeded(self.client.ip);
+        done
+    }
+
+    async fn arrived(
+        self,
+        flight: Flight,
+        identity: &Identity,
+        visitor: Visitor,
+        callback: &Callback,
+    ) -> Result<Response, Fault> {
+        let auth = &self.site.auth;
+        let derivation = self.site.derivation(self.headers, &[b"upstream", callback.state.as_bytes()]);
+        let replaces = visitor.signed_in.as_ref().map(|signed_in| signed_in.session.id);
+        let origin = origin_of(self.headers, self.client);
+        let completed = auth.arrive_upstream(&flight, identity, &derivation, replaces, origin).await;
+        let (site, id, browser) = (self.site, self.id, self.browser);
+        let attempt = Attempt {
+            site,
+            id,
+            browser,
+            ticket: flight.ticket,
+            username: identity.label().into(),
+            derivation,
+        };
+        match completed {
+            Ok(completed) => {
+                auth.upstream_attempts().address_succeeded(self.client.ip);
+                attempt.go_on(completed).await
+            }
+            Err(UpstreamError::Failed(AuthError::Refused(refusal))) if is_of_login(refusal.reason) => {
+                attempt.again(visitor, &refusal).await
+            }
+            Err(error) => Err(fault(&error, self.name)),
+        }
+    }
+
+    async fn linked(
+        &self,
+        flight: &Flight,
+        identity: &Identity,
+        visitor: Visitor,
+        session: [u8; 16],
+        callback: &Callback,
+    ) -> Result<Response, Fault> {
+        let signed_in = visitor.signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
+        let Some(signed_in) = signed_in else { return Err(fault_of_ticket(TicketError::OtherBrowser)) };
+        let derivation = self.site.derivation(self.headers, &[b"link", callback.state.as_bytes()]);
+        let linked = self.site.auth.link_upstream(flight, identity, &signed_in, &derivation).await;
+        linked.map_err(|error| fault(&error, self.name))?;
+        Ok(see_other("/"))
+    }
+}
+
+/// Refusals that mean the same whatever the person proved.
+fn is_of_login(reason: Reason) -> bool {
+    matches!(reason, Reason::TicketSpent | Reason::TicketExpired | Reason::AccessDenied)
+}
+
+pub async fn unlink(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    form: Result<Form<Submitted>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        let detail = "The form arrived incomplete. Go back, reload the page and try again.";
+        return site
+            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+    };
+    match unlinked(&site, &id, &headers, &form).await {
+        Ok(response) => response,
+        Err(fault) => site.fault(&fault, &id),
+    }
+}
+
+async fn unlinked(
+    site: &Site,
+    id: &RequestId,
+    headers: &HeaderMap,
+    form: &Submitted,
+) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    site.check_csrf(&browser, UNLINK, &form.csrf)?;
+    let Some(signed_in) = site.visitor(&browser).await?.signed_in else { return Ok(see_other("/login")) };
+    if !site.auth.is_fresh(&signed_in) {
+        return prove_again(site, id, &browser);
+    }
+    let session = SessionId::to_vec(signed_in.session.id);
+    let derivation = site.derivation(headers, &[b"unlink", &session, form.upstream.as_bytes()]);
+    let order = UnlinkIdentity {
+        upstream: form.upstream.clone(),
+        user_id: signed_in.user.id.to_vec(),
+        session_id: session,
+        max_age_ms: millis(FRESH),
+    };
+    let written = site.auth.cluster().propose(derivation.request(), Body::UnlinkIdentity(order)).await;
+    written.map_err(|error| fault(&AuthError::from(error).into(), &form.upstream))?;
+    Ok(see_other("/"))
+}
+
+fn too_many() -> Fault {
+    let detail = "There were too many sign-ins from your address. Try again later.";
+    Fault::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", "Too many attempts", detail)
+}
+
+/// What a failure is to a visitor. The operator's log has the reason; the page says what can be done.
+fn fault(error: &UpstreamError, name: &str) -> Fault {
+    tracing::info!({ upstream.name = %name.escape_debug() }, "a sign-in at a provider failed: {error}");
+    let page =
+        |status, code, title: &'static str, detail: &'static str| Fault::new(status, code, title, detail);
+    match error {
+        UpstreamError::Ticket(error) => fault_of_ticket(*error),
+        UpstreamError::Failed(AuthError::Refused(refusal)) => fault_of_refusal(refusal),
+        UpstreamError::Failed(error) => fault_of(error),
+        UpstreamError::Unknown => page(
+            StatusCode::NOT_FOUND,
+            "upstream_unknown",
+            "This way to sign in is not available",
+            "The provider was removed or turned off here. Go back and sign in another way, or ask your administrator.",
+        ),
+        UpstreamError::Unreachable(_) => page(
+            StatusCode::BAD_GATEWAY,
+            "upstream_unreachable",
+            "The provider does not answer",
+            "The provider that you wanted to sign in at cannot be reached from here. Try again in a moment, or sign in another way.",
+        ),
+        UpstreamError::Answer(_) => page(
+            StatusCode::BAD_GATEWAY,
+            "upstream_answer",
+            "The provider's answer cannot be used",
+            "The provider answered something that cannot be used. Try again; if it stays so, tell your administrator the request id below.",
+        ),
+        UpstreamError::Token(_) => page(
+            StatusCode::BAD_GATEWAY,
+            "upstream_token",
+            "The provider's answer cannot be trusted",
+            "What the provider says of you could not be verified, so you were not signed in. Start again; if it stays so, tell your \
+             administrator the request id below.",
+        ),
+        UpstreamError::Denied => page(
+            StatusCode::FORBIDDEN,
+            "upstream_denied",
+            "Sign-in was cancelled",
+            "You or the provider ended the sign-in there. Go back and try again, or sign in another way.",
+        ),
+        UpstreamError::MixUp => page(
+            StatusCode::BAD_REQUEST,
+            "upstream_mix_up",
+            "The answer came from another provider",
+            "You were sent here by another provider than the one you went to, so you were not signed in. Start again from the application.",
+        ),
+        UpstreamError::NotFresh => page(
+            StatusCode::FORBIDDEN,
+            "upstream_not_fresh",
+            "You must prove who you are again",
+            "The application wants you to sign in anew, and the provider does not say that you did. Go back and sign in another way.",
+        ),
+        UpstreamError::Stranger => stranger(),
+    }
+}
+
+fn stranger() -> Fault {
+    Fault::new(
+        StatusCode::FORBIDDEN,
+        "upstream_stranger",
+        "No account here belongs to this identity",
+        "If you have an account here, sign in to it another way first, and link this provider on your home page. Otherwise ask your \
+         administrator for an account.",
+    )
+}
+
+fn fault_of_refusal(refusal: &Refusal) -> Fault {
+    let page =
+        |status, code, title: &'static str, detail: &'static str| Fault::new(status, code, title, detail);
+    match refusal.reason {
+        Reason::UserDisabled => page(
+            StatusCode::FORBIDDEN,
+            "account_disabled",
+            "This account is disabled",
+            "Ask your administrator.",
+        ),
+        Reason::NotAdmitted | Reason::IdentityUnknown => stranger(),
+        Reason::UpstreamUnknown | Reason::UpstreamDisabled => page(
+            StatusCode::NOT_FOUND,
+            "upstream_unknown",
+            "This way to sign in is not available",
+            "The provider was removed or turned off here. Go back and sign in another way, or ask your administrator.",
+        ),
+        Reason::IdentityTaken => page(
+            StatusCode::CONFLICT,
+            "upstream_identity_taken",
+            "This identity belongs to another account",
+            "Somebody linked it to another account here. Sign in to that account and unlink it there first.",
+        ),
+        Reason::AlreadyExists => page(
+            StatusCode::CONFLICT,
+            "upstream_already_linked",
+            "Your account has an identity there",
+            "Unlink the identity that your account has at this provider before you link another.",
+        ),
+        Reason::SessionTooOld | Reason::SessionUnknown => page(
+            StatusCode::FORBIDDEN,
+            "upstream_session_too_old",
+            "You must prove who you are again",
+            "You signed in too long ago to change how you sign in. Sign in again, then try once more.",
+        ),
+        Reason::LastSignIn => page(
+            StatusCode::CONFLICT,
+            "upstream_last",
+            "This is your only way to sign in",
+            "Link another provider or have a password set before you unlink this one.",
+        ),
+        Reason::TicketSpent | Reason::TicketExpired => page(
+            StatusCode::CONFLICT,
+            "ticket_spent",
+            "This sign-in was completed before",
+            "The provider sent you here a second time. Start again from the application.",
+        ),
+        _ => fault_of(&AuthError::Refused(refusal.clone())),
+    }
+}

@@ -1,0 +1,172 @@
+//! The write at the end: a session for the person whose identity it is, a person who is new, or a link. The ticket of the attempt is
+//! spent by it, so that a callback counts once in the cluster.
+
+use conclave_proto::command::v1::{CreateUser, LinkIdentity, SignInUpstream, command::Body};
+use conclave_state::{
+    Reason, State,
+    ids::{SessionId, UserId},
+    upstream::Upstream,
+};
+
+use crate::{
+    auth::{
+        Auth, AuthError,
+        complete::{Completed, Origin, millis},
+        derive::Derivation,
+        session::SignedIn,
+    },
+    crypto::hex,
+};
+
+use super::{FRESH, Flight, Identity, UpstreamError, able};
+
+/// How the person proved who they are: an assertion of another provider. RFC 8176 has no word for it; this one is in common use.
+const METHOD: &str = "fed";
+
+/// What a sign-in at a provider leads to here.
+struct Arrival<'a> {
+    flight: &'a Flight,
+    identity: &'a Identity,
+    replaces: Option<SessionId>,
+    origin: Origin,
+}
+
+impl Auth {
+    /// Signs in whoever has this identity; makes somebody new when the provider may bring them in.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn arrive_upstream(
+        &self,
+        flight: &Flight,
+        identity: &Identity,
+        derivation: &Derivation,
+        replaces: Option<SessionId>,
+        origin: Origin,
+    ) -> Result<Completed, UpstreamError> {
+        let arrival = Arrival { flight, identity, replaces, origin };
+        let mut state = self.cluster().view();
+        let knows = |state: &State| state.identity(&flight.upstream, &identity.subject).is_some();
+        if !knows(&state) {
+            // It may have been linked at another node a moment ago (design.md P5).
+            state = self.cluster().confirmed_view().await.ok_or(AuthError::Unavailable)?;
+        }
+        if let Some(known) = state.identity(&flight.upstream, &identity.subject) {
+            let order = self.sign_in_order(&arrival, &state, known.user, derivation);
+            return Ok(self.finish_upstream(order, derivation).await?);
+        }
+        let upstream = able(&state, &flight.upstream)?;
+        if !upstream.rule.admits(&identity.email, identity.email_verified) {
+            return Err(UpstreamError::Stranger);
+        }
+        self.admit_upstream(&arrival, &state, upstream, derivation).await
+    }
+
+    /// Somebody new. Another may take the name meanwhile: then a second one is tried, once.
+    async fn admit_upstream(
+        &self,
+        arrival: &Arrival<'_>,
+        state: &State,
+        upstream: &Upstream,
+        derivation: &Derivation,
+    ) -> Result<Completed, UpstreamError> {
+        let wanted = arrival.identity.wanted_username(&upstream.name);
+        let suffix = |d: &Derivation| hex::encode(d.id("username").first_chunk::<3>().unwrap_or(&[0; 3]));
+        let is_taken = state.user_by_name(&wanted).is_some();
+        let first = if is_taken { format!("{wanted}-{}", suffix(derivation)) } else { wanted.clone() };
+        let order = self.new_user_order(arrival, state, first, derivation);
+        match self.finish_upstream(order, derivation).await {
+            Err(AuthError::Refused(refusal)) if refusal.reason == Reason::UsernameTaken => {
+                let again = derivation.then("another-username");
+                let name = format!("{wanted}-{}", suffix(&again));
+                let order = self.new_user_order(arrival, state, name, &again);
+                Ok(self.finish_upstream(order, &again).await?)
+            }
+            finished => Ok(finished?),
+        }
+    }
+
+    fn new_user_order(
+        &self,
+        arrival: &Arrival<'_>,
+        state: &State,
+        username: String,
+        derivation: &Derivation,
+    ) -> SignInUpstream {
+        let (user, identity) = (UserId::new(derivation.id("user")), arrival.identity);
+        let order = self.sign_in_order(arrival, state, user, derivation);
+        let new_user = CreateUser {
+            user_id: user.to_vec(),
+            username,
+            display_name: identity.name.clone(),
+            email: identity.email.clone(),
+            email_verified: identity.email_verified,
+            ..CreateUser::default()
+        };
+        SignInUpstream { new_user: Some(new_user), ..order }
+    }
+
+    fn sign_in_order(
+        &self,
+        arrival: &Arrival<'_>,
+        state: &State,
+        user: UserId,
+        derivation: &Derivation,
+    ) -> SignInUpstream {
+        let (ticket, identity) = (&arrival.flight.ticket, arrival.identity);
+        let mut session = self.session_order(ticket, user, derivation, arrival.origin.clone());
+        session.amr = vec![METHOD.into()];
+        session.replaces_session_id = arrival.replaces.map(SessionId::to_vec).unwrap_or_default();
+        session.code = state
+            .user(user)
+            .and_then(|user| self.code_with_login(&ticket.target, &session.amr, state, user, derivation));
+        SignInUpstream {
+            session: Some(session),
+            upstream: arrival.flight.upstream.clone(),
+            subject: identity.subject.clone(),
+            label: identity.label().to_owned(),
+            new_user: None,
+            authenticated_at_ms: identity.auth_time_secs.unwrap_or(0).saturating_mul(1_000),
+        }
+    }
+
+    async fn finish_upstream(
+        &self,
+        order: SignInUpstream,
+        derivation: &Derivation,
+    ) -> Result<Completed, AuthError> {
+        let with_code = order.session.as_ref().is_some_and(|session| session.code.is_some());
+        let committed = self.cluster().propose(derivation.request(), Body::SignInUpstream(order)).await?;
+        self.completed(&committed, with_code, derivation)
+    }
+
+    /// The person of this session is also known there.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn link_upstream(
+        &self,
+        flight: &Flight,
+        identity: &Identity,
+        signed_in: &SignedIn,
+        derivation: &Derivation,
+    ) -> Result<(), UpstreamError> {
+        let order = LinkIdentity {
+            upstream: flight.upstream.clone(),
+            subject: identity.subject.clone(),
+            label: identity.label().to_owned(),
+            session_id: signed_in.session.id.to_vec(),
+            max_age_ms: millis(FRESH),
+            ticket_id: flight.ticket.id.to_vec(),
+            ticket_expires_at_ms: flight.ticket.expires_at_ms,
+        };
+        let proposed = self.cluster().propose(derivation.request(), Body::LinkIdentity(order)).await;
+        proposed.map(drop).map_err(|error| AuthError::from(error).into())
+    }
+
+    /// Whether the person of this session proved who they are recently enough to change how they sign in.
+    pub fn is_fresh(&self, signed_in: &SignedIn) -> bool {
+        let age_ms = self.now(&signed_in.state).0.saturating_sub(signed_in.session.auth_time.0);
+        age_ms < millis(FRESH)
+    }
+}

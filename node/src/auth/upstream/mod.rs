@@ -1,0 +1,220 @@
+//! Sign-in at another provider: an OpenID Provider found by discovery, or plain OAuth 2.0 with a userinfo endpoint.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `flight` | an attempt on its way to a provider and back: sealed, carried by `state`, bound to the browser |
+//! | `provider` | a provider's endpoints and keys, fetched, kept for a while, and refetched seldom |
+//! | `exchange` | a code for what the provider says |
+//! | `id_token` | whether an ID token is good: signature, issuer, audience, times, nonce |
+//! | `identity` | what the provider says of the person, by the configured names |
+//! | `arrive` | the one write at the end: a session, or a link |
+//!
+//! The provider is believed about its own subjects and nothing else: an address, verified or not, never finds a person here. All
+//! requests go out by [`Outbound`], a bounded number at a time. What is one-time is used up by the write at the end, inside the
+//! rules, so that any node may take the callback.
+
+mod arrive;
+mod exchange;
+mod flight;
+mod id_token;
+mod identity;
+mod provider;
+
+use std::{sync::Arc, time::Duration};
+
+use conclave_state::{State, upstream::Upstream};
+use tokio::sync::Semaphore;
+
+use crate::{
+    crypto::{aead::Sealer, keys::ClusterKeys},
+    http::{Outbound, outbound::OutboundError},
+};
+
+use super::{
+    Auth, AuthError,
+    ticket::{Step, Target, Ticket, TicketError},
+};
+
+pub use flight::{Callback, Flight};
+pub use id_token::IdTokenError;
+pub use identity::Identity;
+
+use provider::Providers;
+
+/// Callbacks worked on at once: each holds a connection to a provider for some seconds at most.
+const AT_ONCE: usize = 64;
+/// Clocks of providers may differ from ours by so much.
+pub const SKEW_SECS: u64 = 60;
+/// How long ago a person may have proved who they are to change how they sign in.
+pub const FRESH: Duration = Duration::from_mins(10);
+
+/// What this room keeps about providers. Nothing of it is needed after a restart.
+pub struct Upstreams {
+    pub outbound: Outbound,
+    sealer: Sealer,
+    providers: Providers,
+    places: Arc<Semaphore>,
+}
+
+/// Why a sign-in at a provider did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("there is no such provider, or it is disabled")]
+    Unknown,
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    #[error("the provider cannot be reached: {0}")]
+    Unreachable(#[from] OutboundError),
+    /// The text is for the log.
+    #[error("the provider answered what cannot be used: {0}")]
+    Answer(String),
+    #[error("the person or the provider said no")]
+    Denied,
+    #[error("the answer came from another provider than was asked")]
+    MixUp,
+    #[error("the ID token is not good: {0}")]
+    Token(#[from] IdTokenError),
+    /// Who must prove who they are again did not, or the provider does not say when they did.
+    #[error("the provider does not say that the person proved who they are just now")]
+    NotFresh,
+    /// Nobody here has this identity, and the provider brings in nobody.
+    #[error("nobody here has this identity")]
+    Stranger,
+    #[error(transparent)]
+    Failed(#[from] AuthError),
+}
+
+impl Upstreams {
+    pub fn new(keys: &ClusterKeys, outbound: Outbound) -> Self {
+        Self {
+            outbound,
+            sealer: Sealer::new(&keys.sealing),
+            providers: Providers::default(),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+}
+
+fn purpose(name: &str) -> String {
+    format!("upstream-secret/{name}")
+}
+
+/// Where the provider sends people back to. Each has its own address, so that none can answer for another.
+pub fn callback_path(name: &str) -> String {
+    format!("/upstream/{name}/callback")
+}
+
+impl Auth {
+    /// The secret of this cluster at a provider, as the state keeps it.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn seal_upstream_secret(&self, name: &str, secret: &str) -> Result<Vec<u8>, AuthError> {
+        if secret.is_empty() {
+            return Ok(Vec::new());
+        }
+        let entropy = &*self.runtime().entropy;
+        let sealed = self.upstreams().sealer.seal(&purpose(name), secret.as_bytes(), entropy);
+        sealed.map_err(|error| AuthError::Internal(format!("a client secret cannot be sealed: {error}")))
+    }
+
+    fn upstream_secret(&self, upstream: &Upstream) -> Result<Option<String>, AuthError> {
+        if upstream.sealed_secret.is_empty() {
+            return Ok(None);
+        }
+        let opened = self.upstreams().sealer.open(&purpose(&upstream.name), &upstream.sealed_secret);
+        let unusable = |why: &dyn std::fmt::Display| {
+            AuthError::Internal(format!("the client secret of upstream {}: {why}", upstream.name))
+        };
+        let text = String::from_utf8(opened.map_err(|e| unusable(&e))?).map_err(|e| unusable(&e))?;
+        Ok(Some(text))
+    }
+
+    /// The provider's address for what it registers: the redirect URI.
+    pub fn upstream_redirect_uri(&self, name: &str) -> String {
+        self.settings().public_url.join(&callback_path(name))
+    }
+
+    /// Where the browser goes to sign in at this provider for the login that `ticket` stands for.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn depart(&self, name: &str, ticket: Ticket) -> Result<String, UpstreamError> {
+        let state = self.cluster().view();
+        let upstream = able(&state, name)?;
+        let age = wanted_age(&ticket);
+        if age.is_some() && !upstream.is_openid() {
+            return Err(UpstreamError::NotFresh);
+        }
+        let provider = self.upstreams().providers.of(self, upstream).await?;
+        let flight = Flight::begin(ticket, name, &*self.runtime().entropy);
+        let sealed = self.seal_flight(&flight)?;
+        let redirect_uri = self.upstream_redirect_uri(name);
+        let asked = flight::Asked { upstream, redirect_uri: &redirect_uri, state: &sealed, age };
+        flight
+            .address(&provider.authorization, &asked)
+            .ok_or_else(|| UpstreamError::Answer("its authorization endpoint is no https address".into()))
+    }
+
+    /// What the provider says of the person that it sent back.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn land(
+        &self,
+        name: &str,
+        flight: &Flight,
+        callback: &Callback,
+    ) -> Result<Identity, UpstreamError> {
+        let _place = self.upstreams().places.try_acquire().map_err(|_| AuthError::Busy)?;
+        if flight.upstream != name {
+            return Err(UpstreamError::MixUp);
+        }
+        let state = self.cluster().view();
+        let upstream = able(&state, name)?;
+        let provider = self.upstreams().providers.of(self, upstream).await?;
+        provider.is_answered_by(callback.iss.as_deref())?;
+        if let Some(error) = &callback.error {
+            return Err(refused_by(error));
+        }
+        let code = callback.code.as_deref().filter(|code| !code.is_empty());
+        let code = code.ok_or_else(|| UpstreamError::Answer("it sent no code".into()))?;
+        let identity = self.redeem_upstream_code(upstream, &provider, flight, code).await?;
+        if let Some(age) = wanted_age(&flight.ticket) {
+            let least = (flight.ticket.issued_at_ms / 1_000).saturating_sub(age).saturating_sub(SKEW_SECS);
+            if identity.auth_time_secs.is_none_or(|at| at < least) {
+                return Err(UpstreamError::NotFresh);
+            }
+        }
+        Ok(identity)
+    }
+}
+
+/// The provider with this name, unless disabled.
+fn able<'a>(state: &'a State, name: &str) -> Result<&'a Upstream, UpstreamError> {
+    let upstream = state.upstream(name).filter(|upstream| !upstream.disabled);
+    upstream.map(|upstream| &**upstream).ok_or(UpstreamError::Unknown)
+}
+
+/// How long ago, in seconds, the person may have proved who they are for this login; none = whenever.
+pub fn wanted_age(ticket: &Ticket) -> Option<u64> {
+    if matches!(ticket.step, Step::Login { fresh: true }) {
+        return Some(0);
+    }
+    match &ticket.target {
+        Target::Authorize(request) if request.prompt.login => Some(0),
+        Target::Authorize(request) => request.max_age_secs,
+        Target::Open { .. } | Target::Home | Target::Device { .. } | Target::Leave { .. } => None,
+    }
+}
+
+/// RFC 6749 §4.1.2.1. What it says may be anybody's text: only its usual words are believed.
+fn refused_by(error: &str) -> UpstreamError {
+    match error {
+        "access_denied" | "login_required" | "interaction_required" | "consent_required" => {
+            UpstreamError::Denied
+        }
+        "temporarily_unavailable" | "server_error" => UpstreamError::Answer(format!("it says {error}")),
+        _ => UpstreamError::Answer("it answered with an error".into()),
+    }
+}

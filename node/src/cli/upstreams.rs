@@ -1,0 +1,276 @@
+//! `conclave upstream …`
+
+use conclave_client::{Client, all_pages, v1};
+use serde_json::{Value, json};
+
+use super::{failure::Failure, output::Output, password};
+
+const FIELDS: &[&str] = &[
+    "name",
+    "display_name",
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "userinfo_endpoint",
+    "client_id",
+    "has_client_secret",
+    "scopes",
+    "claims",
+    "admit",
+    "domains",
+    "groups",
+    "disabled",
+    "redirect_uri",
+    "identity_count",
+];
+const COLUMNS: &[&str] = &["name", "display_name", "issuer", "admit", "groups", "disabled", "identity_count"];
+const IDENTITY_COLUMNS: &[&str] = &["upstream", "subject", "label", "linked_at_ms"];
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Add a provider, and print the redirect URI that it must know
+    #[command(after_help = "\
+Examples:
+  pass show google | conclave upstream add google --issuer https://accounts.google.com --client-id 123.apps --secret-stdin
+  conclave upstream add corp --display-name Corp --issuer https://login.corp.test --client-id us --admit domains --domain corp.test
+  conclave upstream add hub --client-id us --authorization-endpoint https://hub.test/auth --token-endpoint https://hub.test/token --userinfo-endpoint https://hub.test/user --claim subject=id
+
+Without --admit only people who linked their account from their home page sign in there.")]
+    Add(Add),
+    /// List providers
+    #[command(after_help = "Examples:\n  conclave upstream list\n  conclave upstream list -o json")]
+    List,
+    /// Show a provider
+    #[command(after_help = "Examples:\n  conclave upstream show google")]
+    Show { name: String },
+    /// Change a provider; what is not named stays
+    #[command(after_help = "\
+Examples:
+  conclave upstream update google --admit none
+  conclave upstream update google --disabled true
+      nobody signs in there, and the sessions that it opened end
+  pass show google | conclave upstream update google --secret-stdin
+
+The issuer and the endpoints stay: subjects belong to them. Remove the provider and add another instead.")]
+    Update(Update),
+    /// Remove a provider, with every identity there and the sessions that it opened
+    #[command(after_help = "Examples:\n  conclave upstream remove google")]
+    Remove { name: String },
+    /// List the identities of a person
+    #[command(
+        after_help = "Examples:\n  conclave upstream identities ada\n  conclave upstream identities ada -o json"
+    )]
+    Identities {
+        /// Username or id
+        user: String,
+    },
+    /// Unlink a person's identity, and end the sessions that came by it
+    #[command(after_help = "Examples:\n  conclave upstream unlink google ada")]
+    Unlink {
+        name: String,
+        /// Username or id
+        user: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// a-z, 0-9, '-', '_', '.'; part of the redirect URI
+    name: String,
+    /// On the button [default: the name]
+    #[arg(long, value_name = "NAME")]
+    display_name: Option<String>,
+    /// An OpenID Provider; its endpoints and keys are discovered
+    #[arg(long, value_name = "URL", required_unless_present = "authorization_endpoint")]
+    issuer: Option<String>,
+    /// Plain OAuth 2.0 without discovery
+    #[arg(long, value_name = "URL", conflicts_with = "issuer", requires_all = ["token_endpoint", "userinfo_endpoint"])]
+    authorization_endpoint: Option<String>,
+    #[arg(long, value_name = "URL", conflicts_with = "issuer")]
+    token_endpoint: Option<String>,
+    #[arg(long, value_name = "URL", conflicts_with = "issuer")]
+    userinfo_endpoint: Option<String>,
+    /// What this cluster is called there
+    #[arg(long, value_name = "ID")]
+    client_id: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Update {
+    name: String,
+    #[arg(long, value_name = "NAME")]
+    display_name: Option<String>,
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Nobody signs in there
+    #[arg(long, value_name = "true|false")]
+    disabled: Option<bool>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Settings {
+    /// Read the client secret from the first line of standard input
+    #[arg(long)]
+    secret_stdin: bool,
+    /// What is asked for; may be given several times [default with an issuer: openid, profile, email]
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Which claim says what: subject, username, email, email_verified or name; together they replace those before
+    #[arg(long = "claim", value_name = "WHAT=CLAIM", value_parser = claim)]
+    claims: Vec<(String, String)>,
+    /// Whom the provider brings in that has no account here [default for a new provider: none]
+    #[arg(long, value_parser = ["none", "domains", "any"])]
+    admit: Option<String>,
+    /// For --admit domains: a domain of verified addresses; may be given several times
+    #[arg(long = "domain", value_name = "DOMAIN", requires = "admit")]
+    domains: Vec<String>,
+    /// A group of people who are new; may be given several times
+    #[arg(long = "group", value_name = "GROUP", requires = "admit")]
+    groups: Vec<String>,
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    const WHAT: [&str; 5] = ["subject", "username", "email", "email_verified", "name"];
+    let parts = text.split_once('=').filter(|(what, claim)| WHAT.contains(what) && !claim.is_empty());
+    let (what, claim) =
+        parts.ok_or_else(|| format!("{text:?} is not one of {}, '=' and a claim", WHAT.join(", ")))?;
+    Ok((what.to_owned(), claim.to_owned()))
+}
+
+impl Settings {
+    fn secret(&self) -> Result<Option<String>, Failure> {
+        self.secret_stdin.then(password::from_stdin).transpose()
+    }
+
+    fn rule(&self) -> Option<v1::UpstreamRule> {
+        let admit = self.admit.clone()?;
+        Some(v1::UpstreamRule { admit, domains: self.domains.clone(), groups: self.groups.clone() })
+    }
+
+    fn claims(&self) -> Option<v1::UpstreamClaims> {
+        if self.claims.is_empty() {
+            return None;
+        }
+        let named = |what: &str| {
+            let found = self.claims.iter().find(|(name, _)| name == what);
+            found.map(|(_, claim)| claim.clone()).unwrap_or_default()
+        };
+        Some(v1::UpstreamClaims {
+            subject: named("subject"),
+            username: named("username"),
+            email: named("email"),
+            email_verified: named("email_verified"),
+            name: named("name"),
+        })
+    }
+}
+
+pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+    let upstreams = client.upstreams();
+    match command {
+        Command::Add(add) => Ok(one(&upstreams.create(order(add)?).await?)),
+        Command::List => list(client).await,
+        Command::Show { name } => Ok(one(&upstreams.get(v1::GetUpstreamRequest { name }).await?)),
+        Command::Update(update) => Ok(one(&upstreams.update(changes(update)?).await?)),
+        Command::Remove { name } => {
+            upstreams.delete(v1::DeleteUpstreamRequest { name: name.clone() }).await?;
+            Ok(Output::done(format!("upstream {name} is removed"), json!({ "removed": name })))
+        }
+        Command::Identities { user } => {
+            let answer = upstreams.list_identities(v1::ListIdentitiesRequest { user }).await?;
+            let rows = answer.identities.iter().map(identity).collect();
+            Ok(Output::Many { columns: IDENTITY_COLUMNS, rows })
+        }
+        Command::Unlink { name, user } => {
+            let order = v1::UnlinkIdentityRequest { user: user.clone(), upstream: name.clone() };
+            upstreams.unlink_identity(order).await?;
+            let value = json!({ "unlinked": name, "user": user });
+            Ok(Output::done(format!("{user} is not known at {name} any more"), value))
+        }
+    }
+}
+
+fn order(add: Add) -> Result<v1::CreateUpstreamRequest, Failure> {
+    Ok(v1::CreateUpstreamRequest {
+        name: add.name,
+        display_name: add.display_name.unwrap_or_default(),
+        issuer: add.issuer.unwrap_or_default(),
+        authorization_endpoint: add.authorization_endpoint.unwrap_or_default(),
+        token_endpoint: add.token_endpoint.unwrap_or_default(),
+        userinfo_endpoint: add.userinfo_endpoint.unwrap_or_default(),
+        client_id: add.client_id,
+        client_secret: add.settings.secret()?.unwrap_or_default(),
+        claims: add.settings.claims(),
+        rule: add.settings.rule(),
+        scopes: add.settings.scopes,
+    })
+}
+
+fn changes(update: Update) -> Result<v1::UpdateUpstreamRequest, Failure> {
+    Ok(v1::UpdateUpstreamRequest {
+        name: update.name,
+        display_name: update.display_name,
+        client_id: update.client_id,
+        client_secret: update.settings.secret()?,
+        claims: update.settings.claims(),
+        rule: update.settings.rule(),
+        scopes: (!update.settings.scopes.is_empty())
+            .then_some(v1::ScopeList { scopes: update.settings.scopes }),
+        disabled: update.disabled,
+    })
+}
+
+async fn list(client: &Client) -> Result<Output, Failure> {
+    let upstreams = all_pages(async |page| {
+        let answer = client.upstreams().list(v1::ListUpstreamsRequest { page: Some(page) }).await?;
+        Ok((answer.upstreams, answer.next_page_token))
+    })
+    .await?;
+    Ok(Output::Many { columns: COLUMNS, rows: upstreams.iter().map(value).collect() })
+}
+
+fn one(upstream: &v1::Upstream) -> Output {
+    Output::One { fields: FIELDS, value: value(upstream) }
+}
+
+fn value(upstream: &v1::Upstream) -> Value {
+    let (claims, rule) =
+        (upstream.claims.clone().unwrap_or_default(), upstream.rule.clone().unwrap_or_default());
+    json!({
+        "name": upstream.name,
+        "display_name": upstream.display_name,
+        "issuer": upstream.issuer,
+        "authorization_endpoint": upstream.authorization_endpoint,
+        "token_endpoint": upstream.token_endpoint,
+        "userinfo_endpoint": upstream.userinfo_endpoint,
+        "client_id": upstream.client_id,
+        "has_client_secret": upstream.has_client_secret,
+        "scopes": upstream.scopes,
+        "claims": {
+            "subject": claims.subject,
+            "username": claims.username,
+            "email": claims.email,
+            "email_verified": claims.email_verified,
+            "name": claims.name,
+        },
+        "admit": rule.admit,
+        "domains": rule.domains,
+        "groups": rule.groups,
+        "disabled": upstream.disabled,
+        "redirect_uri": upstream.redirect_uri,
+        "identity_count": upstream.identity_count,
+    })
+}
+
+fn identity(identity: &v1::Identity) -> Value {
+    json!({
+        "upstream": identity.upstream,
+        "subject": identity.subject,
+        "label": identity.label,
+        "linked_at_ms": identity.linked_at_ms,
+    })
+}

@@ -1,0 +1,109 @@
+//! `CreateUpstream`, `UpdateUpstream`, `DeleteUpstream`.
+
+use std::sync::Arc;
+
+use conclave_proto::command::v1 as pb;
+
+use super::{Place, Upstream, wire};
+use crate::{
+    draft::Draft,
+    ids::{SessionId, UserId},
+    reply::{Reason, Refusal, Reply, done},
+    text,
+};
+
+/// Most providers: each is a button on the login page.
+const MAX_UPSTREAMS: usize = 32;
+
+pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUpstream) -> Result<Reply, Refusal> {
+    let order = order.upstream.clone().unwrap_or_default();
+    let upstream = wire::parse(order, draft.at)?;
+    if draft.state.upstreams.contains_key(&upstream.name) {
+        let why = format!("the upstream {} exists", upstream.name);
+        return Err(Refusal::new(Reason::UpstreamNameTaken, why));
+    }
+    if draft.state.upstreams.len() >= MAX_UPSTREAMS {
+        return Err(Refusal::malformed(format!("there are at most {MAX_UPSTREAMS} upstreams")));
+    }
+    if let Some(group) = upstream.rule.groups.iter().find(|group| draft.state.group(**group).is_none()) {
+        return Err(Refusal::new(Reason::GroupUnknown, format!("there is no group {group}")));
+    }
+    draft.state.put_upstream(upstream);
+    Ok(done())
+}
+
+/// Disabling ends the sessions that it opened: whoever is signed in by it must find another way.
+pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUpstream) -> Result<Reply, Refusal> {
+    let mut upstream = (*draft.state.existing_upstream(&order.name)?).clone();
+    if let Some(name) = &order.display_name {
+        upstream.display_name = text::required("display_name", name, text::MAX_TEXT_BYTES)?;
+    }
+    if let Some(client_id) = &order.client_id {
+        upstream.client_id = text::required("client_id", client_id, text::MAX_TEXT_BYTES)?;
+    }
+    if let Some(secret) = &order.sealed_secret {
+        upstream.sealed_secret = wire::parse_secret(secret)?;
+    }
+    if let Some(scopes) = &order.scopes {
+        upstream.scopes = wire::parse_scopes(&scopes.scopes)?;
+    }
+    if let Some(claims) = &order.claims {
+        let claims = wire::parse_claims(claims.clone(), &upstream.place)?;
+        if claims.subject != upstream.claims.subject {
+            return Err(Refusal::malformed("the claim of the subject cannot change; add another upstream"));
+        }
+        upstream.claims = claims;
+    }
+    if let Some(rule) = &order.rule {
+        upstream.rule = wire::parse_rule(rule)?;
+        for group in &upstream.rule.groups {
+            draft.state.existing_group(*group)?;
+        }
+    }
+    if let Some(disabled) = order.disabled {
+        upstream.disabled = disabled;
+    }
+    let (name, ends) = (upstream.name.clone(), upstream.disabled);
+    draft.state.put_upstream(upstream);
+    if ends {
+        draft.end_sessions_by(&name);
+    }
+    Ok(done())
+}
+
+/// Subjects mean nothing without their provider: one that is added later under the same name knows nobody.
+pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUpstream) -> Result<Reply, Refusal> {
+    let upstream = draft.state.existing_upstream(&order.name)?;
+    draft.end_sessions_by(&upstream.name);
+    draft.state.forget_identities_at(&upstream.name);
+    draft.state.upstreams.remove(&upstream.name);
+    Ok(done())
+}
+
+impl Draft {
+    /// Ends every session that this provider opened. Looks at the identities there: providers change seldom, and by hand.
+    fn end_sessions_by(&mut self, upstream: &Arc<str>) {
+        let people: Vec<UserId> = self.state.identities_at(upstream).map(|identity| identity.user).collect();
+        people.into_iter().for_each(|user| self.end_sessions_of_by(user, upstream, None));
+    }
+
+    /// Ends this person's sessions that the provider opened, `except` one.
+    pub(super) fn end_sessions_of_by(&mut self, user: UserId, upstream: &str, except: Option<SessionId>) {
+        let own = self.state.sessions_of(user).filter(|session| &*session.upstream == upstream);
+        let ending: Vec<SessionId> = own.map(|session| session.id).filter(|id| Some(*id) != except).collect();
+        ending.into_iter().for_each(|session| self.end_session(session));
+    }
+}
+
+impl Place {
+    pub(super) const fn is_discovered(&self) -> bool {
+        matches!(self, Self::Issuer(_))
+    }
+}
+
+impl Upstream {
+    /// Whether who it is, an ID token says (OIDC); otherwise userinfo does.
+    pub const fn is_openid(&self) -> bool {
+        self.place.is_discovered()
+    }
+}

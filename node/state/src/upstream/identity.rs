@@ -1,0 +1,172 @@
+//! `LinkIdentity`, `UnlinkIdentity`: which subject at a provider is which person here.
+
+use std::sync::Arc;
+
+use conclave_proto::{command::v1 as pb, state::v1 as rows};
+
+use super::wire;
+use crate::{
+    draft::Draft,
+    ids::{SessionId, TicketId, UserId},
+    reply::{Reason, Refusal, Reply, done},
+    session::Session,
+    snapshot::Row,
+    stamp::Stamp,
+    state::State,
+};
+
+/// A subject at a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// At which provider.
+    pub upstream: Arc<str>,
+    /// What the provider calls the person, for ever; compared byte by byte.
+    pub subject: Arc<str>,
+    /// Who it is here.
+    pub user: UserId,
+    /// For people: what the identity was called when it was linked. Decides nothing.
+    pub label: String,
+    /// When it was linked.
+    pub linked_at: Stamp,
+}
+
+/// From a session in which the person has just proved who they are, and from nowhere else.
+pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply, Refusal> {
+    draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
+    let upstream = draft.state.able_upstream(&order.upstream)?;
+    let subject = wire::parse_subject(&order.subject)?;
+    let session = fresh(draft, &order.session_id, order.max_age_ms)?;
+    match draft.state.identity(&upstream.name, &subject) {
+        Some(known) if known.user == session.user => return Ok(done()),
+        Some(_) => {
+            return Err(Refusal::new(Reason::IdentityTaken, "the identity belongs to another account"));
+        }
+        None => {}
+    }
+    if draft.state.identity_of(session.user, &upstream.name).is_some() {
+        return Err(Refusal::new(
+            Reason::AlreadyExists,
+            "the account has an identity there; unlink it first",
+        ));
+    }
+    draft.state.put_identity(Identity {
+        upstream: upstream.name.clone(),
+        subject,
+        user: session.user,
+        label: wire::parse_label(&order.label)?,
+        linked_at: draft.at,
+    });
+    Ok(done())
+}
+
+/// A person keeps one way to sign in; an operator may take the last one.
+pub(crate) fn unlink(draft: &mut Draft, order: &pb::UnlinkIdentity) -> Result<Reply, Refusal> {
+    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
+    let own = match order.session_id.as_slice() {
+        [] => None,
+        id => Some(fresh(draft, id, order.max_age_ms)?),
+    };
+    if own.as_ref().is_some_and(|session| session.user != user) {
+        return Err(Refusal::new(Reason::IdentityUnknown, "the identity belongs to another account"));
+    }
+    let unknown = || Refusal::new(Reason::IdentityUnknown, "the account has no identity there");
+    let identity = draft.state.identity_of(user, &order.upstream).cloned().ok_or_else(unknown)?;
+    if own.is_some() && !has_another_way(&draft.state, user, &identity.upstream) {
+        let why = "it is the only way to sign in to this account; set a password or link another first";
+        return Err(Refusal::new(Reason::LastSignIn, why));
+    }
+    draft.state.take_identity(&identity);
+    draft.end_sessions_of_by(user, &identity.upstream, own.map(|session| session.id));
+    Ok(done())
+}
+
+fn has_another_way(state: &State, user: UserId, upstream: &str) -> bool {
+    let is_other = |identity: &Arc<Identity>| {
+        &*identity.upstream != upstream && state.upstream(&identity.upstream).is_some_and(|u| !u.disabled)
+    };
+    state.password(user).is_some() || state.identities_of(user).any(is_other)
+}
+
+fn fresh(draft: &Draft, session: &[u8], max_age_ms: u64) -> Result<Arc<Session>, Refusal> {
+    let (session, _) = draft.state.existing_live_session(SessionId::parse(session)?, draft.at)?;
+    if session.auth_time.plus_ms(max_age_ms).is_over_at(draft.at) {
+        return Err(Refusal::new(Reason::SessionTooOld, "prove who you are again first"));
+    }
+    Ok(session)
+}
+
+impl State {
+    /// Who this subject is here.
+    pub fn identity(&self, upstream: &str, subject: &str) -> Option<&Arc<Identity>> {
+        self.identities.get(&(upstream.into(), subject.into()))
+    }
+
+    /// What this person is called there.
+    pub fn identity_of(&self, user: UserId, upstream: &str) -> Option<&Arc<Identity>> {
+        let subject = self.subjects_by_user.get(&(user, upstream.into()))?;
+        self.identity(upstream, subject)
+    }
+
+    /// What this person is called, by provider.
+    pub fn identities_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Identity>> {
+        let own =
+            self.subjects_by_user.range((user, "".into())..).take_while(move |((of, _), _)| *of == user);
+        own.filter_map(|((_, upstream), subject)| self.identity(upstream, subject))
+    }
+
+    /// Everybody who is known there.
+    pub fn identities_at(&self, upstream: &str) -> impl Iterator<Item = &Arc<Identity>> {
+        let rows = self.identities.range((upstream.into(), "".into())..).map(|(_, row)| row);
+        rows.take_while(move |row| &*row.upstream == upstream)
+    }
+
+    pub(crate) fn put_identity(&mut self, identity: Identity) {
+        let by_user = (identity.user, identity.upstream.clone());
+        self.subjects_by_user.insert(by_user, identity.subject.clone());
+        self.identities.insert((identity.upstream.clone(), identity.subject.clone()), Arc::new(identity));
+    }
+
+    fn take_identity(&mut self, identity: &Identity) {
+        self.subjects_by_user.remove(&(identity.user, identity.upstream.clone()));
+        self.identities.remove(&(identity.upstream.clone(), identity.subject.clone()));
+    }
+
+    pub(crate) fn forget_identities_of(&mut self, user: UserId) {
+        let gone: Vec<Arc<Identity>> = self.identities_of(user).cloned().collect();
+        gone.iter().for_each(|identity| self.take_identity(identity));
+    }
+
+    pub(super) fn forget_identities_at(&mut self, upstream: &str) {
+        let gone: Vec<Arc<Identity>> = self.identities_at(upstream).cloned().collect();
+        gone.iter().for_each(|identity| self.take_identity(identity));
+    }
+}
+
+impl Row for Identity {
+    const TABLE: u32 = 121;
+    type Wire = rows::IdentityRow;
+
+    fn to_wire(&self) -> rows::IdentityRow {
+        rows::IdentityRow {
+            upstream: self.upstream.to_string(),
+            subject: self.subject.to_string(),
+            user_id: self.user.to_vec(),
+            label: self.label.clone(),
+            linked_at_ms: self.linked_at.0,
+        }
+    }
+
+    fn from_wire(wire: rows::IdentityRow) -> Result<Self, Refusal> {
+        Ok(Self {
+            upstream: wire.upstream.into(),
+            subject: wire.subject.into(),
+            user: UserId::parse(&wire.user_id)?,
+            label: wire.label,
+            linked_at: Stamp(wire.linked_at_ms),
+        })
+    }
+
+    fn put(self, state: &mut State) {
+        state.put_identity(self);
+    }
+}

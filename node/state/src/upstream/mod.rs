@@ -1,0 +1,167 @@
+//! Other providers at which people may sign in, and who is who there.
+//!
+//! An identity is a subject at one provider, and belongs to one person here. It is made in two ways only: by the person, from a
+//! session in which they have just proved who they are, or together with a person who is new and whom the provider may bring in.
+//! An e-mail address, verified or not, never leads to a person. What a subject belongs to (the issuer) never changes in a row.
+
+mod commands;
+mod identity;
+mod sign_in;
+mod wire;
+
+use std::sync::Arc;
+
+use imbl::OrdSet;
+
+pub(crate) use {
+    commands::{create, delete, update},
+    identity::{link, unlink},
+    sign_in::sign_in,
+};
+
+pub use conclave_proto::command::v1::UpstreamAdmission as Admission;
+pub use identity::Identity;
+
+use crate::{
+    ids::GroupId,
+    reply::{Reason, Refusal},
+    stamp::Stamp,
+    state::State,
+};
+
+/// A provider.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Unique, for machines: part of its redirect URI.
+    pub name: Arc<str>,
+    /// For people.
+    pub display_name: String,
+    /// Where it is and what its subjects belong to.
+    pub place: Place,
+    /// What this cluster is called there.
+    pub client_id: String,
+    /// Its secret there, sealed; empty = none.
+    pub sealed_secret: Vec<u8>,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// Which claim says what.
+    pub claims: Claims,
+    /// Whom it brings in.
+    pub rule: Rule,
+    /// Nobody signs in there.
+    pub disabled: bool,
+    /// When the row was made.
+    pub created_at: Stamp,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream")
+            .field("name", &self.name)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a provider is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An OpenID Provider with this issuer; the rest is discovered.
+    Issuer(String),
+    /// Plain OAuth 2.0: who it is, userinfo says.
+    Endpoints {
+        /// Where people go.
+        authorization: String,
+        /// Where codes go.
+        token: String,
+        /// Who it is.
+        userinfo: String,
+    },
+}
+
+/// Names of claims; empty = the one in OIDC Core §5.1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// `sub`
+    pub subject: String,
+    /// `preferred_username`
+    pub username: String,
+    /// `email`
+    pub email: String,
+    /// `email_verified`
+    pub email_verified: String,
+    /// `name`
+    pub name: String,
+}
+
+/// Whom a provider brings in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// In general.
+    pub admission: Admission,
+    /// Lower case; whole domains, nothing below them.
+    pub domains: OrdSet<Arc<str>>,
+    /// The groups of people who are new.
+    pub groups: OrdSet<GroupId>,
+}
+
+impl Rule {
+    /// Whether somebody new with this address may come in. Doubt denies.
+    pub fn admits(&self, email: &str, email_verified: bool) -> bool {
+        match self.admission {
+            Admission::Any => true,
+            Admission::Domains => {
+                let domain = email.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
+                email_verified && domain.is_some_and(|domain| self.domains.contains(&*domain))
+            }
+            Admission::None | Admission::Unspecified => false,
+        }
+    }
+}
+
+impl State {
+    /// The provider with this name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(name)
+    }
+
+    /// Providers in the order of their names.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+
+    /// Providers in the order of their names, after `after`.
+    pub fn upstreams_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Upstream>> {
+        let after = after.map(Arc::<str>::from);
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.upstreams.range((start, std::ops::Bound::Unbounded)).map(|(_, row)| row)
+    }
+
+    pub(crate) fn existing_upstream(&self, name: &str) -> Result<Arc<Upstream>, Refusal> {
+        let unknown = || Refusal::new(Reason::UpstreamUnknown, format!("there is no upstream {name}"));
+        self.upstreams.get(name).cloned().ok_or_else(unknown)
+    }
+
+    /// The provider, unless disabled.
+    pub(crate) fn able_upstream(&self, name: &str) -> Result<Arc<Upstream>, Refusal> {
+        let upstream = self.existing_upstream(name)?;
+        if upstream.disabled {
+            return Err(Refusal::new(Reason::UpstreamDisabled, format!("upstream {name} is disabled")));
+        }
+        Ok(upstream)
+    }
+
+    pub(crate) fn put_upstream(&mut self, upstream: Upstream) {
+        self.upstreams.insert(upstream.name.clone(), Arc::new(upstream));
+    }
+
+    pub(crate) fn forget_group_in_upstreams(&mut self, group: GroupId) {
+        let named: Vec<Arc<Upstream>> =
+            self.upstreams.values().filter(|u| u.rule.groups.contains(&group)).cloned().collect();
+        for upstream in named {
+            let mut upstream = (*upstream).clone();
+            upstream.rule.groups.remove(&group);
+            self.put_upstream(upstream);
+        }
+    }
+}

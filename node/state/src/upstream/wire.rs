@@ -1,0 +1,174 @@
+//! Providers on the wire.
+
+use std::sync::Arc;
+
+use conclave_proto::{command::v1 as pb, state::v1 as rows};
+use imbl::OrdSet;
+
+use super::{Admission, Claims, Place, Rule, Upstream};
+use crate::{ids::GroupId, reply::Refusal, snapshot::Row, stamp::Stamp, state::State, text};
+
+/// Longest name: it is part of an address.
+const MAX_NAME_BYTES: usize = 32;
+/// Longest subject (OIDC Core §2).
+const MAX_SUBJECT_BYTES: usize = 255;
+/// Longest sealed secret: a long secret, and what sealing adds.
+const MAX_SECRET_BYTES: usize = 2_048;
+/// Most scopes, domains and groups of one provider.
+const MAX_SCOPES: usize = 32;
+const MAX_DOMAINS: usize = 64;
+const MAX_GROUPS: usize = 64;
+/// Longest domain name (RFC 1035 §2.3.4).
+const MAX_DOMAIN_BYTES: usize = 253;
+
+/// Printable ASCII, as providers write them; compared as it is.
+pub(super) fn parse_subject(subject: &str) -> Result<Arc<str>, Refusal> {
+    let fits = !subject.is_empty() && subject.len() <= MAX_SUBJECT_BYTES;
+    if !fits || !subject.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        return Err(Refusal::malformed("a subject has 1 to 255 printable ASCII characters"));
+    }
+    Ok(subject.into())
+}
+
+/// For people only, so it is cut rather than refused.
+pub(super) fn parse_label(label: &str) -> Result<String, Refusal> {
+    Ok(label.chars().filter(|c| !c.is_control()).take(text::MAX_TEXT_BYTES / 4).collect())
+}
+
+pub(super) fn parse_secret(sealed: &[u8]) -> Result<Vec<u8>, Refusal> {
+    if sealed.len() > MAX_SECRET_BYTES {
+        return Err(Refusal::malformed("the client secret is too long"));
+    }
+    Ok(sealed.to_vec())
+}
+
+pub(super) fn parse_scopes(scopes: &[String]) -> Result<Vec<String>, Refusal> {
+    let is_scope = |scope: &String| {
+        !scope.is_empty()
+            && scope.len() <= text::MAX_TEXT_BYTES
+            && scope.bytes().all(|b| b.is_ascii_graphic())
+    };
+    if scopes.len() > MAX_SCOPES || !scopes.iter().all(is_scope) {
+        return Err(Refusal::malformed(format!("at most {MAX_SCOPES} scopes, each without spaces")));
+    }
+    Ok(scopes.to_vec())
+}
+
+pub(super) fn parse_claims(claims: pb::UpstreamClaims, place: &Place) -> Result<Claims, Refusal> {
+    if place.is_discovered() && !matches!(claims.subject.as_str(), "" | "sub") {
+        return Err(Refusal::malformed("the subject of an OpenID Provider is its sub"));
+    }
+    let name = |name: String| text::line("a claim's name", &name, text::MAX_TEXT_BYTES);
+    Ok(Claims {
+        subject: name(claims.subject)?,
+        username: name(claims.username)?,
+        email: name(claims.email)?,
+        email_verified: name(claims.email_verified)?,
+        name: name(claims.name)?,
+    })
+}
+
+pub(super) fn parse_rule(rule: &pb::UpstreamRule) -> Result<Rule, Refusal> {
+    let admission = match rule.admission() {
+        Admission::Unspecified => Admission::None,
+        given => given,
+    };
+    if rule.domains.len() > MAX_DOMAINS || rule.group_ids.len() > MAX_GROUPS {
+        return Err(Refusal::malformed(format!("at most {MAX_DOMAINS} domains and {MAX_GROUPS} groups")));
+    }
+    if (admission == Admission::Domains) == rule.domains.is_empty() {
+        return Err(Refusal::malformed("domains are for the admission by domains, which needs one"));
+    }
+    let domain = |domain: &String| {
+        let lower = domain.trim_start_matches('@').to_ascii_lowercase();
+        text::slug("domain", &lower, MAX_DOMAIN_BYTES).map(Arc::<str>::from)
+    };
+    Ok(Rule {
+        admission,
+        domains: rule.domains.iter().map(domain).collect::<Result<OrdSet<_>, _>>()?,
+        groups: rule.group_ids.iter().map(|id| GroupId::parse(id)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Addresses were parsed at the edge; here only their shape is held.
+fn parse_place(order: &pb::Upstream) -> Result<Place, Refusal> {
+    let uri = |field, uri: &str| text::line(field, uri, text::MAX_URI_BYTES);
+    let endpoints = [&order.authorization_endpoint, &order.token_endpoint, &order.userinfo_endpoint];
+    match (order.issuer.is_empty(), endpoints.iter().filter(|uri| uri.is_empty()).count()) {
+        (false, 3) => Ok(Place::Issuer(uri("issuer", &order.issuer)?)),
+        (true, 0) => Ok(Place::Endpoints {
+            authorization: uri("authorization_endpoint", &order.authorization_endpoint)?,
+            token: uri("token_endpoint", &order.token_endpoint)?,
+            userinfo: uri("userinfo_endpoint", &order.userinfo_endpoint)?,
+        }),
+        _ => Err(Refusal::malformed("an upstream has an issuer, or all three endpoints")),
+    }
+}
+
+pub(super) fn parse(order: pb::Upstream, created_at: Stamp) -> Result<Upstream, Refusal> {
+    let name = text::slug("upstream name", &order.name, MAX_NAME_BYTES)?;
+    if name.starts_with('.') {
+        return Err(Refusal::malformed("an upstream's name does not begin with a dot"));
+    }
+    let place = parse_place(&order)?;
+    Ok(Upstream {
+        name: name.into(),
+        display_name: text::required("display_name", &order.display_name, text::MAX_TEXT_BYTES)?,
+        client_id: text::required("client_id", &order.client_id, text::MAX_TEXT_BYTES)?,
+        sealed_secret: parse_secret(&order.sealed_secret)?,
+        scopes: parse_scopes(&order.scopes)?,
+        claims: parse_claims(order.claims.unwrap_or_default(), &place)?,
+        rule: parse_rule(&order.rule.unwrap_or_default())?,
+        disabled: order.disabled,
+        place,
+        created_at,
+    })
+}
+
+impl Row for Upstream {
+    const TABLE: u32 = 120;
+    type Wire = rows::UpstreamRow;
+
+    fn to_wire(&self) -> rows::UpstreamRow {
+        let (issuer, [authorization_endpoint, token_endpoint, userinfo_endpoint]) = match self.place.clone() {
+            Place::Issuer(issuer) => (issuer, [const { String::new() }; 3]),
+            Place::Endpoints { authorization, token, userinfo } => {
+                (String::new(), [authorization, token, userinfo])
+            }
+        };
+        let claims = self.claims.clone();
+        let upstream = pb::Upstream {
+            name: self.name.to_string(),
+            display_name: self.display_name.clone(),
+            issuer,
+            authorization_endpoint,
+            token_endpoint,
+            userinfo_endpoint,
+            client_id: self.client_id.clone(),
+            sealed_secret: self.sealed_secret.clone(),
+            scopes: self.scopes.clone(),
+            claims: Some(pb::UpstreamClaims {
+                subject: claims.subject,
+                username: claims.username,
+                email: claims.email,
+                email_verified: claims.email_verified,
+                name: claims.name,
+            }),
+            rule: Some(pb::UpstreamRule {
+                admission: self.rule.admission.into(),
+                domains: self.rule.domains.iter().map(ToString::to_string).collect(),
+                group_ids: self.rule.groups.iter().map(|id| id.to_vec()).collect(),
+            }),
+            disabled: self.disabled,
+        };
+        rows::UpstreamRow { upstream: Some(upstream), created_at_ms: self.created_at.0 }
+    }
+
+    fn from_wire(wire: rows::UpstreamRow) -> Result<Self, Refusal> {
+        parse(wire.upstream.unwrap_or_default(), Stamp(wire.created_at_ms))
+    }
+
+    fn put(self, state: &mut State) {
+        state.put_upstream(self);
+    }
+}
