@@ -22,7 +22,8 @@ use crate::{
     },
     health::Health,
     http::{
-        Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT, server,
+        Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, ServerTls, TlsFiles,
+        edge::REQUEST_TIMEOUT, server,
     },
     protocol::{forward_auth, oidc},
     runtime::Runtime,
@@ -56,6 +57,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let started = runtime.clock.monotonic();
     let listener = HttpListener::bind("http.listen", config.http.listen.0).await?;
     let listener = listener.with_proxies(&config.http.trusted_proxies);
+    let tls_listener = tls_listener(&config, &runtime).await?;
     let api = server::bind("api.listen", config.api.listen.0).await?;
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
@@ -76,6 +78,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     );
     // Told to stop, a node first hands over; only then its doors close.
     let close = CancellationToken::new();
+    let serving_tls = tls_listener.map(|tls| tokio::spawn(tls.serve(front.clone(), close.clone())));
     let serving = tokio::spawn(listener.serve(front, close.clone()));
 
     let options = cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?;
@@ -113,6 +116,11 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     if let Ok(Drained::Cut(connections)) = serving.await {
         tracing::warn!(connections, "some connections were cut off after the drain");
     }
+    if let Some(serving) = serving_tls
+        && let Ok(Drained::Cut(connections)) = serving.await
+    {
+        tracing::warn!(connections, "some TLS connections were cut off after the drain");
+    }
     // The API drains within the same limit as the pages.
     let _ = tokio::time::timeout(server::DRAIN_LIMIT, admin_api).await;
     if ended.is_ok() {
@@ -120,6 +128,20 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     }
     tracing::info!("stopped");
     ended
+}
+
+/// The listener with TLS, where one is configured.
+async fn tls_listener(config: &Config, runtime: &Runtime) -> Result<Option<HttpListener>, BootError> {
+    let Some(tls) = &config.http.tls else { return Ok(None) };
+    let asks = tls.client_certificates == config::ClientCertificates::Request;
+    let files = TlsFiles {
+        certificate: &tls.certificate_file,
+        key: &tls.key_file,
+        clients: asks.then_some(tls.client_ca_file.as_deref()),
+    };
+    let server = ServerTls::load(&files, Arc::clone(&runtime.clock))?;
+    let listener = HttpListener::bind("http.tls.listen", tls.listen.0).await?;
+    Ok(Some(listener.with_proxies(&config.http.trusted_proxies).with_tls(server)))
 }
 
 fn cluster_options(
@@ -168,6 +190,7 @@ fn auth(
         tokens: config.tokens.clone(),
         cookie_domain: config.http.cookie_domain.clone(),
         outbound: config.outbound.clone(),
+        mtls: config.http.mtls(),
     };
     Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))
 }

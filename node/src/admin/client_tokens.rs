@@ -40,6 +40,7 @@ pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, St
         pairwise_sector: sector(order)?,
         access_token_format: choice("access_token_format", &order.access_token_format, &FORMATS)?.into(),
         audiences: order.audiences.clone(),
+        certificate_name: order.tls_client_auth.clone(),
     })
 }
 
@@ -58,6 +59,7 @@ pub(super) fn changes(order: &pb::UpdateClientRequest) -> Result<ClientTokensCha
         userinfo_algorithm: algorithm("userinfo_signed_response_alg", &order.userinfo_signed_response_alg)?,
         access_token_format: order.access_token_format.as_ref().map(format).transpose()?,
         audiences: order.audiences.as_ref().map(|list| Audiences { audiences: list.audiences.clone() }),
+        certificate_name: order.tls_client_auth.clone(),
     })
 }
 
@@ -77,6 +79,7 @@ pub(super) fn shown(client: &Client, so_far: pb::Client) -> pb::Client {
         sector: tokens.pairwise_sector.clone(),
         access_token_format: word(&format, &FORMATS),
         audiences: tokens.audiences.clone(),
+        tls_client_auth: tokens.certificate_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         previous_secret_expires_at_ms: client.previous_secret.map_or(0, |previous| previous.until.0),
         ..so_far
     }
@@ -96,6 +99,17 @@ fn keys(jwks: &str) -> Result<Vec<u8>, Status> {
         jwks::parse(jwks.as_bytes()).map_err(|why| errors::invalid(format!("jwks: {why}")))?;
     }
     Ok(jwks.as_bytes().to_vec())
+}
+
+/// A key set that is to hold the client's certificates must hold one.
+pub(super) fn check_certificates(jwks: &[u8]) -> Result<(), Status> {
+    match jwks::certificates(jwks) {
+        Ok(found) if !found.is_empty() => Ok(()),
+        Ok(_) => Err(errors::invalid(
+            "jwks: self_signed_tls_client_auth needs the certificate as x5c, or its x5t#S256",
+        )),
+        Err(why) => Err(errors::invalid(format!("jwks: {why}"))),
+    }
 }
 
 /// Nothing said is no algorithm here.

@@ -28,10 +28,12 @@ use super::{Api, client_tokens, errors, names, request::Writing};
 /// What a client may ask for when nothing is said.
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
 
-const AUTH_METHODS: [(&str, ClientAuthMethod); 4] = [
+const AUTH_METHODS: [(&str, ClientAuthMethod); 6] = [
     ("client_secret_basic", ClientAuthMethod::SecretBasic),
     ("client_secret_post", ClientAuthMethod::SecretPost),
     ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt),
+    ("tls_client_auth", ClientAuthMethod::TlsClientAuth),
+    ("self_signed_tls_client_auth", ClientAuthMethod::SelfSignedTlsClientAuth),
     ("none", ClientAuthMethod::None),
 ];
 pub(super) const ALGORITHMS: [(&str, SigningAlgorithm); 4] = [
@@ -178,6 +180,9 @@ impl Writing {
         let has_secret = matches!(auth_method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost);
         let signing_algorithm = choice("signing_algorithm", &order.signing_algorithm, &ALGORITHMS)?;
         let tokens = client_tokens::of_new(&order)?;
+        if auth_method == ClientAuthMethod::SelfSignedTlsClientAuth {
+            client_tokens::check_certificates(&tokens.jwks)?;
+        }
         self.provide_keys([signing_algorithm, tokens.userinfo_algorithm()]).await?;
         let application_id = match order.application.as_str() {
             "" => Vec::new(),

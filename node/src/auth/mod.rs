@@ -75,6 +75,8 @@ pub struct Settings {
     pub cookie_domain: Option<String>,
     /// Private networks that may be reached when somebody else chose the address.
     pub outbound: config::Outbound,
+    /// What certificates of clients are good for.
+    pub mtls: config::Mtls,
 }
 
 /// The room's door. Cheap to clone.

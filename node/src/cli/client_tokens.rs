@@ -12,7 +12,7 @@ pub struct TokenArgs {
     /// refresh_token]
     #[arg(long = "grant-type", value_name = "TYPE")]
     pub grant_types: Vec<String>,
-    /// A file with its public keys, a JWK Set, for private_key_jwt
+    /// A file with its public keys, a JWK Set, for private_key_jwt, or with its certificates as x5c for self_signed_tls_client_auth
     #[arg(long, value_name = "FILE")]
     jwks_file: Option<PathBuf>,
     /// The one algorithm of its assertions: RS256, PS256, ES256 or EdDSA
@@ -27,6 +27,9 @@ pub struct TokenArgs {
     /// jwt or opaque [default for a new client: jwt]
     #[arg(long, value_name = "FORMAT")]
     pub access_token_format: Option<String>,
+    /// What its certificate is called, for tls_client_auth: subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
+    #[arg(long, value_name = "KIND=NAME")]
+    pub tls_client_auth: Option<String>,
     /// A name under which it is a resource server; may be given several times
     #[arg(long = "audience", value_name = "NAME")]
     pub audiences: Vec<String>,

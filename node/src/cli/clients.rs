@@ -38,6 +38,7 @@ const FIELDS: &[&str] = &[
     "sector",
     "access_token_format",
     "audiences",
+    "tls_client_auth",
     "previous_secret_expires_at_ms",
 ];
 /// The same, with what is shown once.
@@ -65,6 +66,7 @@ const NEW_FIELDS: &[&str] = &[
     "sector",
     "access_token_format",
     "audiences",
+    "tls_client_auth",
 ];
 const CONSENT_COLUMNS: &[&str] = &["client_id", "scopes", "claims", "resources", "granted_at_ms"];
 const COLUMNS: &[&str] = &["client_id", "name", "auth_method", "application", "disabled", "redirect_uris"];
@@ -127,7 +129,8 @@ pub struct Create {
     /// For the consent page
     #[arg(long)]
     name: Option<String>,
-    /// How it proves itself: client_secret_basic, client_secret_post, private_key_jwt or none
+    /// How it proves itself: client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, self_signed_tls_client_auth or
+    /// none
     #[arg(long, value_name = "METHOD", default_value = "client_secret_basic")]
     auth_method: String,
     /// What people are called towards it: public, or pairwise: by a name that no other host gets to see
@@ -246,6 +249,7 @@ fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
         subject_type: create.subject_type.unwrap_or_default(),
         sector: create.sector.unwrap_or_default(),
         access_token_format: create.shape.tokens.access_token_format.unwrap_or_default(),
+        tls_client_auth: create.shape.tokens.tls_client_auth.unwrap_or_default(),
         audiences: create.shape.tokens.audiences,
     })
 }
@@ -277,6 +281,7 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
         dpop_bound_access_tokens: update.shape.tokens.dpop_bound,
         userinfo_signed_response_alg: update.shape.tokens.userinfo_algorithm,
         access_token_format: update.shape.tokens.access_token_format,
+        tls_client_auth: update.shape.tokens.tls_client_auth,
         audiences: (!audiences.is_empty()).then_some(v1::AudienceList { audiences }),
     })
 }
@@ -333,6 +338,7 @@ fn value(client: &v1::Client) -> Value {
         "sector": client.sector,
         "access_token_format": client.access_token_format,
         "audiences": client.audiences,
+        "tls_client_auth": client.tls_client_auth,
         "previous_secret_expires_at_ms": client.previous_secret_expires_at_ms,
     })
 }

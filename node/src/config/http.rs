@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::parse::{self, ListenAddr};
 use super::public_url::PublicUrl;
+use super::tls::{Mtls, Tls};
 use crate::http::cidr::Cidr;
 
 /// Bounds of `max_body_bytes`: a login form must fit, and a request must not fill the memory.
@@ -38,6 +39,8 @@ pub struct Http {
     pub drain_delay: Duration,
     /// Parent domain for cookies shared between hosts (`example.org`). Default none: cookies of one host only.
     pub cookie_domain: Option<String>,
+    /// A second listener, with TLS. Default none: a proxy in front speaks TLS.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Http {
@@ -50,6 +53,7 @@ impl Default for Http {
             template_dir: None,
             drain_delay: Duration::from_secs(1),
             cookie_domain: None,
+            tls: None,
         }
     }
 }
@@ -60,7 +64,15 @@ impl Http {
         self.public_url.clone().or_else(|| PublicUrl::of_loopback(self.listen.0))
     }
 
+    /// What certificates of clients are good for.
+    pub fn mtls(&self) -> Mtls {
+        self.tls.as_ref().map(Tls::mtls).unwrap_or_default()
+    }
+
     pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if let Some(tls) = &self.tls {
+            tls.check(problems);
+        }
         if !BODY_BYTES.contains(&self.max_body_bytes) {
             let (least, most) = (BODY_BYTES.start(), BODY_BYTES.end());
             problems.push(format!("http.max_body_bytes: must be between {least} and {most}"));

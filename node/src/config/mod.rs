@@ -16,6 +16,7 @@ mod problem;
 mod public_url;
 mod secret_file;
 mod telemetry;
+mod tls;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,7 @@ pub use self::parse::{ListenAddr, SecretText, parse_duration};
 pub use self::public_url::PublicUrl;
 pub use self::secret_file::{find_secret, load_secret, write_new_secret};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
+pub use self::tls::{ClientCertificates, Mtls, Tls};
 
 /// The whole configuration of a node.
 #[derive(Clone, Debug, Default, Deserialize)]

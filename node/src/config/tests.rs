@@ -112,6 +112,29 @@ fn requests_wait_within_bounds_and_outbound_names_networks() {
 }
 
 #[test]
+fn a_listener_with_tls_says_what_certificates_of_clients_are_good_for() {
+    let tls = |more: &str| {
+        format!(
+            "[http.tls]\nlisten = \"127.0.0.1:9443\"\ncertificate_file = \"a.pem\"\nkey_file = \"a.key\"\n{more}"
+        )
+    };
+    let mtls = |toml: &str| load(toml, &[]).unwrap().http.mtls();
+    assert!(!mtls("").is_on && !mtls(&tls("")).is_on);
+    let asks = mtls(&tls("client_certificates = \"request\"\npublic_url = \"https://mtls.test\""));
+    assert!(asks.is_on && !asks.has_authorities);
+    assert_eq!(asks.alias.unwrap().issuer(), "https://mtls.test");
+    assert!(mtls(&tls("client_certificates = \"request\"\nclient_ca_file = \"ca.pem\"")).has_authorities);
+    assert!(problems(&tls("client_ca_file = \"ca.pem\""))[0].contains("client_certificates"));
+    assert!(problems(&tls("client_certificates = \"require\""))[0].contains("http.tls.client_certificates"));
+    let variables = [
+        ("CONCLAVE_HTTP__TLS__LISTEN", "127.0.0.1:9443"),
+        ("CONCLAVE_HTTP__TLS__CERTIFICATE_FILE", "a.pem"),
+        ("CONCLAVE_HTTP__TLS__KEY_FILE", "a.key"),
+    ];
+    assert_eq!(load("", &variables).unwrap().http.tls.unwrap().listen.0.port(), 9443);
+}
+
+#[test]
 fn an_unknown_setting_is_named_with_those_that_exist() {
     refuses("[node]\nidd = 3", "node.idd: no such setting; known here: id, data_dir (in conclave.toml)");
     refuses(

@@ -1,8 +1,12 @@
 //! JWK Sets that someone else made (RFC 7517 §5): the public keys of a client.
 
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::Value;
 
-use super::{jwt::VerifyingKey, self_signed};
+use super::{jwt::VerifyingKey, mac, self_signed};
 
 /// Most keys of a set: a few generations of a few kinds.
 const MAX_KEYS: usize = 16;
@@ -24,6 +28,26 @@ pub fn parse(jwks: &[u8]) -> Result<Vec<VerifyingKey>, &'static str> {
     }
     let parsed = keys.iter().map(VerifyingKey::from_jwk).collect::<Result<Vec<_>, _>>();
     parsed.map_err(|_| "jwks holds a key that is none of RSA, P-256 and Ed25519, or not for signatures")
+}
+
+/// SHA-256 of the certificates that a client registered for itself: the first of each key's `x5c` (RFC 7517 §4.7), or its `x5t#S256`.
+///
+/// # Errors
+/// What is wrong with it, for whoever registers it.
+pub fn certificates(jwks: &[u8]) -> Result<Vec<[u8; 32]>, &'static str> {
+    let set: Value = serde_json::from_slice(jwks).map_err(|_| "jwks is not JSON")?;
+    let keys = set.get("keys").and_then(Value::as_array).ok_or("jwks has no array \"keys\"")?;
+    keys.iter().take(MAX_KEYS).filter_map(certificate).collect()
+}
+
+fn certificate(key: &Value) -> Option<Result<[u8; 32], &'static str>> {
+    if let Some(chain) = key.get("x5c") {
+        let first = chain.get(0).and_then(Value::as_str).and_then(|text| STANDARD.decode(text).ok());
+        return Some(first.map(|der| mac::sha256(&der)).ok_or("x5c holds no certificate in base64"));
+    }
+    let thumbprint = key.get("x5t#S256")?.as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+    let thumbprint = thumbprint.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    Some(thumbprint.ok_or("x5t#S256 is not the base64url of a SHA-256 hash"))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! RSA-PSS and RSA blinding, are drawn by aws-lc itself, which offers no other way.
 
 pub mod aead;
+pub mod certificate;
 pub mod handle;
 pub mod hex;
 pub mod jwk;

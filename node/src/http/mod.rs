@@ -14,6 +14,7 @@ pub mod headers;
 pub mod outbound;
 pub mod request_id;
 pub mod server;
+pub mod tls;
 
 pub use self::client::{ClientInfo, Scheme};
 pub use self::edge::{Edge, EdgeConfig};
@@ -22,3 +23,4 @@ pub use self::headers::FormAction;
 pub use self::outbound::Outbound;
 pub use self::request_id::RequestId;
 pub use self::server::{Drained, HttpError, HttpListener};
+pub use self::tls::{PeerCertificate, ServerTls, TlsFiles};

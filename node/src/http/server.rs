@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ use tower::ServiceExt;
 
 use super::cidr::Cidr;
 use super::guests::{Guest, Guests};
+use super::tls::{ClientCertificate, ServerTls};
 
 /// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue. How many of them one
 /// address may have is said in `guests`.
@@ -31,6 +34,9 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// How long requests in flight may take to finish once the node stops.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept, so that a process out of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -51,6 +57,8 @@ pub enum HttpError {
         #[source]
         source: io::Error,
     },
+    #[error("{setting}: {} cannot be used: {reason}", path.display())]
+    Tls { setting: &'static str, path: PathBuf, reason: String },
 }
 
 /// How a drain ended.
@@ -79,17 +87,29 @@ pub struct HttpListener {
     listener: TcpListener,
     drain_limit: Duration,
     guests: Guests,
+    tls: Option<ServerTls>,
 }
 
 impl HttpListener {
     pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Self, HttpError> {
-        Ok(Self { listener: bind(setting, addr).await?, drain_limit: DRAIN_LIMIT, guests: Guests::new(&[]) })
+        Ok(Self {
+            listener: bind(setting, addr).await?,
+            drain_limit: DRAIN_LIMIT,
+            guests: Guests::new(&[]),
+            tls: None,
+        })
     }
 
     /// Lets these proxies have as many connections as there are: each speaks for many people.
     #[must_use]
     pub fn with_proxies(self, proxies: &[Cidr]) -> Self {
         Self { guests: Guests::new(proxies), ..self }
+    }
+
+    /// Speaks TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: ServerTls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Where it listens: the port the system chose, if it was asked to.
@@ -103,7 +123,7 @@ impl HttpListener {
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Some(accepted) = self.next(&places, &stop).await {
-            connections.spawn(converse(accepted, router.clone(), stop.clone()));
+            connections.spawn(converse(accepted, self.tls.clone(), router.clone(), stop.clone()));
         }
         drop(self.listener);
         connections.close();
@@ -147,12 +167,47 @@ struct Accepted {
     _place: OwnedSemaphorePermit,
 }
 
-async fn converse(accepted: Accepted, router: Router, stop: CancellationToken) {
+async fn converse(accepted: Accepted, tls: Option<ServerTls>, router: Router, stop: CancellationToken) {
     let Accepted { stream, peer, guest, _place } = accepted;
     // Small answers must not wait for the client's acknowledgement of the one before.
     stream.set_nodelay(true).ok();
+    let Some(tls) = tls else {
+        return speak(stream, Peer { addr: peer, guest, certificate: None }, router, stop).await;
+    };
+    let shaking = tokio::time::timeout(HANDSHAKE_LIMIT, tls.acceptor.accept(stream));
+    let shaken = tokio::select! {
+        shaken = shaking => shaken,
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            let certificate = tls.certificate(&stream);
+            speak(stream, Peer { addr: peer, guest, certificate }, router, stop).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake failed"),
+        Err(_elapsed) => tracing::debug!(%peer, "a handshake took too long"),
+    }
+}
+
+/// Who is at the other end, and holds a place while they are.
+struct Peer {
+    addr: SocketAddr,
+    guest: Guest,
+    certificate: Option<ClientCertificate>,
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let Peer { addr: peer, guest, certificate } = peer;
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         request.map(axum::body::Body::new)
     });
     let connection = http1::Builder::new()

@@ -258,6 +258,7 @@ fn settings() -> Settings {
     let config = Config::from_sources(None, &Environment::of([])).expect("the defaults are good");
     let public_url = config.http.public_url().expect("loopback has a public URL");
     Settings {
+        mtls: config.http.mtls(),
         public_url,
         login: config.login,
         authorization: config.authorization.clone(),

@@ -256,7 +256,7 @@ pub struct Client {
     pub client_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// none, client_secret_basic (default), client_secret_post, private_key_jwt
+    /// none, client_secret_basic (default), client_secret_post, private_key_jwt, tls_client_auth, self_signed_tls_client_auth
     #[prost(string, tag = "3")]
     pub auth_method: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]
@@ -326,6 +326,9 @@ pub struct Client {
     /// Until when the secret before the present one is good; 0 = it is not.
     #[prost(uint64, tag = "49")]
     pub previous_secret_expires_at_ms: u64,
+    /// For tls_client_auth: what its certificate is called (RFC 8705 §2.1.2): subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
+    #[prost(string, tag = "120")]
+    pub tls_client_auth: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateClientRequest {
@@ -381,6 +384,9 @@ pub struct CreateClientRequest {
     pub access_token_format: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "48")]
     pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For tls_client_auth: what its certificate is called (RFC 8705 §2.1.2): subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
+    #[prost(string, tag = "120")]
+    pub tls_client_auth: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateClientResponse {
@@ -465,6 +471,9 @@ pub struct UpdateClientRequest {
     pub access_token_format: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "48")]
     pub audiences: ::core::option::Option<AudienceList>,
+    /// For tls_client_auth: what its certificate is called (RFC 8705 §2.1.2): subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
+    #[prost(string, optional, tag = "120")]
+    pub tls_client_auth: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantTypeList {

@@ -266,6 +266,9 @@ pub struct ClientTokens {
     /// exchanged for these.
     #[prost(string, repeated, tag = "8")]
     pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For tls_client_auth: what its certificate is called, as `kind=value` with a kind of subject_dn, san_dns, san_uri, san_ip, san_email.
+    #[prost(string, tag = "120")]
+    pub certificate_name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantTypes {
@@ -294,6 +297,8 @@ pub struct ClientTokensChange {
     pub access_token_format: ::core::option::Option<i32>,
     #[prost(message, optional, tag = "8")]
     pub audiences: ::core::option::Option<Audiences>,
+    #[prost(string, optional, tag = "120")]
+    pub certificate_name: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// What a client may use at the token endpoint (RFC 6749 §4, RFC 8693).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -480,6 +485,9 @@ pub enum ClientAuthMethod {
     SecretPost = 3,
     /// RFC 7523: an assertion signed with a key of the client.
     PrivateKeyJwt = 4,
+    /// RFC 8705: a certificate of a known authority under the registered name, or one of the client's own JWK Set.
+    TlsClientAuth = 120,
+    SelfSignedTlsClientAuth = 121,
 }
 impl ClientAuthMethod {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -493,6 +501,10 @@ impl ClientAuthMethod {
             Self::SecretBasic => "CLIENT_AUTH_METHOD_SECRET_BASIC",
             Self::SecretPost => "CLIENT_AUTH_METHOD_SECRET_POST",
             Self::PrivateKeyJwt => "CLIENT_AUTH_METHOD_PRIVATE_KEY_JWT",
+            Self::TlsClientAuth => "CLIENT_AUTH_METHOD_TLS_CLIENT_AUTH",
+            Self::SelfSignedTlsClientAuth => {
+                "CLIENT_AUTH_METHOD_SELF_SIGNED_TLS_CLIENT_AUTH"
+            }
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -503,6 +515,10 @@ impl ClientAuthMethod {
             "CLIENT_AUTH_METHOD_SECRET_BASIC" => Some(Self::SecretBasic),
             "CLIENT_AUTH_METHOD_SECRET_POST" => Some(Self::SecretPost),
             "CLIENT_AUTH_METHOD_PRIVATE_KEY_JWT" => Some(Self::PrivateKeyJwt),
+            "CLIENT_AUTH_METHOD_TLS_CLIENT_AUTH" => Some(Self::TlsClientAuth),
+            "CLIENT_AUTH_METHOD_SELF_SIGNED_TLS_CLIENT_AUTH" => {
+                Some(Self::SelfSignedTlsClientAuth)
+            }
             _ => None,
         }
     }

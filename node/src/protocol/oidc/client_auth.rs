@@ -1,5 +1,5 @@
 //! Who the client at the token endpoint and its neighbours is (RFC 6749 §2.3): none, secret in HTTP Basic, secret in the body, signed
-//! assertion. Only the method the client was registered with counts, and only one at a time.
+//! assertion, certificate of its TLS connection (RFC 8705). Only the method the client was registered with counts, and only one at a time.
 
 use std::sync::Arc;
 
@@ -14,16 +14,19 @@ use conclave_state::{
 
 use crate::{
     auth::{AuthError, derive::Derivation},
-    crypto::mac,
+    crypto::{certificate, jwks, mac},
+    http::tls::ClientCertificate,
 };
 
-use super::{Oidc, assertion, error::TokenError, paths, request::Parameters};
+use super::{Oidc, assertion, error::TokenError, head::Head, paths, request::Parameters};
 
 /// A client that proved itself.
 pub struct Authenticated {
     pub client: Arc<Client>,
     /// What must be used up with whatever it proved itself for: its assertion, if that was how.
     pub proofs: Vec<SpentProof>,
+    /// SHA-256 of the certificate by which it did: its tokens are bound to it.
+    pub certificate: Option<[u8; 32]>,
 }
 
 impl Authenticated {
@@ -69,15 +72,17 @@ impl Presented {
 /// `invalid_client`, or `invalid_request` when two methods are mixed.
 pub fn authenticate(
     oidc: &Oidc,
-    headers: &HeaderMap,
+    headers: &Head,
     form: &Parameters,
     state: &State,
 ) -> Result<Authenticated, TokenError> {
     let presented = read(headers, form)?;
     let invalid = || TokenError::InvalidClient { basic: matches!(presented, Presented::Basic { .. }) };
     let client = state.client(presented.id()).filter(|client| !client.disabled).ok_or_else(invalid)?;
-    let proofs = proved(oidc, &presented, client, state).ok_or_else(invalid)?;
-    Ok(Authenticated { client: Arc::clone(client), proofs })
+    let proofs = proved(oidc, headers, &presented, client, state).ok_or_else(invalid)?;
+    let by_certificate = is_by_certificate(client.auth_method);
+    let certificate = headers.thumbprint().filter(|_| by_certificate);
+    Ok(Authenticated { client: Arc::clone(client), proofs, certificate })
 }
 
 /// The same where no handle says which version of the state knows the client: one that was registered, or whose secret was changed,
@@ -87,7 +92,7 @@ pub fn authenticate(
 /// As [`authenticate`], and when no version can be had that may be decided on.
 pub async fn authenticate_now(
     oidc: &Oidc,
-    headers: &HeaderMap,
+    headers: &Head,
     form: &Parameters,
 ) -> Result<(Authenticated, Arc<State>), TokenError> {
     let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| TokenError::Unavailable)?;
@@ -101,7 +106,13 @@ pub async fn authenticate_now(
 }
 
 /// What is to be used up; none when nothing was proved.
-fn proved(oidc: &Oidc, presented: &Presented, client: &Client, state: &State) -> Option<Vec<SpentProof>> {
+fn proved(
+    oidc: &Oidc,
+    head: &Head,
+    presented: &Presented,
+    client: &Client,
+    state: &State,
+) -> Option<Vec<SpentProof>> {
     let now = oidc.auth.now(state);
     match (presented, client.auth_method) {
         (Presented::Basic { secret, .. }, ClientAuthMethod::SecretBasic)
@@ -115,7 +126,31 @@ fn proved(oidc: &Oidc, presented: &Presented, client: &Client, state: &State) ->
             assertion::verify(client, assertion, &audiences, now.0).map(|spent| vec![spent])
         }
         (Presented::IdOnly { .. }, ClientAuthMethod::None) => client.is_public().then(Vec::new),
+        (Presented::IdOnly { .. }, method) if is_by_certificate(method) => {
+            let certificate = head.certificate.as_ref().filter(|_| oidc.auth.settings().mtls.is_on)?;
+            is_certificate_of(client, certificate).then(Vec::new)
+        }
         _ => None,
+    }
+}
+
+const fn is_by_certificate(method: ClientAuthMethod) -> bool {
+    matches!(method, ClientAuthMethod::TlsClientAuth | ClientAuthMethod::SelfSignedTlsClientAuth)
+}
+
+/// The handshake has shown that whoever asks has the certificate's key. Whose it is, an authority says under the registered name
+/// (RFC 8705 §2.1), or the client said when it registered this very certificate (§2.2).
+fn is_certificate_of(client: &Client, certificate: &ClientCertificate) -> bool {
+    match client.auth_method {
+        ClientAuthMethod::TlsClientAuth => {
+            let name = client.tokens.certificate_name.as_ref();
+            certificate.is_trusted() && name.is_some_and(|name| certificate::bears(certificate.der(), name))
+        }
+        ClientAuthMethod::SelfSignedTlsClientAuth => {
+            let registered = jwks::certificates(&client.tokens.jwks).unwrap_or_default();
+            registered.iter().any(|known| mac::equal(known, &certificate.thumbprint()))
+        }
+        _ => false,
     }
 }
 

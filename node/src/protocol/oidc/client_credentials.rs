@@ -11,7 +11,6 @@ use super::{
     Oidc,
     audience::Audience,
     client_auth,
-    dpop::Proven,
     error::TokenError,
     token::TokenRequest,
     tokens::{AccessClaims, Confirmation, TokenResponse, access_text, seconds},
@@ -37,8 +36,9 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
     }
     let scope = scope(request.form.get("scope"), &known.client)?;
     let spent = request.proof.as_ref().map(|proof| proof.spent.clone());
+    let cnf = Confirmation::of(request.proof.as_ref().map(|proof| proof.jkt), known.certificate);
     let client = known.used_up(oidc, spent).await?;
-    let claims = claims(oidc, &state, &client, scope, request.proof.as_ref());
+    let claims = claims(oidc, &state, &client, scope, cnf);
     let text = access_text(&oidc.auth, &state, &client, &claims)?;
     Ok(TokenResponse::of_access(text, &claims))
 }
@@ -60,7 +60,7 @@ fn claims(
     state: &State,
     client: &Client,
     scope: String,
-    proof: Option<&Proven>,
+    cnf: Option<Confirmation>,
 ) -> AccessClaims {
     let issuer = oidc.auth.settings().public_url.issuer();
     let iat = oidc.auth.now(state).0 / 1_000;
@@ -78,7 +78,7 @@ fn claims(
         gid: None,
         idx: state.index(),
         epc: oidc.auth.cluster().lineage().epoch,
-        cnf: proof.map(|proof| Confirmation { jkt: proof.jkt_text() }),
+        cnf,
         act: None,
         exchanged: Vec::new(),
     }

@@ -9,7 +9,6 @@ use axum::{
     Json,
     body::Bytes,
     extract::State,
-    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use conclave_proto::command::v1::{RedeemDevice, StartDevice, command::Body};
@@ -32,6 +31,7 @@ use super::{
     Oidc,
     error::{TokenError, no_store},
     grants::{self, Binding},
+    head::Head,
     par,
     request::{Parameters, resources, scopes},
     token::{self, TokenRequest},
@@ -44,14 +44,14 @@ const MAX_TRIES: u32 = 3;
 
 const BAD_CODE: TokenError = TokenError::InvalidGrant("the device code is invalid");
 
-pub async fn endpoint(oidc: State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn endpoint(oidc: State<Oidc>, headers: Head, body: Bytes) -> Response {
     match start(&oidc, &headers, &body).await {
         Ok(answer) => (no_store(), Json(answer)).into_response(),
         Err(error) => error.into_response(),
     }
 }
 
-async fn start(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<Value, TokenError> {
+async fn start(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Value, TokenError> {
     let (form, mut derivation) = token::read_form(oidc, "device", headers, body, b"")?;
     let client = par::client(oidc, headers, &form).await?;
     let order = order(&client, &form, oidc)?;
@@ -135,7 +135,7 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
         family_id: request.derivation.id("family").to_vec(),
         refresh_ttl_ms: millis(settings.refresh_ttl),
         access_ttl_ms: millis(settings.access_ttl),
-        dpop_jkt: binding.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
+        dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         proofs: binding.proofs,
     };
     let committed =
@@ -143,7 +143,7 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
     let committed = committed.map_err(AuthError::from)?;
     oidc.polls.forget(id);
     match &committed.body {
-        ReplyBody::CodeRedeemed(_) => grants::redeemed(oidc, &client, binding.jkt, &committed),
+        ReplyBody::CodeRedeemed(_) => grants::redeemed(oidc, &client, binding.bound, &committed),
         other => Err(unexpected(other).into()),
     }
 }

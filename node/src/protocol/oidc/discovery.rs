@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::config::Registration;
+use crate::config::{Mtls, PublicUrl, Registration};
 
 use super::{Oidc, acr, claims::CLAIMS_SUPPORTED, device, dpop, exchange, paths};
 
@@ -25,6 +25,7 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
     let url = &oidc.auth.settings().public_url;
+    let mtls = &oidc.auth.settings().mtls;
     let mut document = json!({
         "issuer": url.issuer(),
         "authorization_endpoint": url.join(paths::AUTHORIZE),
@@ -49,14 +50,14 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
         "subject_types_supported": ["public", "pairwise"],
         "id_token_signing_alg_values_supported": ALGORITHMS,
         "userinfo_signing_alg_values_supported": ALGORITHMS,
-        "token_endpoint_auth_methods_supported": AUTH_METHODS,
+        "token_endpoint_auth_methods_supported": methods(&AUTH_METHODS, mtls),
         "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "introspection_endpoint": url.join(paths::INTROSPECT),
-        "introspection_endpoint_auth_methods_supported": CONFIDENTIAL_METHODS,
+        "introspection_endpoint_auth_methods_supported": methods(&CONFIDENTIAL_METHODS, mtls),
         "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "introspection_signing_alg_values_supported": ALGORITHMS,
         "revocation_endpoint": url.join(paths::REVOKE),
-        "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
+        "revocation_endpoint_auth_methods_supported": methods(&AUTH_METHODS, mtls),
         "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "dpop_signing_alg_values_supported": dpop::ALGORITHMS,
         "code_challenge_methods_supported": ["S256"],
@@ -81,7 +82,35 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
     {
         members.insert("registration_endpoint".into(), json!(url.join(paths::REGISTER)));
     }
+    if let Some(members) = document.as_object_mut() {
+        members.insert("tls_client_certificate_bound_access_tokens".into(), json!(mtls.is_on));
+        if let Some(alias) = &mtls.alias {
+            members.insert("mtls_endpoint_aliases".into(), aliases(alias));
+        }
+    }
     (cached(), Json(document))
+}
+
+/// With the certificates that this cluster asks for.
+fn methods(others: &[&'static str], mtls: &Mtls) -> Vec<&'static str> {
+    let by_certificate = [
+        ("tls_client_auth", mtls.is_on && mtls.has_authorities),
+        ("self_signed_tls_client_auth", mtls.is_on),
+    ];
+    let more = by_certificate.into_iter().filter(|(_, is_on)| *is_on).map(|(method, _)| method);
+    others.iter().copied().chain(more).collect()
+}
+
+/// Where clients show their certificates (RFC 8705 §5).
+fn aliases(url: &PublicUrl) -> Value {
+    json!({
+        "token_endpoint": url.join(paths::TOKEN),
+        "userinfo_endpoint": url.join(paths::USERINFO),
+        "introspection_endpoint": url.join(paths::INTROSPECT),
+        "revocation_endpoint": url.join(paths::REVOKE),
+        "pushed_authorization_request_endpoint": url.join(paths::PUSH),
+        "device_authorization_endpoint": url.join(paths::DEVICE),
+    })
 }
 
 pub async fn jwks(State(oidc): State<Oidc>) -> impl IntoResponse {

@@ -36,12 +36,13 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
     if known.client.tokens.dpop_bound && request.proof.is_none() {
         return Err(TokenError::InvalidRequest("this client must send a DPoP proof"));
     }
+    let cnf = Confirmation::of(request.proof.as_ref().map(|proof| proof.jkt), known.certificate);
     let subject = subject(oidc, request, &known.client).await?;
     let scope = scope(request.form.get("scope"), &subject.claims.scope, &known.client)?;
     let aud = audience(request, &subject)?;
     let spent = request.proof.as_ref().map(|proof| proof.spent.clone());
     let client = known.used_up(oidc, spent).await?;
-    let claims = claims(oidc, request, &client, &subject, scope, aud)?;
+    let claims = claims(oidc, cnf, &client, &subject, scope, aud)?;
     let text = access_text(&oidc.auth, &subject.state, &client, &claims)?;
     Ok(TokenResponse::of_access(text, &claims).issued_as(ACCESS_TOKEN))
 }
@@ -68,9 +69,15 @@ async fn subject(oidc: &Oidc, request: &TokenRequest<'_>, client: &Client) -> Re
     if subject.person.is_none() || !(is_its_own || is_meant_for(&subject.claims.aud, client)) {
         return Err(bad);
     }
-    let proved = request.proof.as_ref().map(super::dpop::Proven::jkt_text);
-    if subject.claims.cnf.as_ref().is_some_and(|cnf| proved.as_ref() != Some(&cnf.jkt)) {
-        return Err(TokenError::InvalidRequest("subject_token is bound to a DPoP key that was not proved"));
+    let proved =
+        Confirmation::of(request.proof.as_ref().map(|proof| proof.jkt), request.headers.thumbprint());
+    let proved = proved.as_ref();
+    let is_proved = |cnf: &Confirmation| {
+        let key = cnf.jkt.is_none() || proved.is_some_and(|proved| proved.jkt == cnf.jkt);
+        key && (cnf.x5t.is_none() || proved.is_some_and(|proved| proved.x5t == cnf.x5t))
+    };
+    if !subject.claims.cnf.as_ref().is_none_or(is_proved) {
+        return Err(TokenError::InvalidRequest("subject_token is bound to a key that was not proved"));
     }
     if subject.claims.exchanged.len() >= MAX_CHAIN {
         return Err(TokenError::InvalidRequest("subject_token was exchanged too often"));
@@ -117,7 +124,7 @@ fn is_known(state: &State, name: &str) -> bool {
 
 fn claims(
     oidc: &Oidc,
-    request: &TokenRequest<'_>,
+    cnf: Option<Confirmation>,
     client: &Client,
     subject: &Live,
     scope: String,
@@ -138,7 +145,7 @@ fn claims(
         exp,
         jti: URL_SAFE_NO_PAD.encode(oidc.auth.runtime().entropy.bytes::<16>()),
         idx: subject.state.index(),
-        cnf: request.proof.as_ref().map(|proof| Confirmation { jkt: proof.jkt_text() }),
+        cnf,
         act: Some(Actor { sub: client.id.to_string(), act: before.act.clone().map(Box::new) }),
         exchanged,
         ..before.clone()

@@ -61,12 +61,12 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
         family_id: request.derivation.id("family").to_vec(),
         refresh_ttl_ms: millis(oidc.auth.settings().tokens.refresh_ttl),
         access_ttl_ms: millis(oidc.auth.settings().tokens.access_ttl),
-        dpop_jkt: binding.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
+        dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         proofs: binding.proofs,
     };
     let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
     let committed = committed.map_err(AuthError::from)?;
-    redeemed(oidc, &client, binding.jkt, &committed)
+    redeemed(oidc, &client, binding.bound, &committed)
 }
 
 /// The tokens of a grant that was just handed out.
@@ -76,7 +76,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
 pub fn redeemed(
     oidc: &Oidc,
     client: &Client,
-    dpop_jkt: Option<[u8; 32]>,
+    bound: Bound,
     committed: &Committed,
 ) -> Result<TokenResponse, TokenError> {
     let ReplyBody::CodeRedeemed(redeemed) = &committed.body else {
@@ -99,7 +99,8 @@ pub fn redeemed(
         auth_time_ms: redeemed.auth_time_ms,
         amr: &redeemed.amr,
         refresh: family.map(|family| (family, 1)),
-        dpop_jkt,
+        dpop_jkt: bound.jkt,
+        certificate: bound.certificate,
         at_ms: redeemed.at_ms,
         index: redeemed.index,
     };
@@ -126,7 +127,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         generation: handle.generation,
         retry_window_ms: millis(settings.refresh_retry_window),
         access_ttl_ms: millis(settings.access_ttl),
-        dpop_jkt: binding.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
+        dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         proofs: binding.proofs,
     };
     let committed =
@@ -148,7 +149,8 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         auth_time_ms: rotated.auth_time_ms,
         amr: &rotated.amr,
         refresh: Some((FamilyId::new(handle.id), rotated.generation)),
-        dpop_jkt: binding.jkt,
+        dpop_jkt: binding.bound.jkt,
+        certificate: binding.bound.certificate,
         at_ms: rotated.at_ms,
         index: rotated.index,
     };
@@ -174,9 +176,18 @@ pub async fn handle_and_client(
     Ok((handle.ok_or(bad)?, known))
 }
 
+/// What the tokens are bound to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bound {
+    /// A DPoP key, SHA-256 thumbprint.
+    pub jkt: Option<[u8; 32]>,
+    /// The certificate by which the client proved itself, SHA-256.
+    pub certificate: Option<[u8; 32]>,
+}
+
 /// What the tokens are bound to, and the proofs that are used up with the write.
 pub struct Binding {
-    pub jkt: Option<[u8; 32]>,
+    pub bound: Bound,
     pub proofs: Vec<SpentProof>,
 }
 
@@ -187,9 +198,11 @@ impl Binding {
         if known.client.tokens.dpop_bound && request.proof.is_none() {
             return Err(TokenError::InvalidRequest("this client must send a DPoP proof"));
         }
+        let certificate = known.certificate;
         let mut proofs = known.proofs;
         proofs.extend(request.proof.as_ref().map(|proof| proof.spent.clone()));
-        Ok(Self { jkt: request.proof.as_ref().map(|proof| proof.jkt), proofs })
+        let bound = Bound { jkt: request.proof.as_ref().map(|proof| proof.jkt), certificate };
+        Ok(Self { bound, proofs })
     }
 }
 

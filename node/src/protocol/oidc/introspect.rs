@@ -25,6 +25,7 @@ use super::{
     client_auth,
     error::{TokenError, no_store},
     exchange::is_meant_for,
+    head::Head,
     token::read_form,
     tokens::token_type,
 };
@@ -36,14 +37,14 @@ const JWT_TYP: &str = "token-introspection+jwt";
 /// What is known of a live token.
 type Facts = Map<String, Value>;
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
     match answer(&oidc, &headers, &body).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<Response, TokenError> {
+async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, TokenError> {
     let (form, _) = read_form(oidc, "introspect", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
     if known.client.is_public() {

@@ -24,6 +24,7 @@ mod dpop;
 mod error;
 mod exchange;
 mod grants;
+mod head;
 mod hint;
 mod introspect;
 mod logout;

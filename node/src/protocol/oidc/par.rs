@@ -10,7 +10,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use conclave_proto::command::v1::{PushRequest, command::Body};
@@ -33,6 +33,7 @@ use crate::{
 use super::{
     Oidc, authorize, client_auth,
     error::{TokenError, no_store},
+    head::Head,
     request::{Circumstances, NoWayBack, Parameters, Unacceptable},
     token,
 };
@@ -97,14 +98,14 @@ impl IntoResponse for PushError {
     }
 }
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
     match push(&oidc, &headers, &body).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn push(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<Response, PushError> {
+async fn push(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, PushError> {
     let (form, derivation) = token::read_form(oidc, "par", headers, body, b"")?;
     let client = client(oidc, headers, &form).await?;
     if form.get("request_uri").is_some() {
@@ -137,7 +138,7 @@ async fn push(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<Response,
 }
 
 /// The client, its assertion used up.
-pub async fn client(oidc: &Oidc, headers: &HeaderMap, form: &Parameters) -> Result<Arc<Client>, TokenError> {
+pub async fn client(oidc: &Oidc, headers: &Head, form: &Parameters) -> Result<Arc<Client>, TokenError> {
     let (known, _) = client_auth::authenticate_now(oidc, headers, form).await?;
     known.used_up(oidc, None).await
 }

@@ -5,7 +5,7 @@
 use axum::{
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use conclave_proto::command::v1::{RevokeAccessToken, RevokeGrant, command::Body};
@@ -22,12 +22,13 @@ use crate::{
 use super::{
     Oidc, access, client_auth,
     error::{TokenError, no_store},
+    head::Head,
     token::read_form,
 };
 
 const FOREIGN: TokenError = TokenError::UnauthorizedClient("the token was given to another client");
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
     match answer(&oidc, &headers, &body).await {
         Ok(()) => (StatusCode::OK, no_store()).into_response(),
         Err(error) => error.into_response(),
@@ -35,7 +36,7 @@ pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes)
 }
 
 /// A token that nobody knows is as good as revoked (§2.2). `token_type_hint` is not needed: a token shows what it is.
-async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<(), TokenError> {
+async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<(), TokenError> {
     let (form, derivation) = read_form(oidc, "revoke", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
     let client = known.used_up(oidc, None).await?;

@@ -14,14 +14,16 @@ use super::{
     Oidc, client_credentials, device,
     dpop::{self, Proven},
     error::{TokenError, no_store},
-    exchange, grants, paths,
+    exchange, grants,
+    head::Head,
+    paths,
     request::Parameters,
     tokens::TokenResponse,
 };
 
 /// What a grant type works with.
 pub struct TokenRequest<'a> {
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Head,
     pub form: Parameters,
     /// The name of the write; from the `Idempotency-Key` and everything the client sent, if it sent a key.
     pub derivation: Derivation,
@@ -29,7 +31,7 @@ pub struct TokenRequest<'a> {
     pub proof: Option<Proven>,
 }
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
     let answer = answer(&oidc, &headers, &body).await;
     let brings_nonce = headers.contains_key(dpop::DPOP);
     let mut response = match answer {
@@ -75,11 +77,13 @@ pub fn read_form(
     Ok((form, derivation))
 }
 
-async fn answer(oidc: &Oidc, headers: &HeaderMap, body: &[u8]) -> Result<TokenResponse, TokenError> {
+async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<TokenResponse, TokenError> {
     let proof = dpop::shown(oidc, headers, "POST", paths::TOKEN, None)?;
     // The key is part of the write's name: a retry under another key is another request.
     let jkt = proof.as_ref().map_or(&b""[..], |proof| &proof.jkt);
-    let (form, derivation) = read_form(oidc, "token", headers, body, jkt)?;
+    let certificate = headers.thumbprint().map(|hash| hash.to_vec()).unwrap_or_default();
+    let key = [jkt, &certificate].concat();
+    let (form, derivation) = read_form(oidc, "token", headers, body, &key)?;
     let grant_type = form.get("grant_type").map(str::to_owned);
     let request = TokenRequest { headers, form, derivation, proof };
     match grant_type.as_deref() {

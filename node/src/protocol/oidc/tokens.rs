@@ -67,10 +67,24 @@ pub struct AccessClaims {
     pub exchanged: Vec<String>,
 }
 
-/// `cnf` of a DPoP-bound token.
+/// `cnf`: what must be proved with the token. At least one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
-    pub jkt: String,
+    /// A DPoP key (RFC 9449 §6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+    /// A certificate of the TLS connection (RFC 8705 §3.1).
+    #[serde(default, rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    pub x5t: Option<String>,
+}
+
+impl Confirmation {
+    /// None when the token is bound to nothing.
+    pub fn of(jkt: Option<[u8; 32]>, certificate: Option<[u8; 32]>) -> Option<Self> {
+        let text = |hash: [u8; 32]| URL_SAFE_NO_PAD.encode(hash);
+        let confirmation = Self { jkt: jkt.map(text), x5t: certificate.map(text) };
+        (confirmation.jkt.is_some() || confirmation.x5t.is_some()).then_some(confirmation)
+    }
 }
 
 /// `act`: who acts, and for whom that one acted.
@@ -95,6 +109,8 @@ pub struct Issue<'a> {
     pub refresh: Option<(FamilyId, u64)>,
     /// The key that the access token is bound to.
     pub dpop_jkt: Option<[u8; 32]>,
+    /// The certificate that it is bound to, SHA-256.
+    pub certificate: Option<[u8; 32]>,
     /// When and where in the log: the same for the retry of a lost answer, which then gets the same tokens.
     pub at_ms: u64,
     pub index: u64,
@@ -154,8 +170,8 @@ impl TokenResponse {
 }
 
 /// How the token is to be presented (RFC 6750, RFC 9449 §5).
-pub const fn token_type(claims: &AccessClaims) -> &'static str {
-    if claims.cnf.is_some() { "DPoP" } else { "Bearer" }
+pub fn token_type(claims: &AccessClaims) -> &'static str {
+    if claims.cnf.as_ref().is_some_and(|cnf| cnf.jkt.is_some()) { "DPoP" } else { "Bearer" }
 }
 
 /// The text of an access token: signed, or sealed for a client that is to see nothing in it.
@@ -206,7 +222,7 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
         gid: Some(issue.grant.to_string()),
         idx: issue.index,
         epc: auth.cluster().lineage().epoch,
-        cnf: issue.dpop_jkt.map(|jkt| Confirmation { jkt: URL_SAFE_NO_PAD.encode(jkt) }),
+        cnf: Confirmation::of(issue.dpop_jkt, issue.certificate),
         act: None,
         exchanged: Vec::new(),
     }

@@ -23,9 +23,10 @@ use super::{
     claims,
     dpop::{self, Proven},
     error::{BearerError, no_store},
+    head::Head,
     paths,
     request::Parameters,
-    tokens::ID_TYP,
+    tokens::{Confirmation, ID_TYP},
 };
 
 /// A token, and how it was presented (RFC 6750 §2, RFC 9449 §7.1).
@@ -34,13 +35,13 @@ enum Presented {
     Dpop(String),
 }
 
-pub async fn by_get(State(oidc): State<Oidc>, headers: HeaderMap) -> Response {
+pub async fn by_get(State(oidc): State<Oidc>, headers: Head) -> Response {
     let presented = in_header(&headers);
     respond(&oidc, &headers, answer(&oidc, &headers, "GET", presented).await)
 }
 
 /// The token may also come in the form body (RFC 6750 §2.2), but not in both places.
-pub async fn by_post(State(oidc): State<Oidc>, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn by_post(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
     let in_body = Parameters::parse(&body).ok().and_then(|form| form.get("access_token").map(str::to_owned));
     let presented = match (in_header(&headers), in_body) {
         (Ok(_), Some(_)) => Err(BearerError::InvalidRequest),
@@ -80,7 +81,7 @@ fn in_header(headers: &HeaderMap) -> Result<Presented, BearerError> {
 
 async fn answer(
     oidc: &Oidc,
-    headers: &HeaderMap,
+    headers: &Head,
     method: &str,
     presented: Result<Presented, BearerError>,
 ) -> Result<Response, BearerError> {
@@ -95,6 +96,7 @@ async fn answer(
     };
     let live = access::live(oidc, token).await?;
     bound_to_key(&live, proof.as_ref())?;
+    bound_to_certificate(&live, headers)?;
     let claims = claims_for(oidc, &live)?;
     if let Some(proof) = proof {
         use_up(oidc, proof).await?;
@@ -104,8 +106,15 @@ async fn answer(
 
 /// A bound token without its key is a stolen one; a proof with a token that is bound to nothing proves nothing about it.
 fn bound_to_key(live: &Live, proof: Option<&Proven>) -> Result<(), BearerError> {
-    let bound = live.claims.cnf.as_ref().map(|cnf| cnf.jkt.clone());
+    let bound = live.claims.cnf.as_ref().and_then(|cnf| cnf.jkt.clone());
     if bound == proof.map(Proven::jkt_text) { Ok(()) } else { Err(BearerError::DpopTokenRefused) }
+}
+
+/// A token that is bound to a certificate counts on a connection that showed it (RFC 8705 §3).
+fn bound_to_certificate(live: &Live, head: &Head) -> Result<(), BearerError> {
+    let Some(bound) = live.claims.cnf.as_ref().and_then(|cnf| cnf.x5t.as_ref()) else { return Ok(()) };
+    let shown = Confirmation::of(None, head.thumbprint()).and_then(|shown| shown.x5t);
+    if shown.as_ref() == Some(bound) { Ok(()) } else { Err(BearerError::InvalidToken) }
 }
 
 fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerError> {

@@ -139,10 +139,19 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteClient) -> Result<Repl
 
 fn parse_secret(method: ClientAuthMethod, hash: &[u8]) -> Result<Option<SecretHash>, Refusal> {
     match method {
-        ClientAuthMethod::None | ClientAuthMethod::PrivateKeyJwt if hash.is_empty() => Ok(None),
+        ClientAuthMethod::None
+        | ClientAuthMethod::PrivateKeyJwt
+        | ClientAuthMethod::TlsClientAuth
+        | ClientAuthMethod::SelfSignedTlsClientAuth
+            if hash.is_empty() =>
+        {
+            Ok(None)
+        }
         ClientAuthMethod::None => Err(Refusal::malformed("a public client has no secret")),
-        ClientAuthMethod::PrivateKeyJwt => {
-            Err(Refusal::malformed("a client that signs its assertions has no secret"))
+        ClientAuthMethod::PrivateKeyJwt
+        | ClientAuthMethod::TlsClientAuth
+        | ClientAuthMethod::SelfSignedTlsClientAuth => {
+            Err(Refusal::malformed("a client that proves itself by a key has no secret"))
         }
         ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost => SecretHash::parse(hash).map(Some),
         ClientAuthMethod::Unspecified => Err(Refusal::malformed("auth_method is missing")),

@@ -3,6 +3,7 @@
 //! Redirect URIs are compared as exact strings here (RFC 9700 §2.1); whether a string is a sound URI is decided by the one
 //! parser at the edge before it becomes part of a command.
 
+mod certificate;
 mod commands;
 mod policy;
 mod requests;
@@ -12,6 +13,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 
 pub use conclave_proto::command::v1::{ClientAuthMethod, ConsentMode, SigningAlgorithm};
 
+pub use certificate::{CertificateName, NameKind};
 pub use policy::{AccessTokenFormat, GrantType, TokenPolicy};
 pub use requests::Requests;
 

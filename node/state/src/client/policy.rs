@@ -3,7 +3,7 @@
 use conclave_proto::command::v1 as pb;
 pub use pb::{AccessTokenFormat, GrantType};
 
-use super::{ClientAuthMethod, SigningAlgorithm, wire};
+use super::{CertificateName, ClientAuthMethod, SigningAlgorithm, wire};
 use crate::{reply::Refusal, text};
 
 /// What a client may use when nothing is said.
@@ -32,6 +32,8 @@ pub struct TokenPolicy {
     pub opaque_access_tokens: bool,
     /// Under which names, beside its `client_id`, it is a resource server.
     pub audiences: Vec<String>,
+    /// For `tls_client_auth`: what its certificate is called (RFC 8705 §2.1.2); none = no certificate will do.
+    pub certificate_name: Option<CertificateName>,
 }
 
 impl TokenPolicy {
@@ -56,6 +58,7 @@ impl TokenPolicy {
             pairwise_sector: text::line("pairwise_sector", &wire.pairwise_sector, text::MAX_TEXT_BYTES)?,
             opaque_access_tokens: parse_is_opaque(wire.access_token_format)?,
             audiences: wire::parse_uris("audiences", &wire.audiences)?,
+            certificate_name: CertificateName::parse(&wire.certificate_name)?,
         })
     }
 
@@ -76,6 +79,7 @@ impl TokenPolicy {
             pairwise_sector: self.pairwise_sector.clone(),
             access_token_format: format.into(),
             audiences: self.audiences.clone(),
+            certificate_name: self.certificate_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         })
     }
 
@@ -101,6 +105,9 @@ impl TokenPolicy {
         if let Some(list) = &change.audiences {
             self.audiences = wire::parse_uris("audiences", &list.audiences)?;
         }
+        if let Some(name) = &change.certificate_name {
+            self.certificate_name = CertificateName::parse(name)?;
+        }
         Ok(())
     }
 
@@ -110,6 +117,16 @@ impl TokenPolicy {
         if method == ClientAuthMethod::None && alone.into_iter().any(|grant_type| self.allows(grant_type)) {
             return Err(Refusal::malformed(
                 "a public client cannot have client_credentials or token exchange: anybody could use them",
+            ));
+        }
+        if (method == ClientAuthMethod::TlsClientAuth) != self.certificate_name.is_some() {
+            return Err(Refusal::malformed(
+                "tls_client_auth needs the name of the certificate, and nothing else has one",
+            ));
+        }
+        if method == ClientAuthMethod::SelfSignedTlsClientAuth && self.jwks.is_empty() {
+            return Err(Refusal::malformed(
+                "self_signed_tls_client_auth needs jwks with the certificate as x5c",
             ));
         }
         let has_keys = !self.jwks.is_empty() && self.assertion_algorithm.is_some();

@@ -4,6 +4,7 @@ mod conformance;
 mod forward_auth;
 mod garbled;
 mod login;
+mod mtls;
 mod oidc;
 mod oidc_devices;
 mod oidc_dpop;

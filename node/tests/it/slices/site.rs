@@ -152,6 +152,11 @@ impl Site {
         Self { node, router }
     }
 
+    /// For a listener.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     pub async fn send(&self, from: &str, request: Request<Body>) -> Page {
         let mut request = request;
         let peer: SocketAddr = format!("{from}:40000").parse().unwrap();

@@ -1,0 +1,41 @@
+//! What a client shows of itself beside the form: its headers, and the certificate of its connection.
+
+use std::{convert::Infallible, ops::Deref};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, request::Parts},
+};
+
+use crate::http::{PeerCertificate, tls::ClientCertificate};
+
+/// The head of a client's request.
+pub struct Head {
+    headers: HeaderMap,
+    /// What the client's TLS connection to this node showed (RFC 8705).
+    pub certificate: Option<ClientCertificate>,
+}
+
+impl Head {
+    /// SHA-256 of the certificate.
+    pub fn thumbprint(&self) -> Option<[u8; 32]> {
+        self.certificate.as_ref().map(ClientCertificate::thumbprint)
+    }
+}
+
+impl Deref for Head {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Head {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let PeerCertificate(certificate) = PeerCertificate::from_request_parts(parts, state).await?;
+        Ok(Self { headers: parts.headers.clone(), certificate })
+    }
+}
