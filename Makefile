@@ -73,7 +73,7 @@ deps:
 # Relying parties that others wrote, beside the tests that start them.
 PARTIES := node/tests/relying_parties
 parties: deps
-	@cd $(PARTIES) && test -d node_modules/openid-client || npm ci --silent --no-audit --no-fund
+	@cd $(PARTIES) && test -d node_modules/oidc-client-ts || npm ci --silent --no-audit --no-fund
 	@cd $(PARTIES) && test -x venv/bin/python || python3 -m venv venv
 	@cd $(PARTIES) && venv/bin/python -c 'import authlib, requests' 2>/dev/null || venv/bin/pip install --quiet --requirement requirements.txt
 

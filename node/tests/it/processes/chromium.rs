@@ -20,7 +20,7 @@ impl Drop for Driver {
 }
 
 /// A Chromium driven over WebDriver, closed when dropped.
-struct Chromium {
+pub struct Chromium {
     session: String,
     _driver: Driver,
 }
@@ -33,7 +33,13 @@ impl Drop for Chromium {
 }
 
 impl Chromium {
-    async fn start(port: u16) -> Self {
+    pub async fn start(port: u16) -> Self {
+        // 2 = blocked.
+        Self::start_with(port, &json!({ "profile.managed_default_content_settings.javascript": 2 })).await
+    }
+
+    /// With these preferences.
+    pub async fn start_with(port: u16, preferences: &Value) -> Self {
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .stdout(Stdio::null())
@@ -44,7 +50,7 @@ impl Chromium {
         let options = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": {
             "args": ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-            "prefs": { "profile.managed_default_content_settings.javascript": 2 },
+            "prefs": preferences,
         },
         // A click returns before its page has come: an element is waited for.
         "timeouts": { "implicit": 10_000 } } } });
@@ -76,33 +82,33 @@ impl Chromium {
         reply["value"].clone()
     }
 
-    async fn open(&self, url: &str) {
+    pub async fn open(&self, url: &str) {
         self.call("/url", Some(json!({ "url": url }))).await;
     }
 
-    async fn element(&self, css: &str) -> String {
+    pub async fn element(&self, css: &str) -> String {
         let found = self.call("/element", Some(json!({ "using": "css selector", "value": css }))).await;
         let id = found.as_object().and_then(|o| o.values().next()).and_then(Value::as_str);
         format!("/element/{}", id.unwrap())
     }
 
-    async fn text(&self, css: &str) -> String {
+    pub async fn text(&self, css: &str) -> String {
         let element = self.element(css).await;
         self.call(&format!("{element}/text"), None).await.as_str().unwrap().to_owned()
     }
 
-    async fn fill(&self, css: &str, text: &str) {
+    pub async fn fill(&self, css: &str, text: &str) {
         let element = self.element(css).await;
         self.call(&format!("{element}/clear"), Some(json!({}))).await;
         self.call(&format!("{element}/value"), Some(json!({ "text": text }))).await;
     }
 
-    async fn click(&self, css: &str) {
+    pub async fn click(&self, css: &str) {
         let element = self.element(css).await;
         self.call(&format!("{element}/click"), Some(json!({}))).await;
     }
 
-    async fn url(&self) -> String {
+    pub async fn url(&self) -> String {
         self.call("/url", None).await.as_str().unwrap().to_owned()
     }
 }

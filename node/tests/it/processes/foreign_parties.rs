@@ -4,11 +4,21 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
+use axum::{
+    Router,
+    http::header,
+    response::{Html, IntoResponse as _},
+    routing::get,
+};
 use serde_json::{Value, json};
 
-use super::world::Demo;
+use super::{chromium::Chromium, world::Demo};
+
+/// Beyond this, what an application in a browser shows does not come.
+const LIMIT: Duration = Duration::from_secs(30);
 
 const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
 
@@ -106,4 +116,97 @@ async fn relying_parties_of_others_are_served_by_every_node() {
     let seen =
         run(Command::new(folder().join("venv/bin/python")).arg(folder().join("authlib_rp.py")).arg(&told));
     assert_eq!(seen, json!(["client_secret_basic", "client_secret_post"]));
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_at_another_node_reaches_a_client_that_verifies_it_itself() {
+    const PORT: u16 = 26_795;
+    let demo = Demo::start_with(26_700, &[], &[("CONCLAVE_OUTBOUND__ALLOW", "127.0.0.1")]);
+    demo.all_ready().await;
+    let uri = format!("http://127.0.0.1:{PORT}/logout");
+    let options = [PEOPLE, &["--backchannel-logout-uri", &uri]].concat();
+    let made = create_client(&demo, "told", &options);
+    let told = json!({
+        "issuer": demo.cluster.issuer,
+        "username": demo.cluster.admin.username,
+        "password": demo.cluster.admin.password,
+        "redirectUri": REDIRECT_URI,
+        "port": PORT,
+        "client": { "id": "told", "secret": made["client_secret"] },
+        "end": [env!("CARGO_BIN_EXE_conclave"), "session", "revoke", "--user", demo.cluster.admin.username],
+        "env": { "CONCLAVE_API": demo.cluster.nodes[2].api, "CONCLAVE_TOKEN": demo.cluster.admin.token },
+    });
+    let seen = run(Command::new("node").arg(folder().join("back_channel.mjs")).arg(told.to_string()));
+    assert_eq!(seen, json!({ "toldAgain": true, "sameSession": true }));
+}
+
+/// Serves the application that lives in the browser; gives its origin.
+async fn serve_application(issuer: &str) -> String {
+    let read =
+        |path: &str| std::fs::read_to_string(folder().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let script =
+        |text: String| get(async move || ([(header::CONTENT_TYPE, "text/javascript")], text).into_response());
+    let page = read("spa.html");
+    let page = get(async move || Html(page));
+    let settings = json!({ "issuer": issuer, "client": "spa" });
+    let router = Router::new()
+        .route("/", page.clone())
+        .route("/bye", page)
+        .route("/spa.js", script(read("spa.js")))
+        .route(
+            "/oidc-client-ts.js",
+            script(read("node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js")),
+        )
+        .route("/settings.json", get(async move || axum::Json(settings)));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    origin
+}
+
+/// What the element says once it says anything.
+async fn said(chromium: &Chromium, css: &str) -> String {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let text = chromium.text(css).await;
+        if !text.is_empty() && text != "…" {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{css} says nothing");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_in_chromium_signs_in_renews_and_signs_out_over_every_node() {
+    let demo = Demo::start(26_800, &[]);
+    demo.all_ready().await;
+    let origin = serve_application(&demo.cluster.issuer).await;
+    let (home, bye) = (format!("{origin}/"), format!("{origin}/bye"));
+    let scopes = ["openid", "profile", "offline_access"].iter().flat_map(|scope| ["--scope", scope]);
+    let options = ["--auth-method", "none", "--redirect-uri", &home, "--post-logout-redirect-uri", &bye];
+    create_client(&demo, "spa", &options.into_iter().chain(scopes).collect::<Vec<_>>());
+
+    let chromium = Chromium::start_with(26_895, &json!({})).await;
+    chromium.open(&home).await;
+    assert_eq!(said(&chromium, "#status").await, "nobody");
+    chromium.click("#sign-in").await;
+    chromium.fill("#username", &demo.cluster.admin.username).await;
+    chromium.fill("#password", &demo.cluster.admin.password).await;
+    chromium.click("#submit").await;
+    assert_eq!(said(&chromium, "#status").await, "signed in");
+    assert_eq!(said(&chromium, "#userinfo").await, demo.cluster.admin.username);
+
+    chromium.click("#renew").await;
+    assert_eq!(said(&chromium, "#renewed").await, "other tokens, 200, true");
+
+    chromium.click("#sign-out").await;
+    // Shown to be this session's own application, it is not asked whether it means it.
+    let deadline = Instant::now() + LIMIT;
+    while !chromium.url().await.starts_with(&bye) {
+        assert!(Instant::now() < deadline, "the browser does not come back");
+    }
+    assert_eq!(said(&chromium, "#status").await, "signed out");
+    chromium.open(&demo.cluster.front).await;
+    chromium.element("#login-form").await;
 }

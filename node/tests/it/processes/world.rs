@@ -56,9 +56,15 @@ pub struct Demo {
 impl Demo {
     /// Starts one on the hundred ports from `base_port`, which no other test uses.
     pub fn start(base_port: u16, more: &[&str]) -> Self {
+        Self::start_with(base_port, more, &[])
+    }
+
+    /// The same with these settings in the environment of every node.
+    pub fn start_with(base_port: u16, more: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_conclave"))
             .args(["demo", "--json", "--base-port", &base_port.to_string()])
             .args(more)
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
