@@ -13,6 +13,7 @@ use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
 use super::cidr::Cidr;
 use super::fault::Fault;
+use super::tls::OverTls;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -48,7 +49,9 @@ impl ClientInfo {
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
         let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
         if !is_trusted(peer) {
-            return Ok(Self { ip: peer, scheme: Scheme::Http, via_trusted_proxy: false });
+            let is_secure = extensions.get::<OverTls>().is_some();
+            let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
+            return Ok(Self { ip: peer, scheme, via_trusted_proxy: false });
         }
         let hops = hops(headers).ok_or_else(|| bad(&FORWARDED_FOR))?;
         let client = hops.iter().rev().find(|hop| !is_trusted(**hop)).or(hops.first());

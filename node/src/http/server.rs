@@ -23,7 +23,7 @@ use tower::ServiceExt;
 
 use super::cidr::Cidr;
 use super::guests::{Guest, Guests};
-use super::tls::{ClientCertificate, ServerTls};
+use super::tls::{ClientCertificate, OverTls, ServerTls};
 
 /// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue. How many of them one
 /// address may have is said in `guests`.
@@ -172,7 +172,8 @@ async fn converse(accepted: Accepted, tls: Option<ServerTls>, router: Router, st
     // Small answers must not wait for the client's acknowledgement of the one before.
     stream.set_nodelay(true).ok();
     let Some(tls) = tls else {
-        return speak(stream, Peer { addr: peer, guest, certificate: None }, router, stop).await;
+        let peer = Peer { addr: peer, guest, over_tls: None, certificate: None };
+        return speak(stream, peer, router, stop).await;
     };
     let shaking = tokio::time::timeout(HANDSHAKE_LIMIT, tls.acceptor.accept(stream));
     let shaken = tokio::select! {
@@ -182,7 +183,8 @@ async fn converse(accepted: Accepted, tls: Option<ServerTls>, router: Router, st
     match shaken {
         Ok(Ok(stream)) => {
             let certificate = tls.certificate(&stream);
-            speak(stream, Peer { addr: peer, guest, certificate }, router, stop).await;
+            let peer = Peer { addr: peer, guest, over_tls: Some(OverTls), certificate };
+            speak(stream, peer, router, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake failed"),
         Err(_elapsed) => tracing::debug!(%peer, "a handshake took too long"),
@@ -193,6 +195,7 @@ async fn converse(accepted: Accepted, tls: Option<ServerTls>, router: Router, st
 struct Peer {
     addr: SocketAddr,
     guest: Guest,
+    over_tls: Option<OverTls>,
     certificate: Option<ClientCertificate>,
 }
 
@@ -202,9 +205,12 @@ async fn speak(
     router: Router,
     stop: CancellationToken,
 ) {
-    let Peer { addr: peer, guest, certificate } = peer;
+    let Peer { addr: peer, guest, over_tls, certificate } = peer;
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(over_tls) = over_tls {
+            request.extensions_mut().insert(over_tls);
+        }
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }

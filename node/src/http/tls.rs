@@ -22,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{crypto::mac, runtime::Clock};
 
-use super::server::HttpError;
+use super::{client::ClientInfo, server::HttpError};
 
 /// Longest chain of a client that is looked at.
 const MAX_CHAIN: usize = 8;
@@ -84,7 +84,11 @@ impl ClientCertificate {
     }
 }
 
-/// The certificate of the connection that a request came by, if there is one.
+/// The request came by a connection with TLS of ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OverTls;
+
+/// The certificate of the connection that a request came by, if there is one. A proxy's own is not that of the client it speaks for.
 #[derive(Clone, Debug)]
 pub struct PeerCertificate(pub Option<ClientCertificate>);
 
@@ -92,7 +96,8 @@ impl<S: Sync> FromRequestParts<S> for PeerCertificate {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get().cloned()))
+        let is_proxys = parts.extensions.get::<ClientInfo>().is_some_and(|client| client.via_trusted_proxy);
+        Ok(Self(parts.extensions.get().filter(|_| !is_proxys).cloned()))
     }
 }
 
@@ -211,5 +216,24 @@ impl ClientCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Scheme;
+
+    #[tokio::test]
+    async fn the_certificate_of_a_proxy_is_nobodys() {
+        for (via_trusted_proxy, counts) in [(false, true), (true, false)] {
+            let (mut parts, ()) = http::Request::new(()).into_parts();
+            let shown = Arc::new(Shown { der: vec![1], is_trusted: true });
+            parts.extensions.insert(ClientCertificate(shown));
+            let ip = [192, 0, 2, 1].into();
+            parts.extensions.insert(ClientInfo { ip, scheme: Scheme::Https, via_trusted_proxy });
+            let PeerCertificate(found) = PeerCertificate::from_request_parts(&mut parts, &()).await.unwrap();
+            assert_eq!(found.is_some(), counts);
+        }
     }
 }
