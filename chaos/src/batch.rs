@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use conclave_chaos::sim::{self, Bug};
+use conclave_chaos::sim::{self, Bug, Plan};
 use serde_json::{Value, json};
 
 /// Which seeds, and how.
@@ -21,14 +21,16 @@ pub struct Batch {
     pub first: u64,
     pub seeds: u64,
     pub jobs: Option<u64>,
+    pub plan: Plan,
     pub bug: Bug,
 }
 
 /// A worker's part: one seed, and a line of what it found.
-pub fn line(seed: u64, bug: Bug) -> ExitCode {
-    let outcome = sim::run(seed, bug);
-    println!("{}", json!({ "seed": seed, "counts": outcome.counts, "violations": outcome.violations }));
-    ExitCode::from(u8::from(!outcome.violations.is_empty()))
+pub fn line(seed: u64, plan: Plan, bug: Bug) -> ExitCode {
+    let outcome = sim::run(seed, plan, bug);
+    let violations: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
+    println!("{}", json!({ "seed": seed, "counts": outcome.counts, "violations": violations }));
+    ExitCode::from(u8::from(!violations.is_empty()))
 }
 
 /// Whether every promise was kept. Each seed has a process of its own: chance is a property of the process.
@@ -46,7 +48,7 @@ pub fn run(batch: &Batch, json: bool) -> anyhow::Result<bool> {
             scope.spawn(move || {
                 while let Some(seed) = batch.seed(next.fetch_add(1, Ordering::Relaxed)) {
                     // The receiver goes when an earlier seed could not be lived through.
-                    if sender.send(worker(own, seed, batch.bug)).is_err() {
+                    if sender.send(worker(own, seed, batch)).is_err() {
                         return;
                     }
                 }
@@ -75,9 +77,10 @@ impl Batch {
     }
 }
 
-fn worker(own: &Path, seed: u64, bug: Bug) -> anyhow::Result<Value> {
+fn worker(own: &Path, seed: u64, batch: &Batch) -> anyhow::Result<Value> {
     let mut command = Command::new(own);
-    command.args(["sim", "--line", "--seed", &seed.to_string(), "--mutate", bug.name()]);
+    command.args(["sim", "--line", "--seed", &seed.to_string(), "--mutate", batch.bug.name()]);
+    command.args(["--plan", &batch.plan.to_string()]);
     let output = command.stderr(Stdio::null()).output().context("a worker cannot be started")?;
     serde_json::from_slice(&output.stdout).with_context(|| format!("seed {seed} ended without a word"))
 }
@@ -131,7 +134,7 @@ impl Found {
                 .failed
                 .iter()
                 .map(|(seed, violations)| {
-                    json!({ "seed": seed, "violations": violations, "command": command(*seed, batch.bug) })
+                    json!({ "seed": seed, "violations": violations, "command": command(*seed, batch) })
                 })
                 .collect();
             println!("{}", json!({ "seeds": self.seeds, "counts": self.counts, "failed": failed }));
@@ -143,21 +146,21 @@ impl Found {
         }
         println!("{:<40}{:>12}", "seeds with a violation", self.failed.len());
         for (seed, violations) in &self.failed {
-            println!("\nseed {seed}: {}", command(*seed, batch.bug));
+            println!("\nseed {seed}: {}", command(*seed, batch));
             violations.iter().for_each(|text| println!("  {text}"));
         }
     }
 }
 
 /// What shows this seed again.
-fn command(seed: u64, bug: Bug) -> String {
-    let plain = format!("sim --seed {seed} --seeds 1");
-    match bug {
+fn command(seed: u64, batch: &Batch) -> String {
+    let plain = format!("sim --seed {seed} --seeds 1 --plan {}", batch.plan);
+    match batch.bug {
         Bug::None => format!("cargo run --release -p conclave-chaos -- {plain}"),
         #[cfg(feature = "mutations")]
         _ => format!(
             "cargo run --release -p conclave-chaos --features mutations -- {plain} --mutate {}",
-            bug.name()
+            batch.bug.name()
         ),
     }
 }

@@ -1,10 +1,12 @@
 //! Every operation with its times, and what must hold of them. The judge knows the promises and nothing of Raft.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use crate::promise::{Broken, Promise};
 
 /// What a check showed a visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,17 @@ pub enum Seen {
     Denied,
     /// No answer, or none that says either.
     Unavailable,
+}
+
+/// What became of an operation, as far as whoever asked for it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was done, or told.
+    Acknowledged,
+    /// It was certainly not done.
+    Refused,
+    /// It may have been done.
+    Unknown,
 }
 
 /// When, since the history began. Later is later, on whatever node.
@@ -46,6 +59,10 @@ struct Inner {
     redeemed: BTreeMap<String, u32>,
     /// The newest refresh token of each family that was acknowledged, and whether a use of it went unanswered.
     families: BTreeMap<u64, (String, bool)>,
+    /// The children that each refresh token was seen to have.
+    children: BTreeMap<String, BTreeSet<String>>,
+    /// Users whose creation was acknowledged.
+    users: BTreeSet<String>,
     counts: BTreeMap<&'static str, u64>,
     /// How long revocations took.
     revocations: Vec<Duration>,
@@ -78,6 +95,17 @@ impl History {
 
     pub fn count(&self, what: &'static str) {
         *self.locked().counts.entry(what).or_default() += 1;
+    }
+
+    /// An operation has ended, for whoever asked for it.
+    pub fn ran(&self, answer: Answer) {
+        let name = match answer {
+            Answer::Acknowledged => "operations acknowledged",
+            Answer::Refused => "operations refused",
+            Answer::Unknown => "operations of unknown outcome",
+        };
+        self.count("operations");
+        self.count(name);
     }
 
     pub fn signed_in(&self, user: &str) -> u64 {
@@ -135,6 +163,22 @@ impl History {
         self.locked().families.insert(session, (token.to_owned(), certain));
     }
 
+    /// A refresh token was exchanged for another.
+    pub fn rotated(&self, parent: &str, child: &str) {
+        let mut inner = self.locked();
+        inner.children.entry(parent.to_owned()).or_default().insert(child.to_owned());
+    }
+
+    /// The creation of this user was acknowledged.
+    pub fn user_created(&self, name: &str) {
+        self.locked().users.insert(name.to_owned());
+    }
+
+    /// Users whose creation was acknowledged.
+    pub fn users(&self) -> BTreeSet<String> {
+        self.locked().users.clone()
+    }
+
     /// Sessions that were signed in and whose revocation nobody ever asked for, with their family's token if it is certain.
     pub fn must_live(&self) -> Vec<(u64, Option<String>)> {
         let inner = self.locked();
@@ -148,13 +192,12 @@ impl History {
 
     /// What must be true of each session at the end: that it lives, that it does not, or nothing, where nobody knows.
     pub fn fates(&self) -> Vec<(String, Option<bool>)> {
-        let inner = self.locked();
-        let fate = |row: &Session| match (row.revoking, row.revoked) {
-            (None, _) => Some(true),
-            (Some(_), Some(_)) => Some(false),
-            (Some(_), None) => None,
-        };
-        inner.sessions.values().map(|row| (row.user.clone(), fate(row))).collect()
+        self.locked().sessions.values().map(|row| (row.user.clone(), row.fate())).collect()
+    }
+
+    /// The same of one session.
+    pub fn fate(&self, session: u64) -> Option<bool> {
+        self.locked().sessions.get(&session).and_then(Session::fate)
     }
 
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
@@ -174,14 +217,20 @@ impl History {
     }
 
     /// What was promised and not kept.
-    pub fn judge(&self) -> Vec<String> {
+    pub fn judge(&self) -> Vec<Broken> {
         let inner = self.locked();
         let mut broken = Vec::new();
         for (id, row) in &inner.sessions {
             broken.extend(row.checks.iter().filter_map(|check| row.complaint(*id, check)));
         }
         let twice = inner.redeemed.iter().filter(|(_, times)| **times > 1);
-        broken.extend(twice.map(|(code, times)| format!("a code was redeemed {times} times: {code}")));
+        broken.extend(twice.map(|(code, times)| {
+            Promise::OnceOnly.broken(format!("a code was redeemed {times} times: {code}"))
+        }));
+        let forked = inner.children.values().filter(|children| children.len() > 1);
+        broken.extend(forked.map(|children| {
+            Promise::OnceOnly.broken(format!("a refresh token has {} children", children.len()))
+        }));
         broken
     }
 
@@ -191,24 +240,32 @@ impl History {
 }
 
 impl Session {
-    fn complaint(&self, id: u64, check: &Check) -> Option<String> {
+    fn fate(&self) -> Option<bool> {
+        match (self.revoking, self.revoked) {
+            (None, _) => Some(true),
+            (Some(_), Some(_)) => Some(false),
+            (Some(_), None) => None,
+        }
+    }
+
+    fn complaint(&self, id: u64, check: &Check) -> Option<Broken> {
         let Check { node, began, ended, seen } = check;
         match seen {
             // Linearizable: what starts after the acknowledgement must see it, on any node.
             Seen::Accepted if self.revoked.is_some_and(|revoked| *began > revoked) => {
                 let late = self.revoked.map(|revoked| began.saturating_sub(revoked)).unwrap_or_default();
-                Some(format!(
+                Some(Promise::RevokedAtOnce.broken(format!(
                     "session {id} was accepted by node {node} {late:?} after its revocation was acknowledged"
-                ))
+                )))
             }
             // No login loop: who is signed in is never sent to sign in.
             Seen::Denied
                 if self.signed_in.is_some_and(|signed_in| *began > signed_in)
                     && self.revoking.is_none_or(|revoking| *ended < revoking) =>
             {
-                Some(format!(
+                Some(Promise::NoLoginLoop.broken(format!(
                     "session {id} was sent to the login page by node {node} though nobody revoked it"
-                ))
+                )))
             }
             _ => None,
         }
@@ -220,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_accept_a_login_loop_and_a_code_redeemed_twice_are_seen_and_nothing_else() {
+    fn a_stale_accept_a_login_loop_a_code_redeemed_twice_and_a_forked_family_are_seen_and_nothing_else() {
         let history = History::default();
         let (fine, stale, looped) = (history.signed_in("a"), history.signed_in("b"), history.signed_in("c"));
         history.checked(fine, 1, history.now(), Seen::Accepted);
@@ -233,13 +290,21 @@ mod tests {
         history.checked(stale, 2, early, Seen::Accepted);
         history.checked(stale, 2, history.now(), Seen::Denied);
         history.redeemed("once");
-        assert_eq!(history.judge(), Vec::<String>::new());
+        history.rotated("parent", "child");
+        history.rotated("parent", "child");
+        assert_eq!(history.judge(), []);
+        assert_eq!((history.fate(fine), history.fate(stale)), (Some(true), Some(false)));
 
         std::thread::yield_now();
         history.checked(stale, 3, history.now() + Duration::from_millis(1), Seen::Accepted);
         history.checked(looped, 1, history.now() + Duration::from_millis(1), Seen::Denied);
         history.redeemed("twice");
         history.redeemed("twice");
-        assert_eq!(history.judge().len(), 3, "{:?}", history.judge());
+        history.rotated("parent", "another child");
+        let promises: Vec<_> = history.judge().into_iter().map(|broken| broken.promise).collect();
+        assert_eq!(
+            promises,
+            [Promise::RevokedAtOnce, Promise::NoLoginLoop, Promise::OnceOnly, Promise::OnceOnly]
+        );
     }
 }

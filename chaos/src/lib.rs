@@ -9,6 +9,7 @@
 //! | [`live`] | real processes, real faults, and a judge who knows only what was acknowledged |
 //! | [`model`] | the serve leases in every order of events, within bounds |
 //! | [`teeth`] | every known bug shown to its checker |
+//! | [`promise`] | what was promised, by name |
 //! | [`oracle`] | shows every step to every invariant |
 //! | [`report`] | what a run found, as a table or JSON, with the command that shows it again |
 //!
@@ -20,6 +21,7 @@ pub mod invariants;
 pub mod live;
 pub mod model;
 pub mod oracle;
+pub mod promise;
 mod random;
 pub mod report;
 pub mod rules;

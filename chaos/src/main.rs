@@ -45,6 +45,10 @@ enum Mode {
         /// A bug to put into the nodes (with the feature "mutations")
         #[arg(long, default_value = "none", value_parser = bug)]
         mutate: sim::Bug,
+        /// storm: whatever the seed brings; deposed, returned, reborn: situations brought about on purpose [default: storm, or that in
+        /// which the bug must show]
+        #[arg(long, value_parser = plan)]
+        plan: Option<sim::Plan>,
     },
     /// Replicas of the rules crate in one thread, in simulated time
     Rules {
@@ -146,13 +150,16 @@ fn main() -> ExitCode {
             finish(revocation(frozen, runs, &options, json))
         }
         Mode::Teeth => bite(),
-        Mode::Sim { seed, mutate, log: Some(filter), .. } => {
+        Mode::Sim { seed, mutate, plan, log: Some(filter), .. } => {
             sim::show_log(&filter);
-            batch::line(seed, mutate)
+            batch::line(seed, plan.unwrap_or_else(|| mutate.plan()), mutate)
         }
-        Mode::Sim { seed, line: true, mutate, .. } => batch::line(seed, mutate),
-        Mode::Sim { seeds, seed, jobs, json, mutate, .. } => {
-            finish(batch::run(&batch::Batch { first: seed, seeds, jobs, bug: mutate }, json))
+        Mode::Sim { seed, line: true, mutate, plan, .. } => {
+            batch::line(seed, plan.unwrap_or_else(|| mutate.plan()), mutate)
+        }
+        Mode::Sim { seeds, seed, jobs, json, mutate, plan, .. } => {
+            let plan = plan.unwrap_or_else(|| mutate.plan());
+            finish(batch::run(&batch::Batch { first: seed, seeds, jobs, plan, bug: mutate }, json))
         }
         Mode::Rules { seeds, seed, json, mutate } => rules(seeds, seed, json, mutate),
         Mode::Model { wide, limit, json } => check_model(wide, limit, json),
@@ -306,6 +313,11 @@ fn rules(seeds: u64, seed: u64, json: bool, mutate: Mutation) -> ExitCode {
 fn bug(name: &str) -> Result<sim::Bug, String> {
     let names: Vec<&str> = sim::Bug::ALL.iter().map(|(name, _)| *name).collect();
     sim::Bug::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
+}
+
+fn plan(name: &str) -> Result<sim::Plan, String> {
+    let names: Vec<&str> = sim::Plan::ALL.iter().map(|(name, _)| *name).collect();
+    sim::Plan::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
 }
 
 fn mutation(name: &str) -> Result<Mutation, String> {

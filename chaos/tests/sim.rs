@@ -5,10 +5,14 @@
 
 use std::process::{Command, Output};
 
+use conclave_chaos::sim::{Bug, Plan};
+
 /// Histories of one run of the tests; `make sim` lives through many more.
 const SEEDS: &str = "16";
-/// Histories in which a bug must show.
+/// Histories in which a bug must show, where chance decides.
 const PATIENCE: &str = "24";
+/// Histories of a situation that is brought about on purpose.
+const IN_A_PLAN: &str = "8";
 
 fn sim(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave-chaos"));
@@ -39,15 +43,33 @@ fn the_same_seed_is_the_same_history() {
 }
 
 #[test]
-fn a_disk_that_forgets_and_a_leader_that_believes_itself_are_found_out() {
-    for bug in ["sync-forgotten", "ack-ignores-table"] {
-        let output = sim(&["--seeds", PATIENCE, "--json", "--mutate", bug]);
-        assert_eq!(output.status.code(), Some(1), "{bug} was not caught");
+fn situations_brought_about_on_purpose_break_nothing() {
+    for (plan, what) in [
+        ("deposed", "revocations acknowledged"),
+        ("returned", "revocations acknowledged"),
+        ("reborn", "writes acknowledged"),
+    ] {
+        let output = sim(&["--plan", plan, "--seeds", IN_A_PLAN, "--json"]);
         let found = json(&output);
-        let broken =
-            found["failed"].as_array().into_iter().flatten().filter_map(|run| run["violations"].as_array());
-        let mut promises =
-            broken.flatten().filter(|seen| !seen.as_str().unwrap_or("").starts_with("a panic"));
-        assert!(promises.next().is_some(), "{bug} only made something panic: {found}");
+        assert!(output.status.success(), "{plan}: {found}");
+        // A plan that does not come about proves nothing.
+        let (done, seeds) = (found["counts"][what].as_u64().unwrap_or(0), found["seeds"].as_u64().unwrap());
+        assert!(done >= seeds, "{plan}: {found}");
+    }
+}
+
+#[test]
+fn each_known_bug_breaks_the_promise_it_is_known_to_break() {
+    assert_eq!(Bug::ALL.len(), 9);
+    for (name, bug) in Bug::ALL {
+        let Some(promise) = bug.breaks() else { continue };
+        let seeds = if bug.plan() == Plan::Storm { PATIENCE } else { IN_A_PLAN };
+        let output = sim(&["--seeds", seeds, "--json", "--mutate", name]);
+        assert_eq!(output.status.code(), Some(1), "{name} was not caught");
+        let found = json(&output);
+        let runs = found["failed"].as_array().into_iter().flatten();
+        let mut lines =
+            runs.filter_map(|run| run["violations"].as_array()).flatten().filter_map(|l| l.as_str());
+        assert!(lines.any(|line| promise.is_of(line)), "{name} broke something else: {found}");
     }
 }

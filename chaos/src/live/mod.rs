@@ -74,7 +74,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
         violations.push(format!("{} s after the faults the cluster does not work", HEALED_WITHIN.as_secs()));
     }
     traffic.stop().await;
-    violations.extend(history.judge());
+    violations.extend(history.judge().iter().map(ToString::to_string));
     violations.extend(traffic::nothing_lost(&cluster, &history).await);
     match cluster.digests().await {
         Ok(digests) if digests.windows(2).all(|pair| pair.first() == pair.last()) => {}

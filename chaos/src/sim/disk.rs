@@ -72,6 +72,14 @@ impl Disk {
         platter.fails = false;
     }
 
+    /// Somebody puts an empty one in its place.
+    pub fn wipe(&self) {
+        let mut platter = self.locked();
+        platter.unsynced.clear();
+        platter.synced = MemLog::new();
+        platter.written = MemLog::new();
+    }
+
     pub fn slow(&self, slow: bool) {
         self.locked().slow = slow;
     }

@@ -1,7 +1,9 @@
 //! What must hold when a history has ended: what was acknowledged is there, what was revoked is not, and every node has the same.
 
 use conclave_node::cluster::Cluster;
-use conclave_state::{ids::UserId, snapshot};
+use conclave_state::{State, ids::UserId, snapshot};
+
+use crate::promise::{Broken, Promise};
 
 use super::{
     traffic::is_live,
@@ -17,7 +19,7 @@ pub fn agree(world: &World) -> bool {
 }
 
 /// Each broken promise, in words.
-pub fn at_the_end(world: &World) -> Vec<String> {
+pub fn at_the_end(world: &World) -> Vec<Broken> {
     let running = world.running();
     if !agree(world) {
         let at = |(node, cluster): (&u64, &Cluster)| {
@@ -29,36 +31,40 @@ pub fn at_the_end(world: &World) -> Vec<String> {
             )
         };
         let places: Vec<String> = running.iter().map(at).collect();
-        return vec![format!("the nodes do not come to the same index: {}", places.join("; "))];
+        let how = format!("the nodes do not come to the same index: {}", places.join("; "));
+        return vec![Promise::WorksAgain.broken(how)];
     }
     let mut broken = Vec::new();
     let digests: Vec<_> = running.values().map(|cluster| snapshot::digest(&cluster.view())).collect();
     if digests.windows(2).any(|pair| pair.first() != pair.last()) {
-        broken.push("the digests differ at the same index".to_owned());
+        broken.push(Promise::EqualDigests.broken("the digests differ at the same index"));
     }
     for (node, cluster) in &running {
-        broken.extend(missing(world, *node, cluster));
+        broken.extend(missing(world, *node, &cluster.view()));
     }
     broken
 }
 
-fn missing(world: &World, node: u64, cluster: &Cluster) -> Vec<String> {
-    let state = cluster.view();
+/// What was acknowledged and is not there, or was ended and is there, in a state that this node serves from.
+pub fn missing(world: &World, node: u64, state: &State) -> Vec<Broken> {
     let users = world.users().into_iter().filter(|id| state.user(UserId::new(*id)).is_none());
-    let mut broken: Vec<String> = users
+    let mut broken: Vec<Broken> = users
         .map(|id| {
-            format!(
+            Promise::AcknowledgedStays.broken(format!(
                 "node {node} lacks the user {:032x}, whose creation was acknowledged",
                 u128::from_be_bytes(id)
-            )
+            ))
         })
         .collect();
     for (session_id, must_live) in world.sessions_at_the_end() {
-        match (must_live, is_live(&state, session_id)) {
-            (Some(true), false) => broken.push(format!("node {node} lost a session that nobody revoked")),
-            (Some(false), true) => {
-                broken.push(format!("node {node} has a session whose revocation was acknowledged"))
-            }
+        match (must_live, is_live(state, session_id)) {
+            (Some(true), false) => broken.push(
+                Promise::AcknowledgedStays.broken(format!("node {node} lost a session that nobody revoked")),
+            ),
+            (Some(false), true) => broken.push(
+                Promise::AcknowledgedStays
+                    .broken(format!("node {node} has a session whose revocation was acknowledged")),
+            ),
             _ => {}
         }
     }

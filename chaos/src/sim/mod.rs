@@ -7,16 +7,20 @@
 //! | `node` | what runs on a host |
 //! | `traffic` | visitors at each node |
 //! | `nemesis` | the faults, and their ends |
+//! | `script` | plans: situations brought about on purpose |
+//! | `bug` | known bugs, each with its plan and the promise that it breaks |
 //! | `wire`, `disk`, `clock` | what stands in the place of the machine |
 //! | `judge` | what must hold at the end |
 //!
 //! Not simulated: TLS, the sled engine (its own tests break it), the files of snapshots, HTTP. A crash falls between two milliseconds.
 
+mod bug;
 mod clock;
 mod disk;
 mod judge;
 mod nemesis;
 mod node;
+mod script;
 mod traffic;
 mod wire;
 mod world;
@@ -29,21 +33,18 @@ use std::{
     time::Duration,
 };
 
-#[cfg(feature = "mutations")]
-use conclave_lease::Mutation;
 use conclave_node::{
-    cluster::testing::{Wrong, do_wrong, seed as seed_raft},
-    crypto::secret::ClusterSecret,
-    runtime::testing::SeededEntropy,
+    cluster::testing::seed as seed_raft, crypto::secret::ClusterSecret, runtime::testing::SeededEntropy,
 };
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 use turmoil::{Builder, Sim};
 
+pub use self::{bug::Bug, script::Plan};
 use self::{
     nemesis::Nemesis,
     world::{Stage, World, nodes},
 };
-use crate::random::Random;
+use crate::promise::{Broken, Promise};
 
 /// How long the faults last.
 const FAULTS: Duration = Duration::from_secs(8);
@@ -54,103 +55,40 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Longest delay of a message while the network is well.
 const USUAL_LATENCY: Duration = Duration::from_millis(3);
 
-/// What is wrong with the nodes on purpose. All but [`Bug::None`] need the feature "mutations".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bug {
-    /// Nothing.
-    #[default]
-    None,
-    /// The disk says that it has synced and has not, now and then.
-    #[cfg(feature = "mutations")]
-    SyncForgotten,
-    /// The core of the serve leases does something wrong.
-    #[cfg(feature = "mutations")]
-    Leases(Mutation),
-}
-
-impl Bug {
-    /// Each of them, with its name on the command line. Those of the leases that need a meeting of several rare things are left to the
-    /// model, which looks at every order of events.
-    pub const ALL: &[(&str, Self)] = &[
-        ("none", Self::None),
-        #[cfg(feature = "mutations")]
-        ("sync-forgotten", Self::SyncForgotten),
-        #[cfg(feature = "mutations")]
-        ("no-new-leader-wait", Self::Leases(Mutation::NoNewLeaderWait)),
-        #[cfg(feature = "mutations")]
-        ("ack-ignores-table", Self::Leases(Mutation::AckIgnoresTable)),
-        #[cfg(feature = "mutations")]
-        ("no-margin", Self::Leases(Mutation::NoMargin)),
-    ];
-
-    /// By its name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, bug)| *bug)
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, bug)| *bug == self).map_or("none", |(name, _)| name)
-    }
-
-    #[cfg_attr(
-        not(feature = "mutations"),
-        expect(clippy::unused_self, reason = "only bugs answer differently")
-    )]
-    fn forgets_to_sync(self, random: &mut Random) -> bool {
-        #[cfg(feature = "mutations")]
-        return self == Self::SyncForgotten && random.percent(30);
-        #[cfg(not(feature = "mutations"))]
-        {
-            let _ = random;
-            false
-        }
-    }
-
-    /// What the nodes' own code is to do wrong.
-    #[cfg_attr(
-        not(feature = "mutations"),
-        expect(clippy::unused_self, reason = "only bugs answer differently")
-    )]
-    fn of_the_nodes(self) -> Wrong {
-        #[cfg(feature = "mutations")]
-        if let Self::Leases(leases) = self {
-            return Wrong { leases };
-        }
-        Wrong::default()
-    }
-}
-
 /// What a history held, and what it broke.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Name and count.
     pub counts: BTreeMap<&'static str, u64>,
     /// Each broken promise, in words.
-    pub violations: Vec<String>,
+    pub violations: Vec<Broken>,
 }
 
-/// Lives through the history of this seed. Once in a process: chance is a property of the process.
+/// Lives through the history of this seed under this plan. Once in a process: chance is a property of the process.
 #[must_use]
-pub fn run(seed: u64, bug: Bug) -> Outcome {
+pub fn run(seed: u64, plan: Plan, bug: Bug) -> Outcome {
     let panics = note_panics();
     // A thread of its own: what chance its thread-locals hold follows from the seed as well.
     let history = thread::Builder::new().name(format!("seed-{seed}")).spawn(move || {
         seeded_getrandom::seed(seed);
         seed_raft(seed);
-        do_wrong(bug.of_the_nodes());
-        live(seed, bug)
+        bug.put_into_nodes();
+        live(seed, plan, bug)
     });
     let mut outcome = match history.map(JoinHandle::join) {
         Ok(Ok(outcome)) => outcome,
-        _ => Outcome { violations: vec!["the simulation did not end".into()], ..Outcome::default() },
+        _ => Outcome {
+            violations: vec![Promise::RunsOn.broken("the simulation did not end")],
+            ..Outcome::default()
+        },
     };
     let panics = panics.lock().unwrap_or_else(PoisonError::into_inner);
-    outcome
-        .violations
-        .extend(panics.iter().filter(|text| !is_known(text)).map(|text| format!("a panic: {text}")));
+    outcome.violations.extend(
+        panics
+            .iter()
+            .filter(|text| !is_known(text))
+            .map(|text| Promise::RunsOn.broken(format!("a panic: {text}"))),
+    );
     outcome
 }
 
@@ -185,12 +123,15 @@ pub fn show_log(filter: &str) {
     let _ = shown.with_env_filter(filter).try_init();
 }
 
-fn live(seed: u64, bug: Bug) -> Outcome {
+fn live(seed: u64, plan: Plan, bug: Bug) -> Outcome {
     let Ok(data) = tempfile::tempdir() else {
-        return Outcome { violations: vec!["no temporary directory".into()], ..Outcome::default() };
+        return Outcome {
+            violations: vec![Promise::RunsOn.broken("no temporary directory")],
+            ..Outcome::default()
+        };
     };
     let secret = ClusterSecret::generate(&*SeededEntropy::new(seed));
-    let world = World::new(seed, bug, data.path(), secret);
+    let world = World::new(seed, plan, bug, data.path(), secret);
     let mut sim = Builder::new()
         .rng_seed(seed)
         .simulation_duration(Duration::from_hours(1))
@@ -202,15 +143,23 @@ fn live(seed: u64, bug: Bug) -> Outcome {
         sim.host(node::ip(node), move || node::software(Arc::clone(&shared), node));
     }
     let mut outcome = Outcome::default();
-    if let Err(error) = unfold(&mut sim, &world, &mut outcome) {
-        outcome.violations.push(format!("the simulation ended: {error}"));
+    let unfolded = match plan {
+        Plan::Storm => storm(&mut sim, &world, &mut outcome),
+        plan => script::play(plan, &mut sim, &world),
+    };
+    if let Err(error) = unfolded {
+        outcome.violations.push(Promise::RunsOn.broken(format!("the simulation ended: {error}")));
+    }
+    outcome.violations.extend(world.take_broken());
+    if plan != Plan::Storm && plan != Plan::Reborn {
+        outcome.violations.extend(judge::at_the_end(&world));
     }
     outcome.counts.extend(world.history.counts());
     outcome.violations.extend(world.history.judge());
     outcome
 }
 
-fn unfold(sim: &mut Sim<'_>, world: &Arc<World>, outcome: &mut Outcome) -> turmoil::Result {
+fn storm(sim: &mut Sim<'_>, world: &Arc<World>, outcome: &mut Outcome) -> turmoil::Result {
     let mut nemesis = Nemesis::new(world);
     while sim.elapsed() < FAULTS {
         nemesis.step(sim);
@@ -226,9 +175,8 @@ fn unfold(sim: &mut Sim<'_>, world: &Arc<World>, outcome: &mut Outcome) -> turmo
         sim.step()?;
     }
     if !world.all_work() {
-        outcome
-            .violations
-            .push(format!("{} s after the faults not every node works", HEALED_WITHIN.as_secs()));
+        let how = format!("{} s after the faults not every node works", HEALED_WITHIN.as_secs());
+        outcome.violations.push(Promise::WorksAgain.broken(how));
     }
     world.enter(Stage::Quiet);
     let began = sim.elapsed();

@@ -10,7 +10,10 @@ use super::{
     traffic,
     world::{NODES, Order, World},
 };
-use crate::random::Random;
+use crate::{
+    promise::{Broken, Promise},
+    random::Random,
+};
 
 /// Longest pause before the next fault.
 const PAUSE_MS: u64 = 900;
@@ -76,6 +79,11 @@ enum Ending {
     FastDisk(u64),
 }
 
+/// Every link.
+fn pairs() -> impl Iterator<Item = (String, String)> {
+    (1..=NODES).map(|node| (ip(node), ip(1 + node % NODES)))
+}
+
 pub struct Nemesis {
     world: Arc<World>,
     random: Random,
@@ -87,7 +95,7 @@ pub struct Nemesis {
     /// How many there were.
     pub made: u64,
     /// Processes that ended by themselves, and nobody had asked for it.
-    pub unexpected: Vec<String>,
+    pub unexpected: Vec<Broken>,
 }
 
 impl Nemesis {
@@ -127,7 +135,8 @@ impl Nemesis {
     pub fn cure(&mut self, sim: &mut Sim<'_>, now: Duration) {
         for (node, reason) in self.world.take_ended() {
             if !EXPECTED.iter().any(|known| reason.contains(known)) {
-                self.unexpected.push(format!("node {node} ended by itself: {reason}"));
+                let how = format!("node {node} ended by itself: {reason}");
+                self.unexpected.push(Promise::RunsOn.broken(how));
             }
             self.crash(sim, now, node);
         }
@@ -204,17 +213,21 @@ impl Nemesis {
     }
 
     fn end(&mut self, sim: &mut Sim<'_>, what: Ending) {
-        let pairs = (1..=NODES).map(|node| (ip(node), ip(1 + node % NODES)));
         match what {
             Ending::Start(node) => {
                 self.down.retain(|down| *down != node);
                 sim.bounce(ip(node));
             }
-            Ending::Heal => pairs.for_each(|(one, other)| sim.repair(one, other)),
-            Ending::Release => pairs.for_each(|(one, other)| sim.release(one, other)),
+            Ending::Heal => Self::repair_all(sim),
+            Ending::Release => pairs().for_each(|(one, other)| sim.release(one, other)),
             Ending::FastNetwork => sim.set_max_message_latency(super::USUAL_LATENCY),
             Ending::FastDisk(node) => self.disk(node, |disk| disk.slow(false)),
         }
+    }
+
+    /// Ends every partition.
+    pub fn repair_all(sim: &Sim<'_>) {
+        pairs().for_each(|(one, other)| sim.repair(one, other));
     }
 
     fn crash(&mut self, sim: &mut Sim<'_>, now: Duration, node: u64) {

@@ -9,7 +9,7 @@ use conclave_node::{
 };
 
 use super::{
-    traffic, wire,
+    Plan, traffic, wire,
     world::{World, nodes},
 };
 
@@ -47,7 +47,7 @@ async fn start(world: &Arc<World>, node: u64, life: u64) -> Result<Cluster, Stri
     let options = ClusterOptions {
         node,
         data_dir: machine.data_dir.clone(),
-        plane: wire::plane(PORT).await.map_err(|e| e.to_string())?,
+        plane: wire::plane(world, PORT).await.map_err(|e| e.to_string())?,
         advertise: peer(node).addr,
         api_url: String::new(),
         peers: nodes().map(peer).collect(),
@@ -63,7 +63,8 @@ async fn start(world: &Arc<World>, node: u64, life: u64) -> Result<Cluster, Stri
 
 async fn serve(world: &Arc<World>, node: u64, life: u64, cluster: Cluster) {
     world.started(node, cluster.clone());
-    for visitor in 0..VISITORS {
+    let visitors = if world.plan == Plan::Storm { VISITORS } else { 0 };
+    for visitor in 0..visitors {
         tokio::spawn(traffic::visit(Arc::clone(world), node, life * VISITORS + visitor, cluster.clone()));
     }
     tokio::spawn(traffic::watch(Arc::clone(world), node, cluster.clone()));

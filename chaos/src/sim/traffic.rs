@@ -10,7 +10,10 @@ use conclave_state::{
 };
 use tokio::time::sleep;
 
-use super::world::{Known, Order, Stage, World};
+use super::{
+    Plan, judge,
+    world::{Known, Order, Stage, World},
+};
 use crate::{history::Seen, random::Random};
 
 /// Why a node has ended that its operator stopped.
@@ -24,8 +27,9 @@ const HOUR_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
 /// How often a write is asked again whose outcome is unknown.
 const AGAIN: u32 = 2;
-/// How often a node looks whether its operator wants something.
+/// How often a node looks whether its operator wants something; where a plan is followed, at every step of the simulation.
 const LOOK: Duration = Duration::from_millis(20);
+const LOOK_OF_A_PLAN: Duration = Duration::from_millis(1);
 
 /// One visitor, until the process ends.
 pub async fn visit(world: Arc<World>, node: u64, number: u64, cluster: Cluster) {
@@ -48,30 +52,28 @@ pub async fn watch(world: Arc<World>, node: u64, cluster: Cluster) {
     let mut watcher = Visitor { world, node, cluster, random };
     while watcher.world.stage() == Stage::Faults {
         sleep(Duration::from_millis(1 + watcher.random.below(4))).await;
-        if let Some(known) = watcher.world.revoked_last(&mut watcher.random) {
+        let Some(known) = watcher.world.revoked_last(&mut watcher.random) else { continue };
+        if watcher.world.plan == Plan::Storm {
             watcher.check(&known).await;
+            continue;
         }
+        // A check of a node that is behind waits for seconds; the next one may find a lease in force.
+        let (world, cluster) = (Arc::clone(&watcher.world), watcher.cluster.clone());
+        let one = Visitor { world, node, cluster, random: Random::new(0) };
+        tokio::spawn(async move { one.check(&known).await });
     }
 }
 
 /// Does what the operator of this node asks for.
 pub async fn obey(world: Arc<World>, node: u64, cluster: Cluster) {
+    let random = Random::new(world.seed.wrapping_mul(611_953).wrapping_add(node));
+    let mut operator = Visitor { world, node, cluster, random };
+    let look = if operator.world.plan == Plan::Storm { LOOK } else { LOOK_OF_A_PLAN };
     loop {
-        sleep(LOOK).await;
-        match world.take_order(node) {
-            Some(Order::Compact) => {
-                // One that fails is tried again by whoever asks again.
-                let _ = cluster.compact().await;
-                world.history.count("snapshots");
-            }
-            Some(Order::StopInOrder) => {
-                world.stopped(node, STOPPED_IN_ORDER.into());
-                cluster.hand_over().await;
-                cluster.shutdown().await;
-                world.ended(node);
-            }
-            None => {}
-        }
+        sleep(look).await;
+        let Some(order) = operator.world.take_order(node) else { continue };
+        operator.obey(order).await;
+        operator.world.order_is_carried_out();
     }
 }
 
@@ -83,6 +85,36 @@ struct Visitor {
 }
 
 impl Visitor {
+    async fn obey(&mut self, order: Order) {
+        let cluster = &self.cluster;
+        match order {
+            Order::Compact => {
+                // One that fails is tried again by whoever asks again.
+                let _ = cluster.compact().await;
+                self.world.history.count("snapshots");
+            }
+            Order::StopInOrder => {
+                self.world.stopped(self.node, STOPPED_IN_ORDER.into());
+                cluster.hand_over().await;
+                cluster.shutdown().await;
+                self.world.ended(self.node);
+            }
+            Order::SignIn => {
+                self.furnish().await;
+                self.sign_in().await;
+            }
+            Order::Revoke => self.revoke().await,
+            Order::CreateUser => {
+                self.create_user().await;
+            }
+            Order::Look => {
+                if let Ok(state) = self.cluster.serving_view(0).await {
+                    self.world.broken(judge::missing(&self.world, self.node, &state));
+                }
+            }
+        }
+    }
+
     /// The client and the user that all visitors use. Whoever comes first writes them, all under the same names.
     async fn furnish(&mut self) {
         for (name, body) in [(1, client()), (2, user(USER, "visitor".into()))] {

@@ -9,10 +9,15 @@ use conclave_node::cluster::{
 use tokio::sync::mpsc;
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::world::World;
+
 /// Connections accepted and not yet taken.
 const QUEUE: usize = 64;
 
-struct Simulated;
+/// What a node dials with.
+struct Simulated {
+    world: Arc<World>,
+}
 
 impl Wire for Simulated {
     fn dial<'a>(&'a self, addr: &'a str, _node: Option<u64>) -> Dialling<'a> {
@@ -20,7 +25,13 @@ impl Wire for Simulated {
     }
 
     fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a> {
-        Box::pin(async move { TcpStream::connect(address(addr)?).await.map(drop) })
+        let answered_for = self.world.is_answered_for(addr);
+        Box::pin(async move {
+            if answered_for {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            TcpStream::connect(address(addr)?).await.map(drop)
+        })
     }
 }
 
@@ -29,7 +40,7 @@ fn address(text: &str) -> io::Result<SocketAddr> {
 }
 
 /// The cluster plane of the host that this is called on.
-pub async fn plane(port: u16) -> io::Result<Plane> {
+pub async fn plane(world: &Arc<World>, port: u16) -> io::Result<Plane> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     let (sender, incoming) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
@@ -39,5 +50,5 @@ pub async fn plane(port: u16) -> io::Result<Plane> {
             }
         }
     });
-    Ok(Plane::Simulated { wire: Arc::new(Simulated), incoming })
+    Ok(Plane::Simulated { wire: Arc::new(Simulated { world: Arc::clone(world) }), incoming })
 }

@@ -12,16 +12,19 @@ use std::{
 use conclave_node::{cluster::Cluster, crypto::secret::ClusterSecret};
 
 use super::{
-    Bug,
+    Bug, Plan,
     clock::{Machine as Clock, true_time},
     disk::Disk,
+    node::ip,
 };
-use crate::{history::History, random::Random};
+use crate::{history::History, promise::Broken, random::Random};
 
 /// Nodes of a cluster.
 pub const NODES: u64 = 3;
 /// Furthest that a clock may run from the truth; two of them stay within the margin of the leases.
 const MAX_DRIFT_PPM: u64 = 40_000;
+/// What two clocks may run apart at most and stay within the margin: 1.047 / 0.953 is below 1.1.
+const FURTHEST_DRIFT_PPM: i64 = 47_000;
 /// Sessions that are watched while they are revoked.
 const WATCHED: usize = 4;
 /// Sessions and codes that visitors remember.
@@ -64,6 +67,12 @@ pub enum Stage {
 pub enum Order {
     Compact,
     StopInOrder,
+    /// Makes what visitors need, and signs one in.
+    SignIn,
+    Revoke,
+    CreateUser,
+    /// Whether this node serves, and from a state that has all that was acknowledged.
+    Look,
 }
 
 #[derive(Default)]
@@ -79,10 +88,15 @@ struct Shared {
     revoked: VecDeque<Known>,
     codes: VecDeque<[u8; 16]>,
     users: Vec<[u8; 16]>,
+    carried_out: u64,
+    broken: Vec<Broken>,
+    /// Something on the way refuses connections in the name of this node.
+    answered_for: Option<u64>,
 }
 
 pub struct World {
     pub seed: u64,
+    pub plan: Plan,
     pub secret: ClusterSecret,
     pub history: History,
     machines: BTreeMap<u64, Machine>,
@@ -91,15 +105,21 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, bug: Bug, data: &std::path::Path, secret: ClusterSecret) -> Arc<Self> {
+    pub fn new(seed: u64, plan: Plan, bug: Bug, data: &std::path::Path, secret: ClusterSecret) -> Arc<Self> {
         let mut random = Random::new(seed);
         let machine = |node: u64| {
-            let drift = i64::try_from(random.below(2 * MAX_DRIFT_PPM)).unwrap_or(0) - 40_000;
+            let drift = match plan {
+                Plan::Storm => i64::try_from(random.below(2 * MAX_DRIFT_PPM)).unwrap_or(0) - 40_000,
+                // The first node is the first leader; whoever follows it waits as short as may be.
+                _ if node == 1 => -FURTHEST_DRIFT_PPM,
+                _ => FURTHEST_DRIFT_PPM,
+            };
             let disk = Disk::new(random.below(u64::MAX), bug);
             (node, Machine { clock: Clock::new(drift), disk, data_dir: data.join(node.to_string()) })
         };
         Arc::new(Self {
             seed,
+            plan,
             secret,
             history: History::new(true_time),
             machines: (1..=NODES).map(machine).collect(),
@@ -172,6 +192,32 @@ impl World {
 
     pub fn take_order(&self, node: u64) -> Option<Order> {
         self.locked().orders.remove(&node)
+    }
+
+    pub fn order_is_carried_out(&self) {
+        self.locked().carried_out += 1;
+    }
+
+    /// How many orders have been.
+    pub fn carried_out(&self) -> u64 {
+        self.locked().carried_out
+    }
+
+    pub fn broken(&self, broken: Vec<Broken>) {
+        self.locked().broken.extend(broken);
+    }
+
+    pub fn take_broken(&self) -> Vec<Broken> {
+        std::mem::take(&mut self.locked().broken)
+    }
+
+    /// From now on connections to this node are refused by something on the way.
+    pub fn answer_for(&self, node: Option<u64>) {
+        self.locked().answered_for = node;
+    }
+
+    pub fn is_answered_for(&self, addr: &str) -> bool {
+        self.locked().answered_for.is_some_and(|node| addr.starts_with(&format!("{}:", ip(node))))
     }
 
     pub fn furnished(&self, done: bool) -> bool {

@@ -140,7 +140,7 @@ impl Leader {
     /// # Errors
     /// [`LeaderError`].
     pub async fn read_index(&self) -> Result<u64, LeaderError> {
-        let reading = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        let reading = self.raft.get_read_linearizer(read_policy());
         let read = tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| LeaderError::NoQuorum)?;
         let linearizer = read.map_err(|error| match error {
             RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => {
@@ -224,6 +224,14 @@ impl Leader {
             ..pb::NodeStatus::default()
         }
     }
+}
+
+/// Always a fresh round, but in a simulation that must see what a lease read does.
+fn read_policy() -> ReadPolicy {
+    if rt::wrong().grants == rt::WrongGrants::LeaseRead {
+        return ReadPolicy::LeaseRead;
+    }
+    ReadPolicy::ReadIndex
 }
 
 /// Free bytes on the disk under this path; 0 when the machine does not say.

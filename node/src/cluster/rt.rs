@@ -117,29 +117,48 @@ impl TryRng for Dice {
 }
 
 #[cfg(any(test, feature = "testing"))]
-pub use seeded::{Wrong, do_wrong, seed};
+pub use seeded::{do_wrong, seed};
 
-/// What the lease cores of this node do wrong: nothing, but in a simulation that asks for it.
-pub fn lease_mutation() -> Mutation {
+/// What nodes do wrong on purpose, so that a simulation can show that it would see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wrong {
+    /// In the cores of their leases.
+    pub leases: Mutation,
+    /// In what a leader does for a grant.
+    pub grants: WrongGrants,
+    /// A wiped disk is taken for the member whose number it gives.
+    pub reuses_numbers: bool,
+}
+
+/// Ways for a leader to get the index of a grant wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WrongGrants {
+    /// None.
+    #[default]
+    None,
+    /// Read before the node is recorded, by as much as a busy machine lets pass between the two.
+    ReadBeforeRecord,
+    /// The leader's own applied index, without asking a quorum.
+    NoQuorum,
+    /// Read under openraft's own leader lease.
+    LeaseRead,
+}
+
+/// Nothing, but in a simulation that asks for it.
+pub fn wrong() -> Wrong {
     #[cfg(any(test, feature = "testing"))]
-    return seeded::wrong().leases;
+    return seeded::wrong();
     #[cfg(not(any(test, feature = "testing")))]
-    Mutation::None
+    Wrong { leases: Mutation::None, grants: WrongGrants::None, reuses_numbers: false }
 }
 
 #[cfg(any(test, feature = "testing"))]
 mod seeded {
     use std::cell::{Cell, RefCell};
 
-    use conclave_lease::Mutation;
-
     use rand::{RngExt, SeedableRng as _, rngs::SmallRng};
 
-    /// What nodes on this thread do wrong on purpose.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct Wrong {
-        pub leases: Mutation,
-    }
+    use super::Wrong;
 
     thread_local! {
         static WRONG: Cell<Option<Wrong>> = const { Cell::new(None) };

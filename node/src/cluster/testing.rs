@@ -16,7 +16,7 @@ use crate::{
 pub use super::{
     machine::{Machine, Snapshots},
     propose::{HOLD, MAX_WAITING},
-    rt::{Wrong, do_wrong, seed},
+    rt::{Wrong, WrongGrants, do_wrong, seed},
     transport::{Dialling, Inbound, Knocking, Stream, Wire},
 };
 

@@ -7,10 +7,14 @@ use std::{
 
 use conclave_lease::{Barrier, Grant};
 use openraft::{ServerState, async_runtime::WatchReceiver as _};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Leases, lock, terms};
-use crate::cluster::{leader::LeaderError, types::NodeId};
+use crate::cluster::{
+    leader::LeaderError,
+    rt::{self, WrongGrants},
+    types::NodeId,
+};
 
 /// The shortest pause between two looks at the table: the clocks of leases and of timers need not agree to the millisecond.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -35,6 +39,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// What passes between a read that is done too early and its record, where a test asks for that mistake.
+const BUSY: Duration = Duration::from_millis(100);
+
 /// Whether a revocation holds on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -54,10 +61,32 @@ impl Leases {
             return Err(LeaderError::NotLeader(self.shared.leader.leader_id()));
         }
         let lease_terms = self.shared.leader.view().load().lease_terms();
+        let too_early = self.read_too_early().await?;
         lock(&self.shared.table).record(node, process, terms(lease_terms), self.now());
         self.confirm(node, applied);
-        let index = self.shared.leader.read_index().await?;
+        let index = match too_early {
+            Some(index) => index,
+            None => self.read_now().await?,
+        };
         Ok(Grant { index, length: Duration::from_millis(lease_terms.length_ms.into()) })
+    }
+
+    /// What a read that starts now must have seen.
+    async fn read_now(&self) -> Result<u64, LeaderError> {
+        if rt::wrong().grants == WrongGrants::NoQuorum {
+            return Ok(self.shared.leader.view().load().index());
+        }
+        self.shared.leader.read_index().await
+    }
+
+    /// Nothing, but where a test asks for the mistake of reading before the record.
+    async fn read_too_early(&self) -> Result<Option<u64>, LeaderError> {
+        if rt::wrong().grants != WrongGrants::ReadBeforeRecord {
+            return Ok(None);
+        }
+        let read = self.shared.leader.read_index().await?;
+        sleep(BUSY).await;
+        Ok(Some(read))
     }
 
     /// `node` has applied everything up to `index`, and its checks see it.

@@ -1,0 +1,121 @@
+//! The known bugs that whole nodes can be given, each with the plan under which it must show and the promise that it must break.
+
+#[cfg(feature = "mutations")]
+use conclave_lease::Mutation;
+#[cfg(feature = "mutations")]
+use conclave_node::cluster::testing::WrongGrants;
+use conclave_node::cluster::testing::{Wrong, do_wrong};
+
+use super::Plan;
+use crate::{promise::Promise, random::Random};
+
+/// What is wrong with the nodes on purpose. All but [`Bug::None`] need the feature "mutations".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bug {
+    /// Nothing.
+    #[default]
+    None,
+    /// The disk says that it has synced and has not, now and then.
+    #[cfg(feature = "mutations")]
+    SyncForgotten,
+    /// The core of the serve leases does something wrong.
+    #[cfg(feature = "mutations")]
+    Leases(Mutation),
+    /// A leader gets the index of its grants wrong.
+    #[cfg(feature = "mutations")]
+    Grants(WrongGrants),
+    /// A wiped disk comes back under its old number.
+    #[cfg(feature = "mutations")]
+    NodeIdReused,
+}
+
+impl Bug {
+    /// Each of them, with its name on the command line. Those of the leases that need a meeting of several rare things are left to the
+    /// model, which looks at every order of events.
+    pub const ALL: &[(&str, Self)] = &[
+        ("none", Self::None),
+        #[cfg(feature = "mutations")]
+        ("sync-forgotten", Self::SyncForgotten),
+        #[cfg(feature = "mutations")]
+        ("no-new-leader-wait", Self::Leases(Mutation::NoNewLeaderWait)),
+        #[cfg(feature = "mutations")]
+        ("ack-ignores-table", Self::Leases(Mutation::AckIgnoresTable)),
+        #[cfg(feature = "mutations")]
+        ("no-margin", Self::Leases(Mutation::NoMargin)),
+        #[cfg(feature = "mutations")]
+        ("no-quorum-confirm", Self::Grants(WrongGrants::NoQuorum)),
+        #[cfg(feature = "mutations")]
+        ("index-before-record", Self::Grants(WrongGrants::ReadBeforeRecord)),
+        #[cfg(feature = "mutations")]
+        ("lease-read", Self::Grants(WrongGrants::LeaseRead)),
+        #[cfg(feature = "mutations")]
+        ("node-id-reused", Self::NodeIdReused),
+    ];
+
+    /// By its name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, bug)| *bug)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, bug)| *bug == self).map_or("none", |(name, _)| name)
+    }
+
+    /// The plan under which it must show.
+    #[must_use]
+    pub const fn plan(self) -> Plan {
+        match self {
+            Self::None => Plan::Storm,
+            #[cfg(feature = "mutations")]
+            Self::SyncForgotten | Self::Leases(Mutation::AckIgnoresTable) => Plan::Storm,
+            #[cfg(feature = "mutations")]
+            Self::Grants(WrongGrants::ReadBeforeRecord) => Plan::Returned,
+            #[cfg(feature = "mutations")]
+            Self::NodeIdReused => Plan::Reborn,
+            #[cfg(feature = "mutations")]
+            Self::Leases(_) | Self::Grants(_) => Plan::Deposed,
+        }
+    }
+
+    /// The promise that it must break: anything else that goes wrong beside is no proof that the judge sees it.
+    #[must_use]
+    pub const fn breaks(self) -> Option<Promise> {
+        match self {
+            Self::None => None,
+            #[cfg(feature = "mutations")]
+            Self::SyncForgotten | Self::NodeIdReused => Some(Promise::AcknowledgedStays),
+            #[cfg(feature = "mutations")]
+            Self::Leases(_) | Self::Grants(_) => Some(Promise::RevokedAtOnce),
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "mutations"),
+        expect(clippy::unused_self, reason = "only bugs answer differently")
+    )]
+    pub(super) fn forgets_to_sync(self, random: &mut Random) -> bool {
+        #[cfg(feature = "mutations")]
+        return self == Self::SyncForgotten && random.percent(30);
+        #[cfg(not(feature = "mutations"))]
+        {
+            let _ = random;
+            false
+        }
+    }
+
+    /// From now on the nodes of this thread have it.
+    pub(super) fn put_into_nodes(self) {
+        do_wrong(match self {
+            #[cfg(feature = "mutations")]
+            Self::Leases(leases) => Wrong { leases, ..Wrong::default() },
+            #[cfg(feature = "mutations")]
+            Self::Grants(grants) => Wrong { grants, ..Wrong::default() },
+            #[cfg(feature = "mutations")]
+            Self::NodeIdReused => Wrong { reuses_numbers: true, ..Wrong::default() },
+            _ => Wrong::default(),
+        });
+    }
+}
