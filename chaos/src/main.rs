@@ -85,7 +85,7 @@ enum Mode {
     },
     /// How long the next write takes when the leader goes
     Failover {
-        /// kill, freeze, cut or term; cut needs root and iproute2
+        /// kill, freeze, cut, term or heal; cut and heal need root and iproute2
         #[arg(long, default_value = "kill", value_parser = how)]
         how: How,
         #[arg(long, default_value_t = 50)]
@@ -198,7 +198,8 @@ fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<boo
         let counts: serde_json::Map<String, serde_json::Value> =
             findings.counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect();
         let line = serde_json::json!({
-            "scenario": scenario.to_string(), "counts": counts, "violations": findings.violations
+            "scenario": scenario.to_string(), "counts": counts,
+            "violations": findings.violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         println!("{line}");
     } else {
@@ -216,7 +217,9 @@ fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<boo
 fn revocation(frozen: bool, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
     let costs = tokio::runtime::Runtime::new()?.block_on(live::revocations(frozen, runs, options))?;
     let ms = |times: &[Duration], permille| live::quantile(times, permille).as_secs_f64() * 1_000.0;
-    for (name, times) in [("plain write", &costs.writes), ("revocation", &costs.revocations)] {
+    for (name, times) in
+        [("first", &costs.first), ("plain write", &costs.writes), ("revocation", &costs.revocations)]
+    {
         let (p50, p99, most) = (ms(times, 500), ms(times, 990), ms(times, 1_000));
         if json {
             let line = serde_json::json!({
@@ -244,7 +247,9 @@ fn failover(how: How, runs: u32, options: &Options, json: bool) -> anyhow::Resul
     if json {
         let line = serde_json::json!({
             "runs": times.writes.len(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": most,
+            "writes_failed": times.writes_failed,
             "checks": times.checks, "checks_failed": times.checks_failed,
+            "logins": times.logins, "logins_failed": times.logins_failed,
         });
         println!("{line}");
     } else {
@@ -252,7 +257,12 @@ fn failover(how: How, runs: u32, options: &Options, json: bool) -> anyhow::Resul
             "{} runs: p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, longest {most:.1} ms",
             times.writes.len()
         );
-        println!("checks at survivors meanwhile: {}, failed {}", times.checks, times.checks_failed);
+        println!("writes failed after the end of a partition: {}", times.writes_failed);
+        println!(
+            "forward-auth checks at survivors meanwhile: {}, failed {}",
+            times.checks, times.checks_failed
+        );
+        println!("logins at survivors meanwhile: {}, failed {}", times.logins, times.logins_failed);
     }
     Ok(true)
 }

@@ -20,7 +20,14 @@ fn live(scenario: &str) {
     let found: serde_json::Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     assert!(output.status.success(), "{found}");
-    for (what, at_least) in [("faults", 1), ("logins", 5), ("checks accepted", 100)] {
+    for (what, at_least) in [
+        ("faults", 1),
+        ("logins", 5),
+        ("forward-auth checks", 100),
+        ("checks accepted", 100),
+        ("sessions as they must be at the end", 15),
+        ("users as they must be at the end", 15),
+    ] {
         assert!(found["counts"][what].as_u64().unwrap_or(0) >= at_least, "{what}: {found}");
     }
 }

@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(10);
 const READY: Duration = Duration::from_secs(30);
 pub const CLIENT_ID: &str = "chaos";
 pub const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
+/// Where the application is that everybody may open.
+pub const APP_HOST: &str = "app.chaos.test";
 
 pub struct Cluster {
     binary: PathBuf,
@@ -44,7 +46,7 @@ struct Seat {
 }
 
 impl Cluster {
-    /// Three new nodes, ready, with an operator's token and an OIDC client.
+    /// Three new nodes, ready, with an operator's token, an OIDC client and an application behind forward-auth.
     pub async fn start(binary: &Path, kind: Kind, small_disks: bool) -> anyhow::Result<Self> {
         let ground = Ground::prepare(kind)?;
         let dir = tempfile::tempdir()?;
@@ -83,7 +85,16 @@ impl Cluster {
             consent: "implicit".into(),
             ..Default::default()
         };
-        cluster.api(Duration::from_secs(10))?.clients().create(order).await?;
+        let api = cluster.api(Duration::from_secs(10))?;
+        api.clients().create(order).await?;
+        let order = v1::CreateApplicationRequest {
+            slug: "app".into(),
+            name: "Chaos".into(),
+            hosts: vec![APP_HOST.into()],
+            everyone: true,
+            ..Default::default()
+        };
+        api.applications().create(order).await?;
         Ok(cluster)
     }
 

@@ -1,5 +1,5 @@
 //! How long the next write takes when a leader goes: from the fault to the first acknowledgement of a write that began after it, at a
-//! survivor. Beside it every survivor is asked for checks all the time, and none may fail.
+//! survivor. Beside it every survivor is asked for forward-auth checks all the time, and people sign in; none of that may fail.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use conclave_client::v1;
+use conclave_client::{Client, v1};
 
 use super::{
     cluster::Cluster,
@@ -31,12 +31,19 @@ pub enum How {
     Cut,
     /// SIGTERM.
     Term,
+    /// The end of a partition: the node that was cut off, the leader or a follower, comes back. What counts is the longest write after it.
+    Heal,
 }
 
 impl How {
     /// Each of them by name.
-    pub const ALL: &[(&str, Self)] =
-        &[("kill", Self::Kill), ("freeze", Self::Freeze), ("cut", Self::Cut), ("term", Self::Term)];
+    pub const ALL: &[(&str, Self)] = &[
+        ("kill", Self::Kill),
+        ("freeze", Self::Freeze),
+        ("cut", Self::Cut),
+        ("term", Self::Term),
+        ("heal", Self::Heal),
+    ];
 
     /// By its name.
     #[must_use]
@@ -46,7 +53,7 @@ impl How {
 
     /// Whether nodes must be cut apart.
     pub(super) const fn ground(self) -> Kind {
-        if matches!(self, Self::Cut) { Kind::Spaces } else { Kind::Plain }
+        if matches!(self, Self::Cut | Self::Heal) { Kind::Spaces } else { Kind::Plain }
     }
 }
 
@@ -55,16 +62,27 @@ impl How {
 pub struct Times {
     /// Each run's.
     pub writes: Vec<Duration>,
-    /// Checks at survivors meanwhile.
+    /// Writes after the end of a partition that failed.
+    pub writes_failed: u64,
+    /// Forward-auth checks at survivors meanwhile.
     pub checks: u64,
     /// Of those, without an answer or with a wrong one.
     pub checks_failed: u64,
+    /// Whole logins meanwhile, their steps at the survivors in turn.
+    pub logins: u64,
+    /// Of those, the ones that did not end in a session.
+    pub logins_failed: u64,
 }
 
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before each fault: the cluster is whole and quiet.
 const CALM: Duration = Duration::from_millis(700);
+/// How long a partition lasts that is to heal: the others have a leader by then.
+const APART: Duration = Duration::from_secs(2);
+const BETWEEN_CHECKS: Duration = Duration::from_millis(2);
+/// A login costs some 10 ms of a core for its hash alone; the nodes need the rest.
+const BETWEEN_LOGINS: Duration = Duration::from_millis(50);
 const USER: &str = "watched";
 
 pub async fn measure(how: How, runs: u32, cluster: &Arc<Cluster>) -> anyhow::Result<Times> {
@@ -74,9 +92,9 @@ pub async fn measure(how: How, runs: u32, cluster: &Arc<Cluster>) -> anyhow::Res
     api.users().create(order).await?;
     let http =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build()?;
-    let mut visitor = Visitor::new(http);
+    let mut visitor = Visitor::new(http, USER);
     let url = cluster.url(1);
-    visitor.sign_in([&url, &url], USER, &password(USER)).await?;
+    visitor.sign_in([&url, &url], &password(USER)).await?;
     let mut times = Times::default();
     for run in 0..runs {
         tokio::time::sleep(CALM).await;
@@ -94,83 +112,161 @@ async fn one(
     times: &mut Times,
 ) -> anyhow::Result<()> {
     let leader = cluster.leader().await.context("no leader")?;
-    let survivors: Vec<u64> = nodes().filter(|node| *node != leader).collect();
-    let (over, done, failed) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let watchers: Vec<_> = survivors
-        .iter()
-        .map(|node| {
-            let (visitor, url) = (visitor.clone(), cluster.url(*node));
-            let (over, done, failed) = (over.clone(), done.clone(), failed.clone());
-            let (node, begun) = (*node, Instant::now());
-            tokio::spawn(async move {
-                while !over.load(Ordering::Relaxed) {
-                    let asked = begun.elapsed();
-                    let seen = visitor.check(&url).await;
-                    done.fetch_add(1, Ordering::Relaxed);
-                    if seen != Seen::Accepted {
-                        eprintln!(
-                            "a check at node {node} failed: {seen:?}, {asked:?} to {:?} into the run",
-                            begun.elapsed()
-                        );
-                        failed.fetch_add(1, Ordering::Relaxed);
-                    }
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            })
-        })
-        .collect();
+    let gone = how.victim(run, leader);
+    let survivors: Vec<u64> = nodes().filter(|node| *node != gone).collect();
     let survivor = survivors.get(run as usize % survivors.len()).copied().context("a survivor")?;
     let api = cluster.api_of(std::iter::once(survivor), PATIENCE)?;
     // Its connection is open already, as a busy cluster's are.
     api.users().get(v1::GetUserRequest { user: USER.into() }).await?;
+    if how == How::Heal {
+        how.fault(cluster, gone)?;
+        tokio::time::sleep(APART).await;
+    }
+    let watch = Watch::default();
+    let mut watchers: Vec<_> = survivors
+        .iter()
+        .map(|node| tokio::spawn(watch.clone().checks(visitor.clone(), *node, cluster.url(*node))))
+        .collect();
+    watchers.push(tokio::spawn(
+        watch.clone().logins(visitor.clone(), survivors.iter().map(|node| cluster.url(*node)).collect()),
+    ));
 
-    let began = Instant::now();
-    fault(how, cluster, leader)?;
-    let order = v1::CreateGroupRequest { name: format!("after-{run}"), description: String::new() };
-    api.groups().create(order).await?;
-    times.writes.push(began.elapsed());
-    tokio::time::sleep(CALM).await;
-    over.store(true, Ordering::Relaxed);
+    if how == How::Heal {
+        how.undo(cluster, gone).await?;
+        let (longest, failed) = writes_for(CALM * 3, &api, run).await;
+        times.writes.push(longest);
+        times.writes_failed += failed;
+    } else {
+        let began = Instant::now();
+        how.fault(cluster, gone)?;
+        api.groups().create(group(format!("after-{run}"))).await?;
+        times.writes.push(began.elapsed());
+        tokio::time::sleep(CALM).await;
+    }
+    watch.over.store(true, Ordering::Relaxed);
     for watcher in watchers {
         watcher.await?;
     }
-    times.checks += done.load(Ordering::Relaxed);
-    times.checks_failed += failed.load(Ordering::Relaxed);
-    undo(how, cluster, leader).await
-}
-
-fn fault(how: How, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
-    match how {
-        How::Kill => cluster.signal(leader, "-KILL"),
-        How::Freeze => cluster.signal(leader, "-STOP"),
-        How::Term => cluster.signal(leader, "-TERM"),
-        How::Cut => {
-            for other in nodes().filter(|node| *node != leader) {
-                cluster.ground().cut(leader, other)?;
-                cluster.ground().cut(other, leader)?;
-            }
-            Ok(())
-        }
-    }
-}
-
-async fn undo(how: How, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
-    match how {
-        How::Kill | How::Term => {
-            cluster.ended(leader).await?;
-            cluster.spawn(leader)?;
-        }
-        How::Freeze => cluster.signal(leader, "-CONT")?,
-        How::Cut => {
-            for other in nodes().filter(|node| *node != leader) {
-                cluster.ground().heal(leader, other)?;
-                cluster.ground().heal(other, leader)?;
-            }
-        }
+    times.add(&watch);
+    if how != How::Heal {
+        how.undo(cluster, gone).await?;
     }
     for node in nodes() {
         cluster.ready(node).await?;
     }
     Ok(())
+}
+
+/// One write after the other for this long; the longest, and how many failed.
+async fn writes_for(time: Duration, api: &Client, run: u32) -> (Duration, u64) {
+    let (began, mut longest, mut failed) = (Instant::now(), Duration::ZERO, 0);
+    for number in 0_u32.. {
+        if began.elapsed() >= time {
+            break;
+        }
+        let asked = Instant::now();
+        if let Err(error) = api.groups().create(group(format!("healed-{run}-{number}"))).await {
+            eprintln!("a write failed after {:?}: {error}", asked.elapsed());
+            failed += 1;
+        }
+        longest = longest.max(asked.elapsed());
+    }
+    (longest, failed)
+}
+
+fn group(name: String) -> v1::CreateGroupRequest {
+    v1::CreateGroupRequest { name, description: String::new() }
+}
+
+/// Checks and logins at survivors, until told that it is over.
+#[derive(Clone, Default)]
+struct Watch {
+    over: Arc<AtomicBool>,
+    checks: Arc<AtomicU64>,
+    checks_failed: Arc<AtomicU64>,
+    logins: Arc<AtomicU64>,
+    logins_failed: Arc<AtomicU64>,
+}
+
+impl Watch {
+    async fn checks(self, visitor: Visitor, node: u64, url: String) {
+        let begun = Instant::now();
+        while !self.over.load(Ordering::Relaxed) {
+            let asked = begun.elapsed();
+            let seen = visitor.check(&url).await;
+            self.checks.fetch_add(1, Ordering::Relaxed);
+            if seen != Seen::Accepted {
+                let answered = begun.elapsed();
+                eprintln!("a check at node {node} failed: {seen:?}, {asked:?} to {answered:?} into the run");
+                self.checks_failed.fetch_add(1, Ordering::Relaxed);
+            }
+            tokio::time::sleep(BETWEEN_CHECKS).await;
+        }
+    }
+
+    /// Each in a browser of its own, its steps at survivors in turn.
+    async fn logins(self, visitor: Visitor, urls: Vec<String>) {
+        let mut turn = urls.iter().cycle();
+        while !self.over.load(Ordering::Relaxed) {
+            let (Some(first), Some(second)) = (turn.next(), turn.next()) else { return };
+            let began = Instant::now();
+            let outcome = visitor.anew().sign_in([first, second], &password(USER)).await;
+            self.logins.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = outcome {
+                eprintln!("a login failed after {:?}: {error:#}", began.elapsed());
+                self.logins_failed.fetch_add(1, Ordering::Relaxed);
+            }
+            turn.next();
+            tokio::time::sleep(BETWEEN_LOGINS).await;
+        }
+    }
+}
+
+impl Times {
+    fn add(&mut self, watch: &Watch) {
+        self.checks += watch.checks.load(Ordering::Relaxed);
+        self.checks_failed += watch.checks_failed.load(Ordering::Relaxed);
+        self.logins += watch.logins.load(Ordering::Relaxed);
+        self.logins_failed += watch.logins_failed.load(Ordering::Relaxed);
+    }
+}
+
+impl How {
+    /// Who goes: the leader; of partitions that heal, every other time a follower.
+    fn victim(self, run: u32, leader: u64) -> u64 {
+        let follower = nodes().find(|node| *node != leader);
+        if self == Self::Heal && run % 2 == 1 { follower.unwrap_or(leader) } else { leader }
+    }
+
+    fn fault(self, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
+        match self {
+            Self::Kill => cluster.signal(leader, "-KILL"),
+            Self::Freeze => cluster.signal(leader, "-STOP"),
+            Self::Term => cluster.signal(leader, "-TERM"),
+            Self::Cut | Self::Heal => {
+                for other in nodes().filter(|node| *node != leader) {
+                    cluster.ground().cut(leader, other)?;
+                    cluster.ground().cut(other, leader)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn undo(self, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
+        match self {
+            Self::Kill | Self::Term => {
+                cluster.ended(leader).await?;
+                cluster.spawn(leader)?;
+            }
+            Self::Freeze => cluster.signal(leader, "-CONT")?,
+            Self::Cut | Self::Heal => {
+                for other in nodes().filter(|node| *node != leader) {
+                    cluster.ground().heal(leader, other)?;
+                    cluster.ground().heal(other, leader)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }

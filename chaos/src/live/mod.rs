@@ -7,14 +7,16 @@
 //! | `relay` | a slow link |
 //! | `disk` | a disk that can be full |
 //! | `cluster` | processes: start, kill, stop, pause, wait until ready; who sits where |
-//! | `visitor` | a browser and what it does: sign in, be checked, redeem a code |
-//! | `traffic` | visitors at all nodes, and an operator who revokes |
+//! | `visitor` | a browser and what it does: sign in to an application, be checked, redeem a code |
+//! | `traffic` | visitors at all nodes, an operator who revokes, and one who makes users |
+//! | `aftermath` | whether all that was acknowledged is there at the end |
 //! | `nemesis` | the faults |
 //! | `failover` | how long the next write takes when a leader goes |
 //! | `revocation` | what a revocation costs |
 //!
 //! Times are those of this process alone, so "later" is certain: an operation that starts after another has returned.
 
+mod aftermath;
 mod cluster;
 mod disk;
 mod failover;
@@ -35,7 +37,10 @@ pub use nemesis::Scenario;
 use cluster::Cluster;
 use ground::Kind;
 
-use crate::history::History;
+use crate::{
+    history::History,
+    promise::{Broken, Promise},
+};
 
 /// What a run is told.
 pub struct Options {
@@ -52,7 +57,7 @@ pub struct Findings {
     /// Name and count.
     pub counts: Vec<(&'static str, u64)>,
     /// Each broken promise, in words.
-    pub violations: Vec<String>,
+    pub violations: Vec<Broken>,
 }
 
 /// How long everything may take to work again when the faults have stopped.
@@ -71,15 +76,22 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
     let healed = tokio::time::timeout(HEALED_WITHIN, cluster.works()).await;
     let mut violations = Vec::new();
     if healed.is_err() {
-        violations.push(format!("{} s after the faults the cluster does not work", HEALED_WITHIN.as_secs()));
+        let how = format!("{} s after the faults the cluster does not work", HEALED_WITHIN.as_secs());
+        violations.push(Promise::WorksAgain.broken(how));
     }
-    traffic.stop().await;
-    violations.extend(history.judge().iter().map(ToString::to_string));
-    violations.extend(traffic::nothing_lost(&cluster, &history).await);
+    let held = traffic.stop().await;
+    violations.extend(history.judge());
+    violations.extend(aftermath::judge(&cluster, &history, &held).await);
     match cluster.digests().await {
         Ok(digests) if digests.windows(2).all(|pair| pair.first() == pair.last()) => {}
-        Ok(digests) => violations.push(format!("digests differ at one index: {digests:?}")),
-        Err(error) => violations.push(format!("digests cannot be compared: {error:#}")),
+        Ok(digests) => {
+            let how = format!("digests differ at one index: {digests:?}");
+            violations.push(Promise::EqualDigests.broken(how));
+        }
+        Err(error) => {
+            let how = format!("digests cannot be compared: {error:#}");
+            violations.push(Promise::WorksAgain.broken(how));
+        }
     }
     let mut counts = history.counts();
     counts.push(("faults", faults));

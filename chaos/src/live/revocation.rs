@@ -16,6 +16,8 @@ use crate::{history::Seen, random::Random};
 /// What was measured.
 #[derive(Default)]
 pub struct Costs {
+    /// The first after the founding election, which waits for whatever leases an earlier leader may have granted.
+    pub first: Vec<Duration>,
     /// Plain writes, each at the same node as the revocation after it.
     pub writes: Vec<Duration>,
     pub revocations: Vec<Duration>,
@@ -38,8 +40,9 @@ pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow:
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
     let http = http.build()?;
     let (mut costs, mut random) = (Costs::default(), Random::new(1));
-    // The first after an election waits for whatever leases an earlier leader may have granted; that is measured elsewhere.
+    let began = Instant::now();
     api.sessions().revoke_of_user(v1::RevokeUserSessionsRequest { user: USER.into() }).await?;
+    costs.first.push(began.elapsed());
     for run in 0..runs {
         let leader = cluster.leader().await.context("no leader")?;
         let followers: Vec<u64> = cluster.places().into_iter().filter(|place| *place != leader).collect();
@@ -53,9 +56,9 @@ pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow:
             }
             _ => anyhow::bail!("three nodes are needed"),
         };
-        let mut visitor = Visitor::new(http.clone());
+        let mut visitor = Visitor::new(http.clone(), USER);
         let url = cluster.url(asked);
-        visitor.sign_in([&url, &url], USER, &password(USER)).await?;
+        visitor.sign_in([&url, &url], &password(USER)).await?;
         anyhow::ensure!(
             visitor.check(&cluster.url(asleep)).await == Seen::Accepted,
             "a session that is no session"

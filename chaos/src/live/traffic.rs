@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -11,9 +11,12 @@ use std::{
 use conclave_client::v1;
 use tokio::task::JoinHandle;
 
-use crate::{history::History, random::Random};
+use crate::{
+    history::{Answer, History, Seen, When},
+    random::Random,
+};
 
-use super::{cluster::Cluster, visitor::Visitor};
+use super::{aftermath::Held, cluster::Cluster, visitor::Visitor};
 
 /// People who sign in, each with one session at a time.
 const PEOPLE: usize = 8;
@@ -21,21 +24,28 @@ const PEOPLE: usize = 8;
 const PAUSE: Duration = Duration::from_millis(4);
 /// How long a visitor waits for an answer. Longer than any write is held.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// The pause between two registrations.
+const REGISTRATION: Duration = Duration::from_millis(50);
+/// Of a hundred checks, those of the home page in place of the application.
+const AT_HOME: u64 = 20;
 /// Actions of one session before its person is revoked or leaves it behind.
 const ACTIONS: u64 = 120;
 
 pub struct Traffic {
     over: Arc<AtomicBool>,
     people: Vec<JoinHandle<()>>,
+    held: Arc<Mutex<Vec<Held>>>,
 }
 
 impl Traffic {
-    pub async fn stop(self) {
+    /// Every session there was, with its cookies.
+    pub async fn stop(self) -> Vec<Held> {
         self.over.store(true, Ordering::Relaxed);
         for person in self.people {
             // One that panicked has said so.
             let _ = person.await;
         }
+        std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -46,6 +56,7 @@ struct Person {
     random: Random,
     http: reqwest::Client,
     over: Arc<AtomicBool>,
+    held: Arc<Mutex<Vec<Held>>>,
 }
 
 pub fn password(user: &str) -> String {
@@ -55,7 +66,9 @@ pub fn password(user: &str) -> String {
 pub async fn start(cluster: &Arc<Cluster>, history: &Arc<History>, seed: u64) -> anyhow::Result<Traffic> {
     let api = cluster.api(PATIENCE)?;
     let over = Arc::new(AtomicBool::new(false));
-    let mut people = Vec::new();
+    let held = Arc::<Mutex<Vec<Held>>>::default();
+    let mut people =
+        vec![tokio::spawn(register(Arc::clone(cluster), Arc::clone(history), Arc::clone(&over)))];
     for number in 0..PEOPLE {
         let user = format!("person{number}");
         let order =
@@ -68,13 +81,14 @@ pub async fn start(cluster: &Arc<Cluster>, history: &Arc<History>, seed: u64) ->
             random: Random::new(seed.wrapping_mul(1_000).wrapping_add(number as u64)),
             http: browser()?,
             over: Arc::clone(&over),
+            held: Arc::clone(&held),
         };
         people.push(tokio::spawn(person.live()));
     }
-    Ok(Traffic { over, people })
+    Ok(Traffic { over, people, held })
 }
 
-fn browser() -> anyhow::Result<reqwest::Client> {
+pub fn browser() -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     Ok(builder.timeout(PATIENCE).connect_timeout(Duration::from_secs(1)).build()?)
 }
@@ -107,57 +121,94 @@ impl Person {
 
     async fn sign_in(&mut self) -> Option<(Visitor, u64)> {
         let (first, second) = (self.node().1, self.node().1);
-        let mut visitor = Visitor::new(self.http.clone());
-        if visitor.sign_in([&first, &second], &self.user, &password(&self.user)).await.is_err() {
+        let mut visitor = Visitor::new(self.http.clone(), &self.user);
+        if visitor.sign_in([&first, &second], &password(&self.user)).await.is_err() {
             self.history.count("logins failed or unanswered");
+            self.history.ran(Answer::Unknown);
             tokio::time::sleep(PAUSE * 5).await;
             return None;
         }
         let session = self.history.signed_in(&self.user);
+        self.history.ran(Answer::Acknowledged);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push((session, visitor.clone()));
         Some((visitor, session))
     }
 
     async fn check(&mut self, visitor: &Visitor, session: u64) {
         let (node, url) = self.node();
+        if !self.random.percent(AT_HOME) {
+            return look(&self.history, visitor, session, node, &url).await;
+        }
         let began = self.history.now();
-        let seen = visitor.check(&url).await;
-        self.history.checked(session, node, began, seen);
+        let seen = visitor.at_home(&url).await;
+        note(&self.history, session, node, began, seen);
     }
 
     /// A code, redeemed at two nodes at once; later the refresh token of it, rotated.
     async fn use_grant(&mut self, visitor: &Visitor, session: u64, token: Option<String>) -> Option<String> {
         let (one, other) = (self.node().1, self.node().1);
         if let Some(token) = token {
-            let Ok(next) = visitor.refresh(&one, &token).await else {
-                self.history.count("refreshes unanswered");
-                self.history.refresh_token(session, &token, false);
-                return None;
-            };
-            self.history.count("refreshes");
-            let next = next?;
-            self.history.refresh_token(session, &next, true);
-            return Some(next);
+            return self.race(visitor, session, &token, [&one, &other]).await;
         }
         let code = visitor.clone().code(&one).await.ok()?;
         let (first, second) = tokio::join!(visitor.redeem(&one, &code), visitor.redeem(&other, &code));
-        let mut token = None;
         for outcome in [first, second] {
             match outcome {
-                Ok(Some(refresh)) => {
+                Ok(Some(_)) => {
                     self.history.redeemed(&code);
-                    token = Some(refresh);
+                    self.history.ran(Answer::Acknowledged);
                 }
-                Ok(None) => self.history.count("codes refused the second time"),
-                Err(_) => self.history.count("redemptions unanswered"),
+                Ok(None) => {
+                    self.history.count("codes refused the second time");
+                    self.history.ran(Answer::Refused);
+                }
+                Err(_) => {
+                    self.history.count("redemptions unanswered");
+                    self.history.ran(Answer::Unknown);
+                }
             }
         }
         // The second redemption has ended the grant (RFC 6749 §4.1.2): its refresh token is not to be used.
-        let _ = token;
         let code = visitor.clone().code(&other).await.ok()?;
         let Ok(Some(refresh)) = visitor.redeem(&one, &code).await else { return None };
         self.history.redeemed(&code);
         self.history.refresh_token(session, &refresh, true);
         Some(refresh)
+    }
+
+    /// A refresh token, exchanged at two nodes at once: whoever is answered is given the same child.
+    async fn race(
+        &mut self,
+        visitor: &Visitor,
+        session: u64,
+        token: &str,
+        nodes: [&str; 2],
+    ) -> Option<String> {
+        let [one, other] = nodes;
+        let (first, second) = tokio::join!(visitor.refresh(one, token), visitor.refresh(other, token));
+        let (mut next, mut certain) = (None, true);
+        for outcome in [first, second] {
+            match outcome {
+                Ok(Some(child)) => {
+                    self.history.count("refreshes");
+                    self.history.ran(Answer::Acknowledged);
+                    self.history.rotated(token, &child);
+                    next = Some(child);
+                }
+                Ok(None) => {
+                    self.history.count("refreshes refused");
+                    self.history.ran(Answer::Refused);
+                    certain = false;
+                }
+                Err(_) => {
+                    self.history.count("refreshes unanswered");
+                    self.history.ran(Answer::Unknown);
+                    certain = false;
+                }
+            }
+        }
+        self.history.refresh_token(session, next.as_deref().unwrap_or(token), certain);
+        next.filter(|_| certain)
     }
 
     /// Everything of this person, by an operator at any node; visitors go on meanwhile.
@@ -173,8 +224,10 @@ impl Person {
             let outcome = api.sessions().revoke_of_user(order).await;
             if outcome.is_ok() {
                 self.history.revoked(&ended, began);
+                self.history.ran(Answer::Acknowledged);
             } else {
                 self.history.count("revocations failed or unknown");
+                self.history.ran(Answer::Unknown);
             }
             outcome.is_ok()
         };
@@ -183,9 +236,7 @@ impl Person {
             for turn in 0_usize.. {
                 let places = cluster.places();
                 let Some(node) = places.get(turn % places.len().max(1)).copied() else { continue };
-                let began = self.history.now();
-                let seen = visitor.check(&cluster.url(node)).await;
-                history.checked(session, node, began, seen);
+                look(&history, visitor, session, node, &cluster.url(node)).await;
                 tokio::time::sleep(PAUSE / 4).await;
             }
         };
@@ -197,9 +248,7 @@ impl Person {
         if acknowledged {
             // The moment that counts: right after it, at every node, several times.
             for node in [self.cluster.places(), self.cluster.places()].concat() {
-                let began = self.history.now();
-                let seen = visitor.check(&self.cluster.url(node)).await;
-                self.history.checked(session, node, began, seen);
+                look(&self.history, visitor, session, node, &self.cluster.url(node)).await;
             }
         }
     }
@@ -210,25 +259,39 @@ impl Person {
     }
 }
 
-/// What was acknowledged is still there: the newest refresh tokens of sessions that nobody ended rotate once more.
-pub async fn nothing_lost(cluster: &Cluster, history: &History) -> Vec<String> {
-    let Ok(http) = browser() else { return vec!["no browser".into()] };
-    let visitor = Visitor::new(http);
-    let mut lost = Vec::new();
-    let places = cluster.places();
-    for (session, token) in history.must_live() {
-        let Some(token) = token else { continue };
-        let place =
-            places.get(usize::try_from(session).unwrap_or(0) % places.len().max(1)).copied().unwrap_or(1);
-        match visitor.refresh(&cluster.url(place), &token).await {
-            Ok(Some(_)) => history.count("refresh tokens found again at the end"),
-            Ok(None) => {
-                lost.push(format!("the refresh token of session {session} was acknowledged and is gone"))
-            }
-            Err(error) => {
-                lost.push(format!("the refresh token of session {session} cannot be used: {error:#}"))
-            }
+/// A forward-auth check, noted.
+async fn look(history: &History, visitor: &Visitor, session: u64, node: u64, url: &str) {
+    let began = history.now();
+    let seen = visitor.check(url).await;
+    history.count("forward-auth checks");
+    note(history, session, node, began, seen);
+}
+
+fn note(history: &History, session: u64, node: u64, began: When, seen: Seen) {
+    history.checked(session, node, began, seen);
+    history.ran(if seen == Seen::Unavailable { Answer::Unknown } else { Answer::Acknowledged });
+}
+
+/// Makes one user after the other, each at the next node, until the traffic is over: what is acknowledged must be found at the end.
+async fn register(cluster: Arc<Cluster>, history: Arc<History>, over: Arc<AtomicBool>) {
+    for number in 0_usize.. {
+        if over.load(Ordering::Relaxed) {
+            return;
         }
+        let places = cluster.places();
+        let place = places.get(number % places.len().max(1)).copied().unwrap_or(1);
+        let Ok(api) = cluster.api_of([place].into_iter().chain(places), PATIENCE) else { return };
+        let username = format!("serial{number}");
+        let order = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
+        match api.users().create(order).await {
+            Ok(_) => {
+                history.ran(Answer::Acknowledged);
+                history.count("users created");
+                history.user_created(&username);
+            }
+            Err(conclave_client::Error::Refused(_)) => history.ran(Answer::Refused),
+            Err(_) => history.ran(Answer::Unknown),
+        }
+        tokio::time::sleep(REGISTRATION).await;
     }
-    lost
 }

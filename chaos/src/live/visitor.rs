@@ -6,44 +6,87 @@ use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use super::cluster::{CLIENT_ID, REDIRECT_URI};
+use super::cluster::{APP_HOST, CLIENT_ID, REDIRECT_URI};
 use crate::history::Seen;
 
+/// Between the check and the form.
+const MAX_REDIRECTS: usize = 4;
 /// A code verifier (RFC 7636 §4.1). Nothing here is secret.
 const VERIFIER: &str = "chaos-chaos-chaos-chaos-chaos-chaos-chaos-chaos";
 
-/// Cookies, kept by hand: they go to every node, as behind one name.
+/// Cookies of one host, kept by hand: they go to every node, as behind one name.
+type Cookies = BTreeMap<String, String>;
+
+/// Somebody who is signed in at home and at the application, or is about to be.
 #[derive(Clone)]
 pub struct Visitor {
     http: reqwest::Client,
-    cookies: BTreeMap<String, String>,
+    user: String,
+    home: Cookies,
+    app: Cookies,
 }
 
 struct Page {
     status: u16,
     location: String,
     text: String,
+    /// Whom the application is told.
+    remote_user: String,
 }
 
 impl Visitor {
-    pub const fn new(http: reqwest::Client) -> Self {
-        Self { http, cookies: BTreeMap::new() }
+    pub fn new(http: reqwest::Client, user: &str) -> Self {
+        Self { http, user: user.to_owned(), home: Cookies::new(), app: Cookies::new() }
     }
 
-    /// The whole sign-in, step by step at these nodes.
-    pub async fn sign_in(&mut self, nodes: [&str; 2], user: &str, password: &str) -> anyhow::Result<()> {
+    /// The same person with another browser.
+    pub fn anew(&self) -> Self {
+        Self::new(self.http.clone(), &self.user)
+    }
+
+    /// The whole round trip of somebody who opens the application, each step at another node: refused by the check, sent from the
+    /// application's host to the login, signed in there, and sent back.
+    pub async fn sign_in(&mut self, nodes: [&str; 2], password: &str) -> anyhow::Result<()> {
         let [first, second] = nodes;
-        let page = self.send(self.http.get(format!("{first}/login"))).await?;
+        let refused = send(&mut self.app, asks_for_a_check(&self.http, first)).await?;
+        let start = self.http.get(at(second, &refused.location)?).header("host", APP_HOST);
+        let to_login = send(&mut self.app, start).await?;
+        let mut page = send(&mut self.home, self.http.get(at(first, &to_login.location)?)).await?;
+        for _ in 0..MAX_REDIRECTS {
+            if page.location.is_empty() {
+                break;
+            }
+            page = send(&mut self.home, self.http.get(at(first, &page.location)?)).await?;
+        }
         let (ticket, csrf) = (field(&page.text, "ticket")?, field(&page.text, "csrf")?);
-        let form = [("ticket", ticket), ("csrf", csrf), ("username", user), ("password", password)];
-        let page = self.send(self.http.post(format!("{second}/login")).form(&form)).await?;
-        anyhow::ensure!(page.status == 303, "the sign-in of {user} ended in {}", page.status);
+        let form =
+            [("ticket", ticket), ("csrf", csrf), ("username", self.user.as_str()), ("password", password)];
+        let signed_in = send(&mut self.home, self.http.post(format!("{second}/login")).form(&form)).await?;
+        anyhow::ensure!(
+            signed_in.status == 303,
+            "the sign-in of {} ended in {}",
+            self.user,
+            signed_in.status
+        );
+        let back = self.http.get(at(first, &signed_in.location)?).header("host", APP_HOST);
+        let arrived = send(&mut self.app, back).await?;
+        let home_again = arrived.location.contains(APP_HOST) && !self.app.is_empty();
+        anyhow::ensure!(home_again, "the way back of {} ended in {}", self.user, arrived.status);
         Ok(())
     }
 
-    /// The home page: only who is signed in sees it.
+    /// A forward-auth check: what a proxy asks before it passes on a request to the application.
     pub async fn check(&self, node: &str) -> Seen {
-        match self.clone().send(self.http.get(format!("{node}/"))).await {
+        match send(&mut self.app.clone(), asks_for_a_check(&self.http, node)).await {
+            Ok(page) if page.status == 200 && page.remote_user == self.user => Seen::Accepted,
+            Ok(page) if page.location.contains("/.conclave/start") => Seen::Denied,
+            _ => Seen::Unavailable,
+        }
+    }
+
+    /// The home page: only who is signed in sees it.
+    pub async fn at_home(&self, node: &str) -> Seen {
+        match send(&mut self.home.clone(), self.http.get(format!("{node}/"))).await {
             Ok(page) if page.status == 200 => Seen::Accepted,
             Ok(page) if page.location.contains("/login") => Seen::Denied,
             _ => Seen::Unavailable,
@@ -63,7 +106,8 @@ impl Visitor {
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
         ];
-        let page = self.send(self.http.get(format!("{node}/oidc/authorize")).query(&query)).await?;
+        let asked = self.http.get(format!("{node}/oidc/authorize")).query(&query);
+        let page = send(&mut self.home, asked).await?;
         let code = page.location.split(['?', '&']).find_map(|part| part.strip_prefix("code="));
         Ok(code.with_context(|| format!("{} and no code: {}", page.status, page.location))?.to_owned())
     }
@@ -102,22 +146,44 @@ impl Visitor {
             _ => anyhow::bail!("{status}: {text}"),
         }
     }
+}
 
-    async fn send(&mut self, request: reqwest::RequestBuilder) -> anyhow::Result<Page> {
-        let cookies: Vec<String> =
-            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let request = if cookies.is_empty() { request } else { request.header("cookie", cookies.join("; ")) };
-        let reply = request.send().await?;
-        for cookie in reply.headers().get_all("set-cookie") {
-            let pair = cookie.to_str().ok().and_then(|text| text.split(';').next()?.split_once('='));
-            if let Some((name, value)) = pair {
-                self.cookies.insert(name.to_owned(), value.to_owned());
-            }
+/// As a proxy on this machine asks, which the nodes are told to trust.
+fn asks_for_a_check(http: &reqwest::Client, node: &str) -> reqwest::RequestBuilder {
+    http.get(format!("{node}/auth/traefik"))
+        .header("x-forwarded-method", "GET")
+        .header("x-forwarded-proto", "http")
+        .header("x-forwarded-host", APP_HOST)
+        .header("x-forwarded-uri", "/page?q=1")
+        .header("x-forwarded-for", "203.0.113.9")
+        .header("accept", "text/html")
+}
+
+async fn send(cookies: &mut Cookies, request: reqwest::RequestBuilder) -> anyhow::Result<Page> {
+    let line: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let request = if line.is_empty() { request } else { request.header("cookie", line.join("; ")) };
+    let reply = request.send().await?;
+    for cookie in reply.headers().get_all("set-cookie") {
+        let pair = cookie.to_str().ok().and_then(|text| text.split(';').next()?.split_once('='));
+        if let Some((name, value)) = pair {
+            cookies.insert(name.to_owned(), value.to_owned());
         }
-        let location = reply.headers().get("location").and_then(|value| value.to_str().ok());
-        let (status, location) = (reply.status().as_u16(), location.unwrap_or_default().to_owned());
-        Ok(Page { status, location, text: reply.text().await? })
     }
+    let header = |name: &str| {
+        reply.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let (status, location, remote_user) =
+        (reply.status().as_u16(), header("location"), header("remote-user"));
+    Ok(Page { status, location, remote_user, text: reply.text().await? })
+}
+
+/// Path and query of where a page leads, at this node.
+fn at(node: &str, location: &str) -> anyhow::Result<reqwest::Url> {
+    let mut url = reqwest::Url::parse(node)?;
+    let target = url.join(location).with_context(|| format!("{location:?} leads nowhere"))?;
+    url.set_path(target.path());
+    url.set_query(target.query());
+    Ok(url)
 }
 
 fn field<'a>(page: &'a str, name: &str) -> anyhow::Result<&'a str> {

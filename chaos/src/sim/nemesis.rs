@@ -208,7 +208,7 @@ impl Nemesis {
                 }
             }
             Fault::Snapshot => self.world.order(victim, Order::Compact),
-            Fault::StopInOrder => self.world.order(victim, Order::StopInOrder),
+            Fault::StopInOrder => self.world.order(victim, Order::Stop),
         }
     }
 

@@ -102,7 +102,7 @@ impl Play<'_, '_> {
     }
 
     fn deposed(&mut self, leader: u64) -> turmoil::Result {
-        let others = self.others(leader);
+        let others = others(leader);
         self.cut_off(leader);
         self.world.answer_for(Some(leader));
         for other in &others {
@@ -119,7 +119,7 @@ impl Play<'_, '_> {
     }
 
     fn returned(&mut self, leader: u64) -> turmoil::Result {
-        let late = *self.random.pick(&self.others(leader)).ok_or("nobody else")?;
+        let late = *self.random.pick(&others(leader)).ok_or("nobody else")?;
         self.cut_off(late);
         self.pass(OUTLIVES_LEASES)?;
         self.cluster(late)?.hold_back(true);
@@ -133,7 +133,7 @@ impl Play<'_, '_> {
     }
 
     fn reborn(&mut self, leader: u64) -> turmoil::Result {
-        let (wiped, unknowing) = match self.others(leader).as_slice() {
+        let (wiped, unknowing) = match others(leader).as_slice() {
             [one, other] if self.random.percent(50) => (*one, *other),
             [one, other] => (*other, *one),
             _ => return Err("three nodes are needed".into()),
@@ -170,16 +170,12 @@ impl Play<'_, '_> {
         Ok(())
     }
 
-    fn others(&self, node: u64) -> Vec<u64> {
-        nodes().filter(|other| *other != node).collect()
-    }
-
     fn cluster(&self, node: u64) -> turmoil::Result<Cluster> {
         self.world.running().remove(&node).ok_or_else(|| format!("node {node} does not run").into())
     }
 
     fn cut_off(&mut self, node: u64) {
-        for other in self.others(node) {
+        for other in others(node) {
             self.sim.partition(ip(node), ip(other));
         }
     }
@@ -214,6 +210,10 @@ impl Play<'_, '_> {
         }
         Ok(())
     }
+}
+
+fn others(node: u64) -> Vec<u64> {
+    nodes().filter(|other| *other != node).collect()
 }
 
 /// Which of these leads by its own opinion.

@@ -93,7 +93,7 @@ impl Visitor {
                 let _ = cluster.compact().await;
                 self.world.history.count("snapshots");
             }
-            Order::StopInOrder => {
+            Order::Stop => {
                 self.world.stopped(self.node, STOPPED_IN_ORDER.into());
                 cluster.hand_over().await;
                 cluster.shutdown().await;

@@ -66,7 +66,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Compact,
-    StopInOrder,
+    Stop,
     /// Makes what visitors need, and signs one in.
     SignIn,
     Revoke,
