@@ -49,6 +49,10 @@ impl Bug {
         #[cfg(feature = "mutations")]
         ("no-margin", Self::Core(Mutation::NoMargin)),
         #[cfg(feature = "mutations")]
+        ("holder-counts-least", Self::Core(Mutation::HolderCountsLeast)),
+        #[cfg(feature = "mutations")]
+        ("leader-counts-most", Self::Core(Mutation::LeaderCountsMost)),
+        #[cfg(feature = "mutations")]
         ("farewell-of-any-process", Self::FarewellOfAnyProcess),
     ];
 

@@ -12,8 +12,8 @@
 //! | `bugs` | the known ways to get it wrong, in the core and around it |
 //!
 //! Abstractions: a message exchange between Raft's nodes is one step (a late append is refused by its term and changes nothing);
-//! renewals, quorum rounds, grants and farewells are separate steps with any delay or loss between them; time moves in ticks,
-//! and each node's clock by its own rate.
+//! renewals, quorum rounds, grants and farewells are separate steps with any delay or loss between them; time moves in ticks, each node's
+//! clocks by its own rate, and a node's two clocks may part: one stands still in suspend, the other may be slewed. Lease terms are constant.
 
 mod bugs;
 mod search;

@@ -48,6 +48,15 @@ impl Steps<'_> {
         if self.world.tick < self.bounds.ticks {
             found("tick", self.changed(|w| w.tick += 1));
         }
+        if self.world.partings() >= self.bounds.partings {
+            return;
+        }
+        for n in 0..NODES {
+            if self.world.tick < self.bounds.ticks {
+                found("tick, a node suspended", self.changed(|w| suspend(w, n)));
+            }
+            found("slew", self.changed(|w| w.slewed[n] += 1));
+        }
     }
 
     fn raft(&self, found: &mut impl FnMut(&'static str, World)) {
@@ -164,7 +173,7 @@ impl Steps<'_> {
     /// The answer is taken, or dropped as no answer to anything. None while the node has not applied what it asks for: that is
     /// the same as a slower wire.
     fn granted(&self, place: usize, n: usize, nonce: u8, index: u8) -> Option<World> {
-        let now = self.world.now(self.world.rates[n]);
+        let now = self.world.now(n);
         let mut world = self.changed(|w| {
             w.renewals.remove(place);
         });
@@ -183,7 +192,7 @@ impl Steps<'_> {
                 found("write", self.changed(|w| write(w, n)));
             }
             // Whoever has known of the commit for as long as a lease can last may acknowledge without asking anybody.
-            let now = w.now(w.rates[n]);
+            let now = w.now(n);
             let wait = self.bug.core().wait(self.bounds.terms());
             if node.knows_since.is_some_and(|since| now.least_since(since) >= wait) {
                 found("acknowledge by patience", self.changed(|w| w.acknowledged = true));
@@ -200,7 +209,7 @@ impl Steps<'_> {
     /// Confirmations say what is true for ever and open nothing but barriers: all that may have arrived are taken to have arrived
     /// here. A slower one is a later acknowledgement.
     fn acknowledge(&self, n: usize, term: u8, index: usize, found: &mut impl FnMut(&'static str, World)) {
-        let now = self.world.now(self.world.rates[n]);
+        let now = self.world.now(n);
         let mut table = self.world.nodes[n].table.clone();
         for (peer, node) in self.world.nodes.iter().enumerate() {
             table.confirm(peer as u64, node.ever_applied.into());
@@ -220,7 +229,7 @@ impl Node {
 
 /// Commits and applies in one: a node that knows of a commit and has not applied it yet is like one that does not know of it yet.
 fn learn(w: &mut World, n: usize, commit: u8, bounds: &Bounds) {
-    let now = w.now(w.rates[n]);
+    let now = w.now(n);
     let node = &mut w.nodes[n];
     node.applied = node.applied.max(commit);
     node.ever_applied = node.ever_applied.max(node.applied);
@@ -247,11 +256,16 @@ fn restart(w: &mut World, n: usize, bug: Bug) {
     });
 }
 
+fn suspend(w: &mut World, n: usize) {
+    w.tick += 1;
+    w.asleep[n] += 1;
+}
+
 fn elect(w: &mut World, n: usize, voter: usize) {
     w.elected += 1;
     let term = w.nodes[n].term.max(w.nodes[voter].term) + 1;
     follow(&mut w.nodes[voter], term);
-    let now = w.now(w.rates[n]);
+    let now = w.now(n);
     let node = &mut w.nodes[n];
     let process = node.process_name(n);
     node.term = term;
@@ -283,14 +297,14 @@ fn write(w: &mut World, n: usize) {
 
 fn ask(w: &mut World, n: usize) {
     w.asked += 1;
-    let (nonce, now) = (w.asked, w.now(w.rates[n]));
+    let (nonce, now) = (w.asked, w.now(n));
     w.nodes[n].holder.ask(nonce.into(), now);
     let process = w.nodes[n].process;
     w.renewals.push(Renewal::Asked { from: small(n), process, nonce });
 }
 
 fn record(w: &mut World, at: usize, from: u8, process: u8, bounds: &Bounds) {
-    let now = w.now(w.rates[at]);
+    let now = w.now(at);
     w.nodes[at].table.record(from.into(), process.into(), bounds.terms(), now);
 }
 

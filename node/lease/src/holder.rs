@@ -42,13 +42,20 @@ pub struct Lease {
     pub length: Duration,
     /// The state that a check is decided on must have seen this.
     pub min_index: u64,
+    mutation: Mutation,
 }
 
 impl Lease {
+    /// One that lasts no time and covers nothing: it says only what was known, and since when.
+    #[must_use]
+    pub const fn lapsed(since: Moment, min_index: u64) -> Self {
+        Self { since, length: Duration::ZERO, min_index, mutation: Mutation::None }
+    }
+
     /// Whether what was decided on a state of `index` may be accepted now.
     #[must_use]
     pub fn covers(&self, now: Moment, index: u64) -> bool {
-        index >= self.min_index && now.most_since(self.since) < self.length
+        index >= self.min_index && self.mutation.held_for(self.since, now) < self.length
     }
 }
 
@@ -85,7 +92,8 @@ impl Holder {
             None => return None,
         };
         let since = if self.mutation.counts_from_reply() { now } else { since };
-        let lease = Lease { since, length: grant.length, min_index: grant.index };
+        let mutation = self.mutation;
+        let lease = Lease { since, length: grant.length, min_index: grant.index, mutation };
         (!self.stopped).then_some(Pending { lease })
     }
 

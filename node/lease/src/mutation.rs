@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::terms::Terms;
+use crate::{moment::Moment, terms::Terms};
 
 /// What this side does wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -33,6 +33,12 @@ pub enum Mutation {
     /// The leader waits no longer than the node serves.
     #[cfg(feature = "mutations")]
     NoMargin,
+    /// A node measures its lease by the clock that ran least.
+    #[cfg(feature = "mutations")]
+    HolderCountsLeast,
+    /// A leader measures its waiting by the clock that ran most.
+    #[cfg(feature = "mutations")]
+    LeaderCountsMost,
 }
 
 macro_rules! asks {
@@ -56,6 +62,18 @@ impl Mutation {
         accepts_stale_grant: GrantAfterRestart;
         acks_outside_term: AckOutsideTerm;
         drops_margin: NoMargin;
+        holder_counts_least: HolderCountsLeast;
+        leader_counts_most: LeaderCountsMost;
+    }
+
+    /// What a node counts against its lease.
+    pub(crate) fn held_for(self, since: Moment, now: Moment) -> Duration {
+        if self.holder_counts_least() { now.least_since(since) } else { now.most_since(since) }
+    }
+
+    /// What a leader counts of its waiting.
+    pub(crate) fn waited(self, since: Moment, now: Moment) -> Duration {
+        if self.leader_counts_most() { now.most_since(since) } else { now.least_since(since) }
     }
 
     /// How long this side waits for a lease of these terms.

@@ -59,11 +59,12 @@ impl Table {
 
     /// Writes down that `node` may hold a lease from now on. To be called *before* the quorum round of its grant.
     pub fn record(&mut self, node: NodeId, process: u64, terms: Terms, now: Moment) {
-        self.holders.retain(|_, held| remaining(held, now) > Duration::ZERO);
+        let mutation = self.mutation;
+        self.holders.retain(|_, held| remaining(held, mutation, now) > Duration::ZERO);
         let new = Holding { recorded: now, wait: self.mutation.wait(terms) };
         let held = self.holders.entry((node, process)).or_insert(new);
         // Terms may have been shortened since: what lasts longer counts.
-        if remaining(held, now) <= new.wait {
+        if remaining(held, mutation, now) <= new.wait {
             *held = new;
         }
     }
@@ -92,13 +93,13 @@ impl Table {
         let wait = self.mutation.wait(terms);
         let unsettled = match self.led {
             Some((_, since)) if !self.mutation.skips_new_leader_wait() => {
-                wait.saturating_sub(now.least_since(since))
+                wait.saturating_sub(self.mutation.waited(since, now))
             }
             _ => Duration::ZERO,
         };
         let open = |((node, _), held): (&(NodeId, u64), &Holding)| {
             let behind = self.confirmed.get(node).is_none_or(|confirmed| *confirmed < index);
-            (behind && !self.mutation.ignores_table()).then(|| (*node, remaining(held, now)))
+            (behind && !self.mutation.ignores_table()).then(|| (*node, remaining(held, self.mutation, now)))
         };
         let missing: Vec<_> =
             self.holders.iter().filter_map(open).filter(|(_, left)| *left > Duration::ZERO).collect();
@@ -112,7 +113,7 @@ impl Table {
 
     /// Who may hold a lease, and for how much longer.
     pub fn holders(&self, now: Moment) -> impl Iterator<Item = (NodeId, Duration)> + '_ {
-        self.holders.iter().map(move |((node, _), held)| (*node, remaining(held, now)))
+        self.holders.iter().map(move |((node, _), held)| (*node, remaining(held, self.mutation, now)))
     }
 
     /// Since when this process has led, if it has.
@@ -122,8 +123,8 @@ impl Table {
     }
 }
 
-fn remaining(held: &Holding, now: Moment) -> Duration {
-    held.wait.saturating_sub(now.least_since(held.recorded))
+fn remaining(held: &Holding, mutation: Mutation, now: Moment) -> Duration {
+    held.wait.saturating_sub(mutation.waited(held.recorded, now))
 }
 
 #[cfg(test)]

@@ -128,8 +128,7 @@ impl Leases {
     /// Without leases: at `asked` a quorum knew nothing beyond `index`, and this node has seen it. It entitles to nothing but to say
     /// what was known.
     pub fn note_confirmed(&self, asked: Moment, index: u64) {
-        let known = Lease { since: asked, length: Duration::ZERO, min_index: index };
-        self.shared.in_force.store(Some(Arc::new(known)));
+        self.shared.in_force.store(Some(Arc::new(Lease::lapsed(asked, index))));
     }
 
     /// The pause between two renewals.
