@@ -111,6 +111,9 @@ enum Mode {
         #[arg(long)]
         json: bool,
     },
+    /// A slow link before a node in a network namespace: started by `live`
+    #[command(hide = true)]
+    Relay { near: String, far: String },
     /// Every known bug, shown to the checker that must catch it (with the feature "mutations")
     Teeth,
     /// The serve leases in every order of events within bounds
@@ -152,6 +155,7 @@ fn main() -> ExitCode {
                 Options { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
             finish(revocation(frozen, runs, &options, json))
         }
+        Mode::Relay { near, far } => finish(live::serve_relay(near, far).map(|()| true).map_err(Into::into)),
         Mode::Teeth => bite(),
         Mode::Sim { seed, mutate, plan, log: Some(filter), .. } => {
             sim::show_log(&filter);

@@ -47,17 +47,13 @@ struct Seat {
 
 impl Cluster {
     /// Three new nodes, ready, with an operator's token, an OIDC client and an application behind forward-auth.
-    pub async fn start(binary: &Path, kind: Kind, small_disks: bool) -> anyhow::Result<Self> {
+    pub async fn start(binary: &Path, kind: Kind, small_disks: u64) -> anyhow::Result<Self> {
         let ground = Ground::prepare(kind)?;
         let dir = tempfile::tempdir()?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
         let seats = Mutex::new(nodes().map(|id| (id, Seat { id, child: None })).collect());
-        let disks = if small_disks {
-            let made = nodes().map(|place| Ok((place, SmallDisk::make(dir.path(), place)?)));
-            made.collect::<anyhow::Result<_>>()?
-        } else {
-            BTreeMap::new()
-        };
+        let made = (1..=small_disks).map(|place| Ok((place, SmallDisk::make(dir.path(), place)?)));
+        let disks = made.collect::<anyhow::Result<_>>()?;
         let mut cluster =
             Self { binary: binary.to_owned(), dir, ground, seats, disks, token: String::new(), http };
         let secret = cluster.dir.path().join("cluster.secret").display().to_string();
@@ -210,6 +206,9 @@ impl Cluster {
             "[http]\n",
             "[http]\ndrain_delay = \"200ms\"\ntrusted_proxies = [\"127.0.0.1\", \"10.77.0.1\"]\n",
         );
+        let told = format!("[cluster]\nlisten = \"{}\"\n", own.cluster);
+        let meant = format!("[cluster]\nlisten = \"{}\"\nadvertise = \"{}\"\n", own.listen, own.cluster);
+        let more = more.replace(&told, &meant);
         std::fs::write(&config, more)?;
         self.locked().insert(place, Seat { id, child: None });
         self.spawn(place)?;

@@ -2,7 +2,12 @@
 //! any pair can be cut without a word: packets are then sent to a hardware address that nobody has. A node has a *place* there, which
 //! another node may take when it has gone.
 
-use std::{process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 
@@ -26,8 +31,8 @@ const HARNESS: u64 = 0;
 pub enum Ground {
     /// Ports of loopback, with a relay before each cluster plane where links are to be slow.
     Loopback { base_port: u16, relays: Vec<Relay> },
-    /// A network namespace each.
-    Spaces,
+    /// A network namespace each, with a relay in it where links are to be slow.
+    Spaces { relays: BTreeMap<u64, Child> },
 }
 
 /// Addresses of one node.
@@ -48,26 +53,31 @@ pub enum Kind {
     Slowable,
     /// Links that can be cut in one direction.
     Spaces,
+    /// Links that can be cut in one direction, or slowed.
+    SlowableSpaces,
 }
 
+/// Where the others find a cluster plane in its namespace, and where it listens itself when a relay stands before it.
+const CLUSTER_PORT: u16 = 9300;
+const BEHIND_A_RELAY: &str = "127.0.0.1:9301";
 /// Ports of loopback: apart from those of a demo.
 const BASE_PORT: u16 = 24_000;
 
 impl Ground {
     pub fn prepare(kind: Kind) -> anyhow::Result<Self> {
-        if kind != Kind::Spaces {
+        if matches!(kind, Kind::Plain | Kind::Slowable) {
             let mut ground = Self::Loopback { base_port: BASE_PORT, relays: Vec::new() };
             if kind == Kind::Slowable {
                 let between = nodes().map(|node| {
                     let listen = ground.addresses(node).listen;
                     Relay::start(relayed(BASE_PORT, node), listen)
                 });
-                let started = between.collect::<std::io::Result<_>>()?;
+                let started = between.collect();
                 ground = Self::Loopback { base_port: BASE_PORT, relays: started };
             }
             return Ok(ground);
         }
-        let ground = Self::Spaces;
+        let mut ground = Self::Spaces { relays: BTreeMap::new() };
         ground.clear();
         for node in 1..=PLACES {
             ip(&["netns", "add", &name(node)]).context("network namespaces need root and iproute2")?;
@@ -77,6 +87,19 @@ impl Ground {
         for one in 0..=PLACES {
             for other in one + 1..=PLACES {
                 join(one, other)?;
+            }
+        }
+        if kind == Kind::SlowableSpaces {
+            let own = std::env::current_exe()?;
+            let start = |place: u64| {
+                let mut command = ground.command(place, &own);
+                command.args(["relay", &format!("{}:{CLUSTER_PORT}", address(place)), BEHIND_A_RELAY]);
+                anyhow::Ok((place, command.stdin(Stdio::piped()).spawn()?))
+            };
+            let started = (1..=PLACES).map(start).collect::<anyhow::Result<_>>()?;
+            // In place: a ground that is replaced clears the namespaces.
+            if let Self::Spaces { relays } = &mut ground {
+                *relays = started;
             }
         }
         Ok(ground)
@@ -89,20 +112,28 @@ impl Ground {
                 let cluster = if relays.is_empty() { at(20) } else { relayed(*base_port, node) };
                 Addresses { http: at(0), api: at(10), cluster, listen: at(20) }
             }
-            Self::Spaces => {
+            Self::Spaces { relays } => {
                 let at = |port: u16| format!("{}:{port}", address(node));
-                Addresses { http: at(9000), api: at(9200), cluster: at(9300), listen: at(9300) }
+                let cluster = at(CLUSTER_PORT);
+                let listen = if relays.is_empty() { cluster.clone() } else { BEHIND_A_RELAY.to_owned() };
+                Addresses { http: at(9000), api: at(9200), cluster, listen }
             }
         }
     }
 
     /// Everything sent to this node takes so much longer, up to twice of it.
     pub fn slow(&self, node: u64, by: Duration) -> anyhow::Result<()> {
-        let Self::Loopback { relays, .. } = self else {
-            anyhow::bail!("links between namespaces are not slowed")
-        };
-        let relay = usize::try_from(node.saturating_sub(1)).ok().and_then(|place| relays.get(place));
-        relay.context("no relay before this node")?.slow(by);
+        match self {
+            Self::Loopback { relays, .. } => {
+                let place = usize::try_from(node.saturating_sub(1))?;
+                relays.get(place).context("no relay before this node")?.slow(by);
+            }
+            Self::Spaces { relays } => {
+                let relay = relays.get(&node).and_then(|child| child.stdin.as_ref());
+                let mut said = relay.context("no relay before this node")?;
+                writeln!(said, "{}", by.as_micros()).context("the relay has ended")?;
+            }
+        }
         Ok(())
     }
 
@@ -110,7 +141,7 @@ impl Ground {
     pub fn command(&self, node: u64, program: &std::path::Path) -> Command {
         match self {
             Self::Loopback { .. } => Command::new(program),
-            Self::Spaces => {
+            Self::Spaces { .. } => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", &name(node)]).arg(program);
                 command
@@ -130,12 +161,12 @@ impl Ground {
     }
 
     fn must_be_spaces(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(matches!(self, Self::Spaces), "nodes on loopback cannot be cut apart");
+        anyhow::ensure!(matches!(self, Self::Spaces { .. }), "nodes on loopback cannot be cut apart");
         Ok(())
     }
 
     fn clear(&self) {
-        if let Self::Spaces = self {
+        if let Self::Spaces { .. } = self {
             for node in 1..=PLACES {
                 // Left behind by an earlier run, or not there.
                 let _ = Command::new("ip").args(["netns", "del", &name(node)]).output();
@@ -147,6 +178,13 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
+        if let Self::Spaces { relays } = self {
+            for relay in relays.values_mut() {
+                // Gone already, or going now.
+                let _ = relay.kill();
+                let _ = relay.wait();
+            }
+        }
         self.clear();
     }
 }

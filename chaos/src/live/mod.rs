@@ -33,6 +33,7 @@ use anyhow::Context as _;
 
 pub use failover::How;
 pub use nemesis::Scenario;
+pub use relay::serve as serve_relay;
 
 use cluster::Cluster;
 use ground::Kind;
@@ -68,8 +69,7 @@ const HEALED_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the cluster cannot be set up, or the machine does not allow the faults.
 pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findings> {
-    let cluster =
-        Arc::new(Cluster::start(&options.binary, scenario.ground(), scenario.needs_small_disks()).await?);
+    let cluster = Arc::new(Cluster::start(&options.binary, scenario.ground(), scenario.small_disks()).await?);
     let history = Arc::new(History::default());
     let traffic = traffic::start(&cluster, &history, options.seed).await?;
     let faults = nemesis::run(scenario, &cluster, options).await.context("a fault could not be made")?;
@@ -104,7 +104,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
 /// # Errors
 /// When the cluster cannot be set up.
 pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<failover::Times> {
-    let cluster = Arc::new(Cluster::start(&options.binary, how.ground(), false).await?);
+    let cluster = Arc::new(Cluster::start(&options.binary, how.ground(), 0).await?);
     failover::measure(how, runs, &cluster).await
 }
 
@@ -113,7 +113,7 @@ pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<f
 /// # Errors
 /// When the cluster cannot be set up.
 pub async fn revocations(frozen: bool, runs: u32, options: &Options) -> anyhow::Result<revocation::Costs> {
-    let cluster = Arc::new(Cluster::start(&options.binary, Kind::Plain, false).await?);
+    let cluster = Arc::new(Cluster::start(&options.binary, Kind::Plain, 0).await?);
     revocation::measure(frozen, runs, &cluster).await
 }
 

@@ -14,7 +14,7 @@ use crate::random::Random;
 use super::{
     Options,
     cluster::Cluster,
-    ground::{Kind, NODES},
+    ground::{Kind, NODES, PLACES},
 };
 
 /// What happens to the cluster.
@@ -36,7 +36,7 @@ pub enum Scenario {
     Wipe,
     /// Three become five and three again, whoever they are.
     Churn,
-    /// All of it in turn, but for slow links.
+    /// All of it in turn.
     Mixed,
 }
 
@@ -63,15 +63,21 @@ impl Scenario {
     /// Where the nodes must run.
     pub(super) const fn ground(self) -> Kind {
         match self {
-            Self::Partition | Self::Mixed => Kind::Spaces,
+            Self::Partition => Kind::Spaces,
+            Self::Mixed => Kind::SlowableSpaces,
             Self::Delay => Kind::Slowable,
             _ => Kind::Plain,
         }
     }
 
-    /// Whether each node has a disk of its own.
-    pub(super) const fn needs_small_disks(self) -> bool {
-        matches!(self, Self::FullDisk | Self::Mixed)
+    /// How many places have a disk of their own, which can be full.
+    pub(super) const fn small_disks(self) -> u64 {
+        match self {
+            Self::FullDisk => NODES,
+            // Members change their places.
+            Self::Mixed => PLACES,
+            _ => 0,
+        }
     }
 }
 
@@ -96,6 +102,8 @@ const MIX: &[Scenario] = &[
     Scenario::Partition,
     Scenario::FullDisk,
     Scenario::Wipe,
+    Scenario::Delay,
+    Scenario::Churn,
 ];
 
 /// How long a change of members may take, asked for again while the cluster is busy with another or has no leader.

@@ -1,6 +1,8 @@
 //! A slow link: what stands between the others and one node's cluster plane, and holds back what goes to it and what comes from it.
 //! Bytes arrive late, in order and whole, as TCP over a long or a crowded line delivers them; the kernel's own packet delay is not to be
-//! had on every machine.
+//! had on every machine. While the node does not listen, neither does the relay: who knocks is refused, as without it.
+//!
+//! Where nodes have network namespaces of their own, their relays are processes inside: [`serve`] is what such a one does.
 
 use std::{
     io,
@@ -16,12 +18,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// What is on the way in one direction: enough for a batch of entries, after that the sender waits as for a full window.
 const ON_THE_WAY: usize = 64;
 const PIECE_BYTES: usize = 16 * 1024;
+/// How often it is looked whether a node listens again.
+const LOOK: Duration = Duration::from_millis(5);
 
 pub struct Relay {
     delay_us: Arc<AtomicU64>,
@@ -30,18 +34,10 @@ pub struct Relay {
 
 impl Relay {
     /// Listens at `near` and passes on to `far`. Must be called within a runtime.
-    pub fn start(near: String, far: String) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(near)?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+    pub fn start(near: String, far: String) -> Self {
         let delay_us = Arc::new(AtomicU64::new(0));
-        let delay = Arc::clone(&delay_us);
-        let accepting = tokio::spawn(async move {
-            while let Ok((guest, _)) = listener.accept().await {
-                tokio::spawn(pass_on(guest, far.clone(), Arc::clone(&delay)));
-            }
-        });
-        Ok(Self { delay_us, accepting })
+        let accepting = tokio::spawn(accept(near, far, Arc::clone(&delay_us)));
+        Self { delay_us, accepting }
     }
 
     /// From now on every piece takes between once and twice as long as this.
@@ -56,9 +52,38 @@ impl Drop for Relay {
     }
 }
 
-async fn pass_on(guest: TcpStream, far: String, delay: Arc<AtomicU64>) {
-    // A node that does not listen looks as it does without a relay: closed at once.
-    let Ok(host) = TcpStream::connect(far).await else { return };
+/// A relay as a process: each line of its standard input is a new delay in microseconds; it ends with its parent.
+///
+/// # Errors
+/// When the standard input cannot be read.
+pub fn serve(near: String, far: String) -> io::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let _inside = runtime.enter();
+    let relay = Relay::start(near, far);
+    for line in io::stdin().lines() {
+        relay.slow(Duration::from_micros(line?.trim().parse().unwrap_or(0)));
+    }
+    Ok(())
+}
+
+async fn accept(near: String, far: String, delay: Arc<AtomicU64>) {
+    loop {
+        while TcpStream::connect(&far).await.is_err() {
+            sleep(LOOK).await;
+        }
+        let Ok(listener) = TcpListener::bind(&near).await else {
+            sleep(LOOK).await;
+            continue;
+        };
+        while let Ok((guest, _)) = listener.accept().await {
+            // The first one after the node has gone is closed at once, the next ones are refused.
+            let Ok(host) = TcpStream::connect(&far).await else { break };
+            tokio::spawn(pass_on(guest, host, Arc::clone(&delay)));
+        }
+    }
+}
+
+async fn pass_on(guest: TcpStream, host: TcpStream, delay: Arc<AtomicU64>) {
     // Best effort: without it small pieces come later still.
     let _ = (guest.set_nodelay(true), host.set_nodelay(true));
     let (from_guest, to_guest) = guest.into_split();
