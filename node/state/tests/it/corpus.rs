@@ -4,7 +4,11 @@
 //! `CONCLAVE_FREEZE=NNNN_name cargo test -p conclave-state frozen` writes a new folder from the history below; existing ones are
 //! never written again.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -12,61 +16,239 @@ use conclave_state::{
     snapshot::{Loader, chunks, digest},
 };
 
+use prost::Message as _;
+
 use crate::world::*;
 
 fn corpus() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
 }
 
-/// One of everything that commands of level 1 do.
+/// What the folders before this one have nothing of, and the rows that remain of it.
 fn history() -> Vec<Vec<u8>> {
-    let mut world = World::furnished();
-    let code = |n, u| world.start(n, u, Some(("web", &["openid", "offline_access"])));
-    let start = pb::StartSession { credential_version: 2, ..code(1, 1) };
-    let bodies = [
+    let mut tape = Tape { world: World::furnished(), entries: Vec::new() };
+    // The furnishing itself, as entries of this log.
+    for body in [
         create_group(1),
         create_user(1, &[1]),
         create_user(2, &[]),
         create_application(1, &[1]),
         create_client("web", &[]),
         create_client("app", &application(1)),
-        Body::StartSession(start),
-        redeem(1, "web"),
-        rotate(1, 1),
-        rotate(1, 1),
-        Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(2), limit: 3, window_ms: MINUTE }),
-        Body::OpenAppSession(pb::OpenAppSession {
-            app_session_id: id(8, 1),
-            session_id: session(1),
-            secret_hash: hash(3),
-            host: "app1.test".into(),
-            ticket_id: ticket(99),
-            ticket_expires_at_ms: 1_000_000 + MINUTE,
-        }),
-        Body::AddSigningKey(pb::AddSigningKey {
-            kid: "k".into(),
-            algorithm: pb::SigningAlgorithm::Eddsa.into(),
-            public_jwk: b"{}".to_vec(),
-            sealed_private_key: b"sealed".to_vec(),
-            only_if_absent: true,
+    ] {
+        tape.entries.push(tape.encoded(body));
+    }
+    people_and_groups(&mut tape);
+    clients_and_applications(&mut tape);
+    sessions_and_grants(&mut tape);
+    requests_and_devices(&mut tape);
+    upstreams(&mut tape);
+    keys_and_system(&mut tape);
+    tape.entries
+}
+
+/// A log that is written while it is applied: what is refused is no history.
+struct Tape {
+    world: World,
+    entries: Vec<Vec<u8>>,
+}
+
+impl Tape {
+    fn encoded(&self, body: Body) -> Vec<u8> {
+        encode(self.world.now, &(1_000 + self.entries.len() as u128).to_be_bytes(), body)
+    }
+
+    #[track_caller]
+    fn push(&mut self, body: Body) {
+        let bytes = self.encoded(body);
+        let reply = self.world.raw(&bytes).expect("a command of this version").reply;
+        assert!(!matches!(reply.body, Some(conclave_state::ReplyBody::Refused(_))), "{reply:?}");
+        self.entries.push(bytes);
+    }
+}
+
+fn people_and_groups(tape: &mut Tape) {
+    tape.push(create_group(2));
+    tape.push(create_group(3));
+    let member = |u, g| (user(u), group(g));
+    let (user_id, group_id) = member(2, 2);
+    tape.push(Body::AddGroupMember(pb::AddGroupMember { user_id, group_id }));
+    let (user_id, group_id) = member(1, 2);
+    tape.push(Body::AddGroupMember(pb::AddGroupMember {
+        user_id: user_id.clone(),
+        group_id: group_id.clone(),
+    }));
+    tape.push(Body::RemoveGroupMember(pb::RemoveGroupMember { user_id, group_id }));
+    tape.push(Body::DeleteGroup(pb::DeleteGroup { group_id: group(3) }));
+    tape.push(create_user(3, &[]));
+    tape.push(Body::SetPassword(pb::SetPassword {
+        user_id: user(1),
+        password_phc: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g".into(),
+        ..Default::default()
+    }));
+    tape.push(Body::DeleteUser(pb::DeleteUser { user_id: user(3) }));
+}
+
+fn clients_and_applications(tape: &mut Tape) {
+    tape.push(create_application(2, &[]));
+    tape.push(create_application(3, &[]));
+    tape.push(Body::UpdateApplication(pb::UpdateApplication {
+        application_id: application(2),
+        serve_known_for_ms: Some(MINUTE),
+        ..Default::default()
+    }));
+    tape.push(Body::DeleteApplication(pb::DeleteApplication { application_id: application(3) }));
+    let types = [pb::GrantType::AuthorizationCode, pb::GrantType::RefreshToken, pb::GrantType::DeviceCode];
+    let grant_types = Some(pb::GrantTypes { grant_types: types.map(i32::from).to_vec() });
+    tape.push(Body::UpdateClient(pb::UpdateClient {
+        client_id: "web".into(),
+        consent: Some(pb::ConsentMode::Once.into()),
+        pkce_optional: Some(true),
+        tokens: Some(pb::ClientTokensChange { grant_types, ..Default::default() }),
+        ..Default::default()
+    }));
+    tape.push(create_client("gone", &[]));
+    tape.push(Body::DeleteClient(pb::DeleteClient { client_id: "gone".into() }));
+}
+
+fn sessions_and_grants(tape: &mut Tape) {
+    for n in [1, 2] {
+        let start = tape.world.start(n, 1, Some(("web", &["openid", "offline_access"])));
+        let code = start.code.clone().map(|code| pb::IssueCode { dpop_jkt: hash(n), ..code });
+        tape.push(Body::StartSession(pb::StartSession { code, ..start }));
+    }
+    let until = tape.world.now + MINUTE;
+    let Body::RedeemCode(order) = redeem(1, "web") else { unreachable!() };
+    let redeemed = pb::RedeemCode { dpop_jkt: hash(1), proofs: vec![proof(1, until)], ..order };
+    tape.push(Body::RedeemCode(redeemed));
+    tape.push(Body::IssueCode(pb::IssueCode { session_id: session(1), ..issue(3, "app", &["openid"]) }));
+    tape.push(Body::RevokeGrant(pb::RevokeGrant { grant_id: grant(3) }));
+    tape.push(Body::SpendProofs(pb::SpendProofs { proofs: vec![proof(2, until)] }));
+    tape.push(Body::RevokeAccessToken(pb::RevokeAccessToken { token_id: id(12, 1), expires_at_ms: until }));
+    let start = tape.world.start(4, 2, None);
+    tape.push(Body::StartSession(start));
+    tape.push(Body::RevokeUserSessions(pb::RevokeUserSessions { user_id: user(2), ..Default::default() }));
+}
+
+fn requests_and_devices(tape: &mut Tape) {
+    let pushed = |n, client_id: &str| {
+        Body::PushRequest(pb::PushRequest {
+            pushed_request_id: id(20, n),
+            client_id: client_id.into(),
+            secret_hash: hash(4),
+            parameters: b"client_id=web".to_vec(),
+            ttl_ms: MINUTE,
+        })
+    };
+    tape.push(pushed(1, "web"));
+    for n in [1, 2] {
+        tape.push(Body::StartDevice(pb::StartDevice {
+            device_id: id(21, n),
+            client_id: "web".into(),
+            scopes: vec!["openid".into()],
+            secret_hash: hash(5),
+            user_code_hash: hash(20 + n),
+            ttl_ms: 10 * MINUTE,
+            ..Default::default()
+        }));
+    }
+    tape.push(Body::AnswerDevice(pb::AnswerDevice {
+        device_id: id(21, 1),
+        session_id: session(1),
+        allow: true,
+        ticket_id: ticket(50),
+        ticket_expires_at_ms: tape.world.now + 10 * MINUTE,
+    }));
+    tape.push(Body::RedeemDevice(pb::RedeemDevice {
+        device_id: id(21, 1),
+        secret_hash: hash(5),
+        client_id: "web".into(),
+        grant_id: grant(101),
+        family_id: family(101),
+        refresh_ttl_ms: 6_000 * MINUTE,
+        access_ttl_ms: 10 * MINUTE,
+        ..Default::default()
+    }));
+    tape.push(Body::RevokeConsent(pb::RevokeConsent { user_id: user(1), client_id: "web".into() }));
+}
+
+fn upstreams(tape: &mut Tape) {
+    let upstream = |name: &str| pb::Upstream {
+        name: name.into(),
+        display_name: "Elsewhere".into(),
+        issuer: "https://elsewhere.test".into(),
+        client_id: "conclave".into(),
+        sealed_secret: b"sealed".to_vec(),
+        scopes: vec!["openid".into()],
+        rule: Some(pb::UpstreamRule {
+            admission: pb::UpstreamAdmission::Any.into(),
+            group_ids: vec![group(1)],
             ..Default::default()
         }),
-        Body::CreateApiToken(pb::CreateApiToken {
-            token_id: id(9, 1),
-            name: "ci".into(),
-            secret_hash: hash(2),
+        ..Default::default()
+    };
+    for name in ["elsewhere", "gone"] {
+        tape.push(Body::CreateUpstream(pb::CreateUpstream { upstream: Some(upstream(name)) }));
+    }
+    tape.push(Body::UpdateUpstream(pb::UpdateUpstream {
+        name: "elsewhere".into(),
+        display_name: Some("Somewhere".into()),
+        ..Default::default()
+    }));
+    tape.push(Body::DeleteUpstream(pb::DeleteUpstream { name: "gone".into() }));
+    tape.push(Body::LinkIdentity(pb::LinkIdentity {
+        upstream: "elsewhere".into(),
+        subject: "ada".into(),
+        label: "ada@elsewhere.test".into(),
+        session_id: session(1),
+        max_age_ms: MINUTE,
+        ticket_id: ticket(60),
+        ticket_expires_at_ms: tape.world.now + 10 * MINUTE,
+    }));
+    for (n, subject) in [(8, "ada"), (9, "new")] {
+        let Body::CreateUser(person) = create_user(n, &[]) else { unreachable!() };
+        tape.push(Body::SignInUpstream(pb::SignInUpstream {
+            session: Some(tape.world.start(n, n, None)),
+            upstream: "elsewhere".into(),
+            subject: subject.into(),
+            label: subject.into(),
+            new_user: Some(pb::CreateUser { password_phc: String::new(), ..person }),
+            ..Default::default()
+        }));
+    }
+    tape.push(Body::UnlinkIdentity(pb::UnlinkIdentity {
+        upstream: "elsewhere".into(),
+        user_id: user(1),
+        ..Default::default()
+    }));
+}
+
+fn keys_and_system(tape: &mut Tape) {
+    for (kid, next) in [("first", false), ("second", true)] {
+        tape.push(Body::AddSigningKey(pb::AddSigningKey {
+            kid: kid.into(),
+            algorithm: pb::SigningAlgorithm::Es256.into(),
+            public_jwk: b"{}".to_vec(),
+            sealed_private_key: b"sealed".to_vec(),
+            next,
+            ..Default::default()
+        }));
+    }
+    tape.push(Body::ActivateSigningKey(pb::ActivateSigningKey { kid: "second".into() }));
+    tape.push(Body::RetireSigningKey(pb::RetireSigningKey { kid: "first".into() }));
+    for n in [1, 2] {
+        tape.push(Body::CreateApiToken(pb::CreateApiToken {
+            token_id: id(9, n),
+            name: format!("ci{n}"),
+            secret_hash: hash(n),
             role: pb::ApiRole::Admin.into(),
             ttl_ms: MINUTE,
-        }),
-        Body::UpdateUser(pb::UpdateUser { user_id: user(2), disabled: Some(true), ..Default::default() }),
-        Body::RevokeSession(pb::RevokeSession { session_id: session(1) }),
-        Body::AcknowledgeOutbox(pb::AcknowledgeOutbox { sequence_numbers: vec![1] }),
-        Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {}),
-        Body::Sweep(pb::Sweep { limit: 10 }),
-    ];
-    world.now = 1_000_000;
-    let numbered = bodies.into_iter().enumerate();
-    numbered.map(|(n, body)| encode(1_000_000 + n as u64, &(n as u128 + 1).to_be_bytes(), body)).collect()
+        }));
+    }
+    tape.push(Body::RevokeApiToken(pb::RevokeApiToken { token_id: id(9, 1) }));
+    tape.push(Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms: 3_000, margin_permille: 100 }));
+    tape.push(Body::ReserveNodeId(pb::ReserveNodeId::default()));
+    tape.push(Body::RaiseLevel(pb::RaiseLevel { level: 1 }));
 }
 
 fn replay(entries: &[Vec<u8>]) -> State {
@@ -114,6 +296,36 @@ fn frozen_entries_and_snapshots_of_every_release_mean_what_they_meant() {
             folder.display()
         );
     }
+}
+
+/// The number of the command in this entry.
+fn number(entry: &[u8]) -> u64 {
+    let log_entry = pb::LogEntry::decode(entry).unwrap();
+    let body = pb::Command::decode(log_entry.command.as_slice()).unwrap().body.unwrap();
+    let mut bytes = Vec::new();
+    body.encode(&mut bytes);
+    prost::encoding::decode_varint(&mut bytes.as_slice()).unwrap() >> 3
+}
+
+#[test]
+fn every_command_is_in_a_frozen_log() {
+    let envelope = include_str!("../../../../proto/conclave/command/v1/envelope.proto");
+    let (_, oneof) = envelope.split_once("oneof body {").unwrap();
+    let numbered = oneof.lines().take_while(|line| !line.trim_start().starts_with('}'));
+    let commands: BTreeMap<u64, &str> = numbered
+        .filter_map(|line| {
+            let (name, number) = line.split_once(" = ")?;
+            Some((number.trim().strip_suffix(';')?.parse().ok()?, name.trim()))
+        })
+        .collect();
+    assert!(commands.len() > 40, "{commands:?}");
+    let mut frozen = BTreeSet::new();
+    for folder in fs::read_dir(corpus()).unwrap() {
+        let log = fs::read_to_string(folder.unwrap().path().join("log")).unwrap();
+        frozen.extend(log.lines().map(|line| number(&unhex(line))));
+    }
+    let missing: Vec<_> = commands.iter().filter(|(number, _)| !frozen.contains(number)).collect();
+    assert!(missing.is_empty(), "add them to the history above and freeze it under a new name: {missing:?}");
 }
 
 fn freeze(name: &str) {
