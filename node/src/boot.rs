@@ -7,7 +7,9 @@ use std::{
 };
 
 use axum::{Router, extract::Request, response::Response};
+use futures_util::future::join_all;
 use http::StatusCode;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -22,8 +24,8 @@ use crate::{
     },
     health::Health,
     http::{
-        Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, ServerTls, TlsFiles,
-        edge::REQUEST_TIMEOUT, server,
+        ClosedDoor, Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, ServerTls,
+        TlsFiles, cidr::Cidr, edge::REQUEST_TIMEOUT, server,
     },
     protocol::{forward_auth, oidc},
     runtime::Runtime,
@@ -46,6 +48,8 @@ pub enum BootError {
     Stopped(String),
 }
 
+/// How long a node that starts refuses connections: a restart is over in less, and one that waits for others must be seen to live.
+const CLOSED_AT_MOST: Duration = Duration::from_secs(3);
 /// How often the ready line's condition is looked at while the node starts.
 const READY_POLL: Duration = Duration::from_millis(5);
 
@@ -55,9 +59,7 @@ const READY_POLL: Duration = Duration::from_millis(5);
 /// [`BootError`].
 pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> Result<(), BootError> {
     let started = runtime.clock.monotonic();
-    let listener = HttpListener::bind("http.listen", config.http.listen.0).await?;
-    let listener = listener.with_proxies(&config.http.trusted_proxies);
-    let tls_listener = tls_listener(&config, &runtime).await?;
+    let doors = Doors::bind(&config, &runtime).await?;
     let api = server::bind("api.listen", config.api.listen.0).await?;
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
@@ -78,8 +80,8 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     );
     // Told to stop, a node first hands over; only then its doors close.
     let close = CancellationToken::new();
-    let serving_tls = tls_listener.map(|tls| tokio::spawn(tls.serve(front.clone(), close.clone())));
-    let serving = tokio::spawn(listener.serve(front, close.clone()));
+    let (failed, failure) = oneshot::channel();
+    let serving = tokio::spawn(doors.serve_when_ready(health.clone(), front, close.clone(), failed));
 
     let options = cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?;
     // Beside everything up to the first leader, since the search for primes is most of a first start.
@@ -105,6 +107,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         reason = cluster.stopped() => Err(BootError::Stopped(reason)),
+        Ok(error) = failure => Err(BootError::Http(error)),
     };
     health.stop();
     if ended.is_ok() {
@@ -113,14 +116,8 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
         tokio::time::sleep(drain_delay).await;
     }
     close.cancel();
-    if let Ok(Drained::Cut(connections)) = serving.await {
-        tracing::warn!(connections, "some connections were cut off after the drain");
-    }
-    if let Some(serving) = serving_tls
-        && let Ok(Drained::Cut(connections)) = serving.await
-    {
-        tracing::warn!(connections, "some TLS connections were cut off after the drain");
-    }
+    // Says itself what it had to cut off.
+    let _ = serving.await;
     // The API drains within the same limit as the pages.
     let _ = tokio::time::timeout(server::DRAIN_LIMIT, admin_api).await;
     if ended.is_ok() {
@@ -130,18 +127,68 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     ended
 }
 
-/// The listener with TLS, where one is configured.
-async fn tls_listener(config: &Config, runtime: &Runtime) -> Result<Option<HttpListener>, BootError> {
-    let Some(tls) = &config.http.tls else { return Ok(None) };
-    let asks = tls.client_certificates == config::ClientCertificates::Request;
-    let files = TlsFiles {
-        certificate: &tls.certificate_file,
-        key: &tls.key_file,
-        clients: asks.then_some(tls.client_ca_file.as_deref()),
-    };
-    let server = ServerTls::load(&files, Arc::clone(&runtime.clock))?;
-    let listener = HttpListener::bind("http.tls.listen", tls.listen.0).await?;
-    Ok(Some(listener.with_proxies(&config.http.trusted_proxies).with_tls(server)))
+/// The ports of people and proxies, one of them with TLS where that is configured.
+struct Doors {
+    plain: ClosedDoor,
+    tls: Option<(ClosedDoor, ServerTls)>,
+    proxies: Vec<Cidr>,
+}
+
+impl Doors {
+    async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, BootError> {
+        let plain = ClosedDoor::bind("http.listen", config.http.listen.0).await?;
+        let proxies = config.http.trusted_proxies.clone();
+        let Some(tls) = &config.http.tls else { return Ok(Self { plain, tls: None, proxies }) };
+        let asks = tls.client_certificates == config::ClientCertificates::Request;
+        let files = TlsFiles {
+            certificate: &tls.certificate_file,
+            key: &tls.key_file,
+            clients: asks.then_some(tls.client_ca_file.as_deref()),
+        };
+        let server = ServerTls::load(&files, Arc::clone(&runtime.clock))?;
+        let door = ClosedDoor::bind("http.tls.listen", tls.listen.0).await?;
+        Ok(Self { plain, tls: Some((door, server)), proxies })
+    }
+
+    /// Opens once this node can serve, and says how it ended. Until then whoever comes is refused at once and goes to another node: not
+    /// every proxy does so at a 503. A node that does not get ready in time opens all the same, to say why.
+    async fn serve_when_ready(
+        self,
+        health: Health,
+        front: Router,
+        close: CancellationToken,
+        failed: oneshot::Sender<HttpError>,
+    ) {
+        let ready = async {
+            while health.readiness().is_err() {
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        tokio::select! {
+            () = ready => {}
+            () = tokio::time::sleep(CLOSED_AT_MOST) => {}
+            () = close.cancelled() => return,
+        }
+        let listeners = match self.open() {
+            Ok(listeners) => listeners,
+            // Nobody hears it when the node is ending already.
+            Err(error) => return drop(failed.send(error)),
+        };
+        let serving = listeners.into_iter().map(|listener| listener.serve(front.clone(), close.clone()));
+        for drained in join_all(serving).await {
+            if let Drained::Cut(connections) = drained {
+                tracing::warn!(connections, "some connections were cut off after the drain");
+            }
+        }
+    }
+
+    fn open(self) -> Result<Vec<HttpListener>, HttpError> {
+        let mut listeners = vec![self.plain.open()?];
+        if let Some((door, server)) = self.tls {
+            listeners.push(door.open()?.with_tls(server));
+        }
+        Ok(listeners.into_iter().map(|listener| listener.with_proxies(&self.proxies)).collect())
+    }
 }
 
 fn cluster_options(

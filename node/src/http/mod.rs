@@ -22,5 +22,5 @@ pub use self::fault::Fault;
 pub use self::headers::FormAction;
 pub use self::outbound::Outbound;
 pub use self::request_id::RequestId;
-pub use self::server::{Drained, HttpError, HttpListener};
+pub use self::server::{ClosedDoor, Drained, HttpError, HttpListener};
 pub use self::tls::{PeerCertificate, ServerTls, TlsFiles};

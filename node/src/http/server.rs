@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,12 +73,56 @@ pub enum Drained {
 /// Binds `addr`; `setting` is the path of the setting it came from, for the error. Any listener of the node may
 /// use it.
 pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, HttpError> {
-    TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+    TcpListener::bind(addr).await.map_err(|source| refused(setting, addr, source))
+}
+
+fn refused(setting: &'static str, addr: SocketAddr, source: io::Error) -> HttpError {
+    match source.kind() {
         io::ErrorKind::AddrInUse => HttpError::PortTaken { setting, addr },
         io::ErrorKind::AddrNotAvailable => HttpError::NoSuchAddress { setting, addr },
         io::ErrorKind::PermissionDenied => HttpError::NotAllowed { setting, addr },
         _ => HttpError::Bind { setting, addr, source },
-    })
+    }
+}
+
+/// Connections that wait in the kernel's queue until they are taken.
+const BACKLOG: u32 = 1024;
+
+/// A bound port that refuses connections: whoever comes goes to the next node at once. Opened, it is an [`HttpListener`].
+#[derive(Debug)]
+pub struct ClosedDoor {
+    socket: TcpSocket,
+    setting: &'static str,
+    addr: SocketAddr,
+}
+
+impl ClosedDoor {
+    /// Takes the port, and listens to nobody. A port that is taken by another process is found now.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Self, HttpError> {
+        // The system lets two sockets have a port as long as neither listens: so listen once, for a moment.
+        drop(bind(setting, addr).await?);
+        let new = || {
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.bind(addr)?;
+            Ok(socket)
+        };
+        let socket = new().map_err(|source| refused(setting, addr, source))?;
+        Ok(Self { socket, setting, addr })
+    }
+
+    /// Listens.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub fn open(self) -> Result<HttpListener, HttpError> {
+        let listener =
+            self.socket.listen(BACKLOG).map_err(|source| refused(self.setting, self.addr, source))?;
+        Ok(HttpListener::over(listener))
+    }
 }
 
 /// A bound HTTP listener.
@@ -92,12 +136,11 @@ pub struct HttpListener {
 
 impl HttpListener {
     pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Self, HttpError> {
-        Ok(Self {
-            listener: bind(setting, addr).await?,
-            drain_limit: DRAIN_LIMIT,
-            guests: Guests::new(&[]),
-            tls: None,
-        })
+        Ok(Self::over(bind(setting, addr).await?))
+    }
+
+    fn over(listener: TcpListener) -> Self {
+        Self { listener, drain_limit: DRAIN_LIMIT, guests: Guests::new(&[]), tls: None }
     }
 
     /// Lets these proxies have as many connections as there are: each speaks for many people.

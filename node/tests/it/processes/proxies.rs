@@ -454,6 +454,7 @@ async fn nginx_and_caddy_protect_an_application() {
     nodes_die_and_nobody_is_turned_away(&demo, &nginx).await;
     let caddy = Proxy::caddy(&demo, 21_751, addr).await;
     the_whole_story(&demo, &caddy, &seen).await;
+    nodes_die_and_nobody_is_turned_away(&demo, &caddy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
