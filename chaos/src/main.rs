@@ -45,7 +45,7 @@ enum Mode {
         /// A bug to put into the nodes (with the feature "mutations")
         #[arg(long, default_value = "none", value_parser = bug)]
         mutate: sim::Bug,
-        /// storm: whatever the seed brings; deposed, returned, reborn: situations brought about on purpose [default: storm, or that in
+        /// storm: whatever the seed brings; deposed, returned, reborn, power-lost: situations brought about on purpose [default: storm, or that in
         /// which the bug must show]
         #[arg(long, value_parser = plan)]
         plan: Option<sim::Plan>,

@@ -70,7 +70,9 @@ impl Bug {
         match self {
             Self::None => Plan::Storm,
             #[cfg(feature = "mutations")]
-            Self::SyncForgotten | Self::Leases(Mutation::AckIgnoresTable) => Plan::Storm,
+            Self::SyncForgotten => Plan::PowerLost,
+            #[cfg(feature = "mutations")]
+            Self::Leases(Mutation::AckIgnoresTable) => Plan::Storm,
             #[cfg(feature = "mutations")]
             Self::Grants(WrongGrants::ReadBeforeRecord) => Plan::Returned,
             #[cfg(feature = "mutations")]

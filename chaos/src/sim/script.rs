@@ -26,6 +26,8 @@ pub enum Plan {
     Returned,
     /// One of the two that know of a write loses its disk and starts again under its number, the other one is away.
     Reborn,
+    /// Right after a write is acknowledged, every machine loses its power; several times.
+    PowerLost,
 }
 
 impl Plan {
@@ -35,6 +37,7 @@ impl Plan {
         ("deposed", Self::Deposed),
         ("returned", Self::Returned),
         ("reborn", Self::Reborn),
+        ("power-lost", Self::PowerLost),
     ];
 
     /// By its name.
@@ -57,6 +60,8 @@ const OUTLIVES_LEASES: Duration = Duration::from_secs(3);
 const RENEWAL_MS: u64 = 400;
 /// How much may pass between the end of a cut and a revocation: the node asks for a lease within a renewal's pause and a connection.
 const SOON_MS: u64 = 120;
+/// How often the power goes.
+const POWER_CUTS: u32 = 6;
 /// How long checks go on after the acknowledgement: longer than what a lease may last too long.
 const AFTERWARDS: Duration = Duration::from_millis(400);
 /// Longest wait for what the plan needs to go on; a revocation takes 2.2 s.
@@ -75,6 +80,7 @@ pub fn play(plan: Plan, sim: &mut Sim<'_>, world: &Arc<World>) -> turmoil::Resul
         Plan::Deposed => stage.deposed(leader)?,
         Plan::Returned => stage.returned(leader)?,
         Plan::Reborn => return stage.reborn(leader),
+        Plan::PowerLost => stage.power_lost()?,
     }
     stage.end()
 }
@@ -90,10 +96,7 @@ struct Play<'a, 'b> {
 impl Play<'_, '_> {
     /// Somebody is signed in, every node knows it, and nothing else happens. Who leads.
     fn begin(&mut self) -> turmoil::Result<u64> {
-        self.until("three nodes and a leader", |world| {
-            let running = world.running();
-            running.len() == nodes().count() && running.values().all(|cluster| cluster.leader_id().is_some())
-        })?;
+        self.all_are_there()?;
         self.carry_out(1, Order::SignIn)?;
         self.until("the same everywhere", judge::agree)?;
         let jitter = Duration::from_millis(self.random.below(RENEWAL_MS));
@@ -155,6 +158,31 @@ impl Play<'_, '_> {
         self.sim.bounce(ip(leader));
         self.pass(OUTLIVES_LEASES)?;
         self.look()
+    }
+
+    fn power_lost(&mut self) -> turmoil::Result {
+        for _ in 0..POWER_CUTS {
+            let leader = leader_of(self.world, &nodes().collect::<Vec<_>>()).ok_or("nobody leads")?;
+            self.carry_out(leader, Order::CreateUser)?;
+            for node in nodes() {
+                self.world.forget(node);
+                self.sim.crash(ip(node));
+                self.world.machine(node).ok_or("no such machine")?.disk.crash();
+            }
+            nodes().for_each(|node| self.sim.bounce(ip(node)));
+            self.all_are_there()?;
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    fn all_are_there(&mut self) -> turmoil::Result {
+        self.until("three nodes and a leader", |world| {
+            let running = world.running();
+            let followed = running.values().all(|cluster| cluster.leader_id().is_some());
+            let all: Vec<u64> = running.keys().copied().collect();
+            running.len() == nodes().count() && followed && leader_of(world, &all).is_some()
+        })
     }
 
     /// Whoever answers must know what was acknowledged.
