@@ -40,6 +40,13 @@ local function values(header)
   return all
 end
 
+local function first(header)
+  for _, value in pairs(header or {}) do
+    return value
+  end
+  return ""
+end
+
 core.register_action("conclave", { "http-req" }, function(txn)
   local headers = txn.http:req_get_headers()
   local host = values(headers["host"])
@@ -47,9 +54,11 @@ core.register_action("conclave", { "http-req" }, function(txn)
     return refuse(txn, 400, "Bad Request", "The request must name one host.\n")
   end
 
+  -- Releases before 3.1 say 1 where later ones say true.
+  local tls = txn.f:ssl_fc()
   local question = {
     ["x-forwarded-method"] = { txn.f:method() },
-    ["x-forwarded-proto"] = { txn.f:ssl_fc() == 1 and "https" or "http" },
+    ["x-forwarded-proto"] = { (tls == true or tls == 1) and "https" or "http" },
     ["x-forwarded-host"] = { host[1] },
     ["x-forwarded-uri"] = { txn.f:pathq() },
     ["x-forwarded-for"] = { txn.f:src() },
@@ -68,8 +77,7 @@ core.register_action("conclave", { "http-req" }, function(txn)
 
   if answer.status == 200 then
     for _, name in ipairs(IDENTITY) do
-      local given = answer.headers[name]
-      txn.http:req_set_header(name, given and given[0] or given and given[1] or "")
+      txn.http:req_set_header(name, first(answer.headers[name]))
     end
     return
   end

@@ -7,7 +7,6 @@ use std::{
 };
 
 use axum::{Router, extract::Request, response::Response};
-use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -22,11 +21,9 @@ use crate::{
         keys::ClusterKeys,
         password::{Cost, PasswordPool},
     },
+    doors::Doors,
     health::Health,
-    http::{
-        ClosedDoor, Drained, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId, ServerTls,
-        TlsFiles, cidr::Cidr, edge::REQUEST_TIMEOUT, server,
-    },
+    http::{Edge, EdgeConfig, Fault, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
     protocol::{forward_auth, oidc},
     runtime::Runtime,
     web::Pages,
@@ -47,11 +44,6 @@ pub enum BootError {
     #[error("this node has stopped: {0}")]
     Stopped(String),
 }
-
-/// How long a node that starts refuses connections: a restart is over in less, and one that waits for others must be seen to live.
-const CLOSED_AT_MOST: Duration = Duration::from_secs(3);
-/// How often the ready line's condition is looked at while the node starts.
-const READY_POLL: Duration = Duration::from_millis(5);
 
 /// Runs a node until `stop` is cancelled or it cannot go on.
 ///
@@ -125,70 +117,6 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     }
     tracing::info!("stopped");
     ended
-}
-
-/// The ports of people and proxies, one of them with TLS where that is configured.
-struct Doors {
-    plain: ClosedDoor,
-    tls: Option<(ClosedDoor, ServerTls)>,
-    proxies: Vec<Cidr>,
-}
-
-impl Doors {
-    async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, BootError> {
-        let plain = ClosedDoor::bind("http.listen", config.http.listen.0).await?;
-        let proxies = config.http.trusted_proxies.clone();
-        let Some(tls) = &config.http.tls else { return Ok(Self { plain, tls: None, proxies }) };
-        let asks = tls.client_certificates == config::ClientCertificates::Request;
-        let files = TlsFiles {
-            certificate: &tls.certificate_file,
-            key: &tls.key_file,
-            clients: asks.then_some(tls.client_ca_file.as_deref()),
-        };
-        let server = ServerTls::load(&files, Arc::clone(&runtime.clock))?;
-        let door = ClosedDoor::bind("http.tls.listen", tls.listen.0).await?;
-        Ok(Self { plain, tls: Some((door, server)), proxies })
-    }
-
-    /// Opens once this node can serve, and says how it ended. Until then whoever comes is refused at once and goes to another node: not
-    /// every proxy does so at a 503. A node that does not get ready in time opens all the same, to say why.
-    async fn serve_when_ready(
-        self,
-        health: Health,
-        front: Router,
-        close: CancellationToken,
-        failed: oneshot::Sender<HttpError>,
-    ) {
-        let ready = async {
-            while health.readiness().is_err() {
-                tokio::time::sleep(READY_POLL).await;
-            }
-        };
-        tokio::select! {
-            () = ready => {}
-            () = tokio::time::sleep(CLOSED_AT_MOST) => {}
-            () = close.cancelled() => return,
-        }
-        let listeners = match self.open() {
-            Ok(listeners) => listeners,
-            // Nobody hears it when the node is ending already.
-            Err(error) => return drop(failed.send(error)),
-        };
-        let serving = listeners.into_iter().map(|listener| listener.serve(front.clone(), close.clone()));
-        for drained in join_all(serving).await {
-            if let Drained::Cut(connections) = drained {
-                tracing::warn!(connections, "some connections were cut off after the drain");
-            }
-        }
-    }
-
-    fn open(self) -> Result<Vec<HttpListener>, HttpError> {
-        let mut listeners = vec![self.plain.open()?];
-        if let Some((door, server)) = self.tls {
-            listeners.push(door.open()?.with_tls(server));
-        }
-        Ok(listeners.into_iter().map(|listener| listener.with_proxies(&self.proxies)).collect())
-    }
 }
 
 fn cluster_options(
@@ -296,9 +224,7 @@ fn late(
 
 /// One line when the node can serve, with the time it took from the process's first step.
 async fn announce(health: Health, runtime: Runtime, started: Duration, config: Config) {
-    while health.readiness().is_err() {
-        tokio::time::sleep(READY_POLL).await;
-    }
+    health.until_ready().await;
     let took = runtime.clock.monotonic().saturating_sub(started);
     tracing::info!(
         node.id = config.node.id,

@@ -1,15 +1,21 @@
 //! Liveness and readiness. Live: the process answers. Ready: it can serve a correct decision (a leader is known, the lag is
 //! bounded, Raft runs, it is not being stopped). Load balancers and orchestrators read these; they carry nothing secret.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 
 use crate::{auth, cluster::Cluster};
+
+/// How often a node that starts looks whether it is ready.
+const POLL: Duration = Duration::from_millis(5);
 
 /// What readiness is read from.
 #[derive(Clone, Default)]
@@ -44,6 +50,13 @@ impl Health {
             return Err("the cluster's signing keys are being made".into());
         }
         Ok(cluster)
+    }
+
+    /// Returns once this node can serve.
+    pub async fn until_ready(&self) {
+        while self.readiness().is_err() {
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// `/healthz/live` and `/healthz/ready`.

@@ -48,6 +48,7 @@ pub mod cluster;
 pub mod config;
 pub mod crypto;
 pub mod demo;
+mod doors;
 pub mod health;
 pub mod http;
 pub mod protocol;

@@ -159,6 +159,24 @@ impl Leader {
         founding && metrics.membership_config.nodes().count() == 1
     }
 
+    /// Whether the newest configuration here has this member.
+    pub fn has_member(&self, node: NodeId) -> bool {
+        self.raft.metrics().borrow_watched().membership_config.nodes().any(|(id, _)| *id == node)
+    }
+
+    /// Whether a node that a quorum follows knows for certain that there is no such member: the configuration without it is committed.
+    pub async fn is_certainly_no_member(&self, node: NodeId) -> bool {
+        if !self.is_leader() {
+            return false;
+        }
+        let Ok(committed) = self.read_index().await else { return false };
+        let metrics = self.raft.metrics();
+        let seen = metrics.borrow_watched();
+        let configuration = &seen.membership_config;
+        configuration.log_id().as_ref().is_some_and(|id| id.index <= committed)
+            && configuration.nodes().all(|(id, _)| *id != node)
+    }
+
     /// The members of the configuration in force; none before the first entry.
     pub fn members(&self) -> Vec<(NodeId, Member)> {
         let metrics = self.raft.metrics().borrow_watched().clone();

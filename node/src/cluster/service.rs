@@ -79,12 +79,9 @@ impl Service {
     async fn admit_member(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
         let node = self.admit(envelope)?;
         let leader = self.raft()?;
-        let knows = || leader.members().iter().any(|(id, _)| *id == node);
-        if knows() {
-            return Ok(node);
-        }
-        let certain = leader.is_leader() && leader.read_index().await.is_ok() && !knows();
-        if certain {
+        if leader.has_member(node) {
+            Ok(node)
+        } else if leader.is_certainly_no_member(node).await {
             Err(expelled(node))
         } else {
             Err(not_taken(format!("node {node} is not known here"), None))

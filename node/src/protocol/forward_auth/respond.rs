@@ -91,7 +91,10 @@ fn unauthenticated(state: &ForwardAuth, dialect: Dialect, original: &Original, i
         "You are not signed in. Sign in and open the page again.",
     );
     let mut response = (status, Html(state.site.pages.fault(&page, id))).into_response();
-    response.headers_mut().insert(header::LOCATION, location);
+    // nginx sends whoever is told an address there (deploy/proxies/nginx.conf): a program or a socket is told none.
+    if original.is_navigation || dialect.passes_redirects() {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     response
 }
 

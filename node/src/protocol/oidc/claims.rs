@@ -6,66 +6,9 @@
 use conclave_state::{State, user::User};
 use serde_json::{Map, Value, json};
 
-/// What discovery promises.
-pub const CLAIMS_SUPPORTED: [&str; 32] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "iat",
-    "auth_time",
-    "nonce",
-    "acr",
-    "amr",
-    "sid",
-    "at_hash",
-    "name",
-    "family_name",
-    "given_name",
-    "middle_name",
-    "nickname",
-    "preferred_username",
-    "profile",
-    "picture",
-    "website",
-    "gender",
-    "birthdate",
-    "zoneinfo",
-    "locale",
-    "updated_at",
-    "email",
-    "email_verified",
-    "address",
-    "phone_number",
-    "phone_number_verified",
-    "groups",
-    "jti",
-];
-
-/// What the claims parameter may name: everything about a person, and how they were authenticated.
-pub const CLAIMS_BY_NAME: [&str; 21] = [
-    "acr",
-    "name",
-    "family_name",
-    "given_name",
-    "middle_name",
-    "nickname",
-    "preferred_username",
-    "profile",
-    "picture",
-    "website",
-    "gender",
-    "birthdate",
-    "zoneinfo",
-    "locale",
-    "updated_at",
-    "email",
-    "email_verified",
-    "address",
-    "phone_number",
-    "phone_number_verified",
-    "groups",
-];
+/// Claims about the token and the sign-in, besides those about the person.
+const OF_TOKENS: [&str; 12] =
+    ["iss", "sub", "aud", "exp", "iat", "jti", "nonce", "auth_time", "acr", "amr", "sid", "at_hash"];
 
 const PROFILE: &[&str] = &[
     "name",
@@ -102,6 +45,21 @@ const ADDRESS: [(&str, &str); 6] = [
     ("postal_code", "postal_code"),
     ("country", "country"),
 ];
+
+/// Everything about a person that may be given away.
+fn about_people() -> impl Iterator<Item = &'static str> {
+    SCOPES.iter().flat_map(|(_, names)| names.iter().copied())
+}
+
+/// What discovery promises.
+pub fn supported() -> Vec<&'static str> {
+    OF_TOKENS.into_iter().chain(about_people()).collect()
+}
+
+/// What the claims parameter may name: everything about a person, and how they were authenticated.
+pub fn may_be_named(name: &str) -> bool {
+    name == "acr" || about_people().any(|known| known == name)
+}
 
 /// The claims that these scopes give away.
 pub fn of(user: &User, state: &State, scopes: &[String]) -> Map<String, Value> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Mtls, PublicUrl, Registration};
 
-use super::{Oidc, acr, claims::CLAIMS_SUPPORTED, device, dpop, exchange, paths};
+use super::{Oidc, acr, claims, device, dpop, exchange, paths};
 
 /// What tokens, userinfo and answers of introspection are signed with, and client assertions may be.
 const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
@@ -63,7 +63,7 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
         "code_challenge_methods_supported": ["S256"],
         "acr_values_supported": acr::SUPPORTED,
         "claim_types_supported": ["normal"],
-        "claims_supported": CLAIMS_SUPPORTED,
+        "claims_supported": claims::supported(),
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "authorization_response_iss_parameter_supported": true,
         "claims_parameter_supported": true,

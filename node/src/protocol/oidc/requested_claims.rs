@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::auth::authorization::RequestedClaims;
 
-use super::{acr, claims::CLAIMS_BY_NAME};
+use super::{acr, claims};
 
 /// Longest parameter: all claims known here, with room to spare.
 const MAX_BYTES: usize = 4 * 1024;
@@ -64,12 +64,8 @@ fn members<'a>(targets: &'a Map<String, Value>, name: &str) -> Result<Members<'a
 }
 
 fn known(members: Members<'_>) -> Vec<String> {
-    let mut names: Vec<String> = members
-        .into_iter()
-        .flat_map(Map::keys)
-        .filter(|name| CLAIMS_BY_NAME.contains(&name.as_str()))
-        .cloned()
-        .collect();
+    let mut names: Vec<String> =
+        members.into_iter().flat_map(Map::keys).filter(|name| claims::may_be_named(name)).cloned().collect();
     names.sort();
     names
 }

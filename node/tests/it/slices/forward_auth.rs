@@ -178,6 +178,10 @@ async fn each_proxy_is_answered_in_words_it_understands() {
     ] {
         let page = Check::of("caddy").set(name, value).send(&site, "").await;
         assert!(page.status == StatusCode::UNAUTHORIZED && login(&page), "{name}: {value}");
+        // nginx would follow an address, whoever asks.
+        let name = if name == "x-forwarded-method" { "x-original-method" } else { name };
+        let page = Check::of("nginx").set(name, value).send(&site, "").await;
+        assert_eq!((page.status, page.headers.get("location")), (StatusCode::UNAUTHORIZED, None));
     }
 }
 

@@ -6,6 +6,7 @@ mod garbled;
 mod login;
 mod mtls;
 mod oidc;
+mod oidc_assertions;
 mod oidc_devices;
 mod oidc_dpop;
 mod oidc_logout;

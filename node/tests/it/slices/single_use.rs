@@ -8,10 +8,11 @@ use futures_util::future::join_all;
 use http::{Request, StatusCode};
 
 use super::{
+    oidc_assertions::{asserted, assertion, client_key, signing_client},
     oidc_devices, oidc_dpop,
     oidc_dpop::{Prover, TOKEN, USERINFO},
     oidc_requests,
-    oidc_tokens::{asserted, assertion, client_key, register, signing_client},
+    oidc_tokens::register,
     site::{Browser, PASSWORD, Page, Site},
 };
 

@@ -1,0 +1,81 @@
+//! When this node's ports open, and to whom: taken at once, listened on when there is something to say. What is said there is `boot`'s.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{self, Config},
+    health::Health,
+    http::{ClosedDoor, Drained, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr},
+    runtime::Runtime,
+};
+
+/// How long a node that starts refuses connections: a restart is over in less, and one that waits for others must be seen to live.
+const CLOSED_AT_MOST: Duration = Duration::from_secs(3);
+
+/// The ports of people and proxies, one of them with TLS where that is configured.
+pub struct Doors {
+    plain: ClosedDoor,
+    tls: Option<(ClosedDoor, ServerTls)>,
+    proxies: Vec<Cidr>,
+}
+
+impl Doors {
+    /// Takes the ports and listens to nobody yet. One that is taken is found now, before anything else is begun.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, HttpError> {
+        let plain = ClosedDoor::bind("http.listen", config.http.listen.0).await?;
+        let proxies = config.http.trusted_proxies.clone();
+        let Some(tls) = &config.http.tls else { return Ok(Self { plain, tls: None, proxies }) };
+        let asks = tls.client_certificates == config::ClientCertificates::Request;
+        let files = TlsFiles {
+            certificate: &tls.certificate_file,
+            key: &tls.key_file,
+            clients: asks.then_some(tls.client_ca_file.as_deref()),
+        };
+        let server = ServerTls::load(&files, Arc::clone(&runtime.clock))?;
+        let door = ClosedDoor::bind("http.tls.listen", tls.listen.0).await?;
+        Ok(Self { plain, tls: Some((door, server)), proxies })
+    }
+
+    /// Opens once this node can serve, and says how it ended. Until then whoever comes is refused at once and goes to another node: not
+    /// every proxy does so at a 503. A node that does not get ready in time opens all the same, to say why.
+    pub async fn serve_when_ready(
+        self,
+        health: Health,
+        front: Router,
+        close: CancellationToken,
+        failed: oneshot::Sender<HttpError>,
+    ) {
+        tokio::select! {
+            () = health.until_ready() => {}
+            () = tokio::time::sleep(CLOSED_AT_MOST) => {}
+            () = close.cancelled() => return,
+        }
+        let listeners = match self.open() {
+            Ok(listeners) => listeners,
+            // Nobody hears it when the node is ending already.
+            Err(error) => return drop(failed.send(error)),
+        };
+        let serving = listeners.into_iter().map(|listener| listener.serve(front.clone(), close.clone()));
+        for drained in join_all(serving).await {
+            if let Drained::Cut(connections) = drained {
+                tracing::warn!(connections, "some connections were cut off after the drain");
+            }
+        }
+    }
+
+    fn open(self) -> Result<Vec<HttpListener>, HttpError> {
+        let mut listeners = vec![self.plain.open()?];
+        if let Some((door, server)) = self.tls {
+            listeners.push(door.open()?.with_tls(server));
+        }
+        Ok(listeners.into_iter().map(|listener| listener.with_proxies(&self.proxies)).collect())
+    }
+}
