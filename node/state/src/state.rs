@@ -69,6 +69,7 @@ pub struct State {
     pub(crate) grants_by_session: OrdSet<(SessionId, GrantId)>,
     pub(crate) grants_by_user: OrdSet<(UserId, GrantId)>,
     pub(crate) grants_by_client: OrdSet<(ClientId, GrantId)>,
+    pub(crate) proofs_by_client: OrdMap<ClientId, usize>,
     pub(crate) pushed_by_client: OrdSet<(ClientId, PushedRequestId)>,
     pub(crate) devices_by_client: OrdSet<(ClientId, DeviceId)>,
     pub(crate) user_codes: OrdMap<[u8; 32], DeviceId>,

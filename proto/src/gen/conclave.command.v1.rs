@@ -98,6 +98,9 @@ pub struct SpentProof {
     /// From when it would be refused for its age; remembered until then.
     #[prost(uint64, tag = "3")]
     pub expires_at_ms: u64,
+    /// Whose share of the memory it takes; empty = nobody's.
+    #[prost(string, tag = "4")]
+    pub client_id: ::prost::alloc::string::String,
 }
 /// Nested message and enum types in `SpentProof`.
 pub mod spent_proof {
@@ -417,6 +420,9 @@ pub struct CreateClient {
     /// A page of the client that the browser loads when it signs out (OIDC Front-Channel Logout §2); empty = none.
     #[prost(string, tag = "65")]
     pub front_channel_logout_uri: ::prost::alloc::string::String,
+    /// The client's id is the URL of a document that describes it, and this is what the document says now.
+    #[prost(bool, tag = "66")]
+    pub of_document: bool,
     /// Absent = as before these fields existed.
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<ClientTokens>,
@@ -464,6 +470,9 @@ pub struct UpdateClient {
     pub back_channel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "65")]
     pub front_channel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
+    /// What else is given is what the client's document says now; only for a client that is described by one.
+    #[prost(bool, tag = "66")]
+    pub of_document: bool,
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<ClientTokensChange>,
     /// With secret_hash: how long the secret before stays good; 0 = it stops at once.

@@ -139,6 +139,9 @@ pub struct ClientRow {
     pub registration_token_hash: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "65")]
     pub front_channel_logout_uri: ::prost::alloc::string::String,
+    /// When the document that describes the client was last seen to say this; 0 = there is none.
+    #[prost(uint64, tag = "66")]
+    pub document_seen_at_ms: u64,
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<super::super::command::v1::ClientTokens>,
     /// The secret before the present one, and until when it is good.
@@ -291,6 +294,9 @@ pub struct SpentTicketRow {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub expires_at_ms: u64,
+    /// For a proof: the client that it was of.
+    #[prost(string, tag = "3")]
+    pub client_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokedAccessRow {

@@ -143,7 +143,7 @@ pub fn validate(
         return Err(here(NoWayBack::DisabledClient));
     }
     let redirect_uri = parameters.get("redirect_uri").ok_or(here(NoWayBack::UnregisteredRedirectUri))?;
-    if !client.redirect_uris.iter().any(|registered| registered == redirect_uri) {
+    if !client.may_be_answered_at(redirect_uri) {
         return Err(here(NoWayBack::UnregisteredRedirectUri));
     }
     let (mode, mode_is_known) = response_mode(parameters);

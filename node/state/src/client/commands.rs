@@ -52,7 +52,11 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
         tokens,
         previous_secret: None,
         own_tokens_since,
+        document_seen_at: order.of_document.then_some(draft.at),
     };
+    if client.is_described() {
+        draft.state.make_room_for_described(MAX_SELF_REGISTERED);
+    }
     if client.is_self_registered() && draft.state.self_registered() >= MAX_SELF_REGISTERED {
         return Err(Refusal::new(Reason::TooManyWaiting, "too many clients have registered themselves"));
     }
@@ -63,6 +67,10 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
 pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Reply, Refusal> {
     let id = ClientId::parse(&order.client_id)?;
     let mut client = (*draft.state.existing_client(&id)?).clone();
+    if order.of_document {
+        client.document_seen_at =
+            Some(client.document_seen_at.map_or_else(|| Err(not_described(&id)), |_| Ok(draft.at))?);
+    }
     if let Some(name) = &order.name {
         client.name = text::line("name", name, text::MAX_TEXT_BYTES)?;
     }
@@ -135,6 +143,11 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteClient) -> Result<Repl
     draft.state.forget_consents_to(&client.id);
     draft.state.clients.remove(&client.id);
     Ok(done())
+}
+
+/// What an operator registered, no document changes.
+fn not_described(id: &ClientId) -> Refusal {
+    Refusal::malformed(format!("client {id} is not described by a document"))
 }
 
 fn parse_secret(method: ClientAuthMethod, hash: &[u8]) -> Result<Option<SecretHash>, Refusal> {

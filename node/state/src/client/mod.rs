@@ -6,6 +6,7 @@
 mod certificate;
 mod commands;
 mod policy;
+mod redirect;
 mod requests;
 mod wire;
 
@@ -123,6 +124,8 @@ pub struct Client {
     pub previous_secret: Option<PreviousSecret>,
     /// Access tokens that it got for itself before this log index are dead.
     pub own_tokens_since: u64,
+    /// When the document at the URL that is its id was last seen to say this; none for a client that was registered.
+    pub document_seen_at: Option<Stamp>,
 }
 
 /// A secret that was replaced, for the time in which both are good.
@@ -169,7 +172,12 @@ impl Client {
 
     /// Whether it registered itself (RFC 7591).
     pub const fn is_self_registered(&self) -> bool {
-        self.requests.registration_token_hash.is_some()
+        self.requests.registration_token_hash.is_some() || self.is_described()
+    }
+
+    /// Whether a document at the URL that is its id describes it (Client ID Metadata Documents).
+    pub const fn is_described(&self) -> bool {
+        self.document_seen_at.is_some()
     }
 
     /// Whether an authorization of this client may do without PKCE.
@@ -201,6 +209,20 @@ impl State {
     /// Looks at every client: one more registers itself seldom.
     pub(crate) fn self_registered(&self) -> usize {
         self.clients.values().filter(|client| client.is_self_registered()).count()
+    }
+
+    /// Where there are too many, one of those that nobody has let in any more: its document was not looked at for longest.
+    pub(crate) fn make_room_for_described(&mut self, most: usize) {
+        if self.self_registered() < most {
+            return;
+        }
+        let unused =
+            |client: &&Arc<Client>| client.is_described() && !client.disabled && !self.has_grants(&client.id);
+        let oldest = self.clients.values().filter(unused).min_by_key(|client| client.document_seen_at);
+        if let Some(id) = oldest.map(|client| client.id.clone()) {
+            self.forget_consents_to(&id);
+            self.clients.remove(&id);
+        }
     }
 
     pub(crate) fn existing_client(&self, id: &ClientId) -> Result<Arc<Client>, Refusal> {

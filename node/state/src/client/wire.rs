@@ -86,6 +86,7 @@ impl Row for Client {
             previous_secret_hash: self.previous_secret.map(|p| p.hash.bytes().to_vec()).unwrap_or_default(),
             previous_secret_until_ms: self.previous_secret.map(|p| p.until.0).unwrap_or_default(),
             own_tokens_since_index: self.own_tokens_since,
+            document_seen_at_ms: self.document_seen_at.map_or(0, |at| at.0),
         }
     }
 
@@ -122,6 +123,7 @@ impl Row for Client {
                 }),
             },
             own_tokens_since: wire.own_tokens_since_index,
+            document_seen_at: (wire.document_seen_at_ms > 0).then_some(Stamp(wire.document_seen_at_ms)),
         })
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
             format!("{} may not open {}", user.username, client.id),
         ));
     }
-    if !client.redirect_uris.contains(&order.redirect_uri) {
+    if !client.may_be_answered_at(&order.redirect_uri) {
         return Err(Refusal::malformed("redirect_uri is not registered for the client"));
     }
     within_client(&client, &order.scopes, &order.resources)?;

@@ -176,6 +176,12 @@ impl State {
         }
     }
 
+    /// Whether anything is granted to this client.
+    pub(crate) fn has_grants(&self, client: &ClientId) -> bool {
+        let from = (client.clone(), GrantId::new([0; 16]));
+        self.grants_by_client.range(from..).next().is_some_and(|(of, _)| of == client)
+    }
+
     pub(crate) fn put_family(&mut self, family: RefreshFamily) {
         self.families.insert(family.id, Arc::new(family));
     }

@@ -7,8 +7,9 @@
 use conclave_proto::command::v1 as pb;
 use pb::spent_proof::Kind;
 
-use super::sweep::sweep_rows;
+use super::{SpentTicket, sweep::sweep_rows};
 use crate::{
+    client::ClientId,
     draft::Draft,
     ids::TicketId,
     reply::{Reason, Refusal, Reply, done},
@@ -17,6 +18,8 @@ use crate::{
 
 /// Most rows remembered: a minute of five thousand proofs a second, and what clients with long assertions add.
 const MAX_REMEMBERED: usize = 500_000;
+/// Most of them of one client, so that none uses up the others' share: a thousand a second where each is good for two minutes.
+const MAX_OF_CLIENT: usize = MAX_REMEMBERED / 4;
 /// Most proofs of one command: an assertion and a DPoP proof, and room.
 const MAX_OF_COMMAND: usize = 4;
 /// Dead rows that each proof takes along, so that the memory shrinks though nobody sweeps.
@@ -44,8 +47,14 @@ impl Draft {
             if self.state.tickets.len() >= MAX_REMEMBERED {
                 return Err(Refusal::new(Reason::TooManyRemembered, "too many proofs are remembered"));
             }
-            let id = TicketId::parse(&proof.proof_id)?;
-            self.spend_ticket(id, Stamp(proof.expires_at_ms)).map_err(|refusal| match refusal.reason {
+            let ticket = ticket_of(proof)?;
+            if ticket.client.as_ref().is_some_and(|client| self.state.proofs_of(client) >= MAX_OF_CLIENT) {
+                return Err(Refusal::new(
+                    Reason::TooManyRemembered,
+                    "too many proofs of this client are remembered",
+                ));
+            }
+            self.spend(ticket).map_err(|refusal| match refusal.reason {
                 Reason::TicketSpent | Reason::TicketExpired => {
                     Refusal::new(reason, "the proof was used before, or is too old")
                 }
@@ -54,4 +63,9 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+fn ticket_of(proof: &pb::SpentProof) -> Result<SpentTicket, Refusal> {
+    let client = (!proof.client_id.is_empty()).then(|| ClientId::parse(&proof.client_id)).transpose()?;
+    Ok(SpentTicket { id: TicketId::parse(&proof.proof_id)?, expires_at: Stamp(proof.expires_at_ms), client })
 }

@@ -36,7 +36,7 @@ fn remove(draft: &mut Draft, row: Expiring) {
         Expiring::Session(id) => draft.end_session(id),
         Expiring::Grant(id) => draft.state.take_grant(id),
         Expiring::Token(id) => drop(draft.state.take_token(id)),
-        Expiring::Ticket(id) => drop(draft.state.tickets.remove(&id)),
+        Expiring::Ticket(id) => draft.state.take_ticket(id),
         Expiring::Throttle(id) => draft.state.take_throttle(id),
         Expiring::Pushed(id) => draft.state.take_pushed(id),
         Expiring::Device(id) => draft.state.take_device(id),

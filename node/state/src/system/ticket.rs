@@ -1,8 +1,10 @@
-//! Spent tickets: the one-time ids of logins, consents and hand-overs. Remembered until they would have expired anyway.
+//! Spent tickets: the one-time ids of logins, consents and hand-overs, and of clients' proofs. Remembered until they would have
+//! expired anyway.
 
 use conclave_proto::state::v1 as rows;
 
 use crate::{
+    client::ClientId,
     draft::Draft,
     ids::TicketId,
     reply::{Reason, Refusal},
@@ -15,16 +17,23 @@ use crate::{
 const MAX_TICKET_LIFE_MS: u64 = 24 * 3_600_000;
 
 /// A ticket that was used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpentTicket {
     /// Which.
     pub id: TicketId,
     /// When it would have expired.
     pub expires_at: Stamp,
+    /// For a proof: the client whose share of the memory it takes.
+    pub client: Option<ClientId>,
 }
 
 impl Draft {
     pub(crate) fn spend_ticket(&mut self, id: TicketId, expires_at: Stamp) -> Result<(), Refusal> {
+        self.spend(SpentTicket { id, expires_at, client: None })
+    }
+
+    pub(super) fn spend(&mut self, ticket: SpentTicket) -> Result<(), Refusal> {
+        let SpentTicket { id, expires_at, .. } = ticket;
         if expires_at.is_over_at(self.at) {
             return Err(Refusal::new(Reason::TicketExpired, "the attempt has expired; start again"));
         }
@@ -34,8 +43,23 @@ impl Draft {
         if self.state.tickets.contains_key(&id) {
             return Err(Refusal::new(Reason::TicketSpent, "the attempt was completed before"));
         }
-        SpentTicket { id, expires_at }.put(&mut self.state);
+        ticket.put(&mut self.state);
         Ok(())
+    }
+}
+
+impl State {
+    /// How many proofs of this client are remembered.
+    pub(super) fn proofs_of(&self, client: &ClientId) -> usize {
+        self.proofs_by_client.get(client).copied().unwrap_or_default()
+    }
+
+    pub(super) fn take_ticket(&mut self, id: TicketId) {
+        let Some(client) = self.tickets.remove(&id).and_then(|ticket| ticket.client) else { return };
+        match self.proofs_of(&client) {
+            0 | 1 => drop(self.proofs_by_client.remove(&client)),
+            several => drop(self.proofs_by_client.insert(client, several - 1)),
+        }
     }
 }
 
@@ -44,15 +68,24 @@ impl Row for SpentTicket {
     type Wire = rows::SpentTicketRow;
 
     fn to_wire(&self) -> rows::SpentTicketRow {
-        rows::SpentTicketRow { ticket_id: self.id.to_vec(), expires_at_ms: self.expires_at.0 }
+        rows::SpentTicketRow {
+            ticket_id: self.id.to_vec(),
+            expires_at_ms: self.expires_at.0,
+            client_id: self.client.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
     }
 
     fn from_wire(wire: rows::SpentTicketRow) -> Result<Self, Refusal> {
-        Ok(Self { id: TicketId::parse(&wire.ticket_id)?, expires_at: Stamp(wire.expires_at_ms) })
+        let client = (!wire.client_id.is_empty()).then(|| ClientId::parse(&wire.client_id)).transpose()?;
+        Ok(Self { id: TicketId::parse(&wire.ticket_id)?, expires_at: Stamp(wire.expires_at_ms), client })
     }
 
     fn put(self, state: &mut State) {
         state.expire_at(self.expires_at, Expiring::Ticket(self.id));
+        if let Some(client) = &self.client {
+            let others = state.proofs_of(client);
+            state.proofs_by_client.insert(client.clone(), others + 1);
+        }
         state.tickets.insert(self.id, self);
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod described;
+#[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod requests;

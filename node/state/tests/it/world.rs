@@ -221,7 +221,12 @@ pub fn rotate(n: u8, generation: u64) -> Body {
 
 /// A DPoP proof that is remembered until then.
 pub fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
-    pb::SpentProof { kind: pb::spent_proof::Kind::Dpop.into(), proof_id: id(11, n), expires_at_ms }
+    pb::SpentProof {
+        kind: pb::spent_proof::Kind::Dpop.into(),
+        proof_id: id(11, n),
+        expires_at_ms,
+        ..Default::default()
+    }
 }
 
 /// A provider that brings in nobody.
