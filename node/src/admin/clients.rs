@@ -211,6 +211,7 @@ impl Writing {
             front_channel_logout_uri: logout_uri("frontchannel_logout_uri", order.frontchannel_logout_uri)?,
             resources: resources(order.resources)?,
             registration_token_hash: Vec::new(),
+            of_document: false,
         })
     }
 }

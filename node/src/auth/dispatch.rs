@@ -5,6 +5,7 @@ use crate::auth::authorization::error_of;
 use super::{
     Auth, AuthError,
     authorization::{Answer, AuthorizationError, AuthorizationRequest},
+    client_name::shown_name,
     complete::consent_stands,
     derive::Derivation,
     session::SignedIn,
@@ -116,7 +117,7 @@ impl Auth {
                     "this account may not open the application",
                 ));
             }
-            return Ok(forbidden(&client.name, signed_in));
+            return Ok(forbidden(&shown_name(client), signed_in));
         }
         let stands = consent_stands(request, client, &signed_in.state, &signed_in.user);
         if visitor.consented.is_none() && !stands {
@@ -124,7 +125,7 @@ impl Auth {
                 return Ok(back(AuthorizationError::ConsentRequired, "the person must be asked"));
             }
             let ticket = self.ticket(consent_of(signed_in), target(), visitor.browser.as_deref());
-            let (client, username) = (client.name.clone(), signed_in.user.username.to_string());
+            let (client, username) = (shown_name(client), signed_in.user.username.to_string());
             let scopes = request.scopes.clone();
             return Ok(Next::Consent { ticket, client, scopes, claims: request.claims.all(), username });
         }

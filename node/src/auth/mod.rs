@@ -24,6 +24,7 @@
 //! Unauthenticated visitors cost no write: their attempt lives in the ticket. A login is one write (design.md §7).
 
 pub mod authorization;
+pub mod client_name;
 pub mod complete;
 pub mod derive;
 pub mod device;
@@ -120,6 +121,9 @@ pub enum AuthError {
     /// This node is too busy; nothing happened.
     #[error("this node is busy")]
     Busy,
+    /// What the browser would have to carry is longer than browsers and proxies take; nothing happened.
+    #[error("the request is longer than a browser can carry")]
+    TooLong,
     /// A defect; the text is for the log.
     #[error("{0}")]
     Internal(String),

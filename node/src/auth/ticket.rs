@@ -193,7 +193,7 @@ impl Auth {
             self.inner.tickets.seal(purpose, &plain, &*self.runtime().entropy).map_err(|e| internal(&e))?;
         let text = URL_SAFE_NO_PAD.encode(sealed);
         if text.len() > MAX_TEXT_BYTES {
-            return Err(internal(&"the request behind it is too long"));
+            return Err(super::AuthError::TooLong);
         }
         Ok(text)
     }

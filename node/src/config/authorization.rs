@@ -26,6 +26,9 @@ pub struct Authorization {
     /// Who may register clients at `/oidc/register` (RFC 7591): `off`, `token` (who holds an API token of the role registrar or
     /// admin) or `open` (everybody). Default off.
     pub registration: Registration,
+    /// Hosts whose documents describe clients (Client ID Metadata Documents): names, `*.example.com` for all names below one, or `*`
+    /// for any. Default none.
+    pub client_documents: Vec<String>,
     /// How long a browser may take to bring a pushed request. Default 60s.
     #[serde(deserialize_with = "duration")]
     pub pushed_ttl: Duration,
@@ -42,6 +45,7 @@ impl Default for Authorization {
         Self {
             require_pushed: false,
             registration: Registration::Off,
+            client_documents: Vec::new(),
             pushed_ttl: 60 * SECOND,
             device_ttl: 600 * SECOND,
             device_interval: 5 * SECOND,
@@ -50,9 +54,73 @@ impl Default for Authorization {
 }
 
 impl Authorization {
+    /// Whether a document on this host may describe a client.
+    pub fn takes_documents_of(&self, host: &str) -> bool {
+        self.client_documents.iter().any(|pattern| match pattern.strip_prefix("*.") {
+            Some(domain) => {
+                host.strip_suffix(domain).is_some_and(|below| below.len() > 1 && below.ends_with('.'))
+            }
+            None => pattern == "*" || pattern == host,
+        })
+    }
+
     pub(super) fn check(&self, problems: &mut Vec<String>) {
+        for pattern in self.client_documents.iter().filter(|pattern| !is_host_pattern(pattern)) {
+            problems.push(format!(
+                "authorization.client_documents: {pattern:?} is no host; write app.example.com, *.example.com or *"
+            ));
+        }
         within(problems, "authorization.pushed_ttl", self.pushed_ttl, 5 * SECOND, 90 * SECOND);
         within(problems, "authorization.device_ttl", self.device_ttl, 60 * SECOND, 1_800 * SECOND);
         within(problems, "authorization.device_interval", self.device_interval, SECOND, 60 * SECOND);
+    }
+}
+
+fn is_host_pattern(text: &str) -> bool {
+    let host = text.strip_prefix("*.").unwrap_or(text);
+    let is_host = |host: &str| {
+        !host.contains('*') && url::Host::parse(host).is_ok_and(|parsed| parsed.to_string() == host)
+    };
+    text == "*" || is_host(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_taken_of_the_named_hosts_alone() {
+        let of = |patterns: &[&str]| Authorization {
+            client_documents: patterns.iter().map(ToString::to_string).collect(),
+            ..Authorization::default()
+        };
+        assert!(!of(&[]).takes_documents_of("app.test"));
+        let some = of(&["app.test", "*.example.com"]);
+        for (host, taken) in [
+            ("app.test", true),
+            ("x.app.test", false),
+            ("a.example.com", true),
+            ("a.b.example.com", true),
+            ("example.com", false),
+            (".example.com", false),
+            ("notexample.com", false),
+            ("*.example.com", true),
+        ] {
+            assert_eq!(some.takes_documents_of(host), taken, "{host}");
+        }
+        assert!(of(&["*"]).takes_documents_of("any.test"));
+        for (pattern, good) in [
+            ("*", true),
+            ("*.a.test", true),
+            ("127.0.0.1", true),
+            ("A.test", false),
+            ("https://a", false),
+            ("a.*.b", false),
+            ("", false),
+        ] {
+            let mut problems = Vec::new();
+            of(&[pattern]).check(&mut problems);
+            assert_eq!(problems.is_empty(), good, "{pattern}");
+        }
     }
 }

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use crate::{
     auth::{
         AuthError,
+        client_name::shown_name,
         dispatch::{Next, Visitor},
         session::SignedIn,
         throttle::Admission,
@@ -185,7 +186,7 @@ fn confirm_page(
         return Ok(site.show(Next::Gone(crate::auth::dispatch::Gone::Client), browser, id));
     };
     if !state.client_admits(client, &signed_in.user) {
-        return Ok(site.forbidden(&client.name, &signed_in.user.username, id));
+        return Ok(site.forbidden(&shown_name(client), &signed_in.user.username, id));
     }
     let step = Step::Device { session: *signed_in.session.id.bytes(), device: *device.id.bytes() };
     let target = Target::Device { user_code: user_code.clone() };
@@ -193,7 +194,7 @@ fn confirm_page(
     let text = site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
     let view = views::ConsentView {
         form: site.form(browser, ANSWER, &text),
-        application: client.name.clone(),
+        application: shown_name(client),
         username: signed_in.user.username.to_string(),
         scopes: lines(&device.scopes),
         destination: String::new(),

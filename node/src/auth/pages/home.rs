@@ -10,6 +10,7 @@ use axum::{
 
 use crate::{
     auth::{
+        client_name::shown_name,
         session::SignedIn,
         ticket::{Step, Target},
     },
@@ -83,7 +84,7 @@ fn connections(signed_in: &SignedIn) -> Vec<views::Connection> {
         let client = signed_in.state.client(consent.client.as_str())?;
         Some(views::Connection {
             client_id: client.id.to_string(),
-            name: client.name.clone(),
+            name: shown_name(client),
             scopes: lines(&consent.scopes),
         })
     });

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::{
     auth::{
         AuthError,
+        client_name::shown_name,
         complete::{Completed, Origin},
         derive::Derivation,
         dispatch::Visitor,
@@ -129,7 +130,7 @@ fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::Provider> {
 fn destination(site: &Site, target: &Target) -> Option<String> {
     let state = site.auth.cluster().view();
     match target {
-        Target::Authorize(request) => state.client(&request.client_id).map(|client| client.name.clone()),
+        Target::Authorize(request) => state.client(&request.client_id).map(|client| shown_name(client)),
         Target::Open { url, .. } => state.application_by_host(&url.host()).map(|a| a.name.clone()),
         Target::Home | Target::Leave { .. } | Target::Device { .. } => None,
     }

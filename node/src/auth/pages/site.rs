@@ -299,6 +299,13 @@ pub fn fault_of(error: &AuthError) -> Fault {
                 "That could not be done as things stand now. Start again from the application you came from.";
             Fault::new(StatusCode::CONFLICT, "refused", "That could not be done", detail)
         }
+        AuthError::TooLong => Fault::new(
+            StatusCode::BAD_REQUEST,
+            "request_too_long",
+            "The request is too long",
+            "The application asked for more than a browser can carry along a sign-in. Its state, nonce, claims and resources \
+             together must be shorter, or the request be pushed beforehand (RFC 9126) with a shorter state.",
+        ),
         AuthError::Internal(reason) => {
             tracing::error!("a request failed: {reason}");
             Fault::internal()

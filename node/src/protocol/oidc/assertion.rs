@@ -88,6 +88,7 @@ impl Claims {
             kind: Kind::ClientAssertion.into(),
             proof_id: mac::sha256(&named).first_chunk::<16>().map(|id| id.to_vec()).unwrap_or_default(),
             expires_at_ms: self.exp.saturating_add(LEEWAY_SECS).saturating_mul(1_000),
+            client_id: self.iss.clone(),
         }
     }
 }

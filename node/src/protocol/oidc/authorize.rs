@@ -14,11 +14,11 @@ use crate::{
         pages::{fault_of, see_other},
         ticket::Target,
     },
-    http::{Fault, RequestId},
+    http::{ClientInfo, Fault, RequestId},
 };
 
 use super::{
-    Oidc,
+    Oidc, client_document,
     hint::{self, Unread},
     par,
     request::{Circumstances, Mistake, NoWayBack, Parameters, Unacceptable, validate},
@@ -28,10 +28,11 @@ use super::{
 pub async fn by_get(
     State(oidc): State<Oidc>,
     id: RequestId,
+    caller: ClientInfo,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    endpoint(&oidc, &id, &headers, query.unwrap_or_default().as_bytes()).await
+    endpoint(&oidc, &id, &caller, &headers, query.unwrap_or_default().as_bytes()).await
 }
 
 /// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first (OIDC Core §3.1.2.1 asks for POST).
@@ -48,8 +49,14 @@ pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Re
 /// Longest request that is sent round by GET: what browsers and proxies carry in a URL.
 const MAX_QUERY_BYTES: usize = 8 * 1024;
 
-async fn endpoint(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8]) -> Response {
-    let parameters = match Parameters::parse(query) {
+async fn endpoint(
+    oidc: &Oidc,
+    id: &RequestId,
+    caller: &ClientInfo,
+    headers: &HeaderMap,
+    query: &[u8],
+) -> Response {
+    let parameters = match known(oidc, caller, query).await {
         Ok(parameters) => parameters,
         Err(mistake) => return here(oidc, id, mistake),
     };
@@ -67,6 +74,15 @@ async fn endpoint(oidc: &Oidc, id: &RequestId, headers: &HeaderMap, query: &[u8]
         Ok(response) => response,
         Err(fault) => oidc.site.fault(&fault, id),
     }
+}
+
+/// The parameters, of a client that is known as well as it can be.
+async fn known(oidc: &Oidc, caller: &ClientInfo, query: &[u8]) -> Result<Parameters, NoWayBack> {
+    let parameters = Parameters::parse(query)?;
+    if let Some(client_id) = parameters.get("client_id") {
+        client_document::bring_up_to_date(oidc, caller.ip, client_id).await?;
+    }
+    Ok(parameters)
 }
 
 /// The request in the browser's own parameters, or the pushed one that they name.
@@ -176,6 +192,11 @@ pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
             "unknown_client",
             "Unknown application",
             "The application that sent you here is not registered. Check its client_id, or ask your administrator.".into(),
+        ),
+        NoWayBack::Document(why) => (
+            "client_document",
+            "The application cannot be known",
+            format!("The application that sent you here describes itself by a document, and {why}. Tell whoever runs the application."),
         ),
         NoWayBack::DisabledClient => (
             "client_disabled",

@@ -35,7 +35,7 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
         return Err(TokenError::InvalidTarget("a client's own token cannot be asked for a resource"));
     }
     let scope = scope(request.form.get("scope"), &known.client)?;
-    let spent = request.proof.as_ref().map(|proof| proof.spent.clone());
+    let spent = request.proof.as_ref().map(|proof| proof.spent_by(known.client.id.as_str()));
     let cnf = Confirmation::of(request.proof.as_ref().map(|proof| proof.jkt), known.certificate);
     let client = known.used_up(oidc, spent).await?;
     let claims = claims(oidc, &state, &client, scope, cnf);

@@ -83,6 +83,8 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
         members.insert("registration_endpoint".into(), json!(url.join(paths::REGISTER)));
     }
     if let Some(members) = document.as_object_mut() {
+        let takes_documents = !oidc.auth.settings().authorization.client_documents.is_empty();
+        members.insert("client_id_metadata_document_supported".into(), json!(takes_documents));
         members.insert("tls_client_certificate_bound_access_tokens".into(), json!(mtls.is_on));
         if let Some(alias) = &mtls.alias {
             members.insert("mtls_endpoint_aliases".into(), aliases(alias));

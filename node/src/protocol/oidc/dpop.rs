@@ -33,11 +33,15 @@ const MAX_JTI_BYTES: usize = 256;
 pub struct Proven {
     /// SHA-256 thumbprint of the key (RFC 7638).
     pub jkt: [u8; 32],
-    /// What the rules remember of it.
-    pub spent: SpentProof,
+    spent: SpentProof,
 }
 
 impl Proven {
+    /// What the rules are to remember, as this client's.
+    pub fn spent_by(&self, client_id: &str) -> SpentProof {
+        SpentProof { client_id: client_id.to_owned(), ..self.spent.clone() }
+    }
+
     /// The thumbprint as tokens carry it.
     pub fn jkt_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.jkt)
@@ -149,6 +153,7 @@ impl Claims {
             proof_id: mac::sha256(&named).first_chunk::<16>().map(|id| id.to_vec()).unwrap_or_default(),
             // The second after the last in which its age would be accepted.
             expires_at_ms: self.iat.saturating_add(MAX_AGE_SECS + 1).saturating_mul(1_000),
+            client_id: String::new(),
         }
     }
 }

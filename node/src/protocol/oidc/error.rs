@@ -110,6 +110,7 @@ impl From<AuthError> for TokenError {
             AuthError::Refused(refusal) => of_refusal(&refusal),
             AuthError::Unavailable | AuthError::Busy => Self::Unavailable,
             AuthError::Unknown => Self::Unknown,
+            AuthError::TooLong => Self::InvalidRequest("the request is too long"),
             AuthError::Internal(reason) => {
                 tracing::error!("the token endpoint failed: {reason}");
                 Self::ServerError

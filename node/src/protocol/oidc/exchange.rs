@@ -40,7 +40,7 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
     let subject = subject(oidc, request, &known.client).await?;
     let scope = scope(request.form.get("scope"), &subject.claims.scope, &known.client)?;
     let aud = audience(request, &subject)?;
-    let spent = request.proof.as_ref().map(|proof| proof.spent.clone());
+    let spent = request.proof.as_ref().map(|proof| proof.spent_by(known.client.id.as_str()));
     let client = known.used_up(oidc, spent).await?;
     let claims = claims(oidc, cnf, &client, &subject, scope, aud)?;
     let text = access_text(&oidc.auth, &subject.state, &client, &claims)?;

@@ -200,7 +200,7 @@ impl Binding {
         }
         let certificate = known.certificate;
         let mut proofs = known.proofs;
-        proofs.extend(request.proof.as_ref().map(|proof| proof.spent.clone()));
+        proofs.extend(request.proof.as_ref().map(|proof| proof.spent_by(known.client.id.as_str())));
         let bound = Bound { jkt: request.proof.as_ref().map(|proof| proof.jkt), certificate };
         Ok(Self { bound, proofs })
     }

@@ -1,17 +1,19 @@
 //! What a client shows of itself beside the form: its headers, and the certificate of its connection.
 
-use std::{convert::Infallible, ops::Deref};
+use std::{net::IpAddr, ops::Deref};
 
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, request::Parts},
 };
 
-use crate::http::{PeerCertificate, tls::ClientCertificate};
+use crate::http::{ClientInfo, PeerCertificate, tls::ClientCertificate};
 
 /// The head of a client's request.
 pub struct Head {
     headers: HeaderMap,
+    /// The address that it comes from.
+    pub caller: IpAddr,
     /// What the client's TLS connection to this node showed (RFC 8705).
     pub certificate: Option<ClientCertificate>,
 }
@@ -32,10 +34,11 @@ impl Deref for Head {
 }
 
 impl<S: Sync> FromRequestParts<S> for Head {
-    type Rejection = Infallible;
+    type Rejection = <ClientInfo as FromRequestParts<S>>::Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let PeerCertificate(certificate) = PeerCertificate::from_request_parts(parts, state).await?;
-        Ok(Self { headers: parts.headers.clone(), certificate })
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let caller = ClientInfo::from_request_parts(parts, state).await?.ip;
+        let Ok(PeerCertificate(certificate)) = PeerCertificate::from_request_parts(parts, state).await;
+        Ok(Self { headers: parts.headers.clone(), caller, certificate })
     }
 }

@@ -18,6 +18,8 @@ mod backchannel;
 mod claims;
 mod client_auth;
 mod client_credentials;
+mod client_document;
+mod client_metadata;
 mod device;
 mod discovery;
 mod dpop;
@@ -74,6 +76,7 @@ pub struct Oidc {
     auth: Auth,
     site: Arc<Site>,
     polls: Arc<polls::Polls>,
+    documents: Arc<client_document::Documents>,
 }
 
 /// The slice's routes.
@@ -96,5 +99,5 @@ pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
         .route(paths::INTROSPECT, axum::routing::post(introspect::endpoint).options(error::preflight))
         .route(paths::REVOKE, axum::routing::post(revoke::endpoint).options(error::preflight))
         .route(paths::LOGOUT, get(logout::by_get).post(logout::by_post))
-        .with_state(Oidc { auth, site, polls })
+        .with_state(Oidc { auth, site, polls, documents: Arc::default() })
 }

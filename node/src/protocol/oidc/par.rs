@@ -31,7 +31,7 @@ use crate::{
 };
 
 use super::{
-    Oidc, authorize, client_auth,
+    Oidc, assertion, authorize, client_auth, client_document,
     error::{TokenError, no_store},
     head::Head,
     request::{Circumstances, NoWayBack, Parameters, Unacceptable},
@@ -137,8 +137,21 @@ async fn push(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, Push
     Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
 }
 
+/// Who the client says it is. Without a secret it says so in the form.
+fn claimed_client(form: &Parameters) -> Option<String> {
+    let named = form.get("client_id").map(str::to_owned);
+    named.or_else(|| form.get("client_assertion").and_then(assertion::unverified_client))
+}
+
 /// The client, its assertion used up.
 pub async fn client(oidc: &Oidc, headers: &Head, form: &Parameters) -> Result<Arc<Client>, TokenError> {
+    if let Some(client_id) = claimed_client(form) {
+        let known = client_document::bring_up_to_date(oidc, headers.caller, &client_id).await;
+        known.map_err(|mistake| match mistake {
+            NoWayBack::Document(why) => TokenError::InvalidRequest(why),
+            _ => TokenError::Unavailable,
+        })?;
+    }
     let (known, _) = client_auth::authenticate_now(oidc, headers, form).await?;
     known.used_up(oidc, None).await
 }
@@ -178,7 +191,7 @@ fn refused(mistake: NoWayBack) -> PushError {
             return PushError::Request(AuthorizationError::InvalidRequestObject, why);
         }
         NoWayBack::UnregisteredRedirectUri => "redirect_uri is not registered for the client",
-        NoWayBack::Unreadable(why) => why,
+        NoWayBack::Unreadable(why) | NoWayBack::Document(why) => why,
         NoWayBack::UnknownClient | NoWayBack::DisabledClient => "the client is not known",
         NoWayBack::UnknownRequestUri => "a request_uri cannot be pushed",
         NoWayBack::Unavailable => {

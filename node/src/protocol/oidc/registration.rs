@@ -1,8 +1,7 @@
 //! Dynamic client registration (RFC 7591, OIDC Dynamic Registration 1.0) and its management (RFC 7592). Off unless the
 //! configuration opens it: to holders of an API token, or to everybody.
 //!
-//! A client that registered itself asks people once, has no application's access rule and no scope beyond the standard ones. Its
-//! redirect URIs pass the same parser as an operator's. What is not supported is refused where ignoring it would mislead the client.
+//! What a client may say of itself, and what becomes of it, is in `client_metadata`.
 
 use axum::{
     Json,
@@ -12,21 +11,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_proto::command::v1::{
-    ClientTokens, ClientTokensChange, CreateClient, DeleteClient, GrantTypes, Scopes, UpdateClient, Uris,
-    command::Body,
-};
+use conclave_proto::command::v1::{CreateClient, DeleteClient, command::Body};
 use conclave_state::{
     ReplyBody,
-    client::{Client, ClientAuthMethod, ConsentMode, GrantType, SigningAlgorithm},
+    client::{Client, ClientAuthMethod, SigningAlgorithm},
     ids::{SecretHash, TokenId},
     token::ApiRole,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    auth::{AuthError, derive::Derivation, redirect_uri::RedirectUri, throttle::Admission},
+    auth::{AuthError, derive::Derivation, throttle::Admission},
     cluster::Committed,
     config::Registration,
     crypto::{
@@ -38,53 +33,10 @@ use crate::{
 
 use super::{
     Oidc,
+    client_metadata::{self, Checked, Metadata, Unacceptable, WITH_SECRET},
     error::{TokenError, no_store},
     paths,
 };
-
-/// What a client that registers itself may ask for.
-const SCOPES: [&str; 7] = ["openid", "profile", "email", "address", "phone", "groups", "offline_access"];
-const DEFAULT_SCOPES: &str = "openid profile email offline_access";
-const METHODS: [(&str, ClientAuthMethod); 3] = [
-    ("client_secret_basic", ClientAuthMethod::SecretBasic),
-    ("client_secret_post", ClientAuthMethod::SecretPost),
-    ("none", ClientAuthMethod::None),
-];
-const ALGORITHMS: [(&str, SigningAlgorithm); 4] = [
-    ("RS256", SigningAlgorithm::Rs256),
-    ("PS256", SigningAlgorithm::Ps256),
-    ("ES256", SigningAlgorithm::Es256),
-    ("EdDSA", SigningAlgorithm::Eddsa),
-];
-const GRANT_TYPES: [(&str, GrantType); 3] = [
-    ("authorization_code", GrantType::AuthorizationCode),
-    ("refresh_token", GrantType::RefreshToken),
-    (super::device::GRANT_TYPE, GrantType::DeviceCode),
-];
-
-/// What a client says of itself (RFC 7591 §2). Members that are not known here are not looked at.
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    client_id: Option<String>,
-    #[serde(default)]
-    redirect_uris: Vec<String>,
-    #[serde(default)]
-    post_logout_redirect_uris: Vec<String>,
-    token_endpoint_auth_method: Option<String>,
-    grant_types: Option<Vec<String>>,
-    response_types: Option<Vec<String>>,
-    client_name: Option<String>,
-    scope: Option<String>,
-    id_token_signed_response_alg: Option<String>,
-    userinfo_signed_response_alg: Option<String>,
-    subject_type: Option<String>,
-    backchannel_logout_uri: Option<String>,
-    frontchannel_logout_uri: Option<String>,
-    #[serde(default)]
-    backchannel_logout_session_required: bool,
-    #[serde(default)]
-    require_pushed_authorization_requests: bool,
-}
 
 /// Why there is no registration (RFC 7591 §3.2.2).
 enum Refused {
@@ -122,15 +74,6 @@ impl IntoResponse for Refused {
     }
 }
 
-/// The metadata, checked.
-struct Checked {
-    grant_types: Vec<i32>,
-    method: ClientAuthMethod,
-    algorithm: SigningAlgorithm,
-    scopes: Vec<String>,
-    metadata: Metadata,
-}
-
 pub async fn register(
     State(oidc): State<Oidc>,
     client: ClientInfo,
@@ -156,26 +99,13 @@ async fn registered(
     let derivation = Derivation::of_request(keys, key, &parts, &*oidc.auth.runtime().entropy);
     let (id, token) = (derivation.id("client"), derivation.secret("registration"));
     // 256 bits as text: what is hashed is the text that is presented.
-    let secret = (checked.method != ClientAuthMethod::None)
-        .then(|| URL_SAFE_NO_PAD.encode(derivation.secret("client").expose()));
+    let has_secret = matches!(checked.method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost);
+    let secret = has_secret.then(|| URL_SAFE_NO_PAD.encode(derivation.secret("client").expose()));
     let client_id = hex::encode(&id);
     let order = CreateClient {
-        client_id: client_id.clone(),
-        name: checked.metadata.client_name.clone().unwrap_or_default(),
-        auth_method: checked.method.into(),
         secret_hash: secret.as_ref().map(|text| mac::sha256(text.as_bytes()).to_vec()).unwrap_or_default(),
-        redirect_uris: checked.metadata.redirect_uris.clone(),
-        post_logout_redirect_uris: checked.metadata.post_logout_redirect_uris.clone(),
-        scopes: checked.scopes.clone(),
-        signing_algorithm: checked.algorithm.into(),
-        tokens: Some(ClientTokens { grant_types: checked.grant_types.clone(), ..ClientTokens::default() }),
-        consent: ConsentMode::Once.into(),
-        back_channel_logout_uri: checked.metadata.backchannel_logout_uri.clone().unwrap_or_default(),
-        front_channel_logout_uri: checked.metadata.frontchannel_logout_uri.clone().unwrap_or_default(),
-        back_channel_logout_session_required: checked.metadata.backchannel_logout_session_required,
-        require_pushed_authorization_requests: checked.metadata.require_pushed_authorization_requests,
         registration_token_hash: mac::sha256(token.expose()).to_vec(),
-        ..CreateClient::default()
+        ..checked.create(&client_id)
     };
     let committed = propose(oidc, &derivation, Body::CreateClient(order)).await?;
     let client = committed.state.client(&client_id).ok_or(Refused::Off)?;
@@ -234,97 +164,34 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && values.next().is_none()).then_some(token.trim())
 }
 
-fn check(body: &[u8]) -> Result<Checked, Refused> {
-    let metadata: Metadata = serde_json::from_slice(body)
-        .map_err(|_| Refused::Metadata("the body is not a JSON object of client metadata"))?;
-    if metadata.redirect_uris.is_empty() {
-        return Err(Refused::RedirectUri("redirect_uris is missing".into()));
-    }
-    for uri in metadata.redirect_uris.iter().chain(&metadata.post_logout_redirect_uris) {
-        RedirectUri::parse(uri).map_err(|error| Refused::RedirectUri(format!("{uri} {error}")))?;
-    }
-    let logout_uris = [&metadata.backchannel_logout_uri, &metadata.frontchannel_logout_uri];
-    let is_sound = |uri: &String| RedirectUri::parse(uri).is_ok() && uri.starts_with("http");
-    if !logout_uris.into_iter().flatten().all(is_sound) {
-        return Err(Refused::Metadata("a logout URI is not an https address"));
-    }
-    let only = |asked: &Option<Vec<String>>, known: &[&str]| {
-        asked.as_ref().is_none_or(|asked| asked.iter().all(|one| known.contains(&one.as_str())))
-    };
-    if !only(&metadata.response_types, &["code"]) {
-        return Err(Refused::Metadata("only response_types [\"code\"] is supported"));
-    }
-    if !only(&metadata.grant_types, &GRANT_TYPES.map(|(name, _)| name)) {
-        return Err(Refused::Metadata("grant_types holds one that is not supported"));
-    }
-    if metadata.subject_type.as_deref().is_some_and(|subject| subject != "public") {
-        return Err(Refused::Metadata("only subject_type public is supported"));
-    }
-    if metadata.userinfo_signed_response_alg.is_some() {
-        return Err(Refused::Metadata("userinfo_signed_response_alg is not supported here"));
-    }
-    let method = choice(metadata.token_endpoint_auth_method.as_deref(), &METHODS)
-        .ok_or(Refused::Metadata("token_endpoint_auth_method is not one that is supported"))?;
-    let algorithm = choice(metadata.id_token_signed_response_alg.as_deref(), &ALGORITHMS)
-        .ok_or(Refused::Metadata("id_token_signed_response_alg is not one that is supported"))?;
-    let asked = metadata.scope.as_deref().unwrap_or(DEFAULT_SCOPES);
-    let scopes = SCOPES.iter().filter(|scope| asked.split(' ').any(|one| one == **scope));
-    let asked: Option<&[String]> = metadata.grant_types.as_deref();
-    let grant_types = GRANT_TYPES
-        .iter()
-        .filter(|(name, grant_type)| {
-            asked.map_or(*grant_type != GrantType::DeviceCode, |asked| asked.iter().any(|one| one == name))
-        })
-        .map(|(_, grant_type)| i32::from(*grant_type))
-        .collect();
-    Ok(Checked {
-        grant_types,
-        method,
-        algorithm,
-        scopes: scopes.map(|s| (*s).to_owned()).collect(),
-        metadata,
-    })
-}
-
-/// One of a few words; the first when nothing is said.
-fn choice<T: Copy>(text: Option<&str>, choices: &[(&str, T)]) -> Option<T> {
-    let found = choices.iter().find(|(word, _)| text.is_none_or(|text| text == *word));
-    found.map(|(_, value)| *value)
-}
-
-fn word<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) -> &'static str {
-    choices.iter().find(|(_, choice)| choice == value).map(|(word, _)| *word).unwrap_or_default()
-}
-
 /// The client as it is registered (RFC 7591 §3.2.1).
 fn shown(oidc: &Oidc, client: &Client, token: &str) -> Value {
     let url = &oidc.auth.settings().public_url;
-    let mut answer = json!({
-        "client_id": client.id.as_str(),
-        "client_id_issued_at": client.created_at.0 / 1_000,
-        "client_name": client.name,
-        "redirect_uris": client.redirect_uris,
-        "post_logout_redirect_uris": client.post_logout_redirect_uris,
-        "token_endpoint_auth_method": word(&client.auth_method, &METHODS),
-        "grant_types": client.tokens.grant_types().iter().map(|one| word(one, &GRANT_TYPES)).collect::<Vec<_>>(),
-        "response_types": ["code"],
-        "scope": client.scopes.join(" "),
-        "subject_type": "public",
-        "id_token_signed_response_alg": word(&client.signing_algorithm, &ALGORITHMS),
-        "backchannel_logout_session_required": client.requests.back_channel_logout_session_required,
-        "require_pushed_authorization_requests": client.requests.must_be_pushed,
-        "registration_access_token": token,
-        "registration_client_uri": url.join(&format!("{}/{}", paths::REGISTER, client.id)),
-    });
-    for (name, uri) in [
-        ("backchannel_logout_uri", &client.back_channel_logout_uri),
-        ("frontchannel_logout_uri", &client.requests.front_channel_logout_uri),
-    ] {
-        if let (false, Some(members)) = (uri.is_empty(), answer.as_object_mut()) {
-            members.insert(name.into(), json!(uri));
-        }
+    let mut answer = client_metadata::shown(client);
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("registration_access_token".into(), json!(token));
+        let uri = url.join(&format!("{}/{}", paths::REGISTER, client.id));
+        members.insert("registration_client_uri".into(), json!(uri));
     }
     answer
+}
+
+/// What is registered, checked. Keys are given, not fetched: nobody makes this cluster ask where it likes.
+fn check(body: &[u8]) -> Result<Checked, Refused> {
+    let metadata = Metadata::parse(body)?;
+    if metadata.jwks_uri.is_some() {
+        return Err(Refused::Metadata("jwks_uri is not supported; give the keys in jwks"));
+    }
+    Ok(metadata.check(WITH_SECRET)?)
+}
+
+impl From<Unacceptable> for Refused {
+    fn from(why: Unacceptable) -> Self {
+        match why {
+            Unacceptable::RedirectUri(why) => Self::RedirectUri(why),
+            Unacceptable::Metadata(why) => Self::Metadata(why),
+        }
+    }
 }
 
 /// A client that proved to be this one.
@@ -375,31 +242,14 @@ async fn replaced(
 ) -> Result<Response, Refused> {
     let own = own(oidc, headers, client_id).await?;
     let checked = check(body)?;
-    if checked.metadata.client_id.as_deref() != Some(client_id) {
+    if checked.named() != Some(client_id) {
         return Err(Refused::Metadata("client_id is missing or another client's"));
     }
     if checked.method != own.client.auth_method {
         return Err(Refused::Metadata("token_endpoint_auth_method cannot change; register anew"));
     }
     provide_key(oidc, checked.algorithm).await?;
-    let metadata = checked.metadata;
-    let order = UpdateClient {
-        client_id: client_id.to_owned(),
-        name: Some(metadata.client_name.unwrap_or_default()),
-        redirect_uris: Some(Uris { uris: metadata.redirect_uris }),
-        post_logout_redirect_uris: Some(Uris { uris: metadata.post_logout_redirect_uris }),
-        scopes: Some(Scopes { scopes: checked.scopes }),
-        signing_algorithm: Some(checked.algorithm.into()),
-        tokens: Some(ClientTokensChange {
-            grant_types: Some(GrantTypes { grant_types: checked.grant_types }),
-            ..ClientTokensChange::default()
-        }),
-        front_channel_logout_uri: Some(metadata.frontchannel_logout_uri.unwrap_or_default()),
-        back_channel_logout_uri: Some(metadata.backchannel_logout_uri.unwrap_or_default()),
-        back_channel_logout_session_required: Some(metadata.backchannel_logout_session_required),
-        require_pushed_authorization_requests: Some(metadata.require_pushed_authorization_requests),
-        ..UpdateClient::default()
-    };
+    let order = checked.update(client_id);
     let derivation = fresh(oidc);
     let committed = propose(oidc, &derivation, Body::UpdateClient(order)).await?;
     let client = committed.state.client(client_id).ok_or(Refused::Token)?;

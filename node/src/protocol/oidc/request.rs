@@ -39,6 +39,8 @@ pub enum NoWayBack {
     UnregisteredRedirectUri,
     /// The request object is not good.
     RequestObject(&'static str),
+    /// The client is described by a document, and the document does not count.
+    Document(&'static str),
     /// The pushed request is not known, not of this client, expired or used.
     UnknownRequestUri,
     /// This node cannot tell at the moment who is registered.

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use conclave_proto::command::v1::{SpendProofs, command::Body};
+use conclave_proto::command::v1::{SpendProofs, SpentProof, command::Body};
 use conclave_state::ids::GrantId;
 use serde_json::{Map, Value, json};
 
@@ -99,7 +99,7 @@ async fn answer(
     bound_to_certificate(&live, headers)?;
     let claims = claims_for(oidc, &live)?;
     if let Some(proof) = proof {
-        use_up(oidc, proof).await?;
+        use_up(oidc, proof.spent_by(&live.claims.client_id)).await?;
     }
     told(oidc, &live, claims)
 }
@@ -136,9 +136,9 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
 }
 
 /// The proof counts once in the cluster. Last, so that nobody without a good token makes the log grow.
-async fn use_up(oidc: &Oidc, proof: Proven) -> Result<(), BearerError> {
+async fn use_up(oidc: &Oidc, proof: SpentProof) -> Result<(), BearerError> {
     let derivation = Derivation::fresh(&oidc.auth.cluster_keys().request, &*oidc.auth.runtime().entropy);
-    let order = Body::SpendProofs(SpendProofs { proofs: vec![proof.spent] });
+    let order = Body::SpendProofs(SpendProofs { proofs: vec![proof] });
     match oidc.auth.cluster().propose(derivation.request(), order).await {
         Ok(_) => Ok(()),
         Err(ProposeError::Refused(_)) => Err(BearerError::InvalidDpopProof),

@@ -1,5 +1,6 @@
 //! The slices through the real router, on one node with a clock that moves only when told.
 
+mod client_documents;
 mod conformance;
 mod forward_auth;
 mod garbled;

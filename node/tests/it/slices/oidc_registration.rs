@@ -4,12 +4,14 @@ use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::{
     config::Registration,
+    crypto::jwk::Alg,
     testing::{ApiRole, TestNode},
 };
 use conclave_proto::command::v1::SigningAlgorithm;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
+use super::oidc_assertions::{assertion, client_key};
 use super::site::{Browser, PASSWORD, Page, Site, VERIFIER, redemption};
 
 async fn site(registration: Registration) -> Site {
@@ -73,7 +75,8 @@ async fn with_a_token_clients_register_use_change_and_end_themselves() {
     assert_eq!(page.shown("application"), "Self-made");
     let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
     let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
-    let code = site.post(&mut browser, "/consent", &form).await.parameter("code").unwrap();
+    let page = site.post(&mut browser, "/consent", &form).await;
+    let code = page.parameter("code").unwrap_or_else(|| panic!("{} {}", page.status, page.text));
     let secret = made["client_secret"].as_str().unwrap();
     let form = [redemption(&code).to_vec(), vec![("client_id", id), ("client_secret", secret)]].concat();
     assert_eq!(site.token(None, &form).await.status, StatusCode::OK);
@@ -191,4 +194,45 @@ async fn a_client_that_registers_for_an_algorithm_without_a_key_gets_one() {
     let tokens = site.token(None, &form).await;
     assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text);
     assert_eq!(alg_of(tokens.json()["id_token"].as_str().unwrap()), "PS256");
+}
+
+#[tokio::test]
+async fn a_client_may_register_by_its_key_which_is_given_and_not_fetched() {
+    let site = site(Registration::Open).await;
+    let key = client_key(Alg::Es256);
+    let with = |name: &str, value: Value| {
+        let mut body = metadata();
+        body["token_endpoint_auth_method"] = json!("private_key_jwt");
+        body[name] = value;
+        body
+    };
+    for (name, value) in [
+        ("client_name", json!("No key")),
+        ("jwks_uri", json!("https://rp.test/keys")),
+        ("jwks", json!({"keys": [{"kty": "oct", "k": "AA"}]})),
+        ("jwks", json!({"keys": []})),
+    ] {
+        let page = register(&site, None, &with(name, value)).await;
+        assert_eq!(page.json()["error"], "invalid_client_metadata", "{}", page.text);
+    }
+    let keys = json!({"keys": [key.public_jwk()]});
+    let wrong = json!("RS256");
+    let mut body = with("jwks", keys.clone());
+    body["token_endpoint_auth_signing_alg"] = wrong;
+    assert_eq!(register(&site, None, &body).await.json()["error"], "invalid_client_metadata");
+    let made = register(&site, None, &with("jwks", keys.clone())).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let made = made.json();
+    assert_eq!((&made["jwks"], made.get("client_secret")), (&keys, None));
+    assert_eq!(made["token_endpoint_auth_signing_alg"], "ES256");
+
+    let id = made["client_id"].as_str().unwrap();
+    let asserted = key.sign("JWT", &assertion(id, "1")).unwrap();
+    let form = [
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", asserted.as_str()),
+        ("token", "x"),
+    ];
+    assert_eq!(site.call("/oidc/introspect", &[], &form).await.json(), json!({"active": false}));
+    assert_eq!(site.call("/oidc/introspect", &[], &form).await.status, StatusCode::UNAUTHORIZED, "once");
 }

@@ -549,3 +549,16 @@ async fn a_signed_request_is_the_whole_request_and_must_be_the_clients_own() {
     let page = site.sign_in_at(&mut Browser::default(), &named("web", &uri), "ada", PASSWORD).await;
     assert_eq!(page.parameter("state").as_deref(), Some("signed"));
 }
+
+#[tokio::test]
+async fn a_request_that_no_browser_can_carry_is_said_to_be_too_long() {
+    let site = Site::open().await;
+    let long = "x".repeat(2_000);
+    // Each in its bounds, all together not.
+    let claims = json!({"id_token": {"x".repeat(3_900): null}}).to_string();
+    let asked = [("state", long.as_str()), ("nonce", &long), ("login_hint", &long), ("claims", &claims)];
+    let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &asked)).await;
+    assert_eq!((page.status, page.shown("error-code")), (StatusCode::BAD_REQUEST, "request_too_long".into()));
+    let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &asked[..1])).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
+}

@@ -1,0 +1,294 @@
+//! Clients described by a document (Client ID Metadata Documents, draft-ietf-oauth-client-id-metadata-document): the `client_id` is an
+//! https URL, and what stands there is the registration. Off unless the configuration names hosts.
+//!
+//! The document is looked at when the client sends a person or pushes a request, at most every [`FRESH`] on a node, through the one
+//! outbound way with its address policy; a stranger's first look counts against the address that brought it. What it says is kept as a
+//! client of the state, so all nodes and the token endpoint know it, and whoever is let in stays bound to what was known then. It is
+//! shown to people under the name of its host, for nobody else vouches for it. What an operator registered, no document touches.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use conclave_proto::command::v1::{CreateClient, DeleteClient, UpdateClient, command::Body};
+use conclave_state::{
+    Reason,
+    client::{Client, ClientId},
+};
+use http::{StatusCode, header};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::{
+    auth::{AuthError, derive::Derivation, throttle::Admission},
+    http::outbound::{Answer, OutboundError},
+};
+
+use super::{
+    Oidc,
+    client_metadata::{Checked, Metadata, Unacceptable, WITHOUT_SECRET},
+    request::NoWayBack,
+};
+
+/// How long a node goes by what it saw: what a changed redirect URI or key takes to be known.
+const FRESH: Duration = Duration::from_mins(10);
+/// How long a client does whose document cannot be reached.
+const STALE_MS: u64 = 24 * 3_600_000;
+/// After how long it is written down that the document still says the same.
+const SEEN_AGAIN_MS: u64 = STALE_MS / 2;
+/// A document that could not be had is not asked for again before.
+const BETWEEN_FAILURES: Duration = Duration::from_secs(30);
+/// Longest document: twice what the draft recommends (§6.6).
+const MAX_BYTES: usize = 10 * 1024;
+/// Most documents fetched at once, so that slow hosts hold few connections.
+const AT_ONCE: usize = 8;
+/// Most looks remembered.
+const MAX_KEPT: usize = 1_024;
+
+/// What this node saw of documents lately.
+pub struct Documents {
+    looks: Mutex<BTreeMap<String, Look>>,
+    fetches: Semaphore,
+}
+
+/// Until when a look counts, and what was wrong.
+#[derive(Clone, Copy)]
+struct Look {
+    until: Duration,
+    wrong: Option<&'static str>,
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self { looks: Mutex::default(), fetches: Semaphore::new(AT_ONCE) }
+    }
+}
+
+impl Documents {
+    fn look(&self, url: &str, now: Duration) -> Option<Look> {
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.get(url).filter(|look| now < look.until).copied()
+    }
+
+    fn remember(&self, url: &str, look: Look, now: Duration) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if looks.len() >= MAX_KEPT && !looks.contains_key(url) {
+            looks.retain(|_, look| now < look.until);
+            if looks.len() >= MAX_KEPT {
+                looks.clear();
+            }
+        }
+        looks.insert(url.to_owned(), look);
+    }
+}
+
+/// Why a document does not count.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// It could not be had; what is known of the client does for a while.
+    Unreachable(&'static str),
+    /// It is gone, or is not what it must be.
+    Wrong(&'static str),
+}
+
+/// Brings what the cluster knows of the client up to date with its document, if it is one that has a document.
+///
+/// # Errors
+/// [`NoWayBack`] when the client cannot be known: nobody is sent anywhere for it.
+pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> Result<(), NoWayBack> {
+    let known = oidc.auth.cluster().view().client(client_id).cloned();
+    let Some(host) = host_of(client_id) else { return Ok(()) };
+    if !oidc.auth.settings().authorization.takes_documents_of(&host) {
+        return match known {
+            Some(client) if client.is_described() => {
+                Err(NoWayBack::Document("documents of its host are not taken here"))
+            }
+            _ => Ok(()),
+        };
+    }
+    if known.as_ref().is_some_and(|client| !client.is_described()) {
+        return Ok(());
+    }
+    let now = oidc.auth.runtime().clock.monotonic();
+    match (oidc.documents.look(client_id, now), &known) {
+        (Some(Look { wrong: Some(why), .. }), _) => return Err(NoWayBack::Document(why)),
+        (Some(_), Some(_)) => return Ok(()),
+        _ => {}
+    }
+    if known.is_none() && is_too_much(oidc, caller) {
+        return Err(NoWayBack::Document(
+            "too many unknown applications came from your address; try again later",
+        ));
+    }
+    let Ok(_permit) = oidc.documents.fetches.try_acquire() else { return Err(NoWayBack::Unavailable) };
+    let looked = match fetch(oidc, client_id).await {
+        Ok(described) => keep(oidc, known.as_deref(), client_id, described).await.map(|()| FRESH),
+        Err(failure) => excused(oidc, known.as_deref(), failure).map(|()| BETWEEN_FAILURES),
+    };
+    let look = match looked {
+        Ok(good_for) => Look { until: now + good_for, wrong: None },
+        Err(NoWayBack::Document(why)) => Look { until: now + BETWEEN_FAILURES, wrong: Some(why) },
+        // This cluster's own trouble says nothing about the document.
+        Err(other) => return Err(other),
+    };
+    oidc.documents.remember(client_id, look, now);
+    looked.map(drop)
+}
+
+/// The host of a URL that may name a client (draft §3): https or, where the outbound policy lets it, http; with a path; in its one
+/// normal spelling; without user, query and fragment.
+fn host_of(client_id: &str) -> Option<String> {
+    if !client_id.starts_with("http") || ClientId::parse(client_id).is_err() {
+        return None;
+    }
+    let url = Url::parse(client_id).ok()?;
+    let is_plain = matches!(url.scheme(), "https" | "http")
+        && url.as_str() == client_id
+        && url.path().len() > 1
+        && url.query().is_none()
+        && url.fragment().is_none();
+    url.host_str().filter(|_| is_plain).map(str::to_owned)
+}
+
+/// An unknown client costs a request to somebody and a write: as many are let in from an address as may register.
+fn is_too_much(oidc: &Oidc, caller: IpAddr) -> bool {
+    matches!(oidc.auth.registrations().address(caller), Admission::Refused { .. })
+}
+
+/// A client that is known from not long ago does while its document is merely out of reach.
+fn excused(oidc: &Oidc, known: Option<&Client>, failure: Failure) -> Result<(), NoWayBack> {
+    match failure {
+        Failure::Wrong(why) => Err(NoWayBack::Document(why)),
+        Failure::Unreachable(why) => {
+            let seen = known.and_then(|client| client.document_seen_at);
+            let now = oidc.auth.now(&oidc.auth.cluster().view());
+            let does = seen.is_some_and(|seen| now.0 < seen.0.saturating_add(STALE_MS));
+            if does { Ok(()) } else { Err(NoWayBack::Document(why)) }
+        }
+    }
+}
+
+async fn fetch(oidc: &Oidc, url: &str) -> Result<Checked, Failure> {
+    let wrong = |why| Err(Failure::Wrong(why));
+    let mut metadata = Metadata::parse(&get(oidc, url).await?).map_err(|_| NO_DOCUMENT)?;
+    if metadata.client_id.as_deref() != Some(url) {
+        return wrong("its document is about another client_id");
+    }
+    if metadata.client_secret.is_some() {
+        return wrong("its document holds a secret");
+    }
+    if let (None, Some(address)) = (&metadata.jwks, &metadata.jwks_uri) {
+        let keys: Value = serde_json::from_slice(&get(oidc, address).await?).map_err(|_| NO_DOCUMENT)?;
+        metadata.jwks = Some(keys);
+    }
+    metadata.check(WITHOUT_SECRET).map_err(|why| match why {
+        Unacceptable::RedirectUri(_) => Failure::Wrong("a redirect URI of its document cannot be one"),
+        Unacceptable::Metadata(why) => Failure::Wrong(why),
+    })
+}
+
+const NO_DOCUMENT: Failure = Failure::Wrong("what stands at its address is no JSON document of a client");
+
+/// A document of JSON, by the outbound way alone: no redirect is followed, no private address asked.
+async fn get(oidc: &Oidc, url: &str) -> Result<Vec<u8>, Failure> {
+    let answer = match oidc.auth.upstreams().outbound.get(url, None).await {
+        Ok(answer) => answer,
+        Err(OutboundError::Url | OutboundError::Forbidden(_) | OutboundError::Insecure) => {
+            return Err(Failure::Wrong("its address may not be asked from here"));
+        }
+        Err(error) => {
+            tracing::info!("the document of client {url} cannot be had: {error}");
+            return Err(Failure::Unreachable("its document cannot be reached"));
+        }
+    };
+    match answer.status {
+        StatusCode::OK if !is_json(&answer) => Err(NO_DOCUMENT),
+        StatusCode::OK if answer.body.len() > MAX_BYTES => Err(Failure::Wrong("its document is too long")),
+        StatusCode::OK => Ok(answer.body.to_vec()),
+        StatusCode::TOO_MANY_REQUESTS => Err(Failure::Unreachable("its document cannot be reached")),
+        status if status.is_server_error() => Err(Failure::Unreachable("its document cannot be reached")),
+        _ => Err(Failure::Wrong("there is no document at its address")),
+    }
+}
+
+fn is_json(answer: &Answer) -> bool {
+    let told =
+        answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// Writes what changed. One that proves itself in another way than before is another client: what was let in with the old ends.
+async fn keep(
+    oidc: &Oidc,
+    known: Option<&Client>,
+    client_id: &str,
+    described: Checked,
+) -> Result<(), NoWayBack> {
+    oidc.auth.provide_signing_key(described.algorithm).await.map_err(|_| NoWayBack::Unavailable)?;
+    let create = |described: &Checked| {
+        Body::CreateClient(CreateClient { of_document: true, ..described.create(client_id) })
+    };
+    match known {
+        None => propose(oidc, create(&described)).await,
+        Some(client) if client.auth_method != described.method => {
+            propose(oidc, Body::DeleteClient(DeleteClient { client_id: client_id.to_owned() })).await?;
+            propose(oidc, create(&described)).await
+        }
+        Some(client) if described.is_of(client) && !is_long_ago(oidc, client) => Ok(()),
+        Some(_) => {
+            let order = UpdateClient { of_document: true, ..described.update(client_id) };
+            propose(oidc, Body::UpdateClient(order)).await
+        }
+    }
+}
+
+fn is_long_ago(oidc: &Oidc, client: &Client) -> bool {
+    let now = oidc.auth.now(&oidc.auth.cluster().view());
+    client.document_seen_at.is_none_or(|seen| now.0 >= seen.0.saturating_add(SEEN_AGAIN_MS))
+}
+
+async fn propose(oidc: &Oidc, order: Body) -> Result<(), NoWayBack> {
+    let derivation = Derivation::fresh(&oidc.auth.cluster_keys().request, &*oidc.auth.runtime().entropy);
+    match oidc.auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
+        Ok(_) => Ok(()),
+        // Another node, or another request, was first.
+        Err(AuthError::Refused(refusal)) if refusal.reason == Reason::ClientIdTaken => Ok(()),
+        Err(AuthError::Refused(refusal)) => {
+            tracing::info!("a client's document is not taken: {}", refusal.detail);
+            Err(NoWayBack::Document("its document is longer than can be kept"))
+        }
+        Err(_) => Err(NoWayBack::Unavailable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_address_of_a_document_names_a_client() {
+        for (id, host) in [
+            ("https://app.test/client.json", Some("app.test")),
+            ("https://app.test:8443/a/b", Some("app.test")),
+            ("http://127.0.0.1:8000/client.json", Some("127.0.0.1")),
+            ("https://app.test/", None),
+            ("https://app.test", None),
+            ("https://app.test/a/../client.json", None),
+            ("https://APP.test/client.json", None),
+            ("https://app.test:443/client.json", None),
+            ("https://u@app.test/client.json", None),
+            ("https://app.test/client.json?x=1", None),
+            ("https://app.test/client.json#f", None),
+            ("ftp://app.test/client.json", None),
+            ("httpsx://app.test/client.json", None),
+            ("web", None),
+        ] {
+            assert_eq!(host_of(id).as_deref(), host, "{id}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! What a client says of itself (RFC 7591 §2), in a registration or in a document of its own, and what is kept of it.
+//!
+//! Redirect URIs pass the same parser as an operator's. What is not supported is refused where ignoring it would mislead the client;
+//! members that are not known here are not looked at.
+
+use conclave_proto::command::v1::{
+    ClientTokens, ClientTokensChange, CreateClient, GrantTypes, Scopes, UpdateClient, Uris,
+};
+use conclave_state::client::{Client, ClientAuthMethod, ConsentMode, GrantType, SigningAlgorithm};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{keys::alg, redirect_uri::RedirectUri},
+    crypto::jwks,
+};
+
+/// What a client that nobody vouched for may ask for.
+const SCOPES: [&str; 7] = ["openid", "profile", "email", "address", "phone", "groups", "offline_access"];
+const DEFAULT_SCOPES: &str = "openid profile email offline_access";
+const ALGORITHMS: [(&str, SigningAlgorithm); 4] = [
+    ("RS256", SigningAlgorithm::Rs256),
+    ("PS256", SigningAlgorithm::Ps256),
+    ("ES256", SigningAlgorithm::Es256),
+    ("EdDSA", SigningAlgorithm::Eddsa),
+];
+const GRANT_TYPES: [(&str, GrantType); 3] = [
+    ("authorization_code", GrantType::AuthorizationCode),
+    ("refresh_token", GrantType::RefreshToken),
+    (super::device::GRANT_TYPE, GrantType::DeviceCode),
+];
+/// How it may prove itself, the first being what silence means.
+pub type Methods = &'static [(&'static str, ClientAuthMethod)];
+/// Where a secret can be given to it.
+pub const WITH_SECRET: Methods = &[
+    ("client_secret_basic", ClientAuthMethod::SecretBasic),
+    ("client_secret_post", ClientAuthMethod::SecretPost),
+    ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt),
+    ("none", ClientAuthMethod::None),
+];
+/// Where none can.
+pub const WITHOUT_SECRET: Methods =
+    &[("none", ClientAuthMethod::None), ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt)];
+
+/// As it was given.
+#[derive(Debug, Deserialize)]
+pub struct Metadata {
+    pub client_id: Option<String>,
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+    #[serde(default)]
+    post_logout_redirect_uris: Vec<String>,
+    token_endpoint_auth_method: Option<String>,
+    token_endpoint_auth_signing_alg: Option<String>,
+    pub jwks: Option<Value>,
+    pub jwks_uri: Option<String>,
+    grant_types: Option<Vec<String>>,
+    response_types: Option<Vec<String>>,
+    client_name: Option<String>,
+    scope: Option<String>,
+    id_token_signed_response_alg: Option<String>,
+    userinfo_signed_response_alg: Option<String>,
+    subject_type: Option<String>,
+    backchannel_logout_uri: Option<String>,
+    frontchannel_logout_uri: Option<String>,
+    #[serde(default)]
+    backchannel_logout_session_required: bool,
+    #[serde(default)]
+    require_pushed_authorization_requests: bool,
+    /// A secret where there can be none.
+    pub client_secret: Option<Value>,
+}
+
+/// Why it is not taken (RFC 7591 §3.2.2).
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unacceptable {
+    RedirectUri(String),
+    Metadata(&'static str),
+}
+
+/// The metadata, checked.
+#[derive(Debug)]
+pub struct Checked {
+    pub method: ClientAuthMethod,
+    pub algorithm: SigningAlgorithm,
+    assertion_algorithm: Option<SigningAlgorithm>,
+    jwks: Vec<u8>,
+    grant_types: Vec<i32>,
+    scopes: Vec<String>,
+    metadata: Metadata,
+}
+
+impl Metadata {
+    /// # Errors
+    /// [`Unacceptable`].
+    pub fn parse(body: &[u8]) -> Result<Self, Unacceptable> {
+        serde_json::from_slice(body)
+            .map_err(|_| Unacceptable::Metadata("it is not a JSON object of client metadata"))
+    }
+
+    /// # Errors
+    /// [`Unacceptable`].
+    pub fn check(self, methods: Methods) -> Result<Checked, Unacceptable> {
+        self.check_addresses()?;
+        self.check_what_is_asked()?;
+        let wrong = Unacceptable::Metadata;
+        let method = choice(self.token_endpoint_auth_method.as_deref(), methods)
+            .ok_or(wrong("token_endpoint_auth_method is not one that is supported"))?;
+        let algorithm = choice(self.id_token_signed_response_alg.as_deref(), &ALGORITHMS)
+            .ok_or(wrong("id_token_signed_response_alg is not one that is supported"))?;
+        let (jwks, assertion_algorithm) = match method {
+            ClientAuthMethod::PrivateKeyJwt => {
+                let (jwks, algorithm) = self.keys().map_err(wrong)?;
+                (jwks, Some(algorithm))
+            }
+            _ => (Vec::new(), None),
+        };
+        let (scopes, grant_types) = (self.scopes(), self.grant_types());
+        Ok(Checked { method, algorithm, assertion_algorithm, jwks, grant_types, scopes, metadata: self })
+    }
+
+    fn check_addresses(&self) -> Result<(), Unacceptable> {
+        if self.redirect_uris.is_empty() {
+            return Err(Unacceptable::RedirectUri("redirect_uris is missing".into()));
+        }
+        for uri in self.redirect_uris.iter().chain(&self.post_logout_redirect_uris) {
+            RedirectUri::parse(uri).map_err(|error| Unacceptable::RedirectUri(format!("{uri} {error}")))?;
+        }
+        let logout_uris = [&self.backchannel_logout_uri, &self.frontchannel_logout_uri];
+        let is_sound = |uri: &String| RedirectUri::parse(uri).is_ok() && uri.starts_with("http");
+        if !logout_uris.into_iter().flatten().all(is_sound) {
+            return Err(Unacceptable::Metadata("a logout URI is not an https address"));
+        }
+        Ok(())
+    }
+
+    fn check_what_is_asked(&self) -> Result<(), Unacceptable> {
+        let only = |asked: &Option<Vec<String>>, known: &[&str]| {
+            asked.as_ref().is_none_or(|asked| asked.iter().all(|one| known.contains(&one.as_str())))
+        };
+        let wrong = if !only(&self.response_types, &["code"]) {
+            "only response_types [\"code\"] is supported"
+        } else if !only(&self.grant_types, &GRANT_TYPES.map(|(name, _)| name)) {
+            "grant_types holds one that is not supported"
+        } else if self.subject_type.as_deref().is_some_and(|subject| subject != "public") {
+            "only subject_type public is supported"
+        } else if self.userinfo_signed_response_alg.is_some() {
+            "userinfo_signed_response_alg is not supported here"
+        } else {
+            return Ok(());
+        };
+        Err(Unacceptable::Metadata(wrong))
+    }
+
+    /// The keys by which it proves itself, and with which of the algorithms: the one it says, or the one that a key of it is for.
+    fn keys(&self) -> Result<(Vec<u8>, SigningAlgorithm), &'static str> {
+        let set = self.jwks.as_ref().ok_or("private_key_jwt needs jwks with the client's public keys")?;
+        let jwks = set.to_string().into_bytes();
+        let keys = jwks::parse(&jwks)?;
+        let fits = |algorithm| alg(algorithm).is_some_and(|alg| keys.iter().any(|key| key.fits(alg)));
+        let algorithm = match self.token_endpoint_auth_signing_alg.as_deref() {
+            Some(_) => choice(self.token_endpoint_auth_signing_alg.as_deref(), &ALGORITHMS)
+                .ok_or("token_endpoint_auth_signing_alg is not one that is supported")?,
+            None => ALGORITHMS
+                .into_iter()
+                .map(|(_, algorithm)| algorithm)
+                .find(|algorithm| fits(*algorithm))
+                .ok_or("no key of jwks is for an algorithm that is supported")?,
+        };
+        if fits(algorithm) {
+            Ok((jwks, algorithm))
+        } else {
+            Err("no key of jwks is for the client's algorithm")
+        }
+    }
+
+    /// What it asks for and may have.
+    fn scopes(&self) -> Vec<String> {
+        let asked = self.scope.as_deref().unwrap_or(DEFAULT_SCOPES);
+        let scopes = SCOPES.iter().filter(|scope| asked.split(' ').any(|one| one == **scope));
+        scopes.map(|scope| (*scope).to_owned()).collect()
+    }
+
+    fn grant_types(&self) -> Vec<i32> {
+        let is_asked = |name: &str, grant_type: GrantType| match &self.grant_types {
+            Some(asked) => asked.iter().any(|one| one == name),
+            None => grant_type != GrantType::DeviceCode,
+        };
+        GRANT_TYPES
+            .iter()
+            .filter(|(name, grant_type)| is_asked(name, *grant_type))
+            .map(|(_, grant_type)| i32::from(*grant_type))
+            .collect()
+    }
+}
+
+impl Checked {
+    /// Who it says it is.
+    pub fn named(&self) -> Option<&str> {
+        self.metadata.client_id.as_deref()
+    }
+
+    /// The client that it describes. It asks people once, and has no application's access rule.
+    pub fn create(&self, client_id: &str) -> CreateClient {
+        let metadata = &self.metadata;
+        CreateClient {
+            client_id: client_id.to_owned(),
+            name: metadata.client_name.clone().unwrap_or_default(),
+            auth_method: self.method.into(),
+            redirect_uris: metadata.redirect_uris.clone(),
+            post_logout_redirect_uris: metadata.post_logout_redirect_uris.clone(),
+            scopes: self.scopes.clone(),
+            signing_algorithm: self.algorithm.into(),
+            tokens: Some(ClientTokens {
+                grant_types: self.grant_types.clone(),
+                jwks: self.jwks.clone(),
+                assertion_algorithm: self.assertion_algorithm.unwrap_or_default().into(),
+                ..ClientTokens::default()
+            }),
+            consent: ConsentMode::Once.into(),
+            back_channel_logout_uri: metadata.backchannel_logout_uri.clone().unwrap_or_default(),
+            front_channel_logout_uri: metadata.frontchannel_logout_uri.clone().unwrap_or_default(),
+            back_channel_logout_session_required: metadata.backchannel_logout_session_required,
+            require_pushed_authorization_requests: metadata.require_pushed_authorization_requests,
+            ..CreateClient::default()
+        }
+    }
+
+    /// The client of now becomes what this describes: what is left out falls back to its default (RFC 7592 §2.2).
+    pub fn update(self, client_id: &str) -> UpdateClient {
+        let metadata = self.metadata;
+        UpdateClient {
+            client_id: client_id.to_owned(),
+            name: Some(metadata.client_name.unwrap_or_default()),
+            redirect_uris: Some(Uris { uris: metadata.redirect_uris }),
+            post_logout_redirect_uris: Some(Uris { uris: metadata.post_logout_redirect_uris }),
+            scopes: Some(Scopes { scopes: self.scopes }),
+            signing_algorithm: Some(self.algorithm.into()),
+            tokens: Some(ClientTokensChange {
+                grant_types: Some(GrantTypes { grant_types: self.grant_types }),
+                jwks: Some(self.jwks),
+                assertion_algorithm: Some(self.assertion_algorithm.unwrap_or_default().into()),
+                ..ClientTokensChange::default()
+            }),
+            front_channel_logout_uri: Some(metadata.frontchannel_logout_uri.unwrap_or_default()),
+            back_channel_logout_uri: Some(metadata.backchannel_logout_uri.unwrap_or_default()),
+            back_channel_logout_session_required: Some(metadata.backchannel_logout_session_required),
+            require_pushed_authorization_requests: Some(metadata.require_pushed_authorization_requests),
+            ..UpdateClient::default()
+        }
+    }
+
+    /// Whether the client is already what this describes.
+    pub fn is_of(&self, client: &Client) -> bool {
+        let as_created = self.create(client.id.as_str());
+        let tokens = as_created.tokens.clone().unwrap_or_default();
+        let grant_types: Vec<i32> = client.tokens.grant_types.iter().map(|one| i32::from(*one)).collect();
+        client.auth_method == self.method
+            && client.name == as_created.name
+            && client.redirect_uris == as_created.redirect_uris
+            && client.post_logout_redirect_uris == as_created.post_logout_redirect_uris
+            && client.scopes == as_created.scopes
+            && client.signing_algorithm == self.algorithm
+            && client.back_channel_logout_uri == as_created.back_channel_logout_uri
+            && client.requests.front_channel_logout_uri == as_created.front_channel_logout_uri
+            && client.requests.must_be_pushed == as_created.require_pushed_authorization_requests
+            && client.requests.back_channel_logout_session_required
+                == as_created.back_channel_logout_session_required
+            && client.tokens.jwks == tokens.jwks
+            && client.tokens.assertion_algorithm == self.assertion_algorithm
+            && grant_types == tokens.grant_types
+    }
+}
+
+/// The client in the words of a registration (RFC 7591 §3.2.1).
+pub fn shown(client: &Client) -> Value {
+    let mut answer = json!({
+        "client_id": client.id.as_str(),
+        "client_id_issued_at": client.created_at.0 / 1_000,
+        "client_name": client.name,
+        "redirect_uris": client.redirect_uris,
+        "post_logout_redirect_uris": client.post_logout_redirect_uris,
+        "token_endpoint_auth_method": word(&client.auth_method, WITH_SECRET),
+        "grant_types": client.tokens.grant_types().iter().map(|one| word(one, &GRANT_TYPES)).collect::<Vec<_>>(),
+        "response_types": ["code"],
+        "scope": client.scopes.join(" "),
+        "subject_type": "public",
+        "id_token_signed_response_alg": word(&client.signing_algorithm, &ALGORITHMS),
+        "backchannel_logout_session_required": client.requests.back_channel_logout_session_required,
+        "require_pushed_authorization_requests": client.requests.must_be_pushed,
+    });
+    let mut add = |name: &str, value: Value| {
+        if let Some(members) = answer.as_object_mut() {
+            members.insert(name.into(), value);
+        }
+    };
+    for (name, uri) in [
+        ("backchannel_logout_uri", &client.back_channel_logout_uri),
+        ("frontchannel_logout_uri", &client.requests.front_channel_logout_uri),
+    ] {
+        if !uri.is_empty() {
+            add(name, json!(uri));
+        }
+    }
+    if let Some(algorithm) = &client.tokens.assertion_algorithm {
+        add("token_endpoint_auth_signing_alg", json!(word(algorithm, &ALGORITHMS)));
+        add("jwks", serde_json::from_slice(&client.tokens.jwks).unwrap_or_default());
+    }
+    answer
+}
+
+/// One of a few words; the first when nothing is said.
+fn choice<T: Copy>(text: Option<&str>, choices: &[(&str, T)]) -> Option<T> {
+    let found = choices.iter().find(|(word, _)| text.is_none_or(|text| text == *word));
+    found.map(|(_, value)| *value)
+}
+
+fn word<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) -> &'static str {
+    choices.iter().find(|(_, choice)| choice == value).map(|(word, _)| *word).unwrap_or_default()
+}
