@@ -929,7 +929,7 @@ pub struct UpstreamClaims {
     #[prost(string, tag = "5")]
     pub name: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpstreamRule {
     #[prost(enumeration = "UpstreamAdmission", tag = "1")]
     pub admission: i32,
@@ -938,9 +938,30 @@ pub struct UpstreamRule {
     /// The groups of people who are new.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// For Atmosphere: who is listed. Handles are exact, or `*.` and a domain for all names below it.
+    #[prost(string, repeated, tag = "4")]
+    pub dids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub handles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Further groups of people who are new.
+    #[prost(message, repeated, tag = "6")]
+    pub mapped: ::prost::alloc::vec::Vec<MappedGroups>,
+    /// SHA-256 of a token; whoever shows it first comes in, into this group as well. Good once; empty = none.
+    #[prost(bytes = "vec", tag = "7")]
+    pub first_token_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "8")]
+    pub first_group_id: ::prost::alloc::vec::Vec<u8>,
+}
+/// Who has this DID, or this verified handle, is put into these groups.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MappedGroups {
+    #[prost(string, tag = "1")]
+    pub who: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// Another provider at which people may sign in.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Upstream {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -968,14 +989,17 @@ pub struct Upstream {
     pub rule: ::core::option::Option<UpstreamRule>,
     #[prost(bool, tag = "12")]
     pub disabled: bool,
+    /// The Atmosphere network (atproto): subjects are DIDs, and who vouches for one is found anew at each sign-in. Has no endpoints.
+    #[prost(bool, tag = "13")]
+    pub atmosphere: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateUpstream {
     #[prost(message, optional, tag = "1")]
     pub upstream: ::core::option::Option<Upstream>,
 }
 /// Absent fields stay as they are. What subjects belong to (issuer, endpoints, the claim of the subject) cannot change.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateUpstream {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -1020,6 +1044,9 @@ pub struct LinkIdentity {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "7")]
     pub ticket_expires_at_ms: u64,
+    /// For Atmosphere: the handle, if it was verified just now.
+    #[prost(string, tag = "8")]
+    pub verified_handle: ::prost::alloc::string::String,
 }
 /// Ends the link, and the sessions that came by it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1051,6 +1078,12 @@ pub struct SignInUpstream {
     /// When the provider says that the person proved who they are; 0 = now.
     #[prost(uint64, tag = "6")]
     pub authenticated_at_ms: u64,
+    /// For Atmosphere: the handle, if it was verified just now.
+    #[prost(string, tag = "7")]
+    pub verified_handle: ::prost::alloc::string::String,
+    /// SHA-256 of the token with which the first person comes in; empty = none was shown.
+    #[prost(bytes = "vec", tag = "8")]
+    pub first_token_hash: ::prost::alloc::vec::Vec<u8>,
 }
 /// Whom a provider brings in that was not here before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1063,6 +1096,8 @@ pub enum UpstreamAdmission {
     Domains = 2,
     /// Whoever the provider signs in.
     Any = 3,
+    /// For Atmosphere: whoever has a listed DID, or a listed handle that was verified.
+    Listed = 4,
 }
 impl UpstreamAdmission {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1075,6 +1110,7 @@ impl UpstreamAdmission {
             Self::None => "UPSTREAM_ADMISSION_NONE",
             Self::Domains => "UPSTREAM_ADMISSION_DOMAINS",
             Self::Any => "UPSTREAM_ADMISSION_ANY",
+            Self::Listed => "UPSTREAM_ADMISSION_LISTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1084,6 +1120,7 @@ impl UpstreamAdmission {
             "UPSTREAM_ADMISSION_NONE" => Some(Self::None),
             "UPSTREAM_ADMISSION_DOMAINS" => Some(Self::Domains),
             "UPSTREAM_ADMISSION_ANY" => Some(Self::Any),
+            "UPSTREAM_ADMISSION_LISTED" => Some(Self::Listed),
             _ => None,
         }
     }

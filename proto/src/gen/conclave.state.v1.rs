@@ -391,7 +391,7 @@ pub struct ConsentRow {
     #[prost(string, repeated, tag = "6")]
     pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpstreamRow {
     #[prost(message, optional, tag = "1")]
     pub upstream: ::core::option::Option<super::super::command::v1::Upstream>,
@@ -410,6 +410,11 @@ pub struct IdentityRow {
     pub label: ::prost::alloc::string::String,
     #[prost(uint64, tag = "5")]
     pub linked_at_ms: u64,
+    /// For Atmosphere: the handle that was last verified, and when.
+    #[prost(string, tag = "6")]
+    pub handle: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "7")]
+    pub handle_verified_at_ms: u64,
 }
 /// The client must be told that the session is over (OIDC Back-Channel Logout §2.5).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -25,7 +25,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUpstream) -> Result<Re
     if draft.state.upstreams.len() >= MAX_UPSTREAMS {
         return Err(Refusal::malformed(format!("there are at most {MAX_UPSTREAMS} upstreams")));
     }
-    if let Some(group) = upstream.rule.groups.iter().find(|group| draft.state.group(**group).is_none()) {
+    if let Some(group) = upstream.rule.all_groups().find(|group| draft.state.group(*group).is_none()) {
         return Err(Refusal::new(Reason::GroupUnknown, format!("there is no group {group}")));
     }
     draft.state.put_upstream(upstream);
@@ -39,7 +39,7 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUpstream) -> Result<Re
         upstream.display_name = text::required("display_name", name, text::MAX_TEXT_BYTES)?;
     }
     if let Some(client_id) = &order.client_id {
-        upstream.client_id = text::required("client_id", client_id, text::MAX_TEXT_BYTES)?;
+        upstream.client_id = wire::parse_client_id(client_id, &upstream.place)?;
     }
     if let Some(secret) = &order.sealed_secret {
         upstream.sealed_secret = wire::parse_secret(secret)?;
@@ -55,9 +55,9 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUpstream) -> Result<Re
         upstream.claims = claims;
     }
     if let Some(rule) = &order.rule {
-        upstream.rule = wire::parse_rule(rule)?;
-        for group in &upstream.rule.groups {
-            draft.state.existing_group(*group)?;
+        upstream.rule = wire::parse_rule(rule, &upstream.place)?;
+        for group in upstream.rule.all_groups() {
+            draft.state.existing_group(group)?;
         }
     }
     if let Some(disabled) = order.disabled {

@@ -28,13 +28,15 @@ pub struct Identity {
     pub label: String,
     /// When it was linked.
     pub linked_at: Stamp,
+    /// For Atmosphere: the handle, and when it was last verified.
+    pub handle: Option<(Arc<str>, Stamp)>,
 }
 
 /// From a session in which the person has just proved who they are, and from nowhere else.
 pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply, Refusal> {
     draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
     let upstream = draft.state.able_upstream(&order.upstream)?;
-    let subject = wire::parse_subject(&order.subject)?;
+    let subject = wire::parse_subject(&order.subject, &upstream.place)?;
     let session = fresh(draft, &order.session_id, order.max_age_ms)?;
     match draft.state.identity(&upstream.name, &subject) {
         Some(known) if known.user == session.user => return Ok(done()),
@@ -55,6 +57,7 @@ pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply,
         user: session.user,
         label: wire::parse_label(&order.label)?,
         linked_at: draft.at,
+        handle: wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?,
     });
     Ok(done())
 }
@@ -153,6 +156,8 @@ impl Row for Identity {
             user_id: self.user.to_vec(),
             label: self.label.clone(),
             linked_at_ms: self.linked_at.0,
+            handle: self.handle.as_ref().map(|(handle, _)| handle.to_string()).unwrap_or_default(),
+            handle_verified_at_ms: self.handle.as_ref().map_or(0, |(_, at)| at.0),
         }
     }
 
@@ -163,6 +168,8 @@ impl Row for Identity {
             user: UserId::parse(&wire.user_id)?,
             label: wire.label,
             linked_at: Stamp(wire.linked_at_ms),
+            handle: (!wire.handle.is_empty())
+                .then(|| (wire.handle.into(), Stamp(wire.handle_verified_at_ms))),
         })
     }
 

@@ -4,6 +4,7 @@
 //! session in which they have just proved who they are, or together with a person who is new and whom the provider may bring in.
 //! An e-mail address, verified or not, never leads to a person. What a subject belongs to (the issuer) never changes in a row.
 
+mod atmosphere;
 mod commands;
 mod identity;
 mod sign_in;
@@ -19,6 +20,7 @@ pub(crate) use {
     sign_in::sign_in,
 };
 
+pub use atmosphere::{Listed, Who};
 pub use conclave_proto::command::v1::UpstreamAdmission as Admission;
 pub use identity::Identity;
 
@@ -77,6 +79,8 @@ pub enum Place {
         /// Who it is.
         userinfo: String,
     },
+    /// The Atmosphere network (atproto): subjects are DIDs, and who vouches for one is found anew at each sign-in.
+    Atmosphere,
 }
 
 /// Names of claims; empty = the one in OIDC Core §5.1.
@@ -103,9 +107,16 @@ pub struct Rule {
     pub domains: OrdSet<Arc<str>>,
     /// The groups of people who are new.
     pub groups: OrdSet<GroupId>,
+    /// For Atmosphere.
+    pub listed: Listed,
 }
 
 impl Rule {
+    /// Every group that it names.
+    pub(super) fn all_groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.iter().copied().chain(self.listed.groups())
+    }
+
     /// Whether somebody new with this address may come in. Doubt denies.
     pub fn admits(&self, email: &str, email_verified: bool) -> bool {
         match self.admission {
@@ -114,7 +125,23 @@ impl Rule {
                 let domain = email.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
                 email_verified && domain.is_some_and(|domain| self.domains.contains(&*domain))
             }
-            Admission::None | Admission::Unspecified => false,
+            Admission::None | Admission::Listed | Admission::Unspecified => false,
+        }
+    }
+}
+
+impl Upstream {
+    /// Whether people come from the Atmosphere network.
+    pub const fn is_atmosphere(&self) -> bool {
+        matches!(self.place, Place::Atmosphere)
+    }
+
+    /// Whether somebody new with this DID, and this verified handle if there is one, may come in.
+    pub fn admits_from_atmosphere(&self, did: &str, handle: &str) -> bool {
+        match self.rule.admission {
+            Admission::Any => true,
+            Admission::Listed => self.rule.listed.admits(did, handle),
+            Admission::None | Admission::Domains | Admission::Unspecified => false,
         }
     }
 }
@@ -157,10 +184,11 @@ impl State {
 
     pub(crate) fn forget_group_in_upstreams(&mut self, group: GroupId) {
         let named: Vec<Arc<Upstream>> =
-            self.upstreams.values().filter(|u| u.rule.groups.contains(&group)).cloned().collect();
+            self.upstreams.values().filter(|u| u.rule.all_groups().any(|id| id == group)).cloned().collect();
         for upstream in named {
             let mut upstream = (*upstream).clone();
             upstream.rule.groups.remove(&group);
+            upstream.rule.listed.forget_group(group);
             self.put_upstream(upstream);
         }
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 use imbl::OrdSet;
 
-use super::{Admission, Claims, Place, Rule, Upstream};
+use super::{
+    Admission, Claims, Listed, Place, Rule, Upstream,
+    atmosphere::{parse_did, parse_handle},
+};
 use crate::{ids::GroupId, reply::Refusal, snapshot::Row, stamp::Stamp, state::State, text};
 
 /// Longest name: it is part of an address.
@@ -22,12 +25,28 @@ const MAX_GROUPS: usize = 64;
 const MAX_DOMAIN_BYTES: usize = 253;
 
 /// Printable ASCII, as providers write them; compared as it is.
-pub(super) fn parse_subject(subject: &str) -> Result<Arc<str>, Refusal> {
+pub(super) fn parse_subject(subject: &str, place: &Place) -> Result<Arc<str>, Refusal> {
+    if *place == Place::Atmosphere {
+        return parse_did(subject);
+    }
     let fits = !subject.is_empty() && subject.len() <= MAX_SUBJECT_BYTES;
     if !fits || !subject.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
         return Err(Refusal::malformed("a subject has 1 to 255 printable ASCII characters"));
     }
     Ok(subject.into())
+}
+
+/// A handle that was verified at this moment; none for other providers, and where none was.
+pub(super) fn parse_verified(
+    handle: &str,
+    place: &Place,
+    at: Stamp,
+) -> Result<Option<(Arc<str>, Stamp)>, Refusal> {
+    match (handle, place) {
+        ("", _) => Ok(None),
+        (handle, Place::Atmosphere) => Ok(Some((parse_handle(handle)?, at))),
+        _ => Err(Refusal::malformed("only Atmosphere has handles")),
+    }
 }
 
 /// For people only, so it is cut rather than refused.
@@ -68,13 +87,23 @@ pub(super) fn parse_claims(claims: pb::UpstreamClaims, place: &Place) -> Result<
     })
 }
 
-pub(super) fn parse_rule(rule: &pb::UpstreamRule) -> Result<Rule, Refusal> {
+pub(super) fn parse_rule(rule: &pb::UpstreamRule, place: &Place) -> Result<Rule, Refusal> {
     let admission = match rule.admission() {
         Admission::Unspecified => Admission::None,
         given => given,
     };
     if rule.domains.len() > MAX_DOMAINS || rule.group_ids.len() > MAX_GROUPS {
         return Err(Refusal::malformed(format!("at most {MAX_DOMAINS} domains and {MAX_GROUPS} groups")));
+    }
+    let listed = Listed::parse(rule)?;
+    let is_atmosphere = *place == Place::Atmosphere;
+    if admission == if is_atmosphere { Admission::Domains } else { Admission::Listed } {
+        return Err(Refusal::malformed(
+            "Atmosphere admits by DIDs and handles, and every other provider by domains",
+        ));
+    }
+    if !is_atmosphere && listed != Listed::default() {
+        return Err(Refusal::malformed("DIDs, handles and a first token are for Atmosphere"));
     }
     if (admission == Admission::Domains) == rule.domains.is_empty() {
         return Err(Refusal::malformed("domains are for the admission by domains, which needs one"));
@@ -87,6 +116,7 @@ pub(super) fn parse_rule(rule: &pb::UpstreamRule) -> Result<Rule, Refusal> {
         admission,
         domains: rule.domains.iter().map(domain).collect::<Result<OrdSet<_>, _>>()?,
         groups: rule.group_ids.iter().map(|id| GroupId::parse(id)).collect::<Result<_, _>>()?,
+        listed,
     })
 }
 
@@ -94,6 +124,11 @@ pub(super) fn parse_rule(rule: &pb::UpstreamRule) -> Result<Rule, Refusal> {
 fn parse_place(order: &pb::Upstream) -> Result<Place, Refusal> {
     let uri = |field, uri: &str| text::line(field, uri, text::MAX_URI_BYTES);
     let endpoints = [&order.authorization_endpoint, &order.token_endpoint, &order.userinfo_endpoint];
+    if order.atmosphere {
+        let is_alone = order.issuer.is_empty() && endpoints.iter().all(|uri| uri.is_empty());
+        let why = "Atmosphere has neither issuer nor endpoints: they are found for each person";
+        return if is_alone { Ok(Place::Atmosphere) } else { Err(Refusal::malformed(why)) };
+    }
     match (order.issuer.is_empty(), endpoints.iter().filter(|uri| uri.is_empty()).count()) {
         (false, 3) => Ok(Place::Issuer(uri("issuer", &order.issuer)?)),
         (true, 0) => Ok(Place::Endpoints {
@@ -102,6 +137,15 @@ fn parse_place(order: &pb::Upstream) -> Result<Place, Refusal> {
             userinfo: uri("userinfo_endpoint", &order.userinfo_endpoint)?,
         }),
         _ => Err(Refusal::malformed("an upstream has an issuer, or all three endpoints")),
+    }
+}
+
+/// On the Atmosphere this cluster is called by the address of its own document.
+pub(super) fn parse_client_id(client_id: &str, place: &Place) -> Result<String, Refusal> {
+    match place {
+        Place::Atmosphere if client_id.is_empty() => Ok(String::new()),
+        Place::Atmosphere => Err(Refusal::malformed("Atmosphere gives out no client_id")),
+        _ => text::required("client_id", client_id, text::MAX_TEXT_BYTES),
     }
 }
 
@@ -114,15 +158,28 @@ pub(super) fn parse(order: pb::Upstream, created_at: Stamp) -> Result<Upstream, 
     Ok(Upstream {
         name: name.into(),
         display_name: text::required("display_name", &order.display_name, text::MAX_TEXT_BYTES)?,
-        client_id: text::required("client_id", &order.client_id, text::MAX_TEXT_BYTES)?,
+        client_id: parse_client_id(&order.client_id, &place)?,
         sealed_secret: parse_secret(&order.sealed_secret)?,
         scopes: parse_scopes(&order.scopes)?,
         claims: parse_claims(order.claims.unwrap_or_default(), &place)?,
-        rule: parse_rule(&order.rule.unwrap_or_default())?,
+        rule: parse_rule(&order.rule.unwrap_or_default(), &place)?,
         disabled: order.disabled,
         place,
         created_at,
     })
+}
+
+impl Rule {
+    fn to_wire(&self) -> pb::UpstreamRule {
+        let mut rule = pb::UpstreamRule {
+            admission: self.admission.into(),
+            domains: self.domains.iter().map(ToString::to_string).collect(),
+            group_ids: self.groups.iter().map(|id| id.to_vec()).collect(),
+            ..pb::UpstreamRule::default()
+        };
+        self.listed.to_wire(&mut rule);
+        rule
+    }
 }
 
 impl Row for Upstream {
@@ -132,6 +189,7 @@ impl Row for Upstream {
     fn to_wire(&self) -> rows::UpstreamRow {
         let (issuer, [authorization_endpoint, token_endpoint, userinfo_endpoint]) = match self.place.clone() {
             Place::Issuer(issuer) => (issuer, [const { String::new() }; 3]),
+            Place::Atmosphere => (String::new(), [const { String::new() }; 3]),
             Place::Endpoints { authorization, token, userinfo } => {
                 (String::new(), [authorization, token, userinfo])
             }
@@ -154,12 +212,9 @@ impl Row for Upstream {
                 email_verified: claims.email_verified,
                 name: claims.name,
             }),
-            rule: Some(pb::UpstreamRule {
-                admission: self.rule.admission.into(),
-                domains: self.rule.domains.iter().map(ToString::to_string).collect(),
-                group_ids: self.rule.groups.iter().map(|id| id.to_vec()).collect(),
-            }),
+            rule: Some(self.rule.to_wire()),
             disabled: self.disabled,
+            atmosphere: self.is_atmosphere(),
         };
         rows::UpstreamRow { upstream: Some(upstream), created_at_ms: self.created_at.0 }
     }

@@ -204,6 +204,7 @@ fn upstreams(tape: &mut Tape) {
         max_age_ms: MINUTE,
         ticket_id: ticket(60),
         ticket_expires_at_ms: tape.world.now + 10 * MINUTE,
+        ..Default::default()
     }));
     for (n, subject) in [(8, "ada"), (9, "new")] {
         let Body::CreateUser(person) = create_user(n, &[]) else { unreachable!() };

@@ -1,6 +1,8 @@
 //! The rules, from the outside: commands in, replies and digests out.
 
 #[cfg(test)]
+mod atmosphere;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod described;

@@ -120,6 +120,7 @@ fn somebody_new_comes_in_only_as_the_rule_says_and_with_its_groups_only() {
         admission: pb::UpstreamAdmission::Domains.into(),
         domains: vec![domain.into()],
         group_ids: vec![group(1)],
+        ..Default::default()
     };
     for other in ["other.test", "p.test", "sub.corp.test"] {
         world.admits(domains(other));

@@ -249,6 +249,7 @@ pub fn rule(any: bool, groups: &[u8]) -> pb::UpstreamRule {
         admission: admission.into(),
         domains: Vec::new(),
         group_ids: groups.iter().map(|g| group(*g)).collect(),
+        ..Default::default()
     }
 }
 
@@ -267,6 +268,7 @@ pub fn link(ticket_number: u8, session_number: u8, n: u8, ticket_expires_at_ms: 
         max_age_ms: 10 * MINUTE,
         ticket_id: ticket(ticket_number),
         ticket_expires_at_ms,
+        ..Default::default()
     })
 }
 
@@ -295,6 +297,6 @@ pub fn sign_in(number: u8, n: u8, new: Option<u8>, known: u8, now: u64) -> pb::S
             password_phc: "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3".into(),
             ..Default::default()
         }),
-        authenticated_at_ms: 0,
+        ..Default::default()
     }
 }

@@ -1,0 +1,182 @@
+//! People from the Atmosphere network: a DID is a person, a handle what it is called for now.
+
+use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_state::{
+    Reason, State,
+    ids::{GroupId, UserId},
+};
+
+use crate::world::*;
+
+const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+const OTHER: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn world(rule: pb::UpstreamRule) -> World {
+    let mut world = World::furnished();
+    world.ok(create_group(2));
+    world.ok(create_group(3));
+    let upstream = pb::Upstream {
+        name: "atmosphere".into(),
+        display_name: "Atmosphere".into(),
+        atmosphere: true,
+        rule: Some(rule),
+        ..Default::default()
+    };
+    world.ok(Body::CreateUpstream(pb::CreateUpstream { upstream: Some(upstream) }));
+    world
+}
+
+fn listed(dids: &[&str], handles: &[&str]) -> pb::UpstreamRule {
+    pb::UpstreamRule {
+        admission: pb::UpstreamAdmission::Listed.into(),
+        dids: dids.iter().map(ToString::to_string).collect(),
+        handles: handles.iter().map(ToString::to_string).collect(),
+        group_ids: vec![group(1)],
+        ..Default::default()
+    }
+}
+
+/// This DID comes, and is user `user_number` if it is new.
+fn comes(world: &World, number: u8, did: &str, handle: &str, user_number: u8) -> pb::SignInUpstream {
+    pb::SignInUpstream {
+        upstream: "atmosphere".into(),
+        subject: did.into(),
+        label: handle.into(),
+        verified_handle: handle.into(),
+        ..sign_in(number, 1, Some(user_number), 1, world.now)
+    }
+}
+
+fn groups_of(state: &State, n: u8) -> Vec<GroupId> {
+    let user = state.user(UserId::parse(&user(n)).unwrap()).expect("the person");
+    user.groups.iter().copied().collect()
+}
+
+fn group_id(n: u8) -> GroupId {
+    GroupId::parse(&group(n)).unwrap()
+}
+
+#[test]
+fn who_is_listed_by_did_or_by_verified_handle_comes_in() {
+    let mut world = world(listed(&[DID], &["*.corp.test", "ada.test"]));
+    let mut number = 30;
+    let mut come = |world: &mut World, did: &str, handle: &str| {
+        number += 1;
+        let order = comes(world, number, did, handle, number);
+        let reply = world.run(Body::SignInUpstream(order)).body.unwrap();
+        !matches!(reply, pb::reply::Body::Refused(_))
+    };
+    assert!(come(&mut world, DID, ""), "by DID, without a handle");
+    for (n, handle, comes_in) in [
+        (1, "x.corp.test", true),
+        (2, "corp.test", false),
+        (3, "evilcorp.test", false),
+        (4, "ada.test", true),
+        (5, "x.ada.test", false),
+        (6, "", false),
+    ] {
+        let did = format!("did:plc:{n}");
+        assert_eq!(come(&mut world, &did, handle), comes_in, "{handle}");
+    }
+    // Who is here stays, whatever the lists say later, and the handle is another's.
+    world.ok(Body::UpdateUpstream(pb::UpdateUpstream {
+        name: "atmosphere".into(),
+        rule: Some(listed(&[], &[])),
+        ..Default::default()
+    }));
+    assert!(come(&mut world, DID, "") && come(&mut world, "did:plc:4", ""));
+    assert!(!come(&mut world, "did:plc:7", "ada.test"), "a handle leads to nobody");
+}
+
+#[test]
+fn an_unlisted_rule_brings_in_nobody_and_a_bad_one_is_refused() {
+    let mut world = world(listed(&[], &[]));
+    assert_eq!(
+        world.refused(Body::SignInUpstream(comes(&world, 30, DID, "ada.test", 40))),
+        Reason::NotAdmitted
+    );
+    for bad in [
+        listed(&["did:key:z6Mk"], &[]),
+        listed(&[], &["*"]),
+        listed(&[], &["a*.corp.test"]),
+        pb::UpstreamRule {
+            admission: pb::UpstreamAdmission::Domains.into(),
+            domains: vec!["a.test".into()],
+            ..Default::default()
+        },
+    ] {
+        let order = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(bad), ..Default::default() };
+        assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::Malformed);
+    }
+    // And what is Atmosphere's alone, other providers do not have.
+    world.ok(create_provider("corp", true, &[]));
+    let order =
+        pb::UpdateUpstream { name: "corp".into(), rule: Some(listed(&[DID], &[])), ..Default::default() };
+    assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::Malformed);
+    let order =
+        pb::SignInUpstream { verified_handle: "ada.test".into(), ..sign_in(31, 1, Some(41), 1, world.now) };
+    assert_eq!(world.refused(Body::SignInUpstream(order)), Reason::Malformed);
+    let order = pb::SignInUpstream { subject: "sub-1".into(), ..comes(&world, 32, DID, "", 42) };
+    assert_eq!(world.refused(Body::SignInUpstream(order)), Reason::Malformed, "no DID");
+}
+
+#[test]
+fn the_first_token_makes_one_administrator_and_is_spent() {
+    let rule = pb::UpstreamRule {
+        first_token_hash: hash(7),
+        first_group_id: group(2),
+        mapped: vec![pb::MappedGroups { who: "*.corp.test".into(), group_ids: vec![group(3)] }],
+        ..listed(&[], &[])
+    };
+    let mut world = world(rule);
+    let shows = |world: &World, n: u8, did: &str, token: Vec<u8>| {
+        Body::SignInUpstream(pb::SignInUpstream {
+            first_token_hash: token,
+            ..comes(world, n, did, "a.corp.test", n)
+        })
+    };
+    assert_eq!(world.refused(shows(&world, 30, DID, hash(8))), Reason::NotAdmitted, "another token");
+    assert_eq!(world.refused(shows(&world, 31, DID, vec![])), Reason::NotAdmitted);
+    world.ok(shows(&world, 32, DID, hash(7)));
+    assert_eq!(world.refused(shows(&world, 33, OTHER, hash(7))), Reason::NotAdmitted, "it is spent");
+    assert_eq!(groups_of(&world.state, 32), [group_id(1), group_id(2), group_id(3)]);
+    assert!(world.state.upstream("atmosphere").unwrap().rule.listed.first.is_none());
+}
+
+#[test]
+fn a_person_is_a_did_and_the_handle_is_what_it_is_called_for_now() {
+    let mut world = world(listed(&[DID], &["ada.test"]));
+    world.ok(Body::SignInUpstream(comes(&world, 30, DID, "ada.test", 40)));
+    let handle = |world: &World| {
+        let identity = world.state.identity("atmosphere", DID).unwrap();
+        (identity.label.clone(), identity.handle.as_ref().map(|(handle, at)| (handle.to_string(), at.0)))
+    };
+    assert_eq!(handle(&world), ("ada.test".into(), Some(("ada.test".into(), world.now))));
+    world.now += MINUTE;
+    world.ok(Body::SignInUpstream(comes(&world, 31, DID, "Countess.test", 41)));
+    assert_eq!(handle(&world), ("countess.test".into(), Some(("countess.test".into(), world.now))));
+    // Somebody else took the old handle: another person, who is admitted as that handle is, and is not the first one.
+    world.ok(Body::SignInUpstream(comes(&world, 32, OTHER, "ada.test", 42)));
+    let owner = |did| world.state.identity("atmosphere", did).unwrap().user;
+    assert_ne!(owner(DID), owner(OTHER));
+    // Not verified any more: no handle.
+    world.ok(Body::SignInUpstream(comes(&world, 33, DID, "", 43)));
+    assert_eq!(handle(&world), (DID.into(), None));
+}
+
+#[test]
+fn a_group_that_is_deleted_is_gone_from_every_mapping() {
+    let rule = pb::UpstreamRule {
+        first_token_hash: hash(7),
+        first_group_id: group(2),
+        mapped: vec![pb::MappedGroups { who: DID.into(), group_ids: vec![group(2), group(3)] }],
+        ..listed(&[DID], &[])
+    };
+    let mut world = world(rule.clone());
+    world.ok(Body::DeleteGroup(pb::DeleteGroup { group_id: group(2) }));
+    let order = comes(&world, 30, DID, "", 40);
+    world.ok(Body::SignInUpstream(pb::SignInUpstream { first_token_hash: hash(7), ..order }));
+    assert_eq!(groups_of(&world.state, 40), [group_id(1), group_id(3)]);
+    let order = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(rule), ..Default::default() };
+    assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::GroupUnknown);
+}
