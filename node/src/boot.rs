@@ -24,7 +24,7 @@ use crate::{
     doors::Doors,
     health::Health,
     http::{Edge, EdgeConfig, Fault, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
-    protocol::{forward_auth, oidc},
+    protocol::{atproto, forward_auth, oidc},
     runtime::Runtime,
     web::Pages,
 };
@@ -165,6 +165,7 @@ fn auth(
         tokens: config.tokens.clone(),
         cookie_domain: config.http.cookie_domain.clone(),
         outbound: config.outbound.clone(),
+        atmosphere: config.atmosphere.clone(),
         mtls: config.http.mtls(),
     };
     Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))
@@ -176,6 +177,7 @@ pub fn routes(auth: &Auth, pages: Pages) -> Router {
     Router::new()
         .merge(auth::pages::routes(Arc::clone(&site)))
         .merge(oidc::routes(auth.clone(), Arc::clone(&site)))
+        .merge(atproto::routes(auth, Arc::clone(&site)))
         .merge(forward_auth::routes(auth.clone(), site))
         .fallback(async |id: RequestId| not_found().problem(&id))
 }

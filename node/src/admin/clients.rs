@@ -160,7 +160,7 @@ fn consent_message(user: &User, consent: &Consent) -> pb::Consent {
 
 impl Writing {
     /// The secret of this write, 256 bits as text, and what the state keeps of it: the hash of the text that is presented.
-    fn secret(&self) -> (String, Vec<u8>) {
+    pub(super) fn secret(&self) -> (String, Vec<u8>) {
         let text = URL_SAFE_NO_PAD.encode(self.derivation.secret("client").expose());
         let hash = mac::sha256(text.as_bytes()).to_vec();
         (text, hash)

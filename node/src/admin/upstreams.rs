@@ -10,10 +10,13 @@ use conclave_proto::{
 };
 use conclave_state::{
     State,
-    upstream::{Place, Upstream},
+    ids::GroupId,
+    upstream::{Listed, Place, Upstream},
 };
 use tonic::{Request, Response, Status};
 use url::Url;
+
+use crate::auth::upstream::ATMOSPHERE;
 
 use super::{Api, errors, names, request::Writing};
 
@@ -21,10 +24,11 @@ use super::{Api, errors, names, request::Writing};
 const MAX_SECRET_BYTES: usize = 1_024;
 /// What is asked for when nothing is said.
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
-const ADMISSIONS: [(&str, UpstreamAdmission); 3] = [
+const ADMISSIONS: [(&str, UpstreamAdmission); 4] = [
     ("none", UpstreamAdmission::None),
     ("domains", UpstreamAdmission::Domains),
     ("any", UpstreamAdmission::Any),
+    ("listed", UpstreamAdmission::Listed),
 ];
 
 #[tonic::async_trait]
@@ -36,11 +40,13 @@ impl UpstreamService for Api {
         let secret = std::mem::take(&mut request.get_mut().client_secret);
         let (mut writing, order) = self.write(request, "CreateUpstream").await?;
         let name = order.name.clone();
+        let wants_first = order.rule.as_ref().is_some_and(|rule| !rule.first_group.is_empty());
         let upstream = writing.new_upstream(order, &secret).await?;
         let body = Body::CreateUpstream(CreateUpstream { upstream: Some(upstream) });
         let committed = writing.propose(body).await?;
         let upstream = shown(self, &committed.state, &name)?;
-        writing.reply(&committed, upstream)
+        let first_url = writing.first_url(wants_first);
+        writing.reply(&committed, pb::Upstream { first_url, ..upstream })
     }
 
     async fn get_upstream(
@@ -72,6 +78,7 @@ impl UpstreamService for Api {
         let secret = request.get_mut().client_secret.take();
         let (mut writing, order) = self.write(request, "UpdateUpstream").await?;
         let name = order.name.clone();
+        let wants_first = order.rule.as_ref().is_some_and(|rule| !rule.first_group.is_empty());
         let sealed_secret = secret.map(|secret| writing.seal(&name, &secret)).transpose()?;
         let rule = match order.rule {
             Some(rule) => Some(writing.rule(rule).await?),
@@ -89,7 +96,8 @@ impl UpstreamService for Api {
         };
         let committed = writing.propose(Body::UpdateUpstream(body)).await?;
         let upstream = shown(self, &committed.state, &name)?;
-        writing.reply(&committed, upstream)
+        let first_url = writing.first_url(wants_first);
+        writing.reply(&committed, pb::Upstream { first_url, ..upstream })
     }
 
     async fn delete_upstream(
@@ -162,6 +170,7 @@ impl Writing {
             claims: order.claims.map(claims),
             rule: Some(self.rule(order.rule.unwrap_or_default()).await?),
             disabled: false,
+            atmosphere: order.atmosphere,
         })
     }
 
@@ -179,12 +188,43 @@ impl Writing {
     async fn rule(&mut self, rule: pb::UpstreamRule) -> Result<cmd::UpstreamRule, Status> {
         let admit = if rule.admit.is_empty() { "none" } else { &rule.admit };
         let found = ADMISSIONS.iter().find(|(word, _)| *word == admit);
-        let (_, admission) = found.ok_or_else(|| errors::invalid("admit is none, domains or any"))?;
+        let (_, admission) = found.ok_or_else(|| errors::invalid("admit is none, domains, listed or any"))?;
         Ok(cmd::UpstreamRule {
             admission: (*admission).into(),
             domains: rule.domains,
             group_ids: self.groups(&rule.groups).await?,
+            dids: rule.dids,
+            handles: rule.handles,
+            mapped: self.mapped(rule.mapped).await?,
+            ..self.first(&rule.first_group).await?
         })
+    }
+
+    async fn mapped(&mut self, mapped: Vec<pb::MappedGroups>) -> Result<Vec<cmd::MappedGroups>, Status> {
+        let mut parsed = Vec::new();
+        for pb::MappedGroups { who, groups } in mapped {
+            parsed.push(cmd::MappedGroups { who, group_ids: self.groups(&groups).await? });
+        }
+        Ok(parsed)
+    }
+
+    /// The part of a rule that lets the first person in, by a token of this request.
+    async fn first(&mut self, group: &str) -> Result<cmd::UpstreamRule, Status> {
+        if group.is_empty() {
+            return Ok(cmd::UpstreamRule::default());
+        }
+        let groups = self.groups(&[group.to_owned()]).await?;
+        Ok(cmd::UpstreamRule {
+            first_token_hash: self.secret().1,
+            first_group_id: groups.into_iter().next().unwrap_or_default(),
+            ..cmd::UpstreamRule::default()
+        })
+    }
+
+    /// Where the first person signs in; empty when this request asked for none.
+    fn first_url(&self, asked: bool) -> String {
+        let path = || format!("{ATMOSPHERE}?first={}", self.secret().0);
+        if asked { self.api.auth.settings().public_url.join(&path()) } else { String::new() }
     }
 }
 
@@ -219,6 +259,7 @@ fn shown(api: &Api, state: &State, name: &str) -> Result<pb::Upstream, Status> {
 fn message(api: &Api, state: &State, upstream: &Upstream) -> pb::Upstream {
     let (issuer, endpoints) = match &upstream.place {
         Place::Issuer(issuer) => (issuer.clone(), ["", "", ""]),
+        Place::Atmosphere => (String::new(), ["", "", ""]),
         Place::Endpoints { authorization, token, userinfo } => {
             (String::new(), [authorization.as_str(), token, userinfo])
         }
@@ -249,9 +290,35 @@ fn message(api: &Api, state: &State, upstream: &Upstream) -> pb::Upstream {
             admit: admit.map_or("none", |(word, _)| word).to_owned(),
             domains: rule.domains.iter().map(ToString::to_string).collect(),
             groups: groups.map(|group| group.name.to_string()).collect(),
+            ..listed(state, &rule.listed)
         }),
         disabled: upstream.disabled,
-        redirect_uri: api.auth.upstream_redirect_uri(&upstream.name),
+        redirect_uri: if upstream.is_atmosphere() {
+            String::new()
+        } else {
+            api.auth.upstream_redirect_uri(&upstream.name)
+        },
+        atmosphere: upstream.is_atmosphere(),
+        first_url: String::new(),
         identity_count: u64::try_from(state.identities_at(&upstream.name).count()).unwrap_or(u64::MAX),
+    }
+}
+
+/// What Atmosphere's rule has beyond the others'.
+fn listed(state: &State, listed: &Listed) -> pb::UpstreamRule {
+    let name = |id: GroupId| state.group(id).map(|group| group.name.to_string());
+    let (dids, handles): (Vec<_>, Vec<_>) =
+        listed.who.iter().map(ToString::to_string).partition(|who| who.starts_with("did:"));
+    let mapped = listed.mapped.iter().map(|(who, groups)| pb::MappedGroups {
+        who: who.to_string(),
+        groups: groups.iter().copied().filter_map(name).collect(),
+    });
+    let first = listed.first.as_ref().and_then(|(_, group)| group.and_then(name));
+    pb::UpstreamRule {
+        dids,
+        handles,
+        mapped: mapped.collect(),
+        first_group: first.unwrap_or_default(),
+        ..pb::UpstreamRule::default()
     }
 }

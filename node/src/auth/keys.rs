@@ -73,6 +73,14 @@ impl SigningKeys {
         self.opened(row)
     }
 
+    /// The key with this id, as long as the state has it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be opened.
+    pub fn signer_named(&self, state: &State, kid: &str) -> Result<Arc<SigningKey>, AuthError> {
+        self.opened(state.key(kid).ok_or(AuthError::Unavailable)?)
+    }
+
     /// The public key with this id in `state`; none when the state has no such key.
     pub fn verifier(&self, state: &State, kid: &str) -> Option<VerifyingKey> {
         let row = state.key(kid)?;

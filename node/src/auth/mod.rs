@@ -76,6 +76,8 @@ pub struct Settings {
     pub cookie_domain: Option<String>,
     /// Private networks that may be reached when somebody else chose the address.
     pub outbound: config::Outbound,
+    /// Where identities of the Atmosphere network are looked up.
+    pub atmosphere: config::Atmosphere,
     /// What certificates of clients are good for.
     pub mtls: config::Mtls,
 }

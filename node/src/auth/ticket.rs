@@ -181,11 +181,7 @@ impl Auth {
     }
 
     /// Anything that a browser carries for a while, as text.
-    pub(super) fn seal_for_browser(
-        &self,
-        purpose: &str,
-        what: &impl Serialize,
-    ) -> Result<String, super::AuthError> {
+    pub fn seal_for_browser(&self, purpose: &str, what: &impl Serialize) -> Result<String, super::AuthError> {
         let internal =
             |e: &dyn std::fmt::Display| super::AuthError::Internal(format!("a ticket cannot be sealed: {e}"));
         let plain = serde_json::to_vec(what).map_err(|e| internal(&e))?;
@@ -209,7 +205,7 @@ impl Auth {
     }
 
     /// Opens what [`seal_for_browser`](Self::seal_for_browser) sealed.
-    pub(super) fn open_sealed<T: for<'de> Deserialize<'de>>(
+    pub fn open_sealed<T: for<'de> Deserialize<'de>>(
         &self,
         purpose: &str,
         text: &str,
@@ -223,7 +219,7 @@ impl Auth {
     }
 
     /// Whether its time is not over, and it is this browser's.
-    pub(super) fn check_ticket(&self, ticket: &Ticket, browser: Option<&str>) -> Result<(), TicketError> {
+    pub fn check_ticket(&self, ticket: &Ticket, browser: Option<&str>) -> Result<(), TicketError> {
         if self.runtime().clock.now_ms() >= ticket.expires_at_ms {
             return Err(TicketError::Expired);
         }

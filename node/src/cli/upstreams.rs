@@ -16,9 +16,15 @@ const FIELDS: &[&str] = &[
     "has_client_secret",
     "scopes",
     "claims",
+    "atmosphere",
     "admit",
     "domains",
+    "dids",
+    "handles",
+    "mapped",
     "groups",
+    "first_group",
+    "first_url",
     "disabled",
     "redirect_uri",
     "identity_count",
@@ -33,10 +39,13 @@ pub enum Command {
 Examples:
   pass show google | conclave upstream add google --issuer https://accounts.google.com --client-id 123.apps --secret-stdin
   conclave upstream add corp --display-name Corp --issuer https://login.corp.test --client-id us --admit domains --domain corp.test
+  conclave upstream add atmosphere --atmosphere --admit listed --handle '*.corp.test' --did did:plc:abc --group users
+  conclave upstream add atmosphere --atmosphere --first-into admins
+      prints a link; whoever first signs in by it with Atmosphere is an administrator
   conclave upstream add hub --client-id us --authorization-endpoint https://hub.test/auth --token-endpoint https://hub.test/token --userinfo-endpoint https://hub.test/user --claim subject=id
 
 Without --admit only people who linked their account from their home page sign in there.")]
-    Add(Add),
+    Add(Box<Add>),
     /// List providers
     #[command(after_help = "Examples:\n  conclave upstream list\n  conclave upstream list -o json")]
     List,
@@ -52,7 +61,7 @@ Examples:
   pass show google | conclave upstream update google --secret-stdin
 
 The issuer and the endpoints stay: subjects belong to them. Remove the provider and add another instead.")]
-    Update(Update),
+    Update(Box<Update>),
     /// Remove a provider, with every identity there and the sessions that it opened
     #[command(after_help = "Examples:\n  conclave upstream remove google")]
     Remove { name: String },
@@ -81,8 +90,11 @@ pub struct Add {
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
     /// An OpenID Provider; its endpoints and keys are discovered
-    #[arg(long, value_name = "URL", required_unless_present = "authorization_endpoint")]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["authorization_endpoint", "atmosphere"])]
     issuer: Option<String>,
+    /// The Atmosphere network (atproto): people sign in with the handle that they own, each at their own server
+    #[arg(long, conflicts_with_all = ["issuer", "authorization_endpoint", "client_id"])]
+    atmosphere: bool,
     /// Plain OAuth 2.0 without discovery
     #[arg(long, value_name = "URL", conflicts_with = "issuer", requires_all = ["token_endpoint", "userinfo_endpoint"])]
     authorization_endpoint: Option<String>,
@@ -91,8 +103,8 @@ pub struct Add {
     #[arg(long, value_name = "URL", conflicts_with = "issuer")]
     userinfo_endpoint: Option<String>,
     /// What this cluster is called there
-    #[arg(long, value_name = "ID")]
-    client_id: String,
+    #[arg(long, value_name = "ID", required_unless_present = "atmosphere")]
+    client_id: Option<String>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -123,7 +135,7 @@ pub struct Settings {
     #[arg(long = "claim", value_name = "WHAT=CLAIM", value_parser = claim)]
     claims: Vec<(String, String)>,
     /// Whom the provider brings in that has no account here [default for a new provider: none]
-    #[arg(long, value_parser = ["none", "domains", "any"])]
+    #[arg(long, value_parser = ["none", "domains", "listed", "any"])]
     admit: Option<String>,
     /// For --admit domains: a domain of verified addresses; may be given several times
     #[arg(long = "domain", value_name = "DOMAIN", requires = "admit")]
@@ -131,6 +143,25 @@ pub struct Settings {
     /// A group of people who are new; may be given several times
     #[arg(long = "group", value_name = "GROUP", requires = "admit")]
     groups: Vec<String>,
+    /// For --admit listed: a DID; may be given several times
+    #[arg(long = "did", value_name = "DID", requires = "admit")]
+    dids: Vec<String>,
+    /// For --admit listed: a handle, or '*.' and a domain for all names below it; may be given several times. Mind who hands out names
+    /// below a domain: '*.bsky.social' is everybody
+    #[arg(long = "handle", value_name = "HANDLE", requires = "admit")]
+    handles: Vec<String>,
+    /// For Atmosphere: a further group of whoever has this DID or handle; may be given several times
+    #[arg(long = "map", value_name = "WHO=GROUP", value_parser = mapped)]
+    mapped: Vec<(String, String)>,
+    /// For Atmosphere: print a link by which the first person comes in, into this group as well; good once
+    #[arg(long, value_name = "GROUP")]
+    first_into: Option<String>,
+}
+
+fn mapped(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(who, group)| !who.is_empty() && !group.is_empty());
+    let (who, group) = parts.ok_or_else(|| format!("{text:?} is no DID or handle, '=' and a group"))?;
+    Ok((who.to_owned(), group.to_owned()))
 }
 
 fn claim(text: &str) -> Result<(String, String), String> {
@@ -147,8 +178,21 @@ impl Settings {
     }
 
     fn rule(&self) -> Option<v1::UpstreamRule> {
-        let admit = self.admit.clone()?;
-        Some(v1::UpstreamRule { admit, domains: self.domains.clone(), groups: self.groups.clone() })
+        if self.admit.is_none() && self.mapped.is_empty() && self.first_into.is_none() {
+            return None;
+        }
+        let mapped = self.mapped.iter();
+        let mapped =
+            mapped.map(|(who, group)| v1::MappedGroups { who: who.clone(), groups: vec![group.clone()] });
+        Some(v1::UpstreamRule {
+            admit: self.admit.clone().unwrap_or_default(),
+            domains: self.domains.clone(),
+            groups: self.groups.clone(),
+            dids: self.dids.clone(),
+            handles: self.handles.clone(),
+            mapped: mapped.collect(),
+            first_group: self.first_into.clone().unwrap_or_default(),
+        })
     }
 
     fn claims(&self) -> Option<v1::UpstreamClaims> {
@@ -172,10 +216,10 @@ impl Settings {
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     let upstreams = client.upstreams();
     match command {
-        Command::Add(add) => Ok(one(&upstreams.create(order(add)?).await?)),
+        Command::Add(add) => Ok(one(&upstreams.create(order(*add)?).await?)),
         Command::List => list(client).await,
         Command::Show { name } => Ok(one(&upstreams.get(v1::GetUpstreamRequest { name }).await?)),
-        Command::Update(update) => Ok(one(&upstreams.update(changes(update)?).await?)),
+        Command::Update(update) => Ok(one(&upstreams.update(changes(*update)?).await?)),
         Command::Remove { name } => {
             upstreams.delete(v1::DeleteUpstreamRequest { name: name.clone() }).await?;
             Ok(Output::done(format!("upstream {name} is removed"), json!({ "removed": name })))
@@ -202,7 +246,8 @@ fn order(add: Add) -> Result<v1::CreateUpstreamRequest, Failure> {
         authorization_endpoint: add.authorization_endpoint.unwrap_or_default(),
         token_endpoint: add.token_endpoint.unwrap_or_default(),
         userinfo_endpoint: add.userinfo_endpoint.unwrap_or_default(),
-        client_id: add.client_id,
+        client_id: add.client_id.unwrap_or_default(),
+        atmosphere: add.atmosphere,
         client_secret: add.settings.secret()?.unwrap_or_default(),
         claims: add.settings.claims(),
         rule: add.settings.rule(),
@@ -257,8 +302,14 @@ fn value(upstream: &v1::Upstream) -> Value {
             "email_verified": claims.email_verified,
             "name": claims.name,
         },
+        "atmosphere": upstream.atmosphere,
         "admit": rule.admit,
         "domains": rule.domains,
+        "dids": rule.dids,
+        "handles": rule.handles,
+        "mapped": rule.mapped.iter().map(|one| json!({"who": one.who, "groups": one.groups})).collect::<Vec<_>>(),
+        "first_group": rule.first_group,
+        "first_url": upstream.first_url,
         "groups": rule.groups,
         "disabled": upstream.disabled,
         "redirect_uri": upstream.redirect_uri,

@@ -5,6 +5,7 @@
 //! all of them at once, each named by its path and by where it came from. The environment and the secret file are
 //! read here and nowhere else; the rest of the node receives typed parts.
 
+mod atmosphere;
 mod authorization;
 mod cluster;
 mod environment;
@@ -24,6 +25,7 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
+pub use self::atmosphere::Atmosphere;
 pub use self::authorization::{Authorization, Registration};
 pub use self::cluster::{Api, Checks, Cluster, MAX_PEERS, Node, Peer};
 pub use self::environment::{ENV_PREFIX, Environment};
@@ -48,6 +50,7 @@ pub struct Config {
     pub tokens: Tokens,
     pub authorization: Authorization,
     pub outbound: Outbound,
+    pub atmosphere: Atmosphere,
     pub log: Log,
     pub telemetry: Telemetry,
 }
@@ -101,6 +104,7 @@ impl Config {
         self.login.check(&mut problems);
         self.tokens.check(&mut problems);
         self.authorization.check(&mut problems);
+        self.atmosphere.check(self.http.public_url().as_ref(), &mut problems);
         self.log.check(&mut problems);
         self.telemetry.check(&mut problems);
         if problems.is_empty() { Ok(self) } else { Err(ConfigError::Invalid { problems }) }

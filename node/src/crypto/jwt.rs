@@ -107,8 +107,21 @@ impl SigningKey {
 
     /// A compact JWS over `claims` with the header `{alg, kid, typ}`; `typ` is `"JWT"`, `"at+jwt"`, ….
     pub fn sign(&self, typ: &str, claims: &impl Serialize) -> Result<String, JwtError> {
-        let header = Header { alg: self.alg.name(), kid: &self.kid, typ };
-        let header = serde_json::to_vec(&header).map_err(|_| JwtError::Signing)?;
+        self.signed(&Header { alg: self.alg.name(), kid: &self.kid, typ }, claims)
+    }
+
+    /// The same with the public key itself in the header, `{alg, jwk, typ}`: a proof of whoever has this key (RFC 9449 §4.2).
+    pub fn sign_as_proof(&self, typ: &str, claims: &impl Serialize) -> Result<String, JwtError> {
+        let jwk = self.public.to_jwk(self.alg);
+        let members = ["kty", "crv", "x", "y", "n", "e"];
+        let bare = members.into_iter().filter_map(|name| Some((name, jwk.get(name)?)));
+        let bare: serde_json::Map<String, Value> =
+            bare.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        self.signed(&serde_json::json!({"alg": self.alg.name(), "jwk": bare, "typ": typ}), claims)
+    }
+
+    fn signed(&self, header: &impl Serialize, claims: &impl Serialize) -> Result<String, JwtError> {
+        let header = serde_json::to_vec(header).map_err(|_| JwtError::Signing)?;
         let claims = serde_json::to_vec(claims).map_err(|_| JwtError::Signing)?;
         let mut token = URL_SAFE_NO_PAD.encode(header);
         token.push('.');

@@ -25,6 +25,11 @@ impl FormAction {
         Self(vec![source])
     }
 
+    /// Allows forms to end at any origin of this scheme: where it is known only after the post.
+    pub fn to_scheme(scheme: &str) -> Self {
+        Self(vec![format!("{scheme}:")])
+    }
+
     /// Allows those of `other` as well.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

@@ -115,7 +115,21 @@ impl Outbound {
         authorization: Option<&str>,
     ) -> Result<Answer, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization }).await
+        self.within_limit(url, Asked { form: Some(body), authorization, proof: None }).await
+    }
+
+    /// Posts a form with a DPoP proof (RFC 9449).
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn post_with_proof(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        proof: &str,
+    ) -> Result<Answer, OutboundError> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        self.within_limit(url, Asked { form: Some(body), authorization: None, proof: Some(proof) }).await
     }
 
     /// Gets a document with these credentials; it is asked to be JSON.
@@ -123,7 +137,7 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`].
     pub async fn get(&self, url: &str, authorization: Option<&str>) -> Result<Answer, OutboundError> {
-        self.within_limit(url, Asked { form: None, authorization }).await
+        self.within_limit(url, Asked { form: None, authorization, proof: None }).await
     }
 
     async fn within_limit(&self, url: &str, asked: Asked<'_>) -> Result<Answer, OutboundError> {
@@ -188,6 +202,8 @@ struct Asked<'a> {
     /// Posted, when there is one.
     form: Option<String>,
     authorization: Option<&'a str>,
+    /// A DPoP proof.
+    proof: Option<&'a str>,
 }
 
 fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, OutboundError> {
@@ -207,6 +223,9 @@ fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, Outbound
         let mut value = HeaderValue::try_from(authorization).map_err(http::Error::from)?;
         value.set_sensitive(true);
         request = request.header(header::AUTHORIZATION, value);
+    }
+    if let Some(proof) = asked.proof {
+        request = request.header("dpop", HeaderValue::try_from(proof).map_err(http::Error::from)?);
     }
     Ok(request.body(Full::new(Bytes::from(asked.form.unwrap_or_default())))?)
 }

@@ -265,6 +265,7 @@ fn settings() -> Settings {
         tokens: config.tokens,
         cookie_domain: config.http.cookie_domain,
         outbound: config.outbound,
+        atmosphere: config.atmosphere,
     }
 }
 

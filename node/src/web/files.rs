@@ -7,9 +7,10 @@ use std::path::Path;
 const LAYOUT: (&str, &str) = ("layout.html", include_str!("templates/layout.html"));
 
 /// All templates by file name.
-pub(super) const TEMPLATES: [(&str, &str); 11] = [
+pub(super) const TEMPLATES: [(&str, &str); 12] = [
     LAYOUT,
     ("login.html", include_str!("templates/login.html")),
+    ("atmosphere.html", include_str!("templates/atmosphere.html")),
     ("consent.html", include_str!("templates/consent.html")),
     ("logout.html", include_str!("templates/logout.html")),
     ("signed_out.html", include_str!("templates/signed_out.html")),

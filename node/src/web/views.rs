@@ -55,6 +55,19 @@ pub struct Provider {
     pub url: String,
 }
 
+/// Who one is on the Atmosphere. Posts `handle`. Ids: `atmosphere-form`, `handle`, `submit`, `error`, `error-code`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AtmosphereView {
+    pub form: Form,
+    /// What was typed before.
+    pub handle: String,
+    /// Why the last attempt failed, in words and as a code.
+    pub error: Option<String>,
+    pub code: String,
+    /// The page is for linking an account, not for signing in.
+    pub linking: bool,
+}
+
 /// A provider on the home page. Ids: `unlink-<name>` when the person is known there, `link-<name>` otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkedProvider {
@@ -203,6 +216,7 @@ macro_rules! views {
 
 views! {
     LoginView => "login.html",
+    AtmosphereView => "atmosphere.html",
     ConsentView => "consent.html",
     LogoutView => "logout.html",
     FormPostView => "form_post.html",

@@ -542,7 +542,7 @@ pub struct RevokeConsentRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeConsentResponse {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Upstream {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -574,6 +574,12 @@ pub struct Upstream {
     pub redirect_uri: ::prost::alloc::string::String,
     #[prost(uint64, tag = "14")]
     pub identity_count: u64,
+    /// The Atmosphere network (atproto): no issuer, no endpoints, no client_id.
+    #[prost(bool, tag = "15")]
+    pub atmosphere: bool,
+    /// In the answer to the request that asked for it, and never again: where the first person signs in.
+    #[prost(string, tag = "16")]
+    pub first_url: ::prost::alloc::string::String,
 }
 /// Which claim says what; empty = sub, preferred_username, email, email_verified, name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -589,9 +595,10 @@ pub struct UpstreamClaims {
     #[prost(string, tag = "5")]
     pub name: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpstreamRule {
-    /// Whom the provider brings in that was not here before: none (default), domains (whose verified address is in one of them), any
+    /// Whom the provider brings in that was not here before: none (default), domains (whose verified address is in one of them), any;
+    /// for Atmosphere none, listed or any
     #[prost(string, tag = "1")]
     pub admit: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
@@ -599,8 +606,27 @@ pub struct UpstreamRule {
     /// The groups of people who are new.
     #[prost(string, repeated, tag = "3")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For Atmosphere, with admit = listed: DIDs, and handles (exact, or `*.` and a domain for all names below it).
+    #[prost(string, repeated, tag = "4")]
+    pub dids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub handles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Further groups of people who are new, by DID or handle.
+    #[prost(message, repeated, tag = "6")]
+    pub mapped: ::prost::alloc::vec::Vec<MappedGroups>,
+    /// For Atmosphere: whoever first comes by a link that is made now comes in, into this group as well. In answers: the group, while the link
+    /// is good.
+    #[prost(string, tag = "7")]
+    pub first_group: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MappedGroups {
+    #[prost(string, tag = "1")]
+    pub who: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateUpstreamRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -625,6 +651,8 @@ pub struct CreateUpstreamRequest {
     pub claims: ::core::option::Option<UpstreamClaims>,
     #[prost(message, optional, tag = "11")]
     pub rule: ::core::option::Option<UpstreamRule>,
+    #[prost(bool, tag = "12")]
+    pub atmosphere: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetUpstreamRequest {
@@ -644,7 +672,7 @@ pub struct ListUpstreamsResponse {
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Absent fields stay as they are.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateUpstreamRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,

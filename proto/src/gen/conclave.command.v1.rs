@@ -120,6 +120,8 @@ pub mod spent_proof {
         Unspecified = 0,
         ClientAssertion = 1,
         Dpop = 2,
+        /// The `state` of a sign-in with Atmosphere, spent before its code is.
+        AtprotoState = 3,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -131,6 +133,7 @@ pub mod spent_proof {
                 Self::Unspecified => "KIND_UNSPECIFIED",
                 Self::ClientAssertion => "KIND_CLIENT_ASSERTION",
                 Self::Dpop => "KIND_DPOP",
+                Self::AtprotoState => "KIND_ATPROTO_STATE",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -139,6 +142,7 @@ pub mod spent_proof {
                 "KIND_UNSPECIFIED" => Some(Self::Unspecified),
                 "KIND_CLIENT_ASSERTION" => Some(Self::ClientAssertion),
                 "KIND_DPOP" => Some(Self::Dpop),
+                "KIND_ATPROTO_STATE" => Some(Self::AtprotoState),
                 _ => None,
             }
         }

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use axum::{Router, routing::get};
 
+pub use upstream::Here;
+
 pub use site::{Browser, Site, fault_of, fault_of_ticket, see_other};
 
 /// The login flow's routes.

@@ -214,6 +214,27 @@ impl Site {
         with_cookie(response, self.browser_cookie.set(csrf::COOKIE, browser.id.as_str(), None).ok())
     }
 
+    /// The full name of a cookie of this host that a slice keeps something in.
+    pub fn own_cookie_name(&self, name: &str) -> String {
+        self.browser_cookie.name(name)
+    }
+
+    /// Sets a cookie of this host.
+    pub fn with_own_cookie(
+        &self,
+        name: &str,
+        value: &str,
+        life: Option<Duration>,
+        response: Response,
+    ) -> Response {
+        with_cookie(response, self.browser_cookie.set(name, value, life).ok())
+    }
+
+    /// Removes a cookie of this host.
+    pub fn without_own_cookie(&self, name: &str, response: Response) -> Response {
+        with_cookie(response, self.browser_cookie.clear(name).ok())
+    }
+
     /// Sets the session's cookie.
     pub fn with_session(&self, cookie: &str, response: Response) -> Response {
         let life: Duration = self.auth.settings().login.session_ttl;

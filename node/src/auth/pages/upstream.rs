@@ -46,14 +46,15 @@ pub struct Submitted {
     upstream: String,
 }
 
-/// What every page here is made of.
-struct Here<'a> {
-    site: &'a Site,
-    id: &'a RequestId,
-    headers: &'a HeaderMap,
-    client: &'a ClientInfo,
-    name: &'a str,
-    browser: Browser,
+/// What a browser that comes back from a provider is answered with.
+pub struct Here<'a> {
+    pub site: &'a Site,
+    pub id: &'a RequestId,
+    pub headers: &'a HeaderMap,
+    pub client: &'a ClientInfo,
+    /// The provider.
+    pub name: &'a str,
+    pub browser: Browser,
 }
 
 pub async fn start(
@@ -145,17 +146,27 @@ impl Here<'_> {
         if let Admission::Refused { .. } = auth.upstream_attempts().address(self.client.ip) {
             return Err(too_many());
         }
-        let visitor = self.site.visitor(&self.browser).await?;
         let identity = match auth.land(self.name, &flight, callback).await {
             Ok(identity) => identity,
             Err(error) => return Err(fault(&error, self.name)),
         };
-        let done = match flight.ticket.step {
-            Step::Link { session } => self.linked(&flight, &identity, visitor, session, callback).await,
-            _ => return self.arrived(flight, &identity, visitor, callback).await,
-        };
-        auth.upstream_attempts().address_succeeded(self.client.ip);
-        done
+        self.landed(flight, &identity, callback.state.as_bytes()).await
+    }
+
+    /// What the provider said is good: signed in, or linked. `once` is what this callback has and no other.
+    ///
+    /// # Errors
+    /// The page that says what to do.
+    pub async fn landed(self, flight: Flight, identity: &Identity, once: &[u8]) -> Result<Response, Fault> {
+        let visitor = self.site.visitor(&self.browser).await?;
+        match flight.ticket.step {
+            Step::Link { session } => {
+                let done = self.linked(&flight, identity, visitor, session, once).await;
+                self.site.auth.upstream_attempts().address_succeeded(self.client.ip);
+                done
+            }
+            _ => self.arrived(flight, identity, visitor, once).await,
+        }
     }
 
     async fn arrived(
@@ -163,10 +174,10 @@ impl Here<'_> {
         flight: Flight,
         identity: &Identity,
         visitor: Visitor,
-        callback: &Callback,
+        once: &[u8],
     ) -> Result<Response, Fault> {
         let auth = &self.site.auth;
-        let derivation = self.site.derivation(self.headers, &[b"upstream", callback.state.as_bytes()]);
+        let derivation = self.site.derivation(self.headers, &[b"upstream", once]);
         let replaces = visitor.signed_in.as_ref().map(|signed_in| signed_in.session.id);
         let origin = origin_of(self.headers, self.client);
         let completed = auth.arrive_upstream(&flight, identity, &derivation, replaces, origin).await;
@@ -197,11 +208,11 @@ impl Here<'_> {
         identity: &Identity,
         visitor: Visitor,
         session: [u8; 16],
-        callback: &Callback,
+        once: &[u8],
     ) -> Result<Response, Fault> {
         let signed_in = visitor.signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
         let Some(signed_in) = signed_in else { return Err(fault_of_ticket(TicketError::OtherBrowser)) };
-        let derivation = self.site.derivation(self.headers, &[b"link", callback.state.as_bytes()]);
+        let derivation = self.site.derivation(self.headers, &[b"link", once]);
         let linked = self.site.auth.link_upstream(flight, identity, &signed_in, &derivation).await;
         linked.map_err(|error| fault(&error, self.name))?;
         Ok(see_other("/"))
@@ -313,6 +324,20 @@ fn fault(error: &UpstreamError, name: &str) -> Fault {
             "The application wants you to sign in anew, and the provider does not say that you did. Go back and sign in another way.",
         ),
         UpstreamError::Stranger => stranger(),
+        UpstreamError::NotListed => page(
+            StatusCode::FORBIDDEN,
+            "not_allowed",
+            "This account may not sign in here",
+            "Your DID and your handle are not on the list of who may come in. Ask your administrator to list one of them, or sign in another \
+             way and link this account on your home page.",
+        ),
+        UpstreamError::NoSignUp => page(
+            StatusCode::FORBIDDEN,
+            "signup_not_allowed",
+            "No account here belongs to yours",
+            "Nobody new comes in by this way. Sign in another way and link this account on your home page, or ask your administrator for an \
+             account.",
+        ),
     }
 }
 

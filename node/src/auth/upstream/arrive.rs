@@ -4,8 +4,8 @@
 use conclave_proto::command::v1::{CreateUser, LinkIdentity, SignInUpstream, command::Body};
 use conclave_state::{
     Reason, State,
-    ids::{SessionId, UserId},
-    upstream::Upstream,
+    ids::{SecretHash, SessionId, UserId},
+    upstream::{Admission, Upstream},
 };
 
 use crate::{
@@ -56,8 +56,12 @@ impl Auth {
             return Ok(self.finish_upstream(order, derivation).await?);
         }
         let upstream = able(&state, &flight.upstream)?;
-        if !upstream.rule.admits(&identity.email, identity.email_verified) {
-            return Err(UpstreamError::Stranger);
+        if !may_come_in(upstream, identity) {
+            return Err(match (upstream.is_atmosphere(), upstream.rule.admission) {
+                (true, Admission::Listed) => UpstreamError::NotListed,
+                (true, _) => UpstreamError::NoSignUp,
+                (false, _) => UpstreamError::Stranger,
+            });
         }
         self.admit_upstream(&arrival, &state, upstream, derivation).await
     }
@@ -127,6 +131,8 @@ impl Auth {
             label: identity.label().to_owned(),
             new_user: None,
             authenticated_at_ms: identity.auth_time_secs.unwrap_or(0).saturating_mul(1_000),
+            verified_handle: identity.verified_handle.clone(),
+            first_token_hash: identity.first_token_hash.clone(),
         }
     }
 
@@ -159,6 +165,7 @@ impl Auth {
             max_age_ms: millis(FRESH),
             ticket_id: flight.ticket.id.to_vec(),
             ticket_expires_at_ms: flight.ticket.expires_at_ms,
+            verified_handle: identity.verified_handle.clone(),
         };
         let proposed = self.cluster().propose(derivation.request(), Body::LinkIdentity(order)).await;
         proposed.map(drop).map_err(|error| AuthError::from(error).into())
@@ -169,4 +176,14 @@ impl Auth {
         let age_ms = self.now(&signed_in.state).0.saturating_sub(signed_in.session.auth_time.0);
         age_ms < millis(FRESH)
     }
+}
+
+/// Asked before anything is written; the rules ask again, and have the last word.
+fn may_come_in(upstream: &Upstream, identity: &Identity) -> bool {
+    if !upstream.is_atmosphere() {
+        return upstream.rule.admits(&identity.email, identity.email_verified);
+    }
+    let first = upstream.rule.listed.first.zip(SecretHash::parse(&identity.first_token_hash).ok());
+    upstream.admits_from_atmosphere(&identity.subject, &identity.verified_handle)
+        || first.is_some_and(|((hash, _), shown)| hash.matches(&shown))
 }

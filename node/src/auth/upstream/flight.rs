@@ -53,6 +53,11 @@ pub(super) struct Asked<'a> {
 }
 
 impl Flight {
+    /// One that came back by a way of its own, which has judged it.
+    pub fn landed(ticket: Ticket, upstream: &str) -> Self {
+        Self { ticket, upstream: upstream.to_owned(), secret: [0; 32] }
+    }
+
     pub(super) fn begin(ticket: Ticket, upstream: &str, entropy: &dyn Entropy) -> Self {
         Self { ticket, upstream: upstream.to_owned(), secret: entropy.bytes() }
     }

@@ -21,6 +21,10 @@ pub struct Identity {
     pub email_verified: bool,
     /// When the person proved who they are there, as the provider says.
     pub auth_time_secs: Option<u64>,
+    /// On the Atmosphere: the handle, verified just now; empty = none.
+    pub verified_handle: String,
+    /// SHA-256 of the token with which the first person comes in; empty = none was shown.
+    pub first_token_hash: Vec<u8>,
 }
 
 impl Identity {
@@ -48,6 +52,7 @@ impl Identity {
             email_verified: verified && !email.is_empty(),
             email,
             auth_time_secs: seconds(claims, "auth_time"),
+            ..Self::default()
         })
     }
 
@@ -67,7 +72,7 @@ impl Identity {
 
     /// What the identity is called, for people.
     pub fn label(&self) -> &str {
-        [&self.email, &self.username, &self.name]
+        [&self.verified_handle, &self.email, &self.username, &self.name]
             .into_iter()
             .find(|text| !text.is_empty())
             .unwrap_or(&self.subject)

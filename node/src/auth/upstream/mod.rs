@@ -45,6 +45,8 @@ use provider::Providers;
 const AT_ONCE: usize = 64;
 /// Clocks of providers may differ from ours by so much.
 pub const SKEW_SECS: u64 = 60;
+/// Where a person says who they are on the Atmosphere. Its slice answers there.
+pub const ATMOSPHERE: &str = "/atproto";
 /// How long ago a person may have proved who they are to change how they sign in.
 pub const FRESH: Duration = Duration::from_mins(10);
 
@@ -80,6 +82,12 @@ pub enum UpstreamError {
     /// Nobody here has this identity, and the provider brings in nobody.
     #[error("nobody here has this identity")]
     Stranger,
+    /// Nobody here has this DID, and neither it nor its handle is listed.
+    #[error("nobody here has this DID, and it is not listed")]
+    NotListed,
+    /// Nobody here has this DID, and new people do not come in by themselves.
+    #[error("nobody here has this DID, and nobody new comes in")]
+    NoSignUp,
     #[error(transparent)]
     Failed(#[from] AuthError),
 }
@@ -145,6 +153,10 @@ impl Auth {
         let age = wanted_age(&ticket);
         if age.is_some() && !upstream.is_openid() {
             return Err(UpstreamError::NotFresh);
+        }
+        if upstream.is_atmosphere() {
+            // Which server it is, the person says on a page of its own.
+            return Ok(format!("{ATMOSPHERE}?ticket={}", self.seal(&ticket)?));
         }
         let provider = self.upstreams().providers.of(self, upstream).await?;
         let flight = Flight::begin(ticket, name, &*self.runtime().entropy);

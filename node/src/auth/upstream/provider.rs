@@ -125,6 +125,8 @@ impl Providers {
             Place::Endpoints { authorization, token, userinfo } => {
                 return Ok(Arc::new(Provider::of_endpoints(authorization, token, userinfo)));
             }
+            // Each person has another there; its own slice finds them.
+            Place::Atmosphere => return Err(UpstreamError::Unknown),
         };
         let now = auth.runtime().clock.monotonic();
         let kept = look(&self.documents, issuer, now, FRESH);

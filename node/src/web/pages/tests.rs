@@ -7,8 +7,9 @@ use tower::ServiceExt;
 
 use super::Pages;
 use crate::web::views::{
-    Connection, ConsentView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form, FormPostView,
-    Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView, Provider, ScopeLine, SignedOutView,
+    AtmosphereView, Connection, ConsentView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form,
+    FormPostView, Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView, Provider, ScopeLine,
+    SignedOutView,
 };
 
 const HOSTILE: &str = "\"><script>alert('x')</script>";
@@ -73,6 +74,13 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
                 .map(|identity| LinkedProvider { name: text(), label: text(), identity, url: text() })
                 .to_vec(),
             unlink: form(&text()),
+        }),
+        pages.render(&AtmosphereView {
+            form: form(&text()),
+            handle: text(),
+            error: Some(text()),
+            code: text(),
+            linking: false,
         }),
         pages.render(&ForbiddenView {
             username: text(),

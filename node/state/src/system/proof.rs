@@ -1,4 +1,4 @@
-//! Proofs that count once: client assertions (RFC 7523 §3) and DPoP proofs (RFC 9449 §11.1), on all nodes together.
+//! Proofs that count once: client assertions (RFC 7523 §3), DPoP proofs (RFC 9449 §11.1) and states of sign-ins elsewhere, on all nodes together.
 //!
 //! They are remembered with the spent tickets: their ids are hashes over a `jti`, a ticket's are chance, so none is the other's.
 //! The memory is bounded: each proof is forgotten once its age alone refuses it, every one that comes takes two dead rows along,
@@ -41,6 +41,7 @@ impl Draft {
             let reason = match proof.kind() {
                 Kind::ClientAssertion => Reason::AssertionReplayed,
                 Kind::Dpop => Reason::ProofReplayed,
+                Kind::AtprotoState => Reason::TicketSpent,
                 Kind::Unspecified => return Err(Refusal::malformed("a proof is of no kind")),
             };
             sweep_rows(self, SWEPT_WITH_EACH);

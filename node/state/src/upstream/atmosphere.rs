@@ -120,7 +120,7 @@ impl Listed {
         rule.mapped = self.mapped.iter().map(mapped).collect();
         if let Some((hash, group)) = &self.first {
             rule.first_token_hash = hash.bytes().to_vec();
-            rule.first_group_id = group.map(|id| id.to_vec()).unwrap_or_default();
+            rule.first_group_id = group.map(GroupId::to_vec).unwrap_or_default();
         }
     }
 

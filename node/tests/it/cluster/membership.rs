@@ -93,7 +93,8 @@ async fn a_removed_node_writes_no_more_and_ends_saying_why() {
     let why = tokio::time::timeout(LIMIT, node.stopped()).await.expect("it goes on though nobody wants it");
     assert!(why.contains(&format!("removed node {out}")) && why.contains("cluster join"), "{why}");
     let written = create(&node, 1).await;
-    assert!(matches!(written, Err(ProposeError::Unavailable)), "{written:?}");
+    // A leader that is too busy to say no within a second leaves it unknown; that nothing came of it is what counts.
+    assert!(matches!(written, Err(ProposeError::Unavailable | ProposeError::Unknown)), "{written:?}");
     cluster.kill(out).await;
     assert_eq!(cluster.agree().await, 0, "nothing of it was written");
 }

@@ -1,5 +1,7 @@
 //! The slices through the real router, on one node with a clock that moves only when told.
 
+mod atmosphere;
+mod atmosphere_network;
 mod client_documents;
 mod conformance;
 mod forward_auth;

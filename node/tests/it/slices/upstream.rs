@@ -26,7 +26,7 @@ fn rule(admission: UpstreamAdmission, domains: &[&str]) -> UpstreamRule {
     UpstreamRule {
         admission: admission.into(),
         domains: domains.iter().map(ToString::to_string).collect(),
-        group_ids: Vec::new(),
+        ..UpstreamRule::default()
     }
 }
 

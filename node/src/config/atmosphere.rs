@@ -1,0 +1,47 @@
+//! `[atmosphere]`: how identities of the Atmosphere network (atproto) are looked up. Whether anybody signs in with one is decided by
+//! `conclave upstream add`.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::PublicUrl;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Atmosphere {
+    /// Directories of `did:plc` identities, asked in this order. Default `["https://plc.directory"]`.
+    pub plc_directories: Vec<String>,
+    /// Nameservers that handles are looked up at, with their ports: `["192.0.2.53:53"]`. Default: those of the machine.
+    pub nameservers: Vec<SocketAddr>,
+    /// Take names for tests and plain http. Only where `http.public_url` is on this machine. Default false.
+    pub unsafe_dev: bool,
+}
+
+impl Default for Atmosphere {
+    fn default() -> Self {
+        Self {
+            plc_directories: vec!["https://plc.directory".into()],
+            nameservers: Vec::new(),
+            unsafe_dev: false,
+        }
+    }
+}
+
+impl Atmosphere {
+    pub(super) fn check(&self, public_url: Option<&PublicUrl>, problems: &mut Vec<String>) {
+        let is_web = |text: &String| {
+            Url::parse(text)
+                .is_ok_and(|url| url.scheme() == "https" || (self.unsafe_dev && url.scheme() == "http"))
+        };
+        if self.plc_directories.is_empty() || !self.plc_directories.iter().all(is_web) {
+            problems.push("atmosphere.plc_directories must name https addresses, one at least".into());
+        }
+        if self.unsafe_dev && public_url.is_none_or(PublicUrl::is_secure) {
+            problems.push(
+                "atmosphere.unsafe_dev is for development on this machine; http.public_url must be a loopback address".into(),
+            );
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The way back: everything that must hold before a person is somebody here. The transaction is the browser's; the answer is of the
+//! server that was asked; the token is of the person who was meant; and that person's own documents still name that server.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{RawQuery, State},
+    http::HeaderMap,
+    response::Response,
+};
+use conclave_proto::command::v1::{SpendProofs, command::Body};
+use tokio::time::timeout;
+
+use super::{
+    Atproto,
+    error::AtmosphereError,
+    exchange::{Exchange, Token},
+    resolve::Somebody,
+    server,
+    transaction::Transaction,
+};
+use crate::{
+    auth::{
+        AuthError,
+        derive::Derivation,
+        pages::{Browser, Here},
+        throttle::Admission,
+        upstream::{Flight, Identity},
+    },
+    http::{ClientInfo, Fault, RequestId, cookie::Cookies},
+};
+
+/// The whole of it: two documents, a post, three documents more.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Longest parameter that is looked at.
+const MAX_VALUE_BYTES: usize = 2_048;
+
+/// What came back with the browser, each parameter at most once.
+#[derive(Debug, Default)]
+struct Answered {
+    state: String,
+    code: Option<String>,
+    iss: Option<String>,
+    error: Option<String>,
+}
+
+impl Answered {
+    fn parse(query: &str) -> Result<Self, AtmosphereError> {
+        let mut answered = Self::default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let value = value.into_owned();
+            if value.len() > MAX_VALUE_BYTES {
+                return Err(AtmosphereError::StateInvalid);
+            }
+            let before = match &*name {
+                "state" if answered.state.is_empty() => {
+                    answered.state = value;
+                    None
+                }
+                "code" => answered.code.replace(value),
+                "iss" => answered.iss.replace(value),
+                "error" => answered.error.replace(value),
+                "state" => Some(value),
+                _ => None,
+            };
+            if before.is_some() {
+                return Err(AtmosphereError::StateInvalid);
+            }
+        }
+        Ok(answered)
+    }
+}
+
+pub async fn arrive(
+    State(atproto): State<Atproto>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = query.unwrap_or_default();
+    let answered = match Answered::parse(&query) {
+        Ok(answered) => answered,
+        Err(error) => return atproto.site.fault(&error.fault(), &id),
+    };
+    let cookie = Transaction::cookie(&answered.state);
+    let arrived = async {
+        let browser = atproto.site.browser(&headers)?;
+        let transaction = transaction(&atproto, &browser, &headers, &answered).map_err(|e| e.fault())?;
+        let identity = proved(&atproto, &client, &transaction, &answered).await.map_err(|e| e.fault())?;
+        let name = transaction.upstream.clone();
+        let here =
+            Here { site: &atproto.site, id: &id, headers: &headers, client: &client, name: &name, browser };
+        let (state, flight) = (transaction.state, Flight::landed(transaction.ticket, &name));
+        here.landed(flight, &identity, &state).await
+    };
+    let response = arrived.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id));
+    // One way or the other it is over; only the cluster's own trouble leaves it to be tried again.
+    if response.status().is_server_error() {
+        response
+    } else {
+        atproto.site.without_own_cookie(&cookie, response)
+    }
+}
+
+/// The transaction that this browser began, if it is the one that is answered, and by the server that was asked.
+fn transaction(
+    atproto: &Atproto,
+    browser: &Browser,
+    headers: &HeaderMap,
+    answered: &Answered,
+) -> Result<Transaction, AtmosphereError> {
+    let cookies = Cookies::parse(headers).map_err(|_| AtmosphereError::StateInvalid)?;
+    let name = atproto.site.own_cookie_name(&Transaction::cookie(&answered.state));
+    let text = cookies.get(&name).ok().flatten().ok_or(AtmosphereError::StateInvalid)?;
+    let transaction = Transaction::open(&atproto.site.auth, text, browser.id.as_str())
+        .map_err(|_| AtmosphereError::StateInvalid)?;
+    if transaction.state() != answered.state {
+        return Err(AtmosphereError::StateInvalid);
+    }
+    if answered.iss.as_deref() != Some(&transaction.issuer) {
+        return Err(AtmosphereError::IssuerMismatch);
+    }
+    Ok(transaction)
+}
+
+/// Who it is, when everything holds.
+async fn proved(
+    atproto: &Atproto,
+    caller: &ClientInfo,
+    transaction: &Transaction,
+    answered: &Answered,
+) -> Result<Identity, AtmosphereError> {
+    if answered.error.is_some() {
+        return Err(AtmosphereError::Denied);
+    }
+    let code =
+        answered.code.as_deref().filter(|code| !code.is_empty()).ok_or(AtmosphereError::StateInvalid)?;
+    if let Admission::Refused { .. } = atproto.site.auth.upstream_attempts().address(caller.ip) {
+        return Err(AtmosphereError::TooMany);
+    }
+    let (client, _) = atproto.open().await?;
+    spend(atproto, transaction).await?;
+    let proving = async {
+        let net = atproto.net();
+        let server = server::described(net, &transaction.issuer).await?;
+        let exchange = Exchange { auth: &atproto.site.auth, net, client, server: &server, transaction };
+        let token = exchange.redeem(code).await?;
+        let judged = judged(atproto, transaction, &token).await;
+        exchange.revoke(&token.access).await;
+        judged
+    };
+    let slow = || AtmosphereError::Unreachable(crate::http::outbound::OutboundError::TooSlow);
+    let somebody = timeout(LIMIT, proving).await.map_err(|_| slow())??;
+    Ok(identity(&somebody, transaction))
+}
+
+/// The answer counts once, whichever node it comes to: written before the code is spent, so that a cluster that cannot write at the
+/// moment leaves the code for the next try. A write of its own name each time, or two callbacks would be each other's retry.
+async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(), AtmosphereError> {
+    let auth = &atproto.site.auth;
+    let derivation = Derivation::fresh(&auth.cluster_keys().request, &*auth.runtime().entropy);
+    let order = Body::SpendProofs(SpendProofs { proofs: vec![transaction.spent()] });
+    match auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
+        Ok(_) => Ok(()),
+        Err(AuthError::Refused(_)) => Err(AtmosphereError::StateInvalid),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The token says whose it is; that counts only if it is who was meant, and if their own documents name the server that said it.
+async fn judged(
+    atproto: &Atproto,
+    transaction: &Transaction,
+    token: &Token,
+) -> Result<Somebody, AtmosphereError> {
+    if transaction.did.as_deref().is_some_and(|meant| meant != token.did.as_str()) {
+        return Err(AtmosphereError::SubjectMismatch);
+    }
+    let somebody = atproto.resolver.by_did(&token.did).await?;
+    if server::issuer_of(atproto.net(), &somebody.pds).await? != transaction.issuer {
+        return Err(AtmosphereError::SubjectMismatch);
+    }
+    Ok(somebody)
+}
+
+/// Nothing that the server says of the person but that it is they; the handle, because it was verified here.
+fn identity(somebody: &Somebody, transaction: &Transaction) -> Identity {
+    let handle = somebody.handle.as_ref().map(|handle| handle.as_str().to_owned()).unwrap_or_default();
+    Identity {
+        subject: somebody.did.as_str().to_owned(),
+        username: handle.clone(),
+        verified_handle: handle,
+        first_token_hash: transaction.first_token_hash.clone(),
+        ..Identity::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_parameter_counts_twice() {
+        for twice in ["state=a&state=b", "state=a&code=x&code=y", "iss=a&iss=a", "error=x&error=y"] {
+            assert!(Answered::parse(twice).is_err(), "{twice}");
+        }
+        let answered = Answered::parse("code=c&state=s&iss=i&session_state=x&session_state=y").unwrap();
+        assert_eq!((answered.state.as_str(), answered.code.as_deref()), ("s", Some("c")));
+        assert!(Answered::parse(&format!("state={}", "a".repeat(3_000))).is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! What this cluster posts to a person's authorization server: the pushed request, the code, the token to be revoked. Each with a DPoP
+//! proof of the sign-in's own key (RFC 9449), and with the server's nonce once it has given one; each, for a client that proves itself,
+//! with an assertion of a moment (RFC 7523).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{auth::Auth, crypto::jwt::SigningKey, http::outbound::Answer};
+
+use super::{
+    SCOPE, client::ClientIdentity, did::Did, error::AtmosphereError, net::Net, server::Server,
+    transaction::Transaction,
+};
+
+/// How long an assertion is good for: a slow network's time.
+const ASSERTION_SECS: u64 = 60;
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// What the server may ask back (RFC 9449 §8): once, and no second time.
+const WANTS_NONCE: &str = "use_dpop_nonce";
+
+/// One server, for one sign-in.
+pub struct Exchange<'a> {
+    pub auth: &'a Auth,
+    pub net: &'a Net,
+    pub client: &'a ClientIdentity,
+    pub server: &'a Server,
+    pub transaction: &'a Transaction,
+}
+
+/// A token, and whose it says it is.
+pub struct Token {
+    pub access: String,
+    pub did: Did,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    #[serde(default)]
+    error: String,
+}
+
+impl Exchange<'_> {
+    /// Leaves the request there (RFC 9126); the name that it has from then on.
+    ///
+    /// # Errors
+    /// [`AtmosphereError`]
+    pub async fn push(&self, hint: Option<&str>) -> Result<String, AtmosphereError> {
+        let (state, challenge) = (self.transaction.state(), self.transaction.challenge());
+        let mut form = vec![
+            ("response_type", "code"),
+            ("redirect_uri", self.client.redirect_uri.as_str()),
+            ("scope", SCOPE),
+            ("state", &state),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        form.extend(hint.map(|hint| ("login_hint", hint)));
+        let answer = self.post(&self.server.pushed, &form).await?;
+        if !answer.status.is_success() {
+            return Err(AtmosphereError::ProviderInvalid("it does not take the request"));
+        }
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let name = body.get("request_uri").and_then(Value::as_str).filter(|name| !name.is_empty());
+        name.map(str::to_owned).ok_or(AtmosphereError::ProviderInvalid("it gives no request_uri"))
+    }
+
+    /// The code for a token, with everything that atproto asks of one.
+    ///
+    /// # Errors
+    /// [`AtmosphereError`]
+    pub async fn redeem(&self, code: &str) -> Result<Token, AtmosphereError> {
+        let verifier = self.transaction.verifier();
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", self.client.redirect_uri.as_str()),
+            ("code_verifier", verifier.as_str()),
+        ];
+        let answer = self.post(&self.server.token, &form).await?;
+        let wrong = |why| Err(AtmosphereError::TokenRejected(why));
+        if answer.status != StatusCode::OK {
+            return wrong("the token endpoint says no");
+        }
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+        if !text("token_type").eq_ignore_ascii_case("DPoP") {
+            return wrong("it is not bound to the key");
+        }
+        if !text("scope").split(' ').any(|scope| scope == SCOPE) {
+            return wrong("it is not of the scope atproto");
+        }
+        let Ok(did) = Did::parse(text("sub"), self.net.dev) else { return wrong("it is nobody's") };
+        if text("access_token").is_empty() {
+            return wrong("there is none");
+        }
+        Ok(Token { access: text("access_token").to_owned(), did })
+    }
+
+    /// The token has done its work. A server that does not take it back keeps it for an hour at most.
+    pub async fn revoke(&self, access: &str) {
+        let Some(url) = &self.server.revocation else { return };
+        match self.post(url, &[("token", access)]).await {
+            Ok(answer) if answer.status.is_success() => {}
+            Ok(answer) => tracing::debug!("a token was not taken back: {}", answer.status),
+            Err(error) => tracing::debug!("a token was not taken back: {error}"),
+        }
+    }
+
+    /// With a proof; once more with the nonce that the server asks for.
+    async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, AtmosphereError> {
+        let key = self.transaction.dpop_key()?;
+        let first = self.post_once(url, form, &key, None).await?;
+        let nonce = nonce_of(&first);
+        if !wants_nonce(&first) {
+            // atproto's servers give one with every answer; one that does not is none.
+            return if nonce.is_some() { Ok(first) } else { Err(NO_NONCE) };
+        }
+        let nonce = nonce.ok_or(NO_NONCE)?;
+        let second = self.post_once(url, form, &key, Some(&nonce)).await?;
+        if wants_nonce(&second) {
+            return Err(AtmosphereError::ProviderInvalid("it does not take its own nonce"));
+        }
+        if nonce_of(&second).is_some() { Ok(second) } else { Err(NO_NONCE) }
+    }
+
+    async fn post_once(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        key: &SigningKey,
+        nonce: Option<&str>,
+    ) -> Result<Answer, AtmosphereError> {
+        let proof = self.proof(url, key, nonce)?;
+        let assertion = self.assertion()?;
+        let mut form = [form, &[("client_id", self.client.id.as_str())]].concat();
+        if let Some(assertion) = &assertion {
+            form.extend([("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion)]);
+        }
+        self.net.post(url, &form, &proof).await
+    }
+
+    fn proof(&self, url: &str, key: &SigningKey, nonce: Option<&str>) -> Result<String, AtmosphereError> {
+        let place = url.split(['?', '#']).next().unwrap_or(url);
+        let mut claims = json!({"jti": self.chance(), "htm": "POST", "htu": place, "iat": self.now_secs()});
+        if let (Some(nonce), Some(members)) = (nonce, claims.as_object_mut()) {
+            members.insert("nonce".into(), json!(nonce));
+        }
+        key.sign_as_proof("dpop+jwt", &claims)
+            .map_err(|_| AtmosphereError::ProviderInvalid("no proof can be made"))
+    }
+
+    /// By the key that the sign-in began with: the server binds it to that.
+    fn assertion(&self) -> Result<Option<String>, AtmosphereError> {
+        let Some(kid) = &self.transaction.kid else { return Ok(None) };
+        let key = self.auth.signing().signer_named(&self.auth.cluster().view(), kid)?;
+        let now = self.now_secs();
+        let claims = json!({
+            "iss": self.client.id, "sub": self.client.id, "aud": self.server.issuer,
+            "jti": self.chance(), "iat": now, "exp": now + ASSERTION_SECS,
+        });
+        let signed = key.sign("JWT", &claims);
+        signed.map(Some).map_err(|_| AtmosphereError::ProviderInvalid("no assertion can be made"))
+    }
+
+    fn chance(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.auth.runtime().entropy.bytes::<16>())
+    }
+
+    fn now_secs(&self) -> u64 {
+        self.auth.runtime().clock.now_ms() / 1_000
+    }
+}
+
+const NO_NONCE: AtmosphereError = AtmosphereError::ProviderInvalid("it gives no DPoP nonce");
+
+fn nonce_of(answer: &Answer) -> Option<String> {
+    let nonce = answer.headers.get("dpop-nonce")?.to_str().ok()?;
+    (!nonce.is_empty() && nonce.len() <= 512).then(|| nonce.to_owned())
+}
+
+fn wants_nonce(answer: &Answer) -> bool {
+    let is_refusal = matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
+    is_refusal
+        && serde_json::from_slice::<Failure>(&answer.body).is_ok_and(|failure| failure.error == WANTS_NONCE)
+}

@@ -1,0 +1,122 @@
+//! From what was typed to who it is and which server speaks for them: handle to DID, DID to document, and back again.
+
+use std::sync::Arc;
+
+use super::{
+    did::Did,
+    document::{self, Described},
+    error::AtmosphereError,
+    identifier::{Handle, Identifier},
+    net::Net,
+    txt::TxtLookup,
+};
+
+/// Names longer than this have no room for `_atproto.` before them (RFC 1035 §2.3.4): they are asked by https alone.
+const MAX_DNS_HANDLE: usize = 244;
+
+/// Who is who on the network, as it is now: nothing is kept.
+pub struct Resolver {
+    pub net: Arc<Net>,
+    txt: Box<dyn TxtLookup>,
+    /// Directories of `did:plc`, asked in this order.
+    directories: Vec<String>,
+}
+
+/// Somebody, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Somebody {
+    pub did: Did,
+    /// The handle, where it and the DID name each other.
+    pub handle: Option<Handle>,
+    /// The origin of the server that holds the account.
+    pub pds: String,
+}
+
+impl Resolver {
+    pub fn new(net: Arc<Net>, txt: Box<dyn TxtLookup>, directories: Vec<String>) -> Self {
+        Self { net, txt, directories }
+    }
+
+    /// Who this is; none for a server, which knows many.
+    ///
+    /// # Errors
+    /// [`AtmosphereError`]. A handle that was typed must be confirmed by its DID.
+    pub async fn somebody(&self, identifier: &Identifier) -> Result<Option<Somebody>, AtmosphereError> {
+        match identifier {
+            Identifier::Server(_) => Ok(None),
+            Identifier::Did(did) => self.by_did(did).await.map(Some),
+            Identifier::Handle(handle) => {
+                let did = self.did_of(handle).await?;
+                let Described { handle: claimed, pds } = self.document(&did).await?;
+                if claimed.as_ref() != Some(handle) {
+                    return Err(AtmosphereError::HandleMismatch);
+                }
+                Ok(Some(Somebody { did, handle: claimed, pds }))
+            }
+        }
+    }
+
+    /// Who has this DID. The handle that it claims counts only if it leads back.
+    ///
+    /// # Errors
+    /// [`AtmosphereError`]
+    pub async fn by_did(&self, did: &Did) -> Result<Somebody, AtmosphereError> {
+        let Described { handle, pds } = self.document(did).await?;
+        let confirmed = match &handle {
+            Some(claimed) => self.did_of(claimed).await.is_ok_and(|found| found == *did),
+            None => false,
+        };
+        Ok(Somebody { did: did.clone(), handle: handle.filter(|_| confirmed), pds })
+    }
+
+    /// By DNS and by https, both at once; where both answer and differ, DNS is right (atproto handle specification).
+    async fn did_of(&self, handle: &Handle) -> Result<Did, AtmosphereError> {
+        let (by_dns, by_https) = tokio::join!(self.by_dns(handle), self.by_https(handle));
+        match by_dns? {
+            Some(did) => Ok(did),
+            None => by_https?.ok_or(AtmosphereError::HandleNotFound),
+        }
+    }
+
+    /// Records that are not of atproto are others' business; two that are and differ are nobody's.
+    async fn by_dns(&self, handle: &Handle) -> Result<Option<Did>, AtmosphereError> {
+        if handle.as_str().len() > MAX_DNS_HANDLE {
+            return Ok(None);
+        }
+        let records = self.txt.lookup(&format!("_atproto.{}.", handle.as_str())).await;
+        let mut dids = records.iter().filter_map(|record| record.strip_prefix("did="));
+        let Some(first) = dids.next() else { return Ok(None) };
+        if dids.any(|other| other != first) {
+            return Err(AtmosphereError::HandleMismatch);
+        }
+        Did::parse(first, self.net.dev).map(Some)
+    }
+
+    /// A host that does not answer has no handle; it says nothing about the one who typed it.
+    async fn by_https(&self, handle: &Handle) -> Result<Option<Did>, AtmosphereError> {
+        let url = format!("https://{}/.well-known/atproto-did", handle.as_str());
+        match self.net.text(&url).await {
+            Ok(Some(text)) => Ok(Did::parse(&text, self.net.dev).ok()),
+            Ok(None) => Ok(None),
+            Err(AtmosphereError::Busy) => Err(AtmosphereError::Busy),
+            Err(error) => {
+                tracing::debug!("a handle's host gives no DID: {error}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Directories mirror each other: the next is asked where one does not answer, not where it says that there is nobody.
+    async fn document(&self, did: &Did) -> Result<Described, AtmosphereError> {
+        let directories = if did.is_of_directory() { self.directories.as_slice() } else { &[String::new()] };
+        let mut failed = AtmosphereError::DidNotFound;
+        for directory in directories {
+            match self.net.json(&did.document_url(directory)).await {
+                Ok(Some(document)) => return document::read(&document, did, self.net.dev),
+                Ok(None) => return Err(AtmosphereError::DidNotFound),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+}

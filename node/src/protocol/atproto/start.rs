@@ -1,0 +1,251 @@
+//! The way out: a person says who they are, and is sent to their own server.
+
+use std::time::Duration;
+
+use axum::{
+    Form,
+    extract::{Query, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode},
+    response::{Html, IntoResponse, Response},
+};
+use conclave_state::client::SigningAlgorithm;
+use serde::Deserialize;
+use tokio::time::timeout;
+use url::Url;
+
+use super::{
+    Atproto,
+    client::ClientIdentity,
+    error::AtmosphereError,
+    exchange::Exchange,
+    identifier::{self, Identifier},
+    server::{self, Server},
+    transaction::Transaction,
+};
+use crate::{
+    auth::{
+        pages::{Browser, see_other},
+        throttle::Admission,
+        ticket::{Step, Target, Ticket, TicketError},
+        upstream::wanted_age,
+    },
+    crypto::mac,
+    http::{ClientInfo, Fault, RequestId, headers::FormAction},
+    web::views,
+};
+
+pub const START: &str = "/atproto/start";
+/// Everything before the person is sent away: three documents and a post, each of which may be slow.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    ticket: String,
+    /// The one-time token of the first person.
+    #[serde(default)]
+    first: String,
+}
+
+#[derive(Deserialize)]
+pub struct Submitted {
+    csrf: String,
+    ticket: String,
+    handle: String,
+    #[serde(default)]
+    first: String,
+}
+
+/// What the page was filled in with.
+struct Filled {
+    text: String,
+    first: String,
+    handle: String,
+}
+
+pub async fn show(
+    State(atproto): State<Atproto>,
+    id: RequestId,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let shown = async {
+        let browser = atproto.site.browser(&headers)?;
+        let text = match asked.ticket.as_str() {
+            // Whoever has the first token has no page to come from.
+            "" if !asked.first.is_empty() => fresh(&atproto, &browser)?,
+            text => text.to_owned(),
+        };
+        let ticket = ticket(&atproto, &browser, &text)?;
+        let filled = Filled { text, first: asked.first.clone(), handle: String::new() };
+        Ok(page(&atproto, &browser, &ticket, &filled, None))
+    };
+    shown.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id))
+}
+
+fn fresh(atproto: &Atproto, browser: &Browser) -> Result<String, Fault> {
+    let auth = &atproto.site.auth;
+    let ticket = auth.ticket(Step::Login { fresh: false }, Target::Home, Some(browser.id.as_str()));
+    auth.seal(&ticket).map_err(|error| AtmosphereError::from(error).fault())
+}
+
+/// A login or a link that is on its way in this browser.
+fn ticket(atproto: &Atproto, browser: &Browser, text: &str) -> Result<Ticket, Fault> {
+    let ticket = atproto.site.auth.open(text, Some(browser.id.as_str()));
+    let ticket = ticket.map_err(|error| AtmosphereError::from(error).fault())?;
+    if !matches!(ticket.step, Step::Login { .. } | Step::Link { .. }) || ticket.browser.is_none() {
+        return Err(AtmosphereError::from(TicketError::NotOurs).fault());
+    }
+    Ok(ticket)
+}
+
+fn page(
+    atproto: &Atproto,
+    browser: &Browser,
+    ticket: &Ticket,
+    filled: &Filled,
+    error: Option<&AtmosphereError>,
+) -> Response {
+    let mut form = atproto.site.form(browser, START, &filled.text);
+    if !filled.first.is_empty() {
+        form.hidden.push(views::Hidden { name: "first".into(), value: filled.first.clone() });
+    }
+    let fault = error.map(AtmosphereError::fault);
+    let view = views::AtmosphereView {
+        form,
+        handle: filled.handle.clone(),
+        error: fault.as_ref().map(|fault| format!("{}. {}", fault.title, fault.detail)),
+        code: error.map(|error| error.code().to_owned()).unwrap_or_default(),
+        linking: matches!(ticket.step, Step::Link { .. }),
+    };
+    let status = fault.map_or(StatusCode::OK, |fault| fault.status);
+    let mut response = (status, Html(atproto.site.pages.render(&view))).into_response();
+    // Which server it ends at, nobody knows before the handle is.
+    let mut schemes = FormAction::to_scheme("https");
+    if atproto.net().dev {
+        schemes = schemes.and(FormAction::to_scheme("http"));
+    }
+    response.extensions_mut().insert(schemes);
+    atproto.site.with_browser(browser, response)
+}
+
+pub async fn submit(
+    State(atproto): State<Atproto>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    form: Result<Form<Submitted>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        let detail = "The form arrived incomplete. Go back, reload the page and try again.";
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return atproto.site.fault(&fault, &id);
+    };
+    let begun = async {
+        let browser = atproto.site.browser(&headers)?;
+        atproto.site.check_csrf(&browser, START, &form.csrf)?;
+        let ticket = ticket(&atproto, &browser, &form.ticket)?;
+        Ok::<_, Fault>((browser, ticket))
+    };
+    let (browser, ticket) = match begun.await {
+        Ok(begun) => begun,
+        Err(fault) => return atproto.site.fault(&fault, &id),
+    };
+    match departing(&atproto, &client, &ticket, &form).await {
+        Ok((location, transaction)) => away(&atproto, &id, &browser, &location, &transaction),
+        Err(error) => {
+            let handle = form.handle.chars().take(512).collect();
+            let filled = Filled { text: form.ticket, first: form.first, handle };
+            page(&atproto, &browser, &ticket, &filled, Some(&error))
+        }
+    }
+}
+
+fn away(
+    atproto: &Atproto,
+    id: &RequestId,
+    browser: &Browser,
+    location: &str,
+    transaction: &Transaction,
+) -> Response {
+    let sealed = match transaction.seal(&atproto.site.auth) {
+        Ok(sealed) => sealed,
+        Err(error) => return atproto.site.fault(&AtmosphereError::from(error).fault(), id),
+    };
+    let name = Transaction::cookie(&transaction.state());
+    let life = atproto.site.auth.settings().login.flow_ttl;
+    let response = atproto.site.with_own_cookie(&name, &sealed, Some(life), see_other(location));
+    atproto.site.with_browser(browser, response)
+}
+
+/// From what was typed to where the browser goes.
+async fn departing(
+    atproto: &Atproto,
+    caller: &ClientInfo,
+    ticket: &Ticket,
+    form: &Submitted,
+) -> Result<(String, Transaction), AtmosphereError> {
+    if wanted_age(ticket).is_some() {
+        return Err(AtmosphereError::NotFresh);
+    }
+    // What follows costs others' servers requests: no address may have us make too many.
+    if let Admission::Refused { .. } = atproto.site.auth.upstream_attempts().address(caller.ip) {
+        return Err(AtmosphereError::TooMany);
+    }
+    let (client, upstream) = atproto.open().await?;
+    let identifier = identifier::parse(&form.handle, atproto.net().dev)?;
+    let way = timeout(LIMIT, way_to(atproto, &identifier)).await;
+    let (server, did) = way.map_err(|_| too_slow())??;
+    let mut transaction =
+        Transaction::begin(ticket.clone(), &upstream, &*atproto.site.auth.runtime().entropy)?;
+    transaction.issuer.clone_from(&server.issuer);
+    transaction.did = did;
+    transaction.kid = key_of(atproto, client)?;
+    if !form.first.is_empty() {
+        transaction.first_token_hash = mac::sha256(form.first.as_bytes()).to_vec();
+    }
+    let exchange = Exchange {
+        auth: &atproto.site.auth,
+        net: atproto.net(),
+        client,
+        server: &server,
+        transaction: &transaction,
+    };
+    let hint = Some(form.handle.trim()).filter(|_| !matches!(identifier, Identifier::Server(_)));
+    let pushed = timeout(LIMIT, exchange.push(hint)).await.map_err(|_| too_slow())??;
+    Ok((address(&server, client, &pushed)?, transaction))
+}
+
+fn too_slow() -> AtmosphereError {
+    AtmosphereError::Unreachable(crate::http::outbound::OutboundError::TooSlow)
+}
+
+/// The authorization server, and who it must be that signs in there.
+async fn way_to(
+    atproto: &Atproto,
+    identifier: &Identifier,
+) -> Result<(Server, Option<String>), AtmosphereError> {
+    let net = atproto.net();
+    if let Identifier::Server(origin) = identifier {
+        return Ok((server::behind(net, origin).await?, None));
+    }
+    let somebody = atproto.resolver.somebody(identifier).await?.ok_or(AtmosphereError::BadIdentifier)?;
+    let issuer = server::issuer_of(net, &somebody.pds).await?;
+    Ok((server::described(net, &issuer).await?, Some(somebody.did.as_str().to_owned())))
+}
+
+fn key_of(atproto: &Atproto, client: &ClientIdentity) -> Result<Option<String>, AtmosphereError> {
+    if !client.is_confidential {
+        return Ok(None);
+    }
+    let auth = &atproto.site.auth;
+    let key = auth.signing().signer(&auth.cluster().view(), SigningAlgorithm::Es256)?;
+    Ok(Some(key.kid().to_owned()))
+}
+
+fn address(server: &Server, client: &ClientIdentity, pushed: &str) -> Result<String, AtmosphereError> {
+    let mut url = Url::parse(&server.authorization)
+        .map_err(|_| AtmosphereError::ProviderInvalid("its authorization endpoint is none"))?;
+    url.query_pairs_mut().append_pair("client_id", &client.id).append_pair("request_uri", pushed);
+    Ok(url.into())
+}

@@ -1,0 +1,331 @@
+//! The Atmosphere, as others run it: a directory of DIDs, an account's server that is its own authorization server, and a nameserver, in
+//! this process. It is as strict as a real one, and says whatever a test wants it to say.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{
+    Form, Json, Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_node::crypto::{jwk::Alg, self_signed};
+use hickory_resolver::proto::{
+    op::{Message, MessageType, OpCode},
+    rr::{RData, Record, rdata::TXT},
+    serialize::binary::BinDecodable as _,
+};
+use serde_json::{Map, Value, json};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    task::JoinHandle,
+};
+
+use super::site::digest;
+
+/// What it is to say, beside or instead of the good things.
+#[derive(Default)]
+pub struct Script {
+    /// By DID: members of its document.
+    pub documents: BTreeMap<String, Map<String, Value>>,
+    /// TXT records by name, without the dot at the end.
+    pub txt: BTreeMap<String, Vec<String>>,
+    /// Members of the protected resource's metadata.
+    pub resource: Map<String, Value>,
+    /// Members of the authorization server's metadata.
+    pub metadata: Map<String, Value>,
+    /// Members of the token's answer. Null takes one away.
+    pub token: Map<String, Value>,
+    /// How often it asks for a nonce before it is content with one.
+    pub asks_for_nonce: usize,
+    /// No answer has a nonce.
+    pub has_no_nonce: bool,
+    /// Whose account it is that signs in.
+    pub signs_in: String,
+    /// The whole answer of the token endpoint.
+    pub token_answer: Option<(StatusCode, String)>,
+    /// The same of the pushed request.
+    pub pushed_answer: Option<(StatusCode, String)>,
+    /// What came by the pushed request, by its name.
+    pushed: BTreeMap<String, BTreeMap<String, String>>,
+    /// A code, and which request it was given for.
+    codes: BTreeMap<String, String>,
+}
+
+pub struct Network {
+    pub url: String,
+    pub nameserver: SocketAddr,
+    pub script: Mutex<Script>,
+    pub asked: AtomicUsize,
+    pub revoked: Mutex<Vec<String>>,
+    servers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+const NONCE: &str = "a nonce of the server";
+
+/// 24 characters of base32.
+pub fn did(n: u8) -> String {
+    format!("did:plc:{}", (b'a' + n) as char).chars().chain(std::iter::repeat_n('z', 23)).collect()
+}
+
+impl Network {
+    pub async fn start() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let network = Arc::new(Self {
+            url: format!("http://localhost:{port}"),
+            nameserver: socket.local_addr().unwrap(),
+            script: Mutex::new(Script { asks_for_nonce: 1, ..Script::default() }),
+            asked: AtomicUsize::new(0),
+            revoked: Mutex::default(),
+            servers: Mutex::default(),
+        });
+        let router = Router::new()
+            .route("/plc/{did}", get(document))
+            .route("/.well-known/oauth-protected-resource", get(resource))
+            .route("/.well-known/oauth-authorization-server", get(metadata))
+            .route("/par", post(push))
+            .route("/token", post(token))
+            .route("/revoke", post(revoke))
+            .with_state(Arc::clone(&network));
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let naming = tokio::spawn(names(Arc::clone(&network), socket));
+        *network.servers.lock().unwrap() = vec![serving, naming];
+        network
+    }
+
+    /// Nobody answers any more.
+    pub async fn stop(&self) {
+        let servers = std::mem::take(&mut *self.servers.lock().unwrap());
+        for server in servers {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+
+    pub fn says(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script.lock().unwrap());
+    }
+
+    /// An account: DID and handle, each naming the other.
+    pub fn account(&self, did: &str, handle: &str) {
+        let document = json!({
+            "@context": ["https://www.w3.org/ns/did/v1"],
+            "id": did,
+            "alsoKnownAs": [format!("at://{handle}")],
+            "service": [{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": self.url}],
+        });
+        self.says(|script| {
+            script.documents.insert(did.to_owned(), document.as_object().unwrap().clone());
+            script.txt.insert(format!("_atproto.{handle}"), vec!["unrelated".into(), format!("did={did}")]);
+            script.signs_in = did.to_owned();
+        });
+    }
+
+    /// The person said yes at `address`; the query with which the browser comes back.
+    pub fn allows(&self, address: &str) -> String {
+        let (state, code) = self.answers(address);
+        super::site::encoded(&[("state", &state), ("iss", &self.url), ("code", &code)])
+    }
+
+    /// `state` and a code for the request that is named at `address`.
+    pub fn answers(&self, address: &str) -> (String, String) {
+        let url = url::Url::parse(address).unwrap();
+        assert!(address.starts_with(&format!("{}/authorize?", self.url)), "{address}");
+        let of = |name: &str| url.query_pairs().find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
+        let name = of("request_uri").unwrap();
+        let mut script = self.script.lock().unwrap();
+        let request = script.pushed.get(&name).expect("a pushed request");
+        assert_eq!(of("client_id").as_ref(), request.get("client_id"));
+        let state = request["state"].clone();
+        let code = format!("code-of-{name}");
+        script.codes.insert(code.clone(), name);
+        (state, code)
+    }
+
+    /// What was pushed last.
+    pub fn last_pushed(&self) -> BTreeMap<String, String> {
+        self.script.lock().unwrap().pushed.values().next_back().unwrap().clone()
+    }
+}
+
+/// One that answers TXT questions.
+async fn names(network: Arc<Network>, socket: UdpSocket) {
+    let mut buffer = [0; 1_500];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+        let Ok(question) = Message::from_bytes(&buffer[..length]) else { continue };
+        let query = question.queries[0].clone();
+        let name = query.name().to_utf8().trim_end_matches('.').to_owned();
+        let mut answer = Message::new(question.id, MessageType::Response, OpCode::Query);
+        answer.add_query(query.clone());
+        for text in network.script.lock().unwrap().txt.get(&name).into_iter().flatten() {
+            // Longer than 255 bytes it is in parts.
+            let parts =
+                text.as_bytes().chunks(255).map(|part| String::from_utf8(part.to_vec()).unwrap()).collect();
+            answer.add_answer(Record::from_rdata(query.name().clone(), 60, RData::TXT(TXT::new(parts))));
+        }
+        let _ = socket.send_to(&answer.to_vec().unwrap(), from).await;
+    }
+}
+
+fn with(mut document: Value, members: &Map<String, Value>) -> Value {
+    for (name, value) in members {
+        match value {
+            Value::Null => drop(document.as_object_mut().unwrap().remove(name)),
+            value => document[name] = value.clone(),
+        }
+    }
+    document
+}
+
+async fn document(State(network): State<Arc<Network>>, Path(did): Path<String>) -> Response {
+    network.asked.fetch_add(1, Ordering::SeqCst);
+    match network.script.lock().unwrap().documents.get(&did) {
+        Some(document) => Json(Value::Object(document.clone())).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn resource(State(network): State<Arc<Network>>) -> Json<Value> {
+    let document = json!({"resource": network.url, "authorization_servers": [network.url]});
+    Json(with(document, &network.script.lock().unwrap().resource))
+}
+
+async fn metadata(State(network): State<Arc<Network>>) -> Json<Value> {
+    let url = &network.url;
+    let document = json!({
+        "issuer": url,
+        "authorization_endpoint": format!("{url}/authorize"),
+        "token_endpoint": format!("{url}/token"),
+        "revocation_endpoint": format!("{url}/revoke"),
+        "pushed_authorization_request_endpoint": format!("{url}/par"),
+        "require_pushed_authorization_requests": true,
+        "authorization_response_iss_parameter_supported": true,
+        "client_id_metadata_document_supported": true,
+        "code_challenge_methods_supported": ["S256"],
+        "dpop_signing_alg_values_supported": ["RS256", "ES256"],
+        "token_endpoint_auth_signing_alg_values_supported": ["ES256"],
+        "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+        "scopes_supported": ["atproto", "transition:generic"],
+    });
+    Json(with(document, &network.script.lock().unwrap().metadata))
+}
+
+/// The key of a good proof; or the refusal.
+fn proven(network: &Network, headers: &HeaderMap, path: &str) -> Result<String, &'static str> {
+    let Some(proof) = headers.get("dpop").and_then(|value| value.to_str().ok()) else {
+        return Err("invalid_dpop_proof");
+    };
+    let Ok(signed) = self_signed::verify(proof, "dpop+jwt", &[Alg::Es256]) else {
+        return Err("invalid_dpop_proof");
+    };
+    let claims: Value = serde_json::from_slice(&signed.claims).unwrap();
+    let place = format!("{}{path}", network.url);
+    if claims["htm"] != "POST" || claims["htu"] != place || claims["jti"].as_str().is_none_or(str::is_empty) {
+        return Err("invalid_dpop_proof");
+    }
+    let mut script = network.script.lock().unwrap();
+    let is_content = claims["nonce"] == NONCE && script.asks_for_nonce <= 1;
+    if script.asks_for_nonce > 0 && !is_content {
+        if claims["nonce"] == NONCE {
+            script.asks_for_nonce -= 1;
+        }
+        return Err("use_dpop_nonce");
+    }
+    Ok(signed.thumbprint)
+}
+
+fn refused(network: &Network, error: &str) -> Response {
+    with_nonce(network, (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response())
+}
+
+fn with_nonce(network: &Network, mut answer: Response) -> Response {
+    if !network.script.try_lock().is_ok_and(|script| script.has_no_nonce) {
+        answer.headers_mut().insert("dpop-nonce", NONCE.parse().unwrap());
+    }
+    answer
+}
+
+async fn push(
+    State(network): State<Arc<Network>>,
+    headers: HeaderMap,
+    Form(mut form): Form<BTreeMap<String, String>>,
+) -> Response {
+    let key = match proven(&network, &headers, "/par") {
+        Ok(key) => key,
+        Err(error) => return refused(&network, error),
+    };
+    let answer = {
+        let mut script = network.script.lock().unwrap();
+        match script.pushed_answer.clone() {
+            Some((status, body)) => (status, body).into_response(),
+            None => {
+                let name = format!("urn:ietf:params:oauth:request_uri:{:04}", script.pushed.len());
+                form.insert("dpop key".into(), key);
+                script.pushed.insert(name.clone(), form);
+                (StatusCode::CREATED, Json(json!({"request_uri": name, "expires_in": 300}))).into_response()
+            }
+        }
+    };
+    with_nonce(&network, answer)
+}
+
+async fn token(
+    State(network): State<Arc<Network>>,
+    headers: HeaderMap,
+    Form(form): Form<BTreeMap<String, String>>,
+) -> Response {
+    let key = match proven(&network, &headers, "/token") {
+        Ok(key) => key,
+        Err(error) => return refused(&network, error),
+    };
+    let answer = {
+        let mut script = network.script.lock().unwrap();
+        if let Some((status, body)) = script.token_answer.clone() {
+            (status, body).into_response()
+        } else {
+            let name = script.codes.remove(&form["code"]);
+            let request = name.and_then(|name| script.pushed.get(&name).cloned());
+            let is_good = request.is_some_and(|request| {
+                let challenge = URL_SAFE_NO_PAD.encode(digest(form["code_verifier"].as_bytes()));
+                request["code_challenge"] == challenge
+                    && request["dpop key"] == key
+                    && request["client_id"] == form["client_id"]
+                    && request["redirect_uri"] == form["redirect_uri"]
+                    && request.contains_key("client_assertion") == form.contains_key("client_assertion")
+            });
+            if is_good {
+                let answer = json!({
+                    "access_token": format!("token of {}", script.signs_in),
+                    "token_type": "DPoP", "scope": "atproto", "sub": script.signs_in, "expires_in": 3600,
+                });
+                Json(with(answer, &script.token)).into_response()
+            } else {
+                (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_grant"}))).into_response()
+            }
+        }
+    };
+    with_nonce(&network, answer)
+}
+
+async fn revoke(
+    State(network): State<Arc<Network>>,
+    headers: HeaderMap,
+    Form(form): Form<BTreeMap<String, String>>,
+) -> Response {
+    if let Err(error) = proven(&network, &headers, "/revoke") {
+        return refused(&network, error);
+    }
+    network.revoked.lock().unwrap().push(form["token"].clone());
+    with_nonce(&network, StatusCode::OK.into_response())
+}
