@@ -17,7 +17,7 @@ TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium c
 
 SEEDS ?= 2000
 
-.PHONY: demo build sim test verify fix deps parties proxies toolchain deny
+.PHONY: demo build sim test verify fix deps parties proxies atmosphere toolchain deny
 
 demo: toolchain
 	$(CARGO) run --release --locked --package conclave-node --bin conclave -- demo
@@ -29,7 +29,7 @@ build: toolchain
 sim: toolchain
 	$(CARGO) run --release --locked --package conclave-chaos -- sim --seeds $(SEEDS)
 
-test: toolchain deps parties proxies verify
+test: toolchain deps parties proxies atmosphere verify
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --workspace --locked --no-fail-fast; \
 	else \
@@ -76,6 +76,11 @@ parties: deps
 	@cd $(PARTIES) && test -d node_modules/oidc-client-ts || npm ci --silent --no-audit --no-fund
 	@cd $(PARTIES) && test -x venv/bin/python || python3 -m venv venv
 	@cd $(PARTIES) && venv/bin/python -c 'import authlib, requests' 2>/dev/null || venv/bin/pip install --quiet --requirement requirements.txt
+
+# An account server and a directory of the Atmosphere. One of their modules is compiled: python3, make and g++ are there already, and node's
+# headers come with it.
+atmosphere: deps
+	@cd node/tests/atproto && test -d node_modules/@atproto/pds || npm ci --silent --no-audit --no-fund
 
 # Envoy, which Debian has no package of.
 proxies: deps

@@ -96,7 +96,12 @@ impl TestNode {
 
     /// The same with other settings than the defaults, on each.
     pub async fn start_cluster_with(count: u64, change: impl Fn(&mut Settings)) -> Vec<Self> {
-        let clock = FixedClock::at(START_MS);
+        Self::start_cluster_at(START_MS, count, change).await
+    }
+
+    /// The same at another time: for peers that go by the machine's clock.
+    pub async fn start_cluster_at(start_ms: u64, count: u64, change: impl Fn(&mut Settings)) -> Vec<Self> {
+        let clock = FixedClock::at(start_ms);
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
         let planes: Vec<(u64, TcpListener)> = (1..=count).map(|node| (node, listen())).collect();
         let addr = |listener: &TcpListener| listener.local_addr().expect("a bound listener").to_string();

@@ -21,6 +21,17 @@ pub enum Identifier {
     Server(String),
 }
 
+impl Identifier {
+    /// What their server is told of who comes: in its one spelling, for servers take no other.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Handle(handle) => Some(handle.as_str()),
+            Self::Did(did) => Some(did.as_str()),
+            Self::Server(_) => None,
+        }
+    }
+}
+
 /// A name of at least two labels, lower case, that the network can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle(String);

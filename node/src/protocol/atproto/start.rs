@@ -211,8 +211,7 @@ async fn departing(
         server: &server,
         transaction: &transaction,
     };
-    let hint = Some(form.handle.trim()).filter(|_| !matches!(identifier, Identifier::Server(_)));
-    let pushed = timeout(LIMIT, exchange.push(hint)).await.map_err(|_| too_slow())??;
+    let pushed = timeout(LIMIT, exchange.push(identifier.hint())).await.map_err(|_| too_slow())??;
     Ok((address(&server, client, &pushed)?, transaction))
 }
 

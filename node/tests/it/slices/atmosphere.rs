@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use conclave_node::testing::{TestNode, wait_until};
+use conclave_node::{
+    config::{Config, Environment},
+    crypto::{jwk::Alg, jwt},
+    testing::{TestNode, wait_until},
+};
 use conclave_proto::command::v1::{
     CreateUpstream, MappedGroups, UpdateUpstream, UpdateUser, Upstream, UpstreamAdmission, UpstreamRule,
     command::Body,
@@ -89,12 +93,12 @@ impl Site {
     }
 
     /// To the person's server.
-    async fn depart_as(&self, browser: &mut Browser, handle: &str) -> Page {
+    pub async fn depart_as(&self, browser: &mut Browser, handle: &str) -> Page {
         let page = self.atmosphere_page(browser, "/").await;
         self.typed(browser, &page, handle).await
     }
 
-    async fn arrive(&self, browser: &mut Browser, query: &str) -> Page {
+    pub async fn arrive(&self, browser: &mut Browser, query: &str) -> Page {
         self.get(browser, &format!("/atproto/callback?{query}")).await
     }
 
@@ -106,7 +110,7 @@ impl Site {
     }
 
     /// Who is signed in, as the home page says.
-    async fn at_home(&self, browser: &mut Browser) -> Option<String> {
+    pub async fn at_home(&self, browser: &mut Browser) -> Option<String> {
         let page = self.get(browser, "/").await;
         (page.status == StatusCode::OK).then(|| page.shown("account"))
     }
@@ -117,7 +121,7 @@ impl Site {
 }
 
 /// What the page says is wrong.
-fn code_of(page: &Page) -> String {
+pub fn code_of(page: &Page) -> String {
     let of_form =
         page.text.split("data-code=\"").nth(1).map(|rest| rest.split('"').next().unwrap().to_owned());
     of_form.unwrap_or_else(|| page.shown("error-code"))
@@ -154,7 +158,8 @@ async fn people_sign_in_with_what_they_own_however_they_write_it() {
         assert_eq!(*network.revoked.lock().unwrap(), [format!("token of {}", did(0))]);
         let pushed = network.last_pushed();
         assert_eq!((pushed["scope"].as_str(), pushed["response_type"].as_str()), ("atproto", "code"));
-        assert_eq!(pushed["login_hint"], typed.trim(), "as it was typed");
+        let one_spelling = if typed.starts_with("did:") { typed } else { "alice.test" };
+        assert_eq!(pushed["login_hint"], one_spelling);
         assert!(!pushed.contains_key("client_assertion"), "on this machine the client is public");
         assert!(pushed["client_id"].starts_with("http://localhost?redirect_uri=http%3A%2F%2F127.0.0.1"));
     }
@@ -668,4 +673,79 @@ async fn a_server_that_is_down_is_named_as_what_it_is_and_nothing_else_suffers()
     let mut ada = Browser::default();
     site.sign_in_at(&mut ada, "/", "ada", PASSWORD).await;
     assert_eq!(site.at_home(&mut ada).await.as_deref(), Some("ada"));
+}
+
+fn public(settings: &mut conclave_node::auth::Settings) {
+    let environment = Environment::of([("CONCLAVE_HTTP__PUBLIC_URL", "https://id.example.com")]);
+    let config = Config::from_sources(None, &environment).unwrap();
+    settings.public_url = config.http.public_url().unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_on_the_internet_proves_itself_by_a_key_that_every_node_publishes() {
+    let network = Network::start().await;
+    network.account(&did(0), "alice.test");
+    let own = settings(&network);
+    let nodes = TestNode::start_cluster_with(3, |settings| {
+        own(settings);
+        public(settings);
+    });
+    let sites: Vec<Site> = nodes.await.into_iter().map(Site::of).collect();
+    let leader = sites.iter().find(|site| site.node.cluster().is_leader()).unwrap();
+    leader.node.auth().clone().ensure_signing_keys(None).await;
+    add(leader, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
+    for site in &sites {
+        wait_until(|| site.node.cluster().view().upstream(NAME).is_some()).await;
+    }
+    let mut documents = Vec::new();
+    for site in &sites {
+        for path in [
+            "/oauth-client-metadata.json",
+            "/.well-known/atproto-client-metadata.json",
+            "/oauth-client-jwks.json",
+        ] {
+            let page = site.get(&mut Browser::default(), path).await;
+            assert_eq!(
+                (page.status, page.headers["content-type"].to_str().unwrap()),
+                (StatusCode::OK, "application/json")
+            );
+            documents.push(page.text);
+        }
+    }
+    assert!(documents.chunks(3).all(|own| own == &documents[..3]), "the same bytes from every node");
+    let document: Value = serde_json::from_str(&documents[0]).unwrap();
+    assert_eq!(documents[0], documents[1]);
+    assert_eq!(document["client_id"], "https://id.example.com/oauth-client-metadata.json");
+    assert_eq!(document["redirect_uris"], json!(["https://id.example.com/atproto/callback"]));
+    assert_eq!(
+        (&document["scope"], &document["grant_types"]),
+        (&json!("atproto"), &json!(["authorization_code"]))
+    );
+    assert_eq!(document["dpop_bound_access_tokens"], true);
+    assert_eq!(document["jwks_uri"], "https://id.example.com/oauth-client-jwks.json");
+
+    let mut browser = Browser::default();
+    let away = sites[0].depart_as(&mut browser, "alice.test").await;
+    let pushed = network.last_pushed();
+    let keys: Value = serde_json::from_str(&documents[2]).unwrap();
+    let assertion = &pushed["client_assertion"];
+    let kid = jwt::unverified_kid(assertion).unwrap().unwrap();
+    let key = keys["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|key| key["kid"] == kid.as_str())
+        .expect("a published key");
+    let key = jwt::VerifyingKey::from_jwk(key).unwrap();
+    let claims = key.verify(assertion, jwt::Expect { typ: None, algs: &[Alg::Es256] }).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!((&claims["iss"], &claims["sub"]), (&document["client_id"], &document["client_id"]));
+    assert_eq!(claims["aud"], network.url.as_str());
+    let page = sites[1].arrive(&mut browser, &network.allows(&away.location())).await;
+    assert_eq!(page.location(), "/", "{}", page.text);
+    assert_eq!(sites[2].at_home(&mut browser).await.as_deref(), Some("alice.test"));
+    // Off on this machine: there it is a client that needs no document.
+    let (site, _network) = anybody().await;
+    let page = site.get(&mut Browser::default(), "/oauth-client-metadata.json").await;
+    assert_eq!(page.status, StatusCode::NOT_FOUND);
 }

@@ -99,7 +99,9 @@ impl Network {
             .route("/revoke", post(revoke))
             .with_state(Arc::clone(&network));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let naming = tokio::spawn(names(Arc::clone(&network), socket));
+        let of = Arc::clone(&network);
+        let records = move |name: &str| of.script.lock().unwrap().txt.get(name).cloned().unwrap_or_default();
+        let naming = tokio::spawn(names(socket, records));
         *network.servers.lock().unwrap() = vec![serving, naming];
         network
     }
@@ -159,8 +161,8 @@ impl Network {
     }
 }
 
-/// One that answers TXT questions.
-async fn names(network: Arc<Network>, socket: UdpSocket) {
+/// A nameserver of TXT records.
+pub async fn names(socket: UdpSocket, records: impl Fn(&str) -> Vec<String>) {
     let mut buffer = [0; 1_500];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let Ok(question) = Message::from_bytes(&buffer[..length]) else { continue };
@@ -168,11 +170,11 @@ async fn names(network: Arc<Network>, socket: UdpSocket) {
         let name = query.name().to_utf8().trim_end_matches('.').to_owned();
         let mut answer = Message::new(question.id, MessageType::Response, OpCode::Query);
         answer.add_query(query.clone());
-        for text in network.script.lock().unwrap().txt.get(&name).into_iter().flatten() {
+        for text in records(&name) {
             // Longer than 255 bytes it is in parts.
-            let parts =
-                text.as_bytes().chunks(255).map(|part| String::from_utf8(part.to_vec()).unwrap()).collect();
-            answer.add_answer(Record::from_rdata(query.name().clone(), 60, RData::TXT(TXT::new(parts))));
+            let parts = text.as_bytes().chunks(255).map(|part| String::from_utf8(part.to_vec()).unwrap());
+            let data = RData::TXT(TXT::new(parts.collect()));
+            answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
         }
         let _ = socket.send_to(&answer.to_vec().unwrap(), from).await;
     }

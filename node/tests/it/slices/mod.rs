@@ -1,7 +1,7 @@
 //! The slices through the real router, on one node with a clock that moves only when told.
 
-mod atmosphere;
-mod atmosphere_network;
+pub mod atmosphere;
+pub mod atmosphere_network;
 mod client_documents;
 mod conformance;
 mod forward_auth;
@@ -17,6 +17,6 @@ mod oidc_registration;
 mod oidc_requests;
 mod oidc_tokens;
 mod single_use;
-mod site;
+pub mod site;
 mod upstream;
 mod upstream_provider;

@@ -1,0 +1,268 @@
+//! Sign-in with Atmosphere at an account server and a directory that its makers wrote (npm: @atproto/pds, @did-plc/server). `make test` installs
+//! them beside `tests/atproto/`. Nodes in this process, servers beside it, the person without a browser.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Lines, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use conclave_node::{auth::Settings, runtime::Clock as _, testing::TestNode};
+use conclave_proto::command::v1::{CreateUpstream, Upstream, UpstreamAdmission, UpstreamRule, command::Body};
+use http::StatusCode;
+use serde_json::Value;
+use tokio::net::UdpSocket;
+
+use crate::slices::{
+    atmosphere::code_of,
+    atmosphere_network::names,
+    site::{Browser, Page, Site},
+};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/atproto")
+}
+
+/// The real servers.
+struct Servers {
+    child: Child,
+    orders: ChildStdin,
+    said: Lines<BufReader<ChildStdout>>,
+    plc: String,
+    pds: String,
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Servers {
+    fn start() -> Self {
+        let mut child = Command::new("node")
+            .arg(folder().join("server.cjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node; `make test` installs it");
+        let (orders, said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (said, empty) = (BufReader::new(said).lines(), String::new());
+        let mut servers = Self { child, orders, said, plc: empty.clone(), pds: empty };
+        let at = servers.heard();
+        (servers.plc, servers.pds) = (text(&at, "plc"), text(&at, "pds"));
+        servers
+    }
+
+    fn heard(&mut self) -> Value {
+        let line = self.said.next().expect("the servers ended; `make test` installs them").unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
+    }
+
+    fn told(&mut self, order: &str) -> Value {
+        writeln!(self.orders, "{order}").unwrap();
+        self.heard()
+    }
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value[name].as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+}
+
+/// Three nodes, the real servers, and the nameserver of the handles.
+struct World {
+    nodes: Vec<Site>,
+    servers: Servers,
+    records: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+}
+
+impl World {
+    async fn start() -> Self {
+        let servers = Servers::start();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let nameserver = socket.local_addr().unwrap();
+        let records: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
+        let known = Arc::clone(&records);
+        tokio::spawn(names(socket, move |name| known.lock().unwrap().get(name).cloned().unwrap_or_default()));
+        let plc = servers.plc.clone();
+        let settings = move |settings: &mut Settings| {
+            settings.outbound.allow = vec!["127.0.0.1".parse().unwrap()];
+            settings.atmosphere.unsafe_dev = true;
+            settings.atmosphere.plc_directories = vec![plc.clone()];
+            settings.atmosphere.nameservers = vec![nameserver];
+        };
+        let nodes = TestNode::start_cluster_at(now_ms(), 3, settings).await;
+        let nodes: Vec<Site> = nodes.into_iter().map(Site::of).collect();
+        let world = Self { nodes, servers, records };
+        world.leader().node.auth().clone().ensure_signing_keys(None).await;
+        world
+    }
+
+    fn leader(&self) -> &Site {
+        self.nodes.iter().find(|site| site.node.cluster().is_leader()).expect("a leader")
+    }
+
+    async fn takes(&self, rule: UpstreamRule) {
+        let upstream = Upstream {
+            name: "atmosphere".into(),
+            display_name: "Atmosphere".into(),
+            atmosphere: true,
+            rule: Some(rule),
+            ..Upstream::default()
+        };
+        let order = CreateUpstream { upstream: Some(upstream) };
+        self.leader().node.propose(Body::CreateUpstream(order)).await.unwrap();
+        for site in &self.nodes {
+            let is_known = || site.node.cluster().view().upstream("atmosphere").is_some();
+            conclave_node::testing::wait_until(is_known).await;
+        }
+    }
+
+    /// A new account, whose handle the DNS knows.
+    fn account(&mut self, handle: &str) -> String {
+        let did = text(&self.servers.told(&format!("account {handle}")), "did");
+        self.names(handle, &did);
+        did
+    }
+
+    fn names(&self, handle: &str, did: &str) {
+        self.records.lock().unwrap().insert(format!("_atproto.{handle}"), vec![format!("did={did}")]);
+    }
+
+    /// The servers go by the machine's clock, and so do their proofs.
+    fn tick(&self) {
+        // The nodes share one.
+        let clock = self.nodes[0].node.clock();
+        clock.advance(Duration::from_millis(now_ms().saturating_sub(clock.now_ms())));
+    }
+
+    /// To the person's server by one node, and back by another.
+    async fn signs_in(&self, browser: &mut Browser, typed: &str, handle: &str, answer: &str) -> Page {
+        self.tick();
+        let away = self.nodes[0].depart_as(browser, typed).await;
+        assert_eq!(away.status, StatusCode::SEE_OTHER, "{}: {}", code_of(&away), away.text);
+        let query = self.at_their_server(&away.location(), handle, answer).await;
+        self.tick();
+        self.nodes[1].arrive(browser, &query).await
+    }
+
+    /// What the person's server sends the browser back with.
+    async fn at_their_server(&self, address: &str, handle: &str, answer: &str) -> String {
+        let output = tokio::process::Command::new("node")
+            .arg(folder().join("person.mjs"))
+            .args([address, handle, answer])
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let callback = text(&serde_json::from_slice(&output.stdout).unwrap(), "callback");
+        let (at, query) = callback.split_once('?').unwrap();
+        assert_eq!(at, "http://127.0.0.1:9000/atproto/callback");
+        query.to_owned()
+    }
+
+    async fn who(&self, browser: &mut Browser) -> Option<String> {
+        self.nodes[2].at_home(browser).await
+    }
+}
+
+fn anybody() -> UpstreamRule {
+    UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_sign_in_at_a_real_account_server_by_whatever_they_are_called() {
+    let mut world = World::start().await;
+    world.takes(anybody()).await;
+    let did = world.account("alice.test");
+    for typed in
+        ["alice.test".to_owned(), format!("@{}", "Alice.test"), did.clone(), world.servers.pds.clone()]
+    {
+        let mut browser = Browser::default();
+        let page = world.signs_in(&mut browser, &typed, "alice.test", "accept").await;
+        assert_eq!(
+            (page.status, page.location().as_str()),
+            (StatusCode::SEE_OTHER, "/"),
+            "{typed}: {}",
+            page.text
+        );
+        assert_eq!(world.who(&mut browser).await.as_deref(), Some("alice.test"), "{typed}");
+    }
+    let view = world.leader().node.cluster().view();
+    assert_eq!(view.identities_at("atmosphere").count(), 1, "one person, however they are called");
+    assert_eq!(world.who(&mut Browser::default()).await, None);
+    assert_eq!(&*view.identities_at("atmosphere").next().unwrap().subject, did);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_no_another_person_and_a_new_handle_are_what_they_are() {
+    let mut world = World::start().await;
+    let rule = UpstreamRule {
+        admission: UpstreamAdmission::Listed.into(),
+        handles: vec!["bob.test".into()],
+        ..UpstreamRule::default()
+    };
+    world.takes(rule).await;
+    let bob = world.account("bob.test");
+    let eve = world.account("eve.test");
+
+    let mut browser = Browser::default();
+    let page = world.signs_in(&mut browser, "bob.test", "bob.test", "reject").await;
+    assert_eq!(code_of(&page), "atproto_denied");
+    let page = world.signs_in(&mut Browser::default(), "eve.test", "eve.test", "accept").await;
+    assert_eq!(code_of(&page), "not_allowed");
+    // Somebody else signs in than was named.
+    let page = world.signs_in(&mut Browser::default(), "bob.test", "eve.test", "accept").await;
+    assert_eq!(code_of(&page), "atproto_subject_mismatch");
+    let page = world.signs_in(&mut browser, "bob.test", "bob.test", "accept").await;
+    assert_eq!(page.location(), "/", "{}", page.text);
+
+    // A new handle is the same person; the old one leads nowhere, and then to whoever has it.
+    world.servers.told(&format!("rename {bob} robert.test"));
+    world.names("robert.test", &bob);
+    let page = world.nodes[0].depart_as(&mut Browser::default(), "bob.test").await;
+    assert_eq!(code_of(&page), "atproto_handle_mismatch");
+    let mut renamed = Browser::default();
+    let page = world.signs_in(&mut renamed, "robert.test", "robert.test", "accept").await;
+    assert_eq!(page.location(), "/", "who is here stays: {}", page.text);
+    assert_eq!(world.who(&mut renamed).await, world.who(&mut browser).await);
+    let handle = |world: &World, did: &str| {
+        let view = world.leader().node.cluster().view();
+        view.identity("atmosphere", did).map(|identity| identity.label.clone())
+    };
+    assert_eq!(handle(&world, &bob).as_deref(), Some("robert.test"));
+    world.servers.told(&format!("rename {eve} bob.test"));
+    world.names("bob.test", &eve);
+    let mut browser = Browser::default();
+    world.signs_in(&mut browser, "bob.test", "bob.test", "accept").await;
+    assert_ne!(world.who(&mut browser).await, world.who(&mut renamed).await, "another person");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callback_is_answered_by_the_cluster_that_is_left_when_its_leader_is_gone() {
+    let mut world = World::start().await;
+    world.takes(anybody()).await;
+    world.account("alice.test");
+    world.tick();
+    let leads = world.nodes.iter().position(|site| site.node.cluster().is_leader()).unwrap();
+    let leader = world.nodes.remove(leads);
+    let mut browser = Browser::default();
+    let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
+    let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
+    leader.node.cluster().shutdown().await;
+    let page = world.nodes[1].arrive(&mut browser, &query).await;
+    assert_eq!(page.location(), "/", "{} {}", page.status, page.text);
+    assert_eq!(world.nodes[0].at_home(&mut browser).await.as_deref(), Some("alice.test"));
+    // The same answer again, at the other node: it was spent.
+    let again = world.nodes[0].arrive(&mut browser, &query).await;
+    assert_eq!(code_of(&again), "atproto_state_invalid");
+}
