@@ -158,7 +158,11 @@ impl Writing {
             order.scopes
         };
         Ok(cmd::Upstream {
-            display_name: if order.display_name.is_empty() { order.name.clone() } else { order.display_name },
+            display_name: match (order.display_name.as_str(), order.atmosphere) {
+                ("", true) => "Atmosphere".into(),
+                ("", false) => order.name.clone(),
+                (given, _) => given.to_owned(),
+            },
             name: order.name,
             issuer: order.issuer,
             authorization_endpoint: order.authorization_endpoint,

@@ -32,7 +32,7 @@ pub fn print(
     println!("  Then     {}   (an application behind forward-auth)\n", layout.app_url());
     println!("  Every click goes to the next node. The leader is node {leader}, pid {pid}:");
     println!("      kill -9 {pid}      and keep clicking\n");
-    println!("  Admin    conclave --api http://{} --token {} user list", layout.api_addr(1), furnished.token);
+    println!("  Admin    conclave user list --api http://{} --token {}", layout.api_addr(1), furnished.token);
     println!("  Logs     {}", layout.log_file(1).display());
     println!("  Stop     Ctrl-C\n");
 }
