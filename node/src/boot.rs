@@ -23,8 +23,12 @@ use crate::{
     },
     doors::Doors,
     health::Health,
-    http::{Edge, EdgeConfig, Fault, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
-    protocol::{atproto, forward_auth, oidc},
+    http::{Edge, EdgeConfig, Fault, Front, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
+    protocol::{
+        atproto,
+        forward_auth::{self, ForwardAuth},
+        oidc,
+    },
     runtime::Runtime,
     web::Pages,
 };
@@ -64,12 +68,14 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let pages = Pages::new(config.http.template_dir.as_deref());
     let edge = edge(&config, &runtime, pages.clone());
     let site: Arc<OnceLock<Router>> = Arc::default();
-    let front = edge.around(
+    let express: Arc<OnceLock<ForwardAuth>> = Arc::default();
+    let router = edge.around(
         health
             .routes()
             .merge(pages.assets().routes())
             .fallback_service(late(Arc::clone(&site), edge.clone())),
     );
+    let front = Front::new(edge, router, express.clone());
     // Told to stop, a node first hands over; only then its doors close.
     let close = CancellationToken::new();
     let (failed, failure) = oneshot::channel();
@@ -85,8 +91,10 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     };
     health.attach(cluster.clone());
     let auth = auth(&config, public_url, cluster.clone(), keys, &runtime)?;
+    let slices = slices(&auth, pages);
     // Set once, here.
-    let _ = site.set(routes(&auth, pages));
+    let _ = site.set(slices.router);
+    let _ = express.set(slices.express);
     let api_close = close.clone();
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
@@ -171,15 +179,24 @@ fn auth(
     Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))
 }
 
+/// What answers once a node has a cluster.
+pub struct Slices {
+    pub router: Router,
+    /// What is asked before the router.
+    pub express: ForwardAuth,
+}
+
 /// Every slice, by name. Deleting a protocol is deleting its line.
-pub fn routes(auth: &Auth, pages: Pages) -> Router {
+pub fn slices(auth: &Auth, pages: Pages) -> Slices {
     let site = Arc::new(Site::new(auth.clone(), pages));
-    Router::new()
+    let express = ForwardAuth::new(auth.clone(), Arc::clone(&site));
+    let router = Router::new()
         .merge(auth::pages::routes(Arc::clone(&site)))
         .merge(oidc::routes(auth.clone(), Arc::clone(&site)))
-        .merge(atproto::routes(auth, Arc::clone(&site)))
-        .merge(forward_auth::routes(auth.clone(), site))
-        .fallback(async |id: RequestId| not_found().problem(&id))
+        .merge(atproto::routes(auth, site))
+        .merge(forward_auth::routes(express.clone()))
+        .fallback(async |id: RequestId| not_found().problem(&id));
+    Slices { router, express }
 }
 
 fn not_found() -> Fault {

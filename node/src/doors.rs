@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{self, Config},
     health::Health,
-    http::{ClosedDoor, Drained, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr},
+    http::{ClosedDoor, Drained, Front, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr},
     runtime::Runtime,
 };
 
@@ -49,7 +48,7 @@ impl Doors {
     pub async fn serve_when_ready(
         self,
         health: Health,
-        front: Router,
+        front: Front,
         close: CancellationToken,
         failed: oneshot::Sender<HttpError>,
     ) {

@@ -7,7 +7,7 @@ use conclave_node::{
     boot,
     cluster::Cluster,
     crypto::password::{Cost, Password, PasswordPool, Verdict},
-    http::{Edge, EdgeConfig, HttpListener, edge::REQUEST_TIMEOUT},
+    http::{Edge, EdgeConfig, Front, HttpListener, edge::REQUEST_TIMEOUT},
     testing::TestNode,
     web::Pages,
 };
@@ -82,13 +82,15 @@ impl Site {
             request_timeout: REQUEST_TIMEOUT,
             error_page: Arc::new(|fault, _| fault.detail.clone()),
         });
-        let router = edge.around(boot::routes(node.auth(), Pages::new(None)));
+        let slices = boot::slices(node.auth(), Pages::new(None));
         // The bare handler stands outside the edge, on the same listener: nothing of the product touches it but the router.
-        let router = Router::new().route("/bare", get(async || ())).fallback_service(router);
+        let router =
+            Router::new().route("/bare", get(async || ())).fallback_service(edge.around(slices.router));
+        let front = Front::new(edge, router, Arc::new(slices.express));
         let listener = HttpListener::bind("bench", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        tokio::spawn(listener.serve(router, stop.clone()));
+        tokio::spawn(listener.serve(front, stop.clone()));
         Self { node, address, passwords, phc, stop }
     }
 

@@ -1,9 +1,15 @@
-//! What the product is compared with: the bare server and the bare hash.
+//! What the product is compared with: the bare servers and the bare hash.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use axum::{Router, body::Bytes, routing::get};
+use http_body_util::Full;
+use hyper::{HeaderMap, Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::measure::{Load, Outcome};
@@ -21,6 +27,24 @@ pub async fn serve(port: u16, bytes: usize) -> anyhow::Result<()> {
     let read = async move |_form: Bytes| form.clone();
     let router = Router::new().route("/", get(async move || body.clone()).post(read));
     Ok(axum::serve(listener, router).await?)
+}
+
+/// hyper and nothing else: every request is answered with this head and body, which was somebody's answer once.
+pub async fn serve_answer(port: u16, headers: HeaderMap, body: Bytes) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (headers, body) = (headers.clone(), body.clone());
+        let answer = service_fn(move |_: Request<Incoming>| {
+            let mut response = Response::new(Full::new(body.clone()));
+            response.headers_mut().clone_from(&headers);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection =
+            http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
+        tokio::spawn(connection);
+    }
 }
 
 /// Hashes in as many threads as there are workers, each in its own memory, which it keeps.

@@ -6,6 +6,8 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use futures_util::future::join_all;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{HeaderMap, Request, body::Bytes};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -60,28 +62,62 @@ async fn sign_in_for(target: &Target, browser: &mut Browser, path: &str) -> anyh
     fill_in(browser, &page, &target.admin.username, &target.admin.password).await
 }
 
-/// The check that a proxy sends for a visitor who is signed in, at each node.
-pub async fn checks(target: &Target) -> anyhow::Result<Vec<Shot>> {
+/// The check that a proxy sends for a visitor who is signed in.
+pub struct Check {
+    node: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+const CHECK_PATH: &str = "/auth/traefik";
+
+impl Check {
+    fn headers(&self) -> Vec<(&str, &str)> {
+        self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+
+    /// The same to each of these `http://host:port`.
+    pub fn shots(&self, nodes: Vec<String>) -> anyhow::Result<Vec<Shot>> {
+        nodes.iter().map(|node| Shot::get(&format!("{node}{CHECK_PATH}"), &self.headers())).collect()
+    }
+
+    /// What a node says to it; without what belongs to this one answer alone.
+    pub async fn answer(&self) -> anyhow::Result<(HeaderMap, Bytes)> {
+        let mut request = Request::get(format!("{}{CHECK_PATH}", self.node));
+        for (name, value) in self.headers() {
+            request = request.header(name, value);
+        }
+        let (mut parts, body) = http().request(request.body(Full::default())?).await?.into_parts();
+        anyhow::ensure!(parts.status == 200, "the check was answered {}", parts.status);
+        for own in ["date", "content-length"] {
+            parts.headers.remove(own);
+        }
+        Ok((parts.headers, body.collect().await?.to_bytes()))
+    }
+}
+
+/// Signs the admin in at the demo's application, for checks.
+pub async fn checks(target: &Target) -> anyhow::Result<Check> {
     let app = url::Url::parse(&target.app.url)?;
     let host = app.host_str().context("the application has a host")?;
     let authority = app.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let mut headers = vec![
-        ("x-forwarded-method", "GET"),
-        ("x-forwarded-proto", app.scheme()),
-        ("x-forwarded-host", authority.as_str()),
-        ("x-forwarded-uri", "/page?q=1"),
-        ("x-forwarded-for", "203.0.113.9"),
-        ("accept", "text/html"),
-    ];
-    let node = target.nodes.first().context("a node")?;
-    let (mut at_app, mut at_home) = (Browser::new(http(), &node.http), Browser::new(http(), &node.http));
-    let denied = at_app.get("/auth/traefik", &headers).await?;
+    let mut check = Check {
+        node: target.nodes.first().context("a node")?.http.clone(),
+        headers: vec![
+            ("x-forwarded-method", "GET".into()),
+            ("x-forwarded-proto", app.scheme().to_owned()),
+            ("x-forwarded-host", authority.clone()),
+            ("x-forwarded-uri", "/page?q=1".into()),
+            ("x-forwarded-for", "203.0.113.9".into()),
+            ("accept", "text/html".into()),
+        ],
+    };
+    let (mut at_app, mut at_home) = (Browser::new(http(), &check.node), Browser::new(http(), &check.node));
+    let denied = at_app.get(CHECK_PATH, &check.headers()).await?;
     let start = at_app.get(&path_of(denied.location()?)?, &[("host", &authority)]).await?;
     let signed_in = sign_in_for(target, &mut at_home, &path_of(start.location()?)?).await?;
     at_app.get(&path_of(signed_in.location()?)?, &[("host", &authority)]).await?;
-    let cookie = at_app.cookie_header();
-    headers.push(("cookie", &cookie));
-    target.nodes.iter().map(|node| Shot::get(&format!("{}/auth/traefik", node.http), &headers)).collect()
+    check.headers.push(("cookie", at_app.cookie_header()));
+    Ok(check)
 }
 
 /// Userinfo with an access token of the demo's client, at each node.

@@ -49,6 +49,9 @@ enum What {
     Check {
         #[command(flatten)]
         at: At,
+        /// Sent to this `http://host:port` instead, such as a bare server's, as they are
+        #[arg(long)]
+        to: Option<String>,
         #[command(flatten)]
         load: LoadArgs,
     },
@@ -100,6 +103,13 @@ enum What {
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536))]
         bytes: u32,
     },
+    /// Serves by hyper alone, until stopped, what a node once answered to a forward-auth check
+    ServeAnswer {
+        #[command(flatten)]
+        at: At,
+        #[arg(long, default_value_t = 9_951)]
+        port: u16,
+    },
     /// POST of a form of so many bytes to any URL that answers 200, such as the bare server's
     Post {
         #[arg(long)]
@@ -142,6 +152,11 @@ impl LoadArgs {
 async fn main() -> anyhow::Result<()> {
     let (load, outcome) = match Command::parse().what {
         What::ServeBare { port, bytes } => return baseline::serve(port, usize::try_from(bytes)?).await,
+        What::ServeAnswer { at, port } => {
+            let check = flows::checks(&Target::read(&at.demo, at.node)?).await?;
+            let (headers, body) = check.answer().await?;
+            return baseline::serve_answer(port, headers, body).await;
+        }
         What::Post { url, bytes, load } => {
             let form = "x".repeat(usize::try_from(bytes)?);
             (load.load(), raw::run(load.load(), &[raw::Shot::post(&url, &[], &[("x", &form)])?]).await)
@@ -165,9 +180,12 @@ async fn main() -> anyhow::Result<()> {
             let people = target.people(users).await?;
             (load.load(), flows::logins(load.load(), &target, &people).await)
         }
-        What::Check { at, load } => {
+        What::Check { at, to, load } => {
             let target = Target::read(&at.demo, at.node)?;
-            (load.load(), raw::run(load.load(), &flows::checks(&target).await?).await)
+            let check = flows::checks(&target).await?;
+            let nodes = target.nodes.iter().map(|node| node.http.clone());
+            let shots = check.shots(to.map_or_else(|| nodes.collect(), |to| vec![to]))?;
+            (load.load(), raw::run(load.load(), &shots).await)
         }
         What::Userinfo { at, load } => {
             let target = Target::read(&at.demo, at.node)?;

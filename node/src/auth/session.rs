@@ -34,7 +34,7 @@ impl Auth {
             return Ok(None);
         };
         let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
-        Ok(self.live(&state, SessionId::new(handle.id), &handle.secret))
+        Ok(self.live(&state, &handle))
     }
 
     /// Who the cookie of an application's own host stands for, on that host only.
@@ -64,7 +64,9 @@ impl Auth {
         self.live_on_host(&state, &handle, host)
     }
 
-    fn live_on_host(&self, state: &Arc<State>, handle: &Handle, host: &str) -> Option<SignedIn> {
+    /// Whom a handle stands for in this version of the state, on this host only. The version must be one that checks may be decided
+    /// on, and have seen the handle's index.
+    pub fn live_on_host(&self, state: &Arc<State>, handle: &Handle, host: &str) -> Option<SignedIn> {
         let arm = state.app_session(AppSessionId::new(handle.id))?;
         if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || *arm.host != *host {
             return None;
@@ -107,9 +109,10 @@ impl Auth {
         }
     }
 
-    fn live(&self, state: &Arc<State>, id: SessionId, secret: &HandleSecret) -> Option<SignedIn> {
-        let (session, user) = state.live_session(id, self.now(state))?;
-        let presented = SecretHash::new(crate::crypto::mac::sha256(secret.expose()));
+    /// The same for the handle of the session itself.
+    pub fn live(&self, state: &Arc<State>, handle: &Handle) -> Option<SignedIn> {
+        let (session, user) = state.live_session(SessionId::new(handle.id), self.now(state))?;
+        let presented = SecretHash::new(handle.secret_hash());
         session.secret_hash.matches(&presented).then(|| SignedIn {
             session: Arc::clone(session),
             user: Arc::clone(user),

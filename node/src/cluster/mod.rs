@@ -149,13 +149,19 @@ impl Cluster {
     /// # Errors
     /// [`ViewError`]: then nothing may be accepted.
     pub async fn serving_view(&self, index: u64) -> Result<Arc<State>, ViewError> {
-        let state = self.view();
-        if state.index() >= index && self.inner.leases.covers(&state) {
+        if let Some(state) = self.covered_view().filter(|state| state.index() >= index) {
             return Ok(state);
         }
         let inner = Arc::clone(&self.inner);
         let reading = async move { read::serving(&inner.leader, &inner.peers, &inner.leases, index).await };
         self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
+    }
+
+    /// The same, where it is to be had without asking anybody.
+    pub fn covered_view(&self) -> Option<Arc<State>> {
+        let state = self.view();
+        // The lease after the state: it must cover what is decided on.
+        self.inner.leases.covers(&state).then_some(state)
     }
 
     /// What this node knew when it could last be sure, if that is no longer ago than `limit`: for applications that would rather

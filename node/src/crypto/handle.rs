@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::keys::Key;
-use super::mac;
+use super::mac::{self, MacKey};
 use super::secret::SecretBytes;
 
 const VERSION: u8 = 1;
@@ -103,12 +103,12 @@ pub enum HandleError {
 
 /// Makes and reads handles.
 #[derive(Clone, Debug)]
-pub struct HandleKey(Key);
+pub struct HandleKey(MacKey);
 
 impl HandleKey {
     /// Takes [`ClusterKeys::cookie_mac`](super::keys::ClusterKeys::cookie_mac).
     pub fn new(key: &Key) -> Self {
-        Self(key.clone())
+        Self(MacKey::new(key))
     }
 
     /// The text of a handle: 120 characters of base64url.
@@ -130,7 +130,8 @@ impl HandleKey {
         if text.len() != TEXT_LEN {
             return Err(HandleError::Malformed);
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| HandleError::Malformed)?;
+        let mut bytes = [0; BODY_LEN + MAC_LEN];
+        URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(|_| HandleError::Malformed)?;
         let (body, mac) = bytes.split_first_chunk::<BODY_LEN>().ok_or(HandleError::Malformed)?;
         if !mac::equal(mac, &self.mac(body)) {
             return Err(HandleError::Forged);
@@ -143,7 +144,7 @@ impl HandleKey {
     }
 
     fn mac(&self, body: &[u8]) -> [u8; MAC_LEN] {
-        mac::take(&mac::hmac_sha256(&self.0, &[b"handle", body]))
+        mac::take(&self.0.hmac_sha256(&[b"handle", body]))
     }
 }
 

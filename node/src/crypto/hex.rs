@@ -1,15 +1,13 @@
 //! Bytes as lower-case hex, for fingerprints, request ids and ids in texts.
 
-use std::fmt::Write;
-
 /// Two digits a byte.
 pub fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a String does not fail.
-        write!(text, "{byte:02x}").ok();
-    }
-    text
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).map(digit).collect()
+}
+
+/// Of a value below sixteen.
+fn digit(value: u8) -> char {
+    char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 })
 }
 
 #[cfg(test)]

@@ -11,13 +11,27 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// HMAC-SHA256 over `parts`. Each part is preceded by its length, so that ("ab", "c") and ("a", "bc") differ.
 pub fn hmac_sha256(key: &Key, parts: &[&[u8]]) -> [u8; 32] {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
-    let mut context = hmac::Context::with_key(&key);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
+    MacKey::new(key).hmac_sha256(parts)
+}
+
+/// A key that is used again and again: half the work of a short MAC is taking the key in.
+#[derive(Clone, Debug)]
+pub struct MacKey(hmac::Key);
+
+impl MacKey {
+    pub fn new(key: &Key) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))
     }
-    take(context.sign().as_ref())
+
+    /// [`hmac_sha256`] under this key.
+    pub fn hmac_sha256(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        take(context.sign().as_ref())
+    }
 }
 
 /// Whether both are the same bytes, in a time that depends on their lengths alone.

@@ -46,13 +46,30 @@ impl ClientInfo {
     ) -> Result<Self, Fault> {
         // Without a peer address (a request made up in a test) nobody is trusted.
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
-        let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
-        if !is_trusted(peer) {
+        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        Self::of_proxy(headers, peer, trusted).unwrap_or_else(|| {
             let is_secure = extensions.get::<OverTls>().is_some();
             let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
-            return Ok(Self { ip: peer, scheme, via_trusted_proxy: false });
-        }
+            Ok(Self { ip: peer.to_canonical(), scheme, via_trusted_proxy: false })
+        })
+    }
+
+    /// The client that a trusted proxy speaks for. None: the peer is not one.
+    pub(super) fn of_proxy(
+        headers: &HeaderMap,
+        peer: IpAddr,
+        trusted: &[Cidr],
+    ) -> Option<Result<Self, Fault>> {
+        let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
+        let peer = peer.to_canonical();
+        is_trusted(peer).then(|| Self::spoken_for(headers, peer, is_trusted))
+    }
+
+    fn spoken_for(
+        headers: &HeaderMap,
+        peer: IpAddr,
+        is_trusted: impl Fn(IpAddr) -> bool,
+    ) -> Result<Self, Fault> {
         let hops = hops(headers).ok_or_else(|| bad(&FORWARDED_FOR))?;
         let client = hops.iter().rev().find(|hop| !is_trusted(**hop)).or(hops.first());
         let scheme = scheme(headers).ok_or_else(|| bad(&FORWARDED_PROTO))?;

@@ -5,6 +5,7 @@
 //! headers are on every response, whoever made it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use futures_util::FutureExt;
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tracing::Instrument;
@@ -76,6 +78,23 @@ impl Edge {
         }
     }
 
+    /// The client that a configured proxy speaks for; none when the peer is not one, or cannot be understood.
+    pub(super) fn client_of_proxy(&self, headers: &HeaderMap, peer: IpAddr) -> Option<ClientInfo> {
+        ClientInfo::of_proxy(headers, peer, &self.0.trusted_proxies)?.ok()
+    }
+
+    pub(super) fn new_id(&self) -> RequestId {
+        RequestId::new(self.0.entropy.as_ref())
+    }
+
+    /// What every response carries, whoever made it.
+    pub(super) fn finish(response: &mut Response, id: &RequestId) {
+        if let Some(value) = id.header() {
+            response.headers_mut().insert(request_id::HEADER, value);
+        }
+        fence(response);
+    }
+
     async fn run(&self, request: Request, id: &RequestId, next: Next) -> Result<Response, Fault> {
         let work = async {
             let request = self.admit(request, id).await?;
@@ -125,7 +144,7 @@ impl Edge {
 }
 
 async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
-    let id = RequestId::new(edge.0.entropy.as_ref());
+    let id = edge.new_id();
     let page = wants_page(request.headers());
     // The path only: queries carry codes and states.
     let span = tracing::info_span!(
@@ -136,10 +155,7 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
     );
     let outcome = edge.run(request, &id, next).instrument(span).await;
     let mut response = outcome.unwrap_or_else(|fault| edge.answer(&fault, &id, page));
-    if let Some(value) = id.header() {
-        response.headers_mut().insert(request_id::HEADER, value);
-    }
-    fence(&mut response);
+    Edge::finish(&mut response, &id);
     response
 }
 

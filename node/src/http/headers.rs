@@ -4,7 +4,7 @@ use axum::response::Response;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 /// No script at all, no foreign anything, never inside a frame.
@@ -41,6 +41,13 @@ impl FormAction {
 /// Adds what the response does not say itself.
 pub(super) fn fence(response: &mut Response) {
     let policy = policy(response.extensions().get());
+    let headers = response.headers_mut();
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(policy);
+    fence_headers(headers);
+}
+
+/// The same for headers that are made once and sent often; nothing in them leads to another origin.
+pub fn fence_headers(headers: &mut HeaderMap) {
     let fixed = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
@@ -48,15 +55,11 @@ pub(super) fn fence(response: &mut Response) {
         (REFERRER_POLICY, "same-origin"),
         // Pages and answers of an identity provider are for one person at one moment; assets say otherwise.
         (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, POLICY),
     ];
     for (name, value) in fixed {
-        add(response, name, HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    add(response, CONTENT_SECURITY_POLICY, policy);
-}
-
-fn add(response: &mut Response, name: HeaderName, value: HeaderValue) {
-    response.headers_mut().entry(name).or_insert(value);
 }
 
 fn policy(allowed: Option<&FormAction>) -> HeaderValue {

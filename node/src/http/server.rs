@@ -2,6 +2,8 @@
 //!
 //! HTTP/1.1 only: a reverse proxy in front speaks it to its backends, and so do browsers without TLS.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,21 +11,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::response::Response;
+use futures_util::{FutureExt as _, future::Either};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 use super::cidr::Cidr;
+use super::front::{Front, Peer};
 use super::guests::{Guest, Guests};
-use super::tls::{ClientCertificate, OverTls, ServerTls};
+use super::tls::{OverTls, ServerTls};
 
 /// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue. How many of them one
 /// address may have is said in `guests`.
@@ -162,11 +165,12 @@ impl HttpListener {
 
     /// Serves until `stop` is cancelled; then accepts no more, lets requests in flight finish, closes idle
     /// connections, and returns.
-    pub async fn serve(self, router: Router, stop: CancellationToken) -> Drained {
+    pub async fn serve(self, front: impl Into<Front>, stop: CancellationToken) -> Drained {
+        let front = front.into();
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Some(accepted) = self.next(&places, &stop).await {
-            connections.spawn(converse(accepted, self.tls.clone(), router.clone(), stop.clone()));
+            connections.spawn(converse(accepted, self.tls.clone(), front.clone(), stop.clone()));
         }
         drop(self.listener);
         connections.close();
@@ -210,13 +214,12 @@ struct Accepted {
     _place: OwnedSemaphorePermit,
 }
 
-async fn converse(accepted: Accepted, tls: Option<ServerTls>, router: Router, stop: CancellationToken) {
+async fn converse(accepted: Accepted, tls: Option<ServerTls>, front: Front, stop: CancellationToken) {
     let Accepted { stream, peer, guest, _place } = accepted;
     // Small answers must not wait for the client's acknowledgement of the one before.
     stream.set_nodelay(true).ok();
     let Some(tls) = tls else {
-        let peer = Peer { addr: peer, guest, over_tls: None, certificate: None };
-        return speak(stream, peer, router, stop).await;
+        return speak(stream, Peer::plain(peer), guest, front, stop).await;
     };
     let shaking = tokio::time::timeout(HANDSHAKE_LIMIT, tls.acceptor.accept(stream));
     let shaken = tokio::select! {
@@ -226,44 +229,35 @@ async fn converse(accepted: Accepted, tls: Option<ServerTls>, router: Router, st
     match shaken {
         Ok(Ok(stream)) => {
             let certificate = tls.certificate(&stream);
-            let peer = Peer { addr: peer, guest, over_tls: Some(OverTls), certificate };
-            speak(stream, peer, router, stop).await;
+            let peer = Peer { addr: peer, over_tls: Some(OverTls), certificate };
+            speak(stream, peer, guest, front, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake failed"),
         Err(_elapsed) => tracing::debug!(%peer, "a handshake took too long"),
     }
 }
 
-/// Who is at the other end, and holds a place while they are.
-struct Peer {
-    addr: SocketAddr,
-    guest: Guest,
-    over_tls: Option<OverTls>,
-    certificate: Option<ClientCertificate>,
-}
-
+/// Holds the guest's place while it lasts.
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
-    router: Router,
+    guest: Guest,
+    front: Front,
     stop: CancellationToken,
 ) {
-    let Peer { addr: peer, guest, over_tls, certificate } = peer;
-    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        if let Some(over_tls) = over_tls {
-            request.extensions_mut().insert(over_tls);
+    let addr = peer.addr;
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        match front.at_once(&request, addr.ip()) {
+            Some(response) => Either::Left(ready(Ok::<Response, Infallible>(response))),
+            // Boxed: hyper keeps room for the larger of the two in every connection.
+            None => Either::Right(Box::pin(front.clone().route(request, peer.clone()).map(Ok))),
         }
-        if let Some(certificate) = &certificate {
-            request.extensions_mut().insert(certificate.clone());
-        }
-        request.map(axum::body::Body::new)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(guest.patience)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -274,7 +268,7 @@ async fn speak(
     };
     if let Err(error) = ended {
         // Clients that hang up or speak nonsense are everyday matters.
-        tracing::debug!(%error, %peer, "a connection ended early");
+        tracing::debug!(%error, peer = %addr, "a connection ended early");
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Asked<'a> {
 pub struct Original {
     pub method: Method,
     pub url: AppUrl,
+    /// Of the URL: what applications are found by.
+    pub host: String,
     /// A person's browser goes to a page, and can be sent to another.
     pub is_navigation: bool,
 }
@@ -146,7 +148,7 @@ pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
     };
     let url = address::read(&parts, asked.mount)?;
     let is_navigation = is_navigation(&method, headers);
-    Ok(Original { method, url, is_navigation })
+    Ok(Original { method, host: url.host(), url, is_navigation })
 }
 
 /// What stands for a method that the proxy does not tell: no rule about methods matches it.

@@ -5,6 +5,7 @@
 //! | `address` | the original address, read once or refused |
 //! | `metadata` | one proxy's way of saying what the original request was; refuses everything that is not exactly that |
 //! | `check` | the decision, the same for every proxy |
+//! | `express` | the same check on the short way, when nothing has to be waited for |
 //! | `identity` | the headers that an admitted request carries, always all of them |
 //! | `respond` | the decision in the words that the proxy understands |
 //! | `roundtrip` | `/.conclave/…` on the application's host: sign-in and sign-out |
@@ -16,6 +17,7 @@
 
 mod address;
 mod check;
+mod express;
 mod identity;
 mod metadata;
 mod respond;
@@ -38,6 +40,7 @@ use crate::{
     http::{ClientInfo, RequestId},
 };
 
+use express::Written;
 use metadata::{Asked, Dialect};
 
 /// What the slice stands on.
@@ -45,6 +48,13 @@ use metadata::{Asked, Dialect};
 pub struct ForwardAuth {
     auth: Auth,
     site: Arc<Site>,
+    written: Arc<Written>,
+}
+
+impl ForwardAuth {
+    pub fn new(auth: Auth, site: Arc<Site>) -> Self {
+        Self { auth, site, written: Arc::default() }
+    }
 }
 
 /// What is asked under our own paths, and what under those of the other product.
@@ -54,7 +64,7 @@ const CHECKS: [(Mount, &[Dialect]); 2] = [
 ];
 
 /// The slice's routes: the check for each proxy, and the routes on applications' hosts.
-pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
+pub fn routes(slice: ForwardAuth) -> Router {
     let mut router = Router::new();
     for (mount, dialects) in CHECKS {
         for dialect in dialects {
@@ -66,7 +76,7 @@ pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
             .route(&format!("{prefix}/callback"), get(roundtrip::callback))
             .route(&mount.sign_out(), get(roundtrip::sign_out));
     }
-    router.with_state(ForwardAuth { auth, site })
+    router.with_state(slice)
 }
 
 fn with_check(router: Router<ForwardAuth>, mount: Mount, dialect: Dialect) -> Router<ForwardAuth> {

@@ -4,7 +4,8 @@
 //! 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot tell.
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    body::Body,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 
@@ -16,7 +17,6 @@ use crate::{
 use super::{
     ForwardAuth,
     check::Decision,
-    identity,
     metadata::{Dialect, Original, Refused},
 };
 
@@ -29,8 +29,8 @@ pub fn to_proxy(
 ) -> Response {
     match decision {
         Decision::Allow { signed_in, application } => {
-            match identity::headers(&state.auth, &signed_in, &application.slug) {
-                Some(headers) => (StatusCode::OK, headers, "ok").into_response(),
+            match state.written.head(state, &signed_in, &application) {
+                Some(head) => allow(head),
                 None => {
                     fault(state, "unwritable_identity", "Your account cannot be told to the application", id)
                 }
@@ -60,6 +60,12 @@ pub fn to_proxy(
             state.site.fault(&fault, id)
         }
     }
+}
+
+fn allow(head: HeaderMap) -> Response {
+    let mut response = Response::new(Body::from("ok"));
+    *response.headers_mut() = head;
+    response
 }
 
 /// The metadata was refused: 403 whatever the proxy, since nothing is known of who asks.

@@ -63,6 +63,10 @@ impl Check {
     }
 
     async fn send_from(self, site: &Site, peer: &str, cookie: &str) -> Page {
+        site.send(peer, self.request(cookie)).await
+    }
+
+    fn request(&self, cookie: &str) -> Request<Body> {
         let mut request = Request::builder().method(self.method).uri(self.path);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -70,7 +74,7 @@ impl Check {
         if !cookie.is_empty() {
             request = request.header("cookie", cookie);
         }
-        site.send(peer, request.body(Body::empty()).unwrap()).await
+        request.body(Body::empty()).unwrap()
     }
 }
 
@@ -360,4 +364,51 @@ async fn a_node_that_is_cut_off_refuses_unless_the_application_would_rather_be_o
     assert_ne!(stranger.status, StatusCode::OK);
     // Other applications, and this one's owner before, want no answer rather than an old one.
     assert!(site.node.cluster().known_view(std::time::Duration::from_millis(1)).is_none());
+}
+
+#[tokio::test]
+async fn the_short_way_says_what_the_long_way_says_and_forgets_with_the_state() {
+    let site = Site::open().await;
+    let [ada, bob] = ["ada", "bob"].map(|user| user.to_owned());
+    let cookie = cookie_of(&site, &ada).await.unwrap_or_else(|page| panic!("{}", page.text));
+    let other = cookie_of(&site, &bob).await.err();
+    assert!(other.is_none() || other.is_some_and(|page| page.status == StatusCode::FORBIDDEN));
+    let without_id = |page: &Page| {
+        let mut headers = page.headers.clone();
+        let id = headers.remove("x-request-id").expect("each answer has an id");
+        assert_eq!(id.len(), 32);
+        let mut named: Vec<_> = headers.iter().map(|(n, v)| (n.to_string(), v.clone())).collect();
+        named.retain(|(name, _)| name != "location" && name != "content-length");
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        named
+    };
+    for dialect in ["traefik", "caddy", "haproxy", "nginx", "envoy"] {
+        for (cookie, status) in [(cookie.as_str(), 200), ("__Host-conclave_app=nonsense", 302)] {
+            let check = Check::of(dialect);
+            let short = site.send_short("10.0.0.1", &check.request(cookie)).await.expect("decided at once");
+            let long = site.send_long("10.0.0.1", check.request(cookie)).await;
+            let status = if dialect == "nginx" && status == 302 { 401 } else { status };
+            assert_eq!((short.status.as_u16(), long.status), (status, short.status), "{dialect}");
+            assert_eq!(without_id(&short), without_id(&long), "{dialect}");
+        }
+    }
+    // Another version of the state, and nothing of the one before is said.
+    let state = site.node.cluster().view();
+    let user = state.user_by_name("ada").unwrap();
+    let order = conclave_proto::command::v1::UpdateUser {
+        user_id: user.id.to_vec(),
+        display_name: Some("Countess".into()),
+        ..Default::default()
+    };
+    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    let page = Check::of("traefik").send(&site, &cookie).await;
+    assert_eq!(page.headers["remote-name"], "Countess");
+    // What has to wait, or is asked by a stranger, goes the long way.
+    assert!(site.send_short("192.0.2.1", &Check::of("traefik").request(&cookie)).await.is_none());
+    site.node.cluster().halt().await;
+    let began = std::time::Instant::now();
+    while site.node.cluster().covered_view().is_some() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "the lease never ends");
+    }
+    assert!(site.send_short("10.0.0.1", &Check::of("traefik").request(&cookie)).await.is_none());
 }

@@ -125,7 +125,7 @@ impl Front {
         let listener = HttpListener::bind("http.tls.listen", "127.0.0.1:0".parse().unwrap()).await.unwrap();
         let listener = listener.with_tls(tls);
         let (addr, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(listener.serve(site.router(), stop.clone()));
+        tokio::spawn(listener.serve(site.front(), stop.clone()));
         Self { site, addr, server, authority, stop }
     }
 

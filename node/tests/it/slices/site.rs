@@ -2,15 +2,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::ConnectInfo,
-};
+use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::{
-    boot,
-    http::{Edge, EdgeConfig, edge::REQUEST_TIMEOUT},
+    boot::{self, Slices},
+    http::{Edge, EdgeConfig, Front, Peer, edge::REQUEST_TIMEOUT},
     testing::TestNode,
     web::Pages,
 };
@@ -20,7 +16,6 @@ use conclave_proto::command::v1::{
 };
 use http::{HeaderMap, Request, StatusCode};
 use sha2::{Digest as _, Sha256};
-use tower::ServiceExt as _;
 
 pub const REDIRECT_URI: &str = "https://rp.test/cb?kept=1";
 pub const SECRET: &str = "a client secret";
@@ -31,7 +26,7 @@ pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 /// on `app.test` for `staff`.
 pub struct Site {
     pub node: TestNode,
-    router: Router,
+    front: Front,
 }
 
 pub struct Page {
@@ -41,6 +36,12 @@ pub struct Page {
 }
 
 impl Page {
+    async fn read(reply: axum::response::Response) -> Self {
+        let (parts, body) = reply.into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        Self { status: parts.status, headers: parts.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
     pub fn location(&self) -> String {
         let location = self
             .headers
@@ -148,23 +149,32 @@ impl Site {
             request_timeout: REQUEST_TIMEOUT,
             error_page: Arc::new(|fault, _| fault.detail.clone()),
         });
-        let router = edge.around(boot::routes(node.auth(), Pages::new(None)));
-        Self { node, router }
+        let Slices { router, express } = boot::slices(node.auth(), Pages::new(None));
+        let front = Front::new(edge.clone(), edge.around(router), Arc::new(express));
+        Self { node, front }
     }
 
     /// For a listener.
-    pub fn router(&self) -> Router {
-        self.router.clone()
+    pub fn front(&self) -> Front {
+        self.front.clone()
     }
 
     pub async fn send(&self, from: &str, request: Request<Body>) -> Page {
-        let mut request = request;
+        match self.send_short(from, &request).await {
+            Some(page) => page,
+            None => self.send_long(from, request).await,
+        }
+    }
+
+    /// Answered before the router, or not at all.
+    pub async fn send_short(&self, from: &str, request: &Request<Body>) -> Option<Page> {
+        Some(Page::read(self.front.at_once(request, from.parse().unwrap())?).await)
+    }
+
+    /// Answered by the router, whatever comes before it.
+    pub async fn send_long(&self, from: &str, request: Request<Body>) -> Page {
         let peer: SocketAddr = format!("{from}:40000").parse().unwrap();
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let reply = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = reply.into_parts();
-        let body = to_bytes(body, 1 << 20).await.unwrap();
-        Page { status: parts.status, headers: parts.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+        Page::read(self.front().route(request, Peer::plain(peer)).await).await
     }
 
     pub async fn get(&self, browser: &mut Browser, path: &str) -> Page {

@@ -1,0 +1,142 @@
+//! What answers a listener's requests: the router, and before it whoever can answer at once.
+//!
+//! Most requests of an identity provider are checks of requests to somebody else, hundreds for each page that a person sees here.
+//! They need no body, no time-out and no handler that waits, and the router's layers cost several times what deciding one does. So
+//! [`Express`] is asked first. What it leaves, takes the way of all requests; what it answers has the same fence, id and client as
+//! everything else ([`Edge`]).
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+};
+
+use axum::{
+    Router,
+    body::{Bytes, HttpBody},
+    extract::ConnectInfo,
+    response::Response,
+};
+
+use http::{HeaderMap, Method, Request, Uri};
+use tower::ServiceExt as _;
+
+use super::{
+    client::ClientInfo,
+    edge::Edge,
+    request_id::RequestId,
+    tls::{ClientCertificate, OverTls},
+};
+
+/// A request without a body, from a configured proxy.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
+    pub client: ClientInfo,
+    pub id: &'a RequestId,
+}
+
+/// Answers some requests without waiting for anything.
+pub trait Express: Send + Sync {
+    /// Whether requests of this path may be answered here; asked of every request, so it must cost nothing.
+    fn takes(&self, path: &str) -> bool;
+
+    /// The answer. None: the router's.
+    fn answer(&self, asked: &Asked<'_>) -> Option<Response>;
+}
+
+/// From the moment there is one.
+impl<T: Express> Express for OnceLock<T> {
+    fn takes(&self, path: &str) -> bool {
+        self.get().is_some_and(|express| express.takes(path))
+    }
+
+    fn answer(&self, asked: &Asked<'_>) -> Option<Response> {
+        self.get()?.answer(asked)
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub addr: SocketAddr,
+    pub(super) over_tls: Option<OverTls>,
+    pub(super) certificate: Option<ClientCertificate>,
+}
+
+impl Peer {
+    /// One without TLS.
+    pub const fn plain(addr: SocketAddr) -> Self {
+        Self { addr, over_tls: None, certificate: None }
+    }
+}
+
+/// The router and what comes before it. Cheap to clone.
+#[derive(Clone)]
+pub struct Front {
+    router: Router,
+    express: Option<(Edge, Arc<dyn Express>)>,
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Front")
+    }
+}
+
+impl From<Router> for Front {
+    fn from(router: Router) -> Self {
+        Self { router, express: None }
+    }
+}
+
+impl Front {
+    /// `router` is within this edge already.
+    pub fn new(edge: Edge, router: Router, express: Arc<dyn Express>) -> Self {
+        Self { router, express: Some((edge, express)) }
+    }
+
+    /// The answer, if it is there at once.
+    pub fn at_once<B: HttpBody>(&self, request: &Request<B>, peer: IpAddr) -> Option<Response> {
+        let (edge, express) = self.express.as_ref()?;
+        if !express.takes(request.uri().path()) || !request.body().is_end_stream() {
+            return None;
+        }
+        // Strangers, and proxies that cannot be understood, are told what is wrong by the edge.
+        let client = edge.client_of_proxy(request.headers(), peer)?;
+        let id = edge.new_id();
+        let asked = Asked {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            client,
+            id: &id,
+        };
+        // One that panics is answered by the router, which knows what to do should it panic there as well.
+        let answered = std::panic::catch_unwind(AssertUnwindSafe(|| express.answer(&asked)));
+        let mut response = answered.ok().flatten()?;
+        Edge::finish(&mut response, &id);
+        Some(response)
+    }
+
+    /// The router's answer.
+    pub async fn route<B>(self, mut request: Request<B>, peer: Peer) -> Response
+    where
+        B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        request.extensions_mut().insert(ConnectInfo(peer.addr));
+        if let Some(over_tls) = peer.over_tls {
+            request.extensions_mut().insert(over_tls);
+        }
+        if let Some(certificate) = peer.certificate {
+            request.extensions_mut().insert(certificate);
+        }
+        match self.router.oneshot(request.map(axum::body::Body::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
