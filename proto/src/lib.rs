@@ -28,6 +28,16 @@ pub mod cluster {
     }
 }
 
+/// What Envoy asks, in the part that is answered here.
+#[cfg(feature = "grpc")]
+pub mod envoy {
+    pub mod auth {
+        pub mod v3 {
+            include!("gen/envoy.service.auth.v3.rs");
+        }
+    }
+}
+
 /// The public admin API.
 #[cfg(feature = "grpc")]
 pub mod admin {

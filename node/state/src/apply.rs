@@ -4,7 +4,7 @@ use conclave_proto::command::v1::{self as pb, command::Body};
 use prost::Message as _;
 
 use crate::{
-    access, application,
+    access, app_password, application,
     class::{Class, class, class_of_answer},
     client, consent, device,
     draft::Draft,
@@ -135,6 +135,8 @@ fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, 
         Body::LinkIdentity(order) => upstream::link(draft, &order),
         Body::UnlinkIdentity(order) => upstream::unlink(draft, &order),
         Body::SignInUpstream(order) => upstream::sign_in(draft, &order),
+        Body::CreateAppPassword(order) => app_password::create(draft, &order),
+        Body::RevokeAppPassword(order) => app_password::revoke(draft, &order),
         Body::AddSigningKey(order) => key::add(draft, &order),
         Body::RetireSigningKey(order) => key::retire(draft, &order),
         Body::ActivateSigningKey(order) => key::activate(draft, &order),

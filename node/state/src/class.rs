@@ -40,6 +40,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::RevokeConsent(_)
         | Body::RevokeApiToken(_)
         | Body::RevokeAccessToken(_)
+        | Body::RevokeAppPassword(_)
         | Body::RaiseRevocationEpoch(_)
         // People: disabled, deleted, another password, another address.
         | Body::UpdateUser(_)
@@ -79,6 +80,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::AddSigningKey(_)
         | Body::ActivateSigningKey(_)
         | Body::CreateApiToken(_)
+        | Body::CreateAppPassword(_)
         | Body::SpendProofs(_)
         | Body::ReserveAttempt(_)
         | Body::RaiseLevel(_)

@@ -75,6 +75,8 @@ id_types! {
     DeviceId,
     /// The `jti` of an access token.
     AccessTokenId,
+    /// A password of a program.
+    AppPasswordId,
     /// A bearer token of the admin API.
     TokenId,
     /// The id of a one-time login, consent or hand-over ticket.

@@ -21,6 +21,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+pub mod app_password;
 pub mod application;
 pub mod apply;
 pub mod class;

@@ -72,6 +72,7 @@ tables! {
     families: crate::grant::RefreshFamily,
     keys: crate::key::SigningKey,
     tokens: crate::token::ApiToken,
+    app_passwords: crate::app_password::AppPassword,
     tickets: crate::system::SpentTicket,
     throttles: crate::throttle::Throttle,
     requests: crate::system::Remembered,

@@ -9,6 +9,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::{
     access::RevokedAccess,
+    app_password::AppPassword,
     application::Application,
     client::{Client, ClientId},
     consent::Consent,
@@ -16,8 +17,8 @@ use crate::{
     grant::{Grant, RefreshFamily},
     group::Group,
     ids::{
-        AccessTokenId, AppSessionId, ApplicationId, DeviceId, FamilyId, GrantId, GroupId, PushedRequestId,
-        RequestId, SessionId, TicketId, TokenId, UserId,
+        AccessTokenId, AppPasswordId, AppSessionId, ApplicationId, DeviceId, FamilyId, GrantId, GroupId,
+        PushedRequestId, RequestId, SessionId, TicketId, TokenId, UserId,
     },
     key::SigningKey,
     outbox::OutboxItem,
@@ -47,6 +48,7 @@ pub struct State {
     pub(crate) families: OrdMap<FamilyId, Arc<RefreshFamily>>,
     pub(crate) keys: OrdMap<Arc<str>, Arc<SigningKey>>,
     pub(crate) tokens: OrdMap<TokenId, Arc<ApiToken>>,
+    pub(crate) app_passwords: OrdMap<AppPasswordId, Arc<AppPassword>>,
     pub(crate) tickets: OrdMap<TicketId, SpentTicket>,
     pub(crate) throttles: OrdMap<UserId, Throttle>,
     pub(crate) requests: OrdMap<RequestId, Arc<Remembered>>,
@@ -65,6 +67,7 @@ pub struct State {
     pub(crate) slugs: OrdMap<Arc<str>, ApplicationId>,
     pub(crate) hosts: OrdMap<Arc<str>, ApplicationId>,
     pub(crate) sessions_by_user: OrdSet<(UserId, SessionId)>,
+    pub(crate) app_passwords_by_user: OrdSet<(UserId, AppPasswordId)>,
     pub(crate) arms_by_session: OrdSet<(SessionId, AppSessionId)>,
     pub(crate) grants_by_session: OrdSet<(SessionId, GrantId)>,
     pub(crate) grants_by_user: OrdSet<(UserId, GrantId)>,
@@ -121,6 +124,7 @@ pub(crate) enum Expiring {
     Pushed(PushedRequestId),
     Device(DeviceId),
     RevokedAccess(AccessTokenId),
+    AppPassword(AppPasswordId),
 }
 
 impl State {

@@ -35,6 +35,30 @@ impl SigningAlgorithm {
         }
     }
 }
+/// A password of a program, for HTTP Basic at the check. Made by chance, never chosen.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateAppPassword {
+    #[prost(bytes = "vec", tag = "1")]
+    pub app_password_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    /// Empty = every application that takes such passwords.
+    #[prost(bytes = "vec", tag = "3")]
+    pub application_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    /// HMAC-SHA256 of its secret under a key of the cluster.
+    #[prost(bytes = "vec", tag = "5")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    /// 0 = does not expire.
+    #[prost(uint64, tag = "6")]
+    pub ttl_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeAppPassword {
+    #[prost(bytes = "vec", tag = "1")]
+    pub app_password_id: ::prost::alloc::vec::Vec<u8>,
+}
 /// Who may open an application. Neither = nobody.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Access {
@@ -42,6 +66,19 @@ pub struct Access {
     pub everyone: bool,
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// How the check lets requests through to the application, besides by session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckRules {
+    /// Programs may bring an access token of the cluster with the application as audience.
+    #[prost(bool, tag = "1")]
+    pub bearer: bool,
+    /// Programs may bring an app password by HTTP Basic.
+    #[prost(bool, tag = "2")]
+    pub basic: bool,
+    /// Each admitted request carries a signed assertion.
+    #[prost(bool, tag = "3")]
+    pub assertion: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateApplication {
@@ -60,6 +97,8 @@ pub struct CreateApplication {
     pub access: ::core::option::Option<Access>,
     #[prost(uint64, tag = "7")]
     pub serve_known_for_ms: u64,
+    #[prost(message, optional, tag = "160")]
+    pub check: ::core::option::Option<CheckRules>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hosts {
@@ -81,6 +120,8 @@ pub struct UpdateApplication {
     pub access: ::core::option::Option<Access>,
     #[prost(uint64, optional, tag = "6")]
     pub serve_known_for_ms: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "160")]
+    pub check: ::core::option::Option<CheckRules>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteApplication {
@@ -824,6 +865,9 @@ pub struct OpenAppSession {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "6")]
     pub ticket_expires_at_ms: u64,
+    /// Instead of on the host alone, the arm counts on this domain and below it: the host's own or a parent's. Empty = no.
+    #[prost(string, tag = "160")]
+    pub domain: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AddSigningKey {
@@ -1181,7 +1225,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 160, 161"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1283,6 +1327,10 @@ pub mod command {
         UnlinkIdentity(super::UnlinkIdentity),
         #[prost(message, tag = "125")]
         SignInUpstream(super::SignInUpstream),
+        #[prost(message, tag = "160")]
+        CreateAppPassword(super::CreateAppPassword),
+        #[prost(message, tag = "161")]
+        RevokeAppPassword(super::RevokeAppPassword),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.

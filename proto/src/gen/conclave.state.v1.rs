@@ -96,6 +96,8 @@ pub struct ApplicationRow {
     pub created_at_ms: u64,
     #[prost(uint64, tag = "8")]
     pub serve_known_for_ms: u64,
+    #[prost(message, optional, tag = "160")]
+    pub check: ::core::option::Option<super::super::command::v1::CheckRules>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientRow {
@@ -286,6 +288,23 @@ pub struct ApiTokenRow {
     #[prost(uint64, tag = "5")]
     pub expires_at_ms: u64,
     #[prost(uint64, tag = "6")]
+    pub created_at_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppPasswordRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub app_password_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub application_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "5")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "6")]
+    pub expires_at_ms: u64,
+    #[prost(uint64, tag = "7")]
     pub created_at_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

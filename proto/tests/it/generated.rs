@@ -16,6 +16,7 @@ fn protos(root: &Path) -> Vec<PathBuf> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "proto"))
         .collect();
+    files.push(root.join("envoy/service/auth/v3/external_auth.proto"));
     files.sort();
     files
 }

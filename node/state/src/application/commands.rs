@@ -34,6 +34,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApplication) -> Result
         hosts: free_hosts(&draft.state, id, &order.hosts)?,
         access: wire::parse_access(&draft.state, order.access.as_ref())?,
         serve_known_for_ms: wire::parse_serve_known_for(order.serve_known_for_ms)?,
+        check: wire::parse_check(order.check.as_ref()),
         created_at: draft.at,
     };
     draft.state.put_application(application);
@@ -58,6 +59,9 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateApplication) -> Result
     if let Some(ms) = order.serve_known_for_ms {
         application.serve_known_for_ms = wire::parse_serve_known_for(ms)?;
     }
+    if order.check.is_some() {
+        application.check = wire::parse_check(order.check.as_ref());
+    }
     draft.state.put_application(application);
     Ok(done())
 }
@@ -73,6 +77,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteApplication) -> Result
             client.id
         )));
     }
+    draft.state.take_app_passwords_for(application.id);
     draft.state.take_application(&application);
     Ok(done())
 }

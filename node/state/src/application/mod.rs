@@ -28,15 +28,28 @@ pub struct Application {
     pub name: String,
     /// Where people open it; empty = nowhere in particular.
     pub launch_url: String,
-    /// Hosts that forward-auth protects, lower case, without port.
+    /// Hosts that forward-auth protects, lower case, without port; `*.example.org` is every host below that domain.
     pub hosts: OrdSet<Arc<str>>,
     /// Who may open it.
     pub access: Access,
     /// How long after its last confirmation a node that is cut off may still let known sessions in, milliseconds; 0 = not at all
     /// (design.md §6: `without_quorum`).
     pub serve_known_for_ms: u64,
+    /// How requests come through besides by session.
+    pub check: CheckRules,
     /// When the row was made.
     pub created_at: Stamp,
+}
+
+/// How the check lets requests through to an application, besides by session. The default is not at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckRules {
+    /// Programs may bring an access token with the application as audience.
+    pub bearer: bool,
+    /// Programs may bring an app password by HTTP Basic.
+    pub basic: bool,
+    /// Each admitted request carries a signed assertion.
+    pub assertion: bool,
 }
 
 /// Who may open an application. The default is nobody.
@@ -66,9 +79,20 @@ impl State {
         self.applications.get(self.slugs.get(slug)?)
     }
 
-    /// The application that this host (lower case, without port) belongs to.
+    /// The application that this host (lower case, without port) belongs to: by its own name, or else by the longest wildcard
+    /// above it. `*.example.org` is every host below `example.org`, however many labels, and not `example.org` itself.
     pub fn application_by_host(&self, host: &str) -> Option<&Arc<Application>> {
-        self.applications.get(self.hosts.get(host)?)
+        let owner = self.hosts.get(host).or_else(|| self.owner_of_wildcard_above(host))?;
+        self.applications.get(owner)
+    }
+
+    fn owner_of_wildcard_above(&self, host: &str) -> Option<&ApplicationId> {
+        // An empty label is no host; a wildcard must not make one of it.
+        if host.split('.').any(str::is_empty) {
+            return None;
+        }
+        let parents = host.match_indices('.').filter_map(|(at, _)| host.get(at..));
+        parents.into_iter().find_map(|parent| self.hosts.get(format!("*{parent}").as_str()))
     }
 
     /// Applications in the order of their ids, after `after`.

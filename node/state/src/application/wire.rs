@@ -5,7 +5,7 @@ use std::sync::Arc;
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 use imbl::OrdSet;
 
-use super::{Access, Application};
+use super::{Access, Application, CheckRules};
 use crate::{
     ids::{ApplicationId, GroupId},
     reply::Refusal,
@@ -45,17 +45,41 @@ pub(super) fn parse_serve_known_for(ms: u64) -> Result<u64, Refusal> {
     Ok(ms)
 }
 
-/// Lower case, no port, no wildcard: one host is one application.
+pub(super) fn parse_check(rules: Option<&pb::CheckRules>) -> CheckRules {
+    let rules = rules.copied().unwrap_or_default();
+    CheckRules { bearer: rules.bearer, basic: rules.basic, assertion: rules.assertion }
+}
+
+/// Absent when it says nothing: rows of before have none.
+fn check_to_wire(rules: CheckRules) -> Option<pb::CheckRules> {
+    let CheckRules { bearer, basic, assertion } = rules;
+    (rules != CheckRules::default()).then_some(pb::CheckRules { bearer, basic, assertion })
+}
+
+/// What a wildcard begins with.
+const WILDCARD: &str = "*.";
+
+/// Lower case, no port: a name, or `*.` before a domain of at least two labels. `*.org` would be half the world.
+fn parse_host(host: &str) -> Result<Arc<str>, Refusal> {
+    let host = host.to_ascii_lowercase();
+    let (prefix, name) = match host.strip_prefix(WILDCARD) {
+        Some(domain) => (WILDCARD, domain),
+        None => ("", host.as_str()),
+    };
+    let name = text::slug("host", name, MAX_HOST_BYTES)?;
+    if !prefix.is_empty() && (!name.contains('.') || name.split('.').any(str::is_empty)) {
+        return Err(Refusal::malformed(format!(
+            "host: {host:?} must be '*.' before a domain of two labels or more, such as *.example.org"
+        )));
+    }
+    Ok(format!("{prefix}{name}").into())
+}
+
 pub(super) fn parse_hosts(hosts: &[String]) -> Result<OrdSet<Arc<str>>, Refusal> {
     if hosts.len() > MAX_HOSTS {
         return Err(Refusal::malformed(format!("an application has at most {MAX_HOSTS} hosts")));
     }
-    hosts
-        .iter()
-        .map(|host| {
-            Ok::<Arc<str>, Refusal>(text::slug("host", &host.to_ascii_lowercase(), MAX_HOST_BYTES)?.into())
-        })
-        .collect()
+    hosts.iter().map(|host| parse_host(host)).collect()
 }
 
 impl Row for Application {
@@ -75,6 +99,7 @@ impl Row for Application {
             }),
             created_at_ms: self.created_at.0,
             serve_known_for_ms: self.serve_known_for_ms,
+            check: check_to_wire(self.check),
         }
     }
 
@@ -91,6 +116,7 @@ impl Row for Application {
                 groups: access.group_ids.iter().map(|g| GroupId::parse(g)).collect::<Result<_, _>>()?,
             },
             serve_known_for_ms: wire.serve_known_for_ms,
+            check: parse_check(wire.check.as_ref()),
             created_at: Stamp(wire.created_at_ms),
         })
     }

@@ -13,6 +13,19 @@ use crate::{
 /// Most arms of one session: one for each application host, with room for several browser profiles of a host.
 const MAX_ARMS_OF_SESSION: usize = 256;
 
+/// Where the arm counts: on the host, or on a domain that the host belongs to, which is written with a dot before it.
+fn scope(host: &str, domain: &str) -> Result<String, Refusal> {
+    if domain.is_empty() {
+        return Ok(host.to_owned());
+    }
+    let scope = format!(".{}", domain.to_ascii_lowercase());
+    let labelled = domain.contains('.') && !domain.split('.').any(str::is_empty);
+    if !labelled || !(host.ends_with(&scope) || scope.strip_prefix('.') == Some(host)) {
+        return Err(Refusal::malformed(format!("domain: {host} does not belong to {domain:?}")));
+    }
+    Ok(scope)
+}
+
 pub(crate) fn open_arm(draft: &mut Draft, order: &pb::OpenAppSession) -> Result<Reply, Refusal> {
     let id = AppSessionId::parse(&order.app_session_id)?;
     draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
@@ -32,7 +45,8 @@ pub(crate) fn open_arm(draft: &mut Draft, order: &pb::OpenAppSession) -> Result<
         ));
     }
     let secret_hash = SecretHash::parse(&order.secret_hash)?;
-    draft.state.put_arm(AppSession { id, session: session.id, secret_hash, host: host.into() });
+    let host = scope(&host, &order.domain)?.into();
+    draft.state.put_arm(AppSession { id, session: session.id, secret_hash, host });
     Ok(body(ReplyBody::SessionStarted(pb::SessionStarted {
         session_id: session.id.to_vec(),
         grant_id: Vec::new(),

@@ -66,8 +66,18 @@ pub struct AppSession {
     pub session: SessionId,
     /// What the cookie's secret hashes to.
     pub secret_hash: SecretHash,
-    /// The only host on which it counts.
+    /// The only host on which it counts; with a dot before it, that domain and every host below it.
     pub host: Arc<str>,
+}
+
+impl AppSession {
+    /// Whether the arm counts on this host, lower case and without port.
+    pub fn counts_on(&self, host: &str) -> bool {
+        match self.host.strip_prefix('.') {
+            Some(domain) => host == domain || host.ends_with(&*self.host),
+            None => host == &*self.host,
+        }
+    }
 }
 
 impl Draft {

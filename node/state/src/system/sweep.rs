@@ -40,6 +40,7 @@ fn remove(draft: &mut Draft, row: Expiring) {
         Expiring::Throttle(id) => draft.state.take_throttle(id),
         Expiring::Pushed(id) => draft.state.take_pushed(id),
         Expiring::Device(id) => draft.state.take_device(id),
+        Expiring::AppPassword(id) => drop(draft.state.take_app_password(id)),
         Expiring::RevokedAccess(id) => drop(draft.state.revoked_access.remove(&id)),
     }
 }

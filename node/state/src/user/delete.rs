@@ -1,4 +1,4 @@
-//! `DeleteUser`: the person, the password, every session and every grant, in one step.
+//! `DeleteUser`: the person, the passwords, every session and every grant, in one step.
 
 use conclave_proto::command::v1 as pb;
 
@@ -14,6 +14,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUser) -> Result<Reply,
     draft.end_everything_of(id, None);
     draft.state.forget_consents_of(id);
     draft.state.forget_identities_of(id);
+    draft.state.take_app_passwords_of(id);
     draft.state.take_user(&user);
     Ok(done())
 }

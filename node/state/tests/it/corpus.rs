@@ -247,9 +247,30 @@ fn keys_and_system(tape: &mut Tape) {
         }));
     }
     tape.push(Body::RevokeApiToken(pb::RevokeApiToken { token_id: id(9, 1) }));
+    app_passwords(tape);
     tape.push(Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms: 3_000, margin_permille: 100 }));
     tape.push(Body::ReserveNodeId(pb::ReserveNodeId::default()));
     tape.push(Body::RaiseLevel(pb::RaiseLevel { level: 1 }));
+}
+
+fn app_passwords(tape: &mut Tape) {
+    tape.push(Body::UpdateApplication(pb::UpdateApplication {
+        application_id: application(2),
+        hosts: Some(pb::Hosts { hosts: vec!["*.app2.test".into(), "app2.test".into()] }),
+        check: Some(pb::CheckRules { bearer: true, basic: true, assertion: true }),
+        ..Default::default()
+    }));
+    for (n, application_id) in [(1, Vec::new()), (2, application(2))] {
+        tape.push(Body::CreateAppPassword(pb::CreateAppPassword {
+            app_password_id: id(10, n),
+            user_id: user(1),
+            application_id,
+            name: format!("phone{n}"),
+            secret_hash: hash(n),
+            ttl_ms: if n == 1 { 0 } else { MINUTE },
+        }));
+    }
+    tape.push(Body::RevokeAppPassword(pb::RevokeAppPassword { app_password_id: id(10, 1) }));
 }
 
 fn replay(entries: &[Vec<u8>]) -> State {

@@ -120,6 +120,7 @@ fn body() -> impl Strategy<Value = Body> {
         1 => n.prop_map(|s| Body::OpenAppSession(pb::OpenAppSession {
             app_session_id: id(8, s), session_id: session(s), secret_hash: hash(3), host: "app1.test".into(),
             ticket_id: ticket(100 + s), ticket_expires_at_ms: 1_000_000 + 60 * MINUTE,
+            domain: String::new(),
         })),
     ]
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod atmosphere;
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod described;

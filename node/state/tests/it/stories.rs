@@ -373,6 +373,7 @@ fn every_table_survives_a_snapshot() {
         host: "APP1.test".into(),
         ticket_id: ticket(99),
         ticket_expires_at_ms: world.now + MINUTE,
+        domain: String::new(),
     }));
     world.ok(Body::CreateApiToken(pb::CreateApiToken {
         token_id: id(9, 1),
@@ -395,12 +396,20 @@ fn every_table_survives_a_snapshot() {
         expires_at_ms: world.now + MINUTE,
     }));
 
+    world.ok(Body::CreateAppPassword(pb::CreateAppPassword {
+        app_password_id: id(12, 1),
+        user_id: user(1),
+        application_id: application(1),
+        name: "phone".into(),
+        secret_hash: hash(4),
+        ttl_ms: MINUTE,
+    }));
     world.ok(create_provider("corp", true, &[1]));
     let signed_in = sign_in(30, 1, Some(40), 1, world.now);
     world.ok(Body::SignInUpstream(signed_in));
 
     let tables: std::collections::BTreeSet<u32> = rows(&world.state).map(|(table, _)| table).collect();
-    assert_eq!(tables, (1..=16).chain([20, 120, 121]).collect(), "each table has a row in this test");
+    assert_eq!(tables, (1..=16).chain([20, 60, 120, 121]).collect(), "each table has a row in this test");
     let mut loader = Loader::default();
     for (table, chunk) in chunks(&world.state) {
         loader.chunk(table, &chunk).unwrap();

@@ -1,0 +1,174 @@
+//! App passwords: what programs that know nothing but HTTP Basic bring to the check. Made by chance and shown once, so a fast keyed
+//! hash keeps them; each belongs to a person, and opens one application or all that take them. They end with their person, their
+//! application, their time, or by being revoked.
+
+use std::sync::Arc;
+
+use conclave_proto::{command::v1 as pb, state::v1 as rows};
+
+use crate::{
+    draft::Draft,
+    ids::{AppPasswordId, ApplicationId, SecretHash, UserId},
+    reply::{Reason, Refusal, Reply, ReplyBody, body, done},
+    snapshot::Row,
+    stamp::Stamp,
+    state::{Expiring, State},
+    text,
+    user::User,
+};
+
+/// Most of one person: a phone, a calendar, a backup, and whatever else there is in a house.
+const MAX_OF_USER: usize = 64;
+
+/// A password of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppPassword {
+    /// Its id; part of what the program presents.
+    pub id: AppPasswordId,
+    /// For whom it speaks.
+    pub user: UserId,
+    /// What it opens; none = every application that takes such passwords.
+    pub application: Option<ApplicationId>,
+    /// For people.
+    pub name: String,
+    /// What its secret hashes to, under a key of the cluster.
+    pub secret_hash: SecretHash,
+    /// When it ends; none = never.
+    pub expires_at: Option<Stamp>,
+    /// When it was made.
+    pub created_at: Stamp,
+}
+
+pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result<Reply, Refusal> {
+    let id = AppPasswordId::parse(&order.app_password_id)?;
+    if draft.state.app_passwords.contains_key(&id) {
+        return Err(Refusal::new(Reason::AlreadyExists, "the app password exists"));
+    }
+    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
+    if draft.state.app_passwords_of(user).count() >= MAX_OF_USER {
+        return Err(Refusal::malformed(format!(
+            "a person has at most {MAX_OF_USER} app passwords; revoke one first"
+        )));
+    }
+    let application = match order.application_id.as_slice() {
+        [] => None,
+        bytes => Some(draft.state.existing_application(ApplicationId::parse(bytes)?)?.id),
+    };
+    draft.state.put_app_password(AppPassword {
+        id,
+        user,
+        application,
+        name: text::required("name", &order.name, text::MAX_TEXT_BYTES)?,
+        secret_hash: SecretHash::parse(&order.secret_hash)?,
+        expires_at: (order.ttl_ms != 0).then(|| draft.at.plus_ms(order.ttl_ms)),
+        created_at: draft.at,
+    });
+    Ok(body(ReplyBody::ApiTokenCreated(pb::ApiTokenCreated { index: draft.index })))
+}
+
+pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAppPassword) -> Result<Reply, Refusal> {
+    let id = AppPasswordId::parse(&order.app_password_id)?;
+    match draft.state.take_app_password(id) {
+        Some(_) => Ok(done()),
+        None => Err(Refusal::new(Reason::TokenUnknown, format!("there is no app password {id}"))),
+    }
+}
+
+impl State {
+    /// The app password with this id and its person, if both are good at `now`.
+    pub fn live_app_password(
+        &self,
+        id: AppPasswordId,
+        now: Stamp,
+    ) -> Option<(&Arc<AppPassword>, &Arc<User>)> {
+        let password = self.app_passwords.get(&id)?;
+        let user = self.users.get(&password.user)?;
+        let over = password.expires_at.is_some_and(|at| at.is_over_at(now));
+        (!over && !user.disabled).then_some((password, user))
+    }
+
+    /// App passwords in the order of their ids, after `after`.
+    pub fn app_passwords_after(
+        &self,
+        after: Option<AppPasswordId>,
+    ) -> impl Iterator<Item = &Arc<AppPassword>> {
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.app_passwords.range((start, std::ops::Bound::Unbounded)).map(|(_, row)| row)
+    }
+
+    /// Those of one person.
+    pub fn app_passwords_of(&self, user: UserId) -> impl Iterator<Item = &Arc<AppPassword>> {
+        let from = (user, AppPasswordId::new([0; 16]));
+        let own = self.app_passwords_by_user.range(from..).take_while(move |(owner, _)| *owner == user);
+        own.filter_map(|(_, id)| self.app_passwords.get(id))
+    }
+
+    pub(crate) fn put_app_password(&mut self, row: AppPassword) {
+        if let Some(at) = row.expires_at {
+            self.expire_at(at, Expiring::AppPassword(row.id));
+        }
+        self.app_passwords_by_user.insert((row.user, row.id));
+        self.app_passwords.insert(row.id, Arc::new(row));
+    }
+
+    pub(crate) fn take_app_password(&mut self, id: AppPasswordId) -> Option<Arc<AppPassword>> {
+        let row = self.app_passwords.remove(&id)?;
+        self.app_passwords_by_user.remove(&(row.user, id));
+        if let Some(at) = row.expires_at {
+            self.forget_expiry(at, Expiring::AppPassword(id));
+        }
+        Some(row)
+    }
+
+    pub(crate) fn take_app_passwords_of(&mut self, user: UserId) {
+        let ids: Vec<_> = self.app_passwords_of(user).map(|row| row.id).collect();
+        for id in ids {
+            self.take_app_password(id);
+        }
+    }
+
+    pub(crate) fn take_app_passwords_for(&mut self, application: ApplicationId) {
+        let rows = self.app_passwords.values().filter(|row| row.application == Some(application));
+        let ids: Vec<_> = rows.map(|row| row.id).collect();
+        for id in ids {
+            self.take_app_password(id);
+        }
+    }
+}
+
+impl Row for AppPassword {
+    const TABLE: u32 = 60;
+    type Wire = rows::AppPasswordRow;
+
+    fn to_wire(&self) -> rows::AppPasswordRow {
+        rows::AppPasswordRow {
+            app_password_id: self.id.to_vec(),
+            user_id: self.user.to_vec(),
+            application_id: self.application.map(ApplicationId::to_vec).unwrap_or_default(),
+            name: self.name.clone(),
+            secret_hash: self.secret_hash.bytes().to_vec(),
+            expires_at_ms: self.expires_at.unwrap_or_default().0,
+            created_at_ms: self.created_at.0,
+        }
+    }
+
+    fn from_wire(wire: rows::AppPasswordRow) -> Result<Self, Refusal> {
+        let application = match wire.application_id.as_slice() {
+            [] => None,
+            bytes => Some(ApplicationId::parse(bytes)?),
+        };
+        Ok(Self {
+            id: AppPasswordId::parse(&wire.app_password_id)?,
+            user: UserId::parse(&wire.user_id)?,
+            application,
+            name: wire.name,
+            secret_hash: SecretHash::parse(&wire.secret_hash)?,
+            expires_at: (wire.expires_at_ms != 0).then_some(Stamp(wire.expires_at_ms)),
+            created_at: Stamp(wire.created_at_ms),
+        })
+    }
+
+    fn put(self, state: &mut State) {
+        state.put_app_password(self);
+    }
+}

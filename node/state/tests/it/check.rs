@@ -1,0 +1,165 @@
+//! What the check of forward-auth stands on: hosts and wildcards, arms of a whole domain, passwords of programs.
+
+use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_state::{
+    Class, Reason, Stamp,
+    ids::{AppPasswordId, AppSessionId},
+};
+
+use crate::world::*;
+
+fn hosts(n: u8, hosts: &[&str]) -> Body {
+    Body::UpdateApplication(pb::UpdateApplication {
+        application_id: application(n),
+        hosts: Some(pb::Hosts { hosts: hosts.iter().map(|host| (*host).to_owned()).collect() }),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_host_belongs_to_its_name_or_to_the_longest_wildcard_above_it() {
+    let mut world = World::furnished();
+    world.ok(create_application(2, &[]));
+    world.ok(create_application(3, &[]));
+    world.ok(hosts(1, &["*.example.org", "www.example.net"]));
+    world.ok(hosts(2, &["*.lab.example.org", "Wiki.Example.org"]));
+    world.ok(hosts(3, &["xn--bcher-kva.example"]));
+    let owner = |host: &str| world.state.application_by_host(host).map(|found| found.slug.to_string());
+    for (host, slug) in [
+        ("a.example.org", "app1"),
+        ("a.b.example.org", "app1"),
+        ("wiki.example.org", "app2"),
+        ("lab.example.org", "app1"),
+        ("x.lab.example.org", "app2"),
+        ("x.y.lab.example.org", "app2"),
+        ("www.example.net", "app1"),
+        ("xn--bcher-kva.example", "app3"),
+    ] {
+        assert_eq!(owner(host).as_deref(), Some(slug), "{host}");
+    }
+    for host in [
+        "example.org",
+        "evilexample.org",
+        "example.org.evil.test",
+        "a.example.org.",
+        ".example.org",
+        "a..example.org",
+        "*.example.com",
+        "example.net",
+        "",
+        ".",
+        "bücher.example",
+    ] {
+        assert_eq!(owner(host), None, "{host}");
+    }
+    for bad in [
+        "*",
+        "*.org",
+        "*.*.example.org",
+        "a.*.example.org",
+        "*example.org",
+        "*..org",
+        "*.a..b",
+        "bücher.example",
+    ] {
+        assert_eq!(world.refused(hosts(3, &[bad])), Reason::Malformed, "{bad}");
+    }
+    assert_eq!(world.refused(hosts(3, &["*.example.org"])), Reason::HostTaken);
+}
+
+#[test]
+fn an_arm_of_a_domain_counts_below_it_and_nowhere_else() {
+    let mut world = World::furnished();
+    world.ok(hosts(1, &["*.example.org", "app1.test"]));
+    world.signed_in(1, &["openid"]);
+    let arm = |world: &World, n: u8, host: &str, domain: &str| {
+        Body::OpenAppSession(pb::OpenAppSession {
+            app_session_id: id(8, n),
+            session_id: session(1),
+            secret_hash: hash(3),
+            host: host.into(),
+            ticket_id: ticket(n + 90),
+            ticket_expires_at_ms: world.now + MINUTE,
+            domain: domain.into(),
+        })
+    };
+    let order = arm(&world, 1, "Wiki.example.org", "example.org");
+    world.ok(order);
+    let order = arm(&world, 2, "wiki.example.org", "");
+    world.ok(order);
+    let found = |n: u8| world.state.app_session(AppSessionId::new(id(8, n).try_into().unwrap())).unwrap();
+    for host in ["wiki.example.org", "other.example.org", "a.b.example.org", "example.org"] {
+        assert!(found(1).counts_on(host), "{host}");
+        assert_eq!(found(2).counts_on(host), host == "wiki.example.org");
+    }
+    for host in ["evilexample.org", "example.org.evil.test", "app1.test", "org", "", "wiki.example.org."] {
+        assert!(!found(1).counts_on(host), "{host}");
+    }
+    for (host, domain) in [
+        ("wiki.example.org", "org"),
+        ("wiki.example.org", "iki.example.org"),
+        ("wiki.example.org", "example.net"),
+        ("wiki.example.org", ".example.org"),
+        ("app1.test", "example.org"),
+    ] {
+        let order = arm(&world, 3, host, domain);
+        assert_eq!(world.refused(order), Reason::Malformed, "{host} {domain}");
+    }
+}
+
+fn create(n: u8, user_id: Vec<u8>, application_id: Vec<u8>, ttl_ms: u64) -> Body {
+    Body::CreateAppPassword(pb::CreateAppPassword {
+        app_password_id: id(12, n),
+        user_id,
+        application_id,
+        name: "phone".into(),
+        secret_hash: hash(n),
+        ttl_ms,
+    })
+}
+
+fn live(world: &World, n: u8) -> bool {
+    let id = AppPasswordId::new(id(12, n).try_into().unwrap());
+    world.state.live_app_password(id, Stamp(world.now)).is_some()
+}
+
+#[test]
+fn an_app_password_ends_with_its_person_its_application_its_time_or_by_a_word() {
+    let mut world = World::furnished();
+    world.ok(create_application(2, &[]));
+    for (n, user_id, application_id, ttl) in [
+        (1, user(1), vec![], 0),
+        (2, user(1), application(2), 0),
+        (3, user(1), vec![], MINUTE),
+        (4, user(1), vec![], 0),
+        (5, user(2), vec![], 0),
+    ] {
+        world.ok(create(n, user_id, application_id, ttl));
+    }
+    assert_eq!(world.refused(create(1, user(1), vec![], 0)), Reason::AlreadyExists);
+    assert_eq!(world.refused(create(9, user(77), vec![], 0)), Reason::UserUnknown);
+    assert_eq!(world.refused(create(9, user(1), application(77), 0)), Reason::ApplicationUnknown);
+    assert!((1..=5).all(|n| live(&world, n)));
+
+    let revoke = Body::RevokeAppPassword(pb::RevokeAppPassword { app_password_id: id(12, 1) });
+    assert_eq!(conclave_state::class::class(&revoke), Class::Revocation);
+    world.ok(revoke.clone());
+    assert_eq!(world.refused(revoke), Reason::TokenUnknown);
+    world.ok(Body::DeleteApplication(pb::DeleteApplication { application_id: application(2) }));
+    world.now += 2 * MINUTE;
+    assert_eq!([1, 2, 3, 4, 5].map(|n| live(&world, n)), [false, false, false, true, true]);
+    let disable = pb::UpdateUser { user_id: user(2), disabled: Some(true), ..Default::default() };
+    world.ok(Body::UpdateUser(disable));
+    world.ok(Body::DeleteUser(pb::DeleteUser { user_id: user(1) }));
+    assert!((1..=5).all(|n| !live(&world, n)));
+}
+
+#[test]
+fn nobody_has_more_app_passwords_than_a_house_has_programs() {
+    let mut world = World::furnished();
+    for n in 1..=64 {
+        world.ok(create(n, user(1), vec![], 0));
+    }
+    assert_eq!(world.refused(create(65, user(1), vec![], 0)), Reason::Malformed);
+    world.ok(create(66, user(2), vec![], 0));
+}
