@@ -157,6 +157,15 @@ services! {
         /// Ends a token.
         write revoke = "RevokeToken"(RevokeTokenRequest) -> RevokeTokenResponse;
     }
+    /// Passwords of programs, for HTTP Basic at the check.
+    app_passwords: AppPasswords = "AppPasswordService" {
+        /// Makes an app password. Its text is in the answer and nowhere again.
+        write create = "CreateAppPassword"(CreateAppPasswordRequest) -> CreateAppPasswordResponse;
+        /// A page of app passwords, of one user or of all.
+        read list = "ListAppPasswords"(ListAppPasswordsRequest) -> ListAppPasswordsResponse;
+        /// Ends an app password.
+        write revoke = "RevokeAppPassword"(RevokeAppPasswordRequest) -> RevokeAppPasswordResponse;
+    }
     /// The cluster itself.
     cluster: Cluster = "ClusterService" {
         /// Its members and what each says of itself.

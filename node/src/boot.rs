@@ -56,6 +56,10 @@ pub enum BootError {
 pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> Result<(), BootError> {
     let started = runtime.clock.monotonic();
     let doors = Doors::bind(&config, &runtime).await?;
+    let envoy_door = match &config.envoy.listen {
+        Some(listen) => Some(ClosedDoor::bind("envoy.listen", listen.0).await?),
+        None => None,
+    };
     let api = server::bind("api.listen", config.api.listen.0).await?;
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
@@ -75,7 +79,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
             .merge(pages.assets().routes())
             .fallback_service(late(Arc::clone(&site), edge.clone())),
     );
-    let front = Front::new(edge, router, express.clone());
+    let front = Front::new(edge.clone(), router, express.clone());
     // Told to stop, a node first hands over; only then its doors close.
     let close = CancellationToken::new();
     let (failed, failure) = oneshot::channel();
@@ -94,7 +98,12 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let slices = slices(&auth, pages);
     // Set once, here.
     let _ = site.set(slices.router);
-    let _ = express.set(slices.express);
+    let _ = express.set(slices.express.clone());
+    let envoy_close = close.clone();
+    let envoy = envoy_door.map(ClosedDoor::listen).transpose()?.map(|listener| {
+        let stop = async move { envoy_close.cancelled().await };
+        tokio::spawn(forward_auth::grpc::serve(listener, slices.express, edge, stop))
+    });
     let api_close = close.clone();
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
@@ -120,6 +129,9 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let _ = serving.await;
     // The API drains within the same limit as the pages.
     let _ = tokio::time::timeout(server::DRAIN_LIMIT, admin_api).await;
+    if let Some(envoy) = envoy {
+        let _ = tokio::time::timeout(server::DRAIN_LIMIT, envoy).await;
+    }
     if ended.is_ok() {
         cluster.shutdown().await;
     }
@@ -172,6 +184,7 @@ fn auth(
         authorization: config.authorization.clone(),
         tokens: config.tokens.clone(),
         cookie_domain: config.http.cookie_domain.clone(),
+        app_domains: config.http.app_domains.clone(),
         outbound: config.outbound.clone(),
         atmosphere: config.atmosphere.clone(),
         mtls: config.http.mtls(),
@@ -189,7 +202,8 @@ pub struct Slices {
 /// Every slice, by name. Deleting a protocol is deleting its line.
 pub fn slices(auth: &Auth, pages: Pages) -> Slices {
     let site = Arc::new(Site::new(auth.clone(), pages));
-    let express = ForwardAuth::new(auth.clone(), Arc::clone(&site));
+    let tokens = oidc::access_tokens(auth.clone(), Arc::clone(&site));
+    let express = ForwardAuth::new(auth.clone(), Arc::clone(&site), tokens);
     let router = Router::new()
         .merge(auth::pages::routes(Arc::clone(&site)))
         .merge(oidc::routes(auth.clone(), Arc::clone(&site)))

@@ -76,7 +76,7 @@ impl Check {
     }
 
     /// The same to each of these `http://host:port`.
-    pub fn shots(&self, nodes: Vec<String>) -> anyhow::Result<Vec<Shot>> {
+    pub fn shots(&self, nodes: &[String]) -> anyhow::Result<Vec<Shot>> {
         nodes.iter().map(|node| Shot::get(&format!("{node}{CHECK_PATH}"), &self.headers())).collect()
     }
 

@@ -183,8 +183,8 @@ async fn main() -> anyhow::Result<()> {
         What::Check { at, to, load } => {
             let target = Target::read(&at.demo, at.node)?;
             let check = flows::checks(&target).await?;
-            let nodes = target.nodes.iter().map(|node| node.http.clone());
-            let shots = check.shots(to.map_or_else(|| nodes.collect(), |to| vec![to]))?;
+            let nodes: Vec<String> = target.nodes.iter().map(|node| node.http.clone()).collect();
+            let shots = check.shots(to.map_or(nodes, |to| vec![to]).as_slice())?;
             (load.load(), raw::run(load.load(), &shots).await)
         }
         What::Userinfo { at, load } => {

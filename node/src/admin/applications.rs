@@ -2,7 +2,9 @@
 
 use conclave_proto::{
     admin::v1::{self as pb, application_service_server::ApplicationService},
-    command::v1::{Access, CreateApplication, DeleteApplication, Hosts, UpdateApplication, command::Body},
+    command::v1::{
+        Access, CheckRules, CreateApplication, DeleteApplication, Hosts, UpdateApplication, command::Body,
+    },
 };
 use conclave_state::{State, application::Application, ids::ApplicationId};
 use tonic::{Request, Response, Status};
@@ -28,6 +30,7 @@ impl ApplicationService for Api {
             hosts: order.hosts,
             access: Some(writing.access(order.everyone, &order.groups).await?),
             serve_known_for_ms: order.serve_known_for_ms,
+            check: order.check.map(check_rules),
         };
         let committed = writing.propose(Body::CreateApplication(body)).await?;
         let application = shown(&committed.state, id)?;
@@ -75,6 +78,7 @@ impl ApplicationService for Api {
             hosts: order.hosts.map(|list| Hosts { hosts: list.hosts }),
             access,
             serve_known_for_ms: order.serve_known_for_ms,
+            check: order.check.map(check_rules),
         };
         let committed = writing.propose(Body::UpdateApplication(body)).await?;
         let application = shown(&committed.state, id)?;
@@ -123,5 +127,14 @@ fn message(state: &State, application: &Application) -> pb::Application {
         everyone: application.access.everyone,
         groups: groups.map(|group| group.name.to_string()).collect(),
         serve_known_for_ms: application.serve_known_for_ms,
+        check: Some(pb::CheckRules {
+            bearer: application.check.bearer,
+            basic: application.check.basic,
+            assertion: application.check.assertion,
+        }),
     }
+}
+
+const fn check_rules(rules: pb::CheckRules) -> CheckRules {
+    CheckRules { bearer: rules.bearer, basic: rules.basic, assertion: rules.assertion }
 }

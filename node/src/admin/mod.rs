@@ -14,6 +14,7 @@
 //! It decides nothing: what may be changed, the rules say. It owns the shape of what they are told: redirect URIs are parsed,
 //! passwords hashed, ids and secrets derived before a command is made.
 
+mod app_passwords;
 mod applications;
 mod auth;
 mod client_tokens;

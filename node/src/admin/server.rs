@@ -47,6 +47,7 @@ pub fn router(auth: Auth) -> Routes {
         .add_service(bounded!(pb::upstream_service_server::UpstreamServiceServer))
         .add_service(bounded!(pb::session_service_server::SessionServiceServer))
         .add_service(bounded!(pb::token_service_server::TokenServiceServer))
+        .add_service(bounded!(pb::app_password_service_server::AppPasswordServiceServer))
         .add_service(bounded!(pb::key_service_server::KeyServiceServer))
         .add_service(bounded!(pb::cluster_service_server::ClusterServiceServer));
     let reflection = tonic_reflection::server::Builder::configure()

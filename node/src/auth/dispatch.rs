@@ -21,6 +21,8 @@ pub enum Next {
     Consent { ticket: Ticket, client: String, scopes: Vec<String>, claims: Vec<String>, username: String },
     /// Away, to a place that was checked.
     Redirect(String),
+    /// To this page of an application, by way of this location.
+    Open { url: AppUrl, by: String },
     /// Back to the client, with this.
     Answer(Answer),
     /// The person may not open it; said in a page.
@@ -176,9 +178,9 @@ impl Auth {
             return Ok(forbidden(&application.name, signed_in));
         }
         if self.shares_session_cookie(&url.host()) {
-            return Ok(Next::Redirect(url.to_string()));
+            return Ok(Next::Open { url: url.clone(), by: url.to_string() });
         }
-        self.hand_over(url, binding, signed_in).map(Next::Redirect)
+        self.hand_over(url, binding, signed_in).map(|by| Next::Open { url: url.clone(), by })
     }
 
     fn login(&self, target: &Target, visitor: &Visitor, fresh: bool) -> Next {

@@ -29,6 +29,15 @@ impl Auth {
         self.settings().cookie_domain.as_deref().is_some_and(below)
     }
 
+    /// The domain on whose hosts one sign-in does, for this host; the longest that is configured (`http.app_domains`).
+    pub fn app_domain(&self, host: &str) -> Option<&str> {
+        let is_below = |domain: &&str| {
+            host.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        let domains = self.settings().app_domains.iter().map(String::as_str);
+        domains.filter(is_below).max_by_key(|domain| domain.len())
+    }
+
     /// Whether this URL is where the application really lives. A proxy says which scheme and port a request came to, and what it
     /// says becomes a place that a session is handed to: in production that is https on the usual port, or the origin of the
     /// application's launch URL. On a machine of a developer (an issuer without TLS) any port will do.
@@ -70,6 +79,7 @@ impl Auth {
             host: url.host(),
             ticket_id: ticket.id.to_vec(),
             ticket_expires_at_ms: ticket.expires_at_ms,
+            domain: self.app_domain(&url.host()).unwrap_or_default().to_owned(),
         };
         let committed = self.cluster().propose(derivation.request(), Body::OpenAppSession(order)).await?;
         match &committed.body {

@@ -17,6 +17,8 @@
 //! | `operator` | the bearer text of whoever holds the cluster secret |
 //! | `seen` | the log index that a caller of the API has seen |
 //! | `subject` | what a person is called towards a client |
+//! | `program` | programs at the check: app passwords, and who judges access tokens |
+//! | `bounce` | a browser that goes back and forth between the check and the sign-in |
 //! | `upstream/` | sign-in at another provider |
 //! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
@@ -25,6 +27,7 @@
 
 pub mod authorization;
 pub mod client_name;
+pub mod bounce;
 pub mod complete;
 pub mod derive;
 pub mod device;
@@ -34,6 +37,7 @@ pub mod keys;
 pub mod operator;
 pub mod pages;
 pub mod password;
+pub mod program;
 pub mod redirect_uri;
 pub mod rotation;
 pub mod seen;
@@ -74,6 +78,8 @@ pub struct Settings {
     pub tokens: config::Tokens,
     pub authorization: config::Authorization,
     pub cookie_domain: Option<String>,
+    /// Parent domains of applications' hosts on which one sign-in does for all of them.
+    pub app_domains: Vec<String>,
     /// Private networks that may be reached when somebody else chose the address.
     pub outbound: config::Outbound,
     /// Where identities of the Atmosphere network are looked up.

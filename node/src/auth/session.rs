@@ -3,7 +3,7 @@
 //! The cookie is a handle: it names the session, proves it, and carries the log index that made it. A node that lags waits for
 //! that index before it decides, so that a person who has just signed in elsewhere never sees the login page (design.md P5).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use conclave_state::{
     State,
@@ -37,38 +37,11 @@ impl Auth {
         Ok(self.live(&state, &handle))
     }
 
-    /// Who the cookie of an application's own host stands for, on that host only.
-    ///
-    /// # Errors
-    /// As [`Auth::signed_in`].
-    pub async fn signed_in_on_host(
-        &self,
-        cookie: Option<&str>,
-        host: &str,
-    ) -> Result<Option<SignedIn>, AuthError> {
-        let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::AppSession, text)) else {
-            return Ok(None);
-        };
-        let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
-        Ok(self.live_on_host(&state, &handle, host))
-    }
-
-    /// The same on what this node knew when it could last be sure, at most `limit` ago: for applications that would rather be open
-    /// than safe while the cluster is out of reach. None: it cannot be told.
-    pub fn known_on_host(&self, cookie: Option<&str>, host: &str, limit: Duration) -> Option<SignedIn> {
-        let handle = cookie.and_then(|text| self.parse(HandleKind::AppSession, text))?;
-        let state = self.cluster().known_view(limit)?;
-        if state.index() < handle.index {
-            return None;
-        }
-        self.live_on_host(&state, &handle, host)
-    }
-
     /// Whom a handle stands for in this version of the state, on this host only. The version must be one that checks may be decided
     /// on, and have seen the handle's index.
     pub fn live_on_host(&self, state: &Arc<State>, handle: &Handle, host: &str) -> Option<SignedIn> {
         let arm = state.app_session(AppSessionId::new(handle.id))?;
-        if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || *arm.host != *host {
+        if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || !arm.counts_on(host) {
             return None;
         }
         let (session, user) = state.live_session(arm.session, self.now(state))?;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{failure::Failure, output::Output};
 
 const FIELDS: &[&str] =
-    &["id", "slug", "name", "launch_url", "hosts", "everyone", "groups", "serve_known_for_ms"];
+    &["id", "slug", "name", "launch_url", "hosts", "everyone", "groups", "serve_known_for_ms", "check"];
 const COLUMNS: &[&str] = &["slug", "name", "hosts", "everyone", "groups", "launch_url"];
 
 #[derive(Debug, clap::Subcommand)]
@@ -44,6 +44,8 @@ Examples:
   conclave app update wiki --group staff --group guests
   conclave app update wiki --serve-known-for 10m
       stays open for ten minutes when this node is cut off from the cluster
+  conclave app update wiki --basic on --bearer on
+      programs may come with app passwords and access tokens
   conclave app update wiki --nobody")]
     Update {
         /// Slug or id
@@ -69,7 +71,7 @@ pub struct Rule {
     /// Where people open it
     #[arg(long, value_name = "URL")]
     launch_url: Option<String>,
-    /// Host that forward-auth protects, without port; may be given several times
+    /// Host that forward-auth protects, without port, or *.example.org for every host below it; may be given several times
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
     /// Everybody who can sign in may open it
@@ -82,6 +84,23 @@ pub struct Rule {
     /// as 10m; revocations since then are not seen. 0s: not at all [default for a new application]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     serve_known_for: Option<std::time::Duration>,
+    /// Programs may bring an access token of the cluster whose audience is the application's origin (https://wiki.example.org)
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    bearer: Option<bool>,
+    /// Programs may bring an app password by HTTP Basic
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    basic: Option<bool>,
+    /// Each admitted request carries a signed assertion, in X-Conclave-Assertion and X-authentik-jwt
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    assertion: Option<bool>,
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write on or off".into()),
+    }
 }
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {
@@ -90,6 +109,16 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 }
 
 impl Rule {
+    /// With what is named changed; none when nothing is.
+    fn check(&self, before: v1::CheckRules) -> Option<v1::CheckRules> {
+        let after = v1::CheckRules {
+            bearer: self.bearer.unwrap_or(before.bearer),
+            basic: self.basic.unwrap_or(before.basic),
+            assertion: self.assertion.unwrap_or(before.assertion),
+        };
+        [self.bearer, self.basic, self.assertion].iter().any(Option::is_some).then_some(after)
+    }
+
     fn serve_known_for_ms(&self) -> Option<u64> {
         self.serve_known_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
@@ -101,6 +130,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::Create { slug, name, rule } => {
             let order = v1::CreateApplicationRequest {
                 serve_known_for_ms: rule.serve_known_for_ms().unwrap_or(0),
+                check: rule.check(v1::CheckRules::default()),
                 name: name.unwrap_or_else(|| slug.clone()),
                 slug,
                 launch_url: rule.launch_url.unwrap_or_default(),
@@ -115,7 +145,13 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             Ok(one(&applications.get(v1::GetApplicationRequest { application }).await?))
         }
         Command::Update { application, name, nobody, rule } => {
-            Ok(one(&applications.update(changes(application, name, nobody, rule)).await?))
+            let before = v1::GetApplicationRequest { application: application.clone() };
+            let before = applications.get(before).await?.check.unwrap_or_default();
+            let order = v1::UpdateApplicationRequest {
+                check: rule.check(before),
+                ..changes(application, name, nobody, rule)
+            };
+            Ok(one(&applications.update(order).await?))
         }
         Command::Delete { application } => {
             applications.delete(v1::DeleteApplicationRequest { application: application.clone() }).await?;
@@ -140,6 +176,7 @@ fn changes(
         serve_known_for_ms: rule.serve_known_for_ms(),
         launch_url: rule.launch_url,
         hosts: (!rule.hosts.is_empty()).then_some(v1::HostList { hosts: rule.hosts }),
+        check: None,
         access: new_rule.then_some(v1::AccessRule { everyone: rule.everyone, groups: rule.groups }),
     }
 }
@@ -152,6 +189,11 @@ async fn list(client: &Client) -> Result<Output, Failure> {
     .await?;
     applications.sort_by(|a, b| a.slug.cmp(&b.slug));
     Ok(Output::Many { columns: COLUMNS, rows: applications.iter().map(value).collect() })
+}
+
+fn check(rules: v1::CheckRules) -> Vec<&'static str> {
+    let named = [(rules.bearer, "bearer"), (rules.basic, "basic"), (rules.assertion, "assertion")];
+    named.into_iter().filter_map(|(is_on, name)| is_on.then_some(name)).collect()
 }
 
 fn one(application: &v1::Application) -> Output {
@@ -168,5 +210,6 @@ fn value(application: &v1::Application) -> Value {
         "everyone": application.everyone,
         "groups": application.groups,
         "serve_known_for_ms": application.serve_known_for_ms,
+        "check": check(application.check.unwrap_or_default()),
     })
 }

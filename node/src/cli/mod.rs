@@ -8,10 +8,12 @@
 //! | `output` | tables for people, JSON for programs |
 //! | `failure` | what went wrong, and the exit code that says so |
 //! | `password` | passwords: typed, or from standard input, never an argument |
-//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `cluster`, `join`, `secret` | a command each |
+//! | `doctor/` | a look at a protected application from the outside |
+//! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `cluster`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
+mod app_passwords;
 mod applications;
 mod client_requests;
 mod client_tokens;
@@ -19,6 +21,7 @@ mod clients;
 mod cluster;
 mod connection;
 mod demo;
+mod doctor;
 mod failure;
 mod groups;
 mod join;
@@ -97,6 +100,11 @@ pub enum Tool {
         after_help = "Examples:\n  conclave app create wiki --host wiki.example.org --group staff\n  conclave app list"
     )]
     App(Resource<applications::Command>),
+    /// Passwords of programs that know nothing but HTTP Basic
+    #[command(
+        after_help = "Examples:\n  conclave app-password create ada --name phone --app calendar\n  conclave app-password list"
+    )]
+    AppPassword(Resource<app_passwords::Command>),
     /// OIDC clients
     #[command(after_help = "Examples:\n  conclave client list\n  conclave client list -o json")]
     Client(Resource<clients::Command>),
@@ -119,6 +127,9 @@ pub enum Tool {
         after_help = "Examples:\n  conclave cluster status\n  conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret"
     )]
     Cluster(Resource<cluster::Command>),
+    /// Look for what is wrong, from the outside
+    #[command(subcommand, after_help = "Examples:\n  conclave doctor forward-auth https://wiki.example.org/")]
+    Doctor(doctor::Command),
     /// The cluster secret
     #[command(subcommand, after_help = "Examples:\n  conclave secret new")]
     Secret(secret::Command),
@@ -135,6 +146,9 @@ pub struct Resource<C: Subcommand> {
 
 /// Runs the command, prints its result to standard output or its failure to standard error, and gives the exit code.
 pub async fn run(tool: Tool) -> ExitCode {
+    if let Tool::Doctor(command) = &tool {
+        return doctor::run(command).await;
+    }
     match outcome(tool).await {
         Ok((output, format)) => output::print(&output, format),
         Err(failure) => failure.report(),
@@ -152,6 +166,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::User(resource) => over_api!(resource, users::run),
         Tool::Group(resource) => over_api!(resource, groups::run),
         Tool::App(resource) => over_api!(resource, applications::run),
+        Tool::AppPassword(resource) => over_api!(resource, app_passwords::run),
         Tool::Client(resource) => over_api!(resource, clients::run),
         Tool::Upstream(resource) => over_api!(resource, upstreams::run),
         Tool::Session(resource) => over_api!(resource, sessions::run),
@@ -162,5 +177,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         }
         Tool::Cluster(resource) => over_api!(resource, cluster::run),
         Tool::Secret(command) => secret::run(&command),
+        // Has an exit code of its own.
+        Tool::Doctor(_) => Err(Failure::other("the doctor was asked for a result instead of an exit code")),
     }
 }

@@ -277,3 +277,35 @@ async fn without_a_token_the_nodes_own_secret_opens_its_api() {
     assert_eq!(listed(&config).await.unwrap_err().exit_code(), 5, "and looking makes no secret");
     assert!(!secret.exists());
 }
+
+#[tokio::test]
+async fn app_passwords_and_the_rules_of_the_check_by_command() {
+    let node = TestNode::start().await;
+    node.create_user("ada", "", &[]).await;
+    let (_, token) = node.api_token(ApiRole::Admin).await;
+    let run = async |line: &[&str]| run(&node, &token, line).await;
+    let app = run(&["app", "create", "wiki", "--host", "*.wiki.test", "--basic", "on"]).await.unwrap();
+    assert_eq!((&app["hosts"], &app["check"]), (&json!(["*.wiki.test"]), &json!(["basic"])));
+    let app = run(&["app", "update", "wiki", "--bearer", "on", "--assertion", "on"]).await.unwrap();
+    assert_eq!(app["check"], json!(["bearer", "basic", "assertion"]), "what is not named stays");
+    let app = run(&["app", "update", "wiki", "--basic", "off"]).await.unwrap();
+    assert_eq!(app["check"], json!(["bearer", "assertion"]));
+
+    let create = ["app-password", "create", "ada", "--name", "phone", "--app", "wiki", "--ttl", "30d"];
+    let made = run(&create).await.unwrap();
+    assert_eq!((&made["username"], &made["application"]), (&json!("ada"), &json!("wiki")));
+    let password = made["password"].as_str().unwrap();
+    assert!(node.auth().app_password("ada", password).await.unwrap().is_some());
+    let everywhere = run(&["app-password", "create", "ada", "--name", "backup"]).await.unwrap();
+    assert!(everywhere["application"].is_null() && everywhere["expires_at_ms"].is_null());
+    let listed = run(&["app-password", "list", "--user", "ada"]).await.unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert!(!listed.to_string().contains(password), "shown once");
+    let id = made["id"].as_str().unwrap();
+    run(&["app-password", "revoke", id]).await.unwrap();
+    assert!(node.auth().app_password("ada", password).await.unwrap().is_none());
+    assert_eq!(run(&["app-password", "revoke", id]).await, Err(3));
+    assert_eq!(run(&["app-password", "list", "--user", "nobody"]).await, Err(3));
+    assert_eq!(run(&["app-password", "create", "nobody", "--name", "x"]).await, Err(3));
+    assert_eq!(run(&["app-password", "list"]).await.unwrap().as_array().unwrap().len(), 1);
+}

@@ -71,7 +71,7 @@ async fn list(client: &Client) -> Result<Output, Failure> {
 }
 
 /// Zero would mean "for ever" to the API.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = parse_duration(text).filter(|duration| !duration.is_zero());
     parsed.ok_or_else(|| "write for example 90s, 12h or 30d".to_owned())
 }

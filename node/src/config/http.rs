@@ -39,6 +39,9 @@ pub struct Http {
     pub drain_delay: Duration,
     /// Parent domain for cookies shared between hosts (`example.org`). Default none: cookies of one host only.
     pub cookie_domain: Option<String>,
+    /// Parent domains of applications' hosts (`["example.org", "example.net"]`): on each, one sign-in does for every host below it. Every
+    /// host below can then see and overwrite that cookie, so name only domains that are yours alone. Default none: a sign-in for each host.
+    pub app_domains: Vec<String>,
     /// A second listener, with TLS. Default none: a proxy in front speaks TLS.
     pub tls: Option<Tls>,
 }
@@ -53,6 +56,7 @@ impl Default for Http {
             template_dir: None,
             drain_delay: Duration::from_secs(1),
             cookie_domain: None,
+            app_domains: Vec::new(),
             tls: None,
         }
     }
@@ -83,6 +87,11 @@ impl Http {
         if let Some(dir) = self.template_dir.as_ref().filter(|dir| !dir.is_dir()) {
             problems.push(format!("http.template_dir: {} is not a folder", dir.display()));
         }
+        for domain in self.app_domains.iter().filter(|domain| !is_domain(domain)) {
+            problems.push(format!(
+                "http.app_domains: {domain:?} must be a domain of two labels or more, lower case, written without a leading dot"
+            ));
+        }
         let Some(public_url) = self.public_url() else {
             problems.push(format!(
                 "http.public_url: must be set when http.listen ({}) is not loopback; write the https URL people use",
@@ -99,6 +108,15 @@ impl Http {
             ));
         }
     }
+}
+
+/// A name under which browsers may share cookies between hosts; international ones as `xn--`.
+fn is_domain(domain: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+    };
+    domain.contains('.') && domain.split('.').all(label) && domain.parse::<Ipv4Addr>().is_err()
 }
 
 /// Whether browsers accept a cookie for `domain` from `host` (RFC 6265 §5.1.3); a bare top-level domain is not

@@ -9,6 +9,7 @@ mod atmosphere;
 mod authorization;
 mod cluster;
 mod environment;
+mod envoy;
 mod http;
 mod login;
 mod outbound;
@@ -29,6 +30,7 @@ pub use self::atmosphere::Atmosphere;
 pub use self::authorization::{Authorization, Registration};
 pub use self::cluster::{Api, Checks, Cluster, MAX_PEERS, Node, Peer};
 pub use self::environment::{ENV_PREFIX, Environment};
+pub use self::envoy::Envoy;
 pub use self::http::Http;
 pub use self::login::{Login, Throttle, Tokens};
 pub use self::outbound::Outbound;
@@ -45,6 +47,7 @@ pub struct Config {
     pub node: Node,
     pub cluster: Cluster,
     pub http: Http,
+    pub envoy: Envoy,
     pub api: Api,
     pub login: Login,
     pub tokens: Tokens,
@@ -101,6 +104,7 @@ impl Config {
         self.cluster.check(&self.node, &mut problems);
         self.api.check(&mut problems);
         self.http.check(&mut problems);
+        self.envoy.check(&self.http, &mut problems);
         self.login.check(&mut problems);
         self.tokens.check(&mut problems);
         self.authorization.check(&mut problems);

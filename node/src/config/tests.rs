@@ -139,7 +139,7 @@ fn an_unknown_setting_is_named_with_those_that_exist() {
     refuses("[node]\nidd = 3", "node.idd: no such setting; known here: id, data_dir (in conclave.toml)");
     refuses(
         "[nodes]\nid = 3",
-        "nodes: no such setting; known here: node, cluster, http, api, login, tokens, authorization, outbound, atmosphere, log, telemetry (in conclave.toml)",
+        "nodes: no such setting; known here: node, cluster, http, envoy, api, login, tokens, authorization, outbound, atmosphere, log, telemetry (in conclave.toml)",
     );
     assert_eq!(
         problems_with("", &[("CONCLAVE_NODE__IDD", "3")]),
@@ -263,6 +263,32 @@ fn a_cookie_domain_must_hold_the_public_host() {
         );
         refuses(&toml(other), &problem);
     }
+}
+
+#[test]
+fn domains_of_applications_are_whole_names_and_envoy_needs_a_proxy_to_answer() {
+    let toml = |domain: &str| format!("[http]\napp_domains = [\"{domain}\"]");
+    for good in ["example.org", "xn--bcher-kva.example", "a.b.example"] {
+        assert!(load(&toml(good), &[]).is_ok(), "{good}");
+    }
+    for bad in [
+        "org",
+        ".example.org",
+        "example.org.",
+        "Example.org",
+        "bücher.example",
+        "10.0.0.1",
+        "*.example.org",
+        "",
+    ] {
+        let problem = format!(
+            "http.app_domains: {bad:?} must be a domain of two labels or more, lower case, written without a leading dot"
+        );
+        refuses(&toml(bad), &problem);
+    }
+    let envoy = "[envoy]\nlisten = \"127.0.0.1:9002\"\n";
+    refuses(envoy, "envoy.listen: nobody would be answered; name Envoy's address in http.trusted_proxies");
+    assert!(load(&format!("{envoy}[http]\ntrusted_proxies = [\"10.0.0.1\"]"), &[]).is_ok());
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub enum HandleKind {
     Device = 21,
     /// What a client changes its own registration with.
     Registration = 22,
+    /// A password of a program.
+    AppPassword = 60,
 }
 
 /// The part of a handle that only its holder knows.

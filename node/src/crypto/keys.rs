@@ -40,6 +40,8 @@ pub struct ClusterKeys {
     pub device: Key,
     /// Authenticates the operator of a node to its own cluster before any token exists.
     pub operator: Key,
+    /// Hashes the secrets of app passwords.
+    pub app_password: Key,
     /// Authenticates the page tokens of the admin API.
     pub page: Key,
     /// Names the secret without telling it: kept in the data directory and compared at start.
@@ -63,6 +65,7 @@ impl ClusterKeys {
             csrf: key("csrf"),
             device: key("device-mark"),
             operator: key("operator"),
+            app_password: key("app-password"),
             page: key("page-token"),
             secret_check: expand(&prk, "secret-check"),
         }
@@ -119,6 +122,7 @@ mod tests {
             &k.device,
             &k.operator,
             &k.page,
+            &k.app_password,
         ];
         let distinct: BTreeSet<_> = all.iter().map(|key| *key.expose()).collect();
         assert_eq!(distinct.len(), all.len());

@@ -146,6 +146,7 @@ async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {
         everyone: false,
         groups: vec![ADMINS.into()],
         serve_known_for_ms: 0,
+        check: None,
     };
     if let Made::There(refused) = made(api.applications().create(order).await)? {
         let order = UpdateApplicationRequest {

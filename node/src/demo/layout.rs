@@ -15,9 +15,10 @@ use crate::{crypto::secret::ClusterSecret, runtime::Entropy};
 
 use super::DemoOptions;
 
-/// Ports from the base: http 1.., admin API 11.., cluster plane 21.., application 80, front 90.
+/// Ports from the base: http 1.., admin API 11.., cluster plane 21.., Envoy over gRPC 31.., application 80, front 90.
 const API_OFFSET: u16 = 10;
 const CLUSTER_OFFSET: u16 = 20;
+const ENVOY_OFFSET: u16 = 30;
 const APP_OFFSET: u16 = 80;
 const FRONT_OFFSET: u16 = 90;
 
@@ -92,6 +93,10 @@ impl Layout {
         loopback(self.port(CLUSTER_OFFSET, node))
     }
 
+    fn envoy_addr(&self, node: u64) -> SocketAddr {
+        loopback(self.port(ENVOY_OFFSET, node))
+    }
+
     pub fn front_addr(&self) -> SocketAddr {
         loopback(self.base_port + FRONT_OFFSET)
     }
@@ -131,6 +136,7 @@ impl Layout {
              [http]\nlisten = \"{http}\"\npublic_url = \"{front}\"\n\
              # The front goes on to the next node by itself.\ndrain_delay = \"0s\"\n\
              # The front runs on this machine and says who the visitor is.\ntrusted_proxies = [\"127.0.0.1\"]\n\n\
+             [envoy]\nlisten = \"{envoy}\"\n\n\
              [api]\nlisten = \"{api}\"\n\n\
              [log]\nformat = \"json\"\n",
             data = self.data_dir(node).display(),
@@ -140,6 +146,7 @@ impl Layout {
             http = self.http_addr(node),
             front = self.front_url(),
             api = self.api_addr(node),
+            envoy = self.envoy_addr(node),
         )
     }
 }

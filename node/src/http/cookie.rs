@@ -57,6 +57,35 @@ impl<'a> Cookies<'a> {
     }
 }
 
+/// A request's cookies without ours.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// There are none of ours among them.
+    Same,
+    /// There are only ours.
+    Nothing,
+    /// These.
+    Other(String),
+}
+
+/// What an application behind the check may see: the cookies of others. Ours open more than it.
+pub fn without_ours(headers: &HeaderMap) -> Rest {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let entries: Vec<&str> = lines.flat_map(|line| line.split(';')).map(str::trim).collect();
+    let is_ours = |entry: &&str| {
+        let name = entry.split('=').next().unwrap_or_default().trim();
+        let name =
+            ["__Host-", "__Secure-"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+        name.starts_with(OURS)
+    };
+    if !entries.iter().any(is_ours) {
+        return Rest::Same;
+    }
+    let others: Vec<&str> =
+        entries.into_iter().filter(|entry| !entry.is_empty() && !is_ours(entry)).collect();
+    if others.is_empty() { Rest::Nothing } else { Rest::Other(others.join("; ")) }
+}
+
 /// How cookies are named and fenced: decided once, from the public URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookiePolicy {
@@ -130,7 +159,7 @@ mod tests {
     use http::HeaderMap;
     use http::header::COOKIE;
 
-    use super::{CookieError, CookiePolicy, Cookies, MAX_LEN};
+    use super::{CookieError, CookiePolicy, Cookies, MAX_LEN, Rest, without_ours};
 
     fn headers(lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -147,6 +176,21 @@ mod tests {
         assert_eq!(cookies.get("conclave_session"), Ok(Some("abc=")));
         assert_eq!(cookies.get("later"), Ok(Some("x")));
         assert_eq!(cookies.get("absent"), Ok(None));
+    }
+
+    #[test]
+    fn an_application_sees_the_cookies_of_others_only() {
+        let of = |lines: &[&str]| without_ours(&headers(lines));
+        assert_eq!(of(&["a=1; b=2"]), Rest::Same);
+        assert_eq!(
+            of(&["__Host-conclave_app=x; conclave_session=y", "__Secure-conclave_app_domain=z"]),
+            Rest::Nothing
+        );
+        assert_eq!(
+            of(&["a=1; __Host-conclave_app=x;  b=conclave_", "c"]),
+            Rest::Other("a=1; b=conclave_; c".into())
+        );
+        assert_eq!(of(&[]), Rest::Same);
     }
 
     #[test]

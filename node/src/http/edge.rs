@@ -79,16 +79,17 @@ impl Edge {
     }
 
     /// The client that a configured proxy speaks for; none when the peer is not one, or cannot be understood.
-    pub(super) fn client_of_proxy(&self, headers: &HeaderMap, peer: IpAddr) -> Option<ClientInfo> {
+    pub fn client_of_proxy(&self, headers: &HeaderMap, peer: IpAddr) -> Option<ClientInfo> {
         ClientInfo::of_proxy(headers, peer, &self.0.trusted_proxies)?.ok()
     }
 
-    pub(super) fn new_id(&self) -> RequestId {
+    /// A name for a request.
+    pub fn new_id(&self) -> RequestId {
         RequestId::new(self.0.entropy.as_ref())
     }
 
     /// What every response carries, whoever made it.
-    pub(super) fn finish(response: &mut Response, id: &RequestId) {
+    pub fn finish(response: &mut Response, id: &RequestId) {
         if let Some(value) = id.header() {
             response.headers_mut().insert(request_id::HEADER, value);
         }

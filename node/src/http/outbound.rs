@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -115,7 +115,7 @@ impl Outbound {
         authorization: Option<&str>,
     ) -> Result<Answer, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization, proof: None }).await
+        self.within_limit(url, Asked { form: Some(body), authorization, headers: &[] }).await
     }
 
     /// Posts a form with a DPoP proof (RFC 9449).
@@ -129,7 +129,7 @@ impl Outbound {
         proof: &str,
     ) -> Result<Answer, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization: None, proof: Some(proof) }).await
+        self.within_limit(url, Asked { form: Some(body), authorization: None, headers: &[("dpop", proof)] }).await
     }
 
     /// Gets a document with these credentials; it is asked to be JSON.
@@ -137,7 +137,15 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`].
     pub async fn get(&self, url: &str, authorization: Option<&str>) -> Result<Answer, OutboundError> {
-        self.within_limit(url, Asked { form: None, authorization, proof: None }).await
+        self.within_limit(url, Asked { form: None, authorization, headers: &[] }).await
+    }
+
+    /// Gets a page with these headers, as whatever they make of the caller.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn page(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, OutboundError> {
+        self.within_limit(url, Asked { form: None, authorization: None, headers }).await
     }
 
     async fn within_limit(&self, url: &str, asked: Asked<'_>) -> Result<Answer, OutboundError> {
@@ -169,6 +177,8 @@ impl Outbound {
         let found: Vec<SocketAddr> = match url.host().ok_or(OutboundError::Url)? {
             Host::Ipv4(ip) => vec![(ip, port).into()],
             Host::Ipv6(ip) => vec![(ip, port).into()],
+            // Names of this machine by definition (RFC 6761 §6.3); not every resolver knows it.
+            Host::Domain(name) if name.ends_with(".localhost") => vec![(Ipv4Addr::LOCALHOST, port).into()],
             Host::Domain(name) => {
                 let resolved = lookup_host((name, port)).await;
                 resolved.map_err(|_| OutboundError::Resolve(name.to_owned()))?.collect()
@@ -202,8 +212,8 @@ struct Asked<'a> {
     /// Posted, when there is one.
     form: Option<String>,
     authorization: Option<&'a str>,
-    /// A DPoP proof.
-    proof: Option<&'a str>,
+    /// Further headers; one that is set anyway is replaced.
+    headers: &'a [(&'a str, &'a str)],
 }
 
 fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, OutboundError> {
@@ -224,10 +234,12 @@ fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, Outbound
         value.set_sensitive(true);
         request = request.header(header::AUTHORIZATION, value);
     }
-    if let Some(proof) = asked.proof {
-        request = request.header("dpop", HeaderValue::try_from(proof).map_err(http::Error::from)?);
+    let mut request = request.body(Full::new(Bytes::from(asked.form.unwrap_or_default())))?;
+    for (name, value) in asked.headers {
+        let name = HeaderName::try_from(*name).map_err(http::Error::from)?;
+        request.headers_mut().insert(name, HeaderValue::try_from(*value).map_err(http::Error::from)?);
     }
-    Ok(request.body(Full::new(Bytes::from(asked.form.unwrap_or_default())))?)
+    Ok(request)
 }
 
 /// The connection is driven here, beside the exchange, so that nothing of it outlives the caller.

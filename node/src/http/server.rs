@@ -122,9 +122,15 @@ impl ClosedDoor {
     /// # Errors
     /// [`HttpError`].
     pub fn open(self) -> Result<HttpListener, HttpError> {
-        let listener =
-            self.socket.listen(BACKLOG).map_err(|source| refused(self.setting, self.addr, source))?;
-        Ok(HttpListener::over(listener))
+        Ok(HttpListener::over(self.listen()?))
+    }
+
+    /// The same for what speaks something else than this room does.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub fn listen(self) -> Result<TcpListener, HttpError> {
+        self.socket.listen(BACKLOG).map_err(|source| refused(self.setting, self.addr, source))
     }
 }
 

@@ -269,6 +269,7 @@ fn settings() -> Settings {
         authorization: config.authorization.clone(),
         tokens: config.tokens,
         cookie_domain: config.http.cookie_domain,
+        app_domains: config.http.app_domains,
         outbound: config.outbound,
         atmosphere: config.atmosphere,
     }

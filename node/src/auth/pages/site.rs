@@ -11,10 +11,11 @@ use url::Url;
 use crate::{
     auth::{
         Auth, AuthError,
+        bounce::{self, Bounce},
         derive::Derivation,
         device::{self, Device},
         dispatch::{Gone, Next, Visitor},
-        ticket::{Target, Ticket, TicketError},
+        ticket::{AppUrl, Target, Ticket, TicketError},
     },
     crypto::keys::Key,
     http::{
@@ -43,6 +44,8 @@ pub struct Browser {
     session: Option<String>,
     /// Where it has signed in before.
     pub device: Device,
+    /// How often it was sent to an application just now, sealed.
+    bounces: Option<String>,
 }
 
 /// The pages and what they stand on.
@@ -93,12 +96,14 @@ impl Site {
         let session = cookies.get(&self.session_cookie.name(SESSION)).map_err(|e| unreadable(&e))?;
         let id = cookies.get(&self.browser_cookie.name(csrf::COOKIE)).map_err(|e| unreadable(&e))?;
         let device = cookies.get(&self.browser_cookie.name(DEVICE)).map_err(|e| unreadable(&e))?;
+        let bounces = cookies.get(&self.browser_cookie.name(bounce::COOKIE)).map_err(|e| unreadable(&e))?;
         let known = id.and_then(BrowserId::parse);
         Ok(Browser {
             is_new: known.is_none(),
             id: known.unwrap_or_else(|| BrowserId::new(&*self.auth.runtime().entropy)),
             session: session.map(str::to_owned),
             device: device.map(Device::parse).unwrap_or_default(),
+            bounces: bounces.map(str::to_owned),
         })
     }
 
@@ -158,11 +163,27 @@ impl Site {
                 self.consent_page(&ticket, asked, browser, id)
             }
             Next::Redirect(location) => see_other(&location),
+            Next::Open { url, by } => self.to_application(&url, &by, browser, id),
             Next::Answer(answer) => self.answer(&answer),
             Next::Forbidden { what, username } => self.forbidden(&what, &username, id),
             Next::Gone(what) => self.fault(&fault_of_gone(what), id),
         };
         self.with_browser(browser, response)
+    }
+
+    /// Away to the application; a browser that comes back again and again is told why instead.
+    fn to_application(&self, url: &AppUrl, by: &str, browser: &Browser, id: &RequestId) -> Response {
+        match self.auth.bounce(browser.bounces.as_deref(), url) {
+            Bounce::Send(None) => see_other(by),
+            Bounce::Send(Some(count)) => {
+                with_cookie(see_other(by), self.browser_cookie.set(bounce::COOKIE, &count, None).ok())
+            }
+            Bounce::Explain => {
+                tracing::warn!(request.id = %id, host = url.host(), "a browser goes back and forth between the sign-in and {}", url.host());
+                let page = self.fault(&fault_of_bounce(&url.origin()), id);
+                with_cookie(page, self.browser_cookie.clear(bounce::COOKIE).ok())
+            }
+        }
     }
 
     fn consent_page(
@@ -355,6 +376,18 @@ pub fn fault_of_ticket(error: TicketError) -> Fault {
              and sign in from there.",
         ),
     }
+}
+
+/// What to look at when a browser goes in circles: the causes that were seen, the most frequent first.
+fn fault_of_bounce(origin: &str) -> Fault {
+    let detail = format!(
+        "You are signed in here, but {origin} does not see it and sends you back. Reload the page there to try once more. If it happens \
+         again, tell whoever runs it; one of these is the cause as a rule. The proxy does not pass cookies on, in one direction or the \
+         other. It says http where your browser uses https, or the other way round, so that the cookie has another name. /.conclave/ on \
+         that host does not lead here. The domain in http.cookie_domain or http.app_domains is not that of the host. Or a clock is wrong, \
+         yours or the server's. `conclave doctor forward-auth {origin}` tells which."
+    );
+    Fault::new(StatusCode::BAD_REQUEST, "sign_in_loop", "You are being sent back and forth", detail)
 }
 
 fn fault_of_gone(what: Gone) -> Fault {

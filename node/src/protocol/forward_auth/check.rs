@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
-use conclave_state::application::Application;
+use conclave_state::{State, application::Application};
 
 use crate::{
     auth::{AuthError, session::SignedIn},
@@ -11,18 +11,24 @@ use crate::{
     http::cookie::{CookieError, CookiePolicy, Cookies},
 };
 
-use super::{ForwardAuth, metadata::Original};
+use super::{
+    ForwardAuth,
+    metadata::Original,
+    program::{self, Judged},
+};
 
 /// The cookie of an application's own host.
 pub const APP: &str = "app";
+/// The same where a sign-in does for a whole domain (`http.app_domains`).
+pub const APP_OF_DOMAIN: &str = "app_domain";
 
 /// What was decided.
 #[derive(Debug)]
 pub enum Decision {
     /// Let it through, with these people's headers.
-    Allow { signed_in: SignedIn, application: Arc<Application> },
-    /// Nobody is signed in.
-    Unauthenticated,
+    Allow { signed_in: SignedIn, application: Arc<Application>, by: By },
+    /// Nobody is signed in; what a program brought instead is `refused`, or was not brought.
+    Unauthenticated { application: Arc<Application>, refused: bool },
     /// Somebody is, and may not.
     Forbidden { signed_in: SignedIn, application: Arc<Application> },
     /// No application has this host.
@@ -31,6 +37,15 @@ pub enum Decision {
     BadCookies(CookieError),
     /// This node cannot tell now.
     Unavailable,
+}
+
+/// What somebody is let in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A cookie.
+    Session,
+    /// What a program brought in `Authorization`, which is then ours and not the application's.
+    Program,
 }
 
 /// Cookies of an application's host follow the scheme that the browser uses there.
@@ -49,68 +64,110 @@ pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &Header
     if presented.index() > view.index() {
         return None;
     }
-    let Presented { own, session } = presented;
-    let host = &original.host;
-    let on_host = own.and_then(|own| state.auth.live_on_host(&view, &own, host));
-    let signed_in = on_host.or_else(|| session.and_then(|session| state.auth.live(&view, &session)));
-    Some(match signed_in {
-        Some(signed_in) => judge(state, original, signed_in),
-        None => nobody(state, original),
-    })
+    if let Some(signed_in) = presented.who(state, &view, &original.host) {
+        return Some(judge(state, original, signed_in, By::Session));
+    }
+    match protected(state, original) {
+        Some(application) if program::is_brought(application.check, headers) => None,
+        found => Some(nobody(found)),
+    }
 }
 
-/// The handles that a request brought, opened.
+/// The handles that a request brought, opened: of the host, of its domain, and the session's own where browsers send it.
 struct Presented {
-    own: Option<Handle>,
+    arms: [Option<Handle>; 2],
     session: Option<Handle>,
 }
 
 impl Presented {
+    /// # Errors
+    /// When the cookies cannot be told from planted ones.
     fn read(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Result<Self, CookieError> {
         let cookies = Cookies::parse(headers)?;
         let opened = |name: &str, kind| {
             let text = cookies.get(name)?;
             Ok(text.and_then(|text| state.auth.parse(kind, text)))
         };
+        let scheme = &original.url.scheme;
+        let of_domain = match domain_cookie(state, scheme, &original.host) {
+            Some(policy) => opened(&policy.name(APP_OF_DOMAIN), HandleKind::AppSession)?,
+            None => None,
+        };
         Ok(Self {
-            own: opened(&app_cookie(&original.url.scheme).name(APP), HandleKind::AppSession)?,
+            arms: [opened(&app_cookie(scheme).name(APP), HandleKind::AppSession)?, of_domain],
             session: opened(&state.site.session_cookie_name(), HandleKind::Session)?,
         })
     }
 
+    fn handles(&self) -> impl Iterator<Item = &Handle> {
+        self.arms.iter().chain([&self.session]).flatten()
+    }
+
     /// The least that a version must have seen to know of them.
     fn index(&self) -> u64 {
-        let index = |handle: &Option<Handle>| handle.as_ref().map_or(0, |handle| handle.index);
-        index(&self.own).max(index(&self.session))
+        self.handles().map(|handle| handle.index).max().unwrap_or(0)
     }
+
+    /// Whom the first of them that is alive stands for.
+    fn who(&self, state: &ForwardAuth, view: &Arc<State>, host: &str) -> Option<SignedIn> {
+        let mut arms = self.arms.iter().flatten();
+        let on_host = arms.find_map(|arm| state.auth.live_on_host(view, arm, host));
+        on_host.or_else(|| self.session.as_ref().and_then(|session| state.auth.live(view, session)))
+    }
+}
+
+/// The cookie policy of the domain that this host shares a sign-in with, if there is one.
+pub fn domain_cookie(state: &ForwardAuth, original_scheme: &str, host: &str) -> Option<CookiePolicy> {
+    let domain = state.auth.app_domain(host)?;
+    Some(CookiePolicy::for_domain(original_scheme == "https", domain))
 }
 
 pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     match signed_in(state, original, headers).await {
-        Ok(None) => nobody(state, original),
-        Ok(Some(signed_in)) => judge(state, original, signed_in),
+        Ok(None) => without_session(state, original, headers).await,
+        Ok(Some(signed_in)) => judge(state, original, signed_in, By::Session),
         Err(Undecided::Cookies(error)) => Decision::BadCookies(error),
         Err(Undecided::Auth(error)) => {
             if let Some(signed_in) = known(state, original, headers) {
-                return judge(state, original, signed_in);
+                return judge(state, original, signed_in, By::Session);
             }
-            tracing::warn!(%error, "a check could not be decided");
-            Decision::Unavailable
+            unavailable(&error)
         }
     }
+}
+
+fn unavailable(error: &AuthError) -> Decision {
+    tracing::warn!(%error, "a check could not be decided");
+    Decision::Unavailable
+}
+
+/// A program may have brought something else.
+async fn without_session(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
+    let Some(application) = protected(state, original) else { return Decision::UnknownHost };
+    match program::judge(state, original, &application, headers).await {
+        Ok(Judged::SignedIn(signed_in)) => judge(state, original, signed_in, By::Program),
+        Ok(Judged::Nothing) => Decision::Unauthenticated { application, refused: false },
+        Ok(Judged::Refused) => Decision::Unauthenticated { application, refused: true },
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// The application at this host, if the request is where it really lives.
+fn protected(state: &ForwardAuth, original: &Original) -> Option<Arc<Application>> {
+    let view = state.auth.cluster().view();
+    let found = view.application_by_host(&original.host)?;
+    state.auth.is_true_origin(&original.url, found).then(|| Arc::clone(found))
 }
 
 /// Nobody is signed in: worth saying only where there is something to sign in to.
-fn nobody(state: &ForwardAuth, original: &Original) -> Decision {
-    match state.auth.cluster().view().application_by_host(&original.host) {
-        Some(application) if state.auth.is_true_origin(&original.url, application) => {
-            Decision::Unauthenticated
-        }
-        _ => Decision::UnknownHost,
+fn nobody(application: Option<Arc<Application>>) -> Decision {
+    match application {
+        Some(application) => Decision::Unauthenticated { application, refused: false },
+        None => Decision::UnknownHost,
     }
 }
 
-fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn) -> Decision {
+fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) -> Decision {
     let Some(application) = signed_in.state.application_by_host(&original.host).cloned() else {
         return Decision::UnknownHost;
     };
@@ -118,7 +175,7 @@ fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn) -> Decis
         return Decision::UnknownHost;
     }
     if application.access.admits(&signed_in.user) {
-        Decision::Allow { signed_in, application }
+        Decision::Allow { signed_in, application, by }
     } else {
         Decision::Forbidden { signed_in, application }
     }
@@ -148,24 +205,33 @@ fn known(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Optio
     if limit == 0 {
         return None;
     }
-    let cookies = Cookies::parse(headers).ok()?;
-    let own = cookies.get(&app_cookie(&original.url.scheme).name(APP)).ok()?;
-    let signed_in = state.auth.known_on_host(own, host, Duration::from_millis(limit))?;
+    let presented = Presented::read(state, original, headers).ok()?;
+    let view = state.auth.cluster().known_view(Duration::from_millis(limit))?;
+    if view.index() < presented.index() {
+        return None;
+    }
+    let signed_in =
+        presented.arms.iter().flatten().find_map(|arm| state.auth.live_on_host(&view, arm, host))?;
     tracing::info!("let in on what was known: the cluster is out of reach");
     Some(signed_in)
 }
 
-/// The cookie of this host, or the session's own where the browser sends it (a shared parent domain).
+/// On a version that knows of what was presented. A handle that is ahead of the whole cluster is of another history and counts as none.
 async fn signed_in(
     state: &ForwardAuth,
     original: &Original,
     headers: &HeaderMap,
 ) -> Result<Option<SignedIn>, Undecided> {
-    let cookies = Cookies::parse(headers)?;
-    let own = cookies.get(&app_cookie(&original.url.scheme).name(APP))?;
-    if let Some(signed_in) = state.auth.signed_in_on_host(own, &original.host).await? {
-        return Ok(Some(signed_in));
+    let presented = Presented::read(state, original, headers)?;
+    for handle in presented.handles() {
+        let Some(view) = state.auth.state_at(handle).await? else { continue };
+        let found = match handle.kind {
+            HandleKind::AppSession => state.auth.live_on_host(&view, handle, &original.host),
+            _ => state.auth.live(&view, handle),
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    let session = cookies.get(&state.site.session_cookie_name())?;
-    Ok(state.auth.signed_in(session).await?)
+    Ok(None)
 }

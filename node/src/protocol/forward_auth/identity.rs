@@ -1,4 +1,4 @@
-//! The headers of an admitted request: three profiles that applications know, always all of them, empty when there is nothing
+//! The headers of an admitted request: three profiles that applications know and an assertion of our own, always all of them, empty when there is nothing
 //! to say. A header that is left out would let a client's own copy through in most proxies (reference: forward-auth.md §2).
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use crate::auth::{Auth, session::SignedIn};
 
 /// Every name that is written.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 20] = [
     "x-authentik-username",
     "x-authentik-groups",
     "x-authentik-entitlements",
@@ -26,7 +26,21 @@ pub const NAMES: [&str; 19] = [
     "x-auth-request-user",
     "x-auth-request-groups",
     "x-auth-request-email",
+    ASSERTION,
 ];
+
+/// The signed assertion, where the application wants one.
+pub const ASSERTION: &str = "x-conclave-assertion";
+/// The same in the profile of authentik.
+pub const AUTHENTIK_JWT: &str = "x-authentik-jwt";
+
+/// Whether some server could read this name as one of ours: `_` or `.` in place of a dash. Not the name itself.
+pub fn is_look_alike(name: &str) -> bool {
+    name.contains(['_', '.']) && {
+        let plain = name.replace(['_', '.'], "-");
+        NAMES.iter().any(|known| known.eq_ignore_ascii_case(&plain))
+    }
+}
 
 /// The full set. None when a value cannot stand in a header: then nobody is let in (design.md P8).
 pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<HeaderMap> {
@@ -56,6 +70,7 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<H
         &user.username,
         &listed,
         &user.email,
+        "",
     ];
     let mut headers = HeaderMap::with_capacity(NAMES.len());
     for (name, value) in NAMES.iter().zip(values) {

@@ -8,6 +8,7 @@
 //! | Traefik, Caddy, HAProxy | `X-Forwarded-Method` | `X-Forwarded-Proto` | `X-Forwarded-Host` | `X-Forwarded-Uri` |
 //! | nginx | `X-Original-Method` | `X-Original-URL` | the same | the same |
 //! | Envoy over HTTP | the check's own | `X-Forwarded-Proto` | `Host` | the check's own path, after the route |
+//! | Envoy over gRPC | fields of the message: `method`, `scheme`, `host`, `path` | | | |
 
 use axum::http::{HeaderMap, Method, Uri};
 
@@ -29,6 +30,8 @@ pub enum Dialect {
     Nginx,
     Haproxy,
     Envoy,
+    /// Asks in messages, at no path of ours: see `grpc`.
+    EnvoyGrpc,
 }
 
 /// A check as it came in.
@@ -51,6 +54,8 @@ pub struct Original {
     pub host: String,
     /// A person's browser goes to a page, and can be sent to another.
     pub is_navigation: bool,
+    /// It says that it is a browser, or wants a page: then it is never asked for what only programs have.
+    pub is_browser: bool,
 }
 
 /// Why the metadata is refused. For the operator's log; the visitor learns less.
@@ -87,6 +92,7 @@ impl Dialect {
             Self::Traefik | Self::Caddy | Self::Haproxy => &[METHOD, PROTO, HOST, URI],
             Self::Nginx => &[ORIGINAL_URL, ORIGINAL_METHOD],
             Self::Envoy => &[PROTO],
+            Self::EnvoyGrpc => &[],
         }
     }
 
@@ -98,6 +104,7 @@ impl Dialect {
             Self::Nginx => "/auth/nginx",
             Self::Haproxy => "/auth/haproxy",
             Self::Envoy => "/auth/envoy",
+            Self::EnvoyGrpc => "",
         }
     }
 
@@ -145,10 +152,45 @@ pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
             };
             (asked.method.clone(), parts)
         }
+        Dialect::EnvoyGrpc => return Err(Refused::Unreadable(CHECK_PATH)),
     };
-    let url = address::read(&parts, asked.mount)?;
-    let is_navigation = is_navigation(&method, headers);
-    Ok(Original { method, host: url.host(), url, is_navigation })
+    original(method, &parts, asked.mount, headers)
+}
+
+/// A request as Envoy tells it over gRPC, in fields that no client writes.
+pub struct Told<'a> {
+    pub client: ClientInfo,
+    pub method: &'a str,
+    pub scheme: &'a str,
+    pub host: &'a str,
+    /// With its query.
+    pub path: &'a str,
+    /// The client's own.
+    pub headers: &'a HeaderMap,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// [`Refused`].
+pub fn read_told(told: &Told<'_>, mount: Mount) -> Result<Original, Refused> {
+    if !told.client.via_trusted_proxy {
+        return Err(Refused::NotAProxy);
+    }
+    let parts =
+        Parts { scheme: ("scheme", told.scheme), authority: ("host", told.host), path: ("path", told.path) };
+    original(parse_method("method", told.method)?, &parts, mount, told.headers)
+}
+
+fn original(
+    method: Method,
+    parts: &Parts<'_>,
+    mount: Mount,
+    headers: &HeaderMap,
+) -> Result<Original, Refused> {
+    let url = address::read(parts, mount)?;
+    let (is_navigation, is_browser) = (is_navigation(&method, headers), is_browser(headers));
+    Ok(Original { method, host: url.host(), url, is_navigation, is_browser })
 }
 
 /// What stands for a method that the proxy does not tell: no rule about methods matches it.
@@ -208,6 +250,15 @@ fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
         }
     }
     Ok(())
+}
+
+/// Browsers name their mode with each request (Fetch Metadata), and ask for pages by name.
+fn is_browser(headers: &HeaderMap) -> bool {
+    let wants_page =
+        |value: &axum::http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/html"));
+    headers.contains_key("sec-fetch-mode")
+        || headers.contains_key("x-requested-with")
+        || headers.get_all("accept").iter().any(wants_page)
 }
 
 /// Whether a person's browser goes to a page: only then does a redirect lead anywhere (features.md F11, F12).

@@ -5,6 +5,9 @@
 //! | `address` | the original address, read once or refused |
 //! | `metadata` | one proxy's way of saying what the original request was; refuses everything that is not exactly that |
 //! | `check` | the decision, the same for every proxy |
+//! | `program` | access tokens and app passwords, where an application takes them |
+//! | `assertion` | the signed proof that an application may want |
+//! | `grpc` | the same check as Envoy asks over gRPC |
 //! | `express` | the same check on the short way, when nothing has to be waited for |
 //! | `identity` | the headers that an admitted request carries, always all of them |
 //! | `respond` | the decision in the words that the proxy understands |
@@ -16,13 +19,17 @@
 //! that are not configured proxies, and guesses at nothing: what cannot be read is refused.
 
 mod address;
+mod assertion;
 mod check;
 mod express;
+pub mod grpc;
 mod identity;
 mod metadata;
+mod program;
 mod respond;
 mod roundtrip;
 
+pub use assertion::TYP as ASSERTION_TYP;
 pub use identity::NAMES as IDENTITY_HEADERS;
 
 use std::sync::Arc;
@@ -36,7 +43,7 @@ use axum::{
 };
 
 use crate::{
-    auth::{Auth, pages::Site, ticket::Mount},
+    auth::{Auth, pages::Site, program::AccessTokens, ticket::Mount},
     http::{ClientInfo, RequestId},
 };
 
@@ -48,12 +55,13 @@ use metadata::{Asked, Dialect};
 pub struct ForwardAuth {
     auth: Auth,
     site: Arc<Site>,
+    tokens: Arc<dyn AccessTokens>,
     written: Arc<Written>,
 }
 
 impl ForwardAuth {
-    pub fn new(auth: Auth, site: Arc<Site>) -> Self {
-        Self { auth, site, written: Arc::default() }
+    pub fn new(auth: Auth, site: Arc<Site>, tokens: Arc<dyn AccessTokens>) -> Self {
+        Self { auth, site, tokens, written: Arc::default() }
     }
 }
 

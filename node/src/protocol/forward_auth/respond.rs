@@ -3,21 +3,32 @@
 //! Allow is 200, never 204 (Envoy takes a 204 for a denial). All but nginx pass a 302 on; nginx turns one into a 500, so it gets a
 //! 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot tell.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 
+use conclave_state::application::Application;
+
 use crate::{
-    auth::ticket::{Step, Target},
+    auth::{
+        AuthError,
+        pages::fault_of,
+        session::SignedIn,
+        ticket::{Step, Target},
+    },
     http::{Fault, RequestId},
 };
 
 use super::{
-    ForwardAuth,
+    ForwardAuth, assertion,
     check::Decision,
+    identity,
     metadata::{Dialect, Original, Refused},
+    program,
 };
 
 pub fn to_proxy(
@@ -28,15 +39,25 @@ pub fn to_proxy(
     id: &RequestId,
 ) -> Response {
     match decision {
-        Decision::Allow { signed_in, application } => {
-            match state.written.head(state, &signed_in, &application) {
-                Some(head) => allow(head),
-                None => {
-                    fault(state, "unwritable_identity", "Your account cannot be told to the application", id)
-                }
+        Decision::Allow { signed_in, application, .. } => {
+            let Some(mut head) = state.written.head(state, &signed_in, &application) else {
+                let what = "Your account cannot be told to the application";
+                return fault(state, "unwritable_identity", what, id);
+            };
+            if application.check.assertion
+                && let Err(error) = assert(state, &signed_in, original, &mut head)
+            {
+                return state.site.fault(&fault_of(&error), id);
             }
+            allow(head)
         }
-        Decision::Unauthenticated => unauthenticated(state, dialect, original, id),
+        Decision::Unauthenticated { application, refused } => {
+            let asks = application.check.bearer || application.check.basic;
+            if asks && !original.is_browser {
+                return challenge(&application, refused);
+            }
+            unauthenticated(state, dialect, original, id)
+        }
         Decision::Forbidden { signed_in, application } => {
             state.site.forbidden(&application.name, &signed_in.user.username, id)
         }
@@ -60,6 +81,30 @@ pub fn to_proxy(
             state.site.fault(&fault, id)
         }
     }
+}
+
+/// Both names carry it: ours, and the one that applications set up for authentik look at.
+fn assert(
+    state: &ForwardAuth,
+    signed_in: &SignedIn,
+    original: &Original,
+    head: &mut HeaderMap,
+) -> Result<(), AuthError> {
+    let text = assertion::sign(&state.auth, signed_in, original)?;
+    let value = HeaderValue::from_str(&text).map_err(|error| AuthError::Internal(error.to_string()))?;
+    head.insert(identity::AUTHENTIK_JWT, value.clone());
+    head.insert(identity::ASSERTION, value);
+    Ok(())
+}
+
+/// A program is asked for what it may bring, and is led nowhere.
+fn challenge(application: &Arc<Application>, refused: bool) -> Response {
+    let mut response =
+        (StatusCode::UNAUTHORIZED, "sign in with a token or an app password\n").into_response();
+    for challenge in program::challenges(application, refused) {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 fn allow(head: HeaderMap) -> Response {

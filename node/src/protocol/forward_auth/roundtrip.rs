@@ -22,7 +22,7 @@ use crate::{
 use super::{
     ForwardAuth,
     address::{self, Parts},
-    check::{APP, app_cookie},
+    check::{APP, APP_OF_DOMAIN, app_cookie, domain_cookie},
 };
 
 /// The cookie that tells one browser from another on an application's host.
@@ -120,8 +120,12 @@ async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result
     let home = see_other(&url.to_string());
     match state.auth.arrive(&ticket, &derivation).await {
         Ok(cookie) => {
-            let life = state.auth.settings().login.session_ttl;
-            Ok(with_cookie(home, app_cookie(&url.scheme).set(APP, &cookie, Some(life)).ok()))
+            let life = Some(state.auth.settings().login.session_ttl);
+            let set = match domain_cookie(state, &url.scheme, &url.host()) {
+                Some(policy) => policy.set(APP_OF_DOMAIN, &cookie, life),
+                None => app_cookie(&url.scheme).set(APP, &cookie, life),
+            };
+            Ok(with_cookie(home, set.ok()))
         }
         // A second click or the back button: the page decides anew whether the visitor is signed in.
         Err(AuthError::Refused(refusal))
@@ -154,11 +158,17 @@ fn opened(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<(Ticke
     }
 }
 
-/// Removes this host's cookie and goes to the sign-out page, which ends the session everywhere.
-pub async fn sign_out(State(state): State<ForwardAuth>) -> Response {
+/// Removes this host's cookie, and its domain's, and goes to the sign-out page, which ends the session everywhere.
+pub async fn sign_out(State(state): State<ForwardAuth>, headers: HeaderMap) -> Response {
     let mut response = see_other(&state.auth.settings().public_url.join("/logout"));
-    for secure in ["https", "http"] {
-        response = with_cookie(response, app_cookie(secure).clear(APP).ok());
+    // Which domain is for the browser to say; it takes no other than its own.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    for scheme in ["https", "http"] {
+        response = with_cookie(response, app_cookie(scheme).clear(APP).ok());
+        if let Some(policy) = domain_cookie(&state, scheme, &host) {
+            response = with_cookie(response, policy.clear(APP_OF_DOMAIN).ok());
+        }
     }
     response
 }

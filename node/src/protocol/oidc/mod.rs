@@ -15,6 +15,7 @@ mod assertion;
 mod audience;
 mod authorize;
 mod backchannel;
+mod bearer;
 mod claims;
 mod client_auth;
 mod client_credentials;
@@ -45,6 +46,7 @@ mod userinfo;
 use std::sync::Arc;
 
 pub use backchannel::Announcer;
+pub use bearer::access_tokens;
 
 use axum::{
     Router,

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 43] = [
+const RPCS: [(&str, bool, Code); 46] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -55,6 +55,9 @@ const RPCS: [(&str, bool, Code); 43] = [
     ("TokenService/CreateToken", true, Code::InvalidArgument),
     ("TokenService/ListTokens", false, Code::Ok),
     ("TokenService/RevokeToken", true, Code::InvalidArgument),
+    ("AppPasswordService/CreateAppPassword", true, Code::InvalidArgument),
+    ("AppPasswordService/ListAppPasswords", false, Code::Ok),
+    ("AppPasswordService/RevokeAppPassword", true, Code::InvalidArgument),
     ("KeyService/ListKeys", false, Code::Ok),
     ("KeyService/RotateKey", true, Code::InvalidArgument),
     ("KeyService/RetireKey", true, Code::NotFound),

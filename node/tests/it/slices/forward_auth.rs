@@ -8,14 +8,14 @@ use http::{Request, StatusCode};
 use super::site::{Browser, PASSWORD, Page, Site};
 
 /// A check as the proxy at 10.0.0.1 sends it for `https://app.test/page?q=1`, changed by `with`.
-struct Check {
-    method: &'static str,
-    path: &'static str,
-    headers: Vec<(String, String)>,
+pub struct Check {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub headers: Vec<(String, String)>,
 }
 
 impl Check {
-    fn of(dialect: &str) -> Self {
+    pub fn of(dialect: &str) -> Self {
         let (path, pairs): (_, &[(&str, &str)]) = match dialect {
             "nginx" => (
                 "/auth/nginx",
@@ -34,13 +34,13 @@ impl Check {
         }
     }
 
-    fn set(mut self, name: &str, value: &str) -> Self {
+    pub fn set(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    fn add(mut self, name: &str, value: &str) -> Self {
+    pub fn add(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -53,12 +53,12 @@ impl Check {
         Self { method, ..self }
     }
 
-    fn without(mut self, name: &str) -> Self {
+    pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self
     }
 
-    async fn send(self, site: &Site, cookie: &str) -> Page {
+    pub async fn send(self, site: &Site, cookie: &str) -> Page {
         self.send_from(site, "10.0.0.1", cookie).await
     }
 
@@ -66,7 +66,7 @@ impl Check {
         site.send(peer, self.request(cookie)).await
     }
 
-    fn request(&self, cookie: &str) -> Request<Body> {
+    pub fn request(&self, cookie: &str) -> Request<Body> {
         let mut request = Request::builder().method(self.method).uri(self.path);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -86,7 +86,7 @@ const FORWARDED: &[(&str, &str)] = &[
 ];
 
 /// Signs `user` in through the whole round trip and gives the cookie of the application's host.
-async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
+pub async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
     let denied = Check::of("traefik").send(site, "").await;
     assert_eq!(denied.status, StatusCode::FOUND);
     let start = denied.location();
@@ -369,10 +369,7 @@ async fn a_node_that_is_cut_off_refuses_unless_the_application_would_rather_be_o
 #[tokio::test]
 async fn the_short_way_says_what_the_long_way_says_and_forgets_with_the_state() {
     let site = Site::open().await;
-    let [ada, bob] = ["ada", "bob"].map(|user| user.to_owned());
-    let cookie = cookie_of(&site, &ada).await.unwrap_or_else(|page| panic!("{}", page.text));
-    let other = cookie_of(&site, &bob).await.err();
-    assert!(other.is_none() || other.is_some_and(|page| page.status == StatusCode::FORBIDDEN));
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
     let without_id = |page: &Page| {
         let mut headers = page.headers.clone();
         let id = headers.remove("x-request-id").expect("each answer has an id");

@@ -4,10 +4,14 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use conclave_node::runtime::{Entropy, testing::SeededEntropy};
+use conclave_node::{
+    protocol::forward_auth::IDENTITY_HEADERS,
+    runtime::{Entropy, testing::SeededEntropy},
+};
 use http::{Request, StatusCode};
 
 use super::{
+    forward_auth::{Check, cookie_of},
     oidc_dpop::{Prover, TOKEN, USERINFO},
     site::{Browser, PASSWORD, Page, REDIRECT_URI, SECRET, Site, redemption},
 };
@@ -83,6 +87,56 @@ fn sound(page: &Page, sent: &str) {
             location.strip_prefix(REDIRECT_URI).is_some_and(|rest| rest.is_empty() || rest.starts_with('&'));
         assert!(ours || theirs, "sent to {location} by {sent}");
     }
+}
+
+/// Forward-auth: what a proxy says, a cookie, or a whole question is garbled. Nobody is let in but by the true cookie, and then with all
+/// of the headers that say who it is.
+#[tokio::test]
+async fn checks() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let complete = |page: &Page| {
+        IDENTITY_HEADERS.into_iter().all(|name| page.headers.get_all(name).iter().count() == 1)
+            && page.headers["remote-user"] == "ada"
+    };
+    rounds(7, async |changer| {
+        let dialects = ["traefik", "caddy", "haproxy", "nginx", "envoy"];
+        let check = Check::of(dialects[changer.below(dialects.len())]);
+        let at = changer.below(check.headers.len());
+        let (mut garbled, mut stranger) = (check.headers.clone(), check.headers.clone());
+        garbled[at].1 = changer.change(&garbled[at].1);
+        stranger[at].0 = changer.change(&stranger[at].0);
+        let changed = changer.change(&cookie);
+        for (headers, cookie, is_true) in [
+            (&garbled, cookie.as_str(), true),
+            (&garbled, "", false),
+            (&stranger, cookie.as_str(), true),
+            (&check.headers, changed.as_str(), changed.contains(&cookie)),
+        ] {
+            let mut request = Request::builder().method(check.method).uri(check.path);
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            let Ok(request) = request.header("cookie", cookie).body(Body::empty()) else { continue };
+            let said = format!("{request:?}");
+            let page = site.send("10.0.0.1", request).await;
+            assert!(page.status.as_u16() < 500, "{} for {said}", page.status);
+            if page.status.is_success() {
+                assert!(
+                    is_true && page.status == StatusCode::OK && complete(&page),
+                    "{} for {said}",
+                    page.status
+                );
+            }
+        }
+        // The path, as Envoy appends it.
+        let path = format!("/auth/envoy{}", changer.change("/page?q=1"));
+        let request = Request::get(&path).header("host", "app.test").header("x-forwarded-proto", "https");
+        let Ok(request) = request.header("cookie", &cookie).body(Body::empty()) else { return };
+        let page = site.send("10.0.0.1", request).await;
+        assert!(page.status.as_u16() < 500 && (!page.status.is_success() || complete(&page)), "{path}");
+    })
+    .await;
 }
 
 /// A path that a request can be made of at all.

@@ -5,6 +5,7 @@ pub mod atmosphere_network;
 mod client_documents;
 mod conformance;
 mod forward_auth;
+mod forward_auth_others;
 mod garbled;
 mod login;
 mod mtls;

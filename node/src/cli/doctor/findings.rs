@@ -1,0 +1,127 @@
+//! What each kind of trouble is called, and what to change. The codes are for programs and stay.
+
+use serde_json::{Value, json};
+
+/// Whether people are kept out or in danger, or only served worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    Error,
+    Warning,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub code: &'static str,
+    pub weight: Weight,
+    /// What was seen.
+    pub what: String,
+    /// What to change.
+    pub change: &'static str,
+}
+
+/// Code, weight and remedy of every finding.
+const KNOWN: [(&str, Weight, &str); 18] = [
+    ("unreachable", Weight::Error, "check the address, the name's DNS entry and the proxy's certificate"),
+    (
+        "not_protected",
+        Weight::Error,
+        "the proxy does not ask Conclave about this application; compare its configuration with deploy/proxies",
+    ),
+    (
+        "unknown_host",
+        Weight::Error,
+        "no application has this host: conclave app update SLUG --host HOST; and give the proxy's X-Forwarded-Host, scheme and port as people see them",
+    ),
+    (
+        "bad_check",
+        Weight::Error,
+        "the node refuses the proxy's question: put the proxy's address into http.trusted_proxies; the node's log says under the request id what it missed",
+    ),
+    (
+        "check_failed",
+        Weight::Error,
+        "the proxy cannot use the check's answer: ask at /auth/nginx from nginx, and see that the nodes' addresses in the proxy are right",
+    ),
+    (
+        "loop",
+        Weight::Error,
+        "the browser is sent back and forth: let the proxy pass Cookie and Set-Cookie, and send /.conclave/ on the application's host to Conclave without a check",
+    ),
+    (
+        "own_path",
+        Weight::Error,
+        "send /.conclave/ on the application's host to Conclave, before the check and with its Host header",
+    ),
+    (
+        "foreign_login",
+        Weight::Error,
+        "set http.public_url of the nodes to the address at which people reach them",
+    ),
+    (
+        "not_conclave",
+        Weight::Error,
+        "the sign-in's address does not lead to Conclave: look at the proxy's site for http.public_url",
+    ),
+    (
+        "issuer",
+        Weight::Error,
+        "http.public_url must be the address that browsers see, the same on every node",
+    ),
+    (
+        "scheme",
+        Weight::Error,
+        "let the proxy say X-Forwarded-Proto (nginx: the scheme in X-Original-URL) as browsers see it; https in front and http behind is the usual cause",
+    ),
+    (
+        "other_host",
+        Weight::Error,
+        "let the proxy say X-Forwarded-Host with the host and port that browsers see",
+    ),
+    ("cookie_dropped", Weight::Error, "let the proxy pass Set-Cookie of /.conclave/ on"),
+    (
+        "cookie_secure",
+        Weight::Error,
+        "the cookie does not fit the scheme: let the proxy say the true one in X-Forwarded-Proto",
+    ),
+    (
+        "cookie_domain",
+        Weight::Error,
+        "browsers refuse the cookie's domain on this host: correct http.app_domains, http.cookie_domain or a rewriting proxy",
+    ),
+    ("clock", Weight::Error, "set the clock by NTP, on the server or here"),
+    (
+        "forged_header",
+        Weight::Error,
+        "the proxy believes its clients: set or strip this header before the check, as deploy/proxies does",
+    ),
+    (
+        "check_exposed",
+        Weight::Warning,
+        "answer 404 to /auth/ and /outpost.goauthentik.io/auth/ from outside, as deploy/proxies does",
+    ),
+];
+
+/// A program is sent to a page.
+const XHR: (&str, Weight, &str) = (
+    "xhr_redirected",
+    Weight::Warning,
+    "let the check see Accept, Sec-Fetch-Mode and X-Requested-With, so that programs get a 401",
+);
+
+impl Finding {
+    /// One that this file knows.
+    pub fn new(code: &'static str, what: impl Into<String>) -> Self {
+        let known = KNOWN.iter().find(|(known, ..)| *known == code).unwrap_or(&XHR);
+        Self { code: known.0, weight: known.1, what: what.into(), change: known.2 }
+    }
+
+    /// For printing.
+    pub fn value(&self) -> Value {
+        let weight = match self.weight {
+            Weight::Error => "error",
+            Weight::Warning => "warning",
+        };
+        json!({ "weight": weight, "code": self.code, "what": self.what, "change": self.change })
+    }
+}

@@ -1,0 +1,109 @@
+//! A browser without a face: a cookie jar, redirects followed by hand, everything seen kept.
+
+use http::{HeaderMap, header};
+use url::Url;
+
+use crate::http::{
+    Outbound,
+    outbound::{Answer, OutboundError},
+};
+
+/// Most redirects followed; a sign-in has two, and its pages know a loop at the third turn of as many.
+const MOST_HOPS: usize = 12;
+
+/// What a navigation says of itself.
+pub const NAVIGATION: [(&str, &str); 2] = [("accept", "text/html"), ("sec-fetch-mode", "navigate")];
+
+/// An answer, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    pub url: Url,
+    pub answer: Answer,
+    /// Where it leads.
+    pub next: Option<Url>,
+}
+
+impl Hop {
+    pub fn status(&self) -> u16 {
+        self.answer.status.as_u16()
+    }
+
+    /// The `code` of one of our own pages of faults.
+    pub fn code(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.answer.body);
+        let (_, rest) = text.split_once("id=\"error-code\">")?;
+        Some(rest.split('<').next()?.trim().to_owned())
+    }
+
+    /// The cookies that it sets, as they are written.
+    pub fn cookies(&self) -> impl Iterator<Item = &str> {
+        set_cookies(&self.answer.headers)
+    }
+}
+
+fn set_cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(header::SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok())
+}
+
+/// The browser.
+pub struct Browser {
+    outbound: Outbound,
+    /// Host, name, value: a cookie's domain is judged elsewhere.
+    cookies: Vec<(String, String, String)>,
+}
+
+impl Browser {
+    /// Goes wherever this machine can: whoever runs it chose the address.
+    pub fn new() -> Self {
+        let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect();
+        Self { outbound: Outbound::new(everywhere), cookies: Vec::new() }
+    }
+
+    /// One request.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn get(&mut self, url: &Url, headers: &[(&str, &str)]) -> Result<Hop, OutboundError> {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let own: Vec<String> = self
+            .cookies
+            .iter()
+            .filter(|(at, ..)| *at == host)
+            .map(|(_, name, value)| format!("{name}={value}"))
+            .collect();
+        let cookie = own.join("; ");
+        let mut headers = headers.to_vec();
+        if !cookie.is_empty() {
+            headers.push(("cookie", &cookie));
+        }
+        let answer = self.outbound.page(url.as_str(), &headers).await?;
+        for set in set_cookies(&answer.headers) {
+            let Some((name, value)) = set.split(';').next().and_then(|pair| pair.split_once('=')) else {
+                continue;
+            };
+            self.cookies.retain(|(at, known, _)| !(*at == host && known == name));
+            self.cookies.push((host.clone(), name.to_owned(), value.to_owned()));
+        }
+        let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let next = location.filter(|_| answer.status.is_redirection()).and_then(|text| url.join(text).ok());
+        Ok(Hop { url: url.clone(), answer, next })
+    }
+
+    /// A navigation, to its end or to the most hops.
+    ///
+    /// # Errors
+    /// When a hop has no answer; what was seen before comes with it.
+    pub async fn follow(&mut self, url: &Url) -> (Vec<Hop>, Option<(Url, OutboundError)>) {
+        let (mut hops, mut next) = (Vec::new(), Some(url.clone()));
+        while let Some(at) = next.take().filter(|_| hops.len() < MOST_HOPS) {
+            match self.get(&at, &NAVIGATION).await {
+                Ok(hop) => {
+                    next.clone_from(&hop.next);
+                    hops.push(hop);
+                }
+                Err(error) => return (hops, Some((at, error))),
+            }
+        }
+        (hops, None)
+    }
+}

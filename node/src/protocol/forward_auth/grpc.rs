@@ -1,0 +1,246 @@
+//! Envoy's ext_authz over gRPC: `envoy.service.auth.v3.Authorization/Check`, on a listener of its own.
+//!
+//! Of its own, since the other one speaks HTTP/1.1 to everybody: HTTP/2 without TLS is for one proxy in the next rack and need not be
+//! offered to the world. Peers that are no configured proxies are denied, and so is every question that cannot be read.
+//!
+//! Envoy tells method, scheme, host and path as fields, which no client writes; the headers beside them are the client's own. So all
+//! identity headers are overwritten, look-alikes of them and our cookies are removed, and what a program proved itself with goes too.
+
+use std::{collections::BTreeSet, future::Future, net::SocketAddr, time::Duration};
+
+use axum::{
+    body::to_bytes,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::Response,
+};
+use conclave_proto::envoy::auth::v3::{
+    self as pb,
+    authorization_server::{Authorization, AuthorizationServer},
+    check_response::HttpResponse,
+    header_value_option::AppendAction,
+};
+use tonic::{
+    Request, Status,
+    transport::{Server, server::TcpIncoming},
+};
+
+use crate::{
+    auth::ticket::Mount,
+    http::{ClientInfo, Edge, RequestId, cookie},
+};
+
+use super::{
+    ForwardAuth,
+    check::{self, By, Decision},
+    identity,
+    metadata::{self, Dialect, Refused, Told},
+    respond,
+};
+
+/// Largest question: Envoy passes the request's head, of which it takes 60 KiB as a rule, and never a body.
+const MAX_QUESTION_BYTES: usize = 256 * 1024;
+/// Largest page for whoever is denied.
+const MAX_PAGE_BYTES: usize = 256 * 1024;
+/// Longest check: one that waits for a leader takes a second.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Most checks of one connection at once; Envoy opens further connections.
+const CHECKS_PER_CONNECTION: usize = 1024;
+/// A connection whose peer is silent for so long is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long checks under way may take once the node stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// google.rpc.Code
+const OK: i32 = 0;
+const PERMISSION_DENIED: i32 = 7;
+const UNAUTHENTICATED: i32 = 16;
+
+/// Answers Envoy.
+#[derive(Clone)]
+pub struct Grpc {
+    slice: ForwardAuth,
+    edge: Edge,
+}
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    slice: ForwardAuth,
+    edge: Edge,
+    shutdown: impl Future<Output = ()> + Send,
+) -> std::io::Result<()> {
+    let service =
+        AuthorizationServer::new(Grpc { slice, edge }).max_decoding_message_size(MAX_QUESTION_BYTES);
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    let server = Server::builder()
+        .timeout(CALL_LIMIT)
+        .concurrency_limit_per_connection(CHECKS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+            // Gone is told as well.
+            let _ = told.await;
+        });
+    let stopping = async {
+        shutdown.await;
+        drop(tell);
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        ended = server => ended.map_err(std::io::Error::other),
+        () = stopping => Ok(()),
+    }
+}
+
+#[tonic::async_trait]
+impl Authorization for Grpc {
+    async fn check(
+        &self,
+        request: Request<pb::CheckRequest>,
+    ) -> Result<tonic::Response<pb::CheckResponse>, Status> {
+        let peer = request.remote_addr();
+        let asked = request.into_inner().attributes.and_then(|attributes| attributes.request?.http);
+        let asked =
+            asked.ok_or_else(|| Status::invalid_argument("the question has no HTTP request in it"))?;
+        self.answer(peer, &asked).await.map(tonic::Response::new)
+    }
+}
+
+impl Grpc {
+    async fn answer(
+        &self,
+        peer: Option<SocketAddr>,
+        asked: &pb::HttpRequest,
+    ) -> Result<pb::CheckResponse, Status> {
+        let id = self.edge.new_id();
+        let read = headers_of(asked).and_then(|headers| Ok((self.original(peer, asked, &headers)?, headers)));
+        let (original, headers) = match read {
+            Ok(read) => read,
+            Err(refused) => return self.denied(respond::unreadable(&self.slice, refused, &id), &id).await,
+        };
+        let decision = match check::decide_at_once(&self.slice, &original, &headers) {
+            Some(decision) => decision,
+            None => check::decide(&self.slice, &original, &headers).await,
+        };
+        let by = match &decision {
+            Decision::Allow { by, .. } => Some(*by),
+            // Envoy asks the next node, if its configuration says so.
+            Decision::Unavailable => return Err(Status::unavailable("this node cannot tell; ask another")),
+            _ => None,
+        };
+        let response = respond::to_proxy(&self.slice, Dialect::EnvoyGrpc, &original, decision, &id);
+        match by {
+            Some(by) if response.status() == axum::http::StatusCode::OK => {
+                Ok(allowed(&response, &headers, by))
+            }
+            _ => self.denied(response, &id).await,
+        }
+    }
+
+    fn original(
+        &self,
+        peer: Option<SocketAddr>,
+        asked: &pb::HttpRequest,
+        headers: &HeaderMap,
+    ) -> Result<metadata::Original, Refused> {
+        let client: Option<ClientInfo> = peer.and_then(|peer| self.edge.client_of_proxy(headers, peer.ip()));
+        let told = Told {
+            client: client.ok_or(Refused::NotAProxy)?,
+            method: &asked.method,
+            scheme: &asked.scheme,
+            host: &asked.host,
+            path: &asked.path,
+            headers,
+        };
+        metadata::read_told(&told, Mount::Conclave)
+    }
+
+    /// The page, or the way to the sign-in, in place of the application's answer.
+    async fn denied(&self, mut response: Response, id: &RequestId) -> Result<pb::CheckResponse, Status> {
+        Edge::finish(&mut response, id);
+        let (parts, body) = response.into_parts();
+        let body =
+            to_bytes(body, MAX_PAGE_BYTES).await.map_err(|_| Status::internal("the page is too long"))?;
+        let code = match parts.status.as_u16() {
+            401 | 302 => UNAUTHENTICATED,
+            _ => PERMISSION_DENIED,
+        };
+        let headers = parts.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH);
+        let denied = pb::DeniedHttpResponse {
+            status: Some(pb::HttpStatus { code: parts.status.as_u16().into() }),
+            headers: headers
+                .filter_map(|(name, value)| {
+                    let action = match *name {
+                        header::SET_COOKIE | header::WWW_AUTHENTICATE => AppendAction::AppendIfExistsOrAdd,
+                        _ => AppendAction::OverwriteIfExistsOrAdd,
+                    };
+                    Some(option(name.as_str(), value.to_str().ok()?, action))
+                })
+                .collect(),
+            body: String::from_utf8_lossy(&body).into_owned(),
+        };
+        Ok(answer(code, HttpResponse::DeniedResponse(denied)))
+    }
+}
+
+fn answer(code: i32, response: HttpResponse) -> pb::CheckResponse {
+    let status = pb::Status { code, message: String::new() };
+    pb::CheckResponse { status: Some(status), http_response: Some(response) }
+}
+
+fn option(name: &str, value: &str, action: AppendAction) -> pb::HeaderValueOption {
+    let header = pb::HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() };
+    pb::HeaderValueOption { header: Some(header), append_action: action.into(), keep_empty_value: true }
+}
+
+/// The client's headers, each as often as it came where Envoy says so (`encode_raw_headers`).
+fn headers_of(asked: &pb::HttpRequest) -> Result<HeaderMap, Refused> {
+    let mut headers = HeaderMap::new();
+    let mut add = |name: &str, value: &[u8]| {
+        // HTTP/2's own, which are told as fields.
+        if name.starts_with(':') {
+            return Ok(());
+        }
+        let unreadable = || Refused::Unreadable("a header of the request");
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unreadable())?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| unreadable())?;
+        headers.try_append(name, value).map(|_| ()).map_err(|_| unreadable())
+    };
+    match &asked.header_map {
+        Some(map) => map.headers.iter().try_for_each(|header| {
+            let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+            add(&header.key, value)
+        })?,
+        None => asked.headers.iter().try_for_each(|(name, value)| add(name, value.as_bytes()))?,
+    }
+    Ok(headers)
+}
+
+fn allowed(response: &Response, request: &HeaderMap, by: By) -> pb::CheckResponse {
+    let value =
+        |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let overwrite = |name: &str, value: &str| option(name, value, AppendAction::OverwriteIfExistsOrAdd);
+    let mut headers: Vec<_> = identity::NAMES.iter().map(|name| overwrite(name, value(name))).collect();
+    let mut remove = look_alikes(request);
+    match cookie::without_ours(request) {
+        cookie::Rest::Same => {}
+        cookie::Rest::Nothing => drop(remove.insert("cookie".to_owned())),
+        cookie::Rest::Other(rest) => headers.push(overwrite("cookie", &rest)),
+    }
+    if by == By::Program {
+        remove.insert("authorization".to_owned());
+    }
+    let ok = pb::OkHttpResponse { headers, headers_to_remove: remove.into_iter().collect() };
+    answer(OK, HttpResponse::OkResponse(ok))
+}
+
+/// `Remote_User`, `remote.user` and every mixture of them that came: applications may read one as ours.
+fn look_alikes(request: &HeaderMap) -> BTreeSet<String> {
+    let seen = request.keys().filter(|name| identity::is_look_alike(name.as_str())).map(ToString::to_string);
+    // Of what Envoy was told not to tell, the two usual spellings.
+    let usual = identity::NAMES.iter().flat_map(|name| [name.replace('-', "_"), name.replace('-', ".")]);
+    seen.chain(usual).collect()
+}

@@ -1,0 +1,57 @@
+//! Access tokens as others are shown them: whom one speaks for, without anything of how it is made.
+
+use std::sync::Arc;
+
+use conclave_state::ids::SessionId;
+use futures_util::{FutureExt as _, future::BoxFuture};
+
+use crate::auth::{
+    Auth, AuthError,
+    pages::Site,
+    program::{AccessTokens, ByAccessToken},
+    session::SignedIn,
+};
+
+use super::{
+    Oidc,
+    access::{self, Dead},
+    audience::Audience,
+    polls::Polls,
+};
+
+/// Who judges access tokens for the other slices.
+pub fn access_tokens(auth: Auth, site: Arc<Site>) -> Arc<dyn AccessTokens> {
+    let polls = Arc::new(Polls::new(auth.runtime().clone()));
+    Arc::new(Oidc { auth, site, polls })
+}
+
+impl AccessTokens for Oidc {
+    fn judge<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<ByAccessToken>, AuthError>> {
+        async move {
+            match access::live(self, token).await {
+                Ok(live) => Ok(spoken_for(self, live)),
+                Err(Dead::Invalid) => Ok(None),
+                Err(Dead::Unavailable) => Err(AuthError::Unavailable),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// A grant may outlive its session (`offline_access`); at the check the session is what counts.
+fn spoken_for(oidc: &Oidc, live: access::Live) -> Option<ByAccessToken> {
+    if live.claims.cnf.is_some() || live.person.is_none() {
+        return None;
+    }
+    let session = SessionId::from_hex(live.claims.sid.as_deref()?)?;
+    let (session, user) = live.state.live_session(session, oidc.auth.now(&live.state))?;
+    let (session, user) = (Arc::clone(session), Arc::clone(user));
+    if live.person.is_none_or(|person| person.id != user.id) {
+        return None;
+    }
+    let audiences = match live.claims.aud {
+        Audience::One(one) => vec![one],
+        Audience::Several(several) => several,
+    };
+    Some(ByAccessToken { signed_in: SignedIn { session, user, state: live.state }, audiences })
+}
