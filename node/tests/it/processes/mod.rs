@@ -8,6 +8,7 @@ mod foreign_parties;
 mod proxies;
 mod relying_party;
 mod rotation;
+mod spoofs;
 mod world;
 
 pub use world::field;

@@ -10,42 +10,67 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::HeaderMap;
+use axum::{
+    extract::Request,
+    http::HeaderMap,
+    response::{IntoResponse as _, Response},
+};
 use conclave_proto::admin::v1::{CreateUserRequest, user_service_client::UserServiceClient};
 
 use super::world::{Demo, field, kill_9, location};
 
-const HOST: &str = "app.localhost";
+pub const HOST: &str = "app.localhost";
 /// The cluster's own name at the proxy.
 const ID_HOST: &str = "id.localhost";
 const PASSWORD: &str = "guest password 1";
 
-type Seen = Arc<Mutex<Option<(String, BTreeMap<String, Vec<String>>)>>>;
+pub type Seen = Arc<Mutex<Option<(String, BTreeMap<String, Vec<String>>)>>>;
 
 /// An application that remembers the last request that reached it.
-async fn application() -> (SocketAddr, Seen) {
+pub async fn application() -> (SocketAddr, Seen) {
     let seen: Seen = Arc::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let remember = Arc::clone(&seen);
-    let router = axum::Router::new().fallback(async move |uri: axum::http::Uri, headers: HeaderMap| {
-        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (name, value) in &headers {
-            all.entry(name.to_string())
-                .or_default()
-                .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
-        }
-        *remember.lock().unwrap() = Some((uri.to_string(), all));
-        "the application"
-    });
+    let router = axum::Router::new().fallback(
+        async move |uri: axum::http::Uri, headers: HeaderMap, request: Request| {
+            let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (name, value) in &headers {
+                all.entry(name.to_string())
+                    .or_default()
+                    .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+            }
+            *remember.lock().unwrap() = Some((uri.to_string(), all));
+            if headers.contains_key("sec-websocket-key") {
+                echo(request)
+            } else {
+                "the application".into_response()
+            }
+        },
+    );
     tokio::spawn(async move { axum::serve(listener, router).await });
     (addr, seen)
 }
 
+/// A WebSocket that sends back what it gets, for the key of RFC 6455 §1.3.
+fn echo(request: Request) -> Response {
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+        let (mut from, mut to) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let switched = Response::builder()
+        .status(101)
+        .header("upgrade", "websocket")
+        .header("connection", "upgrade")
+        .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    switched.body(axum::body::Body::empty()).unwrap()
+}
+
 /// A proxy process, ended when dropped.
-struct Proxy {
+pub struct Proxy {
     child: Child,
-    port: u16,
+    pub port: u16,
     _dir: tempfile::TempDir,
 }
 
@@ -77,7 +102,7 @@ impl Proxy {
         Self { child, port, _dir: dir }
     }
 
-    async fn nginx(demo: &Demo, port: u16, application: SocketAddr) -> Self {
+    pub async fn nginx(demo: &Demo, port: u16, application: SocketAddr) -> Self {
         let mut exchanges = example(demo, application);
         exchanges.push(("listen 443 ssl;", format!("listen 127.0.0.1:{port};")));
         let config = NGINX_AROUND.replace("@SHIPPED@", &shipped("nginx.conf", &exchanges));
@@ -92,7 +117,7 @@ impl Proxy {
         .await
     }
 
-    async fn caddy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
+    pub async fn caddy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
         let nodes: Vec<&str> = demo.cluster.nodes.iter().map(|n| authority(&n.http)).collect();
         let exchanges = [
             ("id.example.org {", format!("http://{ID_HOST}:{port} {{")),
@@ -111,7 +136,7 @@ impl Proxy {
         .await
     }
 
-    async fn haproxy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
+    pub async fn haproxy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
         let script = deployed("conclave.lua").replace("127.0.0.1:9090", &format!("127.0.0.1:{}", port + 50));
         let script_file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(script_file.path(), script).unwrap();
@@ -128,8 +153,12 @@ impl Proxy {
         .await
     }
 
-    async fn envoy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
-        let config = shipped_envoy(demo, port, application);
+    pub async fn envoy(demo: &Demo, port: u16, application: SocketAddr) -> Self {
+        Self::envoy_with("envoy.yaml", demo, port, application).await
+    }
+
+    pub async fn envoy_with(file: &str, demo: &Demo, port: u16, application: SocketAddr) -> Self {
+        let config = shipped_envoy(file, demo, port, application);
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxies/venv/bin/envoy");
         let base = u32::from(port).to_string();
         Self::start(port, &program.display().to_string(), &config, |file| {
@@ -142,14 +171,19 @@ impl Proxy {
         .await
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{HOST}:{}{path}", self.port)
     }
 
     /// A browser that finds the application's host at this proxy.
-    fn browser(&self) -> reqwest::Client {
+    pub fn browser(&self) -> reqwest::Client {
+        self.browser_with(Arc::default())
+    }
+
+    /// The same, and its cookies.
+    pub fn browser_with(&self, cookies: Arc<reqwest::cookie::Jar>) -> reqwest::Client {
         reqwest::Client::builder()
-            .cookie_store(true)
+            .cookie_provider(cookies)
             .redirect(reqwest::redirect::Policy::none())
             .resolve(HOST, ([127, 0, 0, 1], self.port).into())
             .resolve(ID_HOST, ([127, 0, 0, 1], self.port).into())
@@ -195,8 +229,8 @@ fn example(demo: &Demo, application: SocketAddr) -> Vec<(&'static str, String)> 
 }
 
 /// Envoy's file names addresses and ports apart, and has TLS in lines of its own.
-fn shipped_envoy(demo: &Demo, port: u16, application: SocketAddr) -> String {
-    let text = deployed("envoy.yaml");
+fn shipped_envoy(file: &str, demo: &Demo, port: u16, application: SocketAddr) -> String {
+    let text = deployed(file);
     let (head, rest) = text.split_once("        - transport_socket:").unwrap();
     let (_, rest) = rest.split_once("          filters:").unwrap();
     let mut text = format!("{head}        - filters:{rest}");
@@ -204,16 +238,29 @@ fn shipped_envoy(demo: &Demo, port: u16, application: SocketAddr) -> String {
     let mut exchanges = vec![
         (one("0.0.0.0", 443), one("127.0.0.1", port)),
         (one("10.0.0.20", 8080), one("127.0.0.1", application.port())),
-        ("key: x-forwarded-proto, value: https".to_owned(), "key: x-forwarded-proto, value: http".to_owned()),
         ("\"id.example.org\"".to_owned(), format!("\"{ID_HOST}:{port}\"")),
         ("\"app.example.org\"".to_owned(), format!("\"{HOST}:{port}\"")),
     ];
     for (n, node) in demo.cluster.nodes.iter().enumerate() {
-        let node: SocketAddr = authority(&node.http).parse().unwrap();
-        exchanges.push((one(&format!("10.0.0.{}", n + 1), 9000), one("127.0.0.1", node.port())));
+        let (example, port) =
+            (format!("10.0.0.{}", n + 1), authority(&node.http).parse::<SocketAddr>().unwrap().port());
+        exchanges.push((one(&example, 9000), one("127.0.0.1", port)));
+        if file == "envoy-grpc.yaml" {
+            // Where the demo has its nodes listen for Envoy, and where they say whether they are ready.
+            let from = format!("{}}} }}, health_check_config: {{ port_value: 9000 }}", one(&example, 9002));
+            let to = format!(
+                "{}}} }}, health_check_config: {{ port_value: {port} }}",
+                one("127.0.0.1", port + 30)
+            );
+            exchanges.push((from, to));
+        }
+    }
+    if file == "envoy.yaml" {
+        let proto = |scheme: &str| format!("key: x-forwarded-proto, value: {scheme}");
+        exchanges.push((proto("https"), proto("http")));
     }
     for (from, to) in exchanges {
-        assert!(text.contains(&from), "envoy.yaml has no {from} any more");
+        assert!(text.contains(&from), "{file} has no {from} any more");
         text = text.replace(&from, &to);
     }
     text
@@ -245,7 +292,7 @@ async fn follow(browser: &reqwest::Client, mut url: String) -> (String, reqwest:
 }
 
 /// Opens a page of the application, signs in when asked, and ends where the proxy leads.
-async fn open_and_sign_in(
+pub async fn open_and_sign_in(
     demo: &Demo,
     browser: &reqwest::Client,
     url: &str,
@@ -272,7 +319,7 @@ async fn open_and_sign_in(
     follow(browser, location(&reply)).await
 }
 
-async fn create_guest(demo: &Demo) {
+pub async fn create_guest(demo: &Demo) {
     let channel = tonic::transport::Endpoint::from_shared(demo.cluster.nodes[0].api.clone())
         .unwrap()
         .connect()
@@ -464,6 +511,9 @@ async fn haproxy_and_envoy_protect_an_application() {
     the_whole_story(&demo, &haproxy, &seen).await;
     nodes_die_and_nobody_is_turned_away(&demo, &haproxy).await;
     let envoy = Proxy::envoy(&demo, 26_851, addr).await;
+    the_whole_story(&demo, &envoy, &seen).await;
+    nodes_die_and_nobody_is_turned_away(&demo, &envoy).await;
+    let envoy = Proxy::envoy_with("envoy-grpc.yaml", &demo, 26_852, addr).await;
     the_whole_story(&demo, &envoy, &seen).await;
     nodes_die_and_nobody_is_turned_away(&demo, &envoy).await;
 }
