@@ -23,7 +23,7 @@ use crate::{
     },
     doors::Doors,
     health::Health,
-    http::{Edge, EdgeConfig, Fault, Front, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
+    http::{ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
     protocol::{
         atproto,
         forward_auth::{self, ForwardAuth},

@@ -26,8 +26,8 @@
 //! Unauthenticated visitors cost no write: their attempt lives in the ticket. A login is one write (design.md §7).
 
 pub mod authorization;
-pub mod client_name;
 pub mod bounce;
+pub mod client_name;
 pub mod complete;
 pub mod derive;
 pub mod device;

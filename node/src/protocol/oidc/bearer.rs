@@ -22,7 +22,7 @@ use super::{
 /// Who judges access tokens for the other slices.
 pub fn access_tokens(auth: Auth, site: Arc<Site>) -> Arc<dyn AccessTokens> {
     let polls = Arc::new(Polls::new(auth.runtime().clone()));
-    Arc::new(Oidc { auth, site, polls })
+    Arc::new(Oidc { auth, site, polls, documents: Arc::default() })
 }
 
 impl AccessTokens for Oidc {

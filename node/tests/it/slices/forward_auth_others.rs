@@ -209,8 +209,12 @@ async fn an_assertion_is_for_one_request_and_verified_with_the_published_keys() 
         let (_, code) = manual.split_once("```js\n").unwrap();
         let code = code.split_once("```").unwrap().0;
         let issuer = "http://127.0.0.1:9000";
-        let ran =
-            Command::new("node").args(["-e", code, &jwks.to_string(), issuer, token, method, url]).output();
+        let script = tempfile::Builder::new().suffix(".cjs").tempfile().unwrap();
+        std::fs::write(script.path(), code).unwrap();
+        let ran = Command::new("node")
+            .arg(script.path())
+            .args([&jwks.to_string(), issuer, token, method, url])
+            .output();
         let ran = ran.unwrap_or_else(|e| panic!("node cannot be started ({e}); `make test` installs it"));
         (ran.status.success(), String::from_utf8_lossy(&ran.stdout).trim().to_owned())
     };
