@@ -129,7 +129,8 @@ impl Outbound {
         proof: &str,
     ) -> Result<Answer, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization: None, headers: &[("dpop", proof)] }).await
+        self.within_limit(url, Asked { form: Some(body), authorization: None, headers: &[("dpop", proof)] })
+            .await
     }
 
     /// Gets a document with these credentials; it is asked to be JSON.
