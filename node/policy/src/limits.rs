@@ -28,7 +28,7 @@ pub const MAX_ATTRIBUTE_BYTES: usize = 1_024;
 pub const BYTES_PER_STEP: u64 = 256;
 /// So many items of a list that is read count as one step.
 pub const ITEMS_PER_STEP: u64 = 4;
-/// Worst case of all expressions of one policy together, in steps: about 10 ns each.
+/// Worst case of all expressions of one policy together, in steps: about 20 ns each.
 pub const MAX_COST: u64 = 200_000;
 /// Longest header value that an expression may make.
 pub const MAX_HEADER_VALUE_BYTES: usize = 1_024;

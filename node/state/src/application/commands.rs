@@ -73,6 +73,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteApplication) -> Result
             client.id
         )));
     }
+    draft.state.policies.remove(&application.id);
     draft.state.take_application(&application);
     Ok(done())
 }
