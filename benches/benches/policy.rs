@@ -62,7 +62,7 @@ fn decisions(c: &mut Criterion) {
     let facts = |person| Facts {
         person,
         address: Some(Ipv4Addr::new(10, 1, 2, 3).into()),
-        request: Some(Request { method: "GET", host: "wiki.test", path: path.as_ref() }),
+        request: Some(Request { method: Some("GET"), host: "wiki.test", path: path.as_ref() }),
         sign_in: Some(SignIn { at_ms: NOW_MS - 60_000, mfa_at_ms: None, methods: &[] }),
         place: Place { country: Lookup::Known("DE"), asn: Lookup::Absent },
         now_ms: NOW_MS,

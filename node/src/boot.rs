@@ -166,6 +166,7 @@ fn auth(
         cookie_domain: config.http.cookie_domain.clone(),
         outbound: config.outbound.clone(),
         atmosphere: config.atmosphere.clone(),
+        policy: config.policy.clone(),
         mtls: config.http.mtls(),
     };
     Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))

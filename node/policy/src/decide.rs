@@ -192,7 +192,7 @@ impl Test {
                 };
                 let path = request.path.map_or("(more than one reading)", |path| path.as_str());
                 vec![
-                    ("request.method".to_owned(), request.method.to_owned()),
+                    ("request.method".to_owned(), request.method.unwrap_or("(not told)").to_owned()),
                     ("request.path".to_owned(), path.to_owned()),
                 ]
             }
@@ -204,8 +204,11 @@ impl Test {
 impl Requests {
     fn hold(&self, facts: &Facts<'_>) -> Result<bool, Fault> {
         let request = facts.request.ok_or(Fault::Unknown("the request"))?;
-        if !self.methods.is_empty() && !self.methods.iter().any(|method| method == request.method) {
-            return Ok(false);
+        if !self.methods.is_empty() {
+            let method = request.method.ok_or(Fault::Unknown("the method"))?;
+            if !self.methods.iter().any(|known| known == method) {
+                return Ok(false);
+            }
         }
         if self.paths.is_empty() {
             return Ok(true);

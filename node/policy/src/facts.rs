@@ -46,8 +46,8 @@ pub struct Facts<'a> {
 /// The request that is asked about.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// As the client wrote it.
-    pub method: &'a str,
+    /// As the client wrote it. None: the proxy does not tell.
+    pub method: Option<&'a str>,
     /// Lower case, without port.
     pub host: &'a str,
     /// None: the path has more than one reading.

@@ -87,7 +87,7 @@ impl World {
     }
 
     fn facts(&self) -> Facts<'_> {
-        let request = Request { method: "GET", host: "wiki.test", path: self.path.as_ref() };
+        let request = Request { method: Some("GET"), host: "wiki.test", path: self.path.as_ref() };
         Facts {
             person: &self.ada,
             address: self.address,
@@ -220,6 +220,16 @@ fn what_nobody_knows_denies_whatever_the_row_was_to_say() {
             .decide(&private.facts())
             .allowed
     );
+    // Nor is a method that the proxy does not tell another one than the row names.
+    let silent = World::new();
+    let facts = silent.facts();
+    let request = facts.request.map(|request| Request { method: None, ..request });
+    let facts = Facts { request, ..facts };
+    for condition in [Condition::Request(requests(&["POST"], &[])), cel("request.method == 'POST'")] {
+        let verdict =
+            policy(Mode::FirstMatch, vec![deny(condition), allow(Condition::Everyone)]).decide(&facts);
+        assert_eq!(verdict.reason, Reason::Fault(Fault::Unknown("the method")));
+    }
     // An OIDC client asks for no path.
     let mut oidc = World::new();
     oidc.with_request = false;

@@ -8,7 +8,7 @@
 //! | `output` | tables for people, JSON for programs |
 //! | `failure` | what went wrong, and the exit code that says so |
 //! | `password` | passwords: typed, or from standard input, never an argument |
-//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `cluster`, `join`, `secret` | a command each |
+//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `cluster`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
@@ -25,6 +25,7 @@ mod join;
 mod keys;
 mod output;
 mod password;
+mod policies;
 mod secret;
 mod serve;
 mod sessions;
@@ -103,6 +104,11 @@ pub enum Tool {
     /// Other providers to sign in at
     #[command(after_help = "Examples:\n  conclave upstream list\n  conclave upstream show google -o json")]
     Upstream(Resource<upstreams::Command>),
+    /// Who may open an application, beyond its access rule
+    #[command(
+        after_help = "Examples:\n  conclave policy set wiki wiki.toml\n  conclave policy test wiki --user ada"
+    )]
+    Policy(Resource<policies::Command>),
     /// Who is signed in
     #[command(
         after_help = "Examples:\n  conclave session list --user ada\n  conclave session revoke --user ada"
@@ -154,6 +160,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::App(resource) => over_api!(resource, applications::run),
         Tool::Client(resource) => over_api!(resource, clients::run),
         Tool::Upstream(resource) => over_api!(resource, upstreams::run),
+        Tool::Policy(resource) => over_api!(resource, policies::run),
         Tool::Session(resource) => over_api!(resource, sessions::run),
         Tool::Token(resource) => over_api!(resource, tokens::run),
         Tool::Key(resource) => over_api!(resource, keys::run),

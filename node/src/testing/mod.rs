@@ -271,6 +271,7 @@ fn settings() -> Settings {
         cookie_domain: config.http.cookie_domain,
         outbound: config.outbound,
         atmosphere: config.atmosphere,
+        policy: config.policy,
     }
 }
 

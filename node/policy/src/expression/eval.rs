@@ -315,7 +315,7 @@ impl<'a> Machine<'a> {
             Variable::SessionAge => Ok(age(session()?.at_ms)),
             Variable::MfaAge => Ok(age(session()?.mfa_at_ms.ok_or(Fault::Unknown("the second factor"))?)),
             Variable::Amr => list("the list of methods", session()?.methods.iter().map(String::as_str)),
-            Variable::Method => text("the method", request()?.method),
+            Variable::Method => text("the method", request()?.method.ok_or(Fault::Unknown("the method"))?),
             Variable::Host => text("the host", request()?.host),
             Variable::Path => text("the path", request()?.path.ok_or(Fault::Unknown("the path"))?.as_str()),
             Variable::Address => {

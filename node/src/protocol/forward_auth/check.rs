@@ -1,16 +1,23 @@
 //! The decision: who is it from, and may they open this application. The same for every proxy.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::http::HeaderMap;
-use conclave_state::application::Application;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use conclave_state::{State, application::Application};
 
 use crate::{
-    auth::{AuthError, session::SignedIn},
+    auth::{
+        AuthError,
+        policy::{Asked, Circumstances},
+        session::SignedIn,
+    },
     http::cookie::{CookieError, CookiePolicy, Cookies},
 };
 
-use super::{ForwardAuth, metadata::Original};
+use super::{
+    ForwardAuth,
+    metadata::{Original, UNTOLD},
+};
 
 /// The cookie of an application's own host.
 pub const APP: &str = "app";
@@ -18,12 +25,14 @@ pub const APP: &str = "app";
 /// What was decided.
 #[derive(Debug)]
 pub enum Decision {
-    /// Let it through, with these people's headers.
-    Allow { signed_in: SignedIn, application: Arc<Application> },
+    /// Let it through, with these people's headers and what the policy adds.
+    Allow { signed_in: SignedIn, application: Arc<Application>, extra: Vec<(HeaderName, HeaderValue)> },
+    /// Let it through without asking who it is from: its path needs no sign-in. With the policy's headers, empty.
+    Public { extra: Vec<(HeaderName, HeaderValue)> },
     /// Nobody is signed in.
     Unauthenticated,
     /// Somebody is, and may not.
-    Forbidden { signed_in: SignedIn, application: Arc<Application> },
+    Forbidden { signed_in: SignedIn, application: Arc<Application>, decision: Option<String> },
     /// No application has this host.
     UnknownHost,
     /// The cookies cannot be told from planted ones.
@@ -37,19 +46,19 @@ pub fn app_cookie(original_scheme: &str) -> CookiePolicy {
     CookiePolicy::host_only(original_scheme == "https")
 }
 
-pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
+pub async fn decide(
+    state: &ForwardAuth,
+    original: &Original,
+    address: IpAddr,
+    headers: &HeaderMap,
+) -> Decision {
     match signed_in(state, original, headers).await {
-        Ok(None) => match state.auth.cluster().view().application_by_host(&original.url.host()) {
-            Some(application) if state.auth.is_true_origin(&original.url, application) => {
-                Decision::Unauthenticated
-            }
-            _ => Decision::UnknownHost,
-        },
-        Ok(Some(signed_in)) => judge(state, original, signed_in),
+        Ok(None) => nobody(state, original).await,
+        Ok(Some(signed_in)) => judge(state, original, address, signed_in),
         Err(Undecided::Cookies(error)) => Decision::BadCookies(error),
         Err(Undecided::Auth(error)) => {
             if let Some(signed_in) = known(state, original, headers) {
-                return judge(state, original, signed_in);
+                return judge(state, original, address, signed_in);
             }
             tracing::warn!(%error, "a check could not be decided");
             Decision::Unavailable
@@ -57,18 +66,62 @@ pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMa
     }
 }
 
-fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn) -> Decision {
+/// Nobody is signed in: to the login, unless the path needs none.
+async fn nobody(state: &ForwardAuth, original: &Original) -> Decision {
+    let view = state.auth.cluster().view();
+    let host = original.url.host();
+    let application = match view.application_by_host(&host) {
+        Some(application) if state.auth.is_true_origin(&original.url, application) => application,
+        _ => return Decision::UnknownHost,
+    };
+    if public(state, &view, original, application).is_none() {
+        return Decision::Unauthenticated;
+    }
+    // It may have been taken back meanwhile: what opens is looked at in a version that knows every acknowledged change.
+    let Ok(version) = state.auth.cluster().serving_view(0).await else { return Decision::Unavailable };
+    let still = version.application_by_host(&host).and_then(|app| public(state, &version, original, app));
+    still.unwrap_or(Decision::Unauthenticated)
+}
+
+fn judge(state: &ForwardAuth, original: &Original, address: IpAddr, signed_in: SignedIn) -> Decision {
     let Some(application) = signed_in.state.application_by_host(&original.url.host()).cloned() else {
         return Decision::UnknownHost;
     };
     if !state.auth.is_true_origin(&original.url, &application) {
         return Decision::UnknownHost;
     }
-    if application.access.admits(&signed_in.user) {
-        Decision::Allow { signed_in, application }
-    } else {
-        Decision::Forbidden { signed_in, application }
+    let host = original.url.host();
+    let around = Circumstances {
+        request: Some(asked(original, &host)),
+        ..Circumstances::of_session(&signed_in.session, Some(address))
+    };
+    let open = public(state, &signed_in.state, original, &application);
+    if let (Some(open), false) =
+        (open, state.auth.admits(&signed_in.state, &application, &signed_in.user, &around))
+    {
+        return open;
     }
+    let judgement = state.auth.judge(&signed_in.state, &application, &signed_in.user, &around);
+    if judgement.allowed {
+        Decision::Allow { signed_in, application, extra: judgement.headers }
+    } else {
+        Decision::Forbidden { signed_in, application, decision: judgement.decision }
+    }
+}
+
+fn asked<'a>(original: &'a Original, host: &'a str) -> Asked<'a> {
+    let method = Some(original.method.as_str()).filter(|method| *method != UNTOLD);
+    Asked { method, host, target: &original.url.path }
+}
+
+fn public(
+    state: &ForwardAuth,
+    version: &State,
+    original: &Original,
+    application: &Application,
+) -> Option<Decision> {
+    let headers = state.auth.public_headers(version, application, &asked(original, &original.url.host()));
+    headers.map(|extra| Decision::Public { extra })
 }
 
 enum Undecided {

@@ -96,6 +96,6 @@ async fn answer(state: &ForwardAuth, asked: &Asked<'_>, id: &RequestId) -> Respo
         Ok(original) => original,
         Err(refused) => return respond::unreadable(state, refused, id),
     };
-    let decision = check::decide(state, &original, asked.headers).await;
+    let decision = check::decide(state, &original, asked.client.ip, asked.headers).await;
     respond::to_proxy(state, asked.dialect, &original, decision, id)
 }

@@ -28,17 +28,25 @@ pub fn to_proxy(
     id: &RequestId,
 ) -> Response {
     match decision {
-        Decision::Allow { signed_in, application } => {
+        Decision::Allow { signed_in, application, extra } => {
             match identity::headers(&state.auth, &signed_in, &application.slug) {
-                Some(headers) => (StatusCode::OK, headers, "ok").into_response(),
+                Some(mut headers) => {
+                    headers.extend(extra);
+                    (StatusCode::OK, headers, "ok").into_response()
+                }
                 None => {
                     fault(state, "unwritable_identity", "Your account cannot be told to the application", id)
                 }
             }
         }
         Decision::Unauthenticated => unauthenticated(state, dialect, original, id),
-        Decision::Forbidden { signed_in, application } => {
-            state.site.forbidden(&application.name, &signed_in.user.username, id)
+        Decision::Public { extra } => {
+            let mut headers = identity::nobody();
+            headers.extend(extra);
+            (StatusCode::OK, headers, "ok").into_response()
+        }
+        Decision::Forbidden { signed_in, application, decision } => {
+            state.site.forbidden(&application.name, &signed_in.user.username, decision.as_deref(), id)
         }
         Decision::UnknownHost => {
             fault(state, "unknown_application", "This address is not registered as an application here", id)

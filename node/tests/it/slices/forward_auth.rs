@@ -8,14 +8,14 @@ use http::{Request, StatusCode};
 use super::site::{Browser, PASSWORD, Page, Site};
 
 /// A check as the proxy at 10.0.0.1 sends it for `https://app.test/page?q=1`, changed by `with`.
-struct Check {
+pub struct Check {
     method: &'static str,
     path: &'static str,
     headers: Vec<(String, String)>,
 }
 
 impl Check {
-    fn of(dialect: &str) -> Self {
+    pub fn of(dialect: &str) -> Self {
         let (path, pairs): (_, &[(&str, &str)]) = match dialect {
             "nginx" => (
                 "/auth/nginx",
@@ -34,7 +34,7 @@ impl Check {
         }
     }
 
-    fn set(mut self, name: &str, value: &str) -> Self {
+    pub fn set(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -45,7 +45,7 @@ impl Check {
         self
     }
 
-    fn at(self, path: &'static str) -> Self {
+    pub fn at(self, path: &'static str) -> Self {
         Self { path, ..self }
     }
 
@@ -53,12 +53,12 @@ impl Check {
         Self { method, ..self }
     }
 
-    fn without(mut self, name: &str) -> Self {
+    pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self
     }
 
-    async fn send(self, site: &Site, cookie: &str) -> Page {
+    pub async fn send(self, site: &Site, cookie: &str) -> Page {
         self.send_from(site, "10.0.0.1", cookie).await
     }
 
@@ -82,7 +82,7 @@ const FORWARDED: &[(&str, &str)] = &[
 ];
 
 /// Signs `user` in through the whole round trip and gives the cookie of the application's host.
-async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
+pub async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
     let denied = Check::of("traefik").send(site, "").await;
     assert_eq!(denied.status, StatusCode::FOUND);
     let start = denied.location();
