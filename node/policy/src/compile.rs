@@ -141,6 +141,11 @@ impl Policy {
         self.reads_place
     }
 
+    /// Whether any request at all needs no sign-in.
+    pub const fn has_public(&self) -> bool {
+        !self.public.is_empty()
+    }
+
     /// Whether this request needs no sign-in. A path with more than one reading always does.
     pub fn is_public(&self, method: &str, path: Option<&CanonicalPath>) -> bool {
         path.is_some_and(|path| self.public.iter().any(|rule| rule.matches(method, path)))

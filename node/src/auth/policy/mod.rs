@@ -193,7 +193,7 @@ impl Auth {
         asked: &Asked<'_>,
     ) -> Option<Vec<(HeaderName, HeaderValue)>> {
         let policy = self.policies().compiled.get(state.active_policy(application.id)?);
-        let policy = policy.as_ref().as_ref()?;
+        let policy = policy.as_ref().as_ref().filter(|policy| policy.has_public())?;
         let path = CanonicalPath::parse(asked.target);
         let names = policy.headers().filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok());
         policy
