@@ -98,6 +98,23 @@ impl Builder {
     }
 }
 
+impl Client {
+    /// A client of this node and no other, with the same token: for what a node knows by itself.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn at(&self, url: &str) -> Result<Self, BuildError> {
+        endpoint(url).ok_or_else(|| BuildError::BadEndpoint(url.to_owned()))?;
+        let inner = Inner {
+            routing: Routing::new(vec![url.to_owned()]),
+            token: self.inner.token.clone(),
+            deadline: self.inner.deadline,
+            seen: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
 /// The header's value, which prints as nothing.
 pub(crate) fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {
     let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim())).ok()?;

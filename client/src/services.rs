@@ -130,6 +130,25 @@ services! {
         /// Ends a link, and the sessions that came by it.
         write unlink_identity = "UnlinkIdentity"(UnlinkIdentityRequest) -> UnlinkIdentityResponse;
     }
+    /// Who may open an application, beyond its access rule.
+    policies: Policies = "PolicyService" {
+        /// Sets an application's policy, or its candidate.
+        write set = "SetPolicy"(SetPolicyRequest) -> ApplicationPolicy;
+        /// An application's policy and candidate.
+        read get = "GetPolicy"(GetPolicyRequest) -> ApplicationPolicy;
+        /// Takes a policy, or a candidate, away: the access rule holds again.
+        write remove = "RemovePolicy"(RemovePolicyRequest) -> RemovePolicyResponse;
+        /// The candidate becomes the policy.
+        write promote = "PromoteCandidate"(PromoteCandidateRequest) -> ApplicationPolicy;
+        /// Who could open it, and why.
+        read test = "TestPolicy"(TestPolicyRequest) -> TestPolicyResponse;
+        /// Why a decision of the node that is asked was made.
+        read explain = "ExplainDecision"(ExplainDecisionRequest) -> Decision;
+        /// What the node that is asked saw of a candidate.
+        read shadow = "GetShadowReport"(GetShadowReportRequest) -> ShadowReport;
+        /// What a candidate makes of the decisions that the node that is asked recorded.
+        read replay = "ReplayCandidate"(ReplayCandidateRequest) -> ReplayCandidateResponse;
+    }
     /// Who is signed in.
     sessions: Sessions = "SessionService" {
         /// A page of live sessions, of one user or of all.

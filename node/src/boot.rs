@@ -187,6 +187,7 @@ fn auth(
         app_domains: config.http.app_domains.clone(),
         outbound: config.outbound.clone(),
         atmosphere: config.atmosphere.clone(),
+        policy: config.policy.clone(),
         mtls: config.http.mtls(),
     };
     Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))

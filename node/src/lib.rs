@@ -16,7 +16,8 @@
 //! | [`store`] | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
 //! | [`crypto`], [`http`], [`web`], [`config`], [`runtime`], [`telemetry`] | leaves: they know no rule and no person | each other, sparingly |
 //!
-//! The rules are a crate of their own, `conclave-state`: pure, no I/O, no clock, no chance.
+//! The rules are a crate of their own, `conclave-state`: pure, no I/O, no clock, no chance. So are serve leases (`conclave-lease`) and
+//! the evaluation of policies (`conclave-policy`), which [`auth::policy`] feeds with what is known of a request.
 //!
 //! # Three walks
 //!

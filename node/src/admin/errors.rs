@@ -120,6 +120,7 @@ fn code(reason: Reason) -> Code {
         | Reason::DeviceUnknown
         | Reason::UpstreamUnknown
         | Reason::IdentityUnknown
+        | Reason::PolicyUnknown
         | Reason::TokenUnknown => Code::NotFound,
         Reason::UsernameTaken
         | Reason::GroupNameTaken
@@ -154,6 +155,9 @@ fn code(reason: Reason) -> Code {
         | Reason::NotAdmitted
         | Reason::SessionTooOld
         | Reason::LastSignIn
+        | Reason::LocksOut
+        | Reason::CandidateChanged
+        | Reason::GroupInUse
         | Reason::LastKey => Code::FailedPrecondition,
         Reason::AttemptsExhausted | Reason::TooManyWaiting | Reason::TooManyRemembered => {
             Code::ResourceExhausted

@@ -45,6 +45,7 @@ pub fn router(auth: Auth) -> Routes {
         .add_service(bounded!(pb::application_service_server::ApplicationServiceServer))
         .add_service(bounded!(pb::client_service_server::ClientServiceServer))
         .add_service(bounded!(pb::upstream_service_server::UpstreamServiceServer))
+        .add_service(bounded!(pb::policy_service_server::PolicyServiceServer))
         .add_service(bounded!(pb::session_service_server::SessionServiceServer))
         .add_service(bounded!(pb::token_service_server::TokenServiceServer))
         .add_service(bounded!(pb::app_password_service_server::AppPasswordServiceServer))

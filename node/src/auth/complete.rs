@@ -1,5 +1,7 @@
 //! The one write that ends a login: ticket spent, session opened, the code it was for issued.
 
+use std::sync::Arc;
+
 use conclave_proto::command::v1::{IssueCode, StartSession, command::Body};
 use conclave_state::{
     ReplyBody, State,
@@ -18,6 +20,7 @@ use super::{
     authorization::{AuthorizationRequest, PASSWORD_METHOD},
     derive::Derivation,
     password::Proof,
+    policy::Circumstances,
     session::SignedIn,
     ticket::{Target, Ticket},
 };
@@ -75,7 +78,7 @@ impl Auth {
         order.amr = vec![PASSWORD_METHOD.into()];
         order.credential_version = proof.credential_version;
         order.replaces_session_id = replaces.map(SessionId::to_vec).unwrap_or_default();
-        order.code = self.code_with_login(&ticket.target, &order.amr, &proof.state, &proof.user, derivation);
+        order.code = self.code_with_login(&ticket.target, &order, &proof.state, &proof.user, derivation);
         let with_code = order.code.is_some();
         let committed = self.cluster().propose(derivation.request(), Body::StartSession(order)).await?;
         self.completed(&committed, with_code, derivation)
@@ -137,15 +140,18 @@ impl Auth {
         &self,
         request: &AuthorizationRequest,
         signed_in: &SignedIn,
+        around: &Circumstances<'_>,
         consent: Option<&Ticket>,
         derivation: &Derivation,
     ) -> Result<String, AuthError> {
         let mut order = self.code_order(request, derivation);
+        let client = signed_in.state.client(&request.client_id);
+        order.policy_version =
+            client.map_or(0, |client| self.admitted_by(&signed_in.state, client, &signed_in.user, around));
         order.session_id = signed_in.session.id.to_vec();
         if let Some(ticket) = consent {
             order.ticket_id = ticket.id.to_vec();
             order.ticket_expires_at_ms = ticket.expires_at_ms;
-            let client = signed_in.state.client(&request.client_id);
             order.remember_consent = client.is_some_and(|client| client.consent == ConsentMode::Once);
         }
         let committed = self.cluster().propose(derivation.request(), Body::IssueCode(order)).await?;
@@ -158,20 +164,29 @@ impl Auth {
     pub(super) fn code_with_login(
         &self,
         target: &Target,
-        methods: &[String],
+        session: &StartSession,
         state: &State,
-        user: &User,
+        user: &Arc<User>,
         derivation: &Derivation,
     ) -> Option<IssueCode> {
         let Target::Authorize(request) = target else { return None };
         let client = state.client(&request.client_id)?;
+        // The session that is about to be.
+        let around = Circumstances {
+            address: session.address.parse().ok(),
+            sign_in: Some((self.now(state).0, &session.amr)),
+            request: None,
+        };
         let at_once = !client.disabled
             && client.allows(GrantType::AuthorizationCode)
             && self.is_wanted(request, client, user)
-            && request.is_satisfied_by(methods)
+            && request.is_satisfied_by(&session.amr)
             && consent_stands(request, client, state, user)
-            && state.client_admits(client, user);
-        at_once.then(|| self.code_order(request, derivation))
+            && self.client_admits(state, client, user, &around);
+        at_once.then(|| IssueCode {
+            policy_version: self.admitted_by(state, client, user, &around),
+            ..self.code_order(request, derivation)
+        })
     }
 
     fn code_order(&self, request: &AuthorizationRequest, derivation: &Derivation) -> IssueCode {

@@ -1,5 +1,7 @@
 //! What comes next, in one place: password, consent, the way home. Steps know only the way back here.
 
+use std::net::IpAddr;
+
 use crate::auth::authorization::error_of;
 
 use super::{
@@ -8,6 +10,7 @@ use super::{
     client_name::shown_name,
     complete::consent_stands,
     derive::Derivation,
+    policy::{Asked, Circumstances},
     session::SignedIn,
     ticket::{AppUrl, Step, Target, Ticket},
 };
@@ -26,7 +29,7 @@ pub enum Next {
     /// Back to the client, with this.
     Answer(Answer),
     /// The person may not open it; said in a page.
-    Forbidden { what: String, username: String },
+    Forbidden { what: String, username: String, decision: Option<String> },
     /// What was asked for is not there any more.
     Gone(Gone),
 }
@@ -44,10 +47,20 @@ pub struct Visitor {
     /// The browser's own cookie.
     pub browser: Option<String>,
     pub signed_in: Option<SignedIn>,
+    /// Where they come from; none: nobody knows, and a policy that asks denies.
+    pub address: Option<IpAddr>,
     /// The person has proved who they are in this very attempt.
     pub just_now: bool,
     /// The consent ticket with which the person said yes.
     pub consented: Option<Ticket>,
+}
+
+impl Visitor {
+    /// The same, from this address.
+    #[must_use]
+    pub fn from(self, address: IpAddr) -> Self {
+        Self { address: Some(address), ..self }
+    }
 }
 
 impl Auth {
@@ -112,14 +125,16 @@ impl Auth {
             }
             return Ok(self.login(&target(), visitor, true));
         }
-        if !signed_in.state.client_admits(client, &signed_in.user) {
+        let around = Circumstances::of_session(&signed_in.session, visitor.address);
+        let judgement = self.judge_client(&signed_in.state, client, &signed_in.user, &around);
+        if !judgement.allowed {
             if request.prompt.none {
                 return Ok(back(
                     AuthorizationError::AccessDenied,
                     "this account may not open the application",
                 ));
             }
-            return Ok(forbidden(&shown_name(client), signed_in));
+            return Ok(forbidden(&shown_name(client), signed_in, judgement.decision));
         }
         let stands = consent_stands(request, client, &signed_in.state, &signed_in.user);
         if visitor.consented.is_none() && !stands {
@@ -133,7 +148,7 @@ impl Auth {
         }
         // Another write than the one that may have ended the login in this very request.
         let derivation = derivation.then("code");
-        match self.issue_code(request, signed_in, visitor.consented.as_ref(), &derivation).await {
+        match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &derivation).await {
             Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
             Err(AuthError::Refused(refusal)) => Ok(back(error_of(&refusal), &refusal.detail)),
             Err(error) => Err(error),
@@ -174,8 +189,14 @@ impl Auth {
         if !self.is_true_origin(url, application) {
             return Ok(Next::Gone(Gone::Application));
         }
-        if !application.access.admits(&signed_in.user) {
-            return Ok(forbidden(&application.name, signed_in));
+        let (host, method) = (url.host(), Some("GET"));
+        let around = Circumstances {
+            request: Some(Asked { method, host: &host, target: &url.path }),
+            ..Circumstances::of_session(&signed_in.session, visitor.address)
+        };
+        let judgement = self.judge(&signed_in.state, application, &signed_in.user, &around);
+        if !judgement.allowed {
+            return Ok(forbidden(&application.name, signed_in, judgement.decision));
         }
         if self.shares_session_cookie(&url.host()) {
             return Ok(Next::Open { url: url.clone(), by: url.to_string() });
@@ -205,8 +226,8 @@ pub fn device_page(user_code: &str) -> String {
     format!("/device?{query}")
 }
 
-fn forbidden(what: &str, signed_in: &SignedIn) -> Next {
-    Next::Forbidden { what: what.to_owned(), username: signed_in.user.username.to_string() }
+fn forbidden(what: &str, signed_in: &SignedIn, decision: Option<String>) -> Next {
+    Next::Forbidden { what: what.to_owned(), username: signed_in.user.username.to_string(), decision }
 }
 
 /// What is shown to one person is answered by that person: the session is part of the ticket.

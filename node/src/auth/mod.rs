@@ -20,6 +20,7 @@
 //! | `program` | programs at the check: app passwords, and who judges access tokens |
 //! | `bounce` | a browser that goes back and forth between the check and the sign-in |
 //! | `upstream/` | sign-in at another provider |
+//! | `policy/` | may this person open this application, now |
 //! | `redirect_uri` | the one parser of addresses that people are sent to |
 //! | `pages/` | the routes of login, consent, logout and home |
 //!
@@ -37,6 +38,7 @@ pub mod keys;
 pub mod operator;
 pub mod pages;
 pub mod password;
+pub mod policy;
 pub mod program;
 pub mod redirect_uri;
 pub mod rotation;
@@ -66,6 +68,7 @@ use crate::{
 };
 
 use keys::SigningKeys;
+use policy::Policies;
 use throttle::Throttles;
 use upstream::Upstreams;
 
@@ -84,6 +87,7 @@ pub struct Settings {
     pub outbound: config::Outbound,
     /// Where identities of the Atmosphere network are looked up.
     pub atmosphere: config::Atmosphere,
+    pub policy: config::Policy,
     /// What certificates of clients are good for.
     pub mtls: config::Mtls,
 }
@@ -110,6 +114,7 @@ struct Inner {
     upstreams: Upstreams,
     /// Callbacks from providers, by address.
     upstream_attempts: Throttles,
+    policies: Policies,
     settings: Settings,
     runtime: Runtime,
 }
@@ -166,6 +171,7 @@ impl Auth {
             registrations: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             upstream_attempts: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             upstreams: Upstreams::new(&keys, Outbound::new(settings.outbound.allow.clone())),
+            policies: Policies::new(&settings.policy),
             user_codes: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             cluster,
             keys,
@@ -200,6 +206,11 @@ impl Auth {
     /// Clients that register themselves, by address.
     pub fn registrations(&self) -> &Throttles {
         &self.inner.registrations
+    }
+
+    /// What policies need and keep.
+    pub fn policies(&self) -> &Policies {
+        &self.inner.policies
     }
 
     /// Sign-in at other providers.

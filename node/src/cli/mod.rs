@@ -9,7 +9,7 @@
 //! | `failure` | what went wrong, and the exit code that says so |
 //! | `password` | passwords: typed, or from standard input, never an argument |
 //! | `doctor/` | a look at a protected application from the outside |
-//! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `cluster`, `join`, `secret` | a command each |
+//! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `cluster`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
@@ -28,6 +28,7 @@ mod join;
 mod keys;
 mod output;
 mod password;
+mod policies;
 mod secret;
 mod serve;
 mod sessions;
@@ -111,6 +112,11 @@ pub enum Tool {
     /// Other providers to sign in at
     #[command(after_help = "Examples:\n  conclave upstream list\n  conclave upstream show google -o json")]
     Upstream(Resource<upstreams::Command>),
+    /// Who may open an application, beyond its access rule
+    #[command(
+        after_help = "Examples:\n  conclave policy set wiki wiki.toml\n  conclave policy test wiki --user ada"
+    )]
+    Policy(Resource<policies::Command>),
     /// Who is signed in
     #[command(
         after_help = "Examples:\n  conclave session list --user ada\n  conclave session revoke --user ada"
@@ -169,6 +175,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::AppPassword(resource) => over_api!(resource, app_passwords::run),
         Tool::Client(resource) => over_api!(resource, clients::run),
         Tool::Upstream(resource) => over_api!(resource, upstreams::run),
+        Tool::Policy(resource) => over_api!(resource, policies::run),
         Tool::Session(resource) => over_api!(resource, sessions::run),
         Tool::Token(resource) => over_api!(resource, tokens::run),
         Tool::Key(resource) => over_api!(resource, keys::run),

@@ -309,3 +309,120 @@ async fn app_passwords_and_the_rules_of_the_check_by_command() {
     assert_eq!(run(&["app-password", "create", "nobody", "--name", "x"]).await, Err(3));
     assert_eq!(run(&["app-password", "list"]).await.unwrap().as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn policies_by_command() {
+    let node = TestNode::start().await;
+    let (_, token) = node.api_token(ApiRole::Admin).await;
+    let run = async |line: &[&str]| run(&node, &token, line).await;
+    for line in [
+        &["group", "create", "staff"][..],
+        &["user", "create", "ada", "--no-password", "--admin"],
+        &["user", "create", "bob", "--no-password"],
+        &["group", "add", "staff", "ada", "bob"],
+        &["app", "create", "wiki", "--host", "wiki.example.org", "--group", "staff"],
+    ] {
+        run(line).await.unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let staff = file("staff.toml", "[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n");
+    let admins = file("admins.json", r#"{ "row": [{ "effect": "allow", "group": "admins" }] }"#);
+    let bob = file("bob.toml", "[[row]]\neffect = \"allow\"\nuser = \"bob\"\n");
+    let bad = file("bad.toml", "[[row]]\neffect = \"maybe\"\n");
+
+    assert_eq!(run(&["policy", "set", "wiki", &bad]).await, Err(2), "told before anything is sent");
+    assert_eq!(run(&["policy", "set", "wiki", "/nowhere.toml"]).await, Err(2));
+    assert_eq!(run(&["policy", "set", "nowhere", &staff]).await, Err(3));
+    assert_eq!(run(&["policy", "set", "wiki", &bob]).await, Err(4), "no administrator would be let in");
+    assert!(run(&["policy", "set", "wiki", &staff]).await.unwrap()["version"].as_u64().unwrap() > 0);
+    assert_eq!(run(&["policy", "shadow", "wiki"]).await, Err(3), "there is no candidate");
+    run(&["policy", "candidate", "set", "wiki", &admins]).await.unwrap();
+    let shown = run(&["policy", "show", "wiki"]).await.unwrap();
+    assert_eq!(
+        (&shown["policy"]["row"][0]["group"], &shown["candidate"]["row"][0]["group"]),
+        (&json!(["staff"]), &json!(["admins"]))
+    );
+
+    let found = run(&["policy", "test", "wiki", "--user", "bob"]).await.unwrap();
+    assert_eq!(
+        (&found["allowed"], &found["row"], &found["saw"]),
+        (&json!(true), &json!(1), &json!(["user.groups = staff"]))
+    );
+    let all = run(&["policy", "test", "wiki", "--candidate", "--at", "2026-12-24T20:00:00Z"]).await.unwrap();
+    let admitted = all.as_array().unwrap().iter().filter(|found| found["allowed"] == true);
+    assert_eq!(admitted.map(|found| &found["user"]).collect::<Vec<_>>(), ["ada"]);
+    assert!(parse(&["policy", "test", "wiki", "--at", "tomorrow"]).is_err());
+
+    for report in ["shadow", "replay"] {
+        let report = run(&["policy", report, "wiki"]).await.unwrap();
+        assert_eq!((&report["nodes"], &report["would_deny"]), (&json!([1]), &json!(0)), "{report}");
+    }
+    assert_eq!(run(&["policy", "explain", "1-0123456789abcdef"]).await, Err(3));
+    assert_eq!(run(&["policy", "explain", "7-0123456789abcdef"]).await, Err(1), "a node that is not there");
+    assert_eq!(run(&["policy", "explain", "nonsense"]).await, Err(2));
+    assert_eq!(run(&["policy", "candidate", "promote", "wiki", "--watched", "1"]).await, Err(4));
+    run(&["policy", "candidate", "promote", "wiki"]).await.unwrap();
+    assert_eq!(run(&["policy", "test", "wiki", "--user", "bob"]).await.unwrap()["allowed"], false);
+    assert_eq!(run(&["group", "delete", "admins"]).await, Err(4), "a policy names it");
+    run(&["policy", "remove", "wiki"]).await.unwrap();
+    assert_eq!(run(&["policy", "remove", "wiki"]).await, Err(3));
+    assert_eq!(run(&["policy", "test", "wiki", "--user", "bob"]).await.unwrap()["allowed"], true);
+}
+
+#[tokio::test]
+async fn what_one_node_decided_is_explained_and_counted_from_any_other() {
+    use crate::auth::policy::Circumstances;
+    let nodes = TestNode::start_cluster(3).await;
+    let (_, token) = nodes[0].api_token(ApiRole::Admin).await;
+    let run = async |line: &[&str]| run(&nodes[0], &token, line).await;
+    for line in [
+        &["group", "create", "staff"][..],
+        &["user", "create", "ada", "--no-password"],
+        &["group", "add", "staff", "ada"],
+        &["app", "create", "wiki", "--host", "wiki.example.org", "--everyone"],
+    ] {
+        run(line).await.unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nobody.toml");
+    std::fs::write(&path, "[[row]]\neffect = \"allow\"\nnetwork = \"10.0.0.0/8\"\n").unwrap();
+    run(&["policy", "candidate", "set", "wiki", path.to_str().unwrap()]).await.unwrap();
+    let newest = nodes.iter().map(|node| node.cluster().view().index()).max().unwrap();
+    for node in &nodes {
+        let state = node.cluster().view_at(newest).await.unwrap();
+        let (wiki, ada) = (state.application_by_slug("wiki").unwrap(), state.user_by_name("ada").unwrap());
+        for _ in 0..2 {
+            let address = Some([192, 0, 2, 1].into());
+            assert!(
+                node.auth()
+                    .judge(&state, wiki, ada, &Circumstances { address, ..Default::default() })
+                    .allowed
+            );
+        }
+    }
+    let report = run(&["policy", "shadow", "wiki"]).await.unwrap();
+    assert_eq!(
+        (&report["nodes"], &report["seen"], &report["would_deny"]),
+        (&json!([1, 2, 3]), &json!(6), &json!(6))
+    );
+    assert_eq!(
+        (&report["differences"][0]["user"], &report["differences"][0]["count"]),
+        (&json!("ada"), &json!(6))
+    );
+    // The first that each node lets in is recorded.
+    let replayed = run(&["policy", "replay", "wiki"]).await.unwrap();
+    assert_eq!((&replayed["looked_at"], &replayed["would_deny"]), (&json!(3), &json!(3)));
+    run(&["policy", "candidate", "promote", "wiki"]).await.unwrap();
+    let index = nodes.iter().map(|node| node.cluster().view().index()).max().unwrap();
+    let state = nodes[2].cluster().view_at(index).await.unwrap();
+    let (wiki, ada) = (state.application_by_slug("wiki").unwrap(), state.user_by_name("ada").unwrap());
+    let denied = nodes[2].auth().judge(&state, wiki, ada, &Circumstances::default());
+    let told = run(&["policy", "explain", &denied.decision.unwrap()]).await.unwrap();
+    assert_eq!((&told["user"], &told["allowed"]), (&json!("ada"), &json!(false)));
+    assert!(told["why"].as_str().unwrap().contains("the client's address is not known"), "{told}");
+}

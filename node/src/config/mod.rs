@@ -14,6 +14,7 @@ mod http;
 mod login;
 mod outbound;
 mod parse;
+mod policy;
 mod problem;
 mod public_url;
 mod secret_file;
@@ -35,6 +36,7 @@ pub use self::http::Http;
 pub use self::login::{Login, Throttle, Tokens};
 pub use self::outbound::Outbound;
 pub use self::parse::{ListenAddr, SecretText, parse_duration};
+pub use self::policy::{GeoIp, Policy};
 pub use self::public_url::PublicUrl;
 pub use self::secret_file::{find_secret, load_secret, write_new_secret};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
@@ -54,6 +56,7 @@ pub struct Config {
     pub authorization: Authorization,
     pub outbound: Outbound,
     pub atmosphere: Atmosphere,
+    pub policy: Policy,
     pub log: Log,
     pub telemetry: Telemetry,
 }

@@ -139,7 +139,7 @@ fn an_unknown_setting_is_named_with_those_that_exist() {
     refuses("[node]\nidd = 3", "node.idd: no such setting; known here: id, data_dir (in conclave.toml)");
     refuses(
         "[nodes]\nid = 3",
-        "nodes: no such setting; known here: node, cluster, http, envoy, api, login, tokens, authorization, outbound, atmosphere, log, telemetry (in conclave.toml)",
+        "nodes: no such setting; known here: node, cluster, http, envoy, api, login, tokens, authorization, outbound, atmosphere, policy, log, telemetry (in conclave.toml)",
     );
     assert_eq!(
         problems_with("", &[("CONCLAVE_NODE__IDD", "3")]),

@@ -272,6 +272,7 @@ fn settings() -> Settings {
         app_domains: config.http.app_domains,
         outbound: config.outbound,
         atmosphere: config.atmosphere,
+        policy: config.policy,
     }
 }
 

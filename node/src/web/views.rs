@@ -182,7 +182,7 @@ impl HomeView {
     }
 }
 
-/// Signed in, but not allowed. Ids: `forbidden`, `account`, `application`, `error-code`, `request-id`.
+/// Signed in, but not allowed. Ids: `forbidden`, `account`, `application`, `error-code`, `decision-id`, `request-id`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ForbiddenView {
     pub username: String,
@@ -191,6 +191,8 @@ pub struct ForbiddenView {
     /// Groups that may open it, if the person may know them.
     pub groups: Vec<String>,
     pub sign_out_url: Option<String>,
+    /// Under which the decision is recorded.
+    pub decision_id: Option<String>,
     pub request_id: String,
     pub back: Option<Link>,
 }

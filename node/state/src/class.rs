@@ -33,6 +33,9 @@ pub fn class_of_answer(reply: &Reply) -> Class {
 /// The class of this command.
 pub const fn class(order: &Body) -> Class {
     match order {
+        // A candidate decides nothing.
+        Body::SetPolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
+        Body::RemovePolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
         // Sessions, grants and tokens end.
         Body::RevokeSession(_)
         | Body::RevokeUserSessions(_)
@@ -57,6 +60,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::DeleteApplication(_)
         | Body::UpdateClient(_)
         | Body::DeleteClient(_)
+        | Body::PromoteCandidate(_)
         // What signatures are worth.
         | Body::RetireSigningKey(_) => Class::Revocation,
 

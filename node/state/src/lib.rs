@@ -35,6 +35,7 @@ pub mod ids;
 pub mod key;
 pub mod level;
 pub mod outbox;
+pub mod policy;
 pub mod pushed;
 pub mod reply;
 pub mod session;

@@ -83,6 +83,7 @@ tables! {
     revoked_access: crate::access::RevokedAccess,
     upstreams: crate::upstream::Upstream,
     identities: crate::upstream::Identity,
+    policies: crate::policy::ApplicationPolicy,
 }
 
 const META_TABLE: u32 = 1;

@@ -22,6 +22,7 @@ use crate::{
     },
     key::SigningKey,
     outbox::OutboxItem,
+    policy::ApplicationPolicy,
     pushed::PushedRequest,
     session::{AppSession, Session},
     stamp::Stamp,
@@ -59,6 +60,7 @@ pub struct State {
     pub(crate) revoked_access: OrdMap<AccessTokenId, RevokedAccess>,
     pub(crate) upstreams: OrdMap<Arc<str>, Arc<Upstream>>,
     pub(crate) identities: OrdMap<(Arc<str>, Arc<str>), Arc<Identity>>,
+    pub(crate) policies: OrdMap<ApplicationId, Arc<ApplicationPolicy>>,
 
     pub(crate) usernames: OrdMap<Arc<str>, UserId>,
     pub(crate) group_names: OrdMap<Arc<str>, GroupId>,

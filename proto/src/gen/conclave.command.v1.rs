@@ -254,6 +254,9 @@ pub struct AnswerDevice {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "5")]
     pub ticket_expires_at_ms: u64,
+    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    #[prost(uint64, tag = "140")]
+    pub policy_version: u64,
 }
 /// The device fetches what it was allowed, once.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -277,6 +280,9 @@ pub struct RedeemDevice {
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "9")]
     pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
+    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    #[prost(uint64, tag = "140")]
+    pub policy_version: u64,
 }
 /// Takes back what a person allowed a client: the answer that was kept, and every grant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -751,6 +757,9 @@ pub struct IssueCode {
     /// The key that the code is bound to, SHA-256 thumbprint (RFC 9449 §10); empty = none.
     #[prost(bytes = "vec", tag = "40")]
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
+    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    #[prost(uint64, tag = "140")]
+    pub policy_version: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RedeemCode {
@@ -778,6 +787,9 @@ pub struct RedeemCode {
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "41")]
     pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
+    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    #[prost(uint64, tag = "140")]
+    pub policy_version: u64,
 }
 /// Uses a refresh token of the named generation. The one before the current is answered again within the window; any older
 /// or later one ends the family.
@@ -797,6 +809,9 @@ pub struct RotateRefresh {
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "41")]
     pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
+    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    #[prost(uint64, tag = "140")]
+    pub policy_version: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeGrant {
@@ -1173,6 +1188,198 @@ impl UpstreamAdmission {
         }
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyIds {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyTexts {
+    #[prost(string, repeated, tag = "1")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyNumbers {
+    #[prost(uint32, repeated, tag = "1")]
+    pub numbers: ::prost::alloc::vec::Vec<u32>,
+}
+/// Hours of a week: bit 0 = Monday; minutes of the day, 1440 = its end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyWindow {
+    #[prost(uint32, tag = "1")]
+    pub days: u32,
+    #[prost(uint32, tag = "2")]
+    pub from_minute: u32,
+    #[prost(uint32, tag = "3")]
+    pub to_minute: u32,
+    #[prost(string, tag = "4")]
+    pub zone: ::prost::alloc::string::String,
+}
+/// Empty = any.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyRequests {
+    #[prost(string, repeated, tag = "1")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// None that this build knows = it cannot be decided, and so denies.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyCondition {
+    #[prost(oneof = "policy_condition::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    pub kind: ::core::option::Option<policy_condition::Kind>,
+}
+/// Nested message and enum types in `PolicyCondition`.
+pub mod policy_condition {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(bool, tag = "1")]
+        Everyone(bool),
+        #[prost(message, tag = "2")]
+        Users(super::PolicyIds),
+        #[prost(message, tag = "3")]
+        Groups(super::PolicyIds),
+        #[prost(message, tag = "4")]
+        Networks(super::PolicyTexts),
+        #[prost(message, tag = "5")]
+        Window(super::PolicyWindow),
+        #[prost(message, tag = "6")]
+        Countries(super::PolicyTexts),
+        #[prost(message, tag = "7")]
+        Asns(super::PolicyNumbers),
+        /// 0 = at any time in the session.
+        #[prost(uint64, tag = "8")]
+        MfaWithinMs(u64),
+        #[prost(message, tag = "9")]
+        Requests(super::PolicyRequests),
+        /// CEL; looked at outside of the rules only.
+        #[prost(string, tag = "10")]
+        Expression(::prost::alloc::string::String),
+    }
+}
+/// All of `when`, none of `unless`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyRow {
+    #[prost(enumeration = "PolicyEffect", tag = "1")]
+    pub effect: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub when: ::prost::alloc::vec::Vec<PolicyCondition>,
+    #[prost(message, repeated, tag = "3")]
+    pub unless: ::prost::alloc::vec::Vec<PolicyCondition>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// CEL
+    #[prost(string, tag = "2")]
+    pub expression: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Policy {
+    #[prost(enumeration = "PolicyMode", tag = "1")]
+    pub mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub rows: ::prost::alloc::vec::Vec<PolicyRow>,
+    /// Requests that need no sign-in.
+    #[prost(message, repeated, tag = "3")]
+    pub public: ::prost::alloc::vec::Vec<PolicyRequests>,
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<PolicyHeader>,
+}
+/// The application's policy, in place of its access rule; or its candidate, which decides nothing and is only watched.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetPolicy {
+    #[prost(bytes = "vec", tag = "1")]
+    pub application_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub policy: ::core::option::Option<Policy>,
+    #[prost(bool, tag = "3")]
+    pub candidate: bool,
+    /// Also when it locks everybody, or every administrator, out.
+    #[prost(bool, tag = "4")]
+    pub force: bool,
+}
+/// The access rule holds again; or the candidate is given up.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePolicy {
+    #[prost(bytes = "vec", tag = "1")]
+    pub application_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bool, tag = "2")]
+    pub candidate: bool,
+}
+/// The candidate of this version becomes the policy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromoteCandidate {
+    #[prost(bytes = "vec", tag = "1")]
+    pub application_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    #[prost(bool, tag = "3")]
+    pub force: bool,
+}
+/// How the rows together make a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PolicyMode {
+    Unspecified = 0,
+    FirstMatch = 1,
+    Any = 2,
+    All = 3,
+}
+impl PolicyMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POLICY_MODE_UNSPECIFIED",
+            Self::FirstMatch => "POLICY_MODE_FIRST_MATCH",
+            Self::Any => "POLICY_MODE_ANY",
+            Self::All => "POLICY_MODE_ALL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POLICY_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "POLICY_MODE_FIRST_MATCH" => Some(Self::FirstMatch),
+            "POLICY_MODE_ANY" => Some(Self::Any),
+            "POLICY_MODE_ALL" => Some(Self::All),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PolicyEffect {
+    Unspecified = 0,
+    Allow = 1,
+    Deny = 2,
+}
+impl PolicyEffect {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POLICY_EFFECT_UNSPECIFIED",
+            Self::Allow => "POLICY_EFFECT_ALLOW",
+            Self::Deny => "POLICY_EFFECT_DENY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POLICY_EFFECT_UNSPECIFIED" => Some(Self::Unspecified),
+            "POLICY_EFFECT_ALLOW" => Some(Self::Allow),
+            "POLICY_EFFECT_DENY" => Some(Self::Deny),
+            _ => None,
+        }
+    }
+}
 /// Only once every member understands it (design.md §3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaiseLevel {
@@ -1225,7 +1432,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 160, 161"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1327,6 +1534,12 @@ pub mod command {
         UnlinkIdentity(super::UnlinkIdentity),
         #[prost(message, tag = "125")]
         SignInUpstream(super::SignInUpstream),
+        #[prost(message, tag = "140")]
+        SetPolicy(super::SetPolicy),
+        #[prost(message, tag = "141")]
+        RemovePolicy(super::RemovePolicy),
+        #[prost(message, tag = "142")]
+        PromoteCandidate(super::PromoteCandidate),
         #[prost(message, tag = "160")]
         CreateAppPassword(super::CreateAppPassword),
         #[prost(message, tag = "161")]
@@ -1535,6 +1748,11 @@ pub mod refused {
         NotAdmitted = 125,
         SessionTooOld = 126,
         LastSignIn = 127,
+        /// The policy would let nobody in, or no administrator.
+        LocksOut = 140,
+        PolicyUnknown = 141,
+        CandidateChanged = 142,
+        GroupInUse = 143,
         GrantTypeNotAllowed = 43,
         DpopKeyMismatch = 44,
     }
@@ -1594,6 +1812,10 @@ pub mod refused {
                 Self::NotAdmitted => "REASON_NOT_ADMITTED",
                 Self::SessionTooOld => "REASON_SESSION_TOO_OLD",
                 Self::LastSignIn => "REASON_LAST_SIGN_IN",
+                Self::LocksOut => "REASON_LOCKS_OUT",
+                Self::PolicyUnknown => "REASON_POLICY_UNKNOWN",
+                Self::CandidateChanged => "REASON_CANDIDATE_CHANGED",
+                Self::GroupInUse => "REASON_GROUP_IN_USE",
                 Self::GrantTypeNotAllowed => "REASON_GRANT_TYPE_NOT_ALLOWED",
                 Self::DpopKeyMismatch => "REASON_DPOP_KEY_MISMATCH",
             }
@@ -1650,6 +1872,10 @@ pub mod refused {
                 "REASON_NOT_ADMITTED" => Some(Self::NotAdmitted),
                 "REASON_SESSION_TOO_OLD" => Some(Self::SessionTooOld),
                 "REASON_LAST_SIGN_IN" => Some(Self::LastSignIn),
+                "REASON_LOCKS_OUT" => Some(Self::LocksOut),
+                "REASON_POLICY_UNKNOWN" => Some(Self::PolicyUnknown),
+                "REASON_CANDIDATE_CHANGED" => Some(Self::CandidateChanged),
+                "REASON_GROUP_IN_USE" => Some(Self::GroupInUse),
                 "REASON_GRANT_TYPE_NOT_ALLOWED" => Some(Self::GrantTypeNotAllowed),
                 "REASON_DPOP_KEY_MISMATCH" => Some(Self::DpopKeyMismatch),
                 _ => None,

@@ -445,3 +445,22 @@ pub struct BackChannelLogout {
     #[prost(bytes = "vec", tag = "3")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub application_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "140")]
+    pub active: ::core::option::Option<PolicyVersionRow>,
+    #[prost(message, optional, tag = "141")]
+    pub candidate: ::core::option::Option<PolicyVersionRow>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyVersionRow {
+    /// The index that set it.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    #[prost(message, optional, tag = "2")]
+    pub policy: ::core::option::Option<super::super::command::v1::Policy>,
+    #[prost(uint64, tag = "3")]
+    pub at_ms: u64,
+}

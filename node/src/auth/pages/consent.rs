@@ -16,7 +16,7 @@ use crate::{
         dispatch::{Next, Visitor},
         ticket::{Step, Target, TicketError},
     },
-    http::{Fault, RequestId},
+    http::{ClientInfo, Fault, RequestId},
 };
 
 use super::site::{Site, fault_of, fault_of_ticket};
@@ -31,6 +31,7 @@ pub struct Submitted {
 pub async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
+    client: ClientInfo,
     headers: HeaderMap,
     form: Result<Form<Submitted>, FormRejection>,
 ) -> Response {
@@ -39,7 +40,7 @@ pub async fn submit(
         return site
             .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
     };
-    match submitted(&site, &id, &headers, form).await {
+    match submitted(&site, &id, &client, &headers, form).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
@@ -48,6 +49,7 @@ pub async fn submit(
 async fn submitted(
     site: &Site,
     id: &RequestId,
+    client: &ClientInfo,
     headers: &HeaderMap,
     form: Submitted,
 ) -> Result<Response, Fault> {
@@ -63,7 +65,7 @@ async fn submitted(
         let denied = way_back.with_error(AuthorizationError::AccessDenied, "the person said no");
         return Ok(site.show(Next::Answer(denied), &browser, id));
     }
-    let visitor = site.visitor(&browser).await?;
+    let visitor = site.visitor(&browser).await?.from(client.ip);
     let derivation = site.derivation(headers, &[b"consent", form.ticket.as_bytes()]);
     // The page was shown to the person of that session. Whoever sits here now under another one is asked anew.
     let same = visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);

@@ -15,7 +15,7 @@ use conclave_proto::command::v1::{AnswerDevice, command::Body};
 use conclave_state::{
     Reason,
     device::{Answer, DeviceRequest},
-    ids::SessionId,
+    ids::{DeviceId, SessionId},
 };
 use serde::Deserialize;
 
@@ -24,6 +24,7 @@ use crate::{
         AuthError,
         client_name::shown_name,
         dispatch::{Next, Visitor},
+        policy::Circumstances,
         session::SignedIn,
         throttle::Admission,
         ticket::{Step, Target, TicketError},
@@ -153,7 +154,7 @@ async fn submitted(
         return Ok(response);
     };
     site.auth.user_codes().address_succeeded(address);
-    confirm_page(site, id, &browser, signed_in, &device, text)
+    confirm_page(site, id, &browser, &Person { signed_in, address }, &device, text)
 }
 
 /// The device may have asked a moment ago at another node: before its code is called unknown, the leader is asked.
@@ -173,20 +174,30 @@ async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
     }
 }
 
+/// Who sits there, and where.
+struct Person<'a> {
+    signed_in: &'a SignedIn,
+    address: IpAddr,
+}
+
 fn confirm_page(
     site: &Site,
     id: &RequestId,
     browser: &Browser,
-    signed_in: &SignedIn,
+    person: &Person<'_>,
     device: &DeviceRequest,
     user_code: String,
 ) -> Result<Response, Fault> {
+    let signed_in = person.signed_in;
     let state = site.auth.cluster().view();
     let Some(client) = state.client(device.client.as_str()).filter(|client| !client.disabled) else {
         return Ok(site.show(Next::Gone(crate::auth::dispatch::Gone::Client), browser, id));
     };
-    if !state.client_admits(client, &signed_in.user) {
-        return Ok(site.forbidden(&shown_name(client), &signed_in.user.username, id));
+    let around = Circumstances::of_session(&signed_in.session, Some(person.address));
+    let judgement = site.auth.judge_client(&state, client, &signed_in.user, &around);
+    if !judgement.allowed {
+        let decision = judgement.decision.as_deref();
+        return Ok(site.forbidden(&shown_name(client), &signed_in.user.username, decision, id));
     }
     let step = Step::Device { session: *signed_in.session.id.bytes(), device: *device.id.bytes() };
     let target = Target::Device { user_code: user_code.clone() };
@@ -206,17 +217,32 @@ fn confirm_page(
 pub async fn answer(
     State(site): State<Arc<Site>>,
     id: RequestId,
+    client: ClientInfo,
     headers: HeaderMap,
     form: Result<Form<Answered>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else { return site.fault(&incomplete(), &id) };
-    match answered(&site, &headers, form).await {
+    match answered(&site, client.ip, &headers, form).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
 }
 
-async fn answered(site: &Site, headers: &HeaderMap, form: Answered) -> Result<Response, Fault> {
+/// The version of the policy that lets the person answer for the device's client.
+fn admitted_by(site: &Site, signed_in: &SignedIn, address: IpAddr, device: DeviceId) -> u64 {
+    let state = &signed_in.state;
+    let device = state.device_request(device, site.auth.now(state));
+    let client = device.and_then(|device| state.client(device.client.as_str()));
+    let around = Circumstances::of_session(&signed_in.session, Some(address));
+    client.map_or(0, |client| site.auth.admitted_by(state, client, &signed_in.user, &around))
+}
+
+async fn answered(
+    site: &Site,
+    address: IpAddr,
+    headers: &HeaderMap,
+    form: Answered,
+) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ANSWER, &form.csrf)?;
     let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
@@ -225,9 +251,8 @@ async fn answered(site: &Site, headers: &HeaderMap, form: Answered) -> Result<Re
     };
     // The page was shown to the person of that session, and is answered by nobody else.
     let signed_in = site.visitor(&browser).await?.signed_in;
-    if signed_in.is_none_or(|signed_in| *signed_in.session.id.bytes() != session) {
-        return Err(fault_of_ticket(TicketError::OtherBrowser));
-    }
+    let signed_in = signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
+    let Some(signed_in) = signed_in else { return Err(fault_of_ticket(TicketError::OtherBrowser)) };
     // Anything but a plain yes is a no.
     let allow = form.decision == "allow";
     let order = AnswerDevice {
@@ -236,6 +261,7 @@ async fn answered(site: &Site, headers: &HeaderMap, form: Answered) -> Result<Re
         allow,
         ticket_id: ticket.id.to_vec(),
         ticket_expires_at_ms: ticket.expires_at_ms,
+        policy_version: admitted_by(site, &signed_in, address, DeviceId::new(device)),
     };
     let derivation = site.derivation(headers, &[b"device", form.ticket.as_bytes(), form.decision.as_bytes()]);
     let written = site.auth.cluster().propose(derivation.request(), Body::AnswerDevice(order)).await;

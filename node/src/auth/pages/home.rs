@@ -8,26 +8,34 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 
+use conclave_state::application::Application;
+
 use crate::{
     auth::{
         client_name::shown_name,
+        policy::{Asked, Circumstances},
         session::SignedIn,
         ticket::{Step, Target},
     },
-    http::{Fault, RequestId},
+    http::{ClientInfo, Fault, RequestId},
     web::views,
 };
 
 use super::site::{Browser, Site, fault_of, lines, see_other};
 
-pub async fn show(State(site): State<Arc<Site>>, id: RequestId, headers: HeaderMap) -> Response {
-    match shown(&site, &headers).await {
+pub async fn show(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+) -> Response {
+    match shown(&site, &client, &headers).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
 }
 
-async fn shown(site: &Site, headers: &HeaderMap) -> Result<Response, Fault> {
+async fn shown(site: &Site, client: &ClientInfo, headers: &HeaderMap) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     let visitor = site.visitor(&browser).await?;
     let Some(signed_in) = visitor.signed_in else {
@@ -36,7 +44,7 @@ async fn shown(site: &Site, headers: &HeaderMap) -> Result<Response, Fault> {
     let applications = signed_in
         .state
         .applications_after(None)
-        .filter(|a| a.access.admits(&signed_in.user) && !a.launch_url.is_empty())
+        .filter(|a| !a.launch_url.is_empty() && opens(site, client, &signed_in, a))
         .take(MAX_APPLICATIONS)
         .map(|a| views::Link { url: a.launch_url.clone(), label: a.name.clone() })
         .collect();
@@ -54,6 +62,18 @@ async fn shown(site: &Site, headers: &HeaderMap) -> Result<Response, Fault> {
         disconnect: site.form(&browser, super::connections::ACTION, ""),
     };
     Ok(site.with_browser(&browser, Html(site.pages.render(&view)).into_response()))
+}
+
+/// Whether the person may open the page that the link leads to.
+fn opens(site: &Site, client: &ClientInfo, signed_in: &SignedIn, application: &Application) -> bool {
+    let url = url::Url::parse(&application.launch_url).ok();
+    let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
+    let target = url.as_ref().map_or("/", url::Url::path);
+    let around = Circumstances {
+        request: Some(Asked { method: Some("GET"), host, target }),
+        ..Circumstances::of_session(&signed_in.session, Some(client.ip))
+    };
+    site.auth.admits(&signed_in.state, application, &signed_in.user, &around)
 }
 
 /// Other providers: those that the person is known at, and those that they may link.

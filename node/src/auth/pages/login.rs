@@ -51,18 +51,25 @@ const MAX_USERNAME_BYTES: usize = 256;
 pub async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
+    client: ClientInfo,
     headers: HeaderMap,
     Query(asked): Query<Asked>,
 ) -> Response {
-    match shown(&site, &id, &headers, &asked.ticket).await {
+    match shown(&site, &id, &client, &headers, &asked.ticket).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
 }
 
-async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
+async fn shown(
+    site: &Site,
+    id: &RequestId,
+    client: &ClientInfo,
+    headers: &HeaderMap,
+    text: &str,
+) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
-    let visitor = site.visitor(&browser).await?;
+    let visitor = site.visitor(&browser).await?.from(client.ip);
     let ticket = match text {
         "" => site.auth.ticket(Step::Login { fresh: false }, Target::Home, Some(browser.id.as_str())),
         text => site.auth.open(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?,
@@ -167,7 +174,7 @@ async fn submitted(
     if !matches!(ticket.step, Step::Login { .. }) {
         return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
     }
-    let visitor = site.visitor(&browser).await?;
+    let visitor = site.visitor(&browser).await?.from(client.ip);
     let username =
         form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default().to_owned();
     let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
@@ -215,6 +222,8 @@ impl Attempt<'_> {
                 let browser = Some(self.browser.id.as_str().to_owned());
                 let visitor = Visitor {
                     browser,
+                    // Where the session was opened is where this request comes from.
+                    address: completed.signed_in.session.address.parse().ok(),
                     signed_in: Some(completed.signed_in),
                     just_now: true,
                     consented: None,
@@ -242,7 +251,7 @@ impl Attempt<'_> {
             )),
             Reason::AccessDenied => {
                 let what = destination(self.site, &self.ticket.target).unwrap_or_default();
-                Ok(self.site.forbidden(&what, &self.username, self.id))
+                Ok(self.site.forbidden(&what, &self.username, None, self.id))
             }
             Reason::CredentialChanged | Reason::UserDisabled | Reason::UserUnknown => {
                 self.refused(Unproved::Wrong)

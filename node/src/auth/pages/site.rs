@@ -165,7 +165,9 @@ impl Site {
             Next::Redirect(location) => see_other(&location),
             Next::Open { url, by } => self.to_application(&url, &by, browser, id),
             Next::Answer(answer) => self.answer(&answer),
-            Next::Forbidden { what, username } => self.forbidden(&what, &username, id),
+            Next::Forbidden { what, username, decision } => {
+                self.forbidden(&what, &username, decision.as_deref(), id)
+            }
             Next::Gone(what) => self.fault(&fault_of_gone(what), id),
         };
         self.with_browser(browser, response)
@@ -207,12 +209,14 @@ impl Site {
     }
 
     /// The page that says that this account may not open it.
-    pub fn forbidden(&self, what: &str, username: &str, id: &RequestId) -> Response {
+    /// `decision` is under what the operator can look up why.
+    pub fn forbidden(&self, what: &str, username: &str, decision: Option<&str>, id: &RequestId) -> Response {
         let view = views::ForbiddenView {
             username: username.to_owned(),
             application: what.to_owned(),
             sign_out_url: Some(self.auth.settings().public_url.join("/logout")),
             request_id: id.to_string(),
+            decision_id: decision.map(str::to_owned),
             ..Default::default()
         };
         (StatusCode::FORBIDDEN, Html(self.pages.render(&view))).into_response()

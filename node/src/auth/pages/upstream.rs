@@ -158,7 +158,7 @@ impl Here<'_> {
     /// # Errors
     /// The page that says what to do.
     pub async fn landed(self, flight: Flight, identity: &Identity, once: &[u8]) -> Result<Response, Fault> {
-        let visitor = self.site.visitor(&self.browser).await?;
+        let visitor = self.site.visitor(&self.browser).await?.from(self.client.ip);
         match flight.ticket.step {
             Step::Link { session } => {
                 let done = self.linked(&flight, identity, visitor, session, once).await;

@@ -123,7 +123,7 @@ impl Auth {
         session.replaces_session_id = arrival.replaces.map(SessionId::to_vec).unwrap_or_default();
         session.code = state
             .user(user)
-            .and_then(|user| self.code_with_login(&ticket.target, &session.amr, state, user, derivation));
+            .and_then(|user| self.code_with_login(&ticket.target, &session, state, user, derivation));
         SignInUpstream {
             session: Some(session),
             upstream: arrival.flight.upstream.clone(),

@@ -2,18 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use conclave_state::{State, application::Application};
 
 use crate::{
-    auth::{AuthError, session::SignedIn},
+    auth::{
+        AuthError,
+        policy::{Asked, Circumstances},
+        session::SignedIn,
+    },
     crypto::handle::{Handle, HandleKind},
     http::cookie::{CookieError, CookiePolicy, Cookies},
 };
 
 use super::{
     ForwardAuth,
-    metadata::Original,
+    metadata::{Original, UNTOLD},
     program::{self, Judged},
 };
 
@@ -25,12 +29,19 @@ pub const APP_OF_DOMAIN: &str = "app_domain";
 /// What was decided.
 #[derive(Debug)]
 pub enum Decision {
-    /// Let it through, with these people's headers.
-    Allow { signed_in: SignedIn, application: Arc<Application>, by: By },
+    /// Let it through, with these people's headers and what the policy adds.
+    Allow {
+        signed_in: SignedIn,
+        application: Arc<Application>,
+        by: By,
+        extra: Vec<(HeaderName, HeaderValue)>,
+    },
+    /// Let it through without asking who it is from: its path needs no sign-in. With the policy's headers, empty.
+    Public { extra: Vec<(HeaderName, HeaderValue)> },
     /// Nobody is signed in; what a program brought instead is `refused`, or was not brought.
     Unauthenticated { application: Arc<Application>, refused: bool },
     /// Somebody is, and may not.
-    Forbidden { signed_in: SignedIn, application: Arc<Application> },
+    Forbidden { signed_in: SignedIn, application: Arc<Application>, decision: Option<String> },
     /// No application has this host.
     UnknownHost,
     /// The cookies cannot be told from planted ones.
@@ -69,7 +80,10 @@ pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &Header
     }
     match protected(state, original) {
         Some(application) if program::is_brought(application.check, headers) => None,
-        found => Some(nobody(found)),
+        found => Some(found.map_or(Decision::UnknownHost, |application| {
+            public(state, &view, original, &application)
+                .unwrap_or(Decision::Unauthenticated { application, refused: false })
+        })),
     }
 }
 
@@ -146,7 +160,7 @@ async fn without_session(state: &ForwardAuth, original: &Original, headers: &Hea
     let Some(application) = protected(state, original) else { return Decision::UnknownHost };
     match program::judge(state, original, &application, headers).await {
         Ok(Judged::SignedIn(signed_in)) => judge(state, original, signed_in, By::Program),
-        Ok(Judged::Nothing) => Decision::Unauthenticated { application, refused: false },
+        Ok(Judged::Nothing) => nobody(state, original, application).await,
         Ok(Judged::Refused) => Decision::Unauthenticated { application, refused: true },
         Err(error) => unavailable(&error),
     }
@@ -159,12 +173,33 @@ fn protected(state: &ForwardAuth, original: &Original) -> Option<Arc<Application
     state.auth.is_true_origin(&original.url, found).then(|| Arc::clone(found))
 }
 
-/// Nobody is signed in: worth saying only where there is something to sign in to.
-fn nobody(application: Option<Arc<Application>>) -> Decision {
-    match application {
-        Some(application) => Decision::Unauthenticated { application, refused: false },
-        None => Decision::UnknownHost,
+/// Nobody is signed in: to the login, unless the path needs none.
+async fn nobody(state: &ForwardAuth, original: &Original, application: Arc<Application>) -> Decision {
+    if public(state, &state.auth.cluster().view(), original, &application).is_some() {
+        // It may have been taken back meanwhile: what opens is looked at in a version that knows every acknowledged change.
+        let Ok(version) = state.auth.cluster().serving_view(0).await else { return Decision::Unavailable };
+        let still = version.application_by_host(&original.host);
+        if let Some(open) = still.and_then(|application| public(state, &version, original, application)) {
+            return open;
+        }
     }
+    Decision::Unauthenticated { application, refused: false }
+}
+
+/// Whether the path needs no sign-in, in this version of the state.
+fn public(
+    state: &ForwardAuth,
+    version: &State,
+    original: &Original,
+    application: &Application,
+) -> Option<Decision> {
+    let headers = state.auth.public_headers(version, application, &asked(original));
+    headers.map(|extra| Decision::Public { extra })
+}
+
+fn asked(original: &Original) -> Asked<'_> {
+    let method = Some(original.method.as_str()).filter(|method| *method != UNTOLD);
+    Asked { method, host: &original.host, target: &original.url.path }
 }
 
 fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) -> Decision {
@@ -174,10 +209,21 @@ fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) 
     if !state.auth.is_true_origin(&original.url, &application) {
         return Decision::UnknownHost;
     }
-    if application.access.admits(&signed_in.user) {
-        Decision::Allow { signed_in, application, by }
+    let around = Circumstances {
+        request: Some(asked(original)),
+        ..Circumstances::of_session(&signed_in.session, Some(original.address))
+    };
+    let open = public(state, &signed_in.state, original, &application);
+    if let (Some(open), false) =
+        (open, state.auth.admits(&signed_in.state, &application, &signed_in.user, &around))
+    {
+        return open;
+    }
+    let judgement = state.auth.judge(&signed_in.state, &application, &signed_in.user, &around);
+    if judgement.allowed {
+        Decision::Allow { signed_in, application, by, extra: judgement.headers }
     } else {
-        Decision::Forbidden { signed_in, application }
+        Decision::Forbidden { signed_in, application, decision: judgement.decision }
     }
 }
 

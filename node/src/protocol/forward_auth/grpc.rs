@@ -125,16 +125,18 @@ impl Grpc {
             Some(decision) => decision,
             None => check::decide(&self.slice, &original, &headers).await,
         };
-        let by = match &decision {
-            Decision::Allow { by, .. } => Some(*by),
+        let (by, extra) = match &decision {
+            Decision::Allow { by, extra, .. } => (Some(*by), names_of(extra)),
+            // What a program brought is then the application's.
+            Decision::Public { extra } => (Some(By::Session), names_of(extra)),
             // Envoy asks the next node, if its configuration says so.
             Decision::Unavailable => return Err(Status::unavailable("this node cannot tell; ask another")),
-            _ => None,
+            _ => (None, Vec::new()),
         };
         let response = respond::to_proxy(&self.slice, Dialect::EnvoyGrpc, &original, decision, &id);
         match by {
             Some(by) if response.status() == axum::http::StatusCode::OK => {
-                Ok(allowed(&response, &headers, by))
+                Ok(allowed(&response, &headers, by, &extra))
             }
             _ => self.denied(response, &id).await,
         }
@@ -219,11 +221,21 @@ fn headers_of(asked: &pb::HttpRequest) -> Result<HeaderMap, Refused> {
     Ok(headers)
 }
 
-fn allowed(response: &Response, request: &HeaderMap, by: By) -> pb::CheckResponse {
+fn names_of(headers: &[(HeaderName, HeaderValue)]) -> Vec<HeaderName> {
+    headers.iter().map(|(name, _)| name.clone()).collect()
+}
+
+/// `extra`: the headers that the policy adds.
+fn allowed(response: &Response, request: &HeaderMap, by: By, extra: &[HeaderName]) -> pb::CheckResponse {
     let value =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let overwrite = |name: &str, value: &str| option(name, value, AppendAction::OverwriteIfExistsOrAdd);
-    let mut headers: Vec<_> = identity::NAMES.iter().map(|name| overwrite(name, value(name))).collect();
+    let mut headers: Vec<_> = identity::NAMES
+        .iter()
+        .copied()
+        .chain(extra.iter().map(HeaderName::as_str))
+        .map(|name| overwrite(name, value(name)))
+        .collect();
     let mut remove = look_alikes(request);
     match cookie::without_ours(request) {
         cookie::Rest::Same => {}

@@ -42,6 +42,11 @@ pub fn is_look_alike(name: &str) -> bool {
     }
 }
 
+/// The full set for a request that nobody was asked about: every name, and nothing in it.
+pub fn nobody() -> HeaderMap {
+    NAMES.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static(""))).collect()
+}
+
 /// The full set. None when a value cannot stand in a header: then nobody is let in (design.md P8).
 pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<HeaderMap> {
     let user = &signed_in.user;

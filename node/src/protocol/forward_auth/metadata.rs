@@ -10,6 +10,8 @@
 //! | Envoy over HTTP | the check's own | `X-Forwarded-Proto` | `Host` | the check's own path, after the route |
 //! | Envoy over gRPC | fields of the message: `method`, `scheme`, `host`, `path` | | | |
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, Method, Uri};
 
 use crate::{
@@ -52,6 +54,8 @@ pub struct Original {
     pub url: AppUrl,
     /// Of the URL: what applications are found by.
     pub host: String,
+    /// The client's, through trusted proxies.
+    pub address: IpAddr,
     /// A person's browser goes to a page, and can be sent to another.
     pub is_navigation: bool,
     /// It says that it is a browser, or wants a page: then it is never asked for what only programs have.
@@ -154,7 +158,7 @@ pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
         }
         Dialect::EnvoyGrpc => return Err(Refused::Unreadable(CHECK_PATH)),
     };
-    original(method, &parts, asked.mount, headers)
+    original(method, &parts, asked.mount, asked.client, headers)
 }
 
 /// A request as Envoy tells it over gRPC, in fields that no client writes.
@@ -179,18 +183,19 @@ pub fn read_told(told: &Told<'_>, mount: Mount) -> Result<Original, Refused> {
     }
     let parts =
         Parts { scheme: ("scheme", told.scheme), authority: ("host", told.host), path: ("path", told.path) };
-    original(parse_method("method", told.method)?, &parts, mount, told.headers)
+    original(parse_method("method", told.method)?, &parts, mount, told.client, told.headers)
 }
 
 fn original(
     method: Method,
     parts: &Parts<'_>,
     mount: Mount,
+    client: ClientInfo,
     headers: &HeaderMap,
 ) -> Result<Original, Refused> {
     let url = address::read(parts, mount)?;
     let (is_navigation, is_browser) = (is_navigation(&method, headers), is_browser(headers));
-    Ok(Original { method, host: url.host(), url, is_navigation, is_browser })
+    Ok(Original { method, host: url.host(), url, address: client.ip, is_navigation, is_browser })
 }
 
 /// What stands for a method that the proxy does not tell: no rule about methods matches it.

@@ -39,7 +39,7 @@ pub fn to_proxy(
     id: &RequestId,
 ) -> Response {
     match decision {
-        Decision::Allow { signed_in, application, .. } => {
+        Decision::Allow { signed_in, application, extra, .. } => {
             let Some(mut head) = state.written.head(state, &signed_in, &application) else {
                 let what = "Your account cannot be told to the application";
                 return fault(state, "unwritable_identity", what, id);
@@ -49,7 +49,13 @@ pub fn to_proxy(
             {
                 return state.site.fault(&fault_of(&error), id);
             }
+            head.extend(extra);
             allow(head)
+        }
+        Decision::Public { extra } => {
+            let mut headers = identity::nobody();
+            headers.extend(extra);
+            (StatusCode::OK, headers, "ok").into_response()
         }
         Decision::Unauthenticated { application, refused } => {
             let asks = application.check.bearer || application.check.basic;
@@ -58,8 +64,8 @@ pub fn to_proxy(
             }
             unauthenticated(state, dialect, original, id)
         }
-        Decision::Forbidden { signed_in, application } => {
-            state.site.forbidden(&application.name, &signed_in.user.username, id)
+        Decision::Forbidden { signed_in, application, decision } => {
+            state.site.forbidden(&application.name, &signed_in.user.username, decision.as_deref(), id)
         }
         Decision::UnknownHost => {
             fault(state, "unknown_application", "This address is not registered as an application here", id)

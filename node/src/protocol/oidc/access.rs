@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
-    Stamp, State,
+    State,
     client::{Client, GrantType},
     ids::{AccessTokenId, GrantId},
     user::User,
 };
 
 use crate::{
+    auth::{Auth, policy::Circumstances},
     cluster::ViewError,
     crypto::{
         jwk::Alg,
@@ -58,7 +59,7 @@ pub async fn live(oidc: &Oidc, token: &str) -> Result<Live, Dead> {
     if kid.is_some_and(|kid| state.key(&kid).is_none()) {
         return Err(Dead::Invalid);
     }
-    judged(claims, state, |state| oidc.auth.now(state)).ok_or(Dead::Invalid)
+    judged(claims, state, &oidc.auth).ok_or(Dead::Invalid)
 }
 
 /// What a token of this cluster's present life says, dead or alive. Its seal or signature is checked before anything in it is used.
@@ -105,8 +106,8 @@ async fn key(oidc: &Oidc, kid: &str) -> Option<VerifyingKey> {
     oidc.auth.signing().verifier(&*oidc.auth.cluster().confirmed_view().await?, kid)
 }
 
-fn judged(claims: AccessClaims, state: Arc<State>, now: impl Fn(&State) -> Stamp) -> Option<Live> {
-    let now = now(&state);
+fn judged(claims: AccessClaims, state: Arc<State>, auth: &Auth) -> Option<Live> {
+    let now = auth.now(&state);
     if claims.exp.saturating_mul(1_000) <= now.0 {
         return None;
     }
@@ -117,7 +118,7 @@ fn judged(claims: AccessClaims, state: Arc<State>, now: impl Fn(&State) -> Stamp
     }
     let client = state.client(&claims.client_id).filter(|client| !client.disabled).cloned()?;
     let person = match &claims.gid {
-        Some(gid) => Some(person(gid, &client, &state, now)?),
+        Some(gid) => Some(person(gid, &client, &state, auth)?),
         None if is_own(&claims, &client) => None,
         None => return None,
     };
@@ -125,12 +126,13 @@ fn judged(claims: AccessClaims, state: Arc<State>, now: impl Fn(&State) -> Stamp
 }
 
 /// Both the client that was let in and, after an exchange, the one that holds the token must still be able to.
-fn person(gid: &str, holder: &Client, state: &State, now: Stamp) -> Option<Arc<User>> {
-    let (grant, user) = state.live_grant(GrantId::from_hex(gid)?, now)?;
+fn person(gid: &str, holder: &Client, state: &State, auth: &Auth) -> Option<Arc<User>> {
+    let (grant, user) = state.live_grant(GrantId::from_hex(gid)?, auth.now(state))?;
     let first = state.client(grant.client.as_str()).filter(|client| !client.disabled)?;
     let exchanged = first.id != holder.id;
-    let stands = state.client_admits(first, user)
-        && state.client_admits(holder, user)
+    let around = Circumstances::of_grant(state, grant);
+    let stands = auth.client_admits(state, first, user, &around)
+        && (!exchanged || auth.client_admits(state, holder, user, &around))
         && (!exchanged || holder.allows(GrantType::TokenExchange));
     stands.then(|| Arc::clone(user))
 }

@@ -70,7 +70,7 @@ async fn endpoint(
             return oidc.site.answer(&back.with_error(mistake.error, mistake.description));
         }
     };
-    match next(oidc, id, headers, query, Target::Authorize(Box::new(request))).await {
+    match next(oidc, id, caller, headers, query, Target::Authorize(Box::new(request))).await {
         Ok(response) => response,
         Err(fault) => oidc.site.fault(&fault, id),
     }
@@ -168,12 +168,13 @@ pub async fn hinted(
 async fn next(
     oidc: &Oidc,
     id: &RequestId,
+    client: &ClientInfo,
     headers: &HeaderMap,
     query: &[u8],
     target: Target,
 ) -> Result<Response, Fault> {
     let browser = oidc.site.browser(headers)?;
-    let visitor = oidc.site.visitor(&browser).await?;
+    let visitor = oidc.site.visitor(&browser).await?.from(client.ip);
     let session = visitor.signed_in.as_ref().map(|s| *s.session.id.bytes()).unwrap_or_default();
     let derivation = oidc.site.derivation(headers, &[b"authorize", query, &session]);
     let next = oidc.auth.next(&target, &visitor, &derivation).await;

@@ -12,7 +12,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use conclave_proto::command::v1::{RedeemDevice, StartDevice, command::Body};
-use conclave_state::{Reason, ReplyBody, client::Client, device::Answer, ids::DeviceId};
+use conclave_state::{
+    Reason, ReplyBody,
+    client::Client,
+    device::{Answer, DeviceRequest},
+    ids::DeviceId,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,6 +26,7 @@ use crate::{
         complete::{millis, unexpected},
         derive::Derivation,
         dispatch::device_page,
+        policy::Circumstances,
         user_code,
     },
     cluster::ProposeError,
@@ -102,6 +108,16 @@ async fn ask(oidc: &Oidc, derivation: &Derivation, order: StartDevice) -> Result
     }))
 }
 
+/// The version of the policy that admits the person who said yes; 0 = none does, and the rules say so.
+fn admitted_by(oidc: &Oidc, state: &conclave_state::State, client: &Client, device: &DeviceRequest) -> u64 {
+    let Answer::Allowed { session } = device.answer else { return 0 };
+    let live = state.live_session(session, oidc.auth.now(state));
+    live.map_or(0, |(session, user)| {
+        let around = Circumstances::of_session(session, session.address.parse().ok());
+        oidc.auth.admitted_by(state, client, user, &around)
+    })
+}
+
 /// A poll (RFC 8628 §3.4): tokens once a person said yes.
 ///
 /// # Errors
@@ -137,6 +153,7 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
         access_ttl_ms: millis(settings.access_ttl),
         dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         proofs: binding.proofs,
+        policy_version: device.map_or(0, |device| admitted_by(oidc, &state, &client, device)),
     };
     let committed =
         oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemDevice(order)).await;

@@ -161,6 +161,10 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::ApplicationSlugTaken
         | Reason::HostTaken
         | Reason::ClientIdTaken
+        | Reason::LocksOut
+        | Reason::PolicyUnknown
+        | Reason::CandidateChanged
+        | Reason::GroupInUse
         | Reason::TicketSpent
         | Reason::TicketExpired
         | Reason::CredentialChanged

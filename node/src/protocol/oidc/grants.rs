@@ -14,6 +14,7 @@ use crate::{
     auth::{
         AuthError,
         complete::{millis, unexpected},
+        policy::Circumstances,
     },
     cluster::Committed,
     crypto::{
@@ -63,6 +64,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
         access_ttl_ms: millis(oidc.auth.settings().tokens.access_ttl),
         dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         proofs: binding.proofs,
+        policy_version: admitted_by(oidc, &client, Some(GrantId::new(handle.id))),
     };
     let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
     let committed = committed.map_err(AuthError::from)?;
@@ -121,6 +123,8 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         return Err(BAD_REFRESH);
     }
     let settings = &oidc.auth.settings().tokens;
+    let state = oidc.auth.cluster().view();
+    let family = state.family(FamilyId::new(handle.id));
     let order = RotateRefresh {
         family_id: handle.id.to_vec(),
         client_id: client.id.to_string(),
@@ -129,6 +133,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         access_ttl_ms: millis(settings.access_ttl),
         dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         proofs: binding.proofs,
+        policy_version: admitted_by(oidc, &client, family.map(|family| family.grant)),
     };
     let committed =
         oidc.auth.cluster().propose(request.derivation.request(), Body::RotateRefresh(order)).await;
@@ -155,6 +160,15 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         index: rotated.index,
     };
     Ok(tokens::issue(&oidc.auth, &issue)?)
+}
+
+/// The version of the policy that still admits the person of the grant; 0 = none does, and the rules say so.
+fn admitted_by(oidc: &Oidc, client: &Client, grant: Option<GrantId>) -> u64 {
+    let state = oidc.auth.cluster().view();
+    let live = grant.and_then(|grant| state.live_grant(grant, oidc.auth.now(&state)));
+    live.map_or(0, |(grant, user)| {
+        oidc.auth.admitted_by(&state, client, user, &Circumstances::of_grant(&state, grant))
+    })
 }
 
 /// Reads the handle first: it says which version of the state knows the client.

@@ -12,7 +12,7 @@ use conclave_state::{client::Client, ids::FamilyId};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    auth::AuthError,
+    auth::{AuthError, policy::Circumstances},
     crypto::{
         handle::{HandleKind, refresh_secret},
         mac,
@@ -116,7 +116,8 @@ async fn of_refresh(oidc: &Oidc, caller: &Client, token: &str) -> Result<Option<
         .filter(|family| family.generation == handle.generation && !family.expires_at.is_over_at(now));
     let live = family.and_then(|family| Some((family, state.live_grant(family.grant, now)?)));
     let Some((family, (grant, user))) = live else { return Ok(None) };
-    if grant.client != caller.id || !state.client_admits(caller, user) {
+    let around = Circumstances::of_grant(&state, grant);
+    if grant.client != caller.id || !oidc.auth.client_admits(&state, caller, user, &around) {
         return Ok(None);
     }
     Ok(Some(Map::from_iter([

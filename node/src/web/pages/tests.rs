@@ -87,6 +87,7 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
             application: text(),
             groups: vec![text(), text()],
             sign_out_url: Some(text()),
+            decision_id: Some("1-0123456789abcdef".into()),
             request_id: text(),
             back: Some(link(&text())),
         }),
@@ -153,11 +154,11 @@ fn a_page_without_access_says_who_and_what() {
         username: "ada".into(),
         application: "Grafana".into(),
         request_id: "r1".into(),
+        decision_id: Some("1-0123456789abcdef".into()),
         ..ForbiddenView::default()
     });
-    assert!(
-        page.contains(r#"Your account <strong id="account">ada</strong> is not in a group that may open"#)
-    );
+    assert!(page.contains(r#"Your account <strong id="account">ada</strong> may not open"#));
+    assert!(page.contains(r#"id="decision-id">1-0123456789abcdef<"#));
     assert!(page.contains(r#"id="error-code">forbidden<"#) && page.contains(r#"id="request-id">r1<"#));
 }
 

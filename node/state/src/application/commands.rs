@@ -78,6 +78,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteApplication) -> Result
         )));
     }
     draft.state.take_app_passwords_for(application.id);
+    draft.state.policies.remove(&application.id);
     draft.state.take_application(&application);
     Ok(done())
 }

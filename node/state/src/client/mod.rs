@@ -198,11 +198,13 @@ impl State {
         self.clients.range::<_, str>((start, std::ops::Bound::Unbounded)).map(|(_, client)| client)
     }
 
-    /// Whether the access rule behind the client admits the user. A rule that is gone admits nobody.
-    pub fn client_admits(&self, client: &Client, user: &User) -> bool {
-        match client.application {
-            None => !user.disabled,
-            Some(id) => self.application(id).is_some_and(|application| application.access.admits(user)),
+    /// Whether the rule behind the client admits the user. A rule that is gone admits nobody. A policy is decided outside of the rules,
+    /// since it asks for more than they know: its word counts while it is still the one of that version.
+    pub(crate) fn client_admits(&self, client: &Client, user: &User, decided_by: u64) -> bool {
+        let Some(id) = client.application else { return !user.disabled };
+        match self.active_policy(id) {
+            Some(policy) => !user.disabled && policy.version == decided_by,
+            None => self.application(id).is_some_and(|application| application.access.admits(user)),
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) fn answer(draft: &mut Draft, order: &pb::AnswerDevice) -> Result<Repl
         draft.state.existing_live_session(SessionId::parse(&order.session_id)?, draft.at)?;
     let client = draft.state.able_client(&device.client)?;
     let answer = if order.allow { Answer::Allowed { session: session.id } } else { Answer::Denied };
-    if order.allow && !draft.state.client_admits(&client, &user) {
+    if order.allow && !draft.state.client_admits(&client, &user, order.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),

@@ -33,7 +33,7 @@ pub(crate) fn redeem(draft: &mut Draft, order: &pb::RedeemDevice) -> Result<Repl
     client.must_allow(GrantType::DeviceCode)?;
     grant::proved_key(&client, &order.dpop_jkt)?;
     draft.use_up(&order.proofs)?;
-    if !draft.state.client_admits(&client, &user) {
+    if !draft.state.client_admits(&client, &user, order.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),

@@ -33,7 +33,7 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
     let (session, user) = draft.state.existing_live_session(session, draft.at)?;
     let client = draft.state.able_client(&ClientId::parse(&order.client_id)?)?;
     client.must_allow(GrantType::AuthorizationCode)?;
-    if !draft.state.client_admits(&client, &user) {
+    if !draft.state.client_admits(&client, &user, order.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),

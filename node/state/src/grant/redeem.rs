@@ -40,7 +40,7 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
     client.must_allow(GrantType::AuthorizationCode)?;
     dpop::proved(&client, grant.dpop_jkt, dpop::parse(&order.dpop_jkt)?)?;
     draft.use_up(&order.proofs)?;
-    if !draft.state.client_admits(&client, &user) {
+    if !draft.state.client_admits(&client, &user, order.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),

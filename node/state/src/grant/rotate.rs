@@ -27,7 +27,7 @@ pub(crate) fn rotate_refresh(draft: &mut Draft, order: &pb::RotateRefresh) -> Re
         return Err(Refusal::new(Reason::RefreshExpired, "the refresh token has expired"));
     }
     let client = draft.state.able_client(&grant.client)?;
-    if !draft.state.client_admits(&client, &user) {
+    if !draft.state.client_admits(&client, &user, order.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),

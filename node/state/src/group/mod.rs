@@ -46,9 +46,11 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateGroup) -> Result<Reply
     Ok(done())
 }
 
-/// Leaves no trace of the group: members lose it, access rules no longer name it (and so admit fewer, never more).
+/// Leaves no trace of the group: members lose it, access rules no longer name it (and so admit fewer, never more). Refused while a
+/// policy names it: without a row that denies its members, they would be admitted.
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply, Refusal> {
     let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
+    draft.state.no_policy_names(group.id)?;
     let members: Vec<UserId> = draft.state.members_of(group.id).map(|user| user.id).collect();
     for member in members {
         change_membership(draft, group.id, member, false)?;

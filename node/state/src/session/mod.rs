@@ -121,6 +121,11 @@ impl State {
         own.filter_map(|(_, id)| self.sessions.get(id))
     }
 
+    /// Where a session was opened from, alive or not; none: it is gone.
+    pub fn session_address(&self, id: SessionId) -> Option<&str> {
+        self.sessions.get(&id).map(|session| session.address.as_str())
+    }
+
     pub(crate) fn existing_live_session(
         &self,
         id: SessionId,

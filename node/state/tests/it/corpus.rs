@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{
     Entry, State, apply,
     snapshot::{Loader, chunks, digest},
@@ -18,7 +18,7 @@ use conclave_state::{
 
 use prost::Message as _;
 
-use crate::world::*;
+use crate::{policy::*, world::*};
 
 fn corpus() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
@@ -43,6 +43,7 @@ fn history() -> Vec<Vec<u8>> {
     sessions_and_grants(&mut tape);
     requests_and_devices(&mut tape);
     upstreams(&mut tape);
+    policies(&mut tape);
     keys_and_system(&mut tape);
     tape.entries
 }
@@ -158,6 +159,7 @@ fn requests_and_devices(tape: &mut Tape) {
         allow: true,
         ticket_id: ticket(50),
         ticket_expires_at_ms: tape.world.now + 10 * MINUTE,
+        ..Default::default()
     }));
     tape.push(Body::RedeemDevice(pb::RedeemDevice {
         device_id: id(21, 1),
@@ -222,6 +224,19 @@ fn upstreams(tape: &mut Tape) {
         user_id: user(1),
         ..Default::default()
     }));
+}
+
+fn policies(tape: &mut Tape) {
+    let everyone = || policy(vec![allow(Kind::Everyone(true))]);
+    for n in [10, 11] {
+        tape.push(create_application(n, &[]));
+        tape.push(set_policy(n, all_kinds(1, 1), false));
+        tape.push(set_policy(n, everyone(), true));
+    }
+    // Three entries ago.
+    tape.push(promote(10, tape.world.index - 3));
+    tape.push(set_policy(10, everyone(), true));
+    tape.push(Body::RemovePolicy(pb::RemovePolicy { application_id: application(11), candidate: false }));
 }
 
 fn keys_and_system(tape: &mut Tape) {

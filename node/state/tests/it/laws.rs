@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{
     Entry, ReplyBody, State, apply,
     snapshot::{Loader, chunks, digest, digest_of_tables},
 };
 use proptest::prelude::*;
 
-use crate::world::*;
+use crate::{policy::*, world::*};
 
 /// One entry of a random history: what, how much later, and whether it repeats the request id of the one before.
 #[derive(Clone, Debug)]
@@ -95,8 +95,7 @@ fn body() -> impl Strategy<Value = Body> {
         })),
         2 => (n.clone(), n.clone(), any::<bool>()).prop_map(|(d, t, allow)| Body::AnswerDevice(pb::AnswerDevice {
             device_id: id(21, d), session_id: session(1), allow, ticket_id: ticket(150 + t),
-            ticket_expires_at_ms: 1_000_000 + 60 * MINUTE,
-        })),
+            ticket_expires_at_ms: 1_000_000 + 60 * MINUTE, ..Default::default() })),
         2 => n.clone().prop_map(|d| Body::RedeemDevice(pb::RedeemDevice {
             device_id: id(21, d), secret_hash: hash(5), client_id: "web".into(), grant_id: grant(10 + d),
             family_id: family(10 + d), refresh_ttl_ms: 60 * MINUTE, access_ttl_ms: 10 * MINUTE, ..Default::default()
@@ -116,12 +115,26 @@ fn body() -> impl Strategy<Value = Body> {
         3 => (n.clone(), n.clone(), any::<bool>()).prop_map(|(s, sub, new)| {
             Body::SignInUpstream(sign_in(30 + s, sub, if new { Some(40 + sub) } else { None }, 1, 1_000_000))
         }),
+        5 => about_policies(),
         1 => (1_u32..20).prop_map(|limit| Body::Sweep(pb::Sweep { limit })),
         1 => n.prop_map(|s| Body::OpenAppSession(pb::OpenAppSession {
             app_session_id: id(8, s), session_id: session(s), secret_hash: hash(3), host: "app1.test".into(),
             ticket_id: ticket(100 + s), ticket_expires_at_ms: 1_000_000 + 60 * MINUTE,
             domain: String::new(),
         })),
+    ]
+}
+
+fn about_policies() -> impl Strategy<Value = Body> {
+    let n = 0_u8..4;
+    prop_oneof![
+        3 => (n.clone(), n.clone(), any::<bool>()).prop_map(|(a, g, candidate)| {
+            set_policy(a, policy(vec![allow(in_group(g)), deny(Kind::Everyone(true))]), candidate)
+        }),
+        1 => (n.clone(), any::<bool>()).prop_map(|(a, candidate)| {
+            Body::RemovePolicy(pb::RemovePolicy { application_id: application(a), candidate })
+        }),
+        1 => (n, 0_u64..40).prop_map(|(a, version)| promote(a, version)),
     ]
 }
 

@@ -57,6 +57,7 @@ fn answer_device(world: &World, n: u8, t: u8, allow: bool) -> Body {
         allow,
         ticket_id: ticket(t),
         ticket_expires_at_ms: world.now + 10 * MINUTE,
+        ..Default::default()
     })
 }
 

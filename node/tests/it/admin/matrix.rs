@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 46] = [
+const RPCS: [(&str, bool, Code); 54] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -49,6 +49,14 @@ const RPCS: [(&str, bool, Code); 46] = [
     ("UpstreamService/DeleteUpstream", true, Code::NotFound),
     ("UpstreamService/ListIdentities", false, Code::NotFound),
     ("UpstreamService/UnlinkIdentity", true, Code::InvalidArgument),
+    ("PolicyService/SetPolicy", true, Code::InvalidArgument),
+    ("PolicyService/GetPolicy", false, Code::NotFound),
+    ("PolicyService/RemovePolicy", true, Code::InvalidArgument),
+    ("PolicyService/PromoteCandidate", true, Code::InvalidArgument),
+    ("PolicyService/TestPolicy", false, Code::NotFound),
+    ("PolicyService/ExplainDecision", false, Code::NotFound),
+    ("PolicyService/GetShadowReport", false, Code::NotFound),
+    ("PolicyService/ReplayCandidate", false, Code::NotFound),
     ("SessionService/ListSessions", false, Code::Ok),
     ("SessionService/RevokeSession", true, Code::InvalidArgument),
     ("SessionService/RevokeUserSessions", true, Code::InvalidArgument),

@@ -45,7 +45,7 @@ impl Check {
         self
     }
 
-    fn at(self, path: &'static str) -> Self {
+    pub fn at(self, path: &'static str) -> Self {
         Self { path, ..self }
     }
 

@@ -17,6 +17,7 @@ mod oidc_logout;
 mod oidc_registration;
 mod oidc_requests;
 mod oidc_tokens;
+mod policies;
 mod single_use;
 pub mod site;
 mod upstream;

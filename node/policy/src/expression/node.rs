@@ -1,0 +1,168 @@
+//! The typed form of an expression.
+
+use std::fmt;
+
+use crate::limits::{MAX_ATTRIBUTE_BYTES, MAX_NAME_BYTES, MAX_TEXT_BYTES};
+
+/// A type, with what bounds its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Bool,
+    Int,
+    /// At most so many bytes.
+    Text(usize),
+    /// Of these, at most so many.
+    List(Box<Self>, usize),
+    /// `user.attributes`, which is no value by itself.
+    Attributes,
+    /// `user`, `request`, `session`, `geo`: likewise.
+    Room(&'static str),
+}
+
+impl Type {
+    /// Whether values of both can be compared.
+    pub(super) const fn is_like(&self, other: &Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Bool, Self::Bool) | (Self::Int, Self::Int) | (Self::Text(_), Self::Text(_))
+        )
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool => f.write_str("bool"),
+            Self::Int => f.write_str("int"),
+            Self::Text(_) => f.write_str("string"),
+            Self::List(of, _) => write!(f, "list({of})"),
+            Self::Attributes => f.write_str("the attributes as a whole"),
+            Self::Room(name) => write!(f, "{name} as a whole"),
+        }
+    }
+}
+
+/// What facts are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Variable {
+    UserId,
+    Username,
+    UserName,
+    Email,
+    EmailVerified,
+    Groups,
+    Attribute(String),
+    SessionAge,
+    MfaAge,
+    Amr,
+    Method,
+    Host,
+    Path,
+    Address,
+    Country,
+    Asn,
+    Now,
+}
+
+impl Variable {
+    /// Most bytes of its text, or of each of its texts; more is a fault.
+    pub(super) const fn max_bytes(&self) -> usize {
+        match self {
+            Self::Path => MAX_TEXT_BYTES,
+            Self::Attribute(_) => MAX_ATTRIBUTE_BYTES,
+            _ => MAX_NAME_BYTES,
+        }
+    }
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UserId => "user.id",
+            Self::Username => "user.username",
+            Self::UserName => "user.name",
+            Self::Email => "user.email",
+            Self::EmailVerified => "user.email_verified",
+            Self::Groups => "user.groups",
+            Self::Attribute(name) => return write!(f, "user.attributes.{name}"),
+            Self::SessionAge => "session.age",
+            Self::MfaAge => "session.mfa_age",
+            Self::Amr => "session.amr",
+            Self::Method => "request.method",
+            Self::Host => "request.host",
+            Self::Path => "request.path",
+            Self::Address => "request.address",
+            Self::Country => "geo.country",
+            Self::Asn => "geo.asn",
+            Self::Now => "now",
+        })
+    }
+}
+
+/// Two operands of one type, compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// Integers, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
+/// Questions about two texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextTest {
+    StartsWith,
+    EndsWith,
+    Contains,
+}
+
+/// What a macro makes of the elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Each {
+    All,
+    Exists,
+    ExistsOne,
+    Filter,
+}
+
+/// An expression.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Node {
+    Bool(bool),
+    Int(i64),
+    Text(String),
+    List(Vec<Node>),
+    Read(Variable),
+    Has(Variable),
+    /// A macro's variable, by its place from the outermost.
+    Local(usize),
+    And(Box<(Node, Node)>),
+    Or(Box<(Node, Node)>),
+    Not(Box<Node>),
+    Choose(Box<(Node, Node, Node)>),
+    Compare(Comparison, Box<(Node, Node)>),
+    Compute(Arithmetic, Box<(Node, Node)>),
+    Concat(Box<(Node, Node)>),
+    TextTest(TextTest, Box<(Node, Node)>),
+    /// An element and a list.
+    In(Box<(Node, Node)>),
+    Index(Box<(Node, Node)>),
+    Size(Box<Node>),
+    Lower(Box<Node>),
+    Join(Box<(Node, Node)>),
+    IntToText(Box<Node>),
+    /// A list and what is asked of each element.
+    Each(Each, Box<(Node, Node)>),
+}

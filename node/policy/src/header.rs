@@ -1,0 +1,116 @@
+//! Extra headers: which names an operator may give away. A name that means something to the protocol, to the proxy, or to this
+//! product would let a policy say what only those may say.
+
+/// Longest name.
+const MAX_NAME_BYTES: usize = 64;
+
+/// Names that carry the identity itself, which a policy does not change. Families are told by their beginning.
+pub const NAMES_THAT_ARE_OURS: [&str; 4] = ["x-authentik-", "x-auth-request-", "remote-", "x-conclave-"];
+
+/// Families that proxies and protocols own.
+const FAMILIES: [&str; 9] = [
+    "x-forwarded-",
+    "x-original-",
+    "x-real-",
+    "x-envoy-",
+    "access-control-",
+    "content-",
+    "proxy-",
+    "sec-",
+    "cf-",
+];
+
+/// Single names: hop-by-hop (RFC 9110 §7.6.1), framing, credentials, cookies, and what decides where a request goes.
+const NAMES: [&str; 34] = [
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "expect",
+    "host",
+    "authorization",
+    "authentication-info",
+    "www-authenticate",
+    "cookie",
+    "set-cookie",
+    "set-cookie2",
+    "forwarded",
+    "location",
+    "origin",
+    "referer",
+    "range",
+    "if-range",
+    "vary",
+    "date",
+    "server",
+    "age",
+    "cache-control",
+    "pragma",
+    "strict-transport-security",
+    "clear-site-data",
+    "x-http-method-override",
+    "x-method-override",
+    "x-http-method",
+    "x-frame-options",
+    "x-rewrite-url",
+];
+
+/// Why the name may not be given to an extra header; none: it may.
+pub fn refusal(name: &str) -> Option<String> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(fits) {
+        return Some(format!("{name:?} is no header name; it has lower-case letters, digits and '-' only"));
+    }
+    let is_of = |families: &[&str]| {
+        families.iter().any(|prefix| name.starts_with(prefix) || name == prefix.trim_end_matches('-'))
+    };
+    if is_of(&NAMES_THAT_ARE_OURS) {
+        return Some(format!("{name} belongs to the headers of the identity"));
+    }
+    if is_of(&FAMILIES) || NAMES.contains(&name) {
+        return Some(format!("{name} means something to proxies or to HTTP itself"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+
+    #[test]
+    fn names_that_mean_something_already_are_refused() {
+        for name in [
+            "host",
+            "cookie",
+            "set-cookie",
+            "authorization",
+            "content-length",
+            "content-type",
+            "transfer-encoding",
+            "connection",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "forwarded",
+            "x-original-url",
+            "remote-user",
+            "x-authentik-username",
+            "x-auth-request-user",
+            "proxy-authorization",
+            "upgrade",
+            "X-Role",
+            "x_role",
+            "x.role",
+            "x role",
+            "",
+            "x-role\r\nhost",
+        ] {
+            assert!(refusal(name).is_some(), "{name:?}");
+        }
+        for name in ["x-role", "x-webauth-user", "x-grafana-org"] {
+            assert_eq!(refusal(name), None, "{name}");
+        }
+    }
+}

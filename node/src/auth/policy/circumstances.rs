@@ -1,0 +1,118 @@
+//! What is known besides the person.
+
+use std::net::IpAddr;
+
+use conclave_policy::{CanonicalPath, Facts, Id, Lookup, Person, Place, Request, SignIn};
+use conclave_state::{State, grant::Grant, ids::GroupId, session::Session, user::User};
+
+use super::geo::Located;
+
+/// Methods of RFC 8176 that are, or prove, a second factor. One day the session will say itself when it was used; until then it was
+/// at sign-in.
+const SECOND_FACTORS: [&str; 11] =
+    ["mfa", "otp", "hwk", "swk", "fpt", "face", "iris", "retina", "vbm", "sms", "tel"];
+
+/// What one decision is made from, besides the person.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Circumstances<'a> {
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// None: not for one request (OIDC).
+    pub request: Option<Asked<'a>>,
+    /// When the person signed in, Unix milliseconds, and how.
+    pub sign_in: Option<(u64, &'a [String])>,
+}
+
+/// One request to an application.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// None: the proxy does not tell, and what asks for it denies.
+    pub method: Option<&'a str>,
+    /// Lower case, without port.
+    pub host: &'a str,
+    /// Path and query as they were sent.
+    pub target: &'a str,
+}
+
+impl<'a> Circumstances<'a> {
+    /// Of somebody who is signed in and comes from this address.
+    pub fn of_session(session: &'a Session, address: Option<IpAddr>) -> Self {
+        Self { address, request: None, sign_in: Some((session.auth_time.0, &session.amr)) }
+    }
+
+    /// Of a grant that a client uses from a machine of its own: the person was last seen where they signed in.
+    pub fn of_grant(state: &State, grant: &'a Grant) -> Self {
+        let address = state.session_address(grant.session).and_then(|address| address.parse().ok());
+        Self { address, request: None, sign_in: Some((grant.auth_time.0, &grant.amr)) }
+    }
+
+    pub(super) fn facts(
+        &self,
+        person: &'a Known<'a>,
+        path: Option<&'a CanonicalPath>,
+        place: Option<&'a Located>,
+        now_ms: u64,
+    ) -> Facts<'a> {
+        let is_second = |method: &String| SECOND_FACTORS.contains(&method.as_str());
+        let sign_in = self.sign_in.map(|(at_ms, methods)| SignIn {
+            at_ms,
+            mfa_at_ms: methods.iter().any(is_second).then_some(at_ms),
+            methods,
+        });
+        let place = place.map_or_else(Place::default, |place| Place {
+            country: match &place.country {
+                Lookup::Known(country) => Lookup::Known(country.as_str()),
+                Lookup::Absent => Lookup::Absent,
+                Lookup::Unavailable => Lookup::Unavailable,
+            },
+            asn: place.asn,
+        });
+        let request = self.request.map(|asked| Request { method: asked.method, host: asked.host, path });
+        Facts { person, address: self.address, request, sign_in, place, now_ms }
+    }
+}
+
+/// A replicated user, as policies see them.
+pub(super) struct Known<'a> {
+    pub(super) state: &'a State,
+    pub(super) user: &'a User,
+}
+
+impl Person for Known<'_> {
+    fn is_disabled(&self) -> bool {
+        self.user.disabled
+    }
+
+    fn id(&self) -> Id {
+        *self.user.id.bytes()
+    }
+
+    fn is_in(&self, group: &Id) -> bool {
+        self.user.groups.contains(&GroupId::new(*group))
+    }
+
+    fn username(&self) -> &str {
+        &self.user.username
+    }
+
+    fn display_name(&self) -> &str {
+        &self.user.display_name
+    }
+
+    fn email(&self) -> &str {
+        &self.user.email
+    }
+
+    fn email_verified(&self) -> bool {
+        self.user.email_verified
+    }
+
+    fn group_names(&self) -> Vec<&str> {
+        self.state.group_names_of(self.user).collect()
+    }
+
+    fn attribute(&self, name: &str) -> Option<&str> {
+        let found = self.user.attributes.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}

@@ -1,0 +1,105 @@
+//! Decisions that nobody asked for by a request: a policy is tested, a candidate is replayed. Nothing of it is recorded.
+
+use std::{net::IpAddr, sync::Arc};
+
+use conclave_policy::Why;
+use conclave_state::{State, application::Application, policy::Version, user::User};
+
+use super::{Auth, Circumstances, Decision, why_of_access_rule};
+
+/// Whom and what a test is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    pub address: Option<IpAddr>,
+    /// Method, host, path.
+    pub request: Option<(String, String, String)>,
+    /// Unix milliseconds.
+    pub at_ms: u64,
+    /// How they signed in, at that very moment (RFC 8176).
+    pub methods: Vec<String>,
+    /// By the candidate instead of by what holds.
+    pub candidate: bool,
+}
+
+/// What a test found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub allowed: bool,
+    /// From 0.
+    pub row: Option<usize>,
+    /// 0 = the access rule.
+    pub version: u64,
+    pub why: Why,
+}
+
+/// A recorded decision that a candidate decides otherwise.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    pub decision: Arc<Decision>,
+    pub would: Found,
+}
+
+impl Auth {
+    /// Whether this person could open the application. None: it has no candidate.
+    pub fn test_policy(
+        &self,
+        state: &State,
+        application: &Application,
+        user: &Arc<User>,
+        subject: &Subject,
+    ) -> Option<Found> {
+        let around = Circumstances {
+            address: subject.address,
+            request: subject.request.as_ref().map(|(method, host, target)| super::Asked {
+                method: Some(method.as_str()),
+                host,
+                target,
+            }),
+            sign_in: Some((subject.at_ms, &subject.methods)),
+        };
+        if subject.candidate {
+            let version = state.candidate_policy(application.id)?;
+            return Some(self.found(version, state, user, &around, subject.at_ms));
+        }
+        let Some(version) = state.active_policy(application.id) else {
+            let (allowed, why) = (application.access.admits(user), why_of_access_rule(application, user));
+            return Some(Found { allowed, row: None, version: 0, why });
+        };
+        Some(self.found(version, state, user, &around, subject.at_ms))
+    }
+
+    /// What the candidate makes of the decisions that this node recorded: how many it could look at, and those that it changes.
+    pub fn replay(
+        &self,
+        state: &State,
+        application: &Application,
+        candidate: &Version,
+    ) -> (u64, Vec<Changed>) {
+        let (mut looked_at, mut changed) = (0, Vec::new());
+        for decision in self.policies().journal().of(application.id) {
+            if decision.around.is_cut {
+                continue;
+            }
+            looked_at += 1;
+            let around = decision.around.circumstances();
+            let would = self.found(candidate, state, &decision.user, &around, decision.at_ms);
+            if would.allowed != decision.allowed {
+                changed.push(Changed { decision, would });
+            }
+        }
+        (looked_at, changed)
+    }
+
+    fn found(
+        &self,
+        version: &Version,
+        state: &State,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+        at_ms: u64,
+    ) -> Found {
+        let judged = self.judged_by(version, state, user, around, at_ms);
+        let why = self.why_of(version, &judged, state, user, around, at_ms);
+        Found { allowed: judged.verdict.allowed, row: judged.verdict.row, version: version.version, why }
+    }
+}

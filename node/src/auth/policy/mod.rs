@@ -1,0 +1,337 @@
+//! **May this person open this application, now?** The one place where policies meet requests: forward-auth, OIDC and the pages all
+//! ask here. What a policy may know is gathered here; what comes of it, `conclave-policy` decides.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `circumstances` | what is known besides the person: address, request, sign-in |
+//! | `document` | a policy as people write it (TOML, JSON), to and from the replicated row |
+//! | `translate` | from the replicated row to what is compiled |
+//! | `compiled` | compiled policies, by version |
+//! | `geo` | countries and autonomous systems, from local files |
+//! | `journal` | decisions that can be explained later |
+//! | `shadow` | what a candidate would have changed |
+//! | `inquiry` | decisions that nobody asked for by a request: tests, replays |
+//!
+//! An application without a policy has its access rule, and is recorded alike. A decision is local: no write, no hop.
+
+mod circumstances;
+mod compiled;
+pub mod document;
+mod geo;
+mod inquiry;
+mod journal;
+mod shadow;
+mod translate;
+
+use std::sync::Arc;
+
+use axum::http::{HeaderName, HeaderValue};
+use conclave_policy::{CanonicalPath, Facts, Policy, Verdict, Why};
+use conclave_state::{State, application::Application, client::Client, policy::Version, user::User};
+
+pub use circumstances::{Asked, Circumstances};
+pub use inquiry::{Changed, Found, Subject};
+pub use journal::{Decision, node_of};
+pub use shadow::{Difference, Report};
+
+use super::Auth;
+use crate::config;
+use compiled::Compiled;
+use geo::Geo;
+use journal::Journal;
+use shadow::{Shadows, Verdicts};
+
+/// What this room keeps.
+pub struct Policies {
+    compiled: Compiled,
+    geo: Geo,
+    journal: Journal,
+    shadows: Shadows,
+}
+
+/// What was decided about a request.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    pub allowed: bool,
+    /// Under which the decision can be explained; always there when it was no.
+    pub decision: Option<String>,
+    /// Extra headers of an admitted request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Policies {
+    pub fn new(settings: &config::Policy) -> Self {
+        Self {
+            compiled: Compiled::default(),
+            geo: Geo::open(&settings.geoip),
+            journal: Journal::new(settings.sample_allows),
+            shadows: Shadows::default(),
+        }
+    }
+
+    pub const fn shadows(&self) -> &Shadows {
+        &self.shadows
+    }
+
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+}
+
+/// One verdict with all that it was made from.
+struct Judged {
+    verdict: Verdict,
+    /// 0 = by the access rule.
+    version: u64,
+    why: Option<Why>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Auth {
+    /// Decides about a request, watches the candidate, and records what is to be recorded.
+    pub fn judge(
+        &self,
+        state: &State,
+        application: &Application,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+    ) -> Judgement {
+        let now_ms = self.now(state).0;
+        let policies = self.policies();
+        let judged = self.verdict(state, application, user, around, now_ms);
+        if let Some(candidate) = state.candidate_policy(application.id) {
+            let would = self.judged_by(candidate, state, user, around, now_ms);
+            let is_other = would.verdict.allowed != judged.verdict.allowed;
+            let why = || self.why_of(candidate, &would, state, user, around, now_ms).text;
+            let why = if is_other { why() } else { String::new() };
+            let verdicts = Verdicts { is_allowed: judged.verdict.allowed, would: would.verdict, why };
+            policies.shadows.note(application, candidate.version, user, verdicts, now_ms);
+        }
+        let allowed = judged.verdict.allowed;
+        if allowed && !policies.journal.samples_this() {
+            return Judgement { allowed, decision: None, headers: judged.headers };
+        }
+        let why = match state.active_policy(application.id) {
+            Some(version) => self.why_of(version, &judged, state, user, around, now_ms),
+            None => why_of_access_rule(application, user),
+        };
+        let id = journal::new_id(self.cluster().node_id(), &*self.runtime().entropy);
+        policies.journal.record(Decision {
+            id: id.clone(),
+            at_ms: now_ms,
+            application: application.id,
+            slug: application.slug.to_string(),
+            user: Arc::clone(user),
+            allowed,
+            version: judged.version,
+            row: judged.verdict.row,
+            why: why.shortened(),
+            around: around.into(),
+        });
+        Judgement { allowed, decision: Some(id), headers: judged.headers }
+    }
+
+    /// The same decision without a trace: lists of what somebody may open, tokens that are looked at again.
+    pub fn admits(
+        &self,
+        state: &State,
+        application: &Application,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+    ) -> bool {
+        self.verdict(state, application, user, around, self.now(state).0).verdict.allowed
+    }
+
+    /// Whether the rule behind a client admits the person. A rule that is gone admits nobody.
+    pub fn client_admits(
+        &self,
+        state: &State,
+        client: &Client,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+    ) -> bool {
+        let Some(id) = client.application else { return !user.disabled };
+        state.application(id).is_some_and(|application| self.admits(state, application, user, around))
+    }
+
+    /// As [`Auth::judge`], of the application that a client belongs to. Without one, everybody who can sign in may.
+    pub fn judge_client(
+        &self,
+        state: &State,
+        client: &Client,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+    ) -> Judgement {
+        let nobody = Judgement { allowed: false, decision: None, headers: Vec::new() };
+        match client.application {
+            None => Judgement { allowed: !user.disabled, ..nobody },
+            Some(id) => state
+                .application(id)
+                .map_or(nobody, |application| self.judge(state, application, user, around)),
+        }
+    }
+
+    /// The version of the policy that admits the person to the client, for the command that relies on it; 0 = there is no policy, or it
+    /// does not, and then the rules refuse.
+    pub fn admitted_by(
+        &self,
+        state: &State,
+        client: &Client,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+    ) -> u64 {
+        let version = client.application.and_then(|id| state.active_policy(id)).map(|policy| policy.version);
+        version.filter(|_| self.client_admits(state, client, user, around)).unwrap_or(0)
+    }
+
+    /// Whether this request needs no sign-in, by the canonical path and the method and by nothing else: then the policy's extra headers,
+    /// empty, so that a client's own copies get through no more than elsewhere.
+    pub fn public_headers(
+        &self,
+        state: &State,
+        application: &Application,
+        asked: &Asked<'_>,
+    ) -> Option<Vec<(HeaderName, HeaderValue)>> {
+        let policy = self.policies().compiled.get(state.active_policy(application.id)?);
+        let policy = policy.as_ref().as_ref().filter(|policy| policy.has_public())?;
+        let path = CanonicalPath::parse(asked.target);
+        let names = policy.headers().filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok());
+        policy
+            .is_public(asked.method?, path.as_ref())
+            .then(|| names.map(|name| (name, HeaderValue::from_static(""))).collect())
+    }
+
+    fn verdict(
+        &self,
+        state: &State,
+        application: &Application,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+        now_ms: u64,
+    ) -> Judged {
+        let Some(version) = state.active_policy(application.id) else {
+            let verdict = by_access_rule(application, user);
+            return Judged { verdict, version: 0, why: None, headers: Vec::new() };
+        };
+        self.judged_by(version, state, user, around, now_ms)
+    }
+
+    fn judged_by(
+        &self,
+        version: &Version,
+        state: &State,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+        now_ms: u64,
+    ) -> Judged {
+        let compiled = self.policies().compiled.get(version);
+        let Some(policy) = compiled.as_ref() else {
+            let (verdict, why) = (Verdict::UNCOMPILED, Some(uncompiled()));
+            return Judged { verdict, version: version.version, why, headers: Vec::new() };
+        };
+        self.with_facts(policy, state, user, around, now_ms, |facts| {
+            let verdict = policy.decide(facts);
+            let mut judged = Judged { verdict, version: version.version, why: None, headers: Vec::new() };
+            if verdict.allowed {
+                match extra_headers(policy, facts) {
+                    Ok(headers) => judged.headers = headers,
+                    // A header that cannot be told could be taken for another role by the application: nobody is let in (P8).
+                    Err(text) => {
+                        judged.verdict.allowed = false;
+                        judged.why = Some(Why { text, saw: Vec::new() });
+                    }
+                }
+            }
+            judged
+        })
+    }
+
+    /// Why one version gave this verdict.
+    fn why_of(
+        &self,
+        version: &Version,
+        judged: &Judged,
+        state: &State,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+        now_ms: u64,
+    ) -> Why {
+        let compiled = self.policies().compiled.get(version);
+        match (&judged.why, compiled.as_ref()) {
+            (Some(why), _) => why.clone(),
+            (None, None) => uncompiled(),
+            (None, Some(policy)) => self.with_facts(policy, state, user, around, now_ms, |facts| {
+                policy.explain(&judged.verdict, facts)
+            }),
+        }
+    }
+
+    fn with_facts<T>(
+        &self,
+        policy: &Policy,
+        state: &State,
+        user: &User,
+        around: &Circumstances<'_>,
+        now_ms: u64,
+        run: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
+        let person = circumstances::Known { state, user };
+        let path = around.request.and_then(|asked| CanonicalPath::parse(asked.target));
+        let place =
+            around.address.filter(|_| policy.reads_place()).map(|address| self.policies().geo.place(address));
+        run(&around.facts(&person, path.as_ref(), place.as_ref(), now_ms))
+    }
+}
+
+fn uncompiled() -> Why {
+    Why { text: "the policy does not compile on this version".into(), saw: Vec::new() }
+}
+
+fn by_access_rule(application: &Application, user: &User) -> Verdict {
+    use conclave_policy::Reason;
+    let allowed = application.access.admits(user);
+    Verdict { allowed, row: None, reason: if allowed { Reason::Matched } else { Reason::NoRow } }
+}
+
+fn why_of_access_rule(application: &Application, user: &User) -> Why {
+    let text = if application.access.admits(user) {
+        "the application has no policy, and its access rule admits"
+    } else {
+        "the application has no policy, and its access rule does not admit"
+    };
+    Why { text: text.into(), saw: Vec::new() }
+}
+
+fn extra_headers(policy: &Policy, facts: &Facts<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let mut headers = Vec::new();
+    for (name, expression) in policy.headers() {
+        let value = expression
+            .header_value(facts)
+            .map_err(|fault| format!("the header {name} cannot be told: {fault}"))?;
+        let unwritable = |_| format!("the header {name} cannot be written");
+        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(unwritable)?;
+        headers.push((HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?, value));
+    }
+    Ok(headers)
+}
+
+/// Most texts of an explanation that are kept, and of each so many characters.
+const MAX_SAW: usize = 16;
+const MAX_SAW_CHARS: usize = 160;
+
+trait Shortened {
+    /// As it is kept: bounded.
+    fn shortened(self) -> Self;
+}
+
+impl Shortened for Why {
+    fn shortened(mut self) -> Self {
+        self.saw.truncate(MAX_SAW);
+        for (_, value) in &mut self.saw {
+            if value.chars().count() > MAX_SAW_CHARS {
+                *value = value.chars().take(MAX_SAW_CHARS).chain("…".chars()).collect();
+            }
+        }
+        self
+    }
+}

@@ -1,0 +1,442 @@
+//! `conclave policy …`: who may open an application, tried before it counts.
+
+use std::{collections::BTreeMap, io::Read as _, path::PathBuf};
+
+use conclave_client::{Client, all_pages, v1};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{failure::Failure, output::Output};
+use crate::auth::policy::{
+    document::{Document, MAX_DOCUMENT_BYTES},
+    node_of,
+};
+
+const VERDICT: &[&str] = &["user", "allowed", "row", "why"];
+const DECISION: &[&str] = &[
+    "id",
+    "at_ms",
+    "application",
+    "user",
+    "allowed",
+    "row",
+    "why",
+    "saw",
+    "version",
+    "address",
+    "method",
+    "host",
+    "path",
+];
+const REPORT: &[&str] =
+    &["application", "version", "nodes", "seen", "would_deny", "would_allow", "faults", "unreachable_nodes"];
+const REPLAY: &[&str] =
+    &["application", "version", "nodes", "looked_at", "would_deny", "would_allow", "unreachable_nodes"];
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Set the policy of an application; it counts at once, on every node
+    #[command(after_help = "\
+Examples:
+  conclave policy set wiki wiki.toml
+  cat wiki.json | conclave policy set wiki -
+
+The file is TOML or JSON; docs/policy.md describes it. For example:
+  [[row]]
+  effect = \"deny\"
+  everyone = true
+  unless = { network = [\"10.0.0.0/8\"] }
+
+  [[row]]
+  effect = \"allow\"
+  group = \"staff\"")]
+    Set(Setting),
+    /// Show the policy of an application, and its candidate
+    #[command(after_help = "Examples:\n  conclave policy show wiki\n  conclave policy show wiki -o json")]
+    Show {
+        /// Slug or id of the application
+        application: String,
+    },
+    /// Take the policy away: the access rule of the application counts again
+    #[command(after_help = "Examples:\n  conclave policy remove wiki")]
+    Remove {
+        /// Slug or id of the application
+        application: String,
+    },
+    /// Who could open an application, and why
+    #[command(after_help = "\
+Examples:
+  conclave policy test wiki
+      everybody, from nowhere in particular, now
+  conclave policy test wiki --user ada --address 203.0.113.9 --path /admin/ --at 2026-12-24T20:00:00Z
+  conclave policy test wiki --user ada --amr otp --candidate -o json")]
+    Test(Testing),
+    /// Why somebody was let in or not: the decision id stands on the page that they saw
+    #[command(after_help = "Examples:\n  conclave policy explain 1-9f86d081884c7d65")]
+    Explain {
+        /// The decision's id; it names the node that knows it
+        decision: String,
+    },
+    /// What the candidate would change over live traffic, on all nodes together
+    #[command(after_help = "Examples:\n  conclave policy shadow wiki\n  conclave policy shadow wiki -o json")]
+    Shadow {
+        /// Slug or id of the application
+        application: String,
+    },
+    /// What the candidate makes of the decisions that all nodes recorded
+    #[command(after_help = "Examples:\n  conclave policy replay wiki\n  conclave policy replay wiki -o json")]
+    Replay {
+        /// Slug or id of the application
+        application: String,
+    },
+    /// A policy that is only watched
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  conclave policy candidate set wiki next.toml\n  conclave policy candidate promote wiki"
+    )]
+    Candidate(Candidate),
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Candidate {
+    /// Watch a policy over live traffic; it decides nothing
+    #[command(after_help = "Examples:\n  conclave policy candidate set wiki next.toml")]
+    Set {
+        /// Slug or id of the application
+        application: String,
+        /// TOML or JSON; - for standard input
+        file: PathBuf,
+    },
+    /// Make the candidate the policy
+    #[command(after_help = "\
+Examples:
+  conclave policy candidate promote wiki
+  conclave policy candidate promote wiki --watched 1234
+      only if that is the version that was watched")]
+    Promote {
+        /// Slug or id of the application
+        application: String,
+        /// The version that was watched [default: the present one]
+        #[arg(long, value_name = "VERSION")]
+        watched: Option<u64>,
+        /// Also when it lets nobody in, or no administrator
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give the candidate up
+    #[command(after_help = "Examples:\n  conclave policy candidate remove wiki")]
+    Remove {
+        /// Slug or id of the application
+        application: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Setting {
+    /// Slug or id of the application
+    application: String,
+    /// TOML or JSON; - for standard input
+    file: PathBuf,
+    /// Also when it lets nobody in, or no administrator
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Testing {
+    /// Slug or id of the application
+    application: String,
+    /// Username or id [default: everybody]
+    #[arg(long)]
+    user: Option<String>,
+    /// The client's address
+    #[arg(long)]
+    address: Option<String>,
+    /// The request's method [default: GET, when a path or host is given]
+    #[arg(long)]
+    method: Option<String>,
+    /// The request's host
+    #[arg(long)]
+    host: Option<String>,
+    /// The request's path [default: none, as for OIDC]
+    #[arg(long)]
+    path: Option<String>,
+    /// When, such as 2026-12-24T20:00:00Z [default: now]
+    #[arg(long, value_parser = moment)]
+    at: Option<u64>,
+    /// How they signed in (RFC 8176); may be given several times [default: pwd]
+    #[arg(long = "amr", value_name = "METHOD")]
+    methods: Vec<String>,
+    /// By the candidate
+    #[arg(long)]
+    candidate: bool,
+}
+
+fn moment(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no time; write for example 2026-12-24T20:00:00Z");
+    let seconds = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| bad())?.unix_timestamp();
+    u64::try_from(seconds).map_err(|_| bad())?.checked_mul(1_000).ok_or_else(bad)
+}
+
+pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+    match command {
+        Command::Set(Setting { application, file, force }) => {
+            set(client, application, &file, false, force).await
+        }
+        Command::Show { application } => show(client, application).await,
+        Command::Remove { application } => remove(client, application, false).await,
+        Command::Test(testing) => test(client, testing).await,
+        Command::Explain { decision } => explain(client, decision).await,
+        Command::Shadow { application } => shadow(client, application).await,
+        Command::Replay { application } => replay(client, application).await,
+        Command::Candidate(Candidate::Set { application, file }) => {
+            set(client, application, &file, true, false).await
+        }
+        Command::Candidate(Candidate::Promote { application, watched, force }) => {
+            promote(client, application, watched, force).await
+        }
+        Command::Candidate(Candidate::Remove { application }) => remove(client, application, true).await,
+    }
+}
+
+async fn set(
+    client: &Client,
+    application: String,
+    file: &std::path::Path,
+    candidate: bool,
+    force: bool,
+) -> Result<Output, Failure> {
+    let document = document(file)?;
+    let order = v1::SetPolicyRequest { application, document, candidate, force };
+    let answer = client.policies().set(order).await?;
+    let (what, version) =
+        if candidate { ("candidate", answer.candidate_version) } else { ("policy", answer.version) };
+    let text = format!("the {what} of {} is version {version}", answer.application);
+    Ok(Output::done(text, json!({ "application": answer.application, "version": version })))
+}
+
+/// JSON, whichever of the two it was written in; mistakes are told before anything is sent.
+fn document(file: &std::path::Path) -> Result<String, Failure> {
+    let bad = |why: String| Failure::usage(format!("{}: {why}", file.display()));
+    let mut text = String::new();
+    let most = MAX_DOCUMENT_BYTES as u64 + 1;
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().take(most).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(most).read_to_string(&mut text))
+    };
+    read.map_err(|error| bad(error.to_string()))?;
+    let is_json = text.trim_start().starts_with('{');
+    let document = if is_json { Document::from_json(&text) } else { Document::from_toml(&text) };
+    serde_json::to_string(&document.map_err(bad)?).map_err(|error| Failure::other(error.to_string()))
+}
+
+async fn show(client: &Client, application: String) -> Result<Output, Failure> {
+    let policy = client.policies().get(v1::GetPolicyRequest { application }).await?;
+    let value = json!({
+        "application": policy.application,
+        "version": policy.version,
+        "policy": parsed(&policy.document),
+        "candidate_version": policy.candidate_version,
+        "candidate": parsed(&policy.candidate_document),
+    });
+    let text = serde_json::to_string_pretty(&value).map_err(|error| Failure::other(error.to_string()))?;
+    Ok(Output::done(text, value))
+}
+
+fn parsed(document: &str) -> Value {
+    serde_json::from_str(document).unwrap_or(Value::Null)
+}
+
+async fn remove(client: &Client, application: String, candidate: bool) -> Result<Output, Failure> {
+    let order = v1::RemovePolicyRequest { application: application.clone(), candidate };
+    client.policies().remove(order).await?;
+    let text = if candidate {
+        format!("{application} has no candidate any more")
+    } else {
+        format!("{application} has no policy any more; its access rule counts")
+    };
+    Ok(Output::done(text, json!({ "removed": application, "candidate": candidate })))
+}
+
+async fn promote(
+    client: &Client,
+    application: String,
+    version: Option<u64>,
+    force: bool,
+) -> Result<Output, Failure> {
+    let version = match version {
+        Some(version) => version,
+        None => {
+            let get = v1::GetPolicyRequest { application: application.clone() };
+            client.policies().get(get).await?.candidate_version
+        }
+    };
+    let order = v1::PromoteCandidateRequest { application, version, force };
+    let answer = client.policies().promote(order).await?;
+    let text =
+        format!("the candidate is the policy of {} now, version {}", answer.application, answer.version);
+    Ok(Output::done(text, json!({ "application": answer.application, "version": answer.version })))
+}
+
+async fn test(client: &Client, testing: Testing) -> Result<Output, Failure> {
+    let whole = testing.user.is_none();
+    let order = v1::TestPolicyRequest {
+        application: testing.application,
+        user: testing.user.unwrap_or_default(),
+        address: testing.address.unwrap_or_default(),
+        method: testing.method.unwrap_or_default(),
+        host: testing.host.unwrap_or_default(),
+        path: testing.path.unwrap_or_default(),
+        at_ms: testing.at.unwrap_or(0),
+        methods: testing.methods,
+        candidate: testing.candidate,
+        page: None,
+    };
+    if whole {
+        let verdicts = all_pages(async |page| {
+            let order = v1::TestPolicyRequest { page: Some(page), ..order.clone() };
+            let answer = client.policies().test(order).await?;
+            Ok((answer.verdicts, answer.next_page_token))
+        })
+        .await?;
+        return Ok(Output::Many { columns: VERDICT, rows: verdicts.iter().map(verdict).collect() });
+    }
+    let answer = client.policies().test(order).await?;
+    let found = answer.verdicts.first().map(verdict).unwrap_or_default();
+    Ok(Output::One { fields: &["user", "allowed", "row", "version", "why", "saw"], value: found })
+}
+
+fn verdict(verdict: &v1::PolicyVerdict) -> Value {
+    let saw = verdict.saw.iter().map(|saw| format!("{} = {}", saw.name, saw.value));
+    json!({
+        "user": verdict.user,
+        "allowed": verdict.allowed,
+        "row": (verdict.row != 0).then_some(verdict.row),
+        "version": (verdict.version != 0).then_some(verdict.version),
+        "why": verdict.why,
+        "saw": saw.collect::<Vec<_>>(),
+    })
+}
+
+fn told(decision: &v1::Decision) -> Value {
+    let mut value = verdict(&decision.verdict.clone().unwrap_or_default());
+    for (name, content) in [
+        ("id", json!(decision.id)),
+        ("at_ms", json!(decision.at_ms)),
+        ("application", json!(decision.application)),
+        ("address", json!(decision.address)),
+        ("method", json!(decision.method)),
+        ("host", json!(decision.host)),
+        ("path", json!(decision.path)),
+    ] {
+        value = super::output::with(value, name, content);
+    }
+    value
+}
+
+/// Each member, with a client that asks it and no other.
+async fn members(client: &Client) -> Result<Vec<(u64, Option<Client>)>, Failure> {
+    let status = client.cluster().status(v1::GetStatusRequest {}).await?;
+    let members = status.nodes.into_iter();
+    Ok(members.map(|node| (node.id, client.at(&node.api_url).ok().filter(|_| node.reachable))).collect())
+}
+
+async fn explain(client: &Client, decision: String) -> Result<Output, Failure> {
+    let node = node_of(&decision).ok_or_else(|| {
+        Failure::usage(format!("{decision:?} is no decision id; it looks like 1-9f86d081884c7d65"))
+    })?;
+    let member = members(client).await?.into_iter().find(|(id, _)| *id == node);
+    let there = member.and_then(|(_, client)| client).ok_or_else(|| {
+        Failure::other(format!("node {node} made the decision, and cannot be asked; it alone knows it"))
+    })?;
+    let decision = there.policies().explain(v1::ExplainDecisionRequest { decision }).await?;
+    Ok(Output::One { fields: DECISION, value: told(&decision) })
+}
+
+/// What each node answered, and which could not be asked.
+async fn everywhere<T>(
+    client: &Client,
+    ask: impl AsyncFn(Client) -> Result<T, conclave_client::Error>,
+) -> Result<(Vec<T>, Vec<u64>), Failure> {
+    let (mut answers, mut missing) = (Vec::new(), Vec::new());
+    for (node, there) in members(client).await? {
+        match there {
+            Some(there) => answers.push(ask(there).await?),
+            None => missing.push(node),
+        }
+    }
+    Ok((answers, missing))
+}
+
+async fn shadow(client: &Client, application: String) -> Result<Output, Failure> {
+    let (reports, missing) = everywhere(client, async |there| {
+        there.policies().shadow(v1::GetShadowReportRequest { application: application.clone() }).await
+    })
+    .await?;
+    let sum = |of: fn(&v1::ShadowReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let mut differences: BTreeMap<(String, bool, u32), (v1::PolicyVerdict, u64, u64)> = BTreeMap::new();
+    for difference in reports.iter().flat_map(|report| &report.differences) {
+        let Some(would) = &difference.would else { continue };
+        let key = (would.user.clone(), would.allowed, would.row);
+        let known = differences.entry(key).or_insert_with(|| (would.clone(), 0, 0));
+        known.1 += difference.count;
+        known.2 = known.2.max(difference.last_at_ms);
+    }
+    let differences = differences.into_values().map(|(would, count, last_at_ms)| {
+        json!({
+            "user": would.user,
+            "would": if would.allowed { "allow" } else { "deny" },
+            "count": count,
+            "why": would.why,
+            "last_at_ms": last_at_ms,
+        })
+    });
+    let value = json!({
+        "application": application,
+        "version": reports.iter().map(|report| report.version).max(),
+        "nodes": reports.iter().map(|report| report.node_id).collect::<Vec<_>>(),
+        "unreachable_nodes": missing,
+        "seen": sum(|r| r.seen),
+        "would_deny": sum(|r| r.would_deny),
+        "would_allow": sum(|r| r.would_allow),
+        "faults": sum(|r| r.faults),
+        "differences": differences.collect::<Vec<_>>(),
+    });
+    let columns = &["user", "would", "count", "why", "last_at_ms"];
+    Ok(Output::Nested { fields: REPORT, value, list: "differences", columns })
+}
+
+async fn replay(client: &Client, application: String) -> Result<Output, Failure> {
+    let (answers, missing) = everywhere(client, async |there| {
+        there.policies().replay(v1::ReplayCandidateRequest { application: application.clone() }).await
+    })
+    .await?;
+    let changed: Vec<&v1::ReplayedDecision> = answers.iter().flat_map(|answer| &answer.changed).collect();
+    let allows = |changed: &&&v1::ReplayedDecision| changed.would.as_ref().is_some_and(|would| would.allowed);
+    let would_allow = changed.iter().filter(allows).count();
+    let rows = changed.iter().map(|changed| {
+        let (decision, would) =
+            (changed.decision.clone().unwrap_or_default(), changed.would.clone().unwrap_or_default());
+        json!({
+            "user": would.user,
+            "would": if would.allowed { "allow" } else { "deny" },
+            "why": would.why,
+            "decision": decision.id,
+            "path": decision.path,
+            "at_ms": decision.at_ms,
+        })
+    });
+    let value = json!({
+        "application": application,
+        "version": answers.iter().map(|answer| answer.version).max(),
+        "nodes": answers.iter().map(|answer| answer.node_id).collect::<Vec<_>>(),
+        "unreachable_nodes": missing,
+        "looked_at": answers.iter().map(|answer| answer.looked_at).sum::<u64>(),
+        "would_deny": changed.len() - would_allow,
+        "would_allow": would_allow,
+        "changed": rows.collect::<Vec<_>>(),
+    });
+    let columns = &["user", "would", "why", "decision", "path", "at_ms"];
+    Ok(Output::Nested { fields: REPLAY, value, list: "changed", columns })
+}
