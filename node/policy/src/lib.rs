@@ -43,7 +43,7 @@ mod window;
 
 pub use compile::{CompileError, Part, Policy};
 pub use decide::{Reason, Verdict, Why};
-pub use expression::{Expression, Fault, Refused};
+pub use expression::{ClaimValue, Expression, Fault, Refused};
 pub use facts::{Facts, Lookup, Person, Place, Request, SignIn};
 pub use header::{NAMES_THAT_ARE_OURS, refusal as header_name_refusal};
 pub use network::{Cidr, NotACidr};

@@ -622,3 +622,23 @@ fn the_worst_that_compiles_is_bounded_in_steps_and_in_time() {
         Err(Fault::TooLong("the list of groups"))
     );
 }
+
+#[test]
+fn a_claim_is_about_a_person_and_of_any_type() {
+    use conclave_policy::Expression;
+    for good in [
+        "user.groups",
+        "now",
+        "user.email_verified",
+        "session.amr",
+        "user.attributes.x + '!'",
+        "size(user.groups)",
+    ] {
+        assert!(Expression::claim(good).is_ok(), "{good}");
+    }
+    for bad in
+        ["request.path", "request.address == ''", "geo.country", "has(geo.asn)", "user.password", "", "1.5"]
+    {
+        assert!(Expression::claim(bad).is_err(), "{bad}");
+    }
+}

@@ -1,14 +1,15 @@
 //! How a client's tokens are asked for, made and bound, in the words of RFC 7591.
 
+use conclave_policy::Expression;
 use conclave_proto::{
     admin::v1 as pb,
-    command::v1::{Audiences, ClientTokens, ClientTokensChange, GrantTypes},
+    command::v1::{Audiences, ClaimRule, ClaimRules, ClientTokens, ClientTokensChange, GrantTypes},
 };
 use conclave_state::client::{AccessTokenFormat, Client, GrantType, SigningAlgorithm};
 use tonic::Status;
 use url::Url;
 
-use crate::crypto::jwks;
+use crate::{auth::claims::is_reserved, crypto::jwks};
 
 use super::{
     clients::{ALGORITHMS, choice, word},
@@ -41,6 +42,7 @@ pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, St
         access_token_format: choice("access_token_format", &order.access_token_format, &FORMATS)?.into(),
         audiences: order.audiences.clone(),
         certificate_name: order.tls_client_auth.clone(),
+        claims: claims(&order.claims)?,
     })
 }
 
@@ -60,7 +62,28 @@ pub(super) fn changes(order: &pb::UpdateClientRequest) -> Result<ClientTokensCha
         access_token_format: order.access_token_format.as_ref().map(format).transpose()?,
         audiences: order.audiences.as_ref().map(|list| Audiences { audiences: list.audiences.clone() }),
         certificate_name: order.tls_client_auth.clone(),
+        claims: match &order.claims {
+            Some(list) => Some(ClaimRules { claims: claims(&list.claims)? }),
+            None => None,
+        },
     })
+}
+
+/// Expressions are read here, for the rules keep them as they are written: two versions of the program agree on what they keep.
+fn claims(rules: &[pb::ClaimRule]) -> Result<Vec<ClaimRule>, Status> {
+    let parse = |rule: &pb::ClaimRule| {
+        if is_reserved(&rule.name) {
+            return Err(errors::invalid(format!(
+                "claims: {} has a meaning of its own; choose another name",
+                rule.name
+            )));
+        }
+        Expression::claim(&rule.expression)
+            .map_err(|why| errors::invalid(format!("claims: {}: {why}", rule.name)))?;
+        let pb::ClaimRule { name, scope, expression } = rule.clone();
+        Ok(ClaimRule { name, scope, expression })
+    };
+    rules.iter().map(parse).collect()
 }
 
 /// The client with what this file knows of it.
@@ -79,9 +102,18 @@ pub(super) fn shown(client: &Client, so_far: pb::Client) -> pb::Client {
         sector: tokens.pairwise_sector.clone(),
         access_token_format: word(&format, &FORMATS),
         audiences: tokens.audiences.clone(),
+        claims: tokens.claims.iter().map(shown_claim).collect(),
         tls_client_auth: tokens.certificate_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         previous_secret_expires_at_ms: client.previous_secret.map_or(0, |previous| previous.until.0),
         ..so_far
+    }
+}
+
+fn shown_claim(rule: &conclave_state::client::ClaimRule) -> pb::ClaimRule {
+    pb::ClaimRule {
+        name: rule.name.to_string(),
+        scope: rule.scope.clone(),
+        expression: rule.expression.to_string(),
     }
 }
 

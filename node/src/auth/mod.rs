@@ -28,6 +28,7 @@
 
 pub mod authorization;
 pub mod bounce;
+pub mod claims;
 pub mod client_name;
 pub mod complete;
 pub mod derive;
@@ -115,6 +116,7 @@ struct Inner {
     /// Callbacks from providers, by address.
     upstream_attempts: Throttles,
     policies: Policies,
+    claim_expressions: claims::ClaimExpressions,
     settings: Settings,
     runtime: Runtime,
 }
@@ -171,6 +173,7 @@ impl Auth {
             registrations: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             upstream_attempts: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             upstreams: Upstreams::new(&keys, Outbound::new(settings.outbound.allow.clone())),
+            claim_expressions: claims::ClaimExpressions::default(),
             policies: Policies::new(&settings.policy),
             user_codes: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             cluster,
@@ -211,6 +214,11 @@ impl Auth {
     /// What policies need and keep.
     pub fn policies(&self) -> &Policies {
         &self.inner.policies
+    }
+
+    /// Claims that clients have of their own.
+    pub fn claim_expressions(&self) -> &claims::ClaimExpressions {
+        &self.inner.claim_expressions
     }
 
     /// Sign-in at other providers.

@@ -2,6 +2,8 @@
 
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
+use conclave_client::v1;
+
 use crate::config::parse_duration;
 
 use super::failure::Failure;
@@ -33,6 +35,20 @@ pub struct TokenArgs {
     /// A name under which it is a resource server; may be given several times
     #[arg(long = "audience", value_name = "NAME")]
     pub audiences: Vec<String>,
+    /// A claim of its own, made by an expression (docs/policy.md), given away with a scope or always; together they replace those before:
+    /// roles=user.groups, tenant@profile='acme'
+    #[arg(long = "claim", value_name = "NAME[@SCOPE]=EXPRESSION", value_parser = claim)]
+    pub claims: Vec<v1::ClaimRule>,
+    /// No claims of its own any more
+    #[arg(long, conflicts_with = "claims")]
+    pub no_claims: bool,
+}
+
+fn claim(text: &str) -> Result<v1::ClaimRule, String> {
+    let (name, expression) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} has no '=' after the claim's name"))?;
+    let (name, scope) = name.split_once('@').unwrap_or((name, ""));
+    Ok(v1::ClaimRule { name: name.into(), scope: scope.into(), expression: expression.into() })
 }
 
 /// Longest JWK Set read: the API refuses longer ones.

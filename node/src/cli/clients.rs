@@ -38,6 +38,7 @@ const FIELDS: &[&str] = &[
     "sector",
     "access_token_format",
     "audiences",
+    "claims",
     "tls_client_auth",
     "previous_secret_expires_at_ms",
 ];
@@ -66,6 +67,7 @@ const NEW_FIELDS: &[&str] = &[
     "sector",
     "access_token_format",
     "audiences",
+    "claims",
     "tls_client_auth",
 ];
 const CONSENT_COLUMNS: &[&str] = &["client_id", "scopes", "claims", "resources", "granted_at_ms"];
@@ -250,6 +252,7 @@ fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
         sector: create.sector.unwrap_or_default(),
         access_token_format: create.shape.tokens.access_token_format.unwrap_or_default(),
         tls_client_auth: create.shape.tokens.tls_client_auth.unwrap_or_default(),
+        claims: create.shape.tokens.claims,
         audiences: create.shape.tokens.audiences,
     })
 }
@@ -260,6 +263,7 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
     let jwks = update.shape.tokens.jwks()?;
     let requests = update.shape.requests;
     let (grant_types, audiences) = (update.shape.tokens.grant_types, update.shape.tokens.audiences);
+    let (claims, no_claims) = (update.shape.tokens.claims, update.shape.tokens.no_claims);
     Ok(v1::UpdateClientRequest {
         client_id: update.client_id,
         name: update.name,
@@ -282,6 +286,7 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
         userinfo_signed_response_alg: update.shape.tokens.userinfo_algorithm,
         access_token_format: update.shape.tokens.access_token_format,
         tls_client_auth: update.shape.tokens.tls_client_auth,
+        claims: (no_claims || !claims.is_empty()).then_some(v1::ClaimRuleList { claims }),
         audiences: (!audiences.is_empty()).then_some(v1::AudienceList { audiences }),
     })
 }
@@ -338,6 +343,9 @@ fn value(client: &v1::Client) -> Value {
         "sector": client.sector,
         "access_token_format": client.access_token_format,
         "audiences": client.audiences,
+        "claims": client.claims.iter().map(|rule| json!({
+            "name": rule.name, "scope": rule.scope, "expression": rule.expression,
+        })).collect::<Vec<_>>(),
         "tls_client_auth": client.tls_client_auth,
         "previous_secret_expires_at_ms": client.previous_secret_expires_at_ms,
     })

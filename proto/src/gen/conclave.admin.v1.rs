@@ -270,7 +270,7 @@ pub struct DeleteApplicationRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteApplicationResponse {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Client {
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
@@ -349,8 +349,26 @@ pub struct Client {
     /// For tls_client_auth: what its certificate is called (RFC 8705 §2.1.2): subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
     #[prost(string, tag = "120")]
     pub tls_client_auth: ::prost::alloc::string::String,
+    /// Claims of its own, made by expressions (docs/policy.md), beside those of the scopes.
+    #[prost(message, repeated, tag = "130")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimRule {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Given away with this scope; empty = always.
+    #[prost(string, tag = "2")]
+    pub scope: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub expression: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ClaimRuleList {
+    #[prost(message, repeated, tag = "1")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateClientRequest {
     /// Empty = made here.
     #[prost(string, tag = "1")]
@@ -407,8 +425,10 @@ pub struct CreateClientRequest {
     /// For tls_client_auth: what its certificate is called (RFC 8705 §2.1.2): subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
     #[prost(string, tag = "120")]
     pub tls_client_auth: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "130")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateClientResponse {
     #[prost(message, optional, tag = "1")]
     pub client: ::core::option::Option<Client>,
@@ -443,7 +463,7 @@ pub struct ScopeList {
     #[prost(string, repeated, tag = "1")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateClientRequest {
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
@@ -494,6 +514,8 @@ pub struct UpdateClientRequest {
     /// For tls_client_auth: what its certificate is called (RFC 8705 §2.1.2): subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
     #[prost(string, optional, tag = "120")]
     pub tls_client_auth: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "130")]
+    pub claims: ::core::option::Option<ClaimRuleList>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantTypeList {

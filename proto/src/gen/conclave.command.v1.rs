@@ -294,7 +294,7 @@ pub struct RevokeConsent {
 }
 /// How a client's tokens are asked for, made and bound. A message without anything means authorization_code and refresh_token,
 /// JWT access tokens bound to nobody, plain userinfo and public subjects.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientTokens {
     /// Empty = authorization_code and refresh_token.
     #[prost(enumeration = "GrantType", repeated, tag = "1")]
@@ -323,6 +323,25 @@ pub struct ClientTokens {
     /// For tls_client_auth: what its certificate is called, as `kind=value` with a kind of subject_dn, san_dns, san_uri, san_ip, san_email.
     #[prost(string, tag = "120")]
     pub certificate_name: ::prost::alloc::string::String,
+    /// Claims of its own, beside those of the scopes.
+    #[prost(message, repeated, tag = "130")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
+}
+/// A claim that an expression makes (docs/policy.md says how they are written).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimRule {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Given away with this scope; empty = always.
+    #[prost(string, tag = "2")]
+    pub scope: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub expression: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ClaimRules {
+    #[prost(message, repeated, tag = "1")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantTypes {
@@ -335,7 +354,7 @@ pub struct Audiences {
     pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Absent fields stay as they are.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientTokensChange {
     #[prost(message, optional, tag = "1")]
     pub grant_types: ::core::option::Option<GrantTypes>,
@@ -353,6 +372,8 @@ pub struct ClientTokensChange {
     pub audiences: ::core::option::Option<Audiences>,
     #[prost(string, optional, tag = "120")]
     pub certificate_name: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "130")]
+    pub claims: ::core::option::Option<ClaimRules>,
 }
 /// What a client may use at the token endpoint (RFC 6749 §4, RFC 8693).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -424,7 +445,7 @@ impl AccessTokenFormat {
         }
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateClient {
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
@@ -489,7 +510,7 @@ pub struct Scopes {
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Absent fields stay as they are.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateClient {
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,

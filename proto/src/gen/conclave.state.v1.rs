@@ -99,7 +99,7 @@ pub struct ApplicationRow {
     #[prost(message, optional, tag = "160")]
     pub check: ::core::option::Option<super::super::command::v1::CheckRules>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientRow {
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,

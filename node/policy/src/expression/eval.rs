@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, cmp::Ordering, fmt, fmt::Write as _};
 
+use super::ClaimValue;
 use super::{
     Fault,
     node::{Arithmetic, Comparison, Each, Node, TextTest, Variable},
@@ -25,6 +26,15 @@ impl<'a> Value<'a> {
         match self {
             Self::Bool(value) => Ok(value),
             _ => Err(Fault::Uncompiled),
+        }
+    }
+
+    pub(super) fn into_claim(self) -> ClaimValue {
+        match self {
+            Self::Bool(value) => ClaimValue::Bool(value),
+            Self::Int(value) => ClaimValue::Int(value),
+            Self::Text(text) => ClaimValue::Text(text.into_owned()),
+            Self::List(list) => ClaimValue::List(list.into_iter().map(Value::into_claim).collect()),
         }
     }
 

@@ -80,6 +80,19 @@ pub enum Fault {
     HeaderValue,
 }
 
+/// What a claim says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimValue {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Text.
+    Text(String),
+    /// Several of these.
+    List(Vec<Self>),
+}
+
 impl Expression {
     /// An expression of type bool.
     ///
@@ -103,6 +116,28 @@ impl Expression {
             Type::Text(_) => Ok(expression),
             other => Err(Refused::Type(format!("a header's value is of type string, and this is {other}"))),
         }
+    }
+
+    /// An expression of any type, for a claim.
+    ///
+    /// # Errors
+    /// [`Refused`], also where it asks for what is not known when a token is made: the request and where it comes from.
+    pub fn claim(text: &str) -> Result<Self, Refused> {
+        let (expression, _) = Self::compile(text)?;
+        match expression.reads.iter().find(|variable| !variable.is_of_the_person()) {
+            Some(variable) => Err(Refused::Type(format!(
+                "a claim is about a person and how they signed in; {variable} is not"
+            ))),
+            None => Ok(expression),
+        }
+    }
+
+    /// The value, as a claim has it.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn claim_value(&self, facts: &Facts<'_>) -> Result<ClaimValue, Fault> {
+        Ok(Machine::new(facts, self.cost).eval(&self.root)?.into_claim())
     }
 
     fn compile(text: &str) -> Result<(Self, Type), Refused> {

@@ -65,6 +65,11 @@ pub(super) enum Variable {
 }
 
 impl Variable {
+    /// Whether it is about the person, how they signed in, or the time: known wherever a token is made.
+    pub(super) const fn is_of_the_person(&self) -> bool {
+        !matches!(self, Self::Method | Self::Host | Self::Path | Self::Address | Self::Country | Self::Asn)
+    }
+
     /// Most bytes of its text, or of each of its texts; more is a fault.
     pub(super) const fn max_bytes(&self) -> usize {
         match self {

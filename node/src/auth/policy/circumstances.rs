@@ -46,6 +46,11 @@ impl<'a> Circumstances<'a> {
         Self { address, request: None, sign_in: Some((grant.auth_time.0, &grant.amr)) }
     }
 
+    /// Where nothing is asked but who it is and how they signed in.
+    pub(in crate::auth) fn facts_without_request(&self, person: &'a Known<'a>, now_ms: u64) -> Facts<'a> {
+        self.facts(person, None, None, now_ms)
+    }
+
     pub(super) fn facts(
         &self,
         person: &'a Known<'a>,
@@ -72,8 +77,13 @@ impl<'a> Circumstances<'a> {
     }
 }
 
+/// The user of this version of the state.
+pub(in crate::auth) const fn person<'a>(state: &'a State, user: &'a User) -> Known<'a> {
+    Known { state, user }
+}
+
 /// A replicated user, as policies see them.
-pub(super) struct Known<'a> {
+pub(in crate::auth) struct Known<'a> {
     pub(super) state: &'a State,
     pub(super) user: &'a User,
 }

@@ -29,6 +29,7 @@ use axum::http::{HeaderName, HeaderValue};
 use conclave_policy::{CanonicalPath, Facts, Policy, Verdict, Why};
 use conclave_state::{State, application::Application, client::Client, policy::Version, user::User};
 
+pub(in crate::auth) use circumstances::person;
 pub use circumstances::{Asked, Circumstances};
 pub use inquiry::{Changed, Found, Subject};
 pub use journal::{Decision, node_of};

@@ -15,6 +15,7 @@ use conclave_state::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::auth::claims::About;
 use crate::{
     auth::{Auth, AuthError, authorization::PASSWORD_METHOD},
     crypto::{
@@ -250,6 +251,9 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Map<String, 
     let iat = issue.at_ms / 1_000;
     let mut claims = claims::of(issue.user, issue.state, issue.scopes);
     add_requested(&mut claims, issue);
+    let sign_in = (issue.auth_time_ms, issue.amr);
+    let about = About { state: issue.state, user: issue.user, sign_in, now_ms: issue.at_ms };
+    auth.claim_expressions().add(&mut claims, issue.client, issue.scopes, &about);
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
     put("sub", json!(auth.subject(issue.client, issue.user)));
     put("iss", json!(auth.settings().public_url.issuer()));

@@ -12,6 +12,7 @@ use conclave_proto::command::v1::{SpendProofs, SpentProof, command::Body};
 use conclave_state::ids::GrantId;
 use serde_json::{Map, Value, json};
 
+use crate::auth::claims::About;
 use crate::{
     auth::{AuthError, derive::Derivation},
     cluster::ProposeError,
@@ -130,6 +131,11 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
     let grant = live.claims.gid.as_deref().and_then(GrantId::from_hex).and_then(|id| live.state.grant(id));
     if let Some(grant) = grant {
         claims::add_named(&mut claims, person, &live.state, &grant.userinfo_claims);
+    }
+    if let Some(grant) = grant {
+        let sign_in = (grant.auth_time.0, grant.amr.as_slice());
+        let about = About { state: &live.state, user: person, sign_in, now_ms: oidc.auth.now(&live.state).0 };
+        oidc.auth.claim_expressions().add(&mut claims, &live.client, &scopes, &about);
     }
     claims.insert("sub".into(), json!(live.claims.sub));
     Ok(claims)

@@ -15,7 +15,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 pub use conclave_proto::command::v1::{ClientAuthMethod, ConsentMode, SigningAlgorithm};
 
 pub use certificate::{CertificateName, NameKind};
-pub use policy::{AccessTokenFormat, GrantType, TokenPolicy};
+pub use policy::{AccessTokenFormat, ClaimRule, GrantType, TokenPolicy};
 pub use requests::Requests;
 
 pub(crate) use {

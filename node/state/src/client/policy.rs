@@ -1,5 +1,7 @@
 //! How a client's tokens are asked for, made and bound. A client of before these choices existed has the default of each.
 
+use std::sync::Arc;
+
 use conclave_proto::command::v1 as pb;
 pub use pb::{AccessTokenFormat, GrantType};
 
@@ -10,6 +12,9 @@ use crate::{reply::Refusal, text};
 const USUAL: [GrantType; 2] = [GrantType::AuthorizationCode, GrantType::RefreshToken];
 /// Longest JWK Set: sixteen RSA keys of 4096 bits stay below.
 const MAX_JWKS_BYTES: usize = 16 * 1024;
+/// Most claims of its own, and how long an expression of one may be: what policies bound theirs by.
+const MAX_CLAIMS: usize = 16;
+const MAX_EXPRESSION_BYTES: usize = 2 * 1024;
 /// Most grant types of a client: a few more than there are.
 const MAX_GRANT_TYPES: usize = 16;
 
@@ -34,6 +39,19 @@ pub struct TokenPolicy {
     pub audiences: Vec<String>,
     /// For `tls_client_auth`: what its certificate is called (RFC 8705 §2.1.2); none = no certificate will do.
     pub certificate_name: Option<CertificateName>,
+    /// Claims of its own, beside those of the scopes.
+    pub claims: Vec<ClaimRule>,
+}
+
+/// A claim that an expression makes. What it means, the node that makes a token knows; one that it cannot make is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRule {
+    /// Of the claim.
+    pub name: Arc<str>,
+    /// Given away with this scope; empty = always.
+    pub scope: String,
+    /// As it was written.
+    pub expression: Arc<str>,
 }
 
 impl TokenPolicy {
@@ -59,6 +77,7 @@ impl TokenPolicy {
             opaque_access_tokens: parse_is_opaque(wire.access_token_format)?,
             audiences: wire::parse_uris("audiences", &wire.audiences)?,
             certificate_name: CertificateName::parse(&wire.certificate_name)?,
+            claims: parse_claims(&wire.claims)?,
         })
     }
 
@@ -80,6 +99,7 @@ impl TokenPolicy {
             access_token_format: format.into(),
             audiences: self.audiences.clone(),
             certificate_name: self.certificate_name.as_ref().map(ToString::to_string).unwrap_or_default(),
+            claims: self.claims.iter().map(ClaimRule::to_wire).collect(),
         })
     }
 
@@ -108,6 +128,9 @@ impl TokenPolicy {
         if let Some(name) = &change.certificate_name {
             self.certificate_name = CertificateName::parse(name)?;
         }
+        if let Some(list) = &change.claims {
+            self.claims = parse_claims(&list.claims)?;
+        }
         Ok(())
     }
 
@@ -135,6 +158,36 @@ impl TokenPolicy {
         }
         Ok(())
     }
+}
+
+impl ClaimRule {
+    fn to_wire(&self) -> pb::ClaimRule {
+        pb::ClaimRule {
+            name: self.name.to_string(),
+            scope: self.scope.clone(),
+            expression: self.expression.to_string(),
+        }
+    }
+}
+
+fn parse_claims(rules: &[pb::ClaimRule]) -> Result<Vec<ClaimRule>, Refusal> {
+    if rules.len() > MAX_CLAIMS {
+        return Err(Refusal::malformed(format!("at most {MAX_CLAIMS} claims")));
+    }
+    let mut parsed: Vec<ClaimRule> = Vec::new();
+    for rule in rules {
+        let name = text::required("a claim's name", &rule.name, text::MAX_TEXT_BYTES)?;
+        if parsed.iter().any(|other| *other.name == *name) {
+            return Err(Refusal::malformed(format!("the claim {name} is there twice")));
+        }
+        let scope = wire::parse_scopes(std::slice::from_ref(&rule.scope));
+        parsed.push(ClaimRule {
+            name: name.into(),
+            scope: if rule.scope.is_empty() { String::new() } else { scope?.concat() },
+            expression: text::required("expression", &rule.expression, MAX_EXPRESSION_BYTES)?.into(),
+        });
+    }
+    Ok(parsed)
 }
 
 fn parse_grant_types(values: &[i32]) -> Result<Vec<GrantType>, Refusal> {

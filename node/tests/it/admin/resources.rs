@@ -441,3 +441,44 @@ async fn the_status_names_every_member() {
     assert!(member.reachable && member.ready && member.digest.len() == 64, "{member:?}");
     assert_eq!((member.api_url.as_str(), status.cluster_id.len()), (node.api_url(), 32));
 }
+
+#[tokio::test]
+async fn a_clients_own_claims_are_read_before_they_are_kept() {
+    let node = TestNode::start().await;
+    let mut clients = ClientServiceClient::new(channel(&node));
+    let rule = |name: &str, scope: &str, expression: &str| pb::ClaimRule {
+        name: name.into(),
+        scope: scope.into(),
+        expression: expression.into(),
+    };
+    let with = |claims: Vec<pb::ClaimRule>| pb::CreateClientRequest {
+        client_id: "shop".into(),
+        redirect_uris: vec!["https://shop.example.org/cb".into()],
+        claims,
+        ..Default::default()
+    };
+    for bad in [
+        rule("sub", "", "user.username"),
+        rule("email_verified", "", "true"),
+        rule("role", "", "request.path"),
+        rule("role", "", "user.groups["),
+        rule("role", "two words", "user.groups"),
+        rule("", "", "user.groups"),
+    ] {
+        let refused = clients.create_client(by_operator(&node, with(vec![bad.clone()]))).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{bad:?}: {refused:?}");
+    }
+    let own = vec![
+        rule("role", "", "'admins' in user.groups ? 'Admin' : 'Viewer'"),
+        rule("teams", "profile", "user.groups"),
+    ];
+    let made = clients.create_client(by_operator(&node, with(own.clone()))).await.unwrap().into_inner();
+    assert_eq!(made.client.unwrap().claims, own);
+    let none = pb::UpdateClientRequest {
+        client_id: "shop".into(),
+        claims: Some(pb::ClaimRuleList { claims: vec![] }),
+        ..Default::default()
+    };
+    let changed = clients.update_client(by_operator(&node, none)).await.unwrap().into_inner();
+    assert_eq!(changed.claims, []);
+}

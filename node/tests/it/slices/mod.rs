@@ -11,6 +11,7 @@ mod login;
 mod mtls;
 mod oidc;
 mod oidc_assertions;
+mod oidc_claims;
 mod oidc_devices;
 mod oidc_dpop;
 mod oidc_logout;
