@@ -474,11 +474,11 @@ async fn a_clients_own_claims_are_read_before_they_are_kept() {
     ];
     let made = clients.create_client(by_operator(&node, with(own.clone()))).await.unwrap().into_inner();
     assert_eq!(made.client.unwrap().claims, own);
-    let none = pb::UpdateClientRequest {
+    let emptied = pb::UpdateClientRequest {
         client_id: "shop".into(),
         claims: Some(pb::ClaimRuleList { claims: vec![] }),
         ..Default::default()
     };
-    let changed = clients.update_client(by_operator(&node, none)).await.unwrap().into_inner();
+    let changed = clients.update_client(by_operator(&node, emptied)).await.unwrap().into_inner();
     assert_eq!(changed.claims, []);
 }

@@ -334,6 +334,47 @@ pub async fn create_guest(demo: &Demo) {
     UserServiceClient::new(channel).create_user(request).await.unwrap();
 }
 
+/// Members only, decided by a policy with a row about a group and an expression; and a folder that needs no sign-in.
+fn set_policy(demo: &Demo) {
+    let policy = r#"{"row": [{"effect": "allow", "group": "admins", "expression": "size(user.groups) > 0 && request.host.endsWith('localhost')"}],
+                     "public": [{"path": ["/public/*"]}]}"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), policy).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    command.args(["policy", "set", "--force", "demo-app"]).arg(file.path());
+    command.env("CONCLAVE_API", &demo.cluster.nodes[0].api).env("CONCLAVE_TOKEN", &demo.cluster.admin.token);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What needs no sign-in is open to whoever comes, on its canonical path and for what reads, and is no way to anything else.
+async fn the_public_folder_is_open_and_no_way_in(proxy: &Proxy, seen: &Seen) {
+    let stranger = proxy.browser();
+    let reply =
+        stranger.get(proxy.url("/public/page?x=1")).header("Remote-User", "root").send().await.unwrap();
+    assert_eq!(reply.status(), 200);
+    let (uri, headers) = seen.lock().unwrap().take().expect("the request reached the application");
+    assert_eq!(uri, "/public/page?x=1");
+    let names = headers.get("remote-user").into_iter().flatten().filter(|name| !name.is_empty());
+    assert_eq!(names.count(), 0, "nobody is signed in: {headers:?}");
+    for closed in [
+        "/publicx",
+        "/private?x=/public/page",
+        "/public/..%2fprivate",
+        "/public/%252e%252e/private",
+        "/public//page",
+        "/public/page;x=1",
+        "/PUBLIC/page",
+    ] {
+        let reply = stranger.get(proxy.url(closed)).send().await.unwrap();
+        assert!(!reply.status().is_success(), "{closed}: {}", reply.status());
+        assert!(seen.lock().unwrap().take().is_none(), "{closed} reached the application");
+    }
+    let reply = stranger.post(proxy.url("/public/page")).send().await.unwrap();
+    assert!(!reply.status().is_success(), "a POST: {}", reply.status());
+    assert!(seen.lock().unwrap().take().is_none());
+}
+
 async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
     let admin = &demo.cluster.admin;
     let url = proxy.url("/deep/page?q=1&r=a%20b");
@@ -348,6 +389,7 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
     made_up_names_never_arrive(&person, proxy, seen).await;
     the_check_is_for_the_proxy_alone(&person, proxy).await;
     strangers_stay_outside(proxy, seen).await;
+    the_public_folder_is_open_and_no_way_in(proxy, seen).await;
     who_is_no_member_is_told_so(demo, proxy, seen).await;
 
     // Sign-out anywhere is sign-out here: the next request goes to the login page.
@@ -493,6 +535,7 @@ async fn nodes_die_and_nobody_is_turned_away(demo: &Demo, proxy: &Proxy) {
 async fn nginx_and_caddy_protect_an_application() {
     let demo = Demo::start(21_600, &["--restart"]);
     create_guest(&demo).await;
+    set_policy(&demo);
     let (addr, seen) = application().await;
     let nginx = Proxy::nginx(&demo, 21_750, addr).await;
     the_whole_story(&demo, &nginx, &seen).await;
@@ -506,6 +549,7 @@ async fn nginx_and_caddy_protect_an_application() {
 async fn haproxy_and_envoy_protect_an_application() {
     let demo = Demo::start(26_700, &["--restart"]);
     create_guest(&demo).await;
+    set_policy(&demo);
     let (addr, seen) = application().await;
     let haproxy = Proxy::haproxy(&demo, 26_850, addr).await;
     the_whole_story(&demo, &haproxy, &seen).await;
