@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use conclave_proto::command::v1::{CreateClient, DeleteClient, UpdateClient, command::Body};
+use conclave_proto::command::v1::{CreateClient, UpdateClient, command::Body};
 use conclave_state::{
     Reason,
     client::{Client, ClientId},
@@ -110,7 +110,8 @@ pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> R
             _ => Ok(()),
         };
     }
-    if known.as_ref().is_some_and(|client| !client.is_described()) {
+    // What an operator registered or disabled, no document touches.
+    if known.as_ref().is_some_and(|client| !client.is_described() || client.disabled) {
         return Ok(());
     }
     let now = oidc.auth.runtime().clock.monotonic();
@@ -124,7 +125,11 @@ pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> R
             "too many unknown applications came from your address; try again later",
         ));
     }
-    let Ok(_permit) = oidc.documents.fetches.try_acquire() else { return Err(NoWayBack::Unavailable) };
+    let Ok(_permit) = oidc.documents.fetches.try_acquire() else {
+        // Slow hosts of others have all the places: who is known from not long ago need not wait for one.
+        let busy = Failure::Unreachable("too many documents are on their way");
+        return excused(oidc, known.as_deref(), busy).map_err(|_| NoWayBack::Unavailable);
+    };
     let looked = match fetch(oidc, client_id).await {
         Ok(described) => keep(oidc, known.as_deref(), client_id, described).await.map(|()| FRESH),
         Err(failure) => excused(oidc, known.as_deref(), failure).map(|()| BETWEEN_FAILURES),
@@ -222,7 +227,8 @@ fn is_json(answer: &Answer) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
-/// Writes what changed. One that proves itself in another way than before is another client: what was let in with the old ends.
+/// Writes what changed. One that proves itself in another way than before is another client, which takes the place of the old in one
+/// write: what was let in with the old ends.
 async fn keep(
     oidc: &Oidc,
     known: Option<&Client>,
@@ -230,19 +236,15 @@ async fn keep(
     described: Checked,
 ) -> Result<(), NoWayBack> {
     oidc.auth.provide_signing_key(described.algorithm).await.map_err(|_| NoWayBack::Unavailable)?;
-    let create = |described: &Checked| {
-        Body::CreateClient(CreateClient { of_document: true, ..described.create(client_id) })
-    };
     match known {
-        None => propose(oidc, create(&described)).await,
-        Some(client) if client.auth_method != described.method => {
-            propose(oidc, Body::DeleteClient(DeleteClient { client_id: client_id.to_owned() })).await?;
-            propose(oidc, create(&described)).await
-        }
         Some(client) if described.is_of(client) && !is_long_ago(oidc, client) => Ok(()),
-        Some(_) => {
+        Some(client) if client.auth_method == described.method => {
             let order = UpdateClient { of_document: true, ..described.update(client_id) };
             propose(oidc, Body::UpdateClient(order)).await
+        }
+        None | Some(_) => {
+            let order = CreateClient { of_document: true, ..described.create(client_id) };
+            propose(oidc, Body::CreateClient(order)).await
         }
     }
 }
@@ -260,7 +262,10 @@ async fn propose(oidc: &Oidc, order: Body) -> Result<(), NoWayBack> {
         Err(AuthError::Refused(refusal)) if refusal.reason == Reason::ClientIdTaken => Ok(()),
         Err(AuthError::Refused(refusal)) => {
             tracing::info!("a client's document is not taken: {}", refusal.detail);
-            Err(NoWayBack::Document("its document is longer than can be kept"))
+            Err(NoWayBack::Document(match refusal.reason {
+                Reason::TooManyWaiting => "too many applications have made themselves known here",
+                _ => "its document holds more than can be kept",
+            }))
         }
         Err(_) => Err(NoWayBack::Unavailable),
     }

@@ -20,8 +20,9 @@ const MAX_OVERLAP_MS: u64 = 90 * 24 * 3_600_000;
 
 pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Reply, Refusal> {
     let id = ClientId::parse(&order.client_id)?;
-    if draft.state.clients.contains_key(&id) {
-        return Err(Refusal::new(Reason::ClientIdTaken, format!("the client id {id} is taken")));
+    let before = draft.state.client(id.as_str()).cloned();
+    if let Some(before) = &before {
+        make_place(draft, before, order)?;
     }
     let application = match order.application_id.as_slice() {
         [] => None,
@@ -43,7 +44,8 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
         )?,
         scopes: wire::parse_scopes(&order.scopes)?,
         signing_algorithm: wire::parse_algorithm(order.signing_algorithm())?,
-        consent: parse_consent(order.consent())?,
+        // How people are asked may be an operator's word, which outlives a change of the document.
+        consent: before.map_or_else(|| parse_consent(order.consent()), |before| Ok(before.consent))?,
         application,
         disabled: false,
         created_at: draft.at,
@@ -62,6 +64,17 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
     }
     draft.state.put_client(client);
     Ok(done())
+}
+
+/// An id is given once; but where a document now describes a client that proves itself in another way, that one takes the place of the
+/// one before, of which nothing is left. A disabled one stays.
+fn make_place(draft: &mut Draft, before: &Client, order: &pb::CreateClient) -> Result<(), Refusal> {
+    let proves_otherwise = before.auth_method != order.auth_method();
+    if !(order.of_document && before.is_described() && !before.disabled && proves_otherwise) {
+        return Err(Refusal::new(Reason::ClientIdTaken, format!("the client id {} is taken", before.id)));
+    }
+    remove(draft, &before.id);
+    Ok(())
 }
 
 pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Reply, Refusal> {
@@ -139,10 +152,14 @@ fn replace_secret(
 /// With everything that was granted to it: a later client of the same id starts with nothing.
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteClient) -> Result<Reply, Refusal> {
     let client = draft.state.existing_client(&ClientId::parse(&order.client_id)?)?;
-    draft.end_grants_of_client(&client.id);
-    draft.state.forget_consents_to(&client.id);
-    draft.state.clients.remove(&client.id);
+    remove(draft, &client.id);
     Ok(done())
+}
+
+fn remove(draft: &mut Draft, id: &ClientId) {
+    draft.end_grants_of_client(id);
+    draft.state.forget_consents_to(id);
+    draft.state.clients.remove(id);
 }
 
 /// What an operator registered, no document changes.

@@ -29,6 +29,49 @@ fn a_document_speaks_for_its_own_client_and_no_other() {
 }
 
 #[test]
+fn a_client_that_proves_itself_otherwise_takes_the_place_of_the_one_before_unless_that_was_disabled() {
+    const ID: &str = "https://app.test/client.json";
+    let mut world = World::furnished();
+    let by = |method: pb::ClientAuthMethod, id: &str| {
+        let Body::CreateClient(order) = described(id) else { unreachable!() };
+        let secret_hash =
+            if method == pb::ClientAuthMethod::None { vec![] } else { order.secret_hash.clone() };
+        pb::CreateClient { auth_method: method.into(), secret_hash, ..order }
+    };
+    let change = |id: &str, change: pb::UpdateClient| {
+        Body::UpdateClient(pb::UpdateClient { client_id: id.into(), ..change })
+    };
+    let (secret, none) = (pb::ClientAuthMethod::SecretBasic, pb::ClientAuthMethod::None);
+    world.ok(Body::CreateClient(by(secret, ID)));
+    let consent = Some(pb::ConsentMode::Always.into());
+    world.ok(change(ID, pb::UpdateClient { consent, ..Default::default() }));
+    let start = world.start(1, 1, None);
+    world.ok(Body::StartSession(start));
+    world.ok(Body::IssueCode(pb::IssueCode { session_id: session(1), ..issue(1, ID, &["openid"]) }));
+    let granted = |world: &World| {
+        world.state.grants_of_session(conclave_state::ids::SessionId::parse(&session(1)).unwrap()).count()
+    };
+    assert_eq!(world.refused(Body::CreateClient(by(secret, ID))), Reason::ClientIdTaken, "as it was");
+    let registered = pb::CreateClient { of_document: false, ..by(none, ID) };
+    assert_eq!(world.refused(Body::CreateClient(registered)), Reason::ClientIdTaken);
+    assert_eq!(world.refused(Body::CreateClient(by(none, "web"))), Reason::ClientIdTaken, "an operator's");
+    assert_eq!(granted(&world), 1);
+
+    world.ok(Body::CreateClient(by(none, ID)));
+    let client = world.state.client(ID).unwrap();
+    assert_eq!(
+        (client.auth_method, client.consent),
+        (none, pb::ConsentMode::Always),
+        "an operator's word stays"
+    );
+    assert_eq!(granted(&world), 0, "what was let in with the old ended");
+
+    world.ok(change(ID, pb::UpdateClient { disabled: Some(true), ..Default::default() }));
+    assert_eq!(world.refused(Body::CreateClient(by(secret, ID))), Reason::ClientIdTaken);
+    assert!(world.state.client(ID).unwrap().disabled);
+}
+
+#[test]
 fn a_code_goes_to_whichever_port_a_native_application_listens_on() {
     let mut world = World::furnished();
     let Body::CreateClient(order) = create_client("cli", &[]) else { unreachable!() };

@@ -64,6 +64,7 @@ impl Publisher {
         let router = Router::new()
             .route("/client.json", get(answer))
             .route("/keys", get(keys))
+            .route("/slow/{n}", get(never))
             .with_state(Arc::clone(&publisher));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         *publisher.server.lock().unwrap() = Some(serving);
@@ -112,6 +113,12 @@ async fn answer(State(publisher): State<Arc<Publisher>>) -> impl IntoResponse {
     let headers: http::HeaderMap =
         headers.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect();
     (document.status, headers, document.body.clone())
+}
+
+/// Takes the question and has no answer.
+async fn never(State(publisher): State<Arc<Publisher>>) -> StatusCode {
+    publisher.asked.fetch_add(1, Ordering::SeqCst);
+    std::future::pending().await
 }
 
 async fn keys(State(publisher): State<Arc<Publisher>>) -> impl IntoResponse {
@@ -363,6 +370,52 @@ async fn strangers_bring_so_many_clients_from_an_address_and_no_more() {
         assert_eq!(page.status, StatusCode::SEE_OTHER);
     }
     assert_eq!(publisher.asked(), 1);
+}
+
+#[tokio::test]
+async fn what_an_operator_disabled_no_document_brings_back() {
+    let (site, publisher) = site_and_publisher().await;
+    let mut browser = Browser::default();
+    site.sign_in_at(&mut browser, &publisher.authorize(&[]), "ada", PASSWORD).await;
+    site.change(&publisher.url, |client| client.disabled = Some(true)).await;
+    let key = client_key(Alg::Es256);
+    publisher.says(|metadata| {
+        metadata["token_endpoint_auth_method"] = json!("private_key_jwt");
+        metadata["jwks"] = json!({"keys": [key.public_jwk()]});
+    });
+    site.node.clock().advance(Duration::from_mins(11));
+    let page = site.get(&mut browser, &publisher.authorize(&[("redirect_uri", SERVER)])).await;
+    assert_eq!(page.shown("error-code"), "client_disabled", "{}", page.text);
+    assert!(site.node.cluster().view().client(&publisher.url).unwrap().disabled);
+    assert_eq!(publisher.asked(), 1, "nobody is asked about it");
+}
+
+#[tokio::test]
+async fn slow_hosts_of_others_do_not_keep_out_who_is_known() {
+    let (site, publisher) = site_and_publisher().await;
+    let known = publisher.authorize(&[]);
+    assert_eq!(site.get(&mut Browser::default(), &known).await.status, StatusCode::SEE_OTHER);
+    site.node.clock().advance(Duration::from_mins(11));
+    let before = publisher.asked();
+    let slow = (0..8).map(|n| {
+        let url = Site::authorize_url(&publisher.url.replace("client.json", &format!("slow/{n}")), &[]);
+        let site = &site;
+        async move { site.get(&mut Browser::default(), &url).await }
+    });
+    let meanwhile = async {
+        while publisher.asked() < before + 8 {
+            tokio::task::yield_now().await;
+        }
+        let stranger = Site::authorize_url(&format!("{}x", publisher.url), &[]);
+        let stranger = site.get(&mut Browser::default(), &stranger).await;
+        (site.get(&mut Browser::default(), &known).await, stranger)
+    };
+    let (page, stranger) = tokio::select! {
+        _ = futures_util::future::join_all(slow) => panic!("there was no answer to wait for"),
+        pages = meanwhile => pages,
+    };
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
+    assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE, "{}", stranger.text);
 }
 
 #[tokio::test]
