@@ -44,6 +44,7 @@ pub const WITHOUT_SECRET: Methods =
 
 /// As it was given.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as RFC 7591 and its neighbours have them")]
 pub struct Metadata {
     pub client_id: Option<String>,
     #[serde(default)]
@@ -67,6 +68,14 @@ pub struct Metadata {
     backchannel_logout_session_required: bool,
     #[serde(default)]
     require_pushed_authorization_requests: bool,
+    #[serde(default)]
+    dpop_bound_access_tokens: bool,
+    #[serde(default)]
+    tls_client_certificate_bound_access_tokens: bool,
+    #[serde(default)]
+    require_signed_request_object: bool,
+    id_token_encrypted_response_alg: Option<String>,
+    userinfo_encrypted_response_alg: Option<String>,
     /// A secret where there can be none.
     pub client_secret: Option<Value>,
 }
@@ -146,6 +155,16 @@ impl Metadata {
             "only subject_type public is supported"
         } else if self.userinfo_signed_response_alg.is_some() {
             "userinfo_signed_response_alg is not supported here"
+        } else if self.id_token_encrypted_response_alg.is_some()
+            || self.userinfo_encrypted_response_alg.is_some()
+        {
+            "no answer is encrypted here"
+        } else if self.tls_client_certificate_bound_access_tokens {
+            "tls_client_certificate_bound_access_tokens is not supported here; use dpop_bound_access_tokens"
+        } else if self.require_signed_request_object {
+            "require_signed_request_object is not supported here; use require_pushed_authorization_requests"
+        } else if self.client_name.as_deref().is_some_and(|name| name.contains(turns_text)) {
+            "client_name has characters that change the direction of writing"
         } else {
             return Ok(());
         };
@@ -215,6 +234,7 @@ impl Checked {
                 grant_types: self.grant_types.clone(),
                 jwks: self.jwks.clone(),
                 assertion_algorithm: self.assertion_algorithm.unwrap_or_default().into(),
+                dpop_bound: metadata.dpop_bound_access_tokens,
                 ..ClientTokens::default()
             }),
             consent: ConsentMode::Once.into(),
@@ -240,6 +260,7 @@ impl Checked {
                 grant_types: Some(GrantTypes { grant_types: self.grant_types }),
                 jwks: Some(self.jwks),
                 assertion_algorithm: Some(self.assertion_algorithm.unwrap_or_default().into()),
+                dpop_bound: Some(metadata.dpop_bound_access_tokens),
                 ..ClientTokensChange::default()
             }),
             front_channel_logout_uri: Some(metadata.frontchannel_logout_uri.unwrap_or_default()),
@@ -267,6 +288,7 @@ impl Checked {
             && client.requests.back_channel_logout_session_required
                 == as_created.back_channel_logout_session_required
             && client.tokens.jwks == tokens.jwks
+            && client.tokens.dpop_bound == tokens.dpop_bound
             && client.tokens.assertion_algorithm == self.assertion_algorithm
             && grant_types == tokens.grant_types
     }
@@ -288,6 +310,7 @@ pub fn shown(client: &Client) -> Value {
         "id_token_signed_response_alg": word(&client.signing_algorithm, &ALGORITHMS),
         "backchannel_logout_session_required": client.requests.back_channel_logout_session_required,
         "require_pushed_authorization_requests": client.requests.must_be_pushed,
+        "dpop_bound_access_tokens": client.tokens.dpop_bound,
     });
     let mut add = |name: &str, value: Value| {
         if let Some(members) = answer.as_object_mut() {
@@ -307,6 +330,11 @@ pub fn shown(client: &Client) -> Value {
         add("jwks", serde_json::from_slice(&client.tokens.jwks).unwrap_or_default());
     }
     answer
+}
+
+/// Whether it turns the direction of the text around it: a name that did could hide the host that is shown after it.
+const fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// One of a few words; the first when nothing is said.

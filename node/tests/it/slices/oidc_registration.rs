@@ -138,6 +138,10 @@ async fn open_registration_refuses_what_it_cannot_keep_and_is_limited_by_address
         (with("token_endpoint_auth_method", json!("client_secret_jwt")), "invalid_client_metadata"),
         (with("id_token_signed_response_alg", json!("none")), "invalid_client_metadata"),
         (with("backchannel_logout_uri", json!("ftp://rp.test/")), "invalid_client_metadata"),
+        (with("id_token_encrypted_response_alg", json!("RSA-OAEP")), "invalid_client_metadata"),
+        (with("tls_client_certificate_bound_access_tokens", json!(true)), "invalid_client_metadata"),
+        (with("require_signed_request_object", json!(true)), "invalid_client_metadata"),
+        (with("client_name", json!("Trusted \u{202e}tset.live")), "invalid_client_metadata"),
     ] {
         let page = register(&site, None, &body).await;
         assert_eq!(
@@ -153,6 +157,37 @@ async fn open_registration_refuses_what_it_cannot_keep_and_is_limited_by_address
         last = register(&site, None, &metadata()).await.status;
     }
     assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn a_client_that_registers_for_bound_tokens_gets_no_others() {
+    let site = site(Registration::Open).await;
+    let mut body = metadata();
+    body["token_endpoint_auth_method"] = json!("none");
+    assert_eq!(register(&site, None, &body).await.json()["dpop_bound_access_tokens"], false);
+    body["dpop_bound_access_tokens"] = json!(true);
+    let made = register(&site, None, &body).await.json();
+    assert_eq!(made["dpop_bound_access_tokens"], true);
+    let (id, uri) = (made["client_id"].as_str().unwrap(), made["registration_client_uri"].as_str().unwrap());
+    let form = [redemption("x").to_vec(), vec![("client_id", id)]].concat();
+    let page = site.token(None, &form).await;
+    assert_eq!(page.json()["error"], "invalid_grant", "no code");
+    let mut browser = Browser::default();
+    let url = Site::authorize_url(id, &[("scope", "openid")]);
+    let page = site.sign_in_at(&mut browser, &url, "ada", PASSWORD).await;
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
+    let code = site.post(&mut browser, "/consent", &form).await.parameter("code").unwrap();
+    let form = [redemption(&code).to_vec(), vec![("client_id", id)]].concat();
+    let page = site.token(None, &form).await;
+    assert!(page.json()["error_description"].as_str().unwrap().contains("DPoP"), "{}", page.text);
+
+    // Left out in a change, it falls back to what it is without (RFC 7592 §2.2).
+    body["client_id"] = json!(id);
+    body.as_object_mut().unwrap().remove("dpop_bound_access_tokens");
+    let token = made["registration_access_token"].as_str();
+    assert_eq!(call(&site, "PUT", uri, token, &body).await.json()["dpop_bound_access_tokens"], false);
+    assert_eq!(site.token(None, &form).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
