@@ -142,6 +142,10 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
         None if !request.headers.contains_key("idempotency-key") => return Err(TokenError::ExpiredToken),
         Some(Answer::Allowed { .. } | Answer::Denied) | None => {}
     }
+    if let Some(device) = device {
+        // Before the write: a mistake must not use the device code up.
+        resources(&request.form, &device.resources).map_err(TokenError::InvalidTarget)?;
+    }
     let settings = &oidc.auth.settings().tokens;
     let order = RedeemDevice {
         device_id: id.to_vec(),
@@ -160,7 +164,9 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
     let committed = committed.map_err(AuthError::from)?;
     oidc.polls.forget(id);
     match &committed.body {
-        ReplyBody::CodeRedeemed(_) => grants::redeemed(oidc, &client, binding.bound, &committed),
+        ReplyBody::CodeRedeemed(_) => {
+            grants::redeemed(oidc, &client, &request.form, binding.bound, &committed)
+        }
         other => Err(unexpected(other).into()),
     }
 }

@@ -27,6 +27,7 @@ use super::{
     Oidc,
     client_auth::{self, Authenticated},
     error::TokenError,
+    request::{Parameters, resources},
     token::TokenRequest,
     tokens::{self, Issue, TokenResponse},
 };
@@ -53,6 +54,11 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     }
     let (handle, known) = handle_and_client(oidc, request, HandleKind::Code, text, BAD_CODE).await?;
     let (client, binding) = (Arc::clone(&known.client), Binding::of(known, request)?);
+    let state = oidc.auth.cluster().view();
+    if let Some(grant) = state.grant(GrantId::new(handle.id)).filter(|grant| grant.client == client.id) {
+        // Before the write: a mistake must not use the code up.
+        narrowed_resources(form, &grant.resources)?;
+    }
     let order = RedeemCode {
         grant_id: handle.id.to_vec(),
         secret_hash: handle.secret_hash().to_vec(),
@@ -68,7 +74,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     };
     let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
     let committed = committed.map_err(AuthError::from)?;
-    redeemed(oidc, &client, binding.bound, &committed)
+    redeemed(oidc, &client, form, binding.bound, &committed)
 }
 
 /// The tokens of a grant that was just handed out.
@@ -78,6 +84,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
 pub fn redeemed(
     oidc: &Oidc,
     client: &Client,
+    form: &Parameters,
     bound: Bound,
     committed: &Committed,
 ) -> Result<TokenResponse, TokenError> {
@@ -90,6 +97,8 @@ pub fn redeemed(
         id => Some(FamilyId::parse(id).map_err(AuthError::Refused)?),
     };
     let rows = Rows::find(&committed.state, &redeemed.user_id, &redeemed.grant_id, &redeemed.session_id)?;
+    let granted = committed.state.grant(rows.grant).map(|grant| grant.resources.as_slice());
+    let resources = narrowed_resources(form, granted.unwrap_or_default())?;
     let issue = Issue {
         state: &committed.state,
         client,
@@ -97,6 +106,7 @@ pub fn redeemed(
         grant: rows.grant,
         session: rows.session,
         scopes: &redeemed.scopes,
+        resources: &resources,
         nonce: &redeemed.nonce,
         auth_time_ms: redeemed.auth_time_ms,
         amr: &redeemed.amr,
@@ -125,6 +135,12 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
     let settings = &oidc.auth.settings().tokens;
     let state = oidc.auth.cluster().view();
     let family = state.family(FamilyId::new(handle.id));
+    let grant = family.and_then(|family| state.grant(family.grant)).filter(|grant| grant.client == client.id);
+    if let Some(grant) = grant {
+        // Before the write: a mistake must not use the token up.
+        narrowed(request.form.get("scope"), &grant.scopes)?;
+        narrowed_resources(&request.form, &grant.resources)?;
+    }
     let order = RotateRefresh {
         family_id: handle.id.to_vec(),
         client_id: client.id.to_string(),
@@ -143,6 +159,8 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
     };
     let rows = Rows::find(&committed.state, &rotated.user_id, &rotated.grant_id, &rotated.session_id)?;
     let scopes = narrowed(request.form.get("scope"), &rotated.scopes)?;
+    let granted = committed.state.grant(rows.grant).map(|grant| grant.resources.as_slice());
+    let resources = narrowed_resources(&request.form, granted.unwrap_or_default())?;
     let issue = Issue {
         state: &committed.state,
         client: &client,
@@ -150,6 +168,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         grant: rows.grant,
         session: rows.session,
         scopes: &scopes,
+        resources: &resources,
         nonce: "",
         auth_time_ms: rotated.auth_time_ms,
         amr: &rotated.amr,
@@ -228,6 +247,12 @@ fn narrowed(asked: Option<&str>, granted: &[String]) -> Result<Vec<String>, Toke
         return Err(TokenError::InvalidScope("a refresh cannot ask for more than was granted"));
     }
     Ok(wanted)
+}
+
+/// An access token may be asked for fewer resources than were granted, never for others (RFC 8707 §2.2).
+fn narrowed_resources(form: &Parameters, granted: &[String]) -> Result<Vec<String>, TokenError> {
+    let asked = resources(form, granted).map_err(TokenError::InvalidTarget)?;
+    Ok(if asked.is_empty() { granted.to_vec() } else { asked })
 }
 
 /// The rows that a reply names.

@@ -104,6 +104,8 @@ pub struct Issue<'a> {
     pub grant: GrantId,
     pub session: SessionId,
     pub scopes: &'a [String],
+    /// What the access token is for (RFC 8707): of what was granted, that which was asked for.
+    pub resources: &'a [String],
     pub nonce: &'a str,
     pub auth_time_ms: u64,
     pub amr: &'a [String],
@@ -230,10 +232,8 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
 }
 
 fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
-    let grant = issue.state.grant(issue.grant);
-    let resources = grant.map(|grant| grant.resources.as_slice()).unwrap_or_default();
     let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
-    Audience::of(auth.settings().public_url.issuer(), resources, is_openid)
+    Audience::of(auth.settings().public_url.issuer(), issue.resources, is_openid)
 }
 
 /// What was asked for by name; before everything that the token says itself.

@@ -344,6 +344,42 @@ async fn resources_of_the_client_become_the_audience() {
 }
 
 #[tokio::test]
+async fn a_token_is_for_those_of_the_granted_resources_that_are_asked_for() {
+    let site = Site::open().await;
+    site.change("web", |c| {
+        let known = ["https://a.test", "https://b.test", "https://c.test"];
+        c.resources = Some(Uris { uris: known.map(str::to_owned).to_vec() });
+    })
+    .await;
+    let url = Site::authorize_url("web", &[("resource", "https://a.test"), ("scope", "profile")]);
+    let url = format!("{url}&resource=https%3A%2F%2Fb.test");
+    let page = site.sign_in_at(&mut Browser::default(), &url, "ada", PASSWORD).await;
+    let code = page.parameter("code").unwrap();
+    let basic = Some(("web", SECRET));
+    let redeem = async |resource: &str| {
+        let form = [redemption(&code).to_vec(), vec![("resource", resource)]].concat();
+        site.token(basic, &form).await.json()
+    };
+    assert_eq!(redeem("https://c.test").await["error"], "invalid_target", "the client's, but not granted");
+    let answer = redeem("https://b.test").await;
+    assert_eq!(claims(answer["access_token"].as_str().unwrap())["aud"], "https://b.test", "{answer}");
+
+    let token = answer["refresh_token"].as_str().unwrap().to_owned();
+    let refresh = async |more: &[(&str, &str)]| {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+        site.token(basic, &[&form[..], more].concat()).await.json()
+    };
+    assert_eq!(refresh(&[("resource", "https://c.test")]).await["error"], "invalid_target");
+    // The mistake used nothing up.
+    site.node.clock().advance(Duration::from_mins(5));
+    let one = refresh(&[("resource", "https://a.test")]).await;
+    assert_eq!(claims(one["access_token"].as_str().unwrap())["aud"], "https://a.test", "{one}");
+    let both = refresh(&[]).await;
+    let aud = claims(both["access_token"].as_str().unwrap())["aud"].clone();
+    assert_eq!(aud, json!(["https://a.test", "https://b.test"]));
+}
+
+#[tokio::test]
 async fn pkce_may_be_left_out_by_a_client_that_is_allowed_to_and_sends_a_nonce() {
     let site = Site::open().await;
     let bare = [("code_challenge", ""), ("code_challenge_method", "")];
