@@ -119,7 +119,8 @@ async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<(), Mista
 }
 
 fn is_registered(state: &conclave_state::State, client_id: &str, uri: &str) -> Result<(), Mistake> {
-    let client = state.client(client_id).ok_or(Mistake::UnknownClient)?;
+    let client = state.client(client_id).filter(|client| !client.disabled);
+    let client = client.ok_or(Mistake::UnknownClient)?;
     let registered = client.post_logout_redirect_uris.iter().any(|registered| registered == uri);
     if registered { Ok(()) } else { Err(Mistake::UnregisteredUri) }
 }

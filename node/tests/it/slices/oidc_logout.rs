@@ -200,6 +200,11 @@ async fn an_id_token_of_this_very_session_signs_out_without_a_question() {
     let tampered = format!("{}x", &own[..own.len() - 1]);
     assert_eq!(site.get(&mut browser, &url(&tampered)).await.shown("error-code"), "bad_id_token_hint");
 
+    // Nobody is sent to a client that an operator disabled.
+    site.change("web", |client| client.disabled = Some(true)).await;
+    assert_eq!(site.get(&mut browser, &url(own)).await.shown("error-code"), "unknown_client");
+    site.change("web", |client| client.disabled = Some(false)).await;
+
     // By POST from another site: the browser is sent round to bring its cookies.
     let (mut browser, own) = signed_in_at(&site, &["web"]).await;
     let page = site.client_post("/oidc/logout", None, &[("id_token_hint", own.as_str().unwrap())]).await;
