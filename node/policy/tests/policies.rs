@@ -642,3 +642,16 @@ fn a_claim_is_about_a_person_and_of_any_type() {
         assert!(Expression::claim(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn asking_whether_a_list_is_there_costs_what_it_is_said_to_cost() {
+    let mut world = World::new();
+    // More than a policy reads: asking for it would be a fault.
+    world.ada.groups = (0..=limits::MAX_LIST).map(|n| (id(1), format!("g{n}"))).collect();
+    let groups = Expression::condition("has(user.groups)").unwrap();
+    assert_eq!(groups.holds(&world.facts()), Ok(true), "it is not gathered");
+    let methods = Expression::condition("has(session.amr)").unwrap();
+    assert_eq!(methods.holds(&world.facts()), Ok(true));
+    let nobody = Facts { sign_in: None, ..world.facts() };
+    assert_eq!(methods.holds(&nobody), Err(Fault::Unknown("the session")));
+}

@@ -301,6 +301,9 @@ impl<'a> Machine<'a> {
                 found(matches!(asn, Lookup::Known(_)), asn != Lookup::Unavailable, "the network's number")
             }
             Variable::Email => Ok(!facts.person.email().is_empty()),
+            // There, however long: it is not gathered, since asking costs one step.
+            Variable::Groups => Ok(true),
+            Variable::Amr => facts.sign_in.map(|_| true).ok_or(Fault::Unknown("the session")),
             other => self.variable(other).map(|_| true),
         }
     }
