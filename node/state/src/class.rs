@@ -56,6 +56,10 @@ pub const fn class(order: &Body) -> Class {
         // Who may open what.
         | Body::DeleteGroup(_)
         | Body::RemoveGroupMember(_)
+        // A policy may deny a group.
+        | Body::AddGroupMember(_)
+        // Its host may have been another's by a wildcard.
+        | Body::CreateApplication(_)
         | Body::UpdateApplication(_)
         | Body::DeleteApplication(_)
         | Body::UpdateClient(_)
@@ -66,8 +70,6 @@ pub const fn class(order: &Body) -> Class {
 
         Body::CreateUser(_)
         | Body::CreateGroup(_)
-        | Body::AddGroupMember(_)
-        | Body::CreateApplication(_)
         | Body::CreateClient(_)
         | Body::StartSession(_)
         | Body::OpenAppSession(_)

@@ -226,4 +226,8 @@ fn what_tightens_is_acknowledged_when_every_node_knows() {
         |candidate| Body::RemovePolicy(pb::RemovePolicy { application_id: application(1), candidate });
     assert_eq!(class(remove(true)), Class::Plain);
     assert_eq!(class(remove(false)), Class::Revocation);
+    // A policy may deny a group, and a host may have been another application's by a wildcard.
+    let member = pb::AddGroupMember { user_id: user(2), group_id: group(9) };
+    assert_eq!(class(Body::AddGroupMember(member)), Class::Revocation);
+    assert_eq!(class(create_application(2, &[9])), Class::Revocation);
 }
