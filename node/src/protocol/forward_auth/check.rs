@@ -16,8 +16,8 @@ use crate::{
 };
 
 use super::{
-    ForwardAuth,
-    metadata::{Original, UNTOLD},
+    ForwardAuth, identity,
+    metadata::{Original, Refused, UNTOLD},
     program::{self, Judged},
 };
 
@@ -48,6 +48,29 @@ pub enum Decision {
     BadCookies(CookieError),
     /// This node cannot tell now.
     Unavailable,
+}
+
+impl Decision {
+    /// What the policy adds to a request that is let in.
+    pub fn extra(&self) -> &[(HeaderName, HeaderValue)] {
+        match self {
+            Self::Allow { extra, .. } | Self::Public { extra } => extra,
+            _ => &[],
+        }
+    }
+
+    /// Refuses a request with a header that the application could read as one of those: which they are, is known only now.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn no_aliases(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        let names: Vec<_> = self.extra().iter().map(|(name, _)| name.clone()).collect();
+        let is_alias = |name: &HeaderName| identity::is_look_alike(name.as_str(), &names);
+        if !names.is_empty() && headers.keys().any(is_alias) {
+            return Err(Refused::Alias("an extra header of the policy"));
+        }
+        Ok(())
+    }
 }
 
 /// What somebody is let in by.
@@ -161,7 +184,13 @@ async fn without_session(state: &ForwardAuth, original: &Original, headers: &Hea
     match program::judge(state, original, &application, headers).await {
         Ok(Judged::SignedIn(signed_in)) => judge(state, original, signed_in, By::Program),
         Ok(Judged::Nothing) => nobody(state, original, application).await,
-        Ok(Judged::Refused) => Decision::Unauthenticated { application, refused: true },
+        // Where nobody is asked, what it brought may be for the application itself.
+        Ok(Judged::Refused) => match nobody(state, original, application).await {
+            Decision::Unauthenticated { application, .. } => {
+                Decision::Unauthenticated { application, refused: true }
+            }
+            other => other,
+        },
         Err(error) => unavailable(&error),
     }
 }

@@ -47,6 +47,7 @@ impl Express for ForwardAuth {
         // Refusals are told by the long way, with the request's span around what is logged.
         let original = metadata::read(&check).ok()?;
         let decision = check::decide_at_once(self, &original, asked.headers)?;
+        decision.no_aliases(asked.headers).ok()?;
         Some(respond::to_proxy(self, dialect, &original, decision, asked.id))
     }
 }

@@ -125,13 +125,14 @@ impl Grpc {
             Some(decision) => decision,
             None => check::decide(&self.slice, &original, &headers).await,
         };
-        let (by, extra) = match &decision {
-            Decision::Allow { by, extra, .. } => (Some(*by), names_of(extra)),
+        let extra = names_of(decision.extra());
+        let by = match &decision {
+            Decision::Allow { by, .. } => Some(*by),
             // What a program brought is then the application's.
-            Decision::Public { extra } => (Some(By::Session), names_of(extra)),
+            Decision::Public { .. } => Some(By::Session),
             // Envoy asks the next node, if its configuration says so.
             Decision::Unavailable => return Err(Status::unavailable("this node cannot tell; ask another")),
-            _ => (None, Vec::new()),
+            _ => None,
         };
         let response = respond::to_proxy(&self.slice, Dialect::EnvoyGrpc, &original, decision, &id);
         match by {
@@ -226,9 +227,15 @@ fn names_of(headers: &[(HeaderName, HeaderValue)]) -> Vec<HeaderName> {
 }
 
 /// `extra`: the headers that the policy adds.
-fn allowed(response: &Response, request: &HeaderMap, by: By, extra: &[HeaderName]) -> pb::CheckResponse {
-    let value =
-        |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn allowed<'a>(
+    response: &'a Response,
+    request: &HeaderMap,
+    by: By,
+    extra: &[HeaderName],
+) -> pb::CheckResponse {
+    // Names of people are UTF-8, which `to_str` does not take.
+    let text = |value: &'a HeaderValue| std::str::from_utf8(value.as_bytes()).ok();
+    let value = |name: &str| response.headers().get(name).and_then(text).unwrap_or_default();
     let overwrite = |name: &str, value: &str| option(name, value, AppendAction::OverwriteIfExistsOrAdd);
     let mut headers: Vec<_> = identity::NAMES
         .iter()
@@ -236,7 +243,7 @@ fn allowed(response: &Response, request: &HeaderMap, by: By, extra: &[HeaderName
         .chain(extra.iter().map(HeaderName::as_str))
         .map(|name| overwrite(name, value(name)))
         .collect();
-    let mut remove = look_alikes(request);
+    let mut remove = look_alikes(request, extra);
     match cookie::without_ours(request) {
         cookie::Rest::Same => {}
         cookie::Rest::Nothing => drop(remove.insert("cookie".to_owned())),
@@ -250,9 +257,13 @@ fn allowed(response: &Response, request: &HeaderMap, by: By, extra: &[HeaderName
 }
 
 /// `Remote_User`, `remote.user` and every mixture of them that came: applications may read one as ours.
-fn look_alikes(request: &HeaderMap) -> BTreeSet<String> {
-    let seen = request.keys().filter(|name| identity::is_look_alike(name.as_str())).map(ToString::to_string);
+fn look_alikes(request: &HeaderMap, extra: &[HeaderName]) -> BTreeSet<String> {
+    let seen =
+        request.keys().filter(|name| identity::is_look_alike(name.as_str(), extra)).map(ToString::to_string);
     // Of what Envoy was told not to tell, the two usual spellings.
-    let usual = identity::NAMES.iter().flat_map(|name| [name.replace('-', "_"), name.replace('-', ".")]);
+    let known = identity::NAMES.into_iter().chain(extra.iter().map(HeaderName::as_str));
+    // A name without a dash has no other spelling.
+    let known = known.filter(|name| name.contains('-'));
+    let usual = known.flat_map(|name| [name.replace('-', "_"), name.replace('-', ".")]);
     seen.chain(usual).collect()
 }

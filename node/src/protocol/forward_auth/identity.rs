@@ -34,11 +34,13 @@ pub const ASSERTION: &str = "x-conclave-assertion";
 /// The same in the profile of authentik.
 pub const AUTHENTIK_JWT: &str = "x-authentik-jwt";
 
-/// Whether some server could read this name as one of ours: `_` or `.` in place of a dash. Not the name itself.
-pub fn is_look_alike(name: &str) -> bool {
+/// Whether some server could read this name as one of ours, or as one of these that the policy adds: `_` or `.` in place of a dash.
+/// Not the name itself.
+pub fn is_look_alike(name: &str, extra: &[HeaderName]) -> bool {
     name.contains(['_', '.']) && {
         let plain = name.replace(['_', '.'], "-");
-        NAMES.iter().any(|known| known.eq_ignore_ascii_case(&plain))
+        let mut known = NAMES.iter().copied().chain(extra.iter().map(HeaderName::as_str));
+        known.any(|known| known.eq_ignore_ascii_case(&plain))
     }
 }
 

@@ -115,5 +115,8 @@ async fn answer(state: &ForwardAuth, asked: &Asked<'_>, id: &RequestId) -> Respo
         Err(refused) => return respond::unreadable(state, refused, id),
     };
     let decision = check::decide(state, &original, asked.headers).await;
+    if let Err(refused) = decision.no_aliases(asked.headers) {
+        return respond::unreadable(state, refused, id);
+    }
     respond::to_proxy(state, asked.dialect, &original, decision, id)
 }

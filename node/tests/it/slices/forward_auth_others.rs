@@ -6,7 +6,7 @@ use std::{path::Path, process::Command, sync::Arc};
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use conclave_node::{
-    auth::program::app_password_hash,
+    auth::{policy::document::Document, program::app_password_hash},
     boot,
     crypto::{
         handle::{HandleKind, HandleSecret},
@@ -20,8 +20,8 @@ use conclave_node::{
 };
 use conclave_proto::{
     command::v1::{
-        CheckRules, CreateAppPassword, Hosts, RevokeAppPassword, UpdateApplication, Uris,
-        command::Body as Order,
+        CheckRules, CreateAppPassword, Hosts, RevokeAppPassword, SetPolicy, UpdateApplication, UpdateUser,
+        Uris, command::Body as Order,
     },
     envoy::auth::v3::{
         self as envoy, authorization_client::AuthorizationClient, check_response::HttpResponse,
@@ -36,6 +36,12 @@ use super::{
 
 fn app(site: &Site) -> Vec<u8> {
     site.node.cluster().view().application_by_slug("app").unwrap().id.to_vec()
+}
+
+async fn policy(site: &Site, text: &str) {
+    let document = Document::from_toml(text).unwrap().to_row(&site.node.cluster().view()).unwrap();
+    let order = SetPolicy { application_id: app(site), policy: Some(document), ..Default::default() };
+    site.node.propose(Order::SetPolicy(order)).await.unwrap();
 }
 
 async fn rules(site: &Site, check: CheckRules) {
@@ -120,6 +126,21 @@ async fn a_program_comes_in_with_an_app_password_where_the_application_takes_the
     let revoke = RevokeAppPassword { app_password_id: id };
     site.node.propose(Order::RevokeAppPassword(revoke)).await.unwrap();
     assert_eq!(program(&good).send(&site, "").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn where_nobody_is_asked_a_program_may_bring_what_is_not_ours() {
+    let site = Site::open().await;
+    rules(&site, CheckRules { basic: true, bearer: true, ..Default::default() }).await;
+    policy(&site, "[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n[[public]]\npath = \"/hooks/*\"\n").await;
+    for its_own in ["Bearer of-the-application", &basic("hook", "of-the-application"), "Basic nonsense!"] {
+        let hook = program(its_own).set("x-forwarded-uri", "/hooks/build").send(&site, "").await;
+        assert_eq!(hook.status, StatusCode::OK, "{its_own}: {}", hook.text);
+        assert!(hook.headers["remote-user"].is_empty(), "{its_own}");
+        let page = program(its_own).send(&site, "").await;
+        assert_eq!(page.status, StatusCode::UNAUTHORIZED, "{its_own}");
+        assert!(challenges(&page)[0].contains("invalid_token"), "{its_own}");
+    }
 }
 
 #[tokio::test]
@@ -480,4 +501,26 @@ async fn envoy_is_answered_over_grpc_with_everything_to_set_and_to_remove() {
     let answer = envoy.check(question(&[("authorization", &with)])).await.unwrap().into_inner();
     let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("denied") };
     assert!(ok.headers_to_remove.iter().any(|name| name == "authorization"));
+}
+
+#[tokio::test]
+async fn envoy_is_told_names_of_every_script_and_to_remove_what_looks_like_an_extra_header() {
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let ada = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
+    let name = "Ada Müller 阿達";
+    let order = UpdateUser { user_id: ada, display_name: Some(name.into()), ..Default::default() };
+    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    let text = "[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n[[header]]\nname = \"x-full-name\"\nexpression = \"user.name\"\n";
+    policy(&site, text).await;
+    let mut envoy = envoy_at(&site, "127.0.0.1").await;
+    let spoofed = [("cookie", cookie.as_str()), ("x_full.name", "root")];
+    let answer = envoy.check(question(&spoofed)).await.unwrap().into_inner();
+    let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("denied") };
+    for header in ["remote-name", "x-authentik-name", "x-full-name"] {
+        assert_eq!(option(&ok.headers, header), Some(name), "{header}");
+    }
+    for look_alike in ["x_full.name", "x_full_name", "x.full.name"] {
+        assert!(ok.headers_to_remove.iter().any(|removed| removed == look_alike), "{look_alike}");
+    }
 }

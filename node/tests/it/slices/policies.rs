@@ -409,3 +409,24 @@ async fn the_examples_of_the_documentation_are_policies() {
     }
     assert_eq!(count, 4);
 }
+
+#[tokio::test]
+async fn what_could_be_read_as_an_extra_header_is_not_let_through_beside_it() {
+    let (site, cookie) = open().await;
+    let policy = "[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n[[public]]\npath = \"/public/*\"\n\
+        [[header]]\nname = \"x-role\"\nexpression = \"'viewer'\"\n";
+    set(&site, &row(policy), false).await;
+    for (uri, cookie) in [("/page", cookie.as_str()), ("/public/a", cookie.as_str()), ("/public/a", "")] {
+        for alias in ["x_role", "x.role", "X_Role"] {
+            let check = Check::of("traefik").set("x-forwarded-uri", uri).set(alias, "admin");
+            assert_eq!(check.send(&site, cookie).await.status, StatusCode::FORBIDDEN, "{uri} {alias}");
+        }
+        // The name itself is overwritten by what the policy says.
+        let check = Check::of("traefik").set("x-forwarded-uri", uri).set("x-role", "admin");
+        assert_eq!(check.send(&site, cookie).await.status, StatusCode::OK, "{uri}");
+    }
+    // Elsewhere such a header is the application's own business.
+    set(&site, &row("[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n"), false).await;
+    let check = Check::of("traefik").set("x_role", "admin");
+    assert_eq!(check.send(&site, &cookie).await.status, StatusCode::OK);
+}
