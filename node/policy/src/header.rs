@@ -8,11 +8,12 @@ const MAX_NAME_BYTES: usize = 64;
 pub const NAMES_THAT_ARE_OURS: [&str; 4] = ["x-authentik-", "x-auth-request-", "remote-", "x-conclave-"];
 
 /// Families that proxies and protocols own.
-const FAMILIES: [&str; 9] = [
+const FAMILIES: [&str; 10] = [
     "x-forwarded-",
     "x-original-",
     "x-real-",
     "x-envoy-",
+    "x-accel-",
     "access-control-",
     "content-",
     "proxy-",
@@ -21,7 +22,7 @@ const FAMILIES: [&str; 9] = [
 ];
 
 /// Single names: hop-by-hop (RFC 9110 §7.6.1), framing, credentials, cookies, and what decides where a request goes.
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 37] = [
     "connection",
     "keep-alive",
     "te",
@@ -56,6 +57,9 @@ const NAMES: [&str; 34] = [
     "x-http-method",
     "x-frame-options",
     "x-rewrite-url",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
 ];
 
 /// Why the name may not be given to an extra header; none: it may.
@@ -95,6 +99,8 @@ mod tests {
             "x-forwarded-host",
             "forwarded",
             "x-original-url",
+            "true-client-ip",
+            "x-accel-redirect",
             "remote-user",
             "x-authentik-username",
             "x-auth-request-user",

@@ -30,6 +30,18 @@ pub fn parse(jwks: &[u8]) -> Result<Vec<VerifyingKey>, &'static str> {
     parsed.map_err(|_| "jwks holds a key that is none of RSA, P-256 and Ed25519, or not for signatures")
 }
 
+/// The set without keys of kinds that are not known here, or that are not for signatures (RFC 7517 §5): what a client publishes is for others
+/// as well. A private key among them is none that may stay.
+///
+/// # Errors
+/// What is wrong with it, for whoever published it.
+pub fn without_unknown(set: &Value) -> Result<Value, &'static str> {
+    let keys = set.get("keys").and_then(Value::as_array).ok_or("jwks has no array \"keys\"")?;
+    let is_kept = |key: &&Value| self_signed::has_private_members(key) || VerifyingKey::from_jwk(key).is_ok();
+    let kept: Vec<Value> = keys.iter().filter(is_kept).cloned().collect();
+    Ok(serde_json::json!({ "keys": kept }))
+}
+
 /// SHA-256 of the certificates that a client registered for itself: the first of each key's `x5c` (RFC 7517 §4.7), or its `x5t#S256`.
 ///
 /// # Errors
@@ -63,6 +75,12 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(parse(format!(r#"{{"keys":[{private}]}}"#).as_bytes()).unwrap_err().contains("private"));
+        let mixed = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-384","x":"AA","y":"AA"}},{ed}]}}"#);
+        assert!(parse(mixed.as_bytes()).is_err());
+        let kept = without_unknown(&serde_json::from_str(&mixed).unwrap()).unwrap();
+        assert_eq!(parse(kept.to_string().as_bytes()).unwrap().len(), 1);
+        let private = without_unknown(&serde_json::from_str(&format!(r#"{{"keys":[{private}]}}"#)).unwrap());
+        assert!(parse(private.unwrap().to_string().as_bytes()).unwrap_err().contains("private"));
         let many = vec![ed; MAX_KEYS + 1].join(",");
         assert!(parse(format!(r#"{{"keys":[{many}]}}"#).as_bytes()).is_err());
     }

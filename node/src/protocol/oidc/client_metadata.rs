@@ -174,7 +174,7 @@ impl Metadata {
     /// The keys by which it proves itself, and with which of the algorithms: the one it says, or the one that a key of it is for.
     fn keys(&self) -> Result<(Vec<u8>, SigningAlgorithm), &'static str> {
         let set = self.jwks.as_ref().ok_or("private_key_jwt needs jwks with the client's public keys")?;
-        let jwks = set.to_string().into_bytes();
+        let jwks = jwks::without_unknown(set)?.to_string().into_bytes();
         let keys = jwks::parse(&jwks)?;
         let fits = |algorithm| alg(algorithm).is_some_and(|alg| keys.iter().any(|key| key.fits(alg)));
         let algorithm = match self.token_endpoint_auth_signing_alg.as_deref() {
