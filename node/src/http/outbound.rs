@@ -76,6 +76,15 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// Whether it says that it is JSON (RFC 8259 §11, RFC 6839 §3.1).
+    pub fn is_json(&self) -> bool {
+        let told = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kind = told.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+    }
+}
+
 /// Makes requests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outbound {

@@ -74,7 +74,7 @@ impl Net {
     pub async fn json(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
         let answer = self.get(url).await?;
         match answer.status {
-            StatusCode::OK if is_json(&answer) => {}
+            StatusCode::OK if answer.is_json() => {}
             StatusCode::OK => {
                 return Err(AtmosphereError::ProviderInvalid("a document is not of a JSON type"));
             }
@@ -120,13 +120,6 @@ impl Net {
         let _place = self.place(url)?;
         Ok(self.outbound.post_with_proof(url, form, proof).await?)
     }
-}
-
-fn is_json(answer: &Answer) -> bool {
-    let kind =
-        answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
 #[cfg(test)]

@@ -18,14 +18,14 @@ use conclave_state::{
     Reason,
     client::{Client, ClientId},
 };
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::{
     auth::{AuthError, derive::Derivation, throttle::Admission},
-    http::outbound::{Answer, OutboundError},
+    http::outbound::OutboundError,
 };
 
 use super::{
@@ -211,20 +211,13 @@ async fn get(oidc: &Oidc, url: &str) -> Result<Vec<u8>, Failure> {
         }
     };
     match answer.status {
-        StatusCode::OK if !is_json(&answer) => Err(NO_DOCUMENT),
+        StatusCode::OK if !answer.is_json() => Err(NO_DOCUMENT),
         StatusCode::OK if answer.body.len() > MAX_BYTES => Err(Failure::Wrong("its document is too long")),
         StatusCode::OK => Ok(answer.body.to_vec()),
         StatusCode::TOO_MANY_REQUESTS => Err(Failure::Unreachable("its document cannot be reached")),
         status if status.is_server_error() => Err(Failure::Unreachable("its document cannot be reached")),
         _ => Err(Failure::Wrong("there is no document at its address")),
     }
-}
-
-fn is_json(answer: &Answer) -> bool {
-    let told =
-        answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
 /// Writes what changed. One that proves itself in another way than before is another client, which takes the place of the old in one
