@@ -78,6 +78,11 @@ impl Edge {
         }
     }
 
+    /// Whether this peer is a configured proxy.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.0.trusted_proxies.iter().any(|network| network.contains(peer.to_canonical()))
+    }
+
     /// The client that a configured proxy speaks for; none when the peer is not one, or cannot be understood.
     pub fn client_of_proxy(&self, headers: &HeaderMap, peer: IpAddr) -> Option<ClientInfo> {
         ClientInfo::of_proxy(headers, peer, &self.0.trusted_proxies)?.ok()

@@ -52,7 +52,8 @@ impl Net {
 
     fn place(&self, url: &str) -> Result<Place<'_>, AtmosphereError> {
         if !is_by_name(url, self.dev) {
-            return Err(AtmosphereError::Blocked(url.chars().take(100).collect()));
+            // For the log, where nobody else's line may begin.
+            return Err(AtmosphereError::Blocked(url.escape_debug().take(100).collect()));
         }
         let parsed = Url::parse(url).map_err(|_| AtmosphereError::ProviderInvalid("an address is none"))?;
         let host = parsed.host_str().unwrap_or_default().to_owned();

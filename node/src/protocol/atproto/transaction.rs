@@ -33,7 +33,7 @@ pub struct Transaction {
     pub issuer: String,
     /// Who it must be; none when a server was named.
     pub did: Option<String>,
-    /// Where the authorization server was found to speak for.
+    /// What the PKCE verifier is made from.
     pub verifier: [u8; 32],
     /// The DPoP key of this sign-in and no other, PKCS#8.
     key: Vec<u8>,

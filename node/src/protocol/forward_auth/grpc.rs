@@ -6,7 +6,12 @@
 //! Envoy tells method, scheme, host and path as fields, which no client writes; the headers beside them are the client's own. So all
 //! identity headers are overwritten, look-alikes of them and our cookies are removed, and what a program proved itself with goes too.
 
-use std::{collections::BTreeSet, future::Future, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::{Future, ready},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use axum::{
     body::to_bytes,
@@ -19,6 +24,8 @@ use conclave_proto::envoy::auth::v3::{
     check_response::HttpResponse,
     header_value_option::AppendAction,
 };
+use futures_util::StreamExt as _;
+use tokio::net::TcpStream;
 use tonic::{
     Request, Status,
     transport::{Server, server::TcpIncoming},
@@ -72,6 +79,12 @@ pub async fn serve(
     edge: Edge,
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
+    let guard = edge.clone();
+    // Whoever is no configured proxy holds no connection here, let alone asks.
+    let proxies = TcpIncoming::from(listener).with_nodelay(Some(true)).filter(move |accepted| {
+        let peer = accepted.as_ref().map(TcpStream::peer_addr);
+        ready(peer.map_or(true, |peer| peer.is_ok_and(|peer| guard.trusts(peer.ip()))))
+    });
     let service =
         AuthorizationServer::new(Grpc { slice, edge }).max_decoding_message_size(MAX_QUESTION_BYTES);
     let (tell, told) = tokio::sync::oneshot::channel::<()>();
@@ -80,7 +93,7 @@ pub async fn serve(
         .concurrency_limit_per_connection(CHECKS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+        .serve_with_incoming_shutdown(proxies, async {
             // Gone is told as well.
             let _ = told.await;
         });
