@@ -158,6 +158,7 @@ fn code(reason: Reason) -> Code {
         | Reason::LocksOut
         | Reason::CandidateChanged
         | Reason::GroupInUse
+        | Reason::RestoreUnknown
         | Reason::LastKey => Code::FailedPrecondition,
         Reason::AttemptsExhausted | Reason::TooManyWaiting | Reason::TooManyRemembered => {
             Code::ResourceExhausted

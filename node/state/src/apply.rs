@@ -13,7 +13,7 @@ use crate::{
     ids::RequestId,
     key, level, outbox, policy, pushed,
     reply::{Refusal, Reply},
-    session,
+    restore, session,
     stamp::Stamp,
     state::State,
     system, throttle, token, upstream, user,
@@ -157,5 +157,9 @@ fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, 
         Body::Sweep(order) => system::sweep(draft, &order),
         Body::ReserveNodeId(order) => system::reserve_node_id(draft, &order),
         Body::SetLeaseTerms(order) => system::set_lease_terms(draft, &order),
+        Body::BeginRestore(order) => restore::begin(draft, &order),
+        Body::StageRows(order) => restore::stage(draft, &order),
+        Body::CommitRestore(order) => restore::commit(draft, &order),
+        Body::AbortRestore(order) => restore::abort(draft, &order),
     })
 }

@@ -45,6 +45,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::RevokeAccessToken(_)
         | Body::RevokeAppPassword(_)
         | Body::RaiseRevocationEpoch(_)
+        | Body::CommitRestore(_)
         // People: disabled, deleted, another password, another address.
         | Body::UpdateUser(_)
         | Body::DeleteUser(_)
@@ -93,6 +94,10 @@ pub const fn class(order: &Body) -> Class {
         | Body::AcknowledgeOutbox(_)
         | Body::Sweep(_)
         | Body::SetLeaseTerms(_)
+        // Nothing of it counts before it is committed.
+        | Body::BeginRestore(_)
+        | Body::StageRows(_)
+        | Body::AbortRestore(_)
         | Body::ReserveNodeId(_) => Class::Plain,
     }
 }

@@ -81,6 +81,8 @@ id_types! {
     TokenId,
     /// The id of a one-time login, consent or hand-over ticket.
     TicketId,
+    /// Names an attempt to put a snapshot in the place of everything.
+    RestoreId,
     /// Names a command so that a retry is known as one.
     RequestId,
 }

@@ -13,6 +13,7 @@
 //! | [`apply`](mod@apply) | the one door, and what happens around every command: stamp, request memory, dispatch |
 //! | [`state`] | the tables and their derived indexes; the only place that inserts and removes rows |
 //! | [`snapshot`] | one walk over all tables: encode, load, digest |
+//! | [`restore`] | another version takes the place of this one, and what was taken away stays away |
 //! | [`class`](mod@class) | which commands take something away |
 //! | `user`, `group`, … | a domain each: its rows, their wire form, one file per command |
 //!
@@ -38,6 +39,7 @@ pub mod outbox;
 pub mod policy;
 pub mod pushed;
 pub mod reply;
+pub mod restore;
 pub mod session;
 pub mod snapshot;
 pub mod stamp;

@@ -10,6 +10,7 @@ use conclave_proto::state::v1 as rows;
 
 use crate::{
     reply::Refusal,
+    restore::staging,
     stamp::Stamp,
     state::{Meta, State},
     system::ChangedTerms,
@@ -46,13 +47,16 @@ macro_rules! tables {
         /// Every row of every table, in order, as (table, encoded row).
         pub fn rows(state: &State) -> impl Iterator<Item = (u32, Vec<u8>)> + Send + '_ {
             let meta = std::iter::once((META_TABLE, meta_to_wire(&state.meta).encode_to_vec()));
-            meta$(.chain(state.$field.values().map(|row| (<$row as Row>::TABLE, row.to_wire().encode_to_vec()))))*
+            let tables = meta$(.chain(state.$field.values().map(|row| (<$row as Row>::TABLE, row.to_wire().encode_to_vec()))))*;
+            tables.chain(staging::rows(state))
         }
 
-        fn load_row(state: &mut State, table: u32, bytes: &[u8]) -> Result<(), LoadError> {
+        pub(crate) fn load_row(state: &mut State, table: u32, bytes: &[u8]) -> Result<(), LoadError> {
             match table {
                 META_TABLE => state.meta = meta_from_wire(&decode(table, bytes)?),
                 $(<$row as Row>::TABLE => read::<$row>(bytes)?.put(state),)*
+                staging::HEAD_TABLE => staging::load_head(state, decode(table, bytes)?)?,
+                staging::ROWS_TABLE => staging::load_staged(state, &decode(table, bytes)?)?,
                 other => return Err(LoadError::UnknownTable(other)),
             }
             Ok(())
@@ -93,14 +97,17 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The whole state as chunks of length-delimited rows, each chunk of one table and about [`CHUNK_BYTES`] long.
 pub fn chunks(state: &State) -> impl Iterator<Item = (u32, Vec<u8>)> + Send + '_ {
+    chunks_of(state, CHUNK_BYTES)
+}
+
+/// The same in chunks of about `bytes`; longer where a single row is.
+pub fn chunks_of(state: &State, bytes: usize) -> impl Iterator<Item = (u32, Vec<u8>)> + Send + '_ {
     let mut rows = rows(state).peekable();
     std::iter::from_fn(move || {
         let (table, first) = rows.next()?;
         let mut chunk = Vec::with_capacity(first.len() + 10);
         append(&mut chunk, &first);
-        while let Some((_, row)) =
-            rows.next_if(|(t, row)| *t == table && chunk.len() + row.len() < CHUNK_BYTES)
-        {
+        while let Some((_, row)) = rows.next_if(|(t, row)| *t == table && chunk.len() + row.len() < bytes) {
             append(&mut chunk, &row);
         }
         Some((table, chunk))
@@ -121,16 +128,37 @@ impl Loader {
     ///
     /// # Errors
     /// [`LoadError`] naming the table.
-    pub fn chunk(&mut self, table: u32, mut bytes: &[u8]) -> Result<(), LoadError> {
+    pub fn chunk(&mut self, table: u32, bytes: &[u8]) -> Result<(), LoadError> {
+        match self.piece(table, bytes)? {
+            [] => Ok(()),
+            _ => Err(bad(table, &"the chunk ends inside a row")),
+        }
+    }
+
+    /// Takes in the rows that are whole; gives back the beginning of one that goes on.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the table.
+    pub(crate) fn piece<'a>(&mut self, table: u32, mut bytes: &'a [u8]) -> Result<&'a [u8], LoadError> {
         while !bytes.is_empty() {
-            let length = prost::encoding::decode_varint(&mut bytes).map_err(|e| bad(table, &e))?;
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            let (row, rest) =
-                bytes.split_at_checked(length).ok_or_else(|| bad(table, &"the chunk ends inside a row"))?;
+            let mut rest = bytes;
+            let Ok(length) = prost::encoding::decode_varint(&mut rest) else {
+                // A length of ten bytes is the longest: more than that is no beginning of anything.
+                return if bytes.len() < 10 { Ok(bytes) } else { Err(bad(table, &"a row has no length")) };
+            };
+            let Some((row, rest)) = rest.split_at_checked(usize::try_from(length).unwrap_or(usize::MAX))
+            else {
+                return Ok(bytes);
+            };
             load_row(&mut self.0, table, row)?;
             bytes = rest;
         }
-        Ok(())
+        Ok(bytes)
+    }
+
+    /// Goes on with a state that was begun.
+    pub(crate) const fn onto(state: State) -> Self {
+        Self(state)
     }
 
     /// The state, once all chunks are in.
@@ -167,7 +195,7 @@ fn decode<M: Message + Default>(table: u32, bytes: &[u8]) -> Result<M, LoadError
     M::decode(bytes).map_err(|e| bad(table, &e))
 }
 
-fn bad(table: u32, reason: &dyn std::fmt::Display) -> LoadError {
+pub(crate) fn bad(table: u32, reason: &dyn std::fmt::Display) -> LoadError {
     LoadError::BadRow { table, reason: reason.to_string() }
 }
 

@@ -18,12 +18,13 @@ use crate::{
     group::Group,
     ids::{
         AccessTokenId, AppPasswordId, AppSessionId, ApplicationId, DeviceId, FamilyId, GrantId, GroupId,
-        PushedRequestId, RequestId, SessionId, TicketId, TokenId, UserId,
+        PushedRequestId, RequestId, RestoreId, SessionId, TicketId, TokenId, UserId,
     },
     key::SigningKey,
     outbox::OutboxItem,
     policy::ApplicationPolicy,
     pushed::PushedRequest,
+    restore::Staging,
     session::{AppSession, Session},
     stamp::Stamp,
     system::{ChangedTerms, Remembered, SpentTicket},
@@ -61,6 +62,7 @@ pub struct State {
     pub(crate) upstreams: OrdMap<Arc<str>, Arc<Upstream>>,
     pub(crate) identities: OrdMap<(Arc<str>, Arc<str>), Arc<Identity>>,
     pub(crate) policies: OrdMap<ApplicationId, Arc<ApplicationPolicy>>,
+    pub(crate) staging: Option<Arc<Staging>>,
 
     pub(crate) usernames: OrdMap<Arc<str>, UserId>,
     pub(crate) group_names: OrdMap<Arc<str>, GroupId>,
@@ -127,6 +129,7 @@ pub(crate) enum Expiring {
     Device(DeviceId),
     RevokedAccess(AccessTokenId),
     AppPassword(AppPasswordId),
+    Restore(RestoreId),
 }
 
 impl State {

@@ -1435,6 +1435,49 @@ pub struct Sweep {
     #[prost(uint32, tag = "1")]
     pub limit: u32,
 }
+/// A snapshot is to take the place of what the cluster holds (design.md §8). What an earlier one had brought is forgotten.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BeginRestore {
+    /// 16 bytes; names this attempt in the commands that follow.
+    #[prost(bytes = "vec", tag = "1")]
+    pub restore_id: ::prost::alloc::vec::Vec<u8>,
+    /// For people: which file.
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+}
+/// The next rows of one table, length-delimited as in a snapshot. A row may go on in the next piece.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StageRows {
+    #[prost(bytes = "vec", tag = "1")]
+    pub restore_id: ::prost::alloc::vec::Vec<u8>,
+    /// Counts from 0.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    #[prost(uint32, tag = "3")]
+    pub table: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    pub rows: ::prost::alloc::vec::Vec<u8>,
+}
+/// What was staged takes the place of what is there, in one step. Everybody is signed out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommitRestore {
+    #[prost(bytes = "vec", tag = "1")]
+    pub restore_id: ::prost::alloc::vec::Vec<u8>,
+    /// How many pieces there were, and what they hash to: h(0) = SHA-256 of nothing, h(n+1) = SHA-256(h(n), table, rows).
+    #[prost(uint64, tag = "2")]
+    pub pieces: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// People who were deleted since come back as they were; else they come back disabled.
+    #[prost(bool, tag = "4")]
+    pub enable_returning: bool,
+}
+/// What was staged is forgotten.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortRestore {
+    #[prost(bytes = "vec", tag = "1")]
+    pub restore_id: ::prost::alloc::vec::Vec<u8>,
+}
 /// One entry of the log. The leader writes it around command bytes that it does not open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogEntry {
@@ -1453,7 +1496,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 200, 201, 202, 203"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1565,6 +1608,14 @@ pub mod command {
         CreateAppPassword(super::CreateAppPassword),
         #[prost(message, tag = "161")]
         RevokeAppPassword(super::RevokeAppPassword),
+        #[prost(message, tag = "200")]
+        BeginRestore(super::BeginRestore),
+        #[prost(message, tag = "201")]
+        StageRows(super::StageRows),
+        #[prost(message, tag = "202")]
+        CommitRestore(super::CommitRestore),
+        #[prost(message, tag = "203")]
+        AbortRestore(super::AbortRestore),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.
@@ -1774,6 +1825,8 @@ pub mod refused {
         PolicyUnknown = 141,
         CandidateChanged = 142,
         GroupInUse = 143,
+        /// Another restore has begun since, or pieces are missing.
+        RestoreUnknown = 200,
         GrantTypeNotAllowed = 43,
         DpopKeyMismatch = 44,
     }
@@ -1837,6 +1890,7 @@ pub mod refused {
                 Self::PolicyUnknown => "REASON_POLICY_UNKNOWN",
                 Self::CandidateChanged => "REASON_CANDIDATE_CHANGED",
                 Self::GroupInUse => "REASON_GROUP_IN_USE",
+                Self::RestoreUnknown => "REASON_RESTORE_UNKNOWN",
                 Self::GrantTypeNotAllowed => "REASON_GRANT_TYPE_NOT_ALLOWED",
                 Self::DpopKeyMismatch => "REASON_DPOP_KEY_MISMATCH",
             }
@@ -1897,6 +1951,7 @@ pub mod refused {
                 "REASON_POLICY_UNKNOWN" => Some(Self::PolicyUnknown),
                 "REASON_CANDIDATE_CHANGED" => Some(Self::CandidateChanged),
                 "REASON_GROUP_IN_USE" => Some(Self::GroupInUse),
+                "REASON_RESTORE_UNKNOWN" => Some(Self::RestoreUnknown),
                 "REASON_GRANT_TYPE_NOT_ALLOWED" => Some(Self::GrantTypeNotAllowed),
                 "REASON_DPOP_KEY_MISMATCH" => Some(Self::DpopKeyMismatch),
                 _ => None,

@@ -464,3 +464,30 @@ pub struct PolicyVersionRow {
     #[prost(uint64, tag = "3")]
     pub at_ms: u64,
 }
+/// A snapshot that is about to take the place of everything.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StagingRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub restore_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub begun_at_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub pieces: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// The table of the piece before, and the beginning of a row that goes on in the next one.
+    #[prost(uint32, tag = "6")]
+    pub table: u32,
+    #[prost(bytes = "vec", tag = "7")]
+    pub begun_row: ::prost::alloc::vec::Vec<u8>,
+}
+/// A row of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StagedRow {
+    #[prost(uint32, tag = "1")]
+    pub table: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub row: ::prost::alloc::vec::Vec<u8>,
+}

@@ -165,6 +165,7 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::PolicyUnknown
         | Reason::CandidateChanged
         | Reason::GroupInUse
+        | Reason::RestoreUnknown
         | Reason::TicketSpent
         | Reason::TicketExpired
         | Reason::CredentialChanged

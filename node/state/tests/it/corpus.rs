@@ -13,7 +13,8 @@ use std::{
 use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{
     Entry, State, apply,
-    snapshot::{Loader, chunks, digest},
+    restore::PieceHash,
+    snapshot::{Loader, chunks, chunks_of, digest},
 };
 
 use prost::Message as _;
@@ -45,6 +46,7 @@ fn history() -> Vec<Vec<u8>> {
     upstreams(&mut tape);
     policies(&mut tape);
     keys_and_system(&mut tape);
+    restores(&mut tape);
     tape.entries
 }
 
@@ -332,6 +334,41 @@ fn frozen_entries_and_snapshots_of_every_release_mean_what_they_meant() {
             "{}: the snapshot loads differently",
             folder.display()
         );
+    }
+}
+
+/// One that is given up, one that is put in force, and one that is on its way at the end.
+fn restores(tape: &mut Tape) {
+    let older = World::furnished().state;
+    // One row a piece.
+    let pieces: Vec<(u32, Vec<u8>)> = chunks_of(&older, 1).filter(|(table, _)| *table <= 6).collect();
+    for (number, last) in [(1, 2), (2, pieces.len()), (3, 3)] {
+        let restore_id = id(13, number);
+        tape.push(Body::BeginRestore(pb::BeginRestore {
+            restore_id: restore_id.clone(),
+            source: "a file".into(),
+        }));
+        let mut hash = PieceHash::start();
+        for (sequence, (table, rows)) in pieces.iter().take(last).enumerate() {
+            hash = hash.with(*table, rows);
+            tape.push(Body::StageRows(pb::StageRows {
+                restore_id: restore_id.clone(),
+                sequence: sequence as u64,
+                table: *table,
+                rows: rows.clone(),
+            }));
+        }
+        let pieces = last as u64;
+        match number {
+            1 => tape.push(Body::AbortRestore(pb::AbortRestore { restore_id })),
+            2 => tape.push(Body::CommitRestore(pb::CommitRestore {
+                restore_id,
+                pieces,
+                hash: hash.to_vec(),
+                enable_returning: true,
+            })),
+            _ => {}
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{
     Entry, ReplyBody, State, apply,
+    restore::{Place, Terms, restored},
     snapshot::{Loader, chunks, digest, digest_of_tables},
 };
 use proptest::prelude::*;
@@ -116,6 +117,11 @@ fn body() -> impl Strategy<Value = Body> {
             Body::SignInUpstream(sign_in(30 + s, sub, if new { Some(40 + sub) } else { None }, 1, 1_000_000))
         }),
         5 => about_policies(),
+        1 => n.clone().prop_map(|r| Body::BeginRestore(pb::BeginRestore { restore_id: id(13, r), source: "a file".into() })),
+        1 => n.clone().prop_map(|r| Body::StageRows(pb::StageRows {
+            restore_id: id(13, r), sequence: 0, table: 2, rows: vec![40, r],
+        })),
+        1 => n.clone().prop_map(|r| Body::AbortRestore(pb::AbortRestore { restore_id: id(13, r) })),
         1 => (1_u32..20).prop_map(|limit| Body::Sweep(pb::Sweep { limit })),
         1 => n.prop_map(|s| Body::OpenAppSession(pb::OpenAppSession {
             app_session_id: id(8, s), session_id: session(s), secret_hash: hash(3), host: "app1.test".into(),
@@ -187,7 +193,7 @@ fn replay(entries: &[Vec<u8>]) -> Vec<State> {
     })
 }
 
-fn through_a_snapshot(state: &State) -> State {
+pub fn through_a_snapshot(state: &State) -> State {
     let mut loader = Loader::default();
     for (table, chunk) in chunks(state) {
         loader.chunk(table, &chunk).unwrap();
@@ -236,6 +242,37 @@ proptest! {
         for (index, bytes) in entries.iter().enumerate().skip(cut) {
             restored = step(&restored, index, bytes).0;
             prop_assert_eq!(digest(&restored), digest(&states[index + 1]));
+        }
+    }
+
+    #[test]
+    fn a_restore_brings_nothing_back_that_was_taken_away(history in history(), cut in any::<prop::sample::Index>()) {
+        let entries = entries(&history);
+        let states = replay(&entries);
+        let (older, newest) = (&states[cut.index(states.len())], states.last().unwrap());
+        for place in [Place::Founding, Place::Running] {
+            let terms = Terms { index: newest.index() + 1, at: newest.meta().clock, place, keep_sessions: false, enable_returning: false };
+            let next = restored(older, newest, &terms);
+            prop_assert_eq!(next.sessions_after(None).count(), 0);
+            prop_assert!(next.tokens_after(None).all(|row| newest.tokens_after(None).any(|known| known.id == row.id)));
+            for person in next.users_after(None) {
+                match newest.user(person.id) {
+                    Some(known) => {
+                        prop_assert!(person.disabled || !known.disabled);
+                        prop_assert_eq!(next.password(person.id), newest.password(person.id));
+                    }
+                    None => prop_assert!(person.disabled),
+                }
+            }
+            // What is derived is derived anew: both go on alike.
+            let (mut as_it_is, mut as_loaded) = (next.clone(), through_a_snapshot(&next));
+            for (n, bytes) in entries.iter().enumerate() {
+                // The same orders under other names.
+                let index = usize::try_from(next.index()).unwrap() + n;
+                as_it_is = step(&as_it_is, index, bytes).0;
+                as_loaded = step(&as_loaded, index, bytes).0;
+                prop_assert_eq!(digest(&as_it_is), digest(&as_loaded));
+            }
         }
     }
 

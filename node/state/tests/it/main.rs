@@ -15,6 +15,8 @@ mod policy;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod restore;
+#[cfg(test)]
 mod stories;
 mod token_side;
 #[cfg(test)]

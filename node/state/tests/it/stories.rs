@@ -408,8 +408,21 @@ fn every_table_survives_a_snapshot() {
     let signed_in = sign_in(30, 1, Some(40), 1, world.now);
     world.ok(Body::SignInUpstream(signed_in));
 
+    let restore_id = id(13, 1);
+    world
+        .ok(Body::BeginRestore(pb::BeginRestore { restore_id: restore_id.clone(), source: "a file".into() }));
+    let (table, row) = rows(&World::furnished().state).nth(1).unwrap();
+    assert!(row.len() < 128, "a length of one byte");
+    let mut staged = vec![u8::try_from(row.len()).unwrap()];
+    staged.extend(row);
+    world.ok(Body::StageRows(pb::StageRows { restore_id, sequence: 0, table, rows: staged }));
+
     let tables: std::collections::BTreeSet<u32> = rows(&world.state).map(|(table, _)| table).collect();
-    assert_eq!(tables, (1..=16).chain([20, 60, 120, 121]).collect(), "each table has a row in this test");
+    assert_eq!(
+        tables,
+        (1..=16).chain([20, 60, 120, 121, 200, 201]).collect(),
+        "each table has a row in this test"
+    );
     let mut loader = Loader::default();
     for (table, chunk) in chunks(&world.state) {
         loader.chunk(table, &chunk).unwrap();

@@ -1,0 +1,91 @@
+//! What a restore changes, for people who have to decide on it: everything that comes, goes or is otherwise than in the newest
+//! state.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, ordmap::DiffItem};
+
+use crate::{state::State, user::User};
+
+/// One row that is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Of which kind: `user`, `group`, ….
+    pub kind: &'static str,
+    /// What people call it.
+    pub name: String,
+    /// What becomes of it.
+    pub what: &'static str,
+}
+
+/// Every difference of rows that people made, between the newest state and the one that takes its place. At most `limit`, in
+/// the order of kinds; the second is how many there are.
+#[must_use]
+pub fn changes(newest: &State, next: &State, limit: usize) -> (Vec<Change>, usize) {
+    let mut found = Found { list: Vec::new(), count: 0, limit };
+    found.users(newest, next);
+    found.rows("group", &newest.groups, &next.groups, |row| row.name.to_string());
+    found.rows("application", &newest.applications, &next.applications, |row| row.slug.to_string());
+    let named = |state: &State, id| {
+        state.applications.get(&id).map_or_else(|| "an application".to_owned(), |row| row.slug.to_string())
+    };
+    found.rows("policy", &newest.policies, &next.policies, |row| {
+        let state = if next.applications.contains_key(&row.application) { next } else { newest };
+        named(state, row.application)
+    });
+    found.rows("client", &newest.clients, &next.clients, |row| row.id.as_str().to_owned());
+    found.rows("upstream", &newest.upstreams, &next.upstreams, |row| row.name.to_string());
+    found.rows("identity", &newest.identities, &next.identities, |row| {
+        format!("{} at {}", row.subject, row.upstream)
+    });
+    found.rows("token", &newest.tokens, &next.tokens, |row| row.name.clone());
+    found.rows("app password", &newest.app_passwords, &next.app_passwords, |row| row.name.clone());
+    (found.list, found.count)
+}
+
+struct Found {
+    list: Vec<Change>,
+    count: usize,
+    limit: usize,
+}
+
+impl Found {
+    fn push(&mut self, kind: &'static str, name: impl FnOnce() -> String, what: &'static str) {
+        self.count += 1;
+        if self.list.len() < self.limit {
+            self.list.push(Change { kind, name: name(), what });
+        }
+    }
+
+    fn rows<K: Ord + Clone, R: PartialEq>(
+        &mut self,
+        kind: &'static str,
+        before: &OrdMap<K, Arc<R>>,
+        after: &OrdMap<K, Arc<R>>,
+        name: impl Fn(&R) -> String,
+    ) {
+        for item in before.diff(after) {
+            match item {
+                DiffItem::Add(_, row) => self.push(kind, || name(row), "comes back"),
+                DiffItem::Remove(_, row) => self.push(kind, || name(row), "goes: it was made since"),
+                DiffItem::Update { new: (_, row), .. } => self.push(kind, || name(row), "is as it was then"),
+            }
+        }
+    }
+
+    fn users(&mut self, newest: &State, next: &State) {
+        for item in newest.users.diff(&next.users) {
+            let (row, what) = match item {
+                DiffItem::Add(_, user) if user.disabled => (user, "comes back, disabled"),
+                DiffItem::Add(_, user) => (user, "comes back"),
+                DiffItem::Remove(_, user) => (user, "goes: was made since"),
+                DiffItem::Update { old: (_, before), new: (_, after) } => (after, becomes(before, after)),
+            };
+            self.push("user", || row.username.to_string(), what);
+        }
+    }
+}
+
+fn becomes(before: &User, after: &User) -> &'static str {
+    if before.groups == after.groups { "is as they were then" } else { "is in the groups of then" }
+}

@@ -1,0 +1,228 @@
+//! What comes of an older state that takes the place of the newest one.
+//!
+//! Taken from the older one: people, groups, applications, policies, clients, other providers. Taken from the newest: whatever
+//! would bring back what was taken away since, or take back what was spent: passwords, secrets, keys, spent tickets, throttles,
+//! the memory of requests. In both, or gone: tokens, app passwords, identities, consents. Whoever was disabled or deleted since is
+//! disabled. Nobody stays signed in.
+
+use std::sync::Arc;
+
+use crate::{
+    client::Client,
+    key::{SigningKey, Stage},
+    snapshot::Row as _,
+    stamp::Stamp,
+    state::{Meta, State},
+    upstream::Upstream,
+    user::User,
+};
+
+use super::staging::Staging;
+
+/// Where the older state is put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a cluster that is founded with it. Its keys sign nothing more: nobody knows who has them.
+    Founding,
+    /// In the cluster that runs. Its keys are as they were.
+    Running,
+}
+
+/// How it is put in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The log index that the result has seen.
+    pub index: u64,
+    /// The time.
+    pub at: Stamp,
+    /// Where.
+    pub place: Place,
+    /// Sessions go on. Only where `older` is the newest state itself, and nothing can have been revoked after it.
+    pub keep_sessions: bool,
+    /// Whoever was deleted since comes back as they were.
+    pub enable_returning: bool,
+}
+
+/// What of a state a restore can take: the rest need not travel.
+#[must_use]
+pub fn essence(older: &State) -> State {
+    State {
+        meta: older.meta.clone(),
+        tokens: older.tokens.clone(),
+        app_passwords: older.app_passwords.clone(),
+        ..what_people_made(older)
+    }
+}
+
+/// The state in which `older` has taken the place of `newest`.
+#[must_use]
+pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
+    let mut next = if terms.keep_sessions {
+        without_staging(newest)
+    } else {
+        let mut next = State { meta: Meta::default(), ..what_people_made(older) };
+        keep_what_was_spent(&mut next, newest);
+        keep_people_as_restricted(&mut next, newest, terms);
+        keep_clients_as_restricted(&mut next, newest);
+        keep_providers_as_restricted(&mut next, newest);
+        keep_credentials_in_both(&mut next, older, newest);
+        next
+    };
+    next.meta = numbers(older, newest, terms);
+    keep_keys(&mut next, newest, terms);
+    next
+}
+
+fn without_staging(newest: &State) -> State {
+    let mut next = newest.clone();
+    if let Some((id, ..)) = newest.restore_on_its_way().map(Staging::progress) {
+        next.forget_restore(id);
+    }
+    next
+}
+
+fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
+    let epoch = newest.meta.revocation_epoch.max(older.meta.revocation_epoch);
+    Meta {
+        index: terms.index,
+        clock: newest.meta.clock.max(older.meta.clock).max(terms.at),
+        level: newest.meta.level.max(older.meta.level),
+        revocation_epoch: if terms.keep_sessions { epoch } else { epoch + 1 },
+        next_outbox: newest.meta.next_outbox.max(older.meta.next_outbox),
+        lease_terms: newest.meta.lease_terms,
+        last_node_id: newest.meta.last_node_id.max(older.meta.last_node_id),
+    }
+}
+
+/// Maps that are shared as they are: a million rows cost nothing here.
+fn what_people_made(older: &State) -> State {
+    let older = older.clone();
+    State {
+        users: older.users,
+        usernames: older.usernames,
+        passwords: older.passwords,
+        subjects_by_user: older.subjects_by_user,
+        groups: older.groups,
+        group_names: older.group_names,
+        members: older.members,
+        applications: older.applications,
+        slugs: older.slugs,
+        hosts: older.hosts,
+        policies: older.policies,
+        clients: older.clients,
+        consents: older.consents,
+        upstreams: older.upstreams,
+        identities: older.identities,
+        ..State::default()
+    }
+}
+
+fn keep_what_was_spent(next: &mut State, newest: &State) {
+    for ticket in newest.tickets.values() {
+        ticket.clone().put(next);
+    }
+    for throttle in newest.throttles.values() {
+        (*throttle).put(next);
+    }
+    for revoked in newest.revoked_access.values() {
+        (*revoked).put(next);
+    }
+    next.requests = newest.requests.clone();
+    next.request_order = newest.request_order.clone();
+    next.outbox = newest.outbox.clone();
+}
+
+fn keep_people_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
+    for (id, user) in next.users.clone() {
+        let Some(known) = newest.users.get(&id) else {
+            if !terms.enable_returning && !user.disabled {
+                next.users.insert(id, Arc::new(User { disabled: true, ..(*user).clone() }));
+            }
+            continue;
+        };
+        if known.disabled && !user.disabled {
+            next.users.insert(id, Arc::new(User { disabled: true, ..(*user).clone() }));
+        }
+        match newest.passwords.get(&id) {
+            Some(password) if next.passwords.get(&id) == Some(password) => {}
+            Some(password) => drop(next.passwords.insert(id, Arc::clone(password))),
+            None => drop(next.passwords.remove(&id)),
+        }
+    }
+}
+
+fn keep_clients_as_restricted(next: &mut State, newest: &State) {
+    for (id, client) in next.clients.clone() {
+        let merged = match newest.clients.get(&id) {
+            None => Client { disabled: true, ..(*client).clone() },
+            Some(known) => Client {
+                disabled: client.disabled || known.disabled,
+                secret_hash: known.secret_hash,
+                previous_secret: known.previous_secret,
+                auth_method: known.auth_method,
+                own_tokens_since: known.own_tokens_since.max(client.own_tokens_since),
+                ..(*client).clone()
+            },
+        };
+        if merged != *client {
+            next.clients.insert(id, Arc::new(merged));
+        }
+    }
+}
+
+fn keep_providers_as_restricted(next: &mut State, newest: &State) {
+    for (name, upstream) in next.upstreams.clone() {
+        let merged = match newest.upstreams.get(&name) {
+            None => Upstream { disabled: true, ..(*upstream).clone() },
+            Some(known) => Upstream {
+                disabled: upstream.disabled || known.disabled,
+                sealed_secret: known.sealed_secret.clone(),
+                ..(*upstream).clone()
+            },
+        };
+        if merged != *upstream {
+            next.upstreams.insert(name, Arc::new(merged));
+        }
+    }
+}
+
+/// What is in the older state and was not taken away since.
+fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
+    for token in older.tokens.values().filter(|token| newest.tokens.contains_key(&token.id)) {
+        next.put_token((**token).clone());
+    }
+    for password in older.app_passwords.values() {
+        if newest.app_passwords.contains_key(&password.id) {
+            next.put_app_password((**password).clone());
+        }
+    }
+    next.consents = older.consents.clone();
+    for key in older.consents.keys().filter(|key| !newest.consents.contains_key(*key)) {
+        next.consents.remove(key);
+    }
+    for (key, identity) in &older.identities {
+        let known = newest.identities.get(key);
+        let same = known.is_some_and(|known| known.user == identity.user);
+        // Of a person who returns disabled nothing was unlinked.
+        if !same && (known.is_some() || newest.users.contains_key(&identity.user)) {
+            next.identities.remove(key);
+        }
+    }
+}
+
+fn keep_keys(next: &mut State, newest: &State, terms: &Terms) {
+    next.keys = newest.keys.clone();
+    if terms.place == Place::Running {
+        return;
+    }
+    for (kid, key) in &newest.keys {
+        match key.stage {
+            Stage::Next => drop(next.keys.remove(kid)),
+            Stage::Active(active_since) => {
+                let stage = Stage::Retired { active_since, at: next.meta.clock };
+                next.put_key(SigningKey { stage, ..(**key).clone() });
+            }
+            Stage::Retired { .. } => {}
+        }
+    }
+}

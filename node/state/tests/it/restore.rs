@@ -1,0 +1,276 @@
+//! An older state takes the place of the newest one, and what was taken away between them stays away.
+
+use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_state::{
+    Reason, ReplyBody, Stamp, State,
+    ids::{AppPasswordId, RestoreId, TokenId, UserId},
+    restore::{MAX_PIECE_BYTES, PieceHash, Place, Terms, changes, essence, replay, restored},
+    snapshot::{chunks_of, digest, digest_of_tables},
+};
+
+use crate::{laws::through_a_snapshot, world::*};
+
+fn founding(newest: &State) -> Terms {
+    Terms {
+        index: newest.index() + 1,
+        at: Stamp(newest.meta().clock.0 + 5),
+        place: Place::Founding,
+        keep_sessions: false,
+        enable_returning: false,
+    }
+}
+
+fn token(n: u8) -> Body {
+    Body::CreateApiToken(pb::CreateApiToken {
+        token_id: id(9, n),
+        name: format!("token{n}"),
+        secret_hash: hash(2),
+        role: pb::ApiRole::Admin.into(),
+        ttl_ms: MINUTE,
+    })
+}
+
+fn app_password(n: u8) -> Body {
+    Body::CreateAppPassword(pb::CreateAppPassword {
+        app_password_id: id(12, n),
+        user_id: user(1),
+        application_id: vec![],
+        name: format!("phone{n}"),
+        secret_hash: hash(4),
+        ttl_ms: MINUTE,
+    })
+}
+
+fn key(kid: &str) -> Body {
+    Body::AddSigningKey(pb::AddSigningKey {
+        kid: kid.into(),
+        algorithm: pb::SigningAlgorithm::Eddsa.into(),
+        ..Default::default()
+    })
+}
+
+fn password(u: u8, text: &str) -> Body {
+    Body::SetPassword(pb::SetPassword {
+        user_id: user(u),
+        password_phc: format!("$argon2id$v=19$m=19456,t=2,p=1${text}$aGFzaGhhc2g"),
+        ..Default::default()
+    })
+}
+
+/// An older state, and what became of it: everything that can be taken away was.
+fn a_day() -> (State, World) {
+    let mut world = World::furnished();
+    for n in [3, 4] {
+        world.ok(create_user(n, &[1]));
+    }
+    world.signed_in(1, &["openid", "offline_access"]);
+    for n in [1, 2] {
+        world.ok(token(n));
+        world.ok(app_password(n));
+    }
+    world.ok(key("old"));
+    world.ok(create_provider("corp", true, &[1]));
+    let older = world.state.clone();
+
+    world.ok(password(1, "bmV3"));
+    world.ok(Body::UpdateUser(pb::UpdateUser {
+        user_id: user(2),
+        disabled: Some(true),
+        ..Default::default()
+    }));
+    world.ok(Body::DeleteUser(pb::DeleteUser { user_id: user(3) }));
+    world.ok(create_user(5, &[]));
+    world.ok(Body::RevokeApiToken(pb::RevokeApiToken { token_id: id(9, 2) }));
+    world.ok(Body::RevokeAppPassword(pb::RevokeAppPassword { app_password_id: id(12, 2) }));
+    world.ok(key("new"));
+    world.ok(Body::UpdateClient(pb::UpdateClient {
+        client_id: "web".into(),
+        secret_hash: Some(hash(77)),
+        ..Default::default()
+    }));
+    world.ok(Body::DeleteClient(pb::DeleteClient { client_id: "app".into() }));
+    world.ok(Body::UpdateUpstream(pb::UpdateUpstream {
+        name: "corp".into(),
+        sealed_secret: Some(b"sealed anew".to_vec()),
+        ..Default::default()
+    }));
+    world.ok(Body::DeleteGroup(pb::DeleteGroup { group_id: group(1) }));
+    (older, world)
+}
+
+#[test]
+fn what_was_taken_away_since_stays_away() {
+    let (older, world) = a_day();
+    let newest = &world.state;
+    let next = restored(&older, newest, &founding(newest));
+    let person = |n| UserId::parse(&user(n)).unwrap();
+
+    assert_eq!(next.sessions_after(None).count(), 0, "nobody stays signed in");
+    assert_eq!(next.meta().revocation_epoch, newest.meta().revocation_epoch + 1);
+    assert_eq!(next.password(person(1)), newest.password(person(1)), "the old password does not come back");
+    assert!(next.user(person(2)).unwrap().disabled);
+    assert!(next.user(person(3)).unwrap().disabled, "whoever was deleted comes back disabled");
+    assert!(!next.user(person(4)).unwrap().disabled);
+    assert!(next.user(person(5)).is_none(), "whoever came since is gone");
+    assert!(next.tokens_after(None).map(|row| row.id).eq([TokenId::parse(&id(9, 1)).unwrap()]));
+    let left: Vec<_> = next.app_passwords_after(None).map(|row| row.id).collect();
+    assert_eq!(left, [AppPasswordId::parse(&id(12, 1)).unwrap()]);
+    let web = next.client("web").unwrap();
+    assert_eq!(web.secret_hash, newest.client("web").unwrap().secret_hash, "nor does the old secret");
+    assert!(next.client("app").unwrap().disabled);
+    assert_eq!(next.upstream("corp").unwrap().sealed_secret, b"sealed anew");
+    assert!(next.keys().all(|key| !key.is_active()), "keys of a founding sign nothing more");
+    assert!(next.key("old").is_some() && next.key("new").is_some(), "and verify what they signed");
+    assert_eq!(next.user(person(1)).unwrap().groups.len(), 1, "groups are those of then");
+    assert_eq!(digest(&through_a_snapshot(&next)), digest(&next));
+
+    let keeping = Terms { enable_returning: true, ..founding(newest) };
+    assert!(!restored(&older, newest, &keeping).user(person(3)).unwrap().disabled);
+    let running = Terms { place: Place::Running, ..founding(newest) };
+    assert!(restored(&older, newest, &running).key("new").unwrap().is_active());
+    let kept = restored(newest, newest, &Terms { keep_sessions: true, ..founding(newest) });
+    assert_eq!(kept.meta().revocation_epoch, newest.meta().revocation_epoch);
+}
+
+#[test]
+fn people_are_told_what_changes() {
+    let (older, world) = a_day();
+    let next = restored(&older, &world.state, &founding(&world.state));
+    let (list, count) = changes(&world.state, &next, 100);
+    assert_eq!(list.len(), count);
+    let said =
+        |kind: &str, name: &str| list.iter().find(|c| c.kind == kind && c.name == name).map(|c| c.what);
+    assert_eq!(said("user", "user3"), Some("comes back, disabled"));
+    assert_eq!(said("user", "user5"), Some("goes: was made since"));
+    assert_eq!(said("user", "user1"), Some("is in the groups of then"));
+    assert_eq!(said("group", "group1"), Some("comes back"));
+    assert_eq!(said("client", "app"), Some("comes back"));
+    assert_eq!(changes(&world.state, &next, 1), (list[..1].to_vec(), count));
+}
+
+#[test]
+fn a_journal_takes_away_what_its_objects_are_still_there_for() {
+    let mut world = World::furnished();
+    world.ok(create_user(3, &[]));
+    let older = world.state.clone();
+    let first = world.index + 1;
+    let entries = [
+        Body::UpdateUser(pb::UpdateUser { user_id: user(2), disabled: Some(true), ..Default::default() }),
+        Body::DeleteUser(pb::DeleteUser { user_id: user(9) }),
+        password(1, "bmV3"),
+    ];
+    let entries: Vec<Vec<u8>> =
+        (0..).zip(entries).map(|(n, body)| encode(world.now, &[n; 16], body)).collect();
+    let mut numbered: Vec<(u64, &[u8])> =
+        entries.iter().enumerate().map(|(n, e)| (first + n as u64, e.as_slice())).collect();
+    numbered.push((first + 9, b"of a later version"));
+    numbered.insert(0, (1, b"long seen"));
+    let (after, counts) = replay(&older, numbered);
+    assert_eq!((counts.applied, counts.without_object, counts.not_understood), (2, 1, 1));
+    assert!(after.user(UserId::parse(&user(2)).unwrap()).unwrap().disabled);
+    let one = UserId::parse(&user(1)).unwrap();
+    assert_ne!(after.password(one), older.password(one));
+}
+
+/// The commands that bring `older` in pieces of at most `bytes`.
+fn brought(older: &State, restore: &[u8], bytes: usize) -> (Vec<Body>, Body) {
+    let mut pieces = Vec::new();
+    let mut hash = PieceHash::start();
+    for (table, chunk) in chunks_of(&essence(older), bytes) {
+        for rows in chunk.chunks(bytes) {
+            hash = hash.with(table, rows);
+            let sequence = pieces.len() as u64;
+            let rows = rows.to_vec();
+            let restore_id = restore.to_vec();
+            pieces.push(Body::StageRows(pb::StageRows { restore_id, sequence, table, rows }));
+        }
+    }
+    let commit = pb::CommitRestore {
+        restore_id: restore.to_vec(),
+        pieces: pieces.len() as u64,
+        hash: hash.to_vec(),
+        enable_returning: false,
+    };
+    (pieces, Body::CommitRestore(commit))
+}
+
+fn begin(restore: &[u8]) -> Body {
+    Body::BeginRestore(pb::BeginRestore { restore_id: restore.to_vec(), source: "a file".into() })
+}
+
+#[test]
+fn a_running_cluster_is_restored_in_one_step() {
+    for bytes in [7, 300, MAX_PIECE_BYTES] {
+        let (older, mut world) = a_day();
+        let restore = id(13, 1);
+        let (pieces, commit) = brought(&older, &restore, bytes);
+        world.ok(begin(&restore));
+        for piece in pieces {
+            world.ok(piece);
+            // Whoever joins in the middle gets what has come so far, and nothing of it counts yet.
+            world.state = through_a_snapshot(&world.state);
+            assert!(world.state.user(UserId::parse(&user(3)).unwrap()).is_none());
+        }
+        let before = world.state.clone();
+        world.ok(commit);
+        let terms = Terms { index: world.index, place: Place::Running, ..founding(&before) };
+        let expected = restored(&older, &before, &terms);
+        assert_eq!(
+            world.state.user(UserId::parse(&user(3)).unwrap()),
+            expected.user(UserId::parse(&user(3)).unwrap())
+        );
+        assert!(world.state.restore_on_its_way().is_none());
+        assert_eq!(world.state.sessions_after(None).count(), 0);
+        assert_eq!(world.state.meta().revocation_epoch, before.meta().revocation_epoch + 1);
+        assert_eq!(changes(&expected, &world.state, 10), (vec![], 0), "pieces of {bytes} bytes");
+        assert_eq!(digest(&through_a_snapshot(&world.state)), digest(&world.state));
+    }
+}
+
+#[test]
+fn what_is_not_whole_is_never_put_in_force() {
+    let (older, mut world) = a_day();
+    let restore = id(13, 1);
+    let (pieces, commit) = brought(&older, &restore, 300);
+    let Body::CommitRestore(as_sent) = commit.clone() else { unreachable!() };
+    assert_eq!(world.refused(commit.clone()), Reason::RestoreUnknown, "not begun");
+    world.ok(begin(&restore));
+    let untouched = |world: &World| world.state.user(UserId::parse(&user(5)).unwrap()).is_some();
+
+    assert_eq!(world.refused(pieces[1].clone()), Reason::RestoreUnknown, "out of order");
+    for piece in &pieces[..pieces.len() - 1] {
+        world.ok(piece.clone());
+    }
+    assert_eq!(world.refused(commit.clone()), Reason::RestoreUnknown, "one is missing");
+    world.ok(pieces.last().unwrap().clone());
+    let hash = PieceHash::start().to_vec();
+    let other = Body::CommitRestore(pb::CommitRestore { hash, ..as_sent });
+    assert_eq!(world.refused(other), Reason::RestoreUnknown, "other bytes than were sent");
+    assert!(untouched(&world));
+
+    world.ok(begin(&id(13, 2)));
+    assert_eq!(world.refused(commit.clone()), Reason::RestoreUnknown, "another was begun since");
+    world.ok(Body::AbortRestore(pb::AbortRestore { restore_id: id(13, 1) }));
+    assert!(world.state.restore_on_its_way().is_some(), "only the one that is named is given up");
+    let tables = digest_of_tables(&world.state);
+    world.now += 3_600_001;
+    match world.ok(Body::Sweep(pb::Sweep { limit: 500 })) {
+        ReplyBody::Swept(swept) => assert!(swept.removed > 0),
+        other => panic!("{other:?}"),
+    }
+    assert!(world.state.restore_on_its_way().is_none(), "what was left behind leaves with its time");
+    assert_ne!(tables, digest_of_tables(&world.state));
+    assert!(untouched(&world));
+    assert!(RestoreId::parse(&restore).is_ok());
+}
+
+#[test]
+fn a_restore_inside_a_restore_is_refused() {
+    let mut world = World::furnished();
+    let restore = id(13, 1);
+    world.ok(begin(&restore));
+    for table in [200, 201] {
+        let piece = pb::StageRows { restore_id: restore.clone(), sequence: 0, table, rows: vec![0] };
+        assert_eq!(world.refused(Body::StageRows(piece)), Reason::Malformed);
+    }
+}
