@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    fn fill(&self, metadata: &mut MetadataMap, rpc: Rpc, request_id: &str) {
+    pub(crate) fn fill(&self, metadata: &mut MetadataMap, rpc: Rpc, request_id: &str) {
         if let Some(value) = self.inner.token.as_ref().and_then(|token| bearer(&token())) {
             metadata.insert("authorization", value);
         }
@@ -216,7 +216,7 @@ fn classify(status: Status) -> Failure {
     }
 }
 
-fn never_connected(status: &Status) -> bool {
+pub(crate) fn never_connected(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
         if error.is::<ConnectError>() {
@@ -239,7 +239,7 @@ fn number(metadata: &MetadataMap, key: &'static str) -> Option<u64> {
 }
 
 /// 32 hex digits that no other write has.
-fn request_id() -> Result<String, Error> {
+pub(crate) fn request_id() -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::Other { code: Code::Internal, message: error.to_string() })?;

@@ -31,6 +31,7 @@ mod error;
 mod pages;
 mod routing;
 mod services;
+mod snapshots;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use conclave_proto::admin::v1;
 pub use error::Error;
 pub use pages::all_pages;
 pub use services::{Applications, Clients, Cluster, Groups, Sessions, Tokens, Users};
+pub use snapshots::{Restoring, SavedSnapshot, Snapshots};
 
 use std::{fmt, sync::Arc};
 

@@ -30,6 +30,7 @@ use crate::{
         oidc,
     },
     runtime::Runtime,
+    store::DataDir,
     web::Pages,
 };
 
@@ -63,6 +64,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let api = server::bind("api.listen", config.api.listen.0).await?;
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
+    let config = numbered_by_its_data(config)?;
     let keys = Arc::new(ClusterKeys::derive(&secret));
     let public_url =
         config.http.public_url().ok_or_else(|| BootError::Machine("http.public_url is not set".into()))?;
@@ -137,6 +139,27 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     }
     tracing::info!("stopped");
     ended
+}
+
+/// Who joined a cluster, or was founded from a snapshot, has its number from there and finds its peers in its log, whatever the
+/// configuration said before.
+fn numbered_by_its_data(mut config: Config) -> Result<Config, StartError> {
+    let found = DataDir::peek(&config.node.data_dir)?;
+    let Some(identity) = found.filter(|identity| identity.joined && identity.cluster.is_some()) else {
+        return Ok(config);
+    };
+    if config.node.id != identity.node_id {
+        tracing::info!(
+            configured = config.node.id,
+            "this node was given the number {} when it joined; its data directory says so",
+            identity.node_id
+        );
+    }
+    config.cluster.advertise = Some(config.cluster.address_of(config.node.id));
+    config.node.id = identity.node_id;
+    config.cluster.joined = true;
+    config.cluster.peers.clear();
+    Ok(config)
 }
 
 fn cluster_options(

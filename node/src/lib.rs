@@ -50,6 +50,7 @@ pub mod config;
 pub mod crypto;
 pub mod demo;
 mod doors;
+pub mod dr;
 pub mod health;
 pub mod http;
 pub mod protocol;

@@ -8,7 +8,7 @@
 //! | `names` | usernames, group names and slugs to ids |
 //! | `page` | listings |
 //! | `errors` | refusals and failures to gRPC status, in one place |
-//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `cluster` | a resource each |
+//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster` | a resource each |
 //! | `health`, `server` | gRPC health, the listener and its bounds |
 //!
 //! It decides nothing: what may be changed, the rules say. It owns the shape of what they are told: redirect URIs are parsed,
@@ -30,6 +30,7 @@ mod policies;
 mod request;
 mod server;
 mod sessions;
+mod snapshots;
 mod tokens;
 mod upstreams;
 mod users;

@@ -50,6 +50,7 @@ pub fn router(auth: Auth) -> Routes {
         .add_service(bounded!(pb::token_service_server::TokenServiceServer))
         .add_service(bounded!(pb::app_password_service_server::AppPasswordServiceServer))
         .add_service(bounded!(pb::key_service_server::KeyServiceServer))
+        .add_service(bounded!(pb::snapshot_service_server::SnapshotServiceServer))
         .add_service(bounded!(pb::cluster_service_server::ClusterServiceServer));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)

@@ -12,7 +12,7 @@ use conclave_state::{
     user::User,
 };
 
-use crate::crypto::handle::{Handle, HandleKind, HandleSecret};
+use crate::crypto::handle::{Handle, HandleError, HandleKind, HandleSecret, LineageTag};
 
 use super::{Auth, AuthError};
 
@@ -65,9 +65,27 @@ impl Auth {
         self.handles().issue(&Handle { kind, id, secret, generation, lineage: self.lineage_tag(), index })
     }
 
-    /// A handle of this kind and of this cluster's present life, or nothing. Why not is nobody's business.
+    /// A handle of this kind and of this cluster's present life, or nothing. Why not is nobody's business. One of an earlier life
+    /// counts as far as its row has been restored; its index is before every one of this life.
     pub fn parse(&self, kind: HandleKind, text: &str) -> Option<Handle> {
-        self.handles().parse(kind, self.lineage_tag(), text).ok()
+        match self.handles().parse(kind, self.lineage_tag(), text) {
+            Err(HandleError::OtherLineage) if kind.may_outlive_a_restore() => self.parse_former(kind, text),
+            parsed => parsed.ok(),
+        }
+    }
+
+    fn parse_former(&self, kind: HandleKind, text: &str) -> Option<Handle> {
+        let cluster = self.cluster().lineage().cluster;
+        let state = self.cluster().view();
+        let former = state.meta().former_epochs.iter().rev();
+        former
+            .map(|epoch| LineageTag::of(&cluster, *epoch))
+            .find_map(|tag| self.handles().parse(kind, tag, text).ok())
+    }
+
+    /// Whether what was made in the life of this epoch may count now.
+    pub fn knows_epoch(&self, epoch: u64) -> bool {
+        self.cluster().lineage().epoch == epoch || self.cluster().view().meta().former_epochs.contains(&epoch)
     }
 
     /// A version of the state that knows the handle's row and every acknowledged revocation. None: the index is not of this history.

@@ -35,6 +35,8 @@ Examples:
 Examples:
   conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret
       then: conclave serve --config node.toml
+  conclave cluster join 10.0.0.1:9300 --config /etc/conclave/conclave.toml --set-aside
+      with the settings that this machine has, and what its data directory holds kept beside
   conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret --data-dir /var/lib/conclave --out /etc/conclave/node.toml")]
     Join(super::join::JoinArgs),
     /// Take a node out for good: its number is never given again
@@ -87,7 +89,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             Ok(Output::done(format!("node {leader} leads"), json!({ "leader_id": leader })))
         }
         // Needs no API: run before a connection is made.
-        Command::Join(args) => super::join::run(&args).await,
+        Command::Join(args) => super::join::run(&args, None).await,
     }
 }
 

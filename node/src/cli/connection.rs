@@ -42,6 +42,19 @@ pub struct ApiArgs {
 }
 
 impl ApiArgs {
+    /// The settings that were named, or the defaults: where the secret of this machine's node is.
+    pub fn settings(&self) -> Result<Config, Failure> {
+        Config::load(self.config.as_deref()).map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    /// The settings that were named, and their file; none when none were.
+    pub fn named_settings(&self) -> Result<Option<(Config, &std::path::Path)>, Failure> {
+        match self.config.as_deref() {
+            None => Ok(None),
+            Some(file) => Ok(Some((self.settings()?, file))),
+        }
+    }
+
     pub fn connect(&self) -> Result<Client, Failure> {
         let token = self.token.as_deref().filter(|token| !token.is_empty());
         let config = match (&self.config, token) {

@@ -35,6 +35,9 @@ pub struct JoinArgs {
     /// Empty, or a join that was cut short
     #[arg(long, value_name = "DIR", default_value = "./conclave-data")]
     data_dir: PathBuf,
+    /// Keep what the data directory holds beside: of an earlier life of the cluster, or of a node that was removed
+    #[arg(long)]
+    set_aside: bool,
     /// Where the settings of this node are written; a file that exists is left alone
     #[arg(long, value_name = "FILE", default_value = "node.toml")]
     out: PathBuf,
@@ -49,7 +52,35 @@ pub struct JoinArgs {
     admin_api: Option<SocketAddr>,
 }
 
-pub async fn run(args: &JoinArgs) -> Result<Output, Failure> {
+/// With settings that were named, the node is to start with those: nothing is written but its data directory.
+pub async fn run(args: &JoinArgs, named: Option<(Config, &Path)>) -> Result<Output, Failure> {
+    match named {
+        Some((config, file)) => run_as_configured(args, &config, file).await,
+        None => run_anew(args).await,
+    }
+}
+
+async fn run_as_configured(args: &JoinArgs, config: &Config, file: &Path) -> Result<Output, Failure> {
+    let secret = find_secret(config).map_err(|error| Failure::usage(error.to_string()))?;
+    let secret =
+        secret.ok_or_else(|| Failure::usage(format!("{}: it names no cluster secret", file.display())))?;
+    let options = JoinOptions {
+        address: args.address.clone(),
+        data_dir: config.node.data_dir.clone(),
+        set_aside: args.set_aside,
+        advertise: config.cluster.address_of(config.node.id),
+        api_url: config.api.url(),
+        keys: Arc::new(ClusterKeys::derive(&secret)),
+        runtime: Runtime::system(),
+    };
+    let joined = join(options).await.map_err(|error| Failure::other(error.to_string()))?;
+    Ok(Output::done(
+        format!("this machine is node {}; start it: conclave serve --config {}", joined.node, file.display()),
+        json!({ "node_id": joined.node, "public_url": joined.public_url, "config": file }),
+    ))
+}
+
+async fn run_anew(args: &JoinArgs) -> Result<Output, Failure> {
     if args.out.exists() {
         return Err(Failure::usage(format!("{} exists; name another file with --out", args.out.display())));
     }
@@ -60,6 +91,7 @@ pub async fn run(args: &JoinArgs) -> Result<Output, Failure> {
     let options = JoinOptions {
         address: args.address.clone(),
         data_dir: args.data_dir.clone(),
+        set_aside: args.set_aside,
         advertise: cluster.to_string(),
         api_url: format!("http://{api}"),
         keys: keys(&args.secret_file)?,

@@ -8,8 +8,10 @@
 //! | `output` | tables for people, JSON for programs |
 //! | `failure` | what went wrong, and the exit code that says so |
 //! | `password` | passwords: typed, or from standard input, never an argument |
+//! | `progress` | a line that says how far something is |
+//! | `restore`, `recover` | a data directory that no node uses: no cluster is asked |
 //! | `doctor/` | a look at a protected application from the outside |
-//! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `cluster`, `join`, `secret` | a command each |
+//! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
@@ -29,9 +31,13 @@ mod keys;
 mod output;
 mod password;
 mod policies;
+mod progress;
+mod recover;
+mod restore;
 mod secret;
 mod serve;
 mod sessions;
+mod snapshots;
 mod tokens;
 mod upstreams;
 mod users;
@@ -133,6 +139,19 @@ pub enum Tool {
         after_help = "Examples:\n  conclave cluster status\n  conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret"
     )]
     Cluster(Resource<cluster::Command>),
+    /// The whole cluster in one file
+    #[command(
+        after_help = "Examples:\n  conclave snapshot save --to conclave.snapshot\n  conclave snapshot verify conclave.snapshot"
+    )]
+    Snapshot(Resource<snapshots::Command>),
+    /// Found a cluster from a snapshot, on an empty machine
+    Restore(restore::RestoreArgs),
+    /// What to do when a cluster cannot help itself any more
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  conclave recover from-survivor /var/lib/conclave --lost 1,2 --config conclave.toml"
+    )]
+    Recover(recover::Command),
     /// Look for what is wrong, from the outside
     #[command(subcommand, after_help = "Examples:\n  conclave doctor forward-auth https://wiki.example.org/")]
     Doctor(doctor::Command),
@@ -180,9 +199,12 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::Token(resource) => over_api!(resource, tokens::run),
         Tool::Key(resource) => over_api!(resource, keys::run),
         Tool::Cluster(Resource { command: cluster::Command::Join(args), api }) => {
-            Ok((join::run(&args).await?, api.output))
+            Ok((join::run(&args, api.named_settings()?).await?, api.output))
         }
         Tool::Cluster(resource) => over_api!(resource, cluster::run),
+        Tool::Snapshot(Resource { command, api }) => Ok((snapshots::run(&api, command).await?, api.output)),
+        Tool::Restore(args) => restore::run(args).await,
+        Tool::Recover(command) => recover::run(command).await,
         Tool::Secret(command) => secret::run(&command),
         // Has an exit code of its own.
         Tool::Doctor(_) => Err(Failure::other("the doctor was asked for a result instead of an exit code")),

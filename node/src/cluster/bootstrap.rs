@@ -64,6 +64,12 @@ pub enum BootstrapError {
          directory, or `cluster.peers` at its own cluster"
     )]
     ForeignCluster { addr: String },
+    #[error(
+        "the cluster at {addr} has been restored since this data directory was part of it (foreign lineage: {theirs} there, \
+         {ours} here). Nothing of this directory counts any more; to bring this machine back and keep what it holds beside: \
+         `conclave cluster join {addr} --set-aside --data-dir DIR`"
+    )]
+    Restored { addr: String, ours: u64, theirs: u64 },
     #[error("{addr} answers as node {found}, but `cluster.peers` calls it node {meant}")]
     WrongNode { addr: String, found: NodeId, meant: NodeId },
     #[error(
@@ -129,7 +135,9 @@ pub async fn check_against_peers(peers: &Arc<Peers>, configured: &[Peer]) -> Res
         match answer.map(|hello| judge(peers, peer, &hello, configured)) {
             Ok(Ok(Heard::Standing(_))) => known = true,
             Ok(Ok(Heard::New(_) | Heard::Founding(..))) | Err(_) => {}
-            Ok(Err(error @ BootstrapError::ForeignCluster { .. })) => foreign = Some(error),
+            Ok(Err(error @ (BootstrapError::ForeignCluster { .. } | BootstrapError::Restored { .. }))) => {
+                foreign = Some(error);
+            }
             Ok(Err(error @ (BootstrapError::Wiped { .. } | BootstrapError::NotAMember { .. }))) => {
                 return Err(error);
             }
@@ -227,6 +235,12 @@ fn judge(
 ) -> Result<Heard, BootstrapError> {
     let identity = &peers.identity;
     let addr = peer.addr.clone();
+    // First: a node that was founded from a snapshot has another number at the same address.
+    if let Some(ours) =
+        identity.lineage().filter(|ours| hello.cluster_id == ours.cluster && hello.epoch > ours.epoch)
+    {
+        return Err(BootstrapError::Restored { addr, ours: ours.epoch, theirs: hello.epoch });
+    }
     if hello.node_id != peer.node {
         return Err(BootstrapError::WrongNode { addr, found: hello.node_id, meant: peer.node });
     }

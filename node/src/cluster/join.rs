@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     crypto::{keys::ClusterKeys, tls::ClusterTls},
     runtime::Runtime,
-    store::{self, DataDir, StoreError},
+    store::{self, DataDir, SledLog, StoreError},
 };
 
 use super::{
@@ -33,6 +33,8 @@ pub struct JoinOptions {
     /// `host:port` of any member's cluster plane.
     pub address: String,
     pub data_dir: PathBuf,
+    /// What the directory holds is kept beside; else it must be empty.
+    pub set_aside: bool,
     /// Where the others will find this node.
     pub advertise: String,
     /// Where clients will find its admin API.
@@ -56,7 +58,7 @@ pub enum JoinError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "{0} belongs to node {1} already; start it with `conclave serve`, or give --data-dir an empty directory"
+        "{0} belongs to node {1} already; start it with `conclave serve`, give --data-dir an empty directory, or say --set-aside to keep what it holds beside"
     )]
     Taken(PathBuf, NodeId),
     #[error("the data directory was begun with another cluster secret; give an empty one")]
@@ -96,21 +98,32 @@ pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
 fn begin(options: &JoinOptions) -> Result<(DataDir, store::Identity), JoinError> {
     let mut data = DataDir::open(&options.data_dir)?;
     let secret_check = options.keys.secret_check;
+    let fresh = || store::Identity {
+        cluster: None,
+        lineage_epoch: 0,
+        node_id: 0,
+        joined: true,
+        incarnation: options.runtime.entropy.bytes(),
+        secret_check,
+    };
     match data.identity().cloned() {
+        Some(found) if options.set_aside && (found.cluster.is_some() || !found.joined) => {
+            let identity = fresh();
+            let name = options.runtime.clock.now_ms().to_string();
+            let kept =
+                data.replace_contents(identity.clone(), &name, |log, _| SledLog::create(log).map(drop))?;
+            if let Some(kept) = kept {
+                tracing::info!("what was in the data directory is kept in {}", kept.display());
+            }
+            Ok((data, identity))
+        }
         Some(found) if found.cluster.is_some() || !found.joined => {
             Err(JoinError::Taken(options.data_dir.clone(), found.node_id))
         }
         Some(found) if found.secret_check != secret_check => Err(JoinError::OtherSecret),
         Some(found) => Ok((data, found)),
         None => {
-            let identity = store::Identity {
-                cluster: None,
-                lineage_epoch: 0,
-                node_id: 0,
-                joined: true,
-                incarnation: options.runtime.entropy.bytes(),
-                secret_check,
-            };
+            let identity = fresh();
             data.initialize(identity.clone())?;
             Ok((data, identity))
         }

@@ -20,6 +20,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub(super) use self::codec::{decode_entry, encode_vote, raft_id};
 pub use self::codec::{decode_stored_membership, encode_stored_membership};
 use self::view::View;
 use crate::cluster::{

@@ -245,7 +245,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     rt::blocking(work).await.map_err(io::Error::other)?
 }
 
-fn write(meta: &SnapshotMeta, state: &State, snapshots: &Snapshots) -> Result<SnapshotFile, SnapshotError> {
+/// Writes a snapshot file into the directory of `snapshots`.
+pub(super) fn write(
+    meta: &SnapshotMeta,
+    state: &State,
+    snapshots: &Snapshots,
+) -> Result<SnapshotFile, SnapshotError> {
     let header = SnapshotHeader {
         cluster: snapshots.lineage.cluster,
         lineage_epoch: snapshots.lineage.epoch,

@@ -10,6 +10,8 @@
 //! | `failover`, `handover` | another leader at once: when its process dies, when it stops in order |
 //! | `lease` | the right to accept without asking, and until when a revocation waits |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
+//! | `save` | a snapshot for somebody else |
+//! | `known`, `refound` | what is left of a cluster when nothing of it runs; a new life from it |
 //! | `consensus` | the runtime of all this, and its end |
 //! | `membership`, `join` | members come and go |
 //! | `janitor` | sweeps, snapshots, the member list |
@@ -24,6 +26,7 @@ mod handover;
 mod identity;
 mod janitor;
 pub mod join;
+pub mod known;
 mod leader;
 mod lease;
 mod line;
@@ -34,7 +37,9 @@ mod network;
 mod peers;
 mod propose;
 mod read;
+pub mod refound;
 mod rt;
+mod save;
 mod service;
 mod snapshot_in;
 mod start;
@@ -65,6 +70,7 @@ pub use lease::Checks;
 pub use membership::MembershipError;
 pub use propose::{Committed, ProposeError};
 pub use read::ViewError;
+pub use save::{SaveError, SavedSnapshot, Upload};
 pub use start::{ClusterOptions, StartError};
 pub use transport::Plane;
 

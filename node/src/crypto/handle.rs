@@ -50,6 +50,22 @@ pub enum HandleKind {
     AppPassword = 60,
 }
 
+impl HandleKind {
+    /// Whether its row may be in a state that was restored. Logins and requests under way never are.
+    pub const fn may_outlive_a_restore(self) -> bool {
+        match self {
+            Self::Session
+            | Self::Refresh
+            | Self::AppSession
+            | Self::Access
+            | Self::Api
+            | Self::Registration
+            | Self::AppPassword => true,
+            Self::Code | Self::Flow | Self::Pushed | Self::Device => false,
+        }
+    }
+}
+
 /// The part of a handle that only its holder knows.
 pub type HandleSecret = SecretBytes<32>;
 

@@ -5,6 +5,7 @@
 //! identity     who this node is
 //! log/         see `sled_log`
 //! snapshots/   see `snapshot`
+//! aside-*/     what a restore found here; see `exchange`
 //! ```
 //!
 //! The identity is a small file of its own and not a record of the log: it must be readable before the log is opened (to
@@ -17,7 +18,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{SledLog, StoreError, files};
+use super::{SledLog, StoreError, exchange, files};
 
 const MAGIC: &[u8; 8] = b"CNCLNODE";
 const VERSION: u8 = 1;
@@ -27,7 +28,17 @@ const JOINED: u8 = 2;
 const IDENTITY_BYTES: usize = 8 + 1 + 1 + 16 + 8 + 8 + 16 + 16 + 4;
 
 /// The names a directory may hold before it has an identity: what an interrupted set-up leaves.
-const SETUP_NAMES: [&str; 6] = ["cluster.secret", "lock", "log", "snapshots", "identity.tmp", "lost+found"];
+const SETUP_NAMES: [&str; 9] = [
+    "cluster.secret",
+    "lock",
+    "log",
+    "snapshots",
+    "identity.tmp",
+    "lost+found",
+    exchange::STAGE,
+    exchange::MARK,
+    "restored.tmp",
+];
 
 /// Who a node is. Fixed at set-up, but for the cluster it joins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +78,17 @@ impl DataDir {
         create_all(path)?;
         refuse_foreign(path)?;
         let lock = lock(path)?;
+        exchange::finish(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
             .map_err(StoreError::io("chmod", path))?;
         let identity = read_identity(&path.join("identity"))?;
         Ok(Self { path: path.to_owned(), identity, lock })
+    }
+
+    /// The identity of the node whose data lies at `path`, looking without a lock: the answer may be old when it arrives. None in a
+    /// directory that is fresh or missing.
+    pub fn peek(path: &Path) -> Result<Option<Identity>, StoreError> {
+        read_identity(&path.join("identity"))
     }
 
     /// Whether nothing was set up at `path` yet, looking without a lock: the answer may be old when it arrives.
@@ -126,6 +144,27 @@ impl DataDir {
         Ok(())
     }
 
+    /// Replaces the contents as a whole: `build` makes a log and a directory of snapshots at the places it is given. After a crash
+    /// at any point the directory holds the old contents or the new ones. The old ones are kept below `aside-<name>`; the answer
+    /// says where, if there were any.
+    pub fn replace_contents<E: From<StoreError>>(
+        &mut self,
+        identity: Identity,
+        name: &str,
+        build: impl FnOnce(&Path, &Path) -> Result<(), E>,
+    ) -> Result<Option<PathBuf>, E> {
+        let stage = exchange::begin(&self.path)?;
+        let snapshots = stage.join("snapshots");
+        files::create_dir(&snapshots)?;
+        build(&stage.join("log"), &snapshots)?;
+        files::replace(&stage.join("identity"), &encode(&identity))?;
+        let aside = format!("{}{name}", exchange::ASIDE_PREFIX);
+        exchange::commit(&self.path, &aside)?;
+        self.identity = Some(identity);
+        let aside = self.path.join(aside);
+        Ok(aside.exists().then_some(aside))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -157,7 +196,8 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     }
     for entry in fs::read_dir(path).map_err(StoreError::io("list", path))? {
         let name = entry.map_err(StoreError::io("list", path))?.file_name();
-        if !SETUP_NAMES.iter().any(|ours| name == *ours) {
+        let aside = name.to_str().is_some_and(|name| name.starts_with(exchange::ASIDE_PREFIX));
+        if !aside && !SETUP_NAMES.iter().any(|ours| name == *ours) {
             let found = name.to_string_lossy().into_owned();
             return Err(StoreError::Foreign { path: path.to_owned(), found });
         }

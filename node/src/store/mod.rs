@@ -15,6 +15,7 @@
 
 pub mod data_dir;
 pub mod error;
+mod exchange;
 mod files;
 pub mod log;
 pub mod mem_log;

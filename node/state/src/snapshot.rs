@@ -208,6 +208,7 @@ fn meta_to_wire(meta: &Meta) -> rows::MetaRow {
         next_outbox: meta.next_outbox,
         lease_terms: meta.lease_terms.map(ChangedTerms::to_wire),
         last_node_id: meta.last_node_id,
+        former_epochs: meta.former_epochs.clone(),
     }
 }
 
@@ -220,5 +221,6 @@ fn meta_from_wire(wire: &rows::MetaRow) -> Meta {
         next_outbox: wire.next_outbox,
         lease_terms: wire.lease_terms.as_ref().map(ChangedTerms::from_wire),
         last_node_id: wire.last_node_id,
+        former_epochs: wire.former_epochs.clone(),
     }
 }

@@ -101,6 +101,8 @@ pub struct Meta {
     pub lease_terms: Option<ChangedTerms>,
     /// The highest node number ever reserved; 0 = none.
     pub last_node_id: u64,
+    /// Epochs of the lineages that this state has lived through before the present one, oldest first.
+    pub former_epochs: Vec<u64>,
 }
 
 impl Default for Meta {
@@ -113,6 +115,7 @@ impl Default for Meta {
             next_outbox: 1,
             lease_terms: None,
             last_node_id: 0,
+            former_epochs: Vec::new(),
         }
     }
 }

@@ -26,7 +26,7 @@ mod write;
 pub use dir::{Incoming, SnapshotDir};
 pub use error::SnapshotError;
 pub use header::SnapshotHeader;
-pub use read::{SnapshotReader, Summary};
+pub use read::{Peeked, SnapshotReader, Summary};
 pub use seal::SealingKey;
 pub use write::SnapshotWriter;
 

@@ -41,6 +41,29 @@ pub struct Summary {
     pub roots: BTreeMap<u32, [u8; 32]>,
 }
 
+/// What a file says of itself before anything is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peeked {
+    pub header: SnapshotHeader,
+    pub size_bytes: u64,
+    /// Whether this key is the one that it is sealed under; none when no key was given.
+    pub opens: Option<bool>,
+    /// The name of the key that it is sealed under, hex.
+    pub key_id: String,
+}
+
+impl Peeked {
+    /// Reads the header alone. Without the key nothing in it is proven.
+    pub fn read(path: &Path, key: Option<&SealingKey>) -> Result<Self, SnapshotError> {
+        let mut file = File::open(path).map_err(SnapshotError::io("open", path))?;
+        let size_bytes = file.metadata().map_err(SnapshotError::io("stat", path))?.len();
+        let (stored, _) = Stored::read(path, &mut file)?;
+        let opens = key.map(|key| key.id().map(|id| id == stored.key_id)).transpose()?;
+        let key_id = format!("{:032x}", u128::from_be_bytes(stored.key_id));
+        Ok(Self { header: stored.header, size_bytes, opens, key_id })
+    }
+}
+
 impl SnapshotReader {
     /// Opens a file and proves its header.
     pub fn open(path: &Path, key: &SealingKey) -> Result<Self, SnapshotError> {

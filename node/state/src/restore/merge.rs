@@ -37,6 +37,10 @@ pub struct Terms {
     pub at: Stamp,
     /// Where.
     pub place: Place,
+    /// The epoch of the lineage that ends with this.
+    pub former_epoch: Option<u64>,
+    /// No member gets this number or a lower one.
+    pub last_node_id: u64,
     /// Sessions go on. Only where `older` is the newest state itself, and nothing can have been revoked after it.
     pub keep_sessions: bool,
     /// Whoever was deleted since comes back as they were.
@@ -81,7 +85,14 @@ fn without_staging(newest: &State) -> State {
     next
 }
 
+/// Lives that are remembered: what was handed out in an older one is unknown.
+const MAX_FORMER_EPOCHS: usize = 64;
+
 fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
+    let mut former_epochs = newest.meta.former_epochs.clone();
+    former_epochs.extend(terms.former_epoch);
+    let forgotten = former_epochs.len().saturating_sub(MAX_FORMER_EPOCHS);
+    former_epochs.drain(..forgotten);
     let epoch = newest.meta.revocation_epoch.max(older.meta.revocation_epoch);
     Meta {
         index: terms.index,
@@ -90,7 +101,8 @@ fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
         revocation_epoch: if terms.keep_sessions { epoch } else { epoch + 1 },
         next_outbox: newest.meta.next_outbox.max(older.meta.next_outbox),
         lease_terms: newest.meta.lease_terms,
-        last_node_id: newest.meta.last_node_id.max(older.meta.last_node_id),
+        last_node_id: newest.meta.last_node_id.max(older.meta.last_node_id).max(terms.last_node_id),
+        former_epochs,
     }
 }
 

@@ -122,6 +122,8 @@ pub(crate) fn commit(draft: &mut Draft, order: &pb::CommitRestore) -> Result<Rep
         index: draft.index,
         at: draft.at,
         place: Place::Running,
+        former_epoch: None,
+        last_node_id: 0,
         keep_sessions: false,
         enable_returning: order.enable_returning,
     };

@@ -15,6 +15,8 @@ fn founding(newest: &State) -> Terms {
         index: newest.index() + 1,
         at: Stamp(newest.meta().clock.0 + 5),
         place: Place::Founding,
+        former_epoch: Some(1),
+        last_node_id: 0,
         keep_sessions: false,
         enable_returning: false,
     }
@@ -107,6 +109,7 @@ fn what_was_taken_away_since_stays_away() {
 
     assert_eq!(next.sessions_after(None).count(), 0, "nobody stays signed in");
     assert_eq!(next.meta().revocation_epoch, newest.meta().revocation_epoch + 1);
+    assert_eq!(next.meta().former_epochs, [1]);
     assert_eq!(next.password(person(1)), newest.password(person(1)), "the old password does not come back");
     assert!(next.user(person(2)).unwrap().disabled);
     assert!(next.user(person(3)).unwrap().disabled, "whoever was deleted comes back disabled");

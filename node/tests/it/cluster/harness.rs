@@ -168,6 +168,7 @@ impl TestCluster {
 
     pub async fn ask_again(&self, at: u64, asked: &Asked) -> Result<Joined, JoinError> {
         join(JoinOptions {
+            set_aside: false,
             address: self.addr(at).to_owned(),
             data_dir: asked.data_dir.clone(),
             advertise: asked.advertise.clone(),

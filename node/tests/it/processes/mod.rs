@@ -7,6 +7,7 @@ mod disaster;
 mod foreign_parties;
 mod proxies;
 mod relying_party;
+mod restore;
 mod rotation;
 mod spoofs;
 mod world;

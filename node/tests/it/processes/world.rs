@@ -75,6 +75,17 @@ impl Demo {
         Self { child, cluster: serde_json::from_str(&line).unwrap(), next: AtomicUsize::new(0) }
     }
 
+    /// Kills every process of it, as a power cut would. Its nodes end with the demo that keeps them.
+    pub fn kill(&mut self) {
+        let pids: Vec<_> = self.cluster.nodes.iter().filter_map(|node| self.pid_of(node.id)).collect();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for pid in pids {
+            // One that has ended with the demo is gone already.
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
+    }
+
     /// The same URL, at the next node instead of the front.
     pub fn at_next_node(&self, url: &str) -> String {
         let path =

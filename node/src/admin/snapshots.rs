@@ -1,0 +1,247 @@
+//! Snapshots in and out. Both take longer than a call may: the work goes on in a task of its own, which the caller's stream feeds
+//! and watches. A caller that goes away ends it.
+
+use std::{
+    io::{self, Read as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use conclave_proto::admin::v1::{self as pb, snapshot_service_server::SnapshotService};
+use conclave_state::State;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::spawn_blocking,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    auth::derive::Derivation,
+    cluster::{Cluster, known::Known},
+    crypto::hex,
+    dr::{report::Report, running},
+    store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotHeader},
+};
+
+use super::{Api, errors};
+
+/// Bytes of one message.
+const PART_BYTES: usize = 256 * 1024;
+/// Messages that wait for a slow caller.
+const QUEUE: usize = 4;
+/// Snapshots and restores at once on one node: each may hold a second copy of the state.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+
+/// How often a leader is asked for, and the pause between: longer than an ordinary election takes.
+const CONFIRM_TRIES: u32 = 40;
+const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
+
+type Parts<T> = Response<ReceiverStream<Result<T, Status>>>;
+type Out<T> = mpsc::Sender<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl SnapshotService for Api {
+    type SaveSnapshotStream = ReceiverStream<Result<pb::SavedPart, Status>>;
+    type RestoreSnapshotStream = ReceiverStream<Result<pb::RestoreProgress, Status>>;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<pb::SaveSnapshotRequest>,
+    ) -> Result<Parts<pb::SavedPart>, Status> {
+        let (_, order) = self.write(request, "SaveSnapshot").await?;
+        let cluster = self.auth.cluster().clone();
+        Ok(streamed(|out| async move { save(&cluster, order.linearizable, &out).await }))
+    }
+
+    async fn restore_snapshot(
+        &self,
+        request: Request<Streaming<pb::RestorePart>>,
+    ) -> Result<Parts<pb::RestoreProgress>, Status> {
+        // The stream carries no name of its own: its write is named by chance.
+        let (metadata, extensions, mut parts) = request.into_parts();
+        let Some(pb::restore_part::Part::Order(order)) = parts.message().await?.and_then(|part| part.part)
+        else {
+            return Err(errors::invalid("a restore begins with its order"));
+        };
+        let named = Request::from_parts(metadata, extensions, order);
+        let (writing, order) = self.write(named, "RestoreSnapshot").await?;
+        let cluster = self.auth.cluster().clone();
+        let derivation = writing.derivation;
+        Ok(streamed(|out| async move { restore(&cluster, &derivation, &order, parts, &out).await }))
+    }
+}
+
+/// The answer, fed by a task that ends with the caller's interest.
+fn streamed<T: Send + 'static, F>(work: impl FnOnce(Out<T>) -> F) -> Parts<T>
+where
+    F: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (out, answers) = mpsc::channel(QUEUE);
+    let working = work(out.clone());
+    tokio::spawn(async move {
+        let Ok(_place) = AT_ONCE.try_acquire() else {
+            let _ = out
+                .send(Err(Status::resource_exhausted("two snapshots are under way here; try again later")))
+                .await;
+            return;
+        };
+        if let Err(status) = working.await {
+            // A caller that is gone needs no answer.
+            let _ = out.send(Err(status)).await;
+        }
+    });
+    Response::new(ReceiverStream::new(answers))
+}
+
+async fn save(cluster: &Cluster, linearizable: bool, out: &Out<pb::SavedPart>) -> Result<(), Status> {
+    let at_least = if linearizable { confirmed(cluster).await?.index() } else { 0 };
+    let saved = cluster.save_snapshot(at_least).await.map_err(|e| internal(&e))?;
+    let description = describe(&saved.file.header, saved.file.size_bytes);
+    let part = |part| pb::SavedPart { part: Some(part) };
+    if out.send(Ok(part(pb::saved_part::Part::Description(description)))).await.is_err() {
+        return Ok(());
+    }
+    let (path, out) = (saved.path().to_owned(), out.clone());
+    let sent = spawn_blocking(move || {
+        send_file(&path, |data| out.blocking_send(Ok(part(pb::saved_part::Part::Data(data)))).is_ok())
+    });
+    let sent = sent.await.map_err(|e| internal(&e))?;
+    // Held until its last byte has been read.
+    drop(saved);
+    sent.map_err(|e| internal(&e))
+}
+
+/// What was acknowledged until now, though a leader is just being elected.
+async fn confirmed(cluster: &Cluster) -> Result<Arc<State>, Status> {
+    for _ in 0..CONFIRM_TRIES {
+        if let Some(state) = cluster.confirmed_view().await {
+            return Ok(state);
+        }
+        tokio::time::sleep(CONFIRM_PAUSE).await;
+    }
+    Err(Status::unavailable("no leader confirms what was acknowledged; nothing has changed: try again"))
+}
+
+/// Until the end of the file, or until nobody takes it any more.
+fn send_file(path: &Path, mut send: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
+    let mut file = std::fs::File::open(path)?;
+    loop {
+        let mut data = Vec::with_capacity(PART_BYTES);
+        file.by_ref().take(PART_BYTES as u64).read_to_end(&mut data)?;
+        if data.is_empty() || !send(data) {
+            return Ok(());
+        }
+    }
+}
+
+async fn restore(
+    cluster: &Cluster,
+    derivation: &Derivation,
+    order: &pb::RestoreOrder,
+    parts: Streaming<pb::RestorePart>,
+    out: &Out<pb::RestoreProgress>,
+) -> Result<(), Status> {
+    let then = Arc::new(receive(cluster, order, parts, out).await?);
+    if then.lineage.cluster != cluster.lineage().cluster {
+        return Err(Status::failed_precondition(format!(
+            "the snapshot is of another cluster ({}); it can only be restored into an empty data directory, with `conclave restore`",
+            hex::encode(&then.lineage.cluster)
+        )));
+    }
+    let newest = confirmed(cluster).await?;
+    let (before, saved, enable) = (Arc::clone(&newest), Arc::clone(&then), order.enable_returning);
+    let report =
+        spawn_blocking(move || Report::of(&before, &running::preview(&saved.state, &before, enable)));
+    let report = report.await.map_err(|e| internal(&e))?;
+    let mut index = newest.index();
+    if !order.dry_run {
+        let step = |done, of| {
+            // A slow caller misses steps; one that is gone ends it.
+            let _ =
+                out.try_send(Ok(progress(pb::restore_progress::Step::Staged(pb::StagedBytes { done, of }))));
+            !out.is_closed()
+        };
+        let committed =
+            running::restore(cluster, derivation, &then.state, &order.source, order.enable_returning, step)
+                .await;
+        index = match committed {
+            Ok(committed) => committed.index,
+            Err(running::RunningError::Propose(error)) => return Err(errors::propose(error)),
+            Err(running::RunningError::GivenUp) => return Ok(()),
+        };
+    }
+    let report = message(&report, &then, order, index);
+    let _ = out.send(Ok(progress(pb::restore_progress::Step::Report(report)))).await;
+    Ok(())
+}
+
+async fn receive(
+    cluster: &Cluster,
+    order: &pb::RestoreOrder,
+    mut parts: Streaming<pb::RestorePart>,
+    out: &Out<pb::RestoreProgress>,
+) -> Result<Known, Status> {
+    if order.size_bytes > MAX_SNAPSHOT_BYTES {
+        return Err(errors::invalid(format!("a snapshot has at most {MAX_SNAPSHOT_BYTES} bytes")));
+    }
+    let mut upload = cluster.begin_upload().map_err(|e| internal(&e))?;
+    let mut received = 0;
+    while received < order.size_bytes {
+        let Some(pb::restore_part::Part::Data(bytes)) = parts.message().await?.and_then(|part| part.part)
+        else {
+            return Err(errors::invalid("the file ends before its announced length"));
+        };
+        received += bytes.len() as u64;
+        let written = spawn_blocking(move || upload.write(&bytes).map(|()| upload)).await;
+        upload = written.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
+        let _ = out.try_send(Ok(progress(pb::restore_progress::Step::ReceivedBytes(received))));
+    }
+    let opened = spawn_blocking(move || upload.open()).await.map_err(|e| internal(&e))?;
+    opened.map_err(|e| errors::invalid(format!("this is no snapshot that can be restored here: {e}")))
+}
+
+fn message(report: &Report, then: &Known, order: &pb::RestoreOrder, index: u64) -> pb::RestoreReport {
+    let last = then.last.unwrap_or(crate::store::LogId { term: 0, index: 0 });
+    let changes = report.changes.iter().map(|change| pb::RestoreChange {
+        kind: change.kind.into(),
+        name: change.name.clone(),
+        what: change.what.into(),
+    });
+    pb::RestoreReport {
+        snapshot: Some(pb::SnapshotDescription {
+            cluster_id: hex::encode(&then.lineage.cluster),
+            epoch: then.lineage.epoch,
+            term: last.term,
+            index: last.index,
+            created_at_ms: then.state.meta().clock.0,
+            size_bytes: order.size_bytes,
+        }),
+        changes: changes.collect(),
+        change_count: report.change_count as u64,
+        users: report.users as u64,
+        sessions_ended: report.sessions_ended as u64,
+        restored: !order.dry_run,
+        index,
+    }
+}
+
+fn describe(header: &SnapshotHeader, size_bytes: u64) -> pb::SnapshotDescription {
+    pb::SnapshotDescription {
+        cluster_id: hex::encode(&header.cluster),
+        epoch: header.lineage_epoch,
+        term: header.last.map_or(0, |last| last.term),
+        index: header.last.map_or(0, |last| last.index),
+        created_at_ms: header.created_at_ms,
+        size_bytes,
+    }
+}
+
+const fn progress(step: pb::restore_progress::Step) -> pb::RestoreProgress {
+    pb::RestoreProgress { step: Some(step) }
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Status {
+    Status::internal(format!("the snapshot failed: {error}"))
+}

@@ -1,0 +1,217 @@
+//! `conclave recover …`: what to do when a cluster cannot help itself any more. Needs the cluster secret; what it does stands in the
+//! log and in the audit.
+
+use std::{
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use serde_json::Value;
+
+use crate::{
+    cluster::known::Survivor,
+    crypto::keys::ClusterKeys,
+    dr::offline::{Restore, restore},
+    runtime::Runtime,
+    store::DataDir,
+};
+
+use super::{
+    failure::Failure,
+    output::{Format, Output},
+    restore::{keys, settings, told},
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Most nodes are lost for good: found the cluster anew from the data directories that are left
+    #[command(after_help = "\
+Examples:
+  conclave recover from-survivor /var/lib/conclave --lost 1,2 --config conclave.toml --dry-run
+  conclave recover from-survivor /var/lib/conclave --lost 1,2 --config conclave.toml
+  conclave recover from-survivor /mnt/node2 /mnt/node3 --lost 1 --config conclave.toml
+      the one that has most is taken
+
+Every survivor must be named, and every lost node said to be lost: a node that is neither could come back and know more. What the
+lost nodes alone had acknowledged is gone. No node may run in these directories.")]
+    FromSurvivor(FromSurvivor),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct FromSurvivor {
+    /// Data directories that are left; copies of other machines' are as good
+    #[arg(required = true)]
+    survivors: Vec<PathBuf>,
+    /// Numbers of the nodes that are lost for good, separated by commas
+    #[arg(long, value_name = "NODES", value_delimiter = ',', required = true)]
+    lost: Vec<u64>,
+    /// Settings of the node that is to start here; its data directory gets the result
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// People stay signed in: only when most of the nodes are read, so that nothing that was revoked can be missing
+    #[arg(long)]
+    keep_sessions: bool,
+    /// Say what would come of it, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The confirmation, for scripts: the words that are asked for
+    #[arg(long, value_name = "WORDS")]
+    confirm: Option<String>,
+    /// How to print the result
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: Format,
+}
+
+pub async fn run(command: Command) -> Result<(Output, Format), Failure> {
+    let Command::FromSurvivor(args) = command;
+    let format = args.output;
+    let work = tokio::task::spawn_blocking(move || from_survivor(&args));
+    let output = work.await.map_err(|error| Failure::other(error.to_string()))??;
+    Ok((output, format))
+}
+
+fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {
+    let config = settings(args.config.as_deref())?;
+    let keys = keys(&config)?;
+    let survivors = read(&args.survivors, &keys)?;
+    let newest = most_advanced(&survivors)?;
+    let members = newest.known.members();
+    account_for_all(&members, &survivors, &args.lost)?;
+    let read_most = survivors.len() * 2 > members.len();
+    if args.keep_sessions && !read_most {
+        return Err(Failure::usage(format!(
+            "{} of {} nodes are read: one that is lost may have revoked a session that these still have; leave \
+             --keep-sessions out",
+            survivors.len(),
+            members.len()
+        )));
+    }
+    if !args.dry_run {
+        confirmed(args, newest, read_most)?;
+    }
+    let order = Restore {
+        older: newest.known.clone(),
+        newest: newest.known.clone(),
+        data_dir: config.node.data_dir.clone(),
+        cluster_addr: config.cluster.address_of(config.node.id),
+        api_url: config.api.url(),
+        keep_sessions: args.keep_sessions,
+        enable_returning: false,
+        set_aside: true,
+        dry_run: args.dry_run,
+    };
+    let done = restore(order, &keys, &Runtime::system()).map_err(|e| Failure::other(e.to_string()))?;
+    Ok(with_loss(told(&config, args.config.as_deref(), &done, args.dry_run), newest, read_most))
+}
+
+fn read(paths: &[PathBuf], keys: &ClusterKeys) -> Result<Vec<Survivor>, Failure> {
+    let one = |path: &PathBuf| {
+        if DataDir::is_fresh(path) {
+            return Err(Failure::usage(format!("{}: there is no node's data", path.display())));
+        }
+        // Closed again before anything is written: the result may go into one of them.
+        let data = DataDir::open(path).map_err(|e| Failure::other(e.to_string()))?;
+        Survivor::read(&data, keys).map_err(|e| Failure::other(format!("{}: {e}", path.display())))
+    };
+    paths.iter().map(one).collect()
+}
+
+/// By the rule that elections go by: the later term, then the longer log (Raft §5.4.1).
+fn most_advanced(survivors: &[Survivor]) -> Result<&Survivor, Failure> {
+    let Some(newest) = survivors.iter().max_by_key(|survivor| survivor.known.last) else {
+        return Err(Failure::usage("name at least one data directory that is left"));
+    };
+    match survivors.iter().find(|survivor| survivor.known.lineage != newest.known.lineage) {
+        None => Ok(newest),
+        Some(other) => Err(Failure::usage(format!(
+            "the data directories of node {} and node {} belong to different clusters or lineages",
+            newest.node, other.node
+        ))),
+    }
+}
+
+fn account_for_all(
+    members: &[(u64, crate::cluster::types::Member)],
+    survivors: &[Survivor],
+    lost: &[u64],
+) -> Result<(), Failure> {
+    for (id, _) in members {
+        let survives = survivors.iter().any(|survivor| survivor.node == *id);
+        match (survives, lost.contains(id)) {
+            (true, true) => {
+                return Err(Failure::usage(format!(
+                    "node {id} is said to be lost, but its data directory is named"
+                )));
+            }
+            (false, false) => {
+                return Err(Failure::usage(format!(
+                    "node {id} is a member, and neither survives nor is lost: name its data directory, or say --lost {id}"
+                )));
+            }
+            _ => {}
+        }
+    }
+    match lost.iter().find(|id| members.iter().all(|(member, _)| member != *id)) {
+        Some(id) => Err(Failure::usage(format!("node {id} is no member of this cluster"))),
+        None => Ok(()),
+    }
+}
+
+/// The words name the lost nodes, so that nobody says them by habit.
+fn confirmed(args: &FromSurvivor, newest: &Survivor, read_most: bool) -> Result<(), Failure> {
+    let mut lost = args.lost.clone();
+    lost.sort_unstable();
+    let words = format!("lost {}", lost.iter().map(u64::to_string).collect::<Vec<_>>().join(" "));
+    let given = match &args.confirm {
+        Some(given) => given.clone(),
+        None if std::io::stdin().is_terminal() => ask(&words, newest, read_most)?,
+        None => String::new(),
+    };
+    if given.trim() == words {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "nothing was written; to go on, confirm with the words: {words} (--confirm {words:?})"
+    )))
+}
+
+fn ask(words: &str, newest: &Survivor, read_most: bool) -> Result<String, Failure> {
+    let failed = |e: std::io::Error| Failure::other(format!("cannot ask: {e}"));
+    let mut err = std::io::stderr();
+    writeln!(
+        err,
+        "{}\nThe nodes said to be lost must never be started again. Type the words to go on: {words}",
+        loss(newest, read_most)
+    )
+    .map_err(failed)?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(failed)?;
+    Ok(line)
+}
+
+fn loss(newest: &Survivor, read_most: bool) -> String {
+    let index = newest.known.last.map_or(0, |last| last.index);
+    let committed = newest.committed.map_or(0, |last| last.index);
+    let tail = index.saturating_sub(committed);
+    let taken = format!(
+        "Node {} has most: up to entry {index}. Of these it did not know {tail} to be committed; they are taken as committed.",
+        newest.node
+    );
+    if read_most {
+        format!("{taken} Most nodes were read: nothing that was acknowledged is lost.")
+    } else {
+        format!("{taken} What was acknowledged after that by the lost nodes alone is lost.")
+    }
+}
+
+fn with_loss(output: Output, newest: &Survivor, read_most: bool) -> Output {
+    let add = |value: Value| super::output::with(value, "loss", loss(newest, read_most));
+    let from = |value: Value| super::output::with(value, "from_node", newest.node);
+    match output {
+        Output::One { fields, value } => Output::One { fields, value: add(from(value)) },
+        Output::Nested { fields, value, list, columns } => {
+            Output::Nested { fields, value: add(from(value)), list, columns }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,198 @@
+//! What is left of a cluster when nothing of it runs: a snapshot file, a data directory, an archive. All of them come to the same: a
+//! state, the log id it is of, and who the members were. Log entries lead on from there.
+
+use std::path::Path;
+
+use conclave_state::{Entry as RulesEntry, Halt, State, apply, snapshot};
+use openraft::{EntryPayload, entry::RaftEntry as _};
+
+use crate::{
+    crypto::keys::ClusterKeys,
+    store::{
+        DataDir, LogId, LogRecord, LogStore, StoreError,
+        snapshot::{SealingKey, SnapshotDir, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReader},
+    },
+};
+
+use super::{
+    identity::Lineage,
+    log_store::{decode_entry, decode_stored_membership},
+    types::{Member, NodeId, StoredMembership},
+};
+
+/// Log payloads read at once.
+const READ_BYTES: usize = 8 * 1024 * 1024;
+
+/// Why it cannot be read. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KnownError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("{0}: {1}")]
+    Content(String, String),
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    #[error("{0} holds no node's data: it has no identity")]
+    NoNode(String),
+    #[error("{0} was made with another cluster secret than this one")]
+    OtherSecret(String),
+    #[error("log entry {found} came where {due} is due: entries are missing")]
+    Hole { due: u64, found: u64 },
+    #[error("log entry {index} cannot be read: {reason}")]
+    Entry { index: u64, reason: String },
+}
+
+/// A cluster's state at one log id.
+#[derive(Clone)]
+pub struct Known {
+    pub lineage: Lineage,
+    /// None before the first entry.
+    pub last: Option<LogId>,
+    pub state: State,
+    membership: StoredMembership,
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Known")
+            .field("lineage", &self.lineage)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a node's data directory says of itself.
+#[derive(Clone, Debug)]
+pub struct Survivor {
+    pub node: NodeId,
+    pub known: Known,
+    /// The last entry that this node knew to be committed.
+    pub committed: Option<LogId>,
+}
+
+impl Known {
+    /// The content of a snapshot file, proven to its last byte. `progress` is told the bytes read so far.
+    ///
+    /// # Errors
+    /// [`KnownError`].
+    pub fn of_file(path: &Path, key: &SealingKey, mut progress: impl FnMut(u64)) -> Result<Self, KnownError> {
+        let content = |reason: String| KnownError::Content(path.display().to_string(), reason);
+        let reader = SnapshotReader::open(path, key)?;
+        let header = reader.header().clone();
+        let mut loader = snapshot::Loader::default();
+        let mut bytes = 0;
+        for chunk in reader {
+            let (table, chunk) = chunk?;
+            bytes += chunk.len() as u64;
+            progress(bytes);
+            loader.chunk(table, &chunk).map_err(|e| content(e.to_string()))?;
+        }
+        Self::of_parts(&header, loader.finish()).map_err(content)
+    }
+
+    fn of_parts(header: &SnapshotHeader, state: State) -> Result<Self, String> {
+        let membership = decode_stored_membership(&header.membership).map_err(|e| e.to_string())?;
+        let lineage = Lineage { cluster: header.cluster, epoch: header.lineage_epoch };
+        let index = header.last.map_or(0, |last| last.index);
+        if state.index() != index {
+            return Err(format!("its state is of entry {}, its header of {index}", state.index()));
+        }
+        Ok(Self { lineage, last: header.last, state, membership })
+    }
+
+    /// The state after these entries, which must go on where it ends; earlier ones are passed over.
+    ///
+    /// # Errors
+    /// [`KnownError`]; then it is where the last good entry left it.
+    pub fn advance(&mut self, records: &[LogRecord]) -> Result<(), KnownError> {
+        for record in records {
+            let due = self.last.map_or(0, |last| last.index + 1);
+            if record.index < due {
+                continue;
+            }
+            if record.index > due {
+                return Err(KnownError::Hole { due, found: record.index });
+            }
+            self.step(record)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, record: &LogRecord) -> Result<(), KnownError> {
+        let index = record.index;
+        let entry = decode_entry(record).map_err(|e| KnownError::Entry { index, reason: e.to_string() })?;
+        self.state = match &entry.payload {
+            EntryPayload::Normal(payload) => {
+                apply(&self.state, &RulesEntry { index, bytes: &payload.0 })?.state
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id()), membership.clone());
+                self.state.having_seen(index)
+            }
+            EntryPayload::Blank => self.state.having_seen(index),
+        };
+        self.last = Some(record.id());
+        Ok(())
+    }
+
+    /// The members as of the last entry.
+    pub fn members(&self) -> Vec<(NodeId, Member)> {
+        self.membership.nodes().map(|(id, member)| (*id, member.clone())).collect()
+    }
+
+    /// The rules' bytes of an entry; none for an entry of Raft itself.
+    ///
+    /// # Errors
+    /// [`KnownError::Entry`].
+    pub fn command_of(record: &LogRecord) -> Result<Option<Vec<u8>>, KnownError> {
+        let entry = decode_entry(record)
+            .map_err(|e| KnownError::Entry { index: record.index, reason: e.to_string() })?;
+        Ok(match entry.payload {
+            EntryPayload::Normal(payload) => Some(payload.0),
+            EntryPayload::Membership(_) | EntryPayload::Blank => None,
+        })
+    }
+}
+
+impl Survivor {
+    /// Reads a data directory that no process uses: its newest good snapshot, and every entry of its log after that. Entries that this
+    /// node did not know to be committed are taken as committed: without the other nodes nobody can know better.
+    ///
+    /// # Errors
+    /// [`KnownError`].
+    pub fn read(data: &DataDir, keys: &ClusterKeys) -> Result<Self, KnownError> {
+        let shown = data.path().display().to_string();
+        let identity = data.identity().ok_or_else(|| KnownError::NoNode(shown.clone()))?;
+        if identity.secret_check != keys.secret_check {
+            return Err(KnownError::OtherSecret(shown));
+        }
+        let cluster = identity.cluster.ok_or_else(|| KnownError::NoNode(shown.clone()))?;
+        let lineage = Lineage { cluster, epoch: identity.lineage_epoch };
+        let key = SealingKey::new(*keys.sealing.expose());
+        let mut known = match SnapshotDir::open(&data.snapshots())?.latest(&key)? {
+            Some(SnapshotFile { path, .. }) => Known::of_file(&path, &key, |_| {})?,
+            None => Known {
+                lineage,
+                last: None,
+                state: State::default(),
+                membership: StoredMembership::default(),
+            },
+        };
+        if known.lineage != lineage {
+            return Err(KnownError::Content(shown, "its snapshot is of another cluster or lineage".into()));
+        }
+        let log = data.open_log()?;
+        let facts = log.state();
+        let end = facts.last.map_or(0, |last| last.index + 1);
+        let mut next = known.last.map_or(0, |last| last.index + 1);
+        while next < end {
+            let records = log.reader().read(next, end, READ_BYTES)?;
+            known.advance(&records)?;
+            let Some(last) = records.last() else { break };
+            next = last.index + 1;
+        }
+        Ok(Self { node: identity.node_id, known, committed: facts.committed })
+    }
+}

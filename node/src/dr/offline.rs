@@ -1,0 +1,119 @@
+//! A restore into a data directory that no process uses. Everything is read and proven before anything is written; what is written
+//! counts as a whole or not at all; what was there before is set aside.
+
+use std::path::PathBuf;
+
+use conclave_state::{
+    Stamp,
+    restore::{Place, Terms, restored},
+};
+
+use crate::{
+    cluster::{
+        known::Known,
+        refound::{NewLife, RefoundError, refound},
+        types::Member,
+    },
+    crypto::keys::ClusterKeys,
+    runtime::Runtime,
+    store::{DataDir, StoreError},
+};
+
+use super::report::Report;
+
+/// What is restored, and where to.
+#[expect(clippy::struct_excessive_bools, reason = "four questions that an operator answers one by one")]
+pub struct Restore {
+    /// What people made is taken from here.
+    pub older: Known,
+    /// What was taken away is taken from here: the last that is known of the cluster. The same as `older`, unless an earlier point in
+    /// time is wanted.
+    pub newest: Known,
+    pub data_dir: PathBuf,
+    /// `host:port` of the new node's cluster plane.
+    pub cluster_addr: String,
+    /// The new node's admin API.
+    pub api_url: String,
+    /// Only where it is proven that nothing was revoked after `newest`.
+    pub keep_sessions: bool,
+    /// People who were deleted between the two come back as they were.
+    pub enable_returning: bool,
+    /// What is in the directory is set aside; else it must be empty.
+    pub set_aside: bool,
+    /// Says what would come of it, and writes nothing.
+    pub dry_run: bool,
+}
+
+/// What came of it, or would.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    pub life: NewLife,
+    pub report: Report,
+    /// Where the old contents of the directory are.
+    pub aside: Option<PathBuf>,
+}
+
+/// Why nothing was restored. The directory is what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(
+        "{} holds the data of node {node}; say --set-aside to keep it beside the restored data, or name an empty directory",
+        dir.display()
+    )]
+    Occupied { dir: PathBuf, node: u64 },
+    #[error("sessions can be kept only when the newest state is restored, not an earlier one")]
+    KeepsOlder,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Refound(#[from] RefoundError),
+}
+
+/// Restores.
+///
+/// # Errors
+/// [`RestoreError`].
+pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<Restored, RestoreError> {
+    if order.keep_sessions && order.older.last != order.newest.last {
+        return Err(RestoreError::KeepsOlder);
+    }
+    let life = NewLife::after(&order.newest, runtime.clock.now_ms());
+    let terms = Terms {
+        index: life.start.index,
+        at: Stamp(runtime.clock.now_ms()),
+        place: Place::Founding,
+        former_epoch: Some(order.newest.lineage.epoch),
+        last_node_id: life.node,
+        keep_sessions: order.keep_sessions,
+        enable_returning: order.enable_returning,
+    };
+    let state = restored(&order.older.state, &order.newest.state, &terms);
+    let report = Report::of(&order.newest.state, &state);
+    if order.dry_run {
+        refuse_occupied(&order, None)?;
+        return Ok(Restored { life, report, aside: None });
+    }
+    let mut data = DataDir::open(&order.data_dir)?;
+    refuse_occupied(&order, Some(&data))?;
+    let own = Member {
+        cluster_addr: order.cluster_addr,
+        api_url: order.api_url,
+        incarnation: runtime.entropy.bytes(),
+    };
+    let aside = refound(&mut data, &life, &state, own, keys, runtime)?;
+    Ok(Restored { life, report, aside })
+}
+
+/// A dry run looks without a lock: a node may be running there.
+fn refuse_occupied(order: &Restore, data: Option<&DataDir>) -> Result<(), RestoreError> {
+    let found = match data {
+        Some(data) => data.identity().cloned(),
+        None => DataDir::peek(&order.data_dir)?,
+    };
+    match found {
+        Some(identity) if !order.set_aside => {
+            Err(RestoreError::Occupied { dir: order.data_dir.clone(), node: identity.node_id })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,123 @@
+//! A restore through the log of a cluster that runs: begun, brought in pieces, put in force in one step. Whoever leads may die at any
+//! point; every piece has a name, so it is counted once. Until the last entry nothing has changed.
+
+use std::time::Duration;
+
+use conclave_proto::command::v1::{AbortRestore, BeginRestore, CommitRestore, StageRows, command::Body};
+use conclave_state::{
+    Stamp, State,
+    restore::{MAX_PIECE_BYTES, PieceHash, Place, Terms, essence, restored},
+    snapshot::chunks_of,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    auth::derive::Derivation,
+    cluster::{Cluster, Committed, ProposeError},
+};
+
+/// How long one entry is tried again, under its name: two elections and a node that comes back.
+const ENTRY_LIMIT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why it is not restored. What was staged is forgotten, at the latest in an hour.
+#[derive(Debug, thiserror::Error)]
+pub enum RunningError {
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error("the restore was given up")]
+    GivenUp,
+}
+
+/// What the restore would make of `newest`.
+pub fn preview(older: &State, newest: &State, enable_returning: bool) -> State {
+    let terms = Terms {
+        index: newest.index(),
+        at: Stamp(0),
+        place: Place::Running,
+        former_epoch: None,
+        last_node_id: 0,
+        keep_sessions: false,
+        enable_returning,
+    };
+    restored(older, newest, &terms)
+}
+
+/// Puts `older` in force. `step` is told (bytes brought, bytes in all) and says whether to go on.
+///
+/// # Errors
+/// [`RunningError`].
+pub async fn restore(
+    cluster: &Cluster,
+    derivation: &Derivation,
+    older: &State,
+    source: &str,
+    enable_returning: bool,
+    mut step: impl FnMut(u64, u64) -> bool,
+) -> Result<Committed, RunningError> {
+    let restore_id = derivation.id("restore").to_vec();
+    let log = Log { cluster, derivation };
+    log.give(
+        "begin",
+        Body::BeginRestore(BeginRestore { restore_id: restore_id.clone(), source: source.into() }),
+    )
+    .await?;
+    match log.bring(&essence(older), &restore_id, &mut step).await {
+        Ok((pieces, hash)) => {
+            let commit = CommitRestore { restore_id, pieces, hash: hash.to_vec(), enable_returning };
+            Ok(log.give("commit", Body::CommitRestore(commit)).await?)
+        }
+        Err(error) => {
+            // What cannot be said now is forgotten by itself, later.
+            let _ = log.give("abort", Body::AbortRestore(AbortRestore { restore_id })).await;
+            Err(error)
+        }
+    }
+}
+
+struct Log<'a> {
+    cluster: &'a Cluster,
+    derivation: &'a Derivation,
+}
+
+impl Log<'_> {
+    async fn bring(
+        &self,
+        older: &State,
+        restore_id: &[u8],
+        step: &mut impl FnMut(u64, u64) -> bool,
+    ) -> Result<(u64, PieceHash), RunningError> {
+        let of = chunks_of(older, MAX_PIECE_BYTES).map(|(_, chunk)| chunk.len() as u64).sum();
+        let (mut sequence, mut done, mut hash) = (0, 0, PieceHash::start());
+        for (table, chunk) in chunks_of(older, MAX_PIECE_BYTES) {
+            for rows in chunk.chunks(MAX_PIECE_BYTES) {
+                hash = hash.with(table, rows);
+                done += rows.len() as u64;
+                let rows = rows.to_vec();
+                let piece = StageRows { restore_id: restore_id.to_vec(), sequence, table, rows };
+                self.give(&format!("piece {sequence}"), Body::StageRows(piece)).await?;
+                sequence += 1;
+                if !step(done, of) {
+                    return Err(RunningError::GivenUp);
+                }
+            }
+        }
+        Ok((sequence, hash))
+    }
+
+    /// One entry, again and again under the same name while nobody takes it or nobody knows.
+    async fn give(&self, label: &str, body: Body) -> Result<Committed, ProposeError> {
+        let request = self.derivation.then(label).request();
+        let deadline = Instant::now() + ENTRY_LIMIT;
+        loop {
+            match self.cluster.propose(request, body.clone()).await {
+                Err(ProposeError::Unavailable | ProposeError::Busy | ProposeError::Unknown)
+                    if Instant::now() < deadline =>
+                {
+                    sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}

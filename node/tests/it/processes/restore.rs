@@ -1,0 +1,342 @@
+//! The worst day: every disk is lost, a snapshot is what is left. And the same snapshot in a cluster that runs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use conclave_client::{Client, v1};
+use conclave_node::{
+    cluster::known::Survivor,
+    crypto::{keys::ClusterKeys, secret::ClusterSecret},
+    store::DataDir,
+};
+use serde_json::Value;
+
+use super::{
+    relying_party::{SignedIn, Way, refresh, sign_in},
+    world::{Demo, browser},
+};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// `conclave` with these arguments.
+fn conclave(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    command.args(args);
+    command
+}
+
+/// Its result as JSON; what it said on standard error when it failed.
+fn json(args: &[&str]) -> Result<Value, String> {
+    let output = conclave(args).args(["-o", "json"]).output().unwrap();
+    if output.status.success() {
+        return Ok(serde_json::from_slice(&output.stdout).unwrap());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A node of its own, killed when dropped.
+struct Serving(Child);
+
+impl Serving {
+    fn start(config: &str, log: &Path) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        let error = log.try_clone().unwrap();
+        Self(
+            conclave(&["serve", "--config", config])
+                .stdout(log)
+                .stderr(error)
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A demo whose data stays when it is killed, and the files around it.
+struct House {
+    demo: Demo,
+    dir: tempfile::TempDir,
+}
+
+impl House {
+    fn start(base_port: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("demo");
+        let demo = Demo::start(base_port, &["--data", data.to_str().unwrap()]);
+        Self { demo, dir }
+    }
+
+    fn config(&self, node: u64) -> String {
+        self.dir.path().join(format!("demo/node-{node}.toml")).display().to_string()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn api(&self) -> Client {
+        let endpoints = self.demo.cluster.nodes.iter().map(|node| node.api.as_str());
+        Client::builder().endpoints(endpoints).token(self.demo.cluster.admin.token.clone()).build().unwrap()
+    }
+
+    fn save(&self, name: &str) -> String {
+        let file = self.file(name).display().to_string();
+        let api = &self.demo.cluster.nodes[0].api;
+        json(&[
+            "snapshot",
+            "save",
+            "--to",
+            &file,
+            "--linearizable",
+            "--config",
+            &self.config(1),
+            "--api",
+            api,
+        ])
+        .unwrap();
+        file
+    }
+
+    async fn user(&self, name: &str) -> Option<v1::User> {
+        self.api().users().get(v1::GetUserRequest { user: name.into() }).await.ok()
+    }
+
+    async fn create(&self, name: &str) {
+        let order = v1::CreateUserRequest { username: name.into(), ..Default::default() };
+        self.api().users().create(order).await.unwrap();
+    }
+
+    async fn ready(&self, nodes: &[u64]) {
+        let deadline = Instant::now() + LIMIT;
+        for node in self.demo.cluster.nodes.iter().filter(|node| nodes.contains(&node.id)) {
+            loop {
+                let reply = browser().get(format!("{}/healthz/ready", node.http)).send().await;
+                if reply.is_ok_and(|reply| reply.status().is_success()) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "node {} is not ready", node.id);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Whether the node at this place still knows who the browser is.
+    async fn knows(&self, node: usize, person: &SignedIn) -> bool {
+        let home = format!("{}/", self.demo.cluster.nodes[node].http);
+        person.browser.get(home).send().await.unwrap().status() == 200
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
+    let mut house = House::start(25_000);
+    house.create("kept").await;
+    let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
+    assert!(house.knows(1, &before).await);
+    let file = house.save("cluster.snapshot");
+    let inspected = json(&["snapshot", "inspect", &file, "--config", &house.config(1)]).unwrap();
+    assert_eq!(inspected["opens_here"], true);
+    let verified = json(&["snapshot", "verify", &file, "--config", &house.config(1)]).unwrap();
+    assert_eq!(verified["users"], 2);
+    house.create("made-since").await;
+
+    // Every process dies. The old disks of two are still there: they must not come back as they are.
+    house.demo.kill();
+    let refused = json(&["restore", &file, "--config", &house.config(1)]).unwrap_err();
+    assert!(refused.contains("holds the data of node 1"), "{refused}");
+    let tried = json(&["restore", &file, "--config", &house.config(1), "--set-aside", "--dry-run"]).unwrap();
+    assert_eq!((tried["restored"].as_bool(), tried["node_id"].as_u64()), (Some(false), Some(4)));
+    let done = json(&["restore", &file, "--config", &house.config(1), "--set-aside"]).unwrap();
+    assert_eq!((done["node_id"].as_u64(), done["users"].as_u64()), (Some(4), Some(2)));
+    assert!(Path::new(done["aside"].as_str().unwrap()).join("identity").exists(), "the old data is kept");
+
+    let first = Serving::start(&house.config(1), &house.file("1.log"));
+    house.ready(&[1]).await;
+    // An old member says why it cannot take part, and ends.
+    let old = conclave(&["serve", "--config", &house.config(2)]).output().unwrap();
+    let said = String::from_utf8_lossy(&old.stderr).into_owned();
+    assert!(!old.status.success() && said.contains("foreign lineage"), "{said}");
+
+    let address = format!("127.0.0.1:{}", 25_021);
+    for (node, number) in [(2, 5), (3, 6)] {
+        let refused = json(&["cluster", "join", &address, "--config", &house.config(node)]).unwrap_err();
+        assert!(refused.contains("--set-aside"), "{refused}");
+        let joined =
+            json(&["cluster", "join", &address, "--config", &house.config(node), "--set-aside"]).unwrap();
+        assert_eq!(joined["node_id"].as_u64(), Some(number), "numbers are never given twice");
+    }
+    let others = [2, 3].map(|node| Serving::start(&house.config(node), &house.file(&format!("{node}.log"))));
+    house.ready(&[1, 2, 3]).await;
+
+    assert!(house.user("kept").await.is_some(), "and the token from before is good");
+    assert!(house.user("made-since").await.is_none());
+    for node in 0..3 {
+        assert!(
+            !house.knows(node, &before).await,
+            "a session from before the restore is accepted at node {node}"
+        );
+    }
+    assert!(refresh(&house.demo, Way::EachToTheNextNode, &before.refresh_token).await.is_err());
+    for _ in 0..3 {
+        sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
+    }
+    drop((first, others));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_disk_that_is_left_founds_the_cluster_anew() {
+    let mut house = House::start(25_200);
+    house.create("kept").await;
+    house.demo.digests().await;
+    let person = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
+    house.demo.digests().await;
+    house.demo.kill();
+
+    let (left, config) = (house.demo.cluster.nodes[2].data_dir.display().to_string(), house.config(3));
+    let base = ["recover", "from-survivor", &left, "--config", &config];
+    let say = |more: &[&str]| json(&[&base[..], more].concat());
+    assert!(say(&["--lost", "1"]).unwrap_err().contains("node 2 is a member"));
+    assert!(say(&["--lost", "1,2,3"]).unwrap_err().contains("node 3 is said to be lost"));
+    assert!(say(&["--lost", "1,2,9"]).unwrap_err().contains("node 9 is no member"));
+    assert!(say(&["--lost", "1,2"]).unwrap_err().contains("confirm with the words: lost 1 2"));
+    let kept = say(&["--lost", "1,2", "--keep-sessions", "--confirm", "lost 1 2"]).unwrap_err();
+    assert!(kept.contains("1 of 3 nodes are read"), "{kept}");
+    let tried = say(&["--lost", "1,2", "--dry-run"]).unwrap();
+    assert_eq!((tried["restored"].as_bool(), tried["from_node"].as_u64()), (Some(false), Some(3)));
+
+    // With two of three nothing can be missing, and people stay signed in.
+    let second = house.demo.cluster.nodes[1].data_dir.display().to_string();
+    let both = [
+        "recover",
+        "from-survivor",
+        &left,
+        &second,
+        "--config",
+        &config,
+        "--lost",
+        "1",
+        "--confirm",
+        "lost 1",
+    ];
+    let done = json(&[&both[..], &["--keep-sessions"]].concat()).unwrap();
+    assert_eq!(done["sessions_ended"], 0);
+    assert!(done["loss"].as_str().unwrap().contains("nothing that was acknowledged is lost"), "{done}");
+    let _serving = Serving::start(&config, &house.file("3.log"));
+    house.ready(&[3]).await;
+    assert!(house.user("kept").await.is_some());
+    assert!(house.knows(2, &person).await, "the session of before goes on in the new life");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
+    let house = {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("demo");
+        House { demo: Demo::start(25_400, &["--restart", "--data", data.to_str().unwrap()]), dir }
+    };
+    for n in 0..20 {
+        house.create(&format!("old-{n}")).await;
+    }
+    let file = house.save("cluster.snapshot");
+    let mut restored = 0;
+    for round in 0..6 {
+        let person = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
+        house.create(&format!("new-{round}")).await;
+        let leader = house.demo.leader().await.unwrap();
+        let through = house.demo.cluster.nodes.iter().find(|node| node.id != leader).unwrap();
+        let (config, api) = (house.config(1), through.api.clone());
+        let arguments = ["snapshot", "restore", &file, "--config", &config, "--api", &api];
+        let restoring = conclave(&arguments)
+            .args(["-o", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Somewhere in the middle: each round a little later.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(100 + 30 * round) {
+            tokio::task::yield_now().await;
+        }
+        super::world::kill_9(house.demo.pid_of(leader).unwrap());
+        let outcome = restoring.wait_with_output().unwrap();
+        house.demo.all_ready().await;
+        let digests = house.demo.digests().await;
+        assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+
+        println!("round {round}: {}", String::from_utf8_lossy(&outcome.stderr));
+        let is_old = house.user(&format!("new-{round}")).await.is_none();
+        assert!(house.user("old-19").await.is_some());
+        if outcome.status.success() {
+            assert!(is_old, "said to be restored, and it is not");
+        }
+        for node in 0..3 {
+            assert_eq!(
+                house.knows(node, &person).await,
+                !is_old,
+                "signed out with the restore, and not without it"
+            );
+        }
+        restored += usize::from(is_old);
+    }
+    assert!(restored >= 3, "{restored} of 6 restores came through");
+}
+
+/// A number below `limit` from a fixed sequence, so that a run can be repeated.
+fn next(seed: &mut u64, limit: u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*seed >> 33) % limit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_is_killed_at_any_moment_leaves_the_old_data_or_the_new() {
+    const ROUNDS: usize = 200;
+    let mut house = House::start(25_600);
+    house.create("kept").await;
+    let file = house.save("cluster.snapshot");
+    house.demo.kill();
+    let (config, dir) = (house.config(1), house.demo.cluster.nodes[0].data_dir.clone());
+    let secret = std::fs::read_to_string(house.file("demo/cluster.secret")).unwrap();
+    let keys = ClusterKeys::derive(&ClusterSecret::parse(secret.trim()).unwrap());
+    let read = || Survivor::read(&DataDir::open(&dir).unwrap(), &keys).unwrap();
+
+    let whole = Instant::now();
+    json(&["restore", &file, "--config", &config, "--set-aside"]).unwrap();
+    let longest = u64::try_from(whole.elapsed().as_micros()).unwrap();
+    let (mut seed, mut old, mut new) = (1, 0, 0);
+    let mut before = read();
+    for _ in 0..ROUNDS {
+        let arguments = ["restore", &file, "--config", &config, "--set-aside"];
+        let mut restoring = conclave(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (begun, delay) = (Instant::now(), Duration::from_micros(longest / 2 + next(&mut seed, longest)));
+        while begun.elapsed() < delay {
+            std::hint::spin_loop();
+        }
+        let _ = restoring.kill();
+        restoring.wait().unwrap();
+        // Log and snapshot are read whole, and both are of the lineage that the identity names.
+        let after = read();
+        assert_eq!(after.known.state.users_after(None).count(), 2);
+        match after.known.lineage == before.known.lineage {
+            true => old += 1,
+            false => new += 1,
+        }
+        before = after;
+    }
+    assert_eq!(old + new, ROUNDS);
+    assert!(old > ROUNDS / 10, "{old} of {ROUNDS} were killed before they counted");
+    println!("killed at random moments: {old} times the old data, {new} times the new");
+    let kept = std::fs::read_dir(&dir).unwrap().filter_map(Result::ok).filter(|entry| {
+        entry.file_name().to_string_lossy().starts_with("aside-") && entry.path().join("identity").exists()
+    });
+    assert!(kept.count() > new, "what a restore replaced is kept");
+}
