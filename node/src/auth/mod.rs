@@ -41,6 +41,7 @@ pub mod pages;
 pub mod password;
 pub mod policy;
 pub mod program;
+pub mod recovery;
 pub mod redirect_uri;
 pub mod rotation;
 pub mod seen;

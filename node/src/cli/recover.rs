@@ -6,9 +6,11 @@ use std::{
     path::PathBuf,
 };
 
-use serde_json::Value;
+use conclave_state::user::parse_username;
+use serde_json::{Value, json};
 
 use crate::{
+    auth::recovery,
     cluster::known::Survivor,
     crypto::keys::ClusterKeys,
     dr::offline::{Restore, restore},
@@ -35,6 +37,29 @@ Examples:
 Every survivor must be named, and every lost node said to be lost: a node that is neither could come back and know more. What the
 lost nodes alone had acknowledged is gone. No node may run in these directories.")]
     FromSurvivor(FromSurvivor),
+    /// Nobody can administer the cluster: make a link that lets one person back in, once, within a quarter of an hour
+    #[command(after_help = "\
+Examples:
+  conclave recover admin --config conclave.toml
+  conclave recover admin ada --config conclave.toml
+
+Whoever opens the link sets a password for that account. The account is made if there is none, enabled, and put into the group
+admins; its sessions end. The link is made from the cluster secret alone, so the cluster need not run now, only when the link is
+opened. That it was used stands in the audit log.")]
+    Admin(Admin),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Admin {
+    /// Whom
+    #[arg(default_value = "admin")]
+    username: String,
+    /// Settings of a node: its cluster secret and its public URL
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How to print the result
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,11 +88,29 @@ pub struct FromSurvivor {
 }
 
 pub async fn run(command: Command) -> Result<(Output, Format), Failure> {
-    let Command::FromSurvivor(args) = command;
+    let args = match command {
+        Command::FromSurvivor(args) => args,
+        Command::Admin(args) => return Ok((admin(&args)?, args.output)),
+    };
     let format = args.output;
     let work = tokio::task::spawn_blocking(move || from_survivor(&args));
     let output = work.await.map_err(|error| Failure::other(error.to_string()))??;
     Ok((output, format))
+}
+
+fn admin(args: &Admin) -> Result<Output, Failure> {
+    let config = settings(args.config.as_deref())?;
+    let keys = keys(&config)?;
+    let username = parse_username(&args.username).map_err(|refusal| Failure::usage(refusal.detail))?;
+    let public_url = config
+        .http
+        .public_url()
+        .ok_or_else(|| Failure::usage("http.public_url is not set in these settings"))?;
+    let link = recovery::make(&keys, &Runtime::system(), &username)
+        .map_err(|error| Failure::other(format!("a link cannot be made: {error}")))?;
+    let url = public_url.join(&format!("/recover?link={link}"));
+    let value = json!({ "username": username.as_ref(), "url": url });
+    Ok(Output::done(format!("open this within a quarter of an hour, once:\n{url}"), value))
 }
 
 fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {

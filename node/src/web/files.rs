@@ -7,7 +7,7 @@ use std::path::Path;
 const LAYOUT: (&str, &str) = ("layout.html", include_str!("templates/layout.html"));
 
 /// All templates by file name.
-pub(super) const TEMPLATES: [(&str, &str); 12] = [
+pub(super) const TEMPLATES: [(&str, &str); 13] = [
     LAYOUT,
     ("login.html", include_str!("templates/login.html")),
     ("atmosphere.html", include_str!("templates/atmosphere.html")),
@@ -17,6 +17,7 @@ pub(super) const TEMPLATES: [(&str, &str); 12] = [
     ("form_post.html", include_str!("templates/form_post.html")),
     ("device.html", include_str!("templates/device.html")),
     ("device_done.html", include_str!("templates/device_done.html")),
+    ("recover.html", include_str!("templates/recover.html")),
     ("home.html", include_str!("templates/home.html")),
     ("forbidden.html", include_str!("templates/forbidden.html")),
     ("error.html", include_str!("templates/error.html")),

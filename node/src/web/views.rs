@@ -111,6 +111,15 @@ pub struct DeviceView {
     pub error: Option<String>,
 }
 
+/// A new password for somebody who was let back in. Posts `password` and `again`. Ids: `recover-form`, `account`, `password`, `again`,
+/// `submit`, `error`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RecoverView {
+    pub form: Form,
+    pub username: String,
+    pub error: Option<String>,
+}
+
 /// The device was answered. Id: `device-done`, with `data-outcome` = `allowed` or `denied`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DeviceDoneView {
@@ -223,6 +232,7 @@ views! {
     LogoutView => "logout.html",
     FormPostView => "form_post.html",
     DeviceView => "device.html",
+    RecoverView => "recover.html",
     DeviceDoneView => "device_done.html",
     SignedOutView => "signed_out.html",
     HomeView => "home.html",

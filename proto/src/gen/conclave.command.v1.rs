@@ -163,6 +163,8 @@ pub mod spent_proof {
         Dpop = 2,
         /// The `state` of a sign-in with Atmosphere, spent before its code is.
         AtprotoState = 3,
+        /// A link that lets an administrator back in.
+        RecoveryLink = 200,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -175,6 +177,7 @@ pub mod spent_proof {
                 Self::ClientAssertion => "KIND_CLIENT_ASSERTION",
                 Self::Dpop => "KIND_DPOP",
                 Self::AtprotoState => "KIND_ATPROTO_STATE",
+                Self::RecoveryLink => "KIND_RECOVERY_LINK",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -184,6 +187,7 @@ pub mod spent_proof {
                 "KIND_CLIENT_ASSERTION" => Some(Self::ClientAssertion),
                 "KIND_DPOP" => Some(Self::Dpop),
                 "KIND_ATPROTO_STATE" => Some(Self::AtprotoState),
+                "KIND_RECOVERY_LINK" => Some(Self::RecoveryLink),
                 _ => None,
             }
         }

@@ -8,8 +8,8 @@ use tower::ServiceExt;
 use super::Pages;
 use crate::web::views::{
     AtmosphereView, Connection, ConsentView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form,
-    FormPostView, Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView, Provider, ScopeLine,
-    SignedOutView,
+    FormPostView, Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView, Provider, RecoverView,
+    ScopeLine, SignedOutView,
 };
 
 const HOSTILE: &str = "\"><script>alert('x')</script>";
@@ -54,6 +54,7 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
             username: text(),
             error: Some(text()),
         }),
+        pages.render(&RecoverView { form: form(&text()), username: text(), error: Some(text()) }),
         pages.render(&DeviceDoneView { outcome: "allowed", title: text(), detail: text() }),
         pages.render(&LogoutView { form: form(&text()), username: text(), back: Some(link(&text())) }),
         pages.render(&SignedOutView {

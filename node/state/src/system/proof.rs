@@ -41,7 +41,7 @@ impl Draft {
             let reason = match proof.kind() {
                 Kind::ClientAssertion => Reason::AssertionReplayed,
                 Kind::Dpop => Reason::ProofReplayed,
-                Kind::AtprotoState => Reason::TicketSpent,
+                Kind::AtprotoState | Kind::RecoveryLink => Reason::TicketSpent,
                 Kind::Unspecified => return Err(Refusal::malformed("a proof is of no kind")),
             };
             sweep_rows(self, SWEPT_WITH_EACH);

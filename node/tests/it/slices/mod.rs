@@ -19,6 +19,7 @@ mod oidc_registration;
 mod oidc_requests;
 mod oidc_tokens;
 mod policies;
+mod recovery;
 mod single_use;
 pub mod site;
 mod upstream;

@@ -1,0 +1,127 @@
+//! `/recover`: somebody with a link from the operator sets a password and can administer again.
+
+use std::sync::Arc;
+
+use axum::{
+    Form,
+    extract::{Query, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode},
+    response::{Html, IntoResponse as _, Response},
+};
+use conclave_state::Reason;
+use serde::Deserialize;
+
+use crate::{
+    auth::{AuthError, recovery::Recovery, ticket::TicketError},
+    crypto::password::Password,
+    http::{Fault, RequestId},
+    web::views,
+};
+
+use super::site::{Browser, Site, fault_of, see_other};
+
+const ACTION: &str = "/recover";
+/// As over the admin API.
+const MIN_PASSWORD_CHARS: usize = 8;
+
+#[derive(Deserialize)]
+pub struct Wanted {
+    #[serde(default)]
+    link: String,
+}
+
+#[derive(Deserialize)]
+pub struct Submitted {
+    ticket: String,
+    csrf: String,
+    password: String,
+    again: String,
+}
+
+pub async fn show(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    let shown = site.browser(&headers).and_then(|browser| {
+        let recovery = site.auth.open_recovery(&wanted.link).map_err(fault_of_link)?;
+        Ok(page(&site, &browser, &recovery, &wanted.link, None))
+    });
+    shown.unwrap_or_else(|fault| site.fault(&fault, &id))
+}
+
+pub async fn submit(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    form: Result<Form<Submitted>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        let detail = "The form arrived incomplete. Go back, reload the page and try again.";
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return site.fault(&fault, &id);
+    };
+    submitted(&site, &headers, form).await.unwrap_or_else(|fault| site.fault(&fault, &id))
+}
+
+async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    site.check_csrf(&browser, ACTION, &form.csrf)?;
+    let recovery = site.auth.open_recovery(&form.ticket).map_err(fault_of_link)?;
+    let again = |why: &str| Ok(page(site, &browser, &recovery, &form.ticket, Some(why)));
+    if form.password != form.again {
+        return again("The two passwords differ.");
+    }
+    if form.password.chars().count() < MIN_PASSWORD_CHARS {
+        return again(&format!("A password has at least {MIN_PASSWORD_CHARS} characters."));
+    }
+    let Ok(password) = Password::new(form.password) else { return again("That password is too long.") };
+    let derivation = site.derivation(headers, &[b"recover", form.ticket.as_bytes()]);
+    match site.auth.recover(&recovery, password, &derivation).await {
+        Ok(()) => Ok(see_other("/login")),
+        Err(AuthError::Refused(refusal))
+            if matches!(refusal.reason, Reason::TicketSpent | Reason::TicketExpired) =>
+        {
+            Err(used())
+        }
+        Err(error) => Err(fault_of(&error)),
+    }
+}
+
+fn page(site: &Site, browser: &Browser, recovery: &Recovery, link: &str, error: Option<&str>) -> Response {
+    let view = views::RecoverView {
+        form: site.form(browser, ACTION, link),
+        username: recovery.username.clone(),
+        error: error.map(str::to_owned),
+    };
+    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    site.with_browser(browser, (status, Html(site.pages.render(&view))).into_response())
+}
+
+fn fault_of_link(error: TicketError) -> Fault {
+    match error {
+        TicketError::Expired => Fault::new(
+            StatusCode::BAD_REQUEST,
+            "link_expired",
+            "This link is too old",
+            "A recovery link is good for a quarter of an hour. Make another one: conclave recover admin.",
+        ),
+        TicketError::NotOurs | TicketError::OtherBrowser => Fault::new(
+            StatusCode::BAD_REQUEST,
+            "bad_link",
+            "This link cannot be used",
+            "It is damaged, or was made with another cluster secret. Copy all of it, or make another one: conclave recover admin.",
+        ),
+    }
+}
+
+fn used() -> Fault {
+    Fault::new(
+        StatusCode::CONFLICT,
+        "link_used",
+        "This link was used before",
+        "A recovery link is good once. If it was not you, make another one at once and look at who is an administrator: \
+         conclave user list.",
+    )
+}
