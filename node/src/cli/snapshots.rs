@@ -13,9 +13,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{connection::ApiArgs, failure::Failure, output::Output, progress::Progress};
 use crate::{
+    boot,
     cluster::known::Known,
     config::find_secret,
     crypto::{hex, keys::ClusterKeys},
+    runtime::Runtime,
     store::snapshot::{Peeked, SealingKey, SnapshotReader},
 };
 
@@ -40,6 +42,8 @@ const VERIFIED: &[&str] = &[
     "digest",
 ];
 const REPORT: &[&str] = &["restored", "index", "users", "sessions_ended", "change_count", "snapshot_index"];
+const DRILLED: &[&str] =
+    &["file", "passed", "index", "users", "digest", "restored_ms", "ready_ms", "signed_in_ms"];
 const TABLES: &[&str] = &["table", "root"];
 const CHANGES: &[&str] = &["kind", "name", "what"];
 
@@ -77,6 +81,17 @@ The file is sealed under the cluster secret. Keep that apart from it, and safe: 
         /// The file
         file: PathBuf,
     },
+    /// Restore a file into a scratch directory, start a node on it and sign somebody in: whether it would help on the worst day
+    #[command(after_help = "\
+Examples:
+  conclave snapshot drill conclave.snapshot --config conclave.toml
+  conclave snapshot drill conclave.snapshot --config conclave.toml -o json
+
+Needs the cluster secret, and no cluster. Nothing leaves this machine, and nothing stays.")]
+    Drill {
+        /// The file
+        file: PathBuf,
+    },
     /// Put a snapshot in the place of everything in the cluster that runs; everybody is signed out
     #[command(after_help = "\
 Examples:
@@ -106,6 +121,7 @@ pub async fn run(api: &ApiArgs, command: Command) -> Result<Output, Failure> {
         Command::Save { to, linearizable } => save(&api.connect()?, to, linearizable).await,
         Command::Inspect { file } => inspect(api, &file),
         Command::Verify { file } => verify(api, &file),
+        Command::Drill { file } => drill(api, &file).await,
         Command::Restore(order) => restore(&api.connect()?, order).await,
     }
 }
@@ -196,9 +212,7 @@ fn inspect(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
 }
 
 fn verify(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
-    let key = sealing_key(api)?.ok_or_else(|| {
-        Failure::usage("no cluster secret is found here; name a node's settings with --config, or set CONCLAVE_CLUSTER__SECRET")
-    })?;
+    let key = sealing_key(api)?.ok_or_else(no_secret)?;
     let damaged = |e: &dyn std::fmt::Display| Failure::other(e.to_string());
     let summary =
         SnapshotReader::open(file, &key).and_then(SnapshotReader::verify).map_err(|e| damaged(&e))?;
@@ -222,6 +236,39 @@ fn verify(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
         "tables": tables.collect::<Vec<_>>(),
     });
     Ok(Output::Nested { fields: VERIFIED, value, list: "tables", columns: TABLES })
+}
+
+async fn drill(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
+    let secret = find_secret(&api.settings()?).map_err(|error| Failure::usage(error.to_string()))?;
+    let secret = secret.ok_or_else(no_secret)?;
+    let key = SealingKey::new(*ClusterKeys::derive(&secret).sealing.expose());
+    let failed = |e: &dyn std::fmt::Display| Failure::other(format!("the drill failed: {e}"));
+    let mut progress = Progress::new("reading", 0);
+    let known = Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?;
+    drop(progress);
+    let runtime = Runtime::system();
+    let serve = {
+        let runtime = runtime.clone();
+        move |config, stop| async move { boot::run(config, runtime, stop).await.map_err(|e| e.to_string()) }
+    };
+    let outcome = crate::dr::drill::drill(known, &secret, &runtime, serve).await.map_err(|e| failed(&e))?;
+    let value = json!({
+        "file": file,
+        "passed": true,
+        "index": outcome.index,
+        "users": outcome.users,
+        "digest": hex::encode(&outcome.digest),
+        "restored_ms": outcome.restored_ms,
+        "ready_ms": outcome.ready_ms,
+        "signed_in_ms": outcome.signed_in_ms,
+    });
+    Ok(Output::One { fields: DRILLED, value })
+}
+
+fn no_secret() -> Failure {
+    Failure::usage(
+        "no cluster secret is found here; name a node's settings with --config, or set CONCLAVE_CLUSTER__SECRET",
+    )
 }
 
 fn sealing_key(api: &ApiArgs) -> Result<Option<SealingKey>, Failure> {

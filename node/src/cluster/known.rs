@@ -137,6 +137,18 @@ impl Known {
         Ok(())
     }
 
+    /// The state after one more entry of the rules, that no log has: for what is only tried out.
+    ///
+    /// # Errors
+    /// [`KnownError`].
+    pub fn append(&mut self, entry: &[u8]) -> Result<(), KnownError> {
+        let LogId { term, index } = self.last.unwrap_or(LogId { term: 0, index: 0 });
+        let index = index + 1;
+        self.state = apply(&self.state, &RulesEntry { index, bytes: entry })?.state;
+        self.last = Some(LogId { term, index });
+        Ok(())
+    }
+
     /// The members as of the last entry.
     pub fn members(&self) -> Vec<(NodeId, Member)> {
         self.membership.nodes().map(|(id, member)| (*id, member.clone())).collect()

@@ -49,6 +49,8 @@ pub struct Restore {
 pub struct Restored {
     pub life: NewLife,
     pub report: Report,
+    /// The digest of the restored state.
+    pub digest: [u8; 32],
     /// Where the old contents of the directory are.
     pub aside: Option<PathBuf>,
 }
@@ -89,9 +91,10 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
     };
     let state = restored(&order.older.state, &order.newest.state, &terms);
     let report = Report::of(&order.newest.state, &state);
+    let digest = conclave_state::snapshot::digest(&state);
     if order.dry_run {
         refuse_occupied(&order, None)?;
-        return Ok(Restored { life, report, aside: None });
+        return Ok(Restored { life, report, digest, aside: None });
     }
     let mut data = DataDir::open(&order.data_dir)?;
     refuse_occupied(&order, Some(&data))?;
@@ -101,7 +104,7 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
         incarnation: runtime.entropy.bytes(),
     };
     let aside = refound(&mut data, &life, &state, own, keys, runtime)?;
-    Ok(Restored { life, report, aside })
+    Ok(Restored { life, report, digest, aside })
 }
 
 /// A dry run looks without a lock: a node may be running there.

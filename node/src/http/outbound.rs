@@ -158,6 +158,20 @@ impl Outbound {
         self.within_limit(url, Asked { form: None, authorization: None, headers }).await
     }
 
+    /// Posts a form as a page does, with these headers.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn submit(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, OutboundError> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        self.within_limit(url, Asked { form: Some(body), authorization: None, headers }).await
+    }
+
     async fn within_limit(&self, url: &str, asked: Asked<'_>) -> Result<Answer, OutboundError> {
         let url = Url::parse(url).map_err(|_| OutboundError::Url)?;
         timeout(LIMIT, self.ask(&url, asked)).await.unwrap_or(Err(OutboundError::TooSlow))

@@ -326,10 +326,9 @@ async fn a_restore_that_is_killed_at_any_moment_leaves_the_old_data_or_the_new()
         // Log and snapshot are read whole, and both are of the lineage that the identity names.
         let after = read();
         assert_eq!(after.known.state.users_after(None).count(), 2);
-        match after.known.lineage == before.known.lineage {
-            true => old += 1,
-            false => new += 1,
-        }
+        let is_old = after.known.lineage == before.known.lineage;
+        old += usize::from(is_old);
+        new += usize::from(!is_old);
         before = after;
     }
     assert_eq!(old + new, ROUNDS);
