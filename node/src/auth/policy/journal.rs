@@ -241,9 +241,9 @@ mod tests {
             email_verified: false,
             attributes: Vec::new(),
             disabled: false,
-            groups: Default::default(),
-            created_at: Default::default(),
-            updated_at: Default::default(),
+            groups: std::iter::empty().collect(),
+            created_at: conclave_state::Stamp(0),
+            updated_at: conclave_state::Stamp(0),
         }
     }
 

@@ -32,6 +32,9 @@ fn with_devices() -> pb::GrantTypes {
 fn end_of_access() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     prop_oneof![
+        1 => n.clone().prop_map(|u| Body::DeleteUser(pb::DeleteUser { user_id: user(u) })),
+        1 => n.clone().prop_map(|u| Body::RevokeUserSessions(pb::RevokeUserSessions { user_id: user(u), ..Default::default() })),
+        1 => n.clone().prop_map(|s| Body::RevokeSession(pb::RevokeSession { session_id: session(s) })),
         1 => n.clone().prop_map(|u| Body::ResetPassword(pb::ResetPassword {
             user_id: user(u), password_phc: "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3".into(), keep_sessions: u == 0,
         })),
@@ -54,16 +57,13 @@ fn body() -> impl Strategy<Value = Body> {
         4 => (n.clone(), n.clone(), scopes(), 0_u64..40).prop_map(|(s, u, scopes, version)| start(s, u, &scopes, version)),
         4 => n.clone().prop_map(|g| redeem(g, "web")),
         4 => (n.clone(), 0_u64..4).prop_map(|(f, generation)| rotate(f, generation)),
-        1 => n.clone().prop_map(|s| Body::RevokeSession(pb::RevokeSession { session_id: session(s) })),
-        1 => n.clone().prop_map(|u| Body::RevokeUserSessions(pb::RevokeUserSessions { user_id: user(u), ..Default::default() })),
-        1 => n.clone().prop_map(|u| Body::DeleteUser(pb::DeleteUser { user_id: user(u) })),
         1 => (n.clone(), any::<bool>()).prop_map(|(u, off)| Body::UpdateUser(pb::UpdateUser { user_id: user(u), disabled: Some(off), ..Default::default() })),
         1 => n.clone().prop_map(|g| Body::DeleteGroup(pb::DeleteGroup { group_id: group(g) })),
         1 => (n.clone(), n.clone()).prop_map(|(g, u)| Body::AddGroupMember(pb::AddGroupMember { group_id: group(g), user_id: user(u) })),
         1 => n.clone().prop_map(|u| Body::SetPassword(pb::SetPassword {
             user_id: user(u), password_phc: "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3".into(), keep_sessions: u == 0,
         })),
-        4 => end_of_access(),
+        7 => end_of_access(),
         1 => (n.clone(), n.clone()).prop_map(|(g, u)| Body::RemoveGroupMember(pb::RemoveGroupMember { group_id: group(g), user_id: user(u) })),
         1 => n.clone().prop_map(|g| Body::IssueCode(pb::IssueCode { session_id: session(1), ..issue(g, "web", &["openid"]) })),
         1 => n.clone().prop_map(|g| Body::RevokeGrant(pb::RevokeGrant { grant_id: grant(g) })),
