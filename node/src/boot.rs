@@ -111,6 +111,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
+    tokio::spawn(auth.policies().keep_places_fresh());
     let outbound = auth.upstreams().outbound.clone();
     tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));

@@ -51,6 +51,8 @@ fn ended_by(body: &Body, before: &State) -> Vec<SessionId> {
     match body {
         Body::RevokeSession(order) => SessionId::parse(&order.session_id).into_iter().collect(),
         Body::RevokeUserSessions(order) => of_user(&order.user_id),
+        Body::RevokeUserAccess(order) => of_user(&order.user_id),
+        Body::ResetPassword(order) if !order.keep_sessions => of_user(&order.user_id),
         Body::DeleteUser(order) => of_user(&order.user_id),
         Body::UpdateUser(order) if order.disabled == Some(true) => of_user(&order.user_id),
         Body::SetPassword(order) if !order.keep_sessions => of_user(&order.user_id),

@@ -41,7 +41,9 @@ pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow:
     let http = http.build()?;
     let (mut costs, mut random) = (Costs::default(), Random::new(1));
     let began = Instant::now();
-    api.sessions().revoke_of_user(v1::RevokeUserSessionsRequest { user: USER.into() }).await?;
+    api.sessions()
+        .revoke_of_user(v1::RevokeUserSessionsRequest { user: USER.into(), app_passwords: false })
+        .await?;
     costs.first.push(began.elapsed());
     for run in 0..runs {
         let leader = cluster.leader().await.context("no leader")?;
@@ -97,7 +99,9 @@ async fn cost(api: &conclave_client::Client, run: u32, costs: &mut Costs) -> any
     api.groups().create(order).await?;
     costs.writes.push(began.elapsed());
     let began = Instant::now();
-    api.sessions().revoke_of_user(v1::RevokeUserSessionsRequest { user: USER.into() }).await?;
+    api.sessions()
+        .revoke_of_user(v1::RevokeUserSessionsRequest { user: USER.into(), app_passwords: false })
+        .await?;
     costs.revocations.push(began.elapsed());
     Ok(())
 }

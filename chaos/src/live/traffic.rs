@@ -220,7 +220,7 @@ impl Person {
         let ended = self.history.revoking(&self.user);
         let began = self.history.now();
         let revoking = async {
-            let order = v1::RevokeUserSessionsRequest { user: self.user.clone() };
+            let order = v1::RevokeUserSessionsRequest { user: self.user.clone(), app_passwords: false };
             let outcome = api.sessions().revoke_of_user(order).await;
             if outcome.is_ok() {
                 self.history.revoked(&ended, began);

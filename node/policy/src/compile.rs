@@ -18,6 +18,7 @@ pub struct Policy {
     public: Vec<Requests>,
     headers: Vec<(String, Expression)>,
     reads_place: bool,
+    reads_path: bool,
 }
 
 /// A row that decides.
@@ -133,12 +134,20 @@ impl Policy {
         let asks = |test: &Test| matches!(test, Test::Country(_) | Test::Asn(_));
         let reads_place =
             expressions().any(Expression::reads_place) || rows.iter().any(|row| row.tests().any(asks));
-        Ok(Self { mode: spec.mode, rows, public, headers, reads_place })
+        let by_request = |test: &Test| matches!(test, Test::Request(_));
+        let reads_path =
+            expressions().any(Expression::reads_path) || rows.iter().any(|row| row.tests().any(by_request));
+        Ok(Self { mode: spec.mode, rows, public, headers, reads_place, reads_path })
     }
 
     /// Whether it asks where the address is: only then is a database looked at.
     pub const fn reads_place(&self) -> bool {
         self.reads_place
+    }
+
+    /// Whether rows or extra headers ask for the path of the request: only then need it be read for them.
+    pub const fn reads_path(&self) -> bool {
+        self.reads_path
     }
 
     /// Whether any request at all needs no sign-in.

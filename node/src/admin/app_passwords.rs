@@ -60,9 +60,9 @@ impl AppPasswordService for Api {
         };
         let listing = self.listing("app-passwords", wanted.page)?;
         let after = listing.after(|bytes| AppPasswordId::parse(bytes).ok())?;
-        let over = |row: &AppPassword| row.expires_at.is_some_and(|at| at.is_over_at(reading.now));
+        let good = |row: &AppPassword| reading.state.is_app_password_good(row, reading.now);
         let rows = reading.state.app_passwords_after(after);
-        let rows = rows.filter(|row| of.is_none_or(|user| row.user == user) && !over(row));
+        let rows = rows.filter(|row| of.is_none_or(|user| row.user == user) && good(row));
         let (app_passwords, next_page_token) =
             listing.page(rows.map(|row| (row.id.to_vec(), message(&reading.state, row))));
         reading.reply(pb::ListAppPasswordsResponse { app_passwords, next_page_token })

@@ -2,7 +2,7 @@
 
 use conclave_proto::{
     admin::v1::{self as pb, session_service_server::SessionService},
-    command::v1::{RevokeGrant, RevokeSession, RevokeUserSessions, command::Body},
+    command::v1::{RevokeGrant, RevokeSession, RevokeUserAccess, RevokeUserSessions, command::Body},
 };
 use conclave_state::{
     ids::{GrantId, SessionId},
@@ -66,10 +66,18 @@ impl SessionService for Api {
         request: Request<pb::RevokeUserSessionsRequest>,
     ) -> Result<Response<pb::RevokeUserSessionsResponse>, Status> {
         let (mut writing, order) = self.write(request, "RevokeUserSessions").await?;
-        let user_id = writing.user(&order.user).await?.to_vec();
-        let body = Body::RevokeUserSessions(RevokeUserSessions { user_id, except_session_id: Vec::new() });
+        let user = writing.user(&order.user).await?;
+        let user_id = user.to_vec();
+        let body = if order.app_passwords {
+            Body::RevokeUserAccess(RevokeUserAccess { user_id })
+        } else {
+            Body::RevokeUserSessions(RevokeUserSessions { user_id, except_session_id: Vec::new() })
+        };
         let committed = writing.propose(body).await?;
-        writing.reply(&committed, pb::RevokeUserSessionsResponse {})
+        let (state, now) = (&committed.state, self.auth.now(&committed.state));
+        let left = state.app_passwords_of(user).filter(|row| state.is_app_password_good(row, now)).count();
+        let app_passwords_left = u32::try_from(left).unwrap_or(u32::MAX);
+        writing.reply(&committed, pb::RevokeUserSessionsResponse { app_passwords_left })
     }
 }
 

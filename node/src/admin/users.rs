@@ -3,7 +3,9 @@
 
 use conclave_proto::{
     admin::v1::{self as pb, user_service_server::UserService},
-    command::v1::{Attribute, Attributes, CreateUser, DeleteUser, SetPassword, UpdateUser, command::Body},
+    command::v1::{
+        Attribute, Attributes, CreateUser, DeleteUser, ResetPassword, SetPassword, UpdateUser, command::Body,
+    },
 };
 use conclave_state::{State, ids::UserId, user::User};
 use tonic::{Request, Response, Status};
@@ -88,8 +90,13 @@ impl UserService for Api {
         let (mut writing, order) = self.write(request, "SetPassword").await?;
         let id = writing.user(&order.user).await?;
         let password_phc = writing.hash(password).await?;
-        let body = SetPassword { user_id: id.to_vec(), password_phc, keep_sessions: order.keep_sessions };
-        let committed = writing.propose(Body::SetPassword(body)).await?;
+        let (user_id, keep_sessions) = (id.to_vec(), order.keep_sessions);
+        let body = if order.keep_app_passwords {
+            Body::SetPassword(SetPassword { user_id, password_phc, keep_sessions })
+        } else {
+            Body::ResetPassword(ResetPassword { user_id, password_phc, keep_sessions })
+        };
+        let committed = writing.propose(body).await?;
         writing.reply(&committed, pb::SetPasswordResponse {})
     }
 

@@ -104,6 +104,7 @@ struct Inner {
     cluster: Cluster,
     keys: Arc<ClusterKeys>,
     handles: HandleKey,
+    lineage: LineageTag,
     tickets: Sealer,
     access_tokens: Sealer,
     signing: SigningKeys,
@@ -165,7 +166,9 @@ impl Auth {
         settings: Settings,
         runtime: Runtime,
     ) -> Self {
+        let lineage = cluster.lineage();
         let inner = Inner {
+            lineage: LineageTag::of(&lineage.cluster, lineage.epoch),
             handles: HandleKey::new(&keys.cookie_mac),
             tickets: Sealer::new(&keys.ticket),
             access_tokens: Sealer::new(&keys.access_token),
@@ -251,8 +254,7 @@ impl Auth {
 
     /// What handles of this cluster's present life carry.
     pub fn lineage_tag(&self) -> LineageTag {
-        let lineage = self.inner.cluster.lineage();
-        LineageTag::of(&lineage.cluster, lineage.epoch)
+        self.inner.lineage
     }
 
     /// The time for decisions on `state`: this node's clock, but never before what the log has already seen.

@@ -385,7 +385,7 @@ async fn shadow(client: &Client, application: String) -> Result<Output, Failure>
     }
     let differences = differences.into_values().map(|(would, count, last_at_ms)| {
         json!({
-            "user": would.user,
+            "user": if would.user.is_empty() { "(not signed in)" } else { &would.user },
             "would": if would.allowed { "allow" } else { "deny" },
             "count": count,
             "why": would.why,

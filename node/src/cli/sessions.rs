@@ -25,7 +25,8 @@ pub enum Command {
 Examples:
   conclave session revoke 0f8e…
   conclave session revoke 0f8e… --with-grants
-  conclave session revoke --user ada")]
+  conclave session revoke --user ada
+  conclave session revoke --user ada --app-passwords")]
     Revoke {
         /// The session's id
         #[arg(required_unless_present = "user", conflicts_with = "user")]
@@ -36,17 +37,22 @@ Examples:
         /// Also what applications were granted to do while the person is away (offline refresh tokens)
         #[arg(long, conflicts_with = "user")]
         with_grants: bool,
+        /// Also the user's app passwords, with which programs come without a session
+        #[arg(long, requires = "user")]
+        app_passwords: bool,
     },
 }
 
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     match command {
         Command::List { user } => list(client, &user.unwrap_or_default()).await,
-        Command::Revoke { user: Some(user), .. } => {
-            client.sessions().revoke_of_user(v1::RevokeUserSessionsRequest { user: user.clone() }).await?;
-            Ok(Output::done(format!("{user} is signed out everywhere"), json!({ "revoked_user": user })))
+        Command::Revoke { user: Some(user), app_passwords, .. } => {
+            let order = v1::RevokeUserSessionsRequest { user: user.clone(), app_passwords };
+            let left = client.sessions().revoke_of_user(order).await?.app_passwords_left;
+            let said = json!({ "revoked_user": user, "app_passwords_left": left });
+            Ok(Output::done(signed_out(&user, app_passwords, left), said))
         }
-        Command::Revoke { id, user: None, with_grants } => {
+        Command::Revoke { id, user: None, with_grants, .. } => {
             let session_id = id.unwrap_or_default();
             let order = v1::RevokeSessionRequest { session_id: session_id.clone(), with_grants };
             client.sessions().revoke(order).await?;
@@ -54,6 +60,17 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             let said = json!({ "revoked": session_id, "with_grants": with_grants });
             Ok(Output::done(format!("session {session_id} is over{also}"), said))
         }
+    }
+}
+
+/// What ended, and what did not.
+fn signed_out(user: &str, app_passwords: bool, left: u32) -> String {
+    match (app_passwords, left) {
+        (true, _) => format!("{user} is signed out everywhere, and the app passwords are revoked"),
+        (false, 0) => format!("{user} is signed out everywhere"),
+        (false, left) => format!(
+            "{user} is signed out everywhere; app passwords that live on: {left} (--app-passwords ends them too)"
+        ),
     }
 }
 

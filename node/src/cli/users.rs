@@ -66,7 +66,7 @@ Examples:
         /// Username or id
         user: String,
     },
-    /// Set a user's password, and sign them out everywhere
+    /// Set a user's password, sign them out everywhere, and end their app passwords
     #[command(after_help = "\
 Examples:
   conclave user password ada
@@ -80,6 +80,9 @@ Examples:
         /// Leave the user's sessions as they are
         #[arg(long)]
         keep_sessions: bool,
+        /// Leave the user's app passwords as they are: whoever knew the old password may have made some
+        #[arg(long)]
+        keep_app_passwords: bool,
     },
 }
 
@@ -143,9 +146,10 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             client.users().delete(v1::DeleteUserRequest { user: user.clone() }).await?;
             Ok(Output::done(format!("user {user} is deleted"), json!({ "deleted": user })))
         }
-        Command::Password { user, password_stdin, keep_sessions } => {
+        Command::Password { user, password_stdin, keep_sessions, keep_app_passwords } => {
             let password = if password_stdin { password::from_stdin()? } else { password::from_terminal()? };
-            let order = v1::SetPasswordRequest { user: user.clone(), password, keep_sessions };
+            let order =
+                v1::SetPasswordRequest { user: user.clone(), password, keep_sessions, keep_app_passwords };
             client.users().set_password(order).await?;
             Ok(Output::done(format!("user {user} has a new password"), json!({ "password_set": user })))
         }

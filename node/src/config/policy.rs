@@ -15,9 +15,9 @@ pub struct Policy {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoIp {
-    /// A MaxMind database (.mmdb) with countries, read when the node starts.
+    /// A MaxMind database (.mmdb) with countries, read when the node starts and whenever it changes.
     pub country_file: Option<PathBuf>,
-    /// A MaxMind database (.mmdb) with autonomous systems, read when the node starts.
+    /// A MaxMind database (.mmdb) with autonomous systems, read when the node starts and whenever it changes.
     pub asn_file: Option<PathBuf>,
     /// Without a database an address is nowhere, instead of nobody being let in by a policy that asks.
     pub fail_open: bool,

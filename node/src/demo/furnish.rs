@@ -129,7 +129,12 @@ async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
         ..Default::default()
     };
     if let Made::There(refused) = made(api.users().create(order).await)? {
-        let order = SetPasswordRequest { user: ADMIN.into(), password: password.into(), keep_sessions: true };
+        let order = SetPasswordRequest {
+            user: ADMIN.into(),
+            password: password.into(),
+            keep_sessions: true,
+            keep_app_passwords: true,
+        };
         api.users().set_password(order).await.with_context(|| refused.to_string())?;
         let member = MemberRequest { group: ADMINS.into(), user: ADMIN.into() };
         api.groups().add_member(member).await.with_context(|| refused.to_string())?;

@@ -70,10 +70,9 @@ impl ClientInfo {
         peer: IpAddr,
         is_trusted: impl Fn(IpAddr) -> bool,
     ) -> Result<Self, Fault> {
-        let hops = hops(headers).ok_or_else(|| bad(&FORWARDED_FOR))?;
-        let client = hops.iter().rev().find(|hop| !is_trusted(**hop)).or(hops.first());
+        let client = client(headers, is_trusted).map_err(|Unreadable| bad(&FORWARDED_FOR))?;
         let scheme = scheme(headers).ok_or_else(|| bad(&FORWARDED_PROTO))?;
-        Ok(Self { ip: client.copied().unwrap_or(peer), scheme, via_trusted_proxy: true })
+        Ok(Self { ip: client.unwrap_or(peer), scheme, via_trusted_proxy: true })
     }
 }
 
@@ -82,18 +81,28 @@ fn bad(header: &HeaderName) -> Fault {
     Fault::new(StatusCode::BAD_REQUEST, "bad_forwarded_header", "Bad request", detail)
 }
 
-/// All addresses of all `X-Forwarded-For` lines, leftmost first. `None` if one of them is none.
-fn hops(headers: &HeaderMap) -> Option<Vec<IpAddr>> {
-    let mut hops = Vec::new();
+struct Unreadable;
+
+/// Of all addresses of all `X-Forwarded-For` lines the rightmost that is no trusted hop; the first when all are; none when there are
+/// none.
+///
+/// # Errors
+/// When one of them is no address, or there are too many.
+fn client(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Result<Option<IpAddr>, Unreadable> {
+    let (mut client, mut hops) = (None, 0);
     for line in headers.get_all(FORWARDED_FOR) {
-        for hop in line.to_str().ok()?.split(',') {
-            hops.push(address(hop.trim())?);
-            if hops.len() > MAX_HOPS {
-                return None;
+        for hop in line.to_str().map_err(|_| Unreadable)?.split(',') {
+            let hop = address(hop.trim()).ok_or(Unreadable)?;
+            hops += 1;
+            if hops > MAX_HOPS {
+                return Err(Unreadable);
+            }
+            if client.is_none() || !is_trusted(hop) {
+                client = Some(hop);
             }
         }
     }
-    Some(hops)
+    Ok(client)
 }
 
 /// An address as proxies write it: bare, in brackets, or with a port.

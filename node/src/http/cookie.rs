@@ -48,12 +48,18 @@ impl<'a> Cookies<'a> {
 
     /// The value of the cookie of that full name. Two of them are refused, since either may be planted.
     pub fn get(&self, name: &str) -> Result<Option<&'a str>, CookieError> {
-        let mut values = self.0.iter().filter(|(found, _)| *found == name).map(|(_, value)| *value);
+        self.only(|found| found == name).map_err(|()| CookieError::Duplicate(name.to_owned()))
+    }
+
+    /// The same of our cookie `name`, as this policy calls it.
+    pub fn ours(&self, policy: &CookiePolicy, name: &str) -> Result<Option<&'a str>, CookieError> {
+        self.only(|found| policy.calls(name, found)).map_err(|()| CookieError::Duplicate(policy.name(name)))
+    }
+
+    fn only(&self, is_it: impl Fn(&str) -> bool) -> Result<Option<&'a str>, ()> {
+        let mut values = self.0.iter().filter(|(found, _)| is_it(found)).map(|(_, value)| *value);
         let first = values.next();
-        if values.next().is_some() {
-            return Err(CookieError::Duplicate(name.to_owned()));
-        }
-        Ok(first)
+        if values.next().is_some() { Err(()) } else { Ok(first) }
     }
 }
 
@@ -107,12 +113,20 @@ impl CookiePolicy {
 
     /// The full name of our cookie `name`: `__Host-conclave_session`.
     pub fn name(&self, name: &str) -> String {
-        let prefix = match (self.secure, &self.domain) {
+        format!("{}{OURS}{name}", self.prefix())
+    }
+
+    /// Whether `full` is what [`Self::name`] makes of `name`.
+    fn calls(&self, name: &str, full: &str) -> bool {
+        full.strip_prefix(self.prefix()).and_then(|rest| rest.strip_prefix(OURS)) == Some(name)
+    }
+
+    const fn prefix(&self) -> &'static str {
+        match (self.secure, &self.domain) {
             (true, None) => "__Host-",
             (true, Some(_)) => "__Secure-",
             (false, _) => "",
-        };
-        format!("{prefix}{OURS}{name}")
+        }
     }
 
     /// A `Set-Cookie` value. Without `max_age` the cookie lasts as long as the browser runs.
@@ -176,6 +190,8 @@ mod tests {
         assert_eq!(cookies.get("conclave_session"), Ok(Some("abc=")));
         assert_eq!(cookies.get("later"), Ok(Some("x")));
         assert_eq!(cookies.get("absent"), Ok(None));
+        assert_eq!(cookies.ours(&CookiePolicy::host_only(false), "session"), Ok(Some("abc=")));
+        assert_eq!(cookies.ours(&CookiePolicy::host_only(true), "session"), Ok(None));
     }
 
     #[test]

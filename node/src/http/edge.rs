@@ -25,7 +25,7 @@ use super::cidr::Cidr;
 use super::client::ClientInfo;
 use super::fault::{Fault, wants_page};
 use super::headers::fence;
-use super::request_id::{self, RequestId};
+use super::request_id::{self, Names, RequestId};
 use crate::runtime::Entropy;
 
 /// Longest a request may take, its body included. A write held through an election takes 3 s; a proxy in front
@@ -56,12 +56,24 @@ impl fmt::Debug for EdgeConfig {
 }
 
 /// The way in and out. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Edge(Arc<EdgeConfig>);
+#[derive(Clone)]
+pub struct Edge(Arc<Inner>);
+
+struct Inner {
+    config: EdgeConfig,
+    names: Names,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Edge").field(&self.0.config).finish()
+    }
+}
 
 impl Edge {
     pub fn new(config: EdgeConfig) -> Self {
-        Self(Arc::new(config))
+        let names = Names::new(Arc::clone(&config.entropy));
+        Self(Arc::new(Inner { config, names }))
     }
 
     /// Puts the edge around all routes of `router`, its fallback included.
@@ -72,7 +84,7 @@ impl Edge {
     /// The answer for a fault: a page where a person is looking, else a problem document.
     pub fn answer(&self, fault: &Fault, id: &RequestId, page: bool) -> Response {
         if page {
-            (fault.status, Html((self.0.error_page)(fault, id))).into_response()
+            (fault.status, Html((self.0.config.error_page)(fault, id))).into_response()
         } else {
             fault.problem(id)
         }
@@ -80,17 +92,17 @@ impl Edge {
 
     /// Whether this peer is a configured proxy.
     pub fn trusts(&self, peer: IpAddr) -> bool {
-        self.0.trusted_proxies.iter().any(|network| network.contains(peer.to_canonical()))
+        self.0.config.trusted_proxies.iter().any(|network| network.contains(peer.to_canonical()))
     }
 
     /// The client that a configured proxy speaks for; none when the peer is not one, or cannot be understood.
     pub fn client_of_proxy(&self, headers: &HeaderMap, peer: IpAddr) -> Option<ClientInfo> {
-        ClientInfo::of_proxy(headers, peer, &self.0.trusted_proxies)?.ok()
+        ClientInfo::of_proxy(headers, peer, &self.0.config.trusted_proxies)?.ok()
     }
 
     /// A name for a request.
     pub fn new_id(&self) -> RequestId {
-        RequestId::new(self.0.entropy.as_ref())
+        self.0.names.next()
     }
 
     /// What every response carries, whoever made it.
@@ -107,14 +119,14 @@ impl Edge {
             Ok(next.run(request).await)
         };
         let guarded = AssertUnwindSafe(work).catch_unwind();
-        match tokio::time::timeout(self.0.request_timeout, guarded).await {
+        match tokio::time::timeout(self.0.config.request_timeout, guarded).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => {
                 tracing::error!(request.id = %id, "a request handler panicked");
                 Err(Fault::internal())
             }
             Err(_elapsed) => {
-                tracing::warn!(request.id = %id, "a request was given up after {:?}", self.0.request_timeout);
+                tracing::warn!(request.id = %id, "a request was given up after {:?}", self.0.config.request_timeout);
                 Err(Fault::timeout())
             }
         }
@@ -123,7 +135,7 @@ impl Edge {
     /// The request with its id, its client and its whole body, all within bounds.
     async fn admit(&self, request: Request, id: &RequestId) -> Result<Request, Fault> {
         let (mut parts, body) = request.into_parts();
-        let client = ClientInfo::resolve(&parts.headers, &parts.extensions, &self.0.trusted_proxies)?;
+        let client = ClientInfo::resolve(&parts.headers, &parts.extensions, &self.0.config.trusted_proxies)?;
         parts.extensions.insert(client);
         parts.extensions.insert(id.clone());
         let body = self.read(body, parts.headers.get(CONTENT_LENGTH)).await?;
@@ -136,7 +148,7 @@ impl Edge {
         if body.is_end_stream() {
             return Ok(body);
         }
-        let limit = self.0.max_body_bytes;
+        let limit = self.0.config.max_body_bytes;
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(Fault::body_too_large(limit));

@@ -40,10 +40,10 @@ impl FormAction {
 
 /// Adds what the response does not say itself.
 pub(super) fn fence(response: &mut Response) {
-    let policy = policy(response.extensions().get());
-    let headers = response.headers_mut();
-    headers.entry(CONTENT_SECURITY_POLICY).or_insert(policy);
-    fence_headers(headers);
+    if let Some(allowed) = response.extensions_mut().remove::<FormAction>() {
+        response.headers_mut().entry(CONTENT_SECURITY_POLICY).or_insert_with(|| policy(&allowed));
+    }
+    fence_headers(response.headers_mut());
 }
 
 /// The same for headers that are made once and sent often; nothing in them leads to another origin.
@@ -62,8 +62,7 @@ pub fn fence_headers(headers: &mut HeaderMap) {
     }
 }
 
-fn policy(allowed: Option<&FormAction>) -> HeaderValue {
-    let sources = allowed.map(|FormAction(sources)| sources.as_slice()).unwrap_or_default();
+fn policy(FormAction(sources): &FormAction) -> HeaderValue {
     let policy = sources.iter().fold(POLICY.to_owned(), |policy, source| policy + " " + source);
     // Origins and schemes of parsed URLs are ASCII without separators; should one not be, nothing extra is allowed.
     let is_plain = sources.iter().all(|source| !source.contains([' ', ';', ',', '\'']));

@@ -39,6 +39,7 @@ pub const fn class(order: &Body) -> Class {
         // Sessions, grants and tokens end.
         Body::RevokeSession(_)
         | Body::RevokeUserSessions(_)
+        | Body::RevokeUserAccess(_)
         | Body::RevokeGrant(_)
         | Body::RevokeConsent(_)
         | Body::RevokeApiToken(_)
@@ -50,6 +51,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::UpdateUser(_)
         | Body::DeleteUser(_)
         | Body::SetPassword(_)
+        | Body::ResetPassword(_)
         // Other providers, and who is who there.
         | Body::UpdateUpstream(_)
         | Body::DeleteUpstream(_)

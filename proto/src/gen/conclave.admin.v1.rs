@@ -105,6 +105,9 @@ pub struct SetPasswordRequest {
     pub password: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]
     pub keep_sessions: bool,
+    /// Passwords of programs end with the old one unless they are kept.
+    #[prost(bool, tag = "180")]
+    pub keep_app_passwords: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetPasswordResponse {}
@@ -1015,9 +1018,16 @@ pub struct RevokeSessionResponse {}
 pub struct RevokeUserSessionsRequest {
     #[prost(string, tag = "1")]
     pub user: ::prost::alloc::string::String,
+    /// Passwords of programs as well.
+    #[prost(bool, tag = "180")]
+    pub app_passwords: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeUserSessionsResponse {}
+pub struct RevokeUserSessionsResponse {
+    /// So many passwords of programs live on.
+    #[prost(uint32, tag = "180")]
+    pub app_passwords_left: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SigningKey {
     #[prost(string, tag = "1")]

@@ -707,6 +707,16 @@ pub struct SetPassword {
     #[prost(bool, tag = "3")]
     pub keep_sessions: bool,
 }
+/// A password that somebody else sets, as a rule because the old one is in wrong hands: ends what SetPassword ends, and the app passwords.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetPassword {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub password_phc: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub keep_sessions: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateGroup {
     #[prost(bytes = "vec", tag = "1")]
@@ -889,6 +899,12 @@ pub struct RevokeUserSessions {
     /// Left alone; empty = none.
     #[prost(bytes = "vec", tag = "2")]
     pub except_session_id: ::prost::alloc::vec::Vec<u8>,
+}
+/// Whatever speaks for a person: sessions, grants, and the passwords of programs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeUserAccess {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
 }
 /// A session's arm on an application's host (forward-auth, single-application mode). The ticket is spent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1500,7 +1516,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 200, 201, 202, 203"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1612,6 +1628,10 @@ pub mod command {
         CreateAppPassword(super::CreateAppPassword),
         #[prost(message, tag = "161")]
         RevokeAppPassword(super::RevokeAppPassword),
+        #[prost(message, tag = "180")]
+        ResetPassword(super::ResetPassword),
+        #[prost(message, tag = "181")]
+        RevokeUserAccess(super::RevokeUserAccess),
         #[prost(message, tag = "200")]
         BeginRestore(super::BeginRestore),
         #[prost(message, tag = "201")]

@@ -309,6 +309,9 @@ pub struct AppPasswordRow {
     pub expires_at_ms: u64,
     #[prost(uint64, tag = "7")]
     pub created_at_ms: u64,
+    /// How often the revocation epoch had been raised when it was made.
+    #[prost(uint64, tag = "180")]
+    pub epochs_before: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpentTicketRow {

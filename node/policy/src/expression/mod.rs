@@ -156,6 +156,11 @@ impl Expression {
         self.reads.iter().any(|v| matches!(v, Variable::Country | Variable::Asn))
     }
 
+    /// Whether it asks for the path of the request.
+    pub fn reads_path(&self) -> bool {
+        self.reads.iter().any(|v| matches!(v, Variable::Path))
+    }
+
     /// Whether the condition holds.
     ///
     /// # Errors

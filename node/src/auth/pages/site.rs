@@ -20,7 +20,7 @@ use crate::{
     crypto::keys::Key,
     http::{
         Fault, FormAction, RequestId,
-        cookie::{CookiePolicy, Cookies},
+        cookie::{CookieError, CookiePolicy, Cookies},
     },
     web::{
         Pages,
@@ -77,9 +77,12 @@ impl Site {
         Self { session_cookie, browser_cookie: CookiePolicy::host_only(secure), csrf, pages, auth }
     }
 
-    /// The full name of the session's cookie.
-    pub fn session_cookie_name(&self) -> String {
-        self.session_cookie.name(SESSION)
+    /// The session's cookie among these.
+    ///
+    /// # Errors
+    /// When it is there twice.
+    pub fn session_in<'a>(&self, cookies: &Cookies<'a>) -> Result<Option<&'a str>, CookieError> {
+        cookies.ours(&self.session_cookie, SESSION)
     }
 
     /// Reads the browser's cookies.
@@ -93,10 +96,10 @@ impl Site {
             Fault::new(StatusCode::BAD_REQUEST, "bad_cookie", "Cookies cannot be read", detail)
         };
         let cookies = Cookies::parse(headers).map_err(|e| unreadable(&e))?;
-        let session = cookies.get(&self.session_cookie.name(SESSION)).map_err(|e| unreadable(&e))?;
-        let id = cookies.get(&self.browser_cookie.name(csrf::COOKIE)).map_err(|e| unreadable(&e))?;
-        let device = cookies.get(&self.browser_cookie.name(DEVICE)).map_err(|e| unreadable(&e))?;
-        let bounces = cookies.get(&self.browser_cookie.name(bounce::COOKIE)).map_err(|e| unreadable(&e))?;
+        let session = self.session_in(&cookies).map_err(|e| unreadable(&e))?;
+        let id = cookies.ours(&self.browser_cookie, csrf::COOKIE).map_err(|e| unreadable(&e))?;
+        let device = cookies.ours(&self.browser_cookie, DEVICE).map_err(|e| unreadable(&e))?;
+        let bounces = cookies.ours(&self.browser_cookie, bounce::COOKIE).map_err(|e| unreadable(&e))?;
         let known = id.and_then(BrowserId::parse);
         Ok(Browser {
             is_new: known.is_none(),

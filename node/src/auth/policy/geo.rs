@@ -1,7 +1,16 @@
 //! Where an address is, by local files in the MaxMind format. Nothing is asked of the network.
+//!
+//! Such files are replaced every week or so: each is looked at now and then, and read again when it is another. One that is gone or
+//! cannot be read leaves in force what was read before it.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
+use arc_swap::ArcSwapOption;
 use conclave_policy::Lookup;
 use maxminddb::{PathElement, Reader};
 
@@ -10,10 +19,13 @@ use crate::config;
 /// Largest file that is read: the usual ones have 10 MB.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 
+/// How often files are looked at: two questions to the file system, for news of once a week.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
 /// The databases.
 pub(super) struct Geo {
-    countries: Option<Reader<Vec<u8>>>,
-    numbers: Option<Reader<Vec<u8>>>,
+    countries: Database,
+    numbers: Database,
     /// What is said when there is no database or it fails.
     missing: Missing,
 }
@@ -34,30 +46,36 @@ pub(super) struct Located {
 impl Geo {
     /// A file that cannot be read is as none: told once, here, and to whoever asks why they were denied.
     pub(super) fn open(settings: &config::GeoIp) -> Self {
-        let open = |file: &Option<std::path::PathBuf>| file.as_deref().and_then(read);
         Self {
-            countries: open(&settings.country_file),
-            numbers: open(&settings.asn_file),
+            countries: Database::open(settings.country_file.clone()),
+            numbers: Database::open(settings.asn_file.clone()),
             missing: if settings.fail_open { Missing::IsNowhere } else { Missing::Denies },
         }
+    }
+
+    /// Reads again what is another file than it was. Waits for the disk.
+    fn look_again(&self) {
+        self.countries.look_again();
+        self.numbers.look_again();
     }
 
     pub(super) fn place(&self, address: IpAddr) -> Located {
         let country = [PathElement::Key("country"), PathElement::Key("iso_code")];
         let asn = [PathElement::Key("autonomous_system_number")];
         Located {
-            country: self.look(self.countries.as_ref(), address, &country),
-            asn: self.look(self.numbers.as_ref(), address, &asn),
+            country: self.look(&self.countries, address, &country),
+            asn: self.look(&self.numbers, address, &asn),
         }
     }
 
     fn look<T: serde::de::DeserializeOwned>(
         &self,
-        reader: Option<&Reader<Vec<u8>>>,
+        database: &Database,
         address: IpAddr,
         path: &[PathElement<'_>],
     ) -> Lookup<T> {
-        let found = reader.map(|reader| reader.lookup(address.to_canonical())?.decode_path(path));
+        let reader = database.reader.load();
+        let found = reader.as_ref().map(|reader| reader.lookup(address.to_canonical())?.decode_path(path));
         match (found, self.missing) {
             (Some(Ok(Some(value))), _) => Lookup::Known(value),
             (Some(Ok(None)), _) | (_, Missing::IsNowhere) => Lookup::Absent,
@@ -66,23 +84,84 @@ impl Geo {
     }
 }
 
-fn read(path: &Path) -> Option<Reader<Vec<u8>>> {
-    let refused = |why: String| {
-        tracing::error!(file = %path.display(), "policies that ask where an address is deny: {why}");
-    };
-    match std::fs::metadata(path) {
-        Ok(file) if file.len() > MAX_FILE_BYTES => {
-            refused(format!("the file is larger than {MAX_FILE_BYTES} bytes"));
-            return None;
-        }
-        Ok(_) => {}
-        Err(error) => {
-            refused(error.to_string());
-            return None;
+/// Looks at the files now and then, for as long as the node runs.
+pub(super) async fn keep_fresh(geo: Arc<Geo>) {
+    if geo.countries.file.is_none() && geo.numbers.file.is_none() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let looking = Arc::clone(&geo);
+        // Reading ten megabytes is nothing for a thread that answers.
+        if let Err(error) = tokio::task::spawn_blocking(move || looking.look_again()).await {
+            tracing::error!(%error, "the files of policy.geoip could not be looked at");
         }
     }
-    let bytes = std::fs::read(path).map_err(|error| refused(error.to_string())).ok()?;
-    Reader::from_source(bytes).map_err(|error| refused(error.to_string())).ok()
+}
+
+/// One file, and what was read of it.
+struct Database {
+    file: Option<PathBuf>,
+    reader: ArcSwapOption<Reader<Vec<u8>>>,
+    /// What the file was like when it was last looked at, good or bad; none: it could not be looked at.
+    seen: Mutex<Option<Seen>>,
+}
+
+/// What tells one file from the next under the same name.
+type Seen = (u64, Option<SystemTime>);
+
+impl Database {
+    fn open(file: Option<PathBuf>) -> Self {
+        let database = Self { file, reader: ArcSwapOption::empty(), seen: Mutex::default() };
+        if let Some(file) = &database.file {
+            let now = seen(file);
+            *database.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            database.take_in(file);
+        }
+        database
+    }
+
+    /// Reads the file again if it is another than it was.
+    fn look_again(&self) {
+        let Some(file) = &self.file else { return };
+        let now = seen(file);
+        let mut before = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before != now {
+            // Remembered before it is read: one that is replaced meanwhile is another the next time.
+            *before = now;
+            self.take_in(file);
+        }
+    }
+
+    fn take_in(&self, file: &Path) {
+        match read(file) {
+            Ok(reader) => {
+                let built = reader.metadata().build_epoch;
+                tracing::info!(file = %file.display(), built, "read {}", file.display());
+                self.reader.store(Some(Arc::new(reader)));
+            }
+            Err(why) if self.reader.load().is_some() => {
+                tracing::error!(file = %file.display(), "what was read before stays in force: {why}");
+            }
+            Err(why) => {
+                tracing::error!(file = %file.display(), "policies that ask where an address is deny: {why}");
+            }
+        }
+    }
+}
+
+fn seen(file: &Path) -> Option<Seen> {
+    let found = std::fs::metadata(file).ok()?;
+    Some((found.len(), found.modified().ok()))
+}
+
+fn read(file: &Path) -> Result<Reader<Vec<u8>>, String> {
+    let length = std::fs::metadata(file).map_err(|error| error.to_string())?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(format!("the file is larger than {MAX_FILE_BYTES} bytes"));
+    }
+    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
+    Reader::from_source(bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -172,5 +251,50 @@ mod tests {
         std::fs::write(dir.path().join("bad"), b"not a database").unwrap();
         let bad = config::GeoIp { country_file: Some(dir.path().join("bad")), ..Default::default() };
         assert_eq!(place(&bad), Lookup::Unavailable);
+    }
+
+    /// The file's country by that database, and its length: each name here has another.
+    fn in_country(path: &Path, country: &str) {
+        let row = map(vec![("country", map(vec![("iso_code", text(country))]))]);
+        let next = path.with_extension("new");
+        std::fs::write(&next, database(&row)).unwrap();
+        std::fs::rename(next, path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_changes_is_read_again_and_a_bad_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("country");
+        let settings = config::GeoIp { country_file: Some(path.clone()), ..Default::default() };
+        let geo = Geo::open(&settings);
+        let at = || geo.place("203.0.113.9".parse().unwrap()).country;
+        assert_eq!(at(), Lookup::Unavailable);
+        in_country(&path, "DE");
+        geo.look_again();
+        assert_eq!(at(), Lookup::Known("DE".into()), "one that comes later is found");
+        in_country(&path, "FRA");
+        assert_eq!(at(), Lookup::Known("DE".into()), "not before it is looked at");
+        geo.look_again();
+        assert_eq!(at(), Lookup::Known("FRA".into()));
+        std::fs::write(&path, b"half a file").unwrap();
+        geo.look_again();
+        assert_eq!(at(), Lookup::Known("FRA".into()), "a bad file keeps the old one");
+        std::fs::remove_file(&path).unwrap();
+        geo.look_again();
+        assert_eq!(at(), Lookup::Known("FRA".into()), "as does none");
+        in_country(&path, "NO");
+        geo.look_again();
+        assert_eq!(at(), Lookup::Known("NO".into()));
+    }
+
+    #[test]
+    fn of_a_file_that_did_not_change_nothing_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("country");
+        in_country(&path, "DE");
+        let geo = Geo::open(&config::GeoIp { country_file: Some(path), ..Default::default() });
+        let before = geo.countries.reader.load_full().unwrap();
+        geo.look_again();
+        assert!(Arc::ptr_eq(&before, &geo.countries.reader.load_full().unwrap()));
     }
 }

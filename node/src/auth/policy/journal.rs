@@ -1,8 +1,12 @@
 //! Decisions that can be explained later: every deny, and a sample of what was let in. In memory, on the node that decided; the id
 //! names it.
+//!
+//! Each application has places of its own, and so have denials beside what was let in: a loud application pushes out nobody else's, and
+//! a sample pushes out no denial. When there are too many altogether, whoever has most makes room.
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     net::IpAddr,
     sync::{
@@ -17,8 +21,14 @@ use conclave_state::{ids::ApplicationId, user::User};
 use super::circumstances::{Asked, Circumstances};
 use crate::runtime::Entropy;
 
-/// Most decisions kept, the youngest: with paths and explanations about 4 MB at the worst.
-const MAX_KEPT: usize = 2_048;
+/// Most decisions kept: with paths and explanations about 8 MB at the worst.
+const MAX_KEPT: usize = 4_096;
+/// Most denials kept of one application, the youngest.
+const MAX_DENIED: usize = 512;
+/// Most kept of what one application let in, the youngest: for replays of a candidate.
+const MAX_ADMITTED: usize = 256;
+/// Most admissions sampled in one second, whatever their share: each is explained and logged, which costs as much as many checks.
+const MAX_SAMPLED_A_SECOND: u64 = 50;
 /// Longest path kept; the query never is, for it may hold secrets.
 const MAX_PATH_BYTES: usize = 512;
 
@@ -86,18 +96,68 @@ pub struct Journal {
     /// Of so many that were let in, one is kept; 0 = none.
     sample_allows: u64,
     allowed: AtomicU64,
-    kept: Mutex<VecDeque<Arc<Decision>>>,
+    /// The second in which was sampled last, and how often in it.
+    sampled: Mutex<(u64, u64)>,
+    kept: Mutex<Kept>,
+}
+
+/// Of each application, what it denied and what it let in.
+#[derive(Default)]
+struct Kept {
+    of: BTreeMap<(ApplicationId, bool), VecDeque<Arc<Decision>>>,
+    count: usize,
+}
+
+impl Kept {
+    fn push(&mut self, decision: Decision) {
+        let key = (decision.application, decision.allowed);
+        let most = if decision.allowed { MAX_ADMITTED } else { MAX_DENIED };
+        let own = self.of.entry(key).or_default();
+        own.push_back(Arc::new(decision));
+        self.count += 1;
+        if own.len() > most {
+            self.forget_oldest_of(key);
+        } else if self.count > MAX_KEPT {
+            self.make_room();
+        }
+    }
+
+    /// Takes from whoever has most; of those who have as many, the oldest.
+    fn make_room(&mut self) {
+        let oldest = |queue: &VecDeque<Arc<Decision>>| queue.front().map(|decision| decision.at_ms);
+        let fullest = self.of.iter().max_by_key(|(_, queue)| (queue.len(), Reverse(oldest(queue))));
+        if let Some(key) = fullest.map(|(key, _)| *key) {
+            self.forget_oldest_of(key);
+        }
+    }
+
+    fn forget_oldest_of(&mut self, key: (ApplicationId, bool)) {
+        let Some(queue) = self.of.get_mut(&key) else { return };
+        self.count -= usize::from(queue.pop_front().is_some());
+        if queue.is_empty() {
+            self.of.remove(&key);
+        }
+    }
 }
 
 impl Journal {
-    pub(super) const fn new(sample_allows: u64) -> Self {
-        Self { sample_allows, allowed: AtomicU64::new(0), kept: Mutex::new(VecDeque::new()) }
+    pub(super) fn new(sample_allows: u64) -> Self {
+        Self { sample_allows, allowed: AtomicU64::new(0), sampled: Mutex::default(), kept: Mutex::default() }
     }
 
     /// Whether this one of those that are let in is kept.
-    pub(super) fn samples_this(&self) -> bool {
+    pub(super) fn samples_this(&self, now_ms: u64) -> bool {
         let before = self.allowed.fetch_add(1, Ordering::Relaxed);
-        self.sample_allows != 0 && before.is_multiple_of(self.sample_allows)
+        self.sample_allows != 0 && before.is_multiple_of(self.sample_allows) && self.has_room(now_ms / 1_000)
+    }
+
+    fn has_room(&self, second: u64) -> bool {
+        let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        if sampled.0 != second {
+            *sampled = (second, 0);
+        }
+        sampled.1 += 1;
+        sampled.1 <= MAX_SAMPLED_A_SECOND
     }
 
     pub(super) fn record(&self, decision: Decision) {
@@ -115,23 +175,22 @@ impl Journal {
             line.slug,
             line.why.text
         );
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MAX_KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(Arc::new(decision));
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(decision);
     }
 
     /// The decision with this id, if it is still kept.
     pub fn find(&self, id: &str) -> Option<Arc<Decision>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().rev().find(|decision| decision.id == id).cloned()
+        kept.of.values().flatten().find(|decision| decision.id == id).cloned()
     }
 
     /// What is kept about this application, oldest first.
     pub fn of(&self, application: ApplicationId) -> Vec<Arc<Decision>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().filter(|decision| decision.application == application).cloned().collect()
+        let own = [false, true].into_iter().filter_map(|allowed| kept.of.get(&(application, allowed)));
+        let mut own: Vec<_> = own.flatten().cloned().collect();
+        own.sort_by_key(|decision| decision.at_ms);
+        own
     }
 }
 
@@ -150,4 +209,86 @@ pub fn node_of(id: &str) -> Option<u64> {
     let (node, random) = id.split_once('-')?;
     let is_id = random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit());
     u64::from_str_radix(node, 16).ok().filter(|_| is_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(application: u16, allowed: bool, at_ms: u64) -> Decision {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&application.to_be_bytes());
+        Decision {
+            id: format!("1-{application:08x}{at_ms:08x}"),
+            at_ms,
+            application: ApplicationId::new(id),
+            slug: format!("app{application}"),
+            user: Arc::new(ada()),
+            allowed,
+            version: 1,
+            row: None,
+            why: Why { text: String::new(), saw: Vec::new() },
+            around: (&Circumstances::default()).into(),
+        }
+    }
+
+    fn ada() -> User {
+        User {
+            id: conclave_state::ids::UserId::new([1; 16]),
+            username: "ada".into(),
+            display_name: String::new(),
+            email: String::new(),
+            email_verified: false,
+            attributes: Vec::new(),
+            disabled: false,
+            groups: std::iter::empty().collect(),
+            created_at: conclave_state::Stamp(0),
+            updated_at: conclave_state::Stamp(0),
+        }
+    }
+
+    fn count(journal: &Journal, application: u16) -> usize {
+        journal.of(decision(application, true, 0).application).len()
+    }
+
+    #[test]
+    fn a_loud_application_pushes_out_nobody_elses_decisions_and_a_sample_no_denial() {
+        let journal = Journal::new(1);
+        journal.record(decision(1, false, 1));
+        journal.record(decision(2, false, 2));
+        for at_ms in 3..20_000 {
+            journal.record(decision(2, true, at_ms));
+        }
+        assert!(journal.find("1-0000000100000001").is_some(), "another's");
+        assert!(journal.find("1-0000000200000002").is_some(), "its own denial");
+        for at_ms in 20_000..30_000 {
+            journal.record(decision(2, false, at_ms));
+        }
+        assert!(journal.find("1-0000000100000001").is_some());
+        assert_eq!(count(&journal, 2), MAX_DENIED + MAX_ADMITTED);
+        assert!(journal.find(&format!("1-00000002{:08x}", 29_999)).is_some(), "the youngest stay");
+    }
+
+    #[test]
+    fn altogether_there_are_not_more_than_so_many_and_whoever_has_most_makes_room() {
+        let journal = Journal::new(1);
+        journal.record(decision(1, false, 1));
+        for application in 2..60 {
+            for at_ms in 0..400 {
+                journal.record(decision(application, false, at_ms));
+            }
+        }
+        let kept: usize = (1..60).map(|application| count(&journal, application)).sum();
+        assert_eq!(kept, MAX_KEPT);
+        assert_eq!(count(&journal, 1), 1, "who has few loses none");
+    }
+
+    #[test]
+    fn what_is_let_in_is_sampled_by_share_and_not_more_than_so_often_in_a_second() {
+        let journal = Journal::new(10);
+        let sampled = |now_ms| (0..100).filter(|_| journal.samples_this(now_ms)).count();
+        assert_eq!(sampled(1_000), 10);
+        assert_eq!((0..100).map(|_| sampled(2_000)).sum::<usize>(), 50);
+        assert_eq!(sampled(3_000), 10);
+    }
 }

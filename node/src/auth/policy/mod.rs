@@ -45,7 +45,7 @@ use shadow::{Shadows, Verdicts};
 /// What this room keeps.
 pub struct Policies {
     compiled: Compiled,
-    geo: Geo,
+    geo: Arc<Geo>,
     journal: Journal,
     shadows: Shadows,
 }
@@ -64,10 +64,15 @@ impl Policies {
     pub fn new(settings: &config::Policy) -> Self {
         Self {
             compiled: Compiled::default(),
-            geo: Geo::open(&settings.geoip),
+            geo: Arc::new(Geo::open(&settings.geoip)),
             journal: Journal::new(settings.sample_allows),
             shadows: Shadows::default(),
         }
+    }
+
+    /// Reads the files of `policy.geoip` again when they change, for as long as the node runs.
+    pub fn keep_places_fresh(&self) -> impl Future<Output = ()> + Send + use<> {
+        geo::keep_fresh(Arc::clone(&self.geo))
     }
 
     pub const fn shadows(&self) -> &Shadows {
@@ -100,16 +105,9 @@ impl Auth {
         let now_ms = self.now(state).0;
         let policies = self.policies();
         let judged = self.verdict(state, application, user, around, now_ms);
-        if let Some(candidate) = state.candidate_policy(application.id) {
-            let would = self.judged_by(candidate, state, user, around, now_ms);
-            let is_other = would.verdict.allowed != judged.verdict.allowed;
-            let why = || self.why_of(candidate, &would, state, user, around, now_ms).text;
-            let why = if is_other { why() } else { String::new() };
-            let verdicts = Verdicts { is_allowed: judged.verdict.allowed, would: would.verdict, why };
-            policies.shadows.note(application, candidate.version, user, verdicts, now_ms);
-        }
         let allowed = judged.verdict.allowed;
-        if allowed && !policies.journal.samples_this() {
+        self.watch(state, application, user, around, allowed);
+        if allowed && !policies.journal.samples_this(now_ms) {
             return Judgement { allowed, decision: None, headers: judged.headers };
         }
         let why = match state.active_policy(application.id) {
@@ -141,6 +139,54 @@ impl Auth {
         around: &Circumstances<'_>,
     ) -> bool {
         self.verdict(state, application, user, around, self.now(state).0).verdict.allowed
+    }
+
+    /// Looks at what the candidate would have made of a request of somebody who is signed in, and was let in or not.
+    pub fn watch(
+        &self,
+        state: &State,
+        application: &Application,
+        user: &Arc<User>,
+        around: &Circumstances<'_>,
+        is_allowed: bool,
+    ) {
+        let Some(candidate) = state.candidate_policy(application.id) else { return };
+        let now_ms = self.now(state).0;
+        let would = self.judged_by(candidate, state, user, around, now_ms);
+        let opens = around.request.is_some_and(|asked| self.opens(candidate, &asked).is_some());
+        let verdict = if opens { shadow::OPEN } else { would.verdict };
+        let why = || {
+            if opens {
+                return shadow::IS_PUBLIC.to_owned();
+            }
+            self.why_of(candidate, &would, state, user, around, now_ms).text
+        };
+        let why = if verdict.allowed == is_allowed { String::new() } else { why() };
+        let verdicts = Verdicts { is_allowed, would: verdict, why };
+        self.policies().shadows.note(application, candidate.version, &user.username, verdicts, now_ms);
+    }
+
+    /// The same of a request that nobody is signed in for. Counted where the candidate or what holds opens anything to everybody.
+    pub fn watch_visitor(
+        &self,
+        state: &State,
+        application: &Application,
+        asked: &Asked<'_>,
+        is_allowed: bool,
+    ) {
+        let Some(candidate) = state.candidate_policy(application.id) else { return };
+        let has_public = |version: &Version| {
+            self.policies().compiled.get(version).as_ref().as_ref().is_some_and(Policy::has_public)
+        };
+        if !has_public(candidate) && !state.active_policy(application.id).is_some_and(has_public) {
+            return;
+        }
+        let opens = self.opens(candidate, asked).is_some();
+        let (would, why) =
+            if opens { (shadow::OPEN, shadow::IS_PUBLIC) } else { (shadow::CLOSED, shadow::IS_NOT_PUBLIC) };
+        let verdicts = Verdicts { is_allowed, would, why: why.to_owned() };
+        let now_ms = self.now(state).0;
+        self.policies().shadows.note(application, candidate.version, shadow::VISITOR, verdicts, now_ms);
     }
 
     /// Whether the rule behind a client admits the person. A rule that is gone admits nobody.
@@ -193,7 +239,11 @@ impl Auth {
         application: &Application,
         asked: &Asked<'_>,
     ) -> Option<Vec<(HeaderName, HeaderValue)>> {
-        let policy = self.policies().compiled.get(state.active_policy(application.id)?);
+        self.opens(state.active_policy(application.id)?, asked)
+    }
+
+    fn opens(&self, version: &Version, asked: &Asked<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
+        let policy = self.policies().compiled.get(version);
         let policy = policy.as_ref().as_ref().filter(|policy| policy.has_public())?;
         let path = CanonicalPath::parse(asked.target);
         let names = policy.headers().filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok());
@@ -277,7 +327,8 @@ impl Auth {
         run: impl FnOnce(&Facts<'_>) -> T,
     ) -> T {
         let person = circumstances::Known { state, user };
-        let path = around.request.and_then(|asked| CanonicalPath::parse(asked.target));
+        let asked = around.request.filter(|_| policy.reads_path());
+        let path = asked.and_then(|asked| CanonicalPath::parse(asked.target));
         let place =
             around.address.filter(|_| policy.reads_place()).map(|address| self.policies().geo.place(address));
         run(&around.facts(&person, path.as_ref(), place.as_ref(), now_ms))

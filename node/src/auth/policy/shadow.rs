@@ -6,7 +6,16 @@ use std::{
 };
 
 use conclave_policy::{Reason, Verdict};
-use conclave_state::{application::Application, ids::ApplicationId, user::User};
+use conclave_state::{application::Application, ids::ApplicationId};
+
+/// In place of a username: nobody was signed in.
+pub(super) const VISITOR: &str = "";
+/// What a candidate says of a request that needs no sign-in.
+pub(super) const OPEN: Verdict = Verdict { allowed: true, row: None, reason: Reason::Matched };
+pub(super) const IS_PUBLIC: &str = "this path needs no sign-in";
+/// And of one that does, when nobody is signed in.
+pub(super) const CLOSED: Verdict = Verdict { allowed: false, row: None, reason: Reason::NoRow };
+pub(super) const IS_NOT_PUBLIC: &str = "this path needs a sign-in";
 
 /// Most candidates watched at once.
 const MAX_WATCHED: usize = 256;
@@ -33,6 +42,7 @@ pub struct Report {
 /// One way in which the candidate differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
+    /// Empty: nobody was signed in.
     pub username: String,
     /// What the candidate says.
     pub would_allow: bool,
@@ -63,7 +73,7 @@ impl Shadows {
         &self,
         application: &Application,
         version: u64,
-        user: &User,
+        username: &str,
         verdicts: Verdicts,
         at_ms: u64,
     ) {
@@ -75,7 +85,7 @@ impl Shadows {
         if report.version != version {
             *report = Report { version, ..Report::default() };
         }
-        report.note(user, verdicts, at_ms);
+        report.note(username, verdicts, at_ms);
     }
 
     /// What was seen of this version of the candidate.
@@ -87,7 +97,7 @@ impl Shadows {
 }
 
 impl Report {
-    fn note(&mut self, user: &User, Verdicts { is_allowed, would, why }: Verdicts, at_ms: u64) {
+    fn note(&mut self, username: &str, Verdicts { is_allowed, would, why }: Verdicts, at_ms: u64) {
         self.seen += 1;
         if is_allowed == would.allowed {
             return;
@@ -99,14 +109,14 @@ impl Report {
             self.faults += u64::from(matches!(would.reason, Reason::Fault(_)));
         }
         let is_same = |known: &Difference| {
-            known.username == *user.username && known.would_allow == would.allowed && known.row == would.row
+            known.username == username && known.would_allow == would.allowed && known.row == would.row
         };
         let before = self.differences.iter().position(is_same).and_then(|at| self.differences.remove(at));
         if self.differences.len() >= MAX_DIFFERENCES {
             self.differences.pop_front();
         }
         self.differences.push_back(Difference {
-            username: user.username.to_string(),
+            username: username.to_owned(),
             would_allow: would.allowed,
             row: would.row,
             text: why,

@@ -3,6 +3,8 @@
 //! `%2e%2e`, an escaped slash, a fragment, `//`: each was once read one way by a proxy and another way by the application behind
 //! it (features.md §3, reference: forward-auth.md §4).
 
+use std::borrow::Cow;
+
 use super::metadata::Refused;
 use crate::auth::ticket::{AppUrl, Mount};
 
@@ -71,7 +73,11 @@ fn path_of<'a>((said_in, uri): (&'static str, &'a str)) -> Result<&'a str, Refus
         return Err(Refused::Ambiguous);
     }
     let path = uri.split('?').next().unwrap_or(uri);
-    let decoded = decoded(path).ok_or(Refused::Ambiguous)?;
+    let decoded = if path.contains('%') {
+        Cow::Owned(decoded(path).ok_or(Refused::Ambiguous)?)
+    } else {
+        Cow::Borrowed(path.as_bytes())
+    };
     let dots = decoded.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."));
     let slashes = |bytes: &[u8]| bytes.split(|byte| *byte == b'/').count();
     let escaped = slashes(&decoded) != slashes(path.as_bytes());

@@ -101,12 +101,10 @@ pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &Header
     if let Some(signed_in) = presented.who(state, &view, &original.host) {
         return Some(judge(state, original, signed_in, By::Session));
     }
-    match protected(state, original) {
+    match protected(state, &view, original) {
         Some(application) if program::is_brought(application.check, headers) => None,
-        found => Some(found.map_or(Decision::UnknownHost, |application| {
-            public(state, &view, original, &application)
-                .unwrap_or(Decision::Unauthenticated { application, refused: false })
-        })),
+        Some(application) => Some(visitor(state, &view, original, application)),
+        None => Some(Decision::UnknownHost),
     }
 }
 
@@ -121,18 +119,16 @@ impl Presented {
     /// When the cookies cannot be told from planted ones.
     fn read(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Result<Self, CookieError> {
         let cookies = Cookies::parse(headers)?;
-        let opened = |name: &str, kind| {
-            let text = cookies.get(name)?;
-            Ok(text.and_then(|text| state.auth.parse(kind, text)))
-        };
+        let opened = |kind, text: Option<&str>| text.and_then(|text| state.auth.parse(kind, text));
         let scheme = &original.url.scheme;
         let of_domain = match domain_cookie(state, scheme, &original.host) {
-            Some(policy) => opened(&policy.name(APP_OF_DOMAIN), HandleKind::AppSession)?,
+            Some(policy) => cookies.ours(&policy, APP_OF_DOMAIN)?,
             None => None,
         };
+        let of_host = cookies.ours(&app_cookie(scheme), APP)?;
         Ok(Self {
-            arms: [opened(&app_cookie(scheme).name(APP), HandleKind::AppSession)?, of_domain],
-            session: opened(&state.site.session_cookie_name(), HandleKind::Session)?,
+            arms: [of_host, of_domain].map(|text| opened(HandleKind::AppSession, text)),
+            session: opened(HandleKind::Session, state.site.session_in(&cookies)?),
         })
     }
 
@@ -180,7 +176,11 @@ fn unavailable(error: &AuthError) -> Decision {
 
 /// A program may have brought something else.
 async fn without_session(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
-    let Some(application) = protected(state, original) else { return Decision::UnknownHost };
+    let application = match confirmed(state, original).await {
+        Ok(Some(application)) => application,
+        Ok(None) => return Decision::UnknownHost,
+        Err(error) => return unavailable(&error),
+    };
     match program::judge(state, original, &application, headers).await {
         Ok(Judged::SignedIn(signed_in)) => judge(state, original, signed_in, By::Program),
         Ok(Judged::Nothing) => nobody(state, original, application).await,
@@ -195,24 +195,53 @@ async fn without_session(state: &ForwardAuth, original: &Original, headers: &Hea
     }
 }
 
-/// The application at this host, if the request is where it really lives.
-fn protected(state: &ForwardAuth, original: &Original) -> Option<Arc<Application>> {
-    let view = state.auth.cluster().view();
-    let found = view.application_by_host(&original.host)?;
+/// The application at this host in this version, if the request is where it really lives.
+fn protected(state: &ForwardAuth, version: &State, original: &Original) -> Option<Arc<Application>> {
+    let found = version.application_by_host(&original.host)?;
     state.auth.is_true_origin(&original.url, found).then(|| Arc::clone(found))
+}
+
+/// The application at this host. That there is none is said only in a version that knows every acknowledged change: an application may
+/// have been made at another node a moment ago (design.md P5).
+async fn confirmed(state: &ForwardAuth, original: &Original) -> Result<Option<Arc<Application>>, AuthError> {
+    let cluster = state.auth.cluster();
+    if let Some(application) = protected(state, &cluster.view(), original) {
+        return Ok(Some(application));
+    }
+    let version = match cluster.covered_view() {
+        Some(version) => version,
+        None if state.unknown.may_ask(&original.host, state.auth.runtime().clock.monotonic()) => {
+            cluster.serving_view(0).await?
+        }
+        None => return Err(AuthError::Busy),
+    };
+    Ok(protected(state, &version, original))
 }
 
 /// Nobody is signed in: to the login, unless the path needs none.
 async fn nobody(state: &ForwardAuth, original: &Original, application: Arc<Application>) -> Decision {
-    if public(state, &state.auth.cluster().view(), original, &application).is_some() {
-        // It may have been taken back meanwhile: what opens is looked at in a version that knows every acknowledged change.
-        let Ok(version) = state.auth.cluster().serving_view(0).await else { return Decision::Unavailable };
-        let still = version.application_by_host(&original.host);
-        if let Some(open) = still.and_then(|application| public(state, &version, original, application)) {
-            return open;
-        }
+    let view = state.auth.cluster().view();
+    if public(state, &view, original, &application).is_none() {
+        return visitor(state, &view, original, application);
     }
-    Decision::Unauthenticated { application, refused: false }
+    // It may have been taken back meanwhile: what opens is looked at in a version that knows every acknowledged change.
+    let Ok(version) = state.auth.cluster().serving_view(0).await else { return Decision::Unavailable };
+    match version.application_by_host(&original.host).cloned() {
+        Some(application) => visitor(state, &version, original, application),
+        None => Decision::Unauthenticated { application, refused: false },
+    }
+}
+
+/// Nobody is signed in, in this version of the state.
+fn visitor(
+    state: &ForwardAuth,
+    version: &State,
+    original: &Original,
+    application: Arc<Application>,
+) -> Decision {
+    let open = public(state, version, original, &application);
+    state.auth.watch_visitor(version, &application, &asked(original), open.is_some());
+    open.unwrap_or(Decision::Unauthenticated { application, refused: false })
 }
 
 /// Whether the path needs no sign-in, in this version of the state.
@@ -242,10 +271,10 @@ fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) 
         request: Some(asked(original)),
         ..Circumstances::of_session(&signed_in.session, Some(original.address))
     };
-    let open = public(state, &signed_in.state, original, &application);
-    if let (Some(open), false) =
-        (open, state.auth.admits(&signed_in.state, &application, &signed_in.user, &around))
+    if let Some(open) = public(state, &signed_in.state, original, &application)
+        && !state.auth.admits(&signed_in.state, &application, &signed_in.user, &around)
     {
+        state.auth.watch(&signed_in.state, &application, &signed_in.user, &around, true);
         return open;
     }
     let judgement = state.auth.judge(&signed_in.state, &application, &signed_in.user, &around);

@@ -12,7 +12,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 
 use crate::{
     auth::ticket::{AppUrl, Mount},
@@ -81,22 +81,38 @@ pub enum Refused {
     Ambiguous,
 }
 
-const METHOD: &str = "x-forwarded-method";
-const PROTO: &str = "x-forwarded-proto";
-const HOST: &str = "x-forwarded-host";
-const URI: &str = "x-forwarded-uri";
-const ORIGINAL_URL: &str = "x-original-url";
-const ORIGINAL_METHOD: &str = "x-original-method";
+/// A header's name, parsed once, and the same for people.
+struct Name {
+    told: &'static str,
+    header: HeaderName,
+}
+
+impl Name {
+    const fn new(name: &'static str) -> Self {
+        Self { told: name, header: HeaderName::from_static(name) }
+    }
+}
+
+const METHOD: Name = Name::new("x-forwarded-method");
+const PROTO: Name = Name::new("x-forwarded-proto");
+const HOST: Name = Name::new("x-forwarded-host");
+const URI: Name = Name::new("x-forwarded-uri");
+const ORIGINAL_URL: Name = Name::new("x-original-url");
+const ORIGINAL_METHOD: Name = Name::new("x-original-method");
+/// Fetch Metadata.
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// What scripts say they are.
+const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 /// What the route of a check over Envoy is called in messages.
 const CHECK_PATH: &str = "the path of the check";
 
 impl Dialect {
-    const fn names(self) -> &'static [&'static str] {
+    fn names(self) -> Vec<&'static str> {
         match self {
-            Self::Traefik | Self::Caddy | Self::Haproxy => &[METHOD, PROTO, HOST, URI],
-            Self::Nginx => &[ORIGINAL_URL, ORIGINAL_METHOD],
-            Self::Envoy => &[PROTO],
-            Self::EnvoyGrpc => &[],
+            Self::Traefik | Self::Caddy | Self::Haproxy => vec![METHOD.told, PROTO.told, HOST.told, URI.told],
+            Self::Nginx => vec![ORIGINAL_URL.told, ORIGINAL_METHOD.told],
+            Self::Envoy => vec![PROTO.told],
+            Self::EnvoyGrpc => Vec::new(),
         }
     }
 
@@ -136,21 +152,22 @@ pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
     let (method, parts) = match asked.dialect {
         Dialect::Traefik | Dialect::Caddy | Dialect::Haproxy => {
             let parts = Parts {
-                scheme: (PROTO, one(headers, PROTO)?),
-                authority: (HOST, one(headers, HOST)?),
-                path: (URI, one(headers, URI)?),
+                scheme: (PROTO.told, one(headers, &PROTO)?),
+                authority: (HOST.told, one(headers, &HOST)?),
+                path: (URI.told, one(headers, &URI)?),
             };
-            (parse_method(METHOD, one(headers, METHOD)?)?, parts)
+            (parse_method(METHOD.told, one(headers, &METHOD)?)?, parts)
         }
         Dialect::Nginx => {
-            let url = one(headers, ORIGINAL_URL)?;
-            let (scheme, authority, path) = address::cut(url).ok_or(Refused::Unreadable(ORIGINAL_URL))?;
-            let [scheme, authority, path] = [scheme, authority, path].map(|part| (ORIGINAL_URL, part));
+            let url = one(headers, &ORIGINAL_URL)?;
+            let (scheme, authority, path) =
+                address::cut(url).ok_or(Refused::Unreadable(ORIGINAL_URL.told))?;
+            let [scheme, authority, path] = [scheme, authority, path].map(|part| (ORIGINAL_URL.told, part));
             (nginx_method(asked)?, Parts { scheme, authority, path })
         }
         Dialect::Envoy => {
             let parts = Parts {
-                scheme: (PROTO, one(headers, PROTO)?),
+                scheme: (PROTO.told, one(headers, &PROTO)?),
                 authority: ("host", own_authority(asked)?),
                 path: (CHECK_PATH, after_the_route(asked)?),
             };
@@ -203,10 +220,10 @@ pub const UNTOLD: &str = "UNTOLD";
 
 /// Snippets written for the other product do not tell the method.
 fn nginx_method(asked: &Asked<'_>) -> Result<Method, Refused> {
-    if asked.mount == Mount::Authentik && !asked.headers.contains_key(ORIGINAL_METHOD) {
-        return parse_method(ORIGINAL_METHOD, UNTOLD);
+    if asked.mount == Mount::Authentik && !asked.headers.contains_key(&ORIGINAL_METHOD.header) {
+        return parse_method(ORIGINAL_METHOD.told, UNTOLD);
     }
-    parse_method(ORIGINAL_METHOD, one(asked.headers, ORIGINAL_METHOD)?)
+    parse_method(ORIGINAL_METHOD.told, one(asked.headers, &ORIGINAL_METHOD)?)
 }
 
 fn parse_method(name: &'static str, text: &str) -> Result<Method, Refused> {
@@ -216,8 +233,8 @@ fn parse_method(name: &'static str, text: &str) -> Result<Method, Refused> {
 /// The check's own authority: HTTP/2 has it in the request line, HTTP/1.1 in `Host`.
 fn own_authority<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
     match asked.uri.authority() {
-        Some(authority) if !asked.headers.contains_key("host") => Ok(authority.as_str()),
-        _ => one(asked.headers, "host"),
+        Some(authority) if !asked.headers.contains_key(header::HOST) => Ok(authority.as_str()),
+        _ => one(asked.headers, &Name { told: "host", header: header::HOST }),
     }
 }
 
@@ -232,23 +249,23 @@ fn after_the_route<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
     }
 }
 
-fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Refused> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or(Refused::Missing(name))?;
+fn one<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a str, Refused> {
+    let mut values = headers.get_all(&name.header).iter();
+    let value = values.next().ok_or(Refused::Missing(name.told))?;
     if values.next().is_some() {
-        return Err(Refused::Duplicate(name));
+        return Err(Refused::Duplicate(name.told));
     }
-    value.to_str().map_err(|_| Refused::Unreadable(name))
+    value.to_str().map_err(|_| Refused::Unreadable(name.told))
 }
 
 /// `X_Forwarded_Host` and `X.Forwarded.Host` become `X-Forwarded-Host` in some servers behind the proxy (CVE-2026-39858).
 fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
-    for name in headers.keys().map(axum::http::HeaderName::as_str).filter(|name| name.contains(['_', '.'])) {
+    for name in headers.keys().map(HeaderName::as_str).filter(|name| name.contains(['_', '.'])) {
         let plain = name.replace(['_', '.'], "-");
         let ours = dialect
             .names()
-            .iter()
-            .chain(identity::NAMES.iter())
+            .into_iter()
+            .chain(identity::NAMES)
             .find(|known| known.eq_ignore_ascii_case(&plain));
         if let Some(known) = ours {
             return Err(Refused::Alias(known));
@@ -261,23 +278,23 @@ fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
 fn is_browser(headers: &HeaderMap) -> bool {
     let wants_page =
         |value: &axum::http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/html"));
-    headers.contains_key("sec-fetch-mode")
-        || headers.contains_key("x-requested-with")
-        || headers.get_all("accept").iter().any(wants_page)
+    headers.contains_key(FETCH_MODE)
+        || headers.contains_key(REQUESTED_WITH)
+        || headers.get_all(header::ACCEPT).iter().any(wants_page)
 }
 
 /// Whether a person's browser goes to a page: only then does a redirect lead anywhere (features.md F11, F12).
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == UNTOLD;
-    if !reads || headers.contains_key("upgrade") || headers.contains_key("sec-websocket-key") {
+    if !reads || headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY) {
         return false;
     }
-    match text("sec-fetch-mode") {
+    match text(FETCH_MODE) {
         Some(mode) => mode == "navigate",
         None => {
-            let accept = text("accept").unwrap_or("*/*");
-            text("x-requested-with").is_none() && (accept.contains("text/html") || accept.contains("*/*"))
+            let accept = text(header::ACCEPT).unwrap_or("*/*");
+            text(REQUESTED_WITH).is_none() && (accept.contains("text/html") || accept.contains("*/*"))
         }
     }
 }

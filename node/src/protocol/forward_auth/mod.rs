@@ -11,6 +11,7 @@
 //! | `express` | the same check on the short way, when nothing has to be waited for |
 //! | `identity` | the headers that an admitted request carries, always all of them |
 //! | `respond` | the decision in the words that the proxy understands |
+//! | `unknown` | how often the leader is asked about hosts that no application has |
 //! | `roundtrip` | `/.conclave/…` on the application's host: sign-in and sign-out |
 //!
 //! Every route is there a second time below `/outpost.goauthentik.io`, for proxies that were set up for authentik.
@@ -28,6 +29,7 @@ mod metadata;
 mod program;
 mod respond;
 mod roundtrip;
+mod unknown;
 
 pub use assertion::TYP as ASSERTION_TYP;
 pub use identity::NAMES as IDENTITY_HEADERS;
@@ -57,11 +59,12 @@ pub struct ForwardAuth {
     site: Arc<Site>,
     tokens: Arc<dyn AccessTokens>,
     written: Arc<Written>,
+    unknown: Arc<unknown::Questions>,
 }
 
 impl ForwardAuth {
     pub fn new(auth: Auth, site: Arc<Site>, tokens: Arc<dyn AccessTokens>) -> Self {
-        Self { auth, site, tokens, written: Arc::default() }
+        Self { auth, site, tokens, written: Arc::default(), unknown: Arc::default() }
     }
 }
 

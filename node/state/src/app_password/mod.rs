@@ -1,6 +1,7 @@
 //! App passwords: what programs that know nothing but HTTP Basic bring to the check. Made by chance and shown once, so a fast keyed
 //! hash keeps them; each belongs to a person, and opens one application or all that take them. They end with their person, their
-//! application, their time, or by being revoked.
+//! application, their time, by being revoked, when somebody else resets the person's password, and when the revocation epoch rises.
+//! A person who changes a password of their own keeps them: they are no copies of it.
 
 use std::sync::Arc;
 
@@ -20,6 +21,10 @@ use crate::{
 /// Most of one person: a phone, a calendar, a backup, and whatever else there is in a house.
 const MAX_OF_USER: usize = 64;
 
+/// The revocation epoch of a new cluster. Rows say by how much theirs is later, so that those of before there were epochs in them mean
+/// the same.
+const FIRST_EPOCH: u64 = 1;
+
 /// A password of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppPassword {
@@ -37,6 +42,8 @@ pub struct AppPassword {
     pub expires_at: Option<Stamp>,
     /// When it was made.
     pub created_at: Stamp,
+    /// In which revocation epoch; in another it is dead.
+    pub epoch: u64,
 }
 
 pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result<Reply, Refusal> {
@@ -45,6 +52,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result
         return Err(Refusal::new(Reason::AlreadyExists, "the app password exists"));
     }
     let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
+    draft.state.take_dead_app_passwords_of(user);
     if draft.state.app_passwords_of(user).count() >= MAX_OF_USER {
         return Err(Refusal::malformed(format!(
             "a person has at most {MAX_OF_USER} app passwords; revoke one first"
@@ -62,6 +70,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result
         secret_hash: SecretHash::parse(&order.secret_hash)?,
         expires_at: (order.ttl_ms != 0).then(|| draft.at.plus_ms(order.ttl_ms)),
         created_at: draft.at,
+        epoch: draft.state.meta.revocation_epoch,
     });
     Ok(body(ReplyBody::ApiTokenCreated(pb::ApiTokenCreated { index: draft.index })))
 }
@@ -81,10 +90,15 @@ impl State {
         id: AppPasswordId,
         now: Stamp,
     ) -> Option<(&Arc<AppPassword>, &Arc<User>)> {
-        let password = self.app_passwords.get(&id)?;
+        let password = self.app_passwords.get(&id).filter(|row| self.is_app_password_good(row, now))?;
         let user = self.users.get(&password.user)?;
-        let over = password.expires_at.is_some_and(|at| at.is_over_at(now));
-        (!over && !user.disabled).then_some((password, user))
+        (!user.disabled).then_some((password, user))
+    }
+
+    /// Whether its time and its epoch are not over.
+    pub fn is_app_password_good(&self, row: &AppPassword, now: Stamp) -> bool {
+        let over = row.expires_at.is_some_and(|at| at.is_over_at(now));
+        !over && row.epoch == self.meta.revocation_epoch
     }
 
     /// App passwords in the order of their ids, after `after`.
@@ -127,6 +141,16 @@ impl State {
         }
     }
 
+    /// Those of earlier revocation epochs, which no sweep finds: most have no end.
+    fn take_dead_app_passwords_of(&mut self, user: UserId) {
+        let epoch = self.meta.revocation_epoch;
+        let dead = self.app_passwords_of(user).filter(|row| row.epoch != epoch);
+        let ids: Vec<_> = dead.map(|row| row.id).collect();
+        for id in ids {
+            self.take_app_password(id);
+        }
+    }
+
     pub(crate) fn take_app_passwords_for(&mut self, application: ApplicationId) {
         let rows = self.app_passwords.values().filter(|row| row.application == Some(application));
         let ids: Vec<_> = rows.map(|row| row.id).collect();
@@ -149,6 +173,7 @@ impl Row for AppPassword {
             secret_hash: self.secret_hash.bytes().to_vec(),
             expires_at_ms: self.expires_at.unwrap_or_default().0,
             created_at_ms: self.created_at.0,
+            epochs_before: self.epoch.saturating_sub(FIRST_EPOCH),
         }
     }
 
@@ -165,6 +190,7 @@ impl Row for AppPassword {
             secret_hash: SecretHash::parse(&wire.secret_hash)?,
             expires_at: (wire.expires_at_ms != 0).then_some(Stamp(wire.expires_at_ms)),
             created_at: Stamp(wire.created_at_ms),
+            epoch: wire.epochs_before.saturating_add(FIRST_EPOCH),
         })
     }
 

@@ -1,4 +1,4 @@
-//! The end of sessions: `RevokeSession`, `RevokeUserSessions`, and what disabling and deleting people need.
+//! The end of sessions: `RevokeSession`, `RevokeUserSessions`, `RevokeUserAccess`, and what disabling and deleting people need.
 //!
 //! A session takes its grants with it, except those with `offline_access` (OIDC Core §11), which end with the user, the
 //! client or "sign out everywhere". Every client that was given something of it, and asked to be told, is told through the outbox.
@@ -26,6 +26,17 @@ pub(crate) fn revoke_of_user(draft: &mut Draft, order: &pb::RevokeUserSessions) 
         bytes => Some(SessionId::parse(bytes)?),
     };
     draft.end_everything_of(user.id, except);
+    Ok(done())
+}
+
+/// What somebody who has a person's devices could still use: passwords of programs as well.
+pub(crate) fn revoke_access_of_user(
+    draft: &mut Draft,
+    order: &pb::RevokeUserAccess,
+) -> Result<Reply, Refusal> {
+    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
+    draft.end_everything_of(user, None);
+    draft.state.take_app_passwords_of(user);
     Ok(done())
 }
 

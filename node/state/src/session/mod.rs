@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) use {
     arm::open_arm,
-    end::{revoke, revoke_of_user},
+    end::{revoke, revoke_access_of_user, revoke_of_user},
     start::{Proved, open, start},
 };
 

@@ -28,7 +28,7 @@ pub(crate) fn raise_level(draft: &mut Draft, order: &pb::RaiseLevel) -> Result<R
     Ok(done())
 }
 
-/// Every session and grant made before is dead from here on; their rows leave with their time.
+/// Every session, grant and app password made before is dead from here on; their rows leave with their time.
 pub(crate) fn raise_revocation_epoch(draft: &mut Draft) -> Result<Reply, Refusal> {
     draft.state.meta.revocation_epoch += 1;
     Ok(done())

@@ -10,7 +10,12 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 
-pub(crate) use {create::create, delete::delete, password::set_password, update::update};
+pub(crate) use {
+    create::create,
+    delete::delete,
+    password::{reset_password, set_password},
+    update::update,
+};
 
 use crate::{
     ids::{GroupId, UserId},

@@ -1,4 +1,5 @@
 //! `SetPassword`: a new password ends what the old one opened, unless its owner just proved it and keeps the sessions.
+//! `ResetPassword`: the same by somebody else's hand. Whoever knew the old one may have made passwords of programs with it: those end too.
 
 use conclave_proto::command::v1 as pb;
 
@@ -10,12 +11,23 @@ use crate::{
 };
 
 pub(crate) fn set_password(draft: &mut Draft, order: &pb::SetPassword) -> Result<Reply, Refusal> {
-    let id = UserId::parse(&order.user_id)?;
+    put(draft, &order.user_id, &order.password_phc, order.keep_sessions)?;
+    Ok(done())
+}
+
+pub(crate) fn reset_password(draft: &mut Draft, order: &pb::ResetPassword) -> Result<Reply, Refusal> {
+    let user = put(draft, &order.user_id, &order.password_phc, order.keep_sessions)?;
+    draft.state.take_app_passwords_of(user);
+    Ok(done())
+}
+
+fn put(draft: &mut Draft, user_id: &[u8], phc: &str, keep_sessions: bool) -> Result<UserId, Refusal> {
+    let id = UserId::parse(user_id)?;
     draft.state.existing_user(id)?;
-    let phc = wire::parse_phc(&order.password_phc)?;
+    let phc = wire::parse_phc(phc)?;
     draft.state.put_password(Password { user: id, phc, version: draft.index, changed_at: draft.at });
-    if !order.keep_sessions {
+    if !keep_sessions {
         draft.end_everything_of(id, None);
     }
-    Ok(done())
+    Ok(id)
 }

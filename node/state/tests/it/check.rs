@@ -3,7 +3,8 @@
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     Class, Reason, Stamp,
-    ids::{AppPasswordId, AppSessionId},
+    ids::{AppPasswordId, AppSessionId, SessionId},
+    snapshot::{Loader, chunks},
 };
 
 use crate::world::*;
@@ -162,4 +163,56 @@ fn nobody_has_more_app_passwords_than_a_house_has_programs() {
     }
     assert_eq!(world.refused(create(65, user(1), vec![], 0)), Reason::Malformed);
     world.ok(create(66, user(2), vec![], 0));
+}
+
+#[test]
+fn what_ends_a_persons_access_by_another_hand_ends_the_passwords_of_programs() {
+    let phc = "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3";
+    let of = |u| (user(u), phc.to_owned(), true);
+    let (user_id, password_phc, keep_sessions) = of(1);
+    let set = Body::SetPassword(pb::SetPassword { user_id, password_phc, keep_sessions: !keep_sessions });
+    let (user_id, password_phc, keep_sessions) = of(1);
+    let reset = Body::ResetPassword(pb::ResetPassword { user_id, password_phc, keep_sessions });
+    let sign_out =
+        Body::RevokeUserSessions(pb::RevokeUserSessions { user_id: user(1), ..Default::default() });
+    let everything = Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(1) });
+    for (order, lives, session_lives) in
+        [(set, true, false), (reset, false, true), (sign_out, true, false), (everything, false, false)]
+    {
+        let mut world = World::furnished();
+        world.signed_in(1, &["openid"]);
+        world.ok(create(1, user(1), vec![], 0));
+        world.ok(create(2, user(2), vec![], 0));
+        assert_eq!(conclave_state::class::class(&order), Class::Revocation);
+        world.ok(order.clone());
+        assert_eq!((live(&world, 1), live(&world, 2)), (lives, true), "{order:?}");
+        let session = SessionId::new(session(1).try_into().unwrap());
+        assert_eq!(world.state.live_session(session, Stamp(world.now)).is_some(), session_lives, "{order:?}");
+    }
+    let mut world = World::furnished();
+    let nobody = Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(77) });
+    assert_eq!(world.refused(nobody), Reason::UserUnknown);
+    let nobody = pb::ResetPassword { user_id: user(77), password_phc: phc.into(), keep_sessions: false };
+    assert_eq!(world.refused(Body::ResetPassword(nobody)), Reason::UserUnknown);
+}
+
+#[test]
+fn app_passwords_of_an_earlier_revocation_epoch_are_dead_and_take_no_place() {
+    let mut world = World::furnished();
+    for n in 1..=64 {
+        world.ok(create(n, user(1), vec![], 0));
+    }
+    world.ok(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {}));
+    assert!((1..=64).all(|n| !live(&world, n)));
+    world.ok(create(65, user(1), vec![], 0));
+    assert!(live(&world, 65) && !live(&world, 64));
+    assert_eq!(world.state.app_passwords_after(None).count(), 1, "the dead leave when there is a new one");
+    let mut loader = Loader::default();
+    for (table, chunk) in chunks(&world.state) {
+        loader.chunk(table, &chunk).unwrap();
+    }
+    world.state = loader.finish();
+    assert!(live(&world, 65), "a snapshot keeps the epoch");
+    world.ok(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {}));
+    assert!(!live(&world, 65));
 }

@@ -46,6 +46,7 @@ fn history() -> Vec<Vec<u8>> {
     upstreams(&mut tape);
     policies(&mut tape);
     keys_and_system(&mut tape);
+    access_ended(&mut tape);
     restores(&mut tape);
     tape.entries
 }
@@ -288,6 +289,25 @@ fn app_passwords(tape: &mut Tape) {
         }));
     }
     tape.push(Body::RevokeAppPassword(pb::RevokeAppPassword { app_password_id: id(10, 1) }));
+}
+
+/// Ends everything there was; what is made afterwards is of the next revocation epoch.
+fn access_ended(tape: &mut Tape) {
+    tape.push(Body::ResetPassword(pb::ResetPassword {
+        user_id: user(1),
+        password_phc: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$bmV3bmV3".into(),
+        keep_sessions: true,
+    }));
+    tape.push(Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(2) }));
+    tape.push(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {}));
+    tape.push(Body::CreateAppPassword(pb::CreateAppPassword {
+        app_password_id: id(10, 3),
+        user_id: user(2),
+        application_id: Vec::new(),
+        name: "phone3".into(),
+        secret_hash: hash(3),
+        ttl_ms: 0,
+    }));
 }
 
 fn replay(entries: &[Vec<u8>]) -> State {

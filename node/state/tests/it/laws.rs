@@ -28,6 +28,25 @@ fn with_devices() -> pb::GrantTypes {
     pb::GrantTypes { grant_types: types.map(i32::from).to_vec() }
 }
 
+/// What ends the access of a person or of all, and the passwords of programs that end with it.
+fn end_of_access() -> impl Strategy<Value = Body> {
+    let n = 0_u8..4;
+    prop_oneof![
+        1 => n.clone().prop_map(|u| Body::DeleteUser(pb::DeleteUser { user_id: user(u) })),
+        1 => n.clone().prop_map(|u| Body::RevokeUserSessions(pb::RevokeUserSessions { user_id: user(u), ..Default::default() })),
+        1 => n.clone().prop_map(|s| Body::RevokeSession(pb::RevokeSession { session_id: session(s) })),
+        1 => n.clone().prop_map(|u| Body::ResetPassword(pb::ResetPassword {
+            user_id: user(u), password_phc: "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3".into(), keep_sessions: u == 0,
+        })),
+        1 => n.clone().prop_map(|u| Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(u) })),
+        1 => Just(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {})),
+        2 => (n.clone(), n.clone(), 0_u64..2).prop_map(|(p, u, ttl)| Body::CreateAppPassword(pb::CreateAppPassword {
+            app_password_id: id(12, p), user_id: user(u), application_id: vec![], name: "p".into(), secret_hash: hash(p),
+            ttl_ms: ttl * MINUTE,
+        })),
+    ]
+}
+
 fn body() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     prop_oneof![
@@ -38,15 +57,13 @@ fn body() -> impl Strategy<Value = Body> {
         4 => (n.clone(), n.clone(), scopes(), 0_u64..40).prop_map(|(s, u, scopes, version)| start(s, u, &scopes, version)),
         4 => n.clone().prop_map(|g| redeem(g, "web")),
         4 => (n.clone(), 0_u64..4).prop_map(|(f, generation)| rotate(f, generation)),
-        1 => n.clone().prop_map(|s| Body::RevokeSession(pb::RevokeSession { session_id: session(s) })),
-        1 => n.clone().prop_map(|u| Body::RevokeUserSessions(pb::RevokeUserSessions { user_id: user(u), ..Default::default() })),
-        1 => n.clone().prop_map(|u| Body::DeleteUser(pb::DeleteUser { user_id: user(u) })),
         1 => (n.clone(), any::<bool>()).prop_map(|(u, off)| Body::UpdateUser(pb::UpdateUser { user_id: user(u), disabled: Some(off), ..Default::default() })),
         1 => n.clone().prop_map(|g| Body::DeleteGroup(pb::DeleteGroup { group_id: group(g) })),
         1 => (n.clone(), n.clone()).prop_map(|(g, u)| Body::AddGroupMember(pb::AddGroupMember { group_id: group(g), user_id: user(u) })),
         1 => n.clone().prop_map(|u| Body::SetPassword(pb::SetPassword {
             user_id: user(u), password_phc: "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3".into(), keep_sessions: u == 0,
         })),
+        7 => end_of_access(),
         1 => (n.clone(), n.clone()).prop_map(|(g, u)| Body::RemoveGroupMember(pb::RemoveGroupMember { group_id: group(g), user_id: user(u) })),
         1 => n.clone().prop_map(|g| Body::IssueCode(pb::IssueCode { session_id: session(1), ..issue(g, "web", &["openid"]) })),
         1 => n.clone().prop_map(|g| Body::RevokeGrant(pb::RevokeGrant { grant_id: grant(g) })),

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use conclave_node::{auth::device::Device, crypto::mac::sha256, testing::TestNode};
 use conclave_proto::{
     admin::v1::{
-        self as pb, application_service_client::ApplicationServiceClient,
-        client_service_client::ClientServiceClient, cluster_service_client::ClusterServiceClient,
-        group_service_client::GroupServiceClient, session_service_client::SessionServiceClient,
-        token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
+        self as pb, app_password_service_client::AppPasswordServiceClient,
+        application_service_client::ApplicationServiceClient, client_service_client::ClientServiceClient,
+        cluster_service_client::ClusterServiceClient, group_service_client::GroupServiceClient,
+        session_service_client::SessionServiceClient, token_service_client::TokenServiceClient,
+        user_service_client::UserServiceClient,
     },
     command::v1::{StartSession, command::Body},
 };
@@ -83,7 +84,10 @@ async fn passwords_are_bounded_replaced_and_never_shown() {
     users.create_user(by_operator(&node, new_user("ada"))).await.unwrap();
     let session = start_session(&node, node.cluster().view().user_by_name("ada").unwrap().id, 1).await;
     let set = |password: String, keep_sessions| {
-        by_operator(&node, pb::SetPasswordRequest { user: "ada".into(), password, keep_sessions })
+        by_operator(
+            &node,
+            pb::SetPasswordRequest { user: "ada".into(), password, keep_sessions, ..Default::default() },
+        )
     };
     for (bad, words) in [("", "at least 8"), ("seven77", "at least 8"), (&"x".repeat(1025), "at most 1024")] {
         let (code, text) = refusal(users.set_password(set(bad.into(), true)).await);
@@ -399,7 +403,7 @@ async fn sessions_are_listed_while_they_live_and_end_when_told() {
     sessions.revoke_session(by_operator(&node, revoke())).await.unwrap();
     sessions.revoke_session(by_operator(&node, revoke())).await.unwrap();
     assert_eq!(list(&mut sessions, "ada").await, ada_has(&["01", "03"]));
-    let all = pb::RevokeUserSessionsRequest { user: "ada".into() };
+    let all = pb::RevokeUserSessionsRequest { user: "ada".into(), app_passwords: false };
     sessions.revoke_user_sessions(by_operator(&node, all)).await.unwrap();
     assert!(list(&mut sessions, "ada").await.is_empty());
     assert_eq!(list(&mut sessions, "").await.len(), 1);
@@ -481,4 +485,45 @@ async fn a_clients_own_claims_are_read_before_they_are_kept() {
     };
     let changed = clients.update_client(by_operator(&node, emptied)).await.unwrap().into_inner();
     assert_eq!(changed.claims, []);
+}
+
+#[tokio::test]
+async fn passwords_of_programs_end_with_a_password_that_somebody_else_sets_and_where_it_is_asked_for() {
+    let node = TestNode::start().await;
+    let mut users = UserServiceClient::new(channel(&node));
+    let mut sessions = SessionServiceClient::new(channel(&node));
+    let mut passwords = AppPasswordServiceClient::new(channel(&node));
+    users.create_user(by_operator(&node, new_user("ada"))).await.unwrap();
+    let mut make = async || {
+        let order =
+            pb::CreateAppPasswordRequest { user: "ada".into(), name: "phone".into(), ..Default::default() };
+        passwords.create_app_password(by_operator(&node, order)).await.unwrap();
+    };
+    let count = || {
+        let state = node.cluster().view();
+        state.app_passwords_of(state.user_by_name("ada").unwrap().id).count()
+    };
+    let set = |keep_app_passwords| {
+        let order = pb::SetPasswordRequest {
+            user: "ada".into(),
+            password: "another one".into(),
+            keep_sessions: false,
+            keep_app_passwords,
+        };
+        by_operator(&node, order)
+    };
+    let revoke = |app_passwords| {
+        by_operator(&node, pb::RevokeUserSessionsRequest { user: "ada".into(), app_passwords })
+    };
+    make().await;
+    make().await;
+    users.set_password(set(true)).await.unwrap();
+    assert_eq!(count(), 2);
+    let said = sessions.revoke_user_sessions(revoke(false)).await.unwrap().into_inner();
+    assert_eq!((said.app_passwords_left, count()), (2, 2), "they live on, and it is said");
+    let said = sessions.revoke_user_sessions(revoke(true)).await.unwrap().into_inner();
+    assert_eq!((said.app_passwords_left, count()), (0, 0));
+    make().await;
+    users.set_password(set(false)).await.unwrap();
+    assert_eq!(count(), 0);
 }

@@ -6,6 +6,7 @@ mod chromium;
 mod disaster;
 mod foreign_parties;
 mod proxies;
+mod refusing;
 mod relying_party;
 mod restore;
 mod rotation;

@@ -13,7 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
+use conclave_node::{
+    crypto::{
+        jwk::Alg,
+        jwt::{Expect, VerifyingKey, unverified_kid},
+    },
+    protocol::forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS},
+};
 use reqwest::cookie::{CookieStore as _, Jar};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -21,12 +27,16 @@ use tokio::{
 };
 
 use super::{
-    proxies::{HOST, Proxy, Seen, application, create_guest, open_and_sign_in},
+    proxies::{HOST, Proxy, Seen, application, command, create_guest, open_and_sign_in, set_policy},
     world::Demo,
 };
 
 /// No proxy may hold a request for so long.
 const LIMIT: Duration = Duration::from_secs(15);
+/// What the policy adds to the identity headers.
+const EXTRA: &str = "x-webauth-role";
+/// The headers that carry the signed assertion.
+const ASSERTIONS: [&str; 2] = ["x-conclave-assertion", "x-authentik-jwt"];
 /// Ways to write a header that is not one's to write.
 const SPELLINGS: [&str; 6] = ["dash", "underscore", "dot", "case", "duplicate", "empty"];
 /// What a client may say of where its request goes.
@@ -57,7 +67,7 @@ fn lines(spelling: &str, name: &str) -> String {
 }
 
 /// A request as it is written, and the status that comes back.
-async fn status(proxy: &Proxy, cookie: &str, more: &str) -> u16 {
+pub async fn status(proxy: &Proxy, cookie: &str, more: &str) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
     let cookie = if cookie.is_empty() { String::new() } else { format!("Cookie: {cookie}\r\n") };
     let head = format!(
@@ -70,18 +80,48 @@ async fn status(proxy: &Proxy, cookie: &str, more: &str) -> u16 {
     String::from_utf8_lossy(&answer[9..]).parse().unwrap()
 }
 
+/// Every header that is the check's alone to write.
+fn names() -> impl Iterator<Item = &'static str> {
+    IDENTITY_HEADERS.into_iter().chain([EXTRA])
+}
+
+/// The cluster's keys, which an application verifies assertions with.
+struct Keys(serde_json::Value);
+
+impl Keys {
+    async fn of(demo: &Demo) -> Self {
+        let reply = super::world::browser().get(format!("{}/oidc/jwks", demo.cluster.front)).send().await;
+        Self(serde_json::from_str(&reply.unwrap().text().await.unwrap()).unwrap())
+    }
+
+    /// Whom an assertion that holds names; each request has one of its own.
+    fn verified(&self, token: &str) -> Option<String> {
+        let kid = unverified_kid(token).ok()??;
+        let jwk = self.0["keys"].as_array()?.iter().find(|key| key["kid"] == kid.as_str())?;
+        let key = VerifyingKey::from_jwk(jwk).ok()?;
+        let json = key.verify(token, Expect { typ: Some(ASSERTION_TYP), algs: &[Alg::Es256] }).ok()?;
+        let claims: serde_json::Value = serde_json::from_slice(&json).ok()?;
+        Some(format!("proved: {}", claims["preferred_username"].as_str()?))
+    }
+}
+
 /// The identity headers that reached the application, by the name that a careless one would read them under.
-fn identity(seen: &Seen) -> Option<BTreeMap<String, Vec<String>>> {
+fn identity(seen: &Seen, keys: &Keys) -> Option<BTreeMap<String, Vec<String>>> {
     let (_, headers) = seen.lock().unwrap().take()?;
     let mut identity: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, values) in headers {
         let plain = name.to_lowercase().replace(['_', '.'], "-");
-        if IDENTITY_HEADERS.contains(&plain.as_str()) {
+        if names().any(|name| name == plain) {
             identity.entry(plain).or_default().extend(values);
         }
     }
     // Left out, or empty: the same to an application.
     identity.retain(|_, values| values.iter().any(|value| !value.is_empty()));
+    for name in ASSERTIONS {
+        for value in identity.get_mut(name).into_iter().flatten() {
+            *value = keys.verified(value).unwrap_or_else(|| format!("forged: {value}"));
+        }
+    }
     Some(identity)
 }
 
@@ -93,14 +133,18 @@ struct Outcome {
     accepted: usize,
 }
 
-async fn spoof(proxy: &Proxy, seen: &Seen, cookie: &str, spelling: &str) -> Outcome {
+async fn spoof(proxy: &Proxy, seen: &Seen, keys: &Keys, cookie: &str, spelling: &str) -> Outcome {
     assert_eq!(status(proxy, cookie, "").await, 200);
-    let truth = identity(seen).unwrap();
+    let truth = identity(seen, keys).unwrap();
     assert_eq!(truth["remote-user"], ["admin"]);
+    assert_eq!(truth[EXTRA], ["Admin"]);
+    for name in ASSERTIONS {
+        assert_eq!(truth[name], ["proved: admin"], "{name}");
+    }
     let mut outcome = Outcome::default();
-    for name in IDENTITY_HEADERS {
+    for name in names() {
         let status = status(proxy, cookie, &lines(spelling, name)).await;
-        match identity(seen) {
+        match identity(seen, keys) {
             Some(identity) if identity == truth => outcome.without_effect += 1,
             Some(identity) => {
                 println!("{name} as {spelling}: {identity:?}");
@@ -118,7 +162,7 @@ async fn spoof(proxy: &Proxy, seen: &Seen, cookie: &str, spelling: &str) -> Outc
 /// What came of it, in a word.
 fn told(outcome: &Outcome) -> String {
     let Outcome { without_effect, refused, accepted } = outcome;
-    let all = IDENTITY_HEADERS.len();
+    let all = names().count();
     match (without_effect, refused, accepted) {
         (n, 0, 0) if *n == all => "no effect".into(),
         (0, n, 0) if *n == all => "refused".into(),
@@ -127,7 +171,7 @@ fn told(outcome: &Outcome) -> String {
 }
 
 /// Signed in at the application behind this proxy: what the browser then sends.
-async fn cookie_at(demo: &Demo, proxy: &Proxy) -> String {
+pub async fn cookie_at(demo: &Demo, proxy: &Proxy) -> String {
     let admin = &demo.cluster.admin;
     let jar = Arc::new(Jar::default());
     let browser = proxy.browser_with(Arc::clone(&jar));
@@ -209,6 +253,9 @@ async fn frozen(demo: &Demo, proxy: &Proxy, cookie: &str) -> (usize, usize, Dura
 async fn no_header_that_a_client_writes_gets_past_a_proxy() {
     let demo = Demo::start(27_400, &["--restart"]);
     create_guest(&demo).await;
+    set_policy(&demo);
+    command(&demo, &["app", "update", "demo-app", "--assertion", "on"]);
+    let keys = Keys::of(&demo).await;
     let (addr, seen) = application().await;
     let mut spoofs =
         format!("| proxy | {} | accepted |\n|---|{}---|\n", SPELLINGS.join(" | "), "---|".repeat(6));
@@ -216,20 +263,21 @@ async fn no_header_that_a_client_writes_gets_past_a_proxy() {
     let mut forged = format!("| proxy | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(FORGED.len()));
     let mut still = String::new();
     for (n, name) in
-        ["nginx", "Caddy", "HAProxy", "Envoy over HTTP", "Envoy over gRPC"].into_iter().enumerate()
+        ["nginx", "Caddy", "HAProxy", "Envoy over HTTP", "Envoy over gRPC", "Traefik"].into_iter().enumerate()
     {
         let port = 27_550 + u16::try_from(n).unwrap();
         let proxy = match n {
-            0 => Proxy::nginx(&demo, port, addr).await,
-            1 => Proxy::caddy(&demo, port, addr).await,
-            2 => Proxy::haproxy(&demo, port, addr).await,
-            3 => Proxy::envoy(&demo, port, addr).await,
-            _ => Proxy::envoy_with("envoy-grpc.yaml", &demo, port, addr).await,
+            0 => Proxy::nginx(&demo.cluster.nodes, port, addr).await,
+            1 => Proxy::caddy(&demo.cluster.nodes, port, addr).await,
+            2 => Proxy::haproxy(&demo.cluster.nodes, port, addr).await,
+            3 => Proxy::envoy(&demo.cluster.nodes, port, addr).await,
+            4 => Proxy::envoy_with("envoy-grpc.yaml", &demo.cluster.nodes, port, addr).await,
+            _ => Proxy::traefik(&demo.cluster.nodes, port, addr).await,
         };
         let cookie = cookie_at(&demo, &proxy).await;
         let (mut row, mut accepted) = (format!("| {name} "), 0);
         for spelling in SPELLINGS {
-            let outcome = spoof(&proxy, &seen, &cookie, spelling).await;
+            let outcome = spoof(&proxy, &seen, &keys, &cookie, spelling).await;
             accepted += outcome.accepted;
             write!(row, "| {} ", told(&outcome)).unwrap();
         }

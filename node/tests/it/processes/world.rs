@@ -22,7 +22,7 @@ pub struct Described {
     pub client: Client,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Node {
     pub id: u64,
     pub http: String,

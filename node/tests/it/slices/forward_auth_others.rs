@@ -20,8 +20,8 @@ use conclave_node::{
 };
 use conclave_proto::{
     command::v1::{
-        CheckRules, CreateAppPassword, Hosts, RevokeAppPassword, SetPolicy, UpdateApplication, UpdateUser,
-        Uris, command::Body as Order,
+        CheckRules, CreateAppPassword, CreateApplication, Hosts, RevokeAppPassword, SetPolicy,
+        UpdateApplication, UpdateUser, Uris, command::Body as Order,
     },
     envoy::auth::v3::{
         self as envoy, authorization_client::AuthorizationClient, check_response::HttpResponse,
@@ -523,4 +523,35 @@ async fn envoy_is_told_names_of_every_script_and_to_remove_what_looks_like_an_ex
     for look_alike in ["x_full.name", "x_full_name", "x.full.name"] {
         assert!(ok.headers_to_remove.iter().any(|removed| removed == look_alike), "{look_alike}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_was_just_made_elsewhere_is_not_unknown_at_a_node_that_lags() {
+    let sites: Vec<Site> = TestNode::start_cluster(3).await.into_iter().map(Site::of).collect();
+    let leads = |site: &&Site| site.node.cluster().leader_id() == Some(site.node.cluster().node_id());
+    let elsewhere = sites.iter().find(leads).unwrap();
+    let stuck = sites.iter().find(|site| !leads(site)).unwrap();
+    stuck.node.cluster().hold_back(true);
+    let order = CreateApplication {
+        application_id: elsewhere.node.bytes::<16>().to_vec(),
+        slug: "new".into(),
+        name: "New".into(),
+        hosts: vec!["new.test".into()],
+        ..Default::default()
+    };
+    // Acknowledged once the other node's lease is over.
+    elsewhere.node.propose(Order::CreateApplication(order)).await.unwrap();
+    let at = async |site: &Site, host: &str| {
+        Check::of("traefik").set("x-forwarded-host", host).send(site, "").await.status
+    };
+    assert_eq!(at(elsewhere, "new.test").await, StatusCode::FOUND);
+    assert_eq!(at(stuck, "new.test").await, StatusCode::SERVICE_UNAVAILABLE, "it cannot tell, and says so");
+    // Strangers ask for hosts that nobody has: none of them is denied on old news either.
+    for host in ["a.test", "b.test", "a.test", "a.test", "a.test"] {
+        assert_eq!(at(stuck, host).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    stuck.node.clock().advance(std::time::Duration::from_secs(1));
+    let (found, ()) = tokio::join!(at(stuck, "new.test"), async { stuck.node.cluster().hold_back(false) });
+    assert_eq!(found, StatusCode::FOUND, "it waits a moment");
+    assert_eq!(at(elsewhere, "nobodys.test").await, StatusCode::FORBIDDEN);
 }

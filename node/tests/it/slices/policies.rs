@@ -430,3 +430,42 @@ async fn what_could_be_read_as_an_extra_header_is_not_let_through_beside_it() {
     let check = Check::of("traefik").set("x_role", "admin");
     assert_eq!(check.send(&site, &cookie).await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn what_a_candidate_opens_or_closes_to_visitors_is_in_its_report() {
+    let (site, _) = open().await;
+    let bobs = {
+        set(&site, &row("[[row]]\neffect = \"allow\"\neveryone = true\n"), false).await;
+        cookie_of(&site, "bob").await.unwrap_or_else(|page| panic!("{}", page.text))
+    };
+    let staff = "[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n";
+    let public = |path: &str| row(&format!("{staff}[[public]]\npath = \"{path}\"\n"));
+    let at = async |uri: &str, cookie: &str| {
+        let page = Check::of("traefik").set("x-forwarded-uri", uri).send(&site, cookie).await;
+        page.status == StatusCode::OK
+    };
+    let report = || {
+        let candidate = candidate(&site);
+        let state = site.node.cluster().view();
+        let application = state.application_by_slug("app").unwrap().id;
+        site.node.auth().policies().shadows().report(application, candidate.version)
+    };
+    set(&site, &public("/status/*"), false).await;
+    set(&site, &public("/assets/*"), true).await;
+    assert!(at("/status/a", "").await && !at("/assets/a", "").await && !at("/page", "").await);
+    // One who is signed in, and let in by nothing but the folder.
+    assert!(at("/status/a", &bobs).await && !at("/assets/a", &bobs).await);
+    let found = report();
+    assert_eq!((found.seen, found.would_deny, found.would_allow), (5, 2, 2), "{found:?}");
+    let mut differences: Vec<_> =
+        found.differences.iter().map(|d| (d.username.as_str(), d.would_allow, d.count)).collect();
+    differences.sort_unstable();
+    assert_eq!(differences, [("", false, 1), ("", true, 1), ("bob", false, 1), ("bob", true, 1)]);
+    // A candidate without public paths is asked about visitors as long as what holds has some.
+    set(&site, &row(staff), true).await;
+    assert!(at("/status/a", "").await);
+    assert_eq!((report().seen, report().would_deny), (1, 1));
+    set(&site, &row(staff), false).await;
+    assert!(!at("/status/a", "").await);
+    assert_eq!(report().seen, 1, "nothing is open to anybody by either");
+}
