@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::{
+    app_password::AppPassword,
     client::Client,
     key::{SigningKey, Stage},
     snapshot::Row as _,
@@ -61,10 +62,11 @@ pub fn essence(older: &State) -> State {
 /// The state in which `older` has taken the place of `newest`.
 #[must_use]
 pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
+    let meta = numbers(older, newest, terms);
     let mut next = if terms.keep_sessions {
         without_staging(newest)
     } else {
-        let mut next = State { meta: Meta::default(), ..what_people_made(older) };
+        let mut next = State { meta: meta.clone(), ..what_people_made(older) };
         keep_what_was_spent(&mut next, newest);
         keep_people_as_restricted(&mut next, newest, terms);
         keep_clients_as_restricted(&mut next, newest);
@@ -72,7 +74,7 @@ pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
         keep_credentials_in_both(&mut next, older, newest);
         next
     };
-    next.meta = numbers(older, newest, terms);
+    next.meta = meta;
     keep_keys(&mut next, newest, terms);
     next
 }
@@ -203,9 +205,12 @@ fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
     for token in older.tokens.values().filter(|token| newest.tokens.contains_key(&token.id)) {
         next.put_token((**token).clone());
     }
+    // Programs cannot sign in again by themselves: what was good is good in the new epoch.
+    let epoch = next.meta.revocation_epoch;
     for password in older.app_passwords.values() {
-        if newest.app_passwords.contains_key(&password.id) {
-            next.put_app_password((**password).clone());
+        let known = newest.app_passwords.get(&password.id);
+        if known.is_some_and(|known| known.epoch == newest.meta.revocation_epoch) {
+            next.put_app_password(AppPassword { epoch, ..(**password).clone() });
         }
     }
     next.consents = older.consents.clone();

@@ -118,6 +118,10 @@ fn what_was_taken_away_since_stays_away() {
     assert!(next.tokens_after(None).map(|row| row.id).eq([TokenId::parse(&id(9, 1)).unwrap()]));
     let left: Vec<_> = next.app_passwords_after(None).map(|row| row.id).collect();
     assert_eq!(left, [AppPasswordId::parse(&id(12, 1)).unwrap()]);
+    assert!(
+        next.live_app_password(left[0], world.state.meta().clock).is_some(),
+        "and is good in the new epoch"
+    );
     let web = next.client("web").unwrap();
     assert_eq!(web.secret_hash, newest.client("web").unwrap().secret_hash, "nor does the old secret");
     assert!(next.client("app").unwrap().disabled);
