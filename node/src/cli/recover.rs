@@ -24,6 +24,22 @@ use super::{
     restore::{keys, settings, told},
 };
 
+const FIELDS: &[&str] = &[
+    "restored",
+    "from_node",
+    "loss",
+    "node_id",
+    "cluster_id",
+    "epoch",
+    "index",
+    "data_dir",
+    "aside",
+    "users",
+    "sessions_ended",
+    "change_count",
+    "next",
+];
+
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Most nodes are lost for good: found the cluster anew from the data directories that are left
@@ -251,9 +267,9 @@ fn with_loss(output: Output, newest: &Survivor, read_most: bool) -> Output {
     let add = |value: Value| super::output::with(value, "loss", loss(newest, read_most));
     let from = |value: Value| super::output::with(value, "from_node", newest.node);
     match output {
-        Output::One { fields, value } => Output::One { fields, value: add(from(value)) },
-        Output::Nested { fields, value, list, columns } => {
-            Output::Nested { fields, value: add(from(value)), list, columns }
+        Output::One { value, .. } => Output::One { fields: FIELDS, value: add(from(value)) },
+        Output::Nested { value, list, columns, .. } => {
+            Output::Nested { fields: FIELDS, value: add(from(value)), list, columns }
         }
         other => other,
     }

@@ -10,6 +10,7 @@ mod refusing;
 mod relying_party;
 mod restore;
 mod rotation;
+mod runbooks;
 mod spoofs;
 mod world;
 

@@ -22,7 +22,7 @@ use super::{
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// `conclave` with these arguments.
-fn conclave(args: &[&str]) -> Command {
+pub fn conclave(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
     command.args(args);
     command
@@ -38,10 +38,10 @@ fn json(args: &[&str]) -> Result<Value, String> {
 }
 
 /// A node of its own, killed when dropped.
-struct Serving(Child);
+pub struct Serving(Child);
 
 impl Serving {
-    fn start(config: &str, log: &Path) -> Self {
+    pub fn start(config: &str, log: &Path) -> Self {
         let log = std::fs::File::create(log).unwrap();
         let error = log.try_clone().unwrap();
         Self(
@@ -63,25 +63,31 @@ impl Drop for Serving {
 }
 
 /// A demo whose data stays when it is killed, and the files around it.
-struct House {
-    demo: Demo,
+pub struct House {
+    pub demo: Demo,
     dir: tempfile::TempDir,
 }
 
 impl House {
-    fn start(base_port: u16) -> Self {
+    pub fn start(base_port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
         let demo = Demo::start(base_port, &["--data", data.to_str().unwrap()]);
         Self { demo, dir }
     }
 
-    fn config(&self, node: u64) -> String {
+    pub fn config(&self, node: u64) -> String {
         self.dir.path().join(format!("demo/node-{node}.toml")).display().to_string()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Where the first machine's cluster plane is, as the demo counts its ports.
+    pub fn first_address(&self) -> String {
+        let http = self.demo.cluster.nodes[0].http.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+        format!("127.0.0.1:{}", http + 20)
     }
 
     fn api(&self) -> Client {
@@ -89,7 +95,7 @@ impl House {
         Client::builder().endpoints(endpoints).token(self.demo.cluster.admin.token.clone()).build().unwrap()
     }
 
-    fn save(&self, name: &str) -> String {
+    pub fn save(&self, name: &str) -> String {
         let file = self.file(name).display().to_string();
         let api = &self.demo.cluster.nodes[0].api;
         json(&[
@@ -107,16 +113,16 @@ impl House {
         file
     }
 
-    async fn user(&self, name: &str) -> Option<v1::User> {
+    pub async fn user(&self, name: &str) -> Option<v1::User> {
         self.api().users().get(v1::GetUserRequest { user: name.into() }).await.ok()
     }
 
-    async fn create(&self, name: &str) {
+    pub async fn create(&self, name: &str) {
         let order = v1::CreateUserRequest { username: name.into(), ..Default::default() };
         self.api().users().create(order).await.unwrap();
     }
 
-    async fn ready(&self, nodes: &[u64]) {
+    pub async fn ready(&self, nodes: &[u64]) {
         let deadline = Instant::now() + LIMIT;
         for node in self.demo.cluster.nodes.iter().filter(|node| nodes.contains(&node.id)) {
             loop {
