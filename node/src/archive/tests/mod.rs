@@ -343,6 +343,7 @@ proptest! {
             let mut nodes = [world.node(1), world.node(2)];
             nodes[0].catch_up().await;
             nodes[0].keeper.tick().await;
+            let damages = steps.iter().any(|step| matches!(step, Step::HalfWritten));
             for step in steps {
                 match step {
                     Step::Write(count) => world.write(count),
@@ -369,7 +370,8 @@ proptest! {
             let first = fetched.plan.snapshot.last + 1;
             prop_assert_eq!(read(&fetched), world.records(first, last));
             let fetched = world.restore(Until::Index(2)).await.unwrap();
-            prop_assert_eq!(fetched.journal_complete_to, last);
+            // A damaged piece of the journal speaks for nothing, though nothing is missing: then less is claimed, never more.
+            prop_assert!(fetched.journal_complete_to == last || (damages && fetched.journal_complete_to < last));
             let all: Vec<u64> = (3..=last).filter(|index| index % 5 == 0).collect();
             prop_assert_eq!(revoked(&fetched, 2), all);
             Ok(())
