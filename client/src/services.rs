@@ -196,4 +196,13 @@ services! {
         /// Gives the lead to another node.
         write transfer_leader = "TransferLeader"(TransferLeaderRequest) -> TransferLeaderResponse;
     }
+    /// The copy of the log elsewhere.
+    archive: Archive = "ArchiveService" {
+        /// How far it is behind, as the leader says.
+        read status = "GetArchiveStatus"(GetArchiveStatusRequest) -> ArchiveStatus;
+        /// What lies in it.
+        read list = "ListArchive"(ListArchiveRequest) -> ListArchiveResponse;
+        /// Removes what nothing kept needs any more.
+        write prune = "PruneArchive"(PruneArchiveRequest) -> PruneArchiveResponse;
+    }
 }

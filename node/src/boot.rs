@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     admin,
+    archive::{self, Archive},
     auth::{self, Auth, pages::Site},
     cluster::{Checks, Cluster, ClusterOptions, Peer, Plane, StartError},
     config::{self, Config, ConfigError},
@@ -96,6 +97,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
         () = stop.cancelled() => return Ok(()),
     };
     health.attach(cluster.clone());
+    let archive = Archive::start(archive_options(&config, Arc::clone(&keys), &runtime), cluster.clone());
     let auth = auth(&config, public_url, cluster.clone(), keys, &runtime)?;
     let slices = slices(&auth, pages);
     // Set once, here.
@@ -108,7 +110,8 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     });
     let api_close = close.clone();
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
-    let admin_api = tokio::spawn(admin::serve(api, auth.clone(), async move { api_close.cancelled().await }));
+    let api_stop = async move { api_close.cancelled().await };
+    let admin_api = tokio::spawn(admin::serve(api, auth.clone(), archive.clone(), api_stop));
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
     tokio::spawn(auth.policies().keep_places_fresh());
@@ -123,6 +126,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     };
     health.stop();
     if ended.is_ok() {
+        ship_tail(archive.as_ref()).await;
         cluster.hand_over().await;
         // Load balancers look every second or so: they are to see that this node stops before it turns anybody away.
         tokio::time::sleep(drain_delay).await;
@@ -134,6 +138,13 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let _ = tokio::time::timeout(server::DRAIN_LIMIT, admin_api).await;
     if let Some(envoy) = envoy {
         let _ = tokio::time::timeout(server::DRAIN_LIMIT, envoy).await;
+    }
+    if ended.is_ok() && cluster.is_leader() {
+        // Nobody took over: what was written while the doors closed would wait for this node's next start.
+        ship_tail(archive.as_ref()).await;
+    }
+    if let Some(archive) = &archive {
+        archive.stop();
     }
     if ended.is_ok() {
         cluster.shutdown().await;
@@ -161,6 +172,21 @@ fn numbered_by_its_data(mut config: Config) -> Result<Config, StartError> {
     config.cluster.joined = true;
     config.cluster.peers.clear();
     Ok(config)
+}
+
+async fn ship_tail(archive: Option<&Archive>) {
+    if let Some(archive) = archive {
+        archive.ship_tail().await;
+    }
+}
+
+fn archive_options(config: &Config, keys: Arc<ClusterKeys>, runtime: &Runtime) -> archive::Options {
+    archive::Options {
+        settings: config.archive.clone(),
+        longest_life: config.login.session_ttl.max(config.tokens.refresh_ttl),
+        keys,
+        runtime: runtime.clone(),
+    }
 }
 
 fn cluster_options(

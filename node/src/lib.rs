@@ -10,7 +10,8 @@
 //! | `main`, [`serve`], [`cli`], [`demo`] | the process, the command line, the demo | everything below, the client crate |
 //! | [`boot`] | composition: the only file that names every slice | everything below |
 //! | [`protocol`] | OIDC, forward-auth: routes, parsing, errors. Slices never use each other | `auth` and below |
-//! | [`admin`] | the gRPC admin API, one file a resource | `auth` and below |
+//! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth` and below |
+//! | [`archive`] | the log and snapshots copied elsewhere, and read back | `cluster`, `store`, leaves |
 //! | [`auth`] | who is this, in any protocol: sessions, tickets, passwords, throttles, what comes next, the login pages | `cluster`, leaves |
 //! | [`cluster`] | Raft: the only room that names openraft | `store`, the rules, leaves |
 //! | [`store`] | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
@@ -42,6 +43,7 @@
 //! so that the retry of a lost answer on another node makes the same cookie.
 
 pub mod admin;
+pub mod archive;
 pub mod auth;
 pub mod boot;
 pub mod cli;

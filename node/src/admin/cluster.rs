@@ -31,6 +31,7 @@ impl ClusterService for Api {
             epoch: lineage.epoch,
             leader_id: cluster.leader_id().unwrap_or(0),
             feature_level: reading.state.meta().level,
+            archive: super::archive::status(&members),
             nodes: members.into_iter().map(|member| message(member, newest)).collect(),
         })
     }

@@ -10,6 +10,7 @@ use conclave_state::{Reason, Refusal};
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
+    archive::ArchiveError,
     auth::redirect_uri::RedirectUriError,
     cluster::{MembershipError, ProposeError, ViewError},
     crypto::password::PasswordError,
@@ -66,6 +67,11 @@ pub(super) fn propose(error: ProposeError) -> Status {
         ),
         ProposeError::TooLarge(text) => invalid(format!("the request is too large: {text}")),
     }
+}
+
+/// The archive's own words: the caller may read, and is the operator.
+pub(super) fn archive(error: &ArchiveError) -> Status {
+    unavailable(error.to_string(), LATER)
 }
 
 pub(super) fn membership(error: &MembershipError) -> Status {

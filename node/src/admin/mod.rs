@@ -8,7 +8,7 @@
 //! | `names` | usernames, group names and slugs to ids |
 //! | `page` | listings |
 //! | `errors` | refusals and failures to gRPC status, in one place |
-//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster` | a resource each |
+//! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `archive` | a resource each |
 //! | `health`, `server` | gRPC health, the listener and its bounds |
 //!
 //! It decides nothing: what may be changed, the rules say. It owns the shape of what they are told: redirect URIs are parsed,
@@ -16,6 +16,7 @@
 
 mod app_passwords;
 mod applications;
+mod archive;
 mod auth;
 mod client_tokens;
 mod clients;
@@ -37,10 +38,12 @@ mod users;
 
 pub use server::{router, serve};
 
-use crate::auth::Auth;
+use crate::{archive::Archive, auth::Auth};
 
 /// All services: cheap to clone.
 #[derive(Clone)]
 struct Api {
     auth: Auth,
+    /// None on a node without a target.
+    archive: Option<Archive>,
 }

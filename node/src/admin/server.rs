@@ -10,7 +10,7 @@ use tonic::{
 };
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::auth::Auth;
+use crate::{archive::Archive, auth::Auth};
 
 use super::{Api, health::NodeHealth};
 
@@ -28,9 +28,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Every service of the admin API, with gRPC health and reflection.
-pub fn router(auth: Auth) -> Routes {
+pub fn router(auth: Auth, archive: Option<Archive>) -> Routes {
     let health = NodeHealth { cluster: auth.cluster().clone() };
-    let api = Api { auth };
+    let api = Api { auth, archive };
     macro_rules! bounded {
         ($server:path) => {{
             use $server as Bounded;
@@ -51,7 +51,8 @@ pub fn router(auth: Auth) -> Routes {
         .add_service(bounded!(pb::app_password_service_server::AppPasswordServiceServer))
         .add_service(bounded!(pb::key_service_server::KeyServiceServer))
         .add_service(bounded!(pb::snapshot_service_server::SnapshotServiceServer))
-        .add_service(bounded!(pb::cluster_service_server::ClusterServiceServer));
+        .add_service(bounded!(pb::cluster_service_server::ClusterServiceServer))
+        .add_service(bounded!(pb::archive_service_server::ArchiveServiceServer));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -72,6 +73,7 @@ pub fn router(auth: Auth) -> Routes {
 pub async fn serve(
     listener: std::net::TcpListener,
     auth: Auth,
+    archive: Option<Archive>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -83,7 +85,7 @@ pub async fn serve(
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_routes(router(auth))
+        .add_routes(router(auth, archive))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let stopping = async {
         shutdown.await;

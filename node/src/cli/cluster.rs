@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
 
-const FIELDS: &[&str] = &["cluster_id", "epoch", "leader_id", "feature_level"];
+const FIELDS: &[&str] = &["cluster_id", "epoch", "leader_id", "feature_level", "archive"];
 const COLUMNS: &[&str] = &[
     "id",
     "role",
@@ -99,6 +99,7 @@ fn value(status: &v1::ClusterStatus) -> Value {
         "epoch": status.epoch,
         "leader_id": status.leader_id,
         "feature_level": status.feature_level,
+        "archive": super::archive::summary(status.archive.as_ref()),
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
     })
 }

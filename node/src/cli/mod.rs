@@ -11,12 +11,13 @@
 //! | `progress` | a line that says how far something is |
 //! | `restore`, `recover` | a data directory that no node uses: no cluster is asked |
 //! | `doctor/` | a look at a protected application from the outside |
-//! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `join`, `secret` | a command each |
+//! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `archive`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
 
 mod app_passwords;
 mod applications;
+mod archive;
 mod client_requests;
 mod client_tokens;
 mod clients;
@@ -152,6 +153,11 @@ pub enum Tool {
         after_help = "Examples:\n  conclave recover from-survivor /var/lib/conclave --lost 1,2 --config conclave.toml"
     )]
     Recover(recover::Command),
+    /// The copy of the log elsewhere, with snapshots
+    #[command(
+        after_help = "Examples:\n  conclave archive status\n  conclave archive list\n  conclave archive prune --dry-run"
+    )]
+    Archive(Resource<archive::Command>),
     /// Look for what is wrong, from the outside
     #[command(subcommand, after_help = "Examples:\n  conclave doctor forward-auth https://wiki.example.org/")]
     Doctor(doctor::Command),
@@ -205,6 +211,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::Snapshot(Resource { command, api }) => Ok((snapshots::run(&api, command).await?, api.output)),
         Tool::Restore(args) => restore::run(args).await,
         Tool::Recover(command) => recover::run(command).await,
+        Tool::Archive(resource) => over_api!(resource, archive::run),
         Tool::Secret(command) => secret::run(&command),
         // Has an exit code of its own.
         Tool::Doctor(_) => Err(Failure::other("the doctor was asked for a result instead of an exit code")),

@@ -40,6 +40,8 @@ pub enum Output {
         list: &'static str,
         columns: &'static [&'static str],
     },
+    /// An object of two listings.
+    Two { value: Value, lists: [(&'static str, &'static [&'static str]); 2] },
     /// A deed: a sentence for people, an object for programs.
     Done { text: String, value: Value },
 }
@@ -77,16 +79,25 @@ pub fn render(output: &Output, format: Format) -> String {
         (Format::Json, Output::Many { rows, .. }) => json(&Value::Array(rows.clone())),
         (
             Format::Json,
-            Output::One { value, .. } | Output::Nested { value, .. } | Output::Done { value, .. },
+            Output::One { value, .. }
+            | Output::Nested { value, .. }
+            | Output::Two { value, .. }
+            | Output::Done { value, .. },
         ) => json(value),
         (Format::Table, Output::One { fields, value }) => object(fields, value),
         (Format::Table, Output::Many { columns, rows }) => table(columns, rows),
         (Format::Table, Output::Nested { fields, value, list, columns }) => {
-            let rows = value.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            format!("{}\n\n{}", object(fields, value), table(columns, rows))
+            format!("{}\n\n{}", object(fields, value), table(columns, rows(value, list)))
+        }
+        (Format::Table, Output::Two { value, lists }) => {
+            lists.map(|(list, columns)| table(columns, rows(value, list))).join("\n\n")
         }
         (Format::Table, Output::Done { text, .. }) => text.clone(),
     }
+}
+
+fn rows<'a>(value: &'a Value, list: &str) -> &'a [Value] {
+    value.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice)
 }
 
 fn json(value: &Value) -> String {

@@ -9,7 +9,12 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use crate::{runtime::Runtime, store::retention};
 
-use super::{identity::Identity, leader::Leader, membership, propose::Proposer};
+use super::{
+    identity::Identity,
+    leader::{Leader, free_bytes},
+    membership,
+    propose::Proposer,
+};
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -55,9 +60,27 @@ async fn snapshot_if_due(leader: &Leader) {
         report(leader.raft().trigger().snapshot().await, "a snapshot");
     }
     let purged = metrics.purged.map_or(0, |id| id.index);
-    if let Some(upto) = plan.purge_upto.filter(|upto| *upto > purged) {
+    let purge_upto =
+        plan.purge_upto.filter(|upto| *upto > purged).and_then(|upto| beside_archive(leader, upto));
+    if let Some(upto) = purge_upto.filter(|upto| *upto > purged) {
         report(leader.raft().trigger().purge_log(upto).await, "a purge of the log");
     }
+}
+
+/// How far the log may be purged without taking from the archive what it lacks, as long as that can be had.
+fn beside_archive(leader: &Leader, upto: u64) -> Option<u64> {
+    let Some(hold) = leader.archive().hold() else { return Some(upto) };
+    let waiting_bytes = leader.log_bytes_after(hold.archived.unwrap_or(0));
+    let disk_free_bytes = free_bytes(leader.snapshots().dir.path());
+    let allowed = retention::purge_beside_archive(upto, &hold, waiting_bytes, disk_free_bytes);
+    if allowed == Some(upto) && hold.archived.is_none_or(|archived| archived < upto) {
+        tracing::error!(
+            raft.index = upto,
+            "{waiting_bytes} bytes of the log wait for the archive, more than may be held back: entries up to {upto} leave the \
+             log without it; there will be a gap until the next snapshot is in the archive"
+        );
+    }
+    allowed
 }
 
 fn report(result: Result<(), impl std::fmt::Display>, what: &str) {

@@ -14,6 +14,7 @@ use prost::Message as _;
 use crate::{runtime::Runtime, store};
 
 use super::{
+    archival::ArchiveSlot,
     identity::Identity,
     log_store::LogGauge,
     machine::{Machine, Snapshots, View},
@@ -67,6 +68,7 @@ pub struct Leader {
     snapshots: Snapshots,
     runtime: Runtime,
     log: LogGauge,
+    archive: Arc<ArchiveSlot>,
     started: Duration,
 }
 
@@ -74,7 +76,17 @@ impl Leader {
     pub fn new(raft: Raft, view: View, snapshots: Snapshots, log: LogGauge) -> Self {
         let runtime = snapshots.runtime.clone();
         let started = runtime.clock.monotonic();
-        Self { raft, view, snapshots, runtime, log, started }
+        Self { raft, view, snapshots, runtime, log, archive: Arc::default(), started }
+    }
+
+    /// What the archive of this node says of itself.
+    pub fn archive(&self) -> &ArchiveSlot {
+        &self.archive
+    }
+
+    /// The log, to be read.
+    pub const fn log(&self) -> &LogGauge {
+        &self.log
     }
 
     pub const fn raft(&self) -> &Raft {
@@ -238,6 +250,7 @@ impl Leader {
             log_bytes: self.log_bytes_after(metrics.purged.map_or(0, |id| id.index)),
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             ready: self.readiness().is_ok(),
+            archive: self.archive.status(),
             disk_free_bytes: free_bytes(self.snapshots.dir.path()),
             ..pb::NodeStatus::default()
         }
@@ -253,6 +266,6 @@ fn read_policy() -> ReadPolicy {
 }
 
 /// Free bytes on the disk under this path; 0 when the machine does not say.
-fn free_bytes(path: &std::path::Path) -> u64 {
+pub(super) fn free_bytes(path: &std::path::Path) -> u64 {
     rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

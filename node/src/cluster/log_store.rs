@@ -20,8 +20,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use self::codec::{command_entry, decode_stored_membership, encode_stored_membership};
 pub(super) use self::codec::{decode_entry, encode_vote, raft_id};
-pub use self::codec::{decode_stored_membership, encode_stored_membership};
 use self::view::View;
 use crate::cluster::{
     rt,
@@ -43,25 +43,64 @@ pub const READ_BYTES: usize = 1024 * 1024;
 /// A read that a truncation or a purge overtook starts again. Both are rare; this many in a row mean a defect.
 const READ_ATTEMPTS: usize = 16;
 
+type Guard = dyn Any + Send + Sync;
+
 /// The log as openraft sees it. Clones are readers of the same log.
 #[derive(Clone)]
 pub struct LogStorage {
     writer: LogWriter,
-    reader: Arc<dyn LogReader>,
-    view: Arc<Mutex<View>>,
     pending: Arc<Semaphore>,
-    // Last: it must outlive every other handle of the log.
-    guard: Option<Arc<dyn Any + Send + Sync>>,
+    // Last: the guard in it must outlive every other handle of the log.
+    source: Source,
 }
 
-/// The size of a log that somebody else keeps open.
+/// Where entries are read: the disk, and what is on its way there.
 #[derive(Clone)]
-pub struct LogGauge(Weak<dyn LogReader>);
+struct Source {
+    reader: Arc<dyn LogReader>,
+    view: Arc<Mutex<View>>,
+    /// Whether reads must leave the caller's thread because the disk may make them wait.
+    may_block: bool,
+    guard: Option<Arc<Guard>>,
+}
+
+/// A log that somebody else keeps open: its size, and its entries. It keeps nothing open itself but for the time of a read.
+#[derive(Clone)]
+pub struct LogGauge {
+    reader: Weak<dyn LogReader>,
+    view: Weak<Mutex<View>>,
+    may_block: bool,
+    guard: Option<Weak<Guard>>,
+}
 
 impl LogGauge {
     /// The bytes of the entries above `index`, for the snapshot rule ([`crate::store::retention`]); none of a closed log.
     pub fn bytes_after(&self, index: u64) -> u64 {
-        self.0.upgrade().map_or(0, |reader| reader.bytes_after(index))
+        self.reader.upgrade().map_or(0, |reader| reader.bytes_after(index))
+    }
+
+    /// The index of the first entry present, or of the next one if there is none; none of a closed or untouched log.
+    pub fn first_index(&self) -> Option<u64> {
+        self.open().and_then(|source| source.view().state().first_index)
+    }
+
+    /// The entries present in `from..to` as they lie on disk, at most about `max_bytes` of payload but at least one.
+    ///
+    /// # Errors
+    /// When the disk fails, or the log is closed.
+    pub async fn records(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<LogRecord>> {
+        let source = self.open().ok_or_else(|| io::Error::other("the log is closed"))?;
+        let entries = source.entries(from, to, max_bytes).await?;
+        Ok(entries.iter().map(codec::encode_entry).collect())
+    }
+
+    fn open(&self) -> Option<Source> {
+        let guard = match &self.guard {
+            Some(guard) => Some(guard.upgrade()?),
+            None => None,
+        };
+        let (reader, view) = (self.reader.upgrade()?, self.view.upgrade()?);
+        Some(Source { reader, view, may_block: self.may_block, guard })
     }
 }
 
@@ -69,26 +108,27 @@ impl LogStorage {
     /// Takes the writer's log as it stands.
     pub fn new(writer: LogWriter) -> io::Result<Self> {
         let view = View::new(writer.initial_state())?;
-        let reader = writer.reader();
-        Ok(Self {
-            writer,
-            reader,
-            view: Arc::new(Mutex::new(view)),
-            pending: Arc::new(Semaphore::new(PENDING_BYTES)),
-            guard: None,
-        })
+        let (reader, may_block) = (writer.reader(), writer.may_block());
+        let source = Source { reader, view: Arc::new(Mutex::new(view)), may_block, guard: None };
+        Ok(Self { writer, pending: Arc::new(Semaphore::new(PENDING_BYTES)), source })
     }
 
     /// Keeps `guard` until the log is closed: the lock of its directory.
     #[must_use]
     pub fn guarded_by(mut self, guard: impl Any + Send + Sync) -> Self {
-        self.guard = Some(Arc::new(guard));
+        self.source.guard = Some(Arc::new(guard));
         self
     }
 
-    /// Measures the log without keeping it open.
+    /// Measures and reads the log without keeping it open.
     pub fn gauge(&self) -> LogGauge {
-        LogGauge(Arc::downgrade(&self.reader))
+        let Source { reader, view, may_block, guard } = &self.source;
+        LogGauge {
+            reader: Arc::downgrade(reader),
+            view: Arc::downgrade(view),
+            may_block: *may_block,
+            guard: guard.as_ref().map(Arc::downgrade),
+        }
     }
 
     /// See [`LogWriter::failure`].
@@ -96,6 +136,12 @@ impl LogStorage {
         self.writer.failure()
     }
 
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.source.view()
+    }
+}
+
+impl Source {
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,11 +170,8 @@ impl LogStorage {
         }
         let reader = Arc::clone(&self.reader);
         let read = move || reader.read(from, to, max_bytes);
-        let records = if self.writer.may_block() {
-            rt::blocking(read).await.map_err(io::Error::other)?
-        } else {
-            read()
-        };
+        let records =
+            if self.may_block { rt::blocking(read).await.map_err(io::Error::other)? } else { read() };
         records.map_err(io::Error::from)
     }
 }
@@ -172,11 +215,11 @@ impl RaftLogReader<Config> for LogStorage {
             Bound::Excluded(at) => *at,
             Bound::Unbounded => u64::MAX,
         };
-        self.entries(from, to, usize::MAX).await
+        self.source.entries(from, to, usize::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.entries(start, end, READ_BYTES).await
+        self.source.entries(start, end, READ_BYTES).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -236,7 +279,7 @@ impl RaftLogStorage<Config> for LogStorage {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.pending).acquire_many_owned(permits).await.map_err(io::Error::other)?;
         let batch = self.view().append(entries, &records)?;
-        let view = Arc::clone(&self.view);
+        let view = Arc::clone(&self.source.view);
         let done: Done = Box::new(move |result| {
             if result.is_ok() {
                 view.lock().unwrap_or_else(PoisonError::into_inner).flushed(batch);

@@ -15,10 +15,12 @@
 //! | `consensus` | the runtime of all this, and its end |
 //! | `membership`, `join` | members come and go |
 //! | `janitor` | sweeps, snapshots, the member list |
+//! | `archival` | what an archive of the log needs: its entries, room for them, a place for its word |
 //!
 //! Consensus has a tokio runtime of its own: no page and no password hash can hold up a heartbeat. Everything that talks to
 //! peers runs there.
 
+mod archival;
 mod bootstrap;
 mod consensus;
 mod failover;
@@ -67,6 +69,7 @@ use conclave_state::State;
 pub use bootstrap::{BootstrapError, Peer};
 pub use identity::Lineage;
 pub use lease::Checks;
+pub use log_store::command_entry;
 pub use membership::MembershipError;
 pub use propose::{Committed, ProposeError};
 pub use read::ViewError;

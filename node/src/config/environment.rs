@@ -14,8 +14,19 @@ pub const ENV_PREFIX: &str = "CONCLAVE_";
 const NESTING: &str = "__";
 
 /// The sections, to tell a setting with a forgotten underscore from a variable of the command line tools.
-const SECTIONS: [&str; 10] =
-    ["NODE", "CLUSTER", "HTTP", "API", "LOGIN", "TOKENS", "AUTHORIZATION", "OUTBOUND", "LOG", "TELEMETRY"];
+const SECTIONS: [&str; 11] = [
+    "NODE",
+    "CLUSTER",
+    "HTTP",
+    "API",
+    "LOGIN",
+    "TOKENS",
+    "AUTHORIZATION",
+    "OUTBOUND",
+    "ARCHIVE",
+    "LOG",
+    "TELEMETRY",
+];
 
 /// The variables that are settings, `SECTION__KEY` without the prefix. Others of our prefix (`CONCLAVE_TOKEN`)
 /// belong to the command line tools and are left alone.

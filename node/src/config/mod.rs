@@ -5,6 +5,7 @@
 //! all of them at once, each named by its path and by where it came from. The environment and the secret file are
 //! read here and nowhere else; the rest of the node receives typed parts.
 
+mod archive;
 mod atmosphere;
 mod authorization;
 mod cluster;
@@ -27,6 +28,7 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
+pub use self::archive::{Archive, Keep, Schedule};
 pub use self::atmosphere::Atmosphere;
 pub use self::authorization::{Authorization, Registration};
 pub use self::cluster::{Api, Checks, Cluster, MAX_PEERS, Node, Peer};
@@ -57,6 +59,7 @@ pub struct Config {
     pub outbound: Outbound,
     pub atmosphere: Atmosphere,
     pub policy: Policy,
+    pub archive: Archive,
     pub log: Log,
     pub telemetry: Telemetry,
 }
@@ -112,6 +115,7 @@ impl Config {
         self.tokens.check(&mut problems);
         self.authorization.check(&mut problems);
         self.atmosphere.check(self.http.public_url().as_ref(), &mut problems);
+        self.archive.check(&mut problems);
         self.log.check(&mut problems);
         self.telemetry.check(&mut problems);
         if problems.is_empty() { Ok(self) } else { Err(ConfigError::Invalid { problems }) }

@@ -39,6 +39,22 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(total_ms))
 }
 
+/// Units of a size in bytes.
+const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// Reads `"4GiB"`, `"512MiB"`, `"100B"`.
+pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = text(deserializer, "a size such as \"4GiB\"")?;
+    parse_size(&text)
+        .ok_or_else(|| de::Error::custom(format!("{text:?} is not a size; write for example 512MiB or 4GiB")))
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) =
+        SIZES.iter().find_map(|(unit, bytes)| Some((text.trim().strip_suffix(unit)?, bytes)))?;
+    number.trim_end().parse::<u64>().ok()?.checked_mul(*unit)
+}
+
 /// Where a listener binds: `ip:port`. Port 0 lets the system choose, for tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddr(pub SocketAddr);
@@ -59,6 +75,11 @@ impl<'de> Deserialize<'de> for ListenAddr {
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// The cluster secret it spells.
     pub fn cluster_secret(&self) -> Result<ClusterSecret, crate::crypto::secret::SecretError> {
         ClusterSecret::parse(&self.0)
@@ -133,7 +154,17 @@ impl<'de> Visitor<'de> for ListVisitor {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_duration;
+    use super::{parse_duration, parse_size};
+
+    #[test]
+    fn sizes_read_as_people_write_them() {
+        assert_eq!(parse_size("4GiB"), Some(4 << 30));
+        assert_eq!(parse_size("512 MiB"), Some(512 << 20));
+        assert_eq!(parse_size("7B"), Some(7));
+        for odd in ["", "4", "GiB", "-1KiB", "4GB", "99999999999GiB"] {
+            assert_eq!(parse_size(odd), None, "{odd}");
+        }
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

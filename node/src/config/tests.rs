@@ -135,11 +135,28 @@ fn a_listener_with_tls_says_what_certificates_of_clients_are_good_for() {
 }
 
 #[test]
+fn an_archive_needs_a_place_and_for_a_bucket_a_key() {
+    let archive = |more: &str| format!("[archive]\n{more}");
+    for target in ["/backups", "ftp://host/a", "s3:///prefix", "file://host/a"] {
+        let found = problems(&archive(&format!("target = \"{target}\"")));
+        assert!(found[0].starts_with("archive.target: "), "{target}: {found:?}");
+    }
+    let found = problems(&archive("target = \"s3://bucket/a\""));
+    assert!(found[0].contains("archive.secret_access_key_file"), "{found:?}");
+    assert!(problems(&archive("schedule = \"0 3 * * *\""))[0].contains("every 6h"));
+    assert!(problems(&archive("hold_back = 4"))[0].contains("archive.hold_back"));
+    let good = archive("target = \"s3://bucket/a\"\naccess_key_id = \"id\"");
+    let config = load(&good, &[("CONCLAVE_ARCHIVE__SECRET_ACCESS_KEY", "hush-hush")]).unwrap();
+    assert_eq!((config.archive.hold_back, config.archive.keep.monthly), (4 << 30, 12));
+    assert!(!format!("{config:?}").contains("hush-hush"));
+}
+
+#[test]
 fn an_unknown_setting_is_named_with_those_that_exist() {
     refuses("[node]\nidd = 3", "node.idd: no such setting; known here: id, data_dir (in conclave.toml)");
     refuses(
         "[nodes]\nid = 3",
-        "nodes: no such setting; known here: node, cluster, http, envoy, api, login, tokens, authorization, outbound, atmosphere, policy, log, telemetry (in conclave.toml)",
+        "nodes: no such setting; known here: node, cluster, http, envoy, api, login, tokens, authorization, outbound, atmosphere, policy, archive, log, telemetry (in conclave.toml)",
     );
     assert_eq!(
         problems_with("", &[("CONCLAVE_NODE__IDD", "3")]),

@@ -95,14 +95,7 @@ pub struct Outbound {
 impl Outbound {
     /// Trusts the operating system's certificate authorities; `allowed` are the private networks that may be reached.
     pub fn new(allowed: Vec<Cidr>) -> Self {
-        let bundle = BUNDLES.iter().map(Path::new).find(|path| path.exists());
-        let roots = bundle.map(authorities).filter(|roots| !roots.is_empty());
-        let tls = roots.and_then(|roots| {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-            config.ok().map(|config| Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
-        });
-        Self { tls, allowed: allowed.into() }
+        Self { tls: trusted(), allowed: allowed.into() }
     }
 
     /// Posts a form; gives the status of the answer.
@@ -219,6 +212,15 @@ impl Outbound {
             None => Err(OutboundError::Forbidden(url.host_str().unwrap_or_default().to_owned())),
         }
     }
+}
+
+/// TLS towards whoever the operating system's certificate authorities vouch for; none on a machine without them.
+pub fn trusted() -> Option<Arc<ClientConfig>> {
+    let bundle = BUNDLES.iter().map(Path::new).find(|path| path.exists())?;
+    let roots = Some(authorities(bundle)).filter(|roots| !roots.is_empty())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    Some(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 fn authorities(bundle: &Path) -> RootCertStore {

@@ -40,6 +40,32 @@ pub fn plan(held: &Held) -> Plan {
     Plan { take_snapshot: held.tail_bytes > limit, purge_upto }
 }
 
+/// What an archive of the log still lacks (the `archive` room keeps it current).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArchiveHold {
+    /// The archive has every entry up to this one; `None` while it has none.
+    pub archived: Option<u64>,
+    /// The bytes that may wait here for the archive.
+    pub limit_bytes: u64,
+}
+
+/// Of the free disk, the share that entries waiting for the archive may take: a disk that fills up would stop the node.
+const HOLD_DISK_SHARE: u64 = 10;
+
+/// How far the log may be purged while an archive is behind: to what the archive has, unless more than the limit, or more than
+/// a tenth of the free disk, waits. Then the log goes on without it, and the archive begins again with a whole snapshot.
+pub fn purge_beside_archive(
+    upto: u64,
+    hold: &ArchiveHold,
+    waiting_bytes: u64,
+    disk_free_bytes: u64,
+) -> Option<u64> {
+    if waiting_bytes > hold.limit_bytes.min(disk_free_bytes / HOLD_DISK_SHARE) {
+        return Some(upto);
+    }
+    hold.archived.map(|archived| upto.min(archived))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +91,21 @@ mod tests {
         assert_eq!(upto(Some(5_000), 9_999), None);
         assert_eq!(upto(Some(5_000), 12_000), Some(2_000), "slow followers need the last 10,000");
         assert_eq!(upto(Some(5_000), 1_000_000), Some(5_000), "the older snapshot needs the rest");
+    }
+
+    #[test]
+    fn the_log_waits_for_the_archive_within_a_bound() {
+        let hold = ArchiveHold { archived: Some(40), limit_bytes: 1_000 };
+        let (free, full) = (1_000_000, 5_000);
+        assert_eq!(purge_beside_archive(90, &hold, 1_000, free), Some(40), "what the archive lacks stays");
+        assert_eq!(purge_beside_archive(30, &hold, 1_000, free), Some(30), "it holds nothing else back");
+        assert_eq!(
+            purge_beside_archive(90, &hold, 1_001, free),
+            Some(90),
+            "beyond the bound the log goes on"
+        );
+        assert_eq!(purge_beside_archive(90, &hold, 501, full), Some(90), "a full disk would stop the node");
+        let nothing_yet = ArchiveHold { archived: None, ..hold };
+        assert_eq!(purge_beside_archive(90, &nothing_yet, 10, free), None);
     }
 }

@@ -153,7 +153,7 @@ impl TestNode {
         let cluster = Cluster::start(options).await.expect("the cluster starts");
         let passwords = PasswordPool::start(NonZeroUsize::MIN, CHEAP).expect("a thread");
         let auth = Auth::new(cluster, Arc::clone(&keys), passwords, settings, runtime.clone());
-        let serving = admin::serve(api, auth.clone(), std::future::pending());
+        let serving = admin::serve(api, auth.clone(), None, std::future::pending());
         let api = tokio::spawn(async move { serving.await.expect("the admin API serves") });
         Self { auth, keys, runtime, clock, api_url, api, _data: data }
     }

@@ -4,7 +4,8 @@
 //! By the kind of the command and by its answer alone, so that a retry that is answered from memory is of the same class as the
 //! first. Where a command may give or take (an updated group, application or client), it counts as taking.
 
-use conclave_proto::command::v1::command::Body;
+use conclave_proto::command::v1::{self as pb, command::Body};
+use prost::Message as _;
 
 use crate::reply::{Reason, Reply, ReplyBody};
 
@@ -28,6 +29,14 @@ pub fn class_of_answer(reply: &Reply) -> Class {
         }
         _ => Class::Plain,
     }
+}
+
+/// The class of an encoded `conclave.command.v1.LogEntry`, by its command alone: what was done in answering it
+/// ([`class_of_answer`]) only `apply` knows. None of bytes that hold no command this build knows.
+pub fn class_of(bytes: &[u8]) -> Option<Class> {
+    let entry = pb::LogEntry::decode(bytes).ok()?;
+    let command = pb::Command::decode(entry.command.as_slice()).ok()?;
+    command.body.as_ref().map(class)
 }
 
 /// The class of this command.

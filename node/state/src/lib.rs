@@ -54,7 +54,7 @@ mod draft;
 mod text;
 
 pub use apply::{Applied, Entry, Halt, apply};
-pub use class::Class;
+pub use class::{Class, class_of};
 pub use event::Event;
 pub use reply::{Reason, Refusal, Reply, ReplyBody};
 pub use stamp::Stamp;

@@ -1229,6 +1229,104 @@ pub struct ClusterStatus {
     pub feature_level: u32,
     #[prost(message, repeated, tag = "5")]
     pub nodes: ::prost::alloc::vec::Vec<NodeStatus>,
+    /// Absent where there is none.
+    #[prost(message, optional, tag = "220")]
+    pub archive: ::core::option::Option<ArchiveStatus>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetArchiveStatusRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveStatus {
+    /// Where it is, without credentials.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// The node that ships; 0 = none.
+    #[prost(uint64, tag = "2")]
+    pub node_id: u64,
+    /// Every entry up to this one is in the archive; 0 = none yet.
+    #[prost(uint64, tag = "3")]
+    pub archived_index: u64,
+    #[prost(uint64, tag = "4")]
+    pub behind_entries: u64,
+    /// How long the oldest entry has waited that is not in the archive, at most.
+    #[prost(uint64, tag = "5")]
+    pub behind_ms: u64,
+    /// Whether that is longer than it should be.
+    #[prost(bool, tag = "6")]
+    pub alarm: bool,
+    /// Why the last attempt failed; empty after one that did not.
+    #[prost(string, tag = "7")]
+    pub last_error: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "8")]
+    pub last_error_at_ms: u64,
+    #[prost(uint64, tag = "9")]
+    pub last_snapshot_at_ms: u64,
+    #[prost(uint64, tag = "10")]
+    pub last_snapshot_index: u64,
+    /// Entries before this one left the log before they were archived, and no snapshot covers them yet; 0 = none.
+    #[prost(uint64, tag = "11")]
+    pub gap_before_index: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListArchiveRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListArchiveResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub snapshots: ::prost::alloc::vec::Vec<ArchivedSnapshot>,
+    /// Per life of the cluster.
+    #[prost(message, repeated, tag = "2")]
+    pub chains: ::prost::alloc::vec::Vec<ArchivedChain>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchivedSnapshot {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+    #[prost(uint64, tag = "4")]
+    pub at_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub size_bytes: u64,
+}
+/// Segments without a hole between them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchivedChain {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub first_index: u64,
+    #[prost(uint64, tag = "3")]
+    pub last_index: u64,
+    #[prost(uint64, tag = "4")]
+    pub last_at_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub segments: u64,
+    #[prost(uint64, tag = "6")]
+    pub size_bytes: u64,
+    /// log or journal
+    #[prost(string, tag = "7")]
+    pub kind: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneArchiveRequest {
+    /// Only say what would go.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneArchiveResponse {
+    /// Names of what went, or would go.
+    #[prost(string, repeated, tag = "1")]
+    pub snapshots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "2")]
+    pub segments: u64,
+    #[prost(uint64, tag = "3")]
+    pub journal: u64,
+    #[prost(uint64, tag = "4")]
+    pub size_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeStatus {
@@ -7994,6 +8092,458 @@ pub mod cluster_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "conclave.admin.v1.ClusterService";
     impl<T> tonic::server::NamedService for ClusterServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod archive_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The archive of the log, with snapshots: what a lost cluster is brought back from.
+    #[derive(Debug, Clone)]
+    pub struct ArchiveServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ArchiveServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ArchiveServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ArchiveServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// How far it is behind, as the leader says.
+        pub async fn get_archive_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetArchiveStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::ArchiveStatus>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.ArchiveService/GetArchiveStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "conclave.admin.v1.ArchiveService",
+                        "GetArchiveStatus",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What lies in it.
+        pub async fn list_archive(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListArchiveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListArchiveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.ArchiveService/ListArchive",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.ArchiveService", "ListArchive"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes what nothing kept needs any more.
+        pub async fn prune_archive(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PruneArchiveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneArchiveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.ArchiveService/PruneArchive",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.ArchiveService", "PruneArchive"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod archive_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ArchiveServiceServer.
+    #[async_trait]
+    pub trait ArchiveService: std::marker::Send + std::marker::Sync + 'static {
+        /// How far it is behind, as the leader says.
+        async fn get_archive_status(
+            &self,
+            request: tonic::Request<super::GetArchiveStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::ArchiveStatus>, tonic::Status>;
+        /// What lies in it.
+        async fn list_archive(
+            &self,
+            request: tonic::Request<super::ListArchiveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListArchiveResponse>,
+            tonic::Status,
+        >;
+        /// Removes what nothing kept needs any more.
+        async fn prune_archive(
+            &self,
+            request: tonic::Request<super::PruneArchiveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneArchiveResponse>,
+            tonic::Status,
+        >;
+    }
+    /// The archive of the log, with snapshots: what a lost cluster is brought back from.
+    #[derive(Debug)]
+    pub struct ArchiveServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ArchiveServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ArchiveServiceServer<T>
+    where
+        T: ArchiveService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/conclave.admin.v1.ArchiveService/GetArchiveStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetArchiveStatusSvc<T: ArchiveService>(pub Arc<T>);
+                    impl<
+                        T: ArchiveService,
+                    > tonic::server::UnaryService<super::GetArchiveStatusRequest>
+                    for GetArchiveStatusSvc<T> {
+                        type Response = super::ArchiveStatus;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetArchiveStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ArchiveService>::get_archive_status(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetArchiveStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.ArchiveService/ListArchive" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListArchiveSvc<T: ArchiveService>(pub Arc<T>);
+                    impl<
+                        T: ArchiveService,
+                    > tonic::server::UnaryService<super::ListArchiveRequest>
+                    for ListArchiveSvc<T> {
+                        type Response = super::ListArchiveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListArchiveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ArchiveService>::list_archive(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListArchiveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.ArchiveService/PruneArchive" => {
+                    #[allow(non_camel_case_types)]
+                    struct PruneArchiveSvc<T: ArchiveService>(pub Arc<T>);
+                    impl<
+                        T: ArchiveService,
+                    > tonic::server::UnaryService<super::PruneArchiveRequest>
+                    for PruneArchiveSvc<T> {
+                        type Response = super::PruneArchiveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PruneArchiveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ArchiveService>::prune_archive(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PruneArchiveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ArchiveServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "conclave.admin.v1.ArchiveService";
+    impl<T> tonic::server::NamedService for ArchiveServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -430,6 +430,39 @@ pub struct NodeStatus {
     /// Free bytes where the data directory is.
     #[prost(uint64, tag = "15")]
     pub disk_free_bytes: u64,
+    /// Absent on a node without an archive.
+    #[prost(message, optional, tag = "220")]
+    pub archive: ::core::option::Option<ArchiveStatus>,
+}
+/// How the archive is, as the node knows that says so; the leader's word counts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveStatus {
+    /// Where it is, without credentials.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// Whether this node ships.
+    #[prost(bool, tag = "2")]
+    pub ships: bool,
+    /// Every entry up to this one is in the archive; 0 = none yet.
+    #[prost(uint64, tag = "3")]
+    pub archived_index: u64,
+    #[prost(uint64, tag = "4")]
+    pub behind_entries: u64,
+    /// How long the oldest entry has waited that is not in the archive, at most; 0 = nothing waits.
+    #[prost(uint64, tag = "5")]
+    pub behind_ms: u64,
+    /// Why the last attempt failed; empty after one that did not.
+    #[prost(string, tag = "6")]
+    pub last_error: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "7")]
+    pub last_error_at_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub last_snapshot_at_ms: u64,
+    #[prost(uint64, tag = "9")]
+    pub last_snapshot_index: u64,
+    /// Entries that left the log before they were archived: from here on the archive is whole again once there is a snapshot.
+    #[prost(uint64, tag = "10")]
+    pub gap_before_index: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseHolder {

@@ -61,6 +61,11 @@ pub fn decode_entry(record: &store::LogRecord) -> io::Result<Entry> {
     Ok(Entry { log_id, payload })
 }
 
+/// The encoded `conclave.command.v1.LogEntry` of a record; none of a blank or a membership.
+pub fn command_entry(record: &store::LogRecord) -> Option<&[u8]> {
+    record.payload.strip_prefix(&[VERSION, NORMAL])
+}
+
 pub fn encode_vote(vote: &Vote) -> Vec<u8> {
     let mut out = vec![VERSION];
     out.extend_from_slice(&vote.leader_id.term.to_be_bytes());

@@ -20,7 +20,7 @@ mod error;
 mod header;
 mod merkle;
 mod read;
-mod seal;
+pub(crate) mod seal;
 mod write;
 
 pub use dir::{Incoming, SnapshotDir};

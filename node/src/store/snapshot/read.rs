@@ -75,7 +75,7 @@ impl SnapshotReader {
             let key_id = format!("{:032x}", u128::from_be_bytes(stored.key_id));
             return Err(SnapshotError::OtherKey { path: path.to_owned(), key_id });
         }
-        let key = FileKey::derive(key, &stored, &bytes)?;
+        let key = FileKey::derive(key, seal::SNAPSHOT_LABEL, &stored.salt, &bytes)?;
         let mut tag: [u8; TAG_BYTES] = take(&mut input).map_err(|_| damaged(path, "it ends too early"))?;
         let frame = Frame { kind: seal::HEADER, table: 0, plain_len: 0, sequence: 0 };
         if key.open(frame, &mut tag).is_none() {

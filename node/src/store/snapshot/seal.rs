@@ -1,4 +1,5 @@
-//! Sealing and opening frames: AES-256-GCM under a key used for one file only.
+//! Sealing and opening frames: AES-256-GCM under a key used for one file only. Snapshots are made of such frames, and so are the
+//! segments of the archive.
 //!
 //! The nonce is the frame's kind and number. It never repeats under one key, because the key is derived from a fresh
 //! random salt and from the header for every file.
@@ -10,17 +11,17 @@ use aws_lc_rs::{digest, hkdf};
 use zeroize::Zeroizing;
 
 use super::SnapshotError;
-use super::header::Stored;
 
-pub(super) const KEY_ID_BYTES: usize = 16;
-pub(super) const TAG_BYTES: usize = 16;
+pub(crate) const KEY_ID_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
 
-pub(super) const HEADER: u8 = 0;
-pub(super) const CHUNK: u8 = 1;
-pub(super) const TRAILER: u8 = 2;
+pub(crate) const HEADER: u8 = 0;
+pub(crate) const CHUNK: u8 = 1;
+pub(crate) const TRAILER: u8 = 2;
 
 const KEY_ID_LABEL: &[u8] = b"conclave snapshot v1 key id";
-const FILE_KEY_LABEL: &[u8] = b"conclave snapshot v1 file key";
+/// What a snapshot's file key is derived for. Another format has another label.
+pub(crate) const SNAPSHOT_LABEL: &[u8] = b"conclave snapshot v1 file key";
 
 /// The cluster's key for what leaves memory. Never printed, wiped when dropped.
 pub struct SealingKey(Zeroizing<[u8; 32]>);
@@ -31,7 +32,7 @@ impl SealingKey {
     }
 
     /// Names the key in a header without telling anything of it.
-    pub(super) fn id(&self) -> Result<[u8; KEY_ID_BYTES], SnapshotError> {
+    pub(crate) fn id(&self) -> Result<[u8; KEY_ID_BYTES], SnapshotError> {
         let mut id = [0; KEY_ID_BYTES];
         derive(&*self.0, &[], &[KEY_ID_LABEL], &mut id)?;
         Ok(id)
@@ -46,7 +47,7 @@ impl fmt::Debug for SealingKey {
 
 /// What is authenticated beside a frame's bytes.
 #[derive(Clone, Copy)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     pub kind: u8,
     pub table: u32,
     pub plain_len: u32,
@@ -54,31 +55,36 @@ pub(super) struct Frame {
 }
 
 /// Seals and opens the frames of one file.
-pub(super) struct FileKey {
+pub(crate) struct FileKey {
     key: LessSafeKey,
     header_hash: [u8; 32],
 }
 
 impl FileKey {
-    /// The key of the file with this header, whose bytes up to the tag are `bytes`.
-    pub(super) fn derive(key: &SealingKey, stored: &Stored, bytes: &[u8]) -> Result<Self, SnapshotError> {
+    /// The key of the file of this format (`label`) and salt, whose header is `bytes` up to the tag.
+    pub(crate) fn derive(
+        key: &SealingKey,
+        label: &[u8],
+        salt: &[u8],
+        bytes: &[u8],
+    ) -> Result<Self, SnapshotError> {
         let header_hash = sha256(&[bytes]);
         let mut file_key = Zeroizing::new([0; 32]);
-        derive(&*key.0, &stored.salt, &[FILE_KEY_LABEL, &header_hash], &mut *file_key)?;
+        derive(&*key.0, salt, &[label, &header_hash], &mut *file_key)?;
         let key =
             UnboundKey::new(&AES_256_GCM, &*file_key).map_err(|_| SnapshotError::Crypto("make a key"))?;
         Ok(Self { key: LessSafeKey::new(key), header_hash })
     }
 
     /// Seals in place and appends the tag.
-    pub(super) fn seal(&self, frame: Frame, bytes: &mut Vec<u8>) -> Result<(), SnapshotError> {
+    pub(crate) fn seal(&self, frame: Frame, bytes: &mut Vec<u8>) -> Result<(), SnapshotError> {
         self.key
             .seal_in_place_append_tag(nonce(frame), Aad::from(self.aad(frame)), bytes)
             .map_err(|_| SnapshotError::Crypto("seal a frame"))
     }
 
     /// Opens in place; `None` if anything about the frame is not as it was sealed.
-    pub(super) fn open<'a>(&self, frame: Frame, bytes: &'a mut [u8]) -> Option<&'a [u8]> {
+    pub(crate) fn open<'a>(&self, frame: Frame, bytes: &'a mut [u8]) -> Option<&'a [u8]> {
         self.key.open_in_place(nonce(frame), Aad::from(self.aad(frame)), bytes).ok().map(|plain| &*plain)
     }
 
@@ -100,7 +106,7 @@ fn nonce(frame: Frame) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         context.update(part);

@@ -43,7 +43,7 @@ impl SnapshotWriter {
         random(&mut salt);
         let stored = Stored { header, key_id: key.id()?, salt };
         let bytes = stored.encode();
-        let key = FileKey::derive(key, &stored, &bytes)?;
+        let key = FileKey::derive(key, seal::SNAPSHOT_LABEL, &stored.salt, &bytes)?;
         let target = dir.join(dir::file_name(stored.header.last));
         let temp = Temp(dir::temp_path(dir));
         let mut file = BufWriter::with_capacity(BUFFER_BYTES, files::create_file(&temp.0)?);

@@ -1,5 +1,6 @@
 //! Three real processes, as `conclave demo` starts them: what crosses nodes, and what survives `kill -9`.
 
+mod archive;
 mod atmosphere;
 mod bad_input;
 mod chromium;

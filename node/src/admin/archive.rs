@@ -1,0 +1,119 @@
+//! The archive: how it is, what lies in it, and what may go.
+
+use conclave_proto::{
+    admin::v1::{self as pb, archive_service_server::ArchiveService},
+    cluster::v1 as plane,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    archive::{self, Archive, ArchiveError, names::Kind},
+    cluster::MemberStatus,
+};
+
+use super::{Api, errors};
+
+/// Rows of one answer: a year of hourly snapshots, or as many holes.
+const MAX_ROWS: usize = 4_000;
+
+#[tonic::async_trait]
+impl ArchiveService for Api {
+    async fn get_archive_status(
+        &self,
+        request: Request<pb::GetArchiveStatusRequest>,
+    ) -> Result<Response<pb::ArchiveStatus>, Status> {
+        let (reading, _) = self.read(request).await?;
+        let members = self.auth.cluster().member_statuses().await;
+        reading.reply(status(&members).ok_or_else(not_set)?)
+    }
+
+    async fn list_archive(
+        &self,
+        request: Request<pb::ListArchiveRequest>,
+    ) -> Result<Response<pb::ListArchiveResponse>, Status> {
+        let (reading, _) = self.read(request).await?;
+        let objects = self.archive()?.objects().await.map_err(|error| failed(&error))?;
+        let of =
+            |kind: Kind| objects.iter().filter(|object| object.kind == kind).cloned().collect::<Vec<_>>();
+        let snapshots = of(Kind::Snapshot);
+        let chains = [Kind::Log, Kind::Journal].into_iter().flat_map(|kind| {
+            archive::runs(&of(kind)).into_iter().map(move |run| pb::ArchivedChain {
+                epoch: run.epoch,
+                first_index: run.first,
+                last_index: run.last,
+                last_at_ms: run.at_ms,
+                segments: run.objects,
+                size_bytes: run.size_bytes,
+                kind: kind.folder().to_owned(),
+            })
+        });
+        reading.reply(pb::ListArchiveResponse {
+            chains: chains.take(MAX_ROWS).collect(),
+            snapshots: snapshots.into_iter().rev().take(MAX_ROWS).map(snapshot).collect(),
+        })
+    }
+
+    async fn prune_archive(
+        &self,
+        request: Request<pb::PruneArchiveRequest>,
+    ) -> Result<Response<pb::PruneArchiveResponse>, Status> {
+        let (_, order) = self.write(request, "PruneArchive").await?;
+        let pruned = self.archive()?.prune(order.dry_run).await.map_err(|error| failed(&error))?;
+        Ok(Response::new(pb::PruneArchiveResponse {
+            snapshots: pruned.snapshots.into_iter().take(MAX_ROWS).collect(),
+            segments: pruned.segments,
+            journal: pruned.journal,
+            size_bytes: pruned.size_bytes,
+        }))
+    }
+}
+
+impl Api {
+    fn archive(&self) -> Result<&Archive, Status> {
+        self.archive.as_ref().ok_or_else(not_set)
+    }
+}
+
+/// The word of the node that ships; while nobody does, of whoever says most.
+pub(super) fn status(members: &[MemberStatus]) -> Option<pb::ArchiveStatus> {
+    let said = members
+        .iter()
+        .filter_map(|member| Some((member.node, member.status.as_ref().ok()?.archive.as_ref()?)));
+    let (node, word) = said.max_by_key(|(_, word)| (word.ships, word.archived_index))?;
+    Some(message(node, word.clone()))
+}
+
+fn message(node: u64, word: plane::ArchiveStatus) -> pb::ArchiveStatus {
+    let late = u128::from(word.behind_ms) > archive::ALARM.as_millis();
+    pb::ArchiveStatus {
+        target: word.target,
+        node_id: if word.ships { node } else { 0 },
+        archived_index: word.archived_index,
+        behind_entries: word.behind_entries,
+        behind_ms: word.behind_ms,
+        alarm: late || word.gap_before_index != 0,
+        last_error: word.last_error,
+        last_error_at_ms: word.last_error_at_ms,
+        last_snapshot_at_ms: word.last_snapshot_at_ms,
+        last_snapshot_index: word.last_snapshot_index,
+        gap_before_index: word.gap_before_index,
+    }
+}
+
+fn snapshot(object: crate::archive::names::Object) -> pb::ArchivedSnapshot {
+    pb::ArchivedSnapshot {
+        name: object.name,
+        epoch: object.epoch,
+        index: object.last,
+        at_ms: object.at_ms,
+        size_bytes: object.size_bytes,
+    }
+}
+
+fn not_set() -> Status {
+    Status::failed_precondition("this cluster has no archive; set archive.target on every node")
+}
+
+fn failed(error: &ArchiveError) -> Status {
+    errors::archive(error)
+}

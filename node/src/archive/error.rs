@@ -1,0 +1,82 @@
+//! What can be wrong with an archive: what and where, in words for the operator.
+
+use std::{io, path::PathBuf};
+
+use crate::store::snapshot::SnapshotError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("no archive is set; set archive.target to file:///directory or s3://bucket/prefix")]
+    NotSet,
+    #[error("archive.target {target:?}: {reason}")]
+    Target { target: String, reason: String },
+    #[error("the archive's directory {} is away; mount or create it", path.display())]
+    Away { path: PathBuf },
+    #[error("cannot {action} {name} in the archive: {reason}")]
+    Store { action: &'static str, name: String, reason: String },
+    #[error("cannot {action} {name} in the archive: no answer within {seconds} s")]
+    TooSlow { action: &'static str, name: String, seconds: u64 },
+    #[error("{name} in the archive has {size} bytes, {limit} are the most")]
+    TooLarge { name: String, size: u64, limit: u64 },
+    #[error("{name} holds no segment of a conclave archive")]
+    NotASegment { name: String },
+    #[error("{name} has segment format {format}, this release reads format {known}")]
+    UnknownFormat { name: String, format: u16, known: u16 },
+    #[error(
+        "{name} is sealed under another key ({key_id}): give this node the cluster secret of the cluster that wrote it"
+    )]
+    OtherKey { name: String, key_id: String },
+    #[error("{name} is damaged at {at}: {detail}")]
+    Damaged { name: String, at: &'static str, detail: String },
+    #[error("{name} belongs to {found}, not to {meant}: the object was moved or exchanged")]
+    Misplaced { name: String, found: String, meant: String },
+    /// Two logs with the same indexes: a cluster was restored or copied past this archive.
+    #[error(
+        "entry {index} in the archive is not the one in this cluster's log: another copy of this cluster writes to the same \
+         target; give this one a target of its own"
+    )]
+    OtherHistory { index: u64 },
+    #[error(
+        "the archive reaches entry {archived}, this cluster entry {applied} only: was it set back by hand?"
+    )]
+    AheadOfCluster { archived: u64, applied: u64 },
+    #[error("the archive lacks the entries {from} to {to}; it can be restored to index {reachable}")]
+    Hole { from: u64, to: u64, reachable: u64 },
+    #[error("the archive holds no snapshot {until}")]
+    NoSnapshot { until: String },
+    #[error("the archive ends at entry {last}, before {until}")]
+    TooShort { last: u64, until: String },
+    #[error("the archive holds several clusters ({}); name one in the target: {{target}}/{{cluster}}", clusters.join(", "))]
+    SeveralClusters { clusters: Vec<String> },
+    #[error("the log cannot be read for the archive: {0}")]
+    Log(String),
+    #[error("more than {limit} objects in the archive; prune it: `conclave archive prune`")]
+    TooMany { limit: usize },
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ArchiveError {
+    pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// Whether the object itself is at fault, so that another one that holds the same may do in its place.
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::NotASegment { .. }
+                | Self::UnknownFormat { .. }
+                | Self::Damaged { .. }
+                | Self::Misplaced { .. }
+                | Self::TooLarge { .. }
+        )
+    }
+}

@@ -1,0 +1,155 @@
+//! Takes snapshots to the archive when they are due, and removes from it what nothing kept needs. On the leader, beside the
+//! shipping of the log, which it never holds up.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    ArchiveError, Target,
+    keep::{self, Policy},
+    names::{Kind, NewName, Object},
+    progress::{Matter, Progress},
+    source::Source,
+};
+use crate::{config::Schedule, runtime::Runtime};
+
+/// How often it looks.
+pub const PERIOD: Duration = Duration::from_secs(2);
+/// The pause after one that could not be taken or written: a snapshot is large.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Objects removed at once; the rest goes the next time.
+const MAX_REMOVED: usize = 20_000;
+
+/// What was removed, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Names.
+    pub snapshots: Vec<String>,
+    pub segments: u64,
+    pub journal: u64,
+    pub size_bytes: u64,
+}
+
+/// What takes snapshots.
+pub struct Keeper {
+    pub source: Arc<dyn Source>,
+    pub target: Target,
+    pub runtime: Runtime,
+    pub progress: Arc<Progress>,
+    pub schedule: Schedule,
+    pub policy: Policy,
+}
+
+impl Keeper {
+    /// One look. Says how long to wait before the next.
+    pub async fn tick(&self) -> Duration {
+        if !self.source.leads() {
+            self.progress.known().snapshot = None;
+            return PERIOD;
+        }
+        let (outcome, pause) = match self.is_due().await {
+            Ok(true) => (self.snapshot_and_prune().await, PAUSE),
+            Ok(false) => (Ok(()), PERIOD),
+            Err(error) => (Err(error), PERIOD),
+        };
+        match outcome {
+            Ok(()) => {
+                self.progress.went_well(Matter::Snapshot);
+                PERIOD
+            }
+            Err(error) => {
+                self.progress.failed(Matter::Snapshot, &error, &*self.runtime.clock);
+                pause
+            }
+        }
+    }
+
+    async fn is_due(&self) -> Result<bool, ArchiveError> {
+        if !self.progress.known().found {
+            return Ok(false);
+        }
+        if self.progress.known().snapshot.is_none() {
+            let (cluster, epoch) = (self.source.cluster(), self.source.epoch());
+            let there = self.target.list(&cluster, Kind::Snapshot, epoch, None).await?;
+            self.progress.known().snapshot = there.last().map(|newest| (newest.last, newest.at_ms));
+        }
+        let known = self.progress.known().clone();
+        let now = self.runtime.clock.now_ms();
+        Ok(known.snapshot.is_none_or(|(_, at)| self.schedule.is_due(at, now)) || known.gap().is_some())
+    }
+
+    async fn snapshot_and_prune(&self) -> Result<(), ArchiveError> {
+        self.snapshot().await?;
+        let now = self.runtime.clock.now_ms();
+        let pruned = prune(&self.target, self.source.cluster(), &self.policy, now, false).await?;
+        if pruned != Pruned::default() {
+            tracing::info!(
+                snapshots = pruned.snapshots.len(),
+                segments = pruned.segments,
+                journal = pruned.journal,
+                size_bytes = pruned.size_bytes,
+                "the archive was pruned"
+            );
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<(), ArchiveError> {
+        let taken = self.source.take_snapshot().await?;
+        let file = &taken.file;
+        let index = file.header.last.map_or(0, |last| last.index);
+        let name = NewName {
+            cluster: self.source.cluster(),
+            kind: Kind::Snapshot,
+            epoch: self.source.epoch(),
+            first: index,
+            last: index,
+            at_ms: file.header.created_at_ms,
+            node: self.source.node(),
+            random: u64::from_be_bytes(self.runtime.entropy.bytes()),
+        };
+        self.target.put_file(&name.text(), &file.path).await?;
+        self.progress.known().snapshot = Some((index, file.header.created_at_ms));
+        self.progress.tell(&*self.source, &*self.runtime.clock);
+        tracing::info!(raft.index = index, size_bytes = file.size_bytes, "a snapshot is in the archive");
+        Ok(())
+    }
+}
+
+/// Removes what nothing kept needs; with `dry_run` only says what that is.
+///
+/// # Errors
+/// [`ArchiveError`]; an object lock keeps objects for a while, and they go later.
+pub async fn prune(
+    target: &Target,
+    cluster: [u8; 16],
+    policy: &Policy,
+    now_ms: u64,
+    dry_run: bool,
+) -> Result<Pruned, ArchiveError> {
+    let objects = everything(target, &cluster).await?;
+    let mut pruned = Pruned::default();
+    for object in keep::expired(&objects, policy, now_ms).into_iter().take(MAX_REMOVED) {
+        if !dry_run {
+            target.delete(&object.name).await?;
+        }
+        match object.kind {
+            Kind::Snapshot => pruned.snapshots.push(object.name.clone()),
+            Kind::Log => pruned.segments += 1,
+            Kind::Journal => pruned.journal += 1,
+        }
+        pruned.size_bytes += object.size_bytes;
+    }
+    Ok(pruned)
+}
+
+/// All objects of a cluster, by kind, life and index.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub async fn everything(target: &Target, cluster: &[u8; 16]) -> Result<Vec<Object>, ArchiveError> {
+    let mut all = Vec::new();
+    for kind in [Kind::Snapshot, Kind::Log, Kind::Journal] {
+        all.extend(target.list_all(cluster, kind).await?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,128 @@
+//! How far the archive is, as this node knows: shared by what ships the log and what takes snapshots, and told to the rest of
+//! the node.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use conclave_proto::cluster::v1 as pb;
+
+use super::{ArchiveError, source::Source};
+use crate::{runtime::Clock, store::retention::ArchiveHold};
+
+/// Behind by more than this is an alarm.
+pub const ALARM: Duration = Duration::from_secs(10);
+/// While an attempt after the other fails, so often the log says it.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// What is known.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Whether the archive has been looked at since this node leads.
+    pub found: bool,
+    /// Every entry up to this one is in the archive, but for gaps.
+    pub archived: Option<u64>,
+    /// The entries before this one are not in the archive, or only before a hole: a snapshot must cover them.
+    pub chain_from: u64,
+    /// Index and time of the newest snapshot there.
+    pub snapshot: Option<(u64, u64)>,
+    /// When all that was applied was in the archive, by the monotonic clock.
+    pub caught_up: Duration,
+    /// What is wrong now, and since when (Unix milliseconds): with the log, with snapshots.
+    errors: [Option<(String, u64)>; 2],
+    warned: Option<Duration>,
+}
+
+/// What an attempt was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matter {
+    Log,
+    Snapshot,
+}
+
+impl Known {
+    fn error(&mut self, matter: Matter) -> &mut Option<(String, u64)> {
+        let [log, snapshot] = &mut self.errors;
+        match matter {
+            Matter::Log => log,
+            Matter::Snapshot => snapshot,
+        }
+    }
+
+    /// Whether entries are missing that no snapshot covers.
+    pub fn gap(&self) -> Option<u64> {
+        let covered = self.snapshot.map_or(0, |(index, _)| index.saturating_add(1));
+        (self.chain_from > covered).then_some(self.chain_from)
+    }
+}
+
+/// The shared knowledge, and the bound of what the log may hold back.
+pub struct Progress {
+    known: Mutex<Known>,
+    target: String,
+    hold_back: u64,
+}
+
+impl Progress {
+    pub fn new(target: &str, hold_back: u64) -> Self {
+        Self { known: Mutex::default(), target: target.to_owned(), hold_back }
+    }
+
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a failure, and says it in the log if it has not been said lately.
+    pub fn failed(&self, matter: Matter, error: &ArchiveError, clock: &dyn Clock) {
+        let mut known = self.known();
+        let now = clock.monotonic();
+        *known.error(matter) = Some((error.to_string(), clock.now_ms()));
+        if known.warned.is_none_or(|warned| now.saturating_sub(warned) >= WARN_EVERY) {
+            known.warned = Some(now);
+            tracing::warn!(%error, "the archive fails: {error}");
+        }
+    }
+
+    /// Notes that an attempt went well after others did not.
+    pub fn went_well(&self, matter: Matter) {
+        let mut known = self.known();
+        if known.error(matter).take().is_some() {
+            known.warned = None;
+            let what = if matter == Matter::Log { "entries" } else { "snapshots" };
+            tracing::info!(archived = known.archived.unwrap_or(0), "the archive takes {what} again");
+        }
+    }
+
+    /// Tells the log and whoever asks.
+    pub fn tell(&self, source: &dyn Source, clock: &dyn Clock) {
+        let known = self.known().clone();
+        let hold = ArchiveHold { archived: known.archived, limit_bytes: self.hold_back };
+        source.report(hold, self.status(&known, source, clock));
+    }
+
+    fn status(&self, known: &Known, source: &dyn Source, clock: &dyn Clock) -> pb::ArchiveStatus {
+        let behind_entries = known.archived.map_or_else(
+            || source.applied().saturating_add(1),
+            |archived| source.applied().saturating_sub(archived),
+        );
+        let waited = clock.monotonic().saturating_sub(known.caught_up);
+        let behind_ms =
+            if behind_entries == 0 { 0 } else { u64::try_from(waited.as_millis()).unwrap_or(u64::MAX) };
+        let (last_error, last_error_at_ms) =
+            known.errors.iter().flatten().next().cloned().unwrap_or_default();
+        let (last_snapshot_index, last_snapshot_at_ms) = known.snapshot.unwrap_or_default();
+        pb::ArchiveStatus {
+            target: self.target.clone(),
+            ships: source.leads(),
+            archived_index: known.archived.unwrap_or(0),
+            behind_entries,
+            behind_ms,
+            last_error,
+            last_error_at_ms,
+            last_snapshot_at_ms,
+            last_snapshot_index,
+            gap_before_index: known.gap().unwrap_or(0),
+        }
+    }
+}

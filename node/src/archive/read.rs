@@ -1,0 +1,469 @@
+//! Reading an archive back, without a cluster: what there is for a point in time, and its files.
+//!
+//! ```ignore
+//! let archive = read::open(&config.archive, &keys).await?;
+//! let fetched = archive.restore(Until::TimeMs(at), &directory, &mut |progress| show(progress)).await?;
+//! install(&fetched.snapshot);
+//! for record in fetched.records() { apply(&record?); }
+//! for record in fetched.revocations(last_applied) { apply(&record?); }
+//! ```
+//!
+//! A plan takes the newest snapshot at or below the point, the segments from there to it, and the journal behind it to its end.
+//! Names make the plan; fetching proves every object: its seal, that it is what its name says, and that each segment follows the
+//! one before. Where two objects cover the same entries, a damaged one is passed over. Memory is one segment.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    ArchiveError, Target, coverage,
+    names::{Kind, Object},
+    segment::{self, SEGMENT_ENTRIES, Segment},
+    shipper::{self, stamp},
+};
+use crate::{
+    config,
+    crypto::{hex, keys::ClusterKeys},
+    store::{
+        LogRecord,
+        snapshot::{SealingKey, SnapshotFile, SnapshotReader},
+    },
+};
+
+/// Where to go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// All there is.
+    Latest,
+    /// This entry, and nothing after it.
+    Index(u64),
+    /// What was stamped up to this time, Unix milliseconds. A time behind the archive's end is its end.
+    TimeMs(u64),
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("at all"),
+            Self::Index(index) => write!(f, "at or before entry {index}"),
+            Self::TimeMs(at) => write!(f, "at or before {at} ms (Unix time)"),
+        }
+    }
+}
+
+/// An archive to read from.
+pub struct Reader {
+    target: Target,
+    key: Arc<SealingKey>,
+    cluster: [u8; 16],
+}
+
+/// What there is for a point in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub until: Until,
+    pub cluster: [u8; 16],
+    /// The life of the cluster that the snapshot and the segments are of.
+    pub epoch: u64,
+    pub snapshot: Object,
+    /// By index; some may cover the same entries. Empty where the snapshot is the point.
+    pub segments: Vec<Object>,
+    /// What speaks for entries behind the snapshot, of this life and of later ones; by life and index.
+    pub journal: Vec<Object>,
+    /// The last entry that can be had; of a time the last of the segment that it lies in.
+    pub last_index: u64,
+    /// Up to this entry of this life nothing that was taken away is unknown.
+    pub journal_complete_to: u64,
+}
+
+/// How far a fetch is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub objects: u64,
+    pub objects_total: u64,
+    pub bytes: u64,
+    pub bytes_total: u64,
+}
+
+/// The files of a plan, proven.
+pub struct Fetched {
+    pub plan: Plan,
+    pub snapshot: SnapshotFile,
+    /// As [`Plan::journal_complete_to`], less what turned out damaged.
+    pub journal_complete_to: u64,
+    log: Vec<Local>,
+    journal: Vec<Local>,
+    key: Arc<SealingKey>,
+}
+
+struct Local {
+    path: PathBuf,
+    name: String,
+}
+
+/// Opens the archive of this configuration (`target` may come from the command line instead).
+///
+/// # Errors
+/// When it cannot be reached, or holds more than one cluster.
+pub async fn open(settings: &config::Archive, keys: &ClusterKeys) -> Result<Reader, ArchiveError> {
+    let target = Target::open(settings)?;
+    Reader::over(target, Arc::new(SealingKey::new(*keys.sealing.expose()))).await
+}
+
+impl Reader {
+    /// Over a target that is open already.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn over(target: Target, key: Arc<SealingKey>) -> Result<Self, ArchiveError> {
+        let clusters = target.clusters().await?;
+        match clusters.as_slice() {
+            [cluster] => Ok(Self { target, key, cluster: *cluster }),
+            [] => Err(ArchiveError::NoSnapshot { until: Until::Latest.to_string() }),
+            several => {
+                let clusters = several.iter().map(|cluster| hex::encode(cluster)).collect();
+                Err(ArchiveError::SeveralClusters { clusters })
+            }
+        }
+    }
+
+    /// What there is for this point.
+    ///
+    /// # Errors
+    /// [`ArchiveError::NoSnapshot`], [`ArchiveError::Hole`], [`ArchiveError::TooShort`], or the target's.
+    pub async fn plan(&self, until: Until) -> Result<Plan, ArchiveError> {
+        self.plan_without(until, &BTreeSet::new()).await
+    }
+
+    /// The same, passing over these snapshots.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub async fn plan_without(&self, until: Until, bad: &BTreeSet<String>) -> Result<Plan, ArchiveError> {
+        let snapshots = self.target.list_all(&self.cluster, Kind::Snapshot).await?;
+        let fits = |snapshot: &&Object| match until {
+            Until::Latest => true,
+            Until::Index(index) => snapshot.last <= index,
+            Until::TimeMs(at) => snapshot.at_ms <= at,
+        };
+        // Sorted by life and index: the last one is of the newest life, and the newest of it.
+        let mut usable = snapshots.into_iter().filter(|snapshot| !bad.contains(&snapshot.name));
+        let snapshot = usable.rfind(|snapshot| fits(&snapshot));
+        let snapshot = snapshot.ok_or_else(|| ArchiveError::NoSnapshot { until: until.to_string() })?;
+        let epoch = snapshot.epoch;
+        let from = snapshot.last.saturating_add(1);
+        let offset = from.saturating_sub(SEGMENT_ENTRIES as u64);
+        let mut segments = self.target.list(&self.cluster, Kind::Log, epoch, Some(offset)).await?;
+        segments.retain(|segment| segment.last >= from);
+        let whole_to = coverage::reach(&segments, from).0.saturating_sub(1);
+        let last_index = goal(until, &segments, from, whole_to)?;
+        segments.retain(|segment| segment.first <= last_index);
+        let mut journal = self.target.list_all(&self.cluster, Kind::Journal).await?;
+        journal.retain(|object| object.epoch > epoch || (object.epoch == epoch && object.last >= from));
+        let of_this_life = journal.iter().filter(|object| object.epoch == epoch);
+        let journal_complete_to = complete_to(of_this_life, from, whole_to);
+        let cluster = self.cluster;
+        Ok(Plan { until, cluster, epoch, snapshot, segments, journal, last_index, journal_complete_to })
+    }
+
+    /// Plans and fetches; a snapshot that turns out damaged is passed over for an older one.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; the directory then holds some files, none of which is to be used.
+    pub async fn restore(
+        &self,
+        until: Until,
+        into: &Path,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Fetched, ArchiveError> {
+        let mut bad = BTreeSet::new();
+        loop {
+            let plan = self.plan_without(until, &bad).await?;
+            let name = plan.snapshot.name.clone();
+            match self.fetch(plan, into, progress).await {
+                Err(ArchiveError::Snapshot(error)) if error.is_damage() => {
+                    tracing::warn!(%error, "passing over a snapshot of the archive that cannot be used");
+                    bad.insert(name);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Fetches the files of a plan into a directory and proves them.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn fetch(
+        &self,
+        plan: Plan,
+        into: &Path,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Fetched, ArchiveError> {
+        std::fs::create_dir_all(into).map_err(ArchiveError::io("create", into))?;
+        let objects = || plan.segments.iter().chain(&plan.journal).chain([&plan.snapshot]);
+        let mut done = Progress {
+            objects_total: objects().count() as u64,
+            bytes_total: objects().map(|object| object.size_bytes).sum(),
+            ..Progress::default()
+        };
+        let snapshot = self.snapshot(&plan.snapshot, into, &mut done, progress).await?;
+        let log = self.log(&plan, into, &mut done, progress).await?;
+        let (journal, journal_complete_to) = self.journal(&plan, into, &mut done, progress).await?;
+        Ok(Fetched { plan, snapshot, journal_complete_to, log, journal, key: Arc::clone(&self.key) })
+    }
+
+    async fn snapshot(
+        &self,
+        object: &Object,
+        into: &Path,
+        done: &mut Progress,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<SnapshotFile, ArchiveError> {
+        let path = into.join(file_name(object));
+        // Of an earlier attempt, which proved nothing.
+        let _ = std::fs::remove_file(&path);
+        let mut step = |bytes| {
+            done.bytes += bytes;
+            progress(*done);
+        };
+        self.target.get_file(&object.name, &path, &mut step).await?;
+        done.objects += 1;
+        let (key, at) = (Arc::clone(&self.key), path.clone());
+        let verify = move || SnapshotReader::open(&at, &key).and_then(SnapshotReader::verify);
+        let summary =
+            tokio::task::spawn_blocking(verify).await.map_err(|e| ArchiveError::Log(e.to_string()))??;
+        let header = &summary.file.header;
+        let found = (header.cluster, header.lineage_epoch, header.last.map_or(0, |last| last.index));
+        if found != (self.cluster, object.epoch, object.last) {
+            let found = format!("life {}, entry {}", found.1, found.2);
+            let meant = format!("life {}, entry {}", object.epoch, object.last);
+            return Err(ArchiveError::Misplaced { name: object.name.clone(), found, meant });
+        }
+        Ok(summary.file)
+    }
+
+    /// Walks the log; of the objects that cover the next entry the one that reaches furthest is tried first.
+    async fn log(
+        &self,
+        plan: &Plan,
+        into: &Path,
+        done: &mut Progress,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Vec<Local>, ArchiveError> {
+        let (mut files, mut last) = (Vec::new(), None);
+        let mut next = plan.snapshot.last.saturating_add(1);
+        while next <= plan.last_index {
+            let covering = |segment: &&Object| (segment.first..=segment.last).contains(&next);
+            let mut candidates: Vec<&Object> = plan.segments.iter().filter(covering).collect();
+            candidates.sort_by_key(|segment| std::cmp::Reverse(segment.last));
+            let (segment, bytes, object) = self.first_good(&candidates, next, last).await?;
+            files.push(keep(object, &bytes, into, done, progress)?);
+            last = segment.records.last().map(segment::digest);
+            next = segment.header.last.index.saturating_add(1);
+        }
+        Ok(files)
+    }
+
+    async fn first_good<'a>(
+        &self,
+        candidates: &[&'a Object],
+        next: u64,
+        last: Option<[u8; 32]>,
+    ) -> Result<(Segment, Vec<u8>, &'a Object), ArchiveError> {
+        let mut failed = None;
+        for object in candidates {
+            let opened = shipper::fetch(&self.target, object, &self.key, self.cluster).await;
+            match opened.and_then(|(segment, bytes)| Ok((follows(segment, object, next, last)?, bytes))) {
+                Ok((segment, bytes)) => return Ok((segment, bytes, object)),
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(%error, "passing over an object of the archive that cannot be used");
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let reachable = next.saturating_sub(1);
+        Err(failed.unwrap_or(ArchiveError::Hole { from: next, to: next, reachable }))
+    }
+
+    async fn journal(
+        &self,
+        plan: &Plan,
+        into: &Path,
+        done: &mut Progress,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<(Vec<Local>, u64), ArchiveError> {
+        let (mut files, mut good) = (Vec::new(), Vec::new());
+        for object in &plan.journal {
+            match shipper::fetch(&self.target, object, &self.key, self.cluster).await {
+                Ok((_, bytes)) => {
+                    files.push(keep(object, &bytes, into, done, progress)?);
+                    good.push(object);
+                }
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(%error, "passing over an object of the journal that cannot be used");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let of_this_life = good.into_iter().filter(|object| object.epoch == plan.epoch);
+        let from = plan.snapshot.last.saturating_add(1);
+        Ok((files, complete_to(of_this_life, from, plan.journal_complete_to).min(plan.journal_complete_to)))
+    }
+}
+
+fn keep(
+    object: &Object,
+    bytes: &[u8],
+    into: &Path,
+    done: &mut Progress,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Local, ArchiveError> {
+    let path = into.join(file_name(object));
+    std::fs::write(&path, bytes).map_err(ArchiveError::io("write", &path))?;
+    done.objects += 1;
+    done.bytes += bytes.len() as u64;
+    progress(*done);
+    Ok(Local { path, name: object.name.clone() })
+}
+
+impl Fetched {
+    /// The entries behind the snapshot up to the point, in order and without a hole.
+    pub fn records(&self) -> impl Iterator<Item = Result<LogRecord, ArchiveError>> + '_ {
+        let from = self.plan.snapshot.last.saturating_add(1);
+        let (until, last) = (self.plan.until, self.plan.last_index);
+        in_order(&self.log, &self.key, from)
+            .take_while(move |(_, record)| {
+                record.as_ref().map_or(true, |record| is_within(record, until, last))
+            })
+            .map(|(_, record)| record)
+    }
+
+    /// What was taken away behind entry `after` of the plan's life, in order; the same entry is never given twice.
+    pub fn revocations(&self, after: u64) -> impl Iterator<Item = Result<LogRecord, ArchiveError>> + '_ {
+        let own_life = self.plan.epoch;
+        let is_behind = move |(epoch, record): &(u64, Result<LogRecord, ArchiveError>)| {
+            *epoch > own_life || record.as_ref().map_or(true, |record| record.index > after)
+        };
+        in_order(&self.journal, &self.key, 0).filter(is_behind).map(|(_, record)| record)
+    }
+}
+
+/// The records of files in order, each index of a life once, with the life.
+fn in_order<'a>(
+    files: &'a [Local],
+    key: &'a SealingKey,
+    from: u64,
+) -> impl Iterator<Item = (u64, Result<LogRecord, ArchiveError>)> + 'a {
+    let (mut life, mut next) = (None, from);
+    files
+        .iter()
+        .flat_map(move |file| match read(file, key) {
+            Ok(segment) => {
+                let epoch = segment.header.epoch;
+                segment.records.into_iter().map(|record| (epoch, Ok(record))).collect::<Vec<_>>()
+            }
+            Err(error) => vec![(0, Err(error))],
+        })
+        .filter(move |(epoch, record)| {
+            let Ok(record) = record else { return true };
+            if life != Some(*epoch) {
+                next = if life.is_none() { from } else { 0 };
+                life = Some(*epoch);
+            }
+            let is_new = record.index >= next;
+            next = next.max(record.index.saturating_add(1));
+            is_new
+        })
+}
+
+fn read(file: &Local, key: &SealingKey) -> Result<Segment, ArchiveError> {
+    let bytes = std::fs::read(&file.path).map_err(ArchiveError::io("read", &file.path))?;
+    segment::open(&file.name, &bytes, key)
+}
+
+fn is_within(record: &LogRecord, until: Until, last_index: u64) -> bool {
+    record.index <= last_index
+        && match until {
+            Until::Latest | Until::Index(_) => true,
+            Until::TimeMs(at) => stamp(record).is_none_or(|stamp| stamp <= at),
+        }
+}
+
+/// The segment, if it goes on right behind what was read: its entry before `next` is the one read last.
+fn follows(
+    segment: Segment,
+    object: &Object,
+    next: u64,
+    last: Option<[u8; 32]>,
+) -> Result<Segment, ArchiveError> {
+    let before = match next.checked_sub(segment.header.first.index) {
+        Some(0) | None => segment.header.before,
+        Some(skipped) => {
+            let at = usize::try_from(skipped - 1).unwrap_or(usize::MAX);
+            segment.records.get(at).map(segment::digest)
+        }
+    };
+    match (before, last) {
+        (Some(before), Some(last)) if before != last => Err(ArchiveError::Damaged {
+            name: object.name.clone(),
+            at: "its beginning",
+            detail: format!("it does not follow entry {}: a segment was exchanged", next.saturating_sub(1)),
+        }),
+        _ => Ok(segment),
+    }
+}
+
+/// The last index to fetch, if the log reaches there.
+fn goal(until: Until, segments: &[Object], from: u64, whole_to: u64) -> Result<u64, ArchiveError> {
+    let beyond = segments.iter().find(|segment| segment.first > whole_to.saturating_add(1));
+    let hole = |goal: u64| match beyond {
+        Some(segment) if goal > whole_to => Err(ArchiveError::Hole {
+            from: whole_to.saturating_add(1),
+            to: segment.first.saturating_sub(1),
+            reachable: whole_to,
+        }),
+        _ => Ok(goal),
+    };
+    match until {
+        Until::Latest => hole(segments.iter().map(|segment| segment.last).max().unwrap_or(whole_to)),
+        Until::Index(index) => {
+            let index = hole(index)?;
+            let until = || format!("entry {index}");
+            if index > whole_to {
+                Err(ArchiveError::TooShort { last: whole_to, until: until() })
+            } else {
+                Ok(index)
+            }
+        }
+        Until::TimeMs(at) => {
+            // To the end of the first segment that has something later, or of all of them.
+            let later =
+                segments.iter().filter(|segment| segment.at_ms > at).map(|segment| segment.last).min();
+            let end = later.or_else(|| segments.iter().map(|segment| segment.last).max());
+            hole(end.unwrap_or_else(|| from.saturating_sub(1)))
+        }
+    }
+}
+
+/// How far the journal speaks without a hole: where the log is whole and has no journal, nothing was taken away.
+fn complete_to<'a>(journal: impl Iterator<Item = &'a Object>, from: u64, whole_to: u64) -> u64 {
+    let mut next = from;
+    for object in journal {
+        if object.first > next {
+            return next.saturating_sub(1);
+        }
+        next = next.max(object.last.saturating_add(1));
+    }
+    whole_to.max(next.saturating_sub(1))
+}
+
+fn file_name(object: &Object) -> String {
+    let file = object.name.rsplit('/').next().unwrap_or_default();
+    format!("{}-{}-{file}", object.kind.folder(), object.epoch)
+}

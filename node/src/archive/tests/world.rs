@@ -1,0 +1,267 @@
+//! A log that goes on without a cluster, and what archives it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use conclave_proto::{
+    cluster::v1 as pb,
+    command::v1::{Command, LogEntry, RevokeSession, Sweep, command::Body},
+};
+use prost::Message as _;
+
+use super::super::{
+    ArchiveError, Target,
+    keep::Policy,
+    keeper::Keeper,
+    progress::Progress,
+    read::{Fetched, Reader, Until},
+    shipper::Shipper,
+    source::{Source, Taken},
+};
+use super::faulty::Faulty;
+use crate::{
+    config::{Keep, Schedule},
+    runtime::{
+        Runtime,
+        testing::{FixedClock, SeededEntropy},
+    },
+    store::{
+        LogId, LogRecord,
+        retention::ArchiveHold,
+        snapshot::{SealingKey, SnapshotHeader, SnapshotWriter},
+    },
+};
+
+pub const START_MS: u64 = 1_800_000_000_000;
+const CLUSTER: [u8; 16] = [7; 16];
+
+/// The log of a cluster.
+#[derive(Default)]
+struct Log {
+    records: Vec<LogRecord>,
+    first: u64,
+    epoch: u64,
+}
+
+/// One node's part of it.
+pub struct Node {
+    log: Arc<Mutex<Log>>,
+    id: u64,
+    leads: Mutex<bool>,
+    said: Mutex<(ArchiveHold, pb::ArchiveStatus)>,
+    runtime: Runtime,
+}
+
+pub struct World {
+    log: Arc<Mutex<Log>>,
+    pub clock: Arc<FixedClock>,
+    pub store: Faulty,
+}
+
+/// A node with what archives on it.
+pub struct Archiving {
+    pub node: Arc<Node>,
+    pub shipper: Shipper,
+    pub keeper: Keeper,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { log: Arc::default(), clock: FixedClock::at(START_MS), store: Faulty::default() }
+    }
+
+    pub fn key() -> SealingKey {
+        SealingKey::new([1; 32])
+    }
+
+    pub fn target(&self) -> Target {
+        Target::over(Arc::new(self.store.clone()))
+    }
+
+    /// A node that leads.
+    pub fn node(&self, id: u64) -> Archiving {
+        self.node_at(id, self.target())
+    }
+
+    pub fn node_at(&self, id: u64, target: Target) -> Archiving {
+        let runtime = Runtime { clock: self.clock.clone(), entropy: SeededEntropy::new(id) };
+        let node = Arc::new(Node {
+            log: Arc::clone(&self.log),
+            id,
+            leads: Mutex::new(true),
+            said: Mutex::default(),
+            runtime: runtime.clone(),
+        });
+        let progress = Arc::new(Progress::new("memory", 1 << 30));
+        let source: Arc<dyn Source> = Arc::<Node>::clone(&node);
+        let shipper = Shipper::new(
+            Arc::clone(&source),
+            target.clone(),
+            Arc::new(Self::key()),
+            runtime.clone(),
+            Arc::clone(&progress),
+        );
+        let keeper = Keeper {
+            source,
+            target,
+            runtime,
+            progress,
+            schedule: Schedule::Every(3_600_000),
+            policy: Policy { keep: Keep::default(), journal_ms: 86_400_000 },
+        };
+        Archiving { node, shipper, keeper }
+    }
+
+    /// Adds entries, stamped a millisecond apart; every fifth one takes something away.
+    pub fn write(&self, count: u64) {
+        let mut log = self.log.lock().unwrap();
+        for _ in 0..count {
+            let index = log.first + log.records.len() as u64;
+            self.clock.advance(Duration::from_millis(1));
+            let body = if index.is_multiple_of(5) {
+                Body::RevokeSession(RevokeSession::default())
+            } else {
+                Body::Sweep(Sweep { limit: 1 })
+            };
+            let command =
+                Command { request_id: index.to_be_bytes().to_vec(), body: Some(body) }.encode_to_vec();
+            let entry = LogEntry { at_ms: stamp_of(index), command };
+            let payload = [&[1, 1], entry.encode_to_vec().as_slice()].concat();
+            log.records.push(LogRecord { term: 1 + index / 50, index, payload });
+        }
+    }
+
+    /// What left the log.
+    pub fn purge_before(&self, first: u64) {
+        let mut log = self.log.lock().unwrap();
+        log.records.retain(|record| record.index >= first);
+        log.first = first;
+    }
+
+    pub fn alter(&self, index: u64) {
+        let mut log = self.log.lock().unwrap();
+        log.records.iter_mut().find(|record| record.index == index).unwrap().payload.push(0);
+    }
+
+    /// The cluster was restored: its log goes on in another life.
+    pub fn begin_life(&self, epoch: u64) {
+        let mut log = self.log.lock().unwrap();
+        log.first += log.records.len() as u64;
+        log.records.clear();
+        log.epoch = epoch;
+    }
+
+    pub fn records(&self, from: u64, to: u64) -> Vec<LogRecord> {
+        let log = self.log.lock().unwrap();
+        log.records.iter().filter(|record| (from..=to).contains(&record.index)).cloned().collect()
+    }
+
+    pub fn last(&self) -> u64 {
+        let log = self.log.lock().unwrap();
+        log.first + log.records.len() as u64 - 1
+    }
+
+    pub async fn reader(&self) -> Reader {
+        Reader::over(self.target(), Arc::new(Self::key())).await.unwrap()
+    }
+
+    pub async fn restore(&self, until: Until) -> Result<Fetched, ArchiveError> {
+        let directory = tempfile::tempdir().unwrap().keep();
+        self.reader().await.restore(until, &directory, &mut |_| ()).await
+    }
+}
+
+pub fn stamp_of(index: u64) -> u64 {
+    START_MS + 10 * index
+}
+
+impl Archiving {
+    /// Ships, whatever is wrong with snapshots.
+    pub async fn catch_up_log(&mut self) {
+        self.shipper.tick().await;
+        assert_eq!(self.node.status().behind_entries, 0);
+    }
+
+    /// Ships until nothing is left.
+    pub async fn catch_up(&mut self) {
+        for _ in 0..40 {
+            self.shipper.tick().await;
+            let status = self.node.status();
+            if status.behind_entries == 0 && status.last_error.is_empty() {
+                return;
+            }
+        }
+        panic!("it does not catch up: {:?}", self.node.status());
+    }
+}
+
+impl Node {
+    pub fn lead(&self, leads: bool) {
+        *self.leads.lock().unwrap() = leads;
+    }
+
+    pub fn status(&self) -> pb::ArchiveStatus {
+        self.said.lock().unwrap().1.clone()
+    }
+
+    pub fn hold(&self) -> ArchiveHold {
+        self.said.lock().unwrap().0
+    }
+}
+
+#[async_trait]
+impl Source for Node {
+    fn leads(&self) -> bool {
+        *self.leads.lock().unwrap()
+    }
+
+    fn node(&self) -> u64 {
+        self.id
+    }
+
+    fn cluster(&self) -> [u8; 16] {
+        CLUSTER
+    }
+
+    fn epoch(&self) -> u64 {
+        self.log.lock().unwrap().epoch
+    }
+
+    fn applied(&self) -> u64 {
+        let log = self.log.lock().unwrap();
+        (log.first + log.records.len() as u64).saturating_sub(1)
+    }
+
+    fn first_index(&self) -> Option<u64> {
+        Some(self.log.lock().unwrap().first)
+    }
+
+    /// Seven at a time, so that a history has many segments.
+    async fn entries(&self, from: u64, _max_bytes: usize) -> Result<Vec<LogRecord>, ArchiveError> {
+        let log = self.log.lock().unwrap();
+        Ok(log.records.iter().filter(|record| record.index >= from).take(7).cloned().collect())
+    }
+
+    async fn take_snapshot(&self) -> Result<Taken, ArchiveError> {
+        let dir = tempfile::tempdir().unwrap();
+        let applied = self.applied();
+        let header = SnapshotHeader {
+            cluster: CLUSTER,
+            lineage_epoch: self.epoch(),
+            last: Some(LogId { term: 1 + applied / 50, index: applied }),
+            membership: Vec::new(),
+            created_at_ms: stamp_of(applied),
+        };
+        let fill = |salt: &mut [u8]| self.runtime.entropy.fill(salt);
+        let mut writer = SnapshotWriter::create(dir.path(), header, &World::key(), fill)?;
+        writer.chunk(1, &[9; 3_000])?;
+        Ok(Taken { file: writer.finish()?, held: Box::new(dir) })
+    }
+
+    fn report(&self, hold: ArchiveHold, status: pb::ArchiveStatus) {
+        *self.said.lock().unwrap() = (hold, status);
+    }
+}

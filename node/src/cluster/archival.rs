@@ -1,0 +1,64 @@
+//! What an archive of the log needs of this room: the entries that are committed and applied, the log's patience while the
+//! archive is behind, and a place where its word is kept for whoever asks this node how it is.
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use conclave_proto::cluster::v1 as pb;
+
+use crate::store::{LogRecord, retention::ArchiveHold};
+
+use super::Cluster;
+
+/// What the archive of this node last said; nothing on a node without one.
+#[derive(Default)]
+pub struct ArchiveSlot(Mutex<Said>);
+
+#[derive(Default)]
+struct Said {
+    hold: Option<ArchiveHold>,
+    status: Option<pb::ArchiveStatus>,
+}
+
+impl ArchiveSlot {
+    /// What the log must keep for the archive.
+    pub fn hold(&self) -> Option<ArchiveHold> {
+        self.said().hold
+    }
+
+    /// How the archive is.
+    pub fn status(&self) -> Option<pb::ArchiveStatus> {
+        self.said().status.clone()
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cluster {
+    /// The committed and applied entries from `from` on, as they lie in the log, blanks and memberships included: at most about
+    /// `max_bytes` of payload, but at least one if there is one. They begin later than asked where the log was purged.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or this node stops.
+    pub async fn log_entries(&self, from: u64, max_bytes: usize) -> io::Result<Vec<LogRecord>> {
+        let end = self.view().index().saturating_add(1);
+        let log = self.inner.leader.log().clone();
+        let reading = async move { log.records(from, end, max_bytes).await };
+        self.on_consensus(reading).await.unwrap_or_else(|| Err(io::Error::other("this node stops")))
+    }
+
+    /// The index of the first entry that the log still has.
+    pub fn log_first_index(&self) -> Option<u64> {
+        self.inner.leader.log().first_index()
+    }
+
+    /// Tells the log what the archive has, so that it keeps the rest for a while, and everybody else how the archive is.
+    pub fn report_archive(&self, hold: ArchiveHold, status: pb::ArchiveStatus) {
+        let mut said = self.inner.leader.archive().said();
+        *said = Said { hold: Some(hold), status: Some(status) };
+    }
+}

@@ -1,0 +1,232 @@
+//! `[archive]`: where the log and snapshots are copied to, when, and for how long.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+use url::Url;
+
+use super::parse::{self, SecretText, duration, size};
+
+const DAY: Duration = Duration::from_hours(24);
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+/// Least and most between two snapshots.
+const LEAST_EVERY: Duration = Duration::from_mins(10);
+const MOST_EVERY: Duration = Duration::from_hours(24 * 31);
+/// Most times of a day in a schedule.
+const MAX_TIMES: usize = 24;
+
+/// `[archive]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Archive {
+    /// `file:///directory` or `s3://bucket/prefix`. Default none: nothing is archived.
+    pub target: Option<String>,
+    /// URL of an S3-compatible service. Default: Amazon's of the region.
+    pub endpoint: Option<Url>,
+    /// Default `us-east-1`, which other services ignore.
+    pub region: String,
+    /// Name of the key pair for S3.
+    pub access_key_id: Option<SecretText>,
+    /// The pair's secret half. Meant for `CONCLAVE_ARCHIVE__SECRET_ACCESS_KEY`; a file is better.
+    pub secret_access_key: Option<SecretText>,
+    /// A file with the pair's secret half.
+    pub secret_access_key_file: Option<PathBuf>,
+    /// What the log may keep for an archive that is away, beyond what it keeps anyway; never more than a tenth of the free disk.
+    /// Default 4GiB.
+    #[serde(deserialize_with = "size")]
+    pub hold_back: u64,
+    /// When snapshots go there: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first one goes at once.
+    pub schedule: Schedule,
+    pub keep: Keep,
+}
+
+/// `[archive.keep]`: which snapshots stay, and how far back a point in time can be restored.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keep {
+    /// The last one of so many hours. Default 24.
+    pub hourly: u32,
+    /// The last one of so many days. Default 7.
+    pub daily: u32,
+    /// The last one of so many weeks. Default 5.
+    pub weekly: u32,
+    /// The last one of so many months. Default 12.
+    pub monthly: u32,
+    /// So far back every point in time can be restored. Default 7d.
+    #[serde(deserialize_with = "duration")]
+    pub log: Duration,
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Self {
+            target: None,
+            endpoint: None,
+            region: "us-east-1".into(),
+            access_key_id: None,
+            secret_access_key: None,
+            secret_access_key_file: None,
+            hold_back: 4 << 30,
+            schedule: Schedule::default(),
+            keep: Keep::default(),
+        }
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { hourly: 24, daily: 7, weekly: 5, monthly: 12, log: 7 * DAY }
+    }
+}
+
+/// When snapshots are due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// So long after the last one, in milliseconds.
+    Every(u64),
+    /// At these times of each day, milliseconds after midnight UTC, in order.
+    At(Vec<u64>),
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self::At(vec![3 * 60 * MINUTE_MS])
+    }
+}
+
+impl Schedule {
+    /// Whether one is due at `now_ms`, the last one having been taken at `last_ms`. Unix milliseconds.
+    pub fn is_due(&self, last_ms: u64, now_ms: u64) -> bool {
+        match self {
+            Self::Every(period) => now_ms >= last_ms.saturating_add(*period),
+            Self::At(times) => {
+                let midnight = now_ms - now_ms % DAY_MS;
+                // The latest time that has passed: today's, or yesterday's last.
+                let today = times.iter().rev().map(|at| midnight + at).find(|at| *at <= now_ms);
+                let yesterday = || times.last().map(|at| (midnight + at).saturating_sub(DAY_MS));
+                today.or_else(yesterday).is_some_and(|due| last_ms < due)
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let hint = "write \"03:00\", \"03:00, 15:00\" (UTC) or \"every 6h\"";
+        let wrong = || format!("{text:?} is no schedule; {hint}");
+        if let Some(period) = text.trim().strip_prefix("every ") {
+            let period = parse::parse_duration(period).ok_or_else(wrong)?;
+            if !(LEAST_EVERY..=MOST_EVERY).contains(&period) {
+                return Err(format!("{text:?}: at least 10m and at most 31d between snapshots"));
+            }
+            return Ok(Self::Every(u64::try_from(period.as_millis()).unwrap_or(u64::MAX)));
+        }
+        let mut times = text
+            .split(',')
+            .map(|at| time_of_day(at.trim()).ok_or_else(wrong))
+            .collect::<Result<Vec<_>, _>>()?;
+        times.sort_unstable();
+        times.dedup();
+        if times.len() > MAX_TIMES {
+            Err(format!("{text:?}: at most {MAX_TIMES} times a day"))
+        } else {
+            Ok(Self::At(times))
+        }
+    }
+}
+
+fn time_of_day(text: &str) -> Option<u64> {
+    let (hour, minute) = text.split_once(':')?;
+    let number = |part: &str, below: u64| {
+        let is_plain = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse::<u64>().ok().filter(|number| is_plain && *number < below)
+    };
+    Some((number(hour, 24)? * 60 + number(minute, 60)?) * MINUTE_MS)
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(period) => write!(f, "every {} min", period / MINUTE_MS),
+            Self::At(times) => {
+                let minutes = times.iter().map(|at| at / MINUTE_MS);
+                let shown = minutes.map(|at| format!("{:02}:{:02}", at / 60, at % 60)).collect::<Vec<_>>();
+                write!(f, "{} UTC", shown.join(", "))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Schedule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl Archive {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        let Some(target) = &self.target else { return };
+        let has_secret = self.secret_access_key.is_some() || self.secret_access_key_file.is_some();
+        match Url::parse(target) {
+            Ok(url) if url.scheme() == "file" => {
+                if url.to_file_path().is_err() {
+                    problems.push("archive.target: write file:///directory, with three slashes".into());
+                }
+            }
+            Ok(url) if url.scheme() == "s3" => {
+                if url.host_str().is_none() || url.query().is_some() || !url.username().is_empty() {
+                    problems.push("archive.target: write s3://bucket/prefix".into());
+                }
+                if self.access_key_id.is_none() || !has_secret {
+                    problems.push(
+                        "archive.access_key_id: an S3 target needs this and archive.secret_access_key_file (or \
+                         CONCLAVE_ARCHIVE__SECRET_ACCESS_KEY)"
+                            .into(),
+                    );
+                }
+            }
+            _ => problems.push("archive.target: write file:///directory or s3://bucket/prefix".into()),
+        }
+        if self.secret_access_key.is_some() && self.secret_access_key_file.is_some() {
+            problems
+                .push("archive.secret_access_key: set either this or archive.secret_access_key_file".into());
+        }
+        if self.endpoint.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
+            problems.push("archive.endpoint: write https://host or http://host:port".into());
+        }
+        super::login::within(problems, "archive.keep.log", self.keep.log, Duration::ZERO, 400 * DAY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    #[test]
+    fn schedules_read_as_people_write_them() {
+        assert_eq!(Schedule::parse("every 6h"), Ok(Schedule::Every(6 * HOUR_MS)));
+        assert_eq!(Schedule::parse("15:00, 03:00"), Ok(Schedule::At(vec![3 * HOUR_MS, 15 * HOUR_MS])));
+        for odd in
+            ["", "every", "every 5m", "every 40d", "3:00", "24:00", "03:60", "03:00,", "0 3 * * *", "+3:00"]
+        {
+            assert!(Schedule::parse(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_due_once_after_each_time_of_day() {
+        let at = Schedule::parse("03:00, 15:00").unwrap();
+        let day = 20_000 * DAY_MS;
+        let (before, night, later, noon) =
+            (day + 2 * HOUR_MS, day + 3 * HOUR_MS, day + 4 * HOUR_MS, day + 15 * HOUR_MS);
+        assert!(!at.is_due(day - 9 * HOUR_MS, before), "yesterday's last one was taken");
+        assert!(at.is_due(day - 10 * HOUR_MS, before), "yesterday's last one was missed");
+        assert!(at.is_due(before, night));
+        assert!(!at.is_due(night, later));
+        assert!(at.is_due(later, noon));
+        let every = Schedule::parse("every 6h").unwrap();
+        assert!(!every.is_due(day, day + 6 * HOUR_MS - 1));
+        assert!(every.is_due(day, day + 6 * HOUR_MS));
+    }
+}
