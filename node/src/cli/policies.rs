@@ -172,7 +172,8 @@ pub struct Testing {
     candidate: bool,
 }
 
-fn moment(text: &str) -> Result<u64, String> {
+/// Unix milliseconds of a time as people write it (RFC 3339).
+pub(super) fn moment(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is no time; write for example 2026-12-24T20:00:00Z");
     let seconds = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| bad())?.unix_timestamp();
     u64::try_from(seconds).map_err(|_| bad())?.checked_mul(1_000).ok_or_else(bad)

@@ -1,24 +1,26 @@
-//! `conclave restore`: a cluster is founded from a snapshot, on a machine where no node runs.
+//! `conclave restore`: a cluster is founded from a snapshot or from its archive, on a machine where no node runs.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use crate::{
+    archive::read::Until,
     cluster::known::Known,
     config::{Config, find_secret},
     crypto::{hex, keys::ClusterKeys},
     dr::{
+        archived,
         offline::{Restore, Restored, restore},
         report::Report,
     },
     runtime::Runtime,
-    store::snapshot::{Peeked, SealingKey},
+    store::snapshot::SealingKey,
 };
 
 use super::{
     failure::Failure,
-    output::{Format, Output},
+    output::{Format, Output, with},
     progress::Progress,
 };
 
@@ -35,6 +37,20 @@ const FIELDS: &[&str] = &[
     "change_count",
     "next",
 ];
+const ARCHIVE_FIELDS: &[&str] = &[
+    "restored",
+    "node_id",
+    "cluster_id",
+    "epoch",
+    "index",
+    "data_dir",
+    "aside",
+    "users",
+    "sessions_ended",
+    "change_count",
+    "archive",
+    "next",
+];
 const CHANGES: &[&str] = &["kind", "name", "what"];
 
 #[derive(Debug, clap::Args)]
@@ -45,13 +61,32 @@ Examples:
       then: conclave serve --config conclave.toml
       then, on each other machine, with an empty data directory:
             conclave cluster join THIS-MACHINE:9300 --secret-file cluster.secret
+  conclave restore --archive --config conclave.toml
+      the newest that the archive of these settings holds
+  conclave restore --archive --at 2026-11-21T14:30:00Z --config conclave.toml
+      as it was then; what was revoked or disabled since stays so
+  conclave restore --archive --target s3://backups/conclave --config conclave.toml
 
 The settings are those of the node that starts here: its data directory, its secret, its addresses. The cluster gets a new lineage,
 this node a new number, and everybody signs in again; nodes of the old cluster are refused. To put a snapshot in the place of what a
 cluster that runs holds: conclave snapshot restore.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RestoreArgs {
-    /// The file
-    file: PathBuf,
+    /// A snapshot file
+    #[arg(required_unless_present = "archive", conflicts_with = "archive")]
+    file: Option<PathBuf>,
+    /// From the archive
+    #[arg(long)]
+    archive: bool,
+    /// Another archive than that of the settings
+    #[arg(long, value_name = "URL", requires = "archive")]
+    target: Option<String>,
+    /// As of this time, such as 2026-11-21T14:30:00Z
+    #[arg(long, value_name = "TIME", requires = "archive", value_parser = super::policies::moment)]
+    at: Option<u64>,
+    /// As of this log index
+    #[arg(long, value_name = "INDEX", requires = "archive", conflicts_with = "at")]
+    index: Option<u64>,
     /// Settings of the node that is to start here
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -61,41 +96,111 @@ pub struct RestoreArgs {
     /// Keep what is in the data directory beside the restored data; else the directory must be empty
     #[arg(long)]
     set_aside: bool,
+    /// People who were deleted after the point that is restored come back as they were; else they come back disabled
+    #[arg(long)]
+    enable_returning: bool,
     /// How to print the result
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 
 pub async fn run(args: RestoreArgs) -> Result<(Output, Format), Failure> {
+    let config = settings(args.config.as_deref())?;
+    let keys = keys(&config)?;
+    let (found, told_of_archive) = match args.file.clone() {
+        Some(file) => (of_file(file, keys.clone()).await?, None),
+        None => of_archive(&args, &config, &keys).await.map(|(found, about)| (found, Some(about)))?,
+    };
     let format = args.output;
-    let work = tokio::task::spawn_blocking(move || restored(&args));
+    let work = tokio::task::spawn_blocking(move || {
+        let (then, newest) = found;
+        let wanted = Restore {
+            older: then,
+            newest,
+            data_dir: config.node.data_dir.clone(),
+            cluster_addr: config.cluster.address_of(config.node.id),
+            api_url: config.api.url(),
+            keep_sessions: false,
+            enable_returning: args.enable_returning,
+            set_aside: args.set_aside,
+            dry_run: args.dry_run,
+        };
+        let done = restore(wanted, &keys, &Runtime::system()).map_err(|e| Failure::other(e.to_string()))?;
+        Ok::<_, Failure>(told(&config, args.config.as_deref(), &done, args.dry_run))
+    });
     let output = work.await.map_err(|error| Failure::other(error.to_string()))??;
+    let output = match &told_of_archive {
+        Some(about) => with_archive(output, about),
+        None => output,
+    };
     Ok((output, format))
 }
 
-fn restored(args: &RestoreArgs) -> Result<Output, Failure> {
-    let config = settings(args.config.as_deref())?;
-    let keys = keys(&config)?;
-    let key = SealingKey::new(*keys.sealing.expose());
-    let unreadable = |e: &dyn std::fmt::Display| Failure::other(e.to_string());
-    // The key before anything else: it is the commonest mistake, and costs nothing to see.
-    let peeked = Peeked::read(&args.file, Some(&key)).map_err(|e| unreadable(&e))?;
-    let mut progress = Progress::new("reading", 0);
-    let known = Known::of_file(&args.file, &key, |done| progress.at(done)).map_err(|e| unreadable(&e))?;
-    drop((progress, peeked));
-    let order = Restore {
-        older: known.clone(),
-        newest: known,
-        data_dir: config.node.data_dir.clone(),
-        cluster_addr: config.cluster.address_of(config.node.id),
-        api_url: config.api.url(),
-        keep_sessions: false,
-        enable_returning: false,
-        set_aside: args.set_aside,
-        dry_run: args.dry_run,
+async fn of_file(file: PathBuf, keys: ClusterKeys) -> Result<(Known, Known), Failure> {
+    let read = move || {
+        let key = SealingKey::new(*keys.sealing.expose());
+        let mut progress = Progress::new("reading", 0);
+        Known::of_file(&file, &key, |done| progress.at(done))
     };
-    let done = restore(order, &keys, &Runtime::system()).map_err(|e| Failure::other(e.to_string()))?;
-    Ok(told(&config, args.config.as_deref(), &done, args.dry_run))
+    let known = tokio::task::spawn_blocking(read).await.map_err(|error| Failure::other(error.to_string()))?;
+    let known = known.map_err(|error| Failure::other(error.to_string()))?;
+    Ok((known.clone(), known))
+}
+
+async fn of_archive(
+    args: &RestoreArgs,
+    config: &Config,
+    keys: &ClusterKeys,
+) -> Result<((Known, Known), Value), Failure> {
+    let mut settings = config.archive.clone();
+    settings.target = args.target.clone().or(settings.target);
+    if settings.target.is_none() {
+        return Err(Failure::usage("these settings name no archive.target; give one with --target"));
+    }
+    let point = match (args.at, args.index) {
+        (Some(at), _) => Until::TimeMs(at),
+        (None, Some(index)) => Until::Index(index),
+        (None, None) => Until::Latest,
+    };
+    // Beside the data, where there is room for it.
+    let beside = config.node.data_dir.parent().filter(|parent| parent.is_dir());
+    let mut scratch = tempfile::Builder::new();
+    scratch.prefix(".conclave-restore-");
+    let scratch = match beside {
+        Some(beside) => scratch.tempdir_in(beside),
+        None => scratch.tempdir(),
+    };
+    let scratch = scratch
+        .map_err(|error| Failure::other(format!("there is no room for the archive's files: {error}")))?;
+    let mut progress = Progress::new("fetching", 0);
+    let mut step = |done: crate::archive::read::Progress| {
+        progress.then("fetching", done.bytes_total);
+        progress.at(done.bytes);
+    };
+    let found = archived::read(&settings, keys, point, scratch.path(), &mut step)
+        .await
+        .map_err(|error| Failure::other(error.to_string()))?;
+    drop(progress);
+    let about = json!({
+        "restored_index": found.older.state.index(),
+        "log_ends_at": found.log_ends_at,
+        "journal_complete_to": found.journal_complete_to,
+        "revoked_after_the_log": found.journal.applied,
+        "not_understood": found.journal.not_understood,
+    });
+    Ok(((found.older, found.newest), about))
+}
+
+/// The fields of a restore from an archive come after those of every restore.
+fn with_archive(output: Output, about: &Value) -> Output {
+    let add = |value: Value| with(value, "archive", about.clone());
+    match output {
+        Output::One { value, .. } => Output::One { fields: ARCHIVE_FIELDS, value: add(value) },
+        Output::Nested { value, list, columns, .. } => {
+            Output::Nested { fields: ARCHIVE_FIELDS, value: add(value), list, columns }
+        }
+        other => other,
+    }
 }
 
 pub(super) fn settings(file: Option<&std::path::Path>) -> Result<Config, Failure> {

@@ -3,7 +3,11 @@
 
 use std::path::Path;
 
-use conclave_state::{Entry as RulesEntry, Halt, State, apply, snapshot};
+use conclave_state::{
+    Entry as RulesEntry, Halt, State, apply,
+    restore::{Replayed, replay},
+    snapshot,
+};
 use openraft::{EntryPayload, entry::RaftEntry as _};
 
 use crate::{
@@ -147,6 +151,27 @@ impl Known {
         self.state = apply(&self.state, &RulesEntry { index, bytes: entry })?.state;
         self.last = Some(LogId { term, index });
         Ok(())
+    }
+
+    /// Takes away what these entries took away, of which nothing else is known: what lies between is missing.
+    ///
+    /// # Errors
+    /// [`KnownError::Entry`].
+    pub fn replay(&mut self, records: &[LogRecord]) -> Result<Replayed, KnownError> {
+        let mut entries = Vec::with_capacity(records.len());
+        for record in records {
+            if let Some(bytes) = Self::command_of(record)? {
+                entries.push((record.index, bytes));
+            }
+        }
+        let pairs = entries.iter().map(|(index, bytes)| (*index, bytes.as_slice()));
+        let (state, counts) = replay(&self.state, pairs);
+        self.state = state;
+        let ahead = records.iter().map(LogRecord::id).max_by_key(|id| id.index);
+        if let Some(ahead) = ahead.filter(|ahead| self.last.is_none_or(|last| last.index < ahead.index)) {
+            self.last = Some(ahead);
+        }
+        Ok(counts)
     }
 
     /// The members as of the last entry.

@@ -1,6 +1,7 @@
 //! Three real processes, as `conclave demo` starts them: what crosses nodes, and what survives `kill -9`.
 
 mod archive;
+mod archive_restore;
 mod atmosphere;
 mod bad_input;
 mod chromium;

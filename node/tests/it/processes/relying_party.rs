@@ -17,6 +17,8 @@ pub enum Way {
     EachToTheNextNode,
     /// Through the demo's front, which does the same and passes over dead nodes.
     Front,
+    /// All to the node of this number, from 1.
+    Node(usize),
 }
 
 impl Way {
@@ -24,6 +26,7 @@ impl Way {
         match self {
             Self::EachToTheNextNode => demo.at_next_node(url),
             Self::Front => url.to_owned(),
+            Self::Node(number) => url.replace(&demo.cluster.front, &demo.cluster.nodes[number - 1].http),
         }
     }
 }

@@ -29,7 +29,7 @@ pub fn conclave(args: &[&str]) -> Command {
 }
 
 /// Its result as JSON; what it said on standard error when it failed.
-fn json(args: &[&str]) -> Result<Value, String> {
+pub fn json(args: &[&str]) -> Result<Value, String> {
     let output = conclave(args).args(["-o", "json"]).output().unwrap();
     if output.status.success() {
         return Ok(serde_json::from_slice(&output.stdout).unwrap());
@@ -70,9 +70,14 @@ pub struct House {
 
 impl House {
     pub fn start(base_port: u16) -> Self {
+        Self::start_with(base_port, &[])
+    }
+
+    /// The same with these settings in the environment of every node.
+    pub fn start_with(base_port: u16, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
-        let demo = Demo::start(base_port, &["--data", data.to_str().unwrap()]);
+        let demo = Demo::start_with(base_port, &["--data", data.to_str().unwrap()], settings);
         Self { demo, dir }
     }
 
@@ -90,7 +95,7 @@ impl House {
         format!("127.0.0.1:{}", http + 20)
     }
 
-    fn api(&self) -> Client {
+    pub fn api(&self) -> Client {
         let endpoints = self.demo.cluster.nodes.iter().map(|node| node.api.as_str());
         Client::builder().endpoints(endpoints).token(self.demo.cluster.admin.token.clone()).build().unwrap()
     }
@@ -137,7 +142,7 @@ impl House {
     }
 
     /// Whether the node at this place still knows who the browser is.
-    async fn knows(&self, node: usize, person: &SignedIn) -> bool {
+    pub async fn knows(&self, node: usize, person: &SignedIn) -> bool {
         let home = format!("{}/", self.demo.cluster.nodes[node].http);
         person.browser.get(home).send().await.unwrap().status() == 200
     }

@@ -75,15 +75,15 @@ impl Demo {
         Self { child, cluster: serde_json::from_str(&line).unwrap(), next: AtomicUsize::new(0) }
     }
 
-    /// Kills every process of it, as a power cut would. Its nodes end with the demo that keeps them.
+    /// Kills every process of it, as a power cut would.
     pub fn kill(&mut self) {
         let pids: Vec<_> = self.cluster.nodes.iter().filter_map(|node| self.pid_of(node.id)).collect();
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // The nodes first: one whose demo is gone would stop in order.
         for pid in pids {
-            // One that has ended with the demo is gone already.
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// The same URL, at the next node instead of the front.
