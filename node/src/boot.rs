@@ -23,6 +23,7 @@ use crate::{
         password::{Cost, PasswordPool},
     },
     doors::Doors,
+    dr::drills::Drills,
     health::Health,
     http::{ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
     protocol::{
@@ -112,6 +113,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let api_stop = async move { api_close.cancelled().await };
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), archive.clone(), api_stop));
+    tokio::spawn(drills(&config, &cluster, &runtime));
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
     tokio::spawn(auth.policies().keep_places_fresh());
@@ -177,6 +179,19 @@ fn numbered_by_its_data(mut config: Config) -> Result<Config, StartError> {
 async fn ship_tail(archive: Option<&Archive>) {
     if let Some(archive) = archive {
         archive.ship_tail().await;
+    }
+}
+
+/// Held where there is an archive, until this node ends.
+fn drills(config: &Config, cluster: &Cluster, runtime: &Runtime) -> impl Future<Output = ()> + use<> {
+    let every = config.archive.drill_every;
+    let held = config.archive.target.is_some() && !every.is_zero();
+    let (cluster, runtime, config) = (cluster.clone(), runtime.clone(), config.source.clone());
+    let drills = Drills { cluster, every, config, runtime };
+    async move {
+        if held {
+            drills.keep().await;
+        }
     }
 }
 

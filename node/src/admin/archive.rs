@@ -79,8 +79,15 @@ pub(super) fn status(members: &[MemberStatus]) -> Option<pb::ArchiveStatus> {
     let said = members
         .iter()
         .filter_map(|member| Some((member.node, member.status.as_ref().ok()?.archive.as_ref()?)));
-    let (node, word) = said.max_by_key(|(_, word)| (word.ships, word.archived_index))?;
-    Some(message(node, word.clone()))
+    let said: Vec<_> = said.collect();
+    // One node tries it out, another ships.
+    let drilled =
+        said.iter().max_by_key(|(_, word)| (word.last_verified_at_ms, !word.last_drill_error.is_empty()));
+    let drilled = drilled.map(|(_, word)| (word.last_verified_at_ms, word.last_drill_error.clone()));
+    let (node, word) = said.iter().max_by_key(|(_, word)| (word.ships, word.archived_index))?;
+    let (last_verified_at_ms, last_drill_error) = drilled.unwrap_or_default();
+    let status = message(*node, (*word).clone());
+    Some(pb::ArchiveStatus { last_verified_at_ms, last_drill_error, ..status })
 }
 
 fn message(node: u64, word: plane::ArchiveStatus) -> pb::ArchiveStatus {
@@ -97,6 +104,8 @@ fn message(node: u64, word: plane::ArchiveStatus) -> pb::ArchiveStatus {
         last_snapshot_at_ms: word.last_snapshot_at_ms,
         last_snapshot_index: word.last_snapshot_index,
         gap_before_index: word.gap_before_index,
+        last_verified_at_ms: word.last_verified_at_ms,
+        last_drill_error: word.last_drill_error,
     }
 }
 

@@ -13,6 +13,7 @@ use conclave_state::State;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::spawn_blocking,
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,6 +37,8 @@ static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// How often a leader is asked for, and the pause between: longer than an ordinary election takes.
 const CONFIRM_TRIES: u32 = 40;
+/// How long a caller may send nothing.
+const SILENCE: Duration = Duration::from_secs(30);
 const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
 
 type Parts<T> = Response<ReceiverStream<Result<T, Status>>>;
@@ -59,10 +62,11 @@ impl SnapshotService for Api {
         &self,
         request: Request<Streaming<pb::RestorePart>>,
     ) -> Result<Parts<pb::RestoreProgress>, Status> {
+        // Before anything is read: a stranger's stream is not waited for.
+        self.may_write(request.metadata()).await?;
         // The stream carries no name of its own: its write is named by chance.
         let (metadata, extensions, mut parts) = request.into_parts();
-        let Some(pb::restore_part::Part::Order(order)) = parts.message().await?.and_then(|part| part.part)
-        else {
+        let Some(pb::restore_part::Part::Order(order)) = next(&mut parts).await? else {
             return Err(errors::invalid("a restore begins with its order"));
         };
         let named = Request::from_parts(metadata, extensions, order);
@@ -177,6 +181,13 @@ async fn restore(
     Ok(())
 }
 
+/// The next part, from a caller who does not keep this node waiting.
+async fn next(parts: &mut Streaming<pb::RestorePart>) -> Result<Option<pb::restore_part::Part>, Status> {
+    let message = timeout(SILENCE, parts.message()).await;
+    let message = message.map_err(|_| Status::deadline_exceeded("the file stopped arriving"))??;
+    Ok(message.and_then(|part| part.part))
+}
+
 async fn receive(
     cluster: &Cluster,
     order: &pb::RestoreOrder,
@@ -189,10 +200,12 @@ async fn receive(
     let mut upload = cluster.begin_upload().map_err(|e| internal(&e))?;
     let mut received = 0;
     while received < order.size_bytes {
-        let Some(pb::restore_part::Part::Data(bytes)) = parts.message().await?.and_then(|part| part.part)
-        else {
+        let Some(pb::restore_part::Part::Data(bytes)) = next(&mut parts).await? else {
             return Err(errors::invalid("the file ends before its announced length"));
         };
+        if bytes.is_empty() {
+            return Err(errors::invalid("a part of the file is empty"));
+        }
         received += bytes.len() as u64;
         let written = spawn_blocking(move || upload.write(&bytes).map(|()| upload)).await;
         upload = written.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;

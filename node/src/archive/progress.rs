@@ -123,6 +123,8 @@ impl Progress {
             last_snapshot_at_ms,
             last_snapshot_index,
             gap_before_index: known.gap().unwrap_or(0),
+            // Told by whoever tries it out.
+            ..pb::ArchiveStatus::default()
         }
     }
 }

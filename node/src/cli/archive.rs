@@ -17,6 +17,8 @@ const STATUS: &[&str] = &[
     "last_snapshot_at_ms",
     "last_snapshot_index",
     "gap_before_index",
+    "last_verified_at_ms",
+    "last_drill_error",
 ];
 const CHAINS: &[&str] =
     &["kind", "epoch", "first_index", "last_index", "last_at_ms", "segments", "size_bytes"];
@@ -95,6 +97,8 @@ pub fn status_value(status: &v1::ArchiveStatus) -> Value {
         "last_snapshot_at_ms": status.last_snapshot_at_ms,
         "last_snapshot_index": status.last_snapshot_index,
         "gap_before_index": status.gap_before_index,
+        "last_verified_at_ms": status.last_verified_at_ms,
+        "last_drill_error": status.last_drill_error,
     })
 }
 

@@ -208,8 +208,11 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
             Ok((join::run(&args, api.named_settings()?).await?, api.output))
         }
         Tool::Cluster(resource) => over_api!(resource, cluster::run),
-        Tool::Snapshot(Resource { command, api }) => Ok((snapshots::run(&api, command).await?, api.output)),
-        Tool::Restore(args) => restore::run(args).await,
+        Tool::Snapshot(Resource { command, api }) => {
+            // Boxed: a drill runs a whole node.
+            Ok((Box::pin(snapshots::run(&api, command)).await?, api.output))
+        }
+        Tool::Restore(args) => Box::pin(restore::run(args)).await,
         Tool::Recover(command) => recover::run(command).await,
         Tool::Archive(resource) => over_api!(resource, archive::run),
         Tool::Secret(command) => secret::run(&command),

@@ -11,12 +11,20 @@ use conclave_client::{Client, v1};
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{connection::ApiArgs, failure::Failure, output::Output, progress::Progress};
+use super::{
+    archive,
+    connection::ApiArgs,
+    failure::Failure,
+    output::{Output, with},
+    progress::Progress,
+};
 use crate::{
+    archive::{Target, read::Until},
     boot,
     cluster::known::Known,
     config::find_secret,
     crypto::{hex, keys::ClusterKeys},
+    dr::archived,
     runtime::Runtime,
     store::snapshot::{Peeked, SealingKey, SnapshotReader},
 };
@@ -55,10 +63,12 @@ Examples:
   conclave snapshot save
   conclave snapshot save --to /backup/conclave-2026-11-21.snapshot --linearizable
       with everything acknowledged before, though the node that is asked lags
+  conclave snapshot save --to s3://bucket/conclave/before-upgrade.snapshot --config conclave.toml
+      to a bucket, with the keys of [archive] in these settings
 
 The file is sealed under the cluster secret. Keep that apart from it, and safe: without it nobody can open the file.")]
     Save {
-        /// Where to; a file that exists is left alone [default: conclave-INDEX.snapshot]
+        /// Where to: a file, or s3://BUCKET/NAME; what exists is left alone [default: conclave-INDEX.snapshot]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
         /// With everything that was acknowledged before
@@ -85,12 +95,27 @@ The file is sealed under the cluster secret. Keep that apart from it, and safe: 
     #[command(after_help = "\
 Examples:
   conclave snapshot drill conclave.snapshot --config conclave.toml
-  conclave snapshot drill conclave.snapshot --config conclave.toml -o json
+  conclave snapshot drill --archive --config conclave.toml -o json
+      the newest that the archive of these settings holds, with its log and journal
 
 Needs the cluster secret, and no cluster. Nothing leaves this machine, and nothing stays.")]
     Drill {
         /// The file
-        file: PathBuf,
+        #[arg(required_unless_present = "archive", conflicts_with = "archive")]
+        file: Option<PathBuf>,
+        /// What the archive holds
+        #[arg(long)]
+        archive: bool,
+    },
+    /// List what lies in the archive, as `conclave archive list`
+    #[command(after_help = "Examples:\n  conclave snapshot list\n  conclave snapshot list -o json")]
+    List,
+    /// Remove what nothing kept needs any more from the archive, as `conclave archive prune`
+    #[command(after_help = "Examples:\n  conclave snapshot prune --dry-run\n  conclave snapshot prune")]
+    Prune {
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Put a snapshot in the place of everything in the cluster that runs; everybody is signed out
     #[command(after_help = "\
@@ -118,10 +143,17 @@ pub struct Restoring {
 
 pub async fn run(api: &ApiArgs, command: Command) -> Result<Output, Failure> {
     match command {
-        Command::Save { to, linearizable } => save(&api.connect()?, to, linearizable).await,
+        Command::Save { to, linearizable } => match to.as_deref().and_then(in_bucket) {
+            Some((bucket, name)) => save_to_bucket(api, bucket, name, linearizable).await,
+            None => save(&api.connect()?, to, linearizable).await,
+        },
         Command::Inspect { file } => inspect(api, &file),
         Command::Verify { file } => verify(api, &file),
-        Command::Drill { file } => drill(api, &file).await,
+        Command::Drill { file, archive: _ } => drill(api, file).await,
+        Command::List => archive::run(&api.connect()?, archive::Command::List).await,
+        Command::Prune { dry_run } => {
+            archive::run(&api.connect()?, archive::Command::Prune { dry_run }).await
+        }
         Command::Restore(order) => restore(&api.connect()?, order).await,
     }
 }
@@ -152,6 +184,35 @@ async fn save(client: &Client, to: Option<PathBuf>, linearizable: bool) -> Resul
     aside.keep(&to)?;
     let value = described(&to, &about);
     Ok(Output::One { fields: SAVED, value })
+}
+
+/// The bucket and the name of what is not a file here.
+fn in_bucket(to: &Path) -> Option<(String, String)> {
+    let url = to.to_str().filter(|url| url.starts_with("s3://"))?;
+    let (bucket, name) = url.rsplit_once('/')?;
+    Some((bucket.to_owned(), name.to_owned()))
+}
+
+/// By way of a file here, which is gone afterwards.
+async fn save_to_bucket(
+    api: &ApiArgs,
+    bucket: String,
+    name: String,
+    linearizable: bool,
+) -> Result<Output, Failure> {
+    let failed = |e: &dyn std::fmt::Display| Failure::other(format!("cannot save to {bucket}/{name}: {e}"));
+    let settings = crate::config::Archive { target: Some(bucket.clone()), ..api.settings()?.archive };
+    let target = Target::open(&settings).map_err(|e| Failure::usage(e.to_string()))?;
+    let scratch = tempfile::Builder::new().prefix("conclave-save-").tempdir().map_err(|e| failed(&e))?;
+    let file = scratch.path().join("snapshot");
+    let saved = save(&api.connect()?, Some(file.clone()), linearizable).await?;
+    target.put_file(&name, &file).await.map_err(|e| failed(&e))?;
+    match saved {
+        Output::One { fields, value } => {
+            Ok(Output::One { fields, value: with(value, "file", format!("{bucket}/{name}")) })
+        }
+        other => Ok(other),
+    }
 }
 
 /// A file that has its name only once it is complete.
@@ -238,13 +299,22 @@ fn verify(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
     Ok(Output::Nested { fields: VERIFIED, value, list: "tables", columns: TABLES })
 }
 
-async fn drill(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
-    let secret = find_secret(&api.settings()?).map_err(|error| Failure::usage(error.to_string()))?;
+async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output, Failure> {
+    let config = api.settings()?;
+    let secret = find_secret(&config).map_err(|error| Failure::usage(error.to_string()))?;
     let secret = secret.ok_or_else(no_secret)?;
-    let key = SealingKey::new(*ClusterKeys::derive(&secret).sealing.expose());
+    let keys = ClusterKeys::derive(&secret);
     let failed = |e: &dyn std::fmt::Display| Failure::other(format!("the drill failed: {e}"));
     let mut progress = Progress::new("reading", 0);
-    let known = Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?;
+    let known = if let Some(file) = &file {
+        let key = SealingKey::new(*keys.sealing.expose());
+        Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?
+    } else {
+        let scratch = tempfile::Builder::new().prefix("conclave-drill-").tempdir().map_err(|e| failed(&e))?;
+        let mut step = |done: crate::archive::read::Progress| progress.at(done.bytes);
+        let found = archived::read(&config.archive, &keys, Until::Latest, scratch.path(), &mut step).await;
+        found.map_err(|e| failed(&e))?.newest
+    };
     drop(progress);
     let runtime = Runtime::system();
     let serve = {

@@ -20,6 +20,8 @@ pub struct ArchiveSlot(Mutex<Said>);
 struct Said {
     hold: Option<ArchiveHold>,
     status: Option<pb::ArchiveStatus>,
+    last_verified_at_ms: u64,
+    last_drill_error: String,
 }
 
 impl ArchiveSlot {
@@ -30,7 +32,13 @@ impl ArchiveSlot {
 
     /// How the archive is.
     pub fn status(&self) -> Option<pb::ArchiveStatus> {
-        self.said().status.clone()
+        let said = self.said();
+        let status = said.status.clone()?;
+        Some(pb::ArchiveStatus {
+            last_verified_at_ms: said.last_verified_at_ms,
+            last_drill_error: said.last_drill_error.clone(),
+            ..status
+        })
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
@@ -59,6 +67,13 @@ impl Cluster {
     /// Tells the log what the archive has, so that it keeps the rest for a while, and everybody else how the archive is.
     pub fn report_archive(&self, hold: ArchiveHold, status: pb::ArchiveStatus) {
         let mut said = self.inner.leader.archive().said();
-        *said = Said { hold: Some(hold), status: Some(status) };
+        (said.hold, said.status) = (Some(hold), Some(status));
+    }
+
+    /// Tells everybody how a drill went: when it was passed, or why not.
+    pub fn report_drill(&self, passed_at_ms: Option<u64>, error: String) {
+        let mut said = self.inner.leader.archive().said();
+        said.last_verified_at_ms = passed_at_ms.unwrap_or(said.last_verified_at_ms);
+        said.last_drill_error = error;
     }
 }

@@ -39,6 +39,9 @@ pub struct Archive {
     /// When snapshots go there: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first one goes at once.
     pub schedule: Schedule,
     pub keep: Keep,
+    /// How often one node restores what lies there for a try, in a process of its own. Default 24h; 0s = never.
+    #[serde(deserialize_with = "duration")]
+    pub drill_every: Duration,
 }
 
 /// `[archive.keep]`: which snapshots stay, and how far back a point in time can be restored.
@@ -70,6 +73,7 @@ impl Default for Archive {
             hold_back: 4 << 30,
             schedule: Schedule::default(),
             keep: Keep::default(),
+            drill_every: DAY,
         }
     }
 }

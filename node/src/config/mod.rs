@@ -62,6 +62,9 @@ pub struct Config {
     pub archive: Archive,
     pub log: Log,
     pub telemetry: Telemetry,
+    /// The file that this was read from, for processes that are to read the same.
+    #[serde(skip)]
+    pub source: Option<PathBuf>,
 }
 
 /// Why a node does not start with this configuration.
@@ -79,7 +82,10 @@ pub enum ConfigError {
 impl Config {
     /// Reads the file, if one is named, and the process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::from_sources(file, &Environment::of_process())
+        let config = Self::from_sources(file, &Environment::of_process())?;
+        // Named from anywhere.
+        let source = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
+        Ok(Self { source, ..config })
     }
 
     /// As [`load`](Self::load), with the environment given.

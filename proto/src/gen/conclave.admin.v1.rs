@@ -1266,6 +1266,12 @@ pub struct ArchiveStatus {
     /// Entries before this one left the log before they were archived, and no snapshot covers them yet; 0 = none.
     #[prost(uint64, tag = "11")]
     pub gap_before_index: u64,
+    /// When what it holds was last restored for a try, by any node that runs; 0 = not since they started.
+    #[prost(uint64, tag = "220")]
+    pub last_verified_at_ms: u64,
+    /// Why the last try failed; empty after one that did not.
+    #[prost(string, tag = "221")]
+    pub last_drill_error: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListArchiveRequest {}

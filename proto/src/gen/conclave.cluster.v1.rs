@@ -463,6 +463,12 @@ pub struct ArchiveStatus {
     /// Entries that left the log before they were archived: from here on the archive is whole again once there is a snapshot.
     #[prost(uint64, tag = "10")]
     pub gap_before_index: u64,
+    /// When this node last restored what the archive holds for a try, and somebody signed in; 0 = never since it started.
+    #[prost(uint64, tag = "220")]
+    pub last_verified_at_ms: u64,
+    /// Why the last try failed; empty after one that did not.
+    #[prost(string, tag = "221")]
+    pub last_drill_error: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseHolder {

@@ -1,0 +1,112 @@
+//! Drills on schedule: what the archive holds is restored once in a while in a process of its own, so that the day on which it is needed
+//! is not the first. One node of the cluster does it, and not the one that leads if there is another. How it went stands in the
+//! archive's status.
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use serde::Deserialize;
+use tokio::{
+    io::AsyncReadExt as _,
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+
+use crate::{cluster::Cluster, runtime::Runtime};
+
+/// How often it looks whether a drill is due.
+const PERIOD: Duration = Duration::from_mins(1);
+/// After a start nothing is tried for so long: a machine that has just come up has other work.
+const FIRST_AFTER: Duration = Duration::from_mins(10);
+/// Longest drill: a million people on a slow machine, several times over.
+const LIMIT: Duration = Duration::from_mins(30);
+/// Longest report read.
+const MAX_REPORT_BYTES: u64 = 64 * 1024;
+
+/// How drills are held.
+pub struct Drills {
+    pub cluster: Cluster,
+    /// Between two.
+    pub every: Duration,
+    /// The settings that the other process reads; it has this one's environment.
+    pub config: Option<PathBuf>,
+    pub runtime: Runtime,
+}
+
+/// What a drill prints.
+#[derive(Deserialize)]
+struct Report {
+    index: u64,
+}
+
+impl Drills {
+    /// Runs until the task is dropped.
+    pub async fn keep(self) {
+        let begun = self.runtime.clock.monotonic();
+        let mut last = None;
+        loop {
+            sleep(PERIOD).await;
+            let now = self.runtime.clock.monotonic();
+            let due = last.map_or(now.saturating_sub(begun) >= FIRST_AFTER, |last: Duration| {
+                now.saturating_sub(last) >= self.every
+            });
+            if due && self.is_ours() {
+                last = Some(now);
+                self.hold().await;
+            }
+        }
+    }
+
+    /// The highest number among those who do not lead; alone, this node.
+    fn is_ours(&self) -> bool {
+        let leader = self.cluster.leader_id();
+        let others = self.cluster.member_ids().into_iter().filter(|id| Some(*id) != leader);
+        others.max().or(leader) == Some(self.cluster.node_id())
+    }
+
+    async fn hold(&self) {
+        let now = self.runtime.clock.now_ms();
+        match timeout(LIMIT, self.drill())
+            .await
+            .unwrap_or_else(|_| Err("it took longer than half an hour".into()))
+        {
+            Ok(report) => {
+                tracing::info!(
+                    index = report.index,
+                    "the archive was restored for a try, and somebody signed in"
+                );
+                self.cluster.report_drill(Some(now), String::new());
+            }
+            Err(error) => {
+                tracing::error!("what the archive holds could not be restored for a try: {error}");
+                self.cluster.report_drill(None, error);
+            }
+        }
+    }
+
+    async fn drill(&self) -> Result<Report, String> {
+        let program = std::env::current_exe().map_err(|e| e.to_string())?;
+        let mut command = Command::new(program);
+        command.args(["snapshot", "drill", "--archive", "-o", "json"]);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        report(child.spawn().map_err(|e| e.to_string())?).await
+    }
+}
+
+async fn report(mut child: Child) -> Result<Report, String> {
+    let (mut said, mut failed) = (Vec::new(), Vec::new());
+    if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
+        let (mut out, mut err) = (out.take(MAX_REPORT_BYTES), err.take(MAX_REPORT_BYTES));
+        let read = tokio::join!(out.read_to_end(&mut said), err.read_to_end(&mut failed));
+        read.0.and(read.1).map_err(|e| e.to_string())?;
+    }
+    let status = child.wait().await.map_err(|e| e.to_string())?;
+    if status.success() {
+        return serde_json::from_slice(&said).map_err(|e| format!("its report cannot be read: {e}"));
+    }
+    let text = String::from_utf8_lossy(&failed);
+    Err(text.trim().trim_start_matches("conclave: ").to_owned())
+}
