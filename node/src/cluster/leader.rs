@@ -235,7 +235,7 @@ impl Leader {
         let state = self.view.load();
         let hashed = Arc::clone(&state);
         // A million rows take a second to hash: not on a thread that carries heartbeats.
-        let digest = rt::blocking(move || snapshot::digest(&hashed)).await;
+        let digest = rt::background(move || snapshot::digest(&hashed)).await;
         let uptime = self.runtime.clock.monotonic().saturating_sub(self.started);
         pb::NodeStatus {
             node_id: metrics.id,

@@ -231,7 +231,7 @@ impl RaftSnapshotBuilder<Config> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (meta, state, snapshots) = (self.meta.clone(), Arc::clone(&self.state), self.snapshots.clone());
-        let file = blocking(move || {
+        let file = background(move || {
             let file = write(&meta, &state, &snapshots).map_err(io::Error::other)?;
             snapshots.dir.prune(crate::store::retention::KEEP_SNAPSHOTS).map_err(io::Error::other)?;
             Ok(file)
@@ -243,6 +243,13 @@ impl RaftSnapshotBuilder<Config> for Builder {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     rt::blocking(work).await.map_err(io::Error::other)?
+}
+
+/// On a thread that gives way: nobody waits for a snapshot as they wait for a check.
+async fn background<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    rt::background(work).await?
 }
 
 /// Writes a snapshot file into the directory of `snapshots`.

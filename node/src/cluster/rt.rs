@@ -85,6 +85,25 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await
 }
 
+/// How far a background thread steps back: about a tenth of a processor while others want it, all of one that is idle.
+const GIVE_WAY: i32 = 10;
+
+/// The same for what takes seconds of a processor, such as a snapshot: on a thread that gives way to those who answer people.
+pub async fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    #[cfg(any(test, feature = "testing"))]
+    if seeded::is_seeded() {
+        return Ok(work());
+    }
+    let (out, done) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("background".into()).spawn(move || {
+        // Where it cannot be had the work is done all the same.
+        let _ = rustix::process::nice(GIVE_WAY);
+        // Whoever waited may be gone.
+        let _ = out.send(work());
+    })?;
+    done.await.map_err(|_| std::io::Error::other("the work in the background panicked"))
+}
+
 /// Chance for timeouts, not for keys: the thread's own, or the seed's.
 pub struct Dice(ThreadRng);
 

@@ -133,7 +133,7 @@ async fn save(leader: &Leader, at_least: u64) -> Result<SavedSnapshot, SaveError
         let taken = metrics.borrow_watched().snapshot.as_ref().map(|id| id.index);
         if taken.is_some_and(|taken| taken >= state.index()) {
             let snapshots = leader.snapshots().clone();
-            let held = rt::blocking(move || hold(&snapshots)).await.map_err(|e| stopped(&e))?;
+            let held = rt::background(move || hold(&snapshots)).await?;
             return held;
         }
         // One that is being taken may be of an earlier index: then another is taken after it.
