@@ -10,6 +10,7 @@
 //! | `transaction` | a sign-in on its way, in a sealed cookie |
 //! | `exchange` | pushed request, code, revocation, each with its proofs |
 //! | `start`, `callback` | the way out and the way back |
+//! | `self_check` | whether account servers can read who this cluster is |
 //! | `reverify` | handles that let somebody in, looked at again; and for other nodes |
 //!
 //! Owns the protocol; `auth` signs in or links whoever it brings, as by any other provider. Refuses: any scope but `atproto`, refresh
@@ -28,6 +29,7 @@ mod identifier;
 mod net;
 mod resolve;
 mod reverify;
+mod self_check;
 mod server;
 mod start;
 mod transaction;
@@ -96,7 +98,7 @@ pub fn routes(auth: &Auth, site: Arc<Site>) -> (Router, Reverifier) {
     let client = Arc::new(ClientIdentity::of(&settings.public_url));
     auth.cluster()
         .look_out_with(Arc::new(reverify::View(Arc::clone(&resolver), tokio::runtime::Handle::current())));
-    let reverifier = Reverifier::new(auth.clone(), Arc::clone(&resolver));
+    let reverifier = Reverifier::new(auth.clone(), Arc::clone(&resolver), Arc::clone(&client));
     let router = Router::new()
         .route(ATMOSPHERE, get(start::show))
         .route(start::START, post(start::submit))

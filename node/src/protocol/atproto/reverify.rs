@@ -11,7 +11,14 @@ use conclave_proto::command::v1::{CheckHandle, check_handle::Finding, command::B
 use conclave_state::{State, upstream::Identity};
 use futures_util::{StreamExt as _, stream};
 
-use super::{did::Did, error::AtmosphereError, identifier::Handle, resolve::Resolver};
+use super::{
+    client::{self, ClientIdentity},
+    did::Did,
+    error::AtmosphereError,
+    identifier::Handle,
+    resolve::Resolver,
+    self_check,
+};
 use crate::{
     auth::{Auth, AuthError, derive::Derivation},
     cluster::{Occasion, SeenElsewhere, Vantage},
@@ -60,20 +67,44 @@ type Pauses = BTreeMap<String, (u32, u64)>;
 pub struct Reverifier {
     auth: Auth,
     resolver: Arc<Resolver>,
+    /// What this cluster is called, of which the document is looked at once.
+    client: Arc<Option<ClientIdentity>>,
     pauses: Mutex<Pauses>,
 }
 
 impl Reverifier {
-    pub(super) const fn new(auth: Auth, resolver: Arc<Resolver>) -> Self {
-        Self { auth, resolver, pauses: Mutex::new(BTreeMap::new()) }
+    pub(super) const fn new(
+        auth: Auth,
+        resolver: Arc<Resolver>,
+        client: Arc<Option<ClientIdentity>>,
+    ) -> Self {
+        Self { auth, resolver, client, pauses: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Once in a life of the process, when sign-in with Atmosphere is on.
+    async fn look_at_own_document(&self) {
+        let Some(client) = (*self.client).as_ref().filter(|client| client.is_confidential) else { return };
+        let own = client::described(client, &self.auth.settings().public_url);
+        match self_check::wrong_with(&self.resolver.net, client, &own).await {
+            None => tracing::info!("account servers can read who this cluster is at {}", client.id),
+            Some(why) => tracing::warn!(
+                "nobody can sign in with Atmosphere while {} cannot be read: {why}; try `conclave doctor atmosphere`",
+                client.id
+            ),
+        }
     }
 
     /// Runs until the task is dropped.
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_looked_at = false;
         loop {
             ticks.tick().await;
+            if !is_looked_at && super::row(&self.auth.cluster().view()).is_some() {
+                self.look_at_own_document().await;
+                is_looked_at = true;
+            }
             if self.auth.cluster().is_leader() {
                 self.round().await;
             }

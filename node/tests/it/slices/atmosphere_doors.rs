@@ -273,3 +273,37 @@ async fn no_node_answers_for_the_network_without_a_sign_in_that_is_on_its_way() 
     }
     assert_eq!(network.asked.load(Ordering::SeqCst), before, "nobody was asked anything");
 }
+
+#[tokio::test]
+async fn an_account_that_moved_is_the_same_person_and_one_that_moves_meanwhile_starts_again() {
+    let (site, old) = anybody().await;
+    let new = Network::start().await;
+    let moves_to = |url: &str| {
+        let endpoint = serde_json::json!([{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": url}]);
+        old.says(|script| {
+            drop(script.documents.get_mut(&did(0)).unwrap().insert("service".into(), endpoint))
+        });
+    };
+    let mut before = Browser::default();
+    site.signs_in_as(&mut before, &old, "alice.test").await;
+    let person = site.identity(&did(0)).unwrap().user;
+    // While they are away at the old server, which still vouches for them.
+    let mut browser = Browser::default();
+    let away = site.depart_as(&mut browser, "alice.test").await;
+    let query = old.allows_as(&away.location(), &did(0));
+    moves_to(&new.url);
+    let page = site.arrive(&mut browser, &query).await;
+    assert_eq!((code_of(&page).as_str(), page.status), ("atproto_subject_mismatch", StatusCode::FORBIDDEN));
+    assert!(site.at_home(&mut browser).await.is_none());
+    // Then they are sent to the new one, and are who they were.
+    let away = site.depart_as(&mut browser, "alice.test").await;
+    let page = site.arrive(&mut browser, &new.allows_as(&away.location(), &did(0))).await;
+    assert_eq!(page.location(), "/", "{}", page.text);
+    assert_eq!(site.identity(&did(0)).unwrap().user, person);
+    assert_eq!(site.at_home(&mut browser).await, site.at_home(&mut before).await);
+    // The old one vouches for nobody any more, though it is named.
+    let mut browser = Browser::default();
+    let away = site.depart_as(&mut browser, &old.url).await;
+    let page = site.arrive(&mut browser, &old.allows_as(&away.location(), &did(0))).await;
+    assert_eq!(code_of(&page), "atproto_subject_mismatch");
+}
