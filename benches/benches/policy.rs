@@ -41,6 +41,12 @@ impl Person for Ada {
     fn group_names(&self) -> Vec<&str> {
         self.groups.iter().map(|(_, name)| name.as_str()).collect()
     }
+    fn atproto_did(&self) -> Option<&str> {
+        None
+    }
+    fn atproto_handle(&self) -> Option<&str> {
+        None
+    }
     fn attribute(&self, name: &str) -> Option<&str> {
         (name == "team").then_some("engine")
     }

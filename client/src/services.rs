@@ -129,6 +129,12 @@ services! {
         read list_identities = "ListIdentities"(ListIdentitiesRequest) -> ListIdentitiesResponse;
         /// Ends a link, and the sessions that came by it.
         write unlink_identity = "UnlinkIdentity"(UnlinkIdentityRequest) -> UnlinkIdentityResponse;
+        /// Somebody may come in from the Atmosphere, once.
+        write invite_identity = "InviteIdentity"(InviteIdentityRequest) -> Invitation;
+        /// A page of invitations that are open.
+        read list_invitations = "ListInvitations"(ListInvitationsRequest) -> ListInvitationsResponse;
+        /// Takes an invitation back.
+        write revoke_invitation = "RevokeInvitation"(RevokeInvitationRequest) -> RevokeInvitationResponse;
     }
     /// Who may open an application, beyond its access rule.
     policies: Policies = "PolicyService" {

@@ -12,7 +12,8 @@ local IDENTITY = {
   "x-authentik-username", "x-authentik-groups", "x-authentik-entitlements", "x-authentik-email", "x-authentik-name",
   "x-authentik-uid", "x-authentik-jwt", "x-authentik-meta-jwks", "x-authentik-meta-outpost", "x-authentik-meta-provider",
   "x-authentik-meta-app", "x-authentik-meta-version", "remote-user", "remote-groups", "remote-name", "remote-email",
-  "x-auth-request-user", "x-auth-request-groups", "x-auth-request-email", "x-conclave-assertion",
+  "x-auth-request-user", "x-auth-request-groups", "x-auth-request-email", "x-conclave-atproto-did",
+  "x-conclave-atproto-handle", "x-conclave-assertion",
   -- The extra headers of a policy, here X-Webauth-Role.
   -- extra: "x-webauth-role",
 }

@@ -117,6 +117,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
     tokio::spawn(auth.policies().keep_places_fresh());
+    tokio::spawn(slices.reverifier.run());
     let outbound = auth.upstreams().outbound.clone();
     tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
@@ -263,6 +264,8 @@ pub struct Slices {
     pub router: Router,
     /// What is asked before the router.
     pub express: ForwardAuth,
+    /// Looks at handles again; to be run.
+    pub reverifier: atproto::Reverifier,
 }
 
 /// Every slice, by name. Deleting a protocol is deleting its line.
@@ -270,13 +273,14 @@ pub fn slices(auth: &Auth, pages: Pages) -> Slices {
     let site = Arc::new(Site::new(auth.clone(), pages));
     let tokens = oidc::access_tokens(auth.clone(), Arc::clone(&site));
     let express = ForwardAuth::new(auth.clone(), Arc::clone(&site), tokens);
+    let (atmosphere, reverifier) = atproto::routes(auth, Arc::clone(&site));
     let router = Router::new()
         .merge(auth::pages::routes(Arc::clone(&site)))
         .merge(oidc::routes(auth.clone(), Arc::clone(&site)))
-        .merge(atproto::routes(auth, site))
+        .merge(atmosphere)
         .merge(forward_auth::routes(express.clone()))
         .fallback(async |id: RequestId| not_found().problem(&id));
-    Slices { router, express }
+    Slices { router, express, reverifier }
 }
 
 fn not_found() -> Fault {

@@ -22,6 +22,10 @@ pub trait Person {
     fn email_verified(&self) -> bool;
     /// Names of the user's groups.
     fn group_names(&self) -> Vec<&str>;
+    /// Their DID, where they are known on the Atmosphere (atproto).
+    fn atproto_did(&self) -> Option<&str>;
+    /// Their handle there, while it is verified.
+    fn atproto_handle(&self) -> Option<&str>;
     /// What an operator attached.
     fn attribute(&self, name: &str) -> Option<&str>;
 }

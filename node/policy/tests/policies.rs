@@ -24,6 +24,7 @@ const fn id(n: u8) -> Id {
 struct Ada {
     disabled: bool,
     groups: Vec<(Id, String)>,
+    handle: Option<String>,
 }
 
 impl Person for Ada {
@@ -51,13 +52,23 @@ impl Person for Ada {
     fn group_names(&self) -> Vec<&str> {
         self.groups.iter().map(|(_, name)| name.as_str()).collect()
     }
+    fn atproto_did(&self) -> Option<&str> {
+        Some("did:plc:ewvi7nxzyoun6zhxrhs64oiz")
+    }
+    fn atproto_handle(&self) -> Option<&str> {
+        self.handle.as_deref()
+    }
     fn attribute(&self, name: &str) -> Option<&str> {
         (name == "team").then_some("engine")
     }
 }
 
 fn ada() -> Ada {
-    Ada { disabled: false, groups: vec![(id(1), "staff".into()), (id(2), "admins".into())] }
+    Ada {
+        disabled: false,
+        groups: vec![(id(1), "staff".into()), (id(2), "admins".into())],
+        handle: Some("ada.corp.test".into()),
+    }
 }
 
 /// What surrounds her: from 10.1.2.3 in Germany, five minutes after she used her second factor, `GET /docs/a`.
@@ -654,4 +665,23 @@ fn asking_whether_a_list_is_there_costs_what_it_is_said_to_cost() {
     assert_eq!(methods.holds(&world.facts()), Ok(true));
     let nobody = Facts { sign_in: None, ..world.facts() };
     assert_eq!(methods.holds(&nobody), Err(Fault::Unknown("the session")));
+}
+
+#[test]
+fn a_did_and_a_handle_are_asked_for_by_name_and_a_handle_that_is_not_verified_lets_nobody_in() {
+    let mut world = World::new();
+    let holds = |world: &World, text: &str| Expression::condition(text).unwrap().holds(&world.facts());
+    for text in [
+        "user.atproto.did == 'did:plc:ewvi7nxzyoun6zhxrhs64oiz'",
+        "user.atproto.handle.endsWith('.corp.test')",
+        "has(user.atproto.handle) && has(user.atproto.did)",
+    ] {
+        assert_eq!(holds(&world, text), Ok(true), "{text}");
+    }
+    world.ada.handle = None;
+    assert_eq!(holds(&world, "has(user.atproto.handle)"), Ok(false));
+    assert_eq!(holds(&world, "user.atproto.handle.endsWith('')"), Err(Fault::Unknown("the handle")));
+    for bad in ["user.atproto == ''", "user.atproto.pds == ''", "has(user.atproto)", "atproto.did == ''"] {
+        assert!(Expression::condition(bad).is_err(), "{bad}");
+    }
 }

@@ -127,6 +127,7 @@ fn code(reason: Reason) -> Code {
         | Reason::UpstreamUnknown
         | Reason::IdentityUnknown
         | Reason::PolicyUnknown
+        | Reason::InvitationUnknown
         | Reason::TokenUnknown => Code::NotFound,
         Reason::UsernameTaken
         | Reason::GroupNameTaken
@@ -159,6 +160,7 @@ fn code(reason: Reason) -> Code {
         | Reason::DpopKeyMismatch
         | Reason::UpstreamDisabled
         | Reason::NotAdmitted
+        | Reason::HandleUnconfirmed
         | Reason::SessionTooOld
         | Reason::LastSignIn
         | Reason::LocksOut

@@ -4,14 +4,14 @@
 use conclave_proto::{
     admin::v1::{self as pb, upstream_service_server::UpstreamService},
     command::v1::{
-        self as cmd, CreateUpstream, DeleteUpstream, Scopes, UnlinkIdentity, UpdateUpstream,
-        UpstreamAdmission, command::Body,
+        self as cmd, CreateUpstream, DeleteUpstream, InviteIdentity, RevokeInvitation, Scopes,
+        UnlinkIdentity, UpdateUpstream, UpstreamAdmission, command::Body,
     },
 };
 use conclave_state::{
     State,
-    ids::GroupId,
-    upstream::{Listed, Place, Upstream},
+    ids::{GroupId, InvitationId},
+    upstream::{Identity, Invitation, Listed, Place, Upstream},
 };
 use tonic::{Request, Response, Status};
 use url::Url;
@@ -121,6 +121,9 @@ impl UpstreamService for Api {
             subject: identity.subject.to_string(),
             label: identity.label.clone(),
             linked_at_ms: identity.linked_at.0,
+            admitted_by: identity.let_in.as_ref().map(|by| by.handle.to_string()).unwrap_or_default(),
+            unconfirmed_since_ms: identity.doubt().map_or(0, |doubt| doubt.since.0),
+            held_out: held_out(identity).to_owned(),
         });
         reading.reply(pb::ListIdentitiesResponse { identities: identities.collect() })
     }
@@ -134,6 +137,73 @@ impl UpstreamService for Api {
         let body = UnlinkIdentity { upstream: order.upstream, user_id, ..UnlinkIdentity::default() };
         let committed = writing.propose(Body::UnlinkIdentity(body)).await?;
         writing.reply(&committed, pb::UnlinkIdentityResponse {})
+    }
+
+    async fn invite_identity(
+        &self,
+        request: Request<pb::InviteIdentityRequest>,
+    ) -> Result<Response<pb::Invitation>, Status> {
+        let (mut writing, order) = self.write(request, "InviteIdentity").await?;
+        let id = InvitationId::new(writing.id("invitation"));
+        let body = InviteIdentity {
+            upstream: order.upstream,
+            invitation_id: id.to_vec(),
+            who: order.who.trim_start_matches('@').to_owned(),
+            group_ids: writing.groups(&order.groups).await?,
+            ttl_ms: order.ttl_ms,
+        };
+        let committed = writing.propose(Body::InviteIdentity(body)).await?;
+        let row = committed.state.invitation(id).map(|row| invitation(&committed.state, row));
+        writing.reply(&committed, row.unwrap_or_default())
+    }
+
+    async fn list_invitations(
+        &self,
+        request: Request<pb::ListInvitationsRequest>,
+    ) -> Result<Response<pb::ListInvitationsResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let listing = self.listing("invitations", wanted.page)?;
+        let after = listing.after(|bytes| InvitationId::parse(bytes).ok())?;
+        let now = self.auth.now(&reading.state);
+        let open = reading.state.invitations_at(&wanted.upstream);
+        let open =
+            open.filter(|row| !row.expires_at.is_over_at(now) && after.is_none_or(|after| row.id > after));
+        let (invitations, next_page_token) =
+            listing.page(open.map(|row| (row.id.to_vec(), invitation(&reading.state, row))));
+        reading.reply(pb::ListInvitationsResponse { invitations, next_page_token })
+    }
+
+    async fn revoke_invitation(
+        &self,
+        request: Request<pb::RevokeInvitationRequest>,
+    ) -> Result<Response<pb::RevokeInvitationResponse>, Status> {
+        let (writing, order) = self.write(request, "RevokeInvitation").await?;
+        let id = InvitationId::from_hex(&order.id);
+        let id = id.ok_or_else(|| errors::not_found("invitation", &order.id))?;
+        let body = RevokeInvitation { upstream: order.upstream, invitation_id: id.to_vec() };
+        let committed = writing.propose(Body::RevokeInvitation(body)).await?;
+        writing.reply(&committed, pb::RevokeInvitationResponse {})
+    }
+}
+
+/// Why somebody is not let in at present.
+fn held_out(identity: &Identity) -> &'static str {
+    match identity.doubt() {
+        Some(doubt) if doubt.held_out && doubt.elsewhere => "the handle is another DID's now",
+        Some(doubt) if doubt.held_out => "the handle was not confirmed for too long",
+        _ => "",
+    }
+}
+
+fn invitation(state: &State, row: &Invitation) -> pb::Invitation {
+    let groups = row.groups.iter().filter_map(|id| state.group(*id));
+    pb::Invitation {
+        id: row.id.to_string(),
+        upstream: row.upstream.to_string(),
+        who: row.who.to_string(),
+        groups: groups.map(|group| group.name.to_string()).collect(),
+        expires_at_ms: row.expires_at.0,
+        created_at_ms: row.created_at.0,
     }
 }
 

@@ -1,9 +1,11 @@
 //! `conclave upstream …`
 
+use std::time::Duration;
+
 use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
-use super::{failure::Failure, output::Output, password};
+use super::{failure::Failure, output::Output, password, tokens::duration};
 
 const FIELDS: &[&str] = &[
     "name",
@@ -30,7 +32,9 @@ const FIELDS: &[&str] = &[
     "identity_count",
 ];
 const COLUMNS: &[&str] = &["name", "display_name", "issuer", "admit", "groups", "disabled", "identity_count"];
-const IDENTITY_COLUMNS: &[&str] = &["upstream", "subject", "label", "linked_at_ms"];
+const IDENTITY_COLUMNS: &[&str] =
+    &["upstream", "subject", "label", "linked_at_ms", "admitted_by", "held_out"];
+const INVITATION_COLUMNS: &[&str] = &["id", "upstream", "who", "groups", "expires_at_ms"];
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -72,6 +76,40 @@ The issuer and the endpoints stay: subjects belong to them. Remove the provider 
     Identities {
         /// Username or id
         user: String,
+    },
+    /// Let somebody in from the Atmosphere, once, though the rule would not admit them
+    #[command(after_help = "\
+Examples:
+  conclave upstream invite atmosphere --handle alice.example.com --group users
+  conclave upstream invite atmosphere --did did:plc:ewvi7nxzyoun6zhxrhs64oiz --expires 30d
+
+They sign in as anybody does; there is no link to send. A handle is verified when it is used, and whoever has it then comes in.")]
+    Invite {
+        name: String,
+        /// Whom: their DID
+        #[arg(long, value_name = "DID", required_unless_present = "handle", conflicts_with = "handle")]
+        did: Option<String>,
+        /// Whom: their handle
+        #[arg(long, value_name = "HANDLE")]
+        handle: Option<String>,
+        /// A group that they are put into; may be given several times
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// How long it is open
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration)]
+        expires: Duration,
+    },
+    /// List invitations that are open
+    #[command(after_help = "Examples:\n  conclave upstream invitations atmosphere")]
+    Invitations { name: String },
+    /// Take an invitation back
+    #[command(
+        after_help = "Examples:\n  conclave upstream uninvite atmosphere 0123456789abcdef0123456789abcdef"
+    )]
+    Uninvite {
+        name: String,
+        /// As `conclave upstream invitations` shows it
+        id: String,
     },
     /// Unlink a person's identity, and end the sessions that came by it
     #[command(after_help = "Examples:\n  conclave upstream unlink google ada")]
@@ -229,6 +267,28 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             let rows = answer.identities.iter().map(identity).collect();
             Ok(Output::Many { columns: IDENTITY_COLUMNS, rows })
         }
+        Command::Invite { name, did, handle, groups, expires } => {
+            let ttl_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
+            let who = did.or(handle).unwrap_or_default();
+            let order = v1::InviteIdentityRequest { upstream: name, who, groups, ttl_ms };
+            let made = upstreams.invite_identity(order).await?;
+            Ok(Output::One { fields: INVITATION_COLUMNS, value: invitation(&made) })
+        }
+        Command::Invitations { name } => {
+            let open = all_pages(async |page| {
+                let wanted = v1::ListInvitationsRequest { upstream: name.clone(), page: Some(page) };
+                let answer = client.upstreams().list_invitations(wanted).await?;
+                Ok((answer.invitations, answer.next_page_token))
+            })
+            .await?;
+            Ok(Output::Many { columns: INVITATION_COLUMNS, rows: open.iter().map(invitation).collect() })
+        }
+        Command::Uninvite { name, id } => {
+            upstreams
+                .revoke_invitation(v1::RevokeInvitationRequest { upstream: name, id: id.clone() })
+                .await?;
+            Ok(Output::done(format!("invitation {id} is taken back"), json!({ "revoked": id })))
+        }
         Command::Unlink { name, user } => {
             let order = v1::UnlinkIdentityRequest { user: user.clone(), upstream: name.clone() };
             upstreams.unlink_identity(order).await?;
@@ -323,5 +383,19 @@ fn identity(identity: &v1::Identity) -> Value {
         "subject": identity.subject,
         "label": identity.label,
         "linked_at_ms": identity.linked_at_ms,
+        "admitted_by": identity.admitted_by,
+        "unconfirmed_since_ms": identity.unconfirmed_since_ms,
+        "held_out": identity.held_out,
+    })
+}
+
+fn invitation(row: &v1::Invitation) -> Value {
+    json!({
+        "id": row.id,
+        "upstream": row.upstream,
+        "who": row.who,
+        "groups": row.groups,
+        "expires_at_ms": row.expires_at_ms,
+        "created_at_ms": row.created_at_ms,
     })
 }

@@ -14,6 +14,7 @@
 //! | `known`, `refound` | what is left of a cluster when nothing of it runs; a new life from it |
 //! | `consensus` | the runtime of all this, and its end |
 //! | `membership`, `join` | members come and go |
+//! | `vantage` | a second look at the network from another node |
 //! | `janitor` | sweeps, snapshots, the member list |
 //! | `archival` | what an archive of the log needs: its entries, room for them, a place for its word |
 //!
@@ -49,6 +50,7 @@ mod start;
 pub mod testing;
 mod transport;
 pub mod types;
+mod vantage;
 mod wire;
 
 use std::{
@@ -76,6 +78,7 @@ pub use read::ViewError;
 pub use save::{SaveError, SavedSnapshot, Upload};
 pub use start::{ClusterOptions, StartError};
 pub use transport::Plane;
+pub use vantage::{Occasion, SeenElsewhere, Vantage};
 
 use conclave_state::ids::RequestId;
 use tokio::sync::watch;
@@ -286,6 +289,18 @@ impl Cluster {
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
         let inner = Arc::clone(&self.inner);
         self.on_consensus(async move { inner.member_statuses().await }).await.unwrap_or_default()
+    }
+
+    /// What this node sees of the network, for itself and for others. The first one counts.
+    pub fn look_out_with(&self, vantage: Arc<dyn Vantage>) {
+        self.inner.peers.window.open(vantage);
+    }
+
+    /// The handle of this DID as another node sees it.
+    pub async fn seen_elsewhere(&self, did: &str, occasion: Occasion) -> SeenElsewhere {
+        let (inner, did) = (Arc::clone(&self.inner), did.to_owned());
+        let asking = async move { inner.seen_elsewhere(&did, occasion).await };
+        self.on_consensus(asking).await.unwrap_or(SeenElsewhere::Unknown)
     }
 
     /// Gives the lead to the most caught-up voter that is there, if this node has it. Returns when another leads, or nobody could

@@ -14,6 +14,7 @@ use super::{
     line::Line,
     transport::{self, Wire},
     types::NodeId,
+    vantage::Window,
 };
 
 /// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
@@ -43,6 +44,8 @@ pub struct Peers {
     pub identity: Arc<Identity>,
     /// Told when the leader's stream to this node ends.
     pub lost: Watch,
+    /// What this node sees of the network outside.
+    pub window: Window,
     wire: Arc<dyn Wire>,
     channels: Mutex<BTreeMap<(String, Lane), Known>>,
 }
@@ -56,7 +59,7 @@ pub struct BadAddress {
 
 impl Peers {
     pub fn new(identity: Arc<Identity>, wire: Arc<dyn Wire>) -> Self {
-        Self { identity, lost: Watch::default(), wire, channels: Mutex::default() }
+        Self { identity, lost: Watch::default(), window: Window::default(), wire, channels: Mutex::default() }
     }
 
     /// Knocks at this address, and drops the connection if there is one.

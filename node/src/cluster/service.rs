@@ -8,6 +8,7 @@ use std::{
 };
 
 use conclave_proto::cluster::v1::{self as pb, cluster_service_server::ClusterService};
+use conclave_state::ids::TicketId;
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::StreamAppendError;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -23,7 +24,7 @@ use super::{
     lease::{Leases, Settled},
     membership::{Membership, MembershipError},
     peers::Peers,
-    snapshot_in,
+    read, snapshot_in,
     types::{Member, NodeId},
     wire::{self, Malformed},
 };
@@ -339,6 +340,23 @@ impl ClusterService for Service {
         self.admit_member(request.into_inner().envelope.as_ref()).await?;
         let index = self.raft()?.read_index().await?;
         Ok(Response::new(pb::ReadIndexReply { index }))
+    }
+
+    async fn resolve_handle(
+        &self,
+        request: Request<pb::ResolveHandleRequest>,
+    ) -> Result<Response<pb::ResolveHandleReply>, Status> {
+        let request = request.into_inner();
+        self.admit_member(request.envelope.as_ref()).await?;
+        let leader = self.raft()?;
+        let state = read::view_at(leader, &self.peers, request.index).await;
+        let state = state.map_err(|error| Status::unavailable(error.to_string()))?;
+        let is_on_its_way =
+            TicketId::parse(&request.proof_id).is_ok_and(|proof| state.is_ticket_spent(proof));
+        if !is_on_its_way && !state.is_let_in_by_handle(&request.did) {
+            return Err(Status::permission_denied("no sign-in is on its way that this is asked for"));
+        }
+        Ok(Response::new(self.peers.window.look(request.did).await?))
     }
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::NodeStatus>, Status> {

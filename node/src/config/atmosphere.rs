@@ -1,12 +1,15 @@
 //! `[atmosphere]`: how identities of the Atmosphere network (atproto) are looked up. Whether anybody signs in with one is decided by
 //! `conclave upstream add`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
 
-use super::PublicUrl;
+use super::{PublicUrl, login::within, parse::duration};
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +18,12 @@ pub struct Atmosphere {
     pub plc_directories: Vec<String>,
     /// Nameservers that handles are looked up at, with their ports: `["192.0.2.53:53"]`. Default: those of the machine.
     pub nameservers: Vec<SocketAddr>,
+    /// How often the handle of somebody whom it let in is looked up again. Default `"24h"`, at least an hour.
+    #[serde(deserialize_with = "duration")]
+    pub reverify: Duration,
+    /// How long one that is not confirmed lets them in nevertheless. Default `"7d"`.
+    #[serde(deserialize_with = "duration")]
+    pub reverify_patience: Duration,
     /// Take names for tests and plain http. Only where `http.public_url` is on this machine. Default false.
     pub unsafe_dev: bool,
 }
@@ -24,6 +33,8 @@ impl Default for Atmosphere {
         Self {
             plc_directories: vec!["https://plc.directory".into()],
             nameservers: Vec::new(),
+            reverify: DAY,
+            reverify_patience: 7 * DAY,
             unsafe_dev: false,
         }
     }
@@ -38,6 +49,8 @@ impl Atmosphere {
         if self.plc_directories.is_empty() || !self.plc_directories.iter().all(is_web) {
             problems.push("atmosphere.plc_directories must name https addresses, one at least".into());
         }
+        within(problems, "atmosphere.reverify", self.reverify, HOUR, 30 * DAY);
+        within(problems, "atmosphere.reverify_patience", self.reverify_patience, Duration::ZERO, 90 * DAY);
         if self.unsafe_dev && public_url.is_none_or(PublicUrl::is_secure) {
             problems.push(
                 "atmosphere.unsafe_dev is for development on this machine; http.public_url must be a loopback address".into(),

@@ -4,7 +4,7 @@
 //! By the kind of the command and by its answer alone, so that a retry that is answered from memory is of the same class as the
 //! first. Where a command may give or take (an updated group, application or client), it counts as taking.
 
-use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_proto::command::v1::{self as pb, check_handle::Finding, command::Body};
 use prost::Message as _;
 
 use crate::reply::{Reason, Reply, ReplyBody};
@@ -45,6 +45,10 @@ pub const fn class(order: &Body) -> Class {
         // A candidate decides nothing.
         Body::SetPolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
         Body::RemovePolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
+        // A handle that is confirmed takes nothing away.
+        Body::CheckHandle(order) => {
+            if order.finding == Finding::Verified as i32 { Class::Plain } else { Class::Revocation }
+        }
         // Sessions, grants and tokens end.
         Body::RevokeSession(_)
         | Body::RevokeUserSessions(_)
@@ -65,6 +69,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::UpdateUpstream(_)
         | Body::DeleteUpstream(_)
         | Body::UnlinkIdentity(_)
+        | Body::RevokeInvitation(_)
         // Who may open what.
         | Body::DeleteGroup(_)
         | Body::RemoveGroupMember(_)
@@ -95,6 +100,8 @@ pub const fn class(order: &Body) -> Class {
         | Body::CreateUpstream(_)
         | Body::LinkIdentity(_)
         | Body::SignInUpstream(_)
+        | Body::SignInByHandle(_)
+        | Body::InviteIdentity(_)
         | Body::AddSigningKey(_)
         | Body::ActivateSigningKey(_)
         | Body::CreateApiToken(_)

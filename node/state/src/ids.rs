@@ -77,6 +77,8 @@ id_types! {
     AccessTokenId,
     /// A password of a program.
     AppPasswordId,
+    /// Somebody may come in by another provider, once.
+    InvitationId,
     /// A bearer token of the admin API.
     TokenId,
     /// The id of a one-time login, consent or hand-over ticket.

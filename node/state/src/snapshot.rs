@@ -88,6 +88,7 @@ tables! {
     upstreams: crate::upstream::Upstream,
     identities: crate::upstream::Identity,
     policies: crate::policy::ApplicationPolicy,
+    invitations: crate::upstream::Invitation,
 }
 
 const META_TABLE: u32 = 1;

@@ -18,7 +18,7 @@ use crate::{
     group::Group,
     ids::{
         AccessTokenId, AppPasswordId, AppSessionId, ApplicationId, DeviceId, FamilyId, GrantId, GroupId,
-        PushedRequestId, RequestId, RestoreId, SessionId, TicketId, TokenId, UserId,
+        InvitationId, PushedRequestId, RequestId, RestoreId, SessionId, TicketId, TokenId, UserId,
     },
     key::SigningKey,
     outbox::OutboxItem,
@@ -30,7 +30,7 @@ use crate::{
     system::{ChangedTerms, Remembered, SpentTicket},
     throttle::Throttle,
     token::ApiToken,
-    upstream::{Identity, Upstream},
+    upstream::{Identity, Invitation, Upstream},
     user::{Password, User},
 };
 
@@ -61,6 +61,7 @@ pub struct State {
     pub(crate) revoked_access: OrdMap<AccessTokenId, RevokedAccess>,
     pub(crate) upstreams: OrdMap<Arc<str>, Arc<Upstream>>,
     pub(crate) identities: OrdMap<(Arc<str>, Arc<str>), Arc<Identity>>,
+    pub(crate) invitations: OrdMap<InvitationId, Arc<Invitation>>,
     pub(crate) policies: OrdMap<ApplicationId, Arc<ApplicationPolicy>>,
     pub(crate) staging: Option<Arc<Staging>>,
 
@@ -133,6 +134,7 @@ pub(crate) enum Expiring {
     RevokedAccess(AccessTokenId),
     AppPassword(AppPasswordId),
     Restore(RestoreId),
+    Invitation(InvitationId),
 }
 
 impl State {

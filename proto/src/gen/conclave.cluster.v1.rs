@@ -477,6 +477,25 @@ pub struct LeaseHolder {
     #[prost(uint64, tag = "2")]
     pub left_ms: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveHandleRequest {
+    #[prost(message, optional, tag = "1")]
+    pub envelope: ::core::option::Option<Envelope>,
+    /// The spent state of the sign-in, and the index at which it was spent.
+    #[prost(bytes = "vec", tag = "260")]
+    pub proof_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "261")]
+    pub index: u64,
+    /// Who it turned out to be.
+    #[prost(string, tag = "262")]
+    pub did: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveHandleReply {
+    /// The handle that the DID and the network agree on, as seen from there; empty = none.
+    #[prost(string, tag = "260")]
+    pub handle: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod cluster_service_client {
     #![allow(
@@ -936,6 +955,36 @@ pub mod cluster_service_client {
                 .insert(GrpcMethod::new("conclave.cluster.v1.ClusterService", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Whose handle is it, seen from there? Only for a sign-in that is on its way: its state was spent in the log.
+        pub async fn resolve_handle(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResolveHandleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveHandleReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.cluster.v1.ClusterService/ResolveHandle",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "conclave.cluster.v1.ClusterService",
+                        "ResolveHandle",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1036,6 +1085,14 @@ pub mod cluster_service_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::NodeStatus>, tonic::Status>;
+        /// Whose handle is it, seen from there? Only for a sign-in that is on its way: its state was spent in the log.
+        async fn resolve_handle(
+            &self,
+            request: tonic::Request<super::ResolveHandleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveHandleReply>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct ClusterServiceServer<T> {
@@ -1820,6 +1877,51 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.cluster.v1.ClusterService/ResolveHandle" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResolveHandleSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::ResolveHandleRequest>
+                    for ResolveHandleSvc<T> {
+                        type Response = super::ResolveHandleReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResolveHandleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::resolve_handle(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResolveHandleSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

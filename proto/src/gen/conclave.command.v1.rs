@@ -1189,6 +1189,100 @@ pub struct SignInUpstream {
     #[prost(bytes = "vec", tag = "8")]
     pub first_token_hash: ::prost::alloc::vec::Vec<u8>,
 }
+/// Somebody may come in from the Atmosphere once, though the rule would not admit them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InviteIdentity {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub invitation_id: ::prost::alloc::vec::Vec<u8>,
+    /// A DID, or a handle that must be verified when it is used; no pattern.
+    #[prost(string, tag = "3")]
+    pub who: ::prost::alloc::string::String,
+    /// Besides those of the rule.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(uint64, tag = "5")]
+    pub ttl_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeInvitation {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub invitation_id: ::prost::alloc::vec::Vec<u8>,
+}
+/// What became of the handle by which somebody was let in, when it was looked up again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckHandle {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(enumeration = "check_handle::Finding", tag = "3")]
+    pub finding: i32,
+    /// The handle that was verified, or, otherwise, the one that was looked for: nothing happens if they are let in by another meanwhile.
+    #[prost(string, tag = "4")]
+    pub handle: ::prost::alloc::string::String,
+    /// How long an unconfirmed handle lets them in nevertheless.
+    #[prost(uint64, tag = "5")]
+    pub patience_ms: u64,
+}
+/// Nested message and enum types in `CheckHandle`.
+pub mod check_handle {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Finding {
+        Unspecified = 0,
+        /// `handle` and the DID name each other.
+        Verified = 1,
+        /// The DID has no handle that names it back, or nobody answers.
+        Unconfirmed = 2,
+        /// The handle by which they were let in is another DID's now.
+        Elsewhere = 3,
+    }
+    impl Finding {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "FINDING_UNSPECIFIED",
+                Self::Verified => "FINDING_VERIFIED",
+                Self::Unconfirmed => "FINDING_UNCONFIRMED",
+                Self::Elsewhere => "FINDING_ELSEWHERE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "FINDING_UNSPECIFIED" => Some(Self::Unspecified),
+                "FINDING_VERIFIED" => Some(Self::Verified),
+                "FINDING_UNCONFIRMED" => Some(Self::Unconfirmed),
+                "FINDING_ELSEWHERE" => Some(Self::Elsewhere),
+                _ => None,
+            }
+        }
+    }
+}
+/// The same as SignInUpstream; somebody new whom only their handle lets in is remembered as such, and the handle looked up again from then on.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SignInByHandle {
+    #[prost(message, optional, tag = "1")]
+    pub sign_in: ::core::option::Option<SignInUpstream>,
+}
 /// Whom a provider brings in that was not here before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1516,7 +1610,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1640,6 +1734,14 @@ pub mod command {
         CommitRestore(super::CommitRestore),
         #[prost(message, tag = "203")]
         AbortRestore(super::AbortRestore),
+        #[prost(message, tag = "260")]
+        InviteIdentity(super::InviteIdentity),
+        #[prost(message, tag = "261")]
+        RevokeInvitation(super::RevokeInvitation),
+        #[prost(message, tag = "262")]
+        CheckHandle(super::CheckHandle),
+        #[prost(message, tag = "263")]
+        SignInByHandle(super::SignInByHandle),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.
@@ -1844,6 +1946,8 @@ pub mod refused {
         NotAdmitted = 125,
         SessionTooOld = 126,
         LastSignIn = 127,
+        InvitationUnknown = 260,
+        HandleUnconfirmed = 261,
         /// The policy would let nobody in, or no administrator.
         LocksOut = 140,
         PolicyUnknown = 141,
@@ -1910,6 +2014,8 @@ pub mod refused {
                 Self::NotAdmitted => "REASON_NOT_ADMITTED",
                 Self::SessionTooOld => "REASON_SESSION_TOO_OLD",
                 Self::LastSignIn => "REASON_LAST_SIGN_IN",
+                Self::InvitationUnknown => "REASON_INVITATION_UNKNOWN",
+                Self::HandleUnconfirmed => "REASON_HANDLE_UNCONFIRMED",
                 Self::LocksOut => "REASON_LOCKS_OUT",
                 Self::PolicyUnknown => "REASON_POLICY_UNKNOWN",
                 Self::CandidateChanged => "REASON_CANDIDATE_CHANGED",
@@ -1971,6 +2077,8 @@ pub mod refused {
                 "REASON_NOT_ADMITTED" => Some(Self::NotAdmitted),
                 "REASON_SESSION_TOO_OLD" => Some(Self::SessionTooOld),
                 "REASON_LAST_SIGN_IN" => Some(Self::LastSignIn),
+                "REASON_INVITATION_UNKNOWN" => Some(Self::InvitationUnknown),
+                "REASON_HANDLE_UNCONFIRMED" => Some(Self::HandleUnconfirmed),
                 "REASON_LOCKS_OUT" => Some(Self::LocksOut),
                 "REASON_POLICY_UNKNOWN" => Some(Self::PolicyUnknown),
                 "REASON_CANDIDATE_CHANGED" => Some(Self::CandidateChanged),

@@ -440,6 +440,33 @@ pub struct IdentityRow {
     pub handle: ::prost::alloc::string::String,
     #[prost(uint64, tag = "7")]
     pub handle_verified_at_ms: u64,
+    /// The handle by which the person was let in, which is looked up again; empty = another way.
+    #[prost(string, tag = "260")]
+    pub admitted_by: ::prost::alloc::string::String,
+    /// Since when it is not confirmed; 0 = it is.
+    #[prost(uint64, tag = "261")]
+    pub unconfirmed_since_ms: u64,
+    /// It is another DID's now.
+    #[prost(bool, tag = "262")]
+    pub handle_elsewhere: bool,
+    /// They are not let in until it is confirmed again.
+    #[prost(bool, tag = "263")]
+    pub held_out: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InvitationRow {
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub invitation_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub who: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(uint64, tag = "5")]
+    pub expires_at_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub created_at_ms: u64,
 }
 /// The client must be told that the session is over (OIDC Back-Channel Logout §2.5).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -288,6 +288,8 @@ impl<'a> Machine<'a> {
         };
         match variable {
             Variable::Attribute(name) => Ok(facts.person.attribute(name).is_some()),
+            Variable::AtprotoDid => Ok(facts.person.atproto_did().is_some()),
+            Variable::AtprotoHandle => Ok(facts.person.atproto_handle().is_some()),
             Variable::MfaAge => {
                 let sign_in = facts.sign_in.ok_or(Fault::Unknown("the session"))?;
                 Ok(sign_in.mfa_at_ms.is_some())
@@ -322,6 +324,12 @@ impl<'a> Machine<'a> {
             Variable::Email => text("the address", facts.person.email()),
             Variable::EmailVerified => Ok(Value::Bool(facts.person.email_verified())),
             Variable::Groups => list("the list of groups", facts.person.group_names().into_iter()),
+            Variable::AtprotoDid => {
+                text("the DID", facts.person.atproto_did().ok_or(Fault::Unknown("the DID"))?)
+            }
+            Variable::AtprotoHandle => {
+                text("the handle", facts.person.atproto_handle().ok_or(Fault::Unknown("the handle"))?)
+            }
             Variable::Attribute(name) => {
                 text("an attribute", facts.person.attribute(name).ok_or(Fault::NoAttribute)?)
             }

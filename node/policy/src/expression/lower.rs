@@ -114,6 +114,9 @@ impl<'t> Lowering<'t> {
             Type::Room("user") if select.field == "attributes" => {
                 Ok(Part { node: Node::Bool(false), kind: Type::Attributes, cost: 0 })
             }
+            Type::Room("user") if select.field == "atproto" => {
+                Ok(Part { node: Node::Bool(false), kind: Type::Room("user.atproto"), cost: 0 })
+            }
             Type::Attributes => Ok(self.read(Variable::Attribute(select.field.clone()))),
             Type::Room(room) => match fact(room, &select.field) {
                 Some(variable) => Ok(self.read(variable)),
@@ -353,6 +356,8 @@ fn fact(room: &str, field: &str) -> Option<Variable> {
         ("user", "email") => Variable::Email,
         ("user", "email_verified") => Variable::EmailVerified,
         ("user", "groups") => Variable::Groups,
+        ("user.atproto", "did") => Variable::AtprotoDid,
+        ("user.atproto", "handle") => Variable::AtprotoHandle,
         ("session", "age") => Variable::SessionAge,
         ("session", "mfa_age") => Variable::MfaAge,
         ("session", "amr") => Variable::Amr,
@@ -375,6 +380,8 @@ fn kind_of(variable: &Variable) -> Type {
         | Variable::Username
         | Variable::UserName
         | Variable::Email
+        | Variable::AtprotoDid
+        | Variable::AtprotoHandle
         | Variable::Attribute(_)
         | Variable::Method
         | Variable::Host

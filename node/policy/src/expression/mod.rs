@@ -13,6 +13,7 @@
 //! | `user.email_verified` | bool | |
 //! | `user.groups` | list of string | names |
 //! | `user.attributes.x`, `user.attributes["x"]` | string | no such attribute: a fault; `has(user.attributes.x)` asks |
+//! | `user.atproto.did`, `user.atproto.handle` | string | on the Atmosphere; not there, or not verified: a fault; `has` asks |
 //! | `session.age`, `session.mfa_age` | int | seconds since sign-in, since the second factor (a fault without one; `has` asks) |
 //! | `session.amr` | list of string | RFC 8176 |
 //! | `request.method`, `request.host`, `request.path`, `request.address` | string | the path is canonical |

@@ -362,6 +362,13 @@ fn fault_of_refusal(refusal: &Refusal) -> Fault {
             "Ask your administrator.",
         ),
         Reason::NotAdmitted | Reason::IdentityUnknown => stranger(),
+        Reason::HandleUnconfirmed => page(
+            StatusCode::FORBIDDEN,
+            "handle_unconfirmed",
+            "Your handle is not confirmed any more",
+            "You were let in here by a handle that does not lead to your account at present. Set it up again and sign in, or ask your \
+             administrator to list your DID.",
+        ),
         Reason::UpstreamUnknown | Reason::UpstreamDisabled => page(
             StatusCode::NOT_FOUND,
             "upstream_unknown",

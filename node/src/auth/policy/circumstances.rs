@@ -121,6 +121,14 @@ impl Person for Known<'_> {
         self.state.group_names_of(self.user).collect()
     }
 
+    fn atproto_did(&self) -> Option<&str> {
+        Some(&self.state.atmosphere_of(self.user.id)?.subject)
+    }
+
+    fn atproto_handle(&self) -> Option<&str> {
+        Some(&self.state.atmosphere_of(self.user.id)?.handle.as_ref()?.0)
+    }
+
     fn attribute(&self, name: &str) -> Option<&str> {
         let found = self.user.attributes.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())

@@ -1,9 +1,9 @@
 //! The write at the end: a session for the person whose identity it is, a person who is new, or a link. The ticket of the attempt is
 //! spent by it, so that a callback counts once in the cluster.
 
-use conclave_proto::command::v1::{CreateUser, LinkIdentity, SignInUpstream, command::Body};
+use conclave_proto::command::v1::{CreateUser, LinkIdentity, SignInByHandle, SignInUpstream, command::Body};
 use conclave_state::{
-    Reason, State,
+    Reason, Stamp, State,
     ids::{SecretHash, SessionId, UserId},
     upstream::{Admission, Upstream},
 };
@@ -56,7 +56,7 @@ impl Auth {
             return Ok(self.finish_upstream(order, derivation).await?);
         }
         let upstream = able(&state, &flight.upstream)?;
-        if !may_come_in(upstream, identity) {
+        if !may_come_in(&state, upstream, identity, self.now(&state)) {
             return Err(match (upstream.is_atmosphere(), upstream.rule.admission) {
                 (true, Admission::Listed) => UpstreamError::NotListed,
                 (true, _) => UpstreamError::NoSignUp,
@@ -142,7 +142,13 @@ impl Auth {
         derivation: &Derivation,
     ) -> Result<Completed, AuthError> {
         let with_code = order.session.as_ref().is_some_and(|session| session.code.is_some());
-        let committed = self.cluster().propose(derivation.request(), Body::SignInUpstream(order)).await?;
+        // A handle that lets somebody in is looked at again later.
+        let body = if order.new_user.is_some() && !order.verified_handle.is_empty() {
+            Body::SignInByHandle(SignInByHandle { sign_in: Some(order) })
+        } else {
+            Body::SignInUpstream(order)
+        };
+        let committed = self.cluster().propose(derivation.request(), body).await?;
         self.completed(&committed, with_code, derivation)
     }
 
@@ -179,11 +185,28 @@ impl Auth {
 }
 
 /// Asked before anything is written; the rules ask again, and have the last word.
-fn may_come_in(upstream: &Upstream, identity: &Identity) -> bool {
+fn may_come_in(state: &State, upstream: &Upstream, identity: &Identity, now: Stamp) -> bool {
     if !upstream.is_atmosphere() {
         return upstream.rule.admits(&identity.email, identity.email_verified);
     }
     let first = upstream.rule.listed.first.zip(SecretHash::parse(&identity.first_token_hash).ok());
-    upstream.admits_from_atmosphere(&identity.subject, &identity.verified_handle)
+    let (did, handle) = (&identity.subject, &identity.verified_handle);
+    upstream.admits_from_atmosphere(did, handle)
         || first.is_some_and(|((hash, _), shown)| hash.matches(&shown))
+        || state.invitation_of(&upstream.name, did, handle, now).is_some()
+}
+
+/// Whether it matters that this handle was verified, beyond what somebody is called: for whether they come in, or into which groups.
+pub fn is_decided_by_handle(state: &State, name: &str, identity: &Identity, now: Stamp) -> bool {
+    let (did, handle) = (identity.subject.as_str(), identity.verified_handle.as_str());
+    let Some(upstream) = state.upstream(name).filter(|_| !handle.is_empty()) else { return false };
+    if let Some(known) = state.identity(name, did) {
+        // It keeps them in, or lets them in again.
+        return known.let_in.as_ref().is_some_and(|by| by.doubt.is_some() || *by.handle != *handle);
+    }
+    let invited = |handle| state.invitation_of(name, did, handle, now).map(|invitation| invitation.id);
+    let listed = &upstream.rule.listed;
+    upstream.admits_from_atmosphere(did, handle) != upstream.admits_from_atmosphere(did, "")
+        || listed.groups_of(did, handle) != listed.groups_of(did, "")
+        || invited(handle) != invited("")
 }

@@ -21,7 +21,27 @@ pub struct Finding {
 }
 
 /// Code, weight and remedy of every finding.
-const KNOWN: [(&str, Weight, &str); 18] = [
+const KNOWN: [(&str, Weight, &str); 22] = [
+    (
+        "atmosphere_address",
+        Weight::Error,
+        "account servers take a public https address without a port only; set http.public_url of the nodes to one",
+    ),
+    (
+        "atmosphere_status",
+        Weight::Error,
+        "let the proxy pass /oauth-client-metadata.json and /oauth-client-jwks.json to the nodes as they are: no redirect, no sign-in before them",
+    ),
+    (
+        "atmosphere_other_client",
+        Weight::Error,
+        "set http.public_url of every node to the address at which account servers reach them",
+    ),
+    (
+        "atmosphere_no_keys",
+        Weight::Error,
+        "wait until the cluster has a leader; it makes its signing keys then",
+    ),
     ("unreachable", Weight::Error, "check the address, the name's DNS entry and the proxy's certificate"),
     (
         "not_protected",

@@ -6,9 +6,11 @@
 //! | `walk` | requests, cookies and redirects, as a browser has them |
 //! | `findings` | what each kind of trouble is called and what to change |
 //! | `examine` | what is tried, and what is concluded from the answers |
+//! | `atmosphere` | the same for who this cluster is on the Atmosphere |
 //!
 //! It needs no token and no cluster: everything it knows, anybody can see.
 
+mod atmosphere;
 mod examine;
 mod findings;
 mod walk;
@@ -45,12 +47,29 @@ Ends with 1 when something is wrong.")]
         #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
         output: Format,
     },
+    /// Look at who this cluster is on the Atmosphere, as account servers do; best from outside its network
+    #[command(after_help = "\
+Examples:
+  conclave doctor atmosphere https://id.example.org
+
+Ends with 1 when something is wrong.")]
+    Atmosphere {
+        /// The address at which people reach the cluster (http.public_url)
+        url: Url,
+        /// How to print the result
+        #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+        output: Format,
+    },
 }
 
 pub async fn run(command: &Command) -> ExitCode {
-    let Command::ForwardAuth { url, output } = command;
-    let now_ms = SystemClock::new().now_ms();
-    let findings = examine::application(url, now_ms).await;
+    let (url, output, findings) = match command {
+        Command::ForwardAuth { url, output } => {
+            let now_ms = SystemClock::new().now_ms();
+            (url, output, examine::application(url, now_ms).await)
+        }
+        Command::Atmosphere { url, output } => (url, output, atmosphere::cluster(url).await),
+    };
     let printed = output::print(&shown(url, &findings, *output), *output);
     if findings.iter().any(|finding| finding.weight == Weight::Error) { ExitCode::FAILURE } else { printed }
 }

@@ -135,3 +135,38 @@ async fn other_schemes_other_hosts_and_nobody_at_all() {
     let nobody = examine::application(&"http://127.0.0.1:1/".parse().unwrap(), NOW_MS).await;
     assert_eq!(nobody.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["unreachable"]);
 }
+
+#[tokio::test]
+async fn who_the_cluster_is_on_the_atmosphere_is_looked_at_as_account_servers_do() {
+    use axum::{Json, Router, http::StatusCode, response::Redirect, routing::get};
+    use serde_json::json;
+
+    let keys = json!({"keys": [{"kty": "EC"}]});
+    for (fault, wanted) in [
+        ("", vec![]),
+        ("client", vec!["atmosphere_other_client"]),
+        ("keys", vec!["atmosphere_no_keys"]),
+        ("redirect", vec!["atmosphere_status"]),
+        ("page", vec!["atmosphere_status"]),
+        ("gone", vec!["atmosphere_status"]),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let client_id = if fault == "client" { "https://other.example.org/x" } else { &origin };
+        let client_id = client_id.replace(&origin, &format!("{origin}/oauth-client-metadata.json"));
+        let document = json!({"client_id": client_id, "jwks_uri": format!("{origin}/keys")});
+        let served = if fault == "keys" { json!({"keys": []}) } else { keys.clone() };
+        let router = Router::new().route("/keys", get(async move || Json(served)));
+        let router = match fault {
+            "redirect" => router.route("/oauth-client-metadata.json", get(async || Redirect::to("/login"))),
+            "page" => router.route("/oauth-client-metadata.json", get(async || "sign in first")),
+            "gone" => router.route("/oauth-client-metadata.json", get(async || StatusCode::NOT_FOUND)),
+            _ => router.route("/oauth-client-metadata.json", get(async move || Json(document))),
+        };
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let found = super::atmosphere::cluster(&origin.parse().unwrap()).await;
+        let codes: Vec<&str> = found.iter().map(|finding| finding.code).collect();
+        // No address of this machine is one that account servers take.
+        assert_eq!(codes, [vec!["atmosphere_address"], wanted].concat(), "{fault}: {found:?}");
+    }
+}

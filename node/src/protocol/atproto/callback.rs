@@ -1,7 +1,7 @@
 //! The way back: everything that must hold before a person is somebody here. The transaction is the browser's; the answer is of the
 //! server that was asked; the token is of the person who was meant; and that person's own documents still name that server.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{RawQuery, State},
@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use conclave_proto::command::v1::{SpendProofs, command::Body};
+use conclave_state::State as Rows;
 use tokio::time::timeout;
 
 use super::{
@@ -25,8 +26,10 @@ use crate::{
         derive::Derivation,
         pages::{Browser, Here},
         throttle::Admission,
-        upstream::{Flight, Identity},
+        ticket::Step,
+        upstream::{Flight, Identity, is_decided_by_handle},
     },
+    cluster::{Occasion, SeenElsewhere},
     http::{ClientInfo, Fault, RequestId, cookie::Cookies},
 };
 
@@ -140,7 +143,7 @@ async fn proved(
         return Err(AtmosphereError::TooMany);
     }
     let (client, _) = atproto.open().await?;
-    spend(atproto, transaction).await?;
+    let (index, state) = spend(atproto, transaction).await?;
     let proving = async {
         let net = atproto.net();
         let server = server::described(net, &transaction.issuer).await?;
@@ -152,17 +155,45 @@ async fn proved(
     };
     let slow = || AtmosphereError::Unreachable(crate::http::outbound::OutboundError::TooSlow);
     let somebody = timeout(LIMIT, proving).await.map_err(|_| slow())??;
-    Ok(identity(&somebody, transaction))
+    let identity = identity(&somebody, transaction);
+    let now = atproto.site.auth.now(&state);
+    let is_login = matches!(transaction.ticket.step, Step::Login { .. });
+    if is_login && is_decided_by_handle(&state, &transaction.upstream, &identity, now) {
+        let occasion = Occasion::SignIn { state: transaction.proof(), index };
+        confirmed_elsewhere(atproto, &identity, occasion).await?;
+    }
+    Ok(identity)
+}
+
+/// A handle that decides something is one that another node sees as well, where there is another node.
+async fn confirmed_elsewhere(
+    atproto: &Atproto,
+    identity: &Identity,
+    occasion: Occasion,
+) -> Result<(), AtmosphereError> {
+    match atproto.site.auth.cluster().seen_elsewhere(&identity.subject, occasion).await {
+        SeenElsewhere::Alone => Ok(()),
+        SeenElsewhere::Seen(Some(handle)) if handle == identity.verified_handle => Ok(()),
+        SeenElsewhere::Seen(other) => {
+            let (did, here) = (&identity.subject, &identity.verified_handle);
+            tracing::warn!(
+                "{did} is {here:?} from here, and {:?} from another node",
+                other.unwrap_or_default()
+            );
+            Err(AtmosphereError::HandleDisputed)
+        }
+        SeenElsewhere::Unknown => Err(AtmosphereError::NoSecondLook),
+    }
 }
 
 /// The answer counts once, whichever node it comes to: written before the code is spent, so that a cluster that cannot write at the
 /// moment leaves the code for the next try. A write of its own name each time, or two callbacks would be each other's retry.
-async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(), AtmosphereError> {
+async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc<Rows>), AtmosphereError> {
     let auth = &atproto.site.auth;
     let derivation = Derivation::fresh(&auth.cluster_keys().request, &*auth.runtime().entropy);
     let order = Body::SpendProofs(SpendProofs { proofs: vec![transaction.spent()] });
     match auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
-        Ok(_) => Ok(()),
+        Ok(committed) => Ok((committed.index, committed.state)),
         Err(AuthError::Refused(_)) => Err(AtmosphereError::StateInvalid),
         Err(error) => Err(error.into()),
     }

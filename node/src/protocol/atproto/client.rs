@@ -64,7 +64,12 @@ pub async fn document(State(atproto): State<Atproto>) -> Response {
     let Some(client) = (*atproto.client).as_ref().filter(|client| client.is_confidential) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let document = json!({
+    (shared(), Json(described(client, url))).into_response()
+}
+
+/// What the document says.
+pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
+    json!({
         "client_id": client.id,
         "client_name": "Conclave",
         "client_uri": url.issuer(),
@@ -77,8 +82,7 @@ pub async fn document(State(atproto): State<Atproto>) -> Response {
         "token_endpoint_auth_method": "private_key_jwt",
         "token_endpoint_auth_signing_alg": "ES256",
         "jwks_uri": url.join(KEYS),
-    });
-    (shared(), Json(document)).into_response()
+    })
 }
 
 /// Every key that signs, will sign, or has signed what may still be on its way.

@@ -16,6 +16,11 @@ pub enum AtmosphereError {
     HandleNotFound,
     #[error("the handle and the DID do not name each other")]
     HandleMismatch,
+    /// Answers of the network are not the same for everybody, or are forged for somebody.
+    #[error("another node sees another handle")]
+    HandleDisputed,
+    #[error("no other node could look at the handle")]
+    NoSecondLook,
     #[error("the DID is of a method or spelling that is not supported")]
     DidUnsupported,
     #[error("the DID has no document")]
@@ -75,6 +80,8 @@ impl AtmosphereError {
             Self::BadIdentifier => "atproto_bad_identifier",
             Self::HandleNotFound => "atproto_handle_not_found",
             Self::HandleMismatch => "atproto_handle_mismatch",
+            Self::HandleDisputed => "atproto_handle_disputed",
+            Self::NoSecondLook => "atproto_no_second_look",
             Self::DidUnsupported => "atproto_did_unsupported",
             Self::DidNotFound => "atproto_did_not_found",
             Self::Unreachable(_) => "atproto_provider_unreachable",
@@ -99,9 +106,11 @@ impl AtmosphereError {
             Self::Unreachable(_) | Self::ProviderInvalid(_) | Self::Blocked(_) | Self::TokenRejected(_) => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Denied | Self::SubjectMismatch | Self::NotFresh => StatusCode::FORBIDDEN,
+            Self::Denied | Self::SubjectMismatch | Self::NotFresh | Self::HandleDisputed => {
+                StatusCode::FORBIDDEN
+            }
             Self::Off => StatusCode::NOT_FOUND,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NoSecondLook => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -121,6 +130,15 @@ impl AtmosphereError {
             Self::HandleMismatch => (
                 "The handle is not confirmed by its account",
                 "The handle leads to an account that does not have it. Set the handle in your account's settings again, or sign in with your DID.",
+            ),
+            Self::HandleDisputed => (
+                "Your handle is not the same everywhere",
+                "It decides whether you may come in, and from another place on the network it leads elsewhere or nowhere. If you have just set \
+                 it, wait until every nameserver knows it; otherwise tell your administrator the request id below.",
+            ),
+            Self::NoSecondLook => (
+                "Your handle could not be confirmed",
+                "It decides whether you may come in, and no second server could look it up just now. Start again in a moment.",
             ),
             Self::DidUnsupported => (
                 "That DID cannot be used",

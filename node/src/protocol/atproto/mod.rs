@@ -10,6 +10,8 @@
 //! | `transaction` | a sign-in on its way, in a sealed cookie |
 //! | `exchange` | pushed request, code, revocation, each with its proofs |
 //! | `start`, `callback` | the way out and the way back |
+//! | `self_check` | whether account servers can read who this cluster is |
+//! | `reverify` | handles that let somebody in, looked at again; and for other nodes |
 //!
 //! Owns the protocol; `auth` signs in or links whoever it brings, as by any other provider. Refuses: any scope but `atproto`, refresh
 //! tokens, and whatever a server says of a person beyond that it is they (their e-mail, their handle, their name).
@@ -26,6 +28,8 @@ mod exchange;
 mod identifier;
 mod net;
 mod resolve;
+mod reverify;
+mod self_check;
 mod server;
 mod start;
 mod transaction;
@@ -82,20 +86,26 @@ fn row(state: &State) -> Option<String> {
     row.map(|row| row.name.to_string())
 }
 
-/// The slice's routes.
-pub fn routes(auth: &Auth, site: Arc<Site>) -> Router {
+pub use reverify::Reverifier;
+
+/// The slice's routes, and what is to be run beside them.
+pub fn routes(auth: &Auth, site: Arc<Site>) -> (Router, Reverifier) {
     let settings = auth.settings();
     let atmosphere = &settings.atmosphere;
     let net = Arc::new(Net::new(auth.upstreams().outbound.clone(), atmosphere.unsafe_dev));
     let txt = Box::new(txt::Dns::new(&atmosphere.nameservers));
     let resolver = Arc::new(Resolver::new(net, txt, atmosphere.plc_directories.clone()));
     let client = Arc::new(ClientIdentity::of(&settings.public_url));
-    Router::new()
+    auth.cluster()
+        .look_out_with(Arc::new(reverify::View(Arc::clone(&resolver), tokio::runtime::Handle::current())));
+    let reverifier = Reverifier::new(auth.clone(), Arc::clone(&resolver), Arc::clone(&client));
+    let router = Router::new()
         .route(ATMOSPHERE, get(start::show))
         .route(start::START, post(start::submit))
         .route(client::CALLBACK, get(callback::arrive))
         .route(client::DOCUMENT, get(client::document))
         .route(client::DOCUMENT_ALIAS, get(client::document))
         .route(client::KEYS, get(client::keys))
-        .with_state(Atproto { site, resolver, client })
+        .with_state(Atproto { site, resolver, client });
+    (router, reverifier)
 }

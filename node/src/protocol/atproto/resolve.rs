@@ -70,7 +70,10 @@ impl Resolver {
     }
 
     /// By DNS and by https, both at once; where both answer and differ, DNS is right (atproto handle specification).
-    async fn did_of(&self, handle: &Handle) -> Result<Did, AtmosphereError> {
+    ///
+    /// # Errors
+    /// [`AtmosphereError`]
+    pub async fn did_of(&self, handle: &Handle) -> Result<Did, AtmosphereError> {
         let (by_dns, by_https) = tokio::join!(self.by_dns(handle), self.by_https(handle));
         match by_dns? {
             Some(did) => Ok(did),

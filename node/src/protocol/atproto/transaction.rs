@@ -4,6 +4,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
+use conclave_state::ids::TicketId;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -89,12 +90,17 @@ impl Transaction {
         key.map_err(|error| AuthError::Internal(format!("the DPoP key: {error}")))
     }
 
+    /// What the rules know it by, once it is answered.
+    pub fn proof(&self) -> TicketId {
+        let id = mac::sha256(&[b"atproto-state".as_slice(), &self.state].concat());
+        TicketId::new(*id.first_chunk::<16>().unwrap_or(&[0; 16]))
+    }
+
     /// What the rules are to remember of it.
     pub fn spent(&self) -> SpentProof {
-        let id = mac::sha256(&[b"atproto-state".as_slice(), &self.state].concat());
         SpentProof {
             kind: Kind::AtprotoState.into(),
-            proof_id: id.first_chunk::<16>().map(|id| id.to_vec()).unwrap_or_default(),
+            proof_id: self.proof().to_vec(),
             expires_at_ms: self.ticket.expires_at_ms,
             client_id: String::new(),
         }

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use crate::auth::{Auth, session::SignedIn};
 
 /// Every name that is written.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 22] = [
     "x-authentik-username",
     "x-authentik-groups",
     "x-authentik-entitlements",
@@ -26,6 +26,8 @@ pub const NAMES: [&str; 20] = [
     "x-auth-request-user",
     "x-auth-request-groups",
     "x-auth-request-email",
+    "x-conclave-atproto-did",
+    "x-conclave-atproto-handle",
     ASSERTION,
 ];
 
@@ -57,6 +59,10 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<H
     let name = if user.display_name.is_empty() { &*user.username } else { &user.display_name };
     let uid = user.id.to_string();
     let jwks = auth.settings().public_url.join("/oidc/jwks");
+    // The handle only while it is verified.
+    let atmosphere = signed_in.state.atmosphere_of(user.id);
+    let did = atmosphere.map_or("", |identity| &*identity.subject);
+    let handle = atmosphere.and_then(|identity| identity.handle.as_ref()).map_or("", |(handle, _)| &**handle);
     let values = [
         &*user.username,
         &piped,
@@ -77,6 +83,8 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<H
         &user.username,
         &listed,
         &user.email,
+        did,
+        handle,
         "",
     ];
     let mut headers = HeaderMap::with_capacity(NAMES.len());

@@ -3,9 +3,7 @@
 //!
 //! What the directory has no field for is taken from the user's attributes of the same name.
 
-use std::sync::Arc;
-
-use conclave_state::{State, upstream::Identity, user::User};
+use conclave_state::{State, user::User};
 use serde_json::{Map, Value, json};
 
 /// Claims about the token and the sign-in, besides those about the person.
@@ -109,8 +107,8 @@ fn value(user: &User, state: &State, name: &str) -> Option<Value> {
             Some(json!(attribute(user, name) == Some("true")))
         }
         "address" => address(user),
-        "atproto_did" => Some(json!(&*atmosphere(user, state)?.subject)),
-        "atproto_handle" => Some(json!(&*atmosphere(user, state)?.handle.as_ref()?.0)),
+        "atproto_did" => Some(json!(&*state.atmosphere_of(user.id)?.subject)),
+        "atproto_handle" => Some(json!(&*state.atmosphere_of(user.id)?.handle.as_ref()?.0)),
         "groups" => Some(json!(state.group_names_of(user).collect::<Vec<&str>>())),
         "family_name" | "given_name" | "middle_name" | "profile" | "picture" | "website" | "gender"
         | "birthdate" | "zoneinfo" | "locale" | "phone_number" => {
@@ -118,14 +116,6 @@ fn value(user: &User, state: &State, name: &str) -> Option<Value> {
         }
         _ => None,
     }
-}
-
-/// Who the person is on the Atmosphere. The handle is there only while it is verified.
-fn atmosphere<'a>(user: &User, state: &'a State) -> Option<&'a Identity> {
-    let is_of = |identity: &&'a Arc<Identity>| {
-        state.upstream(&identity.upstream).is_some_and(|upstream| upstream.is_atmosphere())
-    };
-    state.identities_of(user.id).find(is_of).map(Arc::as_ref)
 }
 
 fn attribute<'a>(user: &'a User, name: &str) -> Option<&'a str> {

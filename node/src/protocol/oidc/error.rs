@@ -182,6 +182,8 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::IdentityUnknown
         | Reason::IdentityTaken
         | Reason::NotAdmitted
+        | Reason::InvitationUnknown
+        | Reason::HandleUnconfirmed
         | Reason::SessionTooOld
         | Reason::LastSignIn
         | Reason::LastKey => TokenError::ServerError,

@@ -14,7 +14,7 @@ use crate::{
     snapshot::Row as _,
     stamp::Stamp,
     state::{Meta, State},
-    upstream::Upstream,
+    upstream::{Identity, Listed, Rule, Upstream},
     user::User,
 };
 
@@ -191,6 +191,18 @@ fn keep_providers_as_restricted(next: &mut State, newest: &State) {
             Some(known) => Upstream {
                 disabled: upstream.disabled || known.disabled,
                 sealed_secret: known.sealed_secret.clone(),
+                rule: Rule {
+                    listed: Listed {
+                        // One that was used since stays used.
+                        first: upstream
+                            .rule
+                            .listed
+                            .first
+                            .filter(|first| known.rule.listed.first == Some(*first)),
+                        ..upstream.rule.listed.clone()
+                    },
+                    ..upstream.rule.clone()
+                },
                 ..(*upstream).clone()
             },
         };
@@ -223,6 +235,9 @@ fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
         // Of a person who returns disabled nothing was unlinked.
         if !same && (known.is_some() || newest.users.contains_key(&identity.user)) {
             next.identities.remove(key);
+        } else if let Some(known) = known.filter(|known| known.is_held_out()) {
+            let held = Identity { let_in: known.let_in.clone(), ..(**identity).clone() };
+            next.identities.insert(key.clone(), Arc::new(held));
         }
     }
 }

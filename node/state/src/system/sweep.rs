@@ -42,6 +42,7 @@ fn remove(draft: &mut Draft, row: Expiring) {
         Expiring::Device(id) => draft.state.take_device(id),
         Expiring::AppPassword(id) => drop(draft.state.take_app_password(id)),
         Expiring::Restore(id) => draft.state.forget_restore(id),
+        Expiring::Invitation(id) => drop(draft.state.take_invitation(id)),
         Expiring::RevokedAccess(id) => drop(draft.state.revoked_access.remove(&id)),
     }
 }

@@ -49,6 +49,11 @@ impl Draft {
 }
 
 impl State {
+    /// Whether this ticket or proof was used, and is still remembered.
+    pub fn is_ticket_spent(&self, id: TicketId) -> bool {
+        self.tickets.contains_key(&id)
+    }
+
     /// How many proofs of this client are remembered.
     pub(super) fn proofs_of(&self, client: &ClientId) -> usize {
         self.proofs_by_client.get(client).copied().unwrap_or_default()

@@ -76,6 +76,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUpstream) -> Result<Re
     let upstream = draft.state.existing_upstream(&order.name)?;
     draft.end_sessions_by(&upstream.name);
     draft.state.forget_identities_at(&upstream.name);
+    draft.state.take_invitations_at(&upstream.name);
     draft.state.upstreams.remove(&upstream.name);
     Ok(done())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
-use super::wire;
+use super::{LetIn, wire};
 use crate::{
     draft::Draft,
     ids::{SessionId, TicketId, UserId},
@@ -30,6 +30,8 @@ pub struct Identity {
     pub linked_at: Stamp,
     /// For Atmosphere: the handle, and when it was last verified.
     pub handle: Option<(Arc<str>, Stamp)>,
+    /// For Atmosphere: the handle that let them in, if nothing else did.
+    pub let_in: Option<LetIn>,
 }
 
 /// From a session in which the person has just proved who they are, and from nowhere else.
@@ -58,6 +60,7 @@ pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply,
         label: wire::parse_label(&order.label)?,
         linked_at: draft.at,
         handle: wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?,
+        let_in: None,
     });
     Ok(done())
 }
@@ -117,6 +120,21 @@ impl State {
         own.filter_map(|((_, upstream), subject)| self.identity(upstream, subject))
     }
 
+    /// Who this person is on the Atmosphere.
+    pub fn atmosphere_of(&self, user: UserId) -> Option<&Arc<Identity>> {
+        let is_there = |identity: &&Arc<Identity>| {
+            self.upstream(&identity.upstream).is_some_and(|upstream| upstream.is_atmosphere())
+        };
+        self.identities_of(user).find(is_there)
+    }
+
+    /// Whether somebody with this DID was let in by a handle.
+    pub fn is_let_in_by_handle(&self, did: &str) -> bool {
+        let networks = self.upstreams().filter(|upstream| upstream.is_atmosphere());
+        let mut own = networks.filter_map(|upstream| self.identity(&upstream.name, did));
+        own.any(|identity| identity.let_in.is_some())
+    }
+
     /// Everybody who is known there.
     pub fn identities_at(&self, upstream: &str) -> impl Iterator<Item = &Arc<Identity>> {
         let rows = self.identities.range((upstream.into(), "".into())..).map(|(_, row)| row);
@@ -158,11 +176,17 @@ impl Row for Identity {
             linked_at_ms: self.linked_at.0,
             handle: self.handle.as_ref().map(|(handle, _)| handle.to_string()).unwrap_or_default(),
             handle_verified_at_ms: self.handle.as_ref().map_or(0, |(_, at)| at.0),
+            admitted_by: self.let_in.as_ref().map(|by| by.handle.to_string()).unwrap_or_default(),
+            unconfirmed_since_ms: self.doubt().map_or(0, |doubt| doubt.since.0),
+            handle_elsewhere: self.doubt().is_some_and(|doubt| doubt.elsewhere),
+            held_out: self.is_held_out(),
         }
     }
 
     fn from_wire(wire: rows::IdentityRow) -> Result<Self, Refusal> {
+        let let_in = LetIn::from_wire(&wire);
         Ok(Self {
+            let_in,
             upstream: wire.upstream.into(),
             subject: wire.subject.into(),
             user: UserId::parse(&wire.user_id)?,

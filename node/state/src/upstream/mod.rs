@@ -6,7 +6,9 @@
 
 mod atmosphere;
 mod commands;
+mod handle;
 mod identity;
+mod invitation;
 mod sign_in;
 mod wire;
 
@@ -16,13 +18,17 @@ use imbl::OrdSet;
 
 pub(crate) use {
     commands::{create, delete, update},
+    handle::check as check_handle,
     identity::{link, unlink},
-    sign_in::sign_in,
+    invitation::{invite, revoke as revoke_invitation},
+    sign_in::{sign_in, sign_in_by_handle},
 };
 
 pub use atmosphere::{Listed, Who};
 pub use conclave_proto::command::v1::UpstreamAdmission as Admission;
+pub use handle::{Doubt, LetIn};
 pub use identity::Identity;
+pub use invitation::Invitation;
 
 use crate::{
     ids::GroupId,
@@ -191,5 +197,6 @@ impl State {
             upstream.rule.listed.forget_group(group);
             self.put_upstream(upstream);
         }
+        self.forget_group_in_invitations(group);
     }
 }

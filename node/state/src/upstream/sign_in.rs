@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conclave_proto::command::v1 as pb;
 use imbl::OrdSet;
 
-use super::{Identity, Upstream, wire};
+use super::{Identity, LetIn, Upstream, atmosphere::parse_handle, wire};
 use crate::{
     draft::Draft,
     ids::{GroupId, SecretHash, TicketId, UserId},
@@ -17,6 +17,17 @@ use crate::{
 };
 
 pub(crate) fn sign_in(draft: &mut Draft, order: &pb::SignInUpstream) -> Result<Reply, Refusal> {
+    arrive(draft, order, false)
+}
+
+/// A command of its own, for what it leaves behind: a node that does not know it must stop, not forget it.
+pub(crate) fn sign_in_by_handle(draft: &mut Draft, order: &pb::SignInByHandle) -> Result<Reply, Refusal> {
+    let order = order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
+    arrive(draft, order, true)
+}
+
+/// `looks_again`: a handle that lets somebody in is remembered as what did.
+fn arrive(draft: &mut Draft, order: &pb::SignInUpstream, looks_again: bool) -> Result<Reply, Refusal> {
     let start = order.session.as_ref().ok_or_else(|| Refusal::malformed("there is no session in it"))?;
     draft.spend_ticket(TicketId::parse(&start.ticket_id)?, Stamp(start.ticket_expires_at_ms))?;
     let upstream = draft.state.able_upstream(&order.upstream)?;
@@ -31,11 +42,13 @@ pub(crate) fn sign_in(draft: &mut Draft, order: &pb::SignInUpstream) -> Result<R
             let why = "the identity belongs to another account than a moment ago";
             return Err(Refusal::new(Reason::CredentialChanged, why));
         }
-        (None, Some(new)) => admit(draft, &upstream, order, subject, new)?,
+        (None, Some(new)) => {
+            admit(draft, &Newcomer { upstream: &upstream, order, subject, looks_again }, new)?
+        }
         (None, None) => return Err(Refusal::new(Reason::IdentityUnknown, "nobody here has this identity")),
     };
     if let Some(known) = known.filter(|_| upstream.is_atmosphere()) {
-        draft.rename(&known, handle);
+        draft.meet_again(&upstream, &known, handle)?;
     }
     draft.state.able_user(user)?;
     // Nobody proved anything after now, whatever a provider's clock says.
@@ -46,33 +59,27 @@ pub(crate) fn sign_in(draft: &mut Draft, order: &pb::SignInUpstream) -> Result<R
     session::open(draft, start, Proved { user, upstream: upstream.name.clone(), at })
 }
 
-impl Draft {
-    /// A handle is what a DID is called for now. One that could not be verified any more is nobody's.
-    fn rename(&mut self, known: &Identity, handle: Option<(Arc<str>, Stamp)>) {
-        let label =
-            handle.as_ref().map_or_else(|| known.subject.to_string(), |(handle, _)| handle.to_string());
-        self.state.put_identity(Identity { label, handle, ..known.clone() });
-    }
+/// Somebody whom nobody here knows.
+struct Newcomer<'a> {
+    upstream: &'a Upstream,
+    order: &'a pb::SignInUpstream,
+    subject: Arc<str>,
+    looks_again: bool,
 }
 
 /// Makes the person and the identity. Groups come from the provider's rule, and nothing else may be claimed by the command.
-fn admit(
-    draft: &mut Draft,
-    upstream: &Upstream,
-    order: &pb::SignInUpstream,
-    subject: Arc<str>,
-    new: &pb::CreateUser,
-) -> Result<UserId, Refusal> {
+fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Result<UserId, Refusal> {
+    let Newcomer { upstream, order, subject, .. } = newcomer;
     let handle = wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?;
-    let groups = if upstream.is_atmosphere() {
-        from_atmosphere(draft, upstream, order, &subject)?
+    let admitted = if upstream.is_atmosphere() {
+        from_atmosphere(draft, newcomer)?
     } else if upstream.rule.admits(&new.email, new.email_verified) {
-        upstream.rule.groups.clone()
+        Admitted { groups: upstream.rule.groups.clone(), by: None }
     } else {
         return Err(not_admitted());
     };
     let new = pb::CreateUser {
-        group_ids: groups.iter().map(|group| group.to_vec()).collect(),
+        group_ids: admitted.groups.iter().map(|group| group.to_vec()).collect(),
         password_phc: String::new(),
         ..new.clone()
     };
@@ -80,38 +87,59 @@ fn admit(
     let user = UserId::parse(&new.user_id)?;
     draft.state.put_identity(Identity {
         upstream: upstream.name.clone(),
-        subject,
+        subject: subject.clone(),
         user,
         label: wire::parse_label(&order.label)?,
         linked_at: draft.at,
         handle,
+        let_in: admitted.by.map(LetIn::by),
     });
     Ok(user)
 }
 
-/// The groups of somebody new. The first token is good once: whoever is second with it is a stranger.
-fn from_atmosphere(
-    draft: &mut Draft,
-    upstream: &Upstream,
-    order: &pb::SignInUpstream,
-    did: &str,
-) -> Result<OrdSet<GroupId>, Refusal> {
+/// What becomes of somebody new.
+struct Admitted {
+    groups: OrdSet<GroupId>,
+    /// The handle without which they would not have come in, where it is to be looked at again.
+    by: Option<Arc<str>>,
+}
+
+/// The first token and an invitation are good once: whoever is second with one is a stranger.
+fn from_atmosphere(draft: &mut Draft, newcomer: &Newcomer<'_>) -> Result<Admitted, Refusal> {
+    let Newcomer { upstream, order, subject: did, .. } = newcomer;
     let handle = order.verified_handle.as_str();
     let mapped = upstream.rule.listed.groups_of(did, handle);
-    let mut groups = upstream.rule.groups.clone().union(mapped);
-    let shown = (!order.first_token_hash.is_empty()).then(|| SecretHash::parse(&order.first_token_hash));
-    let shown = shown.transpose()?;
-    match upstream.rule.listed.first.zip(shown).filter(|((hash, _), shown)| hash.matches(shown)) {
-        Some(((_, group), _)) => {
-            let mut spent = upstream.clone();
-            spent.rule.listed.first = None;
-            draft.state.put_upstream(spent);
-            groups.extend(group);
-            Ok(groups)
-        }
-        None if upstream.admits_from_atmosphere(did, handle) => Ok(groups),
-        None => Err(not_admitted()),
+    let groups = upstream.rule.groups.clone().union(mapped);
+    if let Some(of_first) = take_first_token(draft, upstream, &order.first_token_hash)? {
+        return Ok(Admitted { groups: groups.union(of_first), by: None });
     }
+    if let Some(invitation) = draft.use_invitation(&upstream.name, did, handle) {
+        return Ok(Admitted { groups: groups.union(invitation.groups.clone()), by: None });
+    }
+    if !upstream.admits_from_atmosphere(did, handle) {
+        return Err(not_admitted());
+    }
+    let by_handle = newcomer.looks_again && !upstream.admits_from_atmosphere(did, "");
+    Ok(Admitted { groups, by: by_handle.then(|| parse_handle(handle)).transpose()? })
+}
+
+/// The groups that go with the first token, if this is it.
+fn take_first_token(
+    draft: &mut Draft,
+    upstream: &Upstream,
+    shown: &[u8],
+) -> Result<Option<OrdSet<GroupId>>, Refusal> {
+    if shown.is_empty() {
+        return Ok(None);
+    }
+    let shown = SecretHash::parse(shown)?;
+    let Some((_, group)) = upstream.rule.listed.first.filter(|(hash, _)| hash.matches(&shown)) else {
+        return Ok(None);
+    };
+    let mut spent = upstream.clone();
+    spent.rule.listed.first = None;
+    draft.state.put_upstream(spent);
+    Ok(Some(group.into_iter().collect()))
 }
 
 fn not_admitted() -> Refusal {

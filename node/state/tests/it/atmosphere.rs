@@ -180,3 +180,148 @@ fn a_group_that_is_deleted_is_gone_from_every_mapping() {
     let order = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(rule), ..Default::default() };
     assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::GroupUnknown);
 }
+
+fn invite(n: u8, who: &str, groups: &[u8], ttl_ms: u64) -> Body {
+    Body::InviteIdentity(pb::InviteIdentity {
+        upstream: "atmosphere".into(),
+        invitation_id: id(26, n),
+        who: who.into(),
+        group_ids: groups.iter().map(|n| group(*n)).collect(),
+        ttl_ms,
+    })
+}
+
+fn sign_in_by_handle(world: &World, number: u8, did: &str, handle: &str, user_number: u8) -> Body {
+    let sign_in = comes(world, number, did, handle, user_number);
+    Body::SignInByHandle(pb::SignInByHandle { sign_in: Some(sign_in) })
+}
+
+#[test]
+fn an_invitation_lets_one_person_in_once_and_goes_with_what_it_is_of() {
+    let mut world = world(listed(&[], &[]));
+    for (n, who) in [(1, "*.corp.test"), (2, "did:key:z6Mk"), (3, "")] {
+        assert_eq!(world.refused(invite(n, who, &[], MINUTE)), Reason::Malformed, "{who}");
+    }
+    assert_eq!(world.refused(invite(4, DID, &[], 0)), Reason::Malformed);
+    assert_eq!(world.refused(invite(4, DID, &[9], MINUTE)), Reason::GroupUnknown);
+    world.ok(invite(5, "Ada.test", &[2], MINUTE));
+    // By the handle, whoever has it first.
+    assert_eq!(
+        world.refused(sign_in_by_handle(&world, 30, DID, "", 40)),
+        Reason::NotAdmitted,
+        "not verified"
+    );
+    world.ok(sign_in_by_handle(&world, 31, DID, "ada.test", 41));
+    assert_eq!(groups_of(&world.state, 41), [group_id(1), group_id(2)]);
+    assert_eq!(
+        world.refused(sign_in_by_handle(&world, 32, OTHER, "ada.test", 42)),
+        Reason::NotAdmitted,
+        "used"
+    );
+    let identity = world.state.identity("atmosphere", DID).unwrap();
+    assert_eq!(identity.let_in, None, "who was invited is here by their DID");
+    // Revoked, expired, of a group that is gone.
+    world.ok(invite(6, OTHER, &[], MINUTE));
+    let revoke = |n| pb::RevokeInvitation { upstream: "atmosphere".into(), invitation_id: id(26, n) };
+    world.ok(Body::RevokeInvitation(revoke(6)));
+    assert_eq!(world.refused(Body::RevokeInvitation(revoke(6))), Reason::InvitationUnknown);
+    assert_eq!(world.refused(sign_in_by_handle(&world, 33, OTHER, "", 43)), Reason::NotAdmitted);
+    world.ok(invite(7, OTHER, &[3], MINUTE));
+    world.now += 2 * MINUTE;
+    assert_eq!(world.refused(sign_in_by_handle(&world, 34, OTHER, "", 44)), Reason::NotAdmitted);
+    world.ok(Body::Sweep(pb::Sweep { limit: 1_000 }));
+    assert_eq!(world.state.invitations_at("atmosphere").count(), 0);
+    world.ok(invite(8, OTHER, &[3], MINUTE));
+    world.ok(Body::DeleteGroup(pb::DeleteGroup { group_id: group(3) }));
+    world.ok(sign_in_by_handle(&world, 35, OTHER, "", 45));
+    assert_eq!(groups_of(&world.state, 45), [group_id(1)]);
+    world.ok(invite(9, "did:plc:z", &[], MINUTE));
+    world.ok(Body::DeleteUpstream(pb::DeleteUpstream { name: "atmosphere".into() }));
+    assert_eq!(world.state.invitations_at("atmosphere").count(), 0);
+    assert!(!world.state.has_expired_rows(conclave_state::Stamp(world.now + MINUTE / 2)));
+}
+
+fn found(finding: pb::check_handle::Finding, handle: &str) -> Body {
+    Body::CheckHandle(pb::CheckHandle {
+        upstream: "atmosphere".into(),
+        subject: DID.into(),
+        finding: finding.into(),
+        handle: handle.into(),
+        patience_ms: 10 * MINUTE,
+    })
+}
+
+/// Whether the session with this number is good now.
+fn is_live(world: &World, n: u8) -> bool {
+    let id = conclave_state::ids::SessionId::parse(&session(n)).unwrap();
+    world.state.live_session(id, conclave_state::Stamp(world.now)).is_some()
+}
+
+#[test]
+fn who_came_by_a_handle_is_let_in_for_as_long_as_it_is_theirs() {
+    use pb::check_handle::Finding;
+    let mut world = world(listed(&[], &["*.corp.test"]));
+    world.ok(sign_in_by_handle(&world, 30, DID, "ada.corp.test", 40));
+    let doubt = |world: &World| world.state.identity("atmosphere", DID).unwrap().doubt();
+    assert_eq!(doubt(&world), None);
+    // For a while nothing happens but that applications are not told the name.
+    world.ok(found(Finding::Unconfirmed, "ada.corp.test"));
+    assert!(is_live(&world, 30) && !doubt(&world).unwrap().held_out);
+    assert_eq!(world.state.identity("atmosphere", DID).unwrap().handle, None);
+    world.ok(found(Finding::Verified, "ada.corp.test"));
+    assert_eq!(doubt(&world), None);
+    world.ok(found(Finding::Unconfirmed, "ada.corp.test"));
+    world.now += 11 * MINUTE;
+    world.ok(sign_in_by_handle(&world, 31, DID, "", 41));
+    assert!(is_live(&world, 31), "as long as nobody looked");
+    world.ok(found(Finding::Unconfirmed, "ada.corp.test"));
+    assert!(!is_live(&world, 30) && !is_live(&world, 31), "for too long");
+    assert_eq!(world.refused(sign_in_by_handle(&world, 32, DID, "", 42)), Reason::HandleUnconfirmed);
+    assert_eq!(world.refused(sign_in_by_handle(&world, 33, DID, "ada.test", 43)), Reason::HandleUnconfirmed);
+    // Another one that is listed is as good, and is what counts from then on.
+    world.ok(sign_in_by_handle(&world, 34, DID, "countess.corp.test", 44));
+    assert_eq!(doubt(&world), None);
+    assert_eq!(world.refused(found(Finding::Elsewhere, "ada.corp.test")), Reason::CredentialChanged);
+    assert!(is_live(&world, 34));
+    // Another's: at once.
+    world.ok(found(Finding::Elsewhere, "countess.corp.test"));
+    assert!(!is_live(&world, 34) && doubt(&world).unwrap().elsewhere);
+    // An operator who lists the DID has the last word.
+    let rule = Some(listed(&[DID], &[]));
+    world.ok(Body::UpdateUpstream(pb::UpdateUpstream {
+        name: "atmosphere".into(),
+        rule,
+        ..Default::default()
+    }));
+    world.ok(sign_in_by_handle(&world, 35, DID, "", 45));
+    assert_eq!(world.refused(found(Finding::Unconfirmed, "countess.corp.test")), Reason::IdentityUnknown);
+    // Whoever is let in by their DID is never looked at, and neither is anybody else's identity.
+    assert_eq!(groups_of(&world.state, 40), [group_id(1)]);
+}
+
+#[test]
+fn a_name_that_is_not_listed_does_not_keep_anybody_and_a_restore_keeps_them_out() {
+    use pb::check_handle::Finding;
+    let mut world = world(pb::UpstreamRule { first_token_hash: hash(7), ..listed(&[], &["*.corp.test"]) });
+    world.ok(sign_in_by_handle(&world, 30, DID, "ada.corp.test", 40));
+    let then = world.state.clone();
+    world.ok(found(Finding::Verified, "ada.elsewhere.test"));
+    assert!(is_live(&world, 30));
+    world.now += 11 * MINUTE;
+    world.ok(found(Finding::Verified, "ada.elsewhere.test"));
+    assert!(!is_live(&world, 30));
+    let order = comes(&world, 31, OTHER, "", 41);
+    world.ok(Body::SignInUpstream(pb::SignInUpstream { first_token_hash: hash(7), ..order }));
+    let terms = conclave_state::restore::Terms {
+        index: world.index + 1,
+        at: conclave_state::Stamp(world.now),
+        place: conclave_state::restore::Place::Running,
+        former_epoch: None,
+        last_node_id: 0,
+        keep_sessions: false,
+        enable_returning: true,
+    };
+    let restored = conclave_state::restore::restored(&then, &world.state, &terms);
+    assert!(restored.identity("atmosphere", DID).unwrap().is_held_out());
+    assert!(restored.upstream("atmosphere").unwrap().rule.listed.first.is_none(), "it was used since");
+}

@@ -44,6 +44,7 @@ fn history() -> Vec<Vec<u8>> {
     sessions_and_grants(&mut tape);
     requests_and_devices(&mut tape);
     upstreams(&mut tape);
+    atmosphere(&mut tape);
     policies(&mut tape);
     keys_and_system(&mut tape);
     access_ended(&mut tape);
@@ -227,6 +228,61 @@ fn upstreams(tape: &mut Tape) {
         user_id: user(1),
         ..Default::default()
     }));
+}
+
+fn atmosphere(tape: &mut Tape) {
+    let rule = pb::UpstreamRule {
+        admission: pb::UpstreamAdmission::Listed.into(),
+        handles: vec!["*.corp.test".into()],
+        ..Default::default()
+    };
+    let upstream = pb::Upstream {
+        name: "atmosphere".into(),
+        display_name: "Atmosphere".into(),
+        atmosphere: true,
+        rule: Some(rule),
+        ..Default::default()
+    };
+    tape.push(Body::CreateUpstream(pb::CreateUpstream { upstream: Some(upstream) }));
+    for (n, who) in [(1, "did:plc:a"), (2, "bob.test"), (3, "cy.test")] {
+        tape.push(Body::InviteIdentity(pb::InviteIdentity {
+            upstream: "atmosphere".into(),
+            invitation_id: id(26, n),
+            who: who.into(),
+            group_ids: vec![group(1)],
+            ttl_ms: 10 * MINUTE,
+        }));
+    }
+    let invitation_id = id(26, 3);
+    tape.push(Body::RevokeInvitation(pb::RevokeInvitation { upstream: "atmosphere".into(), invitation_id }));
+    for (n, did, handle) in
+        [(12, "did:plc:a", ""), (13, "did:plc:b", "b.corp.test"), (14, "did:plc:c", "c.corp.test")]
+    {
+        let Body::CreateUser(person) = create_user(n, &[]) else { unreachable!() };
+        let sign_in = pb::SignInUpstream {
+            session: Some(tape.world.start(n, n, None)),
+            upstream: "atmosphere".into(),
+            subject: did.into(),
+            label: handle.into(),
+            verified_handle: handle.into(),
+            new_user: Some(pb::CreateUser { password_phc: String::new(), ..person }),
+            ..Default::default()
+        };
+        tape.push(Body::SignInByHandle(pb::SignInByHandle { sign_in: Some(sign_in) }));
+    }
+    for (did, handle, finding) in [
+        ("did:plc:b", "b.corp.test", pb::check_handle::Finding::Verified),
+        ("did:plc:b", "b.corp.test", pb::check_handle::Finding::Unconfirmed),
+        ("did:plc:c", "c.corp.test", pb::check_handle::Finding::Elsewhere),
+    ] {
+        tape.push(Body::CheckHandle(pb::CheckHandle {
+            upstream: "atmosphere".into(),
+            subject: did.into(),
+            finding: finding.into(),
+            handle: handle.into(),
+            patience_ms: MINUTE,
+        }));
+    }
 }
 
 fn policies(tape: &mut Tape) {

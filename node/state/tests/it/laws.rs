@@ -134,6 +134,7 @@ fn body() -> impl Strategy<Value = Body> {
             Body::SignInUpstream(sign_in(30 + s, sub, if new { Some(40 + sub) } else { None }, 1, 1_000_000))
         }),
         5 => about_policies(),
+        5 => about_handles(),
         1 => n.clone().prop_map(|r| Body::BeginRestore(pb::BeginRestore { restore_id: id(13, r), source: "a file".into() })),
         1 => n.clone().prop_map(|r| Body::StageRows(pb::StageRows {
             restore_id: id(13, r), sequence: 0, table: 2, rows: vec![40, r],
@@ -144,6 +145,37 @@ fn body() -> impl Strategy<Value = Body> {
             app_session_id: id(8, s), session_id: session(s), secret_hash: hash(3), host: "app1.test".into(),
             ticket_id: ticket(100 + s), ticket_expires_at_ms: 1_000_000 + 60 * MINUTE,
             domain: String::new(),
+        })),
+    ]
+}
+
+fn about_handles() -> impl Strategy<Value = Body> {
+    let n = 0_u8..4;
+    let did = |n: u8| format!("did:plc:{n}");
+    prop_oneof![
+        2 => n.clone().prop_map(|g| Body::CreateUpstream(pb::CreateUpstream { upstream: Some(pb::Upstream {
+            name: "atmosphere".into(), display_name: "Atmosphere".into(), atmosphere: true,
+            rule: Some(pb::UpstreamRule {
+                admission: pb::UpstreamAdmission::Listed.into(), handles: vec!["*.corp.test".into()], group_ids: vec![group(g)],
+                ..Default::default()
+            }), ..Default::default()
+        }) })),
+        1 => Just(Body::DeleteUpstream(pb::DeleteUpstream { name: "atmosphere".into() })),
+        2 => (n.clone(), n.clone(), n.clone()).prop_map(move |(i, who, g)| Body::InviteIdentity(pb::InviteIdentity {
+            upstream: "atmosphere".into(), invitation_id: id(26, i), who: did(who), group_ids: vec![group(g)], ttl_ms: MINUTE,
+        })),
+        1 => n.clone().prop_map(|i| Body::RevokeInvitation(pb::RevokeInvitation {
+            upstream: "atmosphere".into(), invitation_id: id(26, i),
+        })),
+        4 => (n.clone(), n.clone(), any::<bool>()).prop_map(move |(s, who, by_handle)| {
+            let handle = if by_handle { format!("h{who}.corp.test") } else { String::new() };
+            Body::SignInByHandle(pb::SignInByHandle { sign_in: Some(pb::SignInUpstream {
+                upstream: "atmosphere".into(), subject: did(who), label: handle.clone(), verified_handle: handle,
+                ..sign_in(60 + s, who, Some(70 + who), 1, 1_000_000)
+            }) })
+        }),
+        4 => (n, 0_i32..4).prop_map(move |(who, finding)| Body::CheckHandle(pb::CheckHandle {
+            upstream: "atmosphere".into(), subject: did(who), finding, handle: format!("h{who}.corp.test"), patience_ms: MINUTE,
         })),
     ]
 }

@@ -408,6 +408,21 @@ fn every_table_survives_a_snapshot() {
     let signed_in = sign_in(30, 1, Some(40), 1, world.now);
     world.ok(Body::SignInUpstream(signed_in));
 
+    let network = pb::Upstream {
+        name: "atmosphere".into(),
+        display_name: "Atmosphere".into(),
+        atmosphere: true,
+        ..Default::default()
+    };
+    world.ok(Body::CreateUpstream(pb::CreateUpstream { upstream: Some(network) }));
+    world.ok(Body::InviteIdentity(pb::InviteIdentity {
+        upstream: "atmosphere".into(),
+        invitation_id: id(26, 1),
+        who: "ada.test".into(),
+        group_ids: vec![group(1)],
+        ttl_ms: MINUTE,
+    }));
+
     let restore_id = id(13, 1);
     world
         .ok(Body::BeginRestore(pb::BeginRestore { restore_id: restore_id.clone(), source: "a file".into() }));
@@ -420,7 +435,7 @@ fn every_table_survives_a_snapshot() {
     let tables: std::collections::BTreeSet<u32> = rows(&world.state).map(|(table, _)| table).collect();
     assert_eq!(
         tables,
-        (1..=16).chain([20, 60, 120, 121, 200, 201]).collect(),
+        (1..=16).chain([20, 60, 120, 121, 200, 201, 260]).collect(),
         "each table has a row in this test"
     );
     let mut loader = Loader::default();

@@ -3,6 +3,7 @@
 mod archive;
 mod archive_restore;
 mod atmosphere;
+mod atmosphere_chaos;
 mod bad_input;
 mod chromium;
 mod disaster;

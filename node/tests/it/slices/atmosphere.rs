@@ -20,12 +20,12 @@ use super::{
     site::{Browser, PASSWORD, Page, Site, digest},
 };
 
-const NAME: &str = "atmosphere";
+pub const NAME: &str = "atmosphere";
 
 /// What is made wrong.
 type Change = Box<dyn FnOnce(&Network)>;
 
-fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
+pub fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
     let admission = UpstreamAdmission::Listed;
     UpstreamRule {
         admission: admission.into(),
@@ -35,7 +35,7 @@ fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
     }
 }
 
-fn settings(network: &Network) -> impl Fn(&mut conclave_node::auth::Settings) {
+pub fn settings(network: &Network) -> impl Fn(&mut conclave_node::auth::Settings) {
     let (url, nameserver) = (network.url.clone(), network.nameserver);
     move |settings| {
         settings.outbound.allow = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
@@ -46,7 +46,7 @@ fn settings(network: &Network) -> impl Fn(&mut conclave_node::auth::Settings) {
 }
 
 /// A site that takes these people, and the network with alice on it.
-async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
+pub async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
     let network = Network::start().await;
     network.account(&did(0), "alice.test");
     let site = Site::of(TestNode::start_with(settings(&network)).await);
@@ -55,7 +55,7 @@ async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
     (site, network)
 }
 
-async fn add(site: &Site, rule: UpstreamRule) {
+pub async fn add(site: &Site, rule: UpstreamRule) {
     let upstream = Upstream {
         name: NAME.into(),
         display_name: "Atmosphere".into(),
@@ -66,13 +66,13 @@ async fn add(site: &Site, rule: UpstreamRule) {
     site.node.propose(Body::CreateUpstream(CreateUpstream { upstream: Some(upstream) })).await.unwrap();
 }
 
-async fn anybody() -> (Site, Arc<Network>) {
+pub async fn anybody() -> (Site, Arc<Network>) {
     site(UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await
 }
 
 impl Site {
     /// The page on which one says who one is, for a login that begins at `path`.
-    async fn atmosphere_page(&self, browser: &mut Browser, path: &str) -> Page {
+    pub async fn atmosphere_page(&self, browser: &mut Browser, path: &str) -> Page {
         let mut page = self.get(browser, path).await;
         while page.status.is_redirection() {
             let next = page.location();
@@ -86,7 +86,7 @@ impl Site {
         page
     }
 
-    async fn typed(&self, browser: &mut Browser, page: &Page, handle: &str) -> Page {
+    pub async fn typed(&self, browser: &mut Browser, page: &Page, handle: &str) -> Page {
         let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
         self.post(browser, "/atproto/start", &[("ticket", &ticket), ("csrf", &csrf), ("handle", handle)])
             .await
@@ -103,7 +103,7 @@ impl Site {
     }
 
     /// All the way there and back.
-    async fn signs_in_as(&self, browser: &mut Browser, network: &Network, handle: &str) -> Page {
+    pub async fn signs_in_as(&self, browser: &mut Browser, network: &Network, handle: &str) -> Page {
         let away = self.depart_as(browser, handle).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}", away.text);
         self.arrive(browser, &network.allows(&away.location())).await

@@ -57,6 +57,8 @@ pub struct Script {
     pub pushed_answer: Option<(StatusCode, String)>,
     /// What came by the pushed request, by its name.
     pushed: BTreeMap<String, BTreeMap<String, String>>,
+    /// A code, and whose it is; without, whoever `signs_in`.
+    signed_in: BTreeMap<String, String>,
     /// A code, and which request it was given for.
     codes: BTreeMap<String, String>,
 }
@@ -67,6 +69,10 @@ pub struct Network {
     pub script: Mutex<Script>,
     pub asked: AtomicUsize,
     pub revoked: Mutex<Vec<String>>,
+    /// What came last to the token endpoint.
+    pub told: Mutex<BTreeMap<String, String>>,
+    /// Codes that came there once more after they were good.
+    pub codes_again: AtomicUsize,
     servers: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -88,6 +94,8 @@ impl Network {
             script: Mutex::new(Script { asks_for_nonce: 1, ..Script::default() }),
             asked: AtomicUsize::new(0),
             revoked: Mutex::default(),
+            told: Mutex::default(),
+            codes_again: AtomicUsize::new(0),
             servers: Mutex::default(),
         });
         let router = Router::new()
@@ -137,6 +145,13 @@ impl Network {
     /// The person said yes at `address`; the query with which the browser comes back.
     pub fn allows(&self, address: &str) -> String {
         let (state, code) = self.answers(address);
+        super::site::encoded(&[("state", &state), ("iss", &self.url), ("code", &code)])
+    }
+
+    /// The same, where it is this account that signs in, whoever is signed in there later.
+    pub fn allows_as(&self, address: &str, did: &str) -> String {
+        let (state, code) = self.answers(address);
+        self.says(|script| drop(script.signed_in.insert(code.clone(), did.to_owned())));
         super::site::encoded(&[("state", &state), ("iss", &self.url), ("code", &code)])
     }
 
@@ -296,7 +311,11 @@ async fn token(
         if let Some((status, body)) = script.token_answer.clone() {
             (status, body).into_response()
         } else {
+            network.told.lock().unwrap().clone_from(&form);
             let name = script.codes.remove(&form["code"]);
+            if name.is_none() {
+                network.codes_again.fetch_add(1, Ordering::SeqCst);
+            }
             let request = name.and_then(|name| script.pushed.get(&name).cloned());
             let is_good = request.is_some_and(|request| {
                 let challenge = URL_SAFE_NO_PAD.encode(digest(form["code_verifier"].as_bytes()));
@@ -307,9 +326,11 @@ async fn token(
                     && request.contains_key("client_assertion") == form.contains_key("client_assertion")
             });
             if is_good {
+                let own = script.signed_in.get(&form["code"]).cloned();
+                let who = own.unwrap_or_else(|| script.signs_in.clone());
                 let answer = json!({
-                    "access_token": format!("token of {}", script.signs_in),
-                    "token_type": "DPoP", "scope": "atproto", "sub": script.signs_in, "expires_in": 3600,
+                    "access_token": format!("token of {who}"),
+                    "token_type": "DPoP", "scope": "atproto", "sub": who, "expires_in": 3600,
                 });
                 Json(with(answer, &script.token)).into_response()
             } else {

@@ -1,6 +1,8 @@
 //! The slices through the real router, on one node with a clock that moves only when told.
 
 pub mod atmosphere;
+mod atmosphere_crowds;
+mod atmosphere_doors;
 pub mod atmosphere_network;
 mod client_documents;
 mod conformance;

@@ -7,6 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::{
     boot::{self, Slices},
     http::{Edge, EdgeConfig, Front, Peer, edge::REQUEST_TIMEOUT},
+    protocol::atproto::Reverifier,
     testing::TestNode,
     web::Pages,
 };
@@ -27,6 +28,8 @@ pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub struct Site {
     pub node: TestNode,
     front: Front,
+    /// Does nothing by itself here.
+    pub reverifier: Reverifier,
 }
 
 pub struct Page {
@@ -149,9 +152,9 @@ impl Site {
             request_timeout: REQUEST_TIMEOUT,
             error_page: Arc::new(|fault, _| fault.detail.clone()),
         });
-        let Slices { router, express } = boot::slices(node.auth(), Pages::new(None));
+        let Slices { router, express, reverifier } = boot::slices(node.auth(), Pages::new(None));
         let front = Front::new(edge.clone(), edge.around(router), Arc::new(express));
-        Self { node, front }
+        Self { node, front, reverifier }
     }
 
     /// For a listener.

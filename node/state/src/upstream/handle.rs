@@ -1,0 +1,168 @@
+//! `CheckHandle`: people whom nothing but their handle let in are let in for as long as it is theirs. A handle that is not confirmed for a while
+//! holds them out, and one that is another's does so at once: what they are signed in with ends, and nothing new begins until it is
+//! confirmed again.
+
+use std::sync::Arc;
+
+use conclave_proto::{
+    command::v1::{self as pb, check_handle::Finding},
+    state::v1 as rows,
+};
+
+use super::{Identity, Upstream, atmosphere::parse_handle};
+use crate::{
+    draft::Draft,
+    reply::{Reason, Refusal, Reply, done},
+    stamp::Stamp,
+};
+
+/// The handle by which somebody was let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetIn {
+    /// Which.
+    pub handle: Arc<str>,
+    /// None: it was confirmed when it was last looked up.
+    pub doubt: Option<Doubt>,
+}
+
+/// What is not known of a handle any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Since when.
+    pub since: Stamp,
+    /// It is another DID's now.
+    pub elsewhere: bool,
+    /// They are not let in.
+    pub held_out: bool,
+}
+
+impl LetIn {
+    pub(super) const fn by(handle: Arc<str>) -> Self {
+        Self { handle, doubt: None }
+    }
+
+    pub(super) fn from_wire(wire: &rows::IdentityRow) -> Option<Self> {
+        let doubt = (wire.unconfirmed_since_ms != 0).then_some(Doubt {
+            since: Stamp(wire.unconfirmed_since_ms),
+            elsewhere: wire.handle_elsewhere,
+            held_out: wire.held_out,
+        });
+        (!wire.admitted_by.is_empty()).then(|| Self { handle: wire.admitted_by.as_str().into(), doubt })
+    }
+}
+
+impl Identity {
+    /// What is not known any more of the handle by which they were let in.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.let_in.as_ref().and_then(|by| by.doubt)
+    }
+
+    /// Whether they are not let in until their handle is confirmed.
+    pub fn is_held_out(&self) -> bool {
+        self.doubt().is_some_and(|doubt| doubt.held_out)
+    }
+
+    /// Since when the handle of somebody who is let in by it counts as looked at.
+    pub fn looked_at(&self) -> Stamp {
+        let verified = self.handle.as_ref().map_or(self.linked_at, |(_, at)| *at);
+        self.doubt().map_or(verified, |doubt| doubt.since.max(verified))
+    }
+
+    /// Whether this verified handle, or the DID alone, lets them in now.
+    fn is_kept_by(&self, upstream: &Upstream, handle: &str) -> bool {
+        let same = self.let_in.as_ref().is_some_and(|by| !handle.is_empty() && *by.handle == *handle);
+        same || upstream.admits_from_atmosphere(&self.subject, handle)
+    }
+
+    /// The same person under a handle that was verified now.
+    fn confirmed(&self, upstream: &Upstream, handle: Option<&(Arc<str>, Stamp)>) -> Option<LetIn> {
+        let by =
+            handle.map(|(handle, _)| handle.clone()).or_else(|| Some(self.let_in.as_ref()?.handle.clone()));
+        // Listed by their DID meanwhile: the handle decides nothing any more.
+        by.filter(|_| !upstream.admits_from_atmosphere(&self.subject, "")).map(LetIn::by)
+    }
+}
+
+pub(crate) fn check(draft: &mut Draft, order: &pb::CheckHandle) -> Result<Reply, Refusal> {
+    let upstream = draft.state.existing_upstream(&order.upstream)?;
+    let known = draft.state.identity(&upstream.name, &order.subject).cloned();
+    let by = known.as_ref().and_then(|known| known.let_in.clone());
+    let (Some(known), Some(by)) = (known, by) else {
+        return Err(Refusal::new(
+            Reason::IdentityUnknown,
+            "nobody was let in by a handle with this identity",
+        ));
+    };
+    let handle = parse_handle(&order.handle)?;
+    match order.finding() {
+        Finding::Verified => {
+            let handle = Some((handle, draft.at));
+            let is_kept = known.is_kept_by(&upstream, handle.as_ref().map_or("", |(handle, _)| handle));
+            let let_in = if is_kept {
+                known.confirmed(&upstream, handle.as_ref())
+            } else {
+                Some(doubted(&by, false, draft.at, order.patience_ms))
+            };
+            draft.look_again(&known, handle, let_in);
+        }
+        // Looked up before they came by another one.
+        Finding::Unconfirmed | Finding::Elsewhere if handle != by.handle => {
+            return Err(Refusal::new(Reason::CredentialChanged, "they are let in by another handle now"));
+        }
+        finding @ (Finding::Unconfirmed | Finding::Elsewhere) => {
+            let elsewhere = finding == Finding::Elsewhere;
+            let let_in = if known.is_kept_by(&upstream, "") {
+                None
+            } else {
+                Some(doubted(&by, elsewhere, draft.at, order.patience_ms))
+            };
+            draft.look_again(&known, None, let_in);
+        }
+        Finding::Unspecified => return Err(Refusal::malformed("nothing was found")),
+    }
+    Ok(done())
+}
+
+/// Doubt grows, and ends only when the handle is confirmed.
+fn doubted(by: &LetIn, elsewhere: bool, at: Stamp, patience_ms: u64) -> LetIn {
+    let before = by.doubt.unwrap_or(Doubt { since: at, elsewhere: false, held_out: false });
+    let held_out = before.held_out || elsewhere || before.since.plus_ms(patience_ms).is_over_at(at);
+    LetIn { doubt: Some(Doubt { since: before.since, elsewhere, held_out }), ..by.clone() }
+}
+
+impl Draft {
+    /// Somebody signs in who is known.
+    ///
+    /// # Errors
+    /// `HandleUnconfirmed` for whoever is held out and comes without what would let them in.
+    pub(super) fn meet_again(
+        &mut self,
+        upstream: &Upstream,
+        known: &Identity,
+        handle: Option<(Arc<str>, Stamp)>,
+    ) -> Result<(), Refusal> {
+        let is_kept = known.is_kept_by(upstream, handle.as_ref().map_or("", |(handle, _)| handle));
+        if known.is_held_out() && !is_kept {
+            let why = "the handle that let this person in is not confirmed any more";
+            return Err(Refusal::new(Reason::HandleUnconfirmed, why));
+        }
+        let let_in = match &known.let_in {
+            Some(_) if is_kept => known.confirmed(upstream, handle.as_ref()),
+            other => other.clone(),
+        };
+        self.look_again(known, handle, let_in);
+        Ok(())
+    }
+
+    /// A handle is what a DID is called for now. One that could not be verified any more is nobody's.
+    fn look_again(&mut self, known: &Identity, handle: Option<(Arc<str>, Stamp)>, let_in: Option<LetIn>) {
+        let label =
+            handle.as_ref().map_or_else(|| known.subject.to_string(), |(handle, _)| handle.to_string());
+        let next = Identity { label, handle, let_in, ..known.clone() };
+        let ends = next.is_held_out() && !known.is_held_out();
+        self.state.put_identity(next);
+        if ends {
+            self.end_sessions_of_by(known.user, &known.upstream, None);
+        }
+    }
+}

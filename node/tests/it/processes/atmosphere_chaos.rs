@@ -1,0 +1,297 @@
+//! A thousand people sign in with Atmosphere while one node after the other is killed; and nothing of it that is secret lies about.
+//! Nodes are processes; the network is in this one.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+
+use super::world::{Demo, browser, field, kill_9, location};
+use crate::slices::{atmosphere_network::Network, site::encoded};
+
+/// People, each with a DID of their own.
+const PEOPLE: u32 = 1_000;
+/// On their way at once: what two processors carry beside three nodes.
+const AT_ONCE: usize = 6;
+/// How often somebody tries who is told to try again.
+const TRIES: usize = 12;
+/// How long a node lives that is chosen next.
+const LIVES: Duration = Duration::from_secs(4);
+/// What a person is told who had better start again: the cluster cannot write just now, or the answer was spent by a node that is gone.
+const AGAIN: [&str; 4] =
+    ["temporarily_unavailable", "atproto_state_invalid", "ticket_spent", "atproto_provider_unreachable"];
+
+fn did(n: u32) -> String {
+    let digits: String =
+        (0..5_u32).map(|at| char::from(b'a' + u8::try_from(n / 26_u32.pow(at) % 26).unwrap())).collect();
+    format!("did:plc:{digits:z<24}")
+}
+
+struct Sky {
+    demo: Demo,
+    network: Arc<Network>,
+    next: AtomicUsize,
+    again: AtomicUsize,
+    _dir: tempfile::TempDir,
+    data: PathBuf,
+}
+
+impl Sky {
+    async fn start(base_port: u16, restart: bool) -> Self {
+        let network = Network::start().await;
+        network.says(|script| script.asks_for_nonce = 1);
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("demo");
+        let settings = [
+            ("CONCLAVE_OUTBOUND__ALLOW", "127.0.0.1,::1".to_owned()),
+            ("CONCLAVE_ATMOSPHERE__UNSAFE_DEV", "true".into()),
+            ("CONCLAVE_ATMOSPHERE__PLC_DIRECTORIES", format!(r#"["{}/plc"]"#, network.url)),
+            ("CONCLAVE_ATMOSPHERE__NAMESERVERS", format!(r#"["{}"]"#, network.nameserver)),
+            ("CONCLAVE_LOGIN__THROTTLE__ADDRESS_FAILURES", "1000000".into()),
+            ("CONCLAVE_LOG__LEVEL", "conclave_node=trace,info".into()),
+        ];
+        let settings: Vec<(&str, &str)> =
+            settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut more = vec!["--data", data.to_str().unwrap()];
+        more.extend(restart.then_some("--restart"));
+        let demo = Demo::start_with(base_port, &more, &settings);
+        Self { demo, network, next: AtomicUsize::new(0), again: AtomicUsize::new(0), _dir: dir, data }
+    }
+
+    fn conclave(&self, args: &[&str]) -> Value {
+        let api: Vec<&str> = self.demo.cluster.nodes.iter().map(|node| node.api.as_str()).collect();
+        let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
+            .args(args)
+            .args(["-o", "json"])
+            .env("CONCLAVE_API", api.join(","))
+            .env("CONCLAVE_TOKEN", &self.demo.cluster.admin.token)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// The same page at the next node, as a load balancer without a memory has it; at another one where that is gone.
+    async fn at(
+        &self,
+        url: &str,
+        with: impl Fn(String) -> reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, ()> {
+        let path = url.strip_prefix(&self.demo.cluster.front).unwrap_or(url);
+        let nodes = &self.demo.cluster.nodes;
+        for _ in 0..nodes.len() * 4 {
+            let node = &nodes[self.next.fetch_add(1, Ordering::Relaxed) % nodes.len()];
+            match with(format!("{}{path}", node.http)).send().await {
+                Ok(reply) if reply.status() != 503 => return Ok(reply),
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        Err(())
+    }
+
+    async fn get(&self, person: &reqwest::Client, url: &str) -> Result<reqwest::Response, ()> {
+        self.at(url, |url| person.get(url)).await
+    }
+
+    /// One attempt: signed in, or told to try again. Whatever else is said is wrong.
+    async fn attempt(&self, did: &str, first: &str) -> Result<reqwest::Client, ()> {
+        let person = browser();
+        let text = self.get(&person, &format!("/atproto?first={first}")).await?.text().await.map_err(drop)?;
+        // A node that has just come back shows no page of it.
+        if !text.contains("name=\"ticket\"") {
+            return Err(());
+        }
+        let (ticket, csrf) = (field(&text, "ticket"), field(&text, "csrf"));
+        let form = encoded(&[("ticket", &ticket), ("csrf", &csrf), ("handle", did), ("first", first)]);
+        let post = |url: String| {
+            let post = person.post(url).header("content-type", "application/x-www-form-urlencoded");
+            post.body(form.clone())
+        };
+        let away = self.at("/atproto/start", post).await?;
+        if away.status() != 303 {
+            return self.told(away, "start").await;
+        }
+        let query = self.network.allows_as(&location(&away), did);
+        let back = self.get(&person, &format!("/atproto/callback?{query}")).await?;
+        if back.status() != 303 {
+            return self.told(back, "callback").await;
+        }
+        let home = self.get(&person, "/").await?;
+        assert_eq!(home.status(), 200, "whoever is told that they are signed in is so on every node");
+        Ok(person)
+    }
+
+    async fn told<T>(&self, reply: reqwest::Response, at: &str) -> Result<T, ()> {
+        let status = reply.status();
+        let text = reply.text().await.map_err(drop)?;
+        assert!(AGAIN.iter().any(|code| text.contains(code)), "{at}: {status} {text}");
+        Err(())
+    }
+
+    async fn signs_in(&self, did: &str) -> Duration {
+        let begun = Instant::now();
+        for _ in 0..TRIES {
+            if self.attempt(did, "nobody").await.is_ok() {
+                return begun.elapsed();
+            }
+            self.again.fetch_add(1, Ordering::Relaxed);
+        }
+        panic!("{did} was told to try again {TRIES} times");
+    }
+
+    /// Every file of the nodes: log, snapshots, data, what they print.
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { walk(&path, found) } else { found.push(path) }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.data, &mut found);
+        found.into_iter().filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?))).collect()
+    }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    // By the first byte: hundreds of MB are looked through.
+    let Some(first) = needle.first() else { return false };
+    let mut at = 0;
+    while let Some(found) = haystack[at..].iter().position(|byte| byte == first) {
+        if haystack[at + found..].starts_with(needle) {
+            return true;
+        }
+        at += found + 1;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
+    let sky = Sky::start(23_700, true).await;
+    sky.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
+    for n in 0..PEOPLE {
+        sky.network.account(&did(n), &format!("p{n}.test"));
+    }
+    let over = AtomicBool::new(false);
+    let killing = async {
+        let mut killed = 0_usize;
+        while !over.load(Ordering::Relaxed) {
+            tokio::time::sleep(LIVES).await;
+            let node = sky.demo.cluster.nodes[killed % 3].id;
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+            if let Some(pid) = sky.demo.pid_of(node) {
+                kill_9(pid);
+                killed += 1;
+            }
+        }
+        killed
+    };
+    let signing_in = async {
+        let people = stream::iter(0..PEOPLE).map(|n| {
+            let sky = &sky;
+            async move { sky.signs_in(&did(n)).await }
+        });
+        let mut took: Vec<Duration> = people.buffer_unordered(AT_ONCE).collect().await;
+        over.store(true, Ordering::Relaxed);
+        took.sort();
+        took
+    };
+    let begun = Instant::now();
+    let (took, killed) = tokio::join!(signing_in, killing);
+    println!(
+        "{PEOPLE} sign-ins in {:.1?}, {killed} nodes killed, {} told to try again; median {:.0?}, 99 % {:.0?}, longest {:.0?}",
+        begun.elapsed(),
+        sky.again.load(Ordering::Relaxed),
+        took[took.len() / 2],
+        took[took.len() * 99 / 100],
+        took[took.len() - 1],
+    );
+    assert!(killed >= 3, "each was killed: {killed}");
+    sky.demo.all_ready().await;
+    let upstream = sky.conclave(&["upstream", "show", "atmosphere"]);
+    assert_eq!(upstream["identity_count"], PEOPLE, "each is one person");
+    let again = sky.network.codes_again.load(Ordering::SeqCst);
+    assert_eq!(again, 0, "no code was ever brought a second time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
+    let sky = Sky::start(23_900, false).await;
+    let made = sky.conclave(&[
+        "upstream",
+        "add",
+        "atmosphere",
+        "--atmosphere",
+        "--admit",
+        "none",
+        "--first-into",
+        "admins",
+    ]);
+    let link = made["first_url"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    let first = link.split("first=").nth(1).unwrap().to_owned();
+    sky.network.account(&did(1), "alice.test");
+    let person = sky.attempt(&did(1), &first).await.expect("the first person");
+    let told = sky.network.told.lock().unwrap().clone();
+    // One that fails, for errors are where secrets are printed.
+    let page = sky.get(&person, "/atproto/callback?state=x&iss=y&code=code-that-fails").await.unwrap();
+    assert_eq!(page.status(), 400);
+    let snapshot = sky.data.join("all.snapshot");
+    let config = sky.data.join("node-1.toml");
+    sky.conclave(&[
+        "snapshot",
+        "save",
+        "--to",
+        snapshot.to_str().unwrap(),
+        "--linearizable",
+        "--config",
+        config.to_str().unwrap(),
+    ]);
+    let mut planted: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    planted.insert("the first token".into(), first.clone().into_bytes());
+    planted.insert("the access token".into(), format!("token of {}", did(1)).into_bytes());
+    planted.insert("a code that fails".into(), b"code-that-fails".to_vec());
+    for name in ["code", "code_verifier"] {
+        planted.insert(name.into(), told[name].clone().into_bytes());
+    }
+    // How every private key of P-256 begins in PKCS#8: the cluster's own, and each sign-in's.
+    planted.insert(
+        "a private key".into(),
+        [
+            &[0x30, 0x13, 0x06, 0x07][..],
+            &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08],
+            &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04],
+        ]
+        .concat(),
+    );
+    let files = sky.files();
+    assert!(
+        files.iter().any(|(path, _)| path.extension().is_some_and(|ext| ext == "log")),
+        "what nodes print"
+    );
+    assert!(files.iter().any(|(path, _)| path == &snapshot));
+    // The search itself finds what is there: the DID is no secret, and is in the data of every node.
+    let holding = files.iter().filter(|(_, bytes)| contains(bytes, did(1).as_bytes())).count();
+    assert!(holding >= 3, "{holding}");
+    for (path, bytes) in &files {
+        // The folder's own secrets are there to be read by their owner alone.
+        if path.extension().is_some_and(|ext| ext == "toml" || ext == "key") {
+            continue;
+        }
+        for (what, secret) in &planted {
+            assert!(!contains(bytes, secret), "{what} is in {}", path.display());
+        }
+    }
+    drop(person);
+}
