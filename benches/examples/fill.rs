@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = Config::load(Some(&arguments.config))?;
     let secret = find_secret(&config)?.ok_or_else(|| anyhow::anyhow!("there is no cluster secret"))?;
-    let (keys, runtime) = (ClusterKeys::derive(&secret), Runtime::system());
+    let (keys, runtime) = (ClusterKeys::ring(&secret), Runtime::system());
     let data = DataDir::open(&config.node.data_dir)?;
     let mut known = Survivor::read(&data, &keys)?.known;
     drop(data);

@@ -211,4 +211,11 @@ services! {
         /// Removes what nothing kept needs any more.
         write prune = "PruneArchive"(PruneArchiveRequest) -> PruneArchiveResponse;
     }
+    /// The cluster secret.
+    secrets: Secrets = "SecretService" {
+        /// How far the way from one secret to the next is gone.
+        read status = "GetSecretStatus"(GetSecretStatusRequest) -> SecretStatus;
+        /// Signs everybody out everywhere.
+        write end_everything = "EndEverything"(EndEverythingRequest) -> EndEverythingResponse;
+    }
 }

@@ -67,7 +67,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
     let config = numbered_by_its_data(config)?;
-    let keys = Arc::new(ClusterKeys::derive(&secret));
+    let keys = Arc::new(ClusterKeys::ring(&secret));
     let public_url =
         config.http.public_url().ok_or_else(|| BootError::Machine("http.public_url is not set".into()))?;
 
@@ -100,6 +100,8 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     health.attach(cluster.clone());
     let archive = Archive::start(archive_options(&config, Arc::clone(&keys), &runtime), cluster.clone());
     let auth = auth(&config, public_url, cluster.clone(), keys, &runtime)?;
+    // Before anybody is served: what cannot be opened here would be answered wrongly.
+    auth.check_secrets().map_err(|error| BootError::Machine(error.to_string()))?;
     let slices = slices(&auth, pages);
     // Set once, here.
     let _ = site.set(slices.router);
@@ -116,6 +118,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     tokio::spawn(drills(&config, &cluster, &runtime));
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
+    tokio::spawn(auth.clone().keep_to_the_secret());
     tokio::spawn(auth.policies().keep_places_fresh());
     tokio::spawn(slices.reverifier.run());
     let outbound = auth.upstreams().outbound.clone();

@@ -31,7 +31,8 @@ impl AppPasswordService for Api {
             user_id,
             application_id,
             name: order.name,
-            secret_hash: app_password_hash(&self.auth.cluster_keys().app_password, &secret).to_vec(),
+            secret_hash: app_password_hash(&self.auth.deriving_keys().app_password, &secret).to_vec(),
+            secret_id: self.auth.deriving_keys().secret_check.to_vec(),
             ttl_ms: order.ttl_ms,
         };
         let committed = writing.propose(Body::CreateAppPassword(body)).await?;

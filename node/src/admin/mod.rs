@@ -29,6 +29,7 @@ mod names;
 mod page;
 mod policies;
 mod request;
+mod secrets;
 mod server;
 mod sessions;
 mod snapshots;

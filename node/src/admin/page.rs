@@ -23,7 +23,8 @@ const MAC_LEN: usize = 16;
 
 /// Which page of which listing.
 pub(super) struct Listing {
-    key: Key,
+    /// The one that makes first.
+    keys: Vec<Key>,
     name: String,
     rows: usize,
     after: Vec<u8>,
@@ -32,18 +33,19 @@ pub(super) struct Listing {
 impl Api {
     /// `name` names the listing, with its filter.
     pub fn listing(&self, name: impl Into<String>, page: Option<pb::Page>) -> Result<Listing, Status> {
-        Listing::open(&self.auth.cluster_keys().page, name.into(), &page.unwrap_or_default())
+        let keys: Vec<_> = self.auth.cluster_keys().all().map(|keys| keys.page.clone()).collect();
+        Listing::open(keys, name.into(), &page.unwrap_or_default())
     }
 }
 
 impl Listing {
-    fn open(key: &Key, name: String, page: &pb::Page) -> Result<Self, Status> {
+    fn open(keys: Vec<Key>, name: String, page: &pb::Page) -> Result<Self, Status> {
         let rows = match page.size {
             0 => DEFAULT_ROWS,
             size if size <= MAX_ROWS => size,
             _ => return Err(errors::invalid(format!("page.size is at most {MAX_ROWS}"))),
         };
-        let mut listing = Self { key: key.clone(), name, rows: rows as usize, after: Vec::new() };
+        let mut listing = Self { keys, name, rows: rows as usize, after: Vec::new() };
         if !page.token.is_empty() {
             listing.after = listing.read(&page.token).ok_or_else(bad_token)?;
         }
@@ -73,7 +75,8 @@ impl Listing {
     }
 
     fn token(&self, after: &[u8]) -> String {
-        URL_SAFE_NO_PAD.encode([after, &self.mac(after)].concat())
+        let mac = self.keys.first().map(|key| self.mac(key, after)).unwrap_or_default();
+        URL_SAFE_NO_PAD.encode([after, &mac].concat())
     }
 
     fn read(&self, token: &str) -> Option<Vec<u8>> {
@@ -82,11 +85,12 @@ impl Listing {
         }
         let mut bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let mac = bytes.split_off(bytes.len().checked_sub(MAC_LEN)?);
-        (mac::equal(&mac, &self.mac(&bytes)) && !bytes.is_empty()).then_some(bytes)
+        let is_ours = self.keys.iter().any(|key| mac::equal(&mac, &self.mac(key, &bytes)));
+        (is_ours && !bytes.is_empty()).then_some(bytes)
     }
 
-    fn mac(&self, after: &[u8]) -> Vec<u8> {
-        let mut mac = mac::hmac_sha256(&self.key, &[self.name.as_bytes(), after]).to_vec();
+    fn mac(&self, key: &Key, after: &[u8]) -> Vec<u8> {
+        let mut mac = mac::hmac_sha256(key, &[self.name.as_bytes(), after]).to_vec();
         mac.truncate(MAC_LEN);
         mac
     }
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
 
     fn open(name: &str, size: u32, token: &str) -> Result<Listing, Status> {
-        Listing::open(&Key::new([1; 32]), name.into(), &pb::Page { size, token: token.into() })
+        Listing::open(vec![Key::new([1; 32])], name.into(), &pb::Page { size, token: token.into() })
     }
 
     fn numbers(listing: &Listing) -> (Vec<u8>, String) {

@@ -60,7 +60,7 @@ impl Api {
         let permit = self.may_write(request.metadata()).await?;
         let request_id = request_id(request.metadata())?;
         let state = self.state_at(request.metadata()).await?;
-        let (runtime, keys) = (self.auth.runtime(), self.auth.cluster_keys());
+        let (runtime, keys) = (self.auth.runtime(), self.auth.deriving_keys());
         // Another caller, method or message is another write, whatever it calls itself.
         let parts = [permit.caller.as_bytes(), method.as_bytes(), &request.get_ref().encode_to_vec()];
         let id = request_id.map(|id| id.to_string());

@@ -52,7 +52,8 @@ pub fn router(auth: Auth, archive: Option<Archive>) -> Routes {
         .add_service(bounded!(pb::key_service_server::KeyServiceServer))
         .add_service(bounded!(pb::snapshot_service_server::SnapshotServiceServer))
         .add_service(bounded!(pb::cluster_service_server::ClusterServiceServer))
-        .add_service(bounded!(pb::archive_service_server::ArchiveServiceServer));
+        .add_service(bounded!(pb::archive_service_server::ArchiveServiceServer))
+        .add_service(bounded!(pb::secret_service_server::SecretServiceServer));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -23,7 +23,7 @@ pub enum ArchiveError {
     #[error("{name} has segment format {format}, this release reads format {known}")]
     UnknownFormat { name: String, format: u16, known: u16 },
     #[error(
-        "{name} is sealed under another key ({key_id}): give this node the cluster secret of the cluster that wrote it"
+        "{name} is sealed under another key ({key_id}): give this node the cluster secret that it was written with, as its own or in cluster.accept_secret_files"
     )]
     OtherKey { name: String, key_id: String },
     #[error("{name} is damaged at {at}: {detail}")]

@@ -156,7 +156,7 @@ async fn run(
         tokio::time::sleep(OPEN_PERIOD).await;
     };
     tracing::info!(target = target.shown(), "archiving to {}", target.shown());
-    let key = Arc::new(SealingKey::new(*options.keys.sealing.expose()));
+    let key = Arc::new(SealingKey::ring(&options.keys));
     let shipper = Arc::new(Mutex::new(Shipper::new(
         Arc::clone(&source),
         target.clone(),

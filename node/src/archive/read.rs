@@ -111,7 +111,7 @@ struct Local {
 /// When it cannot be reached, or holds more than one cluster.
 pub async fn open(settings: &config::Archive, keys: &ClusterKeys) -> Result<Reader, ArchiveError> {
     let target = Target::open(settings)?;
-    Reader::over(target, Arc::new(SealingKey::new(*keys.sealing.expose()))).await
+    Reader::over(target, Arc::new(SealingKey::ring(keys))).await
 }
 
 impl Reader {

@@ -157,9 +157,9 @@ fn open_header(
     let Some((header, lengths, key_id, salt)) = fields else {
         return Err(ArchiveError::UnknownFormat { name: name.to_owned(), format, known: FORMAT });
     };
-    if key_id != key.id()? {
+    let Some(key) = key.named(&key_id)? else {
         return Err(ArchiveError::OtherKey { name: name.to_owned(), key_id: hex::encode(&key_id) });
-    }
+    };
     let file = FileKey::derive(key, LABEL, &salt, head)?;
     if file.open(head_frame(), &mut tag).is_none() {
         return Err(damaged(name, "its header", "it was altered"));

@@ -59,7 +59,10 @@ pub fn consent_stands(request: &AuthorizationRequest, client: &Client, state: &S
 impl Auth {
     /// Whether this is the person that the client wants to be signed in, if it wants one.
     pub fn is_wanted(&self, request: &AuthorizationRequest, client: &Client, user: &User) -> bool {
-        request.subject.as_ref().is_none_or(|subject| *subject == self.subject(client, user))
+        request
+            .subject
+            .as_ref()
+            .is_none_or(|subject| self.subject(client, user).is_ok_and(|own| own == *subject))
     }
 
     /// Ends the login that `ticket` stands for.

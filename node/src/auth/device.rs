@@ -61,6 +61,12 @@ impl Device {
         )
     }
 
+    /// The browser without its mark of the account, as far as this key made it.
+    #[must_use]
+    pub fn without(&self, key: &Key, account: UserId) -> Self {
+        Self(self.0.iter().filter(|mark| !mark.is_of(key, account)).copied().collect())
+    }
+
     /// The cookie's value.
     pub fn text(&self) -> String {
         self.0.iter().map(|mark| URL_SAFE_NO_PAD.encode(mark.bytes())).collect::<Vec<_>>().join(".")

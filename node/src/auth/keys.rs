@@ -14,11 +14,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     crypto::{
-        aead::Sealer,
+        aead::{SealError, Sealer},
         jwk::Alg,
         jwt::{JwtError, SigningKey, VerifyingKey},
     },
-    runtime::Runtime,
+    runtime::{Entropy, Runtime},
 };
 
 use super::{Auth, AuthError, derive::Derivation};
@@ -84,7 +84,24 @@ impl SigningKeys {
     /// The public key with this id in `state`; none when the state has no such key.
     pub fn verifier(&self, state: &State, kid: &str) -> Option<VerifyingKey> {
         let row = state.key(kid)?;
-        self.opened(row).ok().map(|key| key.verifying_key())
+        if let Some(key) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&row.kid) {
+            return Some(key.verifying_key());
+        }
+        // The private half is not needed, and may be sealed under a secret that this node has no more.
+        let jwk = serde_json::from_slice(&row.public_jwk).ok()?;
+        VerifyingKey::from_jwk(&jwk).ok()
+    }
+
+    /// The value of a row sealed under the current key, if it is under another.
+    ///
+    /// # Errors
+    /// When this node cannot open it.
+    pub fn resealed(
+        &self,
+        row: &key::SigningKey,
+        entropy: &dyn Entropy,
+    ) -> Result<Option<Vec<u8>>, SealError> {
+        self.sealer.renewed(&purpose(&row.kid), &row.sealed_private_key, entropy)
     }
 
     fn opened(&self, row: &key::SigningKey) -> Result<Arc<SigningKey>, AuthError> {
@@ -210,7 +227,7 @@ impl Auth {
             only_if_absent: !next,
             next,
         };
-        let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
+        let derivation = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
         self.cluster().propose(derivation.request(), Body::AddSigningKey(order)).await?;
         Ok(())
     }

@@ -44,6 +44,7 @@ pub mod program;
 pub mod recovery;
 pub mod redirect_uri;
 pub mod rotation;
+pub mod secrets;
 pub mod seen;
 pub mod session;
 pub mod subject;
@@ -108,6 +109,7 @@ struct Inner {
     tickets: Sealer,
     access_tokens: Sealer,
     signing: SigningKeys,
+    secrets: secrets::Secrets,
     passwords: PasswordPool,
     throttles: Throttles,
     /// Attempts at the codes of devices; apart from passwords, whose limit they must not use up.
@@ -169,10 +171,11 @@ impl Auth {
         let lineage = cluster.lineage();
         let inner = Inner {
             lineage: LineageTag::of(&lineage.cluster, lineage.epoch),
-            handles: HandleKey::new(&keys.cookie_mac),
-            tickets: Sealer::new(&keys.ticket),
-            access_tokens: Sealer::new(&keys.access_token),
-            signing: SigningKeys::new(Sealer::new(&keys.sealing)),
+            handles: HandleKey::ring(&keys),
+            tickets: Sealer::ring(&keys, |keys| &keys.ticket),
+            access_tokens: Sealer::ring(&keys, |keys| &keys.access_token),
+            signing: SigningKeys::new(Sealer::ring(&keys, |keys| &keys.sealing)),
+            secrets: secrets::Secrets::new(&keys),
             throttles: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             registrations: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             upstream_attempts: Throttles::new(settings.login.throttle.clone(), runtime.clone()),

@@ -97,7 +97,8 @@ impl Auth {
     ) -> Result<UserId, Unproved> {
         let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
-        let count = device.count_of(&self.cluster_keys().device, account, now).unwrap_or(account);
+        let known = self.cluster_keys().all().find_map(|keys| device.count_of(&keys.device, account, now));
+        let count = known.unwrap_or(account);
         let hot = candidate.state.throttle(count, now).is_some();
         match self.inner.throttles.account(count, self.cluster().member_count(), hot) {
             Admission::Free => {}
@@ -109,12 +110,19 @@ impl Auth {
 
     /// The browser after this sign-in: known for its account. The same for the retry of a lost answer.
     pub fn device_after(&self, device: &Device, signed_in: &SignedIn, derivation: &Derivation) -> Device {
-        let key = &self.cluster_keys().device;
-        device.signed_in(key, signed_in.user.id, derivation.id("device"), signed_in.session.auth_time)
+        let (keys, account) = (self.cluster_keys(), signed_in.user.id);
+        let others = keys.accepted().iter();
+        let device = others.fold(device.clone(), |device, keys| device.without(&keys.device, account));
+        device.signed_in(
+            &keys.device,
+            signed_in.user.id,
+            derivation.id("device"),
+            signed_in.session.auth_time,
+        )
     }
 
     async fn reserve(&self, account: UserId, limit: u32, window_ms: u64) -> Result<(), Unproved> {
-        let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
+        let derivation = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
         let order = ReserveAttempt { user_id: account.to_vec(), limit, window_ms };
         match self
             .cluster()
@@ -135,7 +143,7 @@ impl Auth {
     /// A user who does not exist has an id of the same kind, so that throttling tells nobody.
     fn nobody(&self, username: &str) -> UserId {
         let name = username.trim().to_ascii_lowercase();
-        let hash = mac::hmac_sha256(&self.cluster_keys().request, &[b"nobody", name.as_bytes()]);
+        let hash = mac::hmac_sha256(&self.deriving_keys().request, &[b"nobody", name.as_bytes()]);
         let mut id = [0; 16];
         id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
         UserId::new(id)

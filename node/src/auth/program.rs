@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_state::{
     Stamp,
-    ids::{AppPasswordId, ApplicationId, SecretHash, SessionId},
+    ids::{AppPasswordId, ApplicationId, SessionId},
     session::Session,
 };
 use futures_util::future::BoxFuture;
@@ -59,8 +59,7 @@ impl Auth {
         let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
         let id = AppPasswordId::new(handle.id);
         let Some((password, user)) = state.live_app_password(id, self.now(&state)) else { return Ok(None) };
-        let presented = app_password_hash(&self.cluster_keys().app_password, &handle.secret);
-        if !password.secret_hash.matches(&SecretHash::new(presented)) || !names(&user.username, username) {
+        if !self.is_app_password(password, &handle.secret) || !names(&user.username, username) {
             return Ok(None);
         }
         // What decides on people asks when and how they signed in. A program never has; it speaks from when its password was made.

@@ -94,7 +94,7 @@ impl Auth {
     }
 
     async fn change_keys(&self, body: Body) -> Result<(), AuthError> {
-        let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
+        let derivation = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
         self.cluster().propose(derivation.request(), body).await?;
         Ok(())
     }

@@ -6,7 +6,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::Auth;
-use crate::crypto::mac;
+use crate::crypto::{keys::ClusterKeys, mac};
 
 /// Bytes of the tag: enough that nobody guesses one.
 const TAG_BYTES: usize = 12;
@@ -23,7 +23,7 @@ pub enum Unseen {
 impl Auth {
     /// The text for this index of this cluster's present life.
     pub fn seen(&self, index: u64) -> String {
-        format!("{index}.{}", URL_SAFE_NO_PAD.encode(self.tag(index)))
+        format!("{index}.{}", URL_SAFE_NO_PAD.encode(self.tag(self.cluster_keys(), index)))
     }
 
     /// The index in a text.
@@ -34,12 +34,16 @@ impl Auth {
         let (number, tag) = text.split_once('.').ok_or(Unseen::Malformed)?;
         let index = number.parse().map_err(|_| Unseen::Malformed)?;
         let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| Unseen::Malformed)?;
-        if mac::equal(&tag, &self.tag(index)) { Ok(index) } else { Err(Unseen::Foreign) }
+        if self.cluster_keys().any(|keys| mac::equal(&tag, &self.tag(keys, index))) {
+            Ok(index)
+        } else {
+            Err(Unseen::Foreign)
+        }
     }
 
-    fn tag(&self, index: u64) -> [u8; TAG_BYTES] {
+    fn tag(&self, keys: &ClusterKeys, index: u64) -> [u8; TAG_BYTES] {
         let lineage = self.lineage_tag();
         let parts = [b"conclave/seen".as_slice(), lineage.bytes(), &index.to_be_bytes()];
-        mac::take(&mac::hmac_sha256(&self.cluster_keys().cookie_mac, &parts))
+        mac::take(&mac::hmac_sha256(&keys.cookie_mac, &parts))
     }
 }

@@ -68,9 +68,17 @@ impl Auth {
     /// A handle of this kind and of this cluster's present life, or nothing. Why not is nobody's business. One of an earlier life
     /// counts as far as its row has been restored; its index is before every one of this life.
     pub fn parse(&self, kind: HandleKind, text: &str) -> Option<Handle> {
-        match self.handles().parse(kind, self.lineage_tag(), text) {
+        match self.read(kind, self.lineage_tag(), text) {
             Err(HandleError::OtherLineage) if kind.may_outlive_a_restore() => self.parse_former(kind, text),
             parsed => parsed.ok(),
+        }
+    }
+
+    /// Of the present secrets first: one of an earlier secret is looked at only when it is of none of them.
+    fn read(&self, kind: HandleKind, lineage: LineageTag, text: &str) -> Result<Handle, HandleError> {
+        match self.handles().parse(kind, lineage, text) {
+            Err(HandleError::Forged) => self.parse_of_earlier_secret(kind, lineage, text),
+            parsed => parsed,
         }
     }
 
@@ -78,9 +86,7 @@ impl Auth {
         let cluster = self.cluster().lineage().cluster;
         let state = self.cluster().view();
         let former = state.meta().former_epochs.iter().rev();
-        former
-            .map(|epoch| LineageTag::of(&cluster, *epoch))
-            .find_map(|tag| self.handles().parse(kind, tag, text).ok())
+        former.map(|epoch| LineageTag::of(&cluster, *epoch)).find_map(|tag| self.read(kind, tag, text).ok())
     }
 
     /// Whether what was made in the life of this epoch may count now.

@@ -6,14 +6,17 @@ use conclave_state::{client::Client, user::User};
 
 use crate::crypto::{hex, keys::Key, mac};
 
-use super::Auth;
+use super::{Auth, AuthError};
 
 impl Auth {
     /// The `sub` of this person for this client.
-    pub fn subject(&self, client: &Client, user: &User) -> String {
+    ///
+    /// # Errors
+    /// When the key that made pairwise names cannot be opened: another name would be another person to its relying party.
+    pub fn subject(&self, client: &Client, user: &User) -> Result<String, AuthError> {
         match client.tokens.pairwise_sector.as_str() {
-            "" => user.id.to_string(),
-            sector => pairwise(&self.cluster_keys().pairwise, sector, user.id.bytes()),
+            "" => Ok(user.id.to_string()),
+            sector => Ok(pairwise(&self.pairwise_key()?, sector, user.id.bytes())),
         }
     }
 }

@@ -89,7 +89,7 @@ fn as_operator(builder: Builder, config: &Config) -> Result<Builder, Failure> {
             "no token is given and no cluster secret is found here; use --token, CONCLAVE_TOKEN, or --config of a node",
         ));
     };
-    let (keys, runtime) = (Arc::new(ClusterKeys::derive(&secret)), Runtime::system());
+    let (keys, runtime) = (Arc::new(ClusterKeys::ring(&secret)), Runtime::system());
     // Made anew for each attempt: an assertion lives for two minutes.
     Ok(builder
         .token_source(move || operator::make(&keys.operator, runtime.clock.now_ms(), &*runtime.entropy)))

@@ -70,7 +70,7 @@ async fn run_as_configured(args: &JoinArgs, config: &Config, file: &Path) -> Res
         set_aside: args.set_aside,
         advertise: config.cluster.address_of(config.node.id),
         api_url: config.api.url(),
-        keys: Arc::new(ClusterKeys::derive(&secret)),
+        keys: Arc::new(ClusterKeys::ring(&secret)),
         runtime: Runtime::system(),
     };
     let joined = join(options).await.map_err(|error| Failure::other(error.to_string()))?;
@@ -116,7 +116,7 @@ fn keys(secret_file: &Path) -> Result<Arc<ClusterKeys>, Failure> {
             "{shown}: there is no such file; copy the secret of the cluster there (mode 600)"
         ))
     })?;
-    Ok(Arc::new(ClusterKeys::derive(&secret)))
+    Ok(Arc::new(ClusterKeys::ring(&secret)))
 }
 
 /// The address of this machine from which the cluster would be reached. Nothing is sent.

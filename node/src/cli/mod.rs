@@ -162,7 +162,7 @@ pub enum Tool {
     #[command(subcommand, after_help = "Examples:\n  conclave doctor forward-auth https://wiki.example.org/")]
     Doctor(doctor::Command),
     /// The cluster secret
-    #[command(subcommand, after_help = "Examples:\n  conclave secret new")]
+    #[command(subcommand, after_help = "Examples:\n  conclave secret new\n  conclave secret status")]
     Secret(secret::Command),
 }
 
@@ -215,7 +215,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::Restore(args) => Box::pin(restore::run(args)).await,
         Tool::Recover(command) => recover::run(command).await,
         Tool::Archive(resource) => over_api!(resource, archive::run),
-        Tool::Secret(command) => secret::run(&command),
+        Tool::Secret(command) => secret::run(command).await,
         // Has an exit code of its own.
         Tool::Doctor(_) => Err(Failure::other("the doctor was asked for a result instead of an exit code")),
     }

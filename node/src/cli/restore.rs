@@ -138,7 +138,7 @@ pub async fn run(args: RestoreArgs) -> Result<(Output, Format), Failure> {
 
 async fn of_file(file: PathBuf, keys: ClusterKeys) -> Result<(Known, Known), Failure> {
     let read = move || {
-        let key = SealingKey::new(*keys.sealing.expose());
+        let key = SealingKey::ring(&keys);
         let mut progress = Progress::new("reading", 0);
         Known::of_file(&file, &key, |done| progress.at(done))
     };
@@ -215,7 +215,7 @@ pub(super) fn keys(config: &Config) -> Result<ClusterKeys, Failure> {
              cluster.secret_file of --config, or in CONCLAVE_CLUSTER__SECRET",
         )
     })?;
-    Ok(ClusterKeys::derive(&secret))
+    Ok(ClusterKeys::ring(&secret))
 }
 
 pub(super) fn told(

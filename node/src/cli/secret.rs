@@ -1,12 +1,14 @@
-//! `conclave secret …`: needs no cluster.
+//! `conclave secret …`: making one needs no cluster, the rest asks one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use conclave_client::v1;
+use serde_json::{Value, json};
 
 use crate::{config::write_new_secret, crypto::secret::ClusterSecret, runtime::Runtime};
 
 use super::{
+    connection::ApiArgs,
     failure::Failure,
     output::{Format, Output},
 };
@@ -27,17 +29,90 @@ Examples:
         #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
         output: Format,
     },
+    /// Show which secrets each node has, and whether an old one can be dropped
+    #[command(after_help = "Examples:\n  conclave secret status\n  conclave secret status -o json")]
+    Status {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Sign everybody out everywhere, and end every code, refresh token and app password: for a secret that leaked
+    #[command(after_help = "Examples:\n  conclave secret end-everything --yes")]
+    EndEverything {
+        /// Nothing is done without it
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
 }
 
-pub fn run(command: &Command) -> Result<(Output, Format), Failure> {
-    let Command::New { out, output } = command;
+/// What a status says before its nodes.
+const FIELDS: &[&str] = &[
+    "safe_to_drop",
+    "reasons",
+    "secret_id",
+    "changed_at_ms",
+    "sealed_under_other_key",
+    "sealed_and_lost",
+    "app_passwords_under_other_key",
+    "app_passwords",
+    "retired",
+];
+const COLUMNS: &[&str] = &["id", "reachable", "makes_with", "accepts", "snapshot_under_other_key"];
+
+pub async fn run(command: Command) -> Result<(Output, Format), Failure> {
+    match command {
+        Command::New { out, output } => made(out.as_deref(), output),
+        Command::Status { api } => {
+            let status = api.connect()?.secrets().status(v1::GetSecretStatusRequest {}).await?;
+            let output =
+                Output::Nested { fields: FIELDS, value: value(&status), list: "nodes", columns: COLUMNS };
+            Ok((output, api.output))
+        }
+        Command::EndEverything { yes: false, .. } => Err(Failure::usage(
+            "this signs everybody out and ends every app password; say --yes if that is what you want",
+        )),
+        Command::EndEverything { yes: true, api } => {
+            let ended = api.connect()?.secrets().end_everything(v1::EndEverythingRequest {}).await?;
+            let epoch = ended.revocation_epoch;
+            let text = format!("everybody is signed out; the revocation epoch is {epoch}");
+            Ok((Output::done(text, json!({ "revocation_epoch": epoch })), api.output))
+        }
+    }
+}
+
+fn value(status: &v1::SecretStatus) -> Value {
+    let node = |node: &v1::SecretOfNode| {
+        json!({
+            "id": node.id,
+            "reachable": node.reachable,
+            "makes_with": node.makes_with,
+            "accepts": node.accepts,
+            "snapshot_under_other_key": node.snapshot_under_other_key,
+        })
+    };
+    json!({
+        "safe_to_drop": status.safe_to_drop,
+        "reasons": status.reasons,
+        "secret_id": status.secret_id,
+        "changed_at_ms": status.changed_at_ms,
+        "sealed_under_other_key": status.sealed_under_other_key,
+        "sealed_and_lost": status.sealed_and_lost,
+        "app_passwords_under_other_key": status.app_passwords_under_other_key,
+        "app_passwords": status.app_passwords,
+        "retired": status.retired,
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+    })
+}
+
+fn made(out: Option<&Path>, output: Format) -> Result<(Output, Format), Failure> {
     let secret = ClusterSecret::generate(&*Runtime::system().entropy);
     let Some(path) = out else {
         let text = secret.to_text().to_string();
-        return Ok((Output::done(text.clone(), json!({ "secret": text })), *output));
+        return Ok((Output::done(text.clone(), json!({ "secret": text })), output));
     };
     let shown = path.display().to_string();
     write_new_secret(path, &secret)
         .map_err(|error| Failure::other(format!("cannot write the cluster secret to {shown}: {error}")))?;
-    Ok((Output::done(format!("the cluster secret is in {shown}"), json!({ "file": shown })), *output))
+    Ok((Output::done(format!("the cluster secret is in {shown}"), json!({ "file": shown })), output))
 }

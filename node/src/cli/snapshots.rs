@@ -303,11 +303,11 @@ async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output, Failure> 
     let config = api.settings()?;
     let secret = find_secret(&config).map_err(|error| Failure::usage(error.to_string()))?;
     let secret = secret.ok_or_else(no_secret)?;
-    let keys = ClusterKeys::derive(&secret);
+    let keys = ClusterKeys::ring(&secret);
     let failed = |e: &dyn std::fmt::Display| Failure::other(format!("the drill failed: {e}"));
     let mut progress = Progress::new("reading", 0);
     let known = if let Some(file) = &file {
-        let key = SealingKey::new(*keys.sealing.expose());
+        let key = SealingKey::ring(&keys);
         Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?
     } else {
         let scratch = tempfile::Builder::new().prefix("conclave-drill-").tempdir().map_err(|e| failed(&e))?;
@@ -343,7 +343,7 @@ fn no_secret() -> Failure {
 
 fn sealing_key(api: &ApiArgs) -> Result<Option<SealingKey>, Failure> {
     let secret = find_secret(&api.settings()?).map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(secret.map(|secret| SealingKey::new(*ClusterKeys::derive(&secret).sealing.expose())))
+    Ok(secret.map(|secret| SealingKey::ring(&ClusterKeys::ring(&secret))))
 }
 
 async fn restore(client: &Client, order: Restoring) -> Result<Output, Failure> {

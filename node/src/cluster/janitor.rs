@@ -56,7 +56,9 @@ async fn snapshot_if_due(leader: &Leader) {
         last_index: metrics.last_log_index.unwrap_or(0),
     };
     let plan = retention::plan(&held);
-    if plan.take_snapshot && metrics.snapshot.map(|id| id.index) != metrics.last_applied.map(|id| id.index) {
+    // After a change of the secret: soon this node may start with the new one alone.
+    let wanted = plan.take_snapshot || leader.snapshot_is_under_other_key();
+    if wanted && metrics.snapshot.map(|id| id.index) != metrics.last_applied.map(|id| id.index) {
         report(leader.raft().trigger().snapshot().await, "a snapshot");
     }
     let purged = metrics.purged.map_or(0, |id| id.index);

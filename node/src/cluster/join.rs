@@ -120,7 +120,7 @@ fn begin(options: &JoinOptions) -> Result<(DataDir, store::Identity), JoinError>
         Some(found) if found.cluster.is_some() || !found.joined => {
             Err(JoinError::Taken(options.data_dir.clone(), found.node_id))
         }
-        Some(found) if found.secret_check != secret_check => Err(JoinError::OtherSecret),
+        Some(found) if options.keys.named(&found.secret_check).is_none() => Err(JoinError::OtherSecret),
         Some(found) => Ok((data, found)),
         None => {
             let identity = fresh();

@@ -202,12 +202,12 @@ impl Survivor {
     pub fn read(data: &DataDir, keys: &ClusterKeys) -> Result<Self, KnownError> {
         let shown = data.path().display().to_string();
         let identity = data.identity().ok_or_else(|| KnownError::NoNode(shown.clone()))?;
-        if identity.secret_check != keys.secret_check {
+        if keys.named(&identity.secret_check).is_none() {
             return Err(KnownError::OtherSecret(shown));
         }
         let cluster = identity.cluster.ok_or_else(|| KnownError::NoNode(shown.clone()))?;
         let lineage = Lineage { cluster, epoch: identity.lineage_epoch };
-        let key = SealingKey::new(*keys.sealing.expose());
+        let key = SealingKey::ring(keys);
         let mut known = match SnapshotDir::open(&data.snapshots())?.latest(&key)? {
             Some(SnapshotFile { path, .. }) => Known::of_file(&path, &key, |_| {})?,
             None => Known {

@@ -229,6 +229,14 @@ impl Leader {
         if alone || fresh { Ok(()) } else { Err("no quorum has answered this leader for a while".into()) }
     }
 
+    /// Whether a node that had the current secret alone could not start from the newest snapshot here.
+    pub fn snapshot_is_under_other_key(&self) -> bool {
+        self.snapshots.dir.latest_is_under_other_key(&self.snapshots.key).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the newest snapshot cannot be looked at");
+            true
+        })
+    }
+
     /// This node's status, with the digest of the state at its applied index.
     pub async fn status(&self) -> pb::NodeStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
@@ -252,6 +260,8 @@ impl Leader {
             ready: self.readiness().is_ok(),
             archive: self.archive.status(),
             disk_free_bytes: free_bytes(self.snapshots.dir.path()),
+            secret_ids: self.snapshots.key.secret_ids().map(|id| id.to_vec()).collect(),
+            snapshot_under_other_key: self.snapshot_is_under_other_key(),
             ..pb::NodeStatus::default()
         }
     }

@@ -56,7 +56,7 @@ mod wire;
 use std::{
     future::Future,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -124,6 +124,8 @@ struct Inner {
     conflict: Arc<OnceLock<String>>,
     /// The lock of the data directory is kept by the log; this tells when it is gone.
     released: Released,
+    /// Which secret the data directory is of.
+    secret_mark: Mutex<crate::store::data_dir::SecretMark>,
 }
 
 /// A member and what it says of itself, or why it says nothing.
@@ -204,6 +206,19 @@ impl Cluster {
         self.on_consensus(tracing::Instrument::instrument(proposing, span))
             .await
             .unwrap_or(Err(ProposeError::Unknown))
+    }
+
+    /// The name of the secret that the data directory is of.
+    pub fn secret_of_data(&self) -> [u8; 16] {
+        self.inner.secret_mark.lock().unwrap_or_else(PoisonError::into_inner).secret_check()
+    }
+
+    /// From here on the data directory is one of the secret with this name.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is then as it was.
+    pub fn settle_secret_of_data(&self, secret_check: [u8; 16]) -> Result<(), StoreError> {
+        self.inner.secret_mark.lock().unwrap_or_else(PoisonError::into_inner).settle(secret_check)
     }
 
     /// Which cluster, and which of its lives.

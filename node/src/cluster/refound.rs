@@ -113,7 +113,7 @@ fn write_snapshot(
     };
     let snapshots = Snapshots {
         dir: std::sync::Arc::new(SnapshotDir::open(dir)?),
-        key: std::sync::Arc::new(SealingKey::new(*keys.sealing.expose())),
+        key: std::sync::Arc::new(SealingKey::ring(keys)),
         lineage: life.lineage,
         runtime: runtime.clone(),
     };

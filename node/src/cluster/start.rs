@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
 };
 
 use conclave_proto::cluster::v1::cluster_service_server::ClusterServiceServer;
@@ -18,6 +18,7 @@ use crate::{
     runtime::Runtime,
     store::{
         self, DataDir, LogWriter, SledLog, StoreError,
+        data_dir::SecretMark,
         snapshot::{SealingKey, SnapshotDir},
     },
 };
@@ -171,6 +172,7 @@ impl Cluster {
             conflict,
             log_failure,
             released,
+            secret_mark,
         } = parts;
         let inner = Inner {
             leader,
@@ -184,6 +186,7 @@ impl Cluster {
             log_failure,
             conflict,
             released,
+            secret_mark: Mutex::new(secret_mark),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -201,6 +204,7 @@ struct Parts {
     conflict: Arc<OnceLock<String>>,
     log_failure: watch::Receiver<Option<StoreError>>,
     released: Released,
+    secret_mark: SecretMark,
 }
 
 async fn start(
@@ -233,6 +237,8 @@ async fn start(
         if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await?) } else { None };
     let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
     let snapshots = open_snapshots(&options.keys, options.runtime.clone(), &data, lineage)?;
+    let secret_mark =
+        data.secret_mark().ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
     let (hold, released) = Hold::new(data);
     let storage = LogStorage::new(log).map_err(|e| StartError::Raft(e.to_string()))?.guarded_by(hold);
     let log_failure = storage.failure();
@@ -271,6 +277,7 @@ async fn start(
         conflict,
         log_failure,
         released,
+        secret_mark,
     })
 }
 
@@ -299,7 +306,7 @@ fn open_data(
     if found.node_id != options.node {
         return Err(StartError::OtherNode { found: found.node_id, meant: options.node });
     }
-    if found.secret_check != secret_check {
+    if options.keys.named(&found.secret_check).is_none() {
         return Err(StartError::OtherSecret);
     }
     let log = data.open_log_with(|at| open_log(at, false))?;
@@ -373,12 +380,7 @@ fn open_snapshots(
 ) -> Result<Snapshots, StartError> {
     let dir = SnapshotDir::open(&data.snapshots()).map_err(|e| StartError::Snapshots(e.to_string()))?;
     dir.sweep_temp().map_err(|e| StartError::Snapshots(e.to_string()))?;
-    Ok(Snapshots {
-        dir: Arc::new(dir),
-        key: Arc::new(SealingKey::new(*keys.sealing.expose())),
-        lineage,
-        runtime,
-    })
+    Ok(Snapshots { dir: Arc::new(dir), key: Arc::new(SealingKey::ring(keys)), lineage, runtime })
 }
 
 async fn run_raft(

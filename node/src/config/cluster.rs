@@ -12,6 +12,10 @@ use super::parse::{self, ListenAddr, SecretText};
 /// Most members in `cluster.peers`: beyond nine voters each write waits for more disks and gains nothing.
 pub const MAX_PEERS: usize = 9;
 
+/// Most files in `cluster.accept_secret_files`. One change has one other secret; a second place is for a change that must be broken
+/// off for a third secret. Each more would be one more secret whose leak opens the cluster.
+pub const MAX_ACCEPTED: usize = 2;
+
 /// `[node]`: this node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -47,6 +51,11 @@ pub struct Cluster {
     /// File with the cluster secret. Default `cluster.secret` in `node.data_dir`; made there for a node without
     /// peers.
     pub secret_file: Option<PathBuf>,
+    /// Files with secrets that are also accepted, while the cluster goes from one secret to the next: what they made is good, and so
+    /// are nodes that make with them; nothing is made with them here. At most two: the secret that is coming or going, and one more
+    /// for a change that has to be broken off for another. Default empty.
+    #[serde(deserialize_with = "files")]
+    pub accept_secret_files: Vec<PathBuf>,
     /// How a check is decided: `lease` (default) under a serve lease, without a network hop; `quorum` asks the leader and a quorum
     /// for each one and trusts no clock.
     pub checks: Checks,
@@ -62,6 +71,7 @@ impl Default for Cluster {
             joined: false,
             advertise: None,
             secret_file: None,
+            accept_secret_files: Vec::new(),
             checks: Checks::default(),
             secret: None,
         }
@@ -99,6 +109,12 @@ impl Cluster {
         if self.secret.is_some() && self.secret_file.is_some() {
             problems.push("cluster.secret: set either this or cluster.secret_file, not both".into());
         }
+        if self.accept_secret_files.len() > MAX_ACCEPTED {
+            problems.push(format!(
+                "cluster.accept_secret_files: {} files are too many; at most {MAX_ACCEPTED}",
+                self.accept_secret_files.len()
+            ));
+        }
         if self.peers.is_empty() {
             return;
         }
@@ -125,6 +141,13 @@ impl Cluster {
             ));
         }
     }
+}
+
+fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    parse::list(deserializer, |text| match text {
+        "" => Err("a file has a name".into()),
+        name => Ok(PathBuf::from(name)),
+    })
 }
 
 fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Peer>, D::Error> {

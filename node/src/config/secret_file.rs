@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::{Config, ConfigError};
-use crate::crypto::secret::ClusterSecret;
+use crate::crypto::secret::{ClusterSecret, SecretRing};
 use crate::runtime::Entropy;
 
 /// Bits of a file's mode that let others than its owner and group in.
@@ -17,23 +17,46 @@ const OPEN_TO_OTHERS: u32 = 0o007;
 /// Longest secret file read: the secret and generous white space.
 const MAX_FILE_LEN: u64 = 4096;
 
-/// The cluster secret of this configuration. A node without peers and without a secret makes itself one, readable
-/// by its owner alone; a node with peers must be given the secret they share.
-pub fn load_secret(config: &Config, entropy: &dyn Entropy) -> Result<ClusterSecret, ConfigError> {
-    match find_secret(config)? {
-        Some(secret) => Ok(secret),
-        None => absent(config, &secret_path(config), entropy),
-    }
+/// The cluster secret of this configuration, and those that are also accepted. A node without peers and without a secret makes
+/// itself one, readable by its owner alone; a node with peers must be given the secret they share.
+pub fn load_secret(config: &Config, entropy: &dyn Entropy) -> Result<SecretRing, ConfigError> {
+    let current = match find_current(config)? {
+        Some(secret) => secret,
+        None => absent(config, &secret_path(config), entropy)?,
+    };
+    Ok(SecretRing { current, accepted: accepted(config)? })
 }
 
-/// The cluster secret of this configuration, if there is one: makes nothing, for tools that only look.
-pub fn find_secret(config: &Config) -> Result<Option<ClusterSecret>, ConfigError> {
+/// The cluster secrets of this configuration, if there is one: makes nothing, for tools that only look.
+pub fn find_secret(config: &Config) -> Result<Option<SecretRing>, ConfigError> {
+    let Some(current) = find_current(config)? else { return Ok(None) };
+    Ok(Some(SecretRing { current, accepted: accepted(config)? }))
+}
+
+/// A file that is named must be there: a node that silently accepted less than it was told would refuse its peers.
+fn accepted(config: &Config) -> Result<Vec<ClusterSecret>, ConfigError> {
+    let read = |path: &PathBuf| {
+        read_private(path)?.ok_or_else(|| {
+            secret_error(format!(
+                "cluster.accept_secret_files: {} does not exist; copy the secret there (mode 600), or take the name out",
+                path.display()
+            ))
+        })
+    };
+    config.cluster.accept_secret_files.iter().map(read).collect()
+}
+
+fn find_current(config: &Config) -> Result<Option<ClusterSecret>, ConfigError> {
     if let Some(text) = &config.cluster.secret {
         let secret = text.cluster_secret();
         return secret.map(Some).map_err(|fault| secret_error(format!("cluster.secret: {fault}")));
     }
-    let path = secret_path(config);
-    match fs::metadata(&path) {
+    read_private(&secret_path(config))
+}
+
+/// The secret in a file that only its owner and group may read; none when there is no such file.
+fn read_private(path: &Path) -> Result<Option<ClusterSecret>, ConfigError> {
+    match fs::metadata(path) {
         Ok(found) if found.mode() & OPEN_TO_OTHERS != 0 => Err(secret_error(format!(
             "{}: every user of this machine can read the cluster secret; run `chmod 600` on it",
             path.display()
@@ -41,9 +64,9 @@ pub fn find_secret(config: &Config) -> Result<Option<ClusterSecret>, ConfigError
         Ok(found) if found.len() > MAX_FILE_LEN => {
             Err(secret_error(format!("{}: too long to be a cluster secret", path.display())))
         }
-        Ok(_) => read(&path).map(Some),
+        Ok(_) => read(path).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unreadable(&path, &error)),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 

@@ -344,9 +344,25 @@ mod secret {
             .unwrap()
     }
 
+    #[test]
+    fn secrets_that_are_accepted_are_read_and_a_missing_one_stops_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().join("other.secret");
+        let shown = other.display().to_string();
+        let config = config(dir.path(), &[("CONCLAVE_CLUSTER__ACCEPT_SECRET_FILES", &shown)]);
+        assert!(secret(&config, 1).unwrap_err().contains("accept_secret_files"));
+        let coming = crate::crypto::secret::ClusterSecret::generate(SeededEntropy::new(5).as_ref());
+        crate::config::write_new_secret(&other, &coming).unwrap();
+        let ring = load_secret(&config, SeededEntropy::new(1).as_ref()).unwrap();
+        assert_eq!(*ring.accepted[0].to_text(), *coming.to_text());
+        assert_ne!(*ring.current.to_text(), *coming.to_text());
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(secret(&config, 1).unwrap_err().contains("chmod 600"));
+    }
+
     fn secret(config: &Config, seed: u64) -> Result<String, String> {
         match load_secret(config, SeededEntropy::new(seed).as_ref()) {
-            Ok(secret) => Ok(secret.to_text().to_string()),
+            Ok(secret) => Ok(secret.current.to_text().to_string()),
             Err(ConfigError::Secret(text)) => Err(text),
             Err(other) => panic!("{other}"),
         }

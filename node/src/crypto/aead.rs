@@ -8,7 +8,9 @@
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-use super::keys::Key;
+use zeroize::Zeroizing;
+
+use super::keys::{ClusterKeys, Key};
 use super::mac;
 use crate::runtime::Entropy;
 
@@ -30,17 +32,21 @@ pub enum SealError {
     TooLong { found: usize },
     #[error("the sealed value is cut short or of a format this version does not know")]
     Malformed,
-    #[error("the value was sealed under another key; was the cluster secret changed?")]
-    OtherKey,
+    #[error(
+        "the value is sealed under the key {} and this node has no secret that gives it; name the file with the secret that it was sealed under in cluster.accept_secret_files",
+        super::hex::encode(key_id)
+    )]
+    OtherKey { key_id: [u8; KEY_ID_LEN] },
     #[error("the sealed value was altered or belongs to another purpose")]
     Forged,
 }
 
-/// Seals and opens under one key.
+/// Seals under one key; opens under that, and under those it was told to accept.
 #[derive(Debug)]
 pub struct Sealer {
     key: LessSafeKey,
     key_id: [u8; KEY_ID_LEN],
+    accepted: Vec<Sealer>,
 }
 
 impl Sealer {
@@ -48,7 +54,35 @@ impl Sealer {
     pub fn new(key: &Key) -> Self {
         let unbound = UnboundKey::new(&AES_256_GCM_SIV, key.expose()).expect("a key of 32 bytes");
         let key_id = mac::take(&mac::hmac_sha256(key, &[b"conclave/key-id"]));
-        Self { key: LessSafeKey::new(unbound), key_id }
+        Self { key: LessSafeKey::new(unbound), key_id, accepted: Vec::new() }
+    }
+
+    /// Seals under the current key of the ring, opens under any of it.
+    pub fn ring(keys: &ClusterKeys, key: impl Fn(&ClusterKeys) -> &Key) -> Self {
+        let accepted = keys.accepted().iter().map(|keys| Self::new(key(keys))).collect();
+        Self { accepted, ..Self::new(key(keys)) }
+    }
+
+    /// The same value sealed under the current key; none if it is already.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn renewed(
+        &self,
+        purpose: &str,
+        sealed: &[u8],
+        entropy: &dyn Entropy,
+    ) -> Result<Option<Vec<u8>>, SealError> {
+        if self.is_current(sealed) {
+            return Ok(None);
+        }
+        let plain = Zeroizing::new(self.open(purpose, sealed)?);
+        self.seal(purpose, &plain, entropy).map(Some)
+    }
+
+    /// Whether a value is sealed under the current key. Says nothing of whether it opens.
+    pub fn is_current(&self, sealed: &[u8]) -> bool {
+        sealed.get(1..=KEY_ID_LEN) == Some(self.key_id.as_slice())
     }
 
     /// Seals `plaintext` for `purpose`, which names the kind of value and, where there is one, its row
@@ -82,7 +116,8 @@ impl Sealer {
             return Err(SealError::Malformed);
         }
         if *key_id != self.key_id {
-            return Err(SealError::OtherKey);
+            let other = self.accepted.iter().find(|other| other.key_id == *key_id);
+            return other.ok_or(SealError::OtherKey { key_id: *key_id })?.open(purpose, sealed);
         }
         let mut body = body.to_vec();
         let plaintext_len = self
@@ -102,7 +137,8 @@ impl Sealer {
 #[cfg(test)]
 mod tests {
     use super::{MAX_PLAINTEXT, OVERHEAD, SealError, Sealer};
-    use crate::crypto::keys::Key;
+    use crate::crypto::keys::{ClusterKeys, Key};
+    use crate::crypto::secret::{ClusterSecret, SecretRing};
     use crate::runtime::testing::SeededEntropy;
 
     fn sealer(byte: u8) -> Sealer {
@@ -117,7 +153,28 @@ mod tests {
         assert!(!sealed.windows(5).any(|w| w == b"plain"));
         assert_eq!(sealer(1).open("ticket", &sealed).unwrap(), b"plain words");
         assert_eq!(sealer(1).open("signing-key/a", &sealed), Err(SealError::Forged));
-        assert_eq!(sealer(2).open("ticket", &sealed), Err(SealError::OtherKey));
+        assert!(matches!(sealer(2).open("ticket", &sealed), Err(SealError::OtherKey { .. })));
+    }
+
+    #[test]
+    fn a_ring_opens_what_any_of_its_keys_sealed_and_seals_under_the_first() {
+        let secret = |n| ClusterSecret::generate(SeededEntropy::new(n).as_ref());
+        let ring = |current, accepted: &[u64]| {
+            let accepted = accepted.iter().map(|n| secret(*n)).collect();
+            let keys = ClusterKeys::ring(&SecretRing { current: secret(current), accepted });
+            Sealer::ring(&keys, |keys| &keys.ticket)
+        };
+        let entropy = SeededEntropy::new(1);
+        let (before, during, after) = (ring(1, &[]), ring(2, &[1]), ring(2, &[]));
+        let old = before.seal("t", b"value", entropy.as_ref()).unwrap();
+        assert_eq!(during.open("t", &old).unwrap(), b"value");
+        assert!(!during.is_current(&old));
+        assert_eq!(during.open("u", &old), Err(SealError::Forged), "for its purpose alone, as ever");
+        let new = during.seal("t", b"value", entropy.as_ref()).unwrap();
+        assert!(during.is_current(&new));
+        assert_eq!(ring(1, &[2]).open("t", &new).unwrap(), b"value", "a node of the phase before");
+        assert_eq!(after.open("t", &new).unwrap(), b"value");
+        assert!(matches!(after.open("t", &old), Err(SealError::OtherKey { .. })));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::keys::Key;
+use super::keys::{ClusterKeys, Key};
 use super::mac::{self, MacKey};
 use super::secret::SecretBytes;
 
@@ -119,14 +119,23 @@ pub enum HandleError {
     OtherLineage,
 }
 
-/// Makes and reads handles.
+/// Makes handles under one key; reads those of it, and of the keys it was told to accept.
 #[derive(Clone, Debug)]
-pub struct HandleKey(MacKey);
+pub struct HandleKey {
+    current: MacKey,
+    accepted: Vec<MacKey>,
+}
 
 impl HandleKey {
     /// Takes [`ClusterKeys::cookie_mac`](super::keys::ClusterKeys::cookie_mac).
     pub fn new(key: &Key) -> Self {
-        Self(MacKey::new(key))
+        Self { current: MacKey::new(key), accepted: Vec::new() }
+    }
+
+    /// Makes with the current key of the ring, reads those of any of it.
+    pub fn ring(keys: &ClusterKeys) -> Self {
+        let accepted = keys.accepted().iter().map(|keys| MacKey::new(&keys.cookie_mac)).collect();
+        Self { accepted, ..Self::new(&keys.cookie_mac) }
     }
 
     /// The text of a handle: 120 characters of base64url.
@@ -138,7 +147,7 @@ impl HandleKey {
         bytes.extend_from_slice(&handle.generation.to_be_bytes());
         bytes.extend_from_slice(&handle.lineage.0);
         bytes.extend_from_slice(&handle.index.to_be_bytes());
-        let mac = self.mac(&bytes);
+        let mac = tag(&self.current, &bytes);
         bytes.extend_from_slice(&mac);
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -151,7 +160,8 @@ impl HandleKey {
         let mut bytes = [0; BODY_LEN + MAC_LEN];
         URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(|_| HandleError::Malformed)?;
         let (body, mac) = bytes.split_first_chunk::<BODY_LEN>().ok_or(HandleError::Malformed)?;
-        if !mac::equal(mac, &self.mac(body)) {
+        let is_of = |key: &MacKey| mac::equal(mac, &tag(key, body));
+        if !is_of(&self.current) && !self.accepted.iter().any(is_of) {
             return Err(HandleError::Forged);
         }
         let handle = read(kind, body).ok_or(HandleError::WrongKind)?;
@@ -160,10 +170,10 @@ impl HandleKey {
         }
         Ok(handle)
     }
+}
 
-    fn mac(&self, body: &[u8]) -> [u8; MAC_LEN] {
-        mac::take(&self.0.hmac_sha256(&[b"handle", body]))
-    }
+fn tag(key: &MacKey, body: &[u8]) -> [u8; MAC_LEN] {
+    mac::take(&key.hmac_sha256(&[b"handle", body]))
 }
 
 /// The secret of generation `generation` of a refresh family: derived, so that a retry of a lost response gets
@@ -195,7 +205,9 @@ mod tests {
     use super::{
         Handle, HandleError, HandleKey, HandleKind, HandleSecret, LineageTag, TEXT_LEN, refresh_secret,
     };
-    use crate::crypto::keys::Key;
+    use crate::crypto::keys::{ClusterKeys, Key};
+    use crate::crypto::secret::{ClusterSecret, SecretRing};
+    use crate::runtime::testing::SeededEntropy;
 
     const CLUSTER: [u8; 16] = [9; 16];
 
@@ -231,6 +243,23 @@ mod tests {
         assert_eq!(refused(key(1), HandleKind::Session, handle().lineage), HandleError::WrongKind);
         let restored = LineageTag::of(&CLUSTER, 2);
         assert_eq!(refused(key(1), HandleKind::Refresh, restored), HandleError::OtherLineage);
+    }
+
+    #[test]
+    fn a_handle_of_any_secret_of_the_ring_is_read_by_every_node_of_the_day() {
+        let secret = |n| ClusterSecret::generate(SeededEntropy::new(n).as_ref());
+        let key = |current, accepted: &[u64]| {
+            let accepted = accepted.iter().map(|n| secret(*n)).collect();
+            HandleKey::ring(&ClusterKeys::ring(&SecretRing { current: secret(current), accepted }))
+        };
+        let (old, first, second, new) = (key(1, &[]), key(1, &[2]), key(2, &[1]), key(2, &[]));
+        let reads = |reader: &HandleKey, maker: &HandleKey| {
+            reader.parse(HandleKind::Refresh, handle().lineage, &maker.issue(&handle())).is_ok()
+        };
+        for (one, other) in [(&old, &first), (&first, &second), (&second, &new)] {
+            assert!(reads(one, other) && reads(other, one), "neighbours in time work together");
+        }
+        assert!(!reads(&new, &old) && !reads(&old, &new));
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! Every key of the cluster, derived from the cluster secret by HKDF-SHA256 (RFC 5869) with one label each, so
 //! that a leak of one key says nothing of another and no key is ever used for two things.
+//!
+//! While a cluster goes from one secret to the next, a node holds a ring: the keys that it makes with, and those of which it also
+//! accepts what they made (`docs/decisions/0017-secret-rotation.md`).
 
 use std::fmt;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 
-use super::secret::{ClusterSecret, SECRET_LEN, SecretBytes};
+use super::secret::{ClusterSecret, SECRET_LEN, SecretBytes, SecretRing};
 
 /// A derived 32-byte key.
 pub type Key = SecretBytes<SECRET_LEN>;
+
+/// Names a secret without telling it.
+pub type KeyId = [u8; 16];
 
 /// Separates these keys from those of any other use of the same secret, and from a later derivation scheme.
 const SALT: &[u8] = b"conclave/keys/v1";
@@ -45,10 +51,44 @@ pub struct ClusterKeys {
     /// Authenticates the page tokens of the admin API.
     pub page: Key,
     /// Names the secret without telling it: kept in the data directory and compared at start.
-    pub secret_check: [u8; 16],
+    pub secret_check: KeyId,
+    /// The keys of the other secrets of the ring. Theirs are empty.
+    accepted: Vec<ClusterKeys>,
 }
 
 impl ClusterKeys {
+    /// The keys of a ring: made with the current secret, accepted of all. A secret that is named twice counts once.
+    pub fn ring(ring: &SecretRing) -> Self {
+        let mut keys = Self::derive(&ring.current);
+        for secret in &ring.accepted {
+            let other = Self::derive(secret);
+            if keys.named(&other.secret_check).is_none() {
+                keys.accepted.push(other);
+            }
+        }
+        keys
+    }
+
+    /// The keys that are made with, and then those that are also accepted.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.accepted)
+    }
+
+    /// Those that are accepted and never made with.
+    pub fn accepted(&self) -> &[Self] {
+        &self.accepted
+    }
+
+    /// The keys of the secret with this name, if it is of the ring.
+    pub fn named(&self, id: &KeyId) -> Option<&Self> {
+        self.all().find(|keys| keys.secret_check == *id)
+    }
+
+    /// Whether `holds` of the current keys, or of any that are accepted: a second look is taken only when the first fails.
+    pub fn any(&self, holds: impl FnMut(&Self) -> bool) -> bool {
+        self.all().any(holds)
+    }
+
     pub fn derive(secret: &ClusterSecret) -> Self {
         let prk = Salt::new(HKDF_SHA256, SALT).extract(secret.expose());
         let key = |label| Key::new(expand(&prk, label));
@@ -68,6 +108,7 @@ impl ClusterKeys {
             app_password: key("app-password"),
             page: key("page-token"),
             secret_check: expand(&prk, "secret-check"),
+            accepted: Vec::new(),
         }
     }
 }
@@ -100,7 +141,7 @@ mod tests {
 
     use super::ClusterKeys;
     use crate::crypto::hex;
-    use crate::crypto::secret::ClusterSecret;
+    use crate::crypto::secret::{ClusterSecret, SecretRing};
 
     fn keys(text: &str) -> ClusterKeys {
         ClusterKeys::derive(&ClusterSecret::parse(text).unwrap())
@@ -136,6 +177,20 @@ mod tests {
         assert_eq!(keys(&one).sealing.expose(), keys(&one).sealing.expose());
         assert_ne!(keys(&one).sealing.expose(), keys(&other).sealing.expose());
         assert_ne!(keys(&one).secret_check, keys(&other).secret_check);
+    }
+
+    #[test]
+    fn a_ring_makes_with_one_and_accepts_of_all() {
+        let secret = |text: &str| ClusterSecret::parse(&text.repeat(4)).unwrap();
+        let (old, new) = (secret("0123456789abcdef"), secret("0123456789abcdee"));
+        let ring = SecretRing { current: new.clone(), accepted: vec![old.clone(), new.clone()] };
+        let ring = ClusterKeys::ring(&ring);
+        let (old, new) = (ClusterKeys::derive(&old), ClusterKeys::derive(&new));
+        assert_eq!(ring.secret_check, new.secret_check);
+        assert_eq!(ring.all().count(), 2, "named twice, counted once");
+        assert_eq!(ring.named(&old.secret_check).unwrap().csrf.expose(), old.csrf.expose());
+        assert!(ring.any(|keys| keys.csrf.expose() == old.csrf.expose()));
+        assert!(new.named(&old.secret_check).is_none());
     }
 
     #[test]

@@ -41,6 +41,21 @@ impl<const N: usize> fmt::Debug for SecretBytes<N> {
 #[derive(Clone, Debug)]
 pub struct ClusterSecret(SecretBytes<SECRET_LEN>);
 
+/// What is made with, and what is also accepted while a cluster goes from one secret to the next.
+#[derive(Clone, Debug)]
+pub struct SecretRing {
+    /// Everything new is made with this one.
+    pub current: ClusterSecret,
+    /// What these made is still good, and so are the nodes that still make with them.
+    pub accepted: Vec<ClusterSecret>,
+}
+
+impl From<ClusterSecret> for SecretRing {
+    fn from(current: ClusterSecret) -> Self {
+        Self { current, accepted: Vec::new() }
+    }
+}
+
 /// Why a text is not a cluster secret. Never repeats the text.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SecretError {

@@ -66,11 +66,14 @@ pub struct ClusterTls {
 }
 
 impl ClusterTls {
-    /// Mints the certificate of node `node_id` and trusts those of the same secret.
+    /// Mints the certificate of node `node_id` under the current secret and trusts those of every secret of the ring.
     pub fn new(keys: &ClusterKeys, node_id: u64, entropy: &dyn Entropy) -> Result<Self, TlsError> {
-        let authority = Authority::of(keys)?;
-        let identity = authority.mint(node_id, entropy)?;
-        Self::assemble(authority.roots()?, identity)
+        let identity = Authority::of(keys)?.mint(node_id, entropy)?;
+        let mut roots = RootCertStore::empty();
+        for keys in keys.all() {
+            roots.add(Authority::of(keys)?.certificate()?)?;
+        }
+        Self::assemble(Arc::new(roots), identity)
     }
 
     fn assemble(roots: Arc<RootCertStore>, identity: Identity) -> Result<Self, TlsError> {
@@ -166,10 +169,8 @@ impl Authority {
         Ok(Self { params, key })
     }
 
-    fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.params.self_signed(&self.key)?.der().clone())?;
-        Ok(Arc::new(roots))
+    fn certificate(&self) -> Result<CertificateDer<'static>, TlsError> {
+        Ok(self.params.self_signed(&self.key)?.der().clone())
     }
 
     fn mint(&self, node_id: u64, entropy: &dyn Entropy) -> Result<Identity, TlsError> {

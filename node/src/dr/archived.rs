@@ -72,7 +72,7 @@ pub async fn read(
 }
 
 fn known_of(fetched: &Fetched, keys: &ClusterKeys) -> Result<Known, ArchivedError> {
-    let key = SealingKey::new(*keys.sealing.expose());
+    let key = SealingKey::ring(keys);
     let mut known = Known::of_file(&fetched.snapshot.path, &key, |_| {})?;
     let mut batch = Vec::with_capacity(AT_ONCE);
     for record in fetched.records() {

@@ -23,7 +23,7 @@ use crate::{
         hex,
         keys::ClusterKeys,
         password::{Cost, Password, PasswordPool},
-        secret::ClusterSecret,
+        secret::SecretRing,
     },
     http::{
         Outbound,
@@ -85,7 +85,7 @@ pub enum DrillError {
 /// [`DrillError`].
 pub async fn drill<F>(
     mut known: Known,
-    secret: &ClusterSecret,
+    secrets: &SecretRing,
     runtime: &Runtime,
     serve: impl FnOnce(Config, CancellationToken) -> F,
 ) -> Result<Outcome, DrillError>
@@ -93,13 +93,13 @@ where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
     let scratch = tempfile::Builder::new().prefix("conclave-drill-").tempdir()?;
-    let keys = ClusterKeys::derive(secret);
+    let keys = ClusterKeys::ring(secrets);
     let (index, users) = (known.state.index(), known.state.users_after(None).count());
     let person = Person::new(runtime).await?;
     quieten(&mut known, runtime)?;
     known.append(&person.comes(runtime))?;
 
-    let config = config(scratch.path(), secret)?;
+    let config = config(scratch.path(), secrets)?;
     let begun = runtime.clock.monotonic();
     let digest = restored(known, &config, &keys, runtime).await?;
     let restored_ms = millis(runtime, begun);
@@ -144,14 +144,21 @@ fn entry(body: Body, runtime: &Runtime) -> Vec<u8> {
 }
 
 /// A node of its own on free ports of loopback.
-fn config(scratch: &Path, secret: &ClusterSecret) -> Result<Config, DrillError> {
+fn config(scratch: &Path, secrets: &SecretRing) -> Result<Config, DrillError> {
     let free =
         || -> std::io::Result<SocketAddr> { TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr() };
     let secret_file = scratch.join("cluster.secret");
-    write_new_secret(&secret_file, secret)?;
+    write_new_secret(&secret_file, &secrets.current)?;
+    let mut accept_secret_files = Vec::new();
+    for (number, secret) in secrets.accepted.iter().enumerate() {
+        let path = scratch.join(format!("accepted-{number}.secret"));
+        write_new_secret(&path, secret)?;
+        accept_secret_files.push(path);
+    }
     let mut config = Config::default();
     config.node.data_dir = scratch.join("data");
     config.cluster.secret_file = Some(secret_file);
+    config.cluster.accept_secret_files = accept_secret_files;
     config.cluster.listen = ListenAddr(free()?);
     config.api.listen = ListenAddr(free()?);
     config.http.listen = ListenAddr(free()?);

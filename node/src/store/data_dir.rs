@@ -71,6 +71,34 @@ impl Drop for DataDir {
     }
 }
 
+/// The name of the secret that a data directory was made with, while a node runs with it.
+#[derive(Debug)]
+pub struct SecretMark {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl SecretMark {
+    /// The name.
+    pub const fn secret_check(&self) -> [u8; 16] {
+        self.identity.secret_check
+    }
+
+    /// From here on the directory is one of this secret. Durable when it returns; without effect when it is already.
+    ///
+    /// # Errors
+    /// When it cannot be written; the directory is then as it was.
+    pub fn settle(&mut self, secret_check: [u8; 16]) -> Result<(), StoreError> {
+        if self.identity.secret_check == secret_check {
+            return Ok(());
+        }
+        let identity = Identity { secret_check, ..self.identity.clone() };
+        files::replace(&self.path, &encode(&identity))?;
+        self.identity = identity;
+        Ok(())
+    }
+}
+
 impl DataDir {
     /// Creates the directory if need be (0700), locks it and reads its identity. Refuses a directory in use, one with
     /// files that are not ours, and one whose identity is damaged.
@@ -142,6 +170,12 @@ impl DataDir {
         files::replace(&self.path.join("identity"), &encode(&identity))?;
         self.identity = Some(identity);
         Ok(())
+    }
+
+    /// Which secret these data were made with, for whoever runs with them. The identity must not be saved otherwise after this.
+    pub fn secret_mark(&self) -> Option<SecretMark> {
+        let identity = self.identity.clone()?;
+        Some(SecretMark { path: self.path.join("identity"), identity })
     }
 
     /// Replaces the contents as a whole: `build` makes a log and a directory of snapshots at the places it is given. After a crash

@@ -47,7 +47,7 @@ use crate::{
 pub const START_MS: u64 = 1_800_000_000_000;
 
 /// Instant hashing: what is tested here is never its strength.
-const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
+pub(crate) const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
 /// One node and its admin API. Dropping it stops its Raft and removes its data.
 pub struct TestNode {

@@ -112,6 +112,10 @@ pub const fn class(order: &Body) -> Class {
         | Body::AcknowledgeOutbox(_)
         | Body::Sweep(_)
         | Body::SetLeaseTerms(_)
+        // Nothing is taken away: what was sealed, hashed or derived under the one key is under the other.
+        | Body::ChangeSecret(_)
+        | Body::Reseal(_)
+        | Body::RehashAppPassword(_)
         // Nothing of it counts before it is committed.
         | Body::BeginRestore(_)
         | Body::StageRows(_)

@@ -40,6 +40,7 @@ pub mod policy;
 pub mod pushed;
 pub mod reply;
 pub mod restore;
+pub mod secret;
 pub mod session;
 pub mod snapshot;
 pub mod stamp;

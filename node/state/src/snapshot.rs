@@ -3,6 +3,8 @@
 //! A table that is missing here would be missing after a restore, so the test `every_table_survives_a_snapshot` fills each
 //! and compares. Rows come in key order, encoded by prost without maps: the same state gives the same bytes on every node.
 
+use std::sync::Arc;
+
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
@@ -11,6 +13,7 @@ use conclave_proto::state::v1 as rows;
 use crate::{
     reply::Refusal,
     restore::staging,
+    secret::SecretInUse,
     stamp::Stamp,
     state::{Meta, State},
     system::ChangedTerms,
@@ -210,6 +213,7 @@ fn meta_to_wire(meta: &Meta) -> rows::MetaRow {
         lease_terms: meta.lease_terms.map(ChangedTerms::to_wire),
         last_node_id: meta.last_node_id,
         former_epochs: meta.former_epochs.clone(),
+        secret: meta.secret.as_deref().map(SecretInUse::to_wire),
     }
 }
 
@@ -223,5 +227,6 @@ fn meta_from_wire(wire: &rows::MetaRow) -> Meta {
         lease_terms: wire.lease_terms.as_ref().map(ChangedTerms::from_wire),
         last_node_id: wire.last_node_id,
         former_epochs: wire.former_epochs.clone(),
+        secret: wire.secret.as_ref().and_then(SecretInUse::from_wire).map(Arc::new),
     }
 }

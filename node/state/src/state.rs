@@ -25,6 +25,7 @@ use crate::{
     policy::ApplicationPolicy,
     pushed::PushedRequest,
     restore::Staging,
+    secret::SecretInUse,
     session::{AppSession, Session},
     stamp::Stamp,
     system::{ChangedTerms, Remembered, SpentTicket},
@@ -104,6 +105,8 @@ pub struct Meta {
     pub last_node_id: u64,
     /// Epochs of the lineages that this state has lived through before the present one, oldest first.
     pub former_epochs: Vec<u64>,
+    /// Which cluster secret is in use; none while there has only ever been one.
+    pub secret: Option<Arc<SecretInUse>>,
 }
 
 impl Default for Meta {
@@ -117,6 +120,7 @@ impl Default for Meta {
             lease_terms: None,
             last_node_id: 0,
             former_epochs: Vec::new(),
+            secret: None,
         }
     }
 }

@@ -1561,6 +1561,61 @@ pub struct RestoreChange {
     #[prost(string, tag = "3")]
     pub what: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSecretStatusRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SecretStatus {
+    /// The secret that new things are derived from; hex. Empty = the cluster has only ever had one.
+    #[prost(string, tag = "1")]
+    pub secret_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub changed_at_ms: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub nodes: ::prost::alloc::vec::Vec<SecretOfNode>,
+    /// Values in the replicated state that are sealed under another key than that of this node's secret.
+    #[prost(uint64, tag = "4")]
+    pub sealed_under_other_key: u64,
+    /// Of those, how many this node cannot open at all.
+    #[prost(uint64, tag = "5")]
+    pub sealed_and_lost: u64,
+    /// App passwords that are hashed under another key: those that were not used since. At most 1000 are named.
+    #[prost(uint64, tag = "6")]
+    pub app_passwords_under_other_key: u64,
+    #[prost(string, repeated, tag = "7")]
+    pub app_passwords: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Earlier secrets whose sessions and refresh tokens are still accepted, hex.
+    #[prost(string, repeated, tag = "8")]
+    pub retired: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether every node can do without the secrets it only accepts.
+    #[prost(bool, tag = "9")]
+    pub safe_to_drop: bool,
+    /// Why not; or what is lost though it is safe.
+    #[prost(string, repeated, tag = "10")]
+    pub reasons: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecretOfNode {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(bool, tag = "2")]
+    pub reachable: bool,
+    /// The secret it makes with, hex.
+    #[prost(string, tag = "3")]
+    pub makes_with: ::prost::alloc::string::String,
+    /// The secrets it also accepts.
+    #[prost(string, repeated, tag = "4")]
+    pub accepts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "5")]
+    pub snapshot_under_other_key: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndEverythingRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndEverythingResponse {
+    /// The revocation epoch from here on.
+    #[prost(uint64, tag = "1")]
+    pub revocation_epoch: u64,
+}
 /// Generated client implementations.
 pub mod user_service_client {
     #![allow(
@@ -9244,6 +9299,373 @@ pub mod snapshot_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "conclave.admin.v1.SnapshotService";
     impl<T> tonic::server::NamedService for SnapshotServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod secret_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The cluster secret: how far the way from one to the next is gone.
+    #[derive(Debug, Clone)]
+    pub struct SecretServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> SecretServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> SecretServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            SecretServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn get_secret_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetSecretStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::SecretStatus>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.SecretService/GetSecretStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.SecretService", "GetSecretStatus"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Everybody is signed out everywhere; every code, refresh token and app password ends: for a secret that leaked. API tokens stay.
+        pub async fn end_everything(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndEverythingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndEverythingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.SecretService/EndEverything",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.SecretService", "EndEverything"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod secret_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with SecretServiceServer.
+    #[async_trait]
+    pub trait SecretService: std::marker::Send + std::marker::Sync + 'static {
+        async fn get_secret_status(
+            &self,
+            request: tonic::Request<super::GetSecretStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::SecretStatus>, tonic::Status>;
+        /// Everybody is signed out everywhere; every code, refresh token and app password ends: for a secret that leaked. API tokens stay.
+        async fn end_everything(
+            &self,
+            request: tonic::Request<super::EndEverythingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndEverythingResponse>,
+            tonic::Status,
+        >;
+    }
+    /// The cluster secret: how far the way from one to the next is gone.
+    #[derive(Debug)]
+    pub struct SecretServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> SecretServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for SecretServiceServer<T>
+    where
+        T: SecretService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/conclave.admin.v1.SecretService/GetSecretStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSecretStatusSvc<T: SecretService>(pub Arc<T>);
+                    impl<
+                        T: SecretService,
+                    > tonic::server::UnaryService<super::GetSecretStatusRequest>
+                    for GetSecretStatusSvc<T> {
+                        type Response = super::SecretStatus;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetSecretStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SecretService>::get_secret_status(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSecretStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.SecretService/EndEverything" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndEverythingSvc<T: SecretService>(pub Arc<T>);
+                    impl<
+                        T: SecretService,
+                    > tonic::server::UnaryService<super::EndEverythingRequest>
+                    for EndEverythingSvc<T> {
+                        type Response = super::EndEverythingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndEverythingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SecretService>::end_everything(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndEverythingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for SecretServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "conclave.admin.v1.SecretService";
+    impl<T> tonic::server::NamedService for SecretServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

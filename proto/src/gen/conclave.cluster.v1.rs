@@ -433,6 +433,12 @@ pub struct NodeStatus {
     /// Absent on a node without an archive.
     #[prost(message, optional, tag = "220")]
     pub archive: ::core::option::Option<ArchiveStatus>,
+    /// The names of the cluster secrets that it has, 16 bytes each: the one it makes with first.
+    #[prost(bytes = "vec", repeated, tag = "240")]
+    pub secret_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Whether its newest snapshot is sealed under another key than that of the secret it makes with.
+    #[prost(bool, tag = "241")]
+    pub snapshot_under_other_key: bool,
 }
 /// How the archive is, as the node knows that says so; the leader's word counts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

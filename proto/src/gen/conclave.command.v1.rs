@@ -53,6 +53,9 @@ pub struct CreateAppPassword {
     /// 0 = does not expire.
     #[prost(uint64, tag = "6")]
     pub ttl_ms: u64,
+    /// The name of the cluster secret whose key hashes it: 16 bytes. Empty = the first one.
+    #[prost(bytes = "vec", tag = "240")]
+    pub secret_id: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeAppPassword {
@@ -1592,6 +1595,61 @@ pub struct AbortRestore {
     #[prost(bytes = "vec", tag = "1")]
     pub restore_id: ::prost::alloc::vec::Vec<u8>,
 }
+/// Which cluster secret new things are derived from, on every node from this entry on, and what outlives the earlier ones.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeSecret {
+    /// What is sealed at present; empty = nothing yet. Refused when it is something else: two leaders may race.
+    #[prost(bytes = "vec", tag = "1")]
+    pub before: ::prost::alloc::vec::Vec<u8>,
+    /// The name of the secret: 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub secret_id: ::prost::alloc::vec::Vec<u8>,
+    /// The keys that outlive their secret, sealed under this one.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sealed: ::prost::alloc::vec::Vec<u8>,
+}
+/// Values that were sealed under another key, sealed under the present one. What is inside does not change.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Reseal {
+    #[prost(message, repeated, tag = "1")]
+    pub values: ::prost::alloc::vec::Vec<Resealed>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resealed {
+    /// The value as it was; one that is another by now is left alone.
+    #[prost(bytes = "vec", tag = "3")]
+    pub before: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub sealed: ::prost::alloc::vec::Vec<u8>,
+    #[prost(oneof = "resealed::Row", tags = "1, 2")]
+    pub row: ::core::option::Option<resealed::Row>,
+}
+/// Nested message and enum types in `Resealed`.
+pub mod resealed {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Row {
+        /// The private half of the signing key with this id.
+        #[prost(string, tag = "1")]
+        SigningKey(::prost::alloc::string::String),
+        /// The secret at the provider of this name.
+        #[prost(string, tag = "2")]
+        Upstream(::prost::alloc::string::String),
+    }
+}
+/// The same app password under another key of the cluster, when its program has shown it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RehashAppPassword {
+    #[prost(bytes = "vec", tag = "1")]
+    pub app_password_id: ::prost::alloc::vec::Vec<u8>,
+    /// The hash as it was; one that is another by now is left alone.
+    #[prost(bytes = "vec", tag = "2")]
+    pub before: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub secret_hash: ::prost::alloc::vec::Vec<u8>,
+    /// The name of the secret whose key hashes it: 16 bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub secret_id: ::prost::alloc::vec::Vec<u8>,
+}
 /// One entry of the log. The leader writes it around command bytes that it does not open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogEntry {
@@ -1610,7 +1668,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 240, 241, 242"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1742,6 +1800,12 @@ pub mod command {
         CheckHandle(super::CheckHandle),
         #[prost(message, tag = "263")]
         SignInByHandle(super::SignInByHandle),
+        #[prost(message, tag = "240")]
+        ChangeSecret(super::ChangeSecret),
+        #[prost(message, tag = "241")]
+        Reseal(super::Reseal),
+        #[prost(message, tag = "242")]
+        RehashAppPassword(super::RehashAppPassword),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.

@@ -20,6 +20,43 @@ pub struct MetaRow {
     /// Epochs of the lineages that this state has lived through before the present one, oldest first.
     #[prost(uint64, repeated, tag = "200")]
     pub former_epochs: ::prost::alloc::vec::Vec<u64>,
+    /// Absent: the cluster has only ever had one secret.
+    #[prost(message, optional, tag = "240")]
+    pub secret: ::core::option::Option<SecretRow>,
+}
+/// Which cluster secret new things are derived from, and what outlives the earlier ones.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecretRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub secret_id: ::prost::alloc::vec::Vec<u8>,
+    /// A KeptKeys, sealed under that secret.
+    #[prost(bytes = "vec", tag = "2")]
+    pub sealed: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub changed_at_ms: u64,
+}
+/// Keys that outlive the secret that they were derived from. Only ever sealed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeptKeys {
+    /// Makes pairwise subjects, for ever.
+    #[prost(bytes = "vec", tag = "1")]
+    pub pairwise: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    pub retired: ::prost::alloc::vec::Vec<RetiredKeys>,
+}
+/// What an earlier secret made for long: sessions and refresh tokens.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetiredKeys {
+    #[prost(bytes = "vec", tag = "1")]
+    pub secret_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub handle_mac: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub refresh: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    pub retired_at_ms: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub app_password: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseTermsRow {
@@ -312,6 +349,9 @@ pub struct AppPasswordRow {
     /// How often the revocation epoch had been raised when it was made.
     #[prost(uint64, tag = "180")]
     pub epochs_before: u64,
+    /// The name of the cluster secret whose key hashes it. Empty = the first one.
+    #[prost(bytes = "vec", tag = "240")]
+    pub secret_id: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpentTicketRow {

@@ -162,10 +162,12 @@ async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
     if code.is_empty() {
         return None;
     }
-    let hash = user_code::hash(&site.auth.cluster_keys().request, code);
+    let keys = site.auth.cluster_keys().all();
+    let hashes: Vec<_> = keys.map(|keys| user_code::hash(&keys.request, code)).collect();
     let here = site.auth.cluster().view();
     let find_in = |state: &conclave_state::State| {
-        let found = state.device_by_user_code(&hash, site.auth.now(state)).cloned();
+        let now = site.auth.now(state);
+        let found = hashes.iter().find_map(|hash| state.device_by_user_code(hash, now)).cloned();
         found.filter(|device| device.answer == Answer::Waiting)
     };
     match find_in(&here) {

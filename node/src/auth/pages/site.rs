@@ -17,7 +17,6 @@ use crate::{
         dispatch::{Gone, Next, Visitor},
         ticket::{AppUrl, Target, Ticket, TicketError},
     },
-    crypto::keys::Key,
     http::{
         Fault, FormAction, RequestId,
         cookie::{CookieError, CookiePolicy, Cookies},
@@ -54,7 +53,6 @@ pub struct Site {
     pub pages: Pages,
     session_cookie: CookiePolicy,
     browser_cookie: CookiePolicy,
-    csrf: Key,
 }
 
 /// `303 See Other`: after a form the browser goes on by GET.
@@ -73,8 +71,7 @@ impl Site {
             Some(domain) => CookiePolicy::for_domain(secure, domain),
             None => CookiePolicy::host_only(secure),
         };
-        let csrf = auth.cluster_keys().csrf.clone();
-        Self { session_cookie, browser_cookie: CookiePolicy::host_only(secure), csrf, pages, auth }
+        Self { session_cookie, browser_cookie: CookiePolicy::host_only(secure), pages, auth }
     }
 
     /// The session's cookie among these.
@@ -122,7 +119,7 @@ impl Site {
     /// The name of the write that a request may lead to.
     pub fn derivation(&self, headers: &HeaderMap, parts: &[&[u8]]) -> Derivation {
         let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
-        Derivation::of_request(&self.auth.cluster_keys().request, key, parts, &*self.auth.runtime().entropy)
+        Derivation::of_request(&self.auth.deriving_keys().request, key, parts, &*self.auth.runtime().entropy)
     }
 
     /// The form of a page: where it posts to, its ticket, its CSRF token.
@@ -131,7 +128,7 @@ impl Site {
             (!ticket.is_empty()).then(|| views::Hidden { name: "ticket".into(), value: ticket.to_owned() });
         views::Form {
             action: action.into(),
-            csrf: csrf::token(&self.csrf, &browser.id, action),
+            csrf: csrf::token(&self.auth.cluster_keys().csrf, &browser.id, action),
             hidden: ticket.into_iter().collect(),
         }
     }
@@ -141,7 +138,9 @@ impl Site {
     /// # Errors
     /// The page that says what to do.
     pub fn check_csrf(&self, browser: &Browser, action: &str, token: &str) -> Result<(), Fault> {
-        if !browser.is_new && csrf::is_valid(&self.csrf, &browser.id, action, token) {
+        let keys = self.auth.cluster_keys();
+        let is_valid = || keys.any(|keys| csrf::is_valid(&keys.csrf, &browser.id, action, token));
+        if !browser.is_new && is_valid() {
             return Ok(());
         }
         let detail = "This form was not sent from a page of this site in this browser, or your browser does not keep cookies. \

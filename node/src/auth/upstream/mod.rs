@@ -26,7 +26,10 @@ use conclave_state::{State, upstream::Upstream};
 use tokio::sync::Semaphore;
 
 use crate::{
-    crypto::{aead::Sealer, keys::ClusterKeys},
+    crypto::{
+        aead::{SealError, Sealer},
+        keys::ClusterKeys,
+    },
     http::{Outbound, outbound::OutboundError},
 };
 
@@ -97,7 +100,7 @@ impl Upstreams {
     pub fn new(keys: &ClusterKeys, outbound: Outbound) -> Self {
         Self {
             outbound,
-            sealer: Sealer::new(&keys.sealing),
+            sealer: Sealer::ring(keys, |keys| &keys.sealing),
             providers: Providers::default(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
         }
@@ -125,6 +128,17 @@ impl Auth {
         let entropy = &*self.runtime().entropy;
         let sealed = self.upstreams().sealer.seal(&purpose(name), secret.as_bytes(), entropy);
         sealed.map_err(|error| AuthError::Internal(format!("a client secret cannot be sealed: {error}")))
+    }
+
+    /// The secret of a provider's row sealed under the current key, if it is under another.
+    ///
+    /// # Errors
+    /// When this node cannot open it.
+    pub fn resealed_upstream(&self, row: &Upstream) -> Result<Option<Vec<u8>>, SealError> {
+        if row.sealed_secret.is_empty() {
+            return Ok(None);
+        }
+        self.upstreams().sealer.renewed(&purpose(&row.name), &row.sealed_secret, &*self.runtime().entropy)
     }
 
     fn upstream_secret(&self, upstream: &Upstream) -> Result<Option<String>, AuthError> {

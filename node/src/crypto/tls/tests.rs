@@ -6,11 +6,37 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{Authority, ClusterTls, PEER_NAME, TlsFault, certified_node_id, explain, node_name};
 use crate::crypto::keys::ClusterKeys;
-use crate::crypto::secret::ClusterSecret;
+use crate::crypto::secret::{ClusterSecret, SecretRing};
 use crate::runtime::testing::SeededEntropy;
 
 fn keys(seed: u64) -> ClusterKeys {
     ClusterKeys::derive(&ClusterSecret::generate(SeededEntropy::new(seed).as_ref()))
+}
+
+fn roots_of(keys: &ClusterKeys) -> std::sync::Arc<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(Authority::of(keys).unwrap().certificate().unwrap()).unwrap();
+    std::sync::Arc::new(roots)
+}
+
+fn ring(current: u64, accepted: &[u64]) -> ClusterKeys {
+    let secret = |seed: u64| ClusterSecret::generate(SeededEntropy::new(seed).as_ref());
+    let accepted = accepted.iter().map(|seed| secret(*seed)).collect();
+    ClusterKeys::ring(&SecretRing { current: secret(current), accepted })
+}
+
+#[tokio::test]
+async fn nodes_of_neighbouring_phases_talk_and_those_two_phases_apart_do_not() {
+    let phases = [ring(1, &[]), ring(1, &[2]), ring(2, &[1]), ring(2, &[])];
+    let nodes: Vec<_> = phases.iter().zip(1..).map(|(keys, id)| node(keys, id)).collect();
+    for (one, two) in [(0, 1), (1, 2), (2, 3)] {
+        for (client, server) in [(one, two), (two, one)] {
+            let [called, answered] = converse(&nodes[client], &nodes[server], PEER_NAME).await;
+            assert!(called.is_ok() && answered.is_ok(), "{client} to {server}");
+        }
+    }
+    let [called, _] = converse(&nodes[3], &nodes[0], PEER_NAME).await;
+    assert_eq!(fault(&called), TlsFault::OtherSecret);
 }
 
 fn node(keys: &ClusterKeys, id: u64) -> ClusterTls {
@@ -71,7 +97,7 @@ async fn a_client_refused_by_the_server_learns_it_with_its_first_read() {
     // Trusts our authority, so its own handshake succeeds, but was minted by another.
     let (ours, theirs) = (keys(1), keys(2));
     let foreign = Authority::of(&theirs).unwrap().mint(3, SeededEntropy::new(9).as_ref()).unwrap();
-    let intruder = ClusterTls::assemble(Authority::of(&ours).unwrap().roots().unwrap(), foreign).unwrap();
+    let intruder = ClusterTls::assemble(roots_of(&ours), foreign).unwrap();
     let [called, answered] = converse(&intruder, &node(&ours, 1), PEER_NAME).await;
     assert_eq!(fault(&called), TlsFault::RefusedAsOtherSecret);
     assert_eq!(fault(&answered), TlsFault::OtherSecret);

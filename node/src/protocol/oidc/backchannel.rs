@@ -135,7 +135,9 @@ impl Announcer {
             return Judged::Over;
         }
         // Who has been deleted meanwhile is named by the session alone.
-        let subject = state.user(*user).map(|user| self.auth.subject(client, user));
+        let Ok(subject) = state.user(*user).map(|user| self.auth.subject(client, user)).transpose() else {
+            return Judged::Later;
+        };
         let claims = self.claims(client, *session, subject, item.sequence, now_ms);
         let signer = self.auth.signing().signer(state, client.signing_algorithm);
         match signer.ok().and_then(|key| key.sign(LOGOUT_TYP, &claims).ok()) {
@@ -158,7 +160,7 @@ impl Announcer {
         now_ms: u64,
     ) -> Value {
         let iat = now_ms / 1_000;
-        let key = &self.auth.cluster_keys().request;
+        let key = &self.auth.deriving_keys().request;
         let jti = mac::hmac_sha256(key, &[b"logout", session.bytes(), &sequence.to_be_bytes()]);
         let mut claims = json!({
             "iss": self.auth.settings().public_url.issuer(),
@@ -201,7 +203,7 @@ impl Announcer {
             return 0;
         }
         let count = sequence_numbers.len();
-        let derivation = Derivation::fresh(&self.auth.cluster_keys().request, &*self.auth.runtime().entropy);
+        let derivation = Derivation::fresh(&self.auth.deriving_keys().request, &*self.auth.runtime().entropy);
         let order = Body::AcknowledgeOutbox(AcknowledgeOutbox { sequence_numbers });
         match self.auth.cluster().propose(derivation.request(), order).await {
             Ok(_) => count,

@@ -39,7 +39,7 @@ impl Authenticated {
         let proofs: Vec<SpentProof> = self.proofs.into_iter().chain(further).collect();
         if !proofs.is_empty() {
             let order = Body::SpendProofs(SpendProofs { proofs });
-            let (keys, runtime) = (oidc.auth.cluster_keys(), oidc.auth.runtime());
+            let (keys, runtime) = (oidc.auth.deriving_keys(), oidc.auth.runtime());
             let request = Derivation::fresh(&keys.request, &*runtime.entropy).request();
             oidc.auth.cluster().propose(request, order).await.map_err(AuthError::from)?;
         }

@@ -248,7 +248,7 @@ fn is_long_ago(oidc: &Oidc, client: &Client) -> bool {
 }
 
 async fn propose(oidc: &Oidc, order: Body) -> Result<(), NoWayBack> {
-    let derivation = Derivation::fresh(&oidc.auth.cluster_keys().request, &*oidc.auth.runtime().entropy);
+    let derivation = Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
     match oidc.auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
         Ok(_) => Ok(()),
         // Another node, or another request, was first.

@@ -91,7 +91,7 @@ async fn ask(oidc: &Oidc, derivation: &Derivation, order: StartDevice) -> Result
     let order = StartDevice {
         device_id: id.to_vec(),
         secret_hash: mac::sha256(secret.expose()).to_vec(),
-        user_code_hash: user_code::hash(&oidc.auth.cluster_keys().request, &user_code).to_vec(),
+        user_code_hash: user_code::hash(&oidc.auth.deriving_keys().request, &user_code).to_vec(),
         ..order
     };
     let committed = oidc.auth.cluster().propose(derivation.request(), Body::StartDevice(order)).await?;

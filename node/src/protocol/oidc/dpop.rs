@@ -92,8 +92,9 @@ pub fn shown(
     let url = oidc.auth.settings().public_url.join(path);
     claims.are_for(method, &url, access_token)?;
     claims.are_fresh(now_ms / 1_000)?;
-    let key = &oidc.auth.cluster_keys().dpop_nonce;
-    if !claims.nonce.as_deref().is_some_and(|text| nonce::is_good(key, now_ms, text)) {
+    let keys = oidc.auth.cluster_keys();
+    let is_good = |text| keys.any(|keys| nonce::is_good(&keys.dpop_nonce, now_ms, text));
+    if !claims.nonce.as_deref().is_some_and(is_good) {
         return Err(DpopError::NonceWanted);
     }
     let jkt = parse_jkt(&signed.thumbprint).ok_or(DpopError::Invalid("the key has no thumbprint"))?;

@@ -137,7 +137,7 @@ fn claims(
     let mut exchanged = before.exchanged.clone();
     exchanged.push(before.jti.clone());
     Ok(AccessClaims {
-        sub: oidc.auth.subject(client, person),
+        sub: oidc.auth.subject(client, person)?,
         aud,
         client_id: client.id.to_string(),
         scope,

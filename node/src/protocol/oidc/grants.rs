@@ -18,7 +18,7 @@ use crate::{
     },
     cluster::Committed,
     crypto::{
-        handle::{Handle, HandleKind, refresh_secret},
+        handle::{Handle, HandleKind},
         mac,
     },
 };
@@ -128,8 +128,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         request.form.get("refresh_token").ok_or(TokenError::InvalidRequest("refresh_token is missing"))?;
     let (handle, known) = handle_and_client(oidc, request, HandleKind::Refresh, text, BAD_REFRESH).await?;
     let (client, binding) = (Arc::clone(&known.client), Binding::of(known, request)?);
-    let expected = refresh_secret(&oidc.auth.cluster_keys().refresh, &handle.id, handle.generation);
-    if !mac::equal(expected.expose(), handle.secret.expose()) {
+    if !oidc.auth.is_refresh_secret(&handle) {
         return Err(BAD_REFRESH);
     }
     let settings = &oidc.auth.settings().tokens;

@@ -13,10 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     auth::{AuthError, policy::Circumstances},
-    crypto::{
-        handle::{HandleKind, refresh_secret},
-        mac,
-    },
+    crypto::handle::HandleKind,
 };
 
 use super::{
@@ -105,8 +102,7 @@ fn of_access(live: &Live) -> Facts {
 /// A refresh token, for the client that holds it; only the one that is alive.
 async fn of_refresh(oidc: &Oidc, caller: &Client, token: &str) -> Result<Option<Facts>, TokenError> {
     let Some(handle) = oidc.auth.parse(HandleKind::Refresh, token) else { return Ok(None) };
-    let expected = refresh_secret(&oidc.auth.cluster_keys().refresh, &handle.id, handle.generation);
-    if !mac::equal(expected.expose(), handle.secret.expose()) {
+    if !oidc.auth.is_refresh_secret(&handle) {
         return Ok(None);
     }
     let Some(state) = oidc.auth.state_at(&handle).await? else { return Ok(None) };
@@ -123,7 +119,7 @@ async fn of_refresh(oidc: &Oidc, caller: &Client, token: &str) -> Result<Option<
     Ok(Some(Map::from_iter([
         ("active".to_owned(), json!(true)),
         ("iss".to_owned(), json!(oidc.auth.settings().public_url.issuer())),
-        ("sub".to_owned(), json!(oidc.auth.subject(caller, user))),
+        ("sub".to_owned(), json!(oidc.auth.subject(caller, user)?)),
         ("client_id".to_owned(), json!(caller.id.as_str())),
         ("scope".to_owned(), json!(grant.scopes.join(" "))),
         ("exp".to_owned(), json!(family.expires_at.0 / 1_000)),

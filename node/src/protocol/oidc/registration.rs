@@ -95,7 +95,7 @@ async fn registered(
     let presented = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let parts = [b"register".as_slice(), presented, body];
-    let keys = &oidc.auth.cluster_keys().request;
+    let keys = &oidc.auth.deriving_keys().request;
     let derivation = Derivation::of_request(keys, key, &parts, &*oidc.auth.runtime().entropy);
     let (id, token) = (derivation.id("client"), derivation.secret("registration"));
     // 256 bits as text: what is hashed is the text that is presented.
@@ -269,5 +269,5 @@ pub async fn delete(State(oidc): State<Oidc>, headers: HeaderMap, Path(client_id
 }
 
 fn fresh(oidc: &Oidc) -> Derivation {
-    Derivation::fresh(&oidc.auth.cluster_keys().request, &*oidc.auth.runtime().entropy)
+    Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy)
 }

@@ -13,10 +13,7 @@ use conclave_state::{client::Client, ids::FamilyId};
 
 use crate::{
     auth::{AuthError, derive::Derivation},
-    crypto::{
-        handle::{Handle, HandleKind, refresh_secret},
-        mac,
-    },
+    crypto::handle::{Handle, HandleKind},
 };
 
 use super::{
@@ -54,8 +51,7 @@ async fn refresh(
     handle: &Handle,
     derivation: &Derivation,
 ) -> Result<(), TokenError> {
-    let expected = refresh_secret(&oidc.auth.cluster_keys().refresh, &handle.id, handle.generation);
-    if !mac::equal(expected.expose(), handle.secret.expose()) {
+    if !oidc.auth.is_refresh_secret(handle) {
         return Ok(());
     }
     let Some(state) = oidc.auth.state_at(handle).await? else { return Ok(()) };

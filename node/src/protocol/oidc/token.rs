@@ -69,7 +69,7 @@ pub fn read_form(
         .map_err(|_| TokenError::InvalidRequest("the form cannot be read, or has a parameter twice"))?;
     let credentials = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let derivation = Derivation::of_request(
-        &oidc.auth.cluster_keys().request,
+        &oidc.auth.deriving_keys().request,
         headers.get("idempotency-key").and_then(|value| value.to_str().ok()),
         &[endpoint.as_bytes(), credentials, body, key],
         &*oidc.auth.runtime().entropy,

@@ -141,11 +141,11 @@ pub struct TokenResponse {
 /// # Errors
 /// When there is no key to sign with.
 pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError> {
-    let access = access_claims(auth, issue);
+    let access = access_claims(auth, issue)?;
     let access_token = access_text(auth, issue.state, issue.client, &access)?;
     let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
     let id_token =
-        is_openid.then(|| sign(auth, issue, ID_TYP, &id_claims(auth, issue, &access_token))).transpose()?;
+        is_openid.then(|| sign(auth, issue, ID_TYP, &id_claims(auth, issue, &access_token)?)).transpose()?;
     let refresh_token =
         issue.refresh.map(|(family, generation)| refresh_token(auth, family, generation, issue.index));
     Ok(TokenResponse { refresh_token, id_token, ..TokenResponse::of_access(access_token, &access) })
@@ -206,14 +206,14 @@ pub fn seconds(length: Duration) -> u64 {
     length.as_secs()
 }
 
-fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
+fn access_claims(auth: &Auth, issue: &Issue<'_>) -> Result<AccessClaims, AuthError> {
     let iat = issue.at_ms / 1_000;
     // Derived, not random: the retry of a lost answer gets the same token, not a second one.
     let material = [issue.grant.bytes().as_slice(), &issue.index.to_be_bytes()];
-    let jti = mac::hmac_sha256(&auth.cluster_keys().request, &[b"jti", material[0], material[1]]);
-    AccessClaims {
+    let jti = mac::hmac_sha256(&auth.deriving_keys().request, &[b"jti", material[0], material[1]]);
+    Ok(AccessClaims {
         iss: auth.settings().public_url.issuer().to_owned(),
-        sub: auth.subject(issue.client, issue.user),
+        sub: auth.subject(issue.client, issue.user)?,
         aud: audience(auth, issue),
         client_id: issue.client.id.to_string(),
         scope: issue.scopes.join(" "),
@@ -228,7 +228,7 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> AccessClaims {
         cnf: Confirmation::of(issue.dpop_jkt, issue.certificate),
         act: None,
         exchanged: Vec::new(),
-    }
+    })
 }
 
 fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
@@ -247,7 +247,7 @@ fn add_requested(claims: &mut Map<String, Value>, issue: &Issue<'_>) {
     }
 }
 
-fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Map<String, Value> {
+fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Result<Map<String, Value>, AuthError> {
     let iat = issue.at_ms / 1_000;
     let mut claims = claims::of(issue.user, issue.state, issue.scopes);
     add_requested(&mut claims, issue);
@@ -255,7 +255,7 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Map<String, 
     let about = About { state: issue.state, user: issue.user, sign_in, now_ms: issue.at_ms };
     auth.claim_expressions().add(&mut claims, issue.client, issue.scopes, &about);
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-    put("sub", json!(auth.subject(issue.client, issue.user)));
+    put("sub", json!(auth.subject(issue.client, issue.user)?));
     put("iss", json!(auth.settings().public_url.issuer()));
     put("aud", json!(issue.client.id.as_str()));
     put("iat", json!(iat));
@@ -272,11 +272,11 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Map<String, 
         let hash = mac::sha256(access_token.as_bytes());
         put("at_hash", json!(URL_SAFE_NO_PAD.encode(hash.first_chunk::<16>().unwrap_or(&[0; 16]))));
     }
-    claims
+    Ok(claims)
 }
 
 /// Generation `generation` of the family: derived, so that it can be given again and is stored nowhere.
 fn refresh_token(auth: &Auth, family: FamilyId, generation: u64, index: u64) -> String {
-    let secret = refresh_secret(&auth.cluster_keys().refresh, family.bytes(), generation);
+    let secret = refresh_secret(&auth.deriving_keys().refresh, family.bytes(), generation);
     auth.issue(HandleKind::Refresh, *family.bytes(), secret, generation, index)
 }

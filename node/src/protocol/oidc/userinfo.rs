@@ -143,7 +143,7 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
 
 /// The proof counts once in the cluster. Last, so that nobody without a good token makes the log grow.
 async fn use_up(oidc: &Oidc, proof: SpentProof) -> Result<(), BearerError> {
-    let derivation = Derivation::fresh(&oidc.auth.cluster_keys().request, &*oidc.auth.runtime().entropy);
+    let derivation = Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
     let order = Body::SpendProofs(SpendProofs { proofs: vec![proof] });
     match oidc.auth.cluster().propose(derivation.request(), order).await {
         Ok(_) => Ok(()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::write::Temp;
-use super::{MAX_SNAPSHOT_BYTES, SealingKey, SnapshotError, SnapshotFile, SnapshotReader};
+use super::{MAX_SNAPSHOT_BYTES, SealingKey, SnapshotError, SnapshotFile, SnapshotReader, read::Peeked};
 use crate::store::{LogId, files};
 
 const SUFFIX: &str = ".snapshot";
@@ -77,6 +77,12 @@ impl SnapshotDir {
     pub fn latest_size(&self) -> Option<u64> {
         let newest = self.newest_first().ok()?.into_iter().next()?;
         fs::metadata(newest).ok().map(|file| file.len())
+    }
+
+    /// Whether the newest file present is sealed under another key than the current one of the ring. Nothing of it is verified.
+    pub fn latest_is_under_other_key(&self, key: &SealingKey) -> Result<bool, SnapshotError> {
+        let Some(path) = self.newest_first()?.into_iter().next() else { return Ok(false) };
+        Ok(!Peeked::read(&path, None)?.is_under(key)?)
     }
 
     fn newest_first(&self) -> Result<Vec<PathBuf>, SnapshotError> {

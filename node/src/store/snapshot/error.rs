@@ -26,7 +26,7 @@ pub enum SnapshotError {
 
     /// The file may be perfect: the node has another cluster secret than the one that wrote it.
     #[error(
-        "{} is sealed under another key ({key_id}): give this node the cluster secret of the cluster that wrote it",
+        "{} is sealed under another key ({key_id}): give this node the cluster secret that it was written with, as its own or in cluster.accept_secret_files",
         path.display()
     )]
     OtherKey { path: PathBuf, key_id: String },

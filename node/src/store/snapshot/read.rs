@@ -58,9 +58,16 @@ impl Peeked {
         let mut file = File::open(path).map_err(SnapshotError::io("open", path))?;
         let size_bytes = file.metadata().map_err(SnapshotError::io("stat", path))?.len();
         let (stored, _) = Stored::read(path, &mut file)?;
-        let opens = key.map(|key| key.id().map(|id| id == stored.key_id)).transpose()?;
+        let opens = key.map(|key| key.named(&stored.key_id).map(|key| key.is_some())).transpose()?;
         let key_id = format!("{:032x}", u128::from_be_bytes(stored.key_id));
         Ok(Self { header: stored.header, size_bytes, opens, key_id })
+    }
+}
+
+impl Peeked {
+    /// Whether the current key of this ring is the one that the file is sealed under.
+    pub fn is_under(&self, key: &SealingKey) -> Result<bool, SnapshotError> {
+        Ok(format!("{:032x}", u128::from_be_bytes(key.id()?)) == self.key_id)
     }
 }
 
@@ -71,10 +78,10 @@ impl SnapshotReader {
         let size_bytes = file.metadata().map_err(SnapshotError::io("stat", path))?.len();
         let mut input = BufReader::with_capacity(BUFFER_BYTES, file);
         let (stored, bytes) = Stored::read(path, &mut input)?;
-        if stored.key_id != key.id()? {
+        let Some(key) = key.named(&stored.key_id)? else {
             let key_id = format!("{:032x}", u128::from_be_bytes(stored.key_id));
             return Err(SnapshotError::OtherKey { path: path.to_owned(), key_id });
-        }
+        };
         let key = FileKey::derive(key, seal::SNAPSHOT_LABEL, &stored.salt, &bytes)?;
         let mut tag: [u8; TAG_BYTES] = take(&mut input).map_err(|_| damaged(path, "it ends too early"))?;
         let frame = Frame { kind: seal::HEADER, table: 0, plain_len: 0, sequence: 0 };

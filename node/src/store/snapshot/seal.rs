@@ -11,6 +11,7 @@ use aws_lc_rs::{digest, hkdf};
 use zeroize::Zeroizing;
 
 use super::SnapshotError;
+use crate::crypto::keys::{ClusterKeys, KeyId};
 
 pub(crate) const KEY_ID_BYTES: usize = 16;
 pub(crate) const TAG_BYTES: usize = 16;
@@ -23,18 +24,44 @@ const KEY_ID_LABEL: &[u8] = b"conclave snapshot v1 key id";
 /// What a snapshot's file key is derived for. Another format has another label.
 pub(crate) const SNAPSHOT_LABEL: &[u8] = b"conclave snapshot v1 file key";
 
-/// The cluster's key for what leaves memory. Never printed, wiped when dropped.
-pub struct SealingKey(Zeroizing<[u8; 32]>);
+/// The cluster's key for what leaves memory, and the keys whose files are opened too. Never printed, wiped when dropped.
+pub struct SealingKey {
+    key: Zeroizing<[u8; 32]>,
+    accepted: Vec<SealingKey>,
+    secret_id: KeyId,
+}
 
 impl SealingKey {
     pub fn new(key: [u8; 32]) -> Self {
-        Self(Zeroizing::new(key))
+        Self { key: Zeroizing::new(key), accepted: Vec::new(), secret_id: KeyId::default() }
+    }
+
+    /// Seals under the current key of the ring, opens what is sealed under any of it.
+    pub fn ring(keys: &ClusterKeys) -> Self {
+        let of =
+            |keys: &ClusterKeys| Self { secret_id: keys.secret_check, ..Self::new(*keys.sealing.expose()) };
+        Self { accepted: keys.accepted().iter().map(of).collect(), ..of(keys) }
+    }
+
+    /// The names of the secrets of the ring, the current one first.
+    pub fn secret_ids(&self) -> impl Iterator<Item = &KeyId> {
+        std::iter::once(self).chain(&self.accepted).map(|key| &key.secret_id)
+    }
+
+    /// The key with this name, the current one first.
+    pub(crate) fn named(&self, id: &[u8; KEY_ID_BYTES]) -> Result<Option<&Self>, SnapshotError> {
+        for key in std::iter::once(self).chain(&self.accepted) {
+            if key.id()? == *id {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
     }
 
     /// Names the key in a header without telling anything of it.
     pub(crate) fn id(&self) -> Result<[u8; KEY_ID_BYTES], SnapshotError> {
         let mut id = [0; KEY_ID_BYTES];
-        derive(&*self.0, &[], &[KEY_ID_LABEL], &mut id)?;
+        derive(&*self.key, &[], &[KEY_ID_LABEL], &mut id)?;
         Ok(id)
     }
 }
@@ -70,7 +97,7 @@ impl FileKey {
     ) -> Result<Self, SnapshotError> {
         let header_hash = sha256(&[bytes]);
         let mut file_key = Zeroizing::new([0; 32]);
-        derive(&*key.0, salt, &[label, &header_hash], &mut *file_key)?;
+        derive(&*key.key, salt, &[label, &header_hash], &mut *file_key)?;
         let key =
             UnboundKey::new(&AES_256_GCM, &*file_key).map_err(|_| SnapshotError::Crypto("make a key"))?;
         Ok(Self { key: LessSafeKey::new(key), header_hash })

@@ -11,6 +11,7 @@ use crate::{
     draft::Draft,
     ids::{AppPasswordId, ApplicationId, SecretHash, UserId},
     reply::{Reason, Refusal, Reply, ReplyBody, body, done},
+    secret::{self, SecretId},
     snapshot::Row,
     stamp::Stamp,
     state::{Expiring, State},
@@ -44,6 +45,8 @@ pub struct AppPassword {
     pub created_at: Stamp,
     /// In which revocation epoch; in another it is dead.
     pub epoch: u64,
+    /// The cluster secret whose key hashes it; none = the first one.
+    pub secret_id: Option<SecretId>,
 }
 
 pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result<Reply, Refusal> {
@@ -71,8 +74,26 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result
         expires_at: (order.ttl_ms != 0).then(|| draft.at.plus_ms(order.ttl_ms)),
         created_at: draft.at,
         epoch: draft.state.meta.revocation_epoch,
+        secret_id: parse_secret_id(&order.secret_id)?,
     });
     Ok(body(ReplyBody::ApiTokenCreated(pb::ApiTokenCreated { index: draft.index })))
+}
+
+/// The same password under another key. One that is gone or was hashed anew already is left alone.
+pub(crate) fn rehash(draft: &mut Draft, order: &pb::RehashAppPassword) -> Result<Reply, Refusal> {
+    let id = AppPasswordId::parse(&order.app_password_id)?;
+    let before = SecretHash::parse(&order.before)?;
+    let (secret_hash, secret_id) =
+        (SecretHash::parse(&order.secret_hash)?, Some(secret::parse_id(&order.secret_id)?));
+    let found = draft.state.app_passwords.get(&id).filter(|row| row.secret_hash.matches(&before)).cloned();
+    if let Some(row) = found {
+        draft.state.put_app_password(AppPassword { secret_hash, secret_id, ..(*row).clone() });
+    }
+    Ok(done())
+}
+
+fn parse_secret_id(bytes: &[u8]) -> Result<Option<SecretId>, Refusal> {
+    if bytes.is_empty() { Ok(None) } else { secret::parse_id(bytes).map(Some) }
 }
 
 pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAppPassword) -> Result<Reply, Refusal> {
@@ -174,6 +195,7 @@ impl Row for AppPassword {
             expires_at_ms: self.expires_at.unwrap_or_default().0,
             created_at_ms: self.created_at.0,
             epochs_before: self.epoch.saturating_sub(FIRST_EPOCH),
+            secret_id: self.secret_id.map(Vec::from).unwrap_or_default(),
         }
     }
 
@@ -191,6 +213,7 @@ impl Row for AppPassword {
             expires_at: (wire.expires_at_ms != 0).then_some(Stamp(wire.expires_at_ms)),
             created_at: Stamp(wire.created_at_ms),
             epoch: wire.epochs_before.saturating_add(FIRST_EPOCH),
+            secret_id: parse_secret_id(&wire.secret_id)?,
         })
     }
 

@@ -105,6 +105,8 @@ fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
         lease_terms: newest.meta.lease_terms,
         last_node_id: newest.meta.last_node_id.max(older.meta.last_node_id).max(terms.last_node_id),
         former_epochs,
+        // Relying parties know people by what is kept in there.
+        secret: newest.meta.secret.clone().or_else(|| older.meta.secret.clone()),
     }
 }
 

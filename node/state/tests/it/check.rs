@@ -110,6 +110,7 @@ fn an_arm_of_a_domain_counts_below_it_and_nowhere_else() {
 
 fn create(n: u8, user_id: Vec<u8>, application_id: Vec<u8>, ttl_ms: u64) -> Body {
     Body::CreateAppPassword(pb::CreateAppPassword {
+        secret_id: Vec::new(),
         app_password_id: id(12, n),
         user_id,
         application_id,

@@ -48,6 +48,7 @@ fn history() -> Vec<Vec<u8>> {
     policies(&mut tape);
     keys_and_system(&mut tape);
     access_ended(&mut tape);
+    secrets(&mut tape);
     restores(&mut tape);
     tape.entries
 }
@@ -336,6 +337,7 @@ fn app_passwords(tape: &mut Tape) {
     }));
     for (n, application_id) in [(1, Vec::new()), (2, application(2))] {
         tape.push(Body::CreateAppPassword(pb::CreateAppPassword {
+            secret_id: Vec::new(),
             app_password_id: id(10, n),
             user_id: user(1),
             application_id,
@@ -357,12 +359,46 @@ fn access_ended(tape: &mut Tape) {
     tape.push(Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(2) }));
     tape.push(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {}));
     tape.push(Body::CreateAppPassword(pb::CreateAppPassword {
+        secret_id: Vec::new(),
         app_password_id: id(10, 3),
         user_id: user(2),
         application_id: Vec::new(),
         name: "phone3".into(),
         secret_hash: hash(3),
         ttl_ms: 0,
+    }));
+}
+
+/// The cluster goes from one secret to the next.
+fn secrets(tape: &mut Tape) {
+    for (before, secret_id, sealed) in [(&b""[..], 1, &b"kept"[..]), (b"kept", 2, b"kept anew")] {
+        tape.push(Body::ChangeSecret(pb::ChangeSecret {
+            before: before.to_vec(),
+            secret_id: id(24, secret_id),
+            sealed: sealed.to_vec(),
+        }));
+    }
+    let rows =
+        [pb::resealed::Row::SigningKey("second".into()), pb::resealed::Row::Upstream("elsewhere".into())];
+    let values = rows.map(|row| pb::Resealed {
+        row: Some(row),
+        before: b"sealed".to_vec(),
+        sealed: b"sealed anew".to_vec(),
+    });
+    tape.push(Body::Reseal(pb::Reseal { values: values.to_vec() }));
+    tape.push(Body::CreateAppPassword(pb::CreateAppPassword {
+        app_password_id: id(10, 4),
+        user_id: user(2),
+        name: "phone4".into(),
+        secret_hash: hash(4),
+        secret_id: id(24, 1),
+        ..Default::default()
+    }));
+    tape.push(Body::RehashAppPassword(pb::RehashAppPassword {
+        app_password_id: id(10, 4),
+        before: hash(4),
+        secret_hash: hash(5),
+        secret_id: id(24, 2),
     }));
 }
 

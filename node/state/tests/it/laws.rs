@@ -41,6 +41,7 @@ fn end_of_access() -> impl Strategy<Value = Body> {
         1 => n.clone().prop_map(|u| Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(u) })),
         1 => Just(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {})),
         2 => (n.clone(), n.clone(), 0_u64..2).prop_map(|(p, u, ttl)| Body::CreateAppPassword(pb::CreateAppPassword {
+            secret_id: Vec::new(),
             app_password_id: id(12, p), user_id: user(u), application_id: vec![], name: "p".into(), secret_hash: hash(p),
             ttl_ms: ttl * MINUTE,
         })),

@@ -34,6 +34,7 @@ fn token(n: u8) -> Body {
 
 fn app_password(n: u8) -> Body {
     Body::CreateAppPassword(pb::CreateAppPassword {
+        secret_id: Vec::new(),
         app_password_id: id(12, n),
         user_id: user(1),
         application_id: vec![],

@@ -397,6 +397,7 @@ fn every_table_survives_a_snapshot() {
     }));
 
     world.ok(Body::CreateAppPassword(pb::CreateAppPassword {
+        secret_id: Vec::new(),
         app_password_id: id(12, 1),
         user_id: user(1),
         application_id: application(1),

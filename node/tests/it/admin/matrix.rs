@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 59] = [
+const RPCS: [(&str, bool, Code); 61] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -77,6 +77,8 @@ const RPCS: [(&str, bool, Code); 59] = [
     ("ArchiveService/GetArchiveStatus", false, Code::FailedPrecondition),
     ("ArchiveService/ListArchive", false, Code::FailedPrecondition),
     ("ArchiveService/PruneArchive", true, Code::FailedPrecondition),
+    ("SecretService/GetSecretStatus", false, Code::Ok),
+    ("SecretService/EndEverything", true, Code::Ok),
 ];
 /// Needs no state of its own to be asked for.
 const STATUS: (&str, bool, Code) = ("ClusterService/GetStatus", false, Code::Ok);

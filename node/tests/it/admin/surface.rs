@@ -43,7 +43,7 @@ async fn reflection_names_every_service() {
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
     let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
-    assert_eq!(names.iter().filter(|name| name.starts_with("conclave.admin.v1.")).count(), 13, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.starts_with("conclave.admin.v1.")).count(), 14, "{names:?}");
     assert!(names.contains(&"grpc.health.v1.Health"));
 }
 

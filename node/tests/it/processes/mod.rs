@@ -14,6 +14,7 @@ mod relying_party;
 mod restore;
 mod rotation;
 mod runbooks;
+mod secret_day;
 mod spoofs;
 mod world;
 

@@ -61,6 +61,7 @@ async fn app_password(site: &Site, only: Vec<u8>, ttl_ms: u64) -> (Vec<u8>, Stri
         name: "phone".into(),
         secret_hash: app_password_hash(&auth.cluster_keys().app_password, &secret).to_vec(),
         ttl_ms,
+        secret_id: auth.cluster_keys().secret_check.to_vec(),
     };
     let made = site.node.propose(Order::CreateAppPassword(order)).await.unwrap();
     (id.to_vec(), auth.issue(HandleKind::AppPassword, id, secret, 0, made.index))

@@ -1,0 +1,516 @@
+//! **From one cluster secret to the next**: which one things are derived from, what outlives its secret, and the work that this makes.
+//!
+//! During the day nodes hold both secrets, and some make with the old one while others make with the new. What must be the *same* from
+//! every node (ids and secrets derived from a request, successors of refresh tokens) is derived from the one that the replicated state
+//! names, so that a retry at another node finds what the first made. What must outlive its secret is kept in the state, sealed: the key
+//! of pairwise subjects for ever, and of earlier secrets the keys of what people hold for long. See
+//! `docs/decisions/0017-secret-rotation.md`.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use conclave_proto::{
+    command::v1::{ChangeSecret, RehashAppPassword, Reseal, Resealed, command::Body, resealed},
+    state::v1::{KeptKeys, RetiredKeys},
+};
+use conclave_state::{
+    Stamp, State,
+    app_password::AppPassword,
+    ids::{FamilyId, SecretHash},
+    secret::{MAX_RESEALED, SecretInUse},
+};
+use prost::Message as _;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use crate::crypto::{
+    aead::{SealError, Sealer},
+    handle::{Handle, HandleError, HandleKey, HandleKind, HandleSecret, LineageTag, refresh_secret},
+    keys::{ClusterKeys, Key, KeyId},
+    mac,
+};
+
+use super::{Auth, AuthError, derive::Derivation, program::app_password_hash};
+
+/// How often a node looks. A look costs nothing when nothing is to be done, and the day should not wait for it.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Earlier secrets of which anything is kept. Each is a key more that a forged handle is compared with.
+const MAX_RETIRED: usize = 4;
+/// App passwords hashed anew at once; those beyond are when they are next used.
+const REHASHED_AT_ONCE: usize = 16;
+/// What the kept keys are sealed for.
+const PURPOSE: &str = "kept-keys";
+
+/// Opens and keeps what outlives its secret.
+pub struct Secrets {
+    sealer: Sealer,
+    opened: Mutex<Option<(Arc<SecretInUse>, Arc<Kept>)>>,
+    rehashing: Arc<Semaphore>,
+}
+
+/// The keys that outlive the secret that they were derived from.
+#[derive(Debug)]
+struct Kept {
+    pairwise: Key,
+    retired: Vec<Retired>,
+}
+
+/// What is kept of an earlier secret.
+#[derive(Debug)]
+struct Retired {
+    id: KeyId,
+    mac: Key,
+    /// The same key, taken in.
+    handles: HandleKey,
+    refresh: Key,
+    app_password: Key,
+    at: Stamp,
+}
+
+impl Secrets {
+    pub fn new(keys: &ClusterKeys) -> Self {
+        let sealer = Sealer::ring(keys, |keys| &keys.sealing);
+        Self { sealer, opened: Mutex::default(), rehashing: Arc::new(Semaphore::new(REHASHED_AT_ONCE)) }
+    }
+
+    /// What the state keeps. Where it cannot be opened (it was sealed anew while this node lacks the secret), what was opened before
+    /// still holds: keys that are kept do not change, others come to them.
+    fn kept(&self, row: &Arc<SecretInUse>) -> Result<Arc<Kept>, SealError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, kept)) = opened.as_ref().filter(|(of, _)| Arc::ptr_eq(of, row) || of == row) {
+            return Ok(Arc::clone(kept));
+        }
+        match self.open(&row.sealed) {
+            Ok(kept) => {
+                let kept = Arc::new(kept);
+                *opened = Some((Arc::clone(row), Arc::clone(&kept)));
+                Ok(kept)
+            }
+            Err(error) => opened.as_ref().map(|(_, kept)| Arc::clone(kept)).ok_or(error),
+        }
+    }
+
+    fn open(&self, sealed: &[u8]) -> Result<Kept, SealError> {
+        let plain = Zeroizing::new(self.sealer.open(PURPOSE, sealed)?);
+        let kept = KeptKeys::decode(plain.as_slice()).map_err(|_| SealError::Malformed)?;
+        Kept::from_wire(&kept).ok_or(SealError::Malformed)
+    }
+}
+
+impl Kept {
+    fn from_wire(wire: &KeptKeys) -> Option<Self> {
+        let retired = wire.retired.iter().map(Retired::from_wire).collect::<Option<_>>()?;
+        Some(Self { pairwise: key(&wire.pairwise)?, retired })
+    }
+
+    fn to_wire(&self) -> KeptKeys {
+        KeptKeys {
+            pairwise: self.pairwise.expose().to_vec(),
+            retired: self.retired.iter().map(Retired::to_wire).collect(),
+        }
+    }
+}
+
+impl Retired {
+    fn new(id: KeyId, mac: Key, refresh: Key, app_password: Key, at: Stamp) -> Self {
+        Self { id, handles: HandleKey::new(&mac), mac, refresh, app_password, at }
+    }
+
+    fn of(keys: &ClusterKeys, at: Stamp) -> Self {
+        let (mac, refresh) = (keys.cookie_mac.clone(), keys.refresh.clone());
+        Self::new(keys.secret_check, mac, refresh, keys.app_password.clone(), at)
+    }
+
+    fn from_wire(wire: &RetiredKeys) -> Option<Self> {
+        let id = wire.secret_id.as_slice().try_into().ok()?;
+        let (mac, refresh) = (key(&wire.handle_mac)?, key(&wire.refresh)?);
+        Some(Self::new(id, mac, refresh, key(&wire.app_password)?, Stamp(wire.retired_at_ms)))
+    }
+
+    fn to_wire(&self) -> RetiredKeys {
+        RetiredKeys {
+            secret_id: self.id.to_vec(),
+            handle_mac: self.mac.expose().to_vec(),
+            refresh: self.refresh.expose().to_vec(),
+            app_password: self.app_password.expose().to_vec(),
+            retired_at_ms: self.at.0,
+        }
+    }
+}
+
+fn key(bytes: &[u8]) -> Option<Key> {
+    bytes.try_into().ok().map(Key::new)
+}
+
+impl Auth {
+    /// The keys from which is derived what every node must derive alike: those of the secret that the state names, as far as this node
+    /// has it.
+    pub fn deriving_keys(&self) -> &ClusterKeys {
+        let (keys, state) = (self.cluster_keys(), self.cluster().view());
+        let named = state.meta().secret.as_ref().and_then(|secret| keys.named(&secret.id));
+        named.unwrap_or(keys)
+    }
+
+    /// The key of pairwise subjects: that of the first secret, for ever.
+    ///
+    /// # Errors
+    /// When it is kept under a secret that this node lacks.
+    pub fn pairwise_key(&self) -> Result<Key, AuthError> {
+        let state = self.cluster().view();
+        let Some(row) = &state.meta().secret else {
+            // Nothing is kept yet: the data directory remembers which secret is the first.
+            let first = self.cluster_keys().named(&self.cluster().secret_of_data());
+            return Ok(first.unwrap_or_else(|| self.cluster_keys()).pairwise.clone());
+        };
+        let kept = self.inner.secrets.kept(row);
+        kept.map(|kept| kept.pairwise.clone()).map_err(|error| unusable(&error))
+    }
+
+    /// Whether this node has the secrets that the state needs. Asked at its start, before anybody is served.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn check_secrets(&self) -> Result<(), AuthError> {
+        self.pairwise_key().map(drop)
+    }
+
+    /// Names of earlier secrets of which something is kept.
+    pub fn retired_secrets(&self) -> Vec<KeyId> {
+        self.kept().map(|kept| kept.retired.iter().map(|retired| retired.id).collect()).unwrap_or_default()
+    }
+
+    fn kept(&self) -> Option<Arc<Kept>> {
+        let state = self.cluster().view();
+        self.inner.secrets.kept(state.meta().secret.as_ref()?).ok()
+    }
+
+    /// A handle that an earlier secret made. Its MAC keeps strangers from making nodes wait; whom it lets in is decided by its secret.
+    pub(super) fn parse_of_earlier_secret(
+        &self,
+        kind: HandleKind,
+        lineage: LineageTag,
+        text: &str,
+    ) -> Result<Handle, HandleError> {
+        let kept = self.kept().ok_or(HandleError::Forged)?;
+        let mut parsed = kept.retired.iter().map(|retired| retired.handles.parse(kind, lineage, text));
+        parsed.find(|parsed| !matches!(parsed, Err(HandleError::Forged))).unwrap_or(Err(HandleError::Forged))
+    }
+
+    /// Whether the secret of a refresh token is the one of its family and generation, under any secret of the ring; under an earlier
+    /// one only while the family has not been rotated since, so that who has that secret can make none for what is newer.
+    pub fn is_refresh_secret(&self, handle: &Handle) -> bool {
+        let is_of = |key: &Key| {
+            let expected = refresh_secret(key, &handle.id, handle.generation);
+            mac::equal(expected.expose(), handle.secret.expose())
+        };
+        if self.cluster_keys().any(|keys| is_of(&keys.refresh)) {
+            return true;
+        }
+        let Some(kept) = self.kept() else { return false };
+        let state = self.cluster().view();
+        let rotated_at = state.family(FamilyId::new(handle.id)).map_or(Stamp(0), |family| family.rotated_at);
+        // A retry of the last token from before is not newer: its successor is what was rotated to.
+        let is_older = |retired: &&Retired| rotated_at <= retired.at || is_retry(&state, handle);
+        kept.retired.iter().filter(is_older).any(|retired| is_of(&retired.refresh))
+    }
+
+    /// Whether this is the secret of the app password. One that was hashed under another key than that in use is hashed anew, once.
+    pub(super) fn is_app_password(&self, row: &AppPassword, secret: &HandleSecret) -> bool {
+        let is_of = |key: &Key| row.secret_hash.matches(&SecretHash::new(app_password_hash(key, secret)));
+        let deriving = self.deriving_keys();
+        if is_of(&deriving.app_password) {
+            return true;
+        }
+        let of_ring = self.cluster_keys().any(|keys| is_of(&keys.app_password));
+        let of_earlier = || {
+            self.kept().is_some_and(|kept| kept.retired.iter().any(|retired| is_of(&retired.app_password)))
+        };
+        if !of_ring && !of_earlier() {
+            return false;
+        }
+        self.rehash(RehashAppPassword {
+            app_password_id: row.id.to_vec(),
+            before: row.secret_hash.bytes().to_vec(),
+            secret_hash: app_password_hash(&deriving.app_password, secret).to_vec(),
+            secret_id: deriving.secret_check.to_vec(),
+        });
+        true
+    }
+
+    /// Beside the check, which does not wait for a write.
+    fn rehash(&self, order: RehashAppPassword) {
+        let Ok(place) = Arc::clone(&self.inner.secrets.rehashing).try_acquire_owned() else { return };
+        let auth = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = auth.order(Body::RehashAppPassword(order)).await {
+                tracing::debug!(%error, "an app password is hashed anew when it is next used");
+            }
+            drop(place);
+        });
+    }
+
+    /// Runs until the task is dropped.
+    pub async fn keep_to_the_secret(self) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.tend_secret().await {
+                // Another leader may have done it; if not, it is due again in a moment.
+                tracing::debug!(%error, "a step to the new secret was put off");
+            }
+        }
+    }
+
+    /// Does what is due: the leader changes the secret in use to its own and seals anew what is under another; every node makes its data
+    /// directory one of its own secret, once the state is.
+    ///
+    /// # Errors
+    /// When a write fails, or something cannot be opened.
+    pub async fn tend_secret(&self) -> Result<(), AuthError> {
+        if self.cluster().is_leader() {
+            if let Some(order) = self.change_due()? {
+                self.order(Body::ChangeSecret(order)).await?;
+                tracing::info!("things are derived from another cluster secret from here on");
+            }
+            let (values, _) = self.values_to_reseal();
+            for values in values.chunks(MAX_RESEALED) {
+                self.order(Body::Reseal(Reseal { values: values.to_vec() })).await?;
+            }
+        }
+        let own = self.cluster_keys().secret_check;
+        if self.cluster().view().meta().secret.as_ref().is_some_and(|secret| secret.id == own) {
+            let settled = self.cluster().settle_secret_of_data(own);
+            settled.map_err(|error| AuthError::Internal(format!("the data directory: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// The change to this node's secret, if another is in use. While there has only ever been one, there is nothing to keep.
+    fn change_due(&self) -> Result<Option<ChangeSecret>, AuthError> {
+        let (keys, state) = (self.cluster_keys(), self.cluster().view());
+        let (before, kept) = match &state.meta().secret {
+            None if keys.accepted().is_empty() => return Ok(None),
+            None => {
+                let first = keys.named(&self.cluster().secret_of_data()).unwrap_or(keys);
+                (
+                    Vec::new(),
+                    after(
+                        &Kept { pairwise: first.pairwise.clone(), retired: Vec::new() },
+                        first,
+                        keys,
+                        self.now(&state),
+                    ),
+                )
+            }
+            Some(row) if row.id == keys.secret_check && self.inner.secrets.sealer.is_current(&row.sealed) => {
+                return Ok(None);
+            }
+            Some(row) => {
+                let kept = self.inner.secrets.open(&row.sealed).map_err(|error| unusable(&error))?;
+                let former = keys.named(&row.id).unwrap_or(keys);
+                (row.sealed.clone(), after(&kept, former, keys, self.now(&state)))
+            }
+        };
+        let plain = Zeroizing::new(kept.encode_to_vec());
+        let sealed = self.inner.secrets.sealer.seal(PURPOSE, &plain, &*self.runtime().entropy);
+        let sealed = sealed.map_err(|error| unusable(&error))?;
+        Ok(Some(ChangeSecret { before, secret_id: keys.secret_check.to_vec(), sealed }))
+    }
+
+    /// Every value in the state that is not sealed under this node's key, sealed anew; and how many it cannot open.
+    pub fn values_to_reseal(&self) -> (Vec<Resealed>, usize) {
+        let state = self.cluster().view();
+        let entropy = &*self.runtime().entropy;
+        let keys = state.keys().map(|row| {
+            let name = resealed::Row::SigningKey(row.kid.to_string());
+            (name, &row.sealed_private_key, self.signing().resealed(row, entropy))
+        });
+        let upstreams = state.upstreams().map(|row| {
+            let name = resealed::Row::Upstream(row.name.to_string());
+            (name, &row.sealed_secret, self.resealed_upstream(row))
+        });
+        let (mut values, mut lost) = (Vec::new(), 0);
+        for (row, before, renewed) in keys.chain(upstreams) {
+            match renewed {
+                Ok(None) => {}
+                Ok(Some(sealed)) => values.push(Resealed { row: Some(row), before: before.clone(), sealed }),
+                Err(error) => {
+                    lost += 1;
+                    tracing::debug!(?row, %error, "a sealed value cannot be opened here");
+                }
+            }
+        }
+        (values, lost)
+    }
+
+    async fn order(&self, body: Body) -> Result<(), AuthError> {
+        let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
+        self.cluster().propose(derivation.request(), body).await?;
+        Ok(())
+    }
+}
+
+/// Whether the token is the one before that which is alive.
+fn is_retry(state: &State, handle: &Handle) -> bool {
+    let family = state.family(FamilyId::new(handle.id));
+    family.is_some_and(|family| handle.generation.checked_add(1) == Some(family.generation))
+}
+
+/// What is kept when `own` takes the place of `former`.
+fn after(kept: &Kept, former: &ClusterKeys, own: &ClusterKeys, now: Stamp) -> KeptKeys {
+    let mut kept = kept.to_wire();
+    kept.retired
+        .retain(|retired| retired.secret_id != own.secret_check && retired.secret_id != former.secret_check);
+    if former.secret_check != own.secret_check {
+        kept.retired.push(Retired::of(former, now).to_wire());
+    }
+    let forgotten = kept.retired.len().saturating_sub(MAX_RETIRED);
+    kept.retired.drain(..forgotten);
+    kept
+}
+
+fn unusable(error: &SealError) -> AuthError {
+    AuthError::Internal(format!("the keys that outlive their secret cannot be used: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use conclave_proto::command::v1::{CreateAppPassword, CreateUser};
+    use conclave_state::{client::SigningAlgorithm, ids::AppPasswordId};
+
+    use super::*;
+    use crate::{
+        crypto::{
+            password::PasswordPool,
+            secret::{ClusterSecret, SecretRing},
+        },
+        runtime::testing::SeededEntropy,
+        testing::{CHEAP, TestNode},
+    };
+
+    fn new() -> ClusterSecret {
+        ClusterSecret::generate(&*SeededEntropy::new(77))
+    }
+
+    /// The same cluster as a node of another phase sees it.
+    fn phase(node: &TestNode, current: ClusterSecret, accepted: Vec<ClusterSecret>) -> Auth {
+        let keys = ClusterKeys::ring(&SecretRing { current, accepted });
+        let passwords = PasswordPool::start(NonZeroUsize::MIN, CHEAP).unwrap();
+        let settings = node.auth().settings().clone();
+        Auth::new(node.cluster().clone(), Arc::new(keys), passwords, settings, node.runtime().clone())
+    }
+
+    fn derived(auth: &Auth) -> conclave_state::ids::RequestId {
+        let keys = auth.deriving_keys();
+        Derivation::of_request(&keys.request, Some("again"), &[b"login"], &*auth.runtime().entropy).request()
+    }
+
+    #[tokio::test]
+    async fn what_is_held_and_who_is_who_outlives_the_day_and_nothing_else_does() {
+        let node = TestNode::start().await;
+        let old = node.auth();
+        old.clone().ensure_signing_keys(None).await;
+        let pairwise = *old.pairwise_key().unwrap().expose();
+        let cookie = old.issue(HandleKind::Session, [1; 16], HandleSecret::new([2; 32]), 0, 1);
+        let refresh = refresh_secret(&old.cluster_keys().refresh, &[3; 16], 4);
+        let refresh = old.issue(HandleKind::Refresh, [3; 16], refresh, 4, 1);
+
+        let first = phase(&node, TestNode::secret(), vec![new()]);
+        let second = phase(&node, new(), vec![TestNode::secret()]);
+        first.tend_secret().await.unwrap();
+        assert_eq!(
+            derived(&first),
+            derived(&second),
+            "a retry at a node of the other phase is the same write"
+        );
+        assert_eq!(second.values_to_reseal().0.len(), 3, "all of the signing keys");
+
+        second.tend_secret().await.unwrap();
+        assert_eq!(derived(&first), derived(&second), "also after the cluster has changed over");
+        assert_ne!(derived(&second), derived(old), "to the new secret");
+        assert_eq!(node.cluster().secret_of_data(), second.cluster_keys().secret_check);
+
+        let third = phase(&node, new(), Vec::new());
+        third.check_secrets().unwrap();
+        assert_eq!(*third.pairwise_key().unwrap().expose(), pairwise, "relying parties know people by it");
+        assert_eq!((third.values_to_reseal().0.len(), third.values_to_reseal().1), (0, 0));
+        let state = node.cluster().view();
+        third.signing().signer(&state, SigningAlgorithm::Es256).unwrap();
+        assert!(third.parse(HandleKind::Session, &cookie).is_some(), "a session from before the day");
+        let handle = third.parse(HandleKind::Refresh, &refresh).unwrap();
+        assert!(third.is_refresh_secret(&handle));
+        let forged = Handle { secret: HandleSecret::new([9; 32]), ..handle };
+        assert!(!third.is_refresh_secret(&forged));
+
+        let left_behind = phase(&node, TestNode::secret(), Vec::new());
+        let refused = left_behind.check_secrets().unwrap_err().to_string();
+        assert!(refused.contains("cluster.accept_secret_files"), "{refused}");
+        let made = left_behind.issue(HandleKind::Session, [1; 16], HandleSecret::new([2; 32]), 0, 1);
+        assert!(third.parse(HandleKind::Session, &made).is_some(), "its MAC alone lets nobody in");
+        let kid = state.active_key(SigningAlgorithm::Es256).unwrap().kid.clone();
+        assert!(left_behind.signing().verifier(&state, &kid).is_some(), "verifying needs no private half");
+        assert!(left_behind.signing().signer(&state, SigningAlgorithm::Es256).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_first_phase_that_was_left_out_changes_nobodys_name() {
+        let node = TestNode::start().await;
+        let pairwise = *node.auth().pairwise_key().unwrap().expose();
+        let second = phase(&node, new(), vec![TestNode::secret()]);
+        assert_eq!(*second.pairwise_key().unwrap().expose(), pairwise, "before anything is kept");
+        second.tend_secret().await.unwrap();
+        assert_eq!(*phase(&node, new(), Vec::new()).pairwise_key().unwrap().expose(), pairwise);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_broken_off_leaves_the_old_secret_in_use() {
+        let node = TestNode::start().await;
+        let cookie = |auth: &Auth| auth.issue(HandleKind::Session, [1; 16], HandleSecret::new([2; 32]), 0, 1);
+        let second = phase(&node, new(), vec![TestNode::secret()]);
+        second.tend_secret().await.unwrap();
+        let meanwhile = cookie(&second);
+        let back = phase(&node, TestNode::secret(), vec![new()]);
+        back.tend_secret().await.unwrap();
+        let alone = phase(&node, TestNode::secret(), Vec::new());
+        assert!(alone.parse(HandleKind::Session, &meanwhile).is_some());
+        assert_eq!(alone.retired_secrets(), [second.cluster_keys().secret_check]);
+    }
+
+    #[tokio::test]
+    async fn an_app_password_is_good_after_the_day_and_hashed_anew_when_it_is_used() {
+        let node = TestNode::start().await;
+        let (user, id, secret) = ([5; 16], [6; 16], HandleSecret::new([7; 32]));
+        let order = CreateUser { user_id: user.to_vec(), username: "ada".into(), ..Default::default() };
+        node.propose(Body::CreateUser(order)).await.unwrap();
+        let order = CreateAppPassword {
+            app_password_id: id.to_vec(),
+            user_id: user.to_vec(),
+            name: "phone".into(),
+            secret_hash: app_password_hash(&node.auth().cluster_keys().app_password, &secret).to_vec(),
+            ..Default::default()
+        };
+        node.propose(Body::CreateAppPassword(order)).await.unwrap();
+        phase(&node, new(), vec![TestNode::secret()]).tend_secret().await.unwrap();
+        let third = phase(&node, new(), Vec::new());
+        let row = || {
+            let state = node.cluster().view();
+            Arc::clone(state.live_app_password(AppPasswordId::new(id), third.now(&state)).unwrap().0)
+        };
+        assert!(!third.is_app_password(&row(), &HandleSecret::new([8; 32])));
+        assert!(third.is_app_password(&row(), &secret));
+        let own = third.cluster_keys().secret_check;
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while row().secret_id != Some(own) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("it is hashed anew");
+        assert!(third.is_app_password(&row(), &secret));
+    }
+}

@@ -1,0 +1,110 @@
+//! **Which cluster secret is in use**, told by its name alone, and what outlives the earlier ones, sealed. The rules never see a key: they
+//! decide only that what takes the place of a value was made from that very value.
+
+use std::sync::Arc;
+
+use conclave_proto::{
+    command::v1::{self as pb, resealed},
+    state::v1 as rows,
+};
+
+use crate::{
+    draft::Draft,
+    key::SigningKey,
+    reply::{Reason, Refusal, Reply, done},
+    stamp::Stamp,
+    upstream::Upstream,
+};
+
+/// Longest sealed keys: a key, and a handful of earlier ones.
+const MAX_SEALED_BYTES: usize = 4096;
+/// Most values sealed anew by one entry: each comes twice, as it was and as it is to be, and an entry must stay below 64 KiB.
+pub const MAX_RESEALED: usize = 3;
+/// Longest sealed value: the longest of those that are kept sealed.
+const MAX_VALUE_BYTES: usize = 8192;
+
+/// Names a cluster secret without telling it.
+pub type SecretId = [u8; 16];
+
+/// The secret that new things are derived from, on every node that has it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretInUse {
+    /// Its name.
+    pub id: SecretId,
+    /// The keys that outlive their secret (`conclave.state.v1.KeptKeys`), sealed under this one.
+    pub sealed: Vec<u8>,
+    /// Since when.
+    pub changed_at: Stamp,
+}
+
+impl std::fmt::Debug for SecretInUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretInUse").field("changed_at", &self.changed_at).finish_non_exhaustive()
+    }
+}
+
+impl SecretInUse {
+    pub(crate) fn to_wire(&self) -> rows::SecretRow {
+        rows::SecretRow {
+            secret_id: self.id.to_vec(),
+            sealed: self.sealed.clone(),
+            changed_at_ms: self.changed_at.0,
+        }
+    }
+
+    pub(crate) fn from_wire(wire: &rows::SecretRow) -> Option<Self> {
+        let id = wire.secret_id.as_slice().try_into().ok()?;
+        Some(Self { id, sealed: wire.sealed.clone(), changed_at: Stamp(wire.changed_at_ms) })
+    }
+}
+
+/// The name in a command.
+pub(crate) fn parse_id(bytes: &[u8]) -> Result<SecretId, Refusal> {
+    bytes.try_into().map_err(|_| Refusal::malformed("the name of a secret has 16 bytes"))
+}
+
+pub(crate) fn change(draft: &mut Draft, order: &pb::ChangeSecret) -> Result<Reply, Refusal> {
+    let id = parse_id(&order.secret_id)?;
+    if order.sealed.is_empty() || order.sealed.len() > MAX_SEALED_BYTES {
+        return Err(Refusal::malformed("the keys that are kept are missing or too long"));
+    }
+    let present = draft.state.meta.secret.as_ref().map_or(&[][..], |secret| &secret.sealed);
+    if present != order.before {
+        return Err(Refusal::new(Reason::AlreadyExists, "the secret in use was changed by another"));
+    }
+    let changed_at = draft.at;
+    draft.state.meta.secret = Some(Arc::new(SecretInUse { id, sealed: order.sealed.clone(), changed_at }));
+    Ok(done())
+}
+
+/// What is gone or another by now is passed over: it was sealed by whoever put it there.
+pub(crate) fn reseal(draft: &mut Draft, order: &pb::Reseal) -> Result<Reply, Refusal> {
+    if order.values.len() > MAX_RESEALED {
+        return Err(Refusal::malformed(format!("at most {MAX_RESEALED} values are sealed anew at once")));
+    }
+    for value in &order.values {
+        if value.sealed.is_empty() || value.sealed.len() > MAX_VALUE_BYTES {
+            return Err(Refusal::malformed("a sealed value is missing or too long"));
+        }
+        match &value.row {
+            Some(resealed::Row::SigningKey(kid)) => reseal_key(draft, kid, value),
+            Some(resealed::Row::Upstream(name)) => reseal_upstream(draft, name, value),
+            None => return Err(Refusal::malformed("a sealed value of an unknown row")),
+        }
+    }
+    Ok(done())
+}
+
+fn reseal_key(draft: &mut Draft, kid: &str, value: &pb::Resealed) {
+    let found = draft.state.keys.get(kid).filter(|key| key.sealed_private_key == value.before).cloned();
+    if let Some(key) = found {
+        draft.state.put_key(SigningKey { sealed_private_key: value.sealed.clone(), ..(*key).clone() });
+    }
+}
+
+fn reseal_upstream(draft: &mut Draft, name: &str, value: &pb::Resealed) {
+    let found = draft.state.upstreams.get(name).filter(|row| row.sealed_secret == value.before).cloned();
+    if let Some(row) = found {
+        draft.state.put_upstream(Upstream { sealed_secret: value.sealed.clone(), ..(*row).clone() });
+    }
+}
