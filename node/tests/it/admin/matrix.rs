@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 61] = [
+const RPCS: [(&str, bool, Code); 64] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -49,6 +49,9 @@ const RPCS: [(&str, bool, Code); 61] = [
     ("UpstreamService/DeleteUpstream", true, Code::NotFound),
     ("UpstreamService/ListIdentities", false, Code::NotFound),
     ("UpstreamService/UnlinkIdentity", true, Code::InvalidArgument),
+    ("UpstreamService/InviteIdentity", true, Code::NotFound),
+    ("UpstreamService/ListInvitations", false, Code::Ok),
+    ("UpstreamService/RevokeInvitation", true, Code::NotFound),
     ("PolicyService/SetPolicy", true, Code::InvalidArgument),
     ("PolicyService/GetPolicy", false, Code::NotFound),
     ("PolicyService/RemovePolicy", true, Code::InvalidArgument),

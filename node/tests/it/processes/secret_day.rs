@@ -125,11 +125,11 @@ async fn the_secret_changes_and_nobody_is_signed_out() {
 
     over.store(true, Ordering::Relaxed);
     worker.await.unwrap();
-    let (visits, refreshes) = (watcher.await.unwrap(), refresher.await.unwrap());
+    let (visits, renewals) = (watcher.await.unwrap(), refresher.await.unwrap());
     let logins = logins.load(Ordering::Relaxed);
-    println!("{logins} logins, {visits} visits and {refreshes} refreshes while the secret changed");
+    println!("{logins} logins, {visits} visits and {renewals} renewals while the secret changed");
     assert!(
-        logins >= LOGINS && visits >= VISITS && refreshes >= VISITS,
+        logins >= LOGINS && visits >= VISITS && renewals >= VISITS,
         "too little happened to prove anything"
     );
 
