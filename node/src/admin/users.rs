@@ -10,12 +10,9 @@ use conclave_proto::{
 use conclave_state::{State, ids::UserId, user::User};
 use tonic::{Request, Response, Status};
 
-use crate::crypto::password::Password;
+use crate::crypto::password::{MIN_PASSWORD_CHARS, Password};
 
 use super::{Api, errors, names, request::Writing};
-
-/// Shortest password in characters (NIST SP 800-63B §5.1.1.2).
-const MIN_PASSWORD_CHARS: usize = 8;
 
 #[tonic::async_trait]
 impl UserService for Api {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::command::v1::{
-    AddGroupMember, CreateGroup, CreateUser, SetPassword, SpendProofs, SpentProof, UpdateUser, command::Body,
-    spent_proof::Kind,
+    AddGroupMember, CreateGroup, CreateUser, ResetPassword, SpendProofs, SpentProof, UpdateUser,
+    command::Body, spent_proof::Kind,
 };
 use conclave_state::{
     State,
@@ -70,7 +70,7 @@ impl Auth {
         Ok(recovery)
     }
 
-    /// Uses the link up, and lets its person back in with this password. Ends every session they have.
+    /// Uses the link up, and lets its person back in with this password. Ends every session and app password that they have.
     ///
     /// # Errors
     /// [`AuthError`]; a refusal with `TicketSpent` says that the link was used before.
@@ -135,8 +135,9 @@ impl Auth {
         derivation: &Derivation,
     ) -> Result<(), AuthError> {
         let user_id = user.id.to_vec();
-        let order = SetPassword { user_id: user_id.clone(), password_phc, ..SetPassword::default() };
-        self.change(derivation, "password", Body::SetPassword(order)).await?;
+        // With the app passwords: whoever lost the account may have made some.
+        let order = ResetPassword { user_id: user_id.clone(), password_phc, keep_sessions: false };
+        self.change(derivation, "password", Body::ResetPassword(order)).await?;
         if let Some(group) = state.group_by_name(ADMINS).filter(|group| !user.groups.contains(&group.id)) {
             let order = AddGroupMember { group_id: group.id.to_vec(), user_id: user_id.clone() };
             self.change(derivation, "member", Body::AddGroupMember(order)).await?;

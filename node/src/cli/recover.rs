@@ -60,7 +60,7 @@ Examples:
   conclave recover admin ada --config conclave.toml
 
 Whoever opens the link sets a password for that account. The account is made if there is none, enabled, and put into the group
-admins; its sessions end. The link is made from the cluster secret alone, so the cluster need not run now, only when the link is
+admins; its sessions and app passwords end. The link is made from the cluster secret alone, so the cluster need not run now, only when the link is
 opened. That it was used stands in the audit log.")]
     Admin(Admin),
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     auth::{AuthError, recovery::Recovery, ticket::TicketError},
-    crypto::password::Password,
+    crypto::password::{MIN_PASSWORD_CHARS, Password},
     http::{Fault, RequestId},
     web::views,
 };
@@ -21,8 +21,6 @@ use crate::{
 use super::site::{Browser, Site, fault_of, see_other};
 
 const ACTION: &str = "/recover";
-/// As over the admin API.
-const MIN_PASSWORD_CHARS: usize = 8;
 
 #[derive(Deserialize)]
 pub struct Wanted {

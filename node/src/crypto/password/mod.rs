@@ -22,6 +22,9 @@ pub use self::pool::MAX_WAITING;
 /// Longest password in bytes. Longer ones are refused before any hashing: argon2 reads its whole input.
 pub const MAX_PASSWORD_LEN: usize = 1024;
 
+/// Least characters of a password that is set (NIST SP 800-63B §5.1.1.2).
+pub const MIN_PASSWORD_CHARS: usize = 8;
+
 /// Salt length in bytes (RFC 9106 §3.1 recommends 16).
 pub const SALT_LEN: usize = 16;
 
