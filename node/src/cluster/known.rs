@@ -11,7 +11,7 @@ use conclave_state::{
 use openraft::{EntryPayload, entry::RaftEntry as _};
 
 use crate::{
-    crypto::keys::ClusterKeys,
+    crypto::keys::{ClusterKeys, KeyId},
     store::{
         DataDir, LogId, LogRecord, LogStore, StoreError,
         snapshot::{SealingKey, SnapshotDir, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReader},
@@ -55,6 +55,8 @@ pub struct Known {
     /// None before the first entry.
     pub last: Option<LogId>,
     pub state: State,
+    /// The name of the secret that its keeper last made things with.
+    pub secret: KeyId,
     membership: StoredMembership,
 }
 
@@ -84,7 +86,7 @@ impl Known {
     pub fn of_file(path: &Path, key: &SealingKey, mut progress: impl FnMut(u64)) -> Result<Self, KnownError> {
         let content = |reason: String| KnownError::Content(path.display().to_string(), reason);
         let reader = SnapshotReader::open(path, key)?;
-        let header = reader.header().clone();
+        let (header, secret) = (reader.header().clone(), reader.secret_id());
         let mut loader = snapshot::Loader::default();
         let mut bytes = 0;
         for chunk in reader {
@@ -93,17 +95,17 @@ impl Known {
             progress(bytes);
             loader.chunk(table, &chunk).map_err(|e| content(e.to_string()))?;
         }
-        Self::of_parts(&header, loader.finish()).map_err(content)
+        Self::of_parts(&header, secret, loader.finish()).map_err(content)
     }
 
-    fn of_parts(header: &SnapshotHeader, state: State) -> Result<Self, String> {
+    fn of_parts(header: &SnapshotHeader, secret: KeyId, state: State) -> Result<Self, String> {
         let membership = decode_stored_membership(&header.membership).map_err(|e| e.to_string())?;
         let lineage = Lineage { cluster: header.cluster, epoch: header.lineage_epoch };
         let index = header.last.map_or(0, |last| last.index);
         if state.index() != index {
             return Err(format!("its state is of entry {}, its header of {index}", state.index()));
         }
-        Ok(Self { lineage, last: header.last, state, membership })
+        Ok(Self { lineage, last: header.last, state, secret, membership })
     }
 
     /// The state after these entries, which must go on where it ends; earlier ones are passed over.
@@ -214,9 +216,11 @@ impl Survivor {
                 lineage,
                 last: None,
                 state: State::default(),
+                secret: identity.secret_check,
                 membership: StoredMembership::default(),
             },
         };
+        known.secret = identity.secret_check;
         if known.lineage != lineage {
             return Err(KnownError::Content(shown, "its snapshot is of another cluster or lineage".into()));
         }

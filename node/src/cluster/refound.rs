@@ -11,7 +11,7 @@ use conclave_state::State;
 use openraft::impls::leader_id_std::LeaderId;
 
 use crate::{
-    crypto::keys::ClusterKeys,
+    crypto::keys::{ClusterKeys, KeyId},
     runtime::Runtime,
     store::{
         DataDir, Flush, Identity, LogId, LogStore as _, Op, SledLog, StoreError,
@@ -49,6 +49,8 @@ pub struct NewLife {
     pub node: NodeId,
     /// Where its log begins.
     pub start: LogId,
+    /// The secret of the life before, which the first start may still have to change: what must outlive a secret is kept then.
+    pub secret: KeyId,
 }
 
 impl NewLife {
@@ -63,6 +65,7 @@ impl NewLife {
             },
             node: known.max(newest.state.meta().last_node_id) + 1,
             start: LogId { term: last.term + 1, index: last.index + INDEX_GAP },
+            secret: newest.secret,
         }
     }
 }
@@ -85,7 +88,7 @@ pub fn refound(
         node_id: life.node,
         joined: true,
         incarnation: own.incarnation,
-        secret_check: keys.secret_check,
+        secret_check: keys.named(&life.secret).unwrap_or(keys).secret_check,
     };
     let name = runtime.clock.now_ms().to_string();
     data.replace_contents(identity, &name, |log, snapshots| {

@@ -10,6 +10,8 @@ use super::header::{Stored, damaged, take};
 use super::merkle::Merkle;
 use super::seal::{self, FileKey, Frame, TAG_BYTES};
 use super::write::encode_trailer;
+use crate::crypto::keys::KeyId;
+
 use super::{MAX_CHUNK_BYTES, MAX_TABLES, SealingKey, SnapshotError, SnapshotFile, SnapshotHeader};
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -29,6 +31,7 @@ pub struct SnapshotReader {
     plain_bytes: u64,
     tables: BTreeMap<u32, Merkle>,
     ended: bool,
+    secret_id: KeyId,
 }
 
 /// What a whole file was found to hold.
@@ -82,6 +85,7 @@ impl SnapshotReader {
             let key_id = format!("{:032x}", u128::from_be_bytes(stored.key_id));
             return Err(SnapshotError::OtherKey { path: path.to_owned(), key_id });
         };
+        let secret_id = key.secret_id();
         let key = FileKey::derive(key, seal::SNAPSHOT_LABEL, &stored.salt, &bytes)?;
         let mut tag: [u8; TAG_BYTES] = take(&mut input).map_err(|_| damaged(path, "it ends too early"))?;
         let frame = Frame { kind: seal::HEADER, table: 0, plain_len: 0, sequence: 0 };
@@ -102,11 +106,17 @@ impl SnapshotReader {
             plain_bytes: 0,
             tables,
             ended: false,
+            secret_id,
         })
     }
 
     pub fn header(&self) -> &SnapshotHeader {
         &self.header
+    }
+
+    /// The name of the secret, of those in the ring, that this file was written under.
+    pub const fn secret_id(&self) -> KeyId {
+        self.secret_id
     }
 
     /// Reads all of it, keeps nothing.

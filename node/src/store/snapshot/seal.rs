@@ -43,6 +43,11 @@ impl SealingKey {
         Self { accepted: keys.accepted().iter().map(of).collect(), ..of(keys) }
     }
 
+    /// The name of the secret that this key is of; zeros for one that was made of bytes alone.
+    pub(crate) const fn secret_id(&self) -> KeyId {
+        self.secret_id
+    }
+
     /// The names of the secrets of the ring, the current one first.
     pub fn secret_ids(&self) -> impl Iterator<Item = &KeyId> {
         std::iter::once(self).chain(&self.accepted).map(|key| &key.secret_id)

@@ -221,10 +221,11 @@ fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
     }
     // Programs cannot sign in again by themselves: what was good is good in the new epoch.
     let epoch = next.meta.revocation_epoch;
-    for password in older.app_passwords.values() {
-        let known = newest.app_passwords.get(&password.id);
-        if known.is_some_and(|known| known.epoch == newest.meta.revocation_epoch) {
-            next.put_app_password(AppPassword { epoch, ..(**password).clone() });
+    for id in older.app_passwords.keys() {
+        let known = newest.app_passwords.get(id);
+        // As it is now: it may have been hashed anew, under another secret of the cluster.
+        if let Some(known) = known.filter(|known| known.epoch == newest.meta.revocation_epoch) {
+            next.put_app_password(AppPassword { epoch, ..(**known).clone() });
         }
     }
     next.consents = older.consents.clone();

@@ -141,6 +141,22 @@ fn what_was_taken_away_since_stays_away() {
 }
 
 #[test]
+fn an_app_password_that_was_hashed_anew_since_stays_so() {
+    let mut world = World::furnished();
+    world.ok(app_password(1));
+    let older = world.state.clone();
+    world.ok(Body::RehashAppPassword(pb::RehashAppPassword {
+        app_password_id: id(12, 1),
+        before: hash(4),
+        secret_hash: hash(5),
+        secret_id: vec![7; 16],
+    }));
+    let next = restored(&older, &world.state, &founding(&world.state));
+    let row = next.app_passwords_after(None).next().unwrap();
+    assert_eq!((row.secret_hash.bytes().to_vec(), row.secret_id), (hash(5), Some([7; 16])));
+}
+
+#[test]
 fn people_are_told_what_changes() {
     let (older, world) = a_day();
     let next = restored(&older, &world.state, &founding(&world.state));
