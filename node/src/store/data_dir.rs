@@ -114,8 +114,12 @@ impl DataDir {
     }
 
     /// The identity of the node whose data lies at `path`, looking without a lock: the answer may be old when it arrives. None in a
-    /// directory that is fresh or missing.
+    /// directory that is fresh or missing. Where a restore was cut short after it counted, it is ended first: the identity that lies
+    /// there may still be the one before.
     pub fn peek(path: &Path) -> Result<Option<Identity>, StoreError> {
+        if exchange::is_begun(path) {
+            return Ok(Self::open(path)?.identity.clone());
+        }
         read_identity(&path.join("identity"))
     }
 

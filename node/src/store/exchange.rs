@@ -41,6 +41,11 @@ pub(super) fn commit(dir: &Path, aside: &str) -> Result<(), StoreError> {
     finish(dir)
 }
 
+/// Whether an exchange counts that has not been ended.
+pub(super) fn is_begun(dir: &Path) -> bool {
+    dir.join(MARK).exists()
+}
+
 /// Ends an exchange that was cut short after its mark. Does nothing where there is none.
 pub(super) fn finish(dir: &Path) -> Result<(), StoreError> {
     let mark = dir.join(MARK);

@@ -102,3 +102,24 @@ fn a_set_up_cut_off_before_the_identity_begins_again() {
     fs::remove_file(temp.path().join("log/current")).unwrap();
     drop(DataDir::open(temp.path()).unwrap().initialize(identity()).unwrap());
 }
+
+#[test]
+fn a_restore_that_was_cut_short_after_it_counted_is_ended_before_the_identity_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let mut dir = DataDir::open(&path).unwrap();
+    let old = Identity { cluster: Some([1; 16]), ..identity() };
+    drop(dir.initialize(old.clone()).unwrap());
+    let new = Identity { node_id: 4, joined: true, lineage_epoch: 9, ..old };
+    let build =
+        |log: &std::path::Path, _: &std::path::Path| conclave_node::store::SledLog::create(log).map(drop);
+    let aside = dir.replace_contents(new.clone(), "1", build).unwrap().expect("what was there is kept");
+    drop(dir);
+    assert_eq!(DataDir::peek(&path).unwrap(), Some(new.clone()));
+    // As it lay there before the last steps of it.
+    fs::create_dir(path.join("restoring")).unwrap();
+    fs::rename(path.join("identity"), path.join("restoring/identity")).unwrap();
+    fs::rename(aside.join("identity"), path.join("identity")).unwrap();
+    fs::write(path.join("restored.mark"), aside.file_name().unwrap().as_encoded_bytes()).unwrap();
+    assert_eq!(DataDir::peek(&path).unwrap(), Some(new), "not the one that lies there");
+}
