@@ -116,13 +116,8 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let api_stop = async move { api_close.cancelled().await };
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), archive.clone(), api_stop));
     tokio::spawn(drills(&config, &cluster, &runtime));
-    tokio::spawn(auth.clone().ensure_signing_keys(early));
-    tokio::spawn(auth.clone().keep_rotating_keys());
-    tokio::spawn(auth.clone().keep_to_the_secret());
-    tokio::spawn(auth.policies().keep_places_fresh());
+    keep_house(&auth, early);
     tokio::spawn(slices.reverifier.run());
-    let outbound = auth.upstreams().outbound.clone();
-    tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
 
     let ended = tokio::select! {
@@ -157,6 +152,16 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     }
     tracing::info!("stopped");
     ended
+}
+
+/// What a node does by itself, beside answering.
+fn keep_house(auth: &Auth, early: Option<auth::keys::EarlyRsa>) {
+    tokio::spawn(auth.clone().ensure_signing_keys(early));
+    tokio::spawn(auth.clone().keep_rotating_keys());
+    tokio::spawn(auth.clone().keep_to_the_secret());
+    tokio::spawn(auth.policies().keep_places_fresh());
+    let outbound = auth.upstreams().outbound.clone();
+    tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
 }
 
 /// Who joined a cluster, or was founded from a snapshot, has its number from there and finds its peers in its log, whatever the

@@ -241,11 +241,6 @@ impl Cluster {
         self.inner.leader.is_leader()
     }
 
-    /// The numbers of the members of the configuration in force.
-    pub fn member_ids(&self) -> Vec<NodeId> {
-        self.inner.peers.identity.members().into_iter().map(|(id, _)| id).collect()
-    }
-
     /// How many voters there are; at least one.
     pub fn member_count(&self) -> usize {
         self.inner.peers.identity.members().len().max(1)

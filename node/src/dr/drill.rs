@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use conclave_proto::command::v1::{AcknowledgeOutbox, Command, CreateUser, LogEntry, command::Body};
+use conclave_proto::command::v1::{
+    AcknowledgeOutbox, Command, CreateUser, LogEntry, UpdateUpstream, command::Body,
+};
 use conclave_state::{State, ids::UserId, snapshot};
 use http::StatusCode;
 use prost::Message as _;
@@ -128,8 +130,13 @@ where
     Ok(Outcome { index, users, digest, restored_ms, ready_ms, signed_in_ms })
 }
 
-/// Nobody outside is told anything by a node that is only tried out.
+/// Nobody outside is told or asked anything by a node that is only tried out: no provider is looked at, no announcement is sent.
 fn quieten(known: &mut Known, runtime: &Runtime) -> Result<(), KnownError> {
+    let providers: Vec<String> = known.state.upstreams().map(|upstream| upstream.name.to_string()).collect();
+    for name in providers {
+        let order = UpdateUpstream { name, disabled: Some(true), ..UpdateUpstream::default() };
+        known.append(&entry(Body::UpdateUpstream(order), runtime))?;
+    }
     let pending: Vec<u64> = known.state.outbox().map(|item| item.sequence).collect();
     for sequence_numbers in pending.chunks(ACKNOWLEDGED_AT_ONCE).map(<[u64]>::to_vec) {
         let order = Body::AcknowledgeOutbox(AcknowledgeOutbox { sequence_numbers });
@@ -303,4 +310,66 @@ fn hidden<'a>(page: &'a str, name: &str) -> Option<&'a str> {
 
 fn millis(runtime: &Runtime, since: Duration) -> u64 {
     u64::try_from(runtime.clock.monotonic().saturating_sub(since).as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_proto::command::v1::{
+        CreateUpstream, Upstream, UpstreamAdmission, UpstreamClaims, UpstreamRule,
+    };
+
+    use super::*;
+    use crate::{crypto::secret::ClusterSecret, runtime::testing::SeededEntropy, testing::TestNode};
+
+    #[tokio::test]
+    async fn a_node_that_is_tried_out_asks_and_tells_nobody() {
+        let node = TestNode::start().await;
+        let provider = Upstream {
+            name: "corp".into(),
+            display_name: "Corp".into(),
+            issuer: "https://corp.example.com".into(),
+            client_id: "here".into(),
+            scopes: vec!["openid".into()],
+            claims: Some(UpstreamClaims { subject: "sub".into(), ..UpstreamClaims::default() }),
+            rule: Some(UpstreamRule { admission: UpstreamAdmission::None.into(), ..UpstreamRule::default() }),
+            ..Upstream::default()
+        };
+        node.propose(Body::CreateUpstream(CreateUpstream { upstream: Some(provider) })).await.unwrap();
+        let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
+        let key = crate::store::snapshot::SealingKey::ring(node.auth().cluster_keys());
+        let mut known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
+        assert!(known.state.upstreams().any(|upstream| !upstream.disabled));
+        let runtime = Runtime { entropy: SeededEntropy::new(5), ..node.runtime().clone() };
+        quieten(&mut known, &runtime).unwrap();
+        assert!(known.state.upstreams().all(|upstream| upstream.disabled));
+        assert_eq!(known.state.outbox().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_from_before_the_secret_changed_is_restored_as_of_its_own_secret() {
+        let node = TestNode::start().await;
+        let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
+        let new = ClusterSecret::generate(&*SeededEntropy::new(78));
+        let ring = ClusterKeys::ring(&SecretRing { current: new, accepted: vec![TestNode::secret()] });
+        let key = crate::store::snapshot::SealingKey::ring(&ring);
+        let known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let order = Restore {
+            older: known.clone(),
+            newest: known,
+            data_dir: temp.path().join("data"),
+            cluster_addr: "127.0.0.1:1".into(),
+            api_url: "http://127.0.0.1:1".into(),
+            keep_sessions: false,
+            enable_returning: false,
+            set_aside: false,
+            dry_run: false,
+        };
+        let dir = order.data_dir.clone();
+        restore(order, &ring, node.runtime()).unwrap();
+        let identity = DataDir::peek(&dir).unwrap().unwrap();
+        // Pairwise subjects are made from the first secret: whoever starts here must know which that is.
+        assert_eq!(identity.secret_check, node.auth().cluster_keys().secret_check);
+        assert_ne!(identity.secret_check, ring.secret_check);
+    }
 }

@@ -42,25 +42,34 @@ impl Drills {
     /// Runs until the task is dropped.
     pub async fn keep(self) {
         let begun = self.runtime.clock.monotonic();
-        let mut last = None;
+        let mut tried: Option<Duration> = None;
         loop {
             sleep(PERIOD).await;
             let now = self.runtime.clock.monotonic();
-            let due = last.map_or(now.saturating_sub(begun) >= FIRST_AFTER, |last: Duration| {
-                now.saturating_sub(last) >= self.every
-            });
-            if due && self.is_ours() {
-                last = Some(now);
+            let rested = now.saturating_sub(begun) >= FIRST_AFTER;
+            let tried_lately = tried.is_some_and(|at| now.saturating_sub(at) < self.every);
+            if rested && !tried_lately && self.is_ours_and_due().await {
+                tried = Some(now);
                 self.hold().await;
             }
         }
     }
 
-    /// The highest number among those who do not lead; alone, this node.
-    fn is_ours(&self) -> bool {
-        let leader = self.cluster.leader_id();
-        let others = self.cluster.member_ids().into_iter().filter(|id| Some(*id) != leader);
-        others.max().or(leader) == Some(self.cluster.node_id())
+    /// Nobody has passed one lately, and of those who answer and do not lead this is the node with the highest number; alone, it is
+    /// this one.
+    async fn is_ours_and_due(&self) -> bool {
+        let members = self.cluster.member_statuses().await;
+        let answering = members.iter().filter_map(|member| Some((member.node, member.status.as_ref().ok()?)));
+        let (mut passed_at, mut highest) = (0, None);
+        for (node, status) in answering {
+            passed_at =
+                passed_at.max(status.archive.as_ref().map_or(0, |archive| archive.last_verified_at_ms));
+            if Some(node) != self.cluster.leader_id() {
+                highest = highest.max(Some(node));
+            }
+        }
+        let age = Duration::from_millis(self.runtime.clock.now_ms().saturating_sub(passed_at));
+        age >= self.every && highest.unwrap_or(self.cluster.node_id()) == self.cluster.node_id()
     }
 
     async fn hold(&self) {
