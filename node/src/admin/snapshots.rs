@@ -55,7 +55,7 @@ impl SnapshotService for Api {
     ) -> Result<Parts<pb::SavedPart>, Status> {
         let (_, order) = self.write(request, "SaveSnapshot").await?;
         let cluster = self.auth.cluster().clone();
-        Ok(streamed(|out| async move { save(&cluster, order.linearizable, &out).await }))
+        Ok(streamed(|out| async move { save(&cluster, &order, &out).await }))
     }
 
     async fn restore_snapshot(
@@ -99,8 +99,19 @@ where
     Response::new(ReceiverStream::new(answers))
 }
 
-async fn save(cluster: &Cluster, linearizable: bool, out: &Out<pb::SavedPart>) -> Result<(), Status> {
-    let at_least = if linearizable { confirmed(cluster).await?.index() } else { 0 };
+async fn save(
+    cluster: &Cluster,
+    order: &pb::SaveSnapshotRequest,
+    out: &Out<pb::SavedPart>,
+) -> Result<(), Status> {
+    let confirmed = if order.linearizable { confirmed(cluster).await?.index() } else { 0 };
+    if cluster.view_at(order.min_index).await.is_err() {
+        let (wanted, here) = (order.min_index, cluster.view().index());
+        return Err(Status::failed_precondition(format!(
+            "this node has the log up to entry {here}, not to {wanted}; nothing was saved: try again, or ask for an entry that exists"
+        )));
+    }
+    let at_least = confirmed.max(order.min_index);
     let saved = cluster.save_snapshot(at_least).await.map_err(|e| internal(&e))?;
     let description = describe(&saved.file.header, saved.file.size_bytes);
     let part = |part| pb::SavedPart { part: Some(part) };

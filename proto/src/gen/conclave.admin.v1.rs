@@ -1443,6 +1443,9 @@ pub struct SaveSnapshotRequest {
     /// With everything that was acknowledged before this call, though this node lags.
     #[prost(bool, tag = "1")]
     pub linearizable: bool,
+    /// With at least this log entry: one that was told by an answer of before. Refused if the node does not come to have it at once.
+    #[prost(uint64, tag = "2")]
+    pub min_index: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SavedPart {

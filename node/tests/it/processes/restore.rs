@@ -148,12 +148,27 @@ impl House {
     }
 }
 
+fn saved_as_of_an_entry(house: &House) {
+    let (config, api) = (house.config(2), &house.demo.cluster.nodes[1].api);
+    let save = |name: &str, index: u64| {
+        let (file, index) = (house.file(name).display().to_string(), index.to_string());
+        json(&["snapshot", "save", "--to", &file, "--min-index", &index, "--config", &config, "--api", api])
+    };
+    let first = save("first.snapshot", 1).unwrap()["index"].as_u64().unwrap();
+    assert!(save("first.snapshot", 1).unwrap_err().contains("exists"), "no file is written over");
+    assert!(save("same.snapshot", first).unwrap()["index"].as_u64() >= Some(first));
+    let refused = save("never.snapshot", first + 1_000_000).unwrap_err();
+    assert!(refused.contains("nothing was saved"), "{refused}");
+    assert!(!house.file("never.snapshot").exists());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
     let mut house = House::start(25_000);
     house.create("kept").await;
     let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     assert!(house.knows(1, &before).await);
+    saved_as_of_an_entry(&house);
     let file = house.save("cluster.snapshot");
     let inspected = json(&["snapshot", "inspect", &file, "--config", &house.config(1)]).unwrap();
     assert_eq!(inspected["opens_here"], true);

@@ -1,0 +1,127 @@
+//! What is done with a file without a cluster: look at it, prove it, try it out.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::super::{connection::ApiArgs, failure::Failure, output::Output, progress::Progress};
+use crate::{
+    archive::read::Until,
+    boot,
+    cluster::known::Known,
+    config::find_secret,
+    crypto::{hex, keys::ClusterKeys},
+    dr::archived,
+    runtime::Runtime,
+    store::snapshot::{Peeked, SealingKey, SnapshotReader},
+};
+
+const INSPECTED: &[&str] =
+    &["file", "cluster_id", "epoch", "term", "index", "created_at_ms", "size_bytes", "key_id", "opens_here"];
+const VERIFIED: &[&str] = &[
+    "file",
+    "cluster_id",
+    "epoch",
+    "term",
+    "index",
+    "created_at_ms",
+    "size_bytes",
+    "plain_bytes",
+    "users",
+    "digest",
+];
+const DRILLED: &[&str] =
+    &["file", "passed", "index", "users", "digest", "restored_ms", "ready_ms", "signed_in_ms"];
+const TABLES: &[&str] = &["table", "root"];
+
+pub(super) fn inspect(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
+    let key = sealing_key(api)?;
+    let peeked = Peeked::read(file, key.as_ref()).map_err(|e| Failure::other(e.to_string()))?;
+    let header = &peeked.header;
+    let value = json!({
+        "file": file,
+        "cluster_id": hex::encode(&header.cluster),
+        "epoch": header.lineage_epoch,
+        "term": header.last.map(|last| last.term),
+        "index": header.last.map(|last| last.index),
+        "created_at_ms": header.created_at_ms,
+        "size_bytes": peeked.size_bytes,
+        "key_id": peeked.key_id,
+        "opens_here": peeked.opens,
+    });
+    Ok(Output::One { fields: INSPECTED, value })
+}
+
+pub(super) fn verify(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
+    let key = sealing_key(api)?.ok_or_else(no_secret)?;
+    let damaged = |e: &dyn std::fmt::Display| Failure::other(e.to_string());
+    let summary =
+        SnapshotReader::open(file, &key).and_then(SnapshotReader::verify).map_err(|e| damaged(&e))?;
+    let mut progress = Progress::new("verifying", summary.plain_bytes);
+    let known = Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| damaged(&e))?;
+    drop(progress);
+    let header = &summary.file.header;
+    let tables =
+        summary.roots.iter().map(|(table, root)| json!({ "table": table, "root": hex::encode(root) }));
+    let value = json!({
+        "file": file,
+        "cluster_id": hex::encode(&header.cluster),
+        "epoch": header.lineage_epoch,
+        "term": header.last.map(|last| last.term),
+        "index": header.last.map(|last| last.index),
+        "created_at_ms": header.created_at_ms,
+        "size_bytes": summary.file.size_bytes,
+        "plain_bytes": summary.plain_bytes,
+        "users": known.state.users_after(None).count(),
+        "digest": hex::encode(&conclave_state::snapshot::digest(&known.state)),
+        "tables": tables.collect::<Vec<_>>(),
+    });
+    Ok(Output::Nested { fields: VERIFIED, value, list: "tables", columns: TABLES })
+}
+
+pub(super) async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output, Failure> {
+    let config = api.settings()?;
+    let secret = find_secret(&config).map_err(|error| Failure::usage(error.to_string()))?;
+    let secret = secret.ok_or_else(no_secret)?;
+    let keys = ClusterKeys::ring(&secret);
+    let failed = |e: &dyn std::fmt::Display| Failure::other(format!("the drill failed: {e}"));
+    let mut progress = Progress::new("reading", 0);
+    let known = if let Some(file) = &file {
+        let key = SealingKey::ring(&keys);
+        Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?
+    } else {
+        let scratch = tempfile::Builder::new().prefix("conclave-drill-").tempdir().map_err(|e| failed(&e))?;
+        let mut step = |done: crate::archive::read::Progress| progress.at(done.bytes);
+        let found = archived::read(&config.archive, &keys, Until::Latest, scratch.path(), &mut step).await;
+        found.map_err(|e| failed(&e))?.newest
+    };
+    drop(progress);
+    let runtime = Runtime::system();
+    let serve = {
+        let runtime = runtime.clone();
+        move |config, stop| async move { boot::run(config, runtime, stop).await.map_err(|e| e.to_string()) }
+    };
+    let outcome = crate::dr::drill::drill(known, &secret, &runtime, serve).await.map_err(|e| failed(&e))?;
+    let value = json!({
+        "file": file,
+        "passed": true,
+        "index": outcome.index,
+        "users": outcome.users,
+        "digest": hex::encode(&outcome.digest),
+        "restored_ms": outcome.restored_ms,
+        "ready_ms": outcome.ready_ms,
+        "signed_in_ms": outcome.signed_in_ms,
+    });
+    Ok(Output::One { fields: DRILLED, value })
+}
+
+fn no_secret() -> Failure {
+    Failure::usage(
+        "no cluster secret is found here; name a node's settings with --config, or set CONCLAVE_CLUSTER__SECRET",
+    )
+}
+
+fn sealing_key(api: &ApiArgs) -> Result<Option<SealingKey>, Failure> {
+    let secret = find_secret(&api.settings()?).map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(secret.map(|secret| SealingKey::ring(&ClusterKeys::ring(&secret))))
+}
