@@ -25,7 +25,11 @@ use crate::{
     doors::Doors,
     dr::drills::Drills,
     health::Health,
-    http::{ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, RequestId, edge::REQUEST_TIMEOUT, server},
+    http::{
+        ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, HttpListener, RequestId,
+        edge::REQUEST_TIMEOUT, server,
+    },
+    metrics,
     protocol::{
         atproto,
         forward_auth::{self, ForwardAuth},
@@ -64,6 +68,10 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
         None => None,
     };
     let api = server::bind("api.listen", config.api.listen.0).await?;
+    let metrics_door = match &config.telemetry.metrics_listen {
+        Some(listen) => Some(HttpListener::bind("telemetry.metrics_listen", listen.0).await?),
+        None => None,
+    };
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
     let config = numbered_by_its_data(config)?;
@@ -115,6 +123,9 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let api_stop = async move { api_close.cancelled().await };
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), archive.clone(), api_stop));
+    if let Some(door) = metrics_door {
+        tokio::spawn(door.serve(metrics::routes(cluster.clone(), runtime.clone()), close.clone()));
+    }
     tokio::spawn(drills(&config, &cluster, &runtime));
     keep_house(&auth, early);
     tokio::spawn(slices.reverifier.run());

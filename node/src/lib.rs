@@ -10,6 +10,7 @@
 //! | `main`, [`serve`], [`cli`], [`demo`] | the process, the command line, the demo | everything below, the client crate |
 //! | [`boot`] | composition: the only file that names every slice | everything below |
 //! | [`protocol`] | OIDC, forward-auth: routes, parsing, errors. Slices never use each other | `auth` and below |
+//! | [`health`], `metrics` | what a node says of itself to machines | `cluster`, leaves |
 //! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth` and below |
 //! | [`archive`] | the log and snapshots copied elsewhere, and read back | `cluster`, `store`, leaves |
 //! | [`auth`] | who is this, in any protocol: sessions, tickets, passwords, throttles, what comes next, the login pages | `cluster`, leaves |
@@ -55,6 +56,7 @@ mod doors;
 pub mod dr;
 pub mod health;
 pub mod http;
+mod metrics;
 pub mod protocol;
 pub mod runtime;
 pub mod serve;

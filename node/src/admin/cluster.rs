@@ -22,7 +22,7 @@ impl ClusterService for Api {
         let (reading, _) = self.read(request).await?;
         let cluster = self.auth.cluster();
         let lineage = cluster.lineage();
-        let mut members = cluster.member_statuses().await;
+        let mut members = cluster.member_statuses_with_digests().await;
         members.sort_by_key(|member| member.node);
         let applied = |member: &MemberStatus| member.status.as_ref().map_or(0, |status| status.applied_index);
         let newest = members.iter().map(applied).max().unwrap_or(0);

@@ -237,13 +237,17 @@ impl Leader {
         })
     }
 
-    /// This node's status, with the digest of the state at its applied index.
-    pub async fn status(&self) -> pb::NodeStatus {
+    /// This node's status; if wanted, with the digest of the state at its applied index.
+    pub async fn status(&self, with_digest: bool) -> pb::NodeStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let state = self.view.load();
-        let hashed = Arc::clone(&state);
-        // A million rows take a second to hash: not on a thread that carries heartbeats.
-        let digest = rt::background(move || snapshot::digest(&hashed)).await;
+        let mut digest = Vec::new();
+        if with_digest {
+            let hashed = Arc::clone(&state);
+            // A million rows take a second to hash: not on a thread that carries heartbeats.
+            let hash = rt::background(move || snapshot::digest(&hashed)).await;
+            digest = hash.map(|hash| hash.to_vec()).unwrap_or_default();
+        }
         let uptime = self.runtime.clock.monotonic().saturating_sub(self.started);
         pb::NodeStatus {
             node_id: metrics.id,
@@ -254,7 +258,7 @@ impl Leader {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: state.index(),
             snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
-            digest: digest.map(|d| d.to_vec()).unwrap_or_default(),
+            digest,
             log_bytes: self.log_bytes_after(metrics.purged.map_or(0, |id| id.index)),
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             ready: self.readiness().is_ok(),

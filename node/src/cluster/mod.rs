@@ -94,6 +94,8 @@ pub use types::NodeId;
 
 /// How long the status of a member is waited for.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
+/// The same when it hashes its state first: some seconds for a million people, beside everything else.
+const DIGEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a change of the members may take: two writes, and the time of a transfer.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
@@ -295,10 +297,27 @@ impl Cluster {
         }
     }
 
-    /// Every member's status, asked of each.
-    pub async fn member_statuses(&self) -> Vec<MemberStatus> {
+    /// This node's own status, without the digest.
+    pub async fn own_status(&self) -> pb::NodeStatus {
         let inner = Arc::clone(&self.inner);
-        self.on_consensus(async move { inner.member_statuses().await }).await.unwrap_or_default()
+        let telling = async move { status(&inner.leader, &inner.leases, false).await };
+        self.on_consensus(telling).await.unwrap_or_default()
+    }
+
+    /// Every member's status, asked of each, without digests.
+    pub async fn member_statuses(&self) -> Vec<MemberStatus> {
+        self.ask_members(false).await
+    }
+
+    /// The same with the digest of each one's state, which each makes anew: for people who look, not for what looks every minute.
+    pub async fn member_statuses_with_digests(&self) -> Vec<MemberStatus> {
+        self.ask_members(true).await
+    }
+
+    async fn ask_members(&self, with_digest: bool) -> Vec<MemberStatus> {
+        let inner = Arc::clone(&self.inner);
+        let asking = async move { inner.member_statuses(with_digest).await };
+        self.on_consensus(asking).await.unwrap_or_default()
     }
 
     /// What this node sees of the network, for itself and for others. The first one counts.
@@ -379,7 +398,7 @@ fn log_failure(failed: Option<&StoreError>) -> Option<String> {
 }
 
 /// This node's status, its part in the leases included.
-async fn status(leader: &Leader, leases: &Leases) -> pb::NodeStatus {
+async fn status(leader: &Leader, leases: &Leases, with_digest: bool) -> pb::NodeStatus {
     let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let holders = leases.holders().into_iter();
     pb::NodeStatus {
@@ -387,7 +406,7 @@ async fn status(leader: &Leader, leases: &Leases) -> pb::NodeStatus {
             .map(|(node_id, left)| pb::LeaseHolder { node_id, left_ms: millis(left) })
             .collect(),
         lease_left_ms: millis(leases.left()),
-        ..leader.status().await
+        ..leader.status(with_digest).await
     }
 }
 
@@ -440,22 +459,23 @@ impl Inner {
         }
     }
 
-    async fn member_statuses(&self) -> Vec<MemberStatus> {
+    async fn member_statuses(&self, with_digest: bool) -> Vec<MemberStatus> {
         let members = self.peers.identity.members();
         let asking = members.into_iter().map(|(node, member)| async move {
-            let status = self.status_of(node, &member.cluster_addr).await;
+            let status = self.status_of(node, &member.cluster_addr, with_digest).await;
             MemberStatus { node, cluster_addr: member.cluster_addr, api_url: member.api_url, status }
         });
         futures_util::future::join_all(asking).await
     }
 
-    async fn status_of(&self, node: NodeId, addr: &str) -> Result<pb::NodeStatus, String> {
+    async fn status_of(&self, node: NodeId, addr: &str, with_digest: bool) -> Result<pb::NodeStatus, String> {
         if node == self.peers.identity.node {
-            return Ok(status(&self.leader, &self.leases).await);
+            return Ok(status(&self.leader, &self.leases, with_digest).await);
         }
         let mut client = self.peers.client(Some(node), addr, Lane::Control).map_err(|e| e.to_string())?;
-        let request = pb::StatusRequest { envelope: Some(self.peers.identity.envelope(node)) };
-        match tokio::time::timeout(STATUS_LIMIT, client.status(request)).await {
+        let request = pb::StatusRequest { envelope: Some(self.peers.identity.envelope(node)), with_digest };
+        let limit = if with_digest { DIGEST_LIMIT } else { STATUS_LIMIT };
+        match tokio::time::timeout(limit, client.status(request)).await {
             Ok(Ok(status)) => Ok(status.into_inner()),
             Ok(Err(status)) => Err(peers::explain_status(&status)),
             Err(_) => Err("no answer".into()),

@@ -360,9 +360,10 @@ impl ClusterService for Service {
     }
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::NodeStatus>, Status> {
-        self.admit(request.into_inner().envelope.as_ref())?;
+        let request = request.into_inner();
+        self.admit(request.envelope.as_ref())?;
         let (leader, leases) = self.running()?;
-        Ok(Response::new(super::status(leader, leases).await))
+        Ok(Response::new(super::status(leader, leases, request.with_digest).await))
     }
 }
 

@@ -5,6 +5,7 @@
 //! leader, carried by [`propagation`]. Nothing in here may stop or slow the node: a collector that is away costs
 //! spans.
 
+pub mod metrics;
 pub mod propagation;
 
 use std::fmt;

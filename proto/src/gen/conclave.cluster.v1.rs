@@ -392,6 +392,9 @@ pub struct SurveyReply {
 pub struct StatusRequest {
     #[prost(message, optional, tag = "1")]
     pub envelope: ::core::option::Option<Envelope>,
+    /// Whether the digest of the state is wanted, which takes a second for a million rows.
+    #[prost(bool, tag = "2")]
+    pub with_digest: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeStatus {
@@ -412,7 +415,7 @@ pub struct NodeStatus {
     pub applied_index: u64,
     #[prost(uint64, tag = "8")]
     pub snapshot_index: u64,
-    /// SHA-256 of the whole replicated state at applied_index.
+    /// SHA-256 of the whole replicated state at applied_index; empty if nobody asked for it.
     #[prost(bytes = "vec", tag = "9")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "10")]

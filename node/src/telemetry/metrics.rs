@@ -1,0 +1,170 @@
+//! What a node says of itself in numbers: every name of a metric, in this file alone, and the text of them.
+//!
+//! They are read from the node's status at each scrape; nothing is counted beside the work. Labels hold what the node itself chose,
+//! never what a stranger sent.
+
+use std::sync::atomic::AtomicU64;
+
+use conclave_proto::cluster::v1::{ArchiveStatus, NodeStatus};
+use prometheus_client::{
+    encoding::text,
+    metrics::{gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+/// `Content-Type` of what [`exposition`] makes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is told beside the node's own status.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    pub users: usize,
+}
+
+/// The status as text (OpenMetrics 1.0).
+pub fn exposition(status: &NodeStatus, moment: Moment) -> String {
+    let mut page = Page(Registry::with_prefix("conclave"));
+    page.about(status);
+    page.whole("users", "People in the replicated state", moment.users as u64);
+    if let Some(archive) = &status.archive {
+        page.archive(archive, moment.now_ms);
+    }
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = text::encode(&mut out, &page.0);
+    out
+}
+
+struct Page(Registry);
+
+impl Page {
+    fn about(&mut self, status: &NodeStatus) {
+        let labels = [("version", status.version.clone()), ("node", status.node_id.to_string())];
+        self.0.register("build", "The program and the number of this node", Info::new(labels));
+        self.truth("ready", "Whether this node can serve", status.ready);
+        self.truth("leads", "Whether this node is the leader", status.role == "leader");
+        self.whole("leader", "The number of the leader, as this node knows; 0 = none", status.leader_id);
+        self.whole("term", "Raft's term", status.term);
+        self.whole("log_last_index", "The last entry of the log here", status.last_log_index);
+        self.whole("applied_index", "The entry that the state here is of", status.applied_index);
+        self.whole("snapshot_index", "The entry that the newest snapshot here is of", status.snapshot_index);
+        self.bytes("log", "What the log takes on disk", status.log_bytes);
+        self.bytes("disk_free", "What is free where the data directory is", status.disk_free_bytes);
+        self.seconds("uptime", "Since this node started", status.uptime_ms);
+        self.seconds(
+            "lease_left",
+            "How long checks here need no other node; 0 = no lease",
+            status.lease_left_ms,
+        );
+    }
+
+    fn archive(&mut self, archive: &ArchiveStatus, now_ms: u64) {
+        let fails = !archive.last_error.is_empty();
+        self.truth("archive_ships", "Whether this node ships to the archive", archive.ships);
+        self.truth("archive_fails", "Whether the last attempt to archive failed", fails);
+        self.whole(
+            "archive_behind_entries",
+            "Entries that are not in the archive yet",
+            archive.behind_entries,
+        );
+        self.seconds("archive_behind", "How long the oldest of them has waited", archive.behind_ms);
+        self.truth(
+            "drill_fails",
+            "Whether the last try to restore what the archive holds failed",
+            !archive.last_drill_error.is_empty(),
+        );
+        self.age(
+            "last_archived_snapshot_age",
+            "Since the newest snapshot in the archive",
+            archive.last_snapshot_at_ms,
+            now_ms,
+        );
+        self.age(
+            "last_verified_snapshot_age",
+            "Since this node last restored what the archive holds for a try, and somebody signed in",
+            archive.last_verified_at_ms,
+            now_ms,
+        );
+    }
+
+    fn whole(&mut self, name: &str, help: &str, value: u64) {
+        self.0.register(name, help, gauge(value));
+    }
+
+    fn truth(&mut self, name: &str, help: &str, value: bool) {
+        self.whole(name, help, value.into());
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, value: u64) {
+        self.0.register_with_unit(name, help, Unit::Bytes, gauge(value));
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, ms: u64) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(std::time::Duration::from_millis(ms).as_secs_f64());
+        self.0.register_with_unit(name, help, Unit::Seconds, gauge);
+    }
+
+    /// What never was has no age: it is left out, so that an alert on its absence sees it.
+    fn age(&mut self, name: &str, help: &str, at_ms: u64, now_ms: u64) {
+        if at_ms != 0 {
+            self.seconds(name, help, now_ms.saturating_sub(at_ms));
+        }
+    }
+}
+
+fn gauge(value: u64) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(archive: Option<ArchiveStatus>) -> String {
+        let status = NodeStatus {
+            node_id: 2,
+            version: "1.2.3".into(),
+            role: "leader".into(),
+            applied_index: 70,
+            lease_left_ms: 1_500,
+            archive,
+            ..NodeStatus::default()
+        };
+        exposition(&status, Moment { now_ms: 10_000, users: 3 })
+    }
+
+    #[test]
+    fn a_node_tells_its_numbers() {
+        let text = said(None);
+        for line in [
+            "conclave_build_info{version=\"1.2.3\",node=\"2\"} 1",
+            "conclave_leads 1",
+            "conclave_ready 0",
+            "conclave_applied_index 70",
+            "conclave_lease_left_seconds 1.5",
+            "conclave_users 3",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+        assert!(!text.contains("archive"), "there is none: {text}");
+    }
+
+    #[test]
+    fn what_was_never_tried_has_no_age() {
+        let never = said(Some(ArchiveStatus::default()));
+        assert!(never.contains("conclave_drill_fails 0") && !never.contains("verified"), "{never}");
+        let once = said(Some(ArchiveStatus {
+            last_verified_at_ms: 4_000,
+            last_drill_error: "nobody could sign in".into(),
+            ..ArchiveStatus::default()
+        }));
+        assert!(once.contains("conclave_last_verified_snapshot_age_seconds 6.0\n"), "{once}");
+        assert!(once.contains("conclave_drill_fails 1\n"), "{once}");
+    }
+}
