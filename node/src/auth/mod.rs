@@ -39,6 +39,7 @@ pub mod keys;
 pub mod operator;
 pub mod pages;
 pub mod password;
+pub mod picture;
 pub mod policy;
 pub mod program;
 pub mod recovery;

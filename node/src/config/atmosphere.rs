@@ -24,6 +24,8 @@ pub struct Atmosphere {
     /// How long one that is not confirmed lets them in nevertheless. Default `"7d"`.
     #[serde(deserialize_with = "duration")]
     pub reverify_patience: Duration,
+    /// Take over what people show of themselves to everybody at their own server: the name of who is new, and the picture. Default true.
+    pub import_profile: bool,
     /// Take names for tests and plain http. Only where `http.public_url` is on this machine. Default false.
     pub unsafe_dev: bool,
 }
@@ -35,6 +37,7 @@ impl Default for Atmosphere {
             nameservers: Vec::new(),
             reverify: DAY,
             reverify_patience: 7 * DAY,
+            import_profile: true,
             unsafe_dev: false,
         }
     }

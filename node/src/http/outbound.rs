@@ -35,6 +35,8 @@ use super::cidr::Cidr;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Most of an answer that is read: the key sets of the largest providers have a third of it.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// The same of a picture, which its server bounds likewise.
+const MAX_PICTURE_BYTES: usize = 1024 * 1024;
 /// Where operating systems keep the authorities that they trust: Debian and Alpine, Fedora, SUSE, BSD.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -62,7 +64,7 @@ pub enum OutboundError {
     Exchange(#[from] hyper::Error),
     #[error("the request cannot be built")]
     Request(#[from] http::Error),
-    #[error("the answer is longer than {MAX_ANSWER_BYTES} bytes or was cut off")]
+    #[error("the answer is longer than may be read or was cut off")]
     Answer,
     #[error("no answer within {} s", LIMIT.as_secs())]
     TooSlow,
@@ -117,7 +119,7 @@ impl Outbound {
         authorization: Option<&str>,
     ) -> Result<Answer, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization, headers: &[] }).await
+        self.within_limit(url, Asked { form: Some(body), authorization, ..Asked::default() }).await
     }
 
     /// Posts a form with a DPoP proof (RFC 9449).
@@ -131,8 +133,8 @@ impl Outbound {
         proof: &str,
     ) -> Result<Answer, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization: None, headers: &[("dpop", proof)] })
-            .await
+        let headers = &[("dpop", proof)];
+        self.within_limit(url, Asked { form: Some(body), headers, ..Asked::default() }).await
     }
 
     /// Gets a document with these credentials; it is asked to be JSON.
@@ -140,7 +142,7 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`].
     pub async fn get(&self, url: &str, authorization: Option<&str>) -> Result<Answer, OutboundError> {
-        self.within_limit(url, Asked { form: None, authorization, headers: &[] }).await
+        self.within_limit(url, Asked { authorization, ..Asked::default() }).await
     }
 
     /// Gets a page with these headers, as whatever they make of the caller.
@@ -148,7 +150,16 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`].
     pub async fn page(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, OutboundError> {
-        self.within_limit(url, Asked { form: None, authorization: None, headers }).await
+        self.within_limit(url, Asked { headers, ..Asked::default() }).await
+    }
+
+    /// Gets a picture, of whatever kind; up to a mebibyte of it.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn picture(&self, url: &str) -> Result<Answer, OutboundError> {
+        let asked = Asked { headers: &[("accept", "image/*")], most: MAX_PICTURE_BYTES, ..Asked::default() };
+        self.within_limit(url, asked).await
     }
 
     /// Posts a form as a page does, with these headers.
@@ -162,7 +173,7 @@ impl Outbound {
         headers: &[(&str, &str)],
     ) -> Result<Answer, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization: None, headers }).await
+        self.within_limit(url, Asked { form: Some(body), headers, ..Asked::default() }).await
     }
 
     async fn within_limit(&self, url: &str, asked: Asked<'_>) -> Result<Answer, OutboundError> {
@@ -177,15 +188,16 @@ impl Outbound {
             _ => return Err(OutboundError::Url),
         };
         let addr = self.judged(url, is_secure).await?;
+        let most = asked.most;
         let request = request(url, asked)?;
         let stream = TcpStream::connect(addr).await?;
         if !is_secure {
-            return exchange(stream, request).await;
+            return exchange(stream, request, most).await;
         }
         let tls = self.tls.clone().ok_or(OutboundError::NoAuthorities)?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|_| OutboundError::Url)?;
-        exchange(TlsConnector::from(tls).connect(name, stream).await?, request).await
+        exchange(TlsConnector::from(tls).connect(name, stream).await?, request, most).await
     }
 
     /// The first address behind the name that may be reached this way.
@@ -240,6 +252,14 @@ struct Asked<'a> {
     authorization: Option<&'a str>,
     /// Further headers; one that is set anyway is replaced.
     headers: &'a [(&'a str, &'a str)],
+    /// Most bytes of an answer.
+    most: usize,
+}
+
+impl Default for Asked<'_> {
+    fn default() -> Self {
+        Self { form: None, authorization: None, headers: &[], most: MAX_ANSWER_BYTES }
+    }
 }
 
 fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, OutboundError> {
@@ -272,12 +292,13 @@ fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, Outbound
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     request: Request<Full<Bytes>>,
+    most: usize,
 ) -> Result<Answer, OutboundError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answering = async {
         let response = sender.send_request(request).await?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|_| OutboundError::Answer)?;
+        let body = Limited::new(body, most).collect().await.map_err(|_| OutboundError::Answer)?;
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     };
     match select(pin!(answering), pin!(connection)).await {

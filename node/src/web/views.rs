@@ -171,7 +171,9 @@ pub struct HomeView {
     pub form: Form,
     pub username: String,
     pub display_name: Option<String>,
-    /// Letter in the circle: see [`HomeView::initial_of`].
+    /// Where the picture for the circle is, if there is one.
+    pub picture: Option<String>,
+    /// Letter in the circle without one: see [`HomeView::initial_of`].
     pub initial: String,
     pub applications: Vec<Link>,
     /// What one said yes to, once for all.

@@ -102,6 +102,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::SignInUpstream(_)
         | Body::SignInByHandle(_)
         | Body::InviteIdentity(_)
+        | Body::SetPicture(_)
         | Body::AddSigningKey(_)
         | Body::ActivateSigningKey(_)
         | Body::CreateApiToken(_)

@@ -77,6 +77,8 @@ id_types! {
     AccessTokenId,
     /// A password of a program.
     AppPasswordId,
+    /// What somebody looks like.
+    PictureId,
     /// Somebody may come in by another provider, once.
     InvitationId,
     /// A bearer token of the admin API.

@@ -36,6 +36,7 @@ pub mod ids;
 pub mod key;
 pub mod level;
 pub mod outbox;
+pub mod picture;
 pub mod policy;
 pub mod pushed;
 pub mod reply;

@@ -92,6 +92,7 @@ tables! {
     identities: crate::upstream::Identity,
     policies: crate::policy::ApplicationPolicy,
     invitations: crate::upstream::Invitation,
+    pictures: crate::picture::Picture,
 }
 
 const META_TABLE: u32 = 1;

@@ -720,6 +720,18 @@ pub struct ResetPassword {
     #[prost(bool, tag = "3")]
     pub keep_sessions: bool,
 }
+/// What a person looks like, as pages show it: encoded anew here, whatever it came from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetPicture {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    /// JPEG (ITU-T T.81), at most 16 KiB. Empty = none any more.
+    #[prost(bytes = "vec", tag = "2")]
+    pub jpeg: ::prost::alloc::vec::Vec<u8>,
+    /// What it was made from, for whoever would make it again.
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateGroup {
     #[prost(bytes = "vec", tag = "1")]
@@ -1668,7 +1680,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 240, 241, 242"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 264, 240, 241, 242"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1800,6 +1812,8 @@ pub mod command {
         CheckHandle(super::CheckHandle),
         #[prost(message, tag = "263")]
         SignInByHandle(super::SignInByHandle),
+        #[prost(message, tag = "264")]
+        SetPicture(super::SetPicture),
         #[prost(message, tag = "240")]
         ChangeSecret(super::ChangeSecret),
         #[prost(message, tag = "241")]

@@ -508,6 +508,15 @@ pub struct InvitationRow {
     #[prost(uint64, tag = "6")]
     pub created_at_ms: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PictureRow {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub jpeg: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+}
 /// The client must be told that the session is over (OIDC Back-Channel Logout §2.5).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackChannelLogout {

@@ -13,6 +13,7 @@ use conclave_state::application::Application;
 use crate::{
     auth::{
         client_name::shown_name,
+        picture,
         policy::{Asked, Circumstances},
         session::SignedIn,
         ticket::{Step, Target},
@@ -52,6 +53,7 @@ async fn shown(site: &Site, client: &ClientInfo, headers: &HeaderMap) -> Result<
     let name = Some(user.display_name.clone()).filter(|name| !name.is_empty());
     let view = views::HomeView {
         form: site.form(&browser, "/logout", ""),
+        picture: signed_in.state.picture_of(user.id).map(|shown| picture::path(shown.id())),
         initial: views::HomeView::initial_of(name.as_deref().unwrap_or(&user.username)),
         username: user.username.to_string(),
         display_name: name,

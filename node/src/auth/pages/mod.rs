@@ -1,4 +1,4 @@
-//! The pages of the login flow: `/login`, `/consent`, `/device`, `/upstream/…`, `/recover`, `/logout`, `/`. They work without JavaScript, from any node at each step.
+//! The pages of the login flow: `/login`, `/consent`, `/device`, `/upstream/…`, `/recover`, `/picture/…`, `/logout`, `/`. They work without JavaScript, from any node at each step.
 //!
 //! A page reads cookies and a form, asks `auth`, and shows what [`Next`](super::dispatch::Next) says. It decides nothing.
 
@@ -9,6 +9,7 @@ mod form_post;
 mod home;
 mod login;
 mod logout;
+mod picture;
 mod recover;
 mod site;
 mod upstream;
@@ -34,6 +35,7 @@ pub fn routes(site: Arc<Site>) -> Router {
         .route("/upstream/{name}/callback", get(upstream::callback))
         .route(upstream::UNLINK, axum::routing::post(upstream::unlink))
         .route("/connections/end", axum::routing::post(connections::end))
+        .route("/picture/{name}", get(picture::show))
         .route("/recover", get(recover::show).post(recover::submit))
         .route("/logout", get(logout::show).post(logout::submit))
         .with_state(site)

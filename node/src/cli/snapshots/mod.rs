@@ -114,7 +114,7 @@ pub async fn run(api: &ApiArgs, command: Command) -> Result<Output, Failure> {
         }
         Command::Inspect { file } => offline::inspect(api, &file),
         Command::Verify { file } => offline::verify(api, &file),
-        Command::Drill { file, archive: _ } => offline::drill(api, file).await,
+        Command::Drill { file, archive: _ } => Box::pin(offline::drill(api, file)).await,
         Command::List => archive::run(&api.connect()?, archive::Command::List).await,
         Command::Prune { dry_run } => {
             archive::run(&api.connect()?, archive::Command::Prune { dry_run }).await

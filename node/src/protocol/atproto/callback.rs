@@ -10,12 +10,14 @@ use axum::{
 };
 use conclave_proto::command::v1::{SpendProofs, command::Body};
 use conclave_state::State as Rows;
+use futures_util::future::join;
 use tokio::time::timeout;
 
 use super::{
     Atproto,
     error::AtmosphereError,
     exchange::{Exchange, Token},
+    profile::{self, Profile},
     resolve::Somebody,
     server,
     transaction::Transaction,
@@ -90,12 +92,17 @@ pub async fn arrive(
     let arrived = async {
         let browser = atproto.site.browser(&headers)?;
         let transaction = transaction(&atproto, &browser, &headers, &answered).map_err(|e| e.fault())?;
-        let identity = proved(&atproto, &client, &transaction, &answered).await.map_err(|e| e.fault())?;
+        let (identity, profile) =
+            proved(&atproto, &client, &transaction, &answered).await.map_err(|e| e.fault())?;
         let name = transaction.upstream.clone();
         let here =
             Here { site: &atproto.site, id: &id, headers: &headers, client: &client, name: &name, browser };
         let (state, flight) = (transaction.state, Flight::landed(transaction.ticket, &name));
-        here.landed(flight, &identity, &state).await
+        let response = here.landed(flight, &identity, &state).await?;
+        if let Some(profile) = profile {
+            tokio::spawn(profile::take_over(atproto.clone(), name.clone(), identity.subject, profile));
+        }
+        Ok(response)
     };
     let response = arrived.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id));
     // One way or the other it is over; only the cluster's own trouble leaves it to be tried again.
@@ -133,7 +140,7 @@ async fn proved(
     caller: &ClientInfo,
     transaction: &Transaction,
     answered: &Answered,
-) -> Result<Identity, AtmosphereError> {
+) -> Result<(Identity, Option<Profile>), AtmosphereError> {
     if answered.error.is_some() {
         return Err(AtmosphereError::Denied);
     }
@@ -150,19 +157,30 @@ async fn proved(
         let exchange = Exchange { auth: &atproto.site.auth, net, client, server: &server, transaction };
         let token = exchange.redeem(code).await?;
         let judged = judged(atproto, transaction, &token).await;
-        exchange.revoke(&token.access).await;
-        judged
+        // Boxed: two requests at once are a large part of this future otherwise.
+        let shown = Box::pin(shown(atproto, judged.as_ref().ok()));
+        let (profile, ()) = join(shown, exchange.revoke(&token.access)).await;
+        judged.map(|somebody| (somebody, profile))
     };
     let slow = || AtmosphereError::Unreachable(crate::http::outbound::OutboundError::TooSlow);
-    let somebody = timeout(LIMIT, proving).await.map_err(|_| slow())??;
-    let identity = identity(&somebody, transaction);
+    let (somebody, profile) = timeout(LIMIT, proving).await.map_err(|_| slow())??;
+    let name = profile.as_ref().map(|profile| profile.name.clone()).unwrap_or_default();
+    let identity = Identity { name, ..identity(&somebody, transaction) };
     let now = atproto.site.auth.now(&state);
     let is_login = matches!(transaction.ticket.step, Step::Login { .. });
     if is_login && is_decided_by_handle(&state, &transaction.upstream, &identity, now) {
         let occasion = Occasion::SignIn { state: transaction.proof(), index };
         confirmed_elsewhere(atproto, &identity, occasion).await?;
     }
-    Ok(identity)
+    Ok((identity, profile))
+}
+
+/// What they show to everybody, where that is taken over.
+async fn shown(atproto: &Atproto, somebody: Option<&Somebody>) -> Option<Profile> {
+    if !atproto.site.auth.settings().atmosphere.import_profile {
+        return None;
+    }
+    profile::read(atproto.net(), somebody?).await
 }
 
 /// A handle that decides something is one that another node sees as well, where there is another node.
@@ -215,7 +233,8 @@ async fn judged(
     Ok(somebody)
 }
 
-/// Nothing that the server says of the person but that it is they; the handle, because it was verified here.
+/// Nothing that the server says of the person but that it is they; the handle, because it was verified here. The name that they show is
+/// added for whoever is new, and only shown.
 fn identity(somebody: &Somebody, transaction: &Transaction) -> Identity {
     let handle = somebody.handle.as_ref().map(|handle| handle.as_str().to_owned()).unwrap_or_default();
     Identity {

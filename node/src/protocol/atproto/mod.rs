@@ -10,11 +10,13 @@
 //! | `transaction` | a sign-in on its way, in a sealed cookie |
 //! | `exchange` | pushed request, code, revocation, each with its proofs |
 //! | `start`, `callback` | the way out and the way back |
+//! | `profile`, `portrait` | the name and the picture that people show to everybody |
 //! | `self_check` | whether account servers can read who this cluster is |
 //! | `reverify` | handles that let somebody in, looked at again; and for other nodes |
 //!
 //! Owns the protocol; `auth` signs in or links whoever it brings, as by any other provider. Refuses: any scope but `atproto`, refresh
-//! tokens, and whatever a server says of a person beyond that it is they (their e-mail, their handle, their name).
+//! tokens, and whatever a server says of a person beyond that it is they (their e-mail, their handle). A name and a picture are taken over,
+//! and mean nothing.
 //!
 //! Writes (design.md §7): none on the way out; on the way back one that spends the answer, before its code is redeemed, and one that signs
 //! in. So a sign-in may begin on one node and end on another, once.
@@ -27,6 +29,8 @@ mod error;
 mod exchange;
 mod identifier;
 mod net;
+mod portrait;
+mod profile;
 mod resolve;
 mod reverify;
 mod self_check;

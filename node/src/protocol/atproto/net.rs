@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::{StatusCode, header};
+use hyper::body::Bytes;
 use serde_json::Value;
 use url::Url;
 
@@ -88,6 +89,13 @@ impl Net {
         }
         let read = serde_json::from_slice(&answer.body);
         read.map(Some).map_err(|_| AtmosphereError::ProviderInvalid("a document is no JSON"))
+    }
+
+    /// The bytes of a picture, of whatever kind; none when there is none.
+    pub async fn picture(&self, url: &str) -> Result<Option<Bytes>, AtmosphereError> {
+        let _place = self.place(url)?;
+        let answer = self.outbound.picture(url).await?;
+        Ok(Some(answer.body).filter(|_| answer.status == StatusCode::OK))
     }
 
     /// The short text at this address; none when there is none.

@@ -6,6 +6,8 @@
 use conclave_state::{State, user::User};
 use serde_json::{Map, Value, json};
 
+use crate::auth::picture;
+
 /// Claims about the token and the sign-in, besides those about the person.
 const OF_TOKENS: [&str; 12] =
     ["iss", "sub", "aud", "exp", "iat", "jti", "nonce", "auth_time", "acr", "amr", "sid", "at_hash"];
@@ -64,34 +66,38 @@ pub fn may_be_named(name: &str) -> bool {
     name == "acr" || about_people().any(|known| known == name)
 }
 
+/// Whom claims are about, as one version of the state knows them.
+pub struct Person<'a> {
+    pub user: &'a User,
+    pub state: &'a State,
+    /// Where what is published of them is found.
+    pub issuer: &'a str,
+}
+
 /// The claims that these scopes give away.
-pub fn of(user: &User, state: &State, scopes: &[String]) -> Map<String, Value> {
+pub fn of(person: &Person<'_>, scopes: &[String]) -> Map<String, Value> {
     let mut claims = Map::new();
-    claims.insert("sub".into(), json!(user.id.to_string()));
+    claims.insert("sub".into(), json!(person.user.id.to_string()));
     let granted = SCOPES.iter().filter(|(scope, _)| scopes.iter().any(|s| s == scope));
-    put(&mut claims, user, state, granted.flat_map(|(_, names)| names.iter().copied()));
+    put(&mut claims, person, granted.flat_map(|(_, names)| names.iter().copied()));
     claims
 }
 
 /// Adds the claims that were asked for by name.
-pub fn add_named(claims: &mut Map<String, Value>, user: &User, state: &State, names: &[String]) {
-    put(claims, user, state, names.iter().map(String::as_str));
+pub fn add_named(claims: &mut Map<String, Value>, person: &Person<'_>, names: &[String]) {
+    put(claims, person, names.iter().map(String::as_str));
 }
 
-fn put<'a>(
-    claims: &mut Map<String, Value>,
-    user: &User,
-    state: &State,
-    names: impl Iterator<Item = &'a str>,
-) {
+fn put<'a>(claims: &mut Map<String, Value>, person: &Person<'_>, names: impl Iterator<Item = &'a str>) {
     for name in names {
-        if let Some(value) = value(user, state, name) {
+        if let Some(value) = value(person, name) {
             claims.insert(name.to_owned(), value);
         }
     }
 }
 
-fn value(user: &User, state: &State, name: &str) -> Option<Value> {
+fn value(person: &Person<'_>, name: &str) -> Option<Value> {
+    let (user, state) = (person.user, person.state);
     match name {
         "name" => {
             let name = if user.display_name.is_empty() { &*user.username } else { &user.display_name };
@@ -110,12 +116,20 @@ fn value(user: &User, state: &State, name: &str) -> Option<Value> {
         "atproto_did" => Some(json!(&*state.atmosphere_of(user.id)?.subject)),
         "atproto_handle" => Some(json!(&*state.atmosphere_of(user.id)?.handle.as_ref()?.0)),
         "groups" => Some(json!(state.group_names_of(user).collect::<Vec<&str>>())),
-        "family_name" | "given_name" | "middle_name" | "profile" | "picture" | "website" | "gender"
-        | "birthdate" | "zoneinfo" | "locale" | "phone_number" => {
-            attribute(user, name).map(|text| json!(text))
-        }
+        "picture" => Some(json!(portrait(person)?)),
+        "family_name" | "given_name" | "middle_name" | "profile" | "website" | "gender" | "birthdate"
+        | "zoneinfo" | "locale" | "phone_number" => attribute(user, name).map(|text| json!(text)),
         _ => None,
     }
+}
+
+/// As an administrator says, or as the person shows themselves elsewhere.
+fn portrait(person: &Person<'_>) -> Option<String> {
+    if let Some(url) = attribute(person.user, "picture") {
+        return Some(url.to_owned());
+    }
+    let shown = person.state.picture_of(person.user.id)?;
+    Some(format!("{}{}", person.issuer, picture::path(shown.id())))
 }
 
 fn attribute<'a>(user: &'a User, name: &str) -> Option<&'a str> {

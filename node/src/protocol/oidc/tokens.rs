@@ -237,9 +237,9 @@ fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
 }
 
 /// What was asked for by name; before everything that the token says itself.
-fn add_requested(claims: &mut Map<String, Value>, issue: &Issue<'_>) {
+fn add_requested(claims: &mut Map<String, Value>, person: &claims::Person<'_>, issue: &Issue<'_>) {
     let Some(grant) = issue.state.grant(issue.grant) else { return };
-    claims::add_named(claims, issue.user, issue.state, &grant.id_token_claims);
+    claims::add_named(claims, person, &grant.id_token_claims);
     // How people prove who they are elsewhere is not known here, so it reaches no level.
     let by_password = issue.amr.iter().any(|method| method == PASSWORD_METHOD);
     if by_password && grant.id_token_claims.iter().any(|name| name == "acr") {
@@ -249,8 +249,10 @@ fn add_requested(claims: &mut Map<String, Value>, issue: &Issue<'_>) {
 
 fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Result<Map<String, Value>, AuthError> {
     let iat = issue.at_ms / 1_000;
-    let mut claims = claims::of(issue.user, issue.state, issue.scopes);
-    add_requested(&mut claims, issue);
+    let issuer = auth.settings().public_url.issuer();
+    let person = claims::Person { user: issue.user, state: issue.state, issuer };
+    let mut claims = claims::of(&person, issue.scopes);
+    add_requested(&mut claims, &person, issue);
     let sign_in = (issue.auth_time_ms, issue.amr);
     let about = About { state: issue.state, user: issue.user, sign_in, now_ms: issue.at_ms };
     auth.claim_expressions().add(&mut claims, issue.client, issue.scopes, &about);

@@ -127,10 +127,12 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
     if !scopes.iter().any(|scope| scope == "openid") {
         return Err(BearerError::InsufficientScope);
     }
-    let mut claims = claims::of(person, &live.state, &scopes);
+    let issuer = oidc.auth.settings().public_url.issuer();
+    let known = claims::Person { user: person, state: &live.state, issuer };
+    let mut claims = claims::of(&known, &scopes);
     let grant = live.claims.gid.as_deref().and_then(GrantId::from_hex).and_then(|id| live.state.grant(id));
     if let Some(grant) = grant {
-        claims::add_named(&mut claims, person, &live.state, &grant.userinfo_claims);
+        claims::add_named(&mut claims, &known, &grant.userinfo_claims);
     }
     if let Some(grant) = grant {
         let sign_in = (grant.auth_time.0, grant.amr.as_slice());

@@ -67,6 +67,7 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
             form: form(&text()),
             username: text(),
             display_name: Some(text()),
+            picture: None,
             initial: text(),
             applications: vec![link(&text())],
             connections: vec![Connection { client_id: text(), name: text(), scopes: vec![scope.clone()] }],

@@ -129,6 +129,8 @@ fn what_people_made(older: &State) -> State {
         consents: older.consents,
         upstreams: older.upstreams,
         identities: older.identities,
+        pictures: older.pictures,
+        pictures_by_id: older.pictures_by_id,
         ..State::default()
     }
 }

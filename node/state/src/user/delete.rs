@@ -15,6 +15,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUser) -> Result<Reply,
     draft.state.forget_consents_of(id);
     draft.state.forget_identities_of(id);
     draft.state.take_app_passwords_of(id);
+    draft.state.take_picture(id);
     draft.state.take_user(&user);
     Ok(done())
 }

@@ -284,6 +284,10 @@ fn atmosphere(tape: &mut Tape) {
             patience_ms: MINUTE,
         }));
     }
+    for (n, picture) in [(12, 1), (13, 1), (14, 2), (14, 3)] {
+        tape.push(set_picture(n, picture));
+    }
+    tape.push(Body::SetPicture(pb::SetPicture { user_id: user(13), ..Default::default() }));
 }
 
 fn policies(tape: &mut Tape) {

@@ -175,6 +175,8 @@ fn about_handles() -> impl Strategy<Value = Body> {
                 ..sign_in(60 + s, who, Some(70 + who), 1, 1_000_000)
             }) })
         }),
+        2 => (n.clone(), n.clone()).prop_map(|(who, picture)| set_picture(70 + who, picture)),
+        1 => n.clone().prop_map(|who| Body::SetPicture(pb::SetPicture { user_id: user(70 + who), ..Default::default() })),
         4 => (n, 0_i32..4).prop_map(move |(who, finding)| Body::CheckHandle(pb::CheckHandle {
             upstream: "atmosphere".into(), subject: did(who), finding, handle: format!("h{who}.corp.test"), patience_ms: MINUTE,
         })),

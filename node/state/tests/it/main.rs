@@ -11,6 +11,8 @@ mod described;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod picture;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod requests;

@@ -10,7 +10,7 @@ use conclave_state::{
 
 use crate::{laws::through_a_snapshot, world::*};
 
-fn founding(newest: &State) -> Terms {
+pub fn founding(newest: &State) -> Terms {
     Terms {
         index: newest.index() + 1,
         at: Stamp(newest.meta().clock.0 + 5),

@@ -424,6 +424,8 @@ fn every_table_survives_a_snapshot() {
         ttl_ms: MINUTE,
     }));
 
+    world.ok(set_picture(40, 1));
+
     let restore_id = id(13, 1);
     world
         .ok(Body::BeginRestore(pb::BeginRestore { restore_id: restore_id.clone(), source: "a file".into() }));
@@ -436,7 +438,7 @@ fn every_table_survives_a_snapshot() {
     let tables: std::collections::BTreeSet<u32> = rows(&world.state).map(|(table, _)| table).collect();
     assert_eq!(
         tables,
-        (1..=16).chain([20, 60, 120, 121, 200, 201, 260]).collect(),
+        (1..=16).chain([20, 60, 120, 121, 200, 201, 260, 261]).collect(),
         "each table has a row in this test"
     );
     let mut loader = Loader::default();

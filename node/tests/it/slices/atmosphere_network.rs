@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Form, Json, Router,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -55,6 +55,12 @@ pub struct Script {
     pub token_answer: Option<(StatusCode, String)>,
     /// The same of the pushed request.
     pub pushed_answer: Option<(StatusCode, String)>,
+    /// The answer to who somebody is to everybody, by DID; without, there is no such record.
+    pub profiles: BTreeMap<String, (StatusCode, Value)>,
+    /// Profiles are asked for and never answered.
+    pub profiles_hang: bool,
+    /// Pictures by their content identifiers.
+    pub blobs: BTreeMap<String, Vec<u8>>,
     /// What came by the pushed request, by its name.
     pushed: BTreeMap<String, BTreeMap<String, String>>,
     /// A code, and whose it is; without, whoever `signs_in`.
@@ -73,6 +79,8 @@ pub struct Network {
     pub told: Mutex<BTreeMap<String, String>>,
     /// Codes that came there once more after they were good.
     pub codes_again: AtomicUsize,
+    /// How often a picture was asked for.
+    pub pictures: AtomicUsize,
     servers: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -96,6 +104,7 @@ impl Network {
             revoked: Mutex::default(),
             told: Mutex::default(),
             codes_again: AtomicUsize::new(0),
+            pictures: AtomicUsize::new(0),
             servers: Mutex::default(),
         });
         let router = Router::new()
@@ -105,6 +114,8 @@ impl Network {
             .route("/par", post(push))
             .route("/token", post(token))
             .route("/revoke", post(revoke))
+            .route("/xrpc/com.atproto.repo.getRecord", get(profile))
+            .route("/xrpc/com.atproto.sync.getBlob", get(blob))
             .with_state(Arc::clone(&network));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let of = Arc::clone(&network);
@@ -140,6 +151,19 @@ impl Network {
             script.txt.insert(format!("_atproto.{handle}"), vec!["unrelated".into(), format!("did={did}")]);
             script.signs_in = did.to_owned();
         });
+    }
+
+    /// What this account shows to everybody.
+    pub fn shows(&self, did: &str, name: &str, picture: Option<(&str, Vec<u8>)>) {
+        let mut value = json!({"$type": "app.bsky.actor.profile", "displayName": name});
+        if let Some((cid, bytes)) = picture {
+            let size = bytes.len();
+            value["avatar"] =
+                json!({"$type": "blob", "ref": {"$link": cid}, "mimeType": "image/png", "size": size});
+            self.says(|script| drop(script.blobs.insert(cid.to_owned(), bytes)));
+        }
+        let record = json!({"uri": format!("at://{did}/app.bsky.actor.profile/self"), "value": value});
+        self.says(|script| drop(script.profiles.insert(did.to_owned(), (StatusCode::OK, record))));
     }
 
     /// The person said yes at `address`; the query with which the browser comes back.
@@ -351,4 +375,30 @@ async fn revoke(
     }
     network.revoked.lock().unwrap().push(form["token"].clone());
     with_nonce(&network, StatusCode::OK.into_response())
+}
+
+async fn profile(
+    State(network): State<Arc<Network>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    assert_eq!((query["collection"].as_str(), query["rkey"].as_str()), ("app.bsky.actor.profile", "self"));
+    if network.script.lock().unwrap().profiles_hang {
+        std::future::pending::<()>().await;
+    }
+    match network.script.lock().unwrap().profiles.get(&query["repo"]) {
+        Some((status, record)) => (*status, Json(record.clone())).into_response(),
+        None => (StatusCode::BAD_REQUEST, Json(json!({"error": "RecordNotFound"}))).into_response(),
+    }
+}
+
+async fn blob(
+    State(network): State<Arc<Network>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    assert!(query["did"].starts_with("did:plc:"));
+    network.pictures.fetch_add(1, Ordering::SeqCst);
+    match network.script.lock().unwrap().blobs.get(&query["cid"]) {
+        Some(bytes) => ([("content-type", "image/png")], bytes.clone()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }

@@ -4,6 +4,7 @@ pub mod atmosphere;
 mod atmosphere_crowds;
 mod atmosphere_doors;
 pub mod atmosphere_network;
+mod atmosphere_profile;
 mod client_documents;
 mod conformance;
 mod forward_auth;

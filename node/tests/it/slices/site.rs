@@ -42,7 +42,11 @@ impl Page {
     async fn read(reply: axum::response::Response) -> Self {
         let (parts, body) = reply.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
-        Self { status: parts.status, headers: parts.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8_lossy(&body).into_owned(),
+        }
     }
 
     pub fn location(&self) -> String {

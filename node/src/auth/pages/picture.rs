@@ -1,0 +1,30 @@
+//! `/picture/…`: what a person looks like, for whoever was told the name of the picture. It says nothing of whose it is.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+
+use crate::{
+    auth::picture,
+    http::{Fault, RequestId},
+};
+
+use super::site::Site;
+
+/// A picture never changes under its name; a day is long enough for a browser.
+const CACHE: &str = "public, max-age=86400, immutable";
+
+pub async fn show(State(site): State<Arc<Site>>, id: RequestId, Path(name): Path<String>) -> Response {
+    let view = site.auth.cluster().view();
+    let Some(picture) = picture::named(&name).and_then(|id| view.picture(id)) else {
+        let fault = Fault::new(StatusCode::NOT_FOUND, "not_found", "Not found", "There is no such picture.");
+        return site.fault(&fault, &id);
+    };
+    let headers = [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, CACHE)];
+    (headers, picture.jpeg.clone()).into_response()
+}

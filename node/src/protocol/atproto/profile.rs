@@ -1,0 +1,130 @@
+//! What people show of themselves to everybody at their own server: a name, a picture. Read without a token; a server that answers
+//! wrongly, late or not at all costs nobody their sign-in.
+
+use std::time::Duration;
+
+use conclave_proto::command::v1::{SetPicture, command::Body};
+use serde_json::Value;
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use url::form_urlencoded::Serializer;
+
+use super::{Atproto, net::Net, portrait, resolve::Somebody};
+use crate::auth::derive::Derivation;
+
+/// How long a sign-in waits for it.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Pictures that are fetched and drawn at once on one node: each may take some 70 MiB for a moment.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+/// Longest name, characters: what the network itself allows.
+const MAX_NAME_CHARS: usize = 64;
+/// Longest content identifier that is asked for.
+const MAX_CID_BYTES: usize = 100;
+/// Before the name of what a picture was made from: others are not this room's to replace.
+const SOURCE: &str = "atproto:";
+
+/// What somebody shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Empty = none.
+    pub name: String,
+    /// The content identifier of the picture.
+    avatar: Option<String>,
+    pds: String,
+}
+
+/// What they show; none when their server does not say.
+pub async fn read(net: &Net, somebody: &Somebody) -> Option<Profile> {
+    let record =
+        [("repo", somebody.did.as_str()), ("collection", "app.bsky.actor.profile"), ("rkey", "self")];
+    let url = call(&somebody.pds, "com.atproto.repo.getRecord", &record);
+    let answer = timeout(LIMIT, net.json(&url)).await;
+    let answer = answer.inspect_err(|_| tracing::debug!("a profile took too long")).ok()?;
+    let found = answer.inspect_err(|error| tracing::debug!("a profile cannot be read: {error}")).ok()??;
+    Some(Profile { pds: somebody.pds.clone(), ..shown(found.get("value")?) })
+}
+
+/// Of a profile record (`app.bsky.actor.profile`).
+fn shown(record: &Value) -> Profile {
+    let name = record.get("displayName").and_then(Value::as_str).unwrap_or_default();
+    let cid = record.pointer("/avatar/ref/$link").and_then(Value::as_str);
+    let is_cid = |cid: &&str| {
+        !cid.is_empty() && cid.len() <= MAX_CID_BYTES && cid.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    Profile { name: plain(name), avatar: cid.filter(is_cid).map(str::to_owned), pds: String::new() }
+}
+
+/// On one line, without what turns the text around it (Unicode TR36 §3.3) or cannot be seen.
+fn plain(text: &str) -> String {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
+    };
+    let visible: String = text.chars().filter(|c| !is_hidden(*c)).take(MAX_NAME_CHARS).collect();
+    visible.trim().to_owned()
+}
+
+fn call(pds: &str, method: &str, query: &[(&str, &str)]) -> String {
+    let query = Serializer::new(String::new()).extend_pairs(query).finish();
+    format!("{}/xrpc/{method}?{query}", pds.trim_end_matches('/'))
+}
+
+/// Takes over the picture of somebody who has just signed in, if it is another than before. Nobody waits for it, and it is tried again
+/// at the next sign-in.
+pub async fn take_over(atproto: Atproto, upstream: String, did: String, profile: Profile) {
+    let Ok(_place) = AT_ONCE.try_acquire() else { return };
+    let auth = &atproto.site.auth;
+    let view = auth.cluster().view();
+    let Some(user) = view.identity(&upstream, &did).map(|identity| identity.user) else { return };
+    let source = profile.avatar.as_ref().map(|cid| format!("{SOURCE}{cid}"));
+    let now = view.picture_of(user).map(|picture| picture.source.as_str());
+    if now == source.as_deref() || now.is_some_and(|now| !now.starts_with(SOURCE)) {
+        return;
+    }
+    let jpeg = match &profile.avatar {
+        Some(cid) => match portrait_of(atproto.net(), &profile.pds, &did, cid).await {
+            Some(jpeg) => jpeg,
+            None => return,
+        },
+        None => Vec::new(),
+    };
+    let order = SetPicture { user_id: user.to_vec(), jpeg, source: source.unwrap_or_default() };
+    let derivation = Derivation::fresh(&auth.deriving_keys().request, &*auth.runtime().entropy);
+    if let Err(error) = auth.cluster().propose(derivation.request(), Body::SetPicture(order)).await {
+        tracing::debug!("a picture was not kept: {error}");
+    }
+}
+
+async fn portrait_of(net: &Net, pds: &str, did: &str, cid: &str) -> Option<Vec<u8>> {
+    let url = call(pds, "com.atproto.sync.getBlob", &[("did", did), ("cid", cid)]);
+    let fetched = net.picture(&url).await;
+    let bytes = fetched.inspect_err(|error| tracing::debug!("a picture cannot be read: {error}")).ok()??;
+    let drawn = spawn_blocking(move || portrait::drawn_anew(&bytes)).await.ok()?;
+    drawn.inspect_err(|error| tracing::debug!("a picture cannot be shown: {error}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_hide_nothing() {
+        let shown = |name: &str| shown(&json!({"displayName": name})).name;
+        assert_eq!(shown("  Ada \u{1f9ee} Lovelace\n"), "Ada \u{1f9ee} Lovelace");
+        assert_eq!(shown("\u{202e}nimda\u{200b}\u{feff}\u{7}"), "nimda");
+        assert_eq!(shown(&"x".repeat(1_000)).chars().count(), MAX_NAME_CHARS);
+        assert_eq!(shown("\u{200d}"), "");
+    }
+
+    #[test]
+    fn a_picture_is_named_by_a_content_identifier_or_there_is_none() {
+        let avatar =
+            |link: Value| shown(&json!({"avatar": {"$type": "blob", "ref": {"$link": link}}})).avatar;
+        assert_eq!(avatar(json!("bafkreib2rxk3rh6kzwq")), Some("bafkreib2rxk3rh6kzwq".into()));
+        for wrong in [json!(""), json!("../x"), json!("a&did=other"), json!(7), json!("a".repeat(101))] {
+            assert_eq!(avatar(wrong.clone()), None, "{wrong}");
+        }
+        assert_eq!(shown(&json!([])), Profile::default());
+    }
+}
