@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::{
     app_password::AppPassword,
-    client::Client,
+    client::{Client, Requests, TokenPolicy},
+    consent::Consent,
     key::{SigningKey, Stage},
     snapshot::Row as _,
     stamp::Stamp,
@@ -179,6 +180,17 @@ fn keep_clients_as_restricted(next: &mut State, newest: &State) {
                 previous_secret: known.previous_secret,
                 auth_method: known.auth_method,
                 own_tokens_since: known.own_tokens_since.max(client.own_tokens_since),
+                // By these it proves itself as by a secret: a key that was exchanged since is good no more.
+                tokens: TokenPolicy {
+                    jwks: known.tokens.jwks.clone(),
+                    assertion_algorithm: known.tokens.assertion_algorithm,
+                    certificate_name: known.tokens.certificate_name.clone(),
+                    ..client.tokens.clone()
+                },
+                requests: Requests {
+                    registration_token_hash: known.requests.registration_token_hash,
+                    ..client.requests.clone()
+                },
                 ..(*client).clone()
             },
         };
@@ -193,7 +205,8 @@ fn keep_providers_as_restricted(next: &mut State, newest: &State) {
         let merged = match newest.upstreams.get(&name) {
             None => Upstream { disabled: true, ..(*upstream).clone() },
             Some(known) => Upstream {
-                disabled: upstream.disabled || known.disabled,
+                // One that has moved since: the secret of there is not told here, and who is who here says nothing there.
+                disabled: upstream.disabled || known.disabled || upstream.place != known.place,
                 sealed_secret: known.sealed_secret.clone(),
                 rule: Rule {
                     listed: Listed {
@@ -231,8 +244,13 @@ fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
         }
     }
     next.consents = older.consents.clone();
-    for key in older.consents.keys().filter(|key| !newest.consents.contains_key(*key)) {
-        next.consents.remove(key);
+    for (key, consent) in &older.consents {
+        match newest.consents.get(key) {
+            None => drop(next.consents.remove(key)),
+            Some(known) if known == consent => {}
+            // Taken back in between, and given for less.
+            Some(known) => drop(next.consents.insert(key.clone(), Arc::new(in_both(consent, known)))),
+        }
     }
     for (key, identity) in &older.identities {
         let known = newest.identities.get(key);
@@ -244,6 +262,18 @@ fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
             let held = Identity { let_in: known.let_in.clone(), ..(**identity).clone() };
             next.identities.insert(key.clone(), Arc::new(held));
         }
+    }
+}
+
+fn in_both(then: &Consent, known: &Consent) -> Consent {
+    let both = |then: &[String], known: &[String]| {
+        then.iter().filter(|one| known.contains(one)).cloned().collect::<Vec<_>>()
+    };
+    Consent {
+        scopes: both(&then.scopes, &known.scopes),
+        claims: both(&then.claims, &known.claims),
+        resources: both(&then.resources, &known.resources),
+        ..then.clone()
     }
 }
 

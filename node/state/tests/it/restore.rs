@@ -157,6 +157,84 @@ fn an_app_password_that_was_hashed_anew_since_stays_so() {
 }
 
 #[test]
+fn what_a_client_proves_itself_by_is_what_it_is_now() {
+    let mut world = World::furnished();
+    let registered = |name: &str, registration: u8| {
+        let Body::CreateClient(order) = create_client("keyed", &[]) else { unreachable!() };
+        let tokens = pb::ClientTokens { certificate_name: name.into(), ..Default::default() };
+        Body::CreateClient(pb::CreateClient {
+            auth_method: pb::ClientAuthMethod::TlsClientAuth.into(),
+            secret_hash: Vec::new(),
+            tokens: Some(tokens),
+            registration_token_hash: hash(registration),
+            ..order
+        })
+    };
+    let keys = |jwks: &str| {
+        let tokens = pb::ClientTokensChange { jwks: Some(jwks.into()), ..Default::default() };
+        Body::UpdateClient(pb::UpdateClient {
+            client_id: "keyed".into(),
+            tokens: Some(tokens),
+            ..Default::default()
+        })
+    };
+    world.ok(registered("san_dns=old.test", 1));
+    world.ok(keys("leaked"));
+    let older = world.state.clone();
+    world.ok(Body::DeleteClient(pb::DeleteClient { client_id: "keyed".into() }));
+    world.ok(registered("san_dns=new.test", 2));
+    world.ok(keys("made since"));
+    for place in [Place::Running, Place::Founding] {
+        let next = restored(&older, &world.state, &Terms { place, ..founding(&world.state) });
+        let (was, is) = (world.state.client("keyed").unwrap(), next.client("keyed").unwrap());
+        assert_eq!((&is.tokens, &is.requests), (&was.tokens, &was.requests));
+    }
+}
+
+#[test]
+fn a_consent_that_was_taken_back_and_given_for_less_stays_less() {
+    let mut world = World::furnished();
+    let client = pb::UpdateClient {
+        client_id: "web".into(),
+        consent: Some(pb::ConsentMode::Once.into()),
+        ..Default::default()
+    };
+    world.ok(Body::UpdateClient(client));
+    world.signed_in(1, &["openid"]);
+    let allow = |n: u8, scopes: &[&str]| {
+        Body::IssueCode(pb::IssueCode {
+            session_id: session(1),
+            remember_consent: true,
+            ..issue(n, "web", scopes)
+        })
+    };
+    world.ok(allow(2, &["openid", "offline_access"]));
+    let older = world.state.clone();
+    world.ok(Body::RevokeConsent(pb::RevokeConsent { user_id: user(1), client_id: "web".into() }));
+    world.ok(allow(3, &["openid"]));
+    let next = restored(&older, &world.state, &founding(&world.state));
+    let person = UserId::parse(&user(1)).unwrap();
+    let scopes: Vec<_> = next.consents_of(person).flat_map(|consent| consent.scopes.clone()).collect();
+    assert_eq!(scopes, ["openid"]);
+}
+
+#[test]
+fn a_provider_that_is_elsewhere_since_comes_back_disabled() {
+    let mut world = World::furnished();
+    world.ok(create_provider("corp", true, &[1]));
+    let older = world.state.clone();
+    world.ok(Body::DeleteUpstream(pb::DeleteUpstream { name: "corp".into() }));
+    let moved = pb::Upstream {
+        issuer: "https://elsewhere.test".into(),
+        rule: Some(rule(true, &[1])),
+        ..provider("corp")
+    };
+    world.ok(Body::CreateUpstream(pb::CreateUpstream { upstream: Some(moved) }));
+    let next = restored(&older, &world.state, &founding(&world.state));
+    assert!(next.upstream("corp").unwrap().disabled, "its secret of now would be told to where it was");
+}
+
+#[test]
 fn people_are_told_what_changes() {
     let (older, world) = a_day();
     let next = restored(&older, &world.state, &founding(&world.state));
