@@ -2,6 +2,7 @@
 //! log and in the audit.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, IsTerminal as _, Write as _},
     path::PathBuf,
 };
@@ -136,10 +137,10 @@ fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {
     let newest = most_advanced(&survivors)?;
     let members = newest.known.members();
     account_for_all(&members, &survivors, &args.lost)?;
-    let read_most = survivors.len() * 2 > members.len();
+    let read_most = newest.known.is_quorum(&survivors.iter().map(|survivor| survivor.node).collect());
     if args.keep_sessions && !read_most {
         return Err(Failure::usage(format!(
-            "{} of {} nodes are read: one that is lost may have revoked a session that these still have; leave \
+            "{} of {} nodes are read, which are not most of those that vote: one that is lost may have revoked a session that these still have; leave \
              --keep-sessions out",
             survivors.len(),
             members.len()
@@ -172,7 +173,15 @@ fn read(paths: &[PathBuf], keys: &ClusterKeys) -> Result<Vec<Survivor>, Failure>
         let data = DataDir::open(path).map_err(|e| Failure::other(e.to_string()))?;
         Survivor::read(&data, keys).map_err(|e| Failure::other(format!("{}: {e}", path.display())))
     };
-    paths.iter().map(one).collect()
+    let survivors = paths.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+    let mut seen = BTreeSet::new();
+    match survivors.iter().find(|survivor| !seen.insert(survivor.node)) {
+        // One that is counted twice would pass for most of them.
+        Some(twice) => {
+            Err(Failure::usage(format!("the data of node {} is named twice; name it once", twice.node)))
+        }
+        None => Ok(survivors),
+    }
 }
 
 /// By the rule that elections go by: the later term, then the longer log (Raft §5.4.1).

@@ -1,7 +1,7 @@
 //! What is left of a cluster when nothing of it runs: a snapshot file, a data directory, an archive. All of them come to the same: a
 //! state, the log id it is of, and who the members were. Log entries lead on from there.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use conclave_state::{
     Entry as RulesEntry, Halt, State, apply,
@@ -181,6 +181,13 @@ impl Known {
         self.membership.nodes().map(|(id, member)| (*id, member.clone())).collect()
     }
 
+    /// Whether these nodes are most of those that vote: whatever was acknowledged is known to one of them.
+    pub fn is_quorum(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        let configs = self.membership.membership().get_joint_config();
+        !configs.is_empty()
+            && configs.iter().all(|voters| voters.intersection(nodes).count() * 2 > voters.len())
+    }
+
     /// The rules' bytes of an entry; none for an entry of Raft itself.
     ///
     /// # Errors
@@ -235,5 +242,47 @@ impl Survivor {
             next = last.index + 1;
         }
         Ok(Self { node: identity.node_id, known, committed: facts.committed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn most_are_most_of_those_that_vote() {
+        let member = |n: u64| {
+            (
+                n,
+                Member {
+                    cluster_addr: format!("127.0.0.1:{n}"),
+                    api_url: String::new(),
+                    incarnation: [0; 16],
+                },
+            )
+        };
+        let with = |configs: Vec<BTreeSet<NodeId>>| {
+            let nodes: BTreeMap<_, _> = (1..=5).map(member).collect();
+            let membership = openraft::Membership::new(configs, nodes).unwrap();
+            Known {
+                lineage: Lineage { cluster: [1; 16], epoch: 1 },
+                last: None,
+                state: State::default(),
+                secret: [0; 16],
+                membership: StoredMembership::new(None, membership),
+            }
+        };
+        let three = with(vec![BTreeSet::from([1, 2, 3])]);
+        for (nodes, is_most) in
+            [(vec![1, 2], true), (vec![3], false), (vec![3, 4, 5], false), (vec![], false)]
+        {
+            assert_eq!(three.is_quorum(&nodes.iter().copied().collect()), is_most, "{nodes:?}");
+        }
+        let in_between = with(vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([3, 4, 5])]);
+        assert!(!in_between.is_quorum(&BTreeSet::from([1, 2, 3])));
+        assert!(in_between.is_quorum(&BTreeSet::from([2, 3, 4])));
+        assert!(!with(vec![]).is_quorum(&BTreeSet::from([1, 2, 3])));
     }
 }

@@ -240,6 +240,10 @@ async fn one_disk_that_is_left_founds_the_cluster_anew() {
     let tried = say(&["--lost", "1,2", "--dry-run"]).unwrap();
     assert_eq!((tried["restored"].as_bool(), tried["from_node"].as_u64()), (Some(false), Some(3)));
 
+    let twice = ["recover", "from-survivor", &left, &left, "--config", &config, "--lost", "1,2"];
+    let twice = json(&[&twice[..], &["--keep-sessions", "--confirm", "lost 1 2"]].concat()).unwrap_err();
+    assert!(twice.contains("node 3 is named twice"), "one node passes for two: {twice}");
+
     // With two of three nothing can be missing, and people stay signed in.
     let second = house.demo.cluster.nodes[1].data_dir.display().to_string();
     let both = [
