@@ -18,6 +18,8 @@ pub enum ArchiveError {
     TooSlow { action: &'static str, name: String, seconds: u64 },
     #[error("{name} in the archive has {size} bytes, {limit} are the most")]
     TooLarge { name: String, size: u64, limit: u64 },
+    #[error("{name} is there already; name another one")]
+    Exists { name: String },
     #[error("{name} holds no segment of a conclave archive")]
     NotASegment { name: String },
     #[error("{name} has segment format {format}, this release reads format {known}")]
@@ -40,8 +42,17 @@ pub enum ArchiveError {
         "the archive reaches entry {archived}, this cluster entry {applied} only: was it set back by hand?"
     )]
     AheadOfCluster { archived: u64, applied: u64 },
-    #[error("the archive lacks the entries {from} to {to}; it can be restored to index {reachable}")]
+    #[error(
+        "the archive lacks the entries {from} to {to}; it can be restored to index {reachable} (--index {reachable}), and what \
+         was taken away after that still counts"
+    )]
     Hole { from: u64, to: u64, reachable: u64 },
+    /// What covers the next entry cannot be used, and nothing else covers it.
+    #[error(
+        "{source}; the archive can be restored to index {reachable} (--index {reachable}), and what was taken away after that \
+         still counts"
+    )]
+    Broken { source: Box<Self>, reachable: u64 },
     #[error("the archive holds no snapshot {until}")]
     NoSnapshot { until: String },
     #[error("the archive ends at entry {last}, before {until}")]
@@ -66,6 +77,14 @@ pub enum ArchiveError {
 impl ArchiveError {
     pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// Up to where the archive is whole, if that is all that is wrong with it.
+    pub const fn whole_to(&self) -> Option<u64> {
+        match self {
+            Self::Hole { reachable, .. } | Self::Broken { reachable, .. } => Some(*reachable),
+            _ => None,
+        }
     }
 
     /// Whether the object itself is at fault, so that another one that holds the same may do in its place.

@@ -21,7 +21,7 @@ use std::{
 
 use super::{
     ArchiveError, Target, coverage,
-    names::{Kind, Object},
+    names::{self, Kind, Object},
     segment::{self, SEGMENT_ENTRIES, Segment},
     shipper::{self, stamp},
 };
@@ -110,8 +110,21 @@ struct Local {
 /// # Errors
 /// When it cannot be reached, or holds more than one cluster.
 pub async fn open(settings: &config::Archive, keys: &ClusterKeys) -> Result<Reader, ArchiveError> {
-    let target = Target::open(settings)?;
-    Reader::over(target, Arc::new(SealingKey::ring(keys))).await
+    let key = Arc::new(SealingKey::ring(keys));
+    if let Some((above, cluster)) = one_of_several(settings) {
+        let target = Target::open(&above)?;
+        if target.clusters().await?.contains(&cluster) {
+            return Ok(Reader { target, key, cluster });
+        }
+    }
+    Reader::over(Target::open(settings)?, key).await
+}
+
+/// `target/cluster`: the target above it, and the cluster.
+fn one_of_several(settings: &config::Archive) -> Option<(config::Archive, [u8; 16])> {
+    let (above, last) = settings.target.as_deref()?.trim_end_matches('/').rsplit_once('/')?;
+    let cluster = names::parse_cluster(last)?;
+    Some((config::Archive { target: Some(above.to_owned()), ..settings.clone() }, cluster))
 }
 
 impl Reader {
@@ -280,7 +293,8 @@ impl Reader {
             let opened = shipper::fetch(&self.target, object, &self.key, self.cluster).await;
             match opened.and_then(|(segment, bytes)| Ok((follows(segment, object, next, last)?, bytes))) {
                 Ok((segment, bytes)) => return Ok((segment, bytes, object)),
-                Err(error) if error.is_damage() => {
+                // One under another key may be junk as well.
+                Err(error) if error.is_damage() || matches!(error, ArchiveError::OtherKey { .. }) => {
                     tracing::warn!(%error, "passing over an object of the archive that cannot be used");
                     failed.get_or_insert(error);
                 }
@@ -288,7 +302,10 @@ impl Reader {
             }
         }
         let reachable = next.saturating_sub(1);
-        Err(failed.unwrap_or(ArchiveError::Hole { from: next, to: next, reachable }))
+        Err(match failed {
+            Some(error) => ArchiveError::Broken { source: Box::new(error), reachable },
+            None => ArchiveError::Hole { from: next, to: next, reachable },
+        })
     }
 
     async fn journal(

@@ -150,11 +150,14 @@ impl Target {
         self.bounded("write", name, PUT_LIMIT, putting).await
     }
 
-    /// Uploads a file, a large one in parts, then reads it back and compares.
+    /// Uploads a file under a new name, a large one in parts, then reads it back and compares.
     ///
     /// # Errors
     /// [`ArchiveError`]; then nothing of it is to be used.
     pub async fn put_file(&self, name: &str, file: &FilePath) -> Result<Measure, ArchiveError> {
+        if self.holds(name).await? {
+            return Err(ArchiveError::Exists { name: name.to_owned() });
+        }
         let source = std::fs::File::open(file).map_err(ArchiveError::io("open", file))?;
         let length = source.metadata().map_err(ArchiveError::io("look at", file))?.len();
         let measure = if length <= PART_BYTES as u64 {
@@ -167,6 +170,18 @@ impl Target {
         };
         self.compare(name, measure).await?;
         Ok(measure)
+    }
+
+    /// Parts are put together over whatever is there, and what does not compare is removed: so this is asked first.
+    async fn holds(&self, name: &str) -> Result<bool, ArchiveError> {
+        let path = self.path(name)?;
+        let looking = async {
+            match self.store.head(&path).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(false),
+                outcome => outcome.map(|_| true),
+            }
+        };
+        self.bounded("look at", name, GET_LIMIT, looking).await
     }
 
     async fn put_parts(

@@ -8,7 +8,7 @@ use conclave_state::restore::Replayed;
 use crate::{
     archive::{
         ArchiveError,
-        read::{self, Fetched, Progress, Until},
+        read::{self, Fetched, Progress, Reader, Until},
     },
     cluster::known::{Known, KnownError},
     config,
@@ -54,7 +54,7 @@ pub async fn read(
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Archived, ArchivedError> {
     let reader = read::open(settings, keys).await?;
-    let fetched = reader.restore(Until::Latest, &scratch.join("latest"), progress).await?;
+    let fetched = newest_of(&reader, point, &scratch.join("latest"), progress).await?;
     let mut newest = known_of(&fetched, keys)?;
     let log_ends_at = newest.state.index();
     let as_of_the_log = newest.clone();
@@ -69,6 +69,21 @@ pub async fn read(
     };
     let journal_complete_to = fetched.journal_complete_to;
     Ok(Archived { older, newest, log_ends_at, journal, journal_complete_to })
+}
+
+/// All there is. Where the log is broken, what lies before that, if whoever asks has said that they want no more; the journal tells
+/// what was taken away behind it.
+async fn newest_of(
+    reader: &Reader,
+    point: Until,
+    into: &Path,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Fetched, ArchiveError> {
+    let outcome = reader.restore(Until::Latest, into, progress).await;
+    match outcome.as_ref().err().and_then(ArchiveError::whole_to) {
+        Some(index) if point != Until::Latest => reader.restore(Until::Index(index), into, progress).await,
+        _ => outcome,
+    }
 }
 
 fn known_of(fetched: &Fetched, keys: &ClusterKeys) -> Result<Known, ArchivedError> {

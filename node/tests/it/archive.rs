@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,12 +10,16 @@ use std::{
 use conclave_node::{
     archive::{
         Archive, ArchiveError, Options, Target,
+        names::{self, Kind},
         read::{self, Until},
     },
     config::{self, Config, Environment},
     crypto::keys::ClusterKeys,
+    dr::archived,
     testing::TestNode,
 };
+use conclave_proto::command::v1::{UpdateUser, command::Body};
+use conclave_state::State;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
@@ -112,6 +116,109 @@ async fn a_cluster_is_archived_to_a_bucket_and_read_back() {
     assert_eq!(archive.objects().await.unwrap(), objects, "nothing of it was old");
 }
 
+/// In a directory, with a piece of its log of its own for each of three users; the last of them disabled `first`.
+async fn in_three_pieces(place: &Path) -> (config::Archive, u64, u64) {
+    let node = TestNode::start().await;
+    let target = format!("file://{}", place.display());
+    let environment = Environment::of([("CONCLAVE_ARCHIVE__TARGET", target.as_str())]);
+    let settings = Config::from_sources(None, &environment).unwrap().archive;
+    let options = Options {
+        settings: settings.clone(),
+        longest_life: Duration::from_mins(1),
+        keys: keys(),
+        runtime: node.runtime().clone(),
+    };
+    let archive = Archive::start(options, node.cluster().clone()).unwrap();
+    until(&node, |status| status.last_snapshot_index > 0).await;
+    let mut indexes = Vec::new();
+    let mut first = None;
+    for name in ["first", "second", "third"] {
+        let id = node.create_user(name, "", &[]).await;
+        if name == "third" {
+            let user_id = first.unwrap_or(id).to_vec();
+            let order = UpdateUser { user_id, disabled: Some(true), ..UpdateUser::default() };
+            node.propose(Body::UpdateUser(order)).await.unwrap();
+        }
+        first = first.or(Some(id));
+        let written = node.cluster().view().index();
+        until(&node, |status| status.archived_index >= written).await;
+        indexes.push(written);
+    }
+    archive.stop();
+    (settings, indexes[0], indexes[1])
+}
+
+/// The piece of the log that holds this entry.
+fn piece(place: &Path, index: u64) -> PathBuf {
+    let mut folders = vec![place.to_owned()];
+    let mut found = None;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let own = path.strip_prefix(place).unwrap().to_str().unwrap();
+            let object = names::parse(own, 1).unwrap();
+            if object.kind == Kind::Log && (object.first..=object.last).contains(&index) {
+                found = Some(path);
+            }
+        }
+    }
+    found.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_with_a_broken_log_is_restored_to_before_it_and_nothing_taken_away_comes_back() {
+    let (place, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (settings, first, second) = in_three_pieces(place.path()).await;
+    let broken = piece(place.path(), second);
+    let whole = std::fs::read(&broken).unwrap();
+    for (what, at) in [("altered", Some(whole.len() - 1)), ("of another key", Some(165)), ("gone", None)] {
+        let mut altered = whole.clone();
+        match at {
+            Some(at) => altered[at] ^= 1,
+            None => std::fs::remove_file(&broken).unwrap(),
+        }
+        if at.is_some() {
+            std::fs::write(&broken, altered).unwrap();
+        }
+        let read = |point| {
+            let (settings, scratch) = (settings.clone(), scratch.path().join(what));
+            async move { archived::read(&settings, &keys(), point, &scratch, &mut |_| {}).await }
+        };
+        let refused = read(Until::Latest).await.err().expect("more than is whole").to_string();
+        let index = refused.split_once("(--index ").and_then(|(_, rest)| rest.split_once(')'));
+        let index: u64 = index.expect(&refused).0.parse().unwrap();
+        assert_eq!(refused.contains("another key"), what == "of another key", "{refused}");
+        assert!((first..second).contains(&index), "{refused}");
+        let found = read(Until::Index(index)).await.unwrap();
+        let of = |state: &State, name| state.user_by_name(name).map(|user| user.disabled);
+        assert_eq!((found.log_ends_at, found.older.state.index()), (index, index), "{what}");
+        assert_eq!(of(&found.older.state, "first"), Some(false));
+        assert_eq!(of(&found.newest.state, "first"), Some(true), "the journal tells: {what}");
+        assert_eq!(of(&found.newest.state, "third"), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_clusters_in_one_target_one_is_named_behind_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (settings, ..) = in_three_pieces(place.path()).await;
+    let cluster = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap();
+    std::fs::create_dir_all(place.path().join("0".repeat(32)).join("log")).unwrap();
+    let open = |target: String| {
+        let settings = config::Archive { target: Some(target), ..settings.clone() };
+        async move { read::open(&settings, &keys()).await }
+    };
+    let target = settings.target.clone().unwrap();
+    let refused = open(target.clone()).await.err().unwrap();
+    assert!(matches!(refused, ArchiveError::SeveralClusters { .. }), "{refused}");
+    let one = open(format!("{target}/{}", cluster.file_name().display())).await.unwrap();
+    assert!(one.plan(Until::Latest).await.unwrap().last_index > 0);
+}
+
 #[tokio::test]
 async fn a_bucket_takes_no_object_twice_and_nobody_elses_key() {
     let root = tempfile::tempdir().unwrap();
@@ -130,6 +237,16 @@ async fn a_bucket_takes_no_object_twice_and_nobody_elses_key() {
     let there = target.put_file("a/large", &file).await.unwrap();
     assert_eq!(target.get_file("a/large", &back, &mut |_| ()).await.unwrap(), there);
     assert_eq!(std::fs::read(&back).unwrap(), large);
+    // A name that is taken is left alone, by a file of other parts and by one of the same length.
+    let small = root.path().join("small");
+    for (name, file, bytes) in [("a/large", &file, vec![7; 9_000_000]), ("a/b", &small, vec![9; 10])] {
+        std::fs::write(file, bytes).unwrap();
+        let refused = target.put_file(name, file).await.unwrap_err();
+        assert!(matches!(refused, ArchiveError::Exists { .. }), "{refused}");
+    }
+    std::fs::remove_file(&back).unwrap();
+    assert_eq!(target.get_file("a/large", &back, &mut |_| ()).await.unwrap(), there);
+    assert_eq!(target.get("a/b", 100).await.unwrap(), [1; 10]);
     target.delete("a/b").await.unwrap();
     target.delete("a/b").await.expect("gone already");
 
