@@ -99,10 +99,17 @@ impl Drills {
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        report(child.spawn().map_err(|e| e.to_string())?).await
+        with_scratch(command).await
     }
+}
+
+/// Runs it with a directory for what it writes, which goes with it: a drill that is killed cannot clear away what it restored, and the
+/// secret that it was restored with.
+async fn with_scratch(mut command: Command) -> Result<Report, String> {
+    let scratch = tempfile::Builder::new().prefix("conclave-drills-").tempdir().map_err(|e| e.to_string())?;
+    command.env("TMPDIR", scratch.path());
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    report(child.spawn().map_err(|e| e.to_string())?).await
 }
 
 async fn report(mut child: Child) -> Result<Report, String> {
@@ -118,4 +125,29 @@ async fn report(mut child: Child) -> Result<Report, String> {
     }
     let text = String::from_utf8_lossy(&failed);
     Err(text.trim().trim_start_matches("conclave: ").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_drill_wrote_goes_with_it_when_it_is_given_up() {
+        let told = tempfile::tempdir().unwrap();
+        let file = told.path().join("where");
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg("touch $TMPDIR/cluster.secret; echo $TMPDIR >$0.new; mv $0.new $0; exec sleep 600");
+        command.arg(&file);
+        let drill = tokio::spawn(with_scratch(command));
+        while !file.exists() {
+            tokio::task::yield_now().await;
+        }
+        let place = PathBuf::from(std::fs::read_to_string(&file).unwrap().trim());
+        assert!(place.join("cluster.secret").exists());
+        drill.abort();
+        assert!(drill.await.err().is_some_and(|e| e.is_cancelled()));
+        assert!(!place.exists());
+    }
 }

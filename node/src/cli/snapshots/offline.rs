@@ -101,7 +101,11 @@ pub(super) async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output
         let runtime = runtime.clone();
         move |config, stop| async move { boot::run(config, runtime, stop).await.map_err(|e| e.to_string()) }
     };
-    let outcome = crate::dr::drill::drill(known, &secret, &runtime, serve).await.map_err(|e| failed(&e))?;
+    // Given up, it still clears away what it restored, and the secret beside it.
+    let outcome = tokio::select! {
+        outcome = crate::dr::drill::drill(known, &secret, &runtime, serve) => outcome.map_err(|e| failed(&e))?,
+        _ = tokio::signal::ctrl_c() => return Err(Failure::other("the drill was given up")),
+    };
     let value = json!({
         "file": file,
         "passed": true,
