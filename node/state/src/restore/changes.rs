@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, ordmap::DiffItem};
 
-use crate::{state::State, user::User};
+use crate::{policy::guard::ADMINS, state::State, user::User};
 
 /// One row that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,13 @@ impl Found {
                 DiffItem::Add(_, user) if user.disabled => (user, "comes back, disabled"),
                 DiffItem::Add(_, user) => (user, "comes back"),
                 DiffItem::Remove(_, user) => (user, "goes: was made since"),
-                DiffItem::Update { old: (_, before), new: (_, after) } => (after, becomes(before, after)),
+                DiffItem::Update { old: (_, before), new: (_, after) } => {
+                    let admins = |state: &State, user: &User| {
+                        state.group_by_name(ADMINS).is_some_and(|group| user.groups.contains(&group.id))
+                    };
+                    let again = admins(next, after) && !admins(newest, before);
+                    (after, if again { "is an administrator again" } else { becomes(before, after) })
+                }
             };
             self.push("user", || row.username.to_string(), what);
         }

@@ -274,6 +274,23 @@ fn a_journal_takes_away_what_its_objects_are_still_there_for() {
     assert_ne!(after.password(one), older.password(one));
 }
 
+#[test]
+fn whoever_becomes_an_administrator_again_is_named() {
+    let mut world = World::furnished();
+    let Body::CreateGroup(group_nine) = create_group(9) else { unreachable!() };
+    world.ok(Body::CreateGroup(pb::CreateGroup { name: "admins".into(), ..group_nine }));
+    let who = || (group(9), user(1));
+    let (group_id, user_id) = who();
+    world.ok(Body::AddGroupMember(pb::AddGroupMember { group_id, user_id }));
+    let older = world.state.clone();
+    let (group_id, user_id) = who();
+    world.ok(Body::RemoveGroupMember(pb::RemoveGroupMember { group_id, user_id }));
+    let next = restored(&older, &world.state, &founding(&world.state));
+    let (list, _) = changes(&world.state, &next, 10);
+    let told = list.iter().find(|change| change.name == "user1").map(|change| change.what);
+    assert_eq!(told, Some("is an administrator again"));
+}
+
 /// The commands that bring `older` in pieces of at most `bytes`.
 fn brought(older: &State, restore: &[u8], bytes: usize) -> (Vec<Body>, Body) {
     let mut pieces = Vec::new();
