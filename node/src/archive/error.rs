@@ -59,6 +59,12 @@ pub enum ArchiveError {
     TooShort { last: u64, until: String },
     #[error("the archive holds several clusters ({}); name one in the target: {{target}}/{{cluster}}", clusters.join(", "))]
     SeveralClusters { clusters: Vec<String> },
+    #[error(
+        "two lives of this cluster wrote here at the same time, {earlier} and {newest}: one of them is a copy that was restored \
+         for a try, or was not dead when the other was restored; say which of them counts with --life {earlier} or --life {newest}, \
+         give the other one a target of its own, and remove what it wrote here"
+    )]
+    SeveralLives { earlier: u64, newest: u64 },
     #[error("the log cannot be read for the archive: {0}")]
     Log(String),
     #[error("more than {limit} objects in the archive; prune it: `conclave archive prune`")]

@@ -34,6 +34,9 @@ use crate::{
     },
 };
 
+/// How much longer than the beginning of the next life a life may have written: by clocks, not because it went on.
+const CLOCKS_APART_MS: u64 = 60_000;
+
 /// Where to go back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -60,6 +63,7 @@ pub struct Reader {
     target: Target,
     key: Arc<SealingKey>,
     cluster: [u8; 16],
+    life: Option<u64>,
 }
 
 /// What there is for a point in time.
@@ -114,7 +118,7 @@ pub async fn open(settings: &config::Archive, keys: &ClusterKeys) -> Result<Read
     if let Some((above, cluster)) = one_of_several(settings) {
         let target = Target::open(&above)?;
         if target.clusters().await?.contains(&cluster) {
-            return Ok(Reader { target, key, cluster });
+            return Ok(Reader { target, key, cluster, life: None });
         }
     }
     Reader::over(Target::open(settings)?, key).await
@@ -135,13 +139,19 @@ impl Reader {
     pub async fn over(target: Target, key: Arc<SealingKey>) -> Result<Self, ArchiveError> {
         let clusters = target.clusters().await?;
         match clusters.as_slice() {
-            [cluster] => Ok(Self { target, key, cluster: *cluster }),
+            [cluster] => Ok(Self { target, key, cluster: *cluster, life: None }),
             [] => Err(ArchiveError::NoSnapshot { until: Until::Latest.to_string() }),
             several => {
                 let clusters = several.iter().map(|cluster| hex::encode(cluster)).collect();
                 Err(ArchiveError::SeveralClusters { clusters })
             }
         }
+    }
+
+    /// Of this life of the cluster alone; of none in particular, the newest that has a snapshot counts.
+    #[must_use]
+    pub fn of_life(self, life: Option<u64>) -> Self {
+        Self { life, ..self }
     }
 
     /// What there is for this point.
@@ -157,7 +167,14 @@ impl Reader {
     /// # Errors
     /// As [`plan`](Self::plan).
     pub async fn plan_without(&self, until: Until, bad: &BTreeSet<String>) -> Result<Plan, ArchiveError> {
-        let snapshots = self.target.list_all(&self.cluster, Kind::Snapshot).await?;
+        let mut snapshots = self.target.list_all(&self.cluster, Kind::Snapshot).await?;
+        let mut journal = self.target.list_all(&self.cluster, Kind::Journal).await?;
+        if let Some(life) = self.life {
+            snapshots.retain(|object| object.epoch == life);
+            journal.retain(|object| object.epoch == life);
+        } else {
+            self.refuse_two_at_once(&snapshots, &journal).await?;
+        }
         let fits = |snapshot: &&Object| match until {
             Until::Latest => true,
             Until::Index(index) => snapshot.last <= index,
@@ -175,12 +192,32 @@ impl Reader {
         let whole_to = coverage::reach(&segments, from).0.saturating_sub(1);
         let last_index = goal(until, &segments, from, whole_to)?;
         segments.retain(|segment| segment.first <= last_index);
-        let mut journal = self.target.list_all(&self.cluster, Kind::Journal).await?;
         journal.retain(|object| object.epoch > epoch || (object.epoch == epoch && object.last >= from));
         let of_this_life = journal.iter().filter(|object| object.epoch == epoch);
         let journal_complete_to = complete_to(of_this_life, from, whole_to);
         let cluster = self.cluster;
         Ok(Plan { until, cluster, epoch, snapshot, segments, journal, last_index, journal_complete_to })
+    }
+
+    /// A restore ends a life. One that went on all the same is not what the next one began with: somebody restored the cluster for a try,
+    /// with these settings, or the old one was not dead. Which of them counts, nobody can tell from here.
+    async fn refuse_two_at_once(&self, snapshots: &[Object], journal: &[Object]) -> Result<(), ArchiveError> {
+        let Some(newest) = snapshots.last().map(|snapshot| snapshot.epoch) else { return Ok(()) };
+        let of_newest = snapshots.iter().filter(|snapshot| snapshot.epoch == newest);
+        let began_ms = of_newest.map(|snapshot| snapshot.at_ms).min().unwrap_or(u64::MAX);
+        let all = || snapshots.iter().chain(journal);
+        let earlier: BTreeSet<u64> =
+            all().map(|object| object.epoch).filter(|epoch| *epoch < newest).collect();
+        for earlier in earlier {
+            let of_it = || all().filter(|object| object.epoch == earlier);
+            let known = of_it().map(|object| object.last).max();
+            let tail = self.target.list(&self.cluster, Kind::Log, earlier, known).await?;
+            let wrote_ms = of_it().chain(&tail).map(|object| object.at_ms).max().unwrap_or(0);
+            if wrote_ms > began_ms.saturating_add(CLOCKS_APART_MS) {
+                return Err(ArchiveError::SeveralLives { earlier, newest });
+            }
+        }
+        Ok(())
     }
 
     /// Plans and fetches; a snapshot that turns out damaged is passed over for an older one.

@@ -87,6 +87,9 @@ pub struct RestoreArgs {
     /// As of this log index
     #[arg(long, value_name = "INDEX", requires = "archive", conflicts_with = "at")]
     index: Option<u64>,
+    /// Of this life (epoch) of the cluster, where two of them wrote to the archive at once
+    #[arg(long, value_name = "EPOCH", requires = "archive")]
+    life: Option<u64>,
     /// Settings of the node that is to start here
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -177,7 +180,7 @@ async fn of_archive(
         progress.then("fetching", done.bytes_total);
         progress.at(done.bytes);
     };
-    let found = archived::read(&settings, keys, point, scratch.path(), &mut step)
+    let found = archived::read(&settings, keys, point, args.life, scratch.path(), &mut step)
         .await
         .map_err(|error| Failure::other(error.to_string()))?;
     drop(progress);

@@ -42,7 +42,7 @@ pub struct Archived {
     pub journal_complete_to: u64,
 }
 
-/// Reads it. Files are put into `scratch`, which is the caller's to remove.
+/// Reads it, of one life of the cluster where two went on at once. Files are put into `scratch`, which is the caller's to remove.
 ///
 /// # Errors
 /// [`ArchivedError`].
@@ -50,10 +50,11 @@ pub async fn read(
     settings: &config::Archive,
     keys: &ClusterKeys,
     point: Until,
+    life: Option<u64>,
     scratch: &Path,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Archived, ArchivedError> {
-    let reader = read::open(settings, keys).await?;
+    let reader = read::open(settings, keys).await?.of_life(life);
     let fetched = newest_of(&reader, point, &scratch.join("latest"), progress).await?;
     let mut newest = known_of(&fetched, keys)?;
     let log_ends_at = newest.state.index();

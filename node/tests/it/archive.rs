@@ -186,7 +186,7 @@ async fn an_archive_with_a_broken_log_is_restored_to_before_it_and_nothing_taken
         }
         let read = |point| {
             let (settings, scratch) = (settings.clone(), scratch.path().join(what));
-            async move { archived::read(&settings, &keys(), point, &scratch, &mut |_| {}).await }
+            async move { archived::read(&settings, &keys(), point, None, &scratch, &mut |_| {}).await }
         };
         let refused = read(Until::Latest).await.err().expect("more than is whole").to_string();
         let index = refused.split_once("(--index ").and_then(|(_, rest)| rest.split_once(')'));

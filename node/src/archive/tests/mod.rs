@@ -230,6 +230,28 @@ async fn a_restored_cluster_begins_anew_and_its_journal_counts_for_the_old_life(
 }
 
 #[tokio::test]
+async fn a_copy_that_was_restored_for_a_try_does_not_pass_for_the_cluster() {
+    let (world, mut one) = sixty().await;
+    let trial = world.copy();
+    trial.begin_life(9);
+    trial.write(10);
+    let mut two = trial.node(2);
+    two.catch_up().await;
+    two.keeper.tick().await;
+    assert_eq!(latest(&world).await.plan.epoch, 9, "the old life is over, as far as anybody can tell");
+
+    // More than a minute later the old life still writes.
+    world.write(7_000);
+    one.catch_up().await;
+    let refused = world.restore(Until::Latest).await.err().unwrap();
+    assert!(matches!(refused, ArchiveError::SeveralLives { earlier: 0, newest: 9 }), "{refused}");
+    let own = world.restore_life(Until::Latest, Some(0)).await.unwrap();
+    assert_eq!((own.plan.epoch, own.plan.last_index, own.journal_complete_to), (0, 7_059, 7_059));
+    assert_eq!(revoked(&own, 7_050), [7_055], "and nothing of the copy's journal");
+    assert_eq!(world.restore_life(Until::Latest, Some(9)).await.unwrap().plan.epoch, 9);
+}
+
+#[tokio::test]
 async fn a_damaged_snapshot_is_passed_over_for_an_older_one() {
     let (world, mut one) = sixty().await;
     world.clock.advance(Duration::from_hours(2));

@@ -73,6 +73,11 @@ impl World {
         Self { log: Arc::default(), clock: FixedClock::at(START_MS), store: Faulty::default() }
     }
 
+    /// Another copy of the same cluster, which begins with nothing and writes to the same place.
+    pub fn copy(&self) -> Self {
+        Self { log: Arc::default(), clock: Arc::clone(&self.clock), store: self.store.clone() }
+    }
+
     pub fn key() -> SealingKey {
         SealingKey::new([1; 32])
     }
@@ -169,8 +174,12 @@ impl World {
     }
 
     pub async fn restore(&self, until: Until) -> Result<Fetched, ArchiveError> {
+        self.restore_life(until, None).await
+    }
+
+    pub async fn restore_life(&self, until: Until, life: Option<u64>) -> Result<Fetched, ArchiveError> {
         let directory = tempfile::tempdir().unwrap().keep();
-        self.reader().await.restore(until, &directory, &mut |_| ()).await
+        self.reader().await.of_life(life).restore(until, &directory, &mut |_| ()).await
     }
 }
 

@@ -92,7 +92,8 @@ pub(super) async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output
     } else {
         let scratch = tempfile::Builder::new().prefix("conclave-drill-").tempdir().map_err(|e| failed(&e))?;
         let mut step = |done: crate::archive::read::Progress| progress.at(done.bytes);
-        let found = archived::read(&config.archive, &keys, Until::Latest, scratch.path(), &mut step).await;
+        let found =
+            archived::read(&config.archive, &keys, Until::Latest, None, scratch.path(), &mut step).await;
         found.map_err(|e| failed(&e))?.newest
     };
     drop(progress);

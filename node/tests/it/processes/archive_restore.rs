@@ -87,8 +87,9 @@ async fn every_disk_is_lost_amid_work_and_the_archive_brings_it_back() {
     let settings = Config::from_sources(None, &environment).unwrap().archive;
     for (index, digest) in live {
         let scratch = tempfile::tempdir().unwrap();
-        let found =
-            archived::read(&settings, &keys, Until::Index(index), scratch.path(), &mut |_| {}).await.unwrap();
+        let found = archived::read(&settings, &keys, Until::Index(index), None, scratch.path(), &mut |_| {})
+            .await
+            .unwrap();
         assert_eq!(hex::encode(&snapshot::digest(&found.older.state)), digest, "at entry {index}");
     }
     // An earlier point does not bring back what was taken away since.
