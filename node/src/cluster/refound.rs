@@ -1,8 +1,9 @@
 //! A new life of a cluster, in an empty data directory or in place of an old one: one member, a new lineage, and a state that was
 //! saved from an earlier life (design.md §8). The other nodes join it empty.
 //!
-//! The new lineage's epoch is the Unix time in seconds, or one more than before if that is higher: the same snapshot may be restored
-//! twice, and its two lives must never take each other for the same. Log indexes go on far behind those of the earlier life, so
+//! The new lineage's epoch is the Unix time in seconds with twenty random bits behind it, or one more than before if that is higher: the
+//! same snapshot may be restored twice, on two machines in the same second as well, and its two lives must never take each other for
+//! the same. Log indexes go on far behind those of the earlier life, so
 //! that an index that was handed out there is always in the past here.
 
 use std::{collections::BTreeMap, path::Path};
@@ -30,6 +31,9 @@ use super::{
 /// Between the last index of the earlier life and the first of the new one: more entries than any life has.
 const INDEX_GAP: u64 = 1 << 32;
 
+/// Random bits of an epoch. With them it stays below 2^53 for two hundred years, so that every JSON parser reads it as it is.
+const RANDOM_BITS: u32 = 20;
+
 /// Why there is no new life. The directory is what it was.
 #[derive(Debug, thiserror::Error)]
 pub enum RefoundError {
@@ -54,14 +58,15 @@ pub struct NewLife {
 }
 
 impl NewLife {
-    /// The life after this one. `now_ms` is Unix time.
-    pub fn after(newest: &Known, now_ms: u64) -> Self {
+    /// The life after this one. `now_ms` is Unix time, `random` is chance.
+    pub fn after(newest: &Known, now_ms: u64, random: u32) -> Self {
+        let random = u64::from(random >> (u32::BITS - RANDOM_BITS));
         let last = newest.last.unwrap_or(LogId { term: 0, index: 0 });
         let known = newest.members().iter().map(|(id, _)| *id).max().unwrap_or(0);
         Self {
             lineage: Lineage {
                 cluster: newest.lineage.cluster,
-                epoch: (newest.lineage.epoch + 1).max(now_ms / 1_000),
+                epoch: (newest.lineage.epoch + 1 + random).max((now_ms / 1_000) << RANDOM_BITS | random),
             },
             node: known.max(newest.state.meta().last_node_id) + 1,
             start: LogId { term: last.term + 1, index: last.index + INDEX_GAP },

@@ -346,6 +346,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn two_lives_of_one_snapshot_in_the_same_second_are_two() {
+        let node = TestNode::start().await;
+        let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
+        let keys = node.auth().cluster_keys();
+        let key = crate::store::snapshot::SealingKey::ring(keys);
+        let known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let founded = |dir: &str, dry_run| {
+            let order = Restore {
+                older: known.clone(),
+                newest: known.clone(),
+                data_dir: temp.path().join(dir),
+                cluster_addr: "127.0.0.1:1".into(),
+                api_url: "http://127.0.0.1:1".into(),
+                keep_sessions: false,
+                enable_returning: false,
+                set_aside: true,
+                dry_run,
+            };
+            restore(order, keys, node.runtime())
+        };
+        let (one, other) = (founded("one", true).unwrap(), founded("other", true).unwrap());
+        assert_ne!(one.life.lineage, other.life.lineage);
+        assert!(one.life.lineage.epoch > known.lineage.epoch);
+        std::fs::create_dir(temp.path().join("photos")).unwrap();
+        std::fs::write(temp.path().join("photos/of-a-cat"), "").unwrap();
+        for dry_run in [true, false] {
+            let refused = founded("photos", dry_run).unwrap_err().to_string();
+            assert!(refused.contains("of-a-cat"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_snapshot_from_before_the_secret_changed_is_restored_as_of_its_own_secret() {
         let node = TestNode::start().await;
         let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();

@@ -79,7 +79,8 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
     if order.keep_sessions && order.older.last != order.newest.last {
         return Err(RestoreError::KeepsOlder);
     }
-    let life = NewLife::after(&order.newest, runtime.clock.now_ms());
+    let life =
+        NewLife::after(&order.newest, runtime.clock.now_ms(), u32::from_be_bytes(runtime.entropy.bytes()));
     let terms = Terms {
         index: life.start.index,
         at: Stamp(runtime.clock.now_ms()),
@@ -111,7 +112,10 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
 fn refuse_occupied(order: &Restore, data: Option<&DataDir>) -> Result<(), RestoreError> {
     let found = match data {
         Some(data) => data.identity().cloned(),
-        None => DataDir::peek(&order.data_dir)?,
+        None => {
+            DataDir::refuse_foreign(&order.data_dir)?;
+            DataDir::peek(&order.data_dir)?
+        }
     };
     match found {
         Some(identity) if !order.set_aside => {

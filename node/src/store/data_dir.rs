@@ -123,6 +123,11 @@ impl DataDir {
         read_identity(&path.join("identity"))
     }
 
+    /// Refuses what [`open`](Self::open) would refuse for what lies there, changing nothing.
+    pub fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
+        if path.exists() { refuse_foreign(path) } else { Ok(()) }
+    }
+
     /// Whether nothing was set up at `path` yet, looking without a lock: the answer may be old when it arrives.
     pub fn is_fresh(path: &Path) -> bool {
         !path.join("identity").exists()
