@@ -9,6 +9,8 @@ use super::parse::{self, SecretText, duration, size};
 
 const DAY: Duration = Duration::from_hours(24);
 const MINUTE_MS: u64 = 60_000;
+/// Nodes' clocks differ by less.
+const CLOCKS_APART_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 /// Least and most between two snapshots.
 const LEAST_EVERY: Duration = Duration::from_mins(10);
@@ -102,6 +104,10 @@ impl Default for Schedule {
 impl Schedule {
     /// Whether one is due at `now_ms`, the last one having been taken at `last_ms`. Unix milliseconds.
     pub fn is_due(&self, last_ms: u64, now_ms: u64) -> bool {
+        // By a clock that was wrong: else there would be none until the clock is there.
+        if last_ms > now_ms.saturating_add(CLOCKS_APART_MS) {
+            return true;
+        }
         match self {
             Self::Every(period) => now_ms >= last_ms.saturating_add(*period),
             Self::At(times) => {
@@ -232,5 +238,12 @@ mod tests {
         let every = Schedule::parse("every 6h").unwrap();
         assert!(!every.is_due(day, day + 6 * HOUR_MS - 1));
         assert!(every.is_due(day, day + 6 * HOUR_MS));
+        for schedule in [at, every] {
+            assert!(!schedule.is_due(day + HOUR_MS / 2, day), "another node's clock is ahead");
+            assert!(
+                schedule.is_due(day + 400 * DAY_MS, day),
+                "a clock was a year ahead when the last one was taken"
+            );
+        }
     }
 }
