@@ -222,8 +222,13 @@ async fn receive(
         upload = written.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
         let _ = out.try_send(Ok(progress(pb::restore_progress::Step::ReceivedBytes(received))));
     }
+    let place = upload.path().display().to_string();
     let opened = spawn_blocking(move || upload.open()).await.map_err(|e| internal(&e))?;
-    opened.map_err(|e| errors::invalid(format!("this is no snapshot that can be restored here: {e}")))
+    opened.map_err(|e| {
+        // Where it lay here is no business of the caller's, and says nothing to them.
+        let why = e.to_string().replace(&place, "the file");
+        errors::invalid(format!("this is no snapshot that can be restored here: {why}"))
+    })
 }
 
 fn message(report: &Report, then: &Known, order: &pb::RestoreOrder, index: u64) -> pb::RestoreReport {

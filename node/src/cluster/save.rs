@@ -76,6 +76,11 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// Where it lies meanwhile.
+    pub fn path(&self) -> &Path {
+        &self.held.0
+    }
+
     /// Adds the next bytes.
     ///
     /// # Errors

@@ -76,6 +76,9 @@ async fn save_to_bucket(
     name: String,
     request: SaveSnapshotRequest,
 ) -> Result<Output, Failure> {
+    if name.is_empty() || !bucket.starts_with("s3://") || bucket.len() <= "s3://".len() {
+        return Err(Failure::usage("name the bucket and the file in it: --to s3://BUCKET/NAME"));
+    }
     let failed = |e: &dyn std::fmt::Display| Failure::other(format!("cannot save to {bucket}/{name}: {e}"));
     let settings = crate::config::Archive { target: Some(bucket.clone()), ..api.settings()?.archive };
     let target = Target::open(&settings).map_err(|e| Failure::usage(e.to_string()))?;

@@ -278,6 +278,18 @@ async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
         house.create(&format!("old-{n}")).await;
     }
     let file = house.save("cluster.snapshot");
+    // Half of it, and what is wrong with where it was to go: said of the caller's file, and nothing is staged.
+    let half = house.file("half.snapshot").display().to_string();
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    let (config, api) = (house.config(1), house.demo.cluster.nodes[0].api.clone());
+    let refused = json(&["snapshot", "restore", &half, "--config", &config, "--api", &api]).unwrap_err();
+    assert!(refused.contains("the file is damaged") && !refused.contains(".tmp"), "{refused}");
+    for bucket in ["s3://bucket", "s3://bucket/", "s3://"] {
+        let refused =
+            json(&["snapshot", "save", "--to", bucket, "--config", &config, "--api", &api]).unwrap_err();
+        assert!(refused.contains("s3://BUCKET/NAME"), "{refused}");
+    }
     let mut restored = 0;
     for round in 0..6 {
         let person = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
