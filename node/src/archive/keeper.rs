@@ -74,7 +74,11 @@ impl Keeper {
         }
         let known = self.progress.known().clone();
         let now = self.runtime.clock.now_ms();
-        Ok(known.snapshot.is_none_or(|(_, at)| self.schedule.is_due(at, now)) || known.gap().is_some())
+        // Whoever has the secret of now alone must be able to restore: what lies there is under the one before.
+        let since = self.source.secret_since_ms();
+        let is_of_earlier_secret = |at: u64| at < since && known.snapshot_for_secret_of != since;
+        let is_due = |(_, at)| self.schedule.is_due(at, now) || is_of_earlier_secret(at);
+        Ok(known.snapshot.is_none_or(is_due) || known.gap().is_some())
     }
 
     async fn snapshot_and_prune(&self) -> Result<(), ArchiveError> {
@@ -94,6 +98,7 @@ impl Keeper {
     }
 
     async fn snapshot(&self) -> Result<(), ArchiveError> {
+        let secret_since_ms = self.source.secret_since_ms();
         let taken = self.source.take_snapshot().await?;
         let file = &taken.file;
         let index = file.header.last.map_or(0, |last| last.index);
@@ -108,7 +113,11 @@ impl Keeper {
             random: u64::from_be_bytes(self.runtime.entropy.bytes()),
         };
         self.target.put_file(&name.text(), &file.path).await?;
-        self.progress.known().snapshot = Some((index, file.header.created_at_ms));
+        {
+            let mut known = self.progress.known();
+            known.snapshot = Some((index, file.header.created_at_ms));
+            known.snapshot_for_secret_of = secret_since_ms;
+        }
         self.progress.tell(&*self.source, &*self.runtime.clock);
         tracing::info!(raft.index = index, size_bytes = file.size_bytes, "a snapshot is in the archive");
         Ok(())

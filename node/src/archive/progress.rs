@@ -27,6 +27,9 @@ pub struct Known {
     pub chain_from: u64,
     /// Index and time of the newest snapshot there.
     pub snapshot: Option<(u64, u64)>,
+    /// Since when the secret was in use, by log time, when this node last took one: that time may be ahead of the clock that
+    /// snapshots are named by, and one for each secret is enough.
+    pub snapshot_for_secret_of: u64,
     /// When all that was applied was in the archive, by the monotonic clock.
     pub caught_up: Duration,
     /// What is wrong now, and since when (Unix milliseconds): with the log, with snapshots.

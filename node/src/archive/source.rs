@@ -28,6 +28,8 @@ pub trait Source: Send + Sync + 'static {
     fn epoch(&self) -> u64;
     /// The last entry that is committed and applied.
     fn applied(&self) -> u64;
+    /// Since when the secret is in use that snapshots are sealed under, by log time; 0 while there has only ever been one.
+    fn secret_since_ms(&self) -> u64;
     /// The first entry that the log still has; none before there is any.
     fn first_index(&self) -> Option<u64>;
     /// Applied entries from `from` on: about `max_bytes` of payload, at least one if there is one.
@@ -58,6 +60,10 @@ impl Source for Cluster {
 
     fn applied(&self) -> u64 {
         self.view().index()
+    }
+
+    fn secret_since_ms(&self) -> u64 {
+        self.view().meta().secret.as_ref().map_or(0, |secret| secret.changed_at.0)
     }
 
     fn first_index(&self) -> Option<u64> {

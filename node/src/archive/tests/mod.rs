@@ -230,6 +230,27 @@ async fn a_restored_cluster_begins_anew_and_its_journal_counts_for_the_old_life(
 }
 
 #[tokio::test]
+async fn another_secret_gets_a_snapshot_of_its_own_at_once() {
+    let (world, mut one) = sixty().await;
+    one.keeper.tick().await;
+    one.catch_up().await;
+    assert_eq!(one.node.status().last_snapshot_index, 9, "none is due");
+    let snapshots = |world: &World| {
+        world.store.written().iter().filter(|path| path.as_ref().contains("/snapshots/")).count()
+    };
+    // The second time by a log whose time is ahead of the clock: one is enough all the same.
+    for (times, ahead_ms) in [(2, 0), (3, 600_000)] {
+        world.write(1);
+        world.change_secret(ahead_ms);
+        for _ in 0..3 {
+            one.catch_up().await;
+            one.keeper.tick().await;
+            assert_eq!(snapshots(&world), times);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_copy_that_was_restored_for_a_try_does_not_pass_for_the_cluster() {
     let (world, mut one) = sixty().await;
     let trial = world.copy();

@@ -44,6 +44,7 @@ struct Log {
     records: Vec<LogRecord>,
     first: u64,
     epoch: u64,
+    secret_since_ms: u64,
 }
 
 /// One node's part of it.
@@ -159,6 +160,12 @@ impl World {
         log.epoch = epoch;
     }
 
+    /// Another secret is in use from here on.
+    pub fn change_secret(&self, ahead_ms: u64) {
+        let at_ms = stamp_of(self.last()) + ahead_ms;
+        self.log.lock().unwrap().secret_since_ms = at_ms;
+    }
+
     pub fn records(&self, from: u64, to: u64) -> Vec<LogRecord> {
         let log = self.log.lock().unwrap();
         log.records.iter().filter(|record| (from..=to).contains(&record.index)).cloned().collect()
@@ -242,6 +249,10 @@ impl Source for Node {
     fn applied(&self) -> u64 {
         let log = self.log.lock().unwrap();
         (log.first + log.records.len() as u64).saturating_sub(1)
+    }
+
+    fn secret_since_ms(&self) -> u64 {
+        self.log.lock().unwrap().secret_since_ms
     }
 
     fn first_index(&self) -> Option<u64> {
