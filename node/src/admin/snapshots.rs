@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     auth::derive::Derivation,
-    cluster::{Cluster, known::Known},
+    cluster::{Cluster, SaveError, known::Known},
     crypto::hex,
     dr::{report::Report, running},
     store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotHeader},
@@ -208,7 +208,10 @@ async fn receive(
     if order.size_bytes > MAX_SNAPSHOT_BYTES {
         return Err(errors::invalid(format!("a snapshot has at most {MAX_SNAPSHOT_BYTES} bytes")));
     }
-    let mut upload = cluster.begin_upload().map_err(|e| internal(&e))?;
+    let mut upload = cluster.begin_upload(order.size_bytes).map_err(|e| match e {
+        SaveError::NoRoom { .. } => Status::resource_exhausted(e.to_string()),
+        _ => internal(&e),
+    })?;
     let mut received = 0;
     while received < order.size_bytes {
         let Some(pb::restore_part::Part::Data(bytes)) = next(&mut parts).await? else {

@@ -21,7 +21,7 @@ use crate::store::snapshot::{MAX_SNAPSHOT_BYTES, SealingKey, SnapshotError, Snap
 use super::{
     Cluster,
     known::{Known, KnownError},
-    leader::Leader,
+    leader::{Leader, free_bytes},
     machine::Snapshots,
     rt,
 };
@@ -40,6 +40,11 @@ pub enum SaveError {
     File(#[from] SnapshotError),
     #[error("the snapshot cannot be kept: {0}")]
     Io(#[from] std::io::Error),
+    #[error(
+        "the file has {size_bytes} bytes, and this node's disk has room for {room_bytes}: half of what is free, since a node whose \
+         disk is full stops; make room, or ask another node"
+    )]
+    NoRoom { size_bytes: u64, room_bytes: u64 },
 }
 
 /// A snapshot that stays where it is while this is held.
@@ -104,12 +109,16 @@ impl Upload {
 }
 
 impl Cluster {
-    /// Begins to take in a snapshot file from outside, beside this node's own.
+    /// Begins to take in a snapshot file of this size from outside, beside this node's own.
     ///
     /// # Errors
-    /// [`SaveError::Io`].
-    pub fn begin_upload(&self) -> Result<Upload, SaveError> {
+    /// [`SaveError::Io`], [`SaveError::NoRoom`].
+    pub fn begin_upload(&self, size_bytes: u64) -> Result<Upload, SaveError> {
         let snapshots = self.inner.leader.snapshots();
+        let room_bytes = free_bytes(snapshots.dir.path()) / 2;
+        if size_bytes > room_bytes {
+            return Err(SaveError::NoRoom { size_bytes, room_bytes });
+        }
         let held = Held(held_path(snapshots.dir.path()));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&held.0)?;
         Ok(Upload { held, file, size_bytes: 0, key: Arc::clone(&snapshots.key) })
@@ -160,4 +169,17 @@ fn hold(snapshots: &Snapshots) -> Result<SavedSnapshot, SaveError> {
 fn held_path(dir: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     dir.join(format!("held-{}.tmp", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestNode;
+
+    #[tokio::test]
+    async fn a_file_that_would_fill_the_disk_is_refused_before_its_first_byte() {
+        let node = TestNode::start().await;
+        assert!(matches!(node.cluster().begin_upload(u64::MAX / 2), Err(SaveError::NoRoom { .. })));
+        assert!(node.cluster().begin_upload(1).is_ok());
+    }
 }
