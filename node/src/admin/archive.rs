@@ -64,6 +64,7 @@ impl ArchiveService for Api {
             segments: pruned.segments,
             journal: pruned.journal,
             size_bytes: pruned.size_bytes,
+            left: pruned.left,
         }))
     }
 }

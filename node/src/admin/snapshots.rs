@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
     auth::derive::Derivation,
@@ -66,6 +66,7 @@ impl SnapshotService for Api {
         self.may_write(request.metadata()).await?;
         // The stream carries no name of its own: its write is named by chance.
         let (metadata, extensions, mut parts) = request.into_parts();
+        let authority = Authority { api: self.clone(), metadata: metadata.clone() };
         let Some(pb::restore_part::Part::Order(order)) = next(&mut parts).await? else {
             return Err(errors::invalid("a restore begins with its order"));
         };
@@ -73,8 +74,16 @@ impl SnapshotService for Api {
         let (writing, order) = self.write(named, "RestoreSnapshot").await?;
         let cluster = self.auth.cluster().clone();
         let derivation = writing.derivation;
-        Ok(streamed(|out| async move { restore(&cluster, &derivation, &order, parts, &out).await }))
+        Ok(streamed(
+            |out| async move { restore(&cluster, &derivation, &order, parts, authority, &out).await },
+        ))
     }
+}
+
+/// By whose word it is done, to be asked for again once the file is here.
+struct Authority {
+    api: Api,
+    metadata: MetadataMap,
 }
 
 /// The answer, fed by a task that ends with the caller's interest.
@@ -156,9 +165,11 @@ async fn restore(
     derivation: &Derivation,
     order: &pb::RestoreOrder,
     parts: Streaming<pb::RestorePart>,
+    authority: Authority,
     out: &Out<pb::RestoreProgress>,
 ) -> Result<(), Status> {
     let then = Arc::new(receive(cluster, order, parts, out).await?);
+    authority.api.may_still_write(&authority.metadata).await?;
     if then.lineage.cluster != cluster.lineage().cluster {
         return Err(Status::failed_precondition(format!(
             "the snapshot is of another cluster ({}); it can only be restored into an empty data directory, with `conclave restore`",

@@ -64,8 +64,12 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::Prune { dry_run } => {
             let gone = client.archive().prune(v1::PruneArchiveRequest { dry_run }).await?;
             let verb = if dry_run { "would go" } else { "are gone" };
+            let left = match gone.left {
+                0 => String::new(),
+                left => format!("; {left} objects could not be removed now: are they locked?"),
+            };
             let text = format!(
-                "{} snapshots, {} segments and {} pieces of the journal {verb}, {} bytes",
+                "{} snapshots, {} segments and {} pieces of the journal {verb}, {} bytes{left}",
                 gone.snapshots.len(),
                 gone.segments,
                 gone.journal,
@@ -77,6 +81,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
                 "segments": gone.segments,
                 "journal": gone.journal,
                 "size_bytes": gone.size_bytes,
+                "left": gone.left,
             });
             Ok(Output::done(text, value))
         }

@@ -78,11 +78,17 @@ pub enum JoinError {
 /// # Errors
 /// [`JoinError`]; then the directory is as good as empty, and asking again is safe.
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
-    let (mut data, stored) = begin(&options)?;
-    let identity = Arc::new(Identity::new(0, stored.incarnation, None));
     let tls = ClusterTls::new(&options.keys, 0, &*options.runtime.entropy)
         .map_err(|e| JoinError::Plane(e.to_string()))?;
-    let peers = Peers::new(identity, Arc::new(TlsWire::new(&tls)));
+    let peers_as =
+        |incarnation| Peers::new(Arc::new(Identity::new(0, incarnation, None)), Arc::new(TlsWire::new(&tls)));
+    if options.set_aside {
+        // Nothing is put aside for a cluster that does not answer.
+        let incarnation = options.runtime.entropy.bytes();
+        known(&peers_as(incarnation), &options, incarnation).await?;
+    }
+    let (mut data, stored) = begin(&options)?;
+    let peers = peers_as(stored.incarnation);
     let joined = ask(&peers, &options, stored.incarnation).await?;
     data.save_identity(store::Identity {
         cluster: Some(joined.lineage.cluster),
@@ -130,23 +136,34 @@ fn begin(options: &JoinOptions) -> Result<(DataDir, store::Identity), JoinError>
     }
 }
 
+/// What the member that is named knows of its cluster. The first word decides: a wrong address or secret does not get better by asking
+/// again.
+async fn known(
+    peers: &Peers,
+    options: &JoinOptions,
+    incarnation: [u8; 16],
+) -> Result<pb::HelloReply, JoinError> {
+    let unreachable = |why: String| JoinError::Unreachable { address: options.address.clone(), why };
+    let hello = pb::HelloRequest { incarnation: incarnation.to_vec(), ..pb::HelloRequest::default() };
+    let mut named = client(peers, &options.address)?;
+    let known = match timeout(QUESTION, named.hello(hello)).await {
+        Ok(Ok(reply)) => reply.into_inner(),
+        Ok(Err(status)) => return Err(unreachable(explain_status(&status))),
+        Err(_) => return Err(unreachable("no answer in time".into())),
+    };
+    if known.members.is_empty() {
+        return Err(JoinError::Refused("it is not part of a cluster yet".into()));
+    }
+    Ok(known)
+}
+
 /// Asks the member that is named, then whoever it says leads.
 async fn ask(peers: &Peers, options: &JoinOptions, incarnation: [u8; 16]) -> Result<Joined, JoinError> {
     let unreachable = |why: String| JoinError::Unreachable { address: options.address.clone(), why };
     let deadline = Instant::now() + LIMIT;
     let mut why = String::new();
     while Instant::now() < deadline {
-        let hello = pb::HelloRequest { incarnation: incarnation.to_vec(), ..pb::HelloRequest::default() };
-        let mut named = client(peers, &options.address)?;
-        let known = match timeout(QUESTION, named.hello(hello)).await {
-            Ok(Ok(reply)) => reply.into_inner(),
-            // The first word decides: a wrong address or secret does not get better by asking again.
-            Ok(Err(status)) => return Err(unreachable(explain_status(&status))),
-            Err(_) => return Err(unreachable("no answer in time".into())),
-        };
-        if known.members.is_empty() {
-            return Err(JoinError::Refused("it is not part of a cluster yet".into()));
-        }
+        let known = known(peers, options, incarnation).await?;
         for member in &known.members {
             match place(peers, options, &member.cluster_addr, incarnation).await {
                 Ok(joined) => return Ok(joined),

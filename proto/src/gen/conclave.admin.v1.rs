@@ -1393,6 +1393,9 @@ pub struct PruneArchiveResponse {
     pub journal: u64,
     #[prost(uint64, tag = "4")]
     pub size_bytes: u64,
+    /// Objects that should go and could not be removed now: under a lock, most often.
+    #[prost(uint64, tag = "5")]
+    pub left: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeStatus {

@@ -27,6 +27,8 @@ pub struct Faults {
     pub hidden: usize,
     /// Writes never return.
     pub hangs: bool,
+    /// Objects whose names hold this cannot be removed.
+    pub locked: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -121,7 +123,17 @@ impl ObjectStore for Faulty {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.store.delete_stream(paths)
+        let locked = self.faults().locked.clone();
+        let judged = paths.map(move |path| {
+            let path = path?;
+            match &locked {
+                Some(part) if path.as_ref().contains(part.as_str()) => {
+                    Err(object_store::Error::Generic { store: "faulty", source: "under a lock".into() })
+                }
+                _ => Ok(path),
+            }
+        });
+        self.store.delete_stream(judged.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -10,9 +10,11 @@ use proptest::prelude::*;
 
 use super::{
     ArchiveError, Target,
+    keep::Policy,
+    keeper,
     read::{Fetched, Until},
 };
-use crate::{config, store::LogRecord};
+use crate::{config, runtime::Clock as _, store::LogRecord};
 use world::{World, stamp_of};
 
 fn read(fetched: &Fetched) -> Vec<LogRecord> {
@@ -303,6 +305,29 @@ async fn a_snapshot_that_fails_is_told_until_one_succeeds() {
     one.keeper.tick().await;
     one.catch_up().await;
     assert_eq!(one.node.status().last_snapshot_index, 59);
+}
+
+#[tokio::test]
+async fn what_is_locked_stays_and_keeps_nothing_else_there() {
+    let (world, one) = sixty().await;
+    // Long after: everything before the newest snapshot may go.
+    world.clock.advance(Duration::from_hours(24 * 400));
+    let policy = Policy { keep: one.keeper.policy.keep.clone(), journal_ms: 0 };
+    world.store.faults().locked = Some(String::new());
+    one.keeper.tick().await;
+    let now_ms = world.clock.now_ms();
+    let prune = |dry_run| {
+        let (target, policy) = (world.target(), policy.clone());
+        async move { keeper::prune(&target, world::CLUSTER, &policy, now_ms, dry_run).await.unwrap() }
+    };
+    let expected = prune(true).await;
+    assert!(expected.segments > 0 && expected.journal > 0, "{expected:?}");
+    world.store.faults().locked = Some("/log/".into());
+    let pruned = prune(false).await;
+    assert_eq!((pruned.left, pruned.segments, pruned.journal), (expected.segments, 0, expected.journal));
+    world.store.faults().locked = None;
+    let later = prune(false).await;
+    assert_eq!((later.left, later.segments, later.journal), (0, expected.segments, 0));
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ use crate::{
 };
 
 pub const START_MS: u64 = 1_800_000_000_000;
-const CLUSTER: [u8; 16] = [7; 16];
+pub const CLUSTER: [u8; 16] = [7; 16];
 
 /// The log of a cluster.
 #[derive(Default)]

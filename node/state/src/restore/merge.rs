@@ -70,7 +70,7 @@ pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
         let mut next = State { meta: meta.clone(), ..what_people_made(older) };
         keep_what_was_spent(&mut next, newest);
         keep_people_as_restricted(&mut next, newest, terms);
-        keep_clients_as_restricted(&mut next, newest);
+        keep_clients_as_restricted(&mut next, newest, terms);
         keep_providers_as_restricted(&mut next, newest);
         keep_credentials_in_both(&mut next, older, newest);
         next
@@ -170,10 +170,11 @@ fn keep_people_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
     }
 }
 
-fn keep_clients_as_restricted(next: &mut State, newest: &State) {
+fn keep_clients_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
     for (id, client) in next.clients.clone() {
         let merged = match newest.clients.get(&id) {
-            None => Client { disabled: true, ..(*client).clone() },
+            // Its tokens ended when it was deleted.
+            None => Client { disabled: true, own_tokens_since: terms.index, ..(*client).clone() },
             Some(known) => Client {
                 disabled: client.disabled || known.disabled,
                 secret_hash: known.secret_hash,

@@ -393,3 +393,12 @@ fn a_restore_inside_a_restore_is_refused() {
         assert_eq!(world.refused(Body::StageRows(piece)), Reason::Malformed);
     }
 }
+
+#[test]
+fn a_client_that_was_deleted_since_has_no_tokens_from_before() {
+    let (older, world) = a_day();
+    let next = restored(&older, &world.state, &founding(&world.state));
+    let client = next.client("app").expect("it comes back");
+    assert!(client.disabled);
+    assert!(client.own_tokens_since > older.index(), "tokens of its own from before are over");
+}

@@ -3,6 +3,7 @@
 mod failover;
 mod matrix;
 mod resources;
+mod restoring;
 mod retry;
 mod surface;
 

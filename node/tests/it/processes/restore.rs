@@ -197,6 +197,12 @@ async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
     for (node, number) in [(2, 5), (3, 6)] {
         let refused = json(&["cluster", "join", &address, "--config", &house.config(node)]).unwrap_err();
         assert!(refused.contains("--set-aside"), "{refused}");
+        let nobody =
+            json(&["cluster", "join", "127.0.0.1:9", "--config", &house.config(node), "--set-aside"])
+                .unwrap_err();
+        assert!(nobody.contains("does not answer"), "{nobody}");
+        let still = json(&["cluster", "join", &address, "--config", &house.config(node)]).unwrap_err();
+        assert!(still.contains("--set-aside"), "nothing was put aside for nobody: {still}");
         let joined =
             json(&["cluster", "join", &address, "--config", &house.config(node), "--set-aside"]).unwrap();
         assert_eq!(joined["node_id"].as_u64(), Some(number), "numbers are never given twice");
