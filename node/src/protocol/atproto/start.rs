@@ -8,14 +8,13 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{Html, IntoResponse, Response},
 };
-use conclave_state::client::SigningAlgorithm;
 use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
 
 use super::{
     Atproto,
-    client::ClientIdentity,
+    client::{self, ClientIdentity},
     error::AtmosphereError,
     exchange::Exchange,
     identifier::{self, Identifier},
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::{
     auth::{
+        AuthError,
         pages::{Browser, see_other},
         throttle::Admission,
         ticket::{Step, Target, Ticket, TicketError},
@@ -238,8 +238,9 @@ fn key_of(atproto: &Atproto, client: &ClientIdentity) -> Result<Option<String>, 
         return Ok(None);
     }
     let auth = &atproto.site.auth;
-    let key = auth.signing().signer(&auth.cluster().view(), SigningAlgorithm::Es256)?;
-    Ok(Some(key.kid().to_owned()))
+    let state = auth.cluster().view();
+    let key = client::proving_key(&state, auth.now(&state)).ok_or(AuthError::Unavailable)?;
+    Ok(Some(key.kid.to_string()))
 }
 
 fn address(server: &Server, client: &ClientIdentity, pushed: &str) -> Result<String, AtmosphereError> {

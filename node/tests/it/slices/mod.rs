@@ -3,6 +3,7 @@
 pub mod atmosphere;
 mod atmosphere_crowds;
 mod atmosphere_doors;
+mod atmosphere_keys;
 pub mod atmosphere_network;
 mod atmosphere_profile;
 mod client_documents;
