@@ -4,6 +4,7 @@ mod archive;
 mod archive_restore;
 mod atmosphere;
 mod atmosphere_chaos;
+mod atmosphere_https;
 mod bad_input;
 mod chromium;
 mod disaster;

@@ -12,7 +12,7 @@ mod forward_auth;
 mod forward_auth_others;
 mod garbled;
 mod login;
-mod mtls;
+pub mod mtls;
 mod oidc;
 mod oidc_assertions;
 mod oidc_claims;
