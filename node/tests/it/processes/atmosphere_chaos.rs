@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,7 +12,6 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use serde_json::Value;
 
 use super::world::{Demo, browser, field, kill_9, location};
 use crate::slices::{atmosphere_network::Network, site::encoded};
@@ -65,19 +63,6 @@ impl Sky {
         more.extend(restart.then_some("--restart"));
         let demo = Demo::start_with(base_port, &more, &settings);
         Self { demo, network, next: AtomicUsize::new(0), again: AtomicUsize::new(0), _dir: dir, data }
-    }
-
-    fn conclave(&self, args: &[&str]) -> Value {
-        let api: Vec<&str> = self.demo.cluster.nodes.iter().map(|node| node.api.as_str()).collect();
-        let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
-            .args(args)
-            .args(["-o", "json"])
-            .env("CONCLAVE_API", api.join(","))
-            .env("CONCLAVE_TOKEN", &self.demo.cluster.admin.token)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// The same page at the next node, as a load balancer without a memory has it; at another one where that is gone.
@@ -178,7 +163,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
     let sky = Sky::start(23_700, true).await;
-    sky.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
+    sky.demo.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
     for n in 0..PEOPLE {
         sky.network.account(&did(n), &format!("p{n}.test"));
     }
@@ -220,7 +205,7 @@ async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
     );
     assert!(killed >= 3, "each was killed: {killed}");
     sky.demo.all_ready().await;
-    let upstream = sky.conclave(&["upstream", "show", "atmosphere"]);
+    let upstream = sky.demo.conclave(&["upstream", "show", "atmosphere"]);
     assert_eq!(upstream["identity_count"], PEOPLE, "each is one person");
     let again = sky.network.codes_again.load(Ordering::SeqCst);
     assert_eq!(again, 0, "no code was ever brought a second time");
@@ -229,7 +214,7 @@ async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
     let sky = Sky::start(23_900, false).await;
-    let made = sky.conclave(&[
+    let made = sky.demo.conclave(&[
         "upstream",
         "add",
         "atmosphere",
@@ -249,7 +234,7 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
     assert_eq!(page.status(), 400);
     let snapshot = sky.data.join("all.snapshot");
     let config = sky.data.join("node-1.toml");
-    sky.conclave(&[
+    sky.demo.conclave(&[
         "snapshot",
         "save",
         "--to",

@@ -3,6 +3,7 @@
 mod archive;
 mod archive_restore;
 mod atmosphere;
+mod atmosphere_browser;
 mod atmosphere_chaos;
 mod atmosphere_https;
 mod bad_input;

@@ -86,6 +86,20 @@ impl Demo {
         let _ = self.child.wait();
     }
 
+    /// What the command line tool says, with an administrator's token.
+    pub fn conclave(&self, args: &[&str]) -> serde_json::Value {
+        let api: Vec<&str> = self.cluster.nodes.iter().map(|node| node.api.as_str()).collect();
+        let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
+            .args(args)
+            .args(["-o", "json"])
+            .env("CONCLAVE_API", api.join(","))
+            .env("CONCLAVE_TOKEN", &self.cluster.admin.token)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
     /// The same URL, at the next node instead of the front.
     pub fn at_next_node(&self, url: &str) -> String {
         let path =
