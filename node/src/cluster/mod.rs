@@ -187,13 +187,12 @@ impl Cluster {
         self.inner.leases.covered_within(limit, &state).then_some(state)
     }
 
-    /// A version that has seen everything acknowledged before this call, confirmed by the leader. None when it cannot be had
-    /// in time.
+    /// A version that has seen everything acknowledged before this call, confirmed by the leader: held across an election, as
+    /// writes are. None when it cannot be had in time.
     pub async fn confirmed_view(&self) -> Option<Arc<State>> {
         let inner = Arc::clone(&self.inner);
-        let asking = async move { read::confirmed_index(&inner.leader, &inner.peers).await };
-        let index = self.on_consensus(asking).await.flatten()?;
-        self.view_at(index).await.ok()
+        let asking = async move { read::confirmed(&inner.leader, &inner.peers).await };
+        self.on_consensus(asking).await.flatten()
     }
 
     /// Has the command applied, whoever leads. The same `request` again gives the same answer.
