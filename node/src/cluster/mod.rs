@@ -327,8 +327,11 @@ impl Cluster {
     /// The handle of this DID as another node sees it.
     pub async fn seen_elsewhere(&self, did: &str, occasion: Occasion) -> SeenElsewhere {
         let (inner, did) = (Arc::clone(&self.inner), did.to_owned());
+        let span = tracing::Span::current();
         let asking = async move { inner.seen_elsewhere(&did, occasion).await };
-        self.on_consensus(asking).await.unwrap_or(SeenElsewhere::Unknown)
+        self.on_consensus(tracing::Instrument::instrument(asking, span))
+            .await
+            .unwrap_or(SeenElsewhere::Unknown)
     }
 
     /// Gives the lead to the most caught-up voter that is there, if this node has it. Returns when another leads, or nobody could

@@ -10,6 +10,7 @@ use axum::{
 };
 use serde::Deserialize;
 use tokio::time::timeout;
+use tracing::{Instrument as _, info_span};
 use url::Url;
 
 use super::{
@@ -151,7 +152,8 @@ pub async fn submit(
         Ok(begun) => begun,
         Err(fault) => return atproto.site.fault(&fault, &id),
     };
-    match departing(&atproto, &client, &ticket, &form).await {
+    let departing = departing(&atproto, &client, &ticket, &form).instrument(info_span!("atproto.start"));
+    match departing.await {
         Ok((location, transaction)) => away(&atproto, &id, &browser, &location, &transaction),
         Err(error) => {
             let handle = form.handle.chars().take(512).collect();
@@ -220,6 +222,7 @@ fn too_slow() -> AtmosphereError {
 }
 
 /// The authorization server, and who it must be that signs in there.
+#[tracing::instrument(name = "atproto.resolve", skip_all)]
 async fn way_to(
     atproto: &Atproto,
     identifier: &Identifier,

@@ -4,10 +4,14 @@ use std::{
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use reqwest::cookie::Jar;
 use serde::Deserialize;
 
 /// How long anything is waited for before the test has failed.
@@ -183,7 +187,13 @@ pub fn kill_9(pid: u32) {
 
 /// Keeps cookies, follows no redirect.
 pub fn browser() -> reqwest::Client {
-    let builder = reqwest::Client::builder().cookie_store(true).redirect(reqwest::redirect::Policy::none());
+    browser_with(&Arc::default())
+}
+
+/// The same, whose cookies can be looked at.
+pub fn browser_with(jar: &Arc<Jar>) -> reqwest::Client {
+    let builder = reqwest::Client::builder().cookie_provider(Arc::clone(jar));
+    let builder = builder.redirect(reqwest::redirect::Policy::none());
     builder.timeout(Duration::from_secs(15)).build().unwrap()
 }
 
