@@ -6,6 +6,7 @@ mod atmosphere;
 mod atmosphere_browser;
 mod atmosphere_chaos;
 mod atmosphere_https;
+mod atmosphere_leader;
 mod atmosphere_trace;
 mod bad_input;
 mod chromium;
