@@ -187,13 +187,12 @@ impl Cluster {
         self.inner.leases.covered_within(limit, &state).then_some(state)
     }
 
-    /// A version that has seen everything acknowledged before this call, confirmed by the leader. None when it cannot be had
-    /// in time.
+    /// A version that has seen everything acknowledged before this call, confirmed by the leader: held across an election, as
+    /// writes are. None when it cannot be had in time.
     pub async fn confirmed_view(&self) -> Option<Arc<State>> {
         let inner = Arc::clone(&self.inner);
-        let asking = async move { read::confirmed_index(&inner.leader, &inner.peers).await };
-        let index = self.on_consensus(asking).await.flatten()?;
-        self.view_at(index).await.ok()
+        let asking = async move { read::confirmed(&inner.leader, &inner.peers).await };
+        self.on_consensus(asking).await.flatten()
     }
 
     /// Has the command applied, whoever leads. The same `request` again gives the same answer.
@@ -328,8 +327,11 @@ impl Cluster {
     /// The handle of this DID as another node sees it.
     pub async fn seen_elsewhere(&self, did: &str, occasion: Occasion) -> SeenElsewhere {
         let (inner, did) = (Arc::clone(&self.inner), did.to_owned());
+        let span = tracing::Span::current();
         let asking = async move { inner.seen_elsewhere(&did, occasion).await };
-        self.on_consensus(asking).await.unwrap_or(SeenElsewhere::Unknown)
+        self.on_consensus(tracing::Instrument::instrument(asking, span))
+            .await
+            .unwrap_or(SeenElsewhere::Unknown)
     }
 
     /// Gives the lead to the most caught-up voter that is there, if this node has it. Returns when another leads, or nobody could

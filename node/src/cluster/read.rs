@@ -83,10 +83,26 @@ pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
     }
 }
 
-/// How long a check is held while nobody can confirm it: longer than an election, and shorter than anybody waits for a page.
+/// How long a check, or whatever needs to be sure, is held while nobody can confirm it: longer than an election, and shorter than
+/// anybody waits for a page.
 const HOLD: Duration = Duration::from_secs(1);
 /// The pause between two attempts of it.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// A version that has seen everything acknowledged before this call, confirmed by whoever leads. None when nobody could in time.
+pub async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
+    let held = async {
+        loop {
+            if let Some(index) = confirmed_index(leader, peers).await
+                && let Ok(state) = view_at(leader, peers, index).await
+            {
+                return state;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    timeout(HOLD, held).await.ok()
+}
 
 /// A version that has seen `index` and every revocation acknowledged before this call: under a lease, or confirmed by the leader.
 ///

@@ -346,6 +346,9 @@ impl ClusterService for Service {
         &self,
         request: Request<pb::ResolveHandleRequest>,
     ) -> Result<Response<pb::ResolveHandleReply>, Status> {
+        use tracing::Instrument as _;
+        let span = tracing::info_span!("cluster.resolve_handle");
+        propagation::adopt(&span, request.metadata());
         let request = request.into_inner();
         self.admit_member(request.envelope.as_ref()).await?;
         let leader = self.raft()?;
@@ -356,7 +359,7 @@ impl ClusterService for Service {
         if !is_on_its_way && !state.is_let_in_by_handle(&request.did) {
             return Err(Status::permission_denied("no sign-in is on its way that this is asked for"));
         }
-        Ok(Response::new(self.peers.window.look(request.did).await?))
+        Ok(Response::new(self.peers.window.look(request.did).instrument(span).await?))
     }
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::NodeStatus>, Status> {

@@ -16,6 +16,8 @@ use conclave_state::ids::TicketId;
 use tokio::{sync::Semaphore, time::timeout};
 use tonic::Status;
 
+use crate::telemetry::propagation;
+
 use super::{
     Inner, NodeId,
     peers::{self, Lane},
@@ -113,6 +115,8 @@ impl Inner {
         };
         let envelope = Some(self.peers.identity.envelope(node));
         let request = pb::ResolveHandleRequest { envelope, proof_id, index, did: did.to_owned() };
+        let mut request = tonic::Request::new(request);
+        propagation::inject(request.metadata_mut());
         match timeout(LIMIT, client.resolve_handle(request)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner().handle),
             Ok(Err(status)) => Err(peers::explain_status(&status)),

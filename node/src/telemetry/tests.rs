@@ -90,6 +90,31 @@ fn one_trace_spans_a_call_from_node_to_node() {
 }
 
 #[test]
+fn one_trace_spans_what_travels_sealed_and_points_at_the_request_that_took_it_up() {
+    let provider = SdkTracerProvider::builder().build();
+    let node = || subscriber("info", true, Written::default(), Some(&provider)).unwrap();
+    let (begun, sealed) = tracing::subscriber::with_default(node(), || {
+        let span = tracing::info_span!("begins");
+        (span.context().span().span_context().clone(), span.in_scope(propagation::sealed))
+    });
+    assert!(sealed.contains(&begun.trace_id().to_string()) && sealed.len() == 55, "{sealed}");
+    let ended = |sealed: &str| {
+        tracing::subscriber::with_default(node(), || {
+            tracing::info_span!("http.request").in_scope(|| {
+                let span = tracing::info_span!("ends");
+                propagation::resume(&span, sealed);
+                span.context().span().span_context().trace_id()
+            })
+        })
+    };
+    assert_eq!(ended(&sealed), begun.trace_id());
+    let long = format!("{sealed}-{}", "x".repeat(1_000));
+    for other in ["", "00-zz-zz-01", &sealed[..54], &long, &sealed.replace("00-", "ff-")] {
+        assert_ne!(ended(other), begun.trace_id(), "{other}");
+    }
+}
+
+#[test]
 fn without_a_collector_nothing_is_carried() {
     let mut metadata = MetadataMap::new();
     let written = Written::default();
@@ -97,6 +122,7 @@ fn without_a_collector_nothing_is_carried() {
         let span = tracing::info_span!("follower.propose");
         span.in_scope(|| propagation::inject(&mut metadata));
         propagation::adopt(&span, &metadata);
+        assert_eq!(span.in_scope(propagation::sealed), "");
     });
     assert!(metadata.is_empty());
 }

@@ -1,5 +1,9 @@
 // A directory and an account server of the Atmosphere on this machine, as their makers wrote them. Prints where they are as a line of
-// JSON, then makes accounts as they are asked for on standard input: a handle a line, answered by its DID.
+// JSON, then does what it is told on standard input, an order a line, each answered by a line: accounts are made, their handles change,
+// and time passes, for what the servers keep is kept for minutes.
+//
+// CLIENT_FRONTS=host=port,port,...: connections to that host go to these ports of this machine, one after the other: a client of the
+// internet, served by several nodes.
 const net = require('node:net');
 const crypto = require('node:crypto');
 const fs = require('node:fs');
@@ -14,6 +18,32 @@ net.Server.prototype.listen = function (...args) {
   else if (typeof args[0] === 'number' && typeof args[1] !== 'string') args.splice(1, 0, '127.0.0.1');
   return listen.apply(this, args);
 };
+
+const [host, ports] = (process.env.CLIENT_FRONTS ?? '=').split('=');
+const fronts = ports.split(',').map(Number);
+let next = 0;
+const { connect } = net.Socket.prototype;
+net.Socket.prototype.connect = function (...args) {
+  const [options] = Array.isArray(args[0]) ? args[0] : args;
+  if (host !== '' && options?.host === host) {
+    Object.assign(options, { host: '127.0.0.1', port: fronts[next++ % fronts.length] });
+  }
+  return connect.apply(this, args);
+};
+
+// Time: of proofs and tokens (Date), and of what is kept in memory (performance).
+let passed = 0;
+const RealDate = Date;
+globalThis.Date = class Date extends RealDate {
+  constructor(...args) {
+    super(...(args.length === 0 ? [Date.now()] : args));
+  }
+  static now() {
+    return RealDate.now() + passed;
+  }
+};
+const now = performance.now.bind(performance);
+Object.defineProperty(performance, 'now', { value: () => now() + passed });
 
 const { PlcServer, Database } = require('@did-plc/server');
 const { PDS, envToCfg, envToSecrets, readEnv } = require('@atproto/pds');
@@ -73,6 +103,9 @@ async function main() {
       const [did, handle] = rest;
       await post('com.atproto.identity.updateHandle', { handle }, tokens.get(did));
       console.log(JSON.stringify({ handle }));
+    } else if (what === 'pass') {
+      passed += Number(rest[0]);
+      console.log(JSON.stringify({ passed }));
     } else if (what === 'deactivate') {
       await post('com.atproto.server.deactivateAccount', {}, tokens.get(rest[0]));
       console.log(JSON.stringify({}));

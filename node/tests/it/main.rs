@@ -8,6 +8,8 @@ mod archive;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod dependencies;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod slices;

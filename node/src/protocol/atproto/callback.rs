@@ -12,6 +12,7 @@ use conclave_proto::command::v1::{SpendProofs, command::Body};
 use conclave_state::State as Rows;
 use futures_util::future::join;
 use tokio::time::timeout;
+use tracing::{Instrument as _, info_span};
 
 use super::{
     Atproto,
@@ -33,6 +34,7 @@ use crate::{
     },
     cluster::{Occasion, SeenElsewhere},
     http::{ClientInfo, Fault, RequestId, cookie::Cookies},
+    telemetry::propagation,
 };
 
 /// The whole of it: two documents, a post, three documents more.
@@ -92,17 +94,30 @@ pub async fn arrive(
     let arrived = async {
         let browser = atproto.site.browser(&headers)?;
         let transaction = transaction(&atproto, &browser, &headers, &answered).map_err(|e| e.fault())?;
-        let (identity, profile) =
-            proved(&atproto, &client, &transaction, &answered).await.map_err(|e| e.fault())?;
-        let name = transaction.upstream.clone();
-        let here =
-            Here { site: &atproto.site, id: &id, headers: &headers, client: &client, name: &name, browser };
-        let (state, flight) = (transaction.state, Flight::landed(transaction.ticket, &name));
-        let response = here.landed(flight, &identity, &state).await?;
-        if let Some(profile) = profile {
-            tokio::spawn(profile::take_over(atproto.clone(), name.clone(), identity.subject, profile));
-        }
-        Ok(response)
+        // The same trace as its start, at whichever node that was.
+        let span = info_span!("atproto.callback");
+        propagation::resume(&span, &transaction.trace);
+        let landing = async {
+            let (identity, profile) =
+                proved(&atproto, &client, &transaction, &answered).await.map_err(|e| e.fault())?;
+            let name = transaction.upstream.clone();
+            let here = Here {
+                site: &atproto.site,
+                id: &id,
+                headers: &headers,
+                client: &client,
+                name: &name,
+                browser,
+            };
+            let (state, flight) = (transaction.state, Flight::landed(transaction.ticket, &name));
+            let response = here.landed(flight, &identity, &state).await?;
+            if let Some(profile) = profile {
+                let taking = profile::take_over(atproto.clone(), name.clone(), identity.subject, profile);
+                tokio::spawn(taking.instrument(info_span!("atproto.profile")));
+            }
+            Ok(response)
+        };
+        landing.instrument(span).await
     };
     let response = arrived.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id));
     // One way or the other it is over; only the cluster's own trouble leaves it to be tried again.
@@ -218,6 +233,7 @@ async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc
 }
 
 /// The token says whose it is; that counts only if it is who was meant, and if their own documents name the server that said it.
+#[tracing::instrument(name = "atproto.judge", skip_all)]
 async fn judged(
     atproto: &Atproto,
     transaction: &Transaction,

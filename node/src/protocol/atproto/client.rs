@@ -1,13 +1,19 @@
 //! What this cluster is called on the Atmosphere: a client described by a document at its own address (atproto OAuth), by which it proves
 //! itself with a key of the state; or, on this machine in development, the loopback client that needs no document.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     Json,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use conclave_state::client::SigningAlgorithm;
+use conclave_state::{
+    Stamp, State as Rows,
+    client::SigningAlgorithm,
+    key::{SigningKey, Stage},
+};
 use serde_json::{Value, json};
 use url::{Host, Url};
 
@@ -22,8 +28,11 @@ pub const KEYS: &str = "/oauth-client-jwks.json";
 /// Where people come back to. The only one.
 pub const CALLBACK: &str = "/atproto/callback";
 
-/// Servers keep the document and the keys for ten minutes anyway; a key is published for a day before it signs.
+/// Servers keep the document and the keys for ten minutes anyway.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// How long a key has been published before the client proves itself by it. Servers keep what they have read for ten minutes, caches on
+/// the way for five ([`CACHE`]); the rest is for clocks that differ and nodes that lag.
+const KNOWN_FOR: Duration = Duration::from_mins(20);
 
 /// What this cluster is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,10 +94,28 @@ pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
     })
 }
 
+/// The key by which the client proves itself: the latest that every server must have seen. That is the one that signs, unless an operator
+/// made it sign before its time; then the one before it, as long as it is published. Where none is known so long, the eldest: the
+/// likeliest to be known.
+pub fn proving_key(state: &Rows, now: Stamp) -> Option<&Arc<SigningKey>> {
+    let own = || state.keys().filter(|key| is_own(key) && key.stage != Stage::Next);
+    let known_for = |key: &SigningKey| Duration::from_millis(now.0.saturating_sub(key.created_at.0));
+    let known = own().filter(|key| known_for(key) >= KNOWN_FOR);
+    let latest = known.max_by_key(|key| match key.stage {
+        Stage::Next => None,
+        Stage::Active(since) | Stage::Retired { active_since: since, .. } => Some(since),
+    });
+    latest.or_else(|| own().min_by_key(|key| key.created_at))
+}
+
+fn is_own(key: &SigningKey) -> bool {
+    key.algorithm == SigningAlgorithm::Es256
+}
+
 /// Every key that signs, will sign, or has signed what may still be on its way.
 pub async fn keys(State(atproto): State<Atproto>) -> Response {
     let state = atproto.site.auth.cluster().view();
-    let own = state.keys().filter(|key| key.algorithm == SigningAlgorithm::Es256);
+    let own = state.keys().filter(|key| is_own(key));
     let keys: Vec<Value> = own.filter_map(|key| serde_json::from_slice(&key.public_jwk).ok()).collect();
     (shared(), Json(json!({ "keys": keys }))).into_response()
 }

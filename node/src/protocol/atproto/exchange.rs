@@ -46,6 +46,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// [`AtmosphereError`]
+    #[tracing::instrument(name = "atproto.push", skip_all)]
     pub async fn push(&self, hint: Option<&str>) -> Result<String, AtmosphereError> {
         let (state, challenge) = (self.transaction.state(), self.transaction.challenge());
         let mut form = vec![
@@ -70,6 +71,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// [`AtmosphereError`]
+    #[tracing::instrument(name = "atproto.redeem", skip_all)]
     pub async fn redeem(&self, code: &str) -> Result<Token, AtmosphereError> {
         let verifier = self.transaction.verifier();
         let form = [
@@ -99,6 +101,7 @@ impl Exchange<'_> {
     }
 
     /// The token has done its work. A server that does not take it back keeps it for an hour at most.
+    #[tracing::instrument(name = "atproto.revoke", skip_all)]
     pub async fn revoke(&self, access: &str) {
         let Some(url) = &self.server.revocation else { return };
         match self.post(url, &[("token", access)]).await {

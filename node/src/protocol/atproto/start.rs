@@ -8,14 +8,14 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{Html, IntoResponse, Response},
 };
-use conclave_state::client::SigningAlgorithm;
 use serde::Deserialize;
 use tokio::time::timeout;
+use tracing::{Instrument as _, info_span};
 use url::Url;
 
 use super::{
     Atproto,
-    client::ClientIdentity,
+    client::{self, ClientIdentity},
     error::AtmosphereError,
     exchange::Exchange,
     identifier::{self, Identifier},
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     auth::{
+        AuthError,
         pages::{Browser, see_other},
         throttle::Admission,
         ticket::{Step, Target, Ticket, TicketError},
@@ -151,7 +152,8 @@ pub async fn submit(
         Ok(begun) => begun,
         Err(fault) => return atproto.site.fault(&fault, &id),
     };
-    match departing(&atproto, &client, &ticket, &form).await {
+    let departing = departing(&atproto, &client, &ticket, &form).instrument(info_span!("atproto.start"));
+    match departing.await {
         Ok((location, transaction)) => away(&atproto, &id, &browser, &location, &transaction),
         Err(error) => {
             let handle = form.handle.chars().take(512).collect();
@@ -220,6 +222,7 @@ fn too_slow() -> AtmosphereError {
 }
 
 /// The authorization server, and who it must be that signs in there.
+#[tracing::instrument(name = "atproto.resolve", skip_all)]
 async fn way_to(
     atproto: &Atproto,
     identifier: &Identifier,
@@ -238,8 +241,9 @@ fn key_of(atproto: &Atproto, client: &ClientIdentity) -> Result<Option<String>, 
         return Ok(None);
     }
     let auth = &atproto.site.auth;
-    let key = auth.signing().signer(&auth.cluster().view(), SigningAlgorithm::Es256)?;
-    Ok(Some(key.kid().to_owned()))
+    let state = auth.cluster().view();
+    let key = client::proving_key(&state, auth.now(&state)).ok_or(AuthError::Unavailable)?;
+    Ok(Some(key.kid.to_string()))
 }
 
 fn address(server: &Server, client: &ClientIdentity, pushed: &str) -> Result<String, AtmosphereError> {

@@ -15,6 +15,7 @@ use crate::{
     },
     crypto::{jwk::Alg, jwt::SigningKey, mac},
     runtime::Entropy,
+    telemetry::propagation,
 };
 
 /// What the seal is for; a transaction opens as nothing else.
@@ -42,6 +43,9 @@ pub struct Transaction {
     pub kid: Option<String>,
     /// SHA-256 of the token with which the first person comes in.
     pub first_token_hash: Vec<u8>,
+    /// The span in which it began: one sign-in is one trace, wherever it ends. Ids alone; empty where no traces are collected.
+    #[serde(default)]
+    pub trace: String,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -66,6 +70,7 @@ impl Transaction {
             key: key.to_vec(),
             kid: None,
             first_token_hash: Vec::new(),
+            trace: propagation::sealed(),
         })
     }
 

@@ -4,9 +4,13 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Lines, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -26,13 +30,16 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/atproto")
 }
 
+/// Of every account there.
+pub const PASSWORD: &str = "the account password";
+
 /// The real servers.
-struct Servers {
+pub struct Servers {
     child: Child,
     orders: ChildStdin,
     said: Lines<BufReader<ChildStdout>>,
-    plc: String,
-    pds: String,
+    pub plc: String,
+    pub pds: String,
 }
 
 impl Drop for Servers {
@@ -43,9 +50,11 @@ impl Drop for Servers {
 }
 
 impl Servers {
-    fn start() -> Self {
+    /// With these settings in their environment.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new("node")
             .arg(folder().join("server.cjs"))
+            .envs(settings.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -63,13 +72,13 @@ impl Servers {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
     }
 
-    fn told(&mut self, order: &str) -> Value {
+    pub fn told(&mut self, order: &str) -> Value {
         writeln!(self.orders, "{order}").unwrap();
         self.heard()
     }
 }
 
-fn text(value: &Value, name: &str) -> String {
+pub fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
 }
 
@@ -77,40 +86,66 @@ fn now_ms() -> u64 {
     u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
 }
 
-/// Three nodes, the real servers, and the nameserver of the handles.
-struct World {
-    nodes: Vec<Site>,
-    servers: Servers,
+/// The nameserver of the handles.
+pub struct Names {
+    pub addr: SocketAddr,
     records: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+}
+
+impl Names {
+    pub async fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        let records: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
+        let known = Arc::clone(&records);
+        tokio::spawn(names(socket, move |name| known.lock().unwrap().get(name).cloned().unwrap_or_default()));
+        Self { addr, records }
+    }
+
+    pub fn know(&self, handle: &str, did: &str) {
+        self.records.lock().unwrap().insert(format!("_atproto.{handle}"), vec![format!("did={did}")]);
+    }
+}
+
+/// Three nodes, the real servers, and the nameserver.
+pub struct World {
+    pub nodes: Vec<Site>,
+    pub servers: Servers,
+    names: Names,
+    /// Where people come back to.
+    home: String,
+    /// How far everybody's clocks are ahead of the machine's, ms.
+    ahead_ms: AtomicU64,
 }
 
 impl World {
     async fn start() -> Self {
-        let servers = Servers::start();
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let nameserver = socket.local_addr().unwrap();
-        let records: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
-        let known = Arc::clone(&records);
-        tokio::spawn(names(socket, move |name| known.lock().unwrap().get(name).cloned().unwrap_or_default()));
-        let plc = servers.plc.clone();
+        Self::start_with(Servers::start(&[]), |_| {}).await
+    }
+
+    pub async fn start_with(servers: Servers, change: impl Fn(&mut Settings)) -> Self {
+        let names = Names::start().await;
+        let (plc, nameserver) = (servers.plc.clone(), names.addr);
         let settings = move |settings: &mut Settings| {
             settings.outbound.allow = vec!["127.0.0.1".parse().unwrap()];
             settings.atmosphere.unsafe_dev = true;
             settings.atmosphere.plc_directories = vec![plc.clone()];
             settings.atmosphere.nameservers = vec![nameserver];
+            change(settings);
         };
         let nodes = TestNode::start_cluster_at(now_ms(), 3, settings).await;
         let nodes: Vec<Site> = nodes.into_iter().map(Site::of).collect();
-        let world = Self { nodes, servers, records };
+        let home = nodes[0].node.auth().settings().public_url.join("/atproto/callback");
+        let world = Self { nodes, servers, names, home, ahead_ms: AtomicU64::new(0) };
         world.leader().node.auth().clone().ensure_signing_keys(None).await;
         world
     }
 
-    fn leader(&self) -> &Site {
+    pub fn leader(&self) -> &Site {
         self.nodes.iter().find(|site| site.node.cluster().is_leader()).expect("a leader")
     }
 
-    async fn takes(&self, rule: UpstreamRule) {
+    pub async fn takes(&self, rule: UpstreamRule) {
         let upstream = Upstream {
             name: "atmosphere".into(),
             display_name: "Atmosphere".into(),
@@ -127,25 +162,29 @@ impl World {
     }
 
     /// A new account, whose handle the DNS knows.
-    fn account(&mut self, handle: &str) -> String {
+    pub fn account(&mut self, handle: &str) -> String {
         let did = text(&self.servers.told(&format!("account {handle}")), "did");
-        self.names(handle, &did);
+        self.names.know(handle, &did);
         did
     }
 
-    fn names(&self, handle: &str, did: &str) {
-        self.records.lock().unwrap().insert(format!("_atproto.{handle}"), vec![format!("did={did}")]);
-    }
-
     /// The servers go by the machine's clock, and so do their proofs.
-    fn tick(&self) {
+    pub fn tick(&self) {
         // The nodes share one.
         let clock = self.nodes[0].node.clock();
-        clock.advance(Duration::from_millis(now_ms().saturating_sub(clock.now_ms())));
+        let now = now_ms() + self.ahead_ms.load(Ordering::SeqCst);
+        clock.advance(Duration::from_millis(now.saturating_sub(clock.now_ms())));
+    }
+
+    /// Time passes, for the servers as well.
+    pub fn passes(&mut self, time: Duration) {
+        self.servers.told(&format!("pass {}", time.as_millis()));
+        self.ahead_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.tick();
     }
 
     /// To the person's server by one node, and back by another.
-    async fn signs_in(&self, browser: &mut Browser, typed: &str, handle: &str, answer: &str) -> Page {
+    pub async fn signs_in(&self, browser: &mut Browser, typed: &str, handle: &str, answer: &str) -> Page {
         self.tick();
         let away = self.nodes[0].depart_as(browser, typed).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}: {}", code_of(&away), away.text);
@@ -155,7 +194,7 @@ impl World {
     }
 
     /// What the person's server sends the browser back with.
-    async fn at_their_server(&self, address: &str, handle: &str, answer: &str) -> String {
+    pub async fn at_their_server(&self, address: &str, handle: &str, answer: &str) -> String {
         let output = tokio::process::Command::new("node")
             .arg(folder().join("person.mjs"))
             .args([address, handle, answer])
@@ -166,16 +205,16 @@ impl World {
         assert!(output.status.success(), "{said}");
         let callback = text(&serde_json::from_slice(&output.stdout).unwrap(), "callback");
         let (at, query) = callback.split_once('?').unwrap();
-        assert_eq!(at, "http://127.0.0.1:9000/atproto/callback");
+        assert_eq!(at, self.home);
         query.to_owned()
     }
 
-    async fn who(&self, browser: &mut Browser) -> Option<String> {
+    pub async fn who(&self, browser: &mut Browser) -> Option<String> {
         self.nodes[2].at_home(browser).await
     }
 }
 
-fn anybody() -> UpstreamRule {
+pub fn anybody() -> UpstreamRule {
     UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }
 }
 
@@ -228,7 +267,7 @@ async fn a_no_another_person_and_a_new_handle_are_what_they_are() {
 
     // A new handle is the same person; the old one leads nowhere, and then to whoever has it.
     world.servers.told(&format!("rename {bob} robert.test"));
-    world.names("robert.test", &bob);
+    world.names.know("robert.test", &bob);
     let page = world.nodes[0].depart_as(&mut Browser::default(), "bob.test").await;
     assert_eq!(code_of(&page), "atproto_handle_mismatch");
     let mut renamed = Browser::default();
@@ -241,7 +280,7 @@ async fn a_no_another_person_and_a_new_handle_are_what_they_are() {
     };
     assert_eq!(handle(&world, &bob).as_deref(), Some("robert.test"));
     world.servers.told(&format!("rename {eve} bob.test"));
-    world.names("bob.test", &eve);
+    world.names.know("bob.test", &eve);
     let mut browser = Browser::default();
     world.signs_in(&mut browser, "bob.test", "bob.test", "accept").await;
     assert_ne!(world.who(&mut browser).await, world.who(&mut renamed).await, "another person");

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,9 +12,13 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use serde_json::Value;
 
-use super::world::{Demo, browser, field, kill_9, location};
+use reqwest::cookie::{CookieStore as _, Jar};
+
+use super::{
+    collector::Collector,
+    world::{Demo, Node, browser, browser_with, field, kill_9, location},
+};
 use crate::slices::{atmosphere_network::Network, site::encoded};
 
 /// People, each with a DID of their own.
@@ -30,15 +33,17 @@ const LIVES: Duration = Duration::from_secs(4);
 const AGAIN: [&str; 4] =
     ["temporarily_unavailable", "atproto_state_invalid", "ticket_spent", "atproto_provider_unreachable"];
 
-fn did(n: u32) -> String {
+/// One DID a number.
+pub fn did(n: u32) -> String {
     let digits: String =
         (0..5_u32).map(|at| char::from(b'a' + u8::try_from(n / 26_u32.pow(at) % 26).unwrap())).collect();
     format!("did:plc:{digits:z<24}")
 }
 
-struct Sky {
-    demo: Demo,
-    network: Arc<Network>,
+/// Three processes, and the network in this one.
+pub struct Sky {
+    pub demo: Demo,
+    pub network: Arc<Network>,
     next: AtomicUsize,
     again: AtomicUsize,
     _dir: tempfile::TempDir,
@@ -46,12 +51,13 @@ struct Sky {
 }
 
 impl Sky {
-    async fn start(base_port: u16, restart: bool) -> Self {
+    /// `collector`: where traces go.
+    pub async fn start(base_port: u16, restart: bool, collector: Option<&Collector>) -> Self {
         let network = Network::start().await;
         network.says(|script| script.asks_for_nonce = 1);
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
-        let settings = [
+        let mut settings = vec![
             ("CONCLAVE_OUTBOUND__ALLOW", "127.0.0.1,::1".to_owned()),
             ("CONCLAVE_ATMOSPHERE__UNSAFE_DEV", "true".into()),
             ("CONCLAVE_ATMOSPHERE__PLC_DIRECTORIES", format!(r#"["{}/plc"]"#, network.url)),
@@ -59,25 +65,17 @@ impl Sky {
             ("CONCLAVE_LOGIN__THROTTLE__ADDRESS_FAILURES", "1000000".into()),
             ("CONCLAVE_LOG__LEVEL", "conclave_node=trace,info".into()),
         ];
+        if let Some(collector) = collector {
+            settings.push(("CONCLAVE_TELEMETRY__OTLP_ENDPOINT", collector.endpoint.clone()));
+            // Every so many milliseconds.
+            settings.push(("OTEL_BSP_SCHEDULE_DELAY", "100".into()));
+        }
         let settings: Vec<(&str, &str)> =
             settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut more = vec!["--data", data.to_str().unwrap()];
         more.extend(restart.then_some("--restart"));
         let demo = Demo::start_with(base_port, &more, &settings);
         Self { demo, network, next: AtomicUsize::new(0), again: AtomicUsize::new(0), _dir: dir, data }
-    }
-
-    fn conclave(&self, args: &[&str]) -> Value {
-        let api: Vec<&str> = self.demo.cluster.nodes.iter().map(|node| node.api.as_str()).collect();
-        let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
-            .args(args)
-            .args(["-o", "json"])
-            .env("CONCLAVE_API", api.join(","))
-            .env("CONCLAVE_TOKEN", &self.demo.cluster.admin.token)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// The same page at the next node, as a load balancer without a memory has it; at another one where that is gone.
@@ -105,13 +103,25 @@ impl Sky {
     /// One attempt: signed in, or told to try again. Whatever else is said is wrong.
     async fn attempt(&self, did: &str, first: &str) -> Result<reqwest::Client, ()> {
         let person = browser();
-        let text = self.get(&person, &format!("/atproto?first={first}")).await?.text().await.map_err(drop)?;
-        // A node that has just come back shows no page of it.
-        if !text.contains("name=\"ticket\"") {
-            return Err(());
+        self.attempts(&person, did, first).await.map(|()| person)
+    }
+
+    /// The same in this browser.
+    pub async fn attempts(&self, person: &reqwest::Client, did: &str, first: &str) -> Result<(), ()> {
+        let query = self.departs(person, did, first).await?;
+        let back = self.get(person, &format!("/atproto/callback?{query}")).await?;
+        if back.status() != 303 {
+            return self.told(back, "callback").await;
         }
-        let (ticket, csrf) = (field(&text, "ticket"), field(&text, "csrf"));
-        let form = encoded(&[("ticket", &ticket), ("csrf", &csrf), ("handle", did), ("first", first)]);
+        let home = self.get(person, "/").await?;
+        assert_eq!(home.status(), 200, "whoever is told that they are signed in is so on every node");
+        Ok(())
+    }
+
+    /// To their server, where they say yes; the query with which they come back.
+    pub async fn departs(&self, person: &reqwest::Client, did: &str, first: &str) -> Result<String, ()> {
+        let text = self.get(person, &format!("/atproto?first={first}")).await?.text().await.map_err(drop)?;
+        let form = filled(&text, did, first).ok_or(())?;
         let post = |url: String| {
             let post = person.post(url).header("content-type", "application/x-www-form-urlencoded");
             post.body(form.clone())
@@ -120,20 +130,22 @@ impl Sky {
         if away.status() != 303 {
             return self.told(away, "start").await;
         }
-        let query = self.network.allows_as(&location(&away), did);
-        let back = self.get(&person, &format!("/atproto/callback?{query}")).await?;
-        if back.status() != 303 {
-            return self.told(back, "callback").await;
-        }
-        let home = self.get(&person, "/").await?;
-        assert_eq!(home.status(), 200, "whoever is told that they are signed in is so on every node");
-        Ok(person)
+        Ok(self.network.allows_as(&location(&away), did))
+    }
+
+    /// The same at this node alone.
+    pub async fn departs_at(&self, node: &Node, person: &reqwest::Client, did: &str) -> String {
+        let page = person.get(format!("{}/atproto?first=nobody", node.http)).send().await.unwrap();
+        let form = filled(&page.text().await.unwrap(), did, "nobody").expect("the page");
+        let post = person.post(format!("{}/atproto/start", node.http)).body(form);
+        let post = post.header("content-type", "application/x-www-form-urlencoded");
+        self.network.allows_as(&location(&post.send().await.unwrap()), did)
     }
 
     async fn told<T>(&self, reply: reqwest::Response, at: &str) -> Result<T, ()> {
         let status = reply.status();
         let text = reply.text().await.map_err(drop)?;
-        assert!(AGAIN.iter().any(|code| text.contains(code)), "{at}: {status} {text}");
+        assert!(says_again(&text), "{at}: {status} {text}");
         Err(())
     }
 
@@ -148,6 +160,14 @@ impl Sky {
         panic!("{did} was told to try again {TRIES} times");
     }
 
+    /// What a browser sends to the nodes, name by name.
+    pub fn cookies(&self, jar: &Jar) -> BTreeMap<String, String> {
+        let url = self.demo.cluster.nodes[0].http.parse().unwrap();
+        let header = jar.cookies(&url).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        let pairs = header.split("; ").filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
     /// Every file of the nodes: log, snapshots, data, what they print.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -160,6 +180,20 @@ impl Sky {
         walk(&self.data, &mut found);
         found.into_iter().filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?))).collect()
     }
+}
+
+/// The form on this page with a DID in it; none where it is another page: a node that has just come back shows no page of it.
+fn filled(page: &str, did: &str, first: &str) -> Option<String> {
+    let has_form = page.contains("name=\"ticket\"");
+    has_form.then(|| {
+        let (ticket, csrf) = (field(page, "ticket"), field(page, "csrf"));
+        encoded(&[("ticket", &ticket), ("csrf", &csrf), ("handle", did), ("first", first)])
+    })
+}
+
+/// Whether a page tells the person to try again.
+pub fn says_again(page: &str) -> bool {
+    AGAIN.iter().any(|code| page.contains(code))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -177,8 +211,8 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
-    let sky = Sky::start(23_700, true).await;
-    sky.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
+    let sky = Sky::start(23_700, true, None).await;
+    sky.demo.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
     for n in 0..PEOPLE {
         sky.network.account(&did(n), &format!("p{n}.test"));
     }
@@ -220,7 +254,7 @@ async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
     );
     assert!(killed >= 3, "each was killed: {killed}");
     sky.demo.all_ready().await;
-    let upstream = sky.conclave(&["upstream", "show", "atmosphere"]);
+    let upstream = sky.demo.conclave(&["upstream", "show", "atmosphere"]);
     assert_eq!(upstream["identity_count"], PEOPLE, "each is one person");
     let again = sky.network.codes_again.load(Ordering::SeqCst);
     assert_eq!(again, 0, "no code was ever brought a second time");
@@ -228,8 +262,9 @@ async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
-    let sky = Sky::start(23_900, false).await;
-    let made = sky.conclave(&[
+    let collector = Collector::start().await;
+    let sky = Sky::start(23_900, false, Some(&collector)).await;
+    let made = sky.demo.conclave(&[
         "upstream",
         "add",
         "atmosphere",
@@ -242,14 +277,19 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
     let link = made["first_url"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
     let first = link.split("first=").nth(1).unwrap().to_owned();
     sky.network.account(&did(1), "alice.test");
-    let person = sky.attempt(&did(1), &first).await.expect("the first person");
+    let jar = Arc::new(Jar::default());
+    let person = browser_with(&jar);
+    let query = sky.departs(&person, &did(1), &first).await.expect("a start");
+    let on_the_way = sky.cookies(&jar);
+    let back = sky.get(&person, &format!("/atproto/callback?{query}")).await.expect("an answer");
+    assert_eq!(back.status(), 303);
     let told = sky.network.told.lock().unwrap().clone();
     // One that fails, for errors are where secrets are printed.
     let page = sky.get(&person, "/atproto/callback?state=x&iss=y&code=code-that-fails").await.unwrap();
     assert_eq!(page.status(), 400);
     let snapshot = sky.data.join("all.snapshot");
     let config = sky.data.join("node-1.toml");
-    sky.conclave(&[
+    sky.demo.conclave(&[
         "snapshot",
         "save",
         "--to",
@@ -264,6 +304,13 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
     planted.insert("a code that fails".into(), b"code-that-fails".to_vec());
     for name in ["code", "code_verifier"] {
         planted.insert(name.into(), told[name].clone().into_bytes());
+    }
+    let cookies: BTreeMap<String, String> = on_the_way.into_iter().chain(sky.cookies(&jar)).collect();
+    for kind in ["atproto_", "session"] {
+        assert!(cookies.keys().any(|name| name.contains(kind)), "{:?}", cookies.keys());
+    }
+    for (name, value) in cookies {
+        planted.insert(format!("the cookie {name}"), value.into_bytes());
     }
     // How every private key of P-256 begins in PKCS#8: the cluster's own, and each sign-in's.
     planted.insert(
@@ -293,5 +340,12 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
             assert!(!contains(bytes, secret), "{what} is in {}", path.display());
         }
     }
-    drop(person);
+    // What was sent to the collector: names, attributes and events of every span, at the finest level.
+    collector.has(|span| span.name == "atproto.callback").await;
+    collector.has(|span| span.attribute("http.path").as_deref() == Some("/atproto/callback")).await;
+    let exported = collector.bytes();
+    assert!(contains(&exported, b"/atproto/callback"), "the search finds what is there");
+    for (what, secret) in &planted {
+        assert!(!contains(&exported, secret), "{what} is in a trace");
+    }
 }

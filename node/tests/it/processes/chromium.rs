@@ -86,8 +86,10 @@ impl Chromium {
         self.call("/url", Some(json!({ "url": url }))).await;
     }
 
+    /// By a selector of CSS, or a path of XPath where what it says is all that an element is known by.
     pub async fn element(&self, css: &str) -> String {
-        let found = self.call("/element", Some(json!({ "using": "css selector", "value": css }))).await;
+        let using = if css.starts_with("//") { "xpath" } else { "css selector" };
+        let found = self.call("/element", Some(json!({ "using": using, "value": css }))).await;
         let id = found.as_object().and_then(|o| o.values().next()).and_then(Value::as_str);
         format!("/element/{}", id.unwrap())
     }

@@ -3,9 +3,14 @@
 mod archive;
 mod archive_restore;
 mod atmosphere;
+mod atmosphere_browser;
 mod atmosphere_chaos;
+mod atmosphere_https;
+mod atmosphere_leader;
+mod atmosphere_trace;
 mod bad_input;
 mod chromium;
+mod collector;
 mod disaster;
 mod foreign_parties;
 mod proxies;

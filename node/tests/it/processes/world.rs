@@ -4,10 +4,14 @@ use std::{
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use reqwest::cookie::Jar;
 use serde::Deserialize;
 
 /// How long anything is waited for before the test has failed.
@@ -84,6 +88,20 @@ impl Demo {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// What the command line tool says, with an administrator's token.
+    pub fn conclave(&self, args: &[&str]) -> serde_json::Value {
+        let api: Vec<&str> = self.cluster.nodes.iter().map(|node| node.api.as_str()).collect();
+        let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
+            .args(args)
+            .args(["-o", "json"])
+            .env("CONCLAVE_API", api.join(","))
+            .env("CONCLAVE_TOKEN", &self.cluster.admin.token)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// The same URL, at the next node instead of the front.
@@ -169,7 +187,13 @@ pub fn kill_9(pid: u32) {
 
 /// Keeps cookies, follows no redirect.
 pub fn browser() -> reqwest::Client {
-    let builder = reqwest::Client::builder().cookie_store(true).redirect(reqwest::redirect::Policy::none());
+    browser_with(&Arc::default())
+}
+
+/// The same, whose cookies can be looked at.
+pub fn browser_with(jar: &Arc<Jar>) -> reqwest::Client {
+    let builder = reqwest::Client::builder().cookie_provider(Arc::clone(jar));
+    let builder = builder.redirect(reqwest::redirect::Policy::none());
     builder.timeout(Duration::from_secs(15)).build().unwrap()
 }
 

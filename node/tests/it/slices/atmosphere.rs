@@ -35,7 +35,7 @@ pub fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
     }
 }
 
-pub fn settings(network: &Network) -> impl Fn(&mut conclave_node::auth::Settings) {
+pub fn settings(network: &Network) -> impl Fn(&mut conclave_node::auth::Settings) + use<> {
     let (url, nameserver) = (network.url.clone(), network.nameserver);
     move |settings| {
         settings.outbound.allow = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
@@ -675,7 +675,7 @@ async fn a_server_that_is_down_is_named_as_what_it_is_and_nothing_else_suffers()
     assert_eq!(site.at_home(&mut ada).await.as_deref(), Some("ada"));
 }
 
-fn public(settings: &mut conclave_node::auth::Settings) {
+pub fn public(settings: &mut conclave_node::auth::Settings) {
     let environment = Environment::of([("CONCLAVE_HTTP__PUBLIC_URL", "https://id.example.com")]);
     let config = Config::from_sources(None, &environment).unwrap();
     settings.public_url = config.http.public_url().unwrap();

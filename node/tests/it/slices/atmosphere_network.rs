@@ -81,7 +81,22 @@ pub struct Network {
     pub codes_again: AtomicUsize,
     /// How often a picture was asked for.
     pub pictures: AtomicUsize,
+    /// What happens when this is asked for the next time, before it is answered.
+    before: Mutex<Option<(Asked, Event)>>,
     servers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+type Event = Box<dyn FnOnce() + Send>;
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// What the authorization server is.
+    Server,
+    /// A token for a code, with a proof that it takes.
+    Token,
+    /// Somebody's document.
+    Document,
 }
 
 const NONCE: &str = "a nonce of the server";
@@ -105,6 +120,7 @@ impl Network {
             told: Mutex::default(),
             codes_again: AtomicUsize::new(0),
             pictures: AtomicUsize::new(0),
+            before: Mutex::default(),
             servers: Mutex::default(),
         });
         let router = Router::new()
@@ -131,6 +147,23 @@ impl Network {
         for server in servers {
             server.abort();
             let _ = server.await;
+        }
+    }
+
+    /// Does this before it answers the next question of this kind.
+    pub fn before(&self, asked: Asked, happens: impl FnOnce() + Send + 'static) {
+        *self.before.lock().unwrap() = Some((asked, Box::new(happens)));
+    }
+
+    /// What was to happen did not.
+    pub fn waits(&self) -> bool {
+        self.before.lock().unwrap().is_some()
+    }
+
+    fn is_asked(&self, asked: Asked) {
+        let mut before = self.before.lock().unwrap();
+        if let Some((_, happens)) = before.take_if(|(awaited, _)| *awaited == asked) {
+            happens();
         }
     }
 
@@ -231,6 +264,7 @@ fn with(mut document: Value, members: &Map<String, Value>) -> Value {
 
 async fn document(State(network): State<Arc<Network>>, Path(did): Path<String>) -> Response {
     network.asked.fetch_add(1, Ordering::SeqCst);
+    network.is_asked(Asked::Document);
     match network.script.lock().unwrap().documents.get(&did) {
         Some(document) => Json(Value::Object(document.clone())).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
@@ -243,6 +277,7 @@ async fn resource(State(network): State<Arc<Network>>) -> Json<Value> {
 }
 
 async fn metadata(State(network): State<Arc<Network>>) -> Json<Value> {
+    network.is_asked(Asked::Server);
     let url = &network.url;
     let document = json!({
         "issuer": url,
@@ -330,6 +365,7 @@ async fn token(
         Ok(key) => key,
         Err(error) => return refused(&network, error),
     };
+    network.is_asked(Asked::Token);
     let answer = {
         let mut script = network.script.lock().unwrap();
         if let Some((status, body)) = script.token_answer.clone() {

@@ -3,6 +3,7 @@
 pub mod atmosphere;
 mod atmosphere_crowds;
 mod atmosphere_doors;
+mod atmosphere_keys;
 pub mod atmosphere_network;
 mod atmosphere_profile;
 mod client_documents;
@@ -11,7 +12,7 @@ mod forward_auth;
 mod forward_auth_others;
 mod garbled;
 mod login;
-mod mtls;
+pub mod mtls;
 mod oidc;
 mod oidc_assertions;
 mod oidc_claims;

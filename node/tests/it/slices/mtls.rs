@@ -36,17 +36,17 @@ use tokio_util::sync::CancellationToken;
 use super::site::{Browser, PASSWORD, REDIRECT_URI, Site, digest, encoded, redemption};
 
 /// A certificate and its key.
-struct Own {
-    der: CertificateDer<'static>,
-    key: KeyPair,
+pub struct Own {
+    pub der: CertificateDer<'static>,
+    pub key: KeyPair,
 }
 
-struct Authority {
+pub struct Authority {
     params: CertificateParams,
     key: KeyPair,
 }
 
-fn params(name: &str) -> CertificateParams {
+pub fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages =
@@ -60,24 +60,24 @@ fn self_signed(name: &str) -> Own {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self { params, key: KeyPair::generate().unwrap() }
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         pem("CERTIFICATE", self.params.self_signed(&self.key).unwrap().der())
     }
 
-    fn issue(&self, params: &CertificateParams) -> Own {
+    pub fn issue(&self, params: &CertificateParams) -> Own {
         let key = KeyPair::generate().unwrap();
         let issuer = Issuer::from_params(&self.params, &self.key);
         Own { der: params.signed_by(&key, &issuer).unwrap().der().clone(), key }
     }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
