@@ -67,6 +67,12 @@ impl Servers {
         servers
     }
 
+    /// Nobody answers any more.
+    fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     fn heard(&mut self) -> Value {
         let line = self.said.next().expect("the servers ended; `make test` installs them").unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
@@ -240,6 +246,78 @@ async fn people_sign_in_at_a_real_account_server_by_whatever_they_are_called() {
     assert_eq!(view.identities_at("atmosphere").count(), 1, "one person, however they are called");
     assert_eq!(world.who(&mut Browser::default()).await, None);
     assert_eq!(&*view.identities_at("atmosphere").next().unwrap().subject, did);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_real_account_shows_of_itself_is_taken_over() {
+    let mut world = World::start().await;
+    world.takes(anybody()).await;
+    let did = world.account("alice.test");
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_pixel(200, 100, image::Rgb([0, 90, 0]))
+        .write_to(&mut png, image::ImageFormat::Png)
+        .unwrap();
+    let order = format!("profile {did} Alice {}", conclave_node::crypto::hex::encode(png.get_ref()));
+    let cid = text(&world.servers.told(&order), "cid");
+    let page = world.signs_in(&mut Browser::default(), "alice.test", "alice.test", "accept").await;
+    assert_eq!(page.location(), "/", "{}", page.text);
+    let user = {
+        let view = world.leader().node.cluster().view();
+        view.user(view.identity("atmosphere", &did).unwrap().user).unwrap().clone()
+    };
+    assert_eq!(user.display_name, "Alice");
+    let source = format!("atproto:{cid}");
+    let shown = || {
+        let has_it =
+            |site: &Site| site.node.cluster().view().picture_of(user.id).is_some_and(|p| p.source == source);
+        world.nodes.iter().all(has_it)
+    };
+    conclave_node::testing::wait_until(shown).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_moves_to_another_server_is_the_same_person_there_and_nobody_by_the_old_one() {
+    let mut world = World::start().await;
+    world.takes(anybody()).await;
+    let did = world.account("alice.test");
+    let page = world.signs_in(&mut Browser::default(), "alice.test", "alice.test", "accept").await;
+    assert_eq!(page.location(), "/", "{}", page.text);
+
+    // Between the two halves of a sign-in: the old server's word is worth nothing any more.
+    world.tick();
+    let mut browser = Browser::default();
+    let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
+    let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
+    let there = text(&world.servers.told(&format!("move {did}")), "pds");
+    assert_ne!(there, world.servers.pds);
+    world.tick();
+    let page = world.nodes[1].arrive(&mut browser, &query).await;
+    assert_eq!(code_of(&page), "atproto_subject_mismatch", "{}", page.text);
+    assert_eq!(world.who(&mut browser).await, None);
+
+    // The next one goes to the new server, and is the same person.
+    world.tick();
+    let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
+    assert!(away.location().starts_with(&there), "{}", away.location());
+    let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
+    world.tick();
+    let page = world.nodes[1].arrive(&mut browser, &query).await;
+    assert_eq!(page.location(), "/", "{} {}", page.status, page.text);
+    assert_eq!(world.who(&mut browser).await.as_deref(), Some("alice.test"));
+    let view = world.leader().node.cluster().view();
+    assert_eq!(view.identities_at("atmosphere").count(), 1, "one person");
+
+    // And when nobody is there any more, that is what is said, and who is here stays.
+    world.tick();
+    let mut other = Browser::default();
+    let away = world.nodes[0].depart_as(&mut other, "alice.test").await;
+    let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
+    world.servers.end();
+    let page = world.nodes[1].arrive(&mut other, &query).await;
+    assert_eq!(code_of(&page), "atproto_provider_unreachable", "{}", page.text);
+    let page = world.nodes[0].depart_as(&mut Browser::default(), &did).await;
+    assert_eq!(code_of(&page), "atproto_provider_unreachable", "{}", page.text);
+    assert_eq!(world.who(&mut browser).await.as_deref(), Some("alice.test"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
