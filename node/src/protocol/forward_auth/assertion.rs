@@ -55,7 +55,7 @@ pub fn sign(auth: &Auth, signed_in: &SignedIn, original: &Original) -> Result<St
         htm: (method != UNTOLD).then_some(method),
         preferred_username: &user.username,
         name: if user.display_name.is_empty() { &user.username } else { &user.display_name },
-        email: &user.email,
+        email: signed_in.state.address_of(user),
         groups: signed_in.state.group_names_of(user).collect(),
     };
     let key = auth.signing().signer(&signed_in.state, SigningAlgorithm::Es256)?;

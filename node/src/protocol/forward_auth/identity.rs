@@ -57,7 +57,7 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<H
     let groups: Vec<&str> = signed_in.state.group_names_of(user).collect();
     let (piped, listed) = (groups.join("|"), groups.join(","));
     let name = if user.display_name.is_empty() { &*user.username } else { &user.display_name };
-    let uid = user.id.to_string();
+    let (uid, email) = (user.id.to_string(), signed_in.state.address_of(user));
     let jwks = auth.settings().public_url.join("/oidc/jwks");
     // The handle only while it is verified.
     let atmosphere = signed_in.state.atmosphere_of(user.id);
@@ -67,7 +67,7 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<H
         &*user.username,
         &piped,
         "",
-        &user.email,
+        email,
         name,
         &uid,
         "",
@@ -79,10 +79,10 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &str) -> Option<H
         &user.username,
         &listed,
         name,
-        &user.email,
+        email,
         &user.username,
         &listed,
-        &user.email,
+        email,
         did,
         handle,
         "",

@@ -13,6 +13,7 @@ use crate::{
     snapshot::Row,
     stamp::Stamp,
     state::State,
+    user::User,
 };
 
 /// A subject at a provider.
@@ -118,6 +119,13 @@ impl State {
         let own =
             self.subjects_by_user.range((user, "".into())..).take_while(move |((of, _), _)| *of == user);
         own.filter_map(|((_, upstream), subject)| self.identity(upstream, subject))
+    }
+
+    /// The address that applications may know this person by: one that was proved, or that an administrator wrote down for somebody whom no
+    /// provider knows. What a provider says without a proof may be anybody's; empty then.
+    pub fn address_of<'a>(&self, user: &'a User) -> &'a str {
+        let is_hearsay = !user.email_verified && self.identities_of(user.id).next().is_some();
+        if is_hearsay { "" } else { &user.email }
     }
 
     /// Who this person is on the Atmosphere.

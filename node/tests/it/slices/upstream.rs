@@ -12,6 +12,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
+    forward_auth::{Check, cookie_of},
     site::{Browser, PASSWORD, Page, Site},
     upstream_provider::{Provider, Signed, key},
 };
@@ -365,6 +366,27 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
     }
     assert_eq!(site.people(), people + 2);
     assert_eq!(site.node.cluster().view().identities_of(ada).count(), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_proved_is_not_told_to_proxies() {
+    let (site, provider) = open().await;
+    let user_id = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
+    let told = async |email_verified| {
+        let order = UpdateUser {
+            user_id: user_id.clone(),
+            email: Some("boss@corp.test".into()),
+            email_verified: Some(email_verified),
+            ..UpdateUser::default()
+        };
+        site.node.propose(Body::UpdateUser(order)).await.unwrap();
+        let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+        Check::of("traefik").send(&site, &cookie).await.headers["remote-email"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(told(false).await, "boss@corp.test", "as the administrator wrote it down");
+    site.link_ada(&provider).await;
+    assert_eq!(told(false).await, "", "it may be what the provider says");
+    assert_eq!(told(true).await, "boss@corp.test");
 }
 
 #[tokio::test]
