@@ -24,6 +24,8 @@ pub enum PortraitError {
     Kind,
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error("what is inside it is larger than it says, or moves")]
+    Inside,
     #[error("it cannot be made small enough")]
     Size,
 }
@@ -33,6 +35,9 @@ pub fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
     let format = image::guess_format(bytes).map_err(|_| PortraitError::Kind)?;
     if !matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) {
         return Err(PortraitError::Kind);
+    }
+    if format == ImageFormat::WebP && !is_plain_webp(bytes) {
+        return Err(PortraitError::Inside);
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
@@ -49,6 +54,30 @@ pub fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
         }
     }
     Err(PortraitError::Size)
+}
+
+/// A WebP says twice how large it is: outside, where the limits are held against it, and in the frame, by which memory is taken
+/// (RFC 9649 §2.5, RFC 6386 §9.1). Every frame is looked at here; one that moves has many, and is left out.
+fn is_plain_webp(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(12..).unwrap_or_default();
+    while let Some((head, body)) = rest.split_at_checked(8) {
+        let (kind, length) = head.split_at(4);
+        let length = length.try_into().map_or(0, u32::from_le_bytes) as usize;
+        match kind {
+            b"ANIM" | b"ANMF" => return false,
+            b"VP8 " if !body.get(6..10).is_some_and(is_small) => return false,
+            _ => {}
+        }
+        rest = body.get(length.saturating_add(length & 1)..).unwrap_or_default();
+    }
+    true
+}
+
+/// Width and height of a frame, 14 bits each.
+fn is_small(sides: &[u8]) -> bool {
+    let side =
+        |pair: &[u8]| pair.try_into().map_or(u32::MAX, |pair| u32::from(u16::from_le_bytes(pair) & 0x3fff));
+    sides.chunks(2).all(|pair| side(pair) <= MAX_SIDE)
 }
 
 /// A JPEG has no transparency.
@@ -123,5 +152,29 @@ mod tests {
         for length in 0..whole.len() - 12 {
             assert!(drawn_anew(&whole[..length]).is_err(), "cut at {length}");
         }
+    }
+
+    /// An extended WebP that says it is 16 by 16 pixels, with one chunk behind that.
+    fn webp(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        let chunk = |kind: &[u8; 4], body: &[u8]| {
+            [kind, &u32::try_from(body.len()).unwrap().to_le_bytes()[..], body].concat()
+        };
+        let outside = chunk(b"VP8X", &[0, 0, 0, 0, 15, 0, 0, 15, 0, 0]);
+        chunk(b"RIFF", &[b"WEBP", &outside[..], &chunk(kind, body)].concat())
+    }
+
+    #[test]
+    fn no_frame_is_larger_than_what_the_limits_were_held_against() {
+        let frame =
+            |side: u16| [&[0x10, 0, 0, 0x9d, 1, 0x2a][..], &side.to_le_bytes(), &side.to_le_bytes()].concat();
+        for (kind, body) in [(b"VP8 ", frame(16_383)), (b"VP8 ", vec![0x10]), (b"ANMF", vec![0; 32])] {
+            let drawn = drawn_anew(&webp(kind, &body));
+            assert!(matches!(drawn, Err(PortraitError::Inside)), "{drawn:?}");
+        }
+        // Read, and found to be cut off.
+        assert!(matches!(drawn_anew(&webp(b"VP8 ", &frame(16))), Err(PortraitError::Image(_))));
+        let mut good = Cursor::new(Vec::new());
+        RgbaImage::from_pixel(9, 9, Rgba([200, 0, 0, 255])).write_to(&mut good, ImageFormat::WebP).unwrap();
+        assert!(drawn_anew(good.get_ref()).is_ok());
     }
 }

@@ -13,7 +13,7 @@ use crate::auth::derive::Derivation;
 
 /// How long a sign-in waits for it.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Pictures that are fetched and drawn at once on one node: each may take some 70 MiB for a moment.
+/// Pictures that are fetched and drawn at once on one node: each may take some 150 MiB for a moment.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 /// Longest name, characters: what the network itself allows.
 const MAX_NAME_CHARS: usize = 64;
