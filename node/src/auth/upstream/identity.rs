@@ -70,9 +70,11 @@ impl Identity {
         }
     }
 
-    /// What the identity is called, for people.
+    /// What the identity is called, for people. A DID without a verified handle is called by itself: whoever has it may show any name to
+    /// everybody, another's handle as well.
     pub fn label(&self) -> &str {
-        [&self.verified_handle, &self.email, &self.username, &self.name]
+        let shown = if self.subject.starts_with("did:") { "" } else { self.name.as_str() };
+        [self.verified_handle.as_str(), &self.email, &self.username, shown]
             .into_iter()
             .find(|text| !text.is_empty())
             .unwrap_or(&self.subject)

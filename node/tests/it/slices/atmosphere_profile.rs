@@ -87,6 +87,17 @@ async fn people_are_shown_as_they_show_themselves() {
 }
 
 #[tokio::test]
+async fn nobody_is_called_by_a_handle_that_they_only_show() {
+    let (site, network) = anybody().await;
+    network.says(|script| script.txt.clear());
+    network.shows(&did(0), "ceo.corp.example", None);
+    let page = site.signs_in_as(&mut Browser::default(), &network, &did(0)).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
+    assert_eq!(alice(&site).display_name, "ceo.corp.example");
+    assert_eq!(site.node.cluster().view().identity(NAME, &did(0)).unwrap().label, did(0));
+}
+
+#[tokio::test]
 async fn what_is_no_picture_is_none_and_signs_in_all_the_same() {
     let mut bomb = png([1; 4]);
     bomb.splice(16..24, [0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
