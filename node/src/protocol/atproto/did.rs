@@ -38,7 +38,7 @@ impl Did {
     /// Where its document is, by the directory for those that are of one.
     pub fn document_url(&self, directory: &str) -> String {
         match self.0.strip_prefix("did:web:") {
-            Some(host) if host.starts_with("localhost") => {
+            Some(host) if is_this_machine(host) => {
                 format!("http://{}/.well-known/did.json", host.replace("%3A", ":"))
             }
             Some(host) => format!("https://{host}/.well-known/did.json"),
@@ -95,6 +95,12 @@ mod tests {
             assert_eq!(Did::parse(text, false).is_ok(), good, "{text}");
         }
         assert!(Did::parse("did:web:localhost%3A8080", true).is_ok());
+        for (text, url) in [
+            ("did:web:localhost%3A8080", "http://localhost:8080/.well-known/did.json"),
+            ("did:web:localhost.example.com", "https://localhost.example.com/.well-known/did.json"),
+        ] {
+            assert_eq!(Did::parse(text, true).unwrap().document_url(""), url);
+        }
         for url in [
             "https://127.0.0.1",
             "https://[::1]",
