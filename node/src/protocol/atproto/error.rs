@@ -29,6 +29,11 @@ pub enum AtmosphereError {
     Unreachable(OutboundError),
     #[error("a server of the person's answers what cannot be used: {0}")]
     ProviderInvalid(&'static str),
+    /// It could not read, or does not take, the document or the keys of this cluster.
+    #[error(
+        "a server of the person's does not know this cluster; `conclave doctor atmosphere` says what is wrong with its document"
+    )]
+    ClientUnknown,
     #[error("a server of the person's is at an address that may not be asked: {0}")]
     Blocked(String),
     #[error("the person or the server said no")]
@@ -86,6 +91,7 @@ impl AtmosphereError {
             Self::DidNotFound => "atproto_did_not_found",
             Self::Unreachable(_) => "atproto_provider_unreachable",
             Self::ProviderInvalid(_) => "atproto_provider_invalid",
+            Self::ClientUnknown => "atproto_metadata_unreachable",
             Self::Blocked(_) => "atproto_provider_blocked",
             Self::Denied => "atproto_denied",
             Self::StateInvalid => "atproto_state_invalid",
@@ -103,9 +109,11 @@ impl AtmosphereError {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Unreachable(_) | Self::ProviderInvalid(_) | Self::Blocked(_) | Self::TokenRejected(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Unreachable(_)
+            | Self::ProviderInvalid(_)
+            | Self::ClientUnknown
+            | Self::Blocked(_)
+            | Self::TokenRejected(_) => StatusCode::BAD_GATEWAY,
             Self::Denied | Self::SubjectMismatch | Self::NotFresh | Self::HandleDisputed => {
                 StatusCode::FORBIDDEN
             }
@@ -156,6 +164,11 @@ impl AtmosphereError {
                 "Your account's server cannot be used",
                 "The server that holds your account answers in a way that cannot be used to sign in. Ask whoever runs it, and tell them \
                  the request id below.",
+            ),
+            Self::ClientUnknown => (
+                "Your account's server does not know this site",
+                "It could not read the public document that says who this site is, or does not take it. Try again in some minutes; if it stays \
+                 so, ask your administrator to run conclave doctor atmosphere, which says what is wrong with it.",
             ),
             Self::Blocked(_) => (
                 "Your account's server is at an address that is not asked",

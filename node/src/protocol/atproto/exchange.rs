@@ -19,6 +19,8 @@ const ASSERTION_SECS: u64 = 60;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// What the server may ask back (RFC 9449 §8): once, and no second time.
 const WANTS_NONCE: &str = "use_dpop_nonce";
+/// What it says where the fault is with who asks: no document, no key, or not as it wants them.
+const UNKNOWN_CLIENT: [&str; 3] = ["invalid_client", "invalid_client_id", "invalid_client_metadata"];
 
 /// One server, for one sign-in.
 pub struct Exchange<'a> {
@@ -59,6 +61,9 @@ impl Exchange<'_> {
         ];
         form.extend(hint.map(|hint| ("login_hint", hint)));
         let answer = self.post(&self.server.pushed, &form).await?;
+        if refusal(&answer).is_some_and(|error| UNKNOWN_CLIENT.contains(&error.as_str())) {
+            return Err(AtmosphereError::ClientUnknown);
+        }
         if !answer.status.is_success() {
             return Err(AtmosphereError::ProviderInvalid("it does not take the request"));
         }
@@ -184,7 +189,12 @@ fn nonce_of(answer: &Answer) -> Option<String> {
 }
 
 fn wants_nonce(answer: &Answer) -> bool {
+    refusal(answer).is_some_and(|error| error == WANTS_NONCE)
+}
+
+/// The word with which it says no (RFC 6749 §5.2).
+fn refusal(answer: &Answer) -> Option<String> {
     let is_refusal = matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
-    is_refusal
-        && serde_json::from_slice::<Failure>(&answer.body).is_ok_and(|failure| failure.error == WANTS_NONCE)
+    let read = is_refusal.then(|| serde_json::from_slice::<Failure>(&answer.body));
+    read?.ok().map(|failure| failure.error)
 }

@@ -362,6 +362,16 @@ async fn a_server_that_breaks_a_promise_is_not_signed_in_at() {
             "atproto_provider_invalid",
         ),
         (
+            "a server that cannot read who this is",
+            Box::new(|network: &Network| {
+                let said = json!({"error": "invalid_client_metadata", "error_description": "<b>x</b>"});
+                network.says(|script| {
+                    script.pushed_answer = Some((StatusCode::BAD_REQUEST, said.to_string()));
+                })
+            }),
+            "atproto_metadata_unreachable",
+        ),
+        (
             "a nonce without end",
             Box::new(|network: &Network| network.says(|script| script.asks_for_nonce = 9)),
             "atproto_provider_invalid",
