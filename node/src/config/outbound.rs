@@ -9,7 +9,7 @@ use crate::http::cidr::Cidr;
 #[serde(default, deny_unknown_fields)]
 pub struct Outbound {
     /// Private addresses or networks that may be reached, by http as well: `["10.1.0.0/16", "127.0.0.1"]`. Default none: public
-    /// addresses by https only.
+    /// addresses by https only. Servers that people name to sign in with Atmosphere are reached at public addresses all the same.
     #[serde(deserialize_with = "networks")]
     pub allow: Vec<Cidr>,
 }

@@ -100,6 +100,12 @@ impl Outbound {
         Self { tls: trusted(), allowed: allowed.into() }
     }
 
+    /// The same for addresses that strangers name: public ones alone, whatever the configuration allows.
+    #[must_use]
+    pub fn for_strangers(&self) -> Self {
+        Self { tls: self.tls.clone(), allowed: Arc::new([]) }
+    }
+
     /// Posts a form; gives the status of the answer.
     ///
     /// # Errors

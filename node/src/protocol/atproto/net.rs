@@ -24,7 +24,10 @@ const MAX_HOPS: usize = 3;
 
 /// The way out.
 pub struct Net {
+    /// To servers that people chose.
     outbound: Outbound,
+    /// To those that the configuration names.
+    configured: Outbound,
     /// Names of this machine are taken: development.
     pub dev: bool,
     hosts: Mutex<BTreeMap<String, usize>>,
@@ -47,8 +50,11 @@ impl Drop for Place<'_> {
 }
 
 impl Net {
-    pub const fn new(outbound: Outbound, dev: bool) -> Self {
-        Self { outbound, dev, hosts: Mutex::new(BTreeMap::new()) }
+    /// What `outbound` may reach beside public addresses is for servers that the configuration names; for those that people name, in
+    /// development alone.
+    pub fn new(configured: Outbound, dev: bool) -> Self {
+        let outbound = if dev { configured.clone() } else { configured.for_strangers() };
+        Self { outbound, configured, dev, hosts: Mutex::new(BTreeMap::new()) }
     }
 
     fn place(&self, url: &str) -> Result<Place<'_>, AtmosphereError> {
@@ -74,21 +80,13 @@ impl Net {
 
     /// A document of JSON; none when there is none.
     pub async fn json(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
-        let answer = self.get(url).await?;
-        match answer.status {
-            StatusCode::OK if answer.is_json() => {}
-            StatusCode::OK => {
-                return Err(AtmosphereError::ProviderInvalid("a document is not of a JSON type"));
-            }
-            StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
-            _ => {
-                return Err(AtmosphereError::ProviderInvalid(
-                    "a document is answered with another status than 200",
-                ));
-            }
-        }
-        let read = serde_json::from_slice(&answer.body);
-        read.map(Some).map_err(|_| AtmosphereError::ProviderInvalid("a document is no JSON"))
+        document(&self.get(url).await?)
+    }
+
+    /// The same of a directory, which the configuration names.
+    pub async fn entry(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
+        let _place = self.place(url)?;
+        document(&self.configured.get(url, None).await?)
     }
 
     /// The bytes of a picture, of whatever kind; none when there is none.
@@ -129,6 +127,23 @@ impl Net {
         let _place = self.place(url)?;
         Ok(self.outbound.post_with_proof(url, form, proof).await?)
     }
+}
+
+fn document(answer: &Answer) -> Result<Option<Value>, AtmosphereError> {
+    match answer.status {
+        StatusCode::OK if answer.is_json() => {}
+        StatusCode::OK => {
+            return Err(AtmosphereError::ProviderInvalid("a document is not of a JSON type"));
+        }
+        StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
+        _ => {
+            return Err(AtmosphereError::ProviderInvalid(
+                "a document is answered with another status than 200",
+            ));
+        }
+    }
+    let read = serde_json::from_slice(&answer.body);
+    read.map(Some).map_err(|_| AtmosphereError::ProviderInvalid("a document is no JSON"))
 }
 
 #[cfg(test)]

@@ -111,10 +111,13 @@ impl Resolver {
 
     /// Directories mirror each other: the next is asked where one does not answer, not where it says that there is nobody.
     async fn document(&self, did: &Did) -> Result<Described, AtmosphereError> {
-        let directories = if did.is_of_directory() { self.directories.as_slice() } else { &[String::new()] };
+        if !did.is_of_directory() {
+            let found = self.net.json(&did.document_url("")).await?;
+            return document::read(&found.ok_or(AtmosphereError::DidNotFound)?, did, self.net.dev);
+        }
         let mut failed = AtmosphereError::DidNotFound;
-        for directory in directories {
-            match self.net.json(&did.document_url(directory)).await {
+        for directory in &self.directories {
+            match self.net.entry(&did.document_url(directory)).await {
                 Ok(Some(document)) => return document::read(&document, did, self.net.dev),
                 Ok(None) => return Err(AtmosphereError::DidNotFound),
                 Err(error) => failed = error,

@@ -582,6 +582,37 @@ async fn no_address_inside_is_ever_connected_to() {
 }
 
 #[tokio::test]
+async fn what_may_be_reached_for_others_is_not_reached_for_whoever_types_its_name() {
+    // An application's address is inside, so the configuration lets this node go there.
+    let network = Network::start().await;
+    network.account(&did(0), "alice.example.com");
+    let inside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let port = inside.local_addr().unwrap().port();
+    let directory = network.url.replace("localhost", "plc.localhost");
+    let settings = |settings: &mut conclave_node::auth::Settings| {
+        settings.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        settings.atmosphere.nameservers = vec![network.nameserver];
+        settings.atmosphere.plc_directories = vec![format!("{directory}/plc")];
+    };
+    let site = Site::of(TestNode::start_with(settings).await);
+    site.furnish().await;
+    add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
+    for scheme in ["http", "https"] {
+        let service = json!([{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer",
+            "serviceEndpoint": format!("{scheme}://pds.localhost:{port}")}]);
+        network.says(|script| {
+            drop(script.documents.get_mut(&did(0)).unwrap().insert("service".into(), service));
+        });
+        let page = site.depart_as(&mut Browser::default(), &did(0)).await;
+        assert_eq!(code_of(&page), "atproto_provider_blocked", "{scheme}: {}", page.text);
+    }
+    let page = site.depart_as(&mut Browser::default(), &format!("https://pds.localhost:{port}")).await;
+    assert_eq!(code_of(&page), "atproto_provider_blocked", "{}", page.text);
+    assert!(inside.accept().is_err(), "nobody came");
+}
+
+#[tokio::test]
 async fn the_first_comes_by_the_link_and_two_with_one_link_are_one_administrator() {
     let network = Network::start().await;
     let mut nodes = TestNode::start_cluster_with(3, settings(&network)).await;
