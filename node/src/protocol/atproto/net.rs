@@ -34,7 +34,7 @@ pub struct Net {
 }
 
 /// A place, given back when dropped.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     net: &'a Net,
     host: String,
 }
@@ -57,7 +57,7 @@ impl Net {
         Self { outbound, configured, dev, hosts: Mutex::new(BTreeMap::new()) }
     }
 
-    fn place(&self, url: &str) -> Result<Place<'_>, AtmosphereError> {
+    pub(super) fn place(&self, url: &str) -> Result<Place<'_>, AtmosphereError> {
         if !is_by_name(url, self.dev) {
             // For the log, where nobody else's line may begin.
             return Err(AtmosphereError::Blocked(url.escape_debug().take(100).collect()));

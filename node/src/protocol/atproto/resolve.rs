@@ -63,7 +63,11 @@ impl Resolver {
     pub async fn by_did(&self, did: &Did) -> Result<Somebody, AtmosphereError> {
         let Described { handle, pds } = self.document(did).await?;
         let confirmed = match &handle {
-            Some(claimed) => self.did_of(claimed).await.is_ok_and(|found| found == *did),
+            Some(claimed) => match self.did_of(claimed).await {
+                // Nobody was asked: that says nothing of the handle.
+                Err(AtmosphereError::Busy) => return Err(AtmosphereError::Busy),
+                found => found.is_ok_and(|found| found == *did),
+            },
             None => false,
         };
         Ok(Somebody { did: did.clone(), handle: handle.filter(|_| confirmed), pds })
@@ -124,5 +128,44 @@ impl Resolver {
             }
         }
         Err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use axum::{Json, Router, routing::get};
+    use serde_json::json;
+
+    use super::*;
+    use crate::http::outbound::Outbound;
+
+    const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+
+    struct NoRecords;
+
+    impl TxtLookup for NoRecords {
+        fn lookup<'a>(&'a self, _name: &'a str) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
+            Box::pin(async { Vec::new() })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handle_that_could_not_be_asked_about_is_not_taken_for_one_that_is_not_confirmed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let directory = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let service = json!([{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": "https://pds.test"}]);
+        let document = json!({"id": DID, "alsoKnownAs": ["at://alice.test"], "service": service});
+        let router = Router::new().route("/{did}", get(async move || Json(document)));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let net = Arc::new(Net::new(Outbound::new(vec!["127.0.0.1".parse().unwrap()]), true));
+        let resolver = Resolver::new(Arc::clone(&net), Box::new(NoRecords), vec![directory]);
+        let did = Did::parse(DID, true).unwrap();
+        let url = "https://alice.test/";
+        let held: Vec<_> = std::iter::from_fn(|| net.place(url).ok()).collect();
+        assert!(matches!(resolver.by_did(&did).await, Err(AtmosphereError::Busy)));
+        drop(held);
+        assert_eq!(resolver.by_did(&did).await.unwrap().handle, None, "asked, and nothing is there");
     }
 }
