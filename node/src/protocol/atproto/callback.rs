@@ -28,7 +28,6 @@ use crate::{
         AuthError,
         derive::Derivation,
         pages::{Browser, Here},
-        throttle::Admission,
         ticket::Step,
         upstream::{Flight, Identity, is_decided_by_handle},
     },
@@ -99,7 +98,7 @@ pub async fn arrive(
         propagation::resume(&span, &transaction.trace);
         let landing = async {
             let (identity, profile) =
-                proved(&atproto, &client, &transaction, &answered).await.map_err(|e| e.fault())?;
+                proved(&atproto, &transaction, &answered).await.map_err(|e| e.fault())?;
             let name = transaction.upstream.clone();
             let here = Here {
                 site: &atproto.site,
@@ -150,9 +149,10 @@ fn transaction(
 }
 
 /// Who it is, when everything holds.
+///
+/// The address was counted at the start, and a start has one answer.
 async fn proved(
     atproto: &Atproto,
-    caller: &ClientInfo,
     transaction: &Transaction,
     answered: &Answered,
 ) -> Result<(Identity, Option<Profile>), AtmosphereError> {
@@ -161,9 +161,6 @@ async fn proved(
     }
     let code =
         answered.code.as_deref().filter(|code| !code.is_empty()).ok_or(AtmosphereError::StateInvalid)?;
-    if let Admission::Refused { .. } = atproto.site.auth.upstream_attempts().address(caller.ip) {
-        return Err(AtmosphereError::TooMany);
-    }
     let (client, _) = atproto.open().await?;
     let (index, state) = spend(atproto, transaction).await?;
     let proving = async {

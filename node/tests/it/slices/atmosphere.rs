@@ -582,6 +582,28 @@ async fn no_address_inside_is_ever_connected_to() {
 }
 
 #[tokio::test]
+async fn people_who_share_an_address_do_not_pay_for_each_others_success() {
+    let network = Network::start().await;
+    network.account(&did(0), "alice.test");
+    let usual = settings(&network);
+    let few = move |settings: &mut conclave_node::auth::Settings| {
+        usual(settings);
+        settings.login.throttle.address_failures = 3.try_into().unwrap();
+    };
+    let site = Site::of(TestNode::start_with(few).await);
+    site.furnish().await;
+    add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
+    for n in 0..5 {
+        let page = site.signs_in_as(&mut Browser::default(), &network, "alice.test").await;
+        assert_eq!(page.location(), "/", "{n}: {}", page.text);
+    }
+    for n in 0..4 {
+        let page = site.depart_as(&mut Browser::default(), "alice.test").await;
+        assert_eq!(page.status == StatusCode::TOO_MANY_REQUESTS, n == 3, "{n}: {}", page.text);
+    }
+}
+
+#[tokio::test]
 async fn what_may_be_reached_for_others_is_not_reached_for_whoever_types_its_name() {
     // An application's address is inside, so the configuration lets this node go there.
     let network = Network::start().await;
