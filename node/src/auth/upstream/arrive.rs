@@ -210,3 +210,9 @@ pub fn is_decided_by_handle(state: &State, name: &str, identity: &Identity, now:
         || listed.groups_of(did, handle) != listed.groups_of(did, "")
         || invited(handle) != invited("")
 }
+
+/// Whether this handle let in somebody who is here, and would be known as verified again.
+pub fn is_kept_by_handle(state: &State, name: &str, identity: &Identity) -> bool {
+    let known = state.identity(name, &identity.subject);
+    !identity.verified_handle.is_empty() && known.is_some_and(|known| known.let_in.is_some())
+}

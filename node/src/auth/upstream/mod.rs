@@ -38,7 +38,7 @@ use super::{
     ticket::{Step, Target, Ticket, TicketError},
 };
 
-pub use arrive::is_decided_by_handle;
+pub use arrive::{is_decided_by_handle, is_kept_by_handle};
 pub use flight::{Callback, Flight};
 pub use id_token::IdTokenError;
 pub use identity::Identity;

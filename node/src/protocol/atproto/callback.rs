@@ -29,7 +29,7 @@ use crate::{
         derive::Derivation,
         pages::{Browser, Here},
         ticket::Step,
-        upstream::{Flight, Identity, is_decided_by_handle},
+        upstream::{Flight, Identity, is_decided_by_handle, is_kept_by_handle},
     },
     cluster::{Occasion, SeenElsewhere},
     http::{ClientInfo, Fault, RequestId, cookie::Cookies},
@@ -177,12 +177,20 @@ async fn proved(
     let slow = || AtmosphereError::Unreachable(crate::http::outbound::OutboundError::TooSlow);
     let (somebody, profile) = timeout(LIMIT, proving).await.map_err(|_| slow())??;
     let name = profile.as_ref().map(|profile| profile.name.clone()).unwrap_or_default();
-    let identity = Identity { name, ..identity(&somebody, transaction) };
-    let now = atproto.site.auth.now(&state);
-    let is_login = matches!(transaction.ticket.step, Step::Login { .. });
-    if is_login && is_decided_by_handle(&state, &transaction.upstream, &identity, now) {
-        let occasion = Occasion::SignIn { state: transaction.proof(), index };
+    let mut identity = Identity { name, ..identity(&somebody, transaction) };
+    if !matches!(transaction.ticket.step, Step::Login { .. }) {
+        return Ok((identity, profile));
+    }
+    let (upstream, now) = (&transaction.upstream, atproto.site.auth.now(&state));
+    let occasion = Occasion::SignIn { state: transaction.proof(), index };
+    if is_decided_by_handle(&state, upstream, &identity, now) {
         confirmed_elsewhere(atproto, &identity, occasion).await?;
+    } else if is_kept_by_handle(&state, upstream, &identity)
+        && confirmed_elsewhere(atproto, &identity, occasion).await.is_err()
+    {
+        // They are here and come in; that the handle is still theirs, they have not shown, and it is soon looked at again.
+        identity.verified_handle.clear();
+        identity.username.clear();
     }
     Ok((identity, profile))
 }
