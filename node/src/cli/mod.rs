@@ -29,6 +29,7 @@ mod failure;
 mod groups;
 mod join;
 mod keys;
+mod open_names;
 mod output;
 mod password;
 mod policies;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
-use super::{failure::Failure, output::Output, password, tokens::duration};
+use super::{failure::Failure, open_names, output::Output, password, tokens::duration};
 
 const FIELDS: &[&str] = &[
     "name",
@@ -219,6 +219,7 @@ impl Settings {
         if self.admit.is_none() && self.mapped.is_empty() && self.first_into.is_none() {
             return None;
         }
+        open_names::warn(&self.handles);
         let mapped = self.mapped.iter();
         let mapped =
             mapped.map(|(who, group)| v1::MappedGroups { who: who.clone(), groups: vec![group.clone()] });
