@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, path::PathBuf, process::Stdio};
 
 use super::{
+    relying_party::{Way, refresh, sign_in},
     restore::{House, Serving, conclave},
     world::{browser, field, kill_9},
 };
@@ -30,6 +31,7 @@ impl Runbook {
         let data = &house.demo.cluster.nodes[usize::try_from(machine).unwrap() - 1].data_dir;
         let here = line
             .replace("/etc/conclave/conclave.toml", &house.config(machine))
+            .replace("/etc/conclave/", &house.file("").display().to_string())
             .replace("/backups", &house.file("").display().to_string())
             .replace("/var/lib/conclave", &data.display().to_string())
             .replace("10.0.0.1:9300", &house.first_address());
@@ -152,4 +154,37 @@ async fn a_lost_quorum() {
     let _serving = Serving::start(&house.config(3), &house.file("3.log"));
     house.ready(&[3]).await;
     assert!(house.user("kept").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaked_secret() {
+    let house = House::start(26_400);
+    let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
+    assert!(house.knows(0, &before).await);
+    let mut book = Runbook::open("leaked-secret.md");
+    let config = "--config /etc/conclave/conclave.toml";
+    book.step(&house, 1, "conclave secret new --out /etc/conclave/new.secret");
+    let made = std::fs::read_to_string(house.file("new.secret")).unwrap();
+    assert!(made.trim().len() >= 32, "a new secret");
+    // The three phases and what they take along are `secret_day`'s.
+    let said = book.step(&house, 2, &format!("conclave secret status {config}"));
+    assert!(said.contains("safe_to_drop") || said.contains("safe to drop"), "{said}");
+    let said = book.step(&house, 2, &format!("conclave secret status -o json {config}"));
+    let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(status["nodes"].as_array().unwrap().len(), 3, "each node says which secret it has: {said}");
+    let published = |said: &str| said.matches("ES256").count();
+    let keys = format!("conclave key list {config}");
+    let earlier = published(&book.step(&house, 3, &keys));
+    book.step(&house, 3, &format!("conclave secret end-everything --yes {config}"));
+    for node in 0..3 {
+        assert!(!house.knows(node, &before).await, "a session of before is accepted at node {node}");
+    }
+    assert!(refresh(&house.demo, Way::EachToTheNextNode, &before.refresh_token).await.is_err());
+    for algorithm in ["ES256", "RS256", "EdDSA"] {
+        book.step(&house, 3, &format!("conclave key rotate {algorithm} --now {config}"));
+    }
+    assert!(published(&book.step(&house, 3, &keys)) > earlier, "a new key signs");
+    book.end();
+    let again = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
+    assert!(house.knows(2, &again).await);
 }
