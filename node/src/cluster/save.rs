@@ -28,6 +28,8 @@ use super::{
 
 /// How long a snapshot may take: a million people on a slow disk, several times over.
 const LIMIT: Duration = Duration::from_mins(10);
+/// After this a snapshot is asked for again, in case nobody heard it: rarely enough to cost nothing.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +154,16 @@ async fn save(leader: &Leader, at_least: u64) -> Result<SavedSnapshot, SaveError
         }
         // One that is being taken may be of an earlier index: then another is taken after it.
         leader.raft().trigger().snapshot().await.map_err(|e| stopped(&e))?;
-        metrics.changed().await.map_err(|e| stopped(&e))?;
+        // Only another snapshot is a reason to ask again. The metrics change at each step of the log, and at each such question too:
+        // whoever asked at each change kept a processor busy for as long as the snapshot took.
+        let another = async {
+            while metrics.borrow_watched().snapshot.as_ref().map(|id| id.index) == taken {
+                metrics.changed().await.map_err(|e| stopped(&e))?;
+            }
+            Ok::<(), SaveError>(())
+        };
+        // Or that nobody heard the question.
+        timeout(ASK_AGAIN, another).await.unwrap_or(Ok(()))?;
     }
 }
 
