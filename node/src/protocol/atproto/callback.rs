@@ -228,6 +228,10 @@ async fn confirmed_elsewhere(
 /// moment leaves the code for the next try. A write of its own name each time, or two callbacks would be each other's retry.
 async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc<Rows>), AtmosphereError> {
     let auth = &atproto.site.auth;
+    // An answer that is brought again and again must not make the log grow.
+    if auth.cluster().view().is_ticket_spent(transaction.proof()) {
+        return Err(AtmosphereError::StateInvalid);
+    }
     let derivation = Derivation::fresh(&auth.deriving_keys().request, &*auth.runtime().entropy);
     let order = Body::SpendProofs(SpendProofs { proofs: vec![transaction.spent()] });
     match auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
