@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::super::{connection::ApiArgs, failure::Failure, output::Output, progress::Progress};
+use super::super::{
+    connection::ApiArgs,
+    failure::Failure,
+    output::{Output, with},
+    progress::Progress,
+};
 use crate::{
     archive::read::Until,
     boot,
@@ -13,7 +18,7 @@ use crate::{
     crypto::{hex, keys::ClusterKeys},
     dr::archived,
     runtime::Runtime,
-    store::snapshot::{Peeked, SealingKey, SnapshotReader},
+    store::snapshot::{Peeked, SealingKey, SnapshotHeader, SnapshotReader},
 };
 
 const INSPECTED: &[&str] =
@@ -37,19 +42,22 @@ const TABLES: &[&str] = &["table", "root"];
 pub(super) fn inspect(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
     let key = sealing_key(api)?;
     let peeked = Peeked::read(file, key.as_ref()).map_err(|e| Failure::other(e.to_string()))?;
-    let header = &peeked.header;
-    let value = json!({
+    let value = described(file, &peeked.header, peeked.size_bytes);
+    let value = with(with(value, "key_id", peeked.key_id), "opens_here", peeked.opens);
+    Ok(Output::One { fields: INSPECTED, value })
+}
+
+/// What the head of a file says.
+fn described(file: &Path, header: &SnapshotHeader, size_bytes: u64) -> Value {
+    json!({
         "file": file,
         "cluster_id": hex::encode(&header.cluster),
         "epoch": header.lineage_epoch,
         "term": header.last.map(|last| last.term),
         "index": header.last.map(|last| last.index),
         "created_at_ms": header.created_at_ms,
-        "size_bytes": peeked.size_bytes,
-        "key_id": peeked.key_id,
-        "opens_here": peeked.opens,
-    });
-    Ok(Output::One { fields: INSPECTED, value })
+        "size_bytes": size_bytes,
+    })
 }
 
 pub(super) fn verify(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
@@ -60,22 +68,17 @@ pub(super) fn verify(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
     let mut progress = Progress::new("verifying", summary.plain_bytes);
     let known = Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| damaged(&e))?;
     drop(progress);
-    let header = &summary.file.header;
     let tables =
         summary.roots.iter().map(|(table, root)| json!({ "table": table, "root": hex::encode(root) }));
-    let value = json!({
-        "file": file,
-        "cluster_id": hex::encode(&header.cluster),
-        "epoch": header.lineage_epoch,
-        "term": header.last.map(|last| last.term),
-        "index": header.last.map(|last| last.index),
-        "created_at_ms": header.created_at_ms,
-        "size_bytes": summary.file.size_bytes,
-        "plain_bytes": summary.plain_bytes,
-        "users": known.state.users_after(None).count(),
-        "digest": hex::encode(&conclave_state::snapshot::digest(&known.state)),
-        "tables": tables.collect::<Vec<_>>(),
-    });
+    let digest = hex::encode(&conclave_state::snapshot::digest(&known.state));
+    let found: [(&str, Value); 4] = [
+        ("plain_bytes", summary.plain_bytes.into()),
+        ("users", known.state.user_count().into()),
+        ("digest", digest.into()),
+        ("tables", tables.collect()),
+    ];
+    let value = described(file, &summary.file.header, summary.file.size_bytes);
+    let value = found.into_iter().fold(value, |value, (field, content)| with(value, field, content));
     Ok(Output::Nested { fields: VERIFIED, value, list: "tables", columns: TABLES })
 }
 
