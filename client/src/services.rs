@@ -201,6 +201,8 @@ services! {
         write replace = "ReplaceNode"(ReplaceNodeRequest) -> ReplaceNodeResponse;
         /// Gives the lead to another node.
         write transfer_leader = "TransferLeader"(TransferLeaderRequest) -> TransferLeaderResponse;
+        /// Sets log time back to the clocks.
+        write reset_log_time = "ResetLogTime"(ResetLogTimeRequest) -> ResetLogTimeResponse;
     }
     /// The copy of the log elsewhere.
     archive: Archive = "ArchiveService" {

@@ -106,6 +106,8 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
         () = stop.cancelled() => return Ok(()),
     };
     health.attach(cluster.clone());
+    // From here on everything is judged by the time of the cluster.
+    let runtime = Runtime { clock: cluster.clock(), ..runtime };
     let archive = Archive::start(archive_options(&config, Arc::clone(&keys), &runtime), cluster.clone());
     let auth = auth(&config, public_url, cluster.clone(), keys, &runtime)?;
     // Before anybody is served: what cannot be opened here would be answered wrongly.
@@ -231,6 +233,7 @@ fn cluster_options(
     runtime: Runtime,
 ) -> Result<ClusterOptions, BootError> {
     Ok(ClusterOptions {
+        settings: config.shared(),
         node: config.node.id,
         data_dir: config.node.data_dir.clone(),
         plane: Plane::Tcp(plane.into_std().map_err(|e| BootError::Machine(e.to_string()))?),

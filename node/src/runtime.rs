@@ -39,6 +39,12 @@ pub trait Clock: Send + Sync {
     /// Time since some fixed point of this process. Never goes back; for local waits and throttles only.
     fn monotonic(&self) -> Duration;
 
+    /// Time since some fixed point of this machine, the time it was suspended included. Never goes back and never leaps: what the
+    /// cluster clock runs on between two corrections.
+    fn steady(&self) -> Duration {
+        self.monotonic()
+    }
+
     /// The machine's two clocks for leases, read together.
     fn lease_moment(&self) -> Moment;
 }
@@ -88,6 +94,10 @@ impl Clock for SystemClock {
         self.started.elapsed()
     }
 
+    fn steady(&self) -> Duration {
+        read(ClockId::Boottime)
+    }
+
     fn lease_moment(&self) -> Moment {
         Moment { boot: read(ClockId::Boottime), raw: read(ClockId::MonotonicRaw) }
     }
@@ -130,12 +140,19 @@ pub mod testing {
     pub struct FixedClock {
         start_ms: u64,
         passed_ms: AtomicU64,
+        wall_ahead_ms: AtomicU64,
         machine: SystemClock,
     }
 
     impl FixedClock {
         pub fn at(start_ms: u64) -> Arc<Self> {
-            Arc::new(Self { start_ms, passed_ms: AtomicU64::new(0), machine: SystemClock::new() })
+            let (passed_ms, wall_ahead_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+            Arc::new(Self { start_ms, passed_ms, wall_ahead_ms, machine: SystemClock::new() })
+        }
+
+        /// Sets the wall clock alone: it is ahead of what has passed by so much.
+        pub fn set_wall_ahead(&self, by: Duration) {
+            self.wall_ahead_ms.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
         }
 
         pub fn advance(&self, by: Duration) {
@@ -146,7 +163,8 @@ pub mod testing {
 
     impl Clock for FixedClock {
         fn now_ms(&self) -> u64 {
-            self.start_ms + self.passed_ms.load(Ordering::SeqCst)
+            let ahead = self.wall_ahead_ms.load(Ordering::SeqCst);
+            self.start_ms + self.passed_ms.load(Ordering::SeqCst) + ahead
         }
 
         fn monotonic(&self) -> Duration {

@@ -54,6 +54,7 @@ async fn start(world: &Arc<World>, node: u64, life: u64) -> Result<Cluster, Stri
         joined: false,
         checks: Checks::Lease,
         public_url: String::new(),
+        settings: Vec::new(),
         keys: Arc::new(ClusterKeys::derive(&world.secret)),
         runtime,
     };

@@ -9,7 +9,11 @@ use conclave_state::{
 };
 use tonic::{Status, metadata::MetadataMap};
 
-use crate::{auth::operator, cluster::ViewError, crypto::handle::HandleKind};
+use crate::{
+    auth::operator,
+    cluster::ViewError,
+    crypto::{handle::HandleKind, keys::Key},
+};
 
 use super::{Api, errors};
 
@@ -68,8 +72,10 @@ impl Api {
     }
 
     fn operator(&self, text: &str) -> Result<Caller, Status> {
-        let now_ms = self.auth.runtime().clock.now_ms();
-        if !self.auth.cluster_keys().any(|keys| operator::verify(&keys.operator, now_ms, text)) {
+        // Not by log time, which may be what the operator comes to mend.
+        let times = self.auth.cluster().clock().operator_times_ms();
+        let verifies = |key: &Key| times.iter().any(|now_ms| operator::verify(key, *now_ms, text));
+        if !self.auth.cluster_keys().any(|keys| verifies(&keys.operator)) {
             return Err(errors::unauthenticated());
         }
         Ok(Caller { id: OPERATOR.to_owned(), role: ApiRole::Admin })

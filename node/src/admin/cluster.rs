@@ -4,10 +4,11 @@ use conclave_proto::{
     admin::v1::{self as pb, cluster_service_server::ClusterService},
     cluster::v1 as plane,
 };
+use conclave_state::ReplyBody;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    cluster::{MemberStatus, MembersChange, NodeId},
+    cluster::{MemberStatus, MembersChange, NodeId, problems},
     crypto::hex,
 };
 
@@ -27,9 +28,15 @@ impl ClusterService for Api {
         let applied = |member: &MemberStatus| member.status.as_ref().map_or(0, |status| status.applied_index);
         let newest = members.iter().map(applied).max().unwrap_or(0);
         reading.reply(pb::ClusterStatus {
+            problems: problems(&members),
             cluster_id: hex::encode(&lineage.cluster),
             epoch: lineage.epoch,
-            leader_id: cluster.leader_id().unwrap_or(0),
+            leader_id: members
+                .iter()
+                .filter_map(|it| it.status.as_ref().ok())
+                .map(|it| it.leader_id)
+                .max()
+                .unwrap_or(0),
             feature_level: reading.state.meta().level,
             archive: super::archive::status(&members),
             nodes: members.into_iter().map(|member| message(member, newest)).collect(),
@@ -63,6 +70,25 @@ impl ClusterService for Api {
         let (_, order) = self.write(request, "TransferLeader").await?;
         let leader = self.change(MembersChange::TransferLeader(order.node_id)).await?;
         Ok(Response::new(pb::TransferLeaderResponse { leader_id: leader.unwrap_or(0) }))
+    }
+
+    async fn reset_log_time(
+        &self,
+        request: Request<pb::ResetLogTimeRequest>,
+    ) -> Result<Response<pb::ResetLogTimeResponse>, Status> {
+        let (writing, _) = self.write(request, "ResetLogTime").await?;
+        let body = self.auth.cluster().clock().back().map_err(Status::failed_precondition)?;
+        let committed = writing.propose(body).await?;
+        let ReplyBody::ClockSet(set) = committed.body else {
+            return Err(Status::internal("log time was not set"));
+        };
+        Ok(Response::new(pb::ResetLogTimeResponse {
+            from_ms: set.from_ms,
+            to_ms: set.to_ms,
+            ended_sessions: set.ended_sessions,
+            ended_grants: set.ended_grants,
+            ended_credentials: set.ended_credentials,
+        }))
     }
 }
 
@@ -98,5 +124,7 @@ fn message(member: MemberStatus, newest: u64) -> pb::NodeStatus {
         lag: if reachable { newest.saturating_sub(status.applied_index) } else { 0 },
         lease_left_ms: status.lease_left_ms,
         disk_free_bytes: status.disk_free_bytes,
+        clock_offset_us: status.clock.map_or(0, |clock| clock.wall_offset_us),
+        reasons: status.reasons,
     }
 }

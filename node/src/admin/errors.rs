@@ -60,7 +60,7 @@ pub(super) fn view(error: &ViewError) -> Status {
 pub(super) fn propose(error: ProposeError) -> Status {
     match error {
         ProposeError::Refused(refusal) => refused(&refusal),
-        ProposeError::Unavailable => unavailable(error.to_string(), SHORTLY),
+        ProposeError::Unavailable | ProposeError::Clock(_) => unavailable(error.to_string(), SHORTLY),
         ProposeError::Busy => unavailable(error.to_string(), LATER),
         ProposeError::Unknown => Status::deadline_exceeded(
             "the outcome of the write is unknown; sending it again under the same x-conclave-request-id is safe",

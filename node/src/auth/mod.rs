@@ -153,7 +153,7 @@ impl From<ProposeError> for AuthError {
     fn from(error: ProposeError) -> Self {
         match error {
             ProposeError::Refused(refusal) => Self::Refused(refusal),
-            ProposeError::Unavailable => Self::Unavailable,
+            ProposeError::Unavailable | ProposeError::Clock(_) => Self::Unavailable,
             ProposeError::Unknown => Self::Unknown,
             ProposeError::Busy => Self::Busy,
             ProposeError::TooLarge(why) => Self::Internal(why),

@@ -13,12 +13,12 @@ const COLUMNS: &[&str] = &[
     "term",
     "applied_index",
     "lag",
+    "clock_offset_ms",
     "lease_left_ms",
     "disk_free_bytes",
     "digest",
     "version",
     "api_url",
-    "error",
 ];
 
 #[derive(Debug, clap::Subcommand)]
@@ -56,6 +56,17 @@ Examples:
         /// The node that comes; it has joined and caught up
         new: u64,
     },
+    /// Set log time back to the clocks, after wrong clocks had moved it ahead; ends what was made meanwhile
+    #[command(after_help = "\
+Examples:
+  conclave cluster status
+      says how far log time is ahead, and whether the clocks agree now
+  conclave cluster reset-clock --yes")]
+    ResetClock {
+        /// Do it: sessions, grants and tokens made while log time was ahead end
+        #[arg(long)]
+        yes: bool,
+    },
     /// Give the lead to another node, before its machine is worked on
     #[command(
         after_help = "Examples:\n  conclave cluster transfer-leader\n  conclave cluster transfer-leader --to 2"
@@ -71,7 +82,31 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Status => {
             let status = client.cluster().status(v1::GetStatusRequest {}).await?;
-            Ok(Output::Nested { fields: FIELDS, value: value(&status), list: "nodes", columns: COLUMNS })
+            let (warnings, value) = (status.problems.clone(), value(&status));
+            Ok(Output::Warned { warnings, fields: FIELDS, value, list: "nodes", columns: COLUMNS })
+        }
+        Command::ResetClock { yes: false } => Err(Failure::usage(
+            "this ends every sign-in, grant and token that was made while log time was ahead of the clocks; look at `conclave \
+             cluster status` first, correct the clocks of all machines, and run it again with --yes",
+        )),
+        Command::ResetClock { yes: true } => {
+            let done = client.cluster().reset_log_time(v1::ResetLogTimeRequest {}).await?;
+            let value = json!({
+                "from_ms": done.from_ms,
+                "to_ms": done.to_ms,
+                "ended_sessions": done.ended_sessions,
+                "ended_grants": done.ended_grants,
+                "ended_credentials": done.ended_credentials,
+            });
+            let text = format!(
+                "log time was set back by {} s; {} sessions, {} grants and {} tokens, app passwords and invitations that were made \
+                 while it was ahead have ended",
+                done.from_ms.saturating_sub(done.to_ms) / 1_000,
+                done.ended_sessions,
+                done.ended_grants,
+                done.ended_credentials
+            );
+            Ok(Output::done(text, value))
         }
         Command::Remove { node, force } => {
             client.cluster().remove(v1::RemoveNodeRequest { node_id: node, force }).await?;
@@ -97,6 +132,7 @@ fn value(status: &v1::ClusterStatus) -> Value {
     json!({
         "cluster_id": status.cluster_id,
         "epoch": status.epoch,
+        "problems": status.problems,
         "leader_id": status.leader_id,
         "feature_level": status.feature_level,
         "archive": super::archive::summary(status.archive.as_ref()),
@@ -111,6 +147,8 @@ fn node(node: &v1::NodeStatus) -> Value {
         "reachable": node.reachable,
         "ready": node.ready,
         "error": node.error,
+        "reasons": node.reasons,
+        "clock_offset_ms": node.clock_offset_us / 1_000,
         "version": node.version,
         "term": node.term,
         "last_log_index": node.last_log_index,

@@ -42,6 +42,14 @@ pub enum Output {
     },
     /// An object of two listings.
     Two { value: Value, lists: [(&'static str, &'static [&'static str]); 2] },
+    /// An object that holds a listing, below lines that matter more than both.
+    Warned {
+        warnings: Vec<String>,
+        fields: &'static [&'static str],
+        value: Value,
+        list: &'static str,
+        columns: &'static [&'static str],
+    },
     /// A deed: a sentence for people, an object for programs.
     Done { text: String, value: Value },
 }
@@ -82,12 +90,20 @@ pub fn render(output: &Output, format: Format) -> String {
             Output::One { value, .. }
             | Output::Nested { value, .. }
             | Output::Two { value, .. }
+            | Output::Warned { value, .. }
             | Output::Done { value, .. },
         ) => json(value),
         (Format::Table, Output::One { fields, value }) => object(fields, value),
         (Format::Table, Output::Many { columns, rows }) => table(columns, rows),
         (Format::Table, Output::Nested { fields, value, list, columns }) => {
             format!("{}\n\n{}", object(fields, value), table(columns, rows(value, list)))
+        }
+        (Format::Table, Output::Warned { warnings, fields, value, list, columns }) => {
+            let plain = |line: &String| cell("warning", Some(&Value::String(line.clone())));
+            let lines: Vec<String> = warnings.iter().map(plain).collect();
+            let gap = if lines.is_empty() { "" } else { "\n\n" };
+            let (head, body) = (object(fields, value), table(columns, rows(value, list)));
+            format!("{}{gap}{head}\n\n{body}", lines.join("\n"))
         }
         (Format::Table, Output::Two { value, lists }) => {
             lists.map(|(list, columns)| table(columns, rows(value, list))).join("\n\n")

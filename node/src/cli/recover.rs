@@ -14,7 +14,7 @@ use crate::{
     auth::recovery,
     cluster::known::Survivor,
     crypto::keys::ClusterKeys,
-    dr::offline::{Restore, restore},
+    dr::offline::{LogTime, Restore, restore},
     runtime::Runtime,
     store::DataDir,
 };
@@ -159,6 +159,7 @@ fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {
         enable_returning: false,
         set_aside: true,
         dry_run: args.dry_run,
+        log_time: LogTime::Keep,
     };
     let done = restore(order, &keys, &Runtime::system()).map_err(|e| Failure::other(e.to_string()))?;
     Ok(with_loss(told(&config, args.config.as_deref(), &done, args.dry_run), newest, read_most))

@@ -11,7 +11,7 @@ use crate::{
     crypto::{hex, keys::ClusterKeys},
     dr::{
         archived,
-        offline::{Restore, Restored, restore},
+        offline::{LogTime, Restore, Restored, restore},
         report::Report,
     },
     runtime::Runtime,
@@ -102,6 +102,9 @@ pub struct RestoreArgs {
     /// People who were deleted after the point that is restored come back as they were; else they come back disabled
     #[arg(long)]
     enable_returning: bool,
+    /// Set log time to this machine's clock: for a cluster whose clocks were ahead when the snapshot was written
+    #[arg(long)]
+    reset_log_time: bool,
     /// How to print the result
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
@@ -127,6 +130,7 @@ pub async fn run(args: RestoreArgs) -> Result<(Output, Format), Failure> {
             enable_returning: args.enable_returning,
             set_aside: args.set_aside,
             dry_run: args.dry_run,
+            log_time: if args.reset_log_time { LogTime::Reset } else { LogTime::Refuse },
         };
         let done = restore(wanted, &keys, &Runtime::system()).map_err(|e| Failure::other(e.to_string()))?;
         Ok::<_, Failure>(told(&config, args.config.as_deref(), &done, args.dry_run))

@@ -8,16 +8,28 @@ use std::time::Duration;
 use openraft::{Instant as _, ServerState, async_runtime::WatchReceiver as _};
 use tokio::time::timeout;
 
-use super::{leader::Leader, types::NodeId};
+use super::{leader::Leader, lease::Leases, types::NodeId};
 
 /// How long ago a voter must have answered: two heartbeats and a little.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
 /// How long another leader is waited for: an ordinary election is as long.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Returns the new leader, if there is one.
-pub async fn hand_over(leader: &Leader) -> Option<NodeId> {
-    let to = candidate(leader)?;
+/// Gives the lead to the best voter of which `is_fit` is true, and stops granting leases meanwhile. Returns the new leader, if there
+/// is one.
+pub async fn give_away(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+    let to = voters_by_progress(leader).into_iter().find(|node| is_fit(*node))?;
+    leases.close().await;
+    let taken = transfer(leader, to).await;
+    if taken.is_none() {
+        leases.reopen();
+    }
+    taken
+}
+
+/// Gives the lead to the voter with most of the log, and returns the new leader, if there is one.
+pub async fn transfer_to_best(leader: &Leader) -> Option<NodeId> {
+    let to = voters_by_progress(leader).first().copied()?;
     transfer(leader, to).await
 }
 
@@ -37,11 +49,6 @@ pub async fn transfer(leader: &Leader, to: NodeId) -> Option<NodeId> {
         }
     };
     timeout(LIMIT, another).await.ok().flatten()
-}
-
-/// The voter with most of the log among those that have answered lately. None when this node does not lead, or is alone.
-pub fn candidate(leader: &Leader) -> Option<NodeId> {
-    voters_by_progress(leader).first().copied()
 }
 
 /// The voters that can take over, best first.

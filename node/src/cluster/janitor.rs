@@ -12,7 +12,8 @@ use crate::{runtime::Runtime, store::retention};
 use super::{
     identity::Identity,
     leader::{Leader, free_bytes},
-    membership,
+    levels, membership,
+    peers::Peers,
     propose::Proposer,
 };
 
@@ -22,13 +23,14 @@ const PERIOD: Duration = Duration::from_secs(1);
 const SWEEP_ROWS: u32 = 500;
 
 /// Runs until the task is aborted.
-pub async fn run(leader: Leader, proposer: Proposer, runtime: Runtime) {
+pub async fn run(leader: Leader, peers: Arc<Peers>, proposer: Proposer, runtime: Runtime) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         snapshot_if_due(&leader).await;
         membership::tend(&leader).await;
+        levels::raise_if_all_can(&leader, &peers, &proposer, &runtime).await;
         let now = Stamp(runtime.clock.now_ms());
         if leader.is_leader() && leader.view().load().has_expired_rows(now) {
             sweep(&proposer, &runtime).await;

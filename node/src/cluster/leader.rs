@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use conclave_proto::{cluster::v1 as pb, command::v1 as command};
-use conclave_state::{Reply, snapshot};
+use conclave_state::{Reply, level, snapshot};
 use openraft::{
     Instant as _, ReadPolicy, ServerState,
     async_runtime::WatchReceiver as _,
@@ -15,6 +15,7 @@ use crate::{runtime::Runtime, store};
 
 use super::{
     archival::ArchiveSlot,
+    clock::{ClockUnsure, ClusterClock},
     identity::Identity,
     log_store::LogGauge,
     machine::{Machine, Snapshots, View},
@@ -43,6 +44,9 @@ pub enum LeaderError {
     Unknown,
     #[error("no quorum")]
     NoQuorum,
+    /// Nothing was written.
+    #[error(transparent)]
+    ClockUnsure(#[from] ClockUnsure),
     #[error("the command has {bytes} bytes; the log takes {limit}")]
     TooLarge { bytes: usize, limit: usize },
     #[error("raft has stopped: {0}")]
@@ -67,16 +71,28 @@ pub struct Leader {
     view: View,
     snapshots: Snapshots,
     runtime: Runtime,
+    clock: Arc<ClusterClock>,
     log: LogGauge,
     archive: Arc<ArchiveSlot>,
     started: Duration,
 }
 
 impl Leader {
-    pub fn new(raft: Raft, view: View, snapshots: Snapshots, log: LogGauge) -> Self {
+    pub fn new(
+        raft: Raft,
+        view: View,
+        snapshots: Snapshots,
+        clock: Arc<ClusterClock>,
+        log: LogGauge,
+    ) -> Self {
         let runtime = snapshots.runtime.clone();
         let started = runtime.clock.monotonic();
-        Self { raft, view, snapshots, runtime, log, archive: Arc::default(), started }
+        Self { raft, view, snapshots, runtime, clock, log, archive: Arc::default(), started }
+    }
+
+    /// The clock that stamps what is written here.
+    pub const fn clock(&self) -> &Arc<ClusterClock> {
+        &self.clock
     }
 
     /// What the archive of this node says of itself.
@@ -128,7 +144,18 @@ impl Leader {
         if command.len() > limit {
             return Err(LeaderError::TooLarge { bytes: command.len(), limit });
         }
-        let entry = command::LogEntry { at_ms: self.runtime.clock.now_ms(), command };
+        let at_ms = self.clock.stamp()?;
+        if let Some(forward) = ClusterClock::forward(&self.view.load(), at_ms) {
+            // A silence of half an hour and more: one entry may not move log time as far as it likes.
+            let request_id = self.runtime.entropy.bytes::<16>().to_vec();
+            let body = Some(command::command::Body::SetClock(forward));
+            self.append(at_ms, command::Command { request_id, body }.encode_to_vec()).await?;
+        }
+        self.append(at_ms, command).await
+    }
+
+    async fn append(&self, at_ms: u64, command: Vec<u8>) -> Result<Written, LeaderError> {
+        let entry = command::LogEntry { at_ms, command };
         let written =
             self.raft.client_write(Payload(entry.encode_to_vec())).await.map_err(|error| match error {
                 RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
@@ -266,6 +293,8 @@ impl Leader {
             disk_free_bytes: free_bytes(self.snapshots.dir.path()),
             secret_ids: self.snapshots.key.secret_ids().map(|id| id.to_vec()).collect(),
             snapshot_under_other_key: self.snapshot_is_under_other_key(),
+            feature_level: level::SUPPORTED,
+            clock: Some(self.clock.status()),
             ..pb::NodeStatus::default()
         }
     }

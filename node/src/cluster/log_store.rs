@@ -27,7 +27,7 @@ use crate::cluster::{
     rt,
     types::{Config, Entry, LogId, Vote},
 };
-use crate::store::writer::Done;
+use crate::store::writer::{CommitCount, Done};
 use crate::store::{Flush, LogReader, LogRecord, LogWriter, Op, StoreError};
 
 /// Entries kept in memory for followers and for apply.
@@ -129,6 +129,11 @@ impl LogStorage {
             may_block: *may_block,
             guard: guard.as_ref().map(Arc::downgrade),
         }
+    }
+
+    /// See [`LogWriter::commits`].
+    pub fn commits(&self) -> Arc<CommitCount> {
+        self.writer.commits()
     }
 
     /// See [`LogWriter::failure`].

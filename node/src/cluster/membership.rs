@@ -210,7 +210,7 @@ impl Membership {
         let own = self.leader.raft().metrics().borrow_watched().id;
         if gone == own {
             // A leader does not take itself out: the next one does, and is asked for it by the caller.
-            handover::hand_over(&self.leader).await;
+            handover::transfer_to_best(&self.leader).await;
             return Err(MembershipError::NotLeader(self.leader.leader_id().filter(|id| *id != own)));
         }
         // Its number is never given again, whatever numbers remain.

@@ -9,11 +9,14 @@
 //! | `transport`, `line`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, way out, way in |
 //! | `failover`, `handover` | another leader at once: when its process dies, when it stops in order |
 //! | `lease` | the right to accept without asking, and until when a revocation waits |
+//! | `clock` | one time for all nodes, and the stamps of log entries |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
 //! | `save` | a snapshot for somebody else |
 //! | `known`, `refound` | what is left of a cluster when nothing of it runs; a new life from it |
 //! | `consensus` | the runtime of all this, and its end |
 //! | `membership`, `join` | members come and go |
+//! | `readiness`, `settings`, `disk`, `problems` | whether this node and the cluster can serve, and why not |
+//! | `levels` | the feature level rises when every member understands it |
 //! | `vantage` | a second look at the network from another node |
 //! | `janitor` | sweeps, snapshots, the member list |
 //! | `archival` | what an archive of the log needs: its entries, room for them, a place for its word |
@@ -23,7 +26,9 @@
 
 mod archival;
 mod bootstrap;
+mod clock;
 mod consensus;
+mod disk;
 mod failover;
 mod handover;
 mod identity;
@@ -32,18 +37,22 @@ pub mod join;
 pub mod known;
 mod leader;
 mod lease;
+mod levels;
 mod line;
 pub mod log_store;
 mod machine;
 mod membership;
 mod network;
 mod peers;
+mod problems;
 mod propose;
 mod read;
+mod readiness;
 pub mod refound;
 mod rt;
 mod save;
 mod service;
+mod settings;
 mod snapshot_in;
 mod start;
 #[cfg(any(test, feature = "testing"))]
@@ -55,10 +64,7 @@ mod wire;
 
 use std::{
     future::Future,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -69,10 +75,12 @@ use conclave_proto::{
 use conclave_state::State;
 
 pub use bootstrap::{BootstrapError, Peer};
+pub use clock::{ClockTrouble, ClusterClock};
 pub use identity::Lineage;
 pub use lease::Checks;
 pub use log_store::command_entry;
 pub use membership::MembershipError;
+pub use problems::problems;
 pub use propose::{Committed, ProposeError};
 pub use read::ViewError;
 pub use save::{SaveError, SavedSnapshot, Upload};
@@ -90,6 +98,7 @@ use lease::Leases;
 use membership::Membership;
 use peers::{Lane, Peers};
 use propose::Proposer;
+use readiness::Readiness;
 pub use types::NodeId;
 
 /// How long the status of a member is waited for.
@@ -119,8 +128,7 @@ struct Inner {
     membership: Membership,
     lineage: Lineage,
     consensus: Consensus,
-    /// Whether this node has seen everything that was acknowledged before it started.
-    caught_up: Arc<AtomicBool>,
+    readiness: Readiness,
     log_failure: watch::Receiver<Option<StoreError>>,
     /// Why the peers will not have this node, once they have said so.
     conflict: Arc<OnceLock<String>>,
@@ -140,6 +148,11 @@ pub struct MemberStatus {
 }
 
 impl Cluster {
+    /// The time that everything on this node is judged by: the same on all nodes, whatever the clock of this machine says.
+    pub fn clock(&self) -> Arc<ClusterClock> {
+        Arc::clone(self.inner.leader.clock())
+    }
+
     /// The state as this node has it now.
     pub fn view(&self) -> Arc<State> {
         self.inner.leader.view().load()
@@ -177,14 +190,15 @@ impl Cluster {
     pub fn covered_view(&self) -> Option<Arc<State>> {
         let state = self.view();
         // The lease after the state: it must cover what is decided on.
-        self.inner.leases.covers(&state).then_some(state)
+        (self.inner.leader.clock().is_sure() && self.inner.leases.covers(&state)).then_some(state)
     }
 
     /// What this node knew when it could last be sure, if that is no longer ago than `limit`: for applications that would rather
     /// be served from it than not at all while the cluster is out of reach. Revocations since then are not in it.
     pub fn known_view(&self, limit: Duration) -> Option<Arc<State>> {
         let state = self.view();
-        self.inner.leases.covered_within(limit, &state).then_some(state)
+        let is_sure = self.inner.leader.clock().is_sure();
+        (is_sure && self.inner.leases.covered_within(limit, &state)).then_some(state)
     }
 
     /// A version that has seen everything acknowledged before this call, confirmed by the leader: held across an election, as
@@ -200,6 +214,11 @@ impl Cluster {
     /// # Errors
     /// [`ProposeError`].
     pub async fn propose(&self, request: RequestId, body: Body) -> Result<Committed, ProposeError> {
+        let clock = self.inner.leader.clock();
+        if !clock.is_sure() && ClusterClock::depends_on_time(&body) {
+            let why = clock.trouble().map(|trouble| trouble.to_string()).unwrap_or_default();
+            return Err(ProposeError::Clock(why));
+        }
         let proposer = self.inner.proposer.clone();
         let command = Command { request_id: request.to_vec(), body: Some(body) };
         let span = tracing::Span::current();
@@ -259,16 +278,12 @@ impl Cluster {
     /// # Errors
     /// The reason why not.
     pub fn readiness(&self) -> Result<(), String> {
-        if !self.inner.caught_up.load(Ordering::Acquire) {
-            return Err("no leader has confirmed yet that this node is up to date".into());
-        }
-        self.inner.leader.contact(&self.inner.peers.identity)?;
-        self.inner.leader.readiness()?;
-        if self.inner.leases.can_serve() {
-            Ok(())
-        } else {
-            Err("this node holds no serve lease: no leader has confirmed it lately".into())
-        }
+        self.inner.readiness.reasons().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Every reason why this node cannot serve, the gravest first; none if it can.
+    pub fn not_ready_because(&self) -> Vec<String> {
+        self.inner.readiness.reasons()
     }
 
     /// Resolves when Raft or the log has stopped on this node, with the reason. The process must end then.
@@ -299,7 +314,7 @@ impl Cluster {
     /// This node's own status, without the digest.
     pub async fn own_status(&self) -> pb::NodeStatus {
         let inner = Arc::clone(&self.inner);
-        let telling = async move { status(&inner.leader, &inner.leases, false).await };
+        let telling = async move { inner.readiness.status(false).await };
         self.on_consensus(telling).await.unwrap_or_default()
     }
 
@@ -339,13 +354,7 @@ impl Cluster {
     pub async fn hand_over(&self) {
         let inner = Arc::clone(&self.inner);
         let handing = async move {
-            if handover::candidate(&inner.leader).is_none() {
-                return;
-            }
-            inner.leases.close().await;
-            if handover::hand_over(&inner.leader).await.is_none() {
-                inner.leases.reopen();
-            }
+            handover::give_away(&inner.leader, &inner.leases, |_| true).await;
         };
         self.on_consensus(handing).await;
     }
@@ -397,19 +406,6 @@ async fn log_failed(mut failure: watch::Receiver<Option<StoreError>>) -> String 
 
 fn log_failure(failed: Option<&StoreError>) -> Option<String> {
     failed.map(|error| format!("the log failed: {error}"))
-}
-
-/// This node's status, its part in the leases included.
-async fn status(leader: &Leader, leases: &Leases, with_digest: bool) -> pb::NodeStatus {
-    let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-    let holders = leases.holders().into_iter();
-    pb::NodeStatus {
-        lease_holders: holders
-            .map(|(node_id, left)| pb::LeaseHolder { node_id, left_ms: millis(left) })
-            .collect(),
-        lease_left_ms: millis(leases.left()),
-        ..leader.status(with_digest).await
-    }
 }
 
 impl Inner {
@@ -472,7 +468,7 @@ impl Inner {
 
     async fn status_of(&self, node: NodeId, addr: &str, with_digest: bool) -> Result<pb::NodeStatus, String> {
         if node == self.peers.identity.node {
-            return Ok(status(&self.leader, &self.leases, with_digest).await);
+            return Ok(self.readiness.status(with_digest).await);
         }
         let mut client = self.peers.client(Some(node), addr, Lane::Control).map_err(|e| e.to_string())?;
         let request = pb::StatusRequest { envelope: Some(self.peers.identity.envelope(node)), with_digest };

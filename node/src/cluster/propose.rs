@@ -55,6 +55,9 @@ pub enum ProposeError {
     /// Nothing was sent: the cluster has no leader, or this node cannot reach it. Nothing changed.
     #[error("the cluster has no leader at the moment; try again shortly")]
     Unavailable,
+    /// The clocks are in doubt, and the answer depends on the time. Nothing changed.
+    #[error("the cluster cannot tell the time: {0}")]
+    Clock(String),
     /// Too many writes wait on this node. Nothing changed.
     #[error("this node is busy; try again shortly")]
     Busy,
@@ -168,7 +171,7 @@ impl Proposer {
             Some(id) if id == self.peers.identity.node => {
                 match timeout(limit, self.leader.write(bytes.to_vec())).await {
                     Ok(Ok(written)) => Attempt::Done(written),
-                    Ok(Err(LeaderError::NotLeader(_))) => Attempt::NotTaken,
+                    Ok(Err(LeaderError::NotLeader(_) | LeaderError::ClockUnsure(_))) => Attempt::NotTaken,
                     Ok(Err(error @ LeaderError::TooLarge { .. })) => Attempt::TooLarge(error.to_string()),
                     Ok(Err(_)) | Err(_) => Attempt::Lost,
                 }

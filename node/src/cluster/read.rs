@@ -133,6 +133,9 @@ async fn serving_now(
     index: u64,
 ) -> Result<Arc<State>, ViewError> {
     let state = view_at(leader, peers, index).await?;
+    if !leader.clock().is_sure() {
+        return Err(ViewError::Behind);
+    }
     // The lease after the state: it must cover what is decided on.
     if leases.covers(&state) {
         return Ok(state);

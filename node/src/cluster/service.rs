@@ -18,13 +18,17 @@ use crate::telemetry::propagation;
 use super::{
     MembersChange,
     bootstrap::{Peer, describe},
+    clock::{self, ClusterClock},
     failover,
     identity::{Identity, Stranger},
     leader::{Leader, LeaderError},
     lease::{Leases, Settled},
     membership::{Membership, MembershipError},
     peers::Peers,
-    read, snapshot_in,
+    read,
+    readiness::Readiness,
+    settings::SharedSettings,
+    snapshot_in,
     types::{Member, NodeId},
     wire::{self, Malformed},
 };
@@ -45,7 +49,9 @@ pub struct Service {
     pub peers: Arc<Peers>,
     pub own: Member,
     pub configured: Vec<Peer>,
-    pub leader: Arc<OnceLock<(Leader, Leases)>>,
+    pub clock: Arc<ClusterClock>,
+    pub settings: Arc<SharedSettings>,
+    pub running: Arc<OnceLock<Readiness>>,
     pub membership: Arc<OnceLock<Membership>>,
     /// The URL of the whole cluster, for nodes that join.
     pub public_url: String,
@@ -60,7 +66,7 @@ impl From<Malformed> for Status {
 impl Service {
     fn raft(&self) -> Result<&Leader, Status> {
         // Said like "not the leader": whatever was asked was certainly not done.
-        self.running().map(|(leader, _)| leader)
+        self.running().map(|running| &running.leader)
     }
 
     fn membership(&self) -> Result<&Membership, Status> {
@@ -68,11 +74,11 @@ impl Service {
     }
 
     fn leases(&self) -> Result<&Leases, Status> {
-        self.running().map(|(_, leases)| leases)
+        self.running().map(|running| &running.leases)
     }
 
-    fn running(&self) -> Result<&(Leader, Leases), Status> {
-        self.leader.get().ok_or_else(|| not_taken("this node is starting", None))
+    fn running(&self) -> Result<&Readiness, Status> {
+        self.running.get().ok_or_else(|| not_taken("this node is starting", None))
     }
 
     /// Lets a message of a member in: nobody else is granted anything or may write. A node that lags may not know the newest member;
@@ -128,7 +134,7 @@ impl ClusterService for Service {
     async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloReply>, Status> {
         let lineage = self.identity.lineage();
         // What the log says, not what is planned: a founding that a crash cut short must not look like a cluster.
-        let members = self.leader.get().map(|(leader, _)| leader.members()).unwrap_or_default();
+        let members = self.running.get().map(|running| running.leader.members()).unwrap_or_default();
         Ok(Response::new(pb::HelloReply {
             node_id: self.identity.node,
             incarnation: self.identity.incarnation.to_vec(),
@@ -362,11 +368,18 @@ impl ClusterService for Service {
         Ok(Response::new(self.peers.window.look(request.did).instrument(span).await?))
     }
 
+    async fn read_clocks(
+        &self,
+        request: Request<pb::ReadClocksRequest>,
+    ) -> Result<Response<pb::ReadClocksReply>, Status> {
+        self.admit(request.into_inner().envelope.as_ref())?;
+        Ok(Response::new(clock::reply_of(self.clock.answer(), &self.settings)))
+    }
+
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::NodeStatus>, Status> {
         let request = request.into_inner();
         self.admit(request.envelope.as_ref())?;
-        let (leader, leases) = self.running()?;
-        Ok(Response::new(super::status(leader, leases, request.with_digest).await))
+        Ok(Response::new(self.running()?.status(request.with_digest).await))
     }
 }
 
@@ -420,6 +433,7 @@ impl From<LeaderError> for Status {
             LeaderError::NotLeader(leader) => not_taken("not the leader", leader),
             LeaderError::Unknown => Self::deadline_exceeded("the write's outcome is unknown"),
             LeaderError::NoQuorum => Self::unavailable("no quorum"),
+            LeaderError::ClockUnsure(unsure) => not_taken(unsure.to_string(), None),
             LeaderError::TooLarge { .. } => Self::invalid_argument(error.to_string()),
             LeaderError::Stopped(reason) => stopped(reason),
         }

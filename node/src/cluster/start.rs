@@ -26,8 +26,9 @@ use crate::{
 use super::{
     Cluster, Inner,
     bootstrap::{self, BootstrapError, Peer, Roster},
+    clock::{self, ClusterClock},
     consensus::{Consensus, Hold, Released},
-    failover,
+    disk, failover,
     identity::{Identity, Lineage},
     janitor,
     leader::{Leader, Raft},
@@ -39,7 +40,9 @@ use super::{
     peers::{MAX_MESSAGE_BYTES, Peers},
     propose::Proposer,
     read,
+    readiness::Readiness,
     service::Service,
+    settings::{self, SharedSettings},
     transport::{Incoming, Plane},
     types::{Member, NodeId},
 };
@@ -66,6 +69,8 @@ pub struct ClusterOptions {
     pub checks: Checks,
     /// The URL of the whole cluster, told to nodes that join.
     pub public_url: String,
+    /// Settings that must be equal on all nodes, by name, in a canonical form; empty = nothing is compared.
+    pub settings: Vec<(String, String)>,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
 }
@@ -161,28 +166,18 @@ impl Cluster {
                     .unwrap_or_else(|| StartError::Raft("it panicked".into())));
             }
         };
-        let Parts {
-            membership,
-            leader,
-            leases,
-            peers,
-            proposer,
-            lineage,
-            caught_up,
-            conflict,
-            log_failure,
-            released,
-            secret_mark,
-        } = parts;
+        let Parts { membership, readiness, proposer, lineage, conflict, log_failure, released, secret_mark } =
+            parts;
+        let Readiness { leader, leases, peers, .. } = readiness.clone();
         let inner = Inner {
             leader,
             leases,
             peers,
+            readiness,
             proposer,
             membership,
             lineage,
             consensus,
-            caught_up,
             log_failure,
             conflict,
             released,
@@ -195,12 +190,9 @@ impl Cluster {
 /// What runs inside the consensus runtime.
 struct Parts {
     membership: Membership,
-    leader: Leader,
-    leases: Leases,
-    peers: Arc<Peers>,
+    readiness: Readiness,
     proposer: Proposer,
     lineage: Lineage,
-    caught_up: Arc<AtomicBool>,
     conflict: Arc<OnceLock<String>>,
     log_failure: watch::Receiver<Option<StoreError>>,
     released: Released,
@@ -208,9 +200,12 @@ struct Parts {
 }
 
 async fn start(
-    options: ClusterOptions,
+    mut options: ClusterOptions,
     open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError>,
 ) -> Result<Parts, StartError> {
+    let clock = ClusterClock::new(options.node, Arc::clone(&options.runtime.clock));
+    // Everything of this node is judged by the time of the cluster.
+    options.runtime.clock = Arc::<ClusterClock>::clone(&clock);
     let (mut data, log) = open_data(&options, open_log)?;
     let stored = data
         .identity()
@@ -227,7 +222,9 @@ async fn start(
         api_url: options.api_url.clone(),
         incarnation: stored.incarnation,
     };
-    let (raft_cell, membership_cell) = serve(incoming, &peers, &own, &options.peers, &options.public_url);
+    let settings = Arc::new(SharedSettings::new(std::mem::take(&mut options.settings)));
+    let service = service(&peers, &own, &clock, &settings, &options.peers, &options.public_url);
+    let (raft_cell, membership_cell) = serve(incoming, service);
 
     // A log without a single entry or vote has never been part of anything.
     // One that joined gets its first entries from the leader, and founds nothing.
@@ -241,8 +238,8 @@ async fn start(
         data.secret_mark().ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
     let (hold, released) = Hold::new(data);
     let storage = LogStorage::new(log).map_err(|e| StartError::Raft(e.to_string()))?.guarded_by(hold);
-    let log_failure = storage.failure();
-    let leader = run_raft(options.node, Arc::clone(&peers), storage, snapshots).await?;
+    let (log_failure, commits) = (storage.failure(), storage.commits());
+    let leader = run_raft(options.node, Arc::clone(&peers), storage, snapshots, clock).await?;
     if let Some(roster) = roster {
         identity.learn_members(roster.members.clone().into_iter().collect());
         if roster.initialises {
@@ -251,34 +248,33 @@ async fn start(
     }
     // Set once, here.
     let leases = Leases::new(leader.clone(), Arc::clone(&peers), options.runtime.clone(), options.checks);
-    let _ = raft_cell.set((leader.clone(), leases.clone()));
+    let caught_up = Arc::new(AtomicBool::new(false));
+    let readiness = Readiness {
+        leader: leader.clone(),
+        leases: leases.clone(),
+        peers: Arc::clone(&peers),
+        caught_up: Arc::clone(&caught_up),
+        settings: Arc::clone(&settings),
+        disk: Arc::default(),
+    };
+    let _ = raft_cell.set(readiness.clone());
     leases.start();
+    tokio::spawn(disk::run(Arc::clone(&readiness.disk), commits, leader.clone(), leases.clone()));
+    tokio::spawn(settings::run(Arc::clone(&settings), Arc::clone(&peers)));
+    tokio::spawn(clock::run(leader.clone(), leases.clone(), Arc::clone(&peers), settings));
     tokio::spawn(failover::run(leader.clone(), Arc::clone(&peers)));
     let proposer = Proposer::new(leader.clone(), leases.clone(), Arc::clone(&peers));
     let membership =
         Membership { leader: leader.clone(), proposer: proposer.clone(), runtime: options.runtime.clone() };
     let _ = membership_cell.set(membership.clone());
     tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
-    tokio::spawn(janitor::run(leader.clone(), proposer.clone(), options.runtime.clone()));
-    let caught_up = Arc::new(AtomicBool::new(false));
+    tokio::spawn(janitor::run(leader.clone(), Arc::clone(&peers), proposer.clone(), options.runtime.clone()));
     tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
     let conflict = Arc::new(OnceLock::new());
     let known = if options.peers.is_empty() { known_peers(&leader) } else { options.peers };
     tokio::spawn(check_peers(Arc::clone(&peers), known, leader.clone(), Arc::clone(&conflict)));
     tokio::spawn(leave_when_expelled(Arc::clone(&identity), leader.clone(), Arc::clone(&conflict)));
-    Ok(Parts {
-        membership,
-        leader,
-        leases,
-        peers,
-        proposer,
-        lineage,
-        caught_up,
-        conflict,
-        log_failure,
-        released,
-        secret_mark,
-    })
+    Ok(Parts { membership, readiness, proposer, lineage, conflict, log_failure, released, secret_mark })
 }
 
 /// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
@@ -314,27 +310,33 @@ fn open_data(
 }
 
 /// What the plane's service gets once Raft runs.
-type Cells = (Arc<OnceLock<(Leader, Leases)>>, Arc<OnceLock<Membership>>);
+type Cells = (Arc<OnceLock<Readiness>>, Arc<OnceLock<Membership>>);
 
-/// The cluster plane: greetings from the first moment, the rest once Raft runs.
-fn serve(
-    incoming: Incoming,
+/// The plane's service before Raft runs.
+fn service(
     peers: &Arc<Peers>,
     own: &Member,
+    clock: &Arc<ClusterClock>,
+    settings: &Arc<SharedSettings>,
     configured: &[Peer],
     public_url: &str,
-) -> Cells {
-    let raft_cell = Arc::new(OnceLock::new());
-    let membership_cell = Arc::new(OnceLock::new());
-    let service = Service {
+) -> Service {
+    Service {
         identity: Arc::clone(&peers.identity),
         peers: Arc::clone(peers),
         own: own.clone(),
         configured: configured.to_vec(),
-        leader: Arc::clone(&raft_cell),
-        membership: Arc::clone(&membership_cell),
+        clock: Arc::clone(clock),
+        settings: Arc::clone(settings),
+        running: Arc::default(),
+        membership: Arc::default(),
         public_url: public_url.to_owned(),
-    };
+    }
+}
+
+/// The cluster plane: greetings from the first moment, the rest once Raft runs.
+fn serve(incoming: Incoming, service: Service) -> Cells {
+    let cells = (Arc::clone(&service.running), Arc::clone(&service.membership));
     let service = ClusterServiceServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -348,7 +350,7 @@ fn serve(
             tracing::error!(%error, "the cluster plane has stopped");
         }
     });
-    (raft_cell, membership_cell)
+    cells
 }
 
 /// Writes the lineage into the data directory before the first entry of it is written.
@@ -388,13 +390,15 @@ async fn run_raft(
     peers: Arc<Peers>,
     storage: LogStorage,
     snapshots: Snapshots,
+    clock: Arc<ClusterClock>,
 ) -> Result<Leader, StartError> {
     let (machine, view) =
         Machine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
+    clock.attach(view.clone());
     let gauge = storage.gauge();
     let raft = Raft::new(node, raft_config()?, Network::new(peers), storage, machine).await;
     let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
-    Ok(Leader::new(raft, view, snapshots, gauge))
+    Ok(Leader::new(raft, view, snapshots, clock, gauge))
 }
 
 /// Writes the first entry, with all voters. One that is there already was written by an earlier start of this node.

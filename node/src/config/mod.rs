@@ -19,6 +19,7 @@ mod policy;
 mod problem;
 mod public_url;
 mod secret_file;
+mod shared;
 mod telemetry;
 mod tls;
 

@@ -35,7 +35,7 @@ use crate::{
     store::{DataDir, StoreError},
 };
 
-use super::offline::{Restore, RestoreError, restore};
+use super::offline::{LogTime, Restore, RestoreError, restore};
 
 /// How long the node may take until it is ready: a million people, on a slow machine.
 const READY_LIMIT: Duration = Duration::from_mins(5);
@@ -191,6 +191,7 @@ async fn restored(
         enable_returning: false,
         set_aside: false,
         dry_run: false,
+        log_time: LogTime::Refuse,
     };
     let (keys, runtime, dir) = (keys.clone(), runtime.clone(), config.node.data_dir.clone());
     let work = tokio::task::spawn_blocking(move || {
@@ -364,6 +365,7 @@ mod tests {
                 enable_returning: false,
                 set_aside: true,
                 dry_run,
+                log_time: LogTime::Refuse,
             };
             restore(order, keys, node.runtime())
         };
@@ -397,6 +399,7 @@ mod tests {
             enable_returning: false,
             set_aside: false,
             dry_run: false,
+            log_time: LogTime::Refuse,
         };
         let dir = order.data_dir.clone();
         restore(order, &ring, node.runtime()).unwrap();

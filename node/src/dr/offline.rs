@@ -42,7 +42,22 @@ pub struct Restore {
     pub set_aside: bool,
     /// Says what would come of it, and writes nothing.
     pub dry_run: bool,
+    pub log_time: LogTime,
 }
+
+/// What becomes of a log time that is ahead of this machine's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTime {
+    /// Nothing is restored: the operator is asked which of the two is wrong.
+    Refuse,
+    /// It stays: `conclave cluster reset-clock` brings it back later.
+    Keep,
+    /// It begins anew at this machine's clock.
+    Reset,
+}
+
+/// How far log time may be ahead of this machine's clock without a word: what a node decides beside as well.
+const MAX_LOG_AHEAD_MS: u64 = 15 * 60_000;
 
 /// What came of it, or would.
 #[derive(Clone, Debug)]
@@ -63,6 +78,12 @@ pub enum RestoreError {
         dir.display()
     )]
     Occupied { dir: PathBuf, node: u64 },
+    #[error(
+        "log time in what is to be restored is {} min ahead of this machine's clock. If this machine's clock is right, clocks were \
+         wrong when it was written: run again with --reset-log-time. If not, correct it first",
+        ahead_ms / 60_000
+    )]
+    LogTimeAhead { ahead_ms: u64 },
     #[error("sessions can be kept only when the newest state is restored, not an earlier one")]
     KeepsOlder,
     #[error(transparent)]
@@ -79,16 +100,22 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
     if order.keep_sessions && order.older.last != order.newest.last {
         return Err(RestoreError::KeepsOlder);
     }
-    let life =
-        NewLife::after(&order.newest, runtime.clock.now_ms(), u32::from_be_bytes(runtime.entropy.bytes()));
+    let now_ms = runtime.clock.now_ms();
+    let log_time = order.older.state.meta().clock.max(order.newest.state.meta().clock);
+    let ahead_ms = log_time.0.saturating_sub(now_ms);
+    if ahead_ms > MAX_LOG_AHEAD_MS && order.log_time == LogTime::Refuse {
+        return Err(RestoreError::LogTimeAhead { ahead_ms });
+    }
+    let life = NewLife::after(&order.newest, now_ms, u32::from_be_bytes(runtime.entropy.bytes()));
     let terms = Terms {
         index: life.start.index,
-        at: Stamp(runtime.clock.now_ms()),
+        at: Stamp(now_ms),
         place: Place::Founding,
         former_epoch: Some(order.newest.lineage.epoch),
         last_node_id: life.node,
         keep_sessions: order.keep_sessions,
         enable_returning: order.enable_returning,
+        reset_log_time: order.log_time == LogTime::Reset && ahead_ms > 0,
     };
     let state = restored(&order.older.state, &order.newest.state, &terms);
     let report = Report::of(&order.newest.state, &state);

@@ -39,6 +39,7 @@ pub fn preview(older: &State, newest: &State, enable_returning: bool) -> State {
         last_node_id: 0,
         keep_sessions: false,
         enable_returning,
+        reset_log_time: false,
     };
     restored(older, newest, &terms)
 }

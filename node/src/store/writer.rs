@@ -6,6 +6,7 @@
 //! through [`LogWriter::failure`] and never touches the log again; whoever runs the node must stop it then.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -23,6 +24,28 @@ pub const GROUP_JOBS: usize = 256;
 /// Called once, on the writer's thread, when the job is done or has failed. Must not block.
 pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+/// How many commits the log has begun and done: a commit that stays the same one for long waits for its disk.
+#[derive(Debug, Default)]
+pub struct CommitCount {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl CommitCount {
+    /// The number of the commit that is under way, if one is.
+    pub fn waiting(&self) -> Option<u64> {
+        let begun = self.begun.load(Ordering::Acquire);
+        (begun > self.done.load(Ordering::Acquire)).then_some(begun)
+    }
+
+    fn during<T>(&self, commit: impl FnOnce() -> T) -> T {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        let result = commit();
+        self.done.fetch_add(1, Ordering::AcqRel);
+        result
+    }
+}
+
 struct Job {
     ops: Vec<Op>,
     flush: Flush,
@@ -39,6 +62,7 @@ struct Inner {
     initial: LogState,
     reader: Arc<dyn LogReader>,
     failure: watch::Receiver<Option<StoreError>>,
+    commits: Arc<CommitCount>,
     backend: Backend,
 }
 
@@ -55,22 +79,24 @@ impl LogWriter {
         let (report, failure) = watch::channel(None);
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let (initial, reader) = (store.state(), store.reader());
-        let core = Core { store: Box::new(store), stopped: None };
+        let core = Core { store: Box::new(store), stopped: None, commits: Arc::default() };
+        let commits = Arc::clone(&core.commits);
         let thread = thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || run(core, jobs, &report))
             .map_err(StoreError::io("start thread", std::path::Path::new("raft-log")))?;
         let backend = Backend::Thread { queue: Some(queue), thread: Some(thread) };
-        Ok(Self { inner: Arc::new(Inner { initial, reader, failure, backend }) })
+        Ok(Self { inner: Arc::new(Inner { initial, reader, failure, commits, backend }) })
     }
 
     /// A writer without a thread: every submit commits before it returns.
     pub fn inline(store: impl LogStore) -> Self {
         let (report, failure) = watch::channel(None);
         let (initial, reader) = (store.state(), store.reader());
-        let core = Core { store: Box::new(store), stopped: None };
+        let core = Core { store: Box::new(store), stopped: None, commits: Arc::default() };
+        let commits = Arc::clone(&core.commits);
         let backend = Backend::Inline(Mutex::new((core, report)));
-        Self { inner: Arc::new(Inner { initial, reader, failure, backend }) }
+        Self { inner: Arc::new(Inner { initial, reader, failure, commits, backend }) }
     }
 
     /// A writer that is a task of the caller's runtime and takes its time: for the simulator. What it writes may be on the disk
@@ -83,7 +109,8 @@ impl LogWriter {
         let (report, failure) = watch::channel(None);
         let (queue, mut jobs) = mpsc::channel(QUEUE_JOBS);
         let (initial, reader) = (store.state(), store.reader());
-        let mut core = Core { store: Box::new(store), stopped: None };
+        let mut core = Core { store: Box::new(store), stopped: None, commits: Arc::default() };
+        let commits = Arc::clone(&core.commits);
         tokio::spawn(async move {
             while let Some(first) = jobs.recv().await {
                 let mut group = Group::default();
@@ -103,7 +130,7 @@ impl LogWriter {
             }
         });
         let backend = Backend::Thread { queue: Some(queue), thread: None };
-        Self { inner: Arc::new(Inner { initial, reader, failure, backend }) }
+        Self { inner: Arc::new(Inner { initial, reader, failure, commits, backend }) }
     }
 
     /// Queues `ops`; waits while the queue is full. `done` is called in the order of submission, with
@@ -137,6 +164,11 @@ impl LogWriter {
     /// Becomes `Some` at the first error, for ever. The node must stop then: it can no longer keep its word.
     pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
         self.inner.failure.clone()
+    }
+
+    /// What tells whether the disk answers.
+    pub fn commits(&self) -> Arc<CommitCount> {
+        Arc::clone(&self.inner.commits)
     }
 
     /// Whether reads must leave the caller's thread because the disk may make them wait.
@@ -194,6 +226,7 @@ fn complete(done: Vec<Done>, result: &Result<(), StoreError>) {
 struct Core {
     store: Box<dyn LogStore>,
     stopped: Option<StoreError>,
+    commits: Arc<CommitCount>,
 }
 
 impl Core {
@@ -213,7 +246,7 @@ impl Core {
     ) -> Result<(), StoreError> {
         let result = match &self.stopped {
             Some(error) => Err(error.clone()),
-            None => guarded(|| self.store.commit(ops, flush)),
+            None => self.commits.during(|| guarded(|| self.store.commit(ops, flush))),
         };
         self.note(&result, report);
         result

@@ -53,6 +53,19 @@ impl Page {
         self.bytes("log", "What the log takes on disk", status.log_bytes);
         self.bytes("disk_free", "What is free where the data directory is", status.disk_free_bytes);
         self.seconds("uptime", "Since this node started", status.uptime_ms);
+        let clock = status.clock.clone().unwrap_or_default();
+        self.signed_seconds(
+            "clock_offset",
+            "The wall clock of this machine minus the cluster clock",
+            clock.wall_offset_us,
+        );
+        self.seconds("log_time_ahead", "How far log time is ahead of the cluster clock", clock.log_ahead_ms);
+        self.truth(
+            "clock_agreed",
+            "Whether a quorum agrees on the cluster clock",
+            clock.standing == "agreed",
+        );
+        self.whole("clock_steps", "How often the cluster clock has stepped", clock.steps);
         self.seconds(
             "lease_left",
             "How long checks here need no other node; 0 = no lease",
@@ -104,6 +117,13 @@ impl Page {
     fn seconds(&mut self, name: &str, help: &str, ms: u64) {
         let gauge = Gauge::<f64, AtomicU64>::default();
         gauge.set(std::time::Duration::from_millis(ms).as_secs_f64());
+        self.0.register_with_unit(name, help, Unit::Seconds, gauge);
+    }
+
+    fn signed_seconds(&mut self, name: &str, help: &str, micros: i64) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        let size = std::time::Duration::from_micros(micros.unsigned_abs()).as_secs_f64();
+        gauge.set(if micros < 0 { -size } else { size });
         self.0.register_with_unit(name, help, Unit::Seconds, gauge);
     }
 

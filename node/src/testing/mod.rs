@@ -147,12 +147,14 @@ impl TestNode {
             joined: false,
             checks: crate::cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
+            settings: Vec::new(),
             keys: Arc::clone(&keys),
             runtime: runtime.clone(),
         };
         let cluster = Cluster::start(options).await.expect("the cluster starts");
         let passwords = PasswordPool::start(NonZeroUsize::MIN, CHEAP).expect("a thread");
-        let auth = Auth::new(cluster, Arc::clone(&keys), passwords, settings, runtime.clone());
+        let judged = Runtime { clock: cluster.clock(), ..runtime.clone() };
+        let auth = Auth::new(cluster, Arc::clone(&keys), passwords, settings, judged);
         let serving = admin::serve(api, auth.clone(), None, std::future::pending());
         let api = tokio::spawn(async move { serving.await.expect("the admin API serves") });
         Self { auth, keys, runtime, clock, api_url, api, _data: data }

@@ -49,6 +49,8 @@ pub const fn class(order: &Body) -> Class {
         Body::CheckHandle(order) => {
             if order.finding == Finding::Verified as i32 { Class::Plain } else { Class::Revocation }
         }
+        // Set back, it ends what was made while it was ahead.
+        Body::SetClock(order) => if order.to_ms < order.from_ms { Class::Revocation } else { Class::Plain },
         // Sessions, grants and tokens end.
         Body::RevokeSession(_)
         | Body::RevokeUserSessions(_)

@@ -2,8 +2,9 @@
 
 use crate::{
     event::Event,
+    level,
     reply::{Refusal, Reply},
-    stamp::Stamp,
+    stamp::{MAX_STEP_MS, Stamp},
     state::State,
 };
 
@@ -16,11 +17,15 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Starts from `state` as seen by the entry at `index`, at log time `max(clock, at)`.
+    /// Starts from `state` as seen by the entry at `index`, at log time `max(clock, at)`; from feature level 2 on at most
+    /// [`MAX_STEP_MS`] later than before.
     pub(crate) fn begin(state: &State, index: u64, at: Stamp) -> Self {
         let mut state = state.clone();
         state.meta.index = index;
-        state.meta.clock = state.meta.clock.max(at);
+        let before = state.meta.clock;
+        let is_bounded = state.meta.level >= level::BOUNDED_LOG_TIME && before != Stamp::default();
+        let at = if is_bounded { at.min(before.plus_ms(MAX_STEP_MS)) } else { at };
+        state.meta.clock = before.max(at);
         Self { at: state.meta.clock, state, index, events: Vec::new() }
     }
 

@@ -1,6 +1,9 @@
 //! Facts, for local reactions only (metrics, audit line). Nothing that must happen hangs on an event: that is the outbox.
 
-use crate::ids::{FamilyId, GrantId, SessionId, UserId};
+use crate::{
+    ids::{FamilyId, GrantId, SessionId, UserId},
+    stamp::Stamp,
+};
 
 /// What an entry changed, named for people and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,5 +34,12 @@ pub enum Event {
     AttemptsExhausted {
         /// Whose account.
         user: UserId,
+    },
+    /// An operator set log time back.
+    ClockSetBack {
+        /// The log time before.
+        from: Stamp,
+        /// The log time from here on.
+        to: Stamp,
     },
 }

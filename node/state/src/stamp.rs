@@ -1,6 +1,11 @@
-//! Log time: the leader's clock as the log knows it. It never runs back (design.md §3).
+//! Log time: the leader's clock as the log knows it. An entry never moves it back, and forward by a bounded step only
+//! (design.md §3); `SetClock` alone moves it further.
 
 use std::fmt;
+
+/// The furthest that one entry moves log time, in milliseconds. After a longer silence the leader sets log time first, once a quorum
+/// of clocks agrees; so an entry with a wrong stamp does not end what lives for longer than this.
+pub const MAX_STEP_MS: u64 = 3_600_000;
 
 /// Milliseconds since the Unix epoch, as stamped by a leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1246,6 +1246,23 @@ pub struct RevokeAppPasswordRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeAppPasswordResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetLogTimeRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetLogTimeResponse {
+    /// Log time before and after, Unix milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub from_ms: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub ended_sessions: u64,
+    #[prost(uint64, tag = "4")]
+    pub ended_grants: u64,
+    /// API tokens, app passwords and invitations.
+    #[prost(uint64, tag = "5")]
+    pub ended_credentials: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNodeRequest {
     #[prost(uint64, tag = "1")]
     pub node_id: u64,
@@ -1279,6 +1296,9 @@ pub struct TransferLeaderResponse {
 pub struct GetStatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClusterStatus {
+    /// What the cluster cannot do now, or soon could not, for operators; the gravest first, empty when all is well.
+    #[prost(string, repeated, tag = "20")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "1")]
     pub cluster_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
@@ -1440,6 +1460,12 @@ pub struct NodeStatus {
     /// Free bytes where its data directory is.
     #[prost(uint64, tag = "18")]
     pub disk_free_bytes: u64,
+    /// The wall clock of its machine minus the cluster clock, microseconds.
+    #[prost(sint64, tag = "19")]
+    pub clock_offset_us: i64,
+    /// Why it is not ready, the gravest reason first; empty when it is.
+    #[prost(string, repeated, tag = "20")]
+    pub reasons: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SaveSnapshotRequest {
@@ -8123,6 +8149,33 @@ pub mod cluster_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Sets log time back to the cluster clock, after wrong clocks had moved it ahead. Ends what was handed out meanwhile.
+        pub async fn reset_log_time(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetLogTimeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetLogTimeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.ClusterService/ResetLogTime",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.ClusterService", "ResetLogTime"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -8164,6 +8217,14 @@ pub mod cluster_service_server {
             request: tonic::Request<super::TransferLeaderRequest>,
         ) -> std::result::Result<
             tonic::Response<super::TransferLeaderResponse>,
+            tonic::Status,
+        >;
+        /// Sets log time back to the cluster clock, after wrong clocks had moved it ahead. Ends what was handed out meanwhile.
+        async fn reset_log_time(
+            &self,
+            request: tonic::Request<super::ResetLogTimeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetLogTimeResponse>,
             tonic::Status,
         >;
     }
@@ -8409,6 +8470,51 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TransferLeaderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.ClusterService/ResetLogTime" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetLogTimeSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::ResetLogTimeRequest>
+                    for ResetLogTimeSvc<T> {
+                        type Response = super::ResetLogTimeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetLogTimeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::reset_log_time(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetLogTimeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -389,6 +389,36 @@ pub struct SurveyReply {
     pub last_log_id: ::core::option::Option<LogId>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadClocksRequest {
+    #[prost(message, optional, tag = "1")]
+    pub envelope: ::core::option::Option<Envelope>,
+}
+/// All times in microseconds since 1970-01-01 UTC.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadClocksReply {
+    /// The wall clock of the machine.
+    #[prost(int64, tag = "1")]
+    pub wall_us: i64,
+    /// The node's estimate of the cluster clock; 0 = none yet.
+    #[prost(int64, tag = "2")]
+    pub cluster_us: i64,
+    /// How often the cluster clock has stepped, as far as this node knows.
+    #[prost(uint64, tag = "3")]
+    pub steps: u64,
+    /// Over the settings that must be equal on all nodes; empty on builds that do not compare them.
+    #[prost(bytes = "vec", tag = "4")]
+    pub settings_digest: ::prost::alloc::vec::Vec<u8>,
+}
+/// A setting that must be equal on all nodes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettingDigest {
+    /// As in the configuration, for example "http.public_url".
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {
     #[prost(message, optional, tag = "1")]
     pub envelope: ::core::option::Option<Envelope>,
@@ -433,6 +463,18 @@ pub struct NodeStatus {
     /// Free bytes where the data directory is.
     #[prost(uint64, tag = "15")]
     pub disk_free_bytes: u64,
+    /// The highest feature level that this build understands; 0 = a build that does not say so (level 1).
+    #[prost(uint32, tag = "16")]
+    pub feature_level: u32,
+    /// The clocks of the node; absent on builds that do not compare them.
+    #[prost(message, optional, tag = "17")]
+    pub clock: ::core::option::Option<ClockStatus>,
+    /// Why it is not ready, the gravest reason first; empty when it is.
+    #[prost(string, repeated, tag = "18")]
+    pub reasons: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The settings that must be equal on all nodes.
+    #[prost(message, repeated, tag = "19")]
+    pub settings: ::prost::alloc::vec::Vec<SettingDigest>,
     /// Absent on a node without an archive.
     #[prost(message, optional, tag = "220")]
     pub archive: ::core::option::Option<ArchiveStatus>,
@@ -442,6 +484,25 @@ pub struct NodeStatus {
     /// Whether its newest snapshot is sealed under another key than that of the secret it makes with.
     #[prost(bool, tag = "241")]
     pub snapshot_under_other_key: bool,
+}
+/// The clocks of a node, as it sees them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClockStatus {
+    /// The wall clock of the machine minus the cluster clock.
+    #[prost(sint64, tag = "1")]
+    pub wall_offset_us: i64,
+    /// Whether there is a cluster clock, and a quorum agrees with it: "agreed", "alone", "unestablished".
+    #[prost(string, tag = "2")]
+    pub standing: ::prost::alloc::string::String,
+    /// How far log time is ahead of the cluster clock; 0 = it is not.
+    #[prost(uint64, tag = "3")]
+    pub log_ahead_ms: u64,
+    /// What is wrong with the clocks, for operators; empty = nothing.
+    #[prost(string, tag = "4")]
+    pub trouble: ::prost::alloc::string::String,
+    /// How often the cluster clock has stepped.
+    #[prost(uint64, tag = "5")]
+    pub steps: u64,
 }
 /// How the archive is, as the node knows that says so; the leader's word counts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -942,6 +1003,33 @@ pub mod cluster_service_client {
                 .insert(GrpcMethod::new("conclave.cluster.v1.ClusterService", "Survey"));
             self.inner.unary(req, path, codec).await
         }
+        /// The clocks of this node, now: peers ask once a second and know the round trip.
+        pub async fn read_clocks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadClocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadClocksReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.cluster.v1.ClusterService/ReadClocks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.cluster.v1.ClusterService", "ReadClocks"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// What this node holds: for `conclave cluster status` and readiness.
         pub async fn status(
             &mut self,
@@ -1089,6 +1177,11 @@ pub mod cluster_service_server {
             &self,
             request: tonic::Request<super::SurveyRequest>,
         ) -> std::result::Result<tonic::Response<super::SurveyReply>, tonic::Status>;
+        /// The clocks of this node, now: peers ask once a second and know the round trip.
+        async fn read_clocks(
+            &self,
+            request: tonic::Request<super::ReadClocksRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReadClocksReply>, tonic::Status>;
         /// What this node holds: for `conclave cluster status` and readiness.
         async fn status(
             &self,
@@ -1841,6 +1934,51 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SurveySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.cluster.v1.ClusterService/ReadClocks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadClocksSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::ReadClocksRequest>
+                    for ReadClocksSvc<T> {
+                        type Response = super::ReadClocksReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadClocksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::read_clocks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadClocksSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1564,6 +1564,17 @@ pub struct Sweep {
     #[prost(uint32, tag = "1")]
     pub limit: u32,
 }
+/// Sets log time (design.md §3): forward after a long silence, proposed by the leader; or back, by an operator, after wrong clocks had
+/// moved it ahead. From feature level 2.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetClock {
+    /// Log time as the sender knows it, Unix milliseconds. Setting it back is refused if it has changed since.
+    #[prost(uint64, tag = "1")]
+    pub from_ms: u64,
+    /// The new log time.
+    #[prost(uint64, tag = "2")]
+    pub to_ms: u64,
+}
 /// A snapshot is to take the place of what the cluster holds (design.md §8). What an earlier one had brought is forgotten.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BeginRestore {
@@ -1680,7 +1691,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 264, 240, 241, 242"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 106, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 264, 240, 241, 242"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1760,6 +1771,8 @@ pub mod command {
         SetLeaseTerms(super::SetLeaseTerms),
         #[prost(message, tag = "105")]
         ReserveNodeId(super::ReserveNodeId),
+        #[prost(message, tag = "106")]
+        SetClock(super::SetClock),
         #[prost(message, tag = "110")]
         PushRequest(super::PushRequest),
         #[prost(message, tag = "111")]
@@ -1825,7 +1838,7 @@ pub mod command {
 /// What the rules answered. Remembered by request id, so also part of snapshots.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reply {
-    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 60")]
+    #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 60")]
     pub body: ::core::option::Option<reply::Body>,
 }
 /// Nested message and enum types in `Reply`.
@@ -1852,6 +1865,8 @@ pub mod reply {
         ApiTokenCreated(super::ApiTokenCreated),
         #[prost(message, tag = "10")]
         NodeIdReserved(super::NodeIdReserved),
+        #[prost(message, tag = "11")]
+        ClockSet(super::ClockSet),
         #[prost(message, tag = "60")]
         Recorded(super::Recorded),
     }
@@ -1925,6 +1940,21 @@ pub struct RefreshRotated {
 pub struct AttemptReserved {
     #[prost(uint32, tag = "1")]
     pub remaining: u32,
+}
+/// Log time was set; what was made while it was ahead has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClockSet {
+    #[prost(uint64, tag = "1")]
+    pub from_ms: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub ended_sessions: u64,
+    #[prost(uint64, tag = "4")]
+    pub ended_grants: u64,
+    /// API tokens, app passwords and invitations.
+    #[prost(uint64, tag = "5")]
+    pub ended_credentials: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeIdReserved {

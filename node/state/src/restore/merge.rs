@@ -12,6 +12,7 @@ use crate::{
     client::{Client, Requests, TokenPolicy},
     consent::Consent,
     key::{SigningKey, Stage},
+    level,
     snapshot::Row as _,
     stamp::Stamp,
     state::{Meta, State},
@@ -47,6 +48,8 @@ pub struct Terms {
     pub keep_sessions: bool,
     /// Whoever was deleted since comes back as they were.
     pub enable_returning: bool,
+    /// Log time is set to `at`, though it was later in the states: clocks had been wrong. Not with `keep_sessions`.
+    pub reset_log_time: bool,
 }
 
 /// What of a state a restore can take: the rest need not travel.
@@ -77,7 +80,23 @@ pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
     };
     next.meta = meta;
     keep_keys(&mut next, newest, terms);
+    let log_time = next.meta.clock;
+    if older.meta.clock.max(newest.meta.clock) > log_time {
+        next.forget_what_came_after(log_time);
+    }
     next
+}
+
+/// Log time of the result. A cluster that runs keeps its own: a snapshot whose log time is ahead does not move it.
+fn log_time(older: &State, newest: &State, terms: &Terms) -> Stamp {
+    let keeps_own = terms.place == Place::Running && newest.meta.level >= level::BOUNDED_LOG_TIME;
+    if terms.reset_log_time {
+        terms.at
+    } else if keeps_own {
+        newest.meta.clock.max(terms.at)
+    } else {
+        newest.meta.clock.max(older.meta.clock).max(terms.at)
+    }
 }
 
 fn without_staging(newest: &State) -> State {
@@ -99,7 +118,7 @@ fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
     let epoch = newest.meta.revocation_epoch.max(older.meta.revocation_epoch);
     Meta {
         index: terms.index,
-        clock: newest.meta.clock.max(older.meta.clock).max(terms.at),
+        clock: log_time(older, newest, terms),
         level: newest.meta.level.max(older.meta.level),
         revocation_epoch: if terms.keep_sessions { epoch } else { epoch + 1 },
         next_outbox: newest.meta.next_outbox.max(older.meta.next_outbox),

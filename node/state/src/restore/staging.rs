@@ -126,6 +126,7 @@ pub(crate) fn commit(draft: &mut Draft, order: &pb::CommitRestore) -> Result<Rep
         last_node_id: 0,
         keep_sessions: false,
         enable_returning: order.enable_returning,
+        reset_log_time: false,
     };
     draft.state = restored(&staging.state, &draft.state, &terms);
     Ok(done())

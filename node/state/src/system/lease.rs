@@ -90,6 +90,11 @@ pub(crate) fn set_lease_terms(draft: &mut Draft, order: &pb::SetLeaseTerms) -> R
 }
 
 impl ChangedTerms {
+    /// These terms as if changed at `at` at the latest: log time was set back.
+    pub(super) fn changed_before(self, at: Stamp) -> Self {
+        Self { changed_at: self.changed_at.min(at), ..self }
+    }
+
     pub(crate) const fn to_wire(self) -> rows::LeaseTermsRow {
         rows::LeaseTermsRow {
             length_ms: self.now.length_ms,

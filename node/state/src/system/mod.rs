@@ -1,5 +1,6 @@
 //! What the cluster keeps for itself: request memory, spent tickets and proofs, level, revocation epoch, lease terms, node numbers, sweep.
 
+mod clock;
 mod lease;
 mod memory;
 mod node_id;
@@ -15,7 +16,9 @@ pub use {
     ticket::SpentTicket,
 };
 
-pub(crate) use {lease::set_lease_terms, node_id::reserve_node_id, proof::spend_proofs, sweep::sweep};
+pub(crate) use {
+    clock::set_clock, lease::set_lease_terms, node_id::reserve_node_id, proof::spend_proofs, sweep::sweep,
+};
 
 use crate::{
     draft::Draft,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longest life of a ticket: longer ones are refused, for each spent one is remembered as long.
-const MAX_TICKET_LIFE_MS: u64 = 24 * 3_600_000;
+pub(super) const MAX_TICKET_LIFE_MS: u64 = 24 * 3_600_000;
 
 /// A ticket that was used.
 #[derive(Clone, Debug, PartialEq, Eq)]

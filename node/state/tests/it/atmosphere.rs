@@ -320,6 +320,7 @@ fn a_name_that_is_not_listed_does_not_keep_anybody_and_a_restore_keeps_them_out(
         last_node_id: 0,
         keep_sessions: false,
         enable_returning: true,
+        reset_log_time: false,
     };
     let restored = conclave_state::restore::restored(&then, &world.state, &terms);
     assert!(restored.identity("atmosphere", DID).unwrap().is_held_out());

@@ -50,6 +50,7 @@ fn history() -> Vec<Vec<u8>> {
     access_ended(&mut tape);
     secrets(&mut tape);
     restores(&mut tape);
+    log_time(&mut tape);
     tape.entries
 }
 
@@ -330,6 +331,14 @@ fn keys_and_system(tape: &mut Tape) {
     tape.push(Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms: 3_000, margin_permille: 100 }));
     tape.push(Body::ReserveNodeId(pb::ReserveNodeId::default()));
     tape.push(Body::RaiseLevel(pb::RaiseLevel { level: 1 }));
+}
+
+/// Set forward and back again, with nothing made in between.
+fn log_time(tape: &mut Tape) {
+    tape.push(Body::RaiseLevel(pb::RaiseLevel { level: conclave_state::level::BOUNDED_LOG_TIME }));
+    let now = tape.world.state.meta().clock.0;
+    tape.push(Body::SetClock(pb::SetClock { from_ms: now, to_ms: now + 7_200_000 }));
+    tape.push(Body::SetClock(pb::SetClock { from_ms: now + 7_200_000, to_ms: now }));
 }
 
 fn app_passwords(tape: &mut Tape) {

@@ -303,7 +303,7 @@ proptest! {
         let states = replay(&entries);
         let (older, newest) = (&states[cut.index(states.len())], states.last().unwrap());
         for place in [Place::Founding, Place::Running] {
-            let terms = Terms { index: newest.index() + 1, at: newest.meta().clock, place, former_epoch: None, last_node_id: 9, keep_sessions: false, enable_returning: false };
+            let terms = Terms { index: newest.index() + 1, at: newest.meta().clock, place, reset_log_time: false, former_epoch: None, last_node_id: 9, keep_sessions: false, enable_returning: false };
             let next = restored(older, newest, &terms);
             prop_assert_eq!(next.sessions_after(None).count(), 0);
             prop_assert!(next.tokens_after(None).all(|row| newest.tokens_after(None).any(|known| known.id == row.id)));

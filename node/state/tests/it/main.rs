@@ -5,6 +5,8 @@ mod atmosphere;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod described;

@@ -19,6 +19,7 @@ pub fn founding(newest: &State) -> Terms {
         last_node_id: 0,
         keep_sessions: false,
         enable_returning: false,
+        reset_log_time: false,
     }
 }
 

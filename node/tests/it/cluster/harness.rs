@@ -104,6 +104,7 @@ impl TestCluster {
             joined: false,
             checks: conclave_node::cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
+            settings: Vec::new(),
             keys: Arc::clone(&self.keys),
             runtime: Runtime::system(),
         }

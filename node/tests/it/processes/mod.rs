@@ -10,6 +10,7 @@ mod atmosphere_leader;
 mod atmosphere_trace;
 mod bad_input;
 mod chromium;
+mod clocks;
 mod collector;
 mod disaster;
 mod foreign_parties;

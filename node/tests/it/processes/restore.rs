@@ -42,10 +42,16 @@ pub struct Serving(Child);
 
 impl Serving {
     pub fn start(config: &str, log: &Path) -> Self {
+        Self::start_with(config, log, &[])
+    }
+
+    /// The same with this environment.
+    pub fn start_with(config: &str, log: &Path, environment: &[(&str, String)]) -> Self {
         let log = std::fs::File::create(log).unwrap();
         let error = log.try_clone().unwrap();
         Self(
             conclave(&["serve", "--config", config])
+                .envs(environment.iter().map(|(name, value)| (*name, value)))
                 .stdout(log)
                 .stderr(error)
                 .stdin(Stdio::null())

@@ -1,0 +1,240 @@
+//! The estimate of the cluster clock on one node, and how it follows the clocks of a quorum.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    AGREE, Answer, Change, FRESH, HOLD, Micros, NodeId, SECOND, SLEW_PER_SECOND, Standing, Verdict,
+    WALL_BOUND,
+    quorum::{agreed, median},
+    reading::Reading,
+};
+
+/// The cluster clock as an offset to the own steady clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Estimate {
+    offset: Micros,
+    steps: u64,
+}
+
+/// Another time that a quorum of wall clocks says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PendingStep {
+    target: Micros,
+    since: Micros,
+}
+
+/// One node's view of all clocks. Held in memory alone: a process that starts again asks its peers first.
+#[derive(Clone, Debug, Default)]
+pub struct Discipline {
+    node: NodeId,
+    own_wall: Micros,
+    readings: BTreeMap<NodeId, Reading>,
+    /// Peers of a version that knows nothing of the cluster clock: they neither count nor vote.
+    silent: BTreeSet<NodeId>,
+    estimate: Option<Estimate>,
+    pending: Option<PendingStep>,
+    looked_at: Micros,
+}
+
+impl Discipline {
+    /// The clocks of `node`, before any was read.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self { node, ..Self::default() }
+    }
+
+    /// Takes the answer of a peer. `sent` and `received` are by the own steady clock.
+    pub fn observe(&mut self, peer: NodeId, answer: Answer, sent: Micros, received: Micros) {
+        self.silent.remove(&peer);
+        let Some(reading) = Reading::of(answer, sent, received) else { return };
+        match self.readings.get(&peer) {
+            Some(before) if !reading.replaces(before) => {}
+            _ => drop(self.readings.insert(peer, reading)),
+        }
+    }
+
+    /// Notes that this peer's version does not know the question.
+    pub fn cannot_tell(&mut self, peer: NodeId) {
+        self.readings.remove(&peer);
+        self.silent.insert(peer);
+    }
+
+    /// The cluster clock at the steady time `now`, if there is an estimate.
+    #[must_use]
+    pub fn cluster_at(&self, now: Micros) -> Option<Micros> {
+        self.estimate.map(|estimate| now.saturating_add(estimate.offset))
+    }
+
+    /// How often the cluster clock has stepped.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.estimate.map_or(0, |estimate| estimate.steps)
+    }
+
+    /// A peer's wall clock minus the cluster clock, by its last answer.
+    #[must_use]
+    pub fn wall_offset_of(&self, peer: NodeId) -> Option<Micros> {
+        Some(self.readings.get(&peer)?.wall.saturating_sub(self.estimate?.offset))
+    }
+
+    /// Looks at all clocks: makes or moves the estimate. `voters` are the members whose clocks count.
+    pub fn look(&mut self, now: Micros, own_wall: Micros, voters: &[NodeId]) -> Verdict {
+        let passed = now.saturating_sub(self.looked_at).clamp(0, FRESH);
+        self.looked_at = now;
+        self.own_wall = own_wall.saturating_sub(now);
+        self.readings.retain(|_, reading| now.saturating_sub(reading.received) <= FRESH);
+        let round = Round::of(self, voters);
+        let change = match self.estimate {
+            None => self.establish(&round),
+            Some(_) => self
+                .follow_step(&round)
+                .or_else(|| self.rejoin(&round))
+                .or_else(|| self.correct(&round, now, passed)),
+        };
+        self.verdict(&Round::of(self, voters), change)
+    }
+
+    /// The others' estimate if there is one, since a running cluster knows better than the wall clocks; else what a quorum of wall
+    /// clocks says.
+    fn establish(&mut self, round: &Round) -> Option<Change> {
+        let newest = round.clusters.iter().map(|cluster| cluster.steps).max();
+        let running = newest.and_then(|steps| {
+            let offset =
+                middle(round.clusters.iter().filter(|cluster| cluster.steps == steps).map(|c| c.offset))?;
+            Some(Estimate { offset, steps })
+        });
+        let by_walls =
+            || Some(Estimate { offset: agreed(round.walls.clone(), round.quorum, WALL_BOUND)?, steps: 1 });
+        self.estimate = Some(running.or_else(by_walls)?);
+        Some(Change::Established)
+    }
+
+    /// A peer has stepped: this node does so as well, if a quorum has, or if the wall clocks say the same.
+    fn follow_step(&mut self, round: &Round) -> Option<Change> {
+        let own = self.estimate?;
+        let steps =
+            round.clusters.iter().map(|cluster| cluster.steps).max().filter(|steps| *steps > own.steps)?;
+        let ahead: Vec<Micros> =
+            round.clusters.iter().filter(|cluster| cluster.steps == steps).map(|c| c.offset).collect();
+        let count = ahead.len();
+        let offset = middle(ahead)?;
+        let walls = agreed(round.walls.clone(), round.quorum, WALL_BOUND);
+        let is_plausible = walls.is_some_and(|walls| (walls - offset).abs() <= WALL_BOUND);
+        if count < round.quorum && !is_plausible {
+            return None;
+        }
+        self.pending = None;
+        self.estimate = Some(Estimate { offset, steps });
+        Some(Change::Stepped(offset - own.offset))
+    }
+
+    /// A quorum of the others agrees, and not with this node: its steady clock was not steady.
+    fn rejoin(&mut self, round: &Round) -> Option<Change> {
+        let own = self.estimate?;
+        let others = round.clusters.iter().filter(|cluster| cluster.steps == own.steps);
+        let theirs = agreed(others.clone().map(|cluster| cluster.offset).collect(), round.quorum, AGREE)?;
+        let error = others.map(|cluster| cluster.error).max().unwrap_or(0);
+        if (theirs - own.offset).abs() <= AGREE.saturating_add(error) {
+            return None;
+        }
+        self.pending = None;
+        self.estimate = Some(Estimate { offset: theirs, ..own });
+        Some(Change::Rejoined(theirs - own.offset))
+    }
+
+    /// Slews toward what the clocks say; steps after a large difference has lasted.
+    fn correct(&mut self, round: &Round, now: Micros, passed: Micros) -> Option<Change> {
+        let own = self.estimate?;
+        let walls = agreed(round.walls.clone(), round.quorum, AGREE);
+        let Some(target) = walls.filter(|target| (target - own.offset).abs() > AGREE) else {
+            self.pending = None;
+            let target = walls.or_else(|| self.without_walls(round, own))?;
+            let most = SLEW_PER_SECOND.saturating_mul(passed) / SECOND;
+            let offset = own.offset + (target - own.offset).clamp(-most, most);
+            self.estimate = Some(Estimate { offset, ..own });
+            return None;
+        };
+        let pending = self
+            .pending
+            .filter(|pending| (pending.target - target).abs() <= AGREE)
+            .unwrap_or(PendingStep { target, since: now });
+        self.pending = Some(pending);
+        if now.saturating_sub(pending.since) < HOLD {
+            return None;
+        }
+        self.pending = None;
+        self.estimate = Some(Estimate { offset: target, steps: own.steps.saturating_add(1) });
+        Some(Change::Stepped(target - own.offset))
+    }
+
+    /// While the wall clocks agree on nothing: the middle of the estimates, so that they do not drift apart; on a node that hears of
+    /// none, its own wall clock, as long as that did not leap.
+    fn without_walls(&self, round: &Round, own: Estimate) -> Option<Micros> {
+        let mut estimates: Vec<Micros> =
+            round.clusters.iter().filter(|cluster| cluster.steps == own.steps).map(|c| c.offset).collect();
+        if estimates.is_empty() {
+            return ((self.own_wall - own.offset).abs() <= AGREE).then_some(self.own_wall);
+        }
+        estimates.push(own.offset);
+        middle(estimates)
+    }
+
+    fn verdict(&self, round: &Round, change: Option<Change>) -> Verdict {
+        let Some(own) = self.estimate else {
+            let standing = Standing::Unestablished;
+            return Verdict { standing, wall_offset: 0, is_wall_off: false, pending_step: None, change };
+        };
+        let with_own = usize::from(round.is_voter);
+        let agreeing = round.clusters.iter().filter(|cluster| {
+            cluster.steps == own.steps
+                && (cluster.offset - own.offset).abs() <= AGREE.saturating_add(cluster.error)
+        });
+        let standing =
+            if agreeing.count() + with_own >= round.quorum { Standing::Agreed } else { Standing::Alone };
+        let wall_offset = self.own_wall.saturating_sub(own.offset);
+        let is_wall_off = wall_offset.abs() > WALL_BOUND && self.pending.is_none();
+        let pending_step = self.pending.map(|pending| pending.target - own.offset);
+        Verdict { standing, wall_offset, is_wall_off, pending_step, change }
+    }
+}
+
+/// A peer's estimate.
+struct PeerCluster {
+    offset: Micros,
+    steps: u64,
+    error: Micros,
+}
+
+/// The clocks of all voters at one look.
+struct Round {
+    quorum: usize,
+    is_voter: bool,
+    walls: Vec<Micros>,
+    clusters: Vec<PeerCluster>,
+}
+
+impl Round {
+    fn of(clocks: &Discipline, voters: &[NodeId]) -> Self {
+        let able = voters.iter().filter(|voter| !clocks.silent.contains(voter)).count();
+        let is_voter = voters.contains(&clocks.node);
+        let peers = || {
+            let others = voters.iter().filter(|voter| **voter != clocks.node);
+            others.filter_map(|voter| clocks.readings.get(voter))
+        };
+        let mut walls: Vec<Micros> = peers().map(|reading| reading.wall).collect();
+        walls.extend(is_voter.then_some(clocks.own_wall));
+        let clusters = peers()
+            .filter_map(|reading| {
+                let (offset, steps) = reading.cluster?;
+                Some(PeerCluster { offset, steps, error: reading.error })
+            })
+            .collect();
+        Self { quorum: able / 2 + 1, is_voter, walls, clusters }
+    }
+}
+
+fn middle(values: impl IntoIterator<Item = Micros>) -> Option<Micros> {
+    let mut values: Vec<Micros> = values.into_iter().collect();
+    values.sort_unstable();
+    median(&values)
+}

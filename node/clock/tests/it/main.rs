@@ -1,0 +1,4 @@
+//! The cluster clock under clocks that are wrong.
+
+#[cfg(test)]
+mod faults;

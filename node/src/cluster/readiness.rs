@@ -1,0 +1,74 @@
+//! Whether this node can serve, and if not, why: the one answer behind `/healthz/ready`, `cluster status` and the metrics.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use conclave_proto::cluster::v1 as pb;
+
+use super::{
+    disk::{self, DiskWatch},
+    leader::Leader,
+    lease::Leases,
+    peers::Peers,
+    settings::SharedSettings,
+};
+
+/// What readiness is read from. Cheap to clone.
+#[derive(Clone)]
+pub struct Readiness {
+    pub leader: Leader,
+    pub leases: Leases,
+    pub peers: Arc<Peers>,
+    /// Whether this node has seen everything that was acknowledged before it started.
+    pub caught_up: Arc<AtomicBool>,
+    pub settings: Arc<SharedSettings>,
+    pub disk: Arc<DiskWatch>,
+}
+
+impl Readiness {
+    /// The reasons why this node cannot serve, the gravest first; none if it can.
+    pub fn reasons(&self) -> Vec<String> {
+        let caught_up = self.caught_up.load(Ordering::Acquire);
+        let catching_up = || "no leader has confirmed yet that this node is up to date".to_owned();
+        let no_lease = || "this node holds no serve lease: no leader has confirmed it lately".to_owned();
+        let hung = || format!("the disk of the log has not answered for {} s", disk::LIMIT.as_secs());
+        let contact = self.leader.contact(&self.peers.identity);
+        let is_cut_off = contact.is_err();
+        let mut reasons: Vec<String> = contact.err().into_iter().collect();
+        reasons.extend(self.leader.readiness().err().filter(|_| !is_cut_off));
+        reasons.extend((!caught_up && !is_cut_off).then(catching_up));
+        reasons.extend(self.disk.is_hung().then(hung));
+        reasons.extend(self.leader.clock().trouble().filter(|_| !is_cut_off).map(|it| it.to_string()));
+        reasons.extend((!is_cut_off && caught_up && !self.leases.can_serve()).then(no_lease));
+        let differing = self.settings.differing().into_iter().filter(|it| it.is_minority);
+        reasons.extend(differing.map(|difference| difference.to_string()));
+        reasons
+    }
+
+    /// This node's status, its part in the leases and why it is not ready included.
+    pub async fn status(&self, with_digest: bool) -> pb::NodeStatus {
+        let reasons = self.reasons();
+        let millis = |left: std::time::Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let holders = self.leases.holders().into_iter();
+        let mut status = self.leader.status(with_digest).await;
+        if self.leader.contact(&self.peers.identity).is_err() {
+            // Raft goes on naming a leader that is long dead, and a leader that lost its quorum goes on calling itself one.
+            status.leader_id = 0;
+            if status.role == "leader" {
+                status.role = "leader without quorum".into();
+            }
+        }
+        pb::NodeStatus {
+            lease_holders: holders
+                .map(|(node_id, left)| pb::LeaseHolder { node_id, left_ms: millis(left) })
+                .collect(),
+            lease_left_ms: millis(self.leases.left()),
+            ready: reasons.is_empty(),
+            reasons,
+            settings: self.settings.listed(),
+            ..status
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Log time: bounded steps, and the way back after wrong clocks had moved it ahead.
+
+use conclave_proto::command::v1::{self as pb, command::Body};
+use conclave_state::{
+    Class, Reason, ReplyBody, Stamp, class_of, level,
+    restore::{Place, Terms, restored},
+    stamp::MAX_STEP_MS,
+};
+
+use crate::world::*;
+
+const DAY: u64 = 24 * 60 * MINUTE;
+
+/// The furnished world at the level at which log time is bounded.
+fn bounded() -> World {
+    let mut world = World::furnished();
+    world.ok(Body::RaiseLevel(pb::RaiseLevel { level: level::BOUNDED_LOG_TIME }));
+    world
+}
+
+fn set(from_ms: u64, to_ms: u64) -> Body {
+    Body::SetClock(pb::SetClock { from_ms, to_ms })
+}
+
+fn log_time(world: &World) -> u64 {
+    world.state.meta().clock.0
+}
+
+fn live(world: &World, n: u8) -> bool {
+    let id = conclave_state::ids::SessionId::parse(&session(n)).unwrap();
+    world.state.live_session(id, world.state.meta().clock).is_some()
+}
+
+#[test]
+fn an_entry_moves_log_time_by_a_bounded_step() {
+    let mut world = bounded();
+    world.signed_in(1, &["openid"]);
+    let before = log_time(&world);
+    world.now += 10 * DAY;
+    world.ok(create_group(5));
+    assert_eq!(log_time(&world), before + MAX_STEP_MS);
+    assert!(live(&world, 1), "a session of ten hours outlives one entry with a wrong stamp");
+}
+
+#[test]
+fn below_the_level_an_entry_means_what_it_always_meant() {
+    let mut world = World::furnished();
+    world.now += 10 * DAY;
+    world.ok(create_group(5));
+    assert_eq!(log_time(&world), world.now);
+    assert_eq!(world.refused(set(world.now, world.now + 1)), Reason::Malformed);
+}
+
+#[test]
+fn a_first_entry_may_carry_any_time() {
+    let mut world = World::new();
+    world.now = 0;
+    world.ok(Body::RaiseLevel(pb::RaiseLevel { level: level::BOUNDED_LOG_TIME }));
+    world.now = 1_800_000_000_000;
+    world.ok(create_group(1));
+    assert_eq!(log_time(&world), world.now);
+}
+
+#[test]
+fn log_time_is_set_forward_at_once_and_the_same_command_later_moves_nothing_back() {
+    let mut world = bounded();
+    let from = world.now;
+    world.now += 3 * 365 * DAY;
+    world.ok(set(from, world.now));
+    assert_eq!(log_time(&world), world.now);
+    world.ok(set(from, from + DAY));
+    assert_eq!(log_time(&world), world.now, "another node was faster");
+}
+
+#[test]
+fn setting_log_time_back_ends_what_was_made_while_it_was_ahead_and_keeps_the_rest() {
+    let mut world = bounded();
+    let truth = world.now;
+    world.signed_in(1, &["openid", "offline_access"]);
+    world.ok(set(truth, truth + 10 * DAY));
+    world.now = truth + 10 * DAY;
+    world.signed_in(2, &["openid", "offline_access"]);
+    world.ok(Body::CreateApiToken(pb::CreateApiToken {
+        token_id: id(9, 1),
+        name: "made-ahead".into(),
+        secret_hash: hash(1),
+        role: pb::ApiRole::Admin.into(),
+        ttl_ms: MINUTE,
+    }));
+    // The clocks are right again; log time is not.
+    world.now = truth + MINUTE;
+    assert!(!live(&world, 1), "over, as long as log time is ahead");
+    let ReplyBody::ClockSet(done) = world.ok(set(truth + 10 * DAY, world.now)) else {
+        panic!("another reply")
+    };
+    assert_eq!(log_time(&world), world.now);
+    assert_eq!((done.ended_sessions, done.ended_grants, done.ended_credentials), (1, 1, 1));
+    assert!(live(&world, 1) && !live(&world, 2));
+    assert!(world.state.grant(conclave_state::ids::GrantId::parse(&grant(1)).unwrap()).is_some());
+    world.signed_in(3, &["openid"]);
+    assert!(live(&world, 3), "people sign in again");
+}
+
+#[test]
+fn log_time_is_set_back_only_from_where_the_operator_saw_it() {
+    let mut world = bounded();
+    let truth = world.now;
+    world.ok(set(truth, truth + 10 * DAY));
+    assert_eq!(world.refused(set(truth + 9 * DAY, truth)), Reason::TooSoon);
+    assert_eq!(log_time(&world), truth + 10 * DAY);
+}
+
+#[test]
+fn a_request_answered_while_log_time_was_ahead_is_still_answered_from_memory_and_then_forgotten() {
+    let mut world = bounded();
+    let truth = world.now;
+    world.ok(set(truth, truth + DAY));
+    world.now = truth + DAY;
+    let entry = |now| encode(now, &[7; 16], create_group(9));
+    world.raw(&entry(world.now)).unwrap();
+    world.now = truth;
+    world.ok(set(truth + DAY, truth));
+    let again = world.raw(&entry(world.now)).unwrap().reply;
+    assert!(matches!(again.body, Some(ReplyBody::Done(_))), "{again:?}");
+    world.now += 10 * MINUTE;
+    world.ok(create_group(10));
+    let again = world.raw(&entry(world.now)).unwrap().reply;
+    assert!(matches!(again.body, Some(ReplyBody::Refused(_))), "forgotten after its time: {again:?}");
+}
+
+#[test]
+fn setting_log_time_back_is_a_revocation_and_forward_is_not() {
+    let class = |from, to| class_of(&encode(1, &[1; 16], set(from, to)));
+    assert_eq!(class(10, 5), Some(Class::Revocation));
+    assert_eq!(class(5, 10), Some(Class::Plain));
+    assert_eq!(Stamp(5).plus_ms(5), Stamp(10));
+}
+
+#[test]
+fn a_restore_into_a_running_cluster_keeps_its_log_time_and_a_founding_one_can_set_it_anew() {
+    let mut healthy = bounded();
+    let truth = healthy.now;
+    let mut poisoned = bounded();
+    poisoned.ok(set(truth, truth + 10 * DAY));
+    poisoned.now = truth + 10 * DAY;
+    poisoned.signed_in(1, &["openid"]);
+    healthy.now += MINUTE;
+    healthy.ok(create_group(7));
+    let terms = crate::restore::founding(&healthy.state);
+    let at = Stamp(healthy.now);
+    let running = Terms { place: Place::Running, at, ..terms };
+    assert_eq!(restored(&poisoned.state, &healthy.state, &running).meta().clock, at);
+    let kept = Terms { at, ..terms };
+    let ahead = restored(&poisoned.state, &poisoned.state, &kept);
+    assert_eq!(ahead.meta().clock, Stamp(truth + 10 * DAY), "without being told to, no time is thrown away");
+    let anew = restored(&poisoned.state, &poisoned.state, &Terms { reset_log_time: true, ..kept });
+    assert_eq!(anew.meta().clock, at);
+    let mut world = World::new();
+    (world.state, world.index, world.now) = (anew, 50, at.0);
+    world.signed_in(2, &["openid"]);
+    assert!(live(&world, 2), "people sign in again");
+}
