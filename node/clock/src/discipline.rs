@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    AGREE, Answer, Change, FRESH, HOLD, Micros, NodeId, SECOND, SLEW_PER_SECOND, Standing, Verdict,
-    WALL_BOUND,
+    AGREE, Answer, Change, FRESH, HOLD, Micros, NodeId, RECONCILE, SECOND, SLEW_PER_SECOND, Standing,
+    Verdict, WALL_BOUND,
     quorum::{agreed, median},
     reading::Reading,
 };
@@ -89,6 +89,7 @@ impl Discipline {
             Some(_) => self
                 .follow_step(&round)
                 .or_else(|| self.rejoin(&round))
+                .or_else(|| self.reconcile(&round))
                 .or_else(|| self.correct(&round, now, passed)),
         };
         self.verdict(&Round::of(self, voters), change)
@@ -142,6 +143,25 @@ impl Discipline {
         Some(Change::Rejoined(theirs - own.offset))
     }
 
+    /// No quorum agrees on anything, though a quorum was heard: steady clocks drifted apart while their nodes were cut off. All adopt
+    /// the same time at once: that of the wall clocks if those agree, else the middle of the estimates; unless they are so far
+    /// apart that one of them must be wrong.
+    fn reconcile(&mut self, round: &Round) -> Option<Change> {
+        let own = self.estimate?;
+        if round.agreeing_with(own) >= round.quorum {
+            return None;
+        }
+        let mut estimates: Vec<Micros> =
+            round.clusters.iter().filter(|cluster| cluster.steps == own.steps).map(|c| c.offset).collect();
+        estimates.extend(round.is_voter.then_some(own.offset));
+        let middle = agreed(estimates, round.quorum, RECONCILE)?;
+        let walls = agreed(round.walls.clone(), round.quorum, AGREE);
+        let offset = walls.filter(|walls| (walls - middle).abs() <= RECONCILE).unwrap_or(middle);
+        self.pending = None;
+        self.estimate = Some(Estimate { offset, ..own });
+        Some(Change::Reconciled(offset - own.offset))
+    }
+
     /// Slews toward what the clocks say; steps after a large difference has lasted.
     fn correct(&mut self, round: &Round, now: Micros, passed: Micros) -> Option<Change> {
         let own = self.estimate?;
@@ -184,13 +204,8 @@ impl Discipline {
             let standing = Standing::Unestablished;
             return Verdict { standing, wall_offset: 0, is_wall_off: false, pending_step: None, change };
         };
-        let with_own = usize::from(round.is_voter);
-        let agreeing = round.clusters.iter().filter(|cluster| {
-            cluster.steps == own.steps
-                && (cluster.offset - own.offset).abs() <= AGREE.saturating_add(cluster.error)
-        });
-        let standing =
-            if agreeing.count() + with_own >= round.quorum { Standing::Agreed } else { Standing::Alone };
+        let agrees = round.agreeing_with(own) >= round.quorum;
+        let standing = if agrees { Standing::Agreed } else { Standing::Alone };
         let wall_offset = self.own_wall.saturating_sub(own.offset);
         let is_wall_off = wall_offset.abs() > WALL_BOUND && self.pending.is_none();
         let pending_step = self.pending.map(|pending| pending.target - own.offset);
@@ -214,6 +229,15 @@ struct Round {
 }
 
 impl Round {
+    /// The voters whose estimates are known to be within [`AGREE`] of this one, the own node included.
+    fn agreeing_with(&self, own: Estimate) -> usize {
+        let agrees = |cluster: &&PeerCluster| {
+            let difference = (cluster.offset - own.offset).abs();
+            cluster.steps == own.steps && difference <= AGREE.saturating_add(cluster.error)
+        };
+        self.clusters.iter().filter(agrees).count() + usize::from(self.is_voter)
+    }
+
     fn of(clocks: &Discipline, voters: &[NodeId]) -> Self {
         let able = voters.iter().filter(|voter| !clocks.silent.contains(voter)).count();
         let is_voter = voters.contains(&clocks.node);

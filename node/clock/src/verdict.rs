@@ -22,6 +22,8 @@ pub enum Change {
     Stepped(Micros),
     /// This node was the odd one and adopted the estimate of the others, which differed by this much.
     Rejoined(Micros),
+    /// The members' estimates had drifted apart and were brought together; this node's moved by this much.
+    Reconciled(Micros),
 }
 
 /// What a node knows of its clocks at one moment.

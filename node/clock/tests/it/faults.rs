@@ -311,3 +311,30 @@ fn random_faults_on_a_minority_never_move_log_time_beyond_the_bound() {
         assert_eq!(world.refused, 0, "seed {seed}");
     }
 }
+
+#[test]
+fn estimates_that_all_drifted_apart_find_each_other_at_once() {
+    for lost in [[0, 5, 20], [3, 0, 40], [10, 15, 30]] {
+        let mut world = World::started(3, 6);
+        for (machine, lost) in world.machines.iter_mut().zip(lost) {
+            machine.steady_lost = lost * SECOND;
+        }
+        world.run(6);
+        assert!(world.all_agree(), "{lost:?}");
+        assert!(world.worst() < AGREE, "{lost:?}: off by {}", world.worst());
+    }
+}
+
+#[test]
+fn two_members_whose_estimates_are_an_hour_apart_stamp_nothing() {
+    let mut world = World::started(3, 8);
+    world.machines[2].up = false;
+    world.machines[1].steady_lost = 3_600 * SECOND;
+    world.machines[1].wall_off = -3_600 * SECOND;
+    // What was heard of the third one is believed for half a minute.
+    world.run(35);
+    world.stamped = 0;
+    world.run(40);
+    assert!(!world.all_agree());
+    assert_eq!(world.stamped, 0);
+}

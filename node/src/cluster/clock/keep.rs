@@ -102,6 +102,9 @@ impl Keeper {
                 clock.step_us = by,
                 "this node's clock had left the others'; it follows the cluster clock again"
             ),
+            Some(Change::Reconciled(by)) => {
+                tracing::warn!(clock.step_us = by, "the members' clocks had drifted apart; they agree again");
+            }
             Some(Change::Established) => tracing::debug!("the cluster clock is established"),
             None => {}
         }

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 64] = [
+const RPCS: [(&str, bool, Code); 65] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -75,6 +75,7 @@ const RPCS: [(&str, bool, Code); 64] = [
     ("ClusterService/RemoveNode", true, Code::NotFound),
     ("ClusterService/ReplaceNode", true, Code::NotFound),
     ("ClusterService/TransferLeader", true, Code::FailedPrecondition),
+    ("ClusterService/ResetLogTime", true, Code::FailedPrecondition),
     ("SnapshotService/SaveSnapshot", true, Code::Ok),
     ("SnapshotService/RestoreSnapshot", true, Code::InvalidArgument),
     ("ArchiveService/GetArchiveStatus", false, Code::FailedPrecondition),
