@@ -105,7 +105,7 @@ impl Discipline {
             Some(Estimate { offset, steps })
         });
         let by_walls =
-            || Some(Estimate { offset: agreed(round.walls.clone(), round.quorum, WALL_BOUND)?, steps: 1 });
+            || Some(Estimate { offset: agreed(round.walls.clone(), round.quorum, RECONCILE)?, steps: 1 });
         self.estimate = Some(running.or_else(by_walls)?);
         Some(Change::Established)
     }

@@ -55,8 +55,8 @@ pub const WALL_BOUND: Micros = 5 * SECOND;
 /// set by mistake and set back, short enough for a machine that gets its time from the network after its start.
 pub const HOLD: Micros = 60 * SECOND;
 
-/// How far estimates may have drifted apart and still be brought together without an operator. Good clocks take days of separation
-/// for a second; what is further apart than this has another cause.
+/// How far estimates may have drifted apart, or wall clocks be apart at a start, and still be brought together without an operator.
+/// Machines without time synchronisation are seconds apart; what is further apart than this has another cause.
 pub const RECONCILE: Micros = 60 * SECOND;
 
 /// How long an answer of a peer is believed: many polls of one second, so that a busy machine loses nothing by a few late answers.
