@@ -10,7 +10,7 @@ use conclave_node::{
     cluster::known::Survivor,
     config::{Config, find_secret},
     crypto::keys::ClusterKeys,
-    dr::offline::{Restore, restore},
+    dr::offline::{LogTime, Restore, restore},
     runtime::Runtime,
     store::DataDir,
 };
@@ -84,6 +84,7 @@ fn main() -> anyhow::Result<()> {
         enable_returning: false,
         set_aside: true,
         dry_run: false,
+        log_time: LogTime::Refuse,
     };
     let done = restore(order, &keys, &runtime)?;
     println!("{} people and {} sessions more", done.report.users, arguments.users);

@@ -282,7 +282,7 @@ mod tests {
         let peer = Answer { wall: clock.wall_us(), cluster: None };
         clock.clocks().observe(2, peer, clock.steady_us(), clock.steady_us());
         clock.look(&[1, 2]);
-        machine.set_wall_ahead(Duration::from_secs(864_000));
+        machine.set_wall_ahead(Duration::from_hours(240));
         clock.look(&[1, 2]);
         assert_eq!(clock.now_ms(), 1_800_000_000_000);
         let said = clock.status();
