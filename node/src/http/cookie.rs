@@ -1,66 +1,100 @@
-//! Cookies: reading ours strictly, and writing them as safely as the public URL allows.
+//! Cookies: reading ours strictly, passing over all others, and writing ours as safely as the public URL allows.
+//!
+//! Browsers send cookies that other programs set: applications on the same host, siblings below a shared parent domain, scripts
+//! (`document.cookie` takes any text). Their bytes and their length are not judged here, because a neighbour could otherwise lock a
+//! user out. Only a pair with the exact name of one of our cookies is read, and only that pair is refused.
 
 use std::time::Duration;
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-/// What every cookie of ours is called, after the browser's prefix and before its own name.
+/// The part that the names of all our cookies have in common, after the browser's prefix and before the cookie's own name.
 const OURS: &str = "conclave_";
 
-/// Most bytes of cookies read: browsers send at most some 200 cookies of 4 KiB, servers usually take 8 to 16 KiB.
-const MAX_LEN: usize = 16 * 1024;
+/// Longest value of one of our cookies: browsers keep at most 4 KiB for a name and its value together (RFC 6265bis §5.6).
+const MAX_VALUE_LEN: usize = 4 * 1024;
 
-/// Why a request's cookies or a cookie to be set were refused.
+/// Why one of our cookies, or a cookie to be set, was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CookieError {
-    #[error("the request carries more than {MAX_LEN} bytes of cookies")]
-    TooLong,
-    #[error("the cookie header is not ASCII text")]
-    NotText,
-    /// Someone planted a second one, from a sibling host or a longer path; which is ours cannot be told.
+    #[error("the cookie {0} is longer than {MAX_VALUE_LEN} bytes")]
+    TooLong(String),
+    #[error("the value of the cookie {0} is not ASCII text")]
+    NotText(String),
+    /// An attacker planted a second cookie of this name, from a sibling host or a longer path. The two cannot be told apart.
     #[error("the cookie {0} was sent twice")]
     Duplicate(String),
     #[error("the value of the cookie {0} holds a character cookies cannot carry")]
     BadValue(String),
 }
 
-/// The cookies of a request.
+/// The cookies of a request that have one of our names.
 #[derive(Clone, Debug, Default)]
-pub struct Cookies<'a>(Vec<(&'a str, &'a str)>);
+pub struct Cookies<'a>(Vec<Pair<'a>>);
+
+/// A name and a value as the browser sent them, without the blanks around them.
+type Pair<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> Cookies<'a> {
-    pub fn parse(headers: &'a HeaderMap) -> Result<Self, CookieError> {
-        let mut pairs = Vec::new();
-        let mut len = 0;
-        for line in headers.get_all(COOKIE) {
-            len += line.len();
-            if len > MAX_LEN {
-                return Err(CookieError::TooLong);
-            }
-            let line = line.to_str().map_err(|_| CookieError::NotText)?;
-            // Entries without "=" belong to someone else and are passed over.
-            let entries = line.split(';').filter_map(|entry| entry.split_once('='));
-            pairs.extend(entries.map(|(name, value)| (name.trim(), value.trim())));
-        }
-        Ok(Self(pairs))
+    /// Collects our cookies from the raw bytes of all `Cookie` lines. Cookies of other programs are passed over.
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        Self(entries(headers).filter_map(pair_of).filter(|(name, _)| is_our_name(name)).collect())
     }
 
-    /// The value of the cookie of that full name. Two of them are refused, since either may be planted.
+    /// The value of our cookie with this full name.
+    ///
+    /// # Errors
+    /// When the cookie came twice, is too long or is not ASCII text.
     pub fn get(&self, name: &str) -> Result<Option<&'a str>, CookieError> {
-        self.only(|found| found == name).map_err(|()| CookieError::Duplicate(name.to_owned()))
+        self.only(|found| found == name.as_bytes(), || name.to_owned())
     }
 
-    /// The same of our cookie `name`, as this policy calls it.
+    /// The value of our cookie `name`, under the full name that `policy` gives it.
+    ///
+    /// # Errors
+    /// When the cookie came twice, is too long or is not ASCII text.
     pub fn ours(&self, policy: &CookiePolicy, name: &str) -> Result<Option<&'a str>, CookieError> {
-        self.only(|found| policy.calls(name, found)).map_err(|()| CookieError::Duplicate(policy.name(name)))
+        self.only(|found| policy.calls(name, found), || policy.name(name))
     }
 
-    fn only(&self, is_it: impl Fn(&str) -> bool) -> Result<Option<&'a str>, ()> {
+    fn only(
+        &self,
+        is_it: impl Fn(&[u8]) -> bool,
+        full_name: impl Fn() -> String,
+    ) -> Result<Option<&'a str>, CookieError> {
         let mut values = self.0.iter().filter(|(found, _)| is_it(found)).map(|(_, value)| *value);
-        let first = values.next();
-        if values.next().is_some() { Err(()) } else { Ok(first) }
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(CookieError::Duplicate(full_name()));
+        }
+        if value.len() > MAX_VALUE_LEN {
+            return Err(CookieError::TooLong(full_name()));
+        }
+        match std::str::from_utf8(value) {
+            Ok(text) if text.is_ascii() => Ok(Some(text)),
+            _ => Err(CookieError::NotText(full_name())),
+        }
     }
+}
+
+/// Every entry of every `Cookie` line, as raw bytes without the blanks around it.
+fn entries(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
+}
+
+/// Splits an entry at its first `=`. An entry without one is not a cookie of ours.
+fn pair_of(entry: &[u8]) -> Option<Pair<'_>> {
+    let at = entry.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = (entry.get(..at)?, entry.get(at + 1..)?);
+    Some((name.trim_ascii_end(), value.trim_ascii_start()))
+}
+
+fn is_our_name(name: &[u8]) -> bool {
+    let prefixes: [&[u8]; 2] = [b"__Host-", b"__Secure-"];
+    let plain = prefixes.iter().find_map(|prefix| name.strip_prefix(*prefix)).unwrap_or(name);
+    plain.starts_with(OURS.as_bytes())
 }
 
 /// A request's cookies without ours.
@@ -70,26 +104,18 @@ pub enum Rest {
     Same,
     /// There are only ours.
     Nothing,
-    /// These.
-    Other(String),
+    /// The cookies of others, byte for byte; not necessarily text.
+    Other(Vec<u8>),
 }
 
-/// What an application behind the check may see: the cookies of others. Ours open more than it.
+/// The cookies that an application behind the check may see: those of others. Ours open more than that application.
 pub fn without_ours(headers: &HeaderMap) -> Rest {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let entries: Vec<&str> = lines.flat_map(|line| line.split(';')).map(str::trim).collect();
-    let is_ours = |entry: &&str| {
-        let name = entry.split('=').next().unwrap_or_default().trim();
-        let name =
-            ["__Host-", "__Secure-"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
-        name.starts_with(OURS)
-    };
-    if !entries.iter().any(is_ours) {
+    let is_ours = |entry: &[u8]| is_our_name(pair_of(entry).map_or(entry, |(name, _)| name));
+    if !entries(headers).any(is_ours) {
         return Rest::Same;
     }
-    let others: Vec<&str> =
-        entries.into_iter().filter(|entry| !entry.is_empty() && !is_ours(entry)).collect();
-    if others.is_empty() { Rest::Nothing } else { Rest::Other(others.join("; ")) }
+    let others: Vec<&[u8]> = entries(headers).filter(|entry| !entry.is_empty() && !is_ours(entry)).collect();
+    if others.is_empty() { Rest::Nothing } else { Rest::Other(others.join(&b"; "[..])) }
 }
 
 /// How cookies are named and fenced: decided once, from the public URL.
@@ -117,8 +143,9 @@ impl CookiePolicy {
     }
 
     /// Whether `full` is what [`Self::name`] makes of `name`.
-    fn calls(&self, name: &str, full: &str) -> bool {
-        full.strip_prefix(self.prefix()).and_then(|rest| rest.strip_prefix(OURS)) == Some(name)
+    fn calls(&self, name: &str, full: &[u8]) -> bool {
+        let rest = full.strip_prefix(self.prefix().as_bytes());
+        rest.and_then(|rest| rest.strip_prefix(OURS.as_bytes())) == Some(name.as_bytes())
     }
 
     const fn prefix(&self) -> &'static str {
@@ -173,23 +200,27 @@ mod tests {
     use http::HeaderMap;
     use http::header::COOKIE;
 
-    use super::{CookieError, CookiePolicy, Cookies, MAX_LEN, Rest, without_ours};
+    use super::{CookieError, CookiePolicy, Cookies, MAX_VALUE_LEN, Rest, without_ours};
 
     fn headers(lines: &[&str]) -> HeaderMap {
+        raw(&lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>())
+    }
+
+    fn raw(lines: &[&[u8]]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(COOKIE, line.parse().unwrap());
+            headers.append(COOKIE, http::HeaderValue::from_bytes(line).unwrap());
         }
         headers
     }
 
     #[test]
     fn our_cookie_is_found_among_those_of_others() {
-        let headers = headers(&["junk; theme=dark;conclave_session=abc=; a=1; a=2", "later=x"]);
-        let cookies = Cookies::parse(&headers).unwrap();
+        let headers = headers(&["junk; theme=dark;conclave_session=abc=; a=1; a=2", "conclave_later = x"]);
+        let cookies = Cookies::of(&headers);
         assert_eq!(cookies.get("conclave_session"), Ok(Some("abc=")));
-        assert_eq!(cookies.get("later"), Ok(Some("x")));
-        assert_eq!(cookies.get("absent"), Ok(None));
+        assert_eq!(cookies.get("conclave_later"), Ok(Some("x")));
+        assert_eq!(cookies.get("conclave_absent"), Ok(None));
         assert_eq!(cookies.ours(&CookiePolicy::host_only(false), "session"), Ok(Some("abc=")));
         assert_eq!(cookies.ours(&CookiePolicy::host_only(true), "session"), Ok(None));
     }
@@ -204,9 +235,12 @@ mod tests {
         );
         assert_eq!(
             of(&["a=1; __Host-conclave_app=x;  b=conclave_", "c"]),
-            Rest::Other("a=1; b=conclave_; c".into())
+            Rest::Other(b"a=1; b=conclave_; c".to_vec())
         );
         assert_eq!(of(&[]), Rest::Same);
+        // A line that is not text hides none of ours, and arrives byte for byte.
+        let mixed = raw(&[b"nick=J\xfcrgen; __Host-conclave_app=x; lang=fran\xc3\xa7ais"]);
+        assert_eq!(without_ours(&mixed), Rest::Other(b"nick=J\xfcrgen; lang=fran\xc3\xa7ais".to_vec()));
     }
 
     #[test]
@@ -217,18 +251,39 @@ mod tests {
             vec!["__Host-conclave_session=a", "__Host-conclave_session=b"],
         ] {
             let headers = headers(&lines);
-            let found = Cookies::parse(&headers).unwrap().get(name);
+            let found = Cookies::of(&headers).get(name);
             assert_eq!(found, Err(CookieError::Duplicate(name.into())));
         }
     }
 
     #[test]
-    fn too_much_and_unreadable_are_refused() {
-        let long = format!("a={}", "x".repeat(MAX_LEN));
-        assert_eq!(Cookies::parse(&headers(&[&long])).unwrap_err(), CookieError::TooLong);
-        let mut bytes = HeaderMap::new();
-        bytes.insert(COOKIE, http::HeaderValue::from_bytes(b"a=\xff").unwrap());
-        assert_eq!(Cookies::parse(&bytes).unwrap_err(), CookieError::NotText);
+    fn cookies_of_others_are_passed_over_whatever_they_hold() {
+        let long = format!("a={}", "x".repeat(60 * 1024));
+        let lines: [&[u8]; 4] = [
+            b"theme=\xe7a",
+            long.as_bytes(),
+            b"; =; \xff; conclave_session=v; nick=J\xc3\xbcrgen",
+            b"conclav\xe9_x=1",
+        ];
+        for turned in 0..lines.len() {
+            let mut turn = lines;
+            turn.rotate_left(turned);
+            let headers = raw(&turn);
+            assert_eq!(Cookies::of(&headers).get("conclave_session"), Ok(Some("v")));
+        }
+    }
+
+    #[test]
+    fn only_a_cookie_of_ours_is_refused_for_its_bytes_and_its_length() {
+        let long = format!("conclave_other={0}; conclave_session={0}", "x".repeat(MAX_VALUE_LEN + 1));
+        let headers = headers(&[&long]);
+        let found = Cookies::of(&headers);
+        assert_eq!(found.get("conclave_session"), Err(CookieError::TooLong("conclave_session".into())));
+        assert_eq!(found.get("conclave_app"), Ok(None));
+        let strange = raw(&[b"conclave_session=\xff; conclave_app=v"]);
+        let found = Cookies::of(&strange);
+        assert_eq!(found.get("conclave_session"), Err(CookieError::NotText("conclave_session".into())));
+        assert_eq!(found.get("conclave_app"), Ok(Some("v")));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Site {
             let detail = "Your browser sent cookies that cannot be used. Remove the cookies of this site and try again.";
             Fault::new(StatusCode::BAD_REQUEST, "bad_cookie", "Cookies cannot be read", detail)
         };
-        let cookies = Cookies::parse(headers).map_err(|e| unreadable(&e))?;
+        let cookies = Cookies::of(headers);
         let session = self.session_in(&cookies).map_err(|e| unreadable(&e))?;
         let id = cookies.ours(&self.browser_cookie, csrf::COOKIE).map_err(|e| unreadable(&e))?;
         let device = cookies.ours(&self.browser_cookie, DEVICE).map_err(|e| unreadable(&e))?;

@@ -134,7 +134,7 @@ fn transaction(
     headers: &HeaderMap,
     answered: &Answered,
 ) -> Result<Transaction, AtmosphereError> {
-    let cookies = Cookies::parse(headers).map_err(|_| AtmosphereError::StateInvalid)?;
+    let cookies = Cookies::of(headers);
     let name = atproto.site.own_cookie_name(&Transaction::cookie(&answered.state));
     let text = cookies.get(&name).ok().flatten().ok_or(AtmosphereError::StateInvalid)?;
     let transaction = Transaction::open(&atproto.site.auth, text, browser.id.as_str())

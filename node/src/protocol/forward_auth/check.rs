@@ -118,7 +118,7 @@ impl Presented {
     /// # Errors
     /// When the cookies cannot be told from planted ones.
     fn read(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Result<Self, CookieError> {
-        let cookies = Cookies::parse(headers)?;
+        let cookies = Cookies::of(headers);
         let opened = |kind, text: Option<&str>| text.and_then(|text| state.auth.parse(kind, text));
         let scheme = &original.url.scheme;
         let of_domain = match domain_cookie(state, scheme, &original.host) {

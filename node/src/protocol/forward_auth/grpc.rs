@@ -212,6 +212,18 @@ fn option(name: &str, value: &str, action: AppendAction) -> pb::HeaderValueOptio
     pb::HeaderValueOption { header: Some(header), append_action: action.into(), keep_empty_value: true }
 }
 
+/// Overwrites a header with bytes that may not be text.
+fn raw_option(name: &str, value: Vec<u8>) -> pb::HeaderValueOption {
+    let header = match String::from_utf8(value) {
+        Ok(text) => return option(name, &text, AppendAction::OverwriteIfExistsOrAdd),
+        Err(error) => {
+            pb::HeaderValue { key: name.to_owned(), value: String::new(), raw_value: error.into_bytes() }
+        }
+    };
+    let append_action = AppendAction::OverwriteIfExistsOrAdd.into();
+    pb::HeaderValueOption { header: Some(header), append_action, keep_empty_value: true }
+}
+
 /// The client's headers, each as often as it came where Envoy says so (`encode_raw_headers`).
 fn headers_of(asked: &pb::HttpRequest) -> Result<HeaderMap, Refused> {
     let mut headers = HeaderMap::new();
@@ -260,7 +272,7 @@ fn allowed<'a>(
     match cookie::without_ours(request) {
         cookie::Rest::Same => {}
         cookie::Rest::Nothing => drop(remove.insert("cookie".to_owned())),
-        cookie::Rest::Other(rest) => headers.push(overwrite("cookie", &rest)),
+        cookie::Rest::Other(rest) => headers.push(raw_option("cookie", rest)),
     }
     if by == By::Program {
         remove.insert("authorization".to_owned());

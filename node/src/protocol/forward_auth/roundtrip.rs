@@ -89,7 +89,7 @@ fn registered(state: &ForwardAuth, text: &str) -> Result<AppUrl, Fault> {
 
 /// The value of this host's browser cookie. A doubled one is treated as absent and set anew.
 fn browser_cookie(headers: &HeaderMap, scheme: &str) -> Option<String> {
-    let cookies = Cookies::parse(headers).ok()?;
+    let cookies = Cookies::of(headers);
     let value = cookies.get(&app_cookie(scheme).name(APP_BROWSER)).ok().flatten()?;
     (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
 }

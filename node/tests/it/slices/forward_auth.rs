@@ -3,7 +3,7 @@
 use axum::body::Body;
 use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
 use conclave_proto::command::v1::{UpdateApplication, command::Body as Order};
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 
 use super::site::{Browser, PASSWORD, Page, Site};
 
@@ -72,7 +72,7 @@ impl Check {
             request = request.header(name, value);
         }
         if !cookie.is_empty() {
-            request = request.header("cookie", cookie);
+            request = request.header("cookie", HeaderValue::from_bytes(cookie.as_bytes()).unwrap());
         }
         request.body(Body::empty()).unwrap()
     }

@@ -7,6 +7,7 @@ mod atmosphere_keys;
 pub mod atmosphere_network;
 mod atmosphere_profile;
 mod client_documents;
+mod foreign_cookies;
 mod conformance;
 mod forward_auth;
 mod forward_auth_others;
