@@ -7,6 +7,7 @@ use crate::auth::authorization::error_of;
 use super::{
     Auth, AuthError,
     authorization::{Answer, AuthorizationError, AuthorizationRequest},
+    bounce::AppRedirect,
     client_name::shown_name,
     complete::consent_stands,
     derive::Derivation,
@@ -25,7 +26,7 @@ pub enum Next {
     /// Away, to a place that was checked.
     Redirect(String),
     /// To this page of an application, by way of this location.
-    Open { url: AppUrl, by: String },
+    Open { url: AppUrl, by: String, redirect: AppRedirect },
     /// Back to the client, with this.
     Answer(Answer),
     /// The person may not open it; said in a page.
@@ -53,6 +54,8 @@ pub struct Visitor {
     pub just_now: bool,
     /// The consent ticket with which the person said yes.
     pub consented: Option<Ticket>,
+    /// When this attempt was asked for, milliseconds since 1970; `None` when that is not known.
+    pub asked_at_ms: Option<u64>,
 }
 
 impl Visitor {
@@ -198,10 +201,12 @@ impl Auth {
         if !judgement.allowed {
             return Ok(forbidden(&application.name, signed_in, judgement.decision));
         }
+        let redirect =
+            AppRedirect { session: *signed_in.session.id.bytes(), asked_at_ms: visitor.asked_at_ms };
         if self.shares_session_cookie(&url.host()) {
-            return Ok(Next::Open { url: url.clone(), by: url.to_string() });
+            return Ok(Next::Open { url: url.clone(), by: url.to_string(), redirect });
         }
-        self.hand_over(url, binding, signed_in).map(|by| Next::Open { url: url.clone(), by })
+        self.hand_over(url, binding, signed_in).map(|by| Next::Open { url: url.clone(), by, redirect })
     }
 
     fn login(&self, target: &Target, visitor: &Visitor, fresh: bool) -> Next {

@@ -88,6 +88,7 @@ async fn shown(
     if visitor.signed_in.is_some() && !again {
         // Signed in meanwhile, in another tab or here: go on from where the person is.
         let derivation = site.derivation(headers, &[b"login", text.as_bytes()]);
+        let visitor = Visitor { asked_at_ms: Some(ticket.issued_at_ms), ..visitor };
         let next = site.auth.next(&ticket.target, &visitor, &derivation).await.map_err(|e| fault_of(&e))?;
         return Ok(site.show(next, &browser, id));
     }
@@ -95,7 +96,7 @@ async fn shown(
     Ok(site.with_browser(&browser, page(site, &browser, &bound, "", None)?))
 }
 
-fn page(
+pub(super) fn page(
     site: &Site,
     browser: &Browser,
     ticket: &Ticket,
@@ -226,7 +227,7 @@ impl Attempt<'_> {
                     address: completed.signed_in.session.address.parse().ok(),
                     signed_in: Some(completed.signed_in),
                     just_now: true,
-                    consented: None,
+                    ..Visitor::default()
                 };
                 self.next(&visitor).await?
             }
@@ -235,7 +236,8 @@ impl Attempt<'_> {
     }
 
     async fn next(&self, visitor: &Visitor) -> Result<Response, Fault> {
-        let next = self.site.auth.next(&self.ticket.target, visitor, &self.derivation).await;
+        let visitor = Visitor { asked_at_ms: Some(self.ticket.issued_at_ms), ..visitor.clone() };
+        let next = self.site.auth.next(&self.ticket.target, &visitor, &self.derivation).await;
         Ok(self.site.show(next.map_err(|e| fault_of(&e))?, &self.browser, self.id))
     }
 

@@ -11,7 +11,7 @@ use url::Url;
 use crate::{
     auth::{
         Auth, AuthError,
-        bounce::{self, Bounce},
+        bounce::{self, AppRedirect, Bounce},
         derive::Derivation,
         device::{self, Device},
         dispatch::{Gone, Next, Visitor},
@@ -27,6 +27,12 @@ use crate::{
         views,
     },
 };
+
+use super::login;
+
+/// Longest ticket that travels in a `Location`: with the rest of the head it fits into the 4 KiB that proxies allow when nobody told
+/// them otherwise.
+const MAX_REDIRECTED_TICKET_BYTES: usize = 2_560;
 
 /// The cookie of a session.
 const SESSION: &str = "session";
@@ -152,6 +158,11 @@ impl Site {
     pub fn show(&self, next: Next, browser: &Browser, id: &RequestId) -> Response {
         let response = match next {
             Next::Login { ticket } => match self.auth.seal(&ticket) {
+                // What an application asked for may be long; the page can carry it in its form.
+                Ok(text) if text.len() > MAX_REDIRECTED_TICKET_BYTES => {
+                    login::page(self, browser, &ticket, "", None)
+                        .unwrap_or_else(|fault| self.fault(&fault, id))
+                }
                 Ok(text) => see_other(&format!("/login?ticket={text}")),
                 Err(error) => self.fault(&fault_of(&error), id),
             },
@@ -165,7 +176,7 @@ impl Site {
                 self.consent_page(&ticket, asked, browser, id)
             }
             Next::Redirect(location) => see_other(&location),
-            Next::Open { url, by } => self.to_application(&url, &by, browser, id),
+            Next::Open { url, by, redirect } => self.to_application(&url, &by, redirect, browser, id),
             Next::Answer(answer) => self.answer(&answer),
             Next::Forbidden { what, username, decision } => {
                 self.forbidden(&what, &username, decision.as_deref(), id)
@@ -176,8 +187,15 @@ impl Site {
     }
 
     /// Away to the application; a browser that comes back again and again is told why instead.
-    fn to_application(&self, url: &AppUrl, by: &str, browser: &Browser, id: &RequestId) -> Response {
-        match self.auth.bounce(browser.bounces.as_deref(), url) {
+    fn to_application(
+        &self,
+        url: &AppUrl,
+        by: &str,
+        redirect: AppRedirect,
+        browser: &Browser,
+        id: &RequestId,
+    ) -> Response {
+        match self.auth.bounce(browser.bounces.as_deref(), url, redirect) {
             Bounce::Send(None) => see_other(by),
             Bounce::Send(Some(count)) => {
                 with_cookie(see_other(by), self.browser_cookie.set(bounce::COOKIE, &count, None).ok())
