@@ -3,13 +3,18 @@
 use conclave_proto::{
     admin::v1::{self as pb, application_service_server::ApplicationService},
     command::v1::{
-        Access, CheckRules, CreateApplication, DeleteApplication, Hosts, UpdateApplication, command::Body,
+        Access, CheckRules, CreateApplication, DeleteApplication, HeaderProfile as WireProfile,
+        HeaderText as WireText, Hosts, IdentityHeaders, UpdateApplication, command::Body,
     },
 };
-use conclave_state::{State, application::Application, ids::ApplicationId};
+use conclave_state::{
+    State,
+    application::{Application, HeaderProfile, HeaderText},
+    ids::ApplicationId,
+};
 use tonic::{Request, Response, Status};
 
-use crate::auth::redirect_uri::RedirectUri;
+use crate::{auth::redirect_uri::RedirectUri, http::host::canonical_host};
 
 use super::{Api, errors, names, request::Writing};
 
@@ -21,16 +26,21 @@ impl ApplicationService for Api {
     ) -> Result<Response<pb::Application>, Status> {
         let (mut writing, order) = self.write(request, "CreateApplication").await?;
         check_link(&order.launch_url)?;
+        let profile = if order.header_profile.is_empty() { DEFAULT_PROFILE } else { &*order.header_profile };
+        let identity_headers = identity_headers(Some(profile), Some(&order.header_text))?;
+        let hosts = hosts(&order.hosts)?;
         let id = ApplicationId::new(writing.id("application"));
         let body = CreateApplication {
             application_id: id.to_vec(),
             slug: order.slug,
             name: order.name,
             launch_url: order.launch_url,
-            hosts: order.hosts,
+            hosts: hosts.hosts,
+            address_hosts: hosts.address_hosts,
             access: Some(writing.access(order.everyone, &order.groups).await?),
             serve_known_for_ms: order.serve_known_for_ms,
             check: order.check.map(check_rules),
+            identity_headers,
         };
         let committed = writing.propose(Body::CreateApplication(body)).await?;
         let application = shown(&committed.state, id)?;
@@ -75,10 +85,14 @@ impl ApplicationService for Api {
             application_id: id.to_vec(),
             name: order.name,
             launch_url: order.launch_url,
-            hosts: order.hosts.map(|list| Hosts { hosts: list.hosts }),
+            hosts: order.hosts.map(|list| hosts(&list.hosts)).transpose()?,
             access,
             serve_known_for_ms: order.serve_known_for_ms,
             check: order.check.map(check_rules),
+            identity_headers: identity_headers(
+                order.header_profile.as_deref(),
+                order.header_text.as_deref(),
+            )?,
         };
         let committed = writing.propose(Body::UpdateApplication(body)).await?;
         let application = shown(&committed.state, id)?;
@@ -132,6 +146,77 @@ fn message(state: &State, application: &Application) -> pb::Application {
             basic: application.check.basic,
             assertion: application.check.assertion,
         }),
+        header_profile: name_of(&PROFILES, |(_, _, profile)| {
+            *profile == application.identity_headers.profile
+        }),
+        header_text: name_of(&TEXTS, |(_, _, text)| *text == application.identity_headers.text),
+    }
+}
+
+/// What a new application gets when its maker names no profile: four headers that most applications know.
+const DEFAULT_PROFILE: &str = "remote";
+
+type Choice<Wire, Known> = (&'static str, Wire, Known);
+
+const PROFILES: [Choice<WireProfile, HeaderProfile>; 4] = [
+    ("remote", WireProfile::Remote, HeaderProfile::Remote),
+    ("authentik", WireProfile::Authentik, HeaderProfile::Authentik),
+    ("auth-request", WireProfile::AuthRequest, HeaderProfile::AuthRequest),
+    ("all", WireProfile::All, HeaderProfile::All),
+];
+
+const TEXTS: [Choice<WireText, HeaderText>; 3] = [
+    ("raw", WireText::Raw, HeaderText::Raw),
+    ("percent", WireText::Percent, HeaderText::Percent),
+    ("omit", WireText::Omit, HeaderText::Omit),
+];
+
+fn name_of<Wire, Known>(
+    choices: &[Choice<Wire, Known>],
+    is_it: impl Fn(&&Choice<Wire, Known>) -> bool,
+) -> String {
+    choices.iter().find(is_it).map(|(name, ..)| (*name).to_owned()).unwrap_or_default()
+}
+
+/// The change of identity headers that these names ask for. An empty or absent name leaves its half as it is.
+fn identity_headers(profile: Option<&str>, text: Option<&str>) -> Result<Option<IdentityHeaders>, Status> {
+    let headers = IdentityHeaders {
+        profile: chosen("header_profile", &PROFILES, profile)?.map_or(0, i32::from),
+        text: chosen("header_text", &TEXTS, text)?.map_or(0, i32::from),
+    };
+    Ok((headers != IdentityHeaders::default()).then_some(headers))
+}
+
+fn chosen<Wire: Copy, Known>(
+    field: &'static str,
+    choices: &[Choice<Wire, Known>],
+    name: Option<&str>,
+) -> Result<Option<Wire>, Status> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let found = choices.iter().find(|(known, ..)| *known == name).map(|(_, wire, _)| Some(*wire));
+    let all = || choices.iter().map(|(known, ..)| *known).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| Status::invalid_argument(format!("{field}: {name:?} is not one of {}", all())))
+}
+
+/// Hosts in their canonical form: international names as `xn--`, IPv6 addresses apart, as commands carry them.
+fn hosts(typed: &[String]) -> Result<Hosts, Status> {
+    let canonical = typed.iter().map(|host| canonical(host)).collect::<Result<Vec<_>, _>>()?;
+    let (address_hosts, hosts) = canonical.into_iter().partition(|host| host.starts_with('['));
+    Ok(Hosts { hosts, address_hosts })
+}
+
+fn canonical(typed: &str) -> Result<String, Status> {
+    let (prefix, name) = typed.strip_prefix("*.").map_or(("", typed), |name| ("*.", name));
+    // What is not a host at all is refused by the rules, which say what a host may hold.
+    let wrong = || {
+        let advice = "write a name without a port, such as wiki.example.org, *.example.org or [2001:db8::7]";
+        Status::invalid_argument(format!("hosts: {typed:?} is not a host; {advice}"))
+    };
+    match canonical_host(name) {
+        Some(address) if address.starts_with('[') && !prefix.is_empty() => Err(wrong()),
+        Some(host) => Ok(format!("{prefix}{host}")),
+        None if name.is_ascii() && !name.contains(['[', ':']) => Ok(typed.to_owned()),
+        None => Err(wrong()),
     }
 }
 

@@ -92,7 +92,8 @@ impl Auth {
 }
 
 fn is_true_origin(url: &AppUrl, launch_url: &str) -> bool {
-    let usual = url.scheme == "https" && url.authority.rsplit_once(':').is_none_or(|(_, port)| port == "443");
+    // The authority is canonical: one on the usual port says no port.
+    let usual = url.scheme == "https" && url.authority == url.host();
     usual || super::authorization::origin_of(launch_url).is_some_and(|origin| origin == url.origin())
 }
 
@@ -111,7 +112,9 @@ mod tests {
             };
             is_true_origin(&url, launch_url)
         };
-        assert!(judge("https", "app.test", "") && judge("https", "app.test:443", ""));
+        assert!(judge("https", "app.test", "") && judge("https", "[2001:db8::7]", ""));
+        assert!(judge("https", "[2001:db8::7]:8443", "https://[2001:db8::7]:8443/"));
+        assert!(!judge("https", "[2001:db8::7]:8443", ""));
         assert!(judge("https", "app.test:8443", "https://app.test:8443/start"));
         assert!(!judge("http", "app.test", "") && !judge("https", "app.test:1337", ""));
         assert!(!judge("http", "app.test:8443", "https://app.test:8443/"));

@@ -34,9 +34,9 @@ pub enum Target {
 pub struct AppUrl {
     /// `https` or `http`.
     pub scheme: String,
-    /// With its port, if it has one.
+    /// The canonical `host[:port]` ([`crate::http::host`]); the scheme's default port is not written.
     pub authority: String,
-    /// Path and query.
+    /// Path and query, ASCII: raw bytes outside ASCII were percent-encoded when it was read.
     pub path: String,
     /// Where this product's own routes live on that host.
     #[serde(default)]
@@ -84,13 +84,13 @@ impl Mount {
 }
 
 impl AppUrl {
-    /// The host without its port, lower case: what applications are found by.
+    /// The host without its port: what applications are found by.
     pub fn host(&self) -> String {
         let host = match self.authority.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
             _ => &self.authority,
         };
-        host.to_ascii_lowercase()
+        host.to_owned()
     }
 
     pub fn origin(&self) -> String {

@@ -5,8 +5,19 @@ use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
 
-const FIELDS: &[&str] =
-    &["id", "slug", "name", "launch_url", "hosts", "everyone", "groups", "serve_known_for_ms", "check"];
+const FIELDS: &[&str] = &[
+    "id",
+    "slug",
+    "name",
+    "launch_url",
+    "hosts",
+    "everyone",
+    "groups",
+    "serve_known_for_ms",
+    "check",
+    "headers_profile",
+    "headers_text",
+];
 const COLUMNS: &[&str] = &["slug", "name", "hosts", "everyone", "groups", "launch_url"];
 
 #[derive(Debug, clap::Subcommand)]
@@ -46,6 +57,8 @@ Examples:
       stays open for ten minutes when this node is cut off from the cluster
   conclave app update wiki --basic on --bearer on
       programs may come with app passwords and access tokens
+  conclave app update wiki --headers-profile authentik
+      X-authentik-* in place of Remote-*
   conclave app update wiki --nobody")]
     Update {
         /// Slug or id
@@ -71,7 +84,8 @@ pub struct Rule {
     /// Where people open it
     #[arg(long, value_name = "URL")]
     launch_url: Option<String>,
-    /// Host that forward-auth protects, without port, or *.example.org for every host below it; may be given several times
+    /// Host that forward-auth protects, without port: a name, an address ([2001:db8::7]), or *.example.org for every host below it; may
+    /// be given several times
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
     /// Everybody who can sign in may open it
@@ -90,9 +104,16 @@ pub struct Rule {
     /// Programs may bring an app password by HTTP Basic
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     basic: Option<bool>,
-    /// Each admitted request carries a signed assertion, in X-Conclave-Assertion and X-authentik-jwt
+    /// Each admitted request carries a signed assertion, in X-Conclave-Assertion (and X-authentik-jwt, with that profile)
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     assertion: Option<bool>,
+    /// Identity headers that the application reads: Remote-*, X-authentik-*, X-Auth-Request-*, or all three; the others are
+    /// written empty [default for a new application: remote]
+    #[arg(long, value_name = "PROFILE", value_parser = ["remote", "authentik", "auth-request", "all"])]
+    headers_profile: Option<String>,
+    /// How identity headers carry names outside ASCII: as UTF-8, percent-encoded, or not at all [default for a new application: raw]
+    #[arg(long, value_name = "FORM", value_parser = ["raw", "percent", "omit"])]
+    headers_text: Option<String>,
 }
 
 fn on_or_off(text: &str) -> Result<bool, String> {
@@ -137,6 +158,8 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
                 hosts: rule.hosts,
                 everyone: rule.everyone,
                 groups: rule.groups,
+                header_profile: rule.headers_profile.unwrap_or_default(),
+                header_text: rule.headers_text.unwrap_or_default(),
             };
             Ok(one(&applications.create(order).await?))
         }
@@ -177,6 +200,8 @@ fn changes(
         launch_url: rule.launch_url,
         hosts: (!rule.hosts.is_empty()).then_some(v1::HostList { hosts: rule.hosts }),
         check: None,
+        header_profile: rule.headers_profile,
+        header_text: rule.headers_text,
         access: new_rule.then_some(v1::AccessRule { everyone: rule.everyone, groups: rule.groups }),
     }
 }
@@ -211,5 +236,7 @@ fn value(application: &v1::Application) -> Value {
         "groups": application.groups,
         "serve_known_for_ms": application.serve_known_for_ms,
         "check": check(application.check.unwrap_or_default()),
+        "headers_profile": application.header_profile,
+        "headers_text": application.header_text,
     })
 }

@@ -150,8 +150,9 @@ async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {
         hosts: vec![APP_HOST.into()],
         everyone: false,
         groups: vec![ADMINS.into()],
-        serve_known_for_ms: 0,
-        check: None,
+        // The demo application shows what there is; others choose one.
+        header_profile: "all".into(),
+        ..Default::default()
     };
     if let Made::There(refused) = made(api.applications().create(order).await)? {
         let order = UpdateApplicationRequest {

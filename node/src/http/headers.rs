@@ -38,12 +38,27 @@ impl FormAction {
     }
 }
 
+/// Put into a response's extensions by a page that may be shown inside a frame of another origin. Such a page must have nothing on it
+/// that a click could do harm with: it only leads to the top.
+#[derive(Clone, Copy, Debug)]
+pub struct Framable;
+
+/// [`POLICY`] without its `frame-ancestors`, and without forms.
+const FRAMABLE_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'";
+
 /// Adds what the response does not say itself.
 pub(super) fn fence(response: &mut Response) {
     if let Some(allowed) = response.extensions_mut().remove::<FormAction>() {
         response.headers_mut().entry(CONTENT_SECURITY_POLICY).or_insert_with(|| policy(&allowed));
     }
+    let framable = response.extensions_mut().remove::<Framable>().is_some();
+    if framable {
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAMABLE_POLICY));
+    }
     fence_headers(response.headers_mut());
+    if framable {
+        response.headers_mut().remove(X_FRAME_OPTIONS);
+    }
 }
 
 /// The same for headers that are made once and sent often; nothing in them leads to another origin.

@@ -186,6 +186,12 @@ pub struct Application {
     pub serve_known_for_ms: u64,
     #[prost(message, optional, tag = "160")]
     pub check: ::core::option::Option<CheckRules>,
+    /// Which identity headers carry the user: remote, authentik, auth-request, all
+    #[prost(string, tag = "190")]
+    pub header_profile: ::prost::alloc::string::String,
+    /// How identity headers carry text outside ASCII: raw, percent, omit
+    #[prost(string, tag = "191")]
+    pub header_text: ::prost::alloc::string::String,
 }
 /// How the check lets requests through to the application, besides by session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -218,6 +224,12 @@ pub struct CreateApplicationRequest {
     pub serve_known_for_ms: u64,
     #[prost(message, optional, tag = "160")]
     pub check: ::core::option::Option<CheckRules>,
+    /// remote (default), authentik, auth-request, all
+    #[prost(string, tag = "190")]
+    pub header_profile: ::prost::alloc::string::String,
+    /// raw (default), percent, omit
+    #[prost(string, tag = "191")]
+    pub header_text: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetApplicationRequest {
@@ -265,6 +277,10 @@ pub struct UpdateApplicationRequest {
     /// All three together, when given.
     #[prost(message, optional, tag = "160")]
     pub check: ::core::option::Option<CheckRules>,
+    #[prost(string, optional, tag = "190")]
+    pub header_profile: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "191")]
+    pub header_text: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteApplicationRequest {

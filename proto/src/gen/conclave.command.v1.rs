@@ -83,6 +83,13 @@ pub struct CheckRules {
     #[prost(bool, tag = "3")]
     pub assertion: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityHeaders {
+    #[prost(enumeration = "HeaderProfile", tag = "1")]
+    pub profile: i32,
+    #[prost(enumeration = "HeaderText", tag = "2")]
+    pub text: i32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateApplication {
     #[prost(bytes = "vec", tag = "1")]
@@ -102,11 +109,19 @@ pub struct CreateApplication {
     pub serve_known_for_ms: u64,
     #[prost(message, optional, tag = "160")]
     pub check: ::core::option::Option<CheckRules>,
+    #[prost(message, optional, tag = "190")]
+    pub identity_headers: ::core::option::Option<IdentityHeaders>,
+    /// Hosts that are IPv6 addresses, in brackets. Apart from the others, because entries from before refused them.
+    #[prost(string, repeated, tag = "191")]
+    pub address_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hosts {
     #[prost(string, repeated, tag = "1")]
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Hosts that are IPv6 addresses, in brackets.
+    #[prost(string, repeated, tag = "190")]
+    pub address_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Absent fields stay as they are.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -125,11 +140,90 @@ pub struct UpdateApplication {
     pub serve_known_for_ms: ::core::option::Option<u64>,
     #[prost(message, optional, tag = "160")]
     pub check: ::core::option::Option<CheckRules>,
+    #[prost(message, optional, tag = "190")]
+    pub identity_headers: ::core::option::Option<IdentityHeaders>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteApplication {
     #[prost(bytes = "vec", tag = "1")]
     pub application_id: ::prost::alloc::vec::Vec<u8>,
+}
+/// Which identity headers carry the user. Headers of the other profiles are written empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HeaderProfile {
+    /// Of entries from before there was a choice: all profiles. In an update: stays as it is.
+    Unspecified = 0,
+    All = 1,
+    /// X-authentik-*
+    Authentik = 2,
+    /// Remote-*
+    Remote = 3,
+    /// X-Auth-Request-*
+    AuthRequest = 4,
+}
+impl HeaderProfile {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HEADER_PROFILE_UNSPECIFIED",
+            Self::All => "HEADER_PROFILE_ALL",
+            Self::Authentik => "HEADER_PROFILE_AUTHENTIK",
+            Self::Remote => "HEADER_PROFILE_REMOTE",
+            Self::AuthRequest => "HEADER_PROFILE_AUTH_REQUEST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HEADER_PROFILE_UNSPECIFIED" => Some(Self::Unspecified),
+            "HEADER_PROFILE_ALL" => Some(Self::All),
+            "HEADER_PROFILE_AUTHENTIK" => Some(Self::Authentik),
+            "HEADER_PROFILE_REMOTE" => Some(Self::Remote),
+            "HEADER_PROFILE_AUTH_REQUEST" => Some(Self::AuthRequest),
+            _ => None,
+        }
+    }
+}
+/// How identity headers carry text outside ASCII.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HeaderText {
+    /// Of entries from before there was a choice: raw. In an update: stays as it is.
+    Unspecified = 0,
+    /// UTF-8 bytes as they are.
+    Raw = 1,
+    /// Percent-encoded UTF-8; '%' itself is encoded as well.
+    Percent = 2,
+    /// The header is empty.
+    Omit = 3,
+}
+impl HeaderText {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HEADER_TEXT_UNSPECIFIED",
+            Self::Raw => "HEADER_TEXT_RAW",
+            Self::Percent => "HEADER_TEXT_PERCENT",
+            Self::Omit => "HEADER_TEXT_OMIT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HEADER_TEXT_UNSPECIFIED" => Some(Self::Unspecified),
+            "HEADER_TEXT_RAW" => Some(Self::Raw),
+            "HEADER_TEXT_PERCENT" => Some(Self::Percent),
+            "HEADER_TEXT_OMIT" => Some(Self::Omit),
+            _ => None,
+        }
+    }
 }
 /// A proof that counts once: a client assertion (RFC 7523 §3) or a DPoP proof (RFC 9449 §11.1). Its `jti` is in the id.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

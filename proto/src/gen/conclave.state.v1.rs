@@ -138,6 +138,10 @@ pub struct ApplicationRow {
     pub serve_known_for_ms: u64,
     #[prost(message, optional, tag = "160")]
     pub check: ::core::option::Option<super::super::command::v1::CheckRules>,
+    #[prost(message, optional, tag = "190")]
+    pub identity_headers: ::core::option::Option<
+        super::super::command::v1::IdentityHeaders,
+    >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientRow {

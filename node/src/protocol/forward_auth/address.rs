@@ -1,41 +1,50 @@
-//! The address of the original request, read once: scheme, authority, path. What has two readings is refused, never guessed at.
+//! The address of the original request, read once into its canonical form: scheme, authority, path.
 //!
-//! `%2e%2e`, an escaped slash, a fragment, `//`: each was once read one way by a proxy and another way by the application behind
-//! it (features.md §3, reference: forward-auth.md §4).
+//! Paths come as applications use them: with escaped slashes, backslashes, broken escapes and raw UTF-8. They are passed on here and
+//! a visitor returns to exactly that address. Whether a path has two readings is judged only where a rule looks at it
+//! (`conclave_policy::CanonicalPath`), and there doubt denies. Refused here is only what no browser sends: dot segments, fragments,
+//! blanks and control bytes (reference: forward-auth.md §4).
 
-use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use super::metadata::Refused;
-use crate::auth::ticket::{AppUrl, Mount};
+use crate::{
+    auth::ticket::{AppUrl, Mount},
+    http::host::canonical_authority,
+};
 
-/// Longest URI looked at.
-const MAX_URI_BYTES: usize = 8 * 1024;
-/// Longest `host:port` (RFC 1035 §2.3.4 and five digits).
-const MAX_AUTHORITY_BYTES: usize = 253 + 6;
+/// Longest path and query that is looked at. The listener bounds a whole head at 64 KiB; proxies bound a request line at 8 KiB as a
+/// rule and 60 KiB at most.
+const MAX_URI_BYTES: usize = 60 * 1024;
 
 /// The parts as a proxy gave them, each under the name that is told when it cannot be read.
 pub struct Parts<'a> {
     pub scheme: (&'static str, &'a str),
     pub authority: (&'static str, &'a str),
-    pub path: (&'static str, &'a str),
+    /// Raw bytes: a query may hold any.
+    pub path: (&'static str, &'a [u8]),
 }
 
 /// # Errors
 /// [`Refused`].
 pub fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, Refused> {
+    let scheme = scheme_of(parts.scheme)?;
+    let (said_in, authority) = parts.authority;
     Ok(AppUrl {
-        scheme: scheme_of(parts.scheme)?.to_owned(),
-        authority: authority_of(parts.authority)?,
-        path: path_of(parts.path)?.to_owned(),
+        scheme: scheme.to_owned(),
+        authority: canonical_authority(scheme, authority).ok_or(Refused::Unreadable(said_in))?,
+        path: path_of(parts.path)?,
         mount,
     })
 }
 
-/// `scheme://authority/path`, cut. None: it is not that.
-pub fn cut(url: &str) -> Option<(&str, &str, &str)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let (authority, path) = rest.split_at(rest.find('/')?);
-    Some((scheme, authority, path))
+/// Cuts `scheme://authority/path` into its parts. Returns `None` when it is not that.
+pub fn cut(url: &[u8]) -> Option<(&str, &str, &[u8])> {
+    const AFTER_SCHEME: &[u8] = b"://";
+    let at = url.windows(AFTER_SCHEME.len()).position(|window| window == AFTER_SCHEME)?;
+    let (scheme, rest) = (url.get(..at)?, url.get(at + AFTER_SCHEME.len()..)?);
+    let (authority, path) = rest.split_at_checked(rest.iter().position(|byte| *byte == b'/')?)?;
+    Some((std::str::from_utf8(scheme).ok()?, std::str::from_utf8(authority).ok()?, path))
 }
 
 /// WebSocket schemes are named by some proxies; the page they belong to is http or https.
@@ -47,56 +56,87 @@ fn scheme_of((name, scheme): (&'static str, &str)) -> Result<&'static str, Refus
     }
 }
 
-/// `host[:port]`, lower case: a name or an address, nothing that could be a user, a list or a path.
-fn authority_of((said_in, authority): (&'static str, &str)) -> Result<String, Refused> {
-    let (host, port) =
-        authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
-    let name = |host: &str| {
-        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    };
-    let good_port = port.is_none_or(|port| {
-        port.parse::<u16>().is_ok_and(|p| p != 0) && port.bytes().all(|b| b.is_ascii_digit())
-    });
-    if authority.len() > MAX_AUTHORITY_BYTES || !name(host) || !good_port {
+/// The path and query as text that a `Location` can carry.
+fn path_of((said_in, uri): (&'static str, &[u8])) -> Result<String, Refused> {
+    if uri.len() > MAX_URI_BYTES || uri.first() != Some(&b'/') {
         return Err(Refused::Unreadable(said_in));
     }
-    Ok(authority.to_ascii_lowercase())
-}
-
-/// A path and query that have one reading: it starts with one slash, its escapes are whole, and its path, once decoded, has no
-/// dot segment, no slash or backslash that was escaped, no control byte.
-fn path_of<'a>((said_in, uri): (&'static str, &'a str)) -> Result<&'a str, Refused> {
-    if uri.len() > MAX_URI_BYTES || !uri.starts_with('/') || uri.starts_with("//") {
-        return Err(Refused::Unreadable(said_in));
-    }
-    if uri.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'\\')) {
+    let never_sent = |byte: &u8| *byte <= b' ' || matches!(byte, b'#' | 0x7f);
+    let path = uri.split(|byte| *byte == b'?').next().unwrap_or(uri);
+    if uri.iter().any(never_sent) || path.split(|byte| *byte == b'/').any(is_dot_segment) {
         return Err(Refused::Ambiguous);
     }
-    let path = uri.split('?').next().unwrap_or(uri);
-    let decoded = if path.contains('%') {
-        Cow::Owned(decoded(path).ok_or(Refused::Ambiguous)?)
-    } else {
-        Cow::Borrowed(path.as_bytes())
-    };
-    let dots = decoded.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."));
-    let slashes = |bytes: &[u8]| bytes.split(|byte| *byte == b'/').count();
-    let escaped = slashes(&decoded) != slashes(path.as_bytes());
-    let strange = decoded.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\');
-    if dots || escaped || strange { Err(Refused::Ambiguous) } else { Ok(uri) }
+    Ok(encoded(uri, path.len()))
 }
 
-/// Percent-decoded once; none when an escape is broken.
-fn decoded(path: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let digits = [bytes.next()?, bytes.next()?];
-        let hex = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
-        out.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
+/// `.` and `..`, each dot also as `%2e` (RFC 3986 §6.2.2.2). Browsers resolve them before they send.
+fn is_dot_segment(segment: &[u8]) -> bool {
+    let mut rest = segment;
+    let mut dots = 0;
+    while let Some(after) =
+        rest.strip_prefix(b".").or_else(|| rest.strip_prefix(b"%2e")).or_else(|| rest.strip_prefix(b"%2E"))
+    {
+        (rest, dots) = (after, dots + 1);
     }
-    Some(out)
+    rest.is_empty() && matches!(dots, 1 | 2)
+}
+
+/// Percent-encodes what a browser would change on its way back (WHATWG URL): bytes outside ASCII, and backslashes in the path, which
+/// is the first `path_len` bytes.
+fn encoded(uri: &[u8], path_len: usize) -> String {
+    let changes = |at: usize, byte: u8| !byte.is_ascii() || byte == b'\\' && at < path_len;
+    if let Ok(text) = std::str::from_utf8(uri)
+        && !uri.iter().enumerate().any(|(at, byte)| changes(at, *byte))
+    {
+        return text.to_owned();
+    }
+    let mut text = String::with_capacity(uri.len());
+    for (at, byte) in uri.iter().copied().enumerate() {
+        if changes(at, byte) {
+            // Writing to a String does not fail.
+            write!(text, "%{byte:02X}").ok();
+        } else {
+            text.push(char::from(byte));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_as_they_come() {
+        let read = |uri: &[u8]| path_of(("uri", uri));
+        for same in [
+            "/",
+            "/page?q=1",
+            "/api/queues/%2F/orders",
+            "/@team%2fwidget",
+            "/files/a%5Cb",
+            "/100%",
+            "/a?b\\c",
+            "//double//",
+            "/a?x=/../y",
+            "/a..b/...",
+            "/a?q=%",
+            "/%00",
+        ] {
+            assert_eq!(read(same.as_bytes()).as_deref(), Ok(same));
+        }
+        for (raw, encoded) in [
+            ("/a?q=ä".as_bytes(), "/a?q=%C3%A4"),
+            (b"/\xe4?q=\xe4", "/%E4?q=%E4"),
+            (b"/a\\b?c\\d", "/a%5Cb?c\\d"),
+        ] {
+            assert_eq!(read(raw).as_deref(), Ok(encoded));
+        }
+        for refused in ["/a/../b", "/a/%2e%2E/b", "/.%2e", "/%2e", "/.", "/a b", "/a#b", "/a\u{7f}", "/a\tb"]
+        {
+            assert_eq!(read(refused.as_bytes()), Err(Refused::Ambiguous), "{refused:?}");
+        }
+        assert_eq!(read(b"page"), Err(Refused::Unreadable("uri")));
+        assert_eq!(read(b""), Err(Refused::Unreadable("uri")));
+    }
 }

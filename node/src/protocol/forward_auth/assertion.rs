@@ -4,12 +4,15 @@
 //! One ECDSA signature a request, so only where an application wants it. Its `typ` is of its own: no token of the provider passes
 //! for one, and it passes for none.
 
-use conclave_state::client::SigningAlgorithm;
+use conclave_state::{application::Application, client::SigningAlgorithm};
 use serde::Serialize;
 
 use crate::auth::{Auth, AuthError, session::SignedIn};
 
-use super::metadata::{Original, UNTOLD};
+use super::{
+    identity,
+    metadata::{Original, UNTOLD},
+};
 
 /// `typ` of an assertion.
 pub const TYP: &str = "conclave-assertion+jwt";
@@ -40,7 +43,12 @@ struct Claims<'a> {
 ///
 /// # Errors
 /// When there is no key to sign with.
-pub fn sign(auth: &Auth, signed_in: &SignedIn, original: &Original) -> Result<String, AuthError> {
+pub fn sign(
+    auth: &Auth,
+    signed_in: &SignedIn,
+    application: &Application,
+    original: &Original,
+) -> Result<String, AuthError> {
     let (user, origin) = (&signed_in.user, original.url.origin());
     let path = original.url.path.split('?').next().unwrap_or_default();
     let iat = auth.now(&signed_in.state).0 / 1_000;
@@ -56,7 +64,7 @@ pub fn sign(auth: &Auth, signed_in: &SignedIn, original: &Original) -> Result<St
         preferred_username: &user.username,
         name: if user.display_name.is_empty() { &user.username } else { &user.display_name },
         email: signed_in.state.address_of(user),
-        groups: signed_in.state.group_names_of(user).collect(),
+        groups: identity::groups_of(signed_in, application).names,
     };
     let key = auth.signing().signer(&signed_in.state, SigningAlgorithm::Es256)?;
     key.sign(TYP, &claims).map_err(|error| AuthError::Internal(error.to_string()))

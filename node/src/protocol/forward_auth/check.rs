@@ -44,6 +44,8 @@ pub enum Decision {
     Forbidden { signed_in: SignedIn, application: Arc<Application>, decision: Option<String> },
     /// No application has this host.
     UnknownHost,
+    /// An application has this host, but lives at another scheme or port.
+    WrongOrigin { application: Arc<Application> },
     /// The cookies cannot be told from planted ones.
     BadCookies(CookieError),
     /// This node cannot tell now.
@@ -104,7 +106,15 @@ pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &Header
     match protected(state, &view, original) {
         Some(application) if program::is_brought(application.check, headers) => None,
         Some(application) => Some(visitor(state, &view, original, application)),
-        None => Some(Decision::UnknownHost),
+        None => Some(unprotected(&view, original)),
+    }
+}
+
+/// The decision about a host at which nothing is protected in this version.
+fn unprotected(version: &State, original: &Original) -> Decision {
+    match version.application_by_host(&original.host) {
+        Some(application) => Decision::WrongOrigin { application: Arc::clone(application) },
+        None => Decision::UnknownHost,
     }
 }
 
@@ -178,7 +188,7 @@ fn unavailable(error: &AuthError) -> Decision {
 async fn without_session(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     let application = match confirmed(state, original).await {
         Ok(Some(application)) => application,
-        Ok(None) => return Decision::UnknownHost,
+        Ok(None) => return unprotected(&state.auth.cluster().view(), original),
         Err(error) => return unavailable(&error),
     };
     match program::judge(state, original, &application, headers).await {
@@ -256,7 +266,8 @@ fn public(
 }
 
 fn asked(original: &Original) -> Asked<'_> {
-    let method = Some(original.method.as_str()).filter(|method| *method != UNTOLD);
+    let is_certain = |method: &&str| *method != UNTOLD && !original.method_in_doubt;
+    let method = Some(original.method.as_str()).filter(is_certain);
     Asked { method, host: &original.host, target: &original.url.path }
 }
 
@@ -265,7 +276,7 @@ fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) 
         return Decision::UnknownHost;
     };
     if !state.auth.is_true_origin(&original.url, &application) {
-        return Decision::UnknownHost;
+        return Decision::WrongOrigin { application };
     }
     let around = Circumstances {
         request: Some(asked(original)),

@@ -68,6 +68,17 @@ fn question(path: &str) -> Option<(Mount, Dialect)> {
 /// Most people at applications kept, of some two KiB each.
 const MOST_KEPT: usize = 4096;
 
+/// The head of an answer that lets a user in, without the assertion and the policy's extra headers.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub headers: HeaderMap,
+    /// How many bytes it takes with the status line.
+    pub bytes: usize,
+}
+
+/// The status line of an answer, its date, the length of its body and the empty line at its end.
+const FRAME_BYTES: usize = 128;
+
 /// The headers that admitted requests carry, of one version of the state: another version, and they are made anew.
 #[derive(Debug, Default)]
 pub struct Written(Mutex<Kept>);
@@ -75,12 +86,12 @@ pub struct Written(Mutex<Kept>);
 #[derive(Debug, Default)]
 struct Kept {
     of: Option<Arc<State>>,
-    by: BTreeMap<(UserId, ApplicationId), HeaderMap>,
+    by: BTreeMap<(UserId, ApplicationId), Head>,
 }
 
 impl Written {
     /// The whole head of the answer that lets this person into this application. None when it cannot be written.
-    pub fn head(&self, auth: &ForwardAuth, signed_in: &SignedIn, to: &Application) -> Option<HeaderMap> {
+    pub fn head(&self, auth: &ForwardAuth, signed_in: &SignedIn, to: &Application) -> Option<Head> {
         let key = (signed_in.user.id, to.id);
         // A poisoned lock leaves nothing half done: a head is there or is not.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,11 +102,13 @@ impl Written {
         if let Some(head) = kept.by.get(&key) {
             return Some(head.clone());
         }
-        let mut head = identity::headers(&auth.auth, signed_in, &to.slug)?;
-        head.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let mut headers = identity::headers(&auth.auth, signed_in, to)?;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         // Its place; each answer has one of its own.
-        head.insert(request_id::HEADER, HeaderValue::from_static(""));
-        fence_headers(&mut head);
+        headers.insert(request_id::HEADER, HeaderValue::from_static(""));
+        fence_headers(&mut headers);
+        let bytes = identity::bytes_of(headers.iter()) + FRAME_BYTES;
+        let head = Head { headers, bytes };
         kept.by.insert(key, head.clone());
         Some(head)
     }

@@ -7,12 +7,13 @@
 //! |---|---|---|---|---|
 //! | Traefik, Caddy, HAProxy | `X-Forwarded-Method` | `X-Forwarded-Proto` | `X-Forwarded-Host` | `X-Forwarded-Uri` |
 //! | nginx | `X-Original-Method` | `X-Original-URL` | the same | the same |
+//! | nginx, for the page of a refusal | as nginx | | | |
 //! | Envoy over HTTP | the check's own | `X-Forwarded-Proto` | `Host` | the check's own path, after the route |
 //! | Envoy over gRPC | fields of the message: `method`, `scheme`, `host`, `path` | | | |
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
 use crate::{
     auth::ticket::{AppUrl, Mount},
@@ -30,6 +31,8 @@ pub enum Dialect {
     Traefik,
     Caddy,
     Nginx,
+    /// nginx again, for what the visitor is shown instead of the application: `auth_request` passes a status on and nothing else.
+    NginxPage,
     Haproxy,
     Envoy,
     /// Asks in messages, at no path of ours: see `grpc`.
@@ -56,10 +59,24 @@ pub struct Original {
     pub host: String,
     /// The client's, through trusted proxies.
     pub address: IpAddr,
-    /// A person's browser goes to a page, and can be sent to another.
-    pub is_navigation: bool,
+    /// True if a header asks the application to treat the request as one of another method: then no rule about methods can be
+    /// decided, because proxy and application may disagree.
+    pub method_in_doubt: bool,
+    /// What a browser does with the answer.
+    pub purpose: Purpose,
     /// It says that it is a browser, or wants a page: then it is never asked for what only programs have.
     pub is_browser: bool,
+}
+
+/// What a browser does with the answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Shows it as a page: the browser can be sent to another one.
+    Navigation,
+    /// Shows it inside a page of another site, where the sign-in is never shown.
+    Framed,
+    /// Anything else: a script, a socket, a prefetch, a program.
+    Other,
 }
 
 /// Why the metadata is refused. For the operator's log; the visitor learns less.
@@ -77,7 +94,9 @@ pub enum Refused {
     Alias(&'static str),
     #[error("{0} cannot be read")]
     Unreadable(&'static str),
-    #[error("the path could be read in more than one way")]
+    #[error(
+        "the path has a dot segment, a fragment, a blank or a control byte; the proxy must normalise or refuse it"
+    )]
     Ambiguous,
 }
 
@@ -101,6 +120,16 @@ const ORIGINAL_URL: Name = Name::new("x-original-url");
 const ORIGINAL_METHOD: Name = Name::new("x-original-method");
 /// Fetch Metadata.
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+/// Browsers that fetch a page before anybody opens it; the second name is the older one.
+const PREFETCH: [HeaderName; 2] =
+    [HeaderName::from_static("sec-purpose"), HeaderName::from_static("purpose")];
+/// Headers by which many frameworks let a POST stand for another method. Proxies should remove them.
+const METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
 /// What scripts say they are.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 /// What the route of a check over Envoy is called in messages.
@@ -110,7 +139,7 @@ impl Dialect {
     fn names(self) -> Vec<&'static str> {
         match self {
             Self::Traefik | Self::Caddy | Self::Haproxy => vec![METHOD.told, PROTO.told, HOST.told, URI.told],
-            Self::Nginx => vec![ORIGINAL_URL.told, ORIGINAL_METHOD.told],
+            Self::Nginx | Self::NginxPage => vec![ORIGINAL_URL.told, ORIGINAL_METHOD.told],
             Self::Envoy => vec![PROTO.told],
             Self::EnvoyGrpc => Vec::new(),
         }
@@ -122,6 +151,7 @@ impl Dialect {
             Self::Traefik => "/auth/traefik",
             Self::Caddy => "/auth/caddy",
             Self::Nginx => "/auth/nginx",
+            Self::NginxPage => "/auth/nginx/page",
             Self::Haproxy => "/auth/haproxy",
             Self::Envoy => "/auth/envoy",
             Self::EnvoyGrpc => "",
@@ -154,22 +184,21 @@ pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
             let parts = Parts {
                 scheme: (PROTO.told, one(headers, &PROTO)?),
                 authority: (HOST.told, one(headers, &HOST)?),
-                path: (URI.told, one(headers, &URI)?),
+                path: (URI.told, one_value(headers, &URI)?.as_bytes()),
             };
             (parse_method(METHOD.told, one(headers, &METHOD)?)?, parts)
         }
-        Dialect::Nginx => {
-            let url = one(headers, &ORIGINAL_URL)?;
-            let (scheme, authority, path) =
-                address::cut(url).ok_or(Refused::Unreadable(ORIGINAL_URL.told))?;
-            let [scheme, authority, path] = [scheme, authority, path].map(|part| (ORIGINAL_URL.told, part));
-            (nginx_method(asked)?, Parts { scheme, authority, path })
+        Dialect::Nginx | Dialect::NginxPage => {
+            let (told, url) = (ORIGINAL_URL.told, one_value(headers, &ORIGINAL_URL)?.as_bytes());
+            let (scheme, authority, path) = address::cut(url).ok_or(Refused::Unreadable(told))?;
+            let parts = Parts { scheme: (told, scheme), authority: (told, authority), path: (told, path) };
+            (nginx_method(asked)?, parts)
         }
         Dialect::Envoy => {
             let parts = Parts {
                 scheme: (PROTO.told, one(headers, &PROTO)?),
                 authority: ("host", own_authority(asked)?),
-                path: (CHECK_PATH, after_the_route(asked)?),
+                path: (CHECK_PATH, after_the_route(asked)?.as_bytes()),
             };
             (asked.method.clone(), parts)
         }
@@ -198,8 +227,11 @@ pub fn read_told(told: &Told<'_>, mount: Mount) -> Result<Original, Refused> {
     if !told.client.via_trusted_proxy {
         return Err(Refused::NotAProxy);
     }
-    let parts =
-        Parts { scheme: ("scheme", told.scheme), authority: ("host", told.host), path: ("path", told.path) };
+    let parts = Parts {
+        scheme: ("scheme", told.scheme),
+        authority: ("host", told.host),
+        path: ("path", told.path.as_bytes()),
+    };
     original(parse_method("method", told.method)?, &parts, mount, told.client, told.headers)
 }
 
@@ -211,8 +243,9 @@ fn original(
     headers: &HeaderMap,
 ) -> Result<Original, Refused> {
     let url = address::read(parts, mount)?;
-    let (is_navigation, is_browser) = (is_navigation(&method, headers), is_browser(headers));
-    Ok(Original { method, host: url.host(), url, address: client.ip, is_navigation, is_browser })
+    let (purpose, is_browser) = (purpose(&method, headers), is_browser(headers));
+    let (method_in_doubt, host) = (method_in_doubt(headers), url.host());
+    Ok(Original { method, host, url, address: client.ip, method_in_doubt, purpose, is_browser })
 }
 
 /// What stands for a method that the proxy does not tell: no rule about methods matches it.
@@ -250,12 +283,28 @@ fn after_the_route<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a str, Refused> {
+    let value = one_value(headers, name)?;
+    // Names of hosts may come in UTF-8.
+    std::str::from_utf8(value.as_bytes()).map_err(|_| Refused::Unreadable(name.told))
+}
+
+fn one_value<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a HeaderValue, Refused> {
     let mut values = headers.get_all(&name.header).iter();
     let value = values.next().ok_or(Refused::Missing(name.told))?;
     if values.next().is_some() {
         return Err(Refused::Duplicate(name.told));
     }
-    value.to_str().map_err(|_| Refused::Unreadable(name.told))
+    Ok(value)
+}
+
+/// Whether a header asks for another method, in any spelling that an application may read as one of [`METHOD_OVERRIDES`].
+fn method_in_doubt(headers: &HeaderMap) -> bool {
+    let is_alias = |name: &&str| name.contains(['_', '.']);
+    METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))
+        || headers.keys().map(HeaderName::as_str).filter(is_alias).any(|name| {
+            let plain = name.replace(['_', '.'], "-");
+            METHOD_OVERRIDES.iter().any(|known| *known == plain.as_str())
+        })
 }
 
 /// `X_Forwarded_Host` and `X.Forwarded.Host` become `X-Forwarded-Host` in some servers behind the proxy (CVE-2026-39858).
@@ -283,18 +332,28 @@ fn is_browser(headers: &HeaderMap) -> bool {
         || headers.get_all(header::ACCEPT).iter().any(wants_page)
 }
 
-/// Whether a person's browser goes to a page: only then does a redirect lead anywhere (features.md F11, F12).
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+/// What a browser does with the answer (features.md F11, F12). A navigation says so (`Sec-Fetch-Mode: navigate`), or asks for
+/// `text/html` by name: `Accept: */*` alone is what programs send, such as git, curl and package managers.
+fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == UNTOLD;
-    if !reads || headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY) {
-        return false;
+    let is_socket = headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY);
+    let is_prefetch = || PREFETCH.iter().any(|name| text(name).is_some_and(|text| text.contains("prefetch")));
+    if !reads || is_socket || is_prefetch() {
+        return Purpose::Other;
     }
-    match text(FETCH_MODE) {
+    let is_navigation = match text(&FETCH_MODE) {
         Some(mode) => mode == "navigate",
         None => {
-            let accept = text(header::ACCEPT).unwrap_or("*/*");
-            text(REQUESTED_WITH).is_none() && (accept.contains("text/html") || accept.contains("*/*"))
+            let wants_page = text(&header::ACCEPT).is_some_and(|accept| accept.contains("text/html"));
+            wants_page && text(&REQUESTED_WITH).is_none()
         }
+    };
+    let is_framed = matches!(text(&FETCH_DEST), Some("iframe" | "frame" | "embed" | "object"));
+    match (is_framed, is_navigation) {
+        // An embedded object is fetched as a navigation or without one, depending on the browser.
+        (true, _) => Purpose::Framed,
+        (false, true) => Purpose::Navigation,
+        (false, false) => Purpose::Other,
     }
 }

@@ -9,7 +9,7 @@
 //! | `assertion` | the signed proof that an application may want |
 //! | `grpc` | the same check as Envoy asks over gRPC |
 //! | `express` | the same check on the short way, when nothing has to be waited for |
-//! | `identity` | the headers that an admitted request carries, always all of them |
+//! | `identity` | the headers that an admitted request carries, always all of them, and the bound of the whole answer |
 //! | `respond` | the decision in the words that the proxy understands |
 //! | `unknown` | how often the leader is asked about hosts that no application has |
 //! | `roundtrip` | `/.conclave/…` on the application's host: sign-in and sign-out |
@@ -32,7 +32,7 @@ mod roundtrip;
 mod unknown;
 
 pub use assertion::TYP as ASSERTION_TYP;
-pub use identity::NAMES as IDENTITY_HEADERS;
+pub use identity::{MAX_HEAD_BYTES, NAMES as IDENTITY_HEADERS};
 
 use std::sync::Arc;
 
@@ -68,9 +68,22 @@ impl ForwardAuth {
     }
 }
 
+/// Answers 503 with the page for a cluster that cannot answer, for proxies that would show a page of their own instead.
+const UNAVAILABLE_PAGE: &str = "/.conclave/unavailable";
+
 /// What is asked under our own paths, and what under those of the other product.
 const CHECKS: [(Mount, &[Dialect]); 2] = [
-    (Mount::Conclave, &[Dialect::Traefik, Dialect::Caddy, Dialect::Nginx, Dialect::Haproxy, Dialect::Envoy]),
+    (
+        Mount::Conclave,
+        &[
+            Dialect::Traefik,
+            Dialect::Caddy,
+            Dialect::Nginx,
+            Dialect::NginxPage,
+            Dialect::Haproxy,
+            Dialect::Envoy,
+        ],
+    ),
     (Mount::Authentik, &[Dialect::Traefik, Dialect::Caddy, Dialect::Nginx, Dialect::Envoy]),
 ];
 
@@ -87,6 +100,7 @@ pub fn routes(slice: ForwardAuth) -> Router {
             .route(&format!("{prefix}/callback"), get(roundtrip::callback))
             .route(&mount.sign_out(), get(roundtrip::sign_out));
     }
+    router = router.route(UNAVAILABLE_PAGE, get(respond::unavailable_page));
     router.with_state(slice)
 }
 

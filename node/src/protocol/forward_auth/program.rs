@@ -12,7 +12,10 @@ use conclave_state::{
     ids::ApplicationId,
 };
 
-use crate::auth::{AuthError, session::SignedIn};
+use crate::{
+    auth::{AuthError, session::SignedIn},
+    http::host::canonical_authority,
+};
 
 use super::{ForwardAuth, metadata::Original};
 
@@ -55,7 +58,7 @@ pub async fn judge(
     let known = match &brought {
         Brought::Token(token) => {
             let origin = original.url.origin();
-            let for_us = |audience: &String| audience.strip_suffix('/').unwrap_or(audience) == origin;
+            let for_us = |audience: &String| is_origin(audience, &origin);
             let found = state.tokens.judge(token).await?;
             found.filter(|found| found.audiences.iter().any(for_us)).map(|found| (found.signed_in, None))
         }
@@ -70,6 +73,16 @@ pub async fn judge(
         }
         _ => Judged::Refused,
     })
+}
+
+/// Whether an audience is this origin, however it is written: with the usual port, a slash at its end, in capitals.
+fn is_origin(audience: &str, origin: &str) -> bool {
+    let canonical = || {
+        let (scheme, rest) = audience.split_once("://")?;
+        let authority = canonical_authority(scheme, rest.strip_suffix('/').unwrap_or(rest))?;
+        Some(format!("{scheme}://{authority}"))
+    };
+    audience == origin || canonical().is_some_and(|canonical| canonical == origin)
 }
 
 /// In the version that is decided on: the one in which the header was looked at may be older.

@@ -1,13 +1,18 @@
 //! The decision in the words that each proxy understands (reference: forward-auth.md §2, §5).
 //!
 //! Allow is 200, never 204 (Envoy takes a 204 for a denial). All but nginx pass a 302 on; nginx turns one into a 500, so it gets a
-//! 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot tell.
+//! 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot tell; whatever it hears but 200,
+//! the shipped configuration then asks again as [`Dialect::NginxPage`], and passes that answer on whole.
+//!
+//! The head of every answer is bounded: what lets a request in by [`MAX_HEAD_BYTES`], what sends a visitor to sign in by 4 KiB, what
+//! proxies allow when nobody told them otherwise.
 
 use std::sync::Arc;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 
@@ -16,18 +21,20 @@ use conclave_state::application::Application;
 use crate::{
     auth::{
         AuthError,
+        authorization::origin_of,
         pages::fault_of,
         session::SignedIn,
-        ticket::{Step, Target},
+        ticket::{AppUrl, Step, Target},
     },
-    http::{Fault, RequestId},
+    http::{Fault, Framable, RequestId},
 };
 
 use super::{
     ForwardAuth, assertion,
     check::Decision,
-    identity,
-    metadata::{Dialect, Original, Refused},
+    express::Head,
+    identity::{self, MAX_HEAD_BYTES},
+    metadata::{Dialect, Original, Purpose, Refused},
     program,
 };
 
@@ -39,18 +46,12 @@ pub fn to_proxy(
     id: &RequestId,
 ) -> Response {
     match decision {
+        // The page of a refusal was asked for, and there is no refusal any more.
+        Decision::Allow { .. } | Decision::Public { .. } if dialect == Dialect::NginxPage => {
+            state.site.fault(&fault_of_change(), id)
+        }
         Decision::Allow { signed_in, application, extra, .. } => {
-            let Some(mut head) = state.written.head(state, &signed_in, &application) else {
-                let what = "Your account cannot be told to the application";
-                return fault(state, "unwritable_identity", what, id);
-            };
-            if application.check.assertion
-                && let Err(error) = assert(state, &signed_in, original, &mut head)
-            {
-                return state.site.fault(&fault_of(&error), id);
-            }
-            head.extend(extra);
-            allow(head)
+            admitted(state, original, &signed_in, &application, extra, id)
         }
         Decision::Public { extra } => {
             let mut headers = identity::nobody();
@@ -58,6 +59,15 @@ pub fn to_proxy(
             (StatusCode::OK, headers, "ok").into_response()
         }
         Decision::Unauthenticated { application, refused } => {
+            if refused {
+                log_refusal(
+                    original,
+                    id,
+                    &application.slug,
+                    "bad_credentials",
+                    "the token or app password is not accepted",
+                );
+            }
             let asks = application.check.bearer || application.check.basic;
             if asks && !original.is_browser {
                 return challenge(&application, refused);
@@ -65,13 +75,18 @@ pub fn to_proxy(
             unauthenticated(state, dialect, original, id)
         }
         Decision::Forbidden { signed_in, application, decision } => {
-            state.site.forbidden(&application.name, &signed_in.user.username, decision.as_deref(), id)
+            let (user, decision) = (&signed_in.user.username, decision.as_deref());
+            let why = format!("{user} may not open it, decision {}", decision.unwrap_or("-"));
+            log_refusal(original, id, &application.slug, "forbidden", &why);
+            state.site.forbidden(&application.name, user, decision, id)
         }
         Decision::UnknownHost => {
+            log_refusal(original, id, "-", "unknown_application", "no application has this host");
             fault(state, "unknown_application", "This address is not registered as an application here", id)
         }
+        Decision::WrongOrigin { application } => wrong_origin(state, original, &application, id),
         Decision::BadCookies(error) => {
-            tracing::info!("refused a check for its cookies: {error}");
+            log_refusal(original, id, "-", "bad_cookie", &error.to_string());
             fault(
                 state,
                 "bad_cookie",
@@ -80,27 +95,94 @@ pub fn to_proxy(
             )
         }
         Decision::Unavailable => {
-            let detail =
-                "This server cannot tell at the moment whether you are signed in. Try again in a moment.";
-            let fault =
-                Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail);
-            state.site.fault(&fault, id)
+            log_refusal(original, id, "-", "unavailable", "this node cannot decide at the moment");
+            state.site.fault(&fault_of_unavailable(), id)
         }
     }
 }
 
-/// Both names carry it: ours, and the one that applications set up for authentik look at.
+/// One line for each refusal. What a client chose (path, headers) is not logged, but for the host.
+fn log_refusal(original: &Original, id: &RequestId, application: &str, reason: &'static str, why: &str) {
+    tracing::info!(
+        request.id = %id,
+        client.address = %original.address,
+        host = %original.host,
+        application,
+        reason,
+        "refused a check for {}: {why}",
+        original.host
+    );
+}
+
+/// Lets the request in, with everything that the application is told.
+fn admitted(
+    state: &ForwardAuth,
+    original: &Original,
+    signed_in: &SignedIn,
+    application: &Application,
+    extra: Vec<(HeaderName, HeaderValue)>,
+    id: &RequestId,
+) -> Response {
+    let unwritable = |what: &str, reason, why: &str| {
+        log_refusal(original, id, &application.slug, reason, why);
+        fault(state, reason, what, id)
+    };
+    let Some(Head { mut headers, mut bytes }) = state.written.head(state, signed_in, application) else {
+        let what = "Your account cannot be told to the application";
+        return unwritable(what, "unwritable_identity", "a value of the user cannot stand in a header");
+    };
+    if application.check.assertion {
+        match assert(state, signed_in, application, original, &mut headers) {
+            Ok(more) => bytes += more,
+            Err(error) => return state.site.fault(&fault_of(&error), id),
+        }
+    }
+    bytes += identity::bytes_of(extra.iter().map(|(name, value)| (name, value)));
+    if bytes > MAX_HEAD_BYTES {
+        let why =
+            format!("the answer would have {bytes} bytes of headers, at most {MAX_HEAD_BYTES} are sent");
+        let what = "What the application is to be told does not fit into one answer";
+        return unwritable(what, "answer_too_long", &why);
+    }
+    headers.extend(extra);
+    allow(headers)
+}
+
+/// The application lives at another scheme or port than the request came to.
+fn wrong_origin(
+    state: &ForwardAuth,
+    original: &Original,
+    application: &Application,
+    id: &RequestId,
+) -> Response {
+    let on_this_host = origin_of(&application.launch_url)
+        .filter(|origin| origin.split_once("://").is_some_and(|(_, host)| host.starts_with(&original.host)));
+    let (true_origin, asked) =
+        (on_this_host.unwrap_or_else(|| format!("https://{}", original.host)), original.url.origin());
+    let why = format!(
+        "the application is at {true_origin}, not at {asked}; set its launch URL if {asked} is right"
+    );
+    log_refusal(original, id, &application.slug, "unknown_application", &why);
+    let what = format!("This application is registered at {true_origin}/, not at {asked}/");
+    fault(state, "unknown_application", &what, id)
+}
+
+/// Adds the assertion, under each name that the application looks at; returns how many bytes it takes.
 fn assert(
     state: &ForwardAuth,
     signed_in: &SignedIn,
+    application: &Application,
     original: &Original,
     head: &mut HeaderMap,
-) -> Result<(), AuthError> {
-    let text = assertion::sign(&state.auth, signed_in, original)?;
+) -> Result<usize, AuthError> {
+    let text = assertion::sign(&state.auth, signed_in, application, original)?;
     let value = HeaderValue::from_str(&text).map_err(|error| AuthError::Internal(error.to_string()))?;
-    head.insert(identity::AUTHENTIK_JWT, value.clone());
-    head.insert(identity::ASSERTION, value);
-    Ok(())
+    let names = identity::assertion_names(application.identity_headers.profile);
+    for name in names {
+        head.insert(*name, value.clone());
+    }
+    // The names and their empty values were counted already.
+    Ok(text.len() * names.len())
 }
 
 /// A program is asked for what it may bring, and is led nowhere.
@@ -130,16 +212,40 @@ pub fn unreadable(state: &ForwardAuth, refused: Refused, id: &RequestId) -> Resp
     )
 }
 
+fn fault_of_unavailable() -> Fault {
+    let detail = "This server cannot tell at the moment whether you are signed in. Try again in a moment.";
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail)
+}
+
+fn fault_of_change() -> Fault {
+    let detail = "The page could not be opened a moment ago, and can be opened now. Reload it.";
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, "try_again", "One moment, please", detail)
+}
+
+/// The page for a cluster that cannot answer. Says so whatever the state of this node: a proxy asks when it got no answer.
+pub async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -> Response {
+    let detail =
+        "The sign-in service cannot answer at the moment. Nothing was changed. Try again in a moment.";
+    let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail);
+    tracing::info!(request.id = %id, reason = "unavailable", "a proxy asked for the page that says that no node answers");
+    state.site.fault(&fault, &id)
+}
+
 fn fault(state: &ForwardAuth, code: &'static str, what: &str, id: &RequestId) -> Response {
     let detail = format!("{what}. If you run it, the log of this server says more under the request id.");
     state.site.fault(&Fault::new(StatusCode::FORBIDDEN, code, "Not allowed", detail), id)
 }
 
 fn unauthenticated(state: &ForwardAuth, dialect: Dialect, original: &Original, id: &RequestId) -> Response {
-    let Some(location) = login_location(state, original).and_then(|l| HeaderValue::from_str(&l).ok()) else {
-        return fault(state, "too_long", "The address is too long to come back to after signing in", id);
+    let location = match login_location(state, original) {
+        Ok(location) => location,
+        Err(error) => return state.site.fault(&fault_of(&error), id),
     };
-    let redirect = original.is_navigation && dialect.passes_redirects();
+    if original.purpose == Purpose::Framed {
+        return framed(&location);
+    }
+    let is_navigation = original.purpose == Purpose::Navigation;
+    let redirect = is_navigation && dialect.passes_redirects();
     let status = if redirect { StatusCode::FOUND } else { StatusCode::UNAUTHORIZED };
     let page = Fault::new(
         status,
@@ -148,26 +254,52 @@ fn unauthenticated(state: &ForwardAuth, dialect: Dialect, original: &Original, i
         "You are not signed in. Sign in and open the page again.",
     );
     let mut response = (status, Html(state.site.pages.fault(&page, id))).into_response();
-    // nginx sends whoever is told an address there (deploy/proxies/nginx.conf): a program or a socket is told none.
-    if original.is_navigation || dialect.passes_redirects() {
+    // An nginx that was set up with an earlier file sends whoever is told an address there: a program or a socket is told none.
+    if (is_navigation || dialect.passes_redirects())
+        && let Ok(location) = HeaderValue::from_str(&location)
+    {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
 }
 
+/// A page that may be shown inside a page of another site, where the sign-in never is: it says so, and leads to the top.
+fn framed(location: &str) -> Response {
+    let address = location.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Please sign in</title>\
+         <p id=\"framed\">You are not signed in.</p>\
+         <p><a id=\"sign-in\" href=\"{address}\" target=\"_top\" rel=\"noopener\">Sign in</a></p></html>"
+    );
+    let mut response = (StatusCode::UNAUTHORIZED, Html(page)).into_response();
+    response.extensions_mut().insert(Framable);
+    response
+}
+
+/// Longest path and query that a visitor is taken back to, in the form that the ticket has. Sealed and encoded it makes an address of
+/// some 2 KiB, and a head that fits into the 4 KiB that proxies allow when nobody told them otherwise.
+const MAX_RETURN_BYTES: usize = 1024;
+
 /// Where the sign-in starts: on the application's own host, or at once here when both share the session's cookie.
-fn login_location(state: &ForwardAuth, original: &Original) -> Option<String> {
-    // Programs and WebSockets are not taken back to the URL they called; a person is taken to the front page.
-    let mut url = original.url.clone();
-    if !original.is_navigation {
-        "/".clone_into(&mut url.path);
-    }
+fn login_location(state: &ForwardAuth, original: &Original) -> Result<String, AuthError> {
+    // Programs and WebSockets are not taken back to the URL they called; a person is taken to the first page.
+    let path = if original.purpose == Purpose::Other { "/" } else { &original.url.path };
+    let url = AppUrl { path: return_path(path), ..original.url.clone() };
     let start = format!("{}{}/start", url.origin(), url.mount.prefix());
-    let shared = state.auth.shares_session_cookie(&url.host());
+    let shared = state.auth.shares_session_cookie(&original.host);
     let ticket = state.auth.ticket(Step::Outside, Target::Open { url, binding: None }, None);
-    let text = state.auth.seal(&ticket).ok()?;
+    let text = state.auth.seal(&ticket)?;
     if shared {
-        return Some(state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
+        return Ok(state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
     }
-    Some(format!("{start}?ticket={text}"))
+    Ok(format!("{start}?ticket={text}"))
+}
+
+/// The path and query to come back to. One that is too long is left without its query, or else becomes the host's first page.
+pub fn return_path(whole: &str) -> String {
+    let bare = whole.split('?').next().unwrap_or(whole);
+    // Quotes and backslashes take two bytes in JSON.
+    let len =
+        |text: &str| text.bytes().map(|byte| if matches!(byte, b'"' | b'\\') { 2 } else { 1 }).sum::<usize>();
+    [whole, bare].into_iter().find(|text| len(text) <= MAX_RETURN_BYTES).unwrap_or("/").to_owned()
 }

@@ -2,12 +2,13 @@
 //! sends these paths here without a check.
 
 use axum::{
-    extract::{Query, State},
+    extract::{Query, RawQuery, State},
     http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::Reason;
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use crate::{
@@ -16,64 +17,86 @@ use crate::{
         pages::{fault_of, fault_of_ticket, see_other},
         ticket::{AppUrl, Mount, Step, Target, Ticket, TicketError, browser_hash},
     },
-    http::{Fault, RequestId, cookie::Cookies},
+    http::{Fault, RequestId, cookie::Cookies, host::canonical_authority},
 };
 
 use super::{
     ForwardAuth,
     address::{self, Parts},
     check::{APP, APP_OF_DOMAIN, app_cookie, domain_cookie},
+    respond,
 };
 
 /// The cookie that tells one browser from another on an application's host.
 const APP_BROWSER: &str = "app_browser";
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct CallbackQuery {
     #[serde(default)]
     ticket: String,
-    /// What nginx snippets for authentik send instead: the URL to come back to.
-    #[serde(default)]
-    rd: String,
 }
 
 pub async fn start(
     State(state): State<ForwardAuth>,
     id: RequestId,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    RawQuery(query): RawQuery,
 ) -> Response {
-    match started(&state, &headers, &asked) {
+    match started(&state, &headers, query.as_deref().unwrap_or_default()) {
         Ok(response) => response,
         Err(fault) => state.site.fault(&fault, &id),
     }
 }
 
 /// Binds the attempt to this browser on this host, and sends it to the login.
-fn started(state: &ForwardAuth, headers: &HeaderMap, asked: &Asked) -> Result<Response, Fault> {
-    let url = if asked.ticket.is_empty() {
-        registered(state, &asked.rd)?
-    } else {
-        let ticket = state.auth.open(&asked.ticket, None).map_err(fault_of_ticket)?;
-        let (Step::Outside, Target::Open { url, .. }) = (ticket.step, ticket.target) else {
-            return Err(fault_of_ticket(TicketError::NotOurs));
-        };
-        url
+fn started(state: &ForwardAuth, headers: &HeaderMap, query: &str) -> Result<Response, Fault> {
+    let (url, asked_at_ms) = match parameter(query, "ticket") {
+        None => (registered(state, headers, &return_address(query))?, None),
+        Some(text) => {
+            let ticket = state.auth.open(text, None).map_err(fault_of_ticket)?;
+            let (Step::Outside, Target::Open { url, .. }) = (ticket.step, ticket.target) else {
+                return Err(fault_of_ticket(TicketError::NotOurs));
+            };
+            (url, Some(ticket.issued_at_ms))
+        }
     };
     let policy = app_cookie(&url.scheme);
     let known = browser_cookie(headers, &url.scheme);
     let browser = known.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(state.auth.runtime().entropy.bytes::<32>()));
     let target = Target::Open { url, binding: Some(browser_hash(&browser)) };
-    let bound = state.auth.ticket(Step::Outside, target, None);
+    let mut bound = state.auth.ticket(Step::Outside, target, None);
+    // The attempt began at the check: what counts redirects must see that attempts from before an arrival are not a loop.
+    bound.issued_at_ms = asked_at_ms.unwrap_or(bound.issued_at_ms);
     let text = state.auth.seal(&bound).map_err(|e| fault_of(&e))?;
     let response = see_other(&state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
     Ok(with_cookie(response, policy.set(APP_BROWSER, &browser, None).ok()))
 }
 
+/// The raw value of a query parameter.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The URL to come back to, which nginx snippets for authentik send as `rd` instead of a ticket. nginx cannot encode: an `rd` that
+/// begins with an unescaped `http://` or `https://` is everything behind it, as it stands. Any other is one parameter, decoded once.
+fn return_address(query: &str) -> Vec<u8> {
+    let is_start = |at: usize| at == 0 || query.get(..at).is_some_and(|before| before.ends_with('&'));
+    let at = query.match_indices("rd=").map(|(at, _)| at).find(|at| is_start(*at));
+    let Some(rest) = at.and_then(|at| query.get(at + "rd=".len()..)) else { return Vec::new() };
+    if rest.starts_with("https://") || rest.starts_with("http://") {
+        return rest.as_bytes().to_vec();
+    }
+    percent_decode_str(rest.split('&').next().unwrap_or(rest)).collect()
+}
+
 /// A URL that anybody may have written into a link: taken only when it is on the true origin of a registered application. What it
 /// leads to is a sign-in and a page of that application; the round trip ends only in the browser and on the host where it began.
-fn registered(state: &ForwardAuth, text: &str) -> Result<AppUrl, Fault> {
-    let parts = address::cut(text).map(|(scheme, authority, path)| Parts {
+/// A path alone is one on the host that the request came to.
+fn registered(state: &ForwardAuth, headers: &HeaderMap, text: &[u8]) -> Result<AppUrl, Fault> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let scheme = if state.auth.settings().public_url.is_secure() { "https" } else { "http" };
+    let whole = if text.starts_with(b"/") { Some((scheme, host, text)) } else { address::cut(text) };
+    let parts = whole.map(|(scheme, authority, path)| Parts {
         scheme: ("rd", scheme),
         authority: ("rd", authority),
         path: ("rd", path),
@@ -84,7 +107,9 @@ fn registered(state: &ForwardAuth, text: &str) -> Result<AppUrl, Fault> {
         let application = view.application_by_host(&url.host());
         application.is_some_and(|application| state.auth.is_true_origin(url, application))
     };
-    url.filter(is_known).ok_or_else(|| fault_of_ticket(TicketError::NotOurs))
+    let mut url = url.filter(is_known).ok_or_else(|| fault_of_ticket(TicketError::NotOurs))?;
+    url.path = respond::return_path(&url.path);
+    Ok(url)
 }
 
 /// The value of this host's browser cookie. A doubled one is treated as absent and set anew.
@@ -105,7 +130,7 @@ pub async fn callback(
     State(state): State<ForwardAuth>,
     id: RequestId,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<CallbackQuery>,
 ) -> Response {
     match arrived(&state, &headers, &asked.ticket).await {
         Ok(response) => response,
@@ -163,10 +188,11 @@ pub async fn sign_out(State(state): State<ForwardAuth>, headers: HeaderMap) -> R
     let mut response = see_other(&state.auth.settings().public_url.join("/logout"));
     // Which domain is for the browser to say; it takes no other than its own.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let host = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let host = canonical_authority("https", host).unwrap_or_default();
+    let host = host.split(':').next().unwrap_or_default();
     for scheme in ["https", "http"] {
         response = with_cookie(response, app_cookie(scheme).clear(APP).ok());
-        if let Some(policy) = domain_cookie(&state, scheme, &host) {
+        if let Some(policy) = domain_cookie(&state, scheme, host) {
             response = with_cookie(response, policy.clear(APP_OF_DOMAIN).ok());
         }
     }

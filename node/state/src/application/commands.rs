@@ -5,7 +5,7 @@ use std::sync::Arc;
 use conclave_proto::command::v1 as pb;
 use imbl::OrdSet;
 
-use super::{Application, wire};
+use super::{Application, IdentityHeaders, wire};
 use crate::{
     draft::Draft,
     ids::ApplicationId,
@@ -31,10 +31,14 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApplication) -> Result
         slug,
         name: text::required("name", &order.name, text::MAX_TEXT_BYTES)?,
         launch_url: text::line("launch_url", &order.launch_url, text::MAX_URI_BYTES)?,
-        hosts: free_hosts(&draft.state, id, &order.hosts)?,
+        hosts: free_hosts(&draft.state, id, &order.hosts, &order.address_hosts)?,
         access: wire::parse_access(&draft.state, order.access.as_ref())?,
         serve_known_for_ms: wire::parse_serve_known_for(order.serve_known_for_ms)?,
         check: wire::parse_check(order.check.as_ref()),
+        identity_headers: wire::parse_identity_headers(
+            IdentityHeaders::default(),
+            order.identity_headers.as_ref(),
+        )?,
         created_at: draft.at,
     };
     draft.state.put_application(application);
@@ -51,7 +55,7 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateApplication) -> Result
         application.launch_url = text::line("launch_url", url, text::MAX_URI_BYTES)?;
     }
     if let Some(hosts) = &order.hosts {
-        application.hosts = free_hosts(&draft.state, id, &hosts.hosts)?;
+        application.hosts = free_hosts(&draft.state, id, &hosts.hosts, &hosts.address_hosts)?;
     }
     if order.access.is_some() {
         application.access = wire::parse_access(&draft.state, order.access.as_ref())?;
@@ -62,6 +66,8 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateApplication) -> Result
     if order.check.is_some() {
         application.check = wire::parse_check(order.check.as_ref());
     }
+    application.identity_headers =
+        wire::parse_identity_headers(application.identity_headers, order.identity_headers.as_ref())?;
     draft.state.put_application(application);
     Ok(done())
 }
@@ -83,8 +89,13 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteApplication) -> Result
     Ok(done())
 }
 
-fn free_hosts(state: &State, id: ApplicationId, hosts: &[String]) -> Result<OrdSet<Arc<str>>, Refusal> {
-    let hosts = wire::parse_hosts(hosts)?;
+fn free_hosts(
+    state: &State,
+    id: ApplicationId,
+    names: &[String],
+    addresses: &[String],
+) -> Result<OrdSet<Arc<str>>, Refusal> {
+    let hosts = wire::parse_hosts(names, addresses)?;
     let taken = hosts.iter().find(|host| state.hosts.get(*host).is_some_and(|owner| *owner != id));
     match taken {
         Some(host) => {

@@ -37,6 +37,8 @@ pub struct Application {
     pub serve_known_for_ms: u64,
     /// How requests come through besides by session.
     pub check: CheckRules,
+    /// How the check tells the application who the user is.
+    pub identity_headers: IdentityHeaders,
     /// When the row was made.
     pub created_at: Stamp,
 }
@@ -50,6 +52,41 @@ pub struct CheckRules {
     pub basic: bool,
     /// Each admitted request carries a signed assertion.
     pub assertion: bool,
+}
+
+/// How the check tells an application who the user is. The default is what applications had before there was a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdentityHeaders {
+    /// Which headers carry the user.
+    pub profile: HeaderProfile,
+    /// How they carry text outside ASCII.
+    pub text: HeaderText,
+}
+
+/// The identity headers that carry the user. Headers of the other profiles are written empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeaderProfile {
+    /// All three profiles.
+    #[default]
+    All,
+    /// `X-authentik-*`
+    Authentik,
+    /// `Remote-*`
+    Remote,
+    /// `X-Auth-Request-*`
+    AuthRequest,
+}
+
+/// How identity headers carry text outside ASCII, such as a display name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeaderText {
+    /// UTF-8 bytes as they are.
+    #[default]
+    Raw,
+    /// Percent-encoded UTF-8; `%` itself is encoded as well, so that decoding once gives the text.
+    Percent,
+    /// Not at all: the header is empty.
+    Omit,
 }
 
 /// Who may open an application. The default is nobody.

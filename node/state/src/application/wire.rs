@@ -1,11 +1,11 @@
 //! Applications on the wire.
 
-use std::sync::Arc;
+use std::{net::Ipv6Addr, sync::Arc};
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 use imbl::OrdSet;
 
-use super::{Access, Application, CheckRules};
+use super::{Access, Application, CheckRules, HeaderProfile, HeaderText, IdentityHeaders};
 use crate::{
     ids::{ApplicationId, GroupId},
     reply::Refusal,
@@ -56,6 +56,47 @@ fn check_to_wire(rules: CheckRules) -> Option<pb::CheckRules> {
     (rules != CheckRules::default()).then_some(pb::CheckRules { bearer, basic, assertion })
 }
 
+/// The choice after a command; what the command leaves unspecified stays as `before` has it.
+pub(super) fn parse_identity_headers(
+    before: IdentityHeaders,
+    change: Option<&pb::IdentityHeaders>,
+) -> Result<IdentityHeaders, Refusal> {
+    let Some(change) = change else { return Ok(before) };
+    let profile = match pb::HeaderProfile::try_from(change.profile) {
+        Ok(pb::HeaderProfile::Unspecified) => before.profile,
+        Ok(pb::HeaderProfile::All) => HeaderProfile::All,
+        Ok(pb::HeaderProfile::Authentik) => HeaderProfile::Authentik,
+        Ok(pb::HeaderProfile::Remote) => HeaderProfile::Remote,
+        Ok(pb::HeaderProfile::AuthRequest) => HeaderProfile::AuthRequest,
+        Err(_) => return Err(Refusal::malformed("identity_headers: unknown profile")),
+    };
+    let text = match pb::HeaderText::try_from(change.text) {
+        Ok(pb::HeaderText::Unspecified) => before.text,
+        Ok(pb::HeaderText::Raw) => HeaderText::Raw,
+        Ok(pb::HeaderText::Percent) => HeaderText::Percent,
+        Ok(pb::HeaderText::Omit) => HeaderText::Omit,
+        Err(_) => return Err(Refusal::malformed("identity_headers: unknown text encoding")),
+    };
+    Ok(IdentityHeaders { profile, text })
+}
+
+/// Absent for the default: rows from before there was a choice have none.
+fn identity_headers_to_wire(headers: IdentityHeaders) -> Option<pb::IdentityHeaders> {
+    let profile = match headers.profile {
+        HeaderProfile::All => pb::HeaderProfile::All,
+        HeaderProfile::Authentik => pb::HeaderProfile::Authentik,
+        HeaderProfile::Remote => pb::HeaderProfile::Remote,
+        HeaderProfile::AuthRequest => pb::HeaderProfile::AuthRequest,
+    };
+    let text = match headers.text {
+        HeaderText::Raw => pb::HeaderText::Raw,
+        HeaderText::Percent => pb::HeaderText::Percent,
+        HeaderText::Omit => pb::HeaderText::Omit,
+    };
+    let is_default = headers == IdentityHeaders::default();
+    (!is_default).then_some(pb::IdentityHeaders { profile: profile.into(), text: text.into() })
+}
+
 /// What a wildcard begins with.
 const WILDCARD: &str = "*.";
 
@@ -75,11 +116,23 @@ fn parse_host(host: &str) -> Result<Arc<str>, Refusal> {
     Ok(format!("{prefix}{name}").into())
 }
 
-pub(super) fn parse_hosts(hosts: &[String]) -> Result<OrdSet<Arc<str>>, Refusal> {
-    if hosts.len() > MAX_HOSTS {
+/// An IPv6 address in brackets, in the one form of RFC 5952.
+fn parse_address_host(host: &str) -> Result<Arc<str>, Refusal> {
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok());
+    let address = address.filter(|address| format!("[{address}]") == host);
+    let wrong = || {
+        Refusal::malformed(format!("host: {host:?} is not an IPv6 address in brackets, in its short form"))
+    };
+    address.map(|_| host.into()).ok_or_else(wrong)
+}
+
+pub(super) fn parse_hosts(names: &[String], addresses: &[String]) -> Result<OrdSet<Arc<str>>, Refusal> {
+    if names.len().saturating_add(addresses.len()) > MAX_HOSTS {
         return Err(Refusal::malformed(format!("an application has at most {MAX_HOSTS} hosts")));
     }
-    hosts.iter().map(|host| parse_host(host)).collect()
+    let addresses = addresses.iter().map(|host| parse_address_host(host));
+    names.iter().map(|host| parse_host(host)).chain(addresses).collect()
 }
 
 impl Row for Application {
@@ -100,23 +153,30 @@ impl Row for Application {
             created_at_ms: self.created_at.0,
             serve_known_for_ms: self.serve_known_for_ms,
             check: check_to_wire(self.check),
+            identity_headers: identity_headers_to_wire(self.identity_headers),
         }
     }
 
     fn from_wire(wire: rows::ApplicationRow) -> Result<Self, Refusal> {
+        let (addresses, names): (Vec<_>, Vec<_>) =
+            wire.hosts.into_iter().partition(|host| host.starts_with('['));
         let access = wire.access.unwrap_or_default();
         Ok(Self {
             id: ApplicationId::parse(&wire.application_id)?,
             slug: wire.slug.into(),
             name: wire.name,
             launch_url: wire.launch_url,
-            hosts: parse_hosts(&wire.hosts)?,
+            hosts: parse_hosts(&names, &addresses)?,
             access: Access {
                 everyone: access.everyone,
                 groups: access.group_ids.iter().map(|g| GroupId::parse(g)).collect::<Result<_, _>>()?,
             },
             serve_known_for_ms: wire.serve_known_for_ms,
             check: parse_check(wire.check.as_ref()),
+            identity_headers: parse_identity_headers(
+                IdentityHeaders::default(),
+                wire.identity_headers.as_ref(),
+            )?,
             created_at: Stamp(wire.created_at_ms),
         })
     }

@@ -3,6 +3,7 @@
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     Class, Reason, Stamp,
+    application::{HeaderProfile, HeaderText, IdentityHeaders},
     ids::{AppPasswordId, AppSessionId, SessionId},
     snapshot::{Loader, chunks},
 };
@@ -12,7 +13,10 @@ use crate::world::*;
 fn hosts(n: u8, hosts: &[&str]) -> Body {
     Body::UpdateApplication(pb::UpdateApplication {
         application_id: application(n),
-        hosts: Some(pb::Hosts { hosts: hosts.iter().map(|host| (*host).to_owned()).collect() }),
+        hosts: Some(pb::Hosts {
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            ..Default::default()
+        }),
         ..Default::default()
     })
 }
@@ -216,4 +220,59 @@ fn app_passwords_of_an_earlier_revocation_epoch_are_dead_and_take_no_place() {
     assert!(live(&world, 65), "a snapshot keeps the epoch");
     world.ok(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {}));
     assert!(!live(&world, 65));
+}
+
+fn identity_headers(n: u8, profile: pb::HeaderProfile, text: pb::HeaderText) -> Body {
+    Body::UpdateApplication(pb::UpdateApplication {
+        application_id: application(n),
+        identity_headers: Some(pb::IdentityHeaders { profile: profile.into(), text: text.into() }),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn an_application_keeps_the_headers_that_a_command_does_not_name() {
+    let mut world = World::furnished();
+    let chosen = |world: &World| world.state.application_by_slug("app1").unwrap().identity_headers;
+    assert_eq!(chosen(&world), IdentityHeaders::default(), "an entry from before there was a choice");
+    assert_eq!(chosen(&world).profile, HeaderProfile::All);
+    world.ok(identity_headers(1, pb::HeaderProfile::Remote, pb::HeaderText::Unspecified));
+    world.ok(identity_headers(1, pb::HeaderProfile::Unspecified, pb::HeaderText::Percent));
+    let both = IdentityHeaders { profile: HeaderProfile::Remote, text: HeaderText::Percent };
+    assert_eq!(chosen(&world), both);
+    world.ok(hosts(1, &["other.test"]));
+    assert_eq!(chosen(&world), both);
+    world.ok(identity_headers(1, pb::HeaderProfile::All, pb::HeaderText::Raw));
+    assert_eq!(chosen(&world), IdentityHeaders::default());
+    let unknown = pb::IdentityHeaders { profile: 99, text: 0 };
+    let order = pb::UpdateApplication {
+        application_id: application(1),
+        identity_headers: Some(unknown),
+        ..Default::default()
+    };
+    assert_eq!(world.refused(Body::UpdateApplication(order)), Reason::Malformed);
+}
+
+#[test]
+fn a_host_may_be_an_ipv6_address_in_its_one_form() {
+    let mut world = World::furnished();
+    let addresses = |addresses: &[&str]| {
+        let address_hosts = addresses.iter().map(|host| (*host).to_owned()).collect();
+        Body::UpdateApplication(pb::UpdateApplication {
+            application_id: application(1),
+            hosts: Some(pb::Hosts { hosts: vec!["app1.test".into()], address_hosts }),
+            ..Default::default()
+        })
+    };
+    world.ok(addresses(&["[2001:db8::7]", "[::1]"]));
+    let owner = |host: &str| world.state.application_by_host(host).map(|found| found.slug.to_string());
+    assert_eq!(owner("[2001:db8::7]").as_deref(), Some("app1"));
+    assert_eq!(owner("app1.test").as_deref(), Some("app1"));
+    for bad in
+        ["[2001:DB8::7]", "2001:db8::7", "[2001:db8:0::7]", "[::1]:443", "[app1.test]", "[]", "app2.test"]
+    {
+        assert_eq!(world.refused(addresses(&[bad])), Reason::Malformed, "{bad}");
+    }
+    // As a name it stays refused, as entries from before have it.
+    assert_eq!(world.refused(hosts(1, &["[2001:db8::7]"])), Reason::Malformed);
 }

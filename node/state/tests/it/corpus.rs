@@ -344,8 +344,23 @@ fn log_time(tape: &mut Tape) {
 fn app_passwords(tape: &mut Tape) {
     tape.push(Body::UpdateApplication(pb::UpdateApplication {
         application_id: application(2),
-        hosts: Some(pb::Hosts { hosts: vec!["*.app2.test".into(), "app2.test".into()] }),
+        hosts: Some(pb::Hosts {
+            hosts: vec!["*.app2.test".into(), "app2.test".into()],
+            ..Default::default()
+        }),
         check: Some(pb::CheckRules { bearer: true, basic: true, assertion: true }),
+        ..Default::default()
+    }));
+    tape.push(Body::UpdateApplication(pb::UpdateApplication {
+        application_id: application(2),
+        hosts: Some(pb::Hosts {
+            hosts: vec!["*.app2.test".into(), "app2.test".into()],
+            address_hosts: vec!["[2001:db8::7]".into()],
+        }),
+        identity_headers: Some(pb::IdentityHeaders {
+            profile: pb::HeaderProfile::Remote.into(),
+            text: pb::HeaderText::Percent.into(),
+        }),
         ..Default::default()
     }));
     for (n, application_id) in [(1, Vec::new()), (2, application(2))] {

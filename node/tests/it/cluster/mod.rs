@@ -8,7 +8,7 @@ mod halt;
 mod harness;
 mod lag;
 mod leases;
-mod logs;
+pub mod logs;
 mod membership;
 mod pace;
 mod queue;
