@@ -5,7 +5,8 @@ local CHECK = "http://127.0.0.1:9090/auth/haproxy"
 local TIMEOUT_MS = 4000
 
 -- What the check may know of the request, besides what is set below.
-local ASKED = { "cookie", "authorization", "accept", "sec-fetch-mode", "x-requested-with", "upgrade", "sec-websocket-key" }
+local ASKED = { "cookie", "authorization", "accept", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "purpose",
+  "x-requested-with", "upgrade", "sec-websocket-key" }
 
 -- All of them, always: one that the check leaves empty is set empty, so that a client's own copy never arrives.
 local IDENTITY = {
@@ -13,7 +14,7 @@ local IDENTITY = {
   "x-authentik-uid", "x-authentik-jwt", "x-authentik-meta-jwks", "x-authentik-meta-outpost", "x-authentik-meta-provider",
   "x-authentik-meta-app", "x-authentik-meta-version", "remote-user", "remote-groups", "remote-name", "remote-email",
   "x-auth-request-user", "x-auth-request-groups", "x-auth-request-email", "x-conclave-atproto-did",
-  "x-conclave-atproto-handle", "x-conclave-assertion",
+  "x-conclave-atproto-handle", "x-conclave-groups-omitted", "x-conclave-assertion",
   -- The extra headers of a policy, here X-Webauth-Role.
   -- extra: "x-webauth-role",
 }

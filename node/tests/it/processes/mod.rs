@@ -15,6 +15,7 @@ mod collector;
 mod disaster;
 mod foreign_parties;
 mod proxies;
+mod proxy_bounds;
 mod refusing;
 mod relying_party;
 mod restore;

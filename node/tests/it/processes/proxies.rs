@@ -21,7 +21,7 @@ use super::world::{Demo, Node, field, kill_9, location};
 
 pub const HOST: &str = "app.localhost";
 /// The cluster's own name at the proxy.
-const ID_HOST: &str = "id.localhost";
+pub const ID_HOST: &str = "id.localhost";
 const PASSWORD: &str = "guest password 1";
 
 pub type Seen = Arc<Mutex<Option<(String, BTreeMap<String, Vec<String>>)>>>;
@@ -103,10 +103,7 @@ impl Proxy {
     }
 
     pub async fn nginx(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
-        let mut exchanges = example(nodes, application);
-        exchanges.push(("listen 443 ssl;", format!("listen 127.0.0.1:{port};")));
-        let config = NGINX_AROUND.replace("@SHIPPED@", &shipped("nginx.conf", &exchanges));
-        Self::start(port, "nginx", &config, |file| {
+        Self::start(port, "nginx", &nginx_config(nodes, port, application), |file| {
             vec![
                 "-c".into(),
                 file.display().to_string(),
@@ -218,6 +215,23 @@ impl Proxy {
             .build()
             .unwrap()
     }
+}
+
+/// What nginx says about the shipped file when it is asked to test it.
+pub fn nginx_test(nodes: &[Node], port: u16, application: SocketAddr) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nginx.conf");
+    let config = nginx_config(nodes, port, application).replace("@DIR@", &dir.path().display().to_string());
+    std::fs::write(&file, config).unwrap();
+    let output = Command::new("nginx").arg("-t").arg("-c").arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn nginx_config(nodes: &[Node], port: u16, application: SocketAddr) -> String {
+    let mut exchanges = example(nodes, application);
+    exchanges.push(("listen 443 ssl;", format!("listen 127.0.0.1:{port};")));
+    NGINX_AROUND.replace("@SHIPPED@", &shipped("nginx.conf", &exchanges))
 }
 
 fn authority(url: &str) -> &str {
