@@ -338,22 +338,24 @@ fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == UNTOLD;
     let is_socket = headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY);
-    let is_prefetch = || PREFETCH.iter().any(|name| text(name).is_some_and(|text| text.contains("prefetch")));
-    if !reads || is_socket || is_prefetch() {
+    if !reads || is_socket {
         return Purpose::Other;
     }
-    let is_navigation = match text(&FETCH_MODE) {
+    let mode = text(&FETCH_MODE);
+    let is_navigation = match mode {
         Some(mode) => mode == "navigate",
         None => {
             let wants_page = text(&header::ACCEPT).is_some_and(|accept| accept.contains("text/html"));
             wants_page && text(&REQUESTED_WITH).is_none()
         }
     };
-    let is_framed = matches!(text(&FETCH_DEST), Some("iframe" | "frame" | "embed" | "object"));
+    // An embedded object is fetched as a navigation or without one, depending on the browser.
+    let is_framed =
+        mode.is_some() && matches!(text(&FETCH_DEST), Some("iframe" | "frame" | "embed" | "object"));
+    let is_prefetch = || PREFETCH.iter().any(|name| text(name).is_some_and(|text| text.contains("prefetch")));
     match (is_framed, is_navigation) {
-        // An embedded object is fetched as a navigation or without one, depending on the browser.
         (true, _) => Purpose::Framed,
-        (false, true) => Purpose::Navigation,
-        (false, false) => Purpose::Other,
+        (false, true) if !is_prefetch() => Purpose::Navigation,
+        (false, _) => Purpose::Other,
     }
 }

@@ -173,6 +173,75 @@ async fn groups_and_their_members() {
 }
 
 #[tokio::test]
+async fn hosts_are_taken_as_people_write_them_and_headers_by_name() {
+    let node = TestNode::start().await;
+    let mut applications = ApplicationServiceClient::new(channel(&node));
+    let order = |slug: &str, host: &str| pb::CreateApplicationRequest {
+        slug: slug.into(),
+        name: slug.into(),
+        hosts: vec![host.into()],
+        ..Default::default()
+    };
+    for (slug, written, canonical) in [
+        ("a", "bücher.example", "xn--bcher-kva.example"),
+        ("b", "[2001:DB8:0::7]", "[2001:db8::7]"),
+        ("c", "Wiki.Example.ORG.", "wiki.example.org"),
+        ("d", "*.Bücher.example", "*.xn--bcher-kva.example"),
+    ] {
+        let made = applications
+            .create_application(by_operator(&node, order(slug, written)))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(made.hosts, [canonical], "{written}");
+        assert_eq!(
+            (made.header_profile.as_str(), made.header_text.as_str()),
+            ("remote", "raw"),
+            "the default"
+        );
+        let view = node.cluster().view();
+        assert!(view.application_by_host(&canonical.replace('*', "x")).is_some(), "{canonical}");
+    }
+    for wrong in [
+        "wiki.example.org:8443",
+        "[2001:db8::7]:443",
+        "2001:db8::7",
+        "*.[::1]",
+        "https://wiki.example.org",
+        "ü%2e.example",
+    ] {
+        let (code, text) =
+            refusal(applications.create_application(by_operator(&node, order("x", wrong))).await);
+        assert_eq!(code, Code::InvalidArgument, "{wrong}: {text}");
+        assert!(text.contains("host"), "{wrong}: {text}");
+    }
+    let change = |profile: Option<&str>, text: Option<&str>| pb::UpdateApplicationRequest {
+        application: "a".into(),
+        header_profile: profile.map(str::to_owned),
+        header_text: text.map(str::to_owned),
+        ..Default::default()
+    };
+    for (profile, text, chosen) in [
+        (Some("all"), None, ("all", "raw")),
+        (None, Some("percent"), ("all", "percent")),
+        (Some("auth-request"), Some("omit"), ("auth-request", "omit")),
+        (Some("authentik"), Some("raw"), ("authentik", "raw")),
+    ] {
+        let changed = applications
+            .update_application(by_operator(&node, change(profile, text)))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!((changed.header_profile.as_str(), changed.header_text.as_str()), chosen);
+        assert_eq!(changed.hosts, ["xn--bcher-kva.example"]);
+    }
+    let (code, text) =
+        refusal(applications.update_application(by_operator(&node, change(Some("remote-user"), None))).await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(text.contains("remote, authentik, auth-request, all"), "{text}");
+}
+
+#[tokio::test]
 async fn an_application_from_first_to_last() {
     let node = TestNode::start().await;
     node.group("staff").await;

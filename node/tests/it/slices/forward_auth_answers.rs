@@ -306,3 +306,23 @@ async fn tabs_of_one_page_that_were_opened_together_all_arrive() {
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
     }
 }
+
+#[tokio::test]
+async fn each_refusal_of_the_check_is_in_the_log_under_the_request_id_of_its_page() {
+    crate::cluster::logs::listen();
+    let site = Site::open().await;
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let check = || Check::of("traefik");
+    let refused = [
+        (check().set("x-forwarded-host", "else.test").send(&site, &cookie).await, "unknown_application"),
+        (check().send(&site, &format!("{cookie}; {cookie}")).await, "bad_cookie"),
+        (check().set("x-forwarded-uri", "/a/../b").send(&site, &cookie).await, "dot segment"),
+    ];
+    for (page, reason) in refused {
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{reason}");
+        crate::cluster::logs::heard(&[&page.shown("request-id"), reason]).await;
+    }
+    update(&site, |order| order.access = Some(Access::default())).await;
+    let page = check().send(&site, &cookie).await;
+    crate::cluster::logs::heard(&[&page.shown("request-id"), &page.shown("decision-id"), "ada"]).await;
+}
