@@ -17,7 +17,10 @@ use conclave_state::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, errors, names};
-use crate::auth::policy::{Decision, Found, Subject, document::Document};
+use crate::{
+    auth::policy::{Decision, Found, Subject, document::Document},
+    http::host::canonical_host,
+};
 
 /// Most differences and changed decisions in one answer.
 const MAX_LISTED: usize = 500;
@@ -208,7 +211,7 @@ fn subject(wanted: &pb::TestPolicyRequest, now_ms: u64) -> Result<Subject, Statu
         request: request.then(|| {
             (
                 or(&wanted.method, "GET").to_ascii_uppercase(),
-                wanted.host.to_ascii_lowercase(),
+                canonical_host(&wanted.host).unwrap_or_else(|| wanted.host.to_ascii_lowercase()),
                 or(&wanted.path, "/"),
             )
         }),

@@ -89,11 +89,11 @@ pub fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Grou
         return Groups { names, omitted: 0 };
     }
     let all = names.len();
-    let named = |name: &str| {
+    let is_in_rule = |name: &str| {
         let group = signed_in.state.group_by_name(name);
         group.is_some_and(|group| application.access.groups.contains(&group.id))
     };
-    names.sort_by_cached_key(|name| (!named(name), *name));
+    names.sort_by_cached_key(|name| (!is_in_rule(name), *name));
     let mut left = limit;
     let fits = |name: &&&str| {
         let rest = left.checked_sub(name.len() + 1);

@@ -10,6 +10,8 @@
 //! | `grpc` | the same check as Envoy asks over gRPC |
 //! | `express` | the same check on the short way, when nothing has to be waited for |
 //! | `identity` | the headers that an admitted request carries, always all of them, and the bound of the whole answer |
+//! | `purpose` | what the client's own headers say of its request |
+//! | `sign_in` | the way to the sign-in |
 //! | `respond` | the decision in the words that the proxy understands |
 //! | `unknown` | how often the leader is asked about hosts that no application has |
 //! | `roundtrip` | `/.conclave/…` on the application's host: sign-in and sign-out |
@@ -27,8 +29,10 @@ pub mod grpc;
 mod identity;
 mod metadata;
 mod program;
+mod purpose;
 mod respond;
 mod roundtrip;
+mod sign_in;
 mod unknown;
 
 pub use assertion::TYP as ASSERTION_TYP;

@@ -13,20 +13,14 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
 };
 
 use conclave_state::application::Application;
 
 use crate::{
-    auth::{
-        AuthError,
-        authorization::origin_of,
-        pages::fault_of,
-        session::SignedIn,
-        ticket::{AppUrl, Step, Target},
-    },
-    http::{Fault, Framable, RequestId},
+    auth::{AuthError, authorization::origin_of, pages::fault_of, session::SignedIn},
+    http::{Fault, RequestId},
 };
 
 use super::{
@@ -34,8 +28,8 @@ use super::{
     check::Decision,
     express::Head,
     identity::{self, MAX_HEAD_BYTES},
-    metadata::{Dialect, Original, Purpose, Refused},
-    program,
+    metadata::{Dialect, Original, Refused},
+    program, sign_in,
 };
 
 pub fn to_proxy(
@@ -72,7 +66,7 @@ pub fn to_proxy(
             if asks && !original.is_browser {
                 return challenge(&application, refused);
             }
-            unauthenticated(state, dialect, original, id)
+            sign_in::unauthenticated(state, dialect, original, id)
         }
         Decision::Forbidden { signed_in, application, decision } => {
             let (user, decision) = (&signed_in.user.username, decision.as_deref());
@@ -234,72 +228,4 @@ pub async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -
 fn fault(state: &ForwardAuth, code: &'static str, what: &str, id: &RequestId) -> Response {
     let detail = format!("{what}. If you run it, the log of this server says more under the request id.");
     state.site.fault(&Fault::new(StatusCode::FORBIDDEN, code, "Not allowed", detail), id)
-}
-
-fn unauthenticated(state: &ForwardAuth, dialect: Dialect, original: &Original, id: &RequestId) -> Response {
-    let location = match login_location(state, original) {
-        Ok(location) => location,
-        Err(error) => return state.site.fault(&fault_of(&error), id),
-    };
-    if original.purpose == Purpose::Framed {
-        return framed(&location);
-    }
-    let is_navigation = original.purpose == Purpose::Navigation;
-    let redirect = is_navigation && dialect.passes_redirects();
-    let status = if redirect { StatusCode::FOUND } else { StatusCode::UNAUTHORIZED };
-    let page = Fault::new(
-        status,
-        "sign_in",
-        "Please sign in",
-        "You are not signed in. Sign in and open the page again.",
-    );
-    let mut response = (status, Html(state.site.pages.fault(&page, id))).into_response();
-    // An nginx that was set up with an earlier file sends whoever is told an address there: a program or a socket is told none.
-    if (is_navigation || dialect.passes_redirects())
-        && let Ok(location) = HeaderValue::from_str(&location)
-    {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
-}
-
-/// A page that may be shown inside a page of another site, where the sign-in never is: it says so, and leads to the top.
-fn framed(location: &str) -> Response {
-    let address = location.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
-    let page = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Please sign in</title>\
-         <p id=\"framed\">You are not signed in.</p>\
-         <p><a id=\"sign-in\" href=\"{address}\" target=\"_top\" rel=\"noopener\">Sign in</a></p></html>"
-    );
-    let mut response = (StatusCode::UNAUTHORIZED, Html(page)).into_response();
-    response.extensions_mut().insert(Framable);
-    response
-}
-
-/// Longest path and query that a visitor is taken back to, in the form that the ticket has. Sealed and encoded it makes an address of
-/// some 2 KiB, and a head that fits into the 4 KiB that proxies allow when nobody told them otherwise.
-const MAX_RETURN_BYTES: usize = 1024;
-
-/// Where the sign-in starts: on the application's own host, or at once here when both share the session's cookie.
-fn login_location(state: &ForwardAuth, original: &Original) -> Result<String, AuthError> {
-    // Programs and WebSockets are not taken back to the URL they called; a person is taken to the first page.
-    let path = if original.purpose == Purpose::Other { "/" } else { &original.url.path };
-    let url = AppUrl { path: return_path(path), ..original.url.clone() };
-    let start = format!("{}{}/start", url.origin(), url.mount.prefix());
-    let shared = state.auth.shares_session_cookie(&original.host);
-    let ticket = state.auth.ticket(Step::Outside, Target::Open { url, binding: None }, None);
-    let text = state.auth.seal(&ticket)?;
-    if shared {
-        return Ok(state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
-    }
-    Ok(format!("{start}?ticket={text}"))
-}
-
-/// The path and query to come back to. One that is too long is left without its query, or else becomes the host's first page.
-pub fn return_path(whole: &str) -> String {
-    let bare = whole.split('?').next().unwrap_or(whole);
-    // Quotes and backslashes take two bytes in JSON.
-    let len =
-        |text: &str| text.bytes().map(|byte| if matches!(byte, b'"' | b'\\') { 2 } else { 1 }).sum::<usize>();
-    [whole, bare].into_iter().find(|text| len(text) <= MAX_RETURN_BYTES).unwrap_or("/").to_owned()
 }

@@ -24,7 +24,7 @@ use super::{
     ForwardAuth,
     address::{self, Parts},
     check::{APP, APP_OF_DOMAIN, app_cookie, domain_cookie},
-    respond,
+    sign_in,
 };
 
 /// The cookie that tells one browser from another on an application's host.
@@ -108,7 +108,7 @@ fn registered(state: &ForwardAuth, headers: &HeaderMap, text: &[u8]) -> Result<A
         application.is_some_and(|application| state.auth.is_true_origin(url, application))
     };
     let mut url = url.filter(is_known).ok_or_else(|| fault_of_ticket(TicketError::NotOurs))?;
-    url.path = respond::return_path(&url.path);
+    url.path = sign_in::return_path(&url.path);
     Ok(url)
 }
 
