@@ -48,8 +48,8 @@ pub enum Decision {
     WrongOrigin { application: Arc<Application> },
     /// The cookies cannot be told from planted ones.
     BadCookies(CookieError),
-    /// This node cannot tell now.
-    Unavailable,
+    /// This node cannot tell now, for a reason that is for the log.
+    Unavailable { why: String },
 }
 
 impl Decision {
@@ -180,8 +180,7 @@ pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMa
 }
 
 fn unavailable(error: &AuthError) -> Decision {
-    tracing::warn!(%error, "a check could not be decided");
-    Decision::Unavailable
+    Decision::Unavailable { why: error.to_string() }
 }
 
 /// A program may have brought something else.
@@ -235,7 +234,10 @@ async fn nobody(state: &ForwardAuth, original: &Original, application: Arc<Appli
         return visitor(state, &view, original, application);
     }
     // It may have been taken back meanwhile: what opens is looked at in a version that knows every acknowledged change.
-    let Ok(version) = state.auth.cluster().serving_view(0).await else { return Decision::Unavailable };
+    let version = match state.auth.cluster().serving_view(0).await {
+        Ok(version) => version,
+        Err(error) => return unavailable(&error.into()),
+    };
     match version.application_by_host(&original.host).cloned() {
         Some(application) => visitor(state, &version, original, application),
         None => Decision::Unauthenticated { application, refused: false },

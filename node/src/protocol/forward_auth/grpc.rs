@@ -144,7 +144,10 @@ impl Grpc {
             // What a program brought is then the application's.
             Decision::Public { .. } => Some(By::Session),
             // Envoy asks the next node, if its configuration says so.
-            Decision::Unavailable => return Err(Status::unavailable("this node cannot tell; ask another")),
+            Decision::Unavailable { why } => {
+                respond::log_unavailable(&original, &id, why);
+                return Err(Status::unavailable("this node cannot tell; ask another"));
+            }
             _ => None,
         };
         let response = respond::to_proxy(&self.slice, Dialect::EnvoyGrpc, &original, decision, &id);

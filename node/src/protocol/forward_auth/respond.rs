@@ -88,8 +88,8 @@ pub fn to_proxy(
                 id,
             )
         }
-        Decision::Unavailable => {
-            log_refusal(original, id, "-", "unavailable", "this node cannot decide at the moment");
+        Decision::Unavailable { why } => {
+            log_unavailable(original, id, &why);
             state.site.fault(&fault_of_unavailable(), id)
         }
     }
@@ -104,6 +104,18 @@ fn log_refusal(original: &Original, id: &RequestId, application: &str, reason: &
         application,
         reason,
         "refused a check for {}: {why}",
+        original.host
+    );
+}
+
+/// A check that this node could not decide; a warning, because others than the visitor are concerned.
+pub fn log_unavailable(original: &Original, id: &RequestId, why: &str) {
+    tracing::warn!(
+        request.id = %id,
+        client.address = %original.address,
+        host = %original.host,
+        reason = "unavailable",
+        "a check for {} could not be decided: {why}",
         original.host
     );
 }
