@@ -74,6 +74,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     };
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
     let secret = config::load_secret(&config, &*runtime.entropy)?;
+    let hints = config.cluster.peers.iter().map(|peer| peer.address.clone()).collect();
     let config = numbered_by_its_data(config)?;
     let keys = Arc::new(ClusterKeys::ring(&secret));
     let public_url =
@@ -97,7 +98,8 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let (failed, failure) = oneshot::channel();
     let serving = tokio::spawn(doors.serve_when_ready(health.clone(), front, close.clone(), failed));
 
-    let options = cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())?;
+    let options =
+        ClusterOptions { hints, ..cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())? };
     // Beside everything up to the first leader, since the search for primes is most of a first start.
     let early = options.may_found().then(|| auth::keys::EarlyRsa::start(&runtime));
     let founding = Cluster::start(options);
@@ -234,6 +236,7 @@ fn cluster_options(
 ) -> Result<ClusterOptions, BootError> {
     Ok(ClusterOptions {
         settings: config.shared(),
+        hints: Vec::new(),
         node: config.node.id,
         data_dir: config.node.data_dir.clone(),
         plane: Plane::Tcp(plane.into_std().map_err(|e| BootError::Machine(e.to_string()))?),

@@ -55,6 +55,7 @@ async fn start(world: &Arc<World>, node: u64, life: u64) -> Result<Cluster, Stri
         checks: Checks::Lease,
         public_url: String::new(),
         settings: Vec::new(),
+        hints: Vec::new(),
         keys: Arc::new(ClusterKeys::derive(&world.secret)),
         runtime,
     };

@@ -18,6 +18,7 @@ use crate::{
 use super::{
     identity::{Identity, Lineage},
     peers::{Client, Lane, Peers, explain_status},
+    service::was_not_taken,
     transport::TlsWire,
     types::NodeId,
 };
@@ -58,7 +59,8 @@ pub enum JoinError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "{0} belongs to node {1} already; start it with `conclave serve`, give --data-dir an empty directory, or say --set-aside to keep what it holds beside"
+        "{0} belongs to node {1} already; start it with `conclave serve`, or, if the cluster has removed that node, run this again with \
+         --set-aside, which keeps what the directory holds beside, or with an empty --data-dir"
     )]
     Taken(PathBuf, NodeId),
     #[error("the data directory was begun with another cluster secret; give an empty one")]
@@ -76,7 +78,7 @@ pub enum JoinError {
 /// Asks for a place, and writes it into the data directory.
 ///
 /// # Errors
-/// [`JoinError`]; then the directory is as good as empty, and asking again is safe.
+/// [`JoinError`]; a fresh directory is then fresh again, unless the cluster may have made a place: then asking again gives it.
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     let tls = ClusterTls::new(&options.keys, 0, &*options.runtime.entropy)
         .map_err(|e| JoinError::Plane(e.to_string()))?;
@@ -87,9 +89,16 @@ pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
         let incarnation = options.runtime.entropy.bytes();
         known(&peers_as(incarnation), &options, incarnation).await?;
     }
+    let was_fresh = DataDir::is_fresh(&options.data_dir);
     let (mut data, stored) = begin(&options)?;
     let peers = peers_as(stored.incarnation);
-    let joined = ask(&peers, &options, stored.incarnation).await?;
+    let mut may_have_a_place = false;
+    let asked = ask(&peers, &options, stored.incarnation, &mut may_have_a_place).await;
+    if asked.is_err() && was_fresh && !may_have_a_place {
+        data.abandon()?;
+        return asked;
+    }
+    let joined = asked?;
     data.save_identity(store::Identity {
         cluster: Some(joined.lineage.cluster),
         lineage_epoch: joined.lineage.epoch,
@@ -158,7 +167,13 @@ async fn known(
 }
 
 /// Asks the member that is named, then whoever it says leads.
-async fn ask(peers: &Peers, options: &JoinOptions, incarnation: [u8; 16]) -> Result<Joined, JoinError> {
+/// `may_have_a_place` becomes true when a question was sent whose answer did not come.
+async fn ask(
+    peers: &Peers,
+    options: &JoinOptions,
+    incarnation: [u8; 16],
+    may_have_a_place: &mut bool,
+) -> Result<Joined, JoinError> {
     let unreachable = |why: String| JoinError::Unreachable { address: options.address.clone(), why };
     let deadline = Instant::now() + LIMIT;
     let mut why = String::new();
@@ -169,6 +184,10 @@ async fn ask(peers: &Peers, options: &JoinOptions, incarnation: [u8; 16]) -> Res
                 Ok(joined) => return Ok(joined),
                 Err(Answer::Final(error)) => return Err(error),
                 Err(Answer::Elsewhere(reason)) => why = reason,
+                Err(Answer::Lost(reason)) => {
+                    *may_have_a_place = true;
+                    why = reason;
+                }
             }
         }
         sleep(PAUSE).await;
@@ -179,6 +198,8 @@ async fn ask(peers: &Peers, options: &JoinOptions, incarnation: [u8; 16]) -> Res
 enum Answer {
     /// Another member may say something else.
     Elsewhere(String),
+    /// The question was sent, and no answer came.
+    Lost(String),
     Final(JoinError),
 }
 
@@ -201,8 +222,11 @@ async fn place(
         Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
             return Err(Answer::Final(JoinError::Refused(status.message().into())));
         }
-        Ok(Err(status)) => return Err(Answer::Elsewhere(explain_status(&status))),
-        Err(_) => return Err(Answer::Elsewhere("no answer in time".into())),
+        Ok(Err(status)) if was_not_taken(&status) => {
+            return Err(Answer::Elsewhere(explain_status(&status)));
+        }
+        Ok(Err(status)) => return Err(Answer::Lost(explain_status(&status))),
+        Err(_) => return Err(Answer::Lost("no answer in time".into())),
     };
     let cluster = reply.cluster_id.as_slice().try_into();
     let cluster = cluster.map_err(|_| Answer::Elsewhere("the answer cannot be read".into()))?;

@@ -122,6 +122,25 @@ impl Membership {
         Ok(id)
     }
 
+    /// Writes down where a member is now. It is the same member: its identity let it in.
+    ///
+    /// # Errors
+    /// [`MembershipError`].
+    pub async fn readdress(&self, node: NodeId, addr: &str, api_url: &str) -> Result<(), MembershipError> {
+        self.must_lead()?;
+        let basis = Basis::now(&self.leader);
+        basis.must_know(node)?;
+        let Some(known) = basis.members.get(&node) else { return Ok(()) };
+        if known.cluster_addr == addr && known.api_url == api_url {
+            return Ok(());
+        }
+        let before = known.cluster_addr.clone();
+        let member = Member { cluster_addr: addr.into(), api_url: api_url.into(), ..known.clone() };
+        change(&self.leader, basis, Change::SetNodes(BTreeMap::from([(node, member)])), true).await?;
+        tracing::info!(peer.id = node, "node {node} has moved from {before} to {addr}");
+        Ok(())
+    }
+
     /// Takes a member out for good.
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 //! | `consensus` | the runtime of all this, and its end |
 //! | `membership`, `join` | members come and go |
 //! | `readiness`, `settings`, `disk`, `problems` | whether this node and the cluster can serve, and why not |
+//! | `contact` | a node out of contact: what it says, whom it finds, whether it was removed |
 //! | `levels` | the feature level rises when every member understands it |
 //! | `vantage` | a second look at the network from another node |
 //! | `janitor` | sweeps, snapshots, the member list |
@@ -28,6 +29,7 @@ mod archival;
 mod bootstrap;
 mod clock;
 mod consensus;
+mod contact;
 mod disk;
 mod failover;
 mod handover;

@@ -48,6 +48,8 @@ pub struct Peers {
     pub window: Window,
     wire: Arc<dyn Wire>,
     channels: Mutex<BTreeMap<(String, Lane), Known>>,
+    /// Where members are now, if that is not what the log says: they told, or answered there by their identity.
+    moved: Mutex<BTreeMap<NodeId, String>>,
 }
 
 /// The address of a member is no address.
@@ -59,7 +61,25 @@ pub struct BadAddress {
 
 impl Peers {
     pub fn new(identity: Arc<Identity>, wire: Arc<dyn Wire>) -> Self {
-        Self { identity, lost: Watch::default(), window: Window::default(), wire, channels: Mutex::default() }
+        Self {
+            identity,
+            lost: Watch::default(),
+            window: Window::default(),
+            wire,
+            channels: Mutex::default(),
+            moved: Mutex::default(),
+        }
+    }
+
+    /// From here on this member is called at `addr`, whatever the log says. True if that is news.
+    pub fn learn_address(&self, node: NodeId, addr: &str) -> bool {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.insert(node, addr.to_owned()).as_deref() != Some(addr)
+    }
+
+    /// Where this member is called, if that is not what the log says.
+    pub fn moved_to(&self, node: NodeId) -> Option<String> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
     }
 
     /// Knocks at this address, and drops the connection if there is one.
@@ -81,6 +101,8 @@ impl Peers {
     /// Gives the connection up: it was silent for too long. After a cut, TCP may wait for seconds before it tries again; another
     /// connection need not.
     pub fn forget(&self, node: Option<NodeId>, addr: &str, lane: Lane) {
+        let moved = node.and_then(|node| self.moved_to(node));
+        let addr = moved.as_deref().unwrap_or(addr);
         let key = (format!("{node:?}@{addr}"), lane);
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
@@ -90,6 +112,8 @@ impl Peers {
     /// # Errors
     /// [`BadAddress`].
     pub fn client_on_line(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Known, BadAddress> {
+        let moved = node.and_then(|node| self.moved_to(node));
+        let addr = moved.as_deref().unwrap_or(addr);
         let key = (format!("{node:?}@{addr}"), lane);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = channels.get(&key) {

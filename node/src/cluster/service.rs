@@ -110,6 +110,10 @@ impl Service {
     }
 }
 
+fn is_host_and_port(addr: &str) -> bool {
+    addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
 /// What the details of a refusal say to a node that is no member any more.
 const EXPELLED: &[u8] = b"expelled";
 
@@ -293,8 +297,9 @@ impl ClusterService for Service {
                 request.version, request.feature_level
             )));
         }
-        if request.cluster_addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-            return Err(Status::invalid_argument(format!("`{}` is no host:port", request.cluster_addr)));
+        if !is_host_and_port(&request.cluster_addr) {
+            let text = format!("{:?} is not a valid host:port", request.cluster_addr);
+            return Err(Status::invalid_argument(text));
         }
         let incarnation = request.incarnation.as_slice().try_into();
         let incarnation = incarnation.map_err(|_| Status::invalid_argument("the incarnation is no uuid"))?;
@@ -374,6 +379,21 @@ impl ClusterService for Service {
     ) -> Result<Response<pb::ReadClocksReply>, Status> {
         self.admit(request.into_inner().envelope.as_ref())?;
         Ok(Response::new(clock::reply_of(self.clock.answer(), &self.settings)))
+    }
+
+    async fn announce(
+        &self,
+        request: Request<pb::AnnounceRequest>,
+    ) -> Result<Response<pb::AnnounceReply>, Status> {
+        let request = request.into_inner();
+        let node = self.admit_member(request.envelope.as_ref()).await?;
+        if !is_host_and_port(&request.cluster_addr) {
+            let text = format!("{:?} is not a valid host:port", request.cluster_addr);
+            return Err(Status::invalid_argument(text));
+        }
+        self.peers.learn_address(node, &request.cluster_addr);
+        self.membership()?.readdress(node, &request.cluster_addr, &request.api_url).await?;
+        Ok(Response::new(pb::AnnounceReply {}))
     }
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::NodeStatus>, Status> {

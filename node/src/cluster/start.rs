@@ -28,6 +28,7 @@ use super::{
     bootstrap::{self, BootstrapError, Peer, Roster},
     clock::{self, ClusterClock},
     consensus::{Consensus, Hold, Released},
+    contact::{self, Place},
     disk, failover,
     identity::{Identity, Lineage},
     janitor,
@@ -71,6 +72,8 @@ pub struct ClusterOptions {
     pub public_url: String,
     /// Settings that must be equal on all nodes, by name, in a canonical form; empty = nothing is compared.
     pub settings: Vec<(String, String)>,
+    /// Where members may be, whatever the log of this node says.
+    pub hints: Vec<String>,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
 }
@@ -206,6 +209,7 @@ async fn start(
     let clock = ClusterClock::new(options.node, Arc::clone(&options.runtime.clock));
     // Everything of this node is judged by the time of the cluster.
     options.runtime.clock = Arc::<ClusterClock>::clone(&clock);
+    let was_fresh = DataDir::is_fresh(&options.data_dir);
     let (mut data, log) = open_data(&options, open_log)?;
     let stored = data
         .identity()
@@ -230,8 +234,14 @@ async fn start(
     // One that joined gets its first entries from the leader, and founds nothing.
     let found = log.initial_state();
     let is_new = !stored.joined && found.last_or_purged().is_none() && found.vote.is_none();
-    let roster =
-        if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await?) } else { None };
+    let roster = if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await) } else { None };
+    let roster = match roster.transpose() {
+        Ok(roster) => roster,
+        Err(refused) => {
+            drop(log);
+            return Err(refused_at_start(data, was_fresh, refused));
+        }
+    };
     let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
     let snapshots = open_snapshots(&options.keys, options.runtime.clone(), &data, lineage)?;
     let secret_mark =
@@ -267,6 +277,8 @@ async fn start(
     let membership =
         Membership { leader: leader.clone(), proposer: proposer.clone(), runtime: options.runtime.clone() };
     let _ = membership_cell.set(membership.clone());
+    let place = Place { own, hints: std::mem::take(&mut options.hints) };
+    tokio::spawn(contact::run(leader.clone(), Arc::clone(&peers), membership.clone(), place));
     tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
     tokio::spawn(janitor::run(leader.clone(), Arc::clone(&peers), proposer.clone(), options.runtime.clone()));
     tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
@@ -307,6 +319,18 @@ fn open_data(
     }
     let log = data.open_log_with(|at| open_log(at, false))?;
     Ok((data, log))
+}
+
+/// A cluster that does not want this node leaves no trace in a directory that was fresh: `conclave cluster join` finds it as it was.
+fn refused_at_start(data: DataDir, was_fresh: bool, refused: BootstrapError) -> StartError {
+    let is_final = matches!(refused, BootstrapError::Wiped { .. } | BootstrapError::NotAMember { .. });
+    if was_fresh
+        && is_final
+        && let Err(error) = data.abandon()
+    {
+        tracing::warn!(%error, "what this start had begun in the data directory was not removed");
+    }
+    refused.into()
 }
 
 /// What the plane's service gets once Raft runs.

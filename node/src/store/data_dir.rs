@@ -181,6 +181,19 @@ impl DataDir {
         Ok(())
     }
 
+    /// Takes back a set-up that was refused before anything came of it: the directory is fresh again. The log must be closed.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn abandon(self) -> Result<(), StoreError> {
+        let identity = self.path.join("identity");
+        fs::remove_file(&identity).map_err(StoreError::io("remove", &identity))?;
+        for directory in [self.log(), self.snapshots()] {
+            fs::remove_dir_all(&directory).map_err(StoreError::io("remove", &directory))?;
+        }
+        Ok(())
+    }
+
     /// Which secret these data were made with, for whoever runs with them. The identity must not be saved otherwise after this.
     pub fn secret_mark(&self) -> Option<SecretMark> {
         let identity = self.identity.clone()?;

@@ -99,8 +99,7 @@ where
 }
 
 /// A dead peer would be worth a warning of each heartbeat, twenty a second; the cluster room tells it once.
-const QUIET_RAFT: &str =
-    "openraft=warn,openraft::core::heartbeat=error,openraft::replication=error,openraft::engine=error";
+const QUIET_RAFT: &str = "openraft=error";
 
 /// openraft tells each vote and heartbeat at `info`; what matters of it we say ourselves. A filter that names it is left alone.
 fn with_quiet_raft(level: &str) -> String {

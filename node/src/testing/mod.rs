@@ -148,6 +148,7 @@ impl TestNode {
             checks: crate::cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
+            hints: Vec::new(),
             keys: Arc::clone(&keys),
             runtime: runtime.clone(),
         };

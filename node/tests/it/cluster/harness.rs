@@ -40,6 +40,7 @@ pub struct TestCluster {
     keys: Arc<ClusterKeys>,
     nodes: BTreeMap<u64, Cluster>,
     gates: BTreeMap<u64, Gate>,
+    joined: BTreeMap<u64, Asked>,
 }
 
 pub fn keys(seed: u8) -> Arc<ClusterKeys> {
@@ -55,7 +56,14 @@ impl TestCluster {
         let addr = |port: &TcpListener| port.local_addr().unwrap().to_string();
         let peers = (1..=count).zip(&ports).map(|(node, port)| Peer { node, addr: addr(port) }).collect();
         let gates = (1..=count).map(|node| (node, Gate::default())).collect();
-        Self { dir: tempfile::tempdir().unwrap(), peers, keys: keys(1), nodes: BTreeMap::new(), gates }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            peers,
+            keys: keys(1),
+            nodes: BTreeMap::new(),
+            gates,
+            joined: BTreeMap::new(),
+        }
     }
 
     /// All running, founded, with a leader.
@@ -105,6 +113,7 @@ impl TestCluster {
             checks: conclave_node::cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
+            hints: Vec::new(),
             keys: Arc::clone(&self.keys),
             runtime: Runtime::system(),
         }
@@ -136,23 +145,27 @@ impl TestCluster {
 
     /// A new node asks its way in at `at`, and starts.
     pub async fn join(&mut self, at: u64) -> u64 {
-        let (options, joined) = self.ask_to_join(at).await;
-        let joined = joined.unwrap();
-        let bind = options.advertise.clone();
-        let id = joined.node;
+        let (asked, joined) = self.ask_to_join(at).await;
+        let id = joined.unwrap().node;
         self.gates.insert(id, Gate::default());
-        let options = ClusterOptions {
-            node: id,
-            data_dir: options.data_dir,
-            plane: Plane::Tcp(TcpListener::bind(&bind).unwrap()),
-            advertise: bind,
-            api_url: options.api_url,
-            peers: Vec::new(),
-            ..self.options_at(at, "127.0.0.1:0")
-        };
-        let node = self.start_one(id, options).await.unwrap();
+        self.joined.insert(id, asked);
+        let node = self.start_one(id, self.joined_options(id)).await.unwrap();
         self.nodes.insert(id, node);
         id
+    }
+
+    /// What a node starts with that has joined.
+    pub fn joined_options(&self, id: u64) -> ClusterOptions {
+        let asked = &self.joined[&id];
+        ClusterOptions {
+            node: id,
+            data_dir: asked.data_dir.clone(),
+            plane: Plane::Tcp(TcpListener::bind(&asked.advertise).unwrap()),
+            advertise: asked.advertise.clone(),
+            api_url: asked.api_url.clone(),
+            peers: Vec::new(),
+            ..self.options_at(self.ids()[0], "127.0.0.1:0")
+        }
     }
 
     /// The question alone.

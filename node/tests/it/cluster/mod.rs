@@ -14,3 +14,4 @@ mod pace;
 mod queue;
 mod refused;
 mod snapshots;
+mod truth;
