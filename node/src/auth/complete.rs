@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use conclave_proto::command::v1::{IssueCode, StartSession, command::Body};
+use conclave_proto::command::v1::{IssueCode, SignInAgain, StartSession, command::Body, sign_in_again::SignIn};
 use conclave_state::{
-    ReplyBody, State,
+    ReplyBody, Stamp, State,
     client::{Client, ConsentMode, GrantType},
     ids::{GrantId, SecretHash, SessionId, UserId},
+    session::Session,
     user::User,
 };
 
@@ -21,7 +22,7 @@ use super::{
     derive::Derivation,
     password::Proof,
     policy::Circumstances,
-    session::SignedIn,
+    session::{ShownSession, SignedIn},
     ticket::{Target, Ticket},
 };
 
@@ -35,10 +36,10 @@ pub struct Origin {
 /// A login that is done.
 #[derive(Debug)]
 pub struct Completed {
-    /// The new session's cookie.
-    pub cookie: String,
+    /// The session's new cookie. None when the session got another one meanwhile: this answer is a late retry, and the browser has it.
+    pub cookie: Option<String>,
     pub signed_in: SignedIn,
-    /// The code, when the login was for one and nothing else is to be asked.
+    /// The code, when the login was for one and nothing else is to be asked. Never one that was redeemed or has expired.
     pub code: Option<String>,
 }
 
@@ -74,17 +75,16 @@ impl Auth {
         ticket: &Ticket,
         proof: &Proof,
         derivation: &Derivation,
-        replaces: Option<SessionId>,
+        shown: Option<ShownSession>,
         origin: Origin,
     ) -> Result<Completed, AuthError> {
         let mut order = self.session_order(ticket, proof.user.id, derivation, origin);
         order.amr = vec![PASSWORD_METHOD.into()];
         order.credential_version = proof.credential_version;
-        order.replaces_session_id = replaces.map(SessionId::to_vec).unwrap_or_default();
         order.code = self.code_with_login(&ticket.target, &order, &proof.state, &proof.user, derivation);
-        let with_code = order.code.is_some();
-        let committed = self.cluster().propose(derivation.request(), Body::StartSession(order)).await?;
-        self.completed(&committed, with_code, derivation)
+        let body = in_browser(shown, SignIn::Start(order));
+        let committed = self.cluster().propose(derivation.request(), body).await?;
+        self.completed(&committed, derivation)
     }
 
     /// A session for this person, however they proved who they are.
@@ -112,7 +112,6 @@ impl Auth {
     pub(super) fn completed(
         &self,
         committed: &Committed,
-        with_code: bool,
         derivation: &Derivation,
     ) -> Result<Completed, AuthError> {
         let secret = derivation.secret("session");
@@ -120,7 +119,7 @@ impl Auth {
             return Err(unexpected(&committed.body));
         };
         let session_id = SessionId::parse(&started.session_id).map_err(AuthError::Refused)?;
-        let now = self.now(&committed.state);
+        let (state, now) = (&committed.state, self.now(&committed.state));
         // A retry's answer may come after the session has ended again: then there is nobody to let in.
         let ended = || {
             AuthError::Refused(conclave_state::Refusal::new(
@@ -128,11 +127,13 @@ impl Auth {
                 "it has ended",
             ))
         };
-        let (session, user) = committed.state.live_session(session_id, now).ok_or_else(ended)?;
-        let signed_in =
-            SignedIn { session: session.clone(), user: user.clone(), state: committed.state.clone() };
-        let code = with_code.then(|| self.code_text(derivation, started.index));
-        Ok(Completed { cookie: self.session_cookie(session_id, secret, started.index), signed_in, code })
+        let (session, user) = state.live_session(session_id, now).ok_or_else(ended)?;
+        let signed_in = SignedIn { session: session.clone(), user: user.clone(), state: state.clone() };
+        let is_current = session.secret_hash.matches(&SecretHash::new(mac::sha256(secret.expose())));
+        let code = is_redeemable(state, &started.grant_id, session, now);
+        let code = code.then(|| self.code_text(derivation, started.index));
+        let cookie = is_current.then(|| self.session_cookie(session_id, secret, started.index));
+        Ok(Completed { cookie, signed_in, code })
     }
 
     /// Issues a code to the client of `request` for a person who is signed in. Spends the consent ticket, if there was one.
@@ -157,9 +158,18 @@ impl Auth {
             order.ticket_expires_at_ms = ticket.expires_at_ms;
             order.remember_consent = client.is_some_and(|client| client.consent == ConsentMode::Once);
         }
-        let committed = self.cluster().propose(derivation.request(), Body::IssueCode(order)).await?;
+        let committed = self.cluster().propose(derivation.request(), Body::IssueCode(order.clone())).await?;
+        let ReplyBody::CodeIssued(issued) = &committed.body else { return Err(unexpected(&committed.body)) };
+        let now = self.now(&committed.state);
+        if is_redeemable(&committed.state, &issued.grant_id, &signed_in.session, now) {
+            return Ok(self.code_text(derivation, issued.index));
+        }
+        // The step was done before, and its code was redeemed: whoever repeats it gets another one.
+        let again = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
+        let order = IssueCode { ticket_id: Vec::new(), ..named_by(order, &again) };
+        let committed = self.cluster().propose(again.request(), Body::IssueCode(order)).await?;
         match &committed.body {
-            ReplyBody::CodeIssued(issued) => Ok(self.code_text(derivation, issued.index)),
+            ReplyBody::CodeIssued(issued) => Ok(self.code_text(&again, issued.index)),
             other => Err(unexpected(other)),
         }
     }
@@ -193,8 +203,7 @@ impl Auth {
     }
 
     fn code_order(&self, request: &AuthorizationRequest, derivation: &Derivation) -> IssueCode {
-        IssueCode {
-            grant_id: GrantId::new(derivation.id("grant")).to_vec(),
+        let order = IssueCode {
             client_id: request.client_id.clone(),
             redirect_uri: request.redirect_uri.clone(),
             scopes: request.scopes.clone(),
@@ -205,16 +214,48 @@ impl Auth {
             userinfo_claims: request.claims.userinfo.clone(),
             pushed_request_id: request.pushed.map(|pushed| pushed.id.to_vec()).unwrap_or_default(),
             pushed_until_ms: request.pushed.map_or(0, |pushed| pushed.until_ms),
-            secret_hash: SecretHash::new(mac::sha256(derivation.secret("code").expose())).bytes().to_vec(),
             code_ttl_ms: millis(self.settings().tokens.code_ttl),
             dpop_jkt: request.dpop_jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
             ..IssueCode::default()
-        }
+        };
+        named_by(order, derivation)
     }
 
     fn code_text(&self, derivation: &Derivation, index: u64) -> String {
         self.issue(HandleKind::Code, derivation.id("grant"), derivation.secret("code"), 0, index)
     }
+}
+
+/// The sign-in as a command. A session whose cookie the browser showed is strengthened or ended by the same write.
+pub(super) fn in_browser(shown: Option<ShownSession>, sign_in: SignIn) -> Body {
+    match (shown, sign_in) {
+        (Some(shown), sign_in) => Body::SignInAgain(SignInAgain {
+            shown_session_id: shown.session.to_vec(),
+            shown_secret_hash: shown.secret_hash.bytes().to_vec(),
+            sign_in: Some(sign_in),
+        }),
+        (None, SignIn::Start(order)) => Body::StartSession(order),
+        (None, SignIn::Upstream(order)) => Body::SignInUpstream(order),
+        (None, SignIn::ByHandle(order)) => Body::SignInByHandle(order),
+    }
+}
+
+/// The order for a code whose id and secret come of this derivation.
+fn named_by(order: IssueCode, derivation: &Derivation) -> IssueCode {
+    IssueCode {
+        grant_id: GrantId::new(derivation.id("grant")).to_vec(),
+        secret_hash: mac::sha256(derivation.secret("code").expose()).to_vec(),
+        ..order
+    }
+}
+
+/// True while the code of this grant can be redeemed. A second click whose first answer was followed up gets a new code instead: a
+/// code that is brought twice ends everything that came of it.
+fn is_redeemable(state: &State, grant_id: &[u8], session: &Session, now: Stamp) -> bool {
+    let grant = GrantId::parse(grant_id).ok().and_then(|id| state.grant(id));
+    grant.is_some_and(|grant| {
+        grant.session == session.id && grant.redeemed_at.is_none() && !grant.code_expires_at.is_over_at(now)
+    })
 }
 
 pub(crate) fn millis(length: std::time::Duration) -> u64 {

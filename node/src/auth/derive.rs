@@ -45,6 +45,14 @@ impl Derivation {
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
+    /// The one that these parts always give, on any node. For a step of a flow that is done once by one browser: sent a second time, it
+    /// makes the same write and gets the first answer.
+    pub fn of_step(key: &Key, parts: &[&[u8]]) -> Self {
+        let material: Vec<Vec<u8>> = parts.iter().map(|part| mac::sha256(part).to_vec()).collect();
+        let request = first_16(mac::hmac_sha256(key, &[b"step", &material.concat()]));
+        Self { key: key.clone(), request: RequestId::new(request) }
+    }
+
     /// The name of the write that follows this one in the same request. Two writes under one name would answer each other.
     #[must_use]
     pub fn then(&self, label: &str) -> Self {
@@ -101,6 +109,15 @@ mod tests {
         }
         assert_ne!(base.id("session"), base.id("grant"));
         assert_ne!(base.secret("session").expose()[..16], base.id("session"));
+    }
+
+    #[test]
+    fn a_step_is_named_by_its_parts_alone() {
+        let key = Key::new([1; 32]);
+        let step = |parts: &[&[u8]]| Derivation::of_step(&key, parts);
+        assert_eq!(step(&[b"login", b"t"]).request(), step(&[b"login", b"t"]).request());
+        assert_ne!(step(&[b"login", b"t"]).request(), step(&[b"logi", b"nt"]).request());
+        assert_ne!(step(&[b"login", b"t"]).request(), of(Some("login"), &[b"t"]).request());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     complete::consent_stands,
     derive::Derivation,
     policy::{Asked, Circumstances},
-    session::SignedIn,
+    session::{ShownSession, SignedIn},
     ticket::{AppUrl, Step, Target, Ticket},
 };
 
@@ -48,6 +48,8 @@ pub struct Visitor {
     /// The browser's own cookie.
     pub browser: Option<String>,
     pub signed_in: Option<SignedIn>,
+    /// The session that the browser's cookie names, alive or not.
+    pub shown: Option<ShownSession>,
     /// Where they come from; none: nobody knows, and a policy that asks denies.
     pub address: Option<IpAddr>,
     /// The person has proved who they are in this very attempt.

@@ -75,6 +75,7 @@ impl Auth {
             address: String::new(),
             clients: Vec::new(),
             upstream: Arc::default(),
+            former_secret_hash: None,
         };
         let signed_in =
             SignedIn { session: Arc::new(session), user: Arc::clone(user), state: Arc::clone(&state) };

@@ -24,7 +24,21 @@ pub struct SignedIn {
     pub state: Arc<State>,
 }
 
+/// The session that a browser's cookie names, and the hash of the secret in it. The rules decide whether the browser holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownSession {
+    pub session: SessionId,
+    pub secret_hash: SecretHash,
+}
+
 impl Auth {
+    /// The session that this cookie shows, alive or not. None when the cookie was not made here.
+    pub fn shown_session(&self, cookie: Option<&str>) -> Option<ShownSession> {
+        let handle = self.parse(HandleKind::Session, cookie?)?;
+        let secret_hash = SecretHash::new(handle.secret_hash());
+        Some(ShownSession { session: SessionId::new(handle.id), secret_hash })
+    }
+
     /// Who the session cookie stands for. None when there is no cookie, it is not ours, or the session is over.
     ///
     /// # Errors

@@ -62,6 +62,8 @@ pub const fn class(order: &Body) -> Class {
         | Body::RevokeAppPassword(_)
         | Body::RaiseRevocationEpoch(_)
         | Body::CommitRestore(_)
+        // The cookie secret that the browser had, or the session of the user before.
+        | Body::SignInAgain(_)
         // People: disabled, deleted, another password, another address.
         | Body::UpdateUser(_)
         | Body::DeleteUser(_)
@@ -103,6 +105,7 @@ pub const fn class(order: &Body) -> Class {
         | Body::LinkIdentity(_)
         | Body::SignInUpstream(_)
         | Body::SignInByHandle(_)
+        | Body::UnlockUser(_)
         | Body::InviteIdentity(_)
         | Body::SetPicture(_)
         | Body::AddSigningKey(_)

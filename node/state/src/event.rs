@@ -15,6 +15,13 @@ pub enum Event {
         /// Whose.
         user: UserId,
     },
+    /// The user of a session signed in again in the same browser.
+    SessionStrengthened {
+        /// Which session.
+        session: SessionId,
+        /// Whose.
+        user: UserId,
+    },
     /// A session ended before its time.
     SessionRevoked {
         /// Which session.

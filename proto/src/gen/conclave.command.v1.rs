@@ -1767,6 +1767,38 @@ pub struct RehashAppPassword {
     #[prost(bytes = "vec", tag = "4")]
     pub secret_id: ::prost::alloc::vec::Vec<u8>,
 }
+/// A completed sign-in in a browser that showed a session's cookie. The same user's session is strengthened in place: its id, clients,
+/// grants and application sessions stay, its cookie secret and its proofs are renewed. Another user's session ends.
+///
+/// A command of its own, not a field of StartSession: a node that does not know it must stop, not open a second session.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SignInAgain {
+    /// The session that the cookie names, and SHA-256 of the secret in the cookie. A hash that the session does not know changes nothing.
+    #[prost(bytes = "vec", tag = "1")]
+    pub shown_session_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub shown_secret_hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(oneof = "sign_in_again::SignIn", tags = "3, 4, 5")]
+    pub sign_in: ::core::option::Option<sign_in_again::SignIn>,
+}
+/// Nested message and enum types in `SignInAgain`.
+pub mod sign_in_again {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum SignIn {
+        #[prost(message, tag = "3")]
+        Start(super::StartSession),
+        #[prost(message, tag = "4")]
+        Upstream(super::SignInUpstream),
+        #[prost(message, tag = "5")]
+        ByHandle(super::SignInByHandle),
+    }
+}
+/// Forgets the counted sign-in attempts of a user, those of the browsers that the user is known in included.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnlockUser {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+}
 /// One entry of the log. The leader writes it around command bytes that it does not open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogEntry {
@@ -1785,7 +1817,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 106, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 264, 240, 241, 242"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 106, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 264, 240, 241, 242, 450, 451"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -1927,6 +1959,10 @@ pub mod command {
         Reseal(super::Reseal),
         #[prost(message, tag = "242")]
         RehashAppPassword(super::RehashAppPassword),
+        #[prost(message, tag = "450")]
+        SignInAgain(super::SignInAgain),
+        #[prost(message, tag = "451")]
+        UnlockUser(super::UnlockUser),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.

@@ -94,6 +94,9 @@ pub struct UserRow {
     pub created_at_ms: u64,
     #[prost(uint64, tag = "10")]
     pub updated_at_ms: u64,
+    /// The log index of the last UnlockUser; 0 = never.
+    #[prost(uint64, tag = "450")]
+    pub unlock_version: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PasswordRow {
@@ -225,6 +228,9 @@ pub struct SessionRow {
     /// The provider at which the person signed in; empty = here.
     #[prost(string, tag = "120")]
     pub upstream: ::prost::alloc::string::String,
+    /// The cookie secret before the last renewal. It opens nothing; beside a new proof it shows that the browser is the same. Empty = none.
+    #[prost(bytes = "vec", tag = "450")]
+    pub former_secret_hash: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppSessionRow {

@@ -18,7 +18,7 @@ use crate::{
         complete::{Completed, Origin},
         derive::Derivation,
         dispatch::Visitor,
-        password::Unproved,
+        password::{Proof, Unproved},
         ticket::{Step, Target, Ticket},
         upstream::wanted_age,
     },
@@ -179,15 +179,15 @@ async fn submitted(
     let username =
         form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default().to_owned();
     let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
-    let attempt = Attempt { site, id, browser, ticket, username, derivation };
+    let mut attempt = Attempt { site, id, browser, ticket, username, derivation };
     let device = &attempt.browser.device;
     let proof = match site.auth.prove_password(&attempt.username, form.password, client.ip, device).await {
         Ok(proof) => proof,
         Err(unproved) => return attempt.refused(unproved),
     };
-    let replaces = visitor.signed_in.as_ref().map(|signed_in| signed_in.session.id);
+    attempt.derivation = attempt.named_by(&proof);
     let origin = origin_of(headers, client);
-    match site.auth.complete(&attempt.ticket, &proof, &attempt.derivation, replaces, origin).await {
+    match site.auth.complete(&attempt.ticket, &proof, &attempt.derivation, visitor.shown, origin).await {
         Ok(completed) => attempt.go_on(completed).await,
         Err(AuthError::Refused(refusal)) => attempt.again(visitor, &refusal).await,
         Err(error) => Err(fault_of(&error)),
@@ -211,6 +211,15 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// The name of the write of a proven password. A second click on the same form, by the same user in the same browser, is the same
+    /// write on any node, and gets the first answer.
+    fn named_by(&self, proof: &Proof) -> Derivation {
+        let key = &self.site.auth.deriving_keys().request;
+        let (browser, version) = (self.browser.id.as_str().as_bytes(), proof.credential_version.to_be_bytes());
+        let user = proof.user.id;
+        Derivation::of_step(key, &[b"login", &self.ticket.id, browser, user.bytes(), &version])
+    }
+
     /// Signed in: home with the code, or to whatever is still to be asked.
     pub async fn go_on(self, completed: Completed) -> Result<Response, Fault> {
         let device =
@@ -226,13 +235,14 @@ impl Attempt<'_> {
                     // Where the session was opened is where this request comes from.
                     address: completed.signed_in.session.address.parse().ok(),
                     signed_in: Some(completed.signed_in),
+                    shown: None,
                     just_now: true,
                     ..Visitor::default()
                 };
                 self.next(&visitor).await?
             }
         };
-        Ok(self.site.with_device(&device, self.site.with_session(&completed.cookie, response)))
+        Ok(self.site.with_device(&device, self.site.with_session(completed.cookie.as_deref(), response)))
     }
 
     async fn next(&self, visitor: &Visitor) -> Result<Response, Fault> {

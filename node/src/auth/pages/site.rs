@@ -119,7 +119,12 @@ impl Site {
     /// When this node cannot tell yet.
     pub async fn visitor(&self, browser: &Browser) -> Result<Visitor, Fault> {
         let signed_in = self.auth.signed_in(browser.session.as_deref()).await.map_err(|e| fault_of(&e))?;
-        Ok(Visitor { browser: Some(browser.id.as_str().to_owned()), signed_in, ..Visitor::default() })
+        Ok(Visitor {
+            browser: Some(browser.id.as_str().to_owned()),
+            signed_in,
+            shown: self.auth.shown_session(browser.session.as_deref()),
+            ..Visitor::default()
+        })
     }
 
     /// The name of the write that a request may lead to.
@@ -280,8 +285,9 @@ impl Site {
         with_cookie(response, self.browser_cookie.clear(name).ok())
     }
 
-    /// Sets the session's cookie.
-    pub fn with_session(&self, cookie: &str, response: Response) -> Response {
+    /// Sets the session's cookie, if there is a new one.
+    pub fn with_session(&self, cookie: Option<&str>, response: Response) -> Response {
+        let Some(cookie) = cookie else { return response };
         let life: Duration = self.auth.settings().login.session_ttl;
         with_cookie(response, self.session_cookie.set(SESSION, cookie, Some(life)).ok())
     }

@@ -178,9 +178,8 @@ impl Here<'_> {
     ) -> Result<Response, Fault> {
         let auth = &self.site.auth;
         let derivation = self.site.derivation(self.headers, &[b"upstream", once]);
-        let replaces = visitor.signed_in.as_ref().map(|signed_in| signed_in.session.id);
         let origin = origin_of(self.headers, self.client);
-        let completed = auth.arrive_upstream(&flight, identity, &derivation, replaces, origin).await;
+        let completed = auth.arrive_upstream(&flight, identity, &derivation, visitor.shown, origin).await;
         let (site, id, browser) = (self.site, self.id, self.browser);
         let attempt = Attempt {
             site,

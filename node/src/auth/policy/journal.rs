@@ -244,6 +244,7 @@ mod tests {
             groups: std::iter::empty().collect(),
             created_at: conclave_state::Stamp(0),
             updated_at: conclave_state::Stamp(0),
+            unlock_version: 0,
         }
     }
 

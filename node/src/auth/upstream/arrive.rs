@@ -1,19 +1,21 @@
 //! The write at the end: a session for the person whose identity it is, a person who is new, or a link. The ticket of the attempt is
 //! spent by it, so that a callback counts once in the cluster.
 
-use conclave_proto::command::v1::{CreateUser, LinkIdentity, SignInByHandle, SignInUpstream, command::Body};
+use conclave_proto::command::v1::{
+    CreateUser, LinkIdentity, SignInByHandle, SignInUpstream, command::Body, sign_in_again::SignIn,
+};
 use conclave_state::{
     Reason, Stamp, State,
-    ids::{SecretHash, SessionId, UserId},
+    ids::{SecretHash, UserId},
     upstream::{Admission, Upstream},
 };
 
 use crate::{
     auth::{
         Auth, AuthError,
-        complete::{Completed, Origin, millis},
+        complete::{Completed, Origin, in_browser, millis},
         derive::Derivation,
-        session::SignedIn,
+        session::{ShownSession, SignedIn},
     },
     crypto::hex,
 };
@@ -27,7 +29,7 @@ const METHOD: &str = "fed";
 struct Arrival<'a> {
     flight: &'a Flight,
     identity: &'a Identity,
-    replaces: Option<SessionId>,
+    shown: Option<ShownSession>,
     origin: Origin,
 }
 
@@ -41,10 +43,10 @@ impl Auth {
         flight: &Flight,
         identity: &Identity,
         derivation: &Derivation,
-        replaces: Option<SessionId>,
+        shown: Option<ShownSession>,
         origin: Origin,
     ) -> Result<Completed, UpstreamError> {
-        let arrival = Arrival { flight, identity, replaces, origin };
+        let arrival = Arrival { flight, identity, shown, origin };
         let mut state = self.cluster().view();
         let knows = |state: &State| state.identity(&flight.upstream, &identity.subject).is_some();
         if !knows(&state) {
@@ -53,7 +55,7 @@ impl Auth {
         }
         if let Some(known) = state.identity(&flight.upstream, &identity.subject) {
             let order = self.sign_in_order(&arrival, &state, known.user, derivation);
-            return Ok(self.finish_upstream(order, derivation).await?);
+            return Ok(self.finish_upstream(order, arrival.shown, derivation).await?);
         }
         let upstream = able(&state, &flight.upstream)?;
         if !may_come_in(&state, upstream, identity, self.now(&state)) {
@@ -79,12 +81,12 @@ impl Auth {
         let is_taken = state.user_by_name(&wanted).is_some();
         let first = if is_taken { format!("{wanted}-{}", suffix(derivation)) } else { wanted.clone() };
         let order = self.new_user_order(arrival, state, first, derivation);
-        match self.finish_upstream(order, derivation).await {
+        match self.finish_upstream(order, arrival.shown, derivation).await {
             Err(AuthError::Refused(refusal)) if refusal.reason == Reason::UsernameTaken => {
                 let again = derivation.then("another-username");
                 let name = format!("{wanted}-{}", suffix(&again));
                 let order = self.new_user_order(arrival, state, name, &again);
-                Ok(self.finish_upstream(order, &again).await?)
+                Ok(self.finish_upstream(order, arrival.shown, &again).await?)
             }
             finished => Ok(finished?),
         }
@@ -120,7 +122,6 @@ impl Auth {
         let (ticket, identity) = (&arrival.flight.ticket, arrival.identity);
         let mut session = self.session_order(ticket, user, derivation, arrival.origin.clone());
         session.amr = vec![METHOD.into()];
-        session.replaces_session_id = arrival.replaces.map(SessionId::to_vec).unwrap_or_default();
         session.code = state
             .user(user)
             .and_then(|user| self.code_with_login(&ticket.target, &session, state, user, derivation));
@@ -139,17 +140,17 @@ impl Auth {
     async fn finish_upstream(
         &self,
         order: SignInUpstream,
+        shown: Option<ShownSession>,
         derivation: &Derivation,
     ) -> Result<Completed, AuthError> {
-        let with_code = order.session.as_ref().is_some_and(|session| session.code.is_some());
         // A handle that lets somebody in is looked at again later.
-        let body = if order.new_user.is_some() && !order.verified_handle.is_empty() {
-            Body::SignInByHandle(SignInByHandle { sign_in: Some(order) })
+        let sign_in = if order.new_user.is_some() && !order.verified_handle.is_empty() {
+            SignIn::ByHandle(SignInByHandle { sign_in: Some(order) })
         } else {
-            Body::SignInUpstream(order)
+            SignIn::Upstream(order)
         };
-        let committed = self.cluster().propose(derivation.request(), body).await?;
-        self.completed(&committed, with_code, derivation)
+        let committed = self.cluster().propose(derivation.request(), in_browser(shown, sign_in)).await?;
+        self.completed(&committed, derivation)
     }
 
     /// The person of this session is also known there.

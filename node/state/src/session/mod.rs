@@ -3,6 +3,7 @@
 //! A session is alive while its row stands, its time is not over, its epoch is the current one and its user is not disabled.
 //! Whoever decides on a session asks [`State::live_session`]; there is no other way to hold one.
 
+mod again;
 mod arm;
 mod end;
 mod start;
@@ -11,6 +12,7 @@ mod wire;
 use std::sync::Arc;
 
 pub(crate) use {
+    again::{Shown, sign_in_again},
     arm::open_arm,
     end::{revoke, revoke_access_of_user, revoke_of_user},
     start::{Proved, open, start},
@@ -52,6 +54,9 @@ pub struct Session {
     pub clients: Vec<ClientId>,
     /// The provider at which the person signed in; empty = here.
     pub upstream: Arc<str>,
+    /// The hash of the cookie secret before the last renewal. It opens nothing: beside a new proof of the same user it shows that the
+    /// browser is the one of this session, for a form that left before the renewed cookie arrived.
+    pub former_secret_hash: Option<SecretHash>,
 }
 
 /// Most clients remembered with a session; of further ones only those with a live grant hear of its end.
@@ -135,6 +140,11 @@ impl State {
             .live_session(id, now)
             .ok_or_else(|| Refusal::new(Reason::SessionUnknown, "the session is over"))?;
         Ok((session.clone(), user.clone()))
+    }
+
+    /// Forgets when the session expires, before a renewed row takes its place.
+    fn take_expiry_of(&mut self, session: &Session) {
+        self.forget_expiry(session.expires_at, Expiring::Session(session.id));
     }
 
     pub(crate) fn put_session(&mut self, session: Session) {

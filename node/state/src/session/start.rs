@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_proto::command::v1 as pb;
 
-use super::Session;
+use super::{Session, again::Shown};
 use crate::{
     draft::Draft,
     event::Event,
@@ -23,12 +23,21 @@ const MAX_SESSIONS_OF_USER: usize = 1_000;
 const MAX_AMR: usize = 8;
 
 pub(crate) fn start(draft: &mut Draft, order: &pb::StartSession) -> Result<Reply, Refusal> {
+    start_shown(draft, order, None)
+}
+
+/// The same in a browser that showed a session's cookie.
+pub(crate) fn start_shown(
+    draft: &mut Draft,
+    order: &pb::StartSession,
+    shown: Option<Shown>,
+) -> Result<Reply, Refusal> {
     SessionId::parse(&order.session_id)?;
     draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
     let user = draft.state.able_user(UserId::parse(&order.user_id)?)?;
     credential_still_stands(draft, user.id, order.credential_version)?;
     draft.state.take_throttle(user.id);
-    open(draft, order, Proved { user: user.id, upstream: "".into(), at: draft.at })
+    open(draft, order, shown, Proved { user: user.id, upstream: "".into(), at: draft.at })
 }
 
 /// Who proved who they are, where and when.
@@ -39,15 +48,51 @@ pub(crate) struct Proved {
     pub(crate) at: Stamp,
 }
 
-/// Opens the session of somebody who has proved who they are, and issues the code that it was for.
-pub(crate) fn open(draft: &mut Draft, order: &pb::StartSession, proved: Proved) -> Result<Reply, Refusal> {
-    let (id, user) = (SessionId::parse(&order.session_id)?, proved.user);
+/// Opens the session of a user who has proved who they are, or strengthens the one that their browser showed, and issues the code that
+/// the sign-in was for.
+pub(crate) fn open(
+    draft: &mut Draft,
+    order: &pb::StartSession,
+    shown: Option<Shown>,
+    proved: Proved,
+) -> Result<Reply, Refusal> {
+    let id = SessionId::parse(&order.session_id)?;
     if draft.state.sessions.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the session exists"));
     }
     if order.ttl_ms == 0 || order.ttl_ms > MAX_TTL_MS || order.amr.len() > MAX_AMR {
         return Err(Refusal::malformed("ttl_ms or amr is out of bounds"));
     }
+    let own = shown.and_then(|shown| draft.proven(shown));
+    let id = match own {
+        Some(session) if session.user == proved.user => {
+            draft.strengthen(&session, order, proved)?;
+            session.id
+        }
+        other => {
+            other.into_iter().for_each(|session| draft.end_session(session.id));
+            open_new(draft, order, id, proved)?;
+            id
+        }
+    };
+    let grant_id = match &order.code {
+        Some(code) => grant::open(draft, code, id)?.to_vec(),
+        None => Vec::new(),
+    };
+    Ok(body(ReplyBody::SessionStarted(pb::SessionStarted {
+        session_id: id.to_vec(),
+        grant_id,
+        index: draft.index,
+    })))
+}
+
+fn open_new(
+    draft: &mut Draft,
+    order: &pb::StartSession,
+    id: SessionId,
+    proved: Proved,
+) -> Result<(), Refusal> {
+    let user = proved.user;
     if !order.replaces_session_id.is_empty() {
         draft.end_session(SessionId::parse(&order.replaces_session_id)?);
     }
@@ -64,18 +109,10 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::StartSession, proved: Proved) 
         address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
         clients: Vec::new(),
         upstream: proved.upstream,
+        former_secret_hash: None,
     });
     draft.report(Event::SessionStarted { session: id, user });
-
-    let grant_id = match &order.code {
-        Some(code) => grant::open(draft, code, id)?.to_vec(),
-        None => Vec::new(),
-    };
-    Ok(body(ReplyBody::SessionStarted(pb::SessionStarted {
-        session_id: id.to_vec(),
-        grant_id,
-        index: draft.index,
-    })))
+    Ok(())
 }
 
 /// The password may have been changed, or removed, between the proof at the edge and now.
@@ -98,6 +135,6 @@ fn make_room(draft: &mut Draft, user: UserId) {
 }
 
 /// What a browser calls itself is kept for people only, so it is cut rather than refused.
-fn shortened(user_agent: &str) -> String {
+pub(super) fn shortened(user_agent: &str) -> String {
     user_agent.chars().filter(|c| !c.is_control()).take(text::MAX_TEXT_BYTES).collect()
 }

@@ -29,6 +29,7 @@ impl Row for Session {
             address: self.address.clone(),
             clients: self.clients.iter().map(ToString::to_string).collect(),
             upstream: self.upstream.to_string(),
+            former_secret_hash: self.former_secret_hash.map(|hash| hash.bytes().to_vec()).unwrap_or_default(),
         }
     }
 
@@ -45,6 +46,10 @@ impl Row for Session {
             address: wire.address,
             clients: wire.clients.iter().map(|id| ClientId::parse(id)).collect::<Result<_, _>>()?,
             upstream: wire.upstream.into(),
+            former_secret_hash: match wire.former_secret_hash.as_slice() {
+                [] => None,
+                bytes => Some(SecretHash::parse(bytes)?),
+            },
         })
     }
 

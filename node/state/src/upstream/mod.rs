@@ -21,7 +21,7 @@ pub(crate) use {
     handle::check as check_handle,
     identity::{link, unlink},
     invitation::{invite, revoke as revoke_invitation},
-    sign_in::{sign_in, sign_in_by_handle},
+    sign_in::{arrive, sign_in, sign_in_by_handle},
 };
 
 pub use atmosphere::{Listed, Who};

@@ -11,23 +11,28 @@ use crate::{
     draft::Draft,
     ids::{GroupId, SecretHash, TicketId, UserId},
     reply::{Reason, Refusal, Reply},
-    session::{self, Proved},
+    session::{self, Proved, Shown},
     stamp::Stamp,
     user,
 };
 
 pub(crate) fn sign_in(draft: &mut Draft, order: &pb::SignInUpstream) -> Result<Reply, Refusal> {
-    arrive(draft, order, false)
+    arrive(draft, order, None, false)
 }
 
 /// A command of its own, for what it leaves behind: a node that does not know it must stop, not forget it.
 pub(crate) fn sign_in_by_handle(draft: &mut Draft, order: &pb::SignInByHandle) -> Result<Reply, Refusal> {
     let order = order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
-    arrive(draft, order, true)
+    arrive(draft, order, None, true)
 }
 
-/// `looks_again`: a handle that lets somebody in is remembered as what did.
-fn arrive(draft: &mut Draft, order: &pb::SignInUpstream, looks_again: bool) -> Result<Reply, Refusal> {
+/// `shown`: the session whose cookie the browser showed. `looks_again`: a handle that lets a newcomer in is remembered as what did.
+pub(crate) fn arrive(
+    draft: &mut Draft,
+    order: &pb::SignInUpstream,
+    shown: Option<Shown>,
+    looks_again: bool,
+) -> Result<Reply, Refusal> {
     let start = order.session.as_ref().ok_or_else(|| Refusal::malformed("there is no session in it"))?;
     draft.spend_ticket(TicketId::parse(&start.ticket_id)?, Stamp(start.ticket_expires_at_ms))?;
     let upstream = draft.state.able_upstream(&order.upstream)?;
@@ -56,7 +61,7 @@ fn arrive(draft: &mut Draft, order: &pb::SignInUpstream, looks_again: bool) -> R
         0 => draft.at,
         ms => Stamp(ms).min(draft.at),
     };
-    session::open(draft, start, Proved { user, upstream: upstream.name.clone(), at })
+    session::open(draft, start, shown, Proved { user, upstream: upstream.name.clone(), at })
 }
 
 /// Somebody whom nobody here knows.

@@ -34,6 +34,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUser) -> Result<Reply,
         groups,
         created_at: draft.at,
         updated_at: draft.at,
+        unlock_version: 0,
     };
     draft.state.put_user(user);
     if !order.password_phc.is_empty() {

@@ -3,6 +3,7 @@
 mod create;
 mod delete;
 mod password;
+mod unlock;
 mod update;
 mod wire;
 
@@ -14,6 +15,7 @@ pub(crate) use {
     create::create,
     delete::delete,
     password::{reset_password, set_password},
+    unlock::unlock,
     update::update,
 };
 
@@ -54,6 +56,8 @@ pub struct User {
     pub created_at: Stamp,
     /// When it last changed.
     pub updated_at: Stamp,
+    /// The log index of the last `UnlockUser`; 0 = never. Attempts counted under an earlier one are forgotten.
+    pub unlock_version: u64,
 }
 
 /// What a password is checked against.

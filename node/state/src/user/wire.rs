@@ -70,6 +70,7 @@ impl Row for User {
             group_ids: self.groups.iter().map(|g| g.to_vec()).collect(),
             created_at_ms: self.created_at.0,
             updated_at_ms: self.updated_at.0,
+            unlock_version: self.unlock_version,
         }
     }
 
@@ -85,6 +86,7 @@ impl Row for User {
             groups: wire.group_ids.iter().map(|g| GroupId::parse(g)).collect::<Result<_, _>>()?,
             created_at: Stamp(wire.created_at_ms),
             updated_at: Stamp(wire.updated_at_ms),
+            unlock_version: wire.unlock_version,
         })
     }
 

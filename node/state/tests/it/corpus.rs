@@ -10,7 +10,9 @@ use std::{
     path::PathBuf,
 };
 
-use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
+use conclave_proto::command::v1::{
+    self as pb, command::Body, policy_condition::Kind, sign_in_again::SignIn,
+};
 use conclave_state::{
     Entry, State, apply,
     restore::PieceHash,
@@ -19,7 +21,7 @@ use conclave_state::{
 
 use prost::Message as _;
 
-use crate::{policy::*, world::*};
+use crate::{policy::*, sessions::again, world::*};
 
 fn corpus() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
@@ -50,6 +52,7 @@ fn history() -> Vec<Vec<u8>> {
     access_ended(&mut tape);
     secrets(&mut tape);
     restores(&mut tape);
+    signed_in_again(&mut tape);
     log_time(&mut tape);
     tape.entries
 }
@@ -510,6 +513,21 @@ fn restores(tape: &mut Tape) {
             _ => {}
         }
     }
+}
+
+/// The session of the second user is strengthened, then ended by the first user's sign-in; a lock-out ends.
+fn signed_in_again(tape: &mut Tape) {
+    let first = tape.world.start(30, 2, None);
+    tape.push(Body::StartSession(first));
+    for (n, u, shown, made) in [(31, 2, 9, 10), (32, 2, 9, 11), (33, 1, 11, 12)] {
+        let start = pb::StartSession { secret_hash: hash(made), ..tape.world.start(n, u, None) };
+        tape.push(again(30, shown, SignIn::Start(start)));
+    }
+    tape.push(Body::UnlockUser(pb::UnlockUser { user_id: user(2) }));
+    let last = tape.world.start(34, 2, None);
+    tape.push(Body::StartSession(last));
+    let start = pb::StartSession { secret_hash: hash(13), ..tape.world.start(35, 2, None) };
+    tape.push(again(34, 9, SignIn::Start(start)));
 }
 
 /// The number of the command in this entry.

@@ -21,6 +21,8 @@ mod requests;
 #[cfg(test)]
 mod restore;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod stories;
 mod token_side;
 #[cfg(test)]

@@ -29,5 +29,6 @@ mod policies;
 mod recovery;
 mod single_use;
 pub mod site;
+mod strengthen;
 mod upstream;
 mod upstream_provider;

@@ -1,0 +1,80 @@
+//! `SignInAgain`: a sign-in in a browser that showed a session's cookie.
+//!
+//! The same user's session is strengthened in place: the cookie secret, the expiry and the proofs are renewed; the session's id,
+//! clients, grants and application sessions stay, and no logout is announced. The former secret opens nothing from then on. Another
+//! user's sign-in ends the session that was shown, and its clients are told.
+
+use std::sync::Arc;
+
+use conclave_proto::command::v1::{self as pb, sign_in_again::SignIn};
+
+use super::{
+    Session,
+    start::{self, Proved},
+};
+use crate::{
+    draft::Draft,
+    event::Event,
+    ids::{SecretHash, SessionId},
+    reply::{Refusal, Reply},
+    text, upstream,
+};
+
+/// The session that a browser showed by its cookie.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    session: SessionId,
+    secret_hash: SecretHash,
+}
+
+pub(crate) fn sign_in_again(draft: &mut Draft, order: &pb::SignInAgain) -> Result<Reply, Refusal> {
+    let shown = Shown {
+        session: SessionId::parse(&order.shown_session_id)?,
+        secret_hash: SecretHash::parse(&order.shown_secret_hash)?,
+    };
+    match &order.sign_in {
+        Some(SignIn::Start(order)) => start::start_shown(draft, order, Some(shown)),
+        Some(SignIn::Upstream(order)) => upstream::arrive(draft, order, Some(shown), false),
+        Some(SignIn::ByHandle(order)) => {
+            let order = order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
+            upstream::arrive(draft, order, Some(shown), true)
+        }
+        None => Err(Refusal::malformed("there is no sign-in in it")),
+    }
+}
+
+impl Draft {
+    /// The live session that the browser proved to hold: by its present secret, or by the one before.
+    pub(super) fn proven(&self, shown: Shown) -> Option<Arc<Session>> {
+        let (session, _) = self.state.live_session(shown.session, self.at)?;
+        let former = session.former_secret_hash.is_some_and(|hash| hash.matches(&shown.secret_hash));
+        (former || session.secret_hash.matches(&shown.secret_hash)).then(|| Arc::clone(session))
+    }
+
+    /// Renews the secret, the expiry and the proofs of a session whose user signed in again.
+    pub(super) fn strengthen(
+        &mut self,
+        session: &Session,
+        order: &pb::StartSession,
+        proved: Proved,
+    ) -> Result<(), Refusal> {
+        let mut renewed = Session {
+            secret_hash: SecretHash::parse(&order.secret_hash)?,
+            former_secret_hash: Some(session.secret_hash),
+            expires_at: self.at.plus_ms(order.ttl_ms),
+            user_agent: start::shortened(&order.user_agent),
+            address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
+            ..session.clone()
+        };
+        // A provider may vouch for a proof that is older than the session's own: that one adds nothing.
+        if proved.at >= session.auth_time {
+            renewed.amr.clone_from(&order.amr);
+            renewed.auth_time = proved.at;
+            renewed.upstream = proved.upstream;
+        }
+        self.state.take_expiry_of(session);
+        self.state.put_session(renewed);
+        self.report(Event::SessionStrengthened { session: session.id, user: session.user });
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! `UnlockUser`: the counted sign-in attempts of a user are forgotten, so that a lock-out ends at once.
+//!
+//! Attempts from browsers that the user is known in are counted under ids that only the edge can derive. It derives them from
+//! [`User::unlock_version`](super::User::unlock_version) as well, so a new version starts those counts anew.
+
+use conclave_proto::command::v1 as pb;
+
+use crate::{
+    draft::Draft,
+    ids::UserId,
+    reply::{Refusal, Reply, done},
+};
+
+pub(crate) fn unlock(draft: &mut Draft, order: &pb::UnlockUser) -> Result<Reply, Refusal> {
+    let mut user = (*draft.state.existing_user(UserId::parse(&order.user_id)?)?).clone();
+    user.unlock_version = draft.index;
+    draft.state.take_throttle(user.id);
+    draft.state.put_user(user);
+    Ok(done())
+}
