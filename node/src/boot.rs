@@ -304,12 +304,8 @@ pub fn slices(auth: &Auth, pages: Pages) -> Slices {
         .merge(oidc::routes(auth.clone(), Arc::clone(&site)))
         .merge(atmosphere)
         .merge(forward_auth::routes(express.clone()))
-        .fallback(async |id: RequestId| not_found().problem(&id));
+        .fallback(async |id: RequestId| Fault::not_found().problem(&id));
     Slices { router, express, reverifier }
-}
-
-fn not_found() -> Fault {
-    Fault::new(StatusCode::NOT_FOUND, "not_found", "Not found", "There is nothing at this address.")
 }
 
 fn edge(config: &Config, runtime: &Runtime, pages: Pages) -> Edge {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use conclave_state::Reason;
+
 use crate::auth::authorization::error_of;
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
     derive::Derivation,
     policy::{Asked, Circumstances},
     session::{ShownSession, SignedIn},
-    ticket::{AppUrl, Step, Target, Ticket},
+    ticket::{AppUrl, Note, Step, Target, Ticket},
 };
 
 /// What the browser is to be shown, or where it is to go.
@@ -30,7 +32,7 @@ pub enum Next {
     /// Back to the client, with this.
     Answer(Answer),
     /// The person may not open it; said in a page.
-    Forbidden { what: String, username: String, decision: Option<String> },
+    Forbidden { what: String, username: String, decision: Option<String>, target: Box<Target> },
     /// What was asked for is not there any more.
     Gone(Gone),
 }
@@ -58,6 +60,8 @@ pub struct Visitor {
     pub consented: Option<Ticket>,
     /// When this attempt was asked for, milliseconds since 1970; `None` when that is not known.
     pub asked_at_ms: Option<u64>,
+    /// Why a page is shown again.
+    pub note: Option<Note>,
 }
 
 impl Visitor {
@@ -139,22 +143,30 @@ impl Auth {
                     "this account may not open the application",
                 ));
             }
-            return Ok(forbidden(&shown_name(client), signed_in, judgement.decision));
+            return Ok(forbidden(&shown_name(client), signed_in, judgement.decision, target()));
         }
         let stands = consent_stands(request, client, &signed_in.state, &signed_in.user);
+        let consent_page = || {
+            let mut ticket = self.ticket(consent_of(signed_in), target(), visitor.browser.as_deref());
+            ticket.note.clone_from(&visitor.note);
+            let (client, username) = (shown_name(client), signed_in.user.username.to_string());
+            let scopes = request.scopes.clone();
+            Next::Consent { ticket, client, scopes, claims: request.claims.all(), username }
+        };
         if visitor.consented.is_none() && !stands {
             if request.prompt.none {
                 return Ok(back(AuthorizationError::ConsentRequired, "the person must be asked"));
             }
-            let ticket = self.ticket(consent_of(signed_in), target(), visitor.browser.as_deref());
-            let (client, username) = (shown_name(client), signed_in.user.username.to_string());
-            let scopes = request.scopes.clone();
-            return Ok(Next::Consent { ticket, client, scopes, claims: request.claims.all(), username });
+            return Ok(consent_page());
         }
         // Another write than the one that may have ended the login in this very request.
         let derivation = derivation.then("code");
         match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &derivation).await {
             Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
+            // The page was answered before, and what was answered then is not remembered any more.
+            Err(AuthError::Refused(refusal)) if visitor.consented.is_some() && is_of_ticket(refusal.reason) => {
+                Ok(consent_page())
+            }
             Err(AuthError::Refused(refusal)) => Ok(back(error_of(&refusal), &refusal.detail)),
             Err(error) => Err(error),
         }
@@ -201,7 +213,7 @@ impl Auth {
         };
         let judgement = self.judge(&signed_in.state, application, &signed_in.user, &around);
         if !judgement.allowed {
-            return Ok(forbidden(&application.name, signed_in, judgement.decision));
+            return Ok(forbidden(&application.name, signed_in, judgement.decision, target.clone()));
         }
         let redirect =
             AppRedirect { session: *signed_in.session.id.bytes(), asked_at_ms: visitor.asked_at_ms };
@@ -233,8 +245,13 @@ pub fn device_page(user_code: &str) -> String {
     format!("/device?{query}")
 }
 
-fn forbidden(what: &str, signed_in: &SignedIn, decision: Option<String>) -> Next {
-    Next::Forbidden { what: what.to_owned(), username: signed_in.user.username.to_string(), decision }
+fn forbidden(what: &str, signed_in: &SignedIn, decision: Option<String>, target: Target) -> Next {
+    let (username, target) = (signed_in.user.username.to_string(), Box::new(target));
+    Next::Forbidden { what: what.to_owned(), username, decision, target }
+}
+
+fn is_of_ticket(reason: Reason) -> bool {
+    matches!(reason, Reason::TicketSpent | Reason::TicketExpired)
 }
 
 /// What is shown to one person is answered by that person: the session is part of the ticket.

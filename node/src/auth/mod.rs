@@ -42,6 +42,7 @@ pub mod password;
 pub mod picture;
 pub mod policy;
 pub mod program;
+mod recheck;
 pub mod recovery;
 pub mod redirect_uri;
 pub mod rotation;

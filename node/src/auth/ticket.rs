@@ -133,6 +133,59 @@ pub struct Ticket {
     pub browser: Option<[u8; 32]>,
     pub step: Step,
     pub target: Target,
+    /// Why the form is shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Note>,
+}
+
+/// What a form says when it is shown again, and what was typed before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    pub why: Why,
+    #[serde(default)]
+    pub username: String,
+}
+
+/// Why a form is shown again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// Wrong username or password.
+    Wrong,
+    /// The account is disabled.
+    Disabled,
+    /// Too many attempts; the next one may be made after this many seconds.
+    TooMany { seconds: u64 },
+    /// The form was open for longer than a ticket lives.
+    Expired,
+    /// The form was sent before, and what it was for is done.
+    Spent,
+    /// The form was shown in another browser, or the browser has lost its cookies.
+    OtherBrowser,
+    /// The form came without proof that it was shown here, to this browser.
+    NotFromHere,
+}
+
+impl Why {
+    /// One line for the person.
+    pub fn text(self) -> String {
+        match self {
+            Self::Wrong => "The username or password is wrong.".into(),
+            Self::Disabled => "This account is disabled. Ask your administrator.".into(),
+            Self::TooMany { seconds } => match seconds.div_ceil(60) {
+                0 | 1 => "Too many attempts. Try again in about a minute.".into(),
+                minutes => format!("Too many attempts. Try again in about {minutes} minutes."),
+            },
+            Self::Expired => "This page was open for too long. Please try again.".into(),
+            Self::Spent => "This form was sent before. Please try again.".into(),
+            Self::NotFromHere => {
+                "This form was sent from another page, or your browser does not keep cookies. Allow cookies for this site and try again."
+                    .into()
+            }
+            Self::OtherBrowser => {
+                "This page was opened in another browser, or your browser has lost its cookies. Please try again.".into()
+            }
+        }
+    }
 }
 
 /// Why a ticket is of no use.
@@ -144,6 +197,16 @@ pub enum TicketError {
     Expired,
     #[error("the sign-in was started in another browser")]
     OtherBrowser,
+}
+
+impl TicketError {
+    /// What a form says that is shown anew for it.
+    pub const fn why(self) -> Why {
+        match self {
+            Self::Expired => Why::Expired,
+            Self::NotOurs | Self::OtherBrowser => Why::OtherBrowser,
+        }
+    }
 }
 
 impl Ticket {
@@ -169,6 +232,7 @@ impl Auth {
             browser: browser.map(browser_hash),
             step,
             target,
+            note: None,
         }
     }
 
@@ -202,6 +266,21 @@ impl Auth {
         let ticket: Ticket = self.open_sealed(PURPOSE, text)?;
         self.check_ticket(&ticket, browser)?;
         Ok(ticket)
+    }
+
+    /// Opens a ticket of this cluster whether or not its time is over or it is of this browser, and says which it is. What it asks for
+    /// must be checked anew ([`Auth::still_stands`]) before a person is led on by one that is not in order.
+    ///
+    /// # Errors
+    /// [`TicketError::NotOurs`].
+    pub fn reopen(
+        &self,
+        text: &str,
+        browser: Option<&str>,
+    ) -> Result<(Ticket, Option<TicketError>), TicketError> {
+        let ticket: Ticket = self.open_sealed(PURPOSE, text)?;
+        let trouble = self.check_ticket(&ticket, browser).err();
+        Ok((ticket, trouble))
     }
 
     /// Opens what [`seal_for_browser`](Self::seal_for_browser) sealed.

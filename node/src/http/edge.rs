@@ -16,8 +16,8 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use futures_util::FutureExt;
-use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tracing::Instrument;
 
@@ -173,8 +173,39 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
     );
     let outcome = edge.run(request, &id, next).instrument(span).await;
     let mut response = outcome.unwrap_or_else(|fault| edge.answer(&fault, &id, page));
+    if page && let Some(fault) = bare_refusal(&response) {
+        let shown = edge.answer(&fault, &id, page);
+        let (parts, _) = response.into_parts();
+        let (mut head, body) = shown.into_parts();
+        if let Some(allow) = parts.headers.get(ALLOW) {
+            head.headers.insert(ALLOW, allow.clone());
+        }
+        response = Response::from_parts(head, body);
+    }
     Edge::finish(&mut response, &id);
     response
+}
+
+/// The fault behind an answer that the router or an extractor made for programs: nothing, plain text or a problem document. None for
+/// every answer that says something of its own, such as the errors of OAuth, which are JSON for every caller.
+fn bare_refusal(response: &Response) -> Option<Fault> {
+    let headers = response.headers();
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_bare = kind.is_empty() || kind.starts_with("text/plain") || kind == "application/problem+json";
+    if !is_bare || headers.contains_key(LOCATION) || headers.contains_key(WWW_AUTHENTICATE) {
+        return None;
+    }
+    match response.status() {
+        StatusCode::NOT_FOUND => Some(Fault::not_found()),
+        StatusCode::METHOD_NOT_ALLOWED => Some(Fault::method_not_allowed()),
+        status @ (StatusCode::BAD_REQUEST
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::UNPROCESSABLE_ENTITY) => {
+            let detail = "Your browser sent a request that this server cannot read.";
+            Some(Fault::new(status, "bad_request", "Bad request", detail))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

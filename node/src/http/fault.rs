@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::request_id::RequestId;
 
@@ -17,6 +17,15 @@ pub struct Fault {
     pub title: &'static str,
     /// A sentence or two: what happened and what to do.
     pub detail: String,
+    /// The link of the error page; none = to the start page of this site.
+    pub way_on: Option<WayOn>,
+}
+
+/// A link that leads a person on from an error page. Never an address that a request brought unchecked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayOn {
+    pub url: String,
+    pub label: String,
 }
 
 impl Fault {
@@ -26,7 +35,25 @@ impl Fault {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self { status, code, title, detail: detail.into() }
+        Self { status, code, title, detail: detail.into(), way_on: None }
+    }
+
+    /// The fault with this link on its page.
+    #[must_use]
+    pub fn with_way_on(self, url: impl Into<String>, label: &str) -> Self {
+        Self { way_on: Some(WayOn { url: url.into(), label: label.to_owned() }), ..self }
+    }
+
+    /// No route has this path.
+    pub fn not_found() -> Self {
+        let detail = "There is nothing at this address.";
+        Self::new(StatusCode::NOT_FOUND, "not_found", "Not found", detail)
+    }
+
+    /// The path has a route, but not for this method.
+    pub fn method_not_allowed() -> Self {
+        let detail = "This address cannot be opened in this way.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not allowed", detail)
     }
 
     /// Something failed that the caller can do nothing about.

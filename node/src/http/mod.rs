@@ -20,7 +20,7 @@ pub mod tls;
 
 pub use self::client::{ClientInfo, Scheme};
 pub use self::edge::{Edge, EdgeConfig};
-pub use self::fault::Fault;
+pub use self::fault::{Fault, WayOn};
 pub use self::front::{Express, Front, Peer};
 pub use self::headers::{FormAction, Framable};
 pub use self::outbound::Outbound;

@@ -7,7 +7,7 @@ use std::path::Path;
 const LAYOUT: (&str, &str) = ("layout.html", include_str!("templates/layout.html"));
 
 /// All templates by file name.
-pub(super) const TEMPLATES: [(&str, &str); 13] = [
+pub(super) const TEMPLATES: [(&str, &str); 14] = [
     LAYOUT,
     ("login.html", include_str!("templates/login.html")),
     ("atmosphere.html", include_str!("templates/atmosphere.html")),
@@ -15,6 +15,7 @@ pub(super) const TEMPLATES: [(&str, &str); 13] = [
     ("logout.html", include_str!("templates/logout.html")),
     ("signed_out.html", include_str!("templates/signed_out.html")),
     ("form_post.html", include_str!("templates/form_post.html")),
+    ("continue.html", include_str!("templates/continue.html")),
     ("device.html", include_str!("templates/device.html")),
     ("device_done.html", include_str!("templates/device_done.html")),
     ("recover.html", include_str!("templates/recover.html")),

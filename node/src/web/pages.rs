@@ -8,11 +8,14 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use super::assets::Assets;
 use super::files::{self, TEMPLATES};
 use super::views::View;
-use crate::http::{Fault, RequestId};
-use crate::web::views::ErrorView;
+use crate::http::{Fault, RequestId, WayOn};
+use crate::web::views::{ErrorView, Link};
 
 /// What is shown should even the built-in error page fail to render. Nothing in it needs escaping.
 const LAST_RESORT: &str = "<!doctype html><title>Error</title><h1>Something went wrong</h1>";
+
+/// The label of the link that every error page has where nothing better is known.
+const START_PAGE: &str = "To the start page";
 
 /// All pages. Cheap to clone; the templates are read once.
 #[derive(Clone, Debug)]
@@ -68,13 +71,21 @@ impl Pages {
 
     /// The page of a fault, for [`EdgeConfig::error_page`](crate::http::EdgeConfig).
     pub fn fault(&self, fault: &Fault, id: &RequestId) -> String {
+        self.error(fault.title, &fault.detail, fault.code, id.as_str(), fault.way_on.as_ref())
+    }
+
+    /// The page of a fault, from its parts.
+    pub fn error(&self, title: &str, detail: &str, code: &str, request: &str, way_on: Option<&WayOn>) -> String {
         self.render(&ErrorView {
-            title: fault.title.to_owned(),
-            detail: fault.detail.clone(),
+            title: title.to_owned(),
+            detail: detail.to_owned(),
             what_to_do: None,
-            code: fault.code.to_owned(),
-            request_id: id.to_string(),
-            back: None,
+            code: code.to_owned(),
+            request_id: request.to_owned(),
+            back: Some(match way_on {
+                Some(way) => Link { url: way.url.clone(), label: way.label.clone() },
+                None => Link { url: "/".to_owned(), label: START_PAGE.to_owned() },
+            }),
         })
     }
 

@@ -89,6 +89,8 @@ pub struct ConsentView {
     pub destination: String,
     /// What the device shows, for the person to compare; empty when no device asks.
     pub user_code: String,
+    /// Why the person is asked again.
+    pub note: Option<String>,
 }
 
 /// The way back to a client that wants its answer posted. Ids: `form-post`, `continue`.
@@ -99,6 +101,13 @@ pub struct FormPostView {
     pub fields: Vec<Hidden>,
     /// The only script of any page; the response's policy names its hash.
     pub script: &'static str,
+}
+
+/// A page that leads on to another site by itself, at once. Id: `continue`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ContinueView {
+    /// An address that was checked.
+    pub next: String,
 }
 
 /// The code of a device. Posts `user_code`. Ids: `device-form`, `user-code`, `submit`, `error`, `account`.
@@ -233,6 +242,7 @@ views! {
     ConsentView => "consent.html",
     LogoutView => "logout.html",
     FormPostView => "form_post.html",
+    ContinueView => "continue.html",
     DeviceView => "device.html",
     RecoverView => "recover.html",
     DeviceDoneView => "device_done.html",

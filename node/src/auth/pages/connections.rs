@@ -34,13 +34,11 @@ pub async fn end(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
-        return site
-            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return site.formed(&headers, Err(fault), &id);
     };
-    match ended(&site, &headers, &form).await {
-        Ok(response) => response,
-        Err(fault) => site.fault(&fault, &id),
-    }
+    let result = ended(&site, &headers, &form).await;
+    site.formed(&headers, result, &id)
 }
 
 async fn ended(site: &Site, headers: &HeaderMap, form: &Submitted) -> Result<Response, Fault> {

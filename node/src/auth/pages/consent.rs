@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Form,
-    extract::{State, rejection::FormRejection},
+    extract::{Query, State, rejection::FormRejection},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -13,19 +13,44 @@ use serde::Deserialize;
 use crate::{
     auth::{
         authorization::AuthorizationError,
+        derive::Derivation,
         dispatch::{Next, Visitor},
-        ticket::{Step, Target, TicketError},
+        ticket::{Note, Step, Target, Ticket, TicketError},
     },
     http::{ClientInfo, Fault, RequestId},
 };
 
-use super::site::{Site, fault_of, fault_of_ticket};
+use super::site::{Browser, Site, fault_of, fault_of_ticket};
 
 #[derive(Deserialize)]
 pub struct Submitted {
     ticket: String,
     csrf: String,
     decision: String,
+}
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    ticket: String,
+}
+
+/// The page again, under an address of its own: after a form, and when the browser reloads it.
+pub async fn show(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let shown = async {
+        let browser = site.browser(&headers)?;
+        let opened = site.auth.reopen(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+        let page = Page { site: &site, client: &client, headers: &headers, browser: &browser };
+        let next = page.asked_again(opened).await?;
+        Ok(site.show(next, &browser, &id))
+    };
+    shown.await.unwrap_or_else(|fault: Fault| site.fault(&fault, &id))
 }
 
 pub async fn submit(
@@ -37,13 +62,11 @@ pub async fn submit(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
-        return site
-            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return site.formed(&headers, Err(fault), &id);
     };
-    match submitted(&site, &id, &client, &headers, form).await {
-        Ok(response) => response,
-        Err(fault) => site.fault(&fault, &id),
-    }
+    let result = submitted(&site, &id, &client, &headers, form).await;
+    site.formed(&headers, result, &id)
 }
 
 async fn submitted(
@@ -54,22 +77,78 @@ async fn submitted(
     form: Submitted,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
-    site.check_csrf(&browser, "/consent", &form.csrf)?;
-    let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
-    let (Step::Consent { session }, Target::Authorize(request)) = (ticket.step, &ticket.target) else {
-        return Err(fault_of_ticket(TicketError::NotOurs));
+    let checked = site.check_csrf(&browser, "/consent", &form.csrf);
+    let opened = site.auth.reopen(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    let page = Page { site, client, headers, browser: &browser };
+    let next = match checked {
+        Ok(()) => page.answered(opened, &form).await?,
+        // What was not sent from here is no answer: the person is asked again.
+        Err(_) if browser.reads_pages => page.asked_again(opened).await?,
+        Err(fault) => return Err(fault),
     };
-    // Anything but a plain yes is a no.
-    if form.decision != "allow" {
-        let way_back = site.auth.way_back(request);
-        let denied = way_back.with_error(AuthorizationError::AccessDenied, "the person said no");
-        return Ok(site.show(Next::Answer(denied), &browser, id));
+    Ok(site.answer_form(next, &browser, id))
+}
+
+/// A browser at the page.
+struct Page<'a> {
+    site: &'a Site,
+    client: &'a ClientInfo,
+    headers: &'a HeaderMap,
+    browser: &'a Browser,
+}
+
+impl Page<'_> {
+    async fn answered(
+        &self,
+        (ticket, trouble): (Ticket, Option<TicketError>),
+        form: &Submitted,
+    ) -> Result<Next, Fault> {
+        let (Step::Consent { session }, Target::Authorize(request)) = (ticket.step, &ticket.target) else {
+            return Err(fault_of_ticket(TicketError::NotOurs));
+        };
+        if trouble.is_some() {
+            return self.asked_again((ticket, trouble)).await;
+        }
+        // Anything but a plain yes is a no.
+        if form.decision != "allow" {
+            let way_back = self.site.auth.way_back(request);
+            return Ok(Next::Answer(way_back.with_error(AuthorizationError::AccessDenied, "the person said no")));
+        }
+        let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
+        // A second click by the same person in the same browser is the same write, and gets the first answer.
+        let key = &self.site.auth.deriving_keys().request;
+        let browser = self.browser.id.as_str().as_bytes();
+        let derivation = Derivation::of_step(key, &[b"consent", &ticket.id, browser, &session]);
+        // The page was shown to the person of that session. Another person is asked anew.
+        let same = visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
+        let visitor = Visitor { consented: same.then(|| ticket.clone()), ..visitor };
+        let next = self.site.auth.next(&ticket.target, &visitor, &derivation).await;
+        next.map_err(|e| fault_of(&e))
     }
-    let visitor = site.visitor(&browser).await?.from(client.ip);
-    let derivation = site.derivation(headers, &[b"consent", form.ticket.as_bytes()]);
-    // The page was shown to the person of that session. Whoever sits here now under another one is asked anew.
-    let same = visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
-    let visitor = Visitor { consented: same.then(|| ticket.clone()), ..visitor };
-    let next = site.auth.next(&ticket.target, &visitor, &derivation).await.map_err(|e| fault_of(&e))?;
-    Ok(site.show(next, &browser, id))
+
+    /// The page anew, for what it asked, checked anew.
+    async fn asked_again(
+        &self,
+        (ticket, trouble): (Ticket, Option<TicketError>),
+    ) -> Result<Next, Fault> {
+        let Step::Consent { session } = ticket.step else { return Err(fault_of_ticket(TicketError::NotOurs)) };
+        if trouble.is_some()
+            && let Some(gone) = self.site.auth.still_stands(&ticket.target).await.map_err(|e| fault_of(&e))?
+        {
+            return Ok(Next::Gone(gone));
+        }
+        let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
+        // The page follows a proof by that session's person in this browser, who is not asked to prove it again to see it again.
+        let same = visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
+        let note = match trouble {
+            Some(trouble) => Some(Note { why: trouble.why(), username: String::new() }),
+            None => ticket.note,
+        };
+        // An old page says nothing of how recent the proof is.
+        let just_now = same && trouble.is_none();
+        let visitor = Visitor { just_now, note, ..visitor };
+        let derivation = self.site.derivation(self.headers, &[b"consent-again", &ticket.id]);
+        let next = self.site.auth.next(&ticket.target, &visitor, &derivation).await;
+        next.map_err(|e| fault_of(&e))
+    }
 }

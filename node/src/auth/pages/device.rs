@@ -3,7 +3,7 @@
 //! Somebody else may have started the device and sent the code: the page says what will be allowed and asks to compare the code.
 //! Codes are looked up for people who are signed in, and a limited number of times from one address.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Form,
@@ -23,18 +23,22 @@ use crate::{
     auth::{
         AuthError,
         client_name::shown_name,
+        derive::Derivation,
         dispatch::{Next, Visitor},
         policy::Circumstances,
         session::SignedIn,
         throttle::Admission,
-        ticket::{Step, Target, TicketError},
+        ticket::{Step, Target, Ticket, TicketError},
         user_code,
     },
     http::{ClientInfo, Fault, RequestId},
     web::views,
 };
 
-use super::site::{Browser, Site, fault_of, fault_of_ticket, lines};
+use super::{
+    onward::Onward,
+    site::{Browser, Site, fault_of, fault_of_ticket, lines, see_other},
+};
 
 const ACTION: &str = "/device";
 const ANSWER: &str = "/device/answer";
@@ -43,6 +47,8 @@ const ANSWER: &str = "/device/answer";
 pub struct Asked {
     #[serde(default)]
     user_code: String,
+    #[serde(default)]
+    problem: Option<Problem>,
 }
 
 #[derive(Deserialize)]
@@ -65,18 +71,20 @@ pub async fn show(
     headers: HeaderMap,
     Query(asked): Query<Asked>,
 ) -> Response {
-    match shown(&site, &id, &headers, &asked.user_code).await {
+    match shown(&site, &id, &headers, &asked).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
 }
 
-async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
+async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, asked: &Asked) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     let visitor = site.visitor(&browser).await?;
-    let text = user_code::parse(text).unwrap_or_default();
+    let text = user_code::parse(&asked.user_code).unwrap_or_default();
     match &visitor.signed_in {
-        Some(signed_in) => Ok(form_page(site, &browser, signed_in, &text, None)),
+        Some(signed_in) => {
+            Ok(form_page(site, &browser, signed_in, &text, asked.problem.map(Problem::text)))
+        }
         None => sign_in(site, id, headers, &browser, &visitor, text).await,
     }
 }
@@ -117,11 +125,9 @@ pub async fn submit(
     headers: HeaderMap,
     form: Result<Form<Typed>, FormRejection>,
 ) -> Response {
-    let Ok(Form(form)) = form else { return site.fault(&incomplete(), &id) };
-    match submitted(&site, &id, client.ip, &headers, form).await {
-        Ok(response) => response,
-        Err(fault) => site.fault(&fault, &id),
-    }
+    let Ok(Form(form)) = form else { return site.formed(&headers, Err(incomplete()), &id) };
+    let result = submitted(&site, &id, client.ip, &headers, form).await;
+    site.formed(&headers, result.map_err(to_start), &id)
 }
 
 async fn submitted(
@@ -139,23 +145,128 @@ async fn submitted(
         return sign_in(site, id, headers, &browser, &visitor, text).await;
     };
     if let Admission::Refused { retry_in } = site.auth.user_codes().address(address) {
-        let why = "Too many attempts. Try again later.";
-        let mut response = form_page(site, &browser, signed_in, &text, Some(why));
-        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-        let seconds = HeaderValue::from(retry_in.as_secs().max(1));
-        response.headers_mut().insert(header::RETRY_AFTER, seconds);
-        return Ok(response);
+        return Ok(refused(site, &browser, signed_in, &text, Problem::TooMany, Some(retry_in)));
     }
     let Some(device) = find(site, &text).await else {
-        let why =
-            "No device waits with this code. Look at the device again; codes last for some minutes only.";
-        let mut response = form_page(site, &browser, signed_in, &text, Some(why));
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-        return Ok(response);
+        return Ok(refused(site, &browser, signed_in, &text, Problem::Unknown, None));
     };
     site.auth.user_codes().address_succeeded(address);
-    confirm_page(site, id, &browser, &Person { signed_in, address }, &device, text)
+    let ticket = confirm_ticket(site, &browser, signed_in, device.id, &text);
+    if browser.reads_pages {
+        let sealed = site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
+        return Ok(see_other(&format!("{ANSWER}?ticket={sealed}")));
+    }
+    confirm_page(site, id, &browser, &Person { signed_in, address }, &device, ticket)
 }
+
+/// Why the form is shown again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Problem {
+    TooMany,
+    Unknown,
+}
+
+impl Problem {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::TooMany => "too-many",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::TooMany => "Too many attempts. Try again later.",
+            Self::Unknown => {
+                "No device waits with this code. Look at the device again; codes last for some minutes only."
+            }
+        }
+    }
+}
+
+/// The form again: for a browser under an address of its own, for a program with a status.
+fn refused(
+    site: &Site,
+    browser: &Browser,
+    signed_in: &SignedIn,
+    text: &str,
+    problem: Problem,
+    retry_in: Option<Duration>,
+) -> Response {
+    if browser.reads_pages {
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("user_code", text)
+            .append_pair("problem", problem.name())
+            .finish();
+        return see_other(&format!("{ACTION}?{query}"));
+    }
+    let mut response = form_page(site, browser, signed_in, text, Some(problem.text()));
+    *response.status_mut() = match problem {
+        Problem::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        Problem::Unknown => StatusCode::BAD_REQUEST,
+    };
+    if let Some(retry_in) = retry_in {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_in.as_secs().max(1)));
+    }
+    response
+}
+
+#[derive(Deserialize)]
+pub struct Confirmed {
+    #[serde(default)]
+    ticket: String,
+}
+
+/// The page that asks, under an address of its own: after a form, and when the browser reloads it.
+pub async fn confirm(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    Query(confirmed): Query<Confirmed>,
+) -> Response {
+    let shown = async {
+        let browser = site.browser(&headers)?;
+        let (ticket, session, device) = ticket_of(&site, &browser, &confirmed.ticket)?;
+        let visitor = site.visitor(&browser).await?;
+        let own = visitor.signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
+        let state = site.auth.cluster().view();
+        let device = state.device_request(device, site.auth.now(&state));
+        let waiting = device.filter(|device| device.answer == Answer::Waiting).cloned();
+        let (Some(signed_in), Some(device)) = (own, waiting) else { return Err(over()) };
+        let person = Person { signed_in: &signed_in, address: client.ip };
+        confirm_page(&site, &id, &browser, &person, &device, ticket)
+    };
+    shown.await.unwrap_or_else(|fault: Fault| site.fault(&to_start(fault), &id))
+}
+
+/// The ticket of the page that asks, its session and its device.
+fn ticket_of(
+    site: &Site,
+    browser: &Browser,
+    text: &str,
+) -> Result<(Ticket, [u8; 16], DeviceId), Fault> {
+    let in_words = |error| fault_of_ticket(error).with_way_on(ACTION, "Type the code again");
+    let ticket = site.auth.open(text, Some(browser.id.as_str())).map_err(in_words)?;
+    match ticket.step {
+        Step::Device { session, device } => Ok((ticket, session, DeviceId::new(device))),
+        _ => Err(in_words(TicketError::NotOurs)),
+    }
+}
+
+fn confirm_ticket(
+    site: &Site,
+    browser: &Browser,
+    signed_in: &SignedIn,
+    device: DeviceId,
+    user_code: &str,
+) -> Ticket {
+    let step = Step::Device { session: *signed_in.session.id.bytes(), device: *device.bytes() };
+    let target = Target::Device { user_code: user_code.to_owned() };
+    site.auth.ticket(step, target, Some(browser.id.as_str()))
+}
+
 
 /// The device may have asked a moment ago at another node: before its code is called unknown, the leader is asked.
 async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
@@ -188,7 +299,7 @@ fn confirm_page(
     browser: &Browser,
     person: &Person<'_>,
     device: &DeviceRequest,
-    user_code: String,
+    ticket: Ticket,
 ) -> Result<Response, Fault> {
     let signed_in = person.signed_in;
     let state = site.auth.cluster().view();
@@ -199,11 +310,8 @@ fn confirm_page(
     let judgement = site.auth.judge_client(&state, client, &signed_in.user, &around);
     if !judgement.allowed {
         let decision = judgement.decision.as_deref();
-        return Ok(site.forbidden(&shown_name(client), &signed_in.user.username, decision, id));
+        return Ok(site.forbidden(&shown_name(client), &signed_in.user.username, decision, Some(&ticket.target), id));
     }
-    let step = Step::Device { session: *signed_in.session.id.bytes(), device: *device.id.bytes() };
-    let target = Target::Device { user_code: user_code.clone() };
-    let ticket = site.auth.ticket(step, target, Some(browser.id.as_str()));
     let text = site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
     let view = views::ConsentView {
         form: site.form(browser, ANSWER, &text),
@@ -211,7 +319,11 @@ fn confirm_page(
         username: signed_in.user.username.to_string(),
         scopes: lines(&device.scopes),
         destination: String::new(),
-        user_code,
+        user_code: match ticket.target {
+            Target::Device { user_code } => user_code,
+            _ => String::new(),
+        },
+        note: None,
     };
     Ok(site.with_browser(browser, Html(site.pages.render(&view)).into_response()))
 }
@@ -223,10 +335,16 @@ pub async fn answer(
     headers: HeaderMap,
     form: Result<Form<Answered>, FormRejection>,
 ) -> Response {
-    let Ok(Form(form)) = form else { return site.fault(&incomplete(), &id) };
-    match answered(&site, client.ip, &headers, form).await {
-        Ok(response) => response,
-        Err(fault) => site.fault(&fault, &id),
+    let Ok(Form(form)) = form else { return site.formed(&headers, Err(incomplete()), &id) };
+    let result = answered(&site, client.ip, &headers, form).await;
+    site.formed(&headers, result.map_err(to_start), &id)
+}
+
+/// Every failure of these pages leads back to where a code is typed, but for one that names a better way.
+fn to_start(fault: Fault) -> Fault {
+    match fault.way_on {
+        Some(_) => fault,
+        None => fault.with_way_on(ACTION, "Type a code"),
     }
 }
 
@@ -247,10 +365,7 @@ async fn answered(
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ANSWER, &form.csrf)?;
-    let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
-    let Step::Device { session, device } = ticket.step else {
-        return Err(fault_of_ticket(TicketError::NotOurs));
-    };
+    let (ticket, session, device) = ticket_of(site, &browser, &form.ticket)?;
     // The page was shown to the person of that session, and is answered by nobody else.
     let signed_in = site.visitor(&browser).await?.signed_in;
     let signed_in = signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
@@ -263,11 +378,15 @@ async fn answered(
         allow,
         ticket_id: ticket.id.to_vec(),
         ticket_expires_at_ms: ticket.expires_at_ms,
-        policy_version: admitted_by(site, &signed_in, address, DeviceId::new(device)),
+        policy_version: admitted_by(site, &signed_in, address, device),
     };
-    let derivation = site.derivation(headers, &[b"device", form.ticket.as_bytes(), form.decision.as_bytes()]);
+    // A second click is the same write, and gets the first answer.
+    let key = &site.auth.deriving_keys().request;
+    let parts: [&[u8]; 5] = [b"device", &ticket.id, browser.id.as_str().as_bytes(), &session, &[u8::from(allow)]];
+    let derivation = Derivation::of_step(key, &parts);
     let written = site.auth.cluster().propose(derivation.request(), Body::AnswerDevice(order)).await;
     match written.map_err(AuthError::from) {
+        Ok(_) if browser.reads_pages => Ok(site.onward(Onward::DeviceDone { allowed: allow }, &browser)),
         Ok(_) => Ok(done(site, allow)),
         Err(AuthError::Refused(refusal)) if is_over(refusal.reason) => Err(over()),
         Err(error) => Err(fault_of(&error)),
@@ -281,7 +400,7 @@ fn is_over(reason: Reason) -> bool {
     )
 }
 
-fn done(site: &Site, allowed: bool) -> Response {
+pub(super) fn done(site: &Site, allowed: bool) -> Response {
     let (outcome, title, detail) = if allowed {
         ("allowed", "Device connected", "Your device goes on by itself in a moment. You can close this page.")
     } else {

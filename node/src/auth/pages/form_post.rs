@@ -1,7 +1,7 @@
 //! Answers to clients: a redirect, or a form that posts itself (OAuth 2.0 Form Post Response Mode 1.0).
 //!
-//! The form's page is the only one here with a script. The policy allows exactly that script, by its hash, and posting to exactly
-//! the client's origin; without JavaScript the person presses the button.
+//! The form's page is the only one here with a script. The policy allows exactly that script, by its hash; without JavaScript the
+//! person presses the button.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    auth::authorization::{Answer, ResponseMode, origin_of},
+    auth::authorization::{Answer, ResponseMode},
     crypto::mac,
     web::views,
 };
@@ -31,34 +31,37 @@ impl Site {
     pub fn answer(&self, answer: &Answer) -> Response {
         match answer.mode {
             ResponseMode::Query => see_other(&answer.location()),
-            ResponseMode::FormPost => self.form_post(answer),
+            ResponseMode::FormPost => {
+                let fields = answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+                self.form_post(&answer.redirect_uri, &fields.collect::<Vec<_>>())
+            }
         }
     }
 
-    fn form_post(&self, answer: &Answer) -> Response {
-        // A URI that was registered has an origin, or a scheme of its own.
-        let Some(policy) = origin_of(&answer.redirect_uri).and_then(|origin| policy(&origin)) else {
-            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        };
-        let field = |(name, value): &(&'static str, String)| views::Hidden {
-            name: (*name).to_owned(),
-            value: value.clone(),
-        };
+    /// The page that posts these fields to a registered redirect URI.
+    pub(super) fn form_post(&self, action: &str, fields: &[(String, String)]) -> Response {
+        let field =
+            |(name, value): &(String, String)| views::Hidden { name: name.clone(), value: value.clone() };
         let view = views::FormPostView {
-            action: answer.redirect_uri.clone(),
-            fields: answer.parameters.iter().map(field).collect(),
+            action: action.to_owned(),
+            fields: fields.iter().map(field).collect(),
             script: SCRIPT,
         };
-        ([(header::CONTENT_SECURITY_POLICY, policy)], Html(self.pages.render(&view))).into_response()
+        let policy = HeaderValue::from_str(&POLICY);
+        policy.map_or_else(
+            |_| StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            |policy| {
+                ([(header::CONTENT_SECURITY_POLICY, policy)], Html(self.pages.render(&view))).into_response()
+            },
+        )
     }
 }
 
-fn policy(origin: &str) -> Option<HeaderValue> {
-    let is_plain = !origin.contains([' ', ';', ',', '\'']);
-    let policy = format!(
-        "default-src 'none'; script-src {}; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
-         frame-ancestors 'none'; form-action {origin}",
+/// Without `form-action`: the page has one form, made here, and the client's callback may go on to any other place, which browsers
+/// hold against `form-action` as well.
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "default-src 'none'; script-src {}; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",
         *SCRIPT_SOURCE
-    );
-    HeaderValue::from_str(&policy).ok().filter(|_| is_plain)
-}
+    )
+});

@@ -17,16 +17,17 @@ use crate::{
         client_name::shown_name,
         complete::{Completed, Origin},
         derive::Derivation,
-        dispatch::Visitor,
+        authorization::error_of,
+        dispatch::{Gone, Next, Visitor},
         password::{Proof, Unproved},
-        ticket::{Step, Target, Ticket},
+        ticket::{Note, Step, Target, Ticket, TicketError, Why},
         upstream::wanted_age,
     },
     http::{ClientInfo, Fault, RequestId},
     web::views,
 };
 
-use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket};
+use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket, see_other};
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -72,7 +73,13 @@ async fn shown(
     let visitor = site.visitor(&browser).await?.from(client.ip);
     let ticket = match text {
         "" => site.auth.ticket(Step::Login { fresh: false }, Target::Home, Some(browser.id.as_str())),
-        text => site.auth.open(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?,
+        text => {
+            let opened = site.auth.reopen(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+            match site.revived(opened).await? {
+                Ok(ticket) => ticket,
+                Err(gone) => return Ok(site.show(Next::Gone(gone), &browser, id)),
+            }
+        }
     };
     let again = match ticket.step {
         Step::Login { fresh } => fresh,
@@ -82,7 +89,7 @@ async fn shown(
         | Step::Logout
         | Step::Device { .. }
         | Step::Link { .. } => {
-            return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
+            return Err(fault_of_ticket(TicketError::NotOurs));
         }
     };
     if visitor.signed_in.is_some() && !again {
@@ -92,27 +99,47 @@ async fn shown(
         let next = site.auth.next(&ticket.target, &visitor, &derivation).await.map_err(|e| fault_of(&e))?;
         return Ok(site.show(next, &browser, id));
     }
-    let bound = site.auth.ticket(Step::Login { fresh: again }, ticket.target, Some(browser.id.as_str()));
-    Ok(site.with_browser(&browser, page(site, &browser, &bound, "", None)?))
+    let mut bound = site.auth.ticket(Step::Login { fresh: again }, ticket.target, Some(browser.id.as_str()));
+    bound.note = ticket.note;
+    Ok(site.with_browser(&browser, page(site, &browser, &bound)?))
+}
+
+impl Site {
+    /// A ticket that was opened, whatever its age and browser, if what it asks for still stands: one that is not in order says why the
+    /// form is shown anew.
+    async fn revived(
+        &self,
+        (mut ticket, trouble): (Ticket, Option<TicketError>),
+    ) -> Result<Result<Ticket, Gone>, Fault> {
+        let Some(trouble) = trouble else { return Ok(Ok(ticket)) };
+        if let Some(gone) = self.auth.still_stands(&ticket.target).await.map_err(|e| fault_of(&e))? {
+            return Ok(Err(gone));
+        }
+        let is_plain = matches!(ticket.target, Target::Home) && ticket.note.is_none();
+        if !is_plain && ticket.step != Step::Outside {
+            let username = ticket.note.take().map(|note| note.username).unwrap_or_default();
+            ticket.note = Some(Note { why: trouble.why(), username });
+        }
+        Ok(Ok(ticket))
+    }
 }
 
 pub(super) fn page(
     site: &Site,
     browser: &Browser,
     ticket: &Ticket,
-    username: &str,
-    error: Option<&str>,
 ) -> Result<Response, Fault> {
+    let username = ticket.note.as_ref().map(|note| note.username.clone()).unwrap_or_default();
     let hint = match &ticket.target {
         Target::Authorize(request) if username.is_empty() => request.login_hint.clone(),
-        _ => username.to_owned(),
+        _ => username,
     };
     let text = site.auth.seal(ticket).map_err(|e| fault_of(&e))?;
     let view = views::LoginView {
         form: site.form(browser, "/login", &text),
         application: destination(site, &ticket.target),
         username: hint,
-        error: error.map(str::to_owned),
+        error: ticket.note.as_ref().map(|note| note.why.text()),
         providers: providers(site, ticket, &text),
         back: None,
     };
@@ -140,7 +167,11 @@ fn destination(site: &Site, target: &Target) -> Option<String> {
     match target {
         Target::Authorize(request) => state.client(&request.client_id).map(|client| shown_name(client)),
         Target::Open { url, .. } => state.application_by_host(&url.host()).map(|a| a.name.clone()),
-        Target::Home | Target::Leave { .. } | Target::Device { .. } => None,
+        Target::Leave { uri } => {
+            let host = url::Url::parse(uri).ok()?.host_str()?.to_owned();
+            state.application_by_host(&host).map(|a| a.name.clone())
+        }
+        Target::Home | Target::Device { .. } => None,
     }
 }
 
@@ -153,13 +184,11 @@ pub async fn submit(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The sign-in form arrived incomplete. Go back, reload the page and try again.";
-        return site
-            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return site.formed(&headers, Err(fault.with_way_on("/login", "Sign in")), &id);
     };
-    match submitted(&site, &id, &client, &headers, form).await {
-        Ok(response) => response,
-        Err(fault) => site.fault(&fault, &id),
-    }
+    let result = submitted(&site, &id, &client, &headers, form).await;
+    site.formed(&headers, result, &id)
 }
 
 async fn submitted(
@@ -170,16 +199,31 @@ async fn submitted(
     form: Submitted,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
-    site.check_csrf(&browser, "/login", &form.csrf)?;
-    let ticket = site.auth.open(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
-    if !matches!(ticket.step, Step::Login { .. }) {
-        return Err(fault_of_ticket(crate::auth::ticket::TicketError::NotOurs));
+    let checked = site.check_csrf(&browser, "/login", &form.csrf);
+    let (mut ticket, mut trouble) =
+        site.auth.reopen(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    if !browser.reads_pages {
+        checked.as_ref().map_err(Clone::clone)?;
+    }
+    let Step::Login { fresh } = ticket.step else { return Err(fault_of_ticket(TicketError::NotOurs)) };
+    if trouble == Some(TicketError::Expired) && ticket.target == Target::Home && checked.is_ok() {
+        // Nothing but this site waits for the sign-in, so there is nothing that could be too old.
+        ticket = site.auth.ticket(Step::Login { fresh }, Target::Home, Some(browser.id.as_str()));
+        trouble = None;
     }
     let visitor = site.visitor(&browser).await?.from(client.ip);
     let username =
         form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default().to_owned();
     let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
-    let mut attempt = Attempt { site, id, browser, ticket, username, derivation };
+    let mut attempt = Attempt { site, id, browser, ticket, typed: username.clone(), username, derivation };
+    // A form that was not shown here is not looked into: a fresh one is shown.
+    let why = checked.err().map(|_| Why::NotFromHere).or_else(|| trouble.map(TicketError::why));
+    if let Some(why) = why {
+        return match site.auth.still_stands(&attempt.ticket.target).await.map_err(|e| fault_of(&e))? {
+            Some(gone) => Ok(site.answer_form(Next::Gone(gone), &attempt.browser, id)),
+            None => attempt.form_again(why, StatusCode::BAD_REQUEST),
+        };
+    }
     let device = &attempt.browser.device;
     let proof = match site.auth.prove_password(&attempt.username, form.password, client.ip, device).await {
         Ok(proof) => proof,
@@ -189,7 +233,11 @@ async fn submitted(
     let origin = origin_of(headers, client);
     match site.auth.complete(&attempt.ticket, &proof, &attempt.derivation, visitor.shown, origin).await {
         Ok(completed) => attempt.go_on(completed).await,
-        Err(AuthError::Refused(refusal)) => attempt.again(visitor, &refusal).await,
+        Err(AuthError::Refused(refusal)) => {
+            // A form that another account used up is not answered with that account's session.
+            let own = visitor.signed_in.filter(|signed_in| signed_in.user.id == proof.user.id);
+            attempt.again(Visitor { signed_in: own, ..visitor }, &refusal).await
+        }
         Err(error) => Err(fault_of(&error)),
     }
 }
@@ -206,7 +254,10 @@ pub(super) struct Attempt<'a> {
     pub id: &'a RequestId,
     pub browser: Browser,
     pub ticket: Ticket,
+    /// What the person is called, as far as this attempt knows.
     pub username: String,
+    /// What was typed, to be shown in a fresh form.
+    pub typed: String,
     pub derivation: Derivation,
 }
 
@@ -226,7 +277,8 @@ impl Attempt<'_> {
             self.site.auth.device_after(&self.browser.device, &completed.signed_in, &self.derivation);
         let response = match (&completed.code, &self.ticket.target) {
             (Some(code), Target::Authorize(request)) => {
-                self.site.answer(&self.site.auth.way_back(request).with_code(code))
+                let answer = self.site.auth.way_back(request).with_code(code);
+                self.site.answer_form(Next::Answer(answer), &self.browser, self.id)
             }
             _ => {
                 let browser = Some(self.browser.id.as_str().to_owned());
@@ -248,50 +300,72 @@ impl Attempt<'_> {
     async fn next(&self, visitor: &Visitor) -> Result<Response, Fault> {
         let visitor = Visitor { asked_at_ms: Some(self.ticket.issued_at_ms), ..visitor.clone() };
         let next = self.site.auth.next(&self.ticket.target, &visitor, &self.derivation).await;
-        Ok(self.site.show(next.map_err(|e| fault_of(&e))?, &self.browser, self.id))
+        Ok(self.site.answer_form(next.map_err(|e| fault_of(&e))?, &self.browser, self.id))
     }
 
     /// The rules would not complete it: most often because it was completed before (a second click, another tab).
     pub async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
         match refusal.reason {
             Reason::TicketSpent if visitor.signed_in.is_some() => self.next(&visitor).await,
-            Reason::TicketSpent | Reason::TicketExpired => Err(Fault::new(
-                StatusCode::CONFLICT,
-                "ticket_spent",
-                "This sign-in was completed before",
-                "The form was sent a second time. Go back to the application and sign in from there.",
-            )),
+            Reason::TicketSpent => self.form_again(Why::Spent, StatusCode::CONFLICT),
+            Reason::TicketExpired => self.form_again(Why::Expired, StatusCode::CONFLICT),
             Reason::AccessDenied => {
                 let what = destination(self.site, &self.ticket.target).unwrap_or_default();
-                Ok(self.site.forbidden(&what, &self.username, None, self.id))
+                let target = Box::new(self.ticket.target.clone());
+                let next = Next::Forbidden { what, username: self.username.clone(), decision: None, target };
+                Ok(self.site.answer_form(next, &self.browser, self.id))
             }
             Reason::CredentialChanged | Reason::UserDisabled | Reason::UserUnknown => {
                 self.refused(Unproved::Wrong)
             }
-            _ => Err(fault_of(&AuthError::Refused(refusal.clone()))),
+            _ => self.told_to_client(refusal).await,
         }
     }
 
-    /// The same page with the reason. Whether the user exists, is not said.
+    /// A refusal that is of the client's request and not of the person: the client is told, if it may still be answered there.
+    async fn told_to_client(&self, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
+        let Target::Authorize(request) = &self.ticket.target else {
+            return Err(fault_of(&AuthError::Refused(refusal.clone())));
+        };
+        let gone = self.site.auth.still_stands(&self.ticket.target).await.map_err(|e| fault_of(&e))?;
+        let next = match gone {
+            Some(gone) => Next::Gone(gone),
+            None => {
+                let way_back = self.site.auth.way_back(request);
+                Next::Answer(way_back.with_error(error_of(refusal), &refusal.detail))
+            }
+        };
+        Ok(self.site.answer_form(next, &self.browser, self.id))
+    }
+
+    /// The form again with the reason. Whether the user exists is not said.
     fn refused(&self, unproved: Unproved) -> Result<Response, Fault> {
-        let (status, text, retry_in) = match unproved {
-            Unproved::Wrong => {
-                (StatusCode::UNAUTHORIZED, "The username or password is wrong.".to_owned(), None)
-            }
-            Unproved::Disabled => {
-                (StatusCode::FORBIDDEN, "This account is disabled. Ask your administrator.".to_owned(), None)
-            }
+        let (status, why) = match unproved {
+            Unproved::Wrong => (StatusCode::UNAUTHORIZED, Why::Wrong),
+            Unproved::Disabled => (StatusCode::FORBIDDEN, Why::Disabled),
             Unproved::TooMany { retry_in } => {
-                let seconds = retry_in.as_secs().max(1);
-                let text =
-                    format!("Too many attempts. Try again in about {} minute(s).", seconds.div_ceil(60));
-                (StatusCode::TOO_MANY_REQUESTS, text, Some(seconds))
+                (StatusCode::TOO_MANY_REQUESTS, Why::TooMany { seconds: retry_in.as_secs().max(1) })
             }
             Unproved::Failed(error) => return Err(fault_of(&error)),
         };
-        let mut response = page(self.site, &self.browser, &self.ticket, &self.username, Some(&text))?;
+        self.form_again(why, status)
+    }
+
+    /// A fresh form for the same target, with what was typed and one line that says why: for a browser as a page of its own, for a
+    /// program with this status.
+    fn form_again(&self, why: Why, status: StatusCode) -> Result<Response, Fault> {
+        let (browser, target) = (Some(self.browser.id.as_str()), self.ticket.target.clone());
+        let mut ticket = self.site.auth.ticket(self.ticket.step, target, browser);
+        ticket.note = Some(Note { why, username: self.typed.clone() });
+        if self.browser.reads_pages {
+            // Asked for although a session may be there: the form is what says why.
+            ticket.step = Step::Login { fresh: true };
+            let text = self.site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
+            return Ok(self.site.with_browser(&self.browser, see_other(&format!("/login?ticket={text}"))));
+        }
+        let mut response = page(self.site, &self.browser, &ticket)?;
         *response.status_mut() = status;
-        if let Some(seconds) = retry_in {
+        if let Why::TooMany { seconds } = why {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         Ok(response)

@@ -17,13 +17,16 @@ use crate::{
     auth::{
         AuthError,
         session::SignedIn,
-        ticket::{Step, Target, TicketError},
+        ticket::{Step, Target},
     },
     http::{Fault, RequestId},
     web::views,
 };
 
-use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket, see_other};
+use super::{
+    onward::Onward,
+    site::{Browser, Site, allow_way_home, fault_of, see_other},
+};
 
 /// Most pages of clients that one page loads: more would neither load in time nor fit the policy.
 const MAX_FRAMES: usize = 32;
@@ -55,7 +58,7 @@ pub async fn show(
 
 async fn shown(site: &Site, headers: &HeaderMap, ticket: &str) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
-    let target = leave_target(site, &browser, ticket)?;
+    let target = leave_target(site, &browser, ticket);
     let visitor = site.visitor(&browser).await?;
     let Some(signed_in) = visitor.signed_in else { return Ok(left(site, target.as_ref(), &[])) };
     let view = views::LogoutView {
@@ -76,24 +79,22 @@ pub async fn submit(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
-        return site
-            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return site.formed(&headers, Err(fault.with_way_on("/logout", "Sign out")), &id);
     };
-    match submitted(&site, &headers, form).await {
-        Ok(response) => response,
-        Err(fault) => site.fault(&fault, &id),
-    }
+    let result = submitted(&site, &headers, form).await;
+    site.formed(&headers, result.map_err(|fault| fault.with_way_on("/logout", "Sign out")), &id)
 }
 
 async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, "/logout", &form.csrf)?;
-    let target = leave_target(site, &browser, &form.ticket)?;
+    let target = leave_target(site, &browser, &form.ticket);
     let frames = match site.visitor(&browser).await?.signed_in {
         Some(signed_in) => site.sign_out(headers, &signed_in).await.map_err(|e| fault_of(&e))?,
         None => Vec::new(),
     };
-    Ok(site.signed_out(target.as_ref(), &frames))
+    Ok(site.signed_out_by_form(target.as_ref(), &frames, &browser))
 }
 
 impl Site {
@@ -108,6 +109,19 @@ impl Site {
         let order = RevokeSession { session_id: id.to_vec() };
         self.auth.cluster().propose(derivation.request(), Body::RevokeSession(order)).await?;
         Ok(self.frames(signed_in))
+    }
+
+    /// The same in answer to a form.
+    pub fn signed_out_by_form(&self, target: Option<&Target>, frames: &[Url], browser: &Browser) -> Response {
+        let response = match next_of(target) {
+            Some(uri) if frames.is_empty() => self.leave(&uri, browser),
+            next if browser.reads_pages => {
+                let frames = frames.iter().map(ToString::to_string).collect();
+                self.onward(Onward::SignedOut { frames, next }, browser)
+            }
+            _ => left(self, target, frames),
+        };
+        self.without_session(response)
     }
 
     fn frames(&self, signed_in: &SignedIn) -> Vec<Url> {
@@ -130,39 +144,41 @@ impl Site {
     }
 }
 
-fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Result<Option<Target>, Fault> {
-    if ticket.is_empty() {
-        return Ok(None);
-    }
-    let ticket = site.auth.open(ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
-    match ticket.step {
-        Step::Logout => Ok(Some(ticket.target)),
-        _ => Err(fault_of_ticket(TicketError::NotOurs)),
+/// Where the relying party sends the person afterwards. A ticket that is damaged, too old or of another browser names no place any
+/// more, and never keeps anybody from signing out.
+fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Option<Target> {
+    let ticket = site.auth.open(ticket, Some(browser.id.as_str())).ok()?;
+    (ticket.step == Step::Logout).then_some(ticket.target)
+}
+
+fn next_of(target: Option<&Target>) -> Option<String> {
+    match target {
+        Some(Target::Leave { uri }) => Some(uri.clone()),
+        _ => None,
     }
 }
 
 /// Signed out: to the relying party if it named a place that was checked, else a page here.
 fn left(site: &Site, target: Option<&Target>, frames: &[Url]) -> Response {
-    let next = match target {
-        Some(Target::Leave { uri }) => Some(uri.clone()),
-        _ => None,
-    };
+    let next = next_of(target);
     if let (Some(uri), []) = (&next, frames) {
         return see_other(uri);
     }
-    let view = views::SignedOutView {
-        sign_in_url: "/login".into(),
-        frames: frames.iter().map(ToString::to_string).collect(),
-        next,
-        back: None,
-    };
+    let frames: Vec<String> = frames.iter().map(ToString::to_string).collect();
+    signed_out_page(site, &frames, next)
+}
+
+/// The page after signing out, which loads these pages of clients.
+pub(super) fn signed_out_page(site: &Site, frames: &[String], next: Option<String>) -> Response {
+    let view = views::SignedOutView { sign_in_url: "/login".into(), frames: frames.to_vec(), next, back: None };
     let page = Html(site.pages.render(&view)).into_response();
     if frames.is_empty() { page } else { framing(page, frames) }
 }
 
 /// The page may load the clients' pages, and nothing else more than any page here.
-fn framing(mut page: Response, frames: &[Url]) -> Response {
-    let mut origins: Vec<String> = frames.iter().map(|url| url.origin().ascii_serialization()).collect();
+fn framing(mut page: Response, frames: &[String]) -> Response {
+    let urls = frames.iter().filter_map(|frame| Url::parse(frame).ok());
+    let mut origins: Vec<String> = urls.map(|url| url.origin().ascii_serialization()).collect();
     origins.sort();
     origins.dedup();
     let policy = format!(

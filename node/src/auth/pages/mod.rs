@@ -1,4 +1,4 @@
-//! The pages of the login flow: `/login`, `/consent`, `/device`, `/upstream/…`, `/recover`, `/picture/…`, `/logout`, `/`. They work without JavaScript, from any node at each step.
+//! The pages of the login flow: `/login`, `/consent`, `/continue`, `/device`, `/upstream/…`, `/recover`, `/picture/…`, `/logout`, `/`. They work without JavaScript, from any node at each step.
 //!
 //! A page reads cookies and a form, asks `auth`, and shows what [`Next`](super::dispatch::Next) says. It decides nothing.
 
@@ -9,6 +9,7 @@ mod form_post;
 mod home;
 mod login;
 mod logout;
+mod onward;
 mod picture;
 mod recover;
 mod site;
@@ -27,9 +28,10 @@ pub fn routes(site: Arc<Site>) -> Router {
     Router::new()
         .route("/", get(home::show))
         .route("/login", get(login::show).post(login::submit))
-        .route("/consent", axum::routing::post(consent::submit))
+        .route("/consent", get(consent::show).post(consent::submit))
+        .route("/continue", get(onward::show))
         .route("/device", get(device::show).post(device::submit))
-        .route("/device/answer", axum::routing::post(device::answer))
+        .route("/device/answer", get(device::confirm).post(device::answer))
         .route("/upstream/{name}/start", get(upstream::start))
         .route("/upstream/{name}/link", get(upstream::link))
         .route("/upstream/{name}/callback", get(upstream::callback))

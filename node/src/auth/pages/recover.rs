@@ -26,6 +26,35 @@ const ACTION: &str = "/recover";
 pub struct Wanted {
     #[serde(default)]
     link: String,
+    #[serde(default)]
+    problem: Option<Problem>,
+}
+
+/// Why the form is shown again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Problem {
+    Differ,
+    TooShort,
+    TooLong,
+}
+
+impl Problem {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Differ => "differ",
+            Self::TooShort => "too-short",
+            Self::TooLong => "too-long",
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Differ => "The two passwords differ.".into(),
+            Self::TooShort => format!("A password has at least {MIN_PASSWORD_CHARS} characters."),
+            Self::TooLong => "That password is too long.".into(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -44,7 +73,7 @@ pub async fn show(
 ) -> Response {
     let shown = site.browser(&headers).and_then(|browser| {
         let recovery = site.auth.open_recovery(&wanted.link).map_err(fault_of_link)?;
-        Ok(page(&site, &browser, &recovery, &wanted.link, None))
+        Ok(page(&site, &browser, &recovery, &wanted.link, wanted.problem))
     });
     shown.unwrap_or_else(|fault| site.fault(&fault, &id))
 }
@@ -58,23 +87,29 @@ pub async fn submit(
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
         let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
-        return site.fault(&fault, &id);
+        return site.formed(&headers, Err(fault), &id);
     };
-    submitted(&site, &headers, form).await.unwrap_or_else(|fault| site.fault(&fault, &id))
+    let result = submitted(&site, &headers, form).await;
+    site.formed(&headers, result, &id)
 }
 
 async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ACTION, &form.csrf)?;
     let recovery = site.auth.open_recovery(&form.ticket).map_err(fault_of_link)?;
-    let again = |why: &str| Ok(page(site, &browser, &recovery, &form.ticket, Some(why)));
+    let again = |problem: Problem| {
+        if browser.reads_pages {
+            return Ok(see_other(&format!("{ACTION}?link={}&problem={}", form.ticket, problem.name())));
+        }
+        Ok(page(site, &browser, &recovery, &form.ticket, Some(problem)))
+    };
     if form.password != form.again {
-        return again("The two passwords differ.");
+        return again(Problem::Differ);
     }
     if form.password.chars().count() < MIN_PASSWORD_CHARS {
-        return again(&format!("A password has at least {MIN_PASSWORD_CHARS} characters."));
+        return again(Problem::TooShort);
     }
-    let Ok(password) = Password::new(form.password) else { return again("That password is too long.") };
+    let Ok(password) = Password::new(form.password) else { return again(Problem::TooLong) };
     let derivation = site.derivation(headers, &[b"recover", form.ticket.as_bytes()]);
     match site.auth.recover(&recovery, password, &derivation).await {
         Ok(()) => Ok(see_other("/login")),
@@ -87,13 +122,13 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
     }
 }
 
-fn page(site: &Site, browser: &Browser, recovery: &Recovery, link: &str, error: Option<&str>) -> Response {
+fn page(site: &Site, browser: &Browser, recovery: &Recovery, link: &str, problem: Option<Problem>) -> Response {
     let view = views::RecoverView {
         form: site.form(browser, ACTION, link),
         username: recovery.username.clone(),
-        error: error.map(str::to_owned),
+        error: problem.map(Problem::text),
     };
-    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let status = if problem.is_some() && !browser.reads_pages { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     site.with_browser(browser, (status, Html(site.pages.render(&view))).into_response())
 }
 

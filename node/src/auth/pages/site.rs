@@ -15,10 +15,11 @@ use crate::{
         derive::Derivation,
         device::{self, Device},
         dispatch::{Gone, Next, Visitor},
-        ticket::{AppUrl, Target, Ticket, TicketError},
+        ticket::{AppUrl, Step, Target, Ticket, TicketError},
     },
     http::{
         Fault, FormAction, RequestId,
+        fault::wants_page,
         cookie::{CookieError, CookiePolicy, Cookies},
     },
     web::{
@@ -51,6 +52,8 @@ pub struct Browser {
     pub device: Device,
     /// How often it was sent to an application just now, sealed.
     bounces: Option<String>,
+    /// True if a person looks at what it is answered; false for programs.
+    pub(super) reads_pages: bool,
 }
 
 /// The pages and what they stand on.
@@ -110,6 +113,7 @@ impl Site {
             session: session.map(str::to_owned),
             device: device.map(Device::parse).unwrap_or_default(),
             bounces: bounces.map(str::to_owned),
+            reads_pages: wants_page(headers),
         })
     }
 
@@ -173,6 +177,7 @@ impl Site {
             },
             Next::Consent { ticket, client, scopes, claims, username } => {
                 let asked = views::ConsentView {
+                    note: ticket.note.as_ref().map(|note| note.why.text()),
                     application: client,
                     username,
                     scopes: lines(&scopes).into_iter().chain(claim_lines(&claims)).collect(),
@@ -181,10 +186,10 @@ impl Site {
                 self.consent_page(&ticket, asked, browser, id)
             }
             Next::Redirect(location) => see_other(&location),
-            Next::Open { url, by, redirect } => self.to_application(&url, &by, redirect, browser, id),
+            Next::Open { url, by, redirect } => self.to_application(&url, &by, redirect, browser, id, false),
             Next::Answer(answer) => self.answer(&answer),
-            Next::Forbidden { what, username, decision } => {
-                self.forbidden(&what, &username, decision.as_deref(), id)
+            Next::Forbidden { what, username, decision, target } => {
+                self.forbidden(&what, &username, decision.as_deref(), Some(&target), id)
             }
             Next::Gone(what) => self.fault(&fault_of_gone(what), id),
         };
@@ -192,18 +197,20 @@ impl Site {
     }
 
     /// Away to the application; a browser that comes back again and again is told why instead.
-    fn to_application(
+    pub(super) fn to_application(
         &self,
         url: &AppUrl,
         by: &str,
         redirect: AppRedirect,
         browser: &Browser,
         id: &RequestId,
+        after_form: bool,
     ) -> Response {
+        let away = || if after_form { self.leave(by, browser) } else { see_other(by) };
         match self.auth.bounce(browser.bounces.as_deref(), url, redirect) {
-            Bounce::Send(None) => see_other(by),
+            Bounce::Send(None) => away(),
             Bounce::Send(Some(count)) => {
-                with_cookie(see_other(by), self.browser_cookie.set(bounce::COOKIE, &count, None).ok())
+                with_cookie(away(), self.browser_cookie.set(bounce::COOKIE, &count, None).ok())
             }
             Bounce::Explain => {
                 tracing::warn!(request.id = %id, host = url.host(), "a browser goes back and forth between the sign-in and {}", url.host());
@@ -234,17 +241,35 @@ impl Site {
     }
 
     /// The page that says that this account may not open it.
-    /// `decision` is under what the operator can look up why.
-    pub fn forbidden(&self, what: &str, username: &str, decision: Option<&str>, id: &RequestId) -> Response {
+    /// `decision` is under what the operator can look up why; `target` is what another account may be used for.
+    pub fn forbidden(
+        &self,
+        what: &str,
+        username: &str,
+        decision: Option<&str>,
+        target: Option<&Target>,
+        id: &RequestId,
+    ) -> Response {
+        let logout = || self.auth.settings().public_url.join("/logout");
         let view = views::ForbiddenView {
             username: username.to_owned(),
             application: what.to_owned(),
-            sign_out_url: Some(self.auth.settings().public_url.join("/logout")),
+            sign_out_url: Some(target.map_or_else(logout, |target| self.switch_url(target))),
             request_id: id.to_string(),
             decision_id: decision.map(str::to_owned),
             ..Default::default()
         };
         (StatusCode::FORBIDDEN, Html(self.pages.render(&view))).into_response()
+    }
+
+    /// The sign-in for this target, whoever is signed in: to go on with another account.
+    pub fn switch_url(&self, target: &Target) -> String {
+        let ticket = self.auth.ticket(Step::Login { fresh: true }, target.clone(), None);
+        let path = match self.auth.seal(&ticket) {
+            Ok(text) => format!("/login?ticket={text}"),
+            Err(_) => "/logout".to_owned(),
+        };
+        self.auth.settings().public_url.join(&path)
     }
 
     /// A mistake, as a page.
@@ -333,7 +358,8 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
     response
 }
 
-/// The page's form ends in a redirect to where the login is for; browsers must be told that it may.
+/// The page's form ends in a redirect to an app of the device; browsers must be told that it may. To another site a browser goes from a
+/// page of its own, which `form-action` does not concern.
 pub fn allow_way_home(response: &mut Response, target: &Target) {
     let uri = match target {
         Target::Authorize(request) => request.redirect_uri.clone(),
@@ -342,7 +368,9 @@ pub fn allow_way_home(response: &mut Response, target: &Target) {
         Target::Home | Target::Device { .. } => return,
     };
     if let Ok(url) = Url::parse(&uri) {
-        response.extensions_mut().insert(FormAction::to(&url));
+        if !matches!(url.scheme(), "http" | "https") {
+            response.extensions_mut().insert(FormAction::to(&url));
+        }
     }
 }
 
@@ -387,23 +415,25 @@ pub fn fault_of(error: &AuthError) -> Fault {
 
 /// What is wrong with a ticket, in words.
 pub fn fault_of_ticket(error: TicketError) -> Fault {
-    let page = |code, title, detail: &str| Fault::new(StatusCode::BAD_REQUEST, code, title, detail);
+    let page = |code, title, detail: &str| {
+        Fault::new(StatusCode::BAD_REQUEST, code, title, detail).with_way_on("/login", "Sign in")
+    };
     match error {
         TicketError::NotOurs => page(
             "bad_ticket",
             "This sign-in link cannot be used",
-            "The link is damaged or was not made here. Go back to the application and sign in from there.",
+            "The link is damaged or was not made here. Open the application again, or sign in here.",
         ),
         TicketError::Expired => page(
             "ticket_expired",
             "That took too long",
-            "This sign-in was started too long ago. Go back to the application and sign in from there.",
+            "This sign-in was started too long ago. Open the application again, or sign in here.",
         ),
         TicketError::OtherBrowser => page(
             "other_browser",
             "Started in another browser",
-            "This sign-in was started in another browser, or your browser does not keep cookies. Go back to the application \
-             and sign in from there.",
+            "This sign-in was started in another browser, or your browser does not keep cookies. Open the application again, \
+             or sign in here.",
         ),
     }
 }
@@ -420,7 +450,7 @@ fn fault_of_bounce(origin: &str) -> Fault {
     Fault::new(StatusCode::BAD_REQUEST, "sign_in_loop", "You are being sent back and forth", detail)
 }
 
-fn fault_of_gone(what: Gone) -> Fault {
+pub(super) fn fault_of_gone(what: Gone) -> Fault {
     let what = match what {
         Gone::Client => "application is not registered here any more",
         Gone::Application => "address does not belong to an application that is protected here",

@@ -66,7 +66,11 @@ pub async fn start(
 ) -> Response {
     let started = async {
         let browser = site.browser(&headers)?;
-        let ticket = site.auth.open(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+        let opened = site.auth.reopen(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+        let (ticket, None) = opened else {
+            // The sign-in page knows what to do with a ticket that is not in order.
+            return Ok(format!("/login?ticket={}", asked.ticket));
+        };
         if !matches!(ticket.step, Step::Login { .. }) || ticket.browser.is_none() {
             return Err(fault_of_ticket(TicketError::NotOurs));
         }
@@ -99,7 +103,9 @@ async fn linking(
     text: &str,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
-    let ticket = site.auth.open(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    let opened = site.auth.reopen(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    // The home page has a new one.
+    let (ticket, None) = opened else { return Ok(see_other("/")) };
     let visitor = site.visitor(&browser).await?;
     let Some(signed_in) = &visitor.signed_in else { return Ok(see_other("/login")) };
     if ticket.step != (Step::Link { session: *signed_in.session.id.bytes() }) {
@@ -187,6 +193,7 @@ impl Here<'_> {
             browser,
             ticket: flight.ticket,
             username: identity.label().into(),
+            typed: String::new(),
             derivation,
         };
         match completed {
@@ -231,13 +238,11 @@ pub async fn unlink(
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
-        return site
-            .fault(&Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail), &id);
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return site.formed(&headers, Err(fault), &id);
     };
-    match unlinked(&site, &id, &headers, &form).await {
-        Ok(response) => response,
-        Err(fault) => site.fault(&fault, &id),
-    }
+    let result = unlinked(&site, &id, &headers, &form).await;
+    site.formed(&headers, result, &id)
 }
 
 async fn unlinked(

@@ -25,13 +25,13 @@ use super::{
 use crate::{
     auth::{
         AuthError,
-        pages::{Browser, see_other},
+        pages::Browser,
         throttle::Admission,
         ticket::{Step, Target, Ticket, TicketError},
         upstream::wanted_age,
     },
     crypto::mac,
-    http::{ClientInfo, Fault, RequestId, headers::FormAction},
+    http::{ClientInfo, Fault, RequestId},
     web::views,
 };
 
@@ -120,13 +120,7 @@ fn page(
         linking: matches!(ticket.step, Step::Link { .. }),
     };
     let status = fault.map_or(StatusCode::OK, |fault| fault.status);
-    let mut response = (status, Html(atproto.site.pages.render(&view))).into_response();
-    // Which server it ends at, nobody knows before the handle is.
-    let mut schemes = FormAction::to_scheme("https");
-    if atproto.net().dev {
-        schemes = schemes.and(FormAction::to_scheme("http"));
-    }
-    response.extensions_mut().insert(schemes);
+    let response = (status, Html(atproto.site.pages.render(&view))).into_response();
     atproto.site.with_browser(browser, response)
 }
 
@@ -176,7 +170,7 @@ fn away(
     };
     let name = Transaction::cookie(&transaction.state());
     let life = atproto.site.auth.settings().login.flow_ttl;
-    let response = atproto.site.with_own_cookie(&name, &sealed, Some(life), see_other(location));
+    let response = atproto.site.with_own_cookie(&name, &sealed, Some(life), atproto.site.leave(location, browser));
     atproto.site.with_browser(browser, response)
 }
 

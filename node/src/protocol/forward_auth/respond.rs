@@ -69,10 +69,13 @@ pub fn to_proxy(
             sign_in::unauthenticated(state, dialect, original, id)
         }
         Decision::Forbidden { signed_in, application, decision } => {
-            let (user, decision) = (&signed_in.user.username, decision.as_deref());
-            let why = format!("{user} may not open it, decision {}", decision.unwrap_or("-"));
+            let (name, user) = (&application.name, &signed_in.user.username);
+            let why = format!("{user} may not open it, decision {}", decision.as_deref().unwrap_or("-"));
             log_refusal(original, id, &application.slug, "forbidden", &why);
-            state.site.forbidden(&application.name, user, decision, id)
+            // Another account is signed in here and then sent back to the address that was asked for.
+            let is_its_own = state.auth.is_true_origin(&original.url, &application);
+            let target = is_its_own.then(|| Target::Leave { uri: original.url.to_string() });
+            state.site.forbidden(name, user, decision.as_deref(), target.as_ref(), id)
         }
         Decision::UnknownHost => {
             log_refusal(original, id, "-", "unknown_application", "no application has this host");

@@ -12,7 +12,7 @@ use crate::crypto::{
 use super::{Oidc, tokens::ID_TYP};
 
 /// What of an ID token matters as a hint.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Hint {
     iss: String,
     pub sub: String,

@@ -1,5 +1,6 @@
-//! RP-initiated logout (OIDC RP-Initiated Logout 1.0). The person is asked, unless the ID token hint is of the session that ends;
-//! where they go afterwards must be registered, to the letter, for the client that the hint or `client_id` names.
+//! RP-initiated logout (OIDC RP-Initiated Logout 1.0). A valid ID token of the browser's session ends that session, whatever else is wrong
+//! with the request; so does its `sid` as `logout_hint`. Otherwise the person is asked. The place where they go afterwards must be
+//! registered, to the letter, for the client that the hint or `client_id` names.
 
 use axum::{
     body::Bytes,
@@ -7,11 +8,12 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     auth::{
         AuthError,
-        pages::{fault_of as fault_of_auth, see_other},
+        pages::{fault_of as fault_of_auth, fault_of_ticket, see_other},
         ticket::{Step, Target},
     },
     http::{Fault, RequestId},
@@ -23,80 +25,142 @@ use super::{
     request::Parameters,
 };
 
+/// What the seal of a request that came by POST is for.
+const PURPOSE: &str = "logout-request/1";
+/// The parameter in which such a request comes by GET.
+const POSTED: &str = "posted";
+
 pub async fn by_get(
     State(oidc): State<Oidc>,
     id: RequestId,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let result = match asked(&oidc, query.unwrap_or_default().as_bytes()).await {
-        Ok(asked) => answer(&oidc, &headers, asked).await,
-        Err(mistake) => Err(fault_of(&mistake)),
+    let result = async {
+        let asked = asked(&oidc, query.unwrap_or_default().as_bytes()).await?;
+        answer(&oidc, &id, &headers, asked, false).await
     };
-    result.unwrap_or_else(|fault| oidc.site.fault(&fault, &id))
+    result.await.unwrap_or_else(|fault| oidc.site.fault(&fault, &id))
 }
 
-/// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first.
-pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
-    let form = std::str::from_utf8(&body).ok();
-    let form = form.filter(|f| f.len() <= MAX_QUERY_BYTES && f.bytes().all(|b| b.is_ascii_graphic()));
-    match form {
-        Some(form) => see_other(&format!("{}?{form}", super::paths::LOGOUT)),
-        None => oidc.site.fault(&fault_of(&Mistake::Unreadable), &id),
-    }
-}
-
-/// Longest request that is sent round by GET: what browsers and proxies carry in a URL.
-const MAX_QUERY_BYTES: usize = 8 * 1024;
-
-enum Mistake {
-    Unreadable,
-    BadHint,
-    OtherClient,
-    UnknownClient,
-    UnregisteredUri,
-    Unavailable,
+/// Read here, up to the limit of a body. A cross-site POST brings no SameSite=Lax cookie, so a request that is not of a session that the
+/// browser shows is sent round by GET, as what was read of it: an ID token may be longer than a URL.
+pub async fn by_post(
+    State(oidc): State<Oidc>,
+    id: RequestId,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let result = async {
+        let asked = asked(&oidc, &body).await?;
+        answer(&oidc, &id, &headers, asked, true).await
+    };
+    let result = result.await;
+    oidc.site.formed(&headers, result, &id)
 }
 
 /// What a relying party asks for, checked.
+#[derive(Debug, Serialize, Deserialize)]
 struct Asked {
-    hint: Option<Hint>,
+    /// The session that the relying party showed to be part of.
+    sid: Option<String>,
     /// Where the person goes afterwards.
     target: Option<Target>,
+    /// Why they go nowhere, though the relying party named a place.
+    mistake: Option<Mistake>,
 }
 
-async fn asked(oidc: &Oidc, encoded: &[u8]) -> Result<Asked, Mistake> {
-    let parameters = Parameters::parse(encoded).map_err(|_| Mistake::Unreadable)?;
+#[derive(Debug, Serialize, Deserialize)]
+enum Mistake {
+    OtherClient,
+    UnknownClient,
+    /// The address that was asked for.
+    UnregisteredUri(String),
+}
+
+async fn asked(oidc: &Oidc, encoded: &[u8]) -> Result<Asked, Fault> {
+    let parameters = Parameters::parse(encoded).map_err(|_| unreadable())?;
+    if let Some(text) = parameters.get(POSTED) {
+        return oidc.auth.open_sealed(PURPOSE, text).map_err(fault_of_ticket);
+    }
     let hint = match parameters.get("id_token_hint") {
-        Some(token) => Some(hint::read(oidc, token).await.map_err(|unread| match unread {
-            Unread::Foreign => Mistake::BadHint,
-            Unread::Unavailable => Mistake::Unavailable,
-        })?),
+        Some(token) => read(oidc, token).await?,
         None => None,
     };
-    let named = parameters.get("client_id");
-    if hint.as_ref().zip(named).is_some_and(|(hint, named)| hint.aud != named) {
-        return Err(Mistake::OtherClient);
-    }
-    let Some(uri) = parameters.get("post_logout_redirect_uri") else {
-        return Ok(Asked { hint, target: None });
+    let sid = hint.as_ref().and_then(|hint| hint.sid.clone());
+    let sid = sid.or_else(|| parameters.get("logout_hint").map(str::to_owned));
+    let (target, mistake) = match target(oidc, &parameters, hint.as_ref()).await? {
+        Ok(target) => (target, None),
+        Err(mistake) => (None, Some(mistake)),
     };
-    let client_id = hint.as_ref().map(|hint| hint.aud.as_str()).or(named).ok_or(Mistake::UnknownClient)?;
-    may_return(oidc, client_id, uri).await?;
+    Ok(Asked { sid, target, mistake })
+}
+
+/// A hint that was not made here says nothing: the person is asked.
+async fn read(oidc: &Oidc, token: &str) -> Result<Option<Hint>, Fault> {
+    match hint::read(oidc, token).await {
+        Ok(hint) => Ok(Some(hint)),
+        Err(Unread::Foreign) => {
+            tracing::info!("a logout request carries an ID token that was not made here; the user is asked");
+            Ok(None)
+        }
+        Err(Unread::Unavailable) => Err(fault_of_auth(&AuthError::Unavailable)),
+    }
+}
+
+/// The place to go to afterwards, if one is named and registered.
+async fn target(
+    oidc: &Oidc,
+    parameters: &Parameters,
+    hint: Option<&Hint>,
+) -> Result<Result<Option<Target>, Mistake>, Fault> {
+    let named = parameters.get("client_id");
+    if hint.zip(named).is_some_and(|(hint, named)| hint.aud != named) {
+        return Ok(Err(Mistake::OtherClient));
+    }
+    let Some(uri) = parameters.get("post_logout_redirect_uri") else { return Ok(Ok(None)) };
+    let Some(client_id) = hint.map(|hint| hint.aud.as_str()).or(named) else {
+        // With a hint that cannot be read it is not known whose address it is. The person is asked, and stays here.
+        let unread = parameters.get("id_token_hint").is_some();
+        return Ok(if unread { Ok(None) } else { Err(Mistake::UnknownClient) });
+    };
+    let registered = may_return(oidc, client_id, uri).await?;
     let uri = with_state(uri, parameters.get("state"));
-    Ok(Asked { hint, target: Some(Target::Leave { uri }) })
+    Ok(registered.map(|()| Some(Target::Leave { uri })))
 }
 
 /// With an ID token of this very session the relying party has shown that it is part of it, and nobody need be asked. Anyone else
 /// could have made the person come here, so they are.
-async fn answer(oidc: &Oidc, headers: &HeaderMap, asked: Asked) -> Result<Response, Fault> {
-    let browser = oidc.site.browser(headers)?;
-    let visitor = oidc.site.visitor(&browser).await?;
-    let hinted = asked.hint.and_then(|hint| hint.sid);
+async fn answer(
+    oidc: &Oidc,
+    id: &RequestId,
+    headers: &HeaderMap,
+    asked: Asked,
+    by_form: bool,
+) -> Result<Response, Fault> {
+    let site = &oidc.site;
+    let browser = site.browser(headers)?;
+    let visitor = site.visitor(&browser).await?;
+    let hinted = asked.sid.as_deref();
     let own = visitor.signed_in.filter(|s| hinted.is_some_and(|sid| sid == s.session.id.to_string()));
     if let Some(signed_in) = own {
-        let frames = oidc.site.sign_out(headers, &signed_in).await.map_err(|e| fault_of_auth(&e))?;
-        return Ok(oidc.site.signed_out(asked.target.as_ref(), &frames));
+        let frames = site.sign_out(headers, &signed_in).await.map_err(|e| fault_of_auth(&e))?;
+        return Ok(match asked.mistake {
+            // The session is over; that the address is wrong concerns the way on alone.
+            Some(mistake) if by_form => {
+                site.without_session(site.formed(headers, Err(signed_out_but(&mistake)), id))
+            }
+            Some(mistake) => site.without_session(site.fault(&signed_out_but(&mistake), id)),
+            None if by_form => site.signed_out_by_form(asked.target.as_ref(), &frames, &browser),
+            None => site.signed_out(asked.target.as_ref(), &frames),
+        });
+    }
+    if by_form {
+        let text = oidc.auth.seal_for_browser(PURPOSE, &asked).map_err(|e| fault_of_auth(&e))?;
+        return Ok(see_other(&format!("{}?{POSTED}={text}", super::paths::LOGOUT)));
+    }
+    if let Some(mistake) = asked.mistake {
+        return Err(fault_of(&mistake));
     }
     let Some(target) = asked.target else { return Ok(see_other("/logout")) };
     // Bound to no browser: it only names a place that was checked.
@@ -107,14 +171,15 @@ async fn answer(oidc: &Oidc, headers: &HeaderMap, asked: Asked) -> Result<Respon
 
 /// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the leader is
 /// asked.
-async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<(), Mistake> {
-    let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| Mistake::Unavailable)?;
+async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<Result<(), Mistake>, Fault> {
+    let unavailable = || fault_of_auth(&AuthError::Unavailable);
+    let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| unavailable())?;
     if is_registered(&state, client_id, uri).is_ok() {
-        return Ok(());
+        return Ok(Ok(()));
     }
     match oidc.auth.cluster().confirmed_view().await {
-        Some(state) => is_registered(&state, client_id, uri),
-        None => Err(Mistake::Unavailable),
+        Some(state) => Ok(is_registered(&state, client_id, uri)),
+        None => Err(unavailable()),
     }
 }
 
@@ -122,7 +187,7 @@ fn is_registered(state: &conclave_state::State, client_id: &str, uri: &str) -> R
     let client = state.client(client_id).filter(|client| !client.disabled);
     let client = client.ok_or(Mistake::UnknownClient)?;
     let registered = client.post_logout_redirect_uris.iter().any(|registered| registered == uri);
-    if registered { Ok(()) } else { Err(Mistake::UnregisteredUri) }
+    if registered { Ok(()) } else { Err(Mistake::UnregisteredUri(uri.to_owned())) }
 }
 
 fn with_state(uri: &str, state: Option<&str>) -> String {
@@ -132,26 +197,43 @@ fn with_state(uri: &str, state: Option<&str>) -> String {
     format!("{uri}{joint}{query}")
 }
 
-fn fault_of(mistake: &Mistake) -> Fault {
-    let (code, detail) = match mistake {
-        Mistake::Unavailable => return fault_of_auth(&AuthError::Unavailable),
-        Mistake::Unreadable => ("bad_request", "The application's logout request cannot be read."),
-        Mistake::BadHint => (
-            "bad_id_token_hint",
-            "The application's logout request carries an ID token that was not made here.",
-        ),
-        Mistake::OtherClient => {
-            ("client_mismatch", "The application's logout request names another client than its ID token.")
+impl Mistake {
+    /// Its code, and what is wrong with the application's request.
+    fn words(&self) -> (&'static str, String) {
+        match self {
+            Self::OtherClient => {
+                ("client_mismatch", "The application's logout request names another client than its ID token.".into())
+            }
+            Self::UnknownClient => (
+                "unknown_client",
+                "The application's logout request does not say which registered application it is.".into(),
+            ),
+            Self::UnregisteredUri(uri) => (
+                "post_logout_redirect_uri_mismatch",
+                format!(
+                    "The application asked to send you to {uri}, which is not registered for it. A post-logout address must equal a \
+                     registered one exactly."
+                ),
+            ),
         }
-        Mistake::UnknownClient => (
-            "unknown_client",
-            "The application's logout request does not say which registered application it is.",
-        ),
-        Mistake::UnregisteredUri => (
-            "post_logout_redirect_uri_mismatch",
-            "The application asked to send you to an address that is not registered for it.",
-        ),
-    };
-    let detail = format!("{detail} You can still sign out at /logout of this site.");
+    }
+}
+
+/// The session has ended; the person stays here.
+fn signed_out_but(mistake: &Mistake) -> Fault {
+    let (code, detail) = mistake.words();
+    Fault::new(StatusCode::BAD_REQUEST, code, "You are signed out", detail).with_way_on("/login", "Sign in again")
+}
+
+/// Nothing has ended: the request showed no session of this browser.
+fn fault_of(mistake: &Mistake) -> Fault {
+    let (code, detail) = mistake.words();
     Fault::new(StatusCode::BAD_REQUEST, code, "Signing out from the application failed", detail)
+        .with_way_on("/logout", "Sign out here")
+}
+
+fn unreadable() -> Fault {
+    let detail = "The application's logout request cannot be read.";
+    Fault::new(StatusCode::BAD_REQUEST, "bad_request", "Signing out from the application failed", detail)
+        .with_way_on("/logout", "Sign out here")
 }

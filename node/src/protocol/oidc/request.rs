@@ -8,6 +8,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
     State,
     client::{Client, GrantType},
+    grant::MAX_NONCE_BYTES,
 };
 
 use crate::auth::authorization::{
@@ -20,7 +21,9 @@ use super::{dpop, requested_claims};
 const MAX_VALUE_BYTES: usize = 2_048;
 /// The same for those that hold JSON or a token.
 const MAX_LONG_VALUE_BYTES: usize = 8 * 1024;
-const LONG: [&str; 4] = ["claims", "id_token_hint", "request", "client_assertion"];
+const LONG: [&str; 3] = ["claims", "request", "client_assertion"];
+/// The same for an ID token that comes back as a hint: whatever was made here can be read here, up to the default limit of a body.
+const MAX_HINT_BYTES: usize = 64 * 1024;
 /// The only parameter that may be given more than once (RFC 8707 §2), and how often.
 const RESOURCE: &str = "resource";
 const MAX_RESOURCES: usize = 8;
@@ -73,7 +76,11 @@ pub enum Unacceptable {
 }
 
 /// The request's parameters: each name once, unknown ones ignored.
-pub struct Parameters(Vec<(String, String)>);
+pub struct Parameters {
+    pairs: Vec<(String, String)>,
+    /// `state` was given and is too long to be kept.
+    state_is_too_long: bool,
+}
 
 impl Parameters {
     /// Reads a query string or a form body.
@@ -91,25 +98,35 @@ impl Parameters {
     /// [`NoWayBack::Unreadable`].
     pub fn of(given: impl IntoIterator<Item = (String, String)>) -> Result<Self, NoWayBack> {
         let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut state_is_too_long = false;
         for (name, value) in given {
             if pairs.len() >= MAX_PARAMETERS {
                 return Err(NoWayBack::Unreadable("too many parameters"));
             }
-            let is_long = LONG.contains(&name.as_str());
-            if value.len() > if is_long { MAX_LONG_VALUE_BYTES } else { MAX_VALUE_BYTES } {
-                return Err(NoWayBack::Unreadable("a parameter is too long"));
+            let limit = match name.as_str() {
+                "id_token_hint" => MAX_HINT_BYTES,
+                name if LONG.contains(&name) => MAX_LONG_VALUE_BYTES,
+                _ => MAX_VALUE_BYTES,
+            };
+            if value.len() > limit {
+                // The client is told of its own mistake, without the state that it would know it by.
+                if name == "state" {
+                    state_is_too_long = true;
+                    continue;
+                }
+                return Err(NoWayBack::Unreadable(too_long(&name)));
             }
             if name != RESOURCE && pairs.iter().any(|(known, _)| *known == name) {
                 return Err(NoWayBack::Unreadable("a parameter is given twice"));
             }
             pairs.push((name, value));
         }
-        Ok(Self(pairs))
+        Ok(Self { pairs, state_is_too_long })
     }
 
     /// The value, if it is given and not empty (RFC 6749 §3.1: an empty parameter is an absent one).
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
+        self.pairs
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.as_str())
@@ -118,15 +135,41 @@ impl Parameters {
 
     /// Each value of a parameter that may be given more than once.
     fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        let own = self.0.iter().filter(move |(known, _)| known == name);
+        let own = self.pairs.iter().filter(move |(known, _)| known == name);
         own.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// The parameters without these, form-encoded again.
     pub fn encoded_without(&self, left_out: &[&str]) -> String {
-        let kept = self.0.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
+        let kept = self.pairs.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
         url::form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish()
     }
+}
+
+/// The parameters that clients are known to fill up, by name.
+fn too_long(name: &str) -> &'static str {
+    match name {
+        "nonce" => "nonce is longer than 2048 bytes",
+        "scope" => "scope is longer than 2048 bytes",
+        "redirect_uri" => "redirect_uri is longer than 2048 bytes",
+        "login_hint" => "login_hint is longer than 2048 bytes",
+        "claims" => "claims is longer than 8192 bytes",
+        "id_token_hint" => "id_token_hint is longer than 65536 bytes",
+        "request" => "request is longer than 8192 bytes",
+        _ => "a parameter is longer than 2048 bytes",
+    }
+}
+
+/// The nonce, within the bounds of the rules.
+fn nonce(parameters: &Parameters) -> Result<&str, &'static str> {
+    let nonce = parameters.get("nonce").unwrap_or_default();
+    if nonce.len() > MAX_NONCE_BYTES {
+        return Err("nonce is longer than 512 bytes");
+    }
+    if nonce.chars().any(char::is_control) {
+        return Err("nonce has a control character");
+    }
+    Ok(nonce)
 }
 
 /// Validates the request against the clients that `state` knows.
@@ -196,6 +239,9 @@ impl Asking<'_> {
     fn read(&self) -> Result<AuthorizationRequest, Wrong> {
         let parameters = self.parameters;
         let invalid = |why| (AuthorizationError::InvalidRequest, why);
+        if parameters.state_is_too_long {
+            return Err(invalid("state is longer than 2048 bytes"));
+        }
         unsupported(parameters).map_or(Ok(()), Err)?;
         if self.circumstances.pushed.is_none()
             && (self.circumstances.must_be_pushed || self.client.requests.must_be_pushed)
@@ -205,7 +251,7 @@ impl Asking<'_> {
         if !self.client.allows(GrantType::AuthorizationCode) {
             return Err((AuthorizationError::UnauthorizedClient, "the client may not use codes"));
         }
-        let nonce = parameters.get("nonce").unwrap_or_default();
+        let nonce = nonce(parameters).map_err(invalid)?;
         let claims = self.claims()?;
         Ok(AuthorizationRequest {
             client_id: self.client.id.to_string(),

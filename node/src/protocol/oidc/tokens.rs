@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
-    State,
+    Stamp, State,
     client::{Client, SigningAlgorithm},
     ids::{FamilyId, GrantId, SessionId},
     user::User,
@@ -206,6 +206,14 @@ pub fn seconds(length: Duration) -> u64 {
     length.as_secs()
 }
 
+impl Issue<'_> {
+    /// The `sid`, while the session lives. A grant with `offline_access` outlives it, and an application that keys its own sessions by
+    /// a dead one would open one that no logout ever ends.
+    fn live_session(&self) -> Option<String> {
+        self.state.live_session(self.session, Stamp(self.at_ms)).map(|_| self.session.to_string())
+    }
+}
+
 fn access_claims(auth: &Auth, issue: &Issue<'_>) -> Result<AccessClaims, AuthError> {
     let iat = issue.at_ms / 1_000;
     // Derived, not random: the retry of a lost answer gets the same token, not a second one.
@@ -217,7 +225,7 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> Result<AccessClaims, AuthErr
         aud: audience(auth, issue),
         client_id: issue.client.id.to_string(),
         scope: issue.scopes.join(" "),
-        sid: Some(issue.session.to_string()),
+        sid: issue.live_session(),
         iat,
         exp: iat.saturating_add(seconds(auth.settings().tokens.access_ttl)),
         auth_time: Some(issue.auth_time_ms / 1_000),
@@ -264,7 +272,9 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Result<Map<S
     put("exp", json!(iat.saturating_add(seconds(auth.settings().tokens.access_ttl))));
     put("auth_time", json!(issue.auth_time_ms / 1_000));
     put("amr", json!(issue.amr));
-    put("sid", json!(issue.session.to_string()));
+    if let Some(sid) = issue.live_session() {
+        put("sid", json!(sid));
+    }
     if !issue.nonce.is_empty() {
         put("nonce", json!(issue.nonce));
     }

@@ -7,7 +7,7 @@ use tower::ServiceExt;
 
 use super::Pages;
 use crate::web::views::{
-    AtmosphereView, Connection, ConsentView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form,
+    AtmosphereView, Connection, ConsentView, ContinueView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form,
     FormPostView, Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView, Provider, RecoverView,
     ScopeLine, SignedOutView,
 };
@@ -47,7 +47,9 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
             scopes: vec![scope.clone()],
             destination: text(),
             user_code: text(),
+            note: Some(text()),
         }),
+        pages.render(&ContinueView { next: text() }),
         pages.render(&DeviceView {
             form: form(&text()),
             user_code: text(),

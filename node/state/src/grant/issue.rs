@@ -14,8 +14,8 @@ use crate::{
 
 /// Longest life of a code (RFC 6749 §4.1.2 recommends at most ten minutes; FAPI 2 wants one).
 const MAX_CODE_TTL_MS: u64 = 600_000;
-/// Longest nonce kept: longer ones are a mistake of the client.
-const MAX_NONCE_BYTES: usize = 512;
+/// Longest nonce kept, in bytes; a longer one is a mistake of the client. The parser of requests refuses it before a user is asked.
+pub const MAX_NONCE_BYTES: usize = 512;
 /// Most claims asked for by name: as many as there are.
 const MAX_CLAIMS: usize = 64;
 

@@ -18,6 +18,8 @@ pub(crate) use {
     rotate::rotate_refresh,
 };
 
+pub use issue::MAX_NONCE_BYTES;
+
 use conclave_proto::command::v1 as pb;
 
 use crate::{

@@ -110,6 +110,14 @@ impl Chromium {
         self.call(&format!("{element}/click"), Some(json!({}))).await;
     }
 
+    pub async fn back(&self) {
+        self.call("/back", Some(json!({}))).await;
+    }
+
+    pub async fn reload(&self) {
+        self.call("/refresh", Some(json!({}))).await;
+    }
+
     pub async fn url(&self) -> String {
         self.call("/url", None).await.as_str().unwrap().to_owned()
     }

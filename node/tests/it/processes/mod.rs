@@ -14,6 +14,7 @@ mod clocks;
 mod collector;
 mod disaster;
 mod foreign_parties;
+mod onward_chain;
 mod proxies;
 mod proxy_bounds;
 mod refusing;

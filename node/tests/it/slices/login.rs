@@ -160,9 +160,15 @@ async fn a_ticket_is_good_once_in_time_and_whole() {
     assert_eq!(site.post(&mut browser, "/login", &form).await.status, StatusCode::SEE_OTHER);
     // The same form again: the person is signed in already and simply goes on.
     assert_eq!(site.post(&mut browser, "/login", &form).await.location(), "/");
-    // From a browser that has lost its session: refused, with the way out.
+    // From a browser that has lost the first answer: the same one. When it is forgotten, a fresh form.
     browser.cookies.remove("conclave_session");
-    assert_eq!(site.post(&mut browser, "/login", &form).await.shown("error-code"), "ticket_spent");
+    let mut late = Browser { cookies: browser.cookies.clone() };
+    assert_eq!(site.post(&mut browser, "/login", &form).await.location(), "/");
+    site.node.clock().advance(Duration::from_mins(3));
+    let page = site.post(&mut late, "/login", &form).await;
+    assert_eq!(page.status, StatusCode::CONFLICT);
+    assert!(page.text.contains("value=\"ada\""), "what was typed is kept: {}", page.text);
+    assert!(page.shown("error").contains("sent before"));
 
     for damaged in [
         "x",
@@ -173,13 +179,6 @@ async fn a_ticket_is_good_once_in_time_and_whole() {
         let page = site.get(&mut Browser::default(), &format!("/login?ticket={damaged}")).await;
         assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::BAD_REQUEST, "bad_ticket"));
     }
-    let page = site.get(&mut browser, "/login").await;
-    let late = page.field("ticket");
-    site.node.clock().advance(Duration::from_mins(15));
-    assert_eq!(
-        site.get(&mut browser, &format!("/login?ticket={late}")).await.shown("error-code"),
-        "ticket_expired"
-    );
 }
 
 #[tokio::test]
@@ -251,9 +250,7 @@ async fn pages_carry_the_fence_and_allow_only_their_own_way_home() {
     assert!(
         policy.contains("default-src 'none'") && !policy.contains("script") && !policy.contains("unsafe")
     );
-    assert!(
-        policy.contains("form-action 'self' https://rp.test") && policy.contains("frame-ancestors 'none'")
-    );
+    assert!(policy.ends_with("form-action 'self'") && policy.contains("frame-ancestors 'none'"));
     assert_eq!(page.headers["cache-control"], "no-store");
     assert!(!page.text.contains("<script") && !page.text.contains(" style="));
 }

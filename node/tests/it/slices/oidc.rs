@@ -200,13 +200,19 @@ async fn consent_is_asked_bound_to_what_was_shown_and_good_once() {
         site.post(&mut browser, "/consent", &denied).await.parameter("error").as_deref(),
         Some("access_denied")
     );
+    // A second click gets the first answer, and a code of its own once that was followed up.
+    let mut twin = Browser { cookies: browser.cookies.clone() };
+    let first = site.post(&mut browser, "/consent", &form).await;
+    assert_eq!(site.post(&mut twin, "/consent", &form).await.location(), first.location());
+    let code = first.parameter("code").unwrap();
+    assert_eq!(site.redeem("asks", &code).await.status, StatusCode::OK);
+    let again = site.post(&mut browser, "/consent", &form).await.parameter("code").unwrap();
+    assert_ne!(again, code);
+    assert_eq!(site.redeem("asks", &again).await.status, StatusCode::OK);
+    // Later the person is asked anew.
+    site.node.clock().advance(Duration::from_mins(3));
     let page = site.post(&mut browser, "/consent", &form).await;
-    assert_eq!(site.redeem("asks", &page.parameter("code").unwrap()).await.status, StatusCode::OK);
-    assert_eq!(
-        site.post(&mut browser, "/consent", &form).await.parameter("code"),
-        None,
-        "a yes is good once"
-    );
+    assert!(page.text.contains("id=\"consent-form\""), "{}", page.text);
     let silent = site.get(&mut browser, &Site::authorize_url("asks", &[("prompt", "none")])).await;
     assert_eq!(silent.parameter("error").as_deref(), Some("consent_required"));
 }
@@ -518,30 +524,14 @@ async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only(
     let mut browser = Browser::default();
     let page = site.sign_in_at(&mut browser, &Site::authorize_url("web", &[]), "ada", PASSWORD).await;
     let tokens = site.redeem("web", &page.parameter("code").unwrap()).await.json();
-    let hint = tokens["id_token"].as_str().unwrap();
+
     let url = |more: &[(&str, &str)]| format!("/oidc/logout?{}", super::site::encoded(more));
-    for (query, code) in [
-        (
-            vec![("id_token_hint", hint), ("post_logout_redirect_uri", "https://evil.test/")],
-            "post_logout_redirect_uri_mismatch",
-        ),
-        (
-            vec![("id_token_hint", "x.y.z"), ("post_logout_redirect_uri", "https://rp.test/bye")],
-            "bad_id_token_hint",
-        ),
-        (
-            vec![
-                ("id_token_hint", hint),
-                ("client_id", "spa"),
-                ("post_logout_redirect_uri", "https://rp.test/bye"),
-            ],
-            "client_mismatch",
-        ),
-        (vec![("post_logout_redirect_uri", "https://rp.test/bye")], "unknown_client"),
-    ] {
-        let page = site.get(&mut browser, &url(&query)).await;
-        assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::BAD_REQUEST, code));
-    }
+    let bye = ("post_logout_redirect_uri", "https://rp.test/bye");
+    let page = site.get(&mut browser, &url(&[bye])).await;
+    assert_eq!(page.shown("error-code"), "unknown_client");
+    let unread = site.get(&mut browser, &url(&[("id_token_hint", "x.y.z"), bye])).await;
+    assert_eq!(unread.location(), "/logout", "the person is asked");
+    assert_eq!(site.get(&mut browser, "/").await.shown("account"), "ada");
     site.node.clock().advance(Duration::from_hours(1));
     let good =
         url(&[("client_id", "web"), ("post_logout_redirect_uri", "https://rp.test/bye"), ("state", "z")]);

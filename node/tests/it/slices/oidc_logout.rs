@@ -198,7 +198,7 @@ async fn an_id_token_of_this_very_session_signs_out_without_a_question() {
     assert_eq!(page.location(), "https://rp.test/bye?state=z");
     assert_eq!(site.get(&mut browser, "/").await.location(), "/login", "an expired hint does");
     let tampered = format!("{}x", &own[..own.len() - 1]);
-    assert_eq!(site.get(&mut browser, &url(&tampered)).await.shown("error-code"), "bad_id_token_hint");
+    assert_eq!(site.get(&mut browser, &url(&tampered)).await.location(), "/logout", "the person is asked, and stays here");
 
     // Nobody is sent to a client that an operator disabled.
     site.change("web", |client| client.disabled = Some(true)).await;
@@ -241,4 +241,85 @@ async fn the_browser_loads_the_pages_of_clients_that_want_it_and_goes_on() {
         "{policy}"
     );
     assert_eq!(site.get(&mut browser, "/").await.location(), "/login");
+}
+
+#[tokio::test]
+async fn a_valid_hint_signs_out_whatever_else_is_wrong() {
+    let site = Site::open().await;
+    for (more, code) in [
+        (vec![("post_logout_redirect_uri", "https://rp.test/bye/")], "post_logout_redirect_uri_mismatch"),
+        (vec![("client_id", "spa"), ("post_logout_redirect_uri", "https://rp.test/bye")], "client_mismatch"),
+    ] {
+        let (mut browser, own) = signed_in_at(&site, &["web"]).await;
+        let mut query = vec![("id_token_hint", own.as_str().unwrap())];
+        query.extend(more.iter().copied());
+        let page = site.get(&mut browser, &format!("/oidc/logout?{}", encoded(&query))).await;
+        assert_eq!((page.shown("error-code").as_str(), page.shown("error-title").as_str()), (code, "You are signed out"));
+        if code == "post_logout_redirect_uri_mismatch" {
+            assert!(page.shown("error-detail").replace("&#x2f;", "/").contains("https://rp.test/bye/"), "{}", page.text);
+        }
+        assert_eq!(page.link("back"), "/login");
+        assert!(!browser.cookies.contains_key("conclave_session"));
+        assert_eq!(site.node.cluster().view().sessions_after(None).count(), 0);
+    }
+    // The session's id does as well, as the client that was given it may say.
+    let (mut browser, own) = signed_in_at(&site, &["web"]).await;
+    let sid = part(own.as_str().unwrap(), 1)["sid"].as_str().unwrap().to_owned();
+    let other = "0".repeat(sid.len());
+    for (hint, goes) in [(&other, "/logout?ticket="), (&sid, "https://rp.test/bye")] {
+        let query = [("logout_hint", hint.as_str()), ("client_id", "web"), ("post_logout_redirect_uri", "https://rp.test/bye")];
+        let page = site.get(&mut browser, &format!("/oidc/logout?{}", encoded(&query))).await;
+        assert!(page.location().starts_with(goes), "{}", page.location());
+    }
+}
+
+#[tokio::test]
+async fn an_id_token_of_a_user_in_many_groups_is_its_own_hint() {
+    let site = Site::open().await;
+    for n in 0..140 {
+        site.node.group(&format!("department-with-a-long-name-{n:04}-{}", "x".repeat(12))).await;
+    }
+    let groups: Vec<String> = (0..140).map(|n| format!("department-with-a-long-name-{n:04}-{}", "x".repeat(12))).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    site.node.create_user("many", super::site::PASSWORD, &groups).await;
+    for by_post in [false, true] {
+        let mut browser = Browser::default();
+        let page = site.sign_in_at(&mut browser, &Site::authorize_url("web", &[]), "many", super::site::PASSWORD).await;
+        let tokens = site.redeem("web", &page.parameter("code").unwrap()).await.json();
+        let own = tokens["id_token"].as_str().unwrap();
+        assert!(own.len() > 8 * 1024, "{}", own.len());
+        let form = [("id_token_hint", own), ("post_logout_redirect_uri", "https://rp.test/bye")];
+        let page = if by_post {
+            // From another site, so without cookies: sent round by a short address.
+            let page = site.client_post("/oidc/logout", None, &form).await;
+            assert!(page.location().len() < 1_000, "{}", page.location());
+            site.get(&mut browser, &page.location()).await
+        } else {
+            site.get(&mut browser, &format!("/oidc/logout?{}", encoded(&form))).await
+        };
+        assert_eq!(page.location(), "https://rp.test/bye");
+        assert_eq!(site.get(&mut browser, "/").await.location(), "/login");
+        let again = site.get(&mut browser, &Site::authorize_url("web", &[("id_token_hint", own)])).await;
+        assert!(again.location().starts_with("/login?ticket="), "{}", again.location());
+    }
+}
+
+#[tokio::test]
+async fn a_refreshed_token_names_no_session_that_is_over() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let url = Site::authorize_url("web", &[("scope", "openid offline_access")]);
+    let page = site.sign_in_at(&mut browser, &url, "ada", super::site::PASSWORD).await;
+    let mut tokens = site.redeem("web", &page.parameter("code").unwrap()).await.json();
+    for alive in [true, false] {
+        if !alive {
+            let hint = [("id_token_hint", tokens["id_token"].as_str().unwrap())];
+            site.get(&mut browser, &format!("/oidc/logout?{}", encoded(&hint))).await;
+        }
+        tokens = site.refresh(tokens["refresh_token"].as_str().unwrap()).await.json();
+        let sid = part(tokens["id_token"].as_str().unwrap(), 1)["sid"].clone();
+        assert_eq!(sid.is_string(), alive);
+        let access = tokens["access_token"].as_str().unwrap();
+        assert_eq!(site.userinfo(access).await.status, StatusCode::OK, "it outlives the session");
+    }
 }

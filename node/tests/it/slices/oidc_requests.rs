@@ -39,7 +39,7 @@ async fn id_token(site: &Site, code: &str) -> Value {
 }
 
 #[tokio::test]
-async fn form_post_answers_in_a_form_that_may_go_to_the_client_only() {
+async fn form_post_answers_in_a_form_whose_client_may_go_on_anywhere() {
     let site = Site::open().await;
     let mut browser = Browser::default();
     let url = Site::authorize_url("web", &[("response_mode", "form_post")]);
@@ -55,13 +55,13 @@ async fn form_post_answers_in_a_form_that_may_go_to_the_client_only() {
     assert!(posted(&page, "iss").unwrap().contains("127.0.0.1"));
     assert!(page.text.contains(r#"<button id="continue" type="submit">"#), "it works without JavaScript");
 
-    // The policy names the script that is there, and nothing else may run or be posted to.
+    // The policy names the script that is there, and nothing else may run.
     let script = page.text.split("<script>").nth(1).unwrap().split("</script>").next().unwrap();
     let hash = base64::engine::general_purpose::STANDARD.encode(digest(script.as_bytes()));
     let policy = policy(&page);
     assert!(policy.contains(&format!("script-src 'sha256-{hash}';")), "{policy}");
     assert!(
-        policy.starts_with("default-src 'none';") && policy.ends_with("form-action https://rp.test"),
+        policy.starts_with("default-src 'none';") && !policy.contains("form-action"),
         "{policy}"
     );
     assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"));
@@ -590,9 +590,9 @@ async fn a_signed_request_is_the_whole_request_and_must_be_the_clients_own() {
 async fn a_request_that_no_browser_can_carry_is_said_to_be_too_long() {
     let site = Site::open().await;
     let long = "x".repeat(2_000);
-    // Each in its bounds, all together not.
-    let claims = json!({"id_token": {"x".repeat(3_900): null}}).to_string();
-    let asked = [("state", long.as_str()), ("nonce", &long), ("login_hint", &long), ("claims", &claims)];
+    // Each in its bounds, all together not: a control character takes six bytes in the ticket.
+    let controls = "\u{1}".repeat(1_000);
+    let asked = [("state", long.as_str()), ("login_hint", &controls)];
     let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &asked)).await;
     assert_eq!((page.status, page.shown("error-code")), (StatusCode::BAD_REQUEST, "request_too_long".into()));
     // What is too long for a Location, and not for a form, stays in the page.

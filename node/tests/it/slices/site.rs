@@ -71,6 +71,22 @@ impl Page {
         crate::processes::field(&self.text, name)
     }
 
+    /// Where a page goes on to by itself.
+    pub fn refresh(&self) -> Option<String> {
+        let (_, rest) = self.text.split_once("http-equiv=\"refresh\" content=\"0;url=")?;
+        let url = rest.split('"').next()?;
+        Some(url.replace("&#x2f;", "/").replace("&amp;", "&").replace("&#x3d;", "="))
+    }
+
+    /// The address of the link with this id.
+    pub fn link(&self, id: &str) -> String {
+        let tag = self.text.split("<a ").find(|tag| tag.contains(&format!("id=\"{id}\""))).unwrap_or_else(|| {
+            panic!("no link {id} in: {}", self.text)
+        });
+        let (_, rest) = tag.split_once("href=\"").unwrap();
+        rest.split('"').next().unwrap().replace("&#x2f;", "/").replace("&amp;", "&")
+    }
+
     /// The text of the element with this id.
     pub fn shown(&self, id: &str) -> String {
         let marker = format!("id=\"{id}\"");
@@ -149,16 +165,26 @@ impl Site {
 
     /// The HTTP side of a node that has nothing yet, or is one of several.
     pub fn of(node: TestNode) -> Self {
+        let (front, reverifier) = Self::wired(&node);
+        Self { node, front, reverifier }
+    }
+
+    /// As after a restart: whatever the HTTP side remembered is gone.
+    pub fn renew(&mut self) {
+        (self.front, self.reverifier) = Self::wired(&self.node);
+    }
+
+    fn wired(node: &TestNode) -> (Front, Reverifier) {
         let edge = Edge::new(EdgeConfig {
             entropy: Arc::clone(&node.runtime().entropy),
             trusted_proxies: vec!["10.0.0.1".parse().unwrap()],
             max_body_bytes: 64 * 1024,
             request_timeout: REQUEST_TIMEOUT,
-            error_page: Arc::new(|fault, _| fault.detail.clone()),
+            error_page: Arc::new(|fault, id| Pages::new(None).fault(fault, id)),
         });
         let Slices { router, express, reverifier } = boot::slices(node.auth(), Pages::new(None));
         let front = Front::new(edge.clone(), edge.around(router), Arc::new(express));
-        Self { node, front, reverifier }
+        (front, reverifier)
     }
 
     /// For a listener.
@@ -197,6 +223,45 @@ impl Site {
             .body(Body::from(encoded(form)))
             .unwrap();
         browser.keep(self.send("192.0.2.1", request).await)
+    }
+
+    /// As a browser asks for a page.
+    pub async fn visit(&self, browser: &mut Browser, path: &str) -> Page {
+        let path = path.strip_prefix("http://127.0.0.1:9000").unwrap_or(path);
+        let request = Request::get(path).header("cookie", browser.header()).header("accept", "text/html,*/*;q=0.8");
+        browser.keep(self.send("192.0.2.1", request.body(Body::empty()).unwrap()).await)
+    }
+
+    /// As a browser sends a form.
+    pub async fn submit(&self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Page {
+        let request = Request::post(path)
+            .header("cookie", browser.header())
+            .header("accept", "text/html,*/*;q=0.8")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(encoded(form)))
+            .unwrap();
+        browser.keep(self.send("192.0.2.1", request).await)
+    }
+
+    /// The page that a browser ends at on this site, which is answered to a GET.
+    pub async fn walk(&self, browser: &mut Browser, path: &str) -> Page {
+        let mut page = self.visit(browser, path).await;
+        for _ in 0..8 {
+            if !page.status.is_redirection() || page.location().starts_with("https://") {
+                break;
+            }
+            let next = page.location();
+            page = self.visit(browser, &next).await;
+        }
+        page
+    }
+
+    /// The login form at `path`, filled in and sent as a browser does.
+    pub async fn send_login(&self, browser: &mut Browser, path: &str, username: &str, password: &str) -> Page {
+        let page = self.walk(browser, path).await;
+        let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+        let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", username), ("password", password)];
+        self.submit(browser, "/login", &form).await
     }
 
     /// The login page for a URL that leads there, filled in and sent.

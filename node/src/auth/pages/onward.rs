@@ -1,0 +1,215 @@
+//! `/continue`: the answer to a form, as a page of its own.
+//!
+//! A browser that sent a form is redirected here, and never shown a page in answer to the POST: Back and reload then never send the form
+//! again. What is to be shown, or where the browser goes, travels sealed and bound to the browser.
+//!
+//! To another site it goes on from here by `<meta http-equiv="refresh">` and a link, not by a redirect. Chromium applies `form-action`
+//! to every redirect after a form, so a callback that goes on to another origin would be blocked there; a navigation of this page is
+//! not part of the form's chain, and `form-action` stays `'self'` (decision 0046). Programs, which do not ask for pages, are
+//! redirected at once.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{Html, IntoResponse as _, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    auth::{
+        authorization::{Answer, ResponseMode},
+        dispatch::Next,
+        ticket::{TicketError, browser_hash},
+    },
+    crypto::mac,
+    http::{Fault, RequestId, WayOn, fault::wants_page},
+    web::views,
+};
+
+use super::{
+    logout,
+    site::{Browser, Site, see_other},
+};
+
+/// What the seal is for.
+const PURPOSE: &str = "onward/1";
+/// How long the page may be opened: as long as a person may look at it and reload it.
+const LIFE_MS: u64 = 15 * 60_000;
+/// Longest sealed text in a `Location`: beside the other headers it fits the 4 KiB that nginx takes by default. A longer one is answered
+/// with the page itself.
+const MAX_IN_LOCATION: usize = 2_000;
+
+/// What follows a form.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Onward {
+    /// Away, to a place that was checked.
+    Away(String),
+    /// To a client that wants its answer posted.
+    Post { action: String, fields: Vec<(String, String)> },
+    /// Signed out; the pages to load, and where the browser goes afterwards.
+    SignedOut { frames: Vec<String>, next: Option<String> },
+    /// The user may not open it.
+    Forbidden { what: String, username: String, decision: Option<String>, request: String, switch: String },
+    /// The device was answered.
+    DeviceDone { allowed: bool },
+    /// A mistake.
+    Fault { status: u16, code: String, title: String, detail: String, request: String, way_on: Option<WayOn> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    expires_at_ms: u64,
+    /// SHA-256 of the browser's own cookie; none for what is of no use to others.
+    browser: Option<[u8; 32]>,
+    onward: Onward,
+}
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    to: String,
+}
+
+pub async fn show(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let browser = match site.browser(&headers) {
+        Ok(browser) => browser,
+        Err(fault) => return site.fault(&fault, &id),
+    };
+    match site.open_onward(&asked.to, &browser) {
+        Ok(onward) => site.onward_page(&onward),
+        // Too old, or of another browser: from the start page everything can be reached.
+        Err(_) => site.with_browser(&browser, see_other("/")),
+    }
+}
+
+impl Site {
+    /// Answers a form with what comes next.
+    pub fn answer_form(&self, next: Next, browser: &Browser, id: &RequestId) -> Response {
+        if !browser.reads_pages {
+            return self.show(next, browser, id);
+        }
+        let response = match next {
+            Next::Consent { ticket, .. } => match self.auth.seal(&ticket) {
+                Ok(text) => see_other(&format!("/consent?ticket={text}")),
+                Err(error) => self.fault(&super::fault_of(&error), id),
+            },
+            Next::Redirect(location) => self.leave(&location, browser),
+            Next::Open { url, by } => self.to_application(&url, &by, browser, id, true),
+            Next::Answer(answer) => self.leave_with(&answer, browser),
+            Next::Forbidden { what, username, decision, target } => {
+                let switch = self.switch_url(&target);
+                let request = id.to_string();
+                self.onward(Onward::Forbidden { what, username, decision, request, switch }, browser)
+            }
+            Next::Gone(what) => self.fault_after_form(&super::site::fault_of_gone(what), id),
+            next @ Next::Login { .. } => return self.show(next, browser, id),
+        };
+        self.with_browser(browser, response)
+    }
+
+    /// The result of a form's handler as the answer.
+    pub fn formed(&self, headers: &HeaderMap, result: Result<Response, Fault>, id: &RequestId) -> Response {
+        match result {
+            Ok(response) => response,
+            // A failure of the server is answered as such: whatever stands in front may try another node.
+            Err(fault) if wants_page(headers) && fault.status.is_client_error() => {
+                self.fault_after_form(&fault, id)
+            }
+            Err(fault) => self.fault(&fault, id),
+        }
+    }
+
+    fn fault_after_form(&self, fault: &Fault, id: &RequestId) -> Response {
+        let onward = Onward::Fault {
+            status: fault.status.as_u16(),
+            code: fault.code.to_owned(),
+            title: fault.title.to_owned(),
+            detail: fault.detail.clone(),
+            request: id.to_string(),
+            way_on: fault.way_on.clone(),
+        };
+        // Bound to no browser: it says nothing of anybody, and is read by browsers that keep no cookies as well.
+        self.onward_bound(onward, None)
+    }
+
+    /// Away from a form to a place that was checked: on this site, on another, or to an app of the device.
+    pub fn leave(&self, location: &str, browser: &Browser) -> Response {
+        let is_web = location.starts_with("https:") || location.starts_with("http:");
+        if !browser.reads_pages || !is_web {
+            // An app's own scheme ends the chain, and some browsers open an app only straight from what a person pressed.
+            return see_other(location);
+        }
+        self.onward(Onward::Away(location.to_owned()), browser)
+    }
+
+    fn leave_with(&self, answer: &Answer, browser: &Browser) -> Response {
+        match answer.mode {
+            ResponseMode::Query => self.leave(&answer.location(), browser),
+            ResponseMode::FormPost => {
+                let fields = answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+                let action = answer.redirect_uri.clone();
+                self.onward(Onward::Post { action, fields: fields.collect() }, browser)
+            }
+        }
+    }
+
+    /// To the page of this, for this browser.
+    pub(super) fn onward(&self, onward: Onward, browser: &Browser) -> Response {
+        self.onward_bound(onward, Some(browser_hash(browser.id.as_str())))
+    }
+
+    fn onward_bound(&self, onward: Onward, browser: Option<[u8; 32]>) -> Response {
+        let expires_at_ms = self.auth.runtime().clock.now_ms().saturating_add(LIFE_MS);
+        let sealed = Sealed { expires_at_ms, browser, onward };
+        match self.auth.seal_for_browser(PURPOSE, &sealed) {
+            Ok(text) if text.len() <= MAX_IN_LOCATION => see_other(&format!("/continue?to={text}")),
+            _ => self.onward_page(&sealed.onward),
+        }
+    }
+
+    fn open_onward(&self, text: &str, browser: &Browser) -> Result<Onward, TicketError> {
+        let sealed: Sealed = self.auth.open_sealed(PURPOSE, text)?;
+        if self.auth.runtime().clock.now_ms() >= sealed.expires_at_ms {
+            return Err(TicketError::Expired);
+        }
+        let here = browser_hash(browser.id.as_str());
+        if sealed.browser.is_some_and(|bound| !mac::equal(&bound, &here)) {
+            return Err(TicketError::OtherBrowser);
+        }
+        Ok(sealed.onward)
+    }
+
+    fn onward_page(&self, onward: &Onward) -> Response {
+        match onward {
+            Onward::Away(next) => {
+                Html(self.pages.render(&views::ContinueView { next: next.clone() })).into_response()
+            }
+            Onward::Post { action, fields } => self.form_post(action, fields),
+            Onward::SignedOut { frames, next } => logout::signed_out_page(self, frames, next.clone()),
+            Onward::Forbidden { what, username, decision, request, switch } => {
+                let view = views::ForbiddenView {
+                    username: username.clone(),
+                    application: what.clone(),
+                    sign_out_url: Some(switch.clone()),
+                    request_id: request.clone(),
+                    decision_id: decision.clone(),
+                    ..Default::default()
+                };
+                (StatusCode::FORBIDDEN, Html(self.pages.render(&view))).into_response()
+            }
+            Onward::DeviceDone { allowed } => super::device::done(self, *allowed),
+            Onward::Fault { status, code, title, detail, request, way_on } => {
+                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_REQUEST);
+                let page = self.pages.error(title, detail, code, request, way_on.as_ref());
+                (status, Html(page)).into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Forms as browsers send them: the answer to a POST is never a page, and no page is a dead end.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::site::{Browser, PASSWORD, Page, REDIRECT_URI, Site};
+
+fn policy(page: &Page) -> &str {
+    page.headers["content-security-policy"].to_str().unwrap()
+}
+
+fn code_of(address: &str) -> String {
+    let url = url::Url::parse(address).unwrap();
+    url.query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned()).unwrap()
+}
+
+/// What follows a form, as a page; the POST itself is answered by a redirect on this site that carries no code.
+async fn after(site: &Site, browser: &mut Browser, answer: Page) -> Page {
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
+    let location = answer.location();
+    assert!(location.starts_with('/') && !location.contains("code="), "{location}");
+    site.walk(browser, &location).await
+}
+
+#[tokio::test]
+async fn a_code_leaves_by_a_page_of_its_own_and_not_in_the_forms_chain() {
+    let site = Site::open().await;
+    for (mode, client) in [("query", "web"), ("form_post", "web"), ("query", "asks")] {
+        let mut browser = Browser::default();
+        let url = Site::authorize_url(client, &[("response_mode", mode)]);
+        let form = site.walk(&mut browser, &url).await;
+        assert!(policy(&form).ends_with("form-action 'self'"), "{}", policy(&form));
+        let answer = site.send_login(&mut browser, &url, "ada", PASSWORD).await;
+        let mut page = after(&site, &mut browser, answer).await;
+        if client == "asks" {
+            assert!(policy(&page).ends_with("form-action 'self'"), "{}", policy(&page));
+            let form = [("ticket", page.field("ticket")), ("csrf", page.field("csrf")), ("decision", "allow".into())];
+            let form: Vec<(&str, &str)> = form.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            let answer = site.submit(&mut browser, "/consent", &form).await;
+            page = after(&site, &mut browser, answer).await;
+        }
+        assert_eq!(page.headers["cache-control"], "no-store");
+        let code = if mode == "form_post" {
+            assert!(!policy(&page).contains("form-action"), "{}", policy(&page));
+            page.field("code")
+        } else {
+            let next = page.refresh().unwrap();
+            assert!(next.starts_with(REDIRECT_URI) && page.link("continue") == next, "{next}");
+            code_of(&next)
+        };
+        assert_eq!(site.redeem(client, &code).await.status, StatusCode::OK, "{client} {mode}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_that_leads_on_is_of_its_browser_and_its_time() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let answer = site.send_login(&mut browser, &Site::authorize_url("web", &[]), "ada", PASSWORD).await;
+    let location = answer.location();
+    assert!(site.visit(&mut browser, &location).await.refresh().is_some());
+    let stranger = site.visit(&mut Browser::default(), &location).await;
+    assert_eq!((stranger.status, stranger.location().as_str()), (StatusCode::SEE_OTHER, "/"));
+    site.node.clock().advance(Duration::from_mins(15));
+    assert_eq!(site.visit(&mut browser, &location).await.location(), "/");
+    assert_eq!(site.visit(&mut browser, "/continue?to=x").await.location(), "/");
+}
+
+#[tokio::test]
+async fn an_app_of_the_device_is_opened_straight_from_the_form() {
+    let site = Site::open().await;
+    site.change("spa", |client| {
+        let uris = vec!["com.example.app:/cb".to_owned()];
+        client.redirect_uris = Some(conclave_proto::command::v1::Uris { uris });
+    })
+    .await;
+    let mut browser = Browser::default();
+    let url = Site::authorize_url("spa", &[("redirect_uri", "com.example.app:/cb")]);
+    let form = site.walk(&mut browser, &url).await;
+    assert!(policy(&form).ends_with("form-action 'self' com.example.app:"), "{}", policy(&form));
+    let answer = site.send_login(&mut browser, &url, "ada", PASSWORD).await;
+    assert!(answer.location().starts_with("com.example.app:/cb?code="), "{}", answer.location());
+}
+
+#[tokio::test]
+async fn what_was_wrong_is_said_on_a_page_that_can_be_reloaded() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let url = Site::authorize_url("web", &[]);
+    let answer = site.send_login(&mut browser, &url, "ada", "wrong").await;
+    let location = answer.location();
+    for _ in 0..2 {
+        let page = site.visit(&mut browser, &location).await;
+        assert_eq!((page.status, page.shown("error").as_str()), (StatusCode::OK, "The username or password is wrong."));
+        assert!(page.text.contains("value=\"ada\"") && page.shown("application") == "Client web");
+    }
+    for _ in 0..9 {
+        site.send_login(&mut browser, &url, "ada", "wrong").await;
+    }
+    let answer = site.send_login(&mut browser, &url, "ada", "wrong").await;
+    let page = after(&site, &mut browser, answer).await;
+    assert_eq!(page.shown("error"), "Too many attempts. Try again in about 15 minutes.");
+}
+
+#[tokio::test]
+async fn a_form_that_was_left_open_is_answered_by_a_fresh_one() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let url = Site::authorize_url("web", &[]);
+    let page = site.walk(&mut browser, &url).await;
+    let form = [("ticket", page.field("ticket")), ("csrf", page.field("csrf"))];
+    site.node.clock().advance(Duration::from_hours(3));
+    let mut fields: Vec<(&str, &str)> = form.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    fields.extend([("username", "ada"), ("password", PASSWORD)]);
+    let answer = site.submit(&mut browser, "/login", &fields).await;
+    let page = after(&site, &mut browser, answer).await;
+    assert_eq!(page.shown("error"), "This page was open for too long. Please try again.");
+    assert!(page.text.contains("value=\"ada\"") && page.shown("application") == "Client web");
+    // A reload of the old address, the fresh form, and the same in a browser that has lost its cookies.
+    for browser in [&mut browser, &mut Browser::default()] {
+        let old = format!("/login?ticket={}", form[0].1);
+        let answer = site.send_login(browser, &old, "ada", PASSWORD).await;
+        assert!(code_of(&after(&site, browser, answer).await.refresh().unwrap()).len() > 20);
+    }
+    // What it asked for is checked anew: nobody is led to a client that is gone.
+    site.change("web", |client| client.disabled = Some(true)).await;
+    let page = site.walk(&mut Browser::default(), &format!("/login?ticket={}", form[0].1)).await;
+    assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::NOT_FOUND, "unknown_application"));
+    assert_eq!(page.link("back"), "/");
+}
+
+#[tokio::test]
+async fn the_sign_in_of_the_site_itself_is_never_too_old() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let page = site.walk(&mut browser, "/login").await;
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    site.node.clock().advance(Duration::from_hours(30));
+    let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
+    assert_eq!(site.submit(&mut browser, "/login", &form).await.location(), "/");
+    assert_eq!(site.visit(&mut browser, "/").await.shown("account"), "ada");
+}
+
+#[tokio::test]
+async fn a_consent_page_that_was_left_open_is_asked_again() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let answer = site.send_login(&mut browser, &Site::authorize_url("asks", &[]), "ada", PASSWORD).await;
+    let page = after(&site, &mut browser, answer).await;
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    site.node.clock().advance(Duration::from_hours(1));
+    let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
+    let answer = site.submit(&mut browser, "/consent", &form).await;
+    let page = after(&site, &mut browser, answer).await;
+    assert!(page.shown("note").contains("open for too long") && page.text.contains("consent-form"));
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
+    let answer = site.submit(&mut browser, "/consent", &form).await;
+    assert!(after(&site, &mut browser, answer).await.refresh().is_some());
+}
+
+#[tokio::test]
+async fn another_account_is_one_click_away_and_leads_to_the_same_place() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let answer = site.send_login(&mut browser, &Site::authorize_url("staff-only", &[]), "bob", PASSWORD).await;
+    let page = after(&site, &mut browser, answer).await;
+    assert_eq!((page.status, page.shown("account").as_str()), (StatusCode::FORBIDDEN, "bob"));
+    let switch = page.link("sign-out");
+    let form = site.walk(&mut browser, &switch).await;
+    assert_eq!(form.shown("application"), "Client staff-only");
+    let answer = site.send_login(&mut browser, &switch, "ada", PASSWORD).await;
+    let next = after(&site, &mut browser, answer).await.refresh().unwrap();
+    assert_eq!(site.redeem("staff-only", &code_of(&next)).await.status, StatusCode::OK);
+    assert_eq!(site.visit(&mut browser, "/").await.shown("account"), "ada");
+}
+
+#[tokio::test]
+async fn a_browser_is_never_shown_json() {
+    let site = Site::open().await;
+    for path in ["/nope", "/atmosphere", "/oidc/token", "/oidc/par", "/device/answer", "/upstream/unlink"] {
+        let page = site.visit(&mut Browser::default(), path).await;
+        assert!(page.status.is_client_error(), "{path}: {}", page.status);
+        let kind = page.headers["content-type"].to_str().unwrap();
+        assert!(kind.starts_with("text/html") && page.text.contains("id=\"back\""), "{path}: {kind} {}", page.text);
+    }
+    let page = site.get(&mut Browser::default(), "/nope").await;
+    assert_eq!((page.headers["content-type"].to_str().unwrap(), page.json()["code"].as_str()), ("application/problem+json", Some("not_found")));
+}
+
+#[tokio::test]
+async fn a_form_without_its_cookies_says_so_and_leads_back_to_a_fresh_one() {
+    let site = Site::open().await;
+    let mut browser = Browser::default();
+    let page = site.walk(&mut browser, &Site::authorize_url("web", &[])).await;
+    let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+    let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
+    let mut without = Browser::default();
+    let answer = site.submit(&mut without, "/login", &form).await;
+    let page = after(&site, &mut without, answer).await;
+    assert!(page.shown("error").contains("cookies") && page.shown("application") == "Client web");
+    assert!(!without.cookies.contains_key("conclave_session"));
+    // A program, and whatever pretends to be none, is refused.
+    let page = site.post(&mut Browser::default(), "/login", &form).await;
+    assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::FORBIDDEN, "csrf"));
+}
+
+#[tokio::test]
+async fn bounds_of_the_rules_are_told_to_the_client_before_anybody_is_asked() {
+    let site = Site::open().await;
+    let long = "n".repeat(513);
+    let state = "s".repeat(2_049);
+    for (more, says) in [
+        (("nonce", long.as_str()), "nonce is longer than 512 bytes"),
+        (("nonce", "a\u{1}b"), "nonce has a control character"),
+        (("state", state.as_str()), "state is longer than 2048 bytes"),
+    ] {
+        let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &[more])).await;
+        assert!(page.location().starts_with(REDIRECT_URI), "{}", page.location());
+        assert_eq!(page.parameter("error").as_deref(), Some("invalid_request"));
+        assert_eq!(page.parameter("error_description").as_deref(), Some(says));
+        assert_eq!(page.parameter("state").is_some(), more.0 != "state");
+    }
+    let most = "n".repeat(512);
+    let page = site.sign_in_at(&mut Browser::default(), &Site::authorize_url("web", &[("nonce", &most)]), "ada", PASSWORD).await;
+    assert!(page.parameter("code").is_some());
+}
