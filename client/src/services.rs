@@ -67,6 +67,8 @@ services! {
         write set_password = "SetPassword"(SetPasswordRequest) -> SetPasswordResponse;
         /// Deletes a user with sessions and grants.
         write delete = "DeleteUser"(DeleteUserRequest) -> DeleteUserResponse;
+        /// Ends a lock-out.
+        write unlock = "UnlockUser"(UnlockUserRequest) -> UnlockUserResponse;
     }
     /// Groups of people.
     groups: Groups = "GroupService" {
@@ -163,6 +165,8 @@ services! {
         write revoke = "RevokeSession"(RevokeSessionRequest) -> RevokeSessionResponse;
         /// Ends every session and grant of a user.
         write revoke_of_user = "RevokeUserSessions"(RevokeUserSessionsRequest) -> RevokeUserSessionsResponse;
+        /// Back-channel logouts that clients have not taken yet. The node that leads knows why.
+        read notices = "ListNotices"(ListNoticesRequest) -> ListNoticesResponse;
     }
     /// Keys that tokens are signed with.
     keys: Keys = "KeyService" {

@@ -108,6 +108,13 @@ impl UserService for Fake {
     ) -> Result<Response<v1::DeleteUserResponse>, Status> {
         self.answer(&request)
     }
+
+    async fn unlock_user(
+        &self,
+        request: Request<v1::UnlockUserRequest>,
+    ) -> Result<Response<v1::UnlockUserResponse>, Status> {
+        self.answer(&request)
+    }
 }
 
 /// A fake node with this script, and its URL. It ends with the test's runtime.

@@ -15,7 +15,12 @@ pub fn routes(cluster: Cluster, runtime: Runtime) -> Router {
 
 async fn metrics(State((cluster, runtime)): State<(Cluster, Runtime)>) -> impl IntoResponse {
     let status = cluster.own_status().await;
-    let moment = Moment { now_ms: runtime.clock.now_ms(), users: cluster.view().user_count() };
+    let view = cluster.view();
+    let moment = Moment {
+        now_ms: runtime.clock.now_ms(),
+        users: view.user_count(),
+        logout_notices: view.outbox_len(),
+    };
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], exposition(&status, moment))
 }
 

@@ -56,8 +56,9 @@ impl ClientService for Api {
         let client_id = body.client_id.clone();
         let client_secret = if body.secret_hash.is_empty() { String::new() } else { writing.secret().0 };
         let committed = writing.propose(Body::CreateClient(body)).await?;
-        let client = Some(shown(&committed.state, &client_id)?);
-        writing.reply(&committed, pb::CreateClientResponse { client, client_secret })
+        let client = shown(&committed.state, &client_id)?;
+        let client = writing.with_warnings(client, true).await;
+        writing.reply(&committed, pb::CreateClientResponse { client: Some(client), client_secret })
     }
 
     async fn get_client(
@@ -88,10 +89,11 @@ impl ClientService for Api {
         let (writing, order) = self.write(request, "UpdateClient").await?;
         let client_id = order.client_id.clone();
         let changes = changes(order)?;
+        let says_where = changes.back_channel_logout_uri.is_some();
         let userinfo = changes.tokens.as_ref().map(ClientTokensChange::userinfo_algorithm);
         writing.provide_keys([changes.signing_algorithm(), userinfo.unwrap_or_default()]).await?;
         let committed = writing.propose(Body::UpdateClient(changes)).await?;
-        let client = shown(&committed.state, &client_id)?;
+        let client = writing.with_warnings(shown(&committed.state, &client_id)?, says_where).await;
         writing.reply(&committed, client)
     }
 
@@ -159,6 +161,21 @@ fn consent_message(user: &User, consent: &Consent) -> pb::Consent {
 }
 
 impl Writing {
+    /// The client with what an operator should know of it. With `says_where`, whether its logout address can be reached is looked at.
+    async fn with_warnings(&self, mut client: pb::Client, says_where: bool) -> pb::Client {
+        if !says_where || client.backchannel_logout_uri.is_empty() {
+            return client;
+        }
+        let outbound = self.api.auth.upstreams().outbound.for_administrators();
+        if let Err(error) = outbound.reach(&client.backchannel_logout_uri).await {
+            client.warnings.push(format!(
+                "{} cannot be reached from this node, so the application is not told of logouts: {error}",
+                client.backchannel_logout_uri
+            ));
+        }
+        client
+    }
+
     /// The secret of this write, 256 bits as text, and what the state keeps of it: the hash of the text that is presented.
     pub(super) fn secret(&self) -> (String, Vec<u8>) {
         let text = URL_SAFE_NO_PAD.encode(self.derivation.secret("client").expose());
@@ -248,12 +265,27 @@ fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
 /// (`http::outbound`).
 fn logout_uri(field: &str, uri: String) -> Result<String, Status> {
     if !uri.is_empty() {
-        RedirectUri::parse(&uri).map_err(|error| errors::redirect_uri(field, &uri, &error))?;
+        let parsed = RedirectUri::parse(&uri);
+        if !is_private_http(&uri) {
+            parsed.map_err(|error| errors::redirect_uri(field, &uri, &error))?;
+        }
         if !uri.starts_with("http") {
             return Err(errors::invalid(format!("{field}: {uri:?} is not an https address")));
         }
     }
     Ok(uri)
+}
+
+/// Plain http to an address that is private as it is written. What leaves this network by http would show the token to others.
+fn is_private_http(uri: &str) -> bool {
+    let Ok(url) = url::Url::parse(uri) else { return false };
+    let is_plain = url.scheme() == "http" && url.fragment().is_none() && url.username().is_empty();
+    is_plain
+        && match url.host() {
+            Some(url::Host::Ipv4(ip)) => ip.is_private() || ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_unique_local() || ip.is_loopback(),
+            Some(url::Host::Domain(_)) | None => false,
+        }
 }
 
 /// Absolute URIs without a fragment (RFC 8707 §2); `urn:` and the like are as good as https.

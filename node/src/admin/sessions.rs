@@ -1,18 +1,24 @@
 //! Who is signed in, and the end of it. Only live sessions are shown.
 
+use std::time::Duration;
+
 use conclave_proto::{
     admin::v1::{self as pb, session_service_server::SessionService},
     command::v1::{RevokeGrant, RevokeSession, RevokeUserAccess, RevokeUserSessions, command::Body},
 };
 use conclave_state::{
     ids::{GrantId, SessionId},
+    outbox::{Effect, OutboxItem},
     session::Session,
     user::User,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::cluster::Committed;
+use crate::{
+    auth::notices::{self, Whose},
+    cluster::Committed,
+};
 
 use super::{
     Api, errors, names,
@@ -23,6 +29,11 @@ use super::{
 /// Grants of one session that are ended side by side: each waits until no node accepts it any more, and one order must not fill the
 /// queue of writes.
 const GRANTS_AT_ONCE: usize = 16;
+/// How often, and after which pauses, it is looked whether clients were told: for two seconds, in which one that answers has answered.
+const LOOKS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Rows of the outbox looked at for one answer.
+const MAX_NOTICES_LOOKED_AT: usize = 10_000;
 
 #[tonic::async_trait]
 impl SessionService for Api {
@@ -58,7 +69,8 @@ impl SessionService for Api {
         if order.with_grants {
             committed = end_grants(&writing, session, committed).await?;
         }
-        writing.reply(&committed, pb::RevokeSessionResponse {})
+        let not_told = writing.not_told(Whose::Session(session)).await;
+        writing.reply(&committed, pb::RevokeSessionResponse { not_told })
     }
 
     async fn revoke_user_sessions(
@@ -77,7 +89,51 @@ impl SessionService for Api {
         let (state, now) = (&committed.state, self.auth.now(&committed.state));
         let left = state.app_passwords_of(user).filter(|row| state.is_app_password_good(row, now)).count();
         let app_passwords_left = u32::try_from(left).unwrap_or(u32::MAX);
-        writing.reply(&committed, pb::RevokeUserSessionsResponse { app_passwords_left })
+        let not_told = writing.not_told(Whose::User(user)).await;
+        writing.reply(&committed, pb::RevokeUserSessionsResponse { app_passwords_left, not_told })
+    }
+
+    async fn list_notices(
+        &self,
+        request: Request<pb::ListNoticesRequest>,
+    ) -> Result<Response<pb::ListNoticesResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let listing = self.listing("notices", wanted.page)?;
+        let after = listing.after(|bytes| bytes.try_into().ok().map(u64::from_be_bytes))?;
+        let rows = reading.state.outbox().filter(|item| Some(item.sequence) > after);
+        let rows = rows.map(|item| (item.sequence.to_be_bytes().to_vec(), self.notice(&reading, item)));
+        let (notices, next_page_token) = listing.page(rows);
+        reading.reply(pb::ListNoticesResponse { notices, next_page_token })
+    }
+}
+
+impl Api {
+    fn notice(&self, reading: &Reading, item: &OutboxItem) -> pb::Notice {
+        let Effect::BackChannelLogout { client, session, user } = &item.effect;
+        let attempts = self.auth.notices().of(item.sequence);
+        pb::Notice {
+            sequence: item.sequence,
+            client_id: client.to_string(),
+            session_id: session.to_string(),
+            username: reading.state.user(*user).map(|user| user.username.to_string()).unwrap_or_default(),
+            waiting_since_ms: item.created_at.0,
+            attempts: attempts.times,
+            last_error: attempts.last_error,
+        }
+    }
+}
+
+impl Writing {
+    /// The clients that have not taken the notice of a sign-out after a moment in which those that can be reached take it.
+    pub(super) async fn not_told(&self, whose: Whose) -> Vec<String> {
+        let cluster = self.api.auth.cluster();
+        for _ in 0..LOOKS {
+            if notices::not_told(&cluster.view(), whose, MAX_NOTICES_LOOKED_AT).is_empty() {
+                return Vec::new();
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        notices::not_told(&cluster.view(), whose, MAX_NOTICES_LOOKED_AT)
     }
 }
 

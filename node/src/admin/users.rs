@@ -4,13 +4,18 @@
 use conclave_proto::{
     admin::v1::{self as pb, user_service_server::UserService},
     command::v1::{
-        Attribute, Attributes, CreateUser, DeleteUser, ResetPassword, SetPassword, UpdateUser, command::Body,
+        Attribute, Attributes, CreateUser, DeleteUser, ResetPassword, SetPassword, UnlockUser, UpdateUser,
+        command::Body,
     },
 };
 use conclave_state::{State, ids::UserId, user::User};
 use tonic::{Request, Response, Status};
 
-use crate::crypto::password::{MIN_PASSWORD_CHARS, Password};
+use crate::{
+    auth::notices::Whose,
+    cluster::Committed,
+    crypto::password::{MIN_PASSWORD_CHARS, Password},
+};
 
 use super::{Api, errors, names, request::Writing};
 
@@ -74,8 +79,13 @@ impl UserService for Api {
             disabled: order.disabled,
             attributes: order.attributes.map(|map| attributes(map.entries)),
         };
-        let committed = writing.propose(Body::UpdateUser(body)).await?;
-        let user = shown(&committed.state, id)?;
+        let (enables, disables) = (body.disabled == Some(false), body.disabled == Some(true));
+        let mut committed = writing.propose(Body::UpdateUser(body)).await?;
+        if enables {
+            committed = writing.unlock(id).await?;
+        }
+        let not_told = if disables { writing.not_told(Whose::User(id)).await } else { Vec::new() };
+        let user = pb::User { not_told, ..shown(&committed.state, id)? };
         writing.reply(&committed, user)
     }
 
@@ -93,8 +103,10 @@ impl UserService for Api {
         } else {
             Body::ResetPassword(ResetPassword { user_id, password_phc, keep_sessions })
         };
-        let committed = writing.propose(body).await?;
-        writing.reply(&committed, pb::SetPasswordResponse {})
+        writing.propose(body).await?;
+        let committed = writing.unlock(id).await?;
+        let not_told = if keep_sessions { Vec::new() } else { writing.not_told(Whose::User(id)).await };
+        writing.reply(&committed, pb::SetPasswordResponse { not_told })
     }
 
     async fn delete_user(
@@ -104,11 +116,28 @@ impl UserService for Api {
         let (mut writing, order) = self.write(request, "DeleteUser").await?;
         let id = writing.user(&order.user).await?;
         let committed = writing.propose(Body::DeleteUser(DeleteUser { user_id: id.to_vec() })).await?;
-        writing.reply(&committed, pb::DeleteUserResponse {})
+        let not_told = writing.not_told(Whose::User(id)).await;
+        writing.reply(&committed, pb::DeleteUserResponse { not_told })
+    }
+
+    async fn unlock_user(
+        &self,
+        request: Request<pb::UnlockUserRequest>,
+    ) -> Result<Response<pb::UnlockUserResponse>, Status> {
+        let (mut writing, order) = self.write(request, "UnlockUser").await?;
+        let id = writing.user(&order.user).await?;
+        let committed = writing.unlock(id).await?;
+        writing.reply(&committed, pb::UnlockUserResponse {})
     }
 }
 
 impl Writing {
+    /// Ends a lock-out: whoever rescues an account lets its owner in at once.
+    async fn unlock(&self, user: UserId) -> Result<Committed, Status> {
+        let order = UnlockUser { user_id: user.to_vec() };
+        self.propose_then("unlock".into(), Body::UnlockUser(order)).await
+    }
+
     /// The PHC string of a new password. The salt is the write's own, so that a retry makes the same command.
     async fn hash(&self, password: String) -> Result<String, Status> {
         if password.chars().count() < MIN_PASSWORD_CHARS {
@@ -141,5 +170,6 @@ fn message(state: &State, user: &User) -> pb::User {
         created_at_ms: user.created_at.0,
         updated_at_ms: user.updated_at.0,
         has_password: state.password(user.id).is_some(),
+        not_told: Vec::new(),
     }
 }

@@ -42,6 +42,7 @@ pub mod password;
 pub mod picture;
 pub mod policy;
 pub mod program;
+pub mod notices;
 mod recheck;
 pub mod recovery;
 pub mod redirect_uri;
@@ -123,6 +124,7 @@ struct Inner {
     upstream_attempts: Throttles,
     policies: Policies,
     claim_expressions: claims::ClaimExpressions,
+    notices: notices::Notices,
     settings: Settings,
     runtime: Runtime,
 }
@@ -181,6 +183,7 @@ impl Auth {
             throttles: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             registrations: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
             upstream_attempts: Throttles::new(settings.login.throttle.clone(), runtime.clone()),
+            notices: notices::Notices::default(),
             upstreams: Upstreams::new(&keys, Outbound::new(settings.outbound.allow.clone())),
             claim_expressions: claims::ClaimExpressions::default(),
             policies: Policies::new(&settings.policy),
@@ -196,6 +199,11 @@ impl Auth {
 
     pub fn cluster(&self) -> &Cluster {
         &self.inner.cluster
+    }
+
+    /// What became of back-channel logouts that wait.
+    pub fn notices(&self) -> &notices::Notices {
+        &self.inner.notices
     }
 
     pub fn settings(&self) -> &Settings {

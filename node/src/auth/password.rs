@@ -3,14 +3,26 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use conclave_proto::command::v1::{ReserveAttempt, command::Body};
-use conclave_state::{Reason, State, ids::UserId, user::User};
+use conclave_state::{Reason, Stamp, State, ids::UserId, session::Session, user::User};
 
-use crate::crypto::{
-    mac,
-    password::{Password, PasswordError, Verdict},
+use crate::{
+    crypto::{
+        mac,
+        password::{Password, PasswordError, Verdict},
+    },
+    http::cidr::customer_of,
 };
 
-use super::{Auth, AuthError, derive::Derivation, device::Device, session::SignedIn, throttle::Admission};
+/// Sessions of an account whose addresses are compared: those of a person fit, and a loop of sign-ins costs no time.
+const MAX_SESSIONS_LOOKED_AT: usize = 64;
+
+use super::{
+    Auth, AuthError,
+    derive::Derivation,
+    device::Device,
+    session::SignedIn,
+    throttle::{Admission, Count},
+};
 
 /// Someone proved a password, of this version.
 #[derive(Clone, Debug)]
@@ -74,38 +86,85 @@ impl Auth {
             return Err(Unproved::TooMany { retry_in });
         }
         let candidate = Candidate::of(self.cluster().view(), username);
-        let counted = self.admit_attempt(&candidate, username, device).await?;
+        let counted = self.admit_attempt(&candidate, username, address, device).await?;
         let (verdict, candidate) = self.verify(candidate, username, password).await?;
         let Some(user) = candidate.user.filter(|_| matches!(verdict, Verdict::Match { .. })) else {
             return Err(Unproved::Wrong);
         };
         self.inner.throttles.address_succeeded(address);
-        self.inner.throttles.account_succeeded(counted);
+        counted.into_iter().for_each(|count| self.inner.throttles.succeeded(count));
         if user.disabled {
             return Err(Unproved::Disabled);
         }
         Ok(Proof { user, credential_version: candidate.version, state: candidate.state })
     }
 
-    /// Counts the attempt before the password is looked at, so that parallel guesses are counted too. Gives the count it went to:
-    /// that of the account, which all strangers share, or that of a browser known for it.
+    /// Counts the attempt before the password is looked at, so that parallel guesses are counted too. Gives the counts that it went to.
     async fn admit_attempt(
         &self,
         candidate: &Candidate,
         username: &str,
+        address: IpAddr,
         device: &Device,
-    ) -> Result<UserId, Unproved> {
+    ) -> Result<Vec<Count>, Unproved> {
+        let counts = self.counts(candidate, username, address, device);
+        // One after the other: what the first refuses is not counted against the second, so one address cannot use up what all have.
+        for count in &counts {
+            self.admit(&candidate.state, *count).await?;
+        }
+        Ok(counts)
+    }
+
+    /// Where an attempt is counted. An account that does not exist is counted like one that no browser and no address is known for.
+    fn counts(
+        &self,
+        candidate: &Candidate,
+        username: &str,
+        address: IpAddr,
+        device: &Device,
+    ) -> Vec<Count> {
         let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
+        // A new password and an unlocking start the counts of browsers and addresses anew; that of strangers is cleared by the rules.
+        let unlocked = candidate.user.as_ref().map_or(0, |user| user.unlock_version);
+        let since = [candidate.version.to_be_bytes(), unlocked.to_be_bytes()].concat();
+        let key = &self.deriving_keys().request;
+        let one = |kind: &[u8], what: &[u8]| {
+            let hash = mac::hmac_sha256(key, &[b"attempts", kind, account.bytes(), &since, what]);
+            let mut id = [0; 16];
+            id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+            Count::One(UserId::new(id))
+        };
         let known = self.cluster_keys().all().find_map(|keys| device.count_of(&keys.device, account, now));
-        let count = known.unwrap_or(account);
-        let hot = candidate.state.throttle(count, now).is_some();
-        match self.inner.throttles.account(count, self.cluster().member_count(), hot) {
-            Admission::Free => {}
-            Admission::Refused { retry_in } => return Err(Unproved::TooMany { retry_in }),
-            Admission::Reserve { limit, window_ms } => self.reserve(count, limit, window_ms).await?,
+        if let Some(browser) = known {
+            return vec![one(b"browser", browser.bytes())];
         }
-        Ok(count)
+        let customer = customer_of(address);
+        let at_address = one(b"address", customer.to_string().as_bytes());
+        let is_at = |session: &Arc<Session>| session.address.parse().is_ok_and(|ip| customer_of(ip) == customer);
+        let is_known = candidate
+            .user
+            .as_ref()
+            .is_some_and(|user| candidate.state.sessions_of(user.id).take(MAX_SESSIONS_LOOKED_AT).any(is_at));
+        if is_known { vec![at_address] } else { vec![at_address, Count::Strangers(account)] }
+    }
+
+    async fn admit(&self, state: &State, count: Count) -> Result<(), Unproved> {
+        let counted = state.throttle(count.id(), self.now(state));
+        match self.inner.throttles.count(count, self.cluster().member_count(), counted.is_some()) {
+            Admission::Free => Ok(()),
+            Admission::Refused { retry_in } => Err(Unproved::TooMany { retry_in }),
+            Admission::Reserve { limit, window_ms } => match counted {
+                // No further one is reserved before the window ends, so the log need not be asked.
+                Some(counted) if counted.attempts >= limit => Err(self.too_many(counted.window_ends_at)),
+                _ => self.reserve(count.id(), limit, window_ms).await,
+            },
+        }
+    }
+
+    fn too_many(&self, ends: Stamp) -> Unproved {
+        let retry_in = Duration::from_millis(ends.0.saturating_sub(self.runtime().clock.now_ms()));
+        Unproved::TooMany { retry_in }
     }
 
     /// The browser after this sign-in: known for its account. The same for the retry of a lost answer.
@@ -132,9 +191,7 @@ impl Auth {
         {
             Ok(_) => Ok(()),
             Err(AuthError::Refused(refusal)) if refusal.reason == Reason::AttemptsExhausted => {
-                let ends = refusal.retry_at.unwrap_or_default().0;
-                let retry_in = Duration::from_millis(ends.saturating_sub(self.runtime().clock.now_ms()));
-                Err(Unproved::TooMany { retry_in })
+                Err(self.too_many(refusal.retry_at.unwrap_or_default()))
             }
             Err(error) => Err(error.into()),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::command::v1::{
-    AddGroupMember, CreateGroup, CreateUser, ResetPassword, SpendProofs, SpentProof, UpdateUser,
+    AddGroupMember, CreateGroup, CreateUser, ResetPassword, SpendProofs, SpentProof, UnlockUser, UpdateUser,
     command::Body, spent_proof::Kind,
 };
 use conclave_state::{
@@ -143,9 +143,12 @@ impl Auth {
             self.change(derivation, "member", Body::AddGroupMember(order)).await?;
         }
         if user.disabled {
-            let order = UpdateUser { user_id, disabled: Some(false), ..UpdateUser::default() };
+            let order =
+                UpdateUser { user_id: user_id.clone(), disabled: Some(false), ..UpdateUser::default() };
             self.change(derivation, "enable", Body::UpdateUser(order)).await?;
         }
+        // Whoever guessed at the account must not keep its owner out.
+        self.change(derivation, "unlock", Body::UnlockUser(UnlockUser { user_id })).await?;
         Ok(())
     }
 

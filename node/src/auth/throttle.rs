@@ -1,14 +1,21 @@
 //! Attempts at passwords: counted on this node first, in the log only when an account runs hot (design.md §7).
 //!
-//! Each voter may let [`FREE_ATTEMPTS`] attempts at an account pass on its own count in a window. Every further one is
-//! reserved in the log before the password is looked at, against a limit from which all free ones are taken off. So the
-//! cluster never tries more than the configured number of passwords of an account in a window, however the attempts are
-//! spread and however parallel they are, and an attack on many accounts writes next to nothing.
+//! Each voter may let [`FREE_ATTEMPTS`] attempts of a count pass on its own in a window. Every further one is reserved in the log before
+//! the password is looked at, against a limit from which all free ones are taken off. So the cluster never tries more than the limit of a
+//! count in a window, however the attempts are spread and however parallel they are, and an attack writes next to nothing.
 //!
-//! A browser that has signed in to an account before has a count of its own there (see `device`), so the limit holds for all
-//! strangers together and for each known browser: strangers who use theirs up do not lock the owner out.
+//! An attempt at an account goes to one of these counts (decision 0049):
 //!
-//! Addresses are counted on the node alone: a coarse brake, bounded in memory.
+//! | from | count | limit in a window |
+//! |---|---|---|
+//! | a browser that has signed in to the account before (see `device`) | of that browser | `account_failures` |
+//! | an address that the account has a session from | of that address and the account | `account_failures` |
+//! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`STRANGERS`] times that |
+//!
+//! So one attacker uses up the attempts of one address, many of them those of strangers, and neither those of the owner's browsers and
+//! addresses.
+//!
+//! Addresses are also counted for all accounts together, on the node alone: a coarse brake, bounded in memory.
 
 use std::{
     collections::BTreeMap,
@@ -21,10 +28,31 @@ use conclave_state::ids::UserId;
 
 use crate::{config, http::cidr::customer_of, runtime::Runtime};
 
-/// Attempts at an account that a node lets pass without asking the cluster.
+/// Attempts at a count that a node lets pass without asking the cluster.
 const FREE_ATTEMPTS: u32 = 2;
+/// Attempts of all strangers at an account together, as a multiple of those of one address: a user may sign in at ten new places while ten
+/// others guess, and guesses from many addresses stay far below what a password of the least length withstands.
+const STRANGERS: u32 = 10;
 /// Most accounts and addresses counted at once; beyond, the oldest windows are dropped first.
 const MAX_COUNTED: usize = 10_000;
+
+/// Where an attempt at an account is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Of one browser or one address, at one account.
+    One(UserId),
+    /// Of all strangers at this account.
+    Strangers(UserId),
+}
+
+impl Count {
+    /// The id that the cluster counts it under.
+    pub const fn id(self) -> UserId {
+        match self {
+            Self::One(id) | Self::Strangers(id) => id,
+        }
+    }
+}
 
 /// What the next attempt needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,14 +129,14 @@ impl Throttles {
         }
     }
 
-    /// Counts an attempt at this account. `hot` = the cluster counts it already.
-    pub fn account(&self, user: UserId, voters: usize, hot: bool) -> Admission {
-        let limit = self.settings.account_failures.get();
+    /// Counts an attempt at this count. `hot` = the cluster counts it already.
+    pub fn count(&self, count: Count, voters: usize, hot: bool) -> Admission {
+        let limit = self.limit(count);
         let voters = u32::try_from(voters).unwrap_or(u32::MAX);
         // With many voters or a small limit nothing is free, and every attempt is reserved.
         let free = if FREE_ATTEMPTS.saturating_mul(voters) < limit { FREE_ATTEMPTS } else { 0 };
         let now = self.runtime.clock.monotonic();
-        let (before, _) = locked(&self.accounts).count(user, now, self.settings.window);
+        let (before, _) = locked(&self.accounts).count(count.id(), now, self.settings.window);
         if before < free && !hot {
             return Admission::Free;
         }
@@ -116,9 +144,17 @@ impl Throttles {
         Admission::Reserve { limit: limit - free * voters, window_ms }
     }
 
-    /// A sign-in to this account succeeded; its completion clears the cluster's count as well.
-    pub fn account_succeeded(&self, user: UserId) {
-        locked(&self.accounts).0.remove(&user);
+    fn limit(&self, count: Count) -> u32 {
+        let one = self.settings.account_failures.get();
+        match count {
+            Count::One(_) => one,
+            Count::Strangers(_) => one.saturating_mul(STRANGERS),
+        }
+    }
+
+    /// An attempt at this count succeeded. The completion of the sign-in clears the cluster's count of strangers as well.
+    pub fn succeeded(&self, count: Count) {
+        locked(&self.accounts).0.remove(&count.id());
     }
 }
 
@@ -137,14 +173,15 @@ mod tests {
 
     #[test]
     fn the_cluster_never_tries_more_than_the_limit() {
-        let limit = config::Throttle::default().account_failures.get();
-        for voters in [1, 2, 3, 5, 7, 9] {
+        let one = config::Throttle::default().account_failures.get();
+        let counts = [(Count::One(ALICE), one), (Count::Strangers(ALICE), STRANGERS * one)];
+        for (voters, (count, limit)) in [1, 2, 3, 5, 7, 9].into_iter().flat_map(|v| counts.map(|c| (v, c))) {
             let mut free = 0;
             let mut reserved = 0;
             for _node in 0..voters {
                 let (throttles, _) = throttles();
                 for _ in 0..limit {
-                    match throttles.account(ALICE, voters, false) {
+                    match throttles.count(count, voters, false) {
                         Admission::Free => free += 1,
                         Admission::Reserve { limit, .. } => reserved = limit,
                         Admission::Refused { .. } => unreachable!("accounts are refused by the rules"),
@@ -158,7 +195,7 @@ mod tests {
     #[test]
     fn a_hot_account_has_no_free_attempts() {
         let (throttles, _) = throttles();
-        assert!(matches!(throttles.account(ALICE, 3, true), Admission::Reserve { .. }));
+        assert!(matches!(throttles.count(Count::One(ALICE), 3, true), Admission::Reserve { .. }));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::io::Write as _;
+
 use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
@@ -187,13 +189,19 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create(create) => {
             let answer = clients.create(order(*create)?).await?;
-            let client = value(&answer.client.unwrap_or_default());
+            let client = answer.client.unwrap_or_default();
+            warn(&client);
+            let client = value(&client);
             let value = with(client, "client_secret", secret(answer.client_secret));
             Ok(Output::One { fields: NEW_FIELDS, value })
         }
         Command::List => list(client).await,
         Command::Show { client_id } => Ok(one(&clients.get(v1::GetClientRequest { client_id }).await?)),
-        Command::Update(update) => Ok(one(&clients.update(changes(*update)?).await?)),
+        Command::Update(update) => {
+            let client = clients.update(changes(*update)?).await?;
+            warn(&client);
+            Ok(one(&client))
+        }
         Command::RotateSecret { client_id, keep_old_for } => {
             let kept = keep_old_for.map_or(0, |kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
             let order =
@@ -216,6 +224,13 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             clients.delete(v1::DeleteClientRequest { client_id: client_id.clone() }).await?;
             Ok(Output::done(format!("client {client_id} is deleted"), json!({ "deleted": client_id })))
         }
+    }
+}
+
+/// On standard error, so that what programs read stays as it is.
+fn warn(client: &v1::Client) {
+    for warning in &client.warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
 }
 

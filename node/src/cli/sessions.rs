@@ -7,6 +7,8 @@ use super::{failure::Failure, output::Output};
 
 const COLUMNS: &[&str] = &["username", "auth_time_ms", "expires_at_ms", "amr", "address", "user_agent", "id"];
 
+const NOTICE_COLUMNS: &[&str] = &["client_id", "username", "waiting_since_ms", "attempts", "last_error"];
+
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List live sessions
@@ -16,6 +18,11 @@ pub enum Command {
         #[arg(long)]
         user: Option<String>,
     },
+    /// List the sign-outs that applications have not taken notice of yet
+    ///
+    /// Each is given again until the application takes it, for an hour. The node that leads knows how often it tried, and why it failed.
+    #[command(after_help = "Examples:\n  conclave session notices\n  conclave session notices -o json")]
+    Notices,
     /// End a session, or all sessions and grants of a user
     ///
     /// The person is signed out of that browser everywhere, and access and refresh tokens of that sign-in end. What was granted with
@@ -46,21 +53,55 @@ Examples:
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     match command {
         Command::List { user } => list(client, &user.unwrap_or_default()).await,
+        Command::Notices => notices(client).await,
         Command::Revoke { user: Some(user), app_passwords, .. } => {
             let order = v1::RevokeUserSessionsRequest { user: user.clone(), app_passwords };
-            let left = client.sessions().revoke_of_user(order).await?.app_passwords_left;
-            let said = json!({ "revoked_user": user, "app_passwords_left": left });
-            Ok(Output::done(signed_out(&user, app_passwords, left), said))
+            let answer = client.sessions().revoke_of_user(order).await?;
+            let (left, not_told) = (answer.app_passwords_left, answer.not_told);
+            let said = json!({ "revoked_user": user, "app_passwords_left": left, "not_told": not_told });
+            let text = signed_out(&user, app_passwords, left) + &but_not_told(&not_told);
+            Ok(Output::done(text, said))
         }
         Command::Revoke { id, user: None, with_grants, .. } => {
             let session_id = id.unwrap_or_default();
             let order = v1::RevokeSessionRequest { session_id: session_id.clone(), with_grants };
-            client.sessions().revoke(order).await?;
+            let not_told = client.sessions().revoke(order).await?.not_told;
             let also = if with_grants { ", and everything granted in it" } else { "" };
-            let said = json!({ "revoked": session_id, "with_grants": with_grants });
-            Ok(Output::done(format!("session {session_id} is over{also}"), said))
+            let said = json!({ "revoked": session_id, "with_grants": with_grants, "not_told": not_told });
+            Ok(Output::done(format!("session {session_id} is over{also}{}", but_not_told(&not_told)), said))
         }
     }
+}
+
+/// The applications that a sign-out has not reached yet, as the end of a sentence.
+pub fn but_not_told(not_told: &[String]) -> String {
+    if not_told.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; applications that were not told yet and are told again: {} (conclave session notices says why)",
+        not_told.join(", ")
+    )
+}
+
+async fn notices(client: &Client) -> Result<Output, Failure> {
+    let notices = all_pages(async |page| {
+        let answer = client.sessions().notices(v1::ListNoticesRequest { page: Some(page) }).await?;
+        Ok((answer.notices, answer.next_page_token))
+    })
+    .await?;
+    let row = |notice: &v1::Notice| {
+        json!({
+            "sequence": notice.sequence,
+            "client_id": notice.client_id,
+            "session_id": notice.session_id,
+            "username": notice.username,
+            "waiting_since_ms": notice.waiting_since_ms,
+            "attempts": notice.attempts,
+            "last_error": notice.last_error,
+        })
+    };
+    Ok(Output::Many { columns: NOTICE_COLUMNS, rows: notices.iter().map(row).collect() })
 }
 
 /// What ended, and what did not.

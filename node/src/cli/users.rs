@@ -1,9 +1,11 @@
 //! `conclave user …`
 
+use std::io::Write as _;
+
 use conclave_client::{Client, Error, all_pages, v1};
 use serde_json::{Value, json};
 
-use super::{failure::Failure, output::Output, password};
+use super::{failure::Failure, output::Output, password, sessions};
 
 /// The group that `--admin` means.
 const ADMINS: &str = "admins";
@@ -20,6 +22,7 @@ const FIELDS: &[&str] = &[
     "has_password",
     "created_at_ms",
     "updated_at_ms",
+    "not_told",
 ];
 const COLUMNS: &[&str] = &["username", "display_name", "email", "groups", "disabled", "id"];
 
@@ -57,6 +60,12 @@ Examples:
     /// Let a disabled user in again
     #[command(after_help = "Examples:\n  conclave user enable ada")]
     Enable {
+        /// Username or id
+        user: String,
+    },
+    /// End a lock-out: forget the user's counted sign-in attempts
+    #[command(after_help = "Examples:\n  conclave user unlock ada")]
+    Unlock {
         /// Username or id
         user: String,
     },
@@ -143,15 +152,22 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::Disable { user } => able(client, user, true).await,
         Command::Enable { user } => able(client, user, false).await,
         Command::Delete { user } => {
-            client.users().delete(v1::DeleteUserRequest { user: user.clone() }).await?;
-            Ok(Output::done(format!("user {user} is deleted"), json!({ "deleted": user })))
+            let not_told = client.users().delete(v1::DeleteUserRequest { user: user.clone() }).await?.not_told;
+            let said = json!({ "deleted": user, "not_told": not_told });
+            Ok(Output::done(format!("user {user} is deleted{}", sessions::but_not_told(&not_told)), said))
+        }
+        Command::Unlock { user } => {
+            client.users().unlock(v1::UnlockUserRequest { user: user.clone() }).await?;
+            Ok(Output::done(format!("user {user} may try to sign in again"), json!({ "unlocked": user })))
         }
         Command::Password { user, password_stdin, keep_sessions, keep_app_passwords } => {
             let password = if password_stdin { password::from_stdin()? } else { password::from_terminal()? };
             let order =
                 v1::SetPasswordRequest { user: user.clone(), password, keep_sessions, keep_app_passwords };
-            client.users().set_password(order).await?;
-            Ok(Output::done(format!("user {user} has a new password"), json!({ "password_set": user })))
+            let not_told = client.users().set_password(order).await?.not_told;
+            let said = json!({ "password_set": user, "not_told": not_told });
+            let text = format!("user {user} has a new password{}", sessions::but_not_told(&not_told));
+            Ok(Output::done(text, said))
         }
     }
 }
@@ -199,7 +215,12 @@ async fn list(client: &Client) -> Result<Output, Failure> {
 
 async fn able(client: &Client, user: String, disabled: bool) -> Result<Output, Failure> {
     let order = v1::UpdateUserRequest { user, disabled: Some(disabled), ..v1::UpdateUserRequest::default() };
-    Ok(one(&client.users().update(order).await?))
+    let user = client.users().update(order).await?;
+    if disabled && !user.not_told.is_empty() {
+        let told = sessions::but_not_told(&user.not_told);
+        let _ = writeln!(std::io::stderr(), "{} is disabled{told}", user.username);
+    }
+    Ok(one(&user))
 }
 
 fn changes(update: Update) -> v1::UpdateUserRequest {
@@ -235,6 +256,7 @@ fn value(user: &v1::User) -> Value {
         "disabled": user.disabled,
         "has_password": user.has_password,
         "created_at_ms": user.created_at_ms,
+        "not_told": user.not_told,
         "updated_at_ms": user.updated_at_ms,
     })
 }

@@ -33,10 +33,22 @@ use super::cidr::Cidr;
 
 /// A request from the look-up to the last byte of the answer. A peer that takes longer is asked again later.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The same of an attempt that only looks whether there is somebody: an operator waits for it.
+const REACH_LIMIT: Duration = Duration::from_secs(2);
 /// Most of an answer that is read: the key sets of the largest providers have a third of it.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// The same of a picture, which its server bounds likewise.
 const MAX_PICTURE_BYTES: usize = 1024 * 1024;
+/// Networks that are not routed in public: RFC 1918, RFC 6598, RFC 4193, and this machine.
+const PRIVATE: [&str; 7] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "fc00::/7",
+    "127.0.0.0/8",
+    "::1/128",
+];
 /// Where operating systems keep the authorities that they trust: Debian and Alpine, Fedora, SUSE, BSD.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -104,6 +116,28 @@ impl Outbound {
     #[must_use]
     pub fn for_strangers(&self) -> Self {
         Self { tls: self.tls.clone(), allowed: Arc::new([]) }
+    }
+
+    /// The same for addresses that an administrator wrote: private networks and this machine as well, with or without TLS. Not link-local
+    /// ones, where clouds keep the credentials of a machine.
+    #[must_use]
+    pub fn for_administrators(&self) -> Self {
+        let private = PRIVATE.iter().filter_map(|network| network.parse().ok());
+        let allowed: Vec<Cidr> = self.allowed.iter().cloned().chain(private).collect();
+        Self { tls: self.tls.clone(), allowed: allowed.into() }
+    }
+
+    /// Whether a connection to the address can be made from here now. Sends nothing.
+    ///
+    /// # Errors
+    /// [`OutboundError`]; the reason why not.
+    pub async fn reach(&self, url: &str) -> Result<(), OutboundError> {
+        let url = Url::parse(url).map_err(|_| OutboundError::Url)?;
+        let reaching = async {
+            let addr = self.judged(&url, url.scheme() == "https").await?;
+            TcpStream::connect(addr).await.map(drop).map_err(OutboundError::from)
+        };
+        timeout(REACH_LIMIT, reaching).await.unwrap_or(Err(OutboundError::TooSlow))
     }
 
     /// Posts a form; gives the status of the answer.

@@ -21,6 +21,8 @@ pub struct Moment {
     /// Unix milliseconds.
     pub now_ms: u64,
     pub users: usize,
+    /// Back-channel logouts that clients have not taken yet.
+    pub logout_notices: usize,
 }
 
 /// The status as text (OpenMetrics 1.0).
@@ -28,6 +30,11 @@ pub fn exposition(status: &NodeStatus, moment: Moment) -> String {
     let mut page = Page(Registry::with_prefix("conclave"));
     page.about(status);
     page.whole("users", "People in the replicated state", moment.users as u64);
+    page.whole(
+        "logout_notices_waiting",
+        "Back-channel logouts that clients have not taken yet",
+        moment.logout_notices as u64,
+    );
     if let Some(archive) = &status.archive {
         page.archive(archive, moment.now_ms);
     }
@@ -155,7 +162,7 @@ mod tests {
             archive,
             ..NodeStatus::default()
         };
-        exposition(&status, Moment { now_ms: 10_000, users: 3 })
+        exposition(&status, Moment { now_ms: 10_000, users: 3, logout_notices: 2 })
     }
 
     #[test]
@@ -168,6 +175,7 @@ mod tests {
             "conclave_applied_index 70",
             "conclave_lease_left_seconds 1.5",
             "conclave_users 3",
+            "conclave_logout_notices_waiting 2",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");

@@ -35,6 +35,9 @@ pub struct User {
     pub updated_at_ms: u64,
     #[prost(bool, tag = "11")]
     pub has_password: bool,
+    /// In the answer of UpdateUser: as in DeleteUserResponse.
+    #[prost(string, repeated, tag = "450")]
+    pub not_told: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateUserRequest {
@@ -109,15 +112,30 @@ pub struct SetPasswordRequest {
     #[prost(bool, tag = "180")]
     pub keep_app_passwords: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SetPasswordResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetPasswordResponse {
+    /// As in DeleteUserResponse.
+    #[prost(string, repeated, tag = "450")]
+    pub not_told: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteUserRequest {
     #[prost(string, tag = "1")]
     pub user: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteUserResponse {
+    /// Clients that have not taken the notice of the sign-out yet. They are told again until they take it.
+    #[prost(string, repeated, tag = "450")]
+    pub not_told: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnlockUserRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DeleteUserResponse {}
+pub struct UnlockUserResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Group {
     #[prost(string, tag = "1")]
@@ -371,6 +389,9 @@ pub struct Client {
     /// Claims of its own, made by expressions (docs/policy.md), beside those of the scopes.
     #[prost(message, repeated, tag = "130")]
     pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
+    /// In the answers of CreateClient and UpdateClient: what was taken and will not work as it stands.
+    #[prost(string, repeated, tag = "450")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimRule {
@@ -1088,8 +1109,12 @@ pub struct RevokeSessionRequest {
     #[prost(bool, tag = "2")]
     pub with_grants: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeSessionResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSessionResponse {
+    /// As in DeleteUserResponse.
+    #[prost(string, repeated, tag = "450")]
+    pub not_told: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeUserSessionsRequest {
     #[prost(string, tag = "1")]
@@ -1098,11 +1123,46 @@ pub struct RevokeUserSessionsRequest {
     #[prost(bool, tag = "180")]
     pub app_passwords: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeUserSessionsResponse {
     /// So many passwords of programs live on.
     #[prost(uint32, tag = "180")]
     pub app_passwords_left: u32,
+    /// As in DeleteUserResponse.
+    #[prost(string, repeated, tag = "450")]
+    pub not_told: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListNoticesRequest {
+    #[prost(message, optional, tag = "1")]
+    pub page: ::core::option::Option<Page>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListNoticesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub notices: ::prost::alloc::vec::Vec<Notice>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// A back-channel logout that a client has not taken yet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Notice {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub session_id: ::prost::alloc::string::String,
+    /// Empty when the user was deleted.
+    #[prost(string, tag = "4")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub waiting_since_ms: u64,
+    /// Attempts of the node that leads since it leads, and why the last one failed. Zero and empty when another node is asked.
+    #[prost(uint32, tag = "6")]
+    pub attempts: u32,
+    #[prost(string, tag = "7")]
+    pub last_error: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SigningKey {
@@ -1879,6 +1939,31 @@ pub mod user_service_client {
                 .insert(GrpcMethod::new("conclave.admin.v1.UserService", "DeleteUser"));
             self.inner.unary(req, path, codec).await
         }
+        /// Ends a lock-out: counted sign-in attempts of the user are forgotten. A new password and enabling do so as well.
+        pub async fn unlock_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnlockUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnlockUserResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.UserService/UnlockUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("conclave.admin.v1.UserService", "UnlockUser"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1925,6 +2010,14 @@ pub mod user_service_server {
             request: tonic::Request<super::DeleteUserRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DeleteUserResponse>,
+            tonic::Status,
+        >;
+        /// Ends a lock-out: counted sign-in attempts of the user are forgotten. A new password and enabling do so as well.
+        async fn unlock_user(
+            &self,
+            request: tonic::Request<super::UnlockUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnlockUserResponse>,
             tonic::Status,
         >;
     }
@@ -2259,6 +2352,51 @@ pub mod user_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteUserSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.UserService/UnlockUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnlockUserSvc<T: UserService>(pub Arc<T>);
+                    impl<
+                        T: UserService,
+                    > tonic::server::UnaryService<super::UnlockUserRequest>
+                    for UnlockUserSvc<T> {
+                        type Response = super::UnlockUserResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnlockUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UserService>::unlock_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnlockUserSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6341,6 +6479,33 @@ pub mod session_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// The back-channel logouts that clients have not taken yet, oldest first.
+        pub async fn list_notices(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListNoticesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListNoticesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.SessionService/ListNotices",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.SessionService", "ListNotices"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -6375,6 +6540,14 @@ pub mod session_service_server {
             request: tonic::Request<super::RevokeUserSessionsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RevokeUserSessionsResponse>,
+            tonic::Status,
+        >;
+        /// The back-channel logouts that clients have not taken yet, oldest first.
+        async fn list_notices(
+            &self,
+            request: tonic::Request<super::ListNoticesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListNoticesResponse>,
             tonic::Status,
         >;
     }
@@ -6575,6 +6748,51 @@ pub mod session_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeUserSessionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.SessionService/ListNotices" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListNoticesSvc<T: SessionService>(pub Arc<T>);
+                    impl<
+                        T: SessionService,
+                    > tonic::server::UnaryService<super::ListNoticesRequest>
+                    for ListNoticesSvc<T> {
+                        type Response = super::ListNoticesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListNoticesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SessionService>::list_notices(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListNoticesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

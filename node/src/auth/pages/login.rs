@@ -358,8 +358,10 @@ impl Attempt<'_> {
         let mut ticket = self.site.auth.ticket(self.ticket.step, target, browser);
         ticket.note = Some(Note { why, username: self.typed.clone() });
         if self.browser.reads_pages {
-            // Asked for although a session may be there: the form is what says why.
-            ticket.step = Step::Login { fresh: true };
+            // What another account used up is asked for anew although that account's session may be there.
+            if why == Why::Spent {
+                ticket.step = Step::Login { fresh: true };
+            }
             let text = self.site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
             return Ok(self.site.with_browser(&self.browser, see_other(&format!("/login?ticket={text}"))));
         }

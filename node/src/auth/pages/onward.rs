@@ -101,7 +101,7 @@ impl Site {
                 Err(error) => self.fault(&super::fault_of(&error), id),
             },
             Next::Redirect(location) => self.leave(&location, browser),
-            Next::Open { url, by } => self.to_application(&url, &by, browser, id, true),
+            Next::Open { url, by, redirect } => self.to_application(&url, &by, redirect, browser, id, true),
             Next::Answer(answer) => self.leave_with(&answer, browser),
             Next::Forbidden { what, username, decision, target } => {
                 let switch = self.switch_url(&target);

@@ -54,6 +54,7 @@ struct Notice {
     uri: String,
     client: String,
     token: String,
+    by_administrator: bool,
 }
 
 /// What becomes of a row now.
@@ -68,13 +69,17 @@ enum Judged {
 /// Works the outbox off while this node leads.
 pub struct Announcer {
     auth: Auth,
+    /// For addresses of clients that registered themselves.
     outbound: Outbound,
+    /// For addresses that an administrator wrote.
+    trusted: Outbound,
     failed: BTreeMap<u64, Failed>,
 }
 
 impl Announcer {
-    pub const fn new(auth: Auth, outbound: Outbound) -> Self {
-        Self { auth, outbound, failed: BTreeMap::new() }
+    pub fn new(auth: Auth, outbound: Outbound) -> Self {
+        let trusted = outbound.for_administrators();
+        Self { auth, outbound, trusted, failed: BTreeMap::new() }
     }
 
     /// Runs until the task is aborted or the process ends.
@@ -91,12 +96,14 @@ impl Announcer {
     pub async fn round(&mut self) -> usize {
         if !self.auth.cluster().is_leader() {
             self.failed.clear();
+            self.auth.notices().clear();
             return 0;
         }
         let state = self.auth.cluster().view();
         let now_ms = self.auth.now(&state).0;
         let due = self.due(&state, now_ms);
         self.failed.retain(|sequence, _| state.outbox_item(*sequence).is_some());
+        self.auth.notices().keep_waiting(&state);
         let (mut over, mut telling) = (Vec::new(), Vec::new());
         for item in due {
             match self.judge(&state, &item, now_ms) {
@@ -146,6 +153,7 @@ impl Announcer {
                 uri: client.back_channel_logout_uri.clone(),
                 client: client.id.to_string(),
                 token,
+                by_administrator: !client.is_self_registered(),
             }),
             None => Judged::Later,
         }
@@ -178,17 +186,19 @@ impl Announcer {
     }
 
     async fn tell(&self, notice: &Notice) -> bool {
-        match self.outbound.post_form(&notice.uri, &[("logout_token", &notice.token)]).await {
-            Ok(status) if status.is_success() => true,
-            Ok(status) => {
-                tracing::info!(client.id = %notice.client, %status, "a client refused the notice of a logout");
-                false
-            }
-            Err(error) => {
-                tracing::info!(client.id = %notice.client, %error, "a client could not be told of a logout");
-                false
-            }
-        }
+        let outbound = if notice.by_administrator { &self.trusted } else { &self.outbound };
+        let why = match outbound.post_form(&notice.uri, &[("logout_token", &notice.token)]).await {
+            Ok(status) if status.is_success() => return true,
+            Ok(status) => format!("the client answered {status}"),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(
+            { client.id = %notice.client, error = %why },
+            "client {} was not told of a logout and is told again: {why}; see conclave session notices",
+            notice.client
+        );
+        self.auth.notices().failed(notice.sequence, why);
+        false
     }
 
     fn put_off(&mut self, sequence: u64, now_ms: u64) {

@@ -74,6 +74,11 @@ impl State {
         self.outbox.get(&sequence)
     }
 
+    /// How many rows wait.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// What waits, oldest first.
     pub fn outbox(&self) -> impl Iterator<Item = &Arc<OutboxItem>> {
         self.outbox.values()

@@ -17,13 +17,14 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 65] = [
+const RPCS: [(&str, bool, Code); 67] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
     ("UserService/UpdateUser", true, Code::InvalidArgument),
     ("UserService/SetPassword", true, Code::InvalidArgument),
     ("UserService/DeleteUser", true, Code::InvalidArgument),
+    ("UserService/UnlockUser", true, Code::InvalidArgument),
     ("GroupService/CreateGroup", true, Code::InvalidArgument),
     ("GroupService/ListGroups", false, Code::Ok),
     ("GroupService/DeleteGroup", true, Code::InvalidArgument),
@@ -63,6 +64,7 @@ const RPCS: [(&str, bool, Code); 65] = [
     ("SessionService/ListSessions", false, Code::Ok),
     ("SessionService/RevokeSession", true, Code::InvalidArgument),
     ("SessionService/RevokeUserSessions", true, Code::InvalidArgument),
+    ("SessionService/ListNotices", false, Code::Ok),
     ("TokenService/CreateToken", true, Code::InvalidArgument),
     ("TokenService/ListTokens", false, Code::Ok),
     ("TokenService/RevokeToken", true, Code::InvalidArgument),

@@ -14,6 +14,7 @@ mod forward_auth_answers;
 mod forward_auth_others;
 mod forward_auth_urls;
 mod garbled;
+mod lockout;
 mod login;
 pub mod mtls;
 mod oidc;

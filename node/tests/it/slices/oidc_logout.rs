@@ -8,11 +8,18 @@ use std::{
 use axum::{Router, body::Bytes, extract::State, routing::post};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::{http::Outbound, protocol::oidc::Announcer, testing::TestNode};
-use conclave_proto::command::v1::{RevokeSession, UpdateUser, command::Body as Order};
+use conclave_proto::{
+    admin::v1::{self as pb, session_service_client::SessionServiceClient},
+    command::v1::{
+        ClientAuthMethod, ConsentMode, CreateClient, RevokeSession, SigningAlgorithm, UpdateUser,
+        command::Body as Order,
+    },
+};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::site::{Browser, PASSWORD, Site, encoded};
+use crate::admin::{by_operator, channel};
 
 fn part(token: &str, which: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(which).unwrap()).unwrap()).unwrap()
@@ -135,17 +142,51 @@ async fn a_disabled_person_is_signed_out_everywhere_and_a_dead_client_is_given_u
 }
 
 #[tokio::test]
-async fn an_address_that_the_configuration_does_not_allow_is_never_called() {
+async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere_else() {
     let site = Site::open().await;
     let endpoint = Endpoint::start().await;
     site.change("web", |c| c.back_channel_logout_uri = Some(endpoint.url.clone())).await;
-    signed_in_at(&site, &["web"]).await;
+    // The same address, said by a client that registered itself.
+    let order = CreateClient {
+        client_id: "stranger".into(),
+        auth_method: ClientAuthMethod::None.into(),
+        redirect_uris: vec![super::site::REDIRECT_URI.into()],
+        scopes: vec!["openid".into()],
+        signing_algorithm: SigningAlgorithm::Es256.into(),
+        consent: ConsentMode::Implicit.into(),
+        back_channel_logout_uri: endpoint.url.clone(),
+        registration_token_hash: vec![7; 32],
+        ..CreateClient::default()
+    };
+    site.node.propose(Order::CreateClient(order)).await.unwrap();
+    let mut browser = Browser::default();
+    for client in ["web", "stranger"] {
+        let mut page = site.get(&mut browser, &Site::authorize_url(client, &[("scope", "openid")])).await;
+        if page.location().starts_with("/login") {
+            let url = Site::authorize_url(client, &[("scope", "openid")]);
+            page = site.sign_in_at(&mut browser, &url, "ada", PASSWORD).await;
+        }
+        assert!(page.parameter("code").is_some(), "{client}");
+    }
     let session = site.node.cluster().view().sessions_after(None).next().unwrap().id;
     site.node.propose(Order::RevokeSession(RevokeSession { session_id: session.to_vec() })).await.unwrap();
     let mut closed = Announcer::new(site.node.auth().clone(), Outbound::new(Vec::new()));
-    assert_eq!(closed.round().await, 0);
-    assert!(endpoint.taken().is_empty());
-    assert!(site.node.cluster().view().outbox().next().is_some(), "it waits for an operator to allow it");
+    assert_eq!((closed.round().await, endpoint.taken().len()), (1, 1));
+    let view = site.node.cluster().view();
+    assert_eq!(view.outbox_len(), 1, "it waits for an operator to allow it");
+    // Who waits, how often it was tried and why it failed is listed, and named where a session is ended.
+    let mut sessions = SessionServiceClient::new(channel(&site.node));
+    let notices = sessions.list_notices(by_operator(&site.node, pb::ListNoticesRequest { page: None })).await;
+    let notices = notices.unwrap().into_inner().notices;
+    let [notice] = &notices[..] else { panic!("{notices:?}") };
+    assert_eq!((notice.client_id.as_str(), notice.username.as_str(), notice.attempts), ("stranger", "ada", 1));
+    assert!(notice.last_error.contains("no public address"), "{}", notice.last_error);
+    let order = pb::RevokeSessionRequest { session_id: session.to_string(), with_grants: false };
+    let said = sessions.revoke_session(by_operator(&site.node, order)).await.unwrap().into_inner();
+    assert_eq!(said.not_told, ["stranger"]);
+    let order = pb::RevokeUserSessionsRequest { user: "ada".into(), app_passwords: false };
+    let said = sessions.revoke_user_sessions(by_operator(&site.node, order)).await.unwrap().into_inner();
+    assert_eq!(said.not_told, ["stranger"]);
 }
 
 #[tokio::test]
@@ -281,10 +322,10 @@ async fn an_id_token_of_a_user_in_many_groups_is_its_own_hint() {
     }
     let groups: Vec<String> = (0..140).map(|n| format!("department-with-a-long-name-{n:04}-{}", "x".repeat(12))).collect();
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    site.node.create_user("many", super::site::PASSWORD, &groups).await;
+    site.node.create_user("many", PASSWORD, &groups).await;
     for by_post in [false, true] {
         let mut browser = Browser::default();
-        let page = site.sign_in_at(&mut browser, &Site::authorize_url("web", &[]), "many", super::site::PASSWORD).await;
+        let page = site.sign_in_at(&mut browser, &Site::authorize_url("web", &[]), "many", PASSWORD).await;
         let tokens = site.redeem("web", &page.parameter("code").unwrap()).await.json();
         let own = tokens["id_token"].as_str().unwrap();
         assert!(own.len() > 8 * 1024, "{}", own.len());
@@ -309,7 +350,7 @@ async fn a_refreshed_token_names_no_session_that_is_over() {
     let site = Site::open().await;
     let mut browser = Browser::default();
     let url = Site::authorize_url("web", &[("scope", "openid offline_access")]);
-    let page = site.sign_in_at(&mut browser, &url, "ada", super::site::PASSWORD).await;
+    let page = site.sign_in_at(&mut browser, &url, "ada", PASSWORD).await;
     let mut tokens = site.redeem("web", &page.parameter("code").unwrap()).await.json();
     for alive in [true, false] {
         if !alive {

@@ -24,6 +24,12 @@ async fn used(site: &Site, link: &str, password: &str, again: &str) -> Page {
     site.post(&mut browser, "/recover", &form).await
 }
 
+/// Uses a fresh link of this user.
+pub async fn let_back_in(site: &Site, username: &str, password: &str) {
+    let done = used(site, &link(site, username), password, password).await;
+    assert_eq!(done.status, StatusCode::SEE_OTHER, "{}", done.text);
+}
+
 fn is_admin(site: &Site, username: &str) -> bool {
     let state = site.node.auth().cluster().view();
     let admins = state.group_by_name("admins").map(|group| group.id);
