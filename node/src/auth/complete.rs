@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use conclave_proto::command::v1::{IssueCode, SignInAgain, StartSession, command::Body, sign_in_again::SignIn};
+use conclave_proto::command::v1::{
+    IssueCode, SignInAgain, StartSession, command::Body, sign_in_again::SignIn,
+};
 use conclave_state::{
     ReplyBody, Stamp, State,
     client::{Client, ConsentMode, GrantType},

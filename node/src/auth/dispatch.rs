@@ -164,7 +164,9 @@ impl Auth {
         match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &derivation).await {
             Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
             // The page was answered before, and what was answered then is not remembered any more.
-            Err(AuthError::Refused(refusal)) if visitor.consented.is_some() && is_of_ticket(refusal.reason) => {
+            Err(AuthError::Refused(refusal))
+                if visitor.consented.is_some() && is_of_ticket(refusal.reason) =>
+            {
                 Ok(consent_page())
             }
             Err(AuthError::Refused(refusal)) => Ok(back(error_of(&refusal), &refusal.detail)),

@@ -116,13 +116,7 @@ impl Auth {
     }
 
     /// Where an attempt is counted. An account that does not exist is counted like one that no browser and no address is known for.
-    fn counts(
-        &self,
-        candidate: &Candidate,
-        username: &str,
-        address: IpAddr,
-        device: &Device,
-    ) -> Vec<Count> {
+    fn counts(&self, candidate: &Candidate, username: &str, address: IpAddr, device: &Device) -> Vec<Count> {
         let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
         // A new password and an unlocking start the counts of browsers and addresses anew; that of strangers is cleared by the rules.
@@ -141,7 +135,8 @@ impl Auth {
         }
         let customer = customer_of(address);
         let at_address = one(b"address", customer.to_string().as_bytes());
-        let is_at = |session: &Arc<Session>| session.address.parse().is_ok_and(|ip| customer_of(ip) == customer);
+        let is_at =
+            |session: &Arc<Session>| session.address.parse().is_ok_and(|ip| customer_of(ip) == customer);
         let is_known = candidate
             .user
             .as_ref()

@@ -1,10 +1,6 @@
 //! What an old ticket asks for, checked anew: a form that was open for long is answered by a fresh one only if its request still stands.
 
-use super::{
-    Auth, AuthError,
-    dispatch::Gone,
-    ticket::Target,
-};
+use super::{Auth, AuthError, dispatch::Gone, ticket::Target};
 
 impl Auth {
     /// The reason why what the login is for does not stand any more; none if it does. The rules check everything again when something

@@ -152,7 +152,8 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::Disable { user } => able(client, user, true).await,
         Command::Enable { user } => able(client, user, false).await,
         Command::Delete { user } => {
-            let not_told = client.users().delete(v1::DeleteUserRequest { user: user.clone() }).await?.not_told;
+            let not_told =
+                client.users().delete(v1::DeleteUserRequest { user: user.clone() }).await?.not_told;
             let said = json!({ "deleted": user, "not_told": not_told });
             Ok(Output::done(format!("user {user} is deleted{}", sessions::but_not_told(&not_told)), said))
         }

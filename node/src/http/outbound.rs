@@ -40,15 +40,8 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// The same of a picture, which its server bounds likewise.
 const MAX_PICTURE_BYTES: usize = 1024 * 1024;
 /// Networks that are not routed in public: RFC 1918, RFC 6598, RFC 4193, and this machine.
-const PRIVATE: [&str; 7] = [
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-    "fc00::/7",
-    "127.0.0.0/8",
-    "::1/128",
-];
+const PRIVATE: [&str; 7] =
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "127.0.0.0/8", "::1/128"];
 /// Where operating systems keep the authorities that they trust: Debian and Alpine, Fedora, SUSE, BSD.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",

@@ -75,7 +75,14 @@ impl Pages {
     }
 
     /// The page of a fault, from its parts.
-    pub fn error(&self, title: &str, detail: &str, code: &str, request: &str, way_on: Option<&WayOn>) -> String {
+    pub fn error(
+        &self,
+        title: &str,
+        detail: &str,
+        code: &str,
+        request: &str,
+        way_on: Option<&WayOn>,
+    ) -> String {
         self.render(&ErrorView {
             title: title.to_owned(),
             detail: detail.to_owned(),

@@ -112,7 +112,9 @@ impl Page<'_> {
         // Anything but a plain yes is a no.
         if form.decision != "allow" {
             let way_back = self.site.auth.way_back(request);
-            return Ok(Next::Answer(way_back.with_error(AuthorizationError::AccessDenied, "the person said no")));
+            return Ok(Next::Answer(
+                way_back.with_error(AuthorizationError::AccessDenied, "the person said no"),
+            ));
         }
         let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
         // A second click by the same person in the same browser is the same write, and gets the first answer.
@@ -120,18 +122,18 @@ impl Page<'_> {
         let browser = self.browser.id.as_str().as_bytes();
         let derivation = Derivation::of_step(key, &[b"consent", &ticket.id, browser, &session]);
         // The page was shown to the person of that session. Another person is asked anew.
-        let same = visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
+        let same =
+            visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
         let visitor = Visitor { consented: same.then(|| ticket.clone()), ..visitor };
         let next = self.site.auth.next(&ticket.target, &visitor, &derivation).await;
         next.map_err(|e| fault_of(&e))
     }
 
     /// The page anew, for what it asked, checked anew.
-    async fn asked_again(
-        &self,
-        (ticket, trouble): (Ticket, Option<TicketError>),
-    ) -> Result<Next, Fault> {
-        let Step::Consent { session } = ticket.step else { return Err(fault_of_ticket(TicketError::NotOurs)) };
+    async fn asked_again(&self, (ticket, trouble): (Ticket, Option<TicketError>)) -> Result<Next, Fault> {
+        let Step::Consent { session } = ticket.step else {
+            return Err(fault_of_ticket(TicketError::NotOurs));
+        };
         if trouble.is_some()
             && let Some(gone) = self.site.auth.still_stands(&ticket.target).await.map_err(|e| fault_of(&e))?
         {
@@ -139,7 +141,8 @@ impl Page<'_> {
         }
         let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
         // The page follows a proof by that session's person in this browser, who is not asked to prove it again to see it again.
-        let same = visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
+        let same =
+            visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
         let note = match trouble {
             Some(trouble) => Some(Note { why: trouble.why(), username: String::new() }),
             None => ticket.note,

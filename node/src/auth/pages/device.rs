@@ -82,9 +82,7 @@ async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, asked: &Asked) 
     let visitor = site.visitor(&browser).await?;
     let text = user_code::parse(&asked.user_code).unwrap_or_default();
     match &visitor.signed_in {
-        Some(signed_in) => {
-            Ok(form_page(site, &browser, signed_in, &text, asked.problem.map(Problem::text)))
-        }
+        Some(signed_in) => Ok(form_page(site, &browser, signed_in, &text, asked.problem.map(Problem::text))),
         None => sign_in(site, id, headers, &browser, &visitor, text).await,
     }
 }
@@ -242,11 +240,7 @@ pub async fn confirm(
 }
 
 /// The ticket of the page that asks, its session and its device.
-fn ticket_of(
-    site: &Site,
-    browser: &Browser,
-    text: &str,
-) -> Result<(Ticket, [u8; 16], DeviceId), Fault> {
+fn ticket_of(site: &Site, browser: &Browser, text: &str) -> Result<(Ticket, [u8; 16], DeviceId), Fault> {
     let in_words = |error| fault_of_ticket(error).with_way_on(ACTION, "Type the code again");
     let ticket = site.auth.open(text, Some(browser.id.as_str())).map_err(in_words)?;
     match ticket.step {
@@ -266,7 +260,6 @@ fn confirm_ticket(
     let target = Target::Device { user_code: user_code.to_owned() };
     site.auth.ticket(step, target, Some(browser.id.as_str()))
 }
-
 
 /// The device may have asked a moment ago at another node: before its code is called unknown, the leader is asked.
 async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
@@ -310,7 +303,13 @@ fn confirm_page(
     let judgement = site.auth.judge_client(&state, client, &signed_in.user, &around);
     if !judgement.allowed {
         let decision = judgement.decision.as_deref();
-        return Ok(site.forbidden(&shown_name(client), &signed_in.user.username, decision, Some(&ticket.target), id));
+        return Ok(site.forbidden(
+            &shown_name(client),
+            &signed_in.user.username,
+            decision,
+            Some(&ticket.target),
+            id,
+        ));
     }
     let text = site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
     let view = views::ConsentView {
@@ -382,7 +381,8 @@ async fn answered(
     };
     // A second click is the same write, and gets the first answer.
     let key = &site.auth.deriving_keys().request;
-    let parts: [&[u8]; 5] = [b"device", &ticket.id, browser.id.as_str().as_bytes(), &session, &[u8::from(allow)]];
+    let parts: [&[u8]; 5] =
+        [b"device", &ticket.id, browser.id.as_str().as_bytes(), &session, &[u8::from(allow)]];
     let derivation = Derivation::of_step(key, &parts);
     let written = site.auth.cluster().propose(derivation.request(), Body::AnswerDevice(order)).await;
     match written.map_err(AuthError::from) {

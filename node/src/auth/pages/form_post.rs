@@ -32,7 +32,8 @@ impl Site {
         match answer.mode {
             ResponseMode::Query => see_other(&answer.location()),
             ResponseMode::FormPost => {
-                let fields = answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+                let fields =
+                    answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
                 self.form_post(&answer.redirect_uri, &fields.collect::<Vec<_>>())
             }
         }

@@ -14,10 +14,10 @@ use serde::Deserialize;
 use crate::{
     auth::{
         AuthError,
+        authorization::error_of,
         client_name::shown_name,
         complete::{Completed, Origin},
         derive::Derivation,
-        authorization::error_of,
         dispatch::{Gone, Next, Visitor},
         password::{Proof, Unproved},
         ticket::{Note, Step, Target, Ticket, TicketError, Why},
@@ -124,11 +124,7 @@ impl Site {
     }
 }
 
-pub(super) fn page(
-    site: &Site,
-    browser: &Browser,
-    ticket: &Ticket,
-) -> Result<Response, Fault> {
+pub(super) fn page(site: &Site, browser: &Browser, ticket: &Ticket) -> Result<Response, Fault> {
     let username = ticket.note.as_ref().map(|note| note.username.clone()).unwrap_or_default();
     let hint = match &ticket.target {
         Target::Authorize(request) if username.is_empty() => request.login_hint.clone(),
@@ -266,7 +262,8 @@ impl Attempt<'_> {
     /// write on any node, and gets the first answer.
     fn named_by(&self, proof: &Proof) -> Derivation {
         let key = &self.site.auth.deriving_keys().request;
-        let (browser, version) = (self.browser.id.as_str().as_bytes(), proof.credential_version.to_be_bytes());
+        let (browser, version) =
+            (self.browser.id.as_str().as_bytes(), proof.credential_version.to_be_bytes());
         let user = proof.user.id;
         Derivation::of_step(key, &[b"login", &self.ticket.id, browser, user.bytes(), &version])
     }

@@ -170,7 +170,8 @@ fn left(site: &Site, target: Option<&Target>, frames: &[Url]) -> Response {
 
 /// The page after signing out, which loads these pages of clients.
 pub(super) fn signed_out_page(site: &Site, frames: &[String], next: Option<String>) -> Response {
-    let view = views::SignedOutView { sign_in_url: "/login".into(), frames: frames.to_vec(), next, back: None };
+    let view =
+        views::SignedOutView { sign_in_url: "/login".into(), frames: frames.to_vec(), next, back: None };
     let page = Html(site.pages.render(&view)).into_response();
     if frames.is_empty() { page } else { framing(page, frames) }
 }

@@ -153,7 +153,8 @@ impl Site {
         match answer.mode {
             ResponseMode::Query => self.leave(&answer.location(), browser),
             ResponseMode::FormPost => {
-                let fields = answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+                let fields =
+                    answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
                 let action = answer.redirect_uri.clone();
                 self.onward(Onward::Post { action, fields: fields.collect() }, browser)
             }

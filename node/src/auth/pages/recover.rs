@@ -122,13 +122,20 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
     }
 }
 
-fn page(site: &Site, browser: &Browser, recovery: &Recovery, link: &str, problem: Option<Problem>) -> Response {
+fn page(
+    site: &Site,
+    browser: &Browser,
+    recovery: &Recovery,
+    link: &str,
+    problem: Option<Problem>,
+) -> Response {
     let view = views::RecoverView {
         form: site.form(browser, ACTION, link),
         username: recovery.username.clone(),
         error: problem.map(Problem::text),
     };
-    let status = if problem.is_some() && !browser.reads_pages { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let status =
+        if problem.is_some() && !browser.reads_pages { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     site.with_browser(browser, (status, Html(site.pages.render(&view))).into_response())
 }
 

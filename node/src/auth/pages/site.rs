@@ -19,8 +19,8 @@ use crate::{
     },
     http::{
         Fault, FormAction, RequestId,
-        fault::wants_page,
         cookie::{CookieError, CookiePolicy, Cookies},
+        fault::wants_page,
     },
     web::{
         Pages,

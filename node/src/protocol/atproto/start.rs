@@ -170,7 +170,8 @@ fn away(
     };
     let name = Transaction::cookie(&transaction.state());
     let life = atproto.site.auth.settings().login.flow_ttl;
-    let response = atproto.site.with_own_cookie(&name, &sealed, Some(life), atproto.site.leave(location, browser));
+    let response =
+        atproto.site.with_own_cookie(&name, &sealed, Some(life), atproto.site.leave(location, browser));
     atproto.site.with_browser(browser, response)
 }
 

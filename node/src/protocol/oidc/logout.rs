@@ -45,12 +45,7 @@ pub async fn by_get(
 
 /// Read here, up to the limit of a body. A cross-site POST brings no SameSite=Lax cookie, so a request that is not of a session that the
 /// browser shows is sent round by GET, as what was read of it: an ID token may be longer than a URL.
-pub async fn by_post(
-    State(oidc): State<Oidc>,
-    id: RequestId,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap, body: Bytes) -> Response {
     let result = async {
         let asked = asked(&oidc, &body).await?;
         answer(&oidc, &id, &headers, asked, true).await
@@ -201,9 +196,10 @@ impl Mistake {
     /// Its code, and what is wrong with the application's request.
     fn words(&self) -> (&'static str, String) {
         match self {
-            Self::OtherClient => {
-                ("client_mismatch", "The application's logout request names another client than its ID token.".into())
-            }
+            Self::OtherClient => (
+                "client_mismatch",
+                "The application's logout request names another client than its ID token.".into(),
+            ),
             Self::UnknownClient => (
                 "unknown_client",
                 "The application's logout request does not say which registered application it is.".into(),
@@ -222,7 +218,8 @@ impl Mistake {
 /// The session has ended; the person stays here.
 fn signed_out_but(mistake: &Mistake) -> Fault {
     let (code, detail) = mistake.words();
-    Fault::new(StatusCode::BAD_REQUEST, code, "You are signed out", detail).with_way_on("/login", "Sign in again")
+    Fault::new(StatusCode::BAD_REQUEST, code, "You are signed out", detail)
+        .with_way_on("/login", "Sign in again")
 }
 
 /// Nothing has ended: the request showed no session of this browser.

@@ -7,9 +7,9 @@ use tower::ServiceExt;
 
 use super::Pages;
 use crate::web::views::{
-    AtmosphereView, Connection, ConsentView, ContinueView, DeviceDoneView, DeviceView, ErrorView, ForbiddenView, Form,
-    FormPostView, Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView, Provider, RecoverView,
-    ScopeLine, SignedOutView,
+    AtmosphereView, Connection, ConsentView, ContinueView, DeviceDoneView, DeviceView, ErrorView,
+    ForbiddenView, Form, FormPostView, Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView,
+    Provider, RecoverView, ScopeLine, SignedOutView,
 };
 
 const HOSTILE: &str = "\"><script>alert('x')</script>";

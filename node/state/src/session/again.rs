@@ -36,7 +36,8 @@ pub(crate) fn sign_in_again(draft: &mut Draft, order: &pb::SignInAgain) -> Resul
         Some(SignIn::Start(order)) => start::start_shown(draft, order, Some(shown)),
         Some(SignIn::Upstream(order)) => upstream::arrive(draft, order, Some(shown), false),
         Some(SignIn::ByHandle(order)) => {
-            let order = order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
+            let order =
+                order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
             upstream::arrive(draft, order, Some(shown), true)
         }
         None => Err(Refusal::malformed("there is no sign-in in it")),

@@ -10,9 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use conclave_proto::command::v1::{
-    self as pb, command::Body, policy_condition::Kind, sign_in_again::SignIn,
-};
+use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind, sign_in_again::SignIn};
 use conclave_state::{
     Entry, State, apply,
     restore::PieceHash,

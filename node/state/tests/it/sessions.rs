@@ -62,7 +62,10 @@ fn the_same_user_keeps_the_session_with_a_new_secret_and_new_proofs() {
     assert_eq!((started.session_id, started.grant_id), (session(1), grant(2)));
     let after = row(&world, 1).unwrap().clone();
     assert_eq!(after.secret_hash, secret(10));
-    assert!(!after.secret_hash.matches(&before.secret_hash), "the cookie that was planted before opens nothing");
+    assert!(
+        !after.secret_hash.matches(&before.secret_hash),
+        "the cookie that was planted before opens nothing"
+    );
     assert_eq!(after.auth_time.0, world.now);
     assert_eq!(after.amr, ["pwd", "otp"]);
     assert_eq!(after.expires_at.0, before.expires_at.0 + MINUTE);
@@ -100,15 +103,23 @@ fn a_form_that_left_before_the_renewal_is_of_the_same_browser_and_an_older_one_i
     let mut world = furnished();
     for (n, shown, made) in [(2, 9, 10), (3, 9, 11)] {
         let order = start(&world, n, 1, made);
-        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else { panic!() };
+        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else {
+            panic!()
+        };
         assert_eq!(started.session_id, session(1), "shown by {shown}");
     }
     // By now 9 is two renewals old, and 4 was never of this session.
     for (n, shown) in [(4, 9), (5, 4)] {
         let order = start(&world, n, 1, 12);
-        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else { panic!() };
+        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else {
+            panic!()
+        };
         assert_eq!(started.session_id, session(n));
-        assert_eq!(row(&world, 1).unwrap().secret_hash, secret(11), "a session that was not proven is left alone");
+        assert_eq!(
+            row(&world, 1).unwrap().secret_hash,
+            secret(11),
+            "a session that was not proven is left alone"
+        );
     }
 }
 
@@ -130,7 +141,9 @@ fn an_older_proof_of_a_provider_renews_the_secret_and_leaves_the_newer_proof() {
     let proved_at = row(&world, 1).unwrap().auth_time;
     let order = sign_in(2, 1, None, 1, world.now);
     let order = pb::SignInUpstream { authenticated_at_ms: proved_at.0 - 1, ..order };
-    let ReplyBody::SessionStarted(started) = world.ok(again(1, 9, SignIn::Upstream(order.clone()))) else { panic!() };
+    let ReplyBody::SessionStarted(started) = world.ok(again(1, 9, SignIn::Upstream(order.clone()))) else {
+        panic!()
+    };
     assert_eq!(started.session_id, session(1));
     let after = row(&world, 1).unwrap();
     assert_eq!((after.auth_time, &after.amr[..], &*after.upstream), (proved_at, &["pwd".to_owned()][..], ""));
@@ -139,7 +152,7 @@ fn an_older_proof_of_a_provider_renews_the_secret_and_leaves_the_newer_proof() {
 
 #[test]
 fn a_renewal_waits_for_every_node_and_a_first_sign_in_does_not() {
-    let mut world = furnished();
+    let world = furnished();
     let order = start(&world, 2, 1, 10);
     assert_eq!(conclave_state::class::class(&Body::StartSession(order.clone())), Class::Plain);
     assert_eq!(conclave_state::class::class(&again(1, 9, SignIn::Start(order))), Class::Revocation);
@@ -148,7 +161,8 @@ fn a_renewal_waits_for_every_node_and_a_first_sign_in_does_not() {
 #[test]
 fn unlocking_forgets_the_attempts_of_a_user() {
     let mut world = furnished();
-    let reserve = || Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(1), limit: 1, window_ms: MINUTE });
+    let reserve =
+        || Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(1), limit: 1, window_ms: MINUTE });
     world.ok(reserve());
     assert_eq!(world.refused(reserve()), Reason::AttemptsExhausted);
     let id = UserId::parse(&user(1)).unwrap();

@@ -20,9 +20,9 @@ struct RelyingParty {
 
 impl RelyingParty {
     async fn start() -> Self {
-        let second = serve(Router::new().fallback(any(async |uri: Uri| {
-            Html(format!("<h1 id=home>{}</h1>", uri.path()))
-        })))
+        let second = serve(
+            Router::new().fallback(any(async |uri: Uri| Html(format!("<h1 id=home>{}</h1>", uri.path())))),
+        )
         .await;
         let on = async move |uri: Uri| {
             Redirect::to(&format!("http://localhost:{}/home{}", second.port(), uri.path()))

@@ -179,7 +179,10 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
     let notices = sessions.list_notices(by_operator(&site.node, pb::ListNoticesRequest { page: None })).await;
     let notices = notices.unwrap().into_inner().notices;
     let [notice] = &notices[..] else { panic!("{notices:?}") };
-    assert_eq!((notice.client_id.as_str(), notice.username.as_str(), notice.attempts), ("stranger", "ada", 1));
+    assert_eq!(
+        (notice.client_id.as_str(), notice.username.as_str(), notice.attempts),
+        ("stranger", "ada", 1)
+    );
     assert!(notice.last_error.contains("no public address"), "{}", notice.last_error);
     let order = pb::RevokeSessionRequest { session_id: session.to_string(), with_grants: false };
     let said = sessions.revoke_session(by_operator(&site.node, order)).await.unwrap().into_inner();
@@ -239,7 +242,11 @@ async fn an_id_token_of_this_very_session_signs_out_without_a_question() {
     assert_eq!(page.location(), "https://rp.test/bye?state=z");
     assert_eq!(site.get(&mut browser, "/").await.location(), "/login", "an expired hint does");
     let tampered = format!("{}x", &own[..own.len() - 1]);
-    assert_eq!(site.get(&mut browser, &url(&tampered)).await.location(), "/logout", "the person is asked, and stays here");
+    assert_eq!(
+        site.get(&mut browser, &url(&tampered)).await.location(),
+        "/logout",
+        "the person is asked, and stays here"
+    );
 
     // Nobody is sent to a client that an operator disabled.
     site.change("web", |client| client.disabled = Some(true)).await;
@@ -295,9 +302,16 @@ async fn a_valid_hint_signs_out_whatever_else_is_wrong() {
         let mut query = vec![("id_token_hint", own.as_str().unwrap())];
         query.extend(more.iter().copied());
         let page = site.get(&mut browser, &format!("/oidc/logout?{}", encoded(&query))).await;
-        assert_eq!((page.shown("error-code").as_str(), page.shown("error-title").as_str()), (code, "You are signed out"));
+        assert_eq!(
+            (page.shown("error-code").as_str(), page.shown("error-title").as_str()),
+            (code, "You are signed out")
+        );
         if code == "post_logout_redirect_uri_mismatch" {
-            assert!(page.shown("error-detail").replace("&#x2f;", "/").contains("https://rp.test/bye/"), "{}", page.text);
+            assert!(
+                page.shown("error-detail").replace("&#x2f;", "/").contains("https://rp.test/bye/"),
+                "{}",
+                page.text
+            );
         }
         assert_eq!(page.link("back"), "/login");
         assert!(!browser.cookies.contains_key("conclave_session"));
@@ -308,7 +322,11 @@ async fn a_valid_hint_signs_out_whatever_else_is_wrong() {
     let sid = part(own.as_str().unwrap(), 1)["sid"].as_str().unwrap().to_owned();
     let other = "0".repeat(sid.len());
     for (hint, goes) in [(&other, "/logout?ticket="), (&sid, "https://rp.test/bye")] {
-        let query = [("logout_hint", hint.as_str()), ("client_id", "web"), ("post_logout_redirect_uri", "https://rp.test/bye")];
+        let query = [
+            ("logout_hint", hint.as_str()),
+            ("client_id", "web"),
+            ("post_logout_redirect_uri", "https://rp.test/bye"),
+        ];
         let page = site.get(&mut browser, &format!("/oidc/logout?{}", encoded(&query))).await;
         assert!(page.location().starts_with(goes), "{}", page.location());
     }
@@ -320,7 +338,8 @@ async fn an_id_token_of_a_user_in_many_groups_is_its_own_hint() {
     for n in 0..140 {
         site.node.group(&format!("department-with-a-long-name-{n:04}-{}", "x".repeat(12))).await;
     }
-    let groups: Vec<String> = (0..140).map(|n| format!("department-with-a-long-name-{n:04}-{}", "x".repeat(12))).collect();
+    let groups: Vec<String> =
+        (0..140).map(|n| format!("department-with-a-long-name-{n:04}-{}", "x".repeat(12))).collect();
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
     site.node.create_user("many", PASSWORD, &groups).await;
     for by_post in [false, true] {

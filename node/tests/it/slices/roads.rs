@@ -35,7 +35,11 @@ async fn a_code_leaves_by_a_page_of_its_own_and_not_in_the_forms_chain() {
         let mut page = after(&site, &mut browser, answer).await;
         if client == "asks" {
             assert!(policy(&page).ends_with("form-action 'self'"), "{}", policy(&page));
-            let form = [("ticket", page.field("ticket")), ("csrf", page.field("csrf")), ("decision", "allow".into())];
+            let form = [
+                ("ticket", page.field("ticket")),
+                ("csrf", page.field("csrf")),
+                ("decision", "allow".into()),
+            ];
             let form: Vec<(&str, &str)> = form.iter().map(|(n, v)| (*n, v.as_str())).collect();
             let answer = site.submit(&mut browser, "/consent", &form).await;
             page = after(&site, &mut browser, answer).await;
@@ -92,7 +96,10 @@ async fn what_was_wrong_is_said_on_a_page_that_can_be_reloaded() {
     let location = answer.location();
     for _ in 0..2 {
         let page = site.visit(&mut browser, &location).await;
-        assert_eq!((page.status, page.shown("error").as_str()), (StatusCode::OK, "The username or password is wrong."));
+        assert_eq!(
+            (page.status, page.shown("error").as_str()),
+            (StatusCode::OK, "The username or password is wrong.")
+        );
         assert!(page.text.contains("value=\"ada\"") && page.shown("application") == "Client web");
     }
     for _ in 0..9 {
@@ -126,7 +133,10 @@ async fn a_form_that_was_left_open_is_answered_by_a_fresh_one() {
     // What it asked for is checked anew: nobody is led to a client that is gone.
     site.change("web", |client| client.disabled = Some(true)).await;
     let page = site.walk(&mut Browser::default(), &format!("/login?ticket={}", form[0].1)).await;
-    assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::NOT_FOUND, "unknown_application"));
+    assert_eq!(
+        (page.status, page.shown("error-code").as_str()),
+        (StatusCode::NOT_FOUND, "unknown_application")
+    );
     assert_eq!(page.link("back"), "/");
 }
 
@@ -164,7 +174,8 @@ async fn a_consent_page_that_was_left_open_is_asked_again() {
 async fn another_account_is_one_click_away_and_leads_to_the_same_place() {
     let site = Site::open().await;
     let mut browser = Browser::default();
-    let answer = site.send_login(&mut browser, &Site::authorize_url("staff-only", &[]), "bob", PASSWORD).await;
+    let answer =
+        site.send_login(&mut browser, &Site::authorize_url("staff-only", &[]), "bob", PASSWORD).await;
     let page = after(&site, &mut browser, answer).await;
     assert_eq!((page.status, page.shown("account").as_str()), (StatusCode::FORBIDDEN, "bob"));
     let switch = page.link("sign-out");
@@ -183,10 +194,17 @@ async fn a_browser_is_never_shown_json() {
         let page = site.visit(&mut Browser::default(), path).await;
         assert!(page.status.is_client_error(), "{path}: {}", page.status);
         let kind = page.headers["content-type"].to_str().unwrap();
-        assert!(kind.starts_with("text/html") && page.text.contains("id=\"back\""), "{path}: {kind} {}", page.text);
+        assert!(
+            kind.starts_with("text/html") && page.text.contains("id=\"back\""),
+            "{path}: {kind} {}",
+            page.text
+        );
     }
     let page = site.get(&mut Browser::default(), "/nope").await;
-    assert_eq!((page.headers["content-type"].to_str().unwrap(), page.json()["code"].as_str()), ("application/problem+json", Some("not_found")));
+    assert_eq!(
+        (page.headers["content-type"].to_str().unwrap(), page.json()["code"].as_str()),
+        ("application/problem+json", Some("not_found"))
+    );
 }
 
 #[tokio::test]
@@ -223,6 +241,13 @@ async fn bounds_of_the_rules_are_told_to_the_client_before_anybody_is_asked() {
         assert_eq!(page.parameter("state").is_some(), more.0 != "state");
     }
     let most = "n".repeat(512);
-    let page = site.sign_in_at(&mut Browser::default(), &Site::authorize_url("web", &[("nonce", &most)]), "ada", PASSWORD).await;
+    let page = site
+        .sign_in_at(
+            &mut Browser::default(),
+            &Site::authorize_url("web", &[("nonce", &most)]),
+            "ada",
+            PASSWORD,
+        )
+        .await;
     assert!(page.parameter("code").is_some());
 }

@@ -80,9 +80,11 @@ impl Page {
 
     /// The address of the link with this id.
     pub fn link(&self, id: &str) -> String {
-        let tag = self.text.split("<a ").find(|tag| tag.contains(&format!("id=\"{id}\""))).unwrap_or_else(|| {
-            panic!("no link {id} in: {}", self.text)
-        });
+        let tag = self
+            .text
+            .split("<a ")
+            .find(|tag| tag.contains(&format!("id=\"{id}\"")))
+            .unwrap_or_else(|| panic!("no link {id} in: {}", self.text));
         let (_, rest) = tag.split_once("href=\"").unwrap();
         rest.split('"').next().unwrap().replace("&#x2f;", "/").replace("&amp;", "&")
     }
@@ -228,7 +230,8 @@ impl Site {
     /// As a browser asks for a page.
     pub async fn visit(&self, browser: &mut Browser, path: &str) -> Page {
         let path = path.strip_prefix("http://127.0.0.1:9000").unwrap_or(path);
-        let request = Request::get(path).header("cookie", browser.header()).header("accept", "text/html,*/*;q=0.8");
+        let request =
+            Request::get(path).header("cookie", browser.header()).header("accept", "text/html,*/*;q=0.8");
         browser.keep(self.send("192.0.2.1", request.body(Body::empty()).unwrap()).await)
     }
 
@@ -257,10 +260,17 @@ impl Site {
     }
 
     /// The login form at `path`, filled in and sent as a browser does.
-    pub async fn send_login(&self, browser: &mut Browser, path: &str, username: &str, password: &str) -> Page {
+    pub async fn send_login(
+        &self,
+        browser: &mut Browser,
+        path: &str,
+        username: &str,
+        password: &str,
+    ) -> Page {
         let page = self.walk(browser, path).await;
         let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
-        let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", username), ("password", password)];
+        let form =
+            [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", username), ("password", password)];
         self.submit(browser, "/login", &form).await
     }
 

@@ -51,8 +51,11 @@ async fn an_application_that_asks_for_a_new_proof_signs_nobody_out_of_the_others
         let old = browser.cookies["conclave_session"].clone();
         site.node.clock().advance(std::time::Duration::from_secs(5));
         let again = tokens(&site, &mut browser, more).await;
-        let sid = |tokens: &serde_json::Value| super::oidc_tokens::claims(&text(tokens, "id_token"))["sid"].clone();
-        let auth_time = |tokens: &serde_json::Value| super::oidc_tokens::claims(&text(tokens, "id_token"))["auth_time"].as_u64();
+        let sid =
+            |tokens: &serde_json::Value| super::oidc_tokens::claims(&text(tokens, "id_token"))["sid"].clone();
+        let auth_time = |tokens: &serde_json::Value| {
+            super::oidc_tokens::claims(&text(tokens, "id_token"))["auth_time"].as_u64()
+        };
         assert_eq!(sid(&first), sid(&again), "{more:?}");
         assert!(auth_time(&again) > auth_time(&first), "{more:?}");
         // Fixation stays closed: the cookie from before the proof opens nothing.

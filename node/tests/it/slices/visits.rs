@@ -151,9 +151,8 @@ impl Walk<'_> {
         }
         self.judge(&page);
         if page.text.contains("id=\"form-post\"") {
-            let query = url::form_urlencoded::Serializer::new(String::new())
-                .extend_pairs(fields(&page))
-                .finish();
+            let query =
+                url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields(&page)).finish();
             return self.returned(&format!("{REDIRECT_URI}&{query}")).await;
         }
         if self.tabs.len() > 3 {
@@ -207,7 +206,12 @@ impl Walk<'_> {
         let fields: Vec<(&str, &str)> = sent.fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let at = self.dice.roll(self.sites.len());
         let page = self.sites[at].submit(&mut self.browser, &sent.path, &fields).await;
-        assert!(page.status.is_redirection(), "a POST is answered by a page: {}\n{}", page.status, self.told(&page));
+        assert!(
+            page.status.is_redirection(),
+            "a POST is answered by a page: {}\n{}",
+            page.status,
+            self.told(&page)
+        );
         let next = page.location();
         assert!(next.starts_with('/'), "a form's chain leaves the site: {next}");
         self.open(&next).await;
@@ -228,7 +232,11 @@ impl Walk<'_> {
                 let username = id["preferred_username"].as_str().unwrap();
                 assert!(self.proved.contains(username), "a code without a proof\n{}", self.log.join("\n"));
                 let proved_at = id["auth_time"].as_u64().unwrap() * 1_000 + 999;
-                assert!(!login || proved_at >= opened_at, "an old proof for prompt=login\n{}", self.log.join("\n"));
+                assert!(
+                    !login || proved_at >= opened_at,
+                    "an old proof for prompt=login\n{}",
+                    self.log.join("\n")
+                );
                 return;
             }
         }
@@ -267,7 +275,8 @@ fn form_of(page: &Page) -> Option<String> {
 
 /// The hidden fields of the page's first form.
 fn fields(page: &Page) -> Vec<(String, String)> {
-    let form = page.text.split("<form ").nth(1).unwrap_or_default().split("</form>").next().unwrap_or_default();
+    let form =
+        page.text.split("<form ").nth(1).unwrap_or_default().split("</form>").next().unwrap_or_default();
     let hidden = form.split("<input ").filter(|tag| tag.contains("type=\"hidden\""));
     let attribute = |tag: &str, name: &str| {
         let (_, rest) = tag.split_once(&format!("{name}=\""))?;
