@@ -116,7 +116,7 @@ impl Outbound {
     #[must_use]
     pub fn for_administrators(&self) -> Self {
         let private = PRIVATE.iter().filter_map(|network| network.parse().ok());
-        let allowed: Vec<Cidr> = self.allowed.iter().cloned().chain(private).collect();
+        let allowed: Vec<Cidr> = self.allowed.iter().copied().chain(private).collect();
         Self { tls: self.tls.clone(), allowed: allowed.into() }
     }
 

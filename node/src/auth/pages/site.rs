@@ -367,10 +367,10 @@ pub fn allow_way_home(response: &mut Response, target: &Target) {
         Target::Leave { uri } => uri.clone(),
         Target::Home | Target::Device { .. } => return,
     };
-    if let Ok(url) = Url::parse(&uri) {
-        if !matches!(url.scheme(), "http" | "https") {
-            response.extensions_mut().insert(FormAction::to(&url));
-        }
+    if let Ok(url) = Url::parse(&uri)
+        && !matches!(url.scheme(), "http" | "https")
+    {
+        response.extensions_mut().insert(FormAction::to(&url));
     }
 }
 

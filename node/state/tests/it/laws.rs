@@ -48,6 +48,19 @@ fn end_of_access() -> impl Strategy<Value = Body> {
     ]
 }
 
+/// A sign-in in a browser that has a session, and the end of a lock-out.
+fn again_or_unlocked() -> impl Strategy<Value = Body> {
+    let n = 0_u8..4;
+    prop_oneof![
+        3 => (n.clone(), n.clone(), 9_u8..12, 0_u64..40).prop_map(|(shown, s, secret, version)| {
+            let Body::StartSession(start) = start(s, s % 2, &["openid"], version) else { unreachable!() };
+            let start = pb::StartSession { secret_hash: hash(secret + 1), ..start };
+            crate::sessions::again(shown, secret, pb::sign_in_again::SignIn::Start(start))
+        }),
+        1 => n.prop_map(|u| Body::UnlockUser(pb::UnlockUser { user_id: user(u) })),
+    ]
+}
+
 fn body() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     prop_oneof![
@@ -56,12 +69,7 @@ fn body() -> impl Strategy<Value = Body> {
         2 => (n.clone(), prop::collection::vec(0_u8..4, 0..3)).prop_map(|(a, g)| create_application(a, &g)),
         2 => prop_oneof![Just(create_client("web", &[])), Just(create_client("app", &application(1)))],
         4 => (n.clone(), n.clone(), scopes(), 0_u64..40).prop_map(|(s, u, scopes, version)| start(s, u, &scopes, version)),
-        3 => (n.clone(), n.clone(), 9_u8..12, 0_u64..40).prop_map(|(shown, s, secret, version)| {
-            let Body::StartSession(start) = start(s, s % 2, &["openid"], version) else { unreachable!() };
-            let start = pb::StartSession { secret_hash: hash(secret + 1), ..start };
-            crate::sessions::again(shown, secret, pb::sign_in_again::SignIn::Start(start))
-        }),
-        1 => n.clone().prop_map(|u| Body::UnlockUser(pb::UnlockUser { user_id: user(u) })),
+        4 => again_or_unlocked(),
         4 => n.clone().prop_map(|g| redeem(g, "web")),
         4 => (n.clone(), 0_u64..4).prop_map(|(f, generation)| rotate(f, generation)),
         1 => (n.clone(), any::<bool>()).prop_map(|(u, off)| Body::UpdateUser(pb::UpdateUser { user_id: user(u), disabled: Some(off), ..Default::default() })),
