@@ -169,8 +169,7 @@ impl Site {
             Next::Login { ticket } => match self.auth.seal(&ticket) {
                 // What an application asked for may be long; the page can carry it in its form.
                 Ok(text) if text.len() > MAX_REDIRECTED_TICKET_BYTES => {
-                    login::page(self, browser, &ticket, "", None)
-                        .unwrap_or_else(|fault| self.fault(&fault, id))
+                    login::page(self, browser, &ticket).unwrap_or_else(|fault| self.fault(&fault, id))
                 }
                 Ok(text) => see_other(&format!("/login?ticket={text}")),
                 Err(error) => self.fault(&fault_of(&error), id),

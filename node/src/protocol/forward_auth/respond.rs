@@ -19,7 +19,7 @@ use axum::{
 use conclave_state::application::Application;
 
 use crate::{
-    auth::{AuthError, authorization::origin_of, pages::fault_of, session::SignedIn},
+    auth::{AuthError, authorization::origin_of, pages::fault_of, session::SignedIn, ticket::Target},
     http::{Fault, RequestId},
 };
 
