@@ -14,6 +14,7 @@ use tonic::{
 use crate::{
     auth::{derive::Derivation, seen::Unseen},
     cluster::{Committed, ProposeError, ViewError},
+    http::denial,
 };
 
 use super::{
@@ -39,6 +40,9 @@ pub(super) struct Reading {
 /// A write on its way.
 pub(super) struct Writing {
     pub api: Api,
+    /// Who asked, and from where, for the log line of a refusal.
+    caller: String,
+    address: String,
     /// Where names are looked up; what changes is decided by the rules.
     pub state: Arc<State>,
     pub derivation: Derivation,
@@ -50,14 +54,18 @@ pub(super) struct Writing {
 
 impl Api {
     pub async fn read<M>(&self, request: Request<M>) -> Result<(Reading, M), Status> {
-        let permit = self.may_read(request.metadata()).await?;
+        let address = address_of(&request);
+        let permit = self.may_read(request.metadata()).await;
+        let permit = permit.inspect_err(|status| denied(status, &address, "-", "-"))?;
         let state = self.state_for_reading(&permit, request.metadata()).await?;
         Ok((Reading { api: self.clone(), now: self.auth.now(&state), state }, request.into_inner()))
     }
 
     /// Secrets must have been taken out of the message: what remains of it goes into the write's name.
     pub async fn write<M: Message>(&self, request: Request<M>, method: &str) -> Result<(Writing, M), Status> {
-        let permit = self.may_write(request.metadata()).await?;
+        let address = address_of(&request);
+        let permit = self.may_write(request.metadata()).await;
+        let permit = permit.inspect_err(|status| denied(status, &address, "-", "-"))?;
         let request_id = request_id(request.metadata())?;
         let state = self.state_at(request.metadata()).await?;
         let (runtime, keys) = (self.auth.runtime(), self.auth.deriving_keys());
@@ -66,8 +74,15 @@ impl Api {
         let id = request_id.map(|id| id.to_string());
         let derivation = Derivation::of_request(&keys.request, id.as_deref(), &parts, &*runtime.entropy);
         log_write(&permit, method, &derivation);
-        let writing =
-            Writing { api: self.clone(), state, derivation, named: request_id.is_some(), absent: None };
+        let writing = Writing {
+            api: self.clone(),
+            state,
+            caller: permit.caller,
+            address,
+            derivation,
+            named: request_id.is_some(),
+            absent: None,
+        };
         Ok((writing, request.into_inner()))
     }
 
@@ -145,9 +160,29 @@ impl Writing {
         if let Some(absent) = self.absent.as_ref().filter(|_| status.code() == Code::NotFound) {
             status = Status::new(absent.code(), absent.message());
         }
+        denied(&status, &self.address, &self.caller, &self.derivation.request().to_string());
         self.api.leader_hint(status.metadata_mut());
         status
     }
+}
+
+fn address_of<M>(request: &Request<M>) -> String {
+    request.remote_addr().map_or_else(|| "-".to_owned(), |peer| peer.ip().to_canonical().to_string())
+}
+
+/// The line of a call that is refused.
+pub(super) fn denied(status: &Status, address: &str, caller: &str, id: &str) {
+    let reason = match status.code() {
+        Code::Unauthenticated => "unauthenticated",
+        Code::PermissionDenied => "permission_denied",
+        Code::NotFound => "not_found",
+        Code::InvalidArgument => "invalid_argument",
+        Code::AlreadyExists => "already_exists",
+        Code::Unavailable => "unavailable",
+        Code::DeadlineExceeded => "outcome_unknown",
+        _ => "refused",
+    };
+    denial::log("admin", reason, address, Some(caller), id, status.message());
 }
 
 fn request_id(metadata: &MetadataMap) -> Result<Option<RequestId>, Status> {
@@ -162,6 +197,6 @@ fn log_write(permit: &MayWrite, method: &str, derivation: &Derivation) {
     let request = derivation.request();
     tracing::info!(
         { rpc.method = method, api.caller = %caller, request.id = %request },
-        "admin write {method} by {caller}"
+        "admin write {method} asked for by {caller}"
     );
 }

@@ -3,9 +3,12 @@
 //! Only [`AuthorizationRequest`]s whose client and redirect URI were checked exist, so a redirect built here never leads to an
 //! unregistered place.
 
+use axum::response::Response;
 use conclave_state::{Reason, Refusal};
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use crate::http::{Denial, denial::not_denied};
 
 /// What a client asked for. Made by the OIDC slice, after the redirect URI was matched exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +115,23 @@ pub enum AuthorizationError {
 }
 
 impl AuthorizationError {
+    const ALL: [Self; 14] = [
+        Self::InvalidRequest,
+        Self::UnauthorizedClient,
+        Self::UnsupportedResponseType,
+        Self::InvalidScope,
+        Self::InvalidTarget,
+        Self::AccessDenied,
+        Self::LoginRequired,
+        Self::UnmetAuthenticationRequirements,
+        Self::ConsentRequired,
+        Self::InvalidRequestObject,
+        Self::RequestNotSupported,
+        Self::RequestUriNotSupported,
+        Self::TemporarilyUnavailable,
+        Self::ServerError,
+    ];
+
     pub const fn code(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -170,6 +190,22 @@ impl WayBack<'_> {
 }
 
 impl Answer {
+    /// The response that carries this answer, marked if it is an error: its line names the code and the description.
+    #[must_use]
+    pub fn told(&self, response: Response) -> Response {
+        let value =
+            |name| self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+        let error = AuthorizationError::ALL.iter().find(|known| Some(known.code()) == value("error"));
+        let Some(error) = error else { return response };
+        if *error == AuthorizationError::LoginRequired {
+            // A client that asks in silence whether somebody is signed in is told so, and refused nothing.
+            return not_denied(response);
+        }
+        let detail =
+            format!("{}; answered to {}", value("error_description").unwrap_or_default(), self.redirect_uri);
+        Denial::new(error.code(), detail).on(response)
+    }
+
     /// The answer in the query of the redirect URI.
     pub fn location(&self) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());

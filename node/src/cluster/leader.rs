@@ -164,6 +164,7 @@ impl Leader {
                 RaftError::APIError(_) => LeaderError::Unknown,
                 RaftError::Fatal(fatal) => LeaderError::Stopped(fatal.to_string()),
             })?;
+        super::audit::tell(&written.data.events, &self.view.load(), written.log_id.index);
         let reply = written.data.reply.ok_or(LeaderError::Unknown)?;
         Ok(Written {
             reply,

@@ -145,14 +145,12 @@ impl Machine {
             EntryPayload::Normal(payload) => {
                 let applied = apply(&state, &RulesEntry { index: id.index, bytes: &payload.0 })
                     .map_err(io::Error::other)?;
-                for event in &applied.events {
-                    tracing::info!(target: "conclave::audit", { raft.index = id.index }, "{event:?}");
-                }
+                let revokes = applied.class == Class::Revocation;
                 self.publish(applied.state);
-                if applied.class == Class::Revocation {
+                if revokes {
                     self.revoked.send_replace(id.index);
                 }
-                Outcome { reply: Some(applied.reply), revokes: applied.class == Class::Revocation }
+                Outcome { reply: Some(applied.reply), revokes, events: applied.events }
             }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership.clone());

@@ -26,6 +26,7 @@
 //! peers runs there.
 
 mod archival;
+mod audit;
 mod bootstrap;
 mod clock;
 mod consensus;

@@ -49,6 +49,8 @@ pub struct Outcome {
     pub reply: Option<conclave_state::Reply>,
     /// Whether the entry took something away.
     pub revokes: bool,
+    /// What the entry changed, for the log line of the node that wrote it.
+    pub events: Vec<conclave_state::Event>,
 }
 
 impl fmt::Display for Outcome {

@@ -5,14 +5,14 @@
 //! headers are on every response, whoever made it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use futures_util::FutureExt;
@@ -23,6 +23,7 @@ use tracing::Instrument;
 
 use super::cidr::Cidr;
 use super::client::ClientInfo;
+use super::denial::{self, Denial, Presented};
 use super::fault::{Fault, wants_page};
 use super::headers::fence;
 use super::request_id::{self, Names, RequestId};
@@ -84,7 +85,8 @@ impl Edge {
     /// The answer for a fault: a page where a person is looking, else a problem document.
     pub fn answer(&self, fault: &Fault, id: &RequestId, page: bool) -> Response {
         if page {
-            (fault.status, Html((self.0.config.error_page)(fault, id))).into_response()
+            let page = (fault.status, Html((self.0.config.error_page)(fault, id))).into_response();
+            Denial::new(fault.code, &fault.detail).on(page)
         } else {
             fault.problem(id)
         }
@@ -105,6 +107,11 @@ impl Edge {
         self.0.names.next()
     }
 
+    /// Writes the line of a refusal that was answered before the router or beside it.
+    pub fn tell(response: &Response, path: &str, headers: &HeaderMap, client: IpAddr, id: &RequestId) {
+        denial::tell(response, &Presented::of(path, None, headers), client, id);
+    }
+
     /// What every response carries, whoever made it.
     pub fn finish(response: &mut Response, id: &RequestId) {
         if let Some(value) = id.header() {
@@ -113,9 +120,16 @@ impl Edge {
         fence(response);
     }
 
-    async fn run(&self, request: Request, id: &RequestId, next: Next) -> Result<Response, Fault> {
+    async fn run(
+        &self,
+        request: Request,
+        client: Result<ClientInfo, Fault>,
+        id: &RequestId,
+        presented: &Presented,
+        next: Next,
+    ) -> Result<Response, Fault> {
         let work = async {
-            let request = self.admit(request, id).await?;
+            let request = self.admit(request, client?, id, presented).await?;
             Ok(next.run(request).await)
         };
         let guarded = AssertUnwindSafe(work).catch_unwind();
@@ -133,20 +147,27 @@ impl Edge {
     }
 
     /// The request with its id, its client and its whole body, all within bounds.
-    async fn admit(&self, request: Request, id: &RequestId) -> Result<Request, Fault> {
+    async fn admit(
+        &self,
+        request: Request,
+        client: ClientInfo,
+        id: &RequestId,
+        presented: &Presented,
+    ) -> Result<Request, Fault> {
         let (mut parts, body) = request.into_parts();
-        let client = ClientInfo::resolve(&parts.headers, &parts.extensions, &self.0.config.trusted_proxies)?;
         parts.extensions.insert(client);
         parts.extensions.insert(id.clone());
         let body = self.read(body, parts.headers.get(CONTENT_LENGTH)).await?;
-        Ok(Request::from_parts(parts, body))
+        // Set once for each request; the bytes are shared with the handler, not copied.
+        let _ = presented.form.set(body.clone());
+        Ok(Request::from_parts(parts, Body::from(body)))
     }
 
     /// Reads the body before the handler runs: a handler then never waits for a slow client, and one that is too
     /// large meets the same refusal everywhere.
-    async fn read(&self, body: Body, announced: Option<&http::HeaderValue>) -> Result<Body, Fault> {
+    async fn read(&self, body: Body, announced: Option<&http::HeaderValue>) -> Result<Bytes, Fault> {
         if body.is_end_stream() {
-            return Ok(body);
+            return Ok(Bytes::new());
         }
         let limit = self.0.config.max_body_bytes;
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -154,7 +175,7 @@ impl Edge {
             return Err(Fault::body_too_large(limit));
         }
         match Limited::new(body, limit).collect().await {
-            Ok(whole) => Ok(Body::from(whole.to_bytes())),
+            Ok(whole) => Ok(whole.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(Fault::body_too_large(limit)),
             Err(_) => Err(Fault::body_unreadable()),
         }
@@ -171,7 +192,15 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
         http.method = %request.method(),
         http.path = request.uri().path(),
     );
-    let outcome = edge.run(request, &id, next).instrument(span).await;
+    let presented = Presented::of(request.uri().path(), request.uri().query(), request.headers());
+    let trusted = &edge.0.config.trusted_proxies;
+    let client = ClientInfo::resolve(request.headers(), request.extensions(), trusted);
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let address = match &client {
+        Ok(client) => client.ip,
+        Err(_) => peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+    };
+    let outcome = edge.run(request, client, &id, &presented, next).instrument(span).await;
     let mut response = outcome.unwrap_or_else(|fault| edge.answer(&fault, &id, page));
     if page && let Some(fault) = bare_refusal(&response) {
         let shown = edge.answer(&fault, &id, page);
@@ -182,6 +211,7 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
         }
         response = Response::from_parts(head, body);
     }
+    denial::tell(&response, &presented, address, &id);
     Edge::finish(&mut response, &id);
     response
 }

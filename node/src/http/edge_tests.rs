@@ -93,6 +93,45 @@ async fn a_person_gets_a_page_and_a_program_a_problem() {
 }
 
 #[tokio::test]
+async fn the_id_of_every_refusal_is_in_the_log_once_with_who_asked_from_where() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let peer: SocketAddr = "203.0.113.9:5000".parse().unwrap();
+    let form = request("/nowhere").method("POST").extension(ConnectInfo(peer));
+    let (response, _) = call(form.body(Body::from("username=a")).unwrap()).await;
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let (fine, _) = call(get_request("/id")).await;
+    let fine = fine.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let text = lines.text();
+    let found: Vec<_> = text.lines().filter(|line| line.contains(&id)).collect();
+    assert_eq!(found.len(), 1, "{text}");
+    let expected = "refused kind=page reason=not_found client.address=203.0.113.9 subject=a request.id=";
+    assert!(found[0].contains(expected), "{text}");
+    assert!(!text.contains(&fine), "{text}");
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
 async fn a_handler_that_hangs_is_given_up() {
     let (response, body) = call(get_request("/hang")).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

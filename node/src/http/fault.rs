@@ -5,6 +5,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::denial::Denial;
 use super::request_id::RequestId;
 
 /// What went wrong, in words for the person or program that asked. Says nothing a stranger should not know.
@@ -88,7 +89,8 @@ impl Fault {
             request_id: id.as_str(),
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        (self.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+        let response = (self.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+        Denial::new(self.code, &self.detail).on(response)
     }
 }
 

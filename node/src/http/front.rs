@@ -118,6 +118,7 @@ impl Front {
         // One that panics is answered by the router, which knows what to do should it panic there as well.
         let answered = std::panic::catch_unwind(AssertUnwindSafe(|| express.answer(&asked)));
         let mut response = answered.ok().flatten()?;
+        Edge::tell(&response, request.uri().path(), request.headers(), client.ip, &id);
         Edge::finish(&mut response, &id);
         Some(response)
     }

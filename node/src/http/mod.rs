@@ -7,6 +7,7 @@
 pub mod cidr;
 pub mod client;
 pub mod cookie;
+pub mod denial;
 pub mod edge;
 pub mod fault;
 pub mod front;
@@ -19,6 +20,7 @@ pub mod server;
 pub mod tls;
 
 pub use self::client::{ClientInfo, Scheme};
+pub use self::denial::Denial;
 pub use self::edge::{Edge, EdgeConfig};
 pub use self::fault::{Fault, WayOn};
 pub use self::front::{Express, Front, Peer};

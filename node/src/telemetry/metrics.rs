@@ -8,9 +8,11 @@ use std::sync::atomic::AtomicU64;
 use conclave_proto::cluster::v1::{ArchiveStatus, NodeStatus};
 use prometheus_client::{
     encoding::text,
-    metrics::{gauge::Gauge, info::Info},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
+
+use crate::http::denial;
 
 /// `Content-Type` of what [`exposition`] makes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +37,7 @@ pub fn exposition(status: &NodeStatus, moment: Moment) -> String {
         "Back-channel logouts that clients have not taken yet",
         moment.logout_notices as u64,
     );
+    page.refusals();
     if let Some(archive) = &status.archive {
         page.archive(archive, moment.now_ms);
     }
@@ -107,6 +110,15 @@ impl Page {
             archive.last_verified_at_ms,
             now_ms,
         );
+    }
+
+    /// Both labels are texts of the code, so there are as many series as the code has refusals.
+    fn refusals(&mut self) {
+        let counters = Family::<[(&'static str, &'static str); 2], Counter>::default();
+        for ((kind, reason), count) in denial::counts() {
+            counters.get_or_create(&[("kind", kind), ("reason", reason)]).inc_by(count);
+        }
+        self.0.register("refusals", "Requests that this node refused since it started", counters);
     }
 
     fn whole(&mut self, name: &str, help: &str, value: u64) {

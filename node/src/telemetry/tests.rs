@@ -67,6 +67,37 @@ fn people_get_a_sentence_and_the_filter_is_obeyed_per_module() {
     assert!(subscriber("a=b=c", false, Written::default(), None).is_err());
 }
 
+/// What `deploy/fail2ban` and `deploy/crowdsec` look for: these names, in this order, in both forms.
+#[test]
+fn the_line_of_a_refusal_is_what_the_shipped_filters_read() {
+    let work = || {
+        crate::http::denial::log(
+            "sign_in",
+            "bad_credentials",
+            "203.0.113.9",
+            Some("a da=b"),
+            "0af1",
+            "the password is wrong",
+        );
+    };
+    let text = logged("info", false, work);
+    assert!(
+        text.trim_end().ends_with(
+            r#"INFO refused kind=sign_in reason=bad_credentials client.address=203.0.113.9 subject=a\u{20}da\u{3d}b request.id=0af1 detail=the password is wrong"#
+        ),
+        "{text}"
+    );
+    let json = logged("info", true, work);
+    assert!(
+        json.contains(
+            r#""message":"refused","kind":"sign_in","reason":"bad_credentials","client.address":"203.0.113.9","subject":"#
+        ),
+        "{json}"
+    );
+    let counted = crate::http::denial::counts();
+    assert!(counted.get(&("sign_in", "bad_credentials")).is_some_and(|count| *count >= 2));
+}
+
 #[test]
 fn one_trace_spans_a_call_from_node_to_node() {
     let provider = SdkTracerProvider::builder().build();

@@ -29,14 +29,14 @@ static SCRIPT_SOURCE: LazyLock<String> =
 impl Site {
     /// Sends the browser back to the client with the answer.
     pub fn answer(&self, answer: &Answer) -> Response {
-        match answer.mode {
+        answer.told(match answer.mode {
             ResponseMode::Query => see_other(&answer.location()),
             ResponseMode::FormPost => {
                 let fields =
                     answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
                 self.form_post(&answer.redirect_uri, &fields.collect::<Vec<_>>())
             }
-        }
+        })
     }
 
     /// The page that posts these fields to a registered redirect URI.

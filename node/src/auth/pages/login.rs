@@ -23,7 +23,7 @@ use crate::{
         ticket::{Note, Step, Target, Ticket, TicketError, Why},
         upstream::wanted_age,
     },
-    http::{ClientInfo, Fault, RequestId},
+    http::{ClientInfo, Denial, Fault, RequestId},
     web::views,
 };
 
@@ -348,6 +348,24 @@ impl Attempt<'_> {
         self.form_again(why, status)
     }
 
+    /// The line of a sign-in that is not accepted. Whether the user exists is not in it: logs go further than databases.
+    fn denied(&self, why: Why) -> Denial {
+        let (reason, detail) = match why {
+            Why::Wrong => ("bad_credentials", "the username or the password is wrong"),
+            Why::Disabled => ("account_disabled", "the account is disabled; conclave user enable ends that"),
+            Why::TooMany { .. } => (
+                "too_many_attempts",
+                "too many attempts at this account from here; they end by themselves, or by a new password",
+            ),
+            Why::NotFromHere => ("csrf", "the form was not shown to this browser; it may keep no cookies"),
+            _ => (
+                "ticket",
+                "the sign-in was too old, spent or begun in another browser; a fresh form was shown",
+            ),
+        };
+        Denial::new(reason, detail).of(&self.typed)
+    }
+
     /// A fresh form for the same target, with what was typed and one line that says why: for a browser as a page of its own, for a
     /// program with this status.
     fn form_again(&self, why: Why, status: StatusCode) -> Result<Response, Fault> {
@@ -360,9 +378,10 @@ impl Attempt<'_> {
                 ticket.step = Step::Login { fresh: true };
             }
             let text = self.site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
-            return Ok(self.site.with_browser(&self.browser, see_other(&format!("/login?ticket={text}"))));
+            let response = self.site.with_browser(&self.browser, see_other(&format!("/login?ticket={text}")));
+            return Ok(self.denied(why).on(response));
         }
-        let mut response = page(self.site, &self.browser, &ticket)?;
+        let mut response = self.denied(why).on(page(self.site, &self.browser, &ticket)?);
         *response.status_mut() = status;
         if let Why::TooMany { seconds } = why {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

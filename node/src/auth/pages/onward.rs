@@ -24,13 +24,13 @@ use crate::{
         ticket::{TicketError, browser_hash},
     },
     crypto::mac,
-    http::{Fault, RequestId, WayOn, fault::wants_page},
+    http::{Denial, Fault, RequestId, WayOn, denial::not_denied, fault::wants_page},
     web::views,
 };
 
 use super::{
     logout,
-    site::{Browser, Site, see_other},
+    site::{Browser, Site, denied_by_policy, see_other},
 };
 
 /// What the seal is for.
@@ -83,7 +83,8 @@ pub async fn show(
         Err(fault) => return site.fault(&fault, &id),
     };
     match site.open_onward(&asked.to, &browser) {
-        Ok(onward) => site.onward_page(&onward),
+        // A refusal got its line when the form was answered.
+        Ok(onward) => not_denied(site.onward_page(&onward)),
         // Too old, or of another browser: from the start page everything can be reached.
         Err(_) => site.with_browser(&browser, see_other("/")),
     }
@@ -106,7 +107,9 @@ impl Site {
             Next::Forbidden { what, username, decision, target } => {
                 let switch = self.switch_url(&target);
                 let request = id.to_string();
-                self.onward(Onward::Forbidden { what, username, decision, request, switch }, browser)
+                let denial = denied_by_policy(&username, &what, decision.as_deref());
+                let forbidden = Onward::Forbidden { what, username, decision, request, switch };
+                denial.on(self.onward(forbidden, browser))
             }
             Next::Gone(what) => self.fault_after_form(&super::site::fault_of_gone(what), id),
             next @ Next::Login { .. } => return self.show(next, browser, id),
@@ -136,7 +139,7 @@ impl Site {
             way_on: fault.way_on.clone(),
         };
         // Bound to no browser: it says nothing of anybody, and is read by browsers that keep no cookies as well.
-        self.onward_bound(onward, None)
+        Denial::new(fault.code, &fault.detail).on(self.onward_bound(onward, None))
     }
 
     /// Away from a form to a place that was checked: on this site, on another, or to an app of the device.
@@ -150,7 +153,7 @@ impl Site {
     }
 
     fn leave_with(&self, answer: &Answer, browser: &Browser) -> Response {
-        match answer.mode {
+        answer.told(match answer.mode {
             ResponseMode::Query => self.leave(&answer.location(), browser),
             ResponseMode::FormPost => {
                 let fields =
@@ -158,7 +161,7 @@ impl Site {
                 let action = answer.redirect_uri.clone();
                 self.onward(Onward::Post { action, fields: fields.collect() }, browser)
             }
-        }
+        })
     }
 
     /// To the page of this, for this browser.

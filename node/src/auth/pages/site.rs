@@ -18,7 +18,7 @@ use crate::{
         ticket::{AppUrl, Step, Target, Ticket, TicketError},
     },
     http::{
-        Fault, FormAction, RequestId,
+        Denial, Fault, FormAction, RequestId,
         cookie::{CookieError, CookiePolicy, Cookies},
         fault::wants_page,
     },
@@ -97,7 +97,7 @@ impl Site {
     /// When they cannot be told apart from planted ones.
     pub fn browser(&self, headers: &HeaderMap) -> Result<Browser, Fault> {
         let unreadable = |error: &dyn std::fmt::Display| {
-            tracing::info!("refused a request for its cookies: {error}");
+            tracing::debug!("a request's cookies cannot be read: {error}");
             let detail = "Your browser sent cookies that cannot be used. Remove the cookies of this site and try again.";
             Fault::new(StatusCode::BAD_REQUEST, "bad_cookie", "Cookies cannot be read", detail)
         };
@@ -258,7 +258,8 @@ impl Site {
             decision_id: decision.map(str::to_owned),
             ..Default::default()
         };
-        (StatusCode::FORBIDDEN, Html(self.pages.render(&view))).into_response()
+        let page = (StatusCode::FORBIDDEN, Html(self.pages.render(&view))).into_response();
+        denied_by_policy(username, what, decision).on(page)
     }
 
     /// The sign-in for this target, whoever is signed in: to go on with another account.
@@ -277,7 +278,7 @@ impl Site {
         if fault.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        response
+        Denial::new(fault.code, &fault.detail).on(response)
     }
 
     /// Sets the browser's own cookie, if it is new.
@@ -325,6 +326,13 @@ impl Site {
     pub fn without_session(&self, response: Response) -> Response {
         with_cookie(response, self.session_cookie.clear(SESSION).ok())
     }
+}
+
+/// The refusal of a user whom a policy does not let in.
+pub(super) fn denied_by_policy(username: &str, what: &str, decision: Option<&str>) -> Denial {
+    let decided = decision.unwrap_or("-");
+    let detail = format!("{what} is not open to the user; conclave policy explain {decided} says why");
+    Denial::new("forbidden", detail).of(username)
 }
 
 /// What a claim that is asked for by name lets an application do.
@@ -393,7 +401,7 @@ pub fn fault_of(error: &AuthError) -> Fault {
             "The server that handled your request did not answer. Reload the page to see whether it worked before trying again.",
         ),
         AuthError::Refused(refusal) => {
-            tracing::info!("a request was refused by the rules: {refusal}");
+            tracing::debug!("a request was refused by the rules: {refusal}");
             let detail =
                 "That could not be done as things stand now. Start again from the application you came from.";
             Fault::new(StatusCode::CONFLICT, "refused", "That could not be done", detail)

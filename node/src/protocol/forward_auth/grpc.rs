@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeSet,
     future::{Future, ready},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -129,10 +129,13 @@ impl Grpc {
         asked: &pb::HttpRequest,
     ) -> Result<pb::CheckResponse, Status> {
         let id = self.edge.new_id();
+        let of_peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         let read = headers_of(asked).and_then(|headers| Ok((self.original(peer, asked, &headers)?, headers)));
         let (original, headers) = match read {
             Ok(read) => read,
-            Err(refused) => return self.denied(respond::unreadable(&self.slice, refused, &id), &id).await,
+            Err(refused) => {
+                return self.denied(respond::unreadable(&self.slice, refused, &id), of_peer, &id).await;
+            }
         };
         let decision = match check::decide_at_once(&self.slice, &original, &headers) {
             Some(decision) => decision,
@@ -155,7 +158,7 @@ impl Grpc {
             Some(by) if response.status() == axum::http::StatusCode::OK => {
                 Ok(allowed(&response, &headers, by, &extra))
             }
-            _ => self.denied(response, &id).await,
+            _ => self.denied(response, original.address, &id).await,
         }
     }
 
@@ -178,7 +181,13 @@ impl Grpc {
     }
 
     /// The page, or the way to the sign-in, in place of the application's answer.
-    async fn denied(&self, mut response: Response, id: &RequestId) -> Result<pb::CheckResponse, Status> {
+    async fn denied(
+        &self,
+        mut response: Response,
+        client: IpAddr,
+        id: &RequestId,
+    ) -> Result<pb::CheckResponse, Status> {
+        Edge::tell(&response, Mount::Conclave.checks(), &HeaderMap::new(), client, id);
         Edge::finish(&mut response, id);
         let (parts, body) = response.into_parts();
         let body =

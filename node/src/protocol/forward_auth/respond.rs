@@ -20,7 +20,7 @@ use conclave_state::application::Application;
 
 use crate::{
     auth::{AuthError, authorization::origin_of, pages::fault_of, session::SignedIn, ticket::Target},
-    http::{Fault, RequestId},
+    http::{Denial, Fault, RequestId, denial::not_denied},
 };
 
 use super::{
@@ -45,7 +45,7 @@ pub fn to_proxy(
             state.site.fault(&fault_of_change(), id)
         }
         Decision::Allow { signed_in, application, extra, .. } => {
-            admitted(state, original, &signed_in, &application, extra, id)
+            admitted(state, dialect, original, &signed_in, &application, extra, id)
         }
         Decision::Public { extra } => {
             let mut headers = identity::nobody();
@@ -53,62 +53,69 @@ pub fn to_proxy(
             (StatusCode::OK, headers, "ok").into_response()
         }
         Decision::Unauthenticated { application, refused } => {
-            if refused {
-                log_refusal(
-                    original,
-                    id,
-                    &application.slug,
-                    "bad_credentials",
-                    "the token or app password is not accepted",
-                );
-            }
             let asks = application.check.bearer || application.check.basic;
-            if asks && !original.is_browser {
-                return challenge(&application, refused);
+            let response = if asks && !original.is_browser {
+                challenge(&application, refused)
+            } else {
+                sign_in::unauthenticated(state, dialect, original, id)
+            };
+            if !refused {
+                // Sent to sign in, which is no refusal.
+                let is_fault = response.status().is_server_error();
+                return if is_fault { response } else { not_denied(response) };
             }
-            sign_in::unauthenticated(state, dialect, original, id)
+            let why = "the token or app password is not accepted; it may have expired or been revoked";
+            denied(dialect, original, "-", &application.slug, "bad_credentials", why).on(response)
         }
         Decision::Forbidden { signed_in, application, decision } => {
             let (name, user) = (&application.name, &signed_in.user.username);
-            let why = format!("{user} may not open it, decision {}", decision.as_deref().unwrap_or("-"));
-            log_refusal(original, id, &application.slug, "forbidden", &why);
+            let decided = decision.as_deref().unwrap_or("-");
+            let why =
+                format!("the policy does not let the user in; conclave policy explain {decided} says why");
             // Another account is signed in here and then sent back to the address that was asked for.
             let is_its_own = state.auth.is_true_origin(&original.url, &application);
             let target = is_its_own.then(|| Target::Leave { uri: original.url.to_string() });
-            state.site.forbidden(name, user, decision.as_deref(), target.as_ref(), id)
+            let page = state.site.forbidden(name, user, decision.as_deref(), target.as_ref(), id);
+            denied(dialect, original, user, &application.slug, "forbidden", &why).on(page)
         }
         Decision::UnknownHost => {
-            log_refusal(original, id, "-", "unknown_application", "no application has this host");
-            fault(state, "unknown_application", "This address is not registered as an application here", id)
-        }
-        Decision::WrongOrigin { application } => wrong_origin(state, original, &application, id),
-        Decision::BadCookies(error) => {
-            log_refusal(original, id, "-", "bad_cookie", &error.to_string());
-            fault(
+            let page = fault(
                 state,
-                "bad_cookie",
-                "Your browser sent cookies that cannot be used; remove the cookies of this site",
+                "unknown_application",
+                "This address is not registered as an application here",
                 id,
-            )
+            );
+            let why = "no application has this host; add it with conclave app create or app update --host";
+            denied(dialect, original, "-", "-", "unknown_application", why).on(page)
+        }
+        Decision::WrongOrigin { application } => wrong_origin(state, dialect, original, &application, id),
+        Decision::BadCookies(error) => {
+            let what = "Your browser sent cookies that cannot be used; remove the cookies of this site";
+            let page = fault(state, "bad_cookie", what, id);
+            denied(dialect, original, "-", "-", "bad_cookie", &error.to_string()).on(page)
         }
         Decision::Unavailable { why } => {
             log_unavailable(original, id, &why);
-            state.site.fault(&fault_of_unavailable(), id)
+            // The warning is its line.
+            not_denied(state.site.fault(&fault_of_unavailable(), id))
         }
     }
 }
 
-/// One line for each refusal. What a client chose (path, headers) is not logged, but for the host.
-fn log_refusal(original: &Original, id: &RequestId, application: &str, reason: &'static str, why: &str) {
-    tracing::info!(
-        request.id = %id,
-        client.address = %original.address,
-        host = %original.host,
-        application,
-        reason,
-        "refused a check for {}: {why}",
-        original.host
-    );
+/// The refusal of a check, whose line the edge writes. What a client chose (path, headers) is not logged, but for the host.
+///
+/// nginx asks twice: for the decision, and then for its page. The second has a kind of its own, so that each event counts once.
+fn denied(
+    dialect: Dialect,
+    original: &Original,
+    subject: &str,
+    application: &str,
+    reason: &'static str,
+    why: &str,
+) -> Denial {
+    let kind = if dialect == Dialect::NginxPage { "check_page" } else { "check" };
+    let detail = format!("host {}, application {application}: {why}", original.host);
+    Denial { kind: Some(kind), ..Denial::new(reason, detail).of(subject) }
 }
 
 /// A check that this node could not decide; a warning, because others than the visitor are concerned.
@@ -126,6 +133,7 @@ pub fn log_unavailable(original: &Original, id: &RequestId, why: &str) {
 /// Lets the request in, with everything that the application is told.
 fn admitted(
     state: &ForwardAuth,
+    dialect: Dialect,
     original: &Original,
     signed_in: &SignedIn,
     application: &Application,
@@ -133,8 +141,8 @@ fn admitted(
     id: &RequestId,
 ) -> Response {
     let unwritable = |what: &str, reason, why: &str| {
-        log_refusal(original, id, &application.slug, reason, why);
-        fault(state, reason, what, id)
+        let page = fault(state, reason, what, id);
+        denied(dialect, original, &signed_in.user.username, &application.slug, reason, why).on(page)
     };
     let Some(Head { mut headers, mut bytes }) = state.written.head(state, signed_in, application) else {
         let what = "Your account cannot be told to the application";
@@ -160,6 +168,7 @@ fn admitted(
 /// The application lives at another scheme or port than the request came to.
 fn wrong_origin(
     state: &ForwardAuth,
+    dialect: Dialect,
     original: &Original,
     application: &Application,
     id: &RequestId,
@@ -171,9 +180,9 @@ fn wrong_origin(
     let why = format!(
         "the application is at {true_origin}, not at {asked}; set its launch URL if {asked} is right"
     );
-    log_refusal(original, id, &application.slug, "unknown_application", &why);
     let what = format!("This application is registered at {true_origin}/, not at {asked}/");
-    fault(state, "unknown_application", &what, id)
+    let page = fault(state, "unknown_application", &what, id);
+    denied(dialect, original, "-", &application.slug, "wrong_origin", &why).on(page)
 }
 
 /// Adds the assertion, under each name that the application looks at; returns how many bytes it takes.
@@ -212,13 +221,9 @@ fn allow(head: HeaderMap) -> Response {
 
 /// The metadata was refused: 403 whatever the proxy, since nothing is known of who asks.
 pub fn unreadable(state: &ForwardAuth, refused: Refused, id: &RequestId) -> Response {
-    tracing::warn!(request.id = %id, "refused a forward-auth check: {refused}");
-    fault(
-        state,
-        "bad_check",
-        "The proxy in front of this application asked in a way that is not accepted",
-        id,
-    )
+    let what = "The proxy in front of this application asked in a way that is not accepted";
+    let page = fault(state, "bad_check", what, id);
+    Denial { kind: Some("check"), ..Denial::new("bad_check", refused.to_string()) }.on(page)
 }
 
 fn fault_of_unavailable() -> Fault {
@@ -236,7 +241,6 @@ pub async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -
     let detail =
         "The sign-in service cannot answer at the moment. Nothing was changed. Try again in a moment.";
     let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail);
-    tracing::info!(request.id = %id, reason = "unavailable", "a proxy asked for the page that says that no node answers");
     state.site.fault(&fault, &id)
 }
 

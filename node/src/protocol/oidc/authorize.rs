@@ -14,7 +14,7 @@ use crate::{
         pages::{fault_of, see_other},
         ticket::Target,
     },
-    http::{ClientInfo, Fault, RequestId},
+    http::{ClientInfo, Denial, Fault, RequestId},
 };
 
 use super::{
@@ -62,6 +62,9 @@ async fn endpoint(
     };
     let request = match requested(oidc, parameters).await {
         Ok(request) => request,
+        Err(Unacceptable::Here(mistake @ NoWayBack::UnregisteredRedirectUri)) => {
+            return compared(oidc, query).on(here(oidc, id, mistake));
+        }
         Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
         Err(Unacceptable::There(mistake)) => {
             let issuer = oidc.auth.settings().public_url.issuer();
@@ -74,6 +77,26 @@ async fn endpoint(
         Ok(response) => response,
         Err(fault) => oidc.site.fault(&fault, id),
     }
+}
+
+/// Most registered addresses that a log line names.
+const MOST_COMPARED: usize = 4;
+
+/// The line of an address that is not registered: what came, and what is registered.
+fn compared(oidc: &Oidc, query: &[u8]) -> Denial {
+    let parameter = |name: &str| {
+        let found = url::form_urlencoded::parse(query).find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    let (client_id, came) = (parameter("client_id"), parameter("redirect_uri"));
+    let state = oidc.auth.cluster().view();
+    let registered = state.client(&client_id).map(|client| {
+        let uris = client.redirect_uris.iter().take(MOST_COMPARED);
+        uris.map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    });
+    let registered = registered.unwrap_or_default();
+    let detail = format!("redirect_uri {came} is not registered; registered: {registered}");
+    Denial::new("redirect_uri_mismatch", detail).of(client_id)
 }
 
 /// The parameters, of a client that is known as well as it can be.

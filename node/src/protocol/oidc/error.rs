@@ -8,7 +8,10 @@ use axum::{
 use conclave_state::{Reason, Refusal};
 use serde_json::json;
 
-use crate::auth::AuthError;
+use crate::{
+    auth::AuthError,
+    http::{Denial, denial::not_denied},
+};
 
 use super::{access::Dead, dpop::DpopError};
 
@@ -200,7 +203,13 @@ impl IntoResponse for TokenError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        (status, headers, Json(json!({ "error": code, "error_description": description }))).into_response()
+        let body = Json(json!({ "error": code, "error_description": description }));
+        let response = (status, headers, body).into_response();
+        match self {
+            // Steps of a protocol, which no client does without.
+            Self::AuthorizationPending | Self::SlowDown | Self::UseDpopNonce => not_denied(response),
+            _ => Denial::new(code, description).on(response),
+        }
     }
 }
 
@@ -255,7 +264,7 @@ impl From<DpopError> for BearerError {
     fn from(error: DpopError) -> Self {
         match error {
             DpopError::Invalid(why) => {
-                tracing::info!("a DPoP proof was refused: {why}");
+                tracing::debug!("a DPoP proof was refused: {why}");
                 Self::InvalidDpopProof
             }
             DpopError::NonceWanted => Self::UseDpopNonce,
@@ -265,6 +274,7 @@ impl From<DpopError> for BearerError {
 
 impl IntoResponse for BearerError {
     fn into_response(self) -> Response {
+        let (reason, detail) = self.told();
         let (status, challenge) = match self {
             Self::Missing => (StatusCode::UNAUTHORIZED, "Bearer realm=\"conclave\""),
             Self::InvalidRequest => {
@@ -288,12 +298,40 @@ impl IntoResponse for BearerError {
                 (StatusCode::UNAUTHORIZED, "DPoP error=\"use_dpop_nonce\", algs=\"RS256 PS256 ES256 EdDSA\"")
             }
             Self::Unavailable => {
-                return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store())
+                let response = (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store())
                     .into_response();
+                return Denial::new(reason, detail).on(response);
             }
         };
         let mut headers = no_store();
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        (status, headers).into_response()
+        let response = (status, headers).into_response();
+        if matches!(self, Self::UseDpopNonce) {
+            not_denied(response)
+        } else {
+            Denial::new(reason, detail).on(response)
+        }
+    }
+}
+
+impl BearerError {
+    /// The code and the sentence of the log line.
+    const fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Missing => ("missing_token", "the request has no access token"),
+            Self::InvalidRequest => ("invalid_request", "the access token is given twice or cannot be read"),
+            Self::InvalidToken => ("invalid_token", "the access token is unknown, expired or revoked"),
+            Self::InsufficientScope => {
+                ("insufficient_scope", "the access token lacks the scope openid; the client must ask for it")
+            }
+            Self::DpopTokenRefused => {
+                ("invalid_token", "the access token is bound to a key that was not proved")
+            }
+            Self::InvalidDpopProof => ("invalid_dpop_proof", "the DPoP proof cannot be accepted"),
+            Self::UseDpopNonce => ("use_dpop_nonce", "the DPoP proof lacks the nonce"),
+            Self::Unavailable => {
+                ("temporarily_unavailable", "this node cannot tell at the moment; see its readiness")
+            }
+        }
     }
 }

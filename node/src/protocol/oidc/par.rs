@@ -28,6 +28,7 @@ use crate::{
         complete::{millis, unexpected},
     },
     crypto::{handle::HandleKind, mac},
+    http::Denial,
 };
 
 use super::{
@@ -92,7 +93,8 @@ impl IntoResponse for PushError {
             Self::Client(error) => error.into_response(),
             Self::Request(error, why) => {
                 let body = json!({ "error": error.code(), "error_description": why });
-                (StatusCode::BAD_REQUEST, no_store(), Json(body)).into_response()
+                let response = (StatusCode::BAD_REQUEST, no_store(), Json(body)).into_response();
+                Denial::new(error.code(), why).on(response)
             }
         }
     }

@@ -28,7 +28,7 @@ use crate::{
         handle::{Handle, HandleKind},
         hex, mac,
     },
-    http::ClientInfo,
+    http::{ClientInfo, Denial},
 };
 
 use super::{
@@ -52,11 +52,15 @@ enum Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let answer = |status, code: &str, why: &str| {
-            (status, no_store(), Json(json!({ "error": code, "error_description": why }))).into_response()
+        let answer = |status, code: &'static str, why: &str| {
+            let body = Json(json!({ "error": code, "error_description": why }));
+            Denial::new(code, why).on((status, no_store(), body).into_response())
         };
         match self {
-            Self::Off => StatusCode::NOT_FOUND.into_response(),
+            Self::Off => {
+                let why = "registration is off; oidc.registration in the configuration turns it on";
+                Denial::new("registration_off", why).on(StatusCode::NOT_FOUND.into_response())
+            }
             Self::Token => {
                 let challenge =
                     [(header::WWW_AUTHENTICATE, "Bearer realm=\"conclave\", error=\"invalid_token\"")];

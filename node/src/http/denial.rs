@@ -1,0 +1,246 @@
+//! One log line and one count for each request that is refused.
+//!
+//! The handler that refuses puts a [`Denial`] on its response; the [`Edge`](super::Edge) writes the line when the response leaves, so each
+//! event has exactly one line, on the node that answered. A refusal without a `Denial` (no such page, a body that is too large) gets its
+//! reason from the status. `docs/logs.md` documents the fields, and `deploy/fail2ban` and `deploy/crowdsec` read them: their order and
+//! names do not change.
+//!
+//! Values that a stranger chose are cut to a bound and escaped, so that no value can contain what looks like another field.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use axum::response::Response;
+use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, StatusCode, header};
+
+use super::request_id::RequestId;
+
+/// Most characters of a user name or a client id in a line: longer than any that is registered in practice.
+const MAX_SUBJECT_CHARS: usize = 128;
+/// Most characters of the sentence at the end of a line.
+const MAX_DETAIL_CHARS: usize = 512;
+/// Most pairs of kind and reason that are counted. Both come from the code, which has fewer; the bound holds if that changes.
+const MAX_COUNTED: usize = 1_024;
+/// Longest form that is looked into for the name of who asked.
+const MAX_FORM_BYTES: usize = 64 * 1024;
+
+/// Why a request was refused, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// What was asked for; none = what the path says.
+    pub kind: Option<&'static str>,
+    /// Stable code, such as `bad_credentials`.
+    pub reason: &'static str,
+    /// The user or client as presented; none = what the request itself says.
+    pub subject: Option<String>,
+    /// What was wrong and what to do.
+    pub detail: String,
+}
+
+impl Denial {
+    /// A refusal with this code and this sentence.
+    pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { kind: None, reason, subject: None, detail: detail.into() }
+    }
+
+    /// The denial of this user or client.
+    #[must_use]
+    pub fn of(self, subject: impl Into<String>) -> Self {
+        Self { subject: Some(subject.into()), ..self }
+    }
+
+    /// The response, marked as this refusal. The reason that was given last stands.
+    #[must_use]
+    pub fn on(self, mut response: Response) -> Response {
+        response.extensions_mut().insert(Mark::Denied(self));
+        response
+    }
+}
+
+/// The response, marked as no refusal of its own: a question that is part of a protocol, or a page about a refusal that has its line.
+#[must_use]
+pub fn not_denied(mut response: Response) -> Response {
+    response.extensions_mut().insert(Mark::NotDenied);
+    response
+}
+
+#[derive(Clone, Debug)]
+enum Mark {
+    Denied(Denial),
+    NotDenied,
+}
+
+/// What a line needs of a request. Taken before the handler runs, looked into only if the request is refused.
+#[derive(Debug)]
+pub(super) struct Presented {
+    pub kind: &'static str,
+    pub query: Option<String>,
+    pub authorization: Option<http::HeaderValue>,
+    /// The form that was sent.
+    pub form: std::sync::OnceLock<axum::body::Bytes>,
+}
+
+impl Presented {
+    pub fn of(path: &str, query: Option<&str>, headers: &HeaderMap) -> Self {
+        Self {
+            kind: kind_of(path),
+            query: query.map(str::to_owned),
+            authorization: headers.get(header::AUTHORIZATION).cloned(),
+            form: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Who asks, as the request says: the name of a form, the id of a client.
+    fn subject(&self) -> Option<String> {
+        let form = self.form.get().filter(|form| form.len() <= MAX_FORM_BYTES);
+        let form = form.map(|form| form.as_ref()).unwrap_or_default();
+        let query = self.query.as_deref().unwrap_or_default().as_bytes();
+        let parameter = |name: &str| {
+            let all = url::form_urlencoded::parse(form).chain(url::form_urlencoded::parse(query));
+            all.into_iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, v)| v.into_owned())
+        };
+        parameter("username")
+            .or_else(|| parameter("client_id"))
+            .or_else(|| self.basic_user())
+            .or_else(|| subject_of_assertion(&parameter("client_assertion")?))
+    }
+
+    fn basic_user(&self) -> Option<String> {
+        let (scheme, credentials) = self.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let text = String::from_utf8(BASE64_STANDARD.decode(credentials.trim()).ok()?).ok()?;
+        text.split_once(':').map(|(user, _)| user.to_owned())
+    }
+}
+
+/// The subject of a client's assertion, unverified.
+fn subject_of_assertion(jwt: &str) -> Option<String> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    claims.get("sub")?.as_str().map(str::to_owned)
+}
+
+/// What is asked for at a path, for people who read the log.
+fn kind_of(path: &str) -> &'static str {
+    const KINDS: &[(&str, &str)] = &[
+        ("/login", "sign_in"),
+        ("/consent", "consent"),
+        ("/device", "device"),
+        ("/recover", "recovery"),
+        ("/logout", "logout"),
+        ("/upstream/", "provider"),
+        ("/atproto/", "atmosphere"),
+        ("/atmosphere", "atmosphere"),
+        ("/oidc/authorize", "authorize"),
+        ("/oidc/token", "token"),
+        ("/oidc/par", "par"),
+        ("/oidc/device_authorization", "device_authorization"),
+        ("/oidc/register", "registration"),
+        ("/oidc/userinfo", "userinfo"),
+        ("/oidc/introspect", "introspection"),
+        ("/oidc/revoke", "revocation"),
+        ("/oidc/logout", "logout"),
+        ("/auth/", "check"),
+        ("/outpost.goauthentik.io/auth/", "check"),
+    ];
+    KINDS.iter().find(|(start, _)| path.starts_with(start)).map_or("page", |(_, kind)| kind)
+}
+
+/// Writes the line and counts, if this response refuses.
+pub(super) fn tell(response: &Response, presented: &Presented, address: IpAddr, id: &RequestId) {
+    let denial = match response.extensions().get::<Mark>() {
+        Some(Mark::NotDenied) => return,
+        Some(Mark::Denied(denial)) => denial.clone(),
+        None => match reason_of(response.status()) {
+            Some(reason) => Denial::new(reason, "see what was answered to this request"),
+            None => return,
+        },
+    };
+    let kind = denial.kind.unwrap_or(presented.kind);
+    let subject = denial.subject.clone().or_else(|| presented.subject());
+    log(kind, denial.reason, &address.to_string(), subject.as_deref(), id.as_str(), &denial.detail);
+}
+
+/// Readiness and the like (503 without a mark) are no refusals of anybody, but a page that says so has an id that is looked for.
+fn reason_of(status: StatusCode) -> Option<&'static str> {
+    match status {
+        StatusCode::NOT_FOUND => Some("not_found"),
+        StatusCode::METHOD_NOT_ALLOWED => Some("method_not_allowed"),
+        StatusCode::PAYLOAD_TOO_LARGE => Some("body_too_large"),
+        StatusCode::UNAUTHORIZED => Some("unauthorized"),
+        StatusCode::FORBIDDEN => Some("forbidden"),
+        StatusCode::TOO_MANY_REQUESTS => Some("too_many_attempts"),
+        status if status.is_client_error() => Some("bad_request"),
+        status if status.is_server_error() => Some("unavailable"),
+        _ => None,
+    }
+}
+
+/// Writes one line and counts it: for callers that are no HTTP requests. `kind` and `reason` are texts of the code.
+pub fn log(
+    kind: &'static str,
+    reason: &'static str,
+    address: &str,
+    subject: Option<&str>,
+    id: &str,
+    detail: &str,
+) {
+    count(kind, reason);
+    let subject =
+        subject.map_or_else(|| "-".to_owned(), |subject| escaped(subject, MAX_SUBJECT_CHARS, false));
+    let detail = escaped(detail, MAX_DETAIL_CHARS, true);
+    let id = if id.is_empty() { "-" } else { id };
+    tracing::info!(
+        target: "conclave::refusal",
+        { kind = %kind, reason = %reason, client.address = %address, subject = %subject, request.id = %id, detail = %detail },
+        "refused"
+    );
+}
+
+/// At most so many characters; what could end a value or look like another field is escaped.
+fn escaped(text: &str, most: usize, spaces: bool) -> String {
+    let mut out = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if at == most {
+            out.push('…');
+            break;
+        }
+        match c {
+            ' ' if spaces => out.push(c),
+            '"' | '\\' | '=' | '\'' => out.extend(c.escape_unicode()),
+            c if c.is_whitespace() || c.is_control() => out.extend(c.escape_unicode()),
+            // Direction marks and the like: `escape_debug` knows what does not print.
+            c => out.extend(c.escape_debug()),
+        }
+    }
+    if out.is_empty() { "-".to_owned() } else { out }
+}
+
+type Counts = BTreeMap<(&'static str, &'static str), u64>;
+
+/// Of this process, which is one node.
+static COUNTS: Mutex<Counts> = Mutex::new(BTreeMap::new());
+
+fn count(kind: &'static str, reason: &'static str) {
+    // A poisoned lock leaves nothing half done.
+    let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if counts.len() < MAX_COUNTED || counts.contains_key(&(kind, reason)) {
+        let counted = counts.entry((kind, reason)).or_default();
+        *counted = counted.saturating_add(1);
+    }
+}
+
+/// How often this process refused, by kind and reason.
+pub fn counts() -> Counts {
+    COUNTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+#[cfg(test)]
+#[path = "denial_tests.rs"]
+mod tests;
