@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use super::txt::NoAnswer;
 use crate::{
     auth::{AuthError, ticket::TicketError},
     http::{Fault, outbound::OutboundError},
@@ -14,6 +15,9 @@ pub enum AtmosphereError {
     BadIdentifier,
     #[error("the handle leads to no DID")]
     HandleNotFound,
+    /// Nothing is known of the handle: neither that it is there nor that it is not.
+    #[error("the handle cannot be looked up: {0}")]
+    LookupUnavailable(#[from] NoAnswer),
     #[error("the handle and the DID do not name each other")]
     HandleMismatch,
     /// Answers of the network are not the same for everybody, or are forged for somebody.
@@ -84,6 +88,7 @@ impl AtmosphereError {
         match self {
             Self::BadIdentifier => "atproto_bad_identifier",
             Self::HandleNotFound => "atproto_handle_not_found",
+            Self::LookupUnavailable(_) => "atproto_lookup_unavailable",
             Self::HandleMismatch => "atproto_handle_mismatch",
             Self::HandleDisputed => "atproto_handle_disputed",
             Self::NoSecondLook => "atproto_no_second_look",
@@ -118,7 +123,7 @@ impl AtmosphereError {
                 StatusCode::FORBIDDEN
             }
             Self::Off => StatusCode::NOT_FOUND,
-            Self::Busy | Self::NoSecondLook => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NoSecondLook | Self::LookupUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -134,6 +139,10 @@ impl AtmosphereError {
             Self::HandleNotFound => (
                 "That handle was not found",
                 "Check the spelling. If you have just set or changed the handle, wait a few minutes, or sign in with your DID.",
+            ),
+            Self::LookupUnavailable(_) => (
+                "Your handle cannot be looked up at the moment",
+                "The name service of this site does not answer. That says nothing of your handle. Try again in a moment, or sign in another way.",
             ),
             Self::HandleMismatch => (
                 "The handle is not confirmed by its account",
@@ -212,7 +221,7 @@ impl AtmosphereError {
 
     /// The page.
     pub fn fault(&self) -> Fault {
-        tracing::info!("a sign-in with Atmosphere failed ({}): {self}", self.code());
+        tracing::debug!("a sign-in with Atmosphere failed ({}): {self}", self.code());
         let (title, detail) = self.words();
         match self {
             Self::Ticket(error) => crate::auth::pages::fault_of_ticket(*error),

@@ -65,7 +65,9 @@ impl Resolver {
         let confirmed = match &handle {
             Some(claimed) => match self.did_of(claimed).await {
                 // Nobody was asked: that says nothing of the handle.
-                Err(AtmosphereError::Busy) => return Err(AtmosphereError::Busy),
+                Err(error @ (AtmosphereError::Busy | AtmosphereError::LookupUnavailable(_))) => {
+                    return Err(error);
+                }
                 found => found.is_ok_and(|found| found == *did),
             },
             None => false,
@@ -79,9 +81,12 @@ impl Resolver {
     /// [`AtmosphereError`]
     pub async fn did_of(&self, handle: &Handle) -> Result<Did, AtmosphereError> {
         let (by_dns, by_https) = tokio::join!(self.by_dns(handle), self.by_https(handle));
-        match by_dns? {
-            Some(did) => Ok(did),
-            None => by_https?.ok_or(AtmosphereError::HandleNotFound),
+        match by_dns {
+            Ok(Some(did)) => Ok(did),
+            Ok(None) => by_https?.ok_or(AtmosphereError::HandleNotFound),
+            // The handle's own host is as good an answer; that it has none says nothing while the name service is silent.
+            Err(silent @ AtmosphereError::LookupUnavailable(_)) => by_https?.ok_or(silent),
+            Err(error) => Err(error),
         }
     }
 
@@ -90,7 +95,7 @@ impl Resolver {
         if handle.as_str().len() > MAX_DNS_HANDLE {
             return Ok(None);
         }
-        let records = self.txt.lookup(&format!("_atproto.{}.", handle.as_str())).await;
+        let records = self.txt.lookup(&format!("_atproto.{}.", handle.as_str())).await?;
         let mut dids = records.iter().filter_map(|record| record.strip_prefix("did="));
         let Some(first) = dids.next() else { return Ok(None) };
         if dids.any(|other| other != first) {
@@ -133,21 +138,19 @@ impl Resolver {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-
     use axum::{Json, Router, routing::get};
     use serde_json::json;
 
     use super::*;
-    use crate::http::outbound::Outbound;
+    use crate::{http::outbound::Outbound, protocol::atproto::txt::Looking};
 
     const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 
     struct NoRecords;
 
     impl TxtLookup for NoRecords {
-        fn lookup<'a>(&'a self, _name: &'a str) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
-            Box::pin(async { Vec::new() })
+        fn lookup<'a>(&'a self, _name: &'a str) -> Looking<'a> {
+            Box::pin(async { Ok(Vec::new()) })
         }
     }
 

@@ -47,16 +47,19 @@ impl Vantage for View {
         let resolver = Arc::clone(&self.0);
         // Not beside heartbeats: documents that people chose are parsed where pages are made.
         let looking = self.1.spawn(async move { seen(&resolver, &did).await });
-        Box::pin(async move { looking.await.map_err(|error| error.to_string())? })
+        Box::pin(async move {
+            let seen = looking.await.map_err(|error| error.to_string())?;
+            seen.map_err(|error| error.to_string())
+        })
     }
 }
 
-async fn seen(resolver: &Resolver, did: &str) -> Result<Option<String>, String> {
-    let did = Did::parse(did, resolver.net.dev).map_err(|error| error.to_string())?;
+async fn seen(resolver: &Resolver, did: &str) -> Result<Option<String>, AtmosphereError> {
+    let did = Did::parse(did, resolver.net.dev)?;
     match resolver.by_did(&did).await {
         Ok(somebody) => Ok(somebody.handle.map(|handle| handle.as_str().to_owned())),
         Err(AtmosphereError::DidNotFound) => Ok(None),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error),
     }
 }
 
@@ -147,7 +150,12 @@ impl Reverifier {
         let is_good = |handle: &str| {
             *by.handle == *handle || upstream.admits_from_atmosphere(&identity.subject, handle)
         };
-        let (finding, handle) = self.found(&identity, &by.handle, is_good).await;
+        let found = self.found(&identity, &by.handle, is_good).await;
+        let Some((finding, handle)) = found else {
+            // Nobody could be asked, which is no step towards an unconfirmed handle. The resolver has warned.
+            self.pause(&identity.subject, Finding::Unconfirmed);
+            return;
+        };
         self.pause(&identity.subject, finding);
         let settings = &self.auth.settings().atmosphere;
         let order = CheckHandle {
@@ -168,23 +176,25 @@ impl Reverifier {
         }
     }
 
-    /// What is the matter with the handle, and which one that is. That it is another's is believed only where another node sees it too.
+    /// What is the matter with the handle, and which one that is; none if the name service does not answer here. That it is another's is believed only where another node sees it too.
     async fn found(
         &self,
         identity: &Identity,
         by: &str,
         is_good: impl Fn(&str) -> bool,
-    ) -> (Finding, String) {
+    ) -> Option<(Finding, String)> {
         let here = seen(&self.resolver, &identity.subject).await;
         if let Ok(Some(handle)) = &here
             && is_good(handle)
         {
-            return (Finding::Verified, handle.clone());
+            return Some((Finding::Verified, handle.clone()));
         }
         let is_elsewhere = match Handle::parse(by, self.resolver.net.dev) {
-            Ok(handle) => {
-                self.resolver.did_of(&handle).await.is_ok_and(|did| did.as_str() != &*identity.subject)
-            }
+            Ok(handle) => match self.resolver.did_of(&handle).await {
+                Ok(did) => did.as_str() != &*identity.subject,
+                Err(AtmosphereError::LookupUnavailable(_)) => return None,
+                Err(_) => false,
+            },
             Err(_) => false,
         };
         if is_elsewhere {
@@ -195,10 +205,13 @@ impl Reverifier {
                 SeenElsewhere::Unknown => false,
             };
             if agrees {
-                return (Finding::Elsewhere, by.to_owned());
+                return Some((Finding::Elsewhere, by.to_owned()));
             }
         }
-        (Finding::Unconfirmed, by.to_owned())
+        if matches!(here, Err(AtmosphereError::LookupUnavailable(_))) {
+            return None;
+        }
+        Some((Finding::Unconfirmed, by.to_owned()))
     }
 
     fn pause(&self, subject: &str, finding: Finding) {

@@ -5,8 +5,8 @@ use std::{future::Future, net::SocketAddr, pin::Pin, time::Duration};
 use hickory_resolver::{
     Resolver, TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts},
-    net::runtime::TokioRuntimeProvider,
-    proto::rr::RData,
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::{op::ResponseCode, rr::RData},
 };
 
 /// One question, and how often it is asked again: less than a person waits.
@@ -17,12 +17,30 @@ const MAX_RECORDS: usize = 32;
 
 /// Looks names up.
 pub trait TxtLookup: Send + Sync {
-    /// The texts at this name; none when there are none or nobody answers.
-    fn lookup<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>>;
+    /// The texts at this name; empty if the name does not exist or has none.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if no nameserver said so.
+    fn lookup<'a>(&'a self, name: &'a str) -> Looking<'a>;
+}
+
+/// A lookup under way.
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, NoAnswer>> + Send + 'a>>;
+
+/// No nameserver answered, or each refused to: nothing is known of the name. For the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nameservers {servers} do not answer: {why}")]
+pub struct NoAnswer {
+    pub servers: String,
+    pub why: String,
 }
 
 /// By DNS. Nothing is kept between two questions: an identity may change its handle at any time.
-pub struct Dns(Option<TokioResolver>);
+pub struct Dns {
+    resolver: Option<TokioResolver>,
+    /// Those that are asked, for the log.
+    servers: String,
+}
 
 impl Dns {
     /// Without `nameservers`, those of the machine; where it names none, no handle is found by DNS.
@@ -45,7 +63,12 @@ impl Dns {
         if resolver.is_none() {
             tracing::warn!("this machine names no nameserver: handles are found by https alone");
         }
-        Self(resolver)
+        let servers = if nameservers.is_empty() {
+            "of this machine".to_owned()
+        } else {
+            nameservers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        Self { resolver, servers }
     }
 }
 
@@ -60,15 +83,81 @@ fn server(address: SocketAddr) -> NameServerConfig {
 }
 
 impl TxtLookup for Dns {
-    fn lookup<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> Looking<'a> {
         Box::pin(async move {
-            let Some(resolver) = &self.0 else { return Vec::new() };
-            let Ok(found) = resolver.txt_lookup(name).await else { return Vec::new() };
+            // Without nameservers DNS is no way to find a handle here, and https alone decides.
+            let Some(resolver) = &self.resolver else { return Ok(Vec::new()) };
+            let found = match resolver.txt_lookup(name).await {
+                Ok(found) => found,
+                Err(error) if is_answer(&error) => return Ok(Vec::new()),
+                Err(error) => {
+                    let silent = NoAnswer { servers: self.servers.clone(), why: error.to_string() };
+                    tracing::warn!(
+                        dns.servers = %silent.servers,
+                        "{silent}; check atmosphere.nameservers, or the nameservers of this machine"
+                    );
+                    return Err(silent);
+                }
+            };
             let texts = found.answers().iter().filter_map(|record| match &record.data {
                 RData::TXT(txt) => Some(txt.txt_data.concat()),
                 _ => None,
             });
-            texts.take(MAX_RECORDS).filter_map(|bytes| String::from_utf8(bytes).ok()).collect()
+            Ok(texts.take(MAX_RECORDS).filter_map(|bytes| String::from_utf8(bytes).ok()).collect())
         })
+    }
+}
+
+/// Whether a nameserver said that there is nothing: the name does not exist, or has no such record. SERVFAIL, REFUSED and silence say
+/// nothing of the name.
+fn is_answer(error: &NetError) -> bool {
+    matches!(
+        error,
+        NetError::Dns(DnsError::NoRecordsFound(none))
+            if matches!(none.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// A nameserver that answers each question with this code and no record.
+    async fn nameserver(code: u8) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let mut answer = buffer[..length].to_vec();
+                // An answer (RFC 1035 4.1.1), recursion available, with the code; the question alone.
+                answer[2] |= 0x80;
+                answer[3] = 0x80 | code;
+                answer[6..12].fill(0);
+                let end = 12 + answer[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+                answer.truncate(end);
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_name_service_that_is_down_is_not_taken_for_a_name_that_is_not_there() {
+        for (code, is_answer) in [(0, true), (3, true), (2, false), (5, false)] {
+            let dns = Dns::new(&[nameserver(code).await]);
+            let found = dns.lookup("_atproto.alice.test.").await;
+            assert_eq!(found.is_ok(), is_answer, "code {code}: {found:?}");
+        }
+        // Nobody listens.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let gone = socket.local_addr().unwrap();
+        drop(socket);
+        let silent = Dns::new(&[gone]).lookup("_atproto.alice.test.").await.unwrap_err();
+        assert!(silent.to_string().contains(&gone.to_string()), "{silent}");
     }
 }
