@@ -33,7 +33,7 @@ pub struct ApiArgs {
     /// Bearer token; without one, the cluster secret of --config or ./conclave-data is used
     #[arg(long, global = true, value_name = "TOKEN", env = "CONCLAVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Settings of a node: its cluster secret stands for a token, and its admin API is asked
+    /// Settings of a node: its cluster secret stands for a token, and its admin API is asked [default: $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// How to print the result
@@ -76,8 +76,8 @@ impl ApiArgs {
         if !self.api.is_empty() {
             return self.api.clone();
         }
-        // A file that was not named says nothing of where to ask.
-        let named = config.filter(|_| self.config.is_some());
+        // Without a file the defaults say nothing of where to ask.
+        let named = config.filter(|config| config.source.is_some());
         vec![named.map_or_else(|| DEFAULT_API.to_owned(), |config| config.api.url())]
     }
 }
@@ -86,7 +86,7 @@ fn as_operator(builder: Builder, config: &Config) -> Result<Builder, Failure> {
     let secret = find_secret(config).map_err(|error| Failure::usage(error.to_string()))?;
     let Some(secret) = secret else {
         return Err(Failure::unauthenticated(
-            "no token is given and no cluster secret is found here; use --token, CONCLAVE_TOKEN, or --config of a node",
+            "no token is given and no cluster secret is found here; use --token, CONCLAVE_TOKEN, or --config FILE of a node (looked for at $CONCLAVE_CONFIG and /etc/conclave/conclave.toml)",
         ));
     };
     let (keys, runtime) = (Arc::new(ClusterKeys::ring(&secret)), Runtime::system());

@@ -4,6 +4,8 @@ use std::{io::Write as _, process::ExitCode};
 
 use conclave_client::Error;
 
+use super::output::Format;
+
 /// Why a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -40,10 +42,16 @@ impl Failure {
         self.code as u8
     }
 
-    /// Says it on standard error.
-    pub fn report(&self) -> ExitCode {
-        // Nobody is left to be told when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "conclave: {}", self.text);
+    /// Writes it to standard error: a sentence, or an object for programs that asked for JSON.
+    pub fn report(&self, format: Format) -> ExitCode {
+        // Nothing is left to be done when standard error is closed.
+        let _ = match format {
+            Format::Table => writeln!(std::io::stderr(), "conclave: {}", self.text),
+            Format::Json => {
+                let error = serde_json::json!({ "error": self.text, "exit_code": self.exit_code() });
+                writeln!(std::io::stderr(), "{error}")
+            }
+        };
         ExitCode::from(self.exit_code())
     }
 }

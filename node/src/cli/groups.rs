@@ -1,9 +1,9 @@
 //! `conclave group …`
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{Client, Error, all_pages, v1};
 use serde_json::{Value, json};
 
-use super::{failure::Failure, output::Output};
+use super::{failure::Failure, output::Output, users};
 
 const FIELDS: &[&str] = &["id", "name", "description", "member_count"];
 const COLUMNS: &[&str] = &["name", "member_count", "description", "id"];
@@ -23,6 +23,12 @@ pub enum Command {
     /// List groups
     #[command(after_help = "Examples:\n  conclave group list\n  conclave group list -o json")]
     List,
+    /// Show a group and its members
+    #[command(after_help = "Examples:\n  conclave group show staff")]
+    Show {
+        /// Name or id
+        group: String,
+    },
     /// Delete a group; access rules that name it admit fewer
     #[command(after_help = "Examples:\n  conclave group delete staff")]
     Delete {
@@ -54,6 +60,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             Ok(Output::One { fields: FIELDS, value: value(&group) })
         }
         Command::List => list(client).await,
+        Command::Show { group } => show(client, &group).await,
         Command::Delete { group } => {
             client.groups().delete(v1::DeleteGroupRequest { group: group.clone() }).await?;
             Ok(Output::done(format!("group {group} is deleted"), json!({ "deleted": group })))
@@ -73,8 +80,27 @@ async fn list(client: &Client) -> Result<Output, Failure> {
     Ok(Output::Many { columns: COLUMNS, rows: groups.iter().map(value).collect() })
 }
 
+async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
+    let groups = all_pages(async |page| {
+        let answer = client.groups().list(v1::ListGroupsRequest { page: Some(page) }).await?;
+        Ok((answer.groups, answer.next_page_token))
+    })
+    .await?;
+    let group = groups.into_iter().find(|group| group.name == name || group.id == name);
+    let group = group.ok_or_else(|| Failure::from(Error::NotFound(format!("there is no group {name}"))))?;
+    let users = users::all(client).await?;
+    let members = users.iter().filter(|user| user.groups.contains(&group.name));
+    let members: Vec<&str> = members.map(|user| user.username.as_str()).collect();
+    let value = super::output::with(value(&group), "members", members);
+    Ok(Output::One { fields: &["id", "name", "description", "member_count", "members"], value })
+}
+
 async fn change(client: &Client, members: Members, joins: bool) -> Result<Output, Failure> {
     let Members { group, users } = members;
+    // All or nothing as far as names go: a mistyped one is found before anything is changed.
+    for user in &users {
+        client.users().get(v1::GetUserRequest { user: user.clone() }).await?;
+    }
     for user in &users {
         let order = v1::MemberRequest { group: group.clone(), user: user.clone() };
         if joins {

@@ -10,6 +10,7 @@
 //! | `password` | passwords: typed, or from standard input, never an argument |
 //! | `progress` | a line that says how far something is |
 //! | `restore`, `recover` | a data directory that no node uses: no cluster is asked |
+//! | `config` | the configuration file: is it right |
 //! | `doctor/` | a look at a protected application from the outside |
 //! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `archive`, `join`, `secret` | a command each |
 //!
@@ -22,6 +23,7 @@ mod client_requests;
 mod client_tokens;
 mod clients;
 mod cluster;
+mod config;
 mod connection;
 mod demo;
 mod doctor;
@@ -70,12 +72,13 @@ Exit codes:
   7  a write was sent and not answered: its outcome is unknown
 
 Environment:
+  CONCLAVE_CONFIG configuration file [else /etc/conclave/conclave.toml, if it is there]
   CONCLAVE_API    URLs of the admin API, separated by commas
   CONCLAVE_TOKEN  bearer token of the admin API";
 
 /// A highly available identity cluster in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "conclave", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "conclave", version, after_help = EXIT_CODES, propagate_version = true, term_width = 0)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -165,6 +168,19 @@ pub enum Tool {
     /// The cluster secret
     #[command(subcommand, after_help = "Examples:\n  conclave secret new\n  conclave secret status")]
     Secret(secret::Command),
+    /// The configuration of a node
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  conclave config check /etc/conclave/conclave.toml\n  conclave config check"
+    )]
+    Config(config::Command),
+    /// Print the version
+    #[command(after_help = "Examples:\n  conclave version\n  conclave version -o json")]
+    Version {
+        /// How to print the result
+        #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+        output: output::Format,
+    },
 }
 
 /// A command of the admin API, and how to reach it.
@@ -181,9 +197,10 @@ pub async fn run(tool: Tool) -> ExitCode {
     if let Tool::Doctor(command) = &tool {
         return doctor::run(command).await;
     }
+    let format = output::Format::asked(std::env::args());
     match outcome(tool).await {
         Ok((output, format)) => output::print(&output, format),
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(format),
     }
 }
 
@@ -217,6 +234,12 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
         Tool::Recover(command) => recover::run(command).await,
         Tool::Archive(resource) => over_api!(resource, archive::run),
         Tool::Secret(command) => secret::run(command).await,
+        Tool::Config(command) => config::run(command),
+        Tool::Version { output } => {
+            let version = env!("CARGO_PKG_VERSION");
+            let text = format!("conclave {version}");
+            Ok((Output::done(text, serde_json::json!({ "version": version })), output))
+        }
         // Has an exit code of its own.
         Tool::Doctor(_) => Err(Failure::other("the doctor was asked for a result instead of an exit code")),
     }

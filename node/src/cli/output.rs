@@ -18,6 +18,20 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// What this command line asks for, also if the command fails before its arguments are at hand.
+    pub fn asked(arguments: impl Iterator<Item = String>) -> Self {
+        let arguments: Vec<String> = arguments.collect();
+        let follows = |pair: &[String]| match pair {
+            [name, value] => matches!(name.as_str(), "-o" | "--output") && value == "json",
+            _ => false,
+        };
+        let joined = |argument: &String| matches!(argument.as_str(), "-ojson" | "-o=json" | "--output=json");
+        let is_json = arguments.windows(2).any(follows) || arguments.iter().any(joined);
+        if is_json { Self::Json } else { Self::Table }
+    }
+}
+
 /// Between columns.
 const GAP: &str = "  ";
 /// What an empty cell shows.
@@ -76,7 +90,7 @@ pub fn print(output: &Output, format: Format) -> ExitCode {
     let written = writeln!(std::io::stdout(), "{}", render(output, format));
     match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Failure::other(format!("cannot write the result: {error}")).report()
+            Failure::other(format!("cannot write the result: {error}")).report(format)
         }
         _ => ExitCode::SUCCESS,
     }
@@ -148,7 +162,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
 
 /// `created_at_ms` is shown as a time, so it is called "created at".
 fn title(field: &str) -> String {
-    field.trim_end_matches("_ms").replace('_', " ")
+    field.trim_end_matches("_ms").trim_end_matches("_bytes").replace('_', " ")
 }
 
 fn cell(field: &str, value: Option<&Value>) -> String {
@@ -157,6 +171,16 @@ fn cell(field: &str, value: Option<&Value>) -> String {
         Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
         Some(Value::Number(number)) if field.ends_with("_at_ms") || field.ends_with("_time_ms") => {
             number.as_u64().map(moment).unwrap_or_default()
+        }
+        Some(Value::Number(number)) if field.ends_with("_since_ms") => {
+            number.as_u64().map(moment).unwrap_or_default()
+        }
+        Some(Value::Number(number)) if field == "at_ms" => number.as_u64().map(moment).unwrap_or_default(),
+        Some(Value::Number(number)) if field.ends_with("_ms") => {
+            number.as_u64().map_or_else(|| format!("{number} ms"), length)
+        }
+        Some(Value::Number(number)) if field.ends_with("_bytes") => {
+            number.as_u64().map(size).unwrap_or_default()
         }
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::String(text)) if field == "digest" => text.chars().take(DIGEST_SHOWN).collect(),
@@ -172,6 +196,30 @@ fn cell(field: &str, value: Option<&Value>) -> String {
     // A name or user agent must not steer the terminal.
     let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.is_empty() { NOTHING.to_owned() } else { text }
+}
+
+/// A length of time, in the largest unit that leaves it at one or more.
+fn length(ms: u64) -> String {
+    let tenths = |unit_ms: u64, unit: &str| {
+        let tenths = ms.saturating_mul(10) / unit_ms;
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    };
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => tenths(1_000, "s"),
+        60_000..3_600_000 => tenths(60_000, "min"),
+        3_600_000..86_400_000 => tenths(3_600_000, "h"),
+        _ => tenths(86_400_000, "d"),
+    }
+}
+
+/// A size in MiB, of less than one in KiB.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
+        _ => format!("{} MiB", bytes / 1_048_576),
+    }
 }
 
 /// UTC to the second; 0 stands for never.
@@ -202,6 +250,16 @@ mod tests {
         );
         let parsed: Value = serde_json::from_str(&render(&output, Format::Json)).unwrap();
         assert_eq!(parsed[1]["username"], "bartholomäus");
+    }
+
+    #[test]
+    fn tables_show_units_and_json_numbers() {
+        let value =
+            json!({"lease_left_ms": 1_902, "disk_free_bytes": 74_584_543_232_u64, "active_since_ms": 0});
+        let output = Output::One { fields: &["lease_left_ms", "disk_free_bytes", "active_since_ms"], value };
+        let shown = render(&output, Format::Table);
+        assert_eq!(shown, "lease left    1.9 s\ndisk free     71129 MiB\nactive since  -");
+        assert!(render(&output, Format::Json).contains("74584543232"));
     }
 
     #[test]

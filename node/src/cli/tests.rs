@@ -88,6 +88,25 @@ fn a_wrong_line_is_refused_before_anything_is_asked() {
 }
 
 #[tokio::test]
+async fn a_mistyped_member_changes_nothing_and_a_group_shows_its_members() {
+    let node = TestNode::start().await;
+    let (_, token) = node.api_token(ApiRole::Admin).await;
+    let run = async |line: &[&str]| run(&node, &token, line).await;
+    for name in ["ada", "bob", "carl"] {
+        run(&["user", "create", name, "--no-password"]).await.unwrap();
+    }
+    run(&["group", "create", "staff"]).await.unwrap();
+    assert_eq!(run(&["group", "add", "staff", "ada", "boob"]).await, Err(3));
+    assert_eq!(run(&["group", "show", "staff"]).await.unwrap()["members"], json!([]));
+    run(&["group", "add", "staff", "ada", "bob"]).await.unwrap();
+    assert_eq!(run(&["group", "show", "staff"]).await.unwrap()["members"], json!(["ada", "bob"]));
+    let listed = run(&["user", "list", "--group", "staff"]).await.unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(run(&["group", "show", "nothing"]).await, Err(3));
+    assert_eq!(run(&["snapshot", "restore", "x.snapshot"]).await, Err(2), "asks for --yes");
+}
+
+#[tokio::test]
 async fn people_groups_applications_and_clients_by_command() {
     let node = TestNode::start().await;
     let (_, token) = node.api_token(ApiRole::Admin).await;

@@ -37,8 +37,14 @@ Examples:
   conclave user create bot --no-password -o json")]
     Create(Create),
     /// List users
-    #[command(after_help = "Examples:\n  conclave user list\n  conclave user list -o json")]
-    List,
+    #[command(
+        after_help = "Examples:\n  conclave user list\n  conclave user list --group staff\n  conclave user list -o json"
+    )]
+    List {
+        /// Only members of this group
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+    },
     /// Show a user
     #[command(after_help = "Examples:\n  conclave user show ada")]
     Show {
@@ -146,7 +152,7 @@ pub struct Update {
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create(create) => make(client, create).await,
-        Command::List => list(client).await,
+        Command::List { group } => list(client, group.as_deref()).await,
         Command::Show { user } => Ok(one(&client.users().get(v1::GetUserRequest { user }).await?)),
         Command::Update(update) => Ok(one(&client.users().update(changes(update)).await?)),
         Command::Disable { user } => able(client, user, true).await,
@@ -204,13 +210,20 @@ async fn ensure_admins(client: &Client) -> Result<(), Error> {
     }
 }
 
-async fn list(client: &Client) -> Result<Output, Failure> {
+/// All users, by name.
+pub(super) async fn all(client: &Client) -> Result<Vec<v1::User>, Failure> {
     let mut users = all_pages(async |page| {
         let answer = client.users().list(v1::ListUsersRequest { page: Some(page) }).await?;
         Ok((answer.users, answer.next_page_token))
     })
     .await?;
     users.sort_by(|a, b| a.username.cmp(&b.username));
+    Ok(users)
+}
+
+async fn list(client: &Client, group: Option<&str>) -> Result<Output, Failure> {
+    let mut users = all(client).await?;
+    users.retain(|user| group.is_none_or(|group| user.groups.iter().any(|name| name == group)));
     Ok(Output::Many { columns: COLUMNS, rows: users.iter().map(value).collect() })
 }
 

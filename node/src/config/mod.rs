@@ -45,6 +45,10 @@ pub use self::secret_file::{find_secret, load_secret, write_new_secret};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
 pub use self::tls::{ClientCertificates, Mtls, Tls};
 
+/// Where the configuration of an installed node is. A file in the working directory is never taken unasked: who can write there would
+/// decide whom the cluster secret is shown to.
+pub const DEFAULT_FILE: &str = "/etc/conclave/conclave.toml";
+
 /// The whole configuration of a node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -81,8 +85,20 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file, if one is named, and the process's environment.
+    /// The file to read: the one that is named, else that of `CONCLAVE_CONFIG`, else [`DEFAULT_FILE`] if it is there.
+    pub fn find(named: Option<&Path>) -> Option<PathBuf> {
+        let in_environment = || {
+            let value = std::env::var_os("CONCLAVE_CONFIG").filter(|value| !value.is_empty());
+            value.map(PathBuf::from)
+        };
+        let installed = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
+        named.map(Path::to_owned).or_else(in_environment).or_else(installed)
+    }
+
+    /// Reads the file that [`find`](Self::find) finds, if any, and the process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = Self::find(file);
+        let file = file.as_deref();
         let config = Self::from_sources(file, &Environment::of_process())?;
         // Named from anywhere.
         let source = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
@@ -105,10 +121,10 @@ impl Config {
         if !mistakes.is_empty() {
             return Err(ConfigError::Invalid { problems: mistakes });
         }
+        let figment = figment.merge(environment);
         let config: Self = figment
-            .merge(environment)
             .extract()
-            .map_err(|error| ConfigError::Invalid { problems: problem::describe(error) })?;
+            .map_err(|error| ConfigError::Invalid { problems: problem::all::<Self>(&figment, error) })?;
         config.checked()
     }
 

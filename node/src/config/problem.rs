@@ -1,8 +1,8 @@
 //! What figment reports, in the words of an operator: `http.listen: … (in conclave.toml)`.
 
 use figment::error::Kind;
-use figment::value::{Dict, Map};
-use figment::{Error, Metadata, Profile, Provider};
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Figment, Metadata, Profile, Provider};
 
 use super::environment::ENV_PREFIX;
 
@@ -31,6 +31,42 @@ impl<P: Provider> Provider for Named<P> {
 /// One line for each error.
 pub(super) fn describe(error: Error) -> Vec<String> {
     error.into_iter().map(|error| line(&error)).collect()
+}
+
+/// All mistakes of the settings: figment ends at the first, so each key is read by itself.
+pub(super) fn all<'de, C: serde::Deserialize<'de>>(figment: &Figment, first: Error) -> Vec<String> {
+    let data = figment.data().unwrap_or_default();
+    let sections = data.into_values().flatten();
+    let alone = sections.flat_map(|(section, value)| match value {
+        Value::Dict(tag, keys) => {
+            let one = |(key, value)| {
+                let path = format!("{section}.{key}");
+                (path, section.clone(), Value::Dict(tag, Dict::from([(key, value)])))
+            };
+            keys.into_iter().map(one).collect::<Vec<_>>()
+        }
+        value => vec![(section.clone(), section, value)],
+    });
+    let wrong = alone.filter_map(|(path, section, value)| {
+        let name = figment.find_metadata(&path).map(|metadata| metadata.name.to_string());
+        let one = Named::new(name.unwrap_or_default(), One(Dict::from([(section, value)])));
+        Figment::from(one).extract::<C>().err()
+    });
+    let lines: Vec<String> = wrong.flat_map(describe).collect();
+    if lines.is_empty() { describe(first) } else { lines }
+}
+
+/// One setting.
+struct One(Dict);
+
+impl Provider for One {
+    fn metadata(&self) -> Metadata {
+        Metadata::default()
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Profile::Default.collect(self.0.clone()))
+    }
 }
 
 fn line(error: &Error) -> String {

@@ -36,6 +36,15 @@ fn refuses(toml: &str, problem: &str) {
 }
 
 #[test]
+fn all_mistakes_are_told_at_once_those_of_type_included() {
+    let toml = "[node]\nid = \"one\"\n[http]\nlisten = 9000\nno_such = 1\n[login]\nsession_ttl = \"soon\"\n";
+    let told = problems(toml);
+    let starts: Vec<&str> = told.iter().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(starts, ["http.listen", "http.no_such", "login.session_ttl", "node.id"], "{told:?}");
+    assert!(told.iter().all(|line| line.ends_with("(in conclave.toml)")), "{told:?}");
+}
+
+#[test]
 fn without_any_setting_it_is_a_single_node_on_loopback() {
     let config = Config::from_sources(None, &Environment::default()).unwrap();
     assert_eq!((config.node.id, config.cluster.peers.len()), (1, 0));

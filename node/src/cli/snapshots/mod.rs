@@ -88,7 +88,7 @@ Needs the cluster secret, and no cluster. Nothing leaves this machine, and nothi
 Examples:
   conclave snapshot restore conclave.snapshot --dry-run
       what would change
-  conclave snapshot restore conclave.snapshot
+  conclave snapshot restore conclave.snapshot --yes
 
 Passwords, secrets and keys stay as they are now, and whoever was disabled or deleted since comes back disabled. For a cluster
 that is lost: conclave restore.")]
@@ -102,6 +102,9 @@ pub struct Restoring {
     /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Replace what the cluster holds now; nothing is done without it
+    #[arg(long)]
+    yes: bool,
     /// Whoever was deleted since comes back as they were
     #[arg(long)]
     enable_returning: bool,

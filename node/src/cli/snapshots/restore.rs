@@ -24,6 +24,12 @@ const REPORT: &[&str] = &["restored", "index", "users", "sessions_ended", "chang
 const CHANGES: &[&str] = &["kind", "name", "what"];
 
 pub(super) async fn run(client: &Client, order: Restoring) -> Result<Output, Failure> {
+    if !order.yes && !order.dry_run {
+        return Err(Failure::usage(
+            "this replaces everything that the cluster holds now and signs everybody out; see what would change with --dry-run, and \
+             give --yes to do it",
+        ));
+    }
     let unreadable = |e: std::io::Error| Failure::usage(format!("{}: {e}", order.file.display()));
     let size_bytes = fs::metadata(&order.file).map_err(unreadable)?.len();
     let first = v1::RestoreOrder {

@@ -295,7 +295,8 @@ async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
     let (config, api) = (house.config(1), house.demo.cluster.nodes[0].api.clone());
-    let refused = json(&["snapshot", "restore", &half, "--config", &config, "--api", &api]).unwrap_err();
+    let refused =
+        json(&["snapshot", "restore", &half, "--yes", "--config", &config, "--api", &api]).unwrap_err();
     assert!(refused.contains("the file is damaged") && !refused.contains(".tmp"), "{refused}");
     for bucket in ["s3://bucket", "s3://bucket/", "s3://"] {
         let refused =
@@ -309,7 +310,7 @@ async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
         let leader = house.demo.leader().await.unwrap();
         let through = house.demo.cluster.nodes.iter().find(|node| node.id != leader).unwrap();
         let (config, api) = (house.config(1), through.api.clone());
-        let arguments = ["snapshot", "restore", &file, "--config", &config, "--api", &api];
+        let arguments = ["snapshot", "restore", &file, "--yes", "--config", &config, "--api", &api];
         let restoring = conclave(&arguments)
             .args(["-o", "json"])
             .stdout(Stdio::piped())
