@@ -177,7 +177,7 @@ impl Problem {
         match self {
             Self::TooMany => "Too many attempts. Try again later.",
             Self::Unknown => {
-                "No device waits with this code. Look at the device again; codes last for some minutes only."
+                "That code is wrong or has expired. Check the code on your device; a code is valid for a few minutes only."
             }
         }
     }
@@ -402,7 +402,7 @@ fn is_over(reason: Reason) -> bool {
 
 pub(super) fn done(site: &Site, allowed: bool) -> Response {
     let (outcome, title, detail) = if allowed {
-        ("allowed", "Device connected", "Your device goes on by itself in a moment. You can close this page.")
+        ("allowed", "Device connected", "You're done. Return to your device; you can close this page.")
     } else {
         (
             "denied",

@@ -42,13 +42,14 @@ async fn shown(site: &Site, client: &ClientInfo, headers: &HeaderMap) -> Result<
     let Some(signed_in) = visitor.signed_in else {
         return Ok(site.with_browser(&browser, see_other("/login")));
     };
-    let applications = signed_in
+    let mut applications: Vec<views::Link> = signed_in
         .state
         .applications_after(None)
         .filter(|a| !a.launch_url.is_empty() && opens(site, client, &signed_in, a))
         .take(MAX_APPLICATIONS)
         .map(|a| views::Link { url: a.launch_url.clone(), label: a.name.clone() })
         .collect();
+    applications.sort_by_cached_key(|link| link.label.to_lowercase());
     let user = &signed_in.user;
     let name = Some(user.display_name.clone()).filter(|name| !name.is_empty());
     let view = views::HomeView {

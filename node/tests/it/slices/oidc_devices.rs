@@ -130,7 +130,7 @@ async fn codes_cannot_be_guessed_without_end() {
     for _ in 0..50 {
         let page = guess(&mut browser, "BBBB-BBBB").await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST);
-        assert!(page.text.contains("No device waits with this code"));
+        assert!(page.text.contains("That code is wrong or has expired"));
     }
     let right = started["user_code"].as_str().unwrap();
     let page = guess(&mut browser, right).await;
