@@ -10,7 +10,7 @@ use conclave_proto::{
 };
 use conclave_state::{
     State,
-    client::{Client, ClientAuthMethod, ConsentMode, SigningAlgorithm},
+    client::{Client, ClientAuthMethod, ConsentMode, Exceptions, SigningAlgorithm},
     consent::Consent,
     user::User,
 };
@@ -19,11 +19,11 @@ use tonic::{Request, Response, Status};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    auth::redirect_uri::RedirectUri,
+    auth::redirect_uri::{Allowed, RedirectUri},
     crypto::{hex, mac},
 };
 
-use super::{Api, client_tokens, errors, names, request::Writing};
+use super::{Api, client_exceptions, client_tokens, errors, names, request::Writing};
 
 /// What a client may ask for when nothing is said.
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
@@ -51,10 +51,19 @@ impl ClientService for Api {
         &self,
         request: Request<pb::CreateClientRequest>,
     ) -> Result<Response<pb::CreateClientResponse>, Status> {
+        let mut request = request;
+        let brought = std::mem::take(&mut request.get_mut().client_secret);
         let (mut writing, order) = self.write(request, "CreateClient").await?;
-        let body = writing.new_client(order).await?;
+        let mut body = writing.new_client(order).await?;
         let client_id = body.client_id.clone();
-        let client_secret = if body.secret_hash.is_empty() { String::new() } else { writing.secret().0 };
+        let mut client_secret = String::new();
+        if !body.secret_hash.is_empty() {
+            (client_secret, body.secret_hash) = writing.secret_or(brought)?;
+        } else if !brought.is_empty() {
+            return Err(errors::invalid(
+                "client_secret: a client that proves itself in this way has no secret",
+            ));
+        }
         let committed = writing.propose(Body::CreateClient(body)).await?;
         let client = shown(&committed.state, &client_id)?;
         let client = writing.with_warnings(client, true).await;
@@ -86,23 +95,25 @@ impl ClientService for Api {
         &self,
         request: Request<pb::UpdateClientRequest>,
     ) -> Result<Response<pb::Client>, Status> {
-        let (writing, order) = self.write(request, "UpdateClient").await?;
+        let (mut writing, order) = self.write(request, "UpdateClient").await?;
         let client_id = order.client_id.clone();
-        let changes = changes(order)?;
+        let (changes, new_client_secret) = writing.changes(order).await?;
         let says_where = changes.back_channel_logout_uri.is_some();
         let userinfo = changes.tokens.as_ref().map(ClientTokensChange::userinfo_algorithm);
         writing.provide_keys([changes.signing_algorithm(), userinfo.unwrap_or_default()]).await?;
         let committed = writing.propose(Body::UpdateClient(changes)).await?;
         let client = writing.with_warnings(shown(&committed.state, &client_id)?, says_where).await;
-        writing.reply(&committed, client)
+        writing.reply(&committed, pb::Client { new_client_secret, ..client })
     }
 
     async fn rotate_client_secret(
         &self,
         request: Request<pb::RotateClientSecretRequest>,
     ) -> Result<Response<pb::RotateClientSecretResponse>, Status> {
+        let mut request = request;
+        let brought = std::mem::take(&mut request.get_mut().client_secret);
         let (writing, order) = self.write(request, "RotateClientSecret").await?;
-        let (client_secret, hash) = writing.secret();
+        let (client_secret, hash) = writing.secret_or(brought)?;
         let body = UpdateClient {
             client_id: order.client_id,
             secret_hash: Some(hash),
@@ -183,6 +194,16 @@ impl Writing {
         (text, hash)
     }
 
+    /// The secret that the application has already, or else one of this write.
+    fn secret_or(&self, brought: String) -> Result<(String, Vec<u8>), Status> {
+        if brought.is_empty() {
+            return Ok(self.secret());
+        }
+        client_exceptions::check_secret(&brought)?;
+        let hash = mac::sha256(brought.as_bytes()).to_vec();
+        Ok((brought, hash))
+    }
+
     /// PS256 has a key from when a client first wants it. The state must have it before it has the client.
     async fn provide_keys(&self, algorithms: [SigningAlgorithm; 2]) -> Result<(), Status> {
         for algorithm in algorithms.into_iter().filter(|a| *a == SigningAlgorithm::Ps256) {
@@ -194,7 +215,8 @@ impl Writing {
 
     async fn new_client(&mut self, order: pb::CreateClientRequest) -> Result<CreateClient, Status> {
         let auth_method = choice("auth_method", &order.auth_method, &AUTH_METHODS)?;
-        let has_secret = matches!(auth_method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost);
+        client_exceptions::check_level(&self.state, client_exceptions::are_wanted(&order))?;
+        let allowed = Allowed { http: order.allow_http, schemes: &order.allowed_schemes };
         let signing_algorithm = choice("signing_algorithm", &order.signing_algorithm, &ALGORITHMS)?;
         let tokens = client_tokens::of_new(&order)?;
         if auth_method == ClientAuthMethod::SelfSignedTlsClientAuth {
@@ -213,9 +235,13 @@ impl Writing {
             client_id,
             name: order.name,
             auth_method: auth_method.into(),
-            secret_hash: if has_secret { self.secret().1 } else { Vec::new() },
-            redirect_uris: uris("redirect_uris", order.redirect_uris)?,
-            post_logout_redirect_uris: uris("post_logout_redirect_uris", order.post_logout_redirect_uris)?,
+            secret_hash: if has_secret(auth_method) { self.secret().1 } else { Vec::new() },
+            redirect_uris: uris("redirect_uris", order.redirect_uris, allowed)?,
+            post_logout_redirect_uris: uris(
+                "post_logout_redirect_uris",
+                order.post_logout_redirect_uris,
+                allowed,
+            )?,
             scopes,
             signing_algorithm: signing_algorithm.into(),
             consent: choice("consent", &order.consent, &CONSENT_MODES)?.into(),
@@ -227,16 +253,56 @@ impl Writing {
             pkce_optional: order.pkce_optional,
             front_channel_logout_uri: logout_uri("frontchannel_logout_uri", order.frontchannel_logout_uri)?,
             resources: resources(order.resources)?,
+            strict_authentication: order.strict_authentication,
+            pkce_without_nonce: order.pkce_without_nonce,
+            allow_http: order.allow_http,
+            default_resources: resources(order.default_resources)?,
+            allowed_schemes: order.allowed_schemes,
             registration_token_hash: Vec::new(),
             of_document: false,
         })
     }
 }
 
-fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
+impl Writing {
+    /// What is to change, and the secret of a client that needs one from now on.
+    async fn changes(&mut self, order: pb::UpdateClientRequest) -> Result<(UpdateClient, String), Status> {
+        client_exceptions::check_level(&self.state, client_exceptions::are_changed(&order))?;
+        let before = self.state.client(&order.client_id).cloned();
+        let application_id = match order.application.as_deref() {
+            None => None,
+            Some("") => Some(Vec::new()),
+            Some(name) => Some(self.application(name).await?.to_vec()),
+        };
+        let auth_method = match order.auth_method.as_deref() {
+            None => None,
+            Some("") => return Err(errors::invalid("auth_method: is empty")),
+            Some(text) => Some(choice("auth_method", text, &AUTH_METHODS)?),
+        };
+        let has_none = before.as_ref().is_some_and(|client| client.secret_hash.is_none());
+        let needs_secret = has_none && auth_method.is_some_and(has_secret);
+        let made = needs_secret.then(|| self.secret());
+        let (secret, secret_hash) = made.map_or((String::new(), None), |(text, hash)| (text, Some(hash)));
+        let known = before.as_ref().map(|client| &client.requests.exceptions);
+        let body = UpdateClient { application_id, secret_hash, ..changes(order, known)? };
+        Ok((UpdateClient { auth_method: auth_method.map(i32::from), ..body }, secret))
+    }
+}
+
+const fn has_secret(method: ClientAuthMethod) -> bool {
+    matches!(method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost)
+}
+
+/// The changes in the form that the rules take; `known` = what the client was allowed before.
+fn changes(order: pb::UpdateClientRequest, known: Option<&Exceptions>) -> Result<UpdateClient, Status> {
+    let known_schemes = known.map(|known| known.allowed_schemes.as_slice()).unwrap_or_default();
+    let given = order.allowed_schemes.as_ref().map(|list| list.scopes.clone());
+    let schemes = given.clone().unwrap_or_else(|| known_schemes.to_vec());
+    let http = order.allow_http.unwrap_or_else(|| known.is_some_and(|known| known.allow_http));
+    let allowed = Allowed { http, schemes: &schemes };
     let tokens = client_tokens::changes(&order)?;
     let list = |field, list: Option<pb::UriList>| {
-        list.map(|list| uris(field, list.uris).map(|uris| Uris { uris })).transpose()
+        list.map(|list| uris(field, list.uris, allowed).map(|uris| Uris { uris })).transpose()
     };
     let logout = |field, uri: Option<String>| uri.map(|uri| logout_uri(field, uri)).transpose();
     let algorithm = |text: String| choice("signing_algorithm", &text, &ALGORITHMS).map(i32::from);
@@ -257,6 +323,14 @@ fn changes(order: pb::UpdateClientRequest) -> Result<UpdateClient, Status> {
         pkce_optional: order.pkce_optional,
         resources: order.resources.map(|list| resources(list.uris).map(|uris| Uris { uris })).transpose()?,
         tokens: Some(tokens),
+        strict_authentication: order.strict_authentication,
+        pkce_without_nonce: order.pkce_without_nonce,
+        allow_http: order.allow_http,
+        allowed_schemes: given.map(|scopes| Scopes { scopes }),
+        default_resources: order
+            .default_resources
+            .map(|list| resources(list.uris).map(|uris| Uris { uris }))
+            .transpose()?,
         ..UpdateClient::default()
     })
 }
@@ -303,9 +377,9 @@ fn resources(resources: Vec<String>) -> Result<Vec<String>, Status> {
     Ok(resources)
 }
 
-fn uris(field: &str, uris: Vec<String>) -> Result<Vec<String>, Status> {
+fn uris(field: &str, uris: Vec<String>, allowed: Allowed<'_>) -> Result<Vec<String>, Status> {
     for uri in &uris {
-        RedirectUri::parse(uri).map_err(|error| errors::redirect_uri(field, uri, &error))?;
+        RedirectUri::parse_allowed(uri, allowed).map_err(|error| errors::redirect_uri(field, uri, &error))?;
     }
     Ok(uris)
 }
@@ -351,7 +425,13 @@ fn message(state: &State, client: &Client) -> pb::Client {
         resources: client.requests.resources.clone(),
         frontchannel_logout_uri: client.requests.front_channel_logout_uri.clone(),
         self_registered: client.is_self_registered(),
+        strict_authentication: client.requests.exceptions.strict_authentication,
+        pkce_without_nonce: client.requests.exceptions.pkce_without_nonce,
+        allow_http: client.requests.exceptions.allow_http,
+        allowed_schemes: client.requests.exceptions.allowed_schemes.clone(),
+        default_resources: client.requests.exceptions.default_resources.clone(),
         ..pb::Client::default()
     };
-    client_tokens::shown(client, shown)
+    let shown = client_tokens::shown(client, shown);
+    pb::Client { warnings: client_exceptions::warnings(&shown), ..shown }
 }

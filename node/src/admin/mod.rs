@@ -18,6 +18,7 @@ mod app_passwords;
 mod applications;
 mod archive;
 mod auth;
+mod client_exceptions;
 mod client_tokens;
 mod clients;
 mod cluster;

@@ -58,6 +58,8 @@ pub enum ResponseMode {
     Query,
     /// In a form that the browser posts (OAuth 2.0 Form Post Response Mode).
     FormPost,
+    /// In the fragment of a redirect, which the browser keeps to itself (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
+    Fragment,
 }
 
 /// Claims asked for by name: those that this provider knows, sorted.
@@ -206,10 +208,13 @@ impl Answer {
         Denial::new(error.code(), detail).on(response)
     }
 
-    /// The answer in the query of the redirect URI.
+    /// The answer in the query of the redirect URI, or in its fragment where the mode says so. No registered URI has a fragment.
     pub fn location(&self) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(&self.parameters);
+        if self.mode == ResponseMode::Fragment {
+            return format!("{}#{}", self.redirect_uri, query.finish());
+        }
         // The registered string stays as it is, byte for byte; a query it has is continued (RFC 6749 §3.1.2).
         let joint = if self.redirect_uri.contains('?') { '&' } else { '?' };
         format!("{}{joint}{}", self.redirect_uri, query.finish())
@@ -269,6 +274,8 @@ mod tests {
         };
         let with_code = back.with_code("C").location();
         assert_eq!(with_code, "https://rp.test/cb?x=1&code=C&state=a+b%26c&iss=https%3A%2F%2Fid.test");
+        let in_fragment = WayBack { mode: ResponseMode::Fragment, ..back.clone() }.with_code("C").location();
+        assert_eq!(in_fragment, "https://rp.test/cb?x=1#code=C&state=a+b%26c&iss=https%3A%2F%2Fid.test");
         let plain = WayBack { redirect_uri: "com.example.app:/cb", state: None, ..back };
         let denied = plain.with_error(AuthorizationError::AccessDenied, "no").location();
         assert_eq!(

@@ -30,10 +30,17 @@ pub enum RedirectUriError {
     UserInfo,
     #[error("has a wildcard in its host; name each host")]
     Wildcard,
-    #[error("is http on a host that is not this machine; use https")]
+    #[error(
+        "is http on a host that is not this machine; use https, or allow a confidential client http on private hosts (--allow-http true)"
+    )]
     Insecure,
     #[error(
-        "has the scheme {0}, which is neither https, nor http on localhost, nor an app's own with a dot in it (com.example.app)"
+        "is http on a host that is not private; http is allowed to private addresses and to names without a dot or below .lan, .local, .internal, .home.arpa and .test alone"
+    )]
+    Public,
+    #[error(
+        "has the scheme {0}, which is neither https, nor http on localhost, nor an app's own with a dot in it (com.example.app); a client may be \
+         allowed others (--allow-scheme)"
     )]
     Scheme(String),
     #[error("is not in its normal spelling; write {0}")]
@@ -58,6 +65,23 @@ impl RedirectUri {
         Ok(Self(text.to_owned()))
     }
 
+    /// The same for a client to which an administrator allowed more.
+    ///
+    /// # Errors
+    /// [`RedirectUriError`].
+    pub fn parse_allowed(text: &str, allowed: Allowed<'_>) -> Result<Self, RedirectUriError> {
+        match Self::parse(text) {
+            Err(RedirectUriError::Insecure) if allowed.http => {
+                let url = parse(text)?;
+                if is_private(&url) { Ok(Self(text.to_owned())) } else { Err(RedirectUriError::Public) }
+            }
+            Err(RedirectUriError::Scheme(scheme)) if allowed.schemes.contains(&scheme) => {
+                Ok(Self(text.to_owned()))
+            }
+            result => result,
+        }
+    }
+
     /// What the portal may link to: http or https anywhere, for a link carries no secret.
     ///
     /// # Errors
@@ -79,6 +103,15 @@ impl fmt::Display for RedirectUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What an administrator allowed one client beyond what every client may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowed<'a> {
+    /// Plain http on private hosts.
+    pub http: bool,
+    /// These schemes, though they have no dot.
+    pub schemes: &'a [String],
 }
 
 /// What holds whatever the scheme.
@@ -119,9 +152,54 @@ fn is_this_machine(url: &Url) -> bool {
     }
 }
 
+/// Endings of names that no public name has (RFC 6762, RFC 8375, RFC 6761 and what home routers use).
+const PRIVATE_ENDINGS: [&str; 5] = [".lan", ".local", ".internal", ".home.arpa", ".test"];
+
+/// Whether the host is of a private network, as far as its spelling shows.
+fn is_private(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_private() || ip.is_link_local(),
+        Some(Host::Ipv6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        Some(Host::Domain(name)) => {
+            !name.contains('.') || PRIVATE_ENDINGS.iter().any(|ending| name.ends_with(ending))
+        }
+        None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_explicit_word_allows_http_on_private_hosts_and_schemes_by_name() {
+        let schemes = ["oc".to_owned()];
+        let allowed = Allowed { http: true, schemes: &schemes };
+        for sound in [
+            "http://10.0.0.20:8006/cb",
+            "http://grafana.lan/login/generic_oauth",
+            "http://nas:5000/cb",
+            "http://[fd00::1]/cb",
+            "oc://android.owncloud.com",
+            "https://app.example.org/cb",
+        ] {
+            let parsed = RedirectUri::parse_allowed(sound, allowed);
+            assert_eq!(parsed.as_ref().map(RedirectUri::as_str), Ok(sound));
+        }
+        for (bad, why) in [
+            ("http://app.example.org/cb", RedirectUriError::Public),
+            ("http://8.8.8.8/cb", RedirectUriError::Public),
+            ("http://lan.example.org/cb", RedirectUriError::Public),
+            ("cursor://x/cb", RedirectUriError::Scheme("cursor".into())),
+            ("http://a@10.0.0.20/cb", RedirectUriError::UserInfo),
+            ("oc://x/#f", RedirectUriError::Fragment),
+        ] {
+            assert_eq!(RedirectUri::parse_allowed(bad, allowed), Err(why), "{bad}");
+        }
+        let none = Allowed::default();
+        assert_eq!(RedirectUri::parse_allowed("http://10.0.0.20/cb", none), Err(RedirectUriError::Insecure));
+        assert!(RedirectUri::parse_allowed("oc://x", none).is_err());
+    }
 
     #[test]
     fn sound_addresses_are_kept_as_they_were_written() {

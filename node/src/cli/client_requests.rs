@@ -15,10 +15,55 @@ pub struct RequestArgs {
     /// Whether only requests pushed before are taken (RFC 9126)
     #[arg(long, value_name = "true|false")]
     pub require_par: Option<bool>,
-    /// Whether a client with a secret may leave out PKCE when it sends a nonce
+    /// Whether a client that can prove itself may leave out PKCE: false, true (when it sends a nonce instead) or without-nonce (always;
+    /// a stolen code is then not noticed)
+    #[arg(long, value_name = "true|false|without-nonce", value_parser = Pkce::parse)]
+    pub pkce_optional: Option<Pkce>,
+    /// Whether its secret is taken by its registered method alone, and not by header or body alike
     #[arg(long, value_name = "true|false")]
-    pub pkce_optional: Option<bool>,
+    pub strict_auth: Option<bool>,
+    /// Whether its redirect URIs may be plain http on private hosts; only for a client that can prove itself
+    #[arg(long, value_name = "true|false")]
+    pub allow_http: Option<bool>,
+    /// A scheme without a dot that its redirect URIs may have, such as oc; may be given several times
+    #[arg(long = "allow-scheme", value_name = "SCHEME")]
+    pub allowed_schemes: Vec<String>,
+    /// What its access tokens are for when it names no resource, one of its resources; may be given several times
+    #[arg(long = "default-resource", value_name = "URI")]
+    pub default_resources: Vec<String>,
     /// What it may name as resource (RFC 8707), exactly; may be given several times
     #[arg(long = "resource", value_name = "URI")]
     pub resources: Vec<String>,
+}
+
+/// When PKCE may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pkce {
+    /// Never.
+    Required,
+    /// Beside a nonce.
+    WithNonce,
+    /// Always.
+    WithoutNonce,
+}
+
+impl Pkce {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "false" => Ok(Self::Required),
+            "true" => Ok(Self::WithNonce),
+            "without-nonce" => Ok(Self::WithoutNonce),
+            _ => Err("write true, false or without-nonce".to_owned()),
+        }
+    }
+
+    /// Whether it may be left out beside a nonce.
+    pub fn is_optional(self) -> bool {
+        self != Self::Required
+    }
+
+    /// Whether it may be left out without a nonce.
+    pub fn is_without_nonce(self) -> bool {
+        self == Self::WithoutNonce
+    }
 }

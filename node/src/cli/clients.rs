@@ -8,10 +8,11 @@ use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{
-    client_requests::RequestArgs,
+    client_requests::{Pkce, RequestArgs},
     client_tokens::{TokenArgs, overlap},
     failure::Failure,
     output::{Output, with},
+    password,
 };
 
 const FIELDS: &[&str] = &[
@@ -30,7 +31,12 @@ const FIELDS: &[&str] = &[
     "backchannel_logout_session_required",
     "require_pushed_authorization_requests",
     "pkce_optional",
+    "pkce_without_nonce",
+    "strict_authentication",
+    "allow_http",
+    "allowed_schemes",
     "resources",
+    "default_resources",
     "self_registered",
     "grant_types",
     "token_endpoint_auth_signing_alg",
@@ -60,7 +66,12 @@ const NEW_FIELDS: &[&str] = &[
     "frontchannel_logout_uri",
     "require_pushed_authorization_requests",
     "pkce_optional",
+    "pkce_without_nonce",
+    "strict_authentication",
+    "allow_http",
+    "allowed_schemes",
     "resources",
+    "default_resources",
     "grant_types",
     "token_endpoint_auth_signing_alg",
     "dpop_bound_access_tokens",
@@ -109,6 +120,9 @@ Examples:
         /// How long the old secret stays good, such as 90s, 12h or 30d [default: not at all]
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
         keep_old_for: Option<Duration>,
+        /// Take over the secret that the application has already, read from standard input: 16 to 512 visible characters
+        #[arg(long)]
+        secret_stdin: bool,
     },
     /// List what a person allowed clients that ask once
     #[command(after_help = "Examples:\n  conclave client consents ada")]
@@ -143,6 +157,9 @@ pub struct Create {
     /// The host that pairwise names are made for [default: the host of the redirect URIs]
     #[arg(long, value_name = "HOST")]
     sector: Option<String>,
+    /// Take over the secret that the application has already, read from standard input: 16 to 512 visible characters
+    #[arg(long)]
+    secret_stdin: bool,
     /// The application whose access rule applies; without it, every user may sign in
     #[arg(long, value_name = "SLUG")]
     app: Option<String>,
@@ -157,6 +174,12 @@ pub struct Update {
     name: Option<String>,
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
+    /// How it proves itself from now on; a secret that becomes needed is shown once
+    #[arg(long, value_name = "METHOD")]
+    auth_method: Option<String>,
+    /// The application whose access rule applies from now on; empty = none: every user may sign in
+    #[arg(long, value_name = "SLUG")]
+    app: Option<String>,
     #[command(flatten)]
     shape: Shape,
 }
@@ -196,16 +219,27 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             Ok(Output::One { fields: NEW_FIELDS, value })
         }
         Command::List => list(client).await,
-        Command::Show { client_id } => Ok(one(&clients.get(v1::GetClientRequest { client_id }).await?)),
-        Command::Update(update) => {
-            let client = clients.update(changes(*update)?).await?;
+        Command::Show { client_id } => {
+            let client = clients.get(v1::GetClientRequest { client_id }).await?;
             warn(&client);
             Ok(one(&client))
         }
-        Command::RotateSecret { client_id, keep_old_for } => {
+        Command::Update(update) => {
+            let client = clients.update(changes(*update)?).await?;
+            warn(&client);
+            if client.new_client_secret.is_empty() {
+                return Ok(one(&client));
+            }
+            let value = with(value(&client), "client_secret", secret(client.new_client_secret));
+            Ok(Output::One { fields: NEW_FIELDS, value })
+        }
+        Command::RotateSecret { client_id, keep_old_for, secret_stdin } => {
             let kept = keep_old_for.map_or(0, |kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
-            let order =
-                v1::RotateClientSecretRequest { client_id: client_id.clone(), keep_previous_ms: kept };
+            let order = v1::RotateClientSecretRequest {
+                client_id: client_id.clone(),
+                keep_previous_ms: kept,
+                client_secret: if secret_stdin { password::from_stdin()? } else { String::new() },
+            };
             let answer = clients.rotate_secret(order).await?;
             let value = json!({ "client_id": client_id, "client_secret": answer.client_secret });
             Ok(Output::One { fields: &["client_id", "client_secret"], value })
@@ -256,7 +290,13 @@ fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
         frontchannel_logout_uri: requests.frontchannel_logout_uri.unwrap_or_default(),
         backchannel_logout_session_required: requests.backchannel_logout_session_required.unwrap_or_default(),
         require_pushed_authorization_requests: requests.require_par.unwrap_or_default(),
-        pkce_optional: requests.pkce_optional.unwrap_or_default(),
+        pkce_optional: requests.pkce_optional.is_some_and(Pkce::is_optional),
+        pkce_without_nonce: requests.pkce_optional.is_some_and(Pkce::is_without_nonce),
+        strict_authentication: requests.strict_auth.unwrap_or_default(),
+        allow_http: requests.allow_http.unwrap_or_default(),
+        allowed_schemes: requests.allowed_schemes,
+        default_resources: requests.default_resources,
+        client_secret: if create.secret_stdin { password::from_stdin()? } else { String::new() },
         resources: requests.resources,
         grant_types: create.shape.tokens.grant_types,
         jwks,
@@ -278,6 +318,7 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
     let jwks = update.shape.tokens.jwks()?;
     let requests = update.shape.requests;
     let (grant_types, audiences) = (update.shape.tokens.grant_types, update.shape.tokens.audiences);
+    let schemes = requests.allowed_schemes;
     let (claims, no_claims) = (update.shape.tokens.claims, update.shape.tokens.no_claims);
     Ok(v1::UpdateClientRequest {
         client_id: update.client_id,
@@ -292,7 +333,14 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
         frontchannel_logout_uri: requests.frontchannel_logout_uri,
         backchannel_logout_session_required: requests.backchannel_logout_session_required,
         require_pushed_authorization_requests: requests.require_par,
-        pkce_optional: requests.pkce_optional,
+        pkce_optional: requests.pkce_optional.map(Pkce::is_optional),
+        pkce_without_nonce: requests.pkce_optional.map(Pkce::is_without_nonce),
+        strict_authentication: requests.strict_auth,
+        allow_http: requests.allow_http,
+        allowed_schemes: (!schemes.is_empty()).then_some(v1::ScopeList { scopes: schemes }),
+        default_resources: uris(requests.default_resources),
+        auth_method: update.auth_method,
+        application: update.app,
         resources: uris(requests.resources),
         grant_types: (!grant_types.is_empty()).then_some(v1::GrantTypeList { grant_types }),
         jwks,
@@ -347,6 +395,11 @@ fn value(client: &v1::Client) -> Value {
         "backchannel_logout_session_required": client.backchannel_logout_session_required,
         "require_pushed_authorization_requests": client.require_pushed_authorization_requests,
         "pkce_optional": client.pkce_optional,
+        "pkce_without_nonce": client.pkce_without_nonce,
+        "strict_authentication": client.strict_authentication,
+        "allow_http": client.allow_http,
+        "allowed_schemes": client.allowed_schemes,
+        "default_resources": client.default_resources,
         "resources": client.resources,
         "self_registered": client.self_registered,
         "grant_types": client.grant_types,

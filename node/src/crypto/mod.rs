@@ -17,6 +17,7 @@ pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod mac;
+pub mod numeric_date;
 pub mod password;
 pub mod secret;
 pub mod self_signed;

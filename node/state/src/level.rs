@@ -5,3 +5,7 @@ pub const SUPPORTED: u32 = 2;
 
 /// From this level on an entry moves log time by at most [`MAX_STEP_MS`](crate::stamp::MAX_STEP_MS), and `SetClock` exists.
 pub const BOUNDED_LOG_TIME: u32 = 2;
+
+/// From this level on clients have exceptions of their own ([`Exceptions`](crate::client::Exceptions)), and their method of
+/// authentication and their application can be changed.
+pub const EXCEPTIONS: u32 = 2;

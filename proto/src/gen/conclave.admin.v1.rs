@@ -389,9 +389,27 @@ pub struct Client {
     /// Claims of its own, made by expressions (docs/policy.md), beside those of the scopes.
     #[prost(message, repeated, tag = "130")]
     pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
-    /// In the answers of CreateClient and UpdateClient: what was taken and will not work as it stands.
+    /// What an operator should know of the client as it stands; in the answers of CreateClient and UpdateClient also what cannot be reached.
     #[prost(string, repeated, tag = "450")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The secret is taken by the registered method alone, and not by header or body alike.
+    #[prost(bool, tag = "500")]
+    pub strict_authentication: bool,
+    /// Neither PKCE nor a nonce is asked of it; confidential clients only.
+    #[prost(bool, tag = "501")]
+    pub pkce_without_nonce: bool,
+    /// Redirect URIs may be plain http on private hosts; confidential clients only.
+    #[prost(bool, tag = "502")]
+    pub allow_http: bool,
+    /// Schemes without a dot that redirect URIs may have.
+    #[prost(string, repeated, tag = "503")]
+    pub allowed_schemes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What access tokens are for when a request names no resource.
+    #[prost(string, repeated, tag = "504")]
+    pub default_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// In the answer of UpdateClient alone: the secret of a client that had none before.
+    #[prost(string, tag = "505")]
+    pub new_client_secret: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimRule {
@@ -467,6 +485,19 @@ pub struct CreateClientRequest {
     pub tls_client_auth: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "130")]
     pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
+    #[prost(bool, tag = "500")]
+    pub strict_authentication: bool,
+    #[prost(bool, tag = "501")]
+    pub pkce_without_nonce: bool,
+    #[prost(bool, tag = "502")]
+    pub allow_http: bool,
+    #[prost(string, repeated, tag = "503")]
+    pub allowed_schemes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "504")]
+    pub default_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A secret that the application has already: 16 to 512 visible ASCII characters. Empty = one is made.
+    #[prost(string, tag = "507")]
+    pub client_secret: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateClientResponse {
@@ -556,6 +587,21 @@ pub struct UpdateClientRequest {
     pub tls_client_auth: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "130")]
     pub claims: ::core::option::Option<ClaimRuleList>,
+    #[prost(bool, optional, tag = "500")]
+    pub strict_authentication: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "501")]
+    pub pkce_without_nonce: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "502")]
+    pub allow_http: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "503")]
+    pub allowed_schemes: ::core::option::Option<ScopeList>,
+    #[prost(message, optional, tag = "504")]
+    pub default_resources: ::core::option::Option<UriList>,
+    #[prost(string, optional, tag = "505")]
+    pub auth_method: ::core::option::Option<::prost::alloc::string::String>,
+    /// Empty = of no application.
+    #[prost(string, optional, tag = "506")]
+    pub application: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantTypeList {
@@ -574,6 +620,9 @@ pub struct RotateClientSecretRequest {
     /// How long the secret before stays good, at most 90 days; 0 = it stops at once.
     #[prost(uint64, tag = "40")]
     pub keep_previous_ms: u64,
+    /// A secret that the application has already: 16 to 512 visible ASCII characters. Empty = one is made.
+    #[prost(string, tag = "507")]
+    pub client_secret: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateClientSecretResponse {

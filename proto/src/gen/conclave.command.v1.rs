@@ -599,6 +599,22 @@ pub struct CreateClient {
     /// Absent = as before these fields existed.
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<ClientTokens>,
+    /// From feature level 2 on; before it, as if absent.
+    /// The secret is taken by the registered method alone, header or body.
+    #[prost(bool, tag = "500")]
+    pub strict_authentication: bool,
+    /// Neither PKCE nor a nonce is asked of a confidential client.
+    #[prost(bool, tag = "501")]
+    pub pkce_without_nonce: bool,
+    /// Redirect URIs may be plain http on private hosts; confidential clients only.
+    #[prost(bool, tag = "502")]
+    pub allow_http: bool,
+    /// Schemes without a dot that redirect URIs may have.
+    #[prost(string, repeated, tag = "503")]
+    pub allowed_schemes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What access tokens are for when a request names no resource.
+    #[prost(string, repeated, tag = "504")]
+    pub default_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Uris {
@@ -651,6 +667,23 @@ pub struct UpdateClient {
     /// With secret_hash: how long the secret before stays good; 0 = it stops at once.
     #[prost(uint64, tag = "41")]
     pub keep_previous_secret_ms: u64,
+    /// From feature level 2 on; before it, as if absent.
+    #[prost(bool, optional, tag = "500")]
+    pub strict_authentication: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "501")]
+    pub pkce_without_nonce: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "502")]
+    pub allow_http: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "503")]
+    pub allowed_schemes: ::core::option::Option<Scopes>,
+    #[prost(message, optional, tag = "504")]
+    pub default_resources: ::core::option::Option<Uris>,
+    /// With a change between a method that has a secret and one that has none, secret_hash comes along.
+    #[prost(enumeration = "ClientAuthMethod", optional, tag = "505")]
+    pub auth_method: ::core::option::Option<i32>,
+    /// Empty bytes = of no application.
+    #[prost(bytes = "vec", optional, tag = "506")]
+    pub application_id: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteClient {

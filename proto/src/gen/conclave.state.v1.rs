@@ -201,6 +201,16 @@ pub struct ClientRow {
     /// Access tokens of the client itself that were made before this index are dead.
     #[prost(uint64, tag = "43")]
     pub own_tokens_since_index: u64,
+    #[prost(bool, tag = "500")]
+    pub strict_authentication: bool,
+    #[prost(bool, tag = "501")]
+    pub pkce_without_nonce: bool,
+    #[prost(bool, tag = "502")]
+    pub allow_http: bool,
+    #[prost(string, repeated, tag = "503")]
+    pub allowed_schemes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "504")]
+    pub default_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionRow {

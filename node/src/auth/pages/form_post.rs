@@ -30,7 +30,7 @@ impl Site {
     /// Sends the browser back to the client with the answer.
     pub fn answer(&self, answer: &Answer) -> Response {
         answer.told(match answer.mode {
-            ResponseMode::Query => see_other(&answer.location()),
+            ResponseMode::Query | ResponseMode::Fragment => see_other(&answer.location()),
             ResponseMode::FormPost => {
                 let fields =
                     answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));

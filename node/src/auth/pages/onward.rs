@@ -154,7 +154,7 @@ impl Site {
 
     fn leave_with(&self, answer: &Answer, browser: &Browser) -> Response {
         answer.told(match answer.mode {
-            ResponseMode::Query => self.leave(&answer.location(), browser),
+            ResponseMode::Query | ResponseMode::Fragment => self.leave(&answer.location(), browser),
             ResponseMode::FormPost => {
                 let fields =
                     answer.parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));

@@ -6,6 +6,7 @@ use crate::crypto::{
     jwk::Alg,
     jwt::{Expect, JwtError, VerifyingKey, unverified_kid},
     mac,
+    numeric_date::NumericDate,
 };
 
 use super::SKEW_SECS;
@@ -114,15 +115,8 @@ fn is_for(claims: &Map<String, Value>, client_id: &str) -> bool {
 }
 
 /// A time in whole seconds; some providers write fractions.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "judged to be within bounds first"
-)]
 pub(super) fn seconds(claims: &Map<String, Value>, name: &str) -> Option<u64> {
-    let value = claims.get(name)?;
-    let in_bounds = |time: &f64| (0.0..1e12).contains(time);
-    value.as_u64().or_else(|| value.as_f64().filter(in_bounds).map(|time| time as u64))
+    claims.get(name).and_then(NumericDate::of).map(|NumericDate(seconds)| seconds)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::{
         jwks,
         jwt::{Expect, VerifyingKey, unverified_claims, unverified_kid},
         mac,
+        numeric_date::NumericDate,
     },
 };
 
@@ -20,7 +21,7 @@ pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How far ahead an assertion may end. Some libraries write an hour; each is remembered for as long.
 const MAX_LIFE_SECS: u64 = 3_600;
-/// How far apart the clocks may be.
+/// How far ahead or behind the clock of the assertion's maker may be.
 const LEEWAY_SECS: u64 = 30;
 /// Longest `jti`: a UUID and room.
 const MAX_JTI_BYTES: usize = 256;
@@ -29,12 +30,27 @@ const MAX_JTI_BYTES: usize = 256;
 struct Claims {
     iss: String,
     sub: String,
-    /// One audience, as text: who accepts a list may be handed an assertion meant for another.
-    aud: String,
-    exp: u64,
-    iat: Option<u64>,
-    nbf: Option<u64>,
+    aud: OneAudience,
+    exp: NumericDate,
+    iat: Option<NumericDate>,
+    nbf: Option<NumericDate>,
     jti: String,
+}
+
+/// One audience, as text or as a list of one. An assertion for several could be passed on to another of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneAudience {
+    Text(String),
+    List([String; 1]),
+}
+
+impl OneAudience {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Text(audience) | Self::List([audience]) => audience,
+        }
+    }
 }
 
 /// Who the assertion says it is from, to look the client up. Nothing is verified yet.
@@ -72,12 +88,12 @@ fn key(registered: &[u8], kid: Option<&str>, expected: Alg) -> Option<VerifyingK
 
 impl Claims {
     fn are_fresh(&self, now: u64) -> bool {
-        let begins = self.iat.unwrap_or_default().max(self.nbf.unwrap_or_default());
+        let begins = self.iat.unwrap_or_default().max(self.nbf.unwrap_or_default()).0;
         let has_name = !self.jti.is_empty() && self.jti.len() <= MAX_JTI_BYTES;
         let ahead = now.saturating_add(LEEWAY_SECS);
         has_name
-            && now < self.exp.saturating_add(LEEWAY_SECS)
-            && self.exp <= ahead.saturating_add(MAX_LIFE_SECS)
+            && now < self.exp.0.saturating_add(LEEWAY_SECS)
+            && self.exp.0 <= ahead.saturating_add(MAX_LIFE_SECS)
             && begins <= ahead
     }
 
@@ -87,7 +103,7 @@ impl Claims {
         SpentProof {
             kind: Kind::ClientAssertion.into(),
             proof_id: mac::sha256(&named).first_chunk::<16>().map(|id| id.to_vec()).unwrap_or_default(),
-            expires_at_ms: self.exp.saturating_add(LEEWAY_SECS).saturating_mul(1_000),
+            expires_at_ms: self.exp.0.saturating_add(LEEWAY_SECS).saturating_mul(1_000),
             client_id: self.iss.clone(),
         }
     }
@@ -101,9 +117,9 @@ mod tests {
         Claims {
             iss: "c".into(),
             sub: "c".into(),
-            aud: "https://id.test".into(),
-            exp: 1_060,
-            iat: Some(1_000),
+            aud: OneAudience::Text("https://id.test".into()),
+            exp: NumericDate(1_060),
+            iat: Some(NumericDate(1_000)),
             nbf: None,
             jti: "1".into(),
         }
@@ -114,8 +130,11 @@ mod tests {
         for (now, good) in [(1_000, true), (1_089, true), (1_090, false), (970, true), (969, false)] {
             assert_eq!(claims().are_fresh(now), good, "{now}");
         }
-        assert!(!Claims { exp: u64::MAX, ..claims() }.are_fresh(1_000), "longer than it is remembered");
-        assert!(!Claims { nbf: Some(1_031), ..claims() }.are_fresh(1_000));
+        assert!(
+            !Claims { exp: NumericDate(u64::MAX), ..claims() }.are_fresh(1_000),
+            "longer than it is remembered"
+        );
+        assert!(!Claims { nbf: Some(NumericDate(1_031)), ..claims() }.are_fresh(1_000));
         assert!(!Claims { jti: String::new(), ..claims() }.are_fresh(1_000));
     }
 

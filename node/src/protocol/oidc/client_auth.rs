@@ -1,5 +1,7 @@
 //! Who the client at the token endpoint and its neighbours is (RFC 6749 §2.3): none, secret in HTTP Basic, secret in the body, signed
-//! assertion, certificate of its TLS connection (RFC 8705). Only the method the client was registered with counts, and only one at a time.
+//! assertion, certificate of its TLS connection (RFC 8705). A secret is taken in the header, in the body, or alike in both, unless the
+//! client is registered as strict; every other method counts only if it is the registered one, and only alone. What a public client
+//! sends as its secret is not looked at: it proves nothing.
 
 use std::sync::Arc;
 
@@ -47,10 +49,17 @@ impl Authenticated {
     }
 }
 
+/// Where a secret stood.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Header,
+    Body,
+    Both,
+}
+
 /// What was presented.
 enum Presented {
-    Basic { id: String, secret: String },
-    Body { id: String, secret: String },
+    Secret { id: String, secret: String, place: Place },
     Assertion { id: String, assertion: String },
     IdOnly { id: String },
 }
@@ -58,13 +67,42 @@ enum Presented {
 impl Presented {
     fn id(&self) -> &str {
         match self {
-            Self::Basic { id, .. }
-            | Self::Body { id, .. }
-            | Self::Assertion { id, .. }
-            | Self::IdOnly { id } => id,
+            Self::Secret { id, .. } | Self::Assertion { id, .. } | Self::IdOnly { id } => id,
         }
     }
+
+    const fn refused(&self, why: &'static str) -> TokenError {
+        let basic = matches!(self, Self::Secret { place: Place::Header | Place::Both, .. });
+        TokenError::InvalidClient { basic, why }
+    }
+
+    /// Why it proves nothing. Whether there is such a client is not told.
+    const fn refusal(&self) -> TokenError {
+        self.refused(match self {
+            Self::Secret { .. } => {
+                "the client is unknown or disabled, its secret is wrong, or it proves itself in another way; compare client_id, \
+                 client_secret and the method with its registration"
+            }
+            Self::Assertion { .. } => {
+                "the client is unknown or disabled, or its assertion is not good; check its key, algorithm and clock, that iss and sub are \
+                 the client_id, that aud is the issuer or the URL of this endpoint, and that jti is new"
+            }
+            Self::IdOnly { .. } => {
+                "the client is unknown or disabled, or must prove itself; send client_secret in an Authorization header (Basic) or in the body, \
+                 or what it is registered for"
+            }
+        })
+    }
 }
+
+const NOTHING_SHOWN: TokenError = TokenError::InvalidClient {
+    basic: false,
+    why: "the request does not say which client sends it; send client_id, or an Authorization header (Basic)",
+};
+const BASIC_IS_MALFORMED: TokenError = TokenError::InvalidClient {
+    basic: true,
+    why: "the Authorization header is not Basic with the base64 of client_id, a colon and client_secret",
+};
 
 /// The client, authenticated against `state`.
 ///
@@ -76,10 +114,25 @@ pub fn authenticate(
     form: &Parameters,
     state: &State,
 ) -> Result<Authenticated, TokenError> {
-    let presented = read(headers, form)?;
-    let invalid = || TokenError::InvalidClient { basic: matches!(presented, Presented::Basic { .. }) };
-    let client = state.client(presented.id()).filter(|client| !client.disabled).ok_or_else(invalid)?;
-    let proofs = proved(oidc, headers, &presented, client, state).ok_or_else(invalid)?;
+    let mut refused = None;
+    for presented in read(headers, form)? {
+        match known(oidc, headers, &presented, state) {
+            Ok(authenticated) => return Ok(authenticated),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    Err(refused.unwrap_or(NOTHING_SHOWN))
+}
+
+fn known(
+    oidc: &Oidc,
+    headers: &Head,
+    presented: &Presented,
+    state: &State,
+) -> Result<Authenticated, TokenError> {
+    let client = state.client(presented.id()).filter(|client| !client.disabled);
+    let client = client.ok_or_else(|| presented.refusal())?;
+    let proofs = proved(oidc, headers, presented, client, state)?.ok_or_else(|| presented.refusal())?;
     let by_certificate = is_by_certificate(client.auth_method);
     let certificate = headers.thumbprint().filter(|_| by_certificate);
     Ok(Authenticated { client: Arc::clone(client), proofs, certificate })
@@ -106,30 +159,63 @@ pub async fn authenticate_now(
 }
 
 /// What is to be used up; none when nothing was proved.
+///
+/// # Errors
+/// When a strict client shows its own secret in the wrong place.
 fn proved(
     oidc: &Oidc,
     head: &Head,
     presented: &Presented,
     client: &Client,
     state: &State,
-) -> Option<Vec<SpentProof>> {
+) -> Result<Option<Vec<SpentProof>>, TokenError> {
     let now = oidc.auth.now(state);
+    let nothing_to_spend = |is_proved: bool| Ok(is_proved.then(Vec::new));
     match (presented, client.auth_method) {
-        (Presented::Basic { secret, .. }, ClientAuthMethod::SecretBasic)
-        | (Presented::Body { secret, .. }, ClientAuthMethod::SecretPost) => {
+        (
+            Presented::Secret { secret, place, .. },
+            ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost,
+        ) => {
             let hash = SecretHash::new(mac::sha256(secret.as_bytes()));
-            client.secret_is(&hash, now).then(Vec::new)
+            let is_right = client.secret_is(&hash, now);
+            if is_right && let Some(why) = misplaced(client, *place) {
+                return Err(presented.refused(why));
+            }
+            nothing_to_spend(is_right)
         }
         (Presented::Assertion { assertion, .. }, ClientAuthMethod::PrivateKeyJwt) => {
-            let url = &oidc.auth.settings().public_url;
-            let audiences = [url.issuer(), &url.join(paths::TOKEN)];
-            assertion::verify(client, assertion, &audiences, now.0).map(|spent| vec![spent])
+            let settings = oidc.auth.settings();
+            let bases = [Some(&settings.public_url), settings.mtls.alias.as_ref()];
+            let mut audiences = vec![settings.public_url.issuer().to_owned()];
+            for url in bases.into_iter().flatten() {
+                audiences.extend([url.join(paths::TOKEN), url.join(&head.path)]);
+            }
+            let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
+            Ok(assertion::verify(client, assertion, &audiences, now.0).map(|spent| vec![spent]))
         }
-        (Presented::IdOnly { .. }, ClientAuthMethod::None) => client.is_public().then(Vec::new),
+        (Presented::IdOnly { .. } | Presented::Secret { .. }, ClientAuthMethod::None) => {
+            nothing_to_spend(client.is_public())
+        }
         (Presented::IdOnly { .. }, method) if is_by_certificate(method) => {
-            let certificate = head.certificate.as_ref().filter(|_| oidc.auth.settings().mtls.is_on)?;
-            is_certificate_of(client, certificate).then(Vec::new)
+            let certificate = head.certificate.as_ref().filter(|_| oidc.auth.settings().mtls.is_on);
+            nothing_to_spend(certificate.is_some_and(|shown| is_certificate_of(client, shown)))
         }
+        _ => Ok(None),
+    }
+}
+
+/// Why a strict client may not show its secret there. Told only to a client that has shown the right one.
+fn misplaced(client: &Client, place: Place) -> Option<&'static str> {
+    if !client.requests.exceptions.strict_authentication {
+        return None;
+    }
+    match (client.auth_method, place) {
+        (ClientAuthMethod::SecretBasic, Place::Body | Place::Both) => Some(
+            "the secret is right, but this client is strict and registered for client_secret_basic; send it in the Authorization header alone",
+        ),
+        (ClientAuthMethod::SecretPost, Place::Header | Place::Both) => Some(
+            "the secret is right, but this client is strict and registered for client_secret_post; send it in the body alone",
+        ),
         _ => None,
     }
 }
@@ -154,34 +240,50 @@ fn is_certificate_of(client: &Client, certificate: &ClientCertificate) -> bool {
     }
 }
 
-fn read(headers: &HeaderMap, form: &Parameters) -> Result<Presented, TokenError> {
+/// The readings of what was presented: one, but for an Authorization header, which not every library form-encodes.
+fn read(headers: &HeaderMap, form: &Parameters) -> Result<Vec<Presented>, TokenError> {
     let (id, secret) = (form.get("client_id"), form.get("client_secret"));
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let basic = authorizations.next();
     let assertion = form.get("client_assertion");
-    let methods = [basic.is_some(), secret.is_some(), assertion.is_some(), authorizations.next().is_some()];
-    if methods.into_iter().filter(|shown| *shown).count() > 1 {
-        return Err(TokenError::InvalidRequest("the client authenticates in more than one way"));
+    let by_secret = basic.is_some() || secret.is_some();
+    if authorizations.next().is_some() || (assertion.is_some() && by_secret) {
+        return Err(TokenError::InvalidRequest("the client authenticates in more than one way; use one"));
     }
     if let Some(value) = basic {
-        return in_header(value.to_str().ok(), id);
+        return in_header(value.to_str().ok(), id, secret);
     }
     if let Some(assertion) = assertion {
-        return asserted(assertion, form.get("client_assertion_type"), id);
+        return asserted(assertion, form.get("client_assertion_type"), id).map(|one| vec![one]);
     }
     match (id, secret) {
-        (Some(id), Some(secret)) => Ok(Presented::Body { id: id.into(), secret: secret.into() }),
-        (Some(id), None) => Ok(Presented::IdOnly { id: id.into() }),
-        (None, _) => Err(TokenError::InvalidClient { basic: false }),
+        (Some(id), Some(secret)) => {
+            Ok(vec![Presented::Secret { id: id.into(), secret: secret.into(), place: Place::Body }])
+        }
+        (Some(id), None) => Ok(vec![Presented::IdOnly { id: id.into() }]),
+        (None, _) => Err(NOTHING_SHOWN),
     }
 }
 
-fn in_header(value: Option<&str>, in_body: Option<&str>) -> Result<Presented, TokenError> {
-    let (id, secret) = value.and_then(basic).ok_or(TokenError::InvalidClient { basic: true })?;
-    if in_body.is_some_and(|other| other != id) {
+/// The header, beside what the body says: the body may repeat it and not contradict it.
+fn in_header(
+    value: Option<&str>,
+    id_in_body: Option<&str>,
+    secret_in_body: Option<&str>,
+) -> Result<Vec<Presented>, TokenError> {
+    let mut readings = value.and_then(basic).ok_or(BASIC_IS_MALFORMED)?;
+    readings.retain(|(id, _)| id_in_body.is_none_or(|other| other == id));
+    if readings.is_empty() {
         return Err(TokenError::InvalidRequest("client_id contradicts the Authorization header"));
     }
-    Ok(Presented::Basic { id, secret })
+    readings.retain(|(_, secret)| secret_in_body.is_none_or(|other| other == secret));
+    if readings.is_empty() {
+        return Err(TokenError::InvalidRequest(
+            "client_secret contradicts the Authorization header; send it in one place",
+        ));
+    }
+    let place = if secret_in_body.is_some() { Place::Both } else { Place::Header };
+    Ok(readings.into_iter().map(|(id, secret)| Presented::Secret { id, secret, place }).collect())
 }
 
 fn asserted(
@@ -192,22 +294,34 @@ fn asserted(
     if assertion_type != Some(assertion::TYPE) {
         return Err(TokenError::InvalidRequest("client_assertion_type is missing or not jwt-bearer"));
     }
-    let id = assertion::unverified_client(assertion).ok_or(TokenError::InvalidClient { basic: false })?;
+    let id = assertion::unverified_client(assertion).ok_or(TokenError::InvalidClient {
+        basic: false,
+        why: "client_assertion is not a JWT that names the client as sub",
+    })?;
     if in_body.is_some_and(|other| other != id) {
         return Err(TokenError::InvalidRequest("client_id contradicts the client assertion"));
     }
     Ok(Presented::Assertion { id, assertion: assertion.into() })
 }
 
-/// `Basic base64(urlencoded id ":" urlencoded secret)` (RFC 6749 §2.3.1).
-fn basic(value: &str) -> Option<(String, String)> {
+/// `Basic base64(urlencoded id ":" urlencoded secret)` (RFC 6749 §2.3.1). Libraries that leave out the encoding send an id with a colon,
+/// or a secret with `+` or `%`, as it is: after the reading of the standard come those two.
+fn basic(value: &str) -> Option<Vec<(String, String)>> {
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
-    Some((form_decoded(id)?, form_decoded(secret)?))
+    let mut readings: Vec<(String, String)> =
+        form_decoded(id).zip(form_decoded(secret)).into_iter().collect();
+    for (id, secret) in [Some((id, secret)), decoded.rsplit_once(':')].into_iter().flatten() {
+        let raw = (id.to_owned(), secret.to_owned());
+        if !readings.contains(&raw) {
+            readings.push(raw);
+        }
+    }
+    Some(readings)
 }
 
 /// One form-encoded value.

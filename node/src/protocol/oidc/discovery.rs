@@ -39,7 +39,7 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
         "scopes_supported":
             ["openid", "profile", "email", "address", "phone", "groups", "offline_access"],
         "response_types_supported": ["code"],
-        "response_modes_supported": ["query", "form_post"],
+        "response_modes_supported": ["query", "fragment", "form_post"],
         "grant_types_supported": [
             "authorization_code",
             "refresh_token",

@@ -22,6 +22,7 @@ pub enum TokenError {
     /// `basic` = the client tried HTTP Basic, so the answer must say so (RFC 6749 §5.2).
     InvalidClient {
         basic: bool,
+        why: &'static str,
     },
     InvalidGrant(&'static str),
     UnsupportedGrantType,
@@ -53,9 +54,7 @@ impl TokenError {
     fn parts(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::InvalidRequest(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
-            Self::InvalidClient { .. } => {
-                (StatusCode::UNAUTHORIZED, "invalid_client", "the client is unknown or did not authenticate")
-            }
+            Self::InvalidClient { why, .. } => (StatusCode::UNAUTHORIZED, "invalid_client", why),
             Self::InvalidGrant(why) => (StatusCode::BAD_REQUEST, "invalid_grant", why),
             Self::UnsupportedGrantType => (
                 StatusCode::BAD_REQUEST,
@@ -152,8 +151,12 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
             TokenError::UnauthorizedClient("the client may not use this grant type")
         }
         Reason::TooManyWaiting | Reason::TooManyRemembered => TokenError::Unavailable,
-        Reason::AssertionReplayed | Reason::ClientUnknown | Reason::ClientDisabled => {
-            TokenError::InvalidClient { basic: false }
+        Reason::AssertionReplayed => TokenError::InvalidClient {
+            basic: false,
+            why: "the client assertion was used before; make one with a new jti for each request",
+        },
+        Reason::ClientUnknown | Reason::ClientDisabled => {
+            TokenError::InvalidClient { basic: false, why: "the client is unknown or disabled" }
         }
         Reason::Malformed => TokenError::InvalidRequest("a parameter is malformed"),
         Reason::Unspecified
@@ -197,7 +200,7 @@ impl IntoResponse for TokenError {
     fn into_response(self) -> Response {
         let (status, code, description) = self.parts();
         let mut headers = no_store();
-        if matches!(self, Self::InvalidClient { basic: true }) {
+        if matches!(self, Self::InvalidClient { basic: true, .. }) {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"conclave\""));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -223,14 +226,22 @@ pub fn no_store() -> HeaderMap {
     ])
 }
 
-/// What a browser asks before an application of another origin may send `Authorization`. No cookie ever counts at these
-/// endpoints, so any origin may call them with what it holds.
+/// Every answer of an endpoint for machines can be read by applications of other origins: a 405 or a 413, which no handler makes, too.
+pub async fn readable_from_anywhere(mut response: Response) -> Response {
+    let anywhere = HeaderValue::from_static("*");
+    response.headers_mut().entry(header::ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(anywhere);
+    response
+}
+
+/// The answer to a browser that asks whether an application of another origin may send a request with headers of its own. No cookie
+/// counts at these endpoints, so any origin may call them with what it holds, and with any header: clients for tracing and for MCP
+/// add theirs. `*` leaves out `Authorization` by the Fetch standard, so that one is named.
 pub async fn preflight() -> (StatusCode, HeaderMap) {
     let mut headers = no_store();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE"));
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, dpop"),
+        HeaderValue::from_static("*, authorization, content-type, dpop"),
     );
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     (StatusCode::NO_CONTENT, headers)
@@ -272,9 +283,49 @@ impl From<DpopError> for BearerError {
     }
 }
 
+impl BearerError {
+    /// For programs that read the body and not the header: OAuth's error codes, and what to do.
+    const fn body(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Missing => {
+                ("invalid_token", "no access token; send it in the header Authorization: Bearer")
+            }
+            Self::InvalidRequest => {
+                ("invalid_request", "the access token is sent twice, or not as Authorization: Bearer or DPoP")
+            }
+            Self::InvalidToken => {
+                ("invalid_token", "the access token is invalid, expired or revoked; get a new one")
+            }
+            Self::InsufficientScope => ("insufficient_scope", "the access token lacks the scope openid"),
+            Self::DpopTokenRefused => (
+                "invalid_token",
+                "the token is bound to a key; send it as DPoP with a proof of that key, or as Bearer if it is not",
+            ),
+            Self::InvalidDpopProof => {
+                ("invalid_dpop_proof", "the DPoP proof is missing, malformed, old or used before")
+            }
+            Self::UseDpopNonce => {
+                ("use_dpop_nonce", "make the proof again, with the nonce of the DPoP-Nonce header")
+            }
+            Self::Unavailable => {
+                ("temporarily_unavailable", "this node cannot tell at the moment; try again")
+            }
+        }
+    }
+
+    /// The code of the log line: a request without a token is told apart from one with a wrong token.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "missing_token",
+            _ => self.body().0,
+        }
+    }
+}
+
 impl IntoResponse for BearerError {
     fn into_response(self) -> Response {
-        let (reason, detail) = self.told();
+        let (error, description) = self.body();
+        let body = Json(json!({ "error": error, "error_description": description }));
         let (status, challenge) = match self {
             Self::Missing => (StatusCode::UNAUTHORIZED, "Bearer realm=\"conclave\""),
             Self::InvalidRequest => {
@@ -298,40 +349,19 @@ impl IntoResponse for BearerError {
                 (StatusCode::UNAUTHORIZED, "DPoP error=\"use_dpop_nonce\", algs=\"RS256 PS256 ES256 EdDSA\"")
             }
             Self::Unavailable => {
-                let response = (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store())
-                    .into_response();
-                return Denial::new(reason, detail).on(response);
+                let response =
+                    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], no_store(), body)
+                        .into_response();
+                return Denial::new(self.reason(), description).on(response);
             }
         };
         let mut headers = no_store();
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        let response = (status, headers).into_response();
+        let response = (status, headers, body).into_response();
         if matches!(self, Self::UseDpopNonce) {
             not_denied(response)
         } else {
-            Denial::new(reason, detail).on(response)
-        }
-    }
-}
-
-impl BearerError {
-    /// The code and the sentence of the log line.
-    const fn told(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Missing => ("missing_token", "the request has no access token"),
-            Self::InvalidRequest => ("invalid_request", "the access token is given twice or cannot be read"),
-            Self::InvalidToken => ("invalid_token", "the access token is unknown, expired or revoked"),
-            Self::InsufficientScope => {
-                ("insufficient_scope", "the access token lacks the scope openid; the client must ask for it")
-            }
-            Self::DpopTokenRefused => {
-                ("invalid_token", "the access token is bound to a key that was not proved")
-            }
-            Self::InvalidDpopProof => ("invalid_dpop_proof", "the DPoP proof cannot be accepted"),
-            Self::UseDpopNonce => ("use_dpop_nonce", "the DPoP proof lacks the nonce"),
-            Self::Unavailable => {
-                ("temporarily_unavailable", "this node cannot tell at the moment; see its readiness")
-            }
+            Denial::new(self.reason(), description).on(response)
         }
     }
 }

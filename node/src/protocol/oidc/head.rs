@@ -12,6 +12,8 @@ use crate::http::{ClientInfo, PeerCertificate, tls::ClientCertificate};
 /// The head of a client's request.
 pub struct Head {
     headers: HeaderMap,
+    /// The path of the endpoint that was asked.
+    pub path: String,
     /// The address that it comes from.
     pub caller: IpAddr,
     /// What the client's TLS connection to this node showed (RFC 8705).
@@ -39,6 +41,7 @@ impl<S: Sync> FromRequestParts<S> for Head {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let caller = ClientInfo::from_request_parts(parts, state).await?.ip;
         let Ok(PeerCertificate(certificate)) = PeerCertificate::from_request_parts(parts, state).await;
-        Ok(Self { headers: parts.headers.clone(), caller, certificate })
+        let path = parts.uri.path().to_owned();
+        Ok(Self { headers: parts.headers.clone(), path, caller, certificate })
     }
 }

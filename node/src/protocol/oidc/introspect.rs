@@ -8,18 +8,21 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use conclave_state::{client::Client, ids::FamilyId};
+use conclave_state::{
+    client::Client,
+    ids::{FamilyId, GrantId},
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    auth::{AuthError, policy::Circumstances},
+    auth::{AuthError, claims::About, policy::Circumstances},
     crypto::handle::HandleKind,
 };
 
 use super::{
     Oidc,
     access::{self, Dead, Live},
-    client_auth,
+    claims, client_auth,
     error::{TokenError, no_store},
     exchange::is_meant_for,
     head::Head,
@@ -46,7 +49,10 @@ async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, To
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
     if known.client.is_public() {
         // Anybody could ask in its name.
-        return Err(TokenError::InvalidClient { basic: false });
+        return Err(TokenError::InvalidClient {
+            basic: false,
+            why: "introspection is for clients that prove themselves; a public client cannot",
+        });
     }
     let caller = known.used_up(oidc, None).await?;
     let token = form.get("token").ok_or(TokenError::InvalidRequest("token is missing"))?;
@@ -63,7 +69,7 @@ async fn facts(oidc: &Oidc, caller: &Client, token: &str) -> Result<Option<Facts
         return Ok(Some(facts));
     }
     match access::live(oidc, token).await {
-        Ok(live) if may_see(&live, caller) => Ok(Some(of_access(&live))),
+        Ok(live) if may_see(&live, caller) => Ok(Some(of_access(oidc, &live))),
         Ok(_) | Err(Dead::Invalid) => Ok(None),
         Err(Dead::Unavailable) => Err(TokenError::Unavailable),
     }
@@ -73,10 +79,11 @@ fn may_see(live: &Live, caller: &Client) -> bool {
     live.claims.client_id == caller.id.as_str() || is_meant_for(&live.claims.aud, caller)
 }
 
-fn of_access(live: &Live) -> Facts {
+fn of_access(oidc: &Oidc, live: &Live) -> Facts {
     let claims = &live.claims;
-    let mut facts = Map::from_iter([("active".to_owned(), json!(true))]);
+    let mut facts = of_person(oidc, live);
     let mut put = |name: &str, value: Value| facts.insert(name.to_owned(), value);
+    put("active", json!(true));
     put("iss", json!(claims.iss));
     put("sub", json!(claims.sub));
     put("aud", json!(claims.aud));
@@ -95,6 +102,26 @@ fn of_access(live: &Live) -> Facts {
         if !value.is_null() {
             put(name, value);
         }
+    }
+    facts
+}
+
+/// What is known of the person behind the token: the claims of its scopes, those that its client has of its own, and `username`
+/// (RFC 7662 §2.2). A client that knows people by pairwise names gives the username away with `profile` alone.
+fn of_person(oidc: &Oidc, live: &Live) -> Facts {
+    let Some(user) = &live.person else { return Map::new() };
+    let scopes: Vec<String> = live.claims.scope.split(' ').map(str::to_owned).collect();
+    let issuer = oidc.auth.settings().public_url.issuer();
+    let mut facts = claims::of(&claims::Person { user, state: &live.state, issuer }, &scopes);
+    let grant = live.claims.gid.as_deref().and_then(GrantId::from_hex).and_then(|id| live.state.grant(id));
+    if let Some(grant) = grant {
+        let sign_in = (grant.auth_time.0, grant.amr.as_slice());
+        let about = About { state: &live.state, user, sign_in, now_ms: oidc.auth.now(&live.state).0 };
+        oidc.auth.claim_expressions().add(&mut facts, &live.client, &scopes, &about);
+    }
+    let is_pairwise = !live.client.tokens.pairwise_sector.is_empty();
+    if !is_pairwise || scopes.iter().any(|scope| scope == "profile") {
+        facts.entry("username").or_insert_with(|| json!(&*user.username));
     }
     facts
 }

@@ -50,6 +50,7 @@ pub use bearer::access_tokens;
 
 use axum::{
     Router,
+    middleware::map_response,
     routing::{get, post},
 };
 
@@ -84,7 +85,7 @@ pub struct Oidc {
 /// The slice's routes.
 pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
     let polls = Arc::new(polls::Polls::new(auth.runtime().clone()));
-    Router::new()
+    let for_machines = Router::new()
         .route(paths::DISCOVERY, get(discovery::configuration).options(error::preflight))
         .route(paths::METADATA, get(discovery::configuration).options(error::preflight))
         .route(paths::PUSH, post(par::endpoint).options(error::preflight))
@@ -92,14 +93,20 @@ pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
         .route(paths::REGISTER, post(registration::register).options(error::preflight))
         .route(
             paths::REGISTERED,
-            get(registration::read).put(registration::replace).delete(registration::delete),
+            get(registration::read)
+                .put(registration::replace)
+                .delete(registration::delete)
+                .options(error::preflight),
         )
         .route(paths::JWKS, get(discovery::jwks).options(error::preflight))
-        .route(paths::AUTHORIZE, get(authorize::by_get).post(authorize::by_post))
         .route(paths::TOKEN, post(token::endpoint).options(error::preflight))
         .route(paths::USERINFO, get(userinfo::by_get).post(userinfo::by_post).options(error::preflight))
-        .route(paths::INTROSPECT, axum::routing::post(introspect::endpoint).options(error::preflight))
-        .route(paths::REVOKE, axum::routing::post(revoke::endpoint).options(error::preflight))
+        .route(paths::INTROSPECT, post(introspect::endpoint).options(error::preflight))
+        .route(paths::REVOKE, post(revoke::endpoint).options(error::preflight))
+        .layer(map_response(error::readable_from_anywhere));
+    Router::new()
+        .route(paths::AUTHORIZE, get(authorize::by_get).post(authorize::by_post))
         .route(paths::LOGOUT, get(logout::by_get).post(logout::by_post))
+        .merge(for_machines)
         .with_state(Oidc { auth, site, polls, documents: Arc::default() })
 }

@@ -216,14 +216,23 @@ pub fn validate(
 type Wrong = (AuthorizationError, &'static str);
 
 const UNKNOWN_MODE: Wrong =
-    (AuthorizationError::InvalidRequest, "only response_mode=query and form_post are supported");
+    (AuthorizationError::InvalidRequest, "only response_mode=query, fragment and form_post are supported");
 
-/// One that is not known is answered in the usual one.
+/// A mode that is not known is answered in the usual one: the query for a code; the fragment for the response types that would bring a
+/// token, where their clients look for an error, too (OAuth 2.0 Multiple Response Type Encoding Practices §5).
 fn response_mode(parameters: &Parameters) -> (ResponseMode, bool) {
+    let mut types = parameters.get("response_type").unwrap_or_default().split(' ');
+    let usual = if types.any(|one| one == "token" || one == "id_token") {
+        ResponseMode::Fragment
+    } else {
+        ResponseMode::Query
+    };
     match parameters.get("response_mode") {
-        None | Some("query") => (ResponseMode::Query, true),
+        None => (usual, true),
+        Some("query") => (ResponseMode::Query, true),
+        Some("fragment") => (ResponseMode::Fragment, true),
         Some("form_post") => (ResponseMode::FormPost, true),
-        Some(_) => (ResponseMode::Query, false),
+        Some(_) => (usual, false),
     }
 }
 
@@ -257,11 +266,11 @@ impl Asking<'_> {
             client_id: self.client.id.to_string(),
             redirect_uri: String::new(),
             response_mode: ResponseMode::default(),
-            scopes: scopes(parameters, &self.client.scopes)
+            scopes: scopes(parameters, self.client)
                 .ok_or((AuthorizationError::InvalidScope, "no scope that the client may ask for"))?,
             state: None,
             nonce: nonce.to_owned(),
-            code_challenge: challenge(parameters, self.client.may_omit_pkce(nonce)).map_err(invalid)?,
+            code_challenge: challenge(parameters, self.client, nonce).map_err(invalid)?,
             prompt: prompt(parameters).map_err(invalid)?,
             max_age_secs: parameters
                 .get("max_age")
@@ -270,13 +279,20 @@ impl Asking<'_> {
                 .map_err(|_| invalid("max_age must be a number of seconds"))?,
             login_hint: parameters.get("login_hint").unwrap_or_default().to_owned(),
             subject: claims.subject,
-            resources: resources(parameters, &self.client.requests.resources)
-                .map_err(|why| (AuthorizationError::InvalidTarget, why))?,
+            resources: self.resources()?,
             claims: claims.names,
             pushed: self.circumstances.pushed,
             needs_password: claims.needs_password,
             dpop_jkt: dpop::wanted_key(parameters).map_err(invalid)?,
         })
+    }
+
+    /// What is asked for; what an administrator named where nothing is.
+    fn resources(&self) -> Result<Vec<String>, Wrong> {
+        let requests = &self.client.requests;
+        let asked = resources(self.parameters, &requests.resources)
+            .map_err(|why| (AuthorizationError::InvalidTarget, why))?;
+        Ok(if asked.is_empty() { requests.exceptions.default_resources.clone() } else { asked })
     }
 
     /// `claims` and `acr_values`: an `acr` that is asked for in any way is answered with the one that was reached.
@@ -335,26 +351,46 @@ fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static 
     }
 }
 
-/// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3); none left is a mistake.
-pub fn scopes(parameters: &Parameters, allowed: &[String]) -> Option<Vec<String>> {
-    let mut granted: Vec<String> = Vec::new();
-    for scope in
-        parameters.get("scope").unwrap_or_default().split(' ').filter(|s| !s.is_empty()).take(MAX_SCOPES)
-    {
-        if allowed.iter().any(|a| a == scope) && !granted.iter().any(|g| g == scope) {
+/// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3), which the log says; none left is a
+/// mistake.
+pub fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
+    let (mut granted, mut dropped): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
+    let asked = parameters.get("scope").unwrap_or_default().split(' ').filter(|scope| !scope.is_empty());
+    for scope in asked.take(MAX_SCOPES) {
+        if !client.scopes.iter().any(|allowed| allowed == scope) {
+            dropped.push(scope);
+        } else if !granted.iter().any(|known| known == scope) {
             granted.push(scope.to_owned());
         }
+    }
+    if !dropped.is_empty() {
+        tracing::info!(
+            client = client.id.as_str(),
+            scopes = ?dropped.join(" "),
+            "scopes that the client may not have were left out; to allow them: conclave client update --scope"
+        );
     }
     (!granted.is_empty()).then_some(granted)
 }
 
-fn challenge(parameters: &Parameters, may_be_absent: bool) -> Result<Option<[u8; 32]>, &'static str> {
+fn challenge(
+    parameters: &Parameters,
+    client: &Client,
+    nonce: &str,
+) -> Result<Option<[u8; 32]>, &'static str> {
     let Some(challenge) = parameters.get("code_challenge") else {
         // A method without a challenge is half a request, not one that does without.
-        if may_be_absent && parameters.get("code_challenge_method").is_none() {
+        if parameters.get("code_challenge_method").is_some() {
+            return Err("code_challenge_method is given, and code_challenge is missing; send both");
+        }
+        if client.may_omit_pkce(nonce) {
             return Ok(None);
         }
-        return Err("code_challenge is missing; PKCE with S256 is required");
+        return Err(if client.requests.pkce_optional && !client.is_public() {
+            "code_challenge and nonce are missing; send code_challenge (PKCE with S256), or a nonce"
+        } else {
+            "code_challenge is missing; PKCE with S256 is required of this client"
+        });
     };
     if parameters.get("code_challenge_method") != Some("S256") {
         return Err("code_challenge_method must be S256");

@@ -6,7 +6,7 @@
 use conclave_state::{State, client::Client};
 use serde_json::{Map, Value};
 
-use crate::crypto::{jwk::Alg, jwks, jwt::Expect};
+use crate::crypto::{jwk::Alg, jwks, jwt::Expect, numeric_date::NumericDate};
 
 use super::request::{NoWayBack, Parameters};
 
@@ -46,7 +46,7 @@ fn verified(client: &Client, object: &str) -> Option<Map<String, Value>> {
 
 fn are_for(claims: &Map<String, Value>, client: &Client, issuer: &str, now: u64) -> Result<(), &'static str> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
-    let number = |name: &str| claims.get(name).and_then(Value::as_u64);
+    let number = |name: &str| claims.get(name).and_then(NumericDate::of).map(|NumericDate(seconds)| seconds);
     if text("iss") != Some(client.id.as_str()) || text("client_id") != Some(client.id.as_str()) {
         return Err("iss and client_id must both be the client");
     }

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     draft::Draft,
     ids::{ApplicationId, SecretHash},
+    level,
     reply::{Reason, Refusal, Reply, done},
     text,
 };
@@ -50,12 +51,13 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
         disabled: false,
         created_at: draft.at,
         back_channel_logout_uri: requests::parse_logout_uri(&order.back_channel_logout_uri)?,
-        requests: Requests::of(order)?,
+        requests: Requests::of(order, draft.state.meta().level)?,
         tokens,
         previous_secret: None,
         own_tokens_since,
         document_seen_at: order.of_document.then_some(draft.at),
     };
+    requests::fits(&client)?;
     if client.is_described() {
         draft.state.make_room_for_described(MAX_SELF_REGISTERED);
     }
@@ -87,6 +89,11 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
     if let Some(name) = &order.name {
         client.name = text::line("name", name, text::MAX_TEXT_BYTES)?;
     }
+    let (level, method_before) = (draft.state.meta().level, client.auth_method);
+    if level >= level::EXCEPTIONS {
+        change_method(&mut client, order)?;
+        change_application(draft, &mut client, order)?;
+    }
     if let Some(hash) = &order.secret_hash {
         replace_secret(draft, &mut client, hash, order.keep_previous_secret_ms)?;
     }
@@ -108,14 +115,17 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
     if let Some(disabled) = order.disabled {
         client.disabled = disabled;
     }
-    requests::change(&mut client, order)?;
+    requests::change(&mut client, order, level)?;
+    requests::fits(&client)?;
     if let Some(change) = &order.tokens {
         let could = client.allows(GrantType::ClientCredentials);
         client.tokens.change(change)?;
-        client.tokens.fits(client.auth_method)?;
         if could != client.allows(GrantType::ClientCredentials) {
             client.own_tokens_since = draft.index;
         }
+    }
+    if order.tokens.is_some() || client.auth_method != method_before {
+        client.tokens.fits(client.auth_method)?;
     }
     let ends = client.disabled;
     if ends && client.allows(GrantType::ClientCredentials) {
@@ -126,6 +136,41 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
         draft.end_grants_of_client(&id);
     }
     Ok(done())
+}
+
+/// Another way in which the client proves itself. Between header and body the secret stays; with a method that has none it goes; a
+/// method that needs one where there was none comes with one.
+fn change_method(client: &mut Client, order: &pb::UpdateClient) -> Result<(), Refusal> {
+    if order.auth_method.is_none() || order.auth_method() == client.auth_method {
+        return Ok(());
+    }
+    client.auth_method = order.auth_method();
+    let new_secret = order.secret_hash.as_deref().unwrap_or_default();
+    let kept = client.secret_hash.map(|hash| hash.bytes().to_vec()).unwrap_or_default();
+    match client.auth_method {
+        ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost if new_secret.is_empty() => {
+            client.secret_hash = parse_secret(client.auth_method, &kept)?;
+        }
+        ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost => {}
+        method => {
+            client.secret_hash = parse_secret(method, new_secret)?;
+            client.previous_secret = None;
+        }
+    }
+    Ok(())
+}
+
+/// The application whose access rule applies from now on. What was granted under another rule is asked about again at its next use.
+fn change_application(draft: &Draft, client: &mut Client, order: &pb::UpdateClient) -> Result<(), Refusal> {
+    match order.application_id.as_deref() {
+        None => {}
+        Some([]) => client.application = None,
+        Some(bytes) => {
+            let id = ApplicationId::parse(bytes)?;
+            client.application = Some(draft.state.existing_application(id)?.id);
+        }
+    }
+    Ok(())
 }
 
 /// The secret before stays good for as long as it is told to. Stopped at once, it takes along what it was used for.

@@ -16,7 +16,7 @@ pub use conclave_proto::command::v1::{ClientAuthMethod, ConsentMode, SigningAlgo
 
 pub use certificate::{CertificateName, NameKind};
 pub use policy::{AccessTokenFormat, ClaimRule, GrantType, TokenPolicy};
-pub use requests::Requests;
+pub use requests::{Exceptions, Requests};
 
 pub(crate) use {
     commands::{create, delete, update},
@@ -182,7 +182,8 @@ impl Client {
 
     /// Whether an authorization of this client may do without PKCE.
     pub fn may_omit_pkce(&self, nonce: &str) -> bool {
-        self.requests.pkce_optional && !self.is_public() && !nonce.is_empty()
+        let by_nonce = self.requests.pkce_optional && !nonce.is_empty();
+        !self.is_public() && (by_nonce || self.requests.exceptions.pkce_without_nonce)
     }
 }
 

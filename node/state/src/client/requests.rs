@@ -3,7 +3,7 @@
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
 use super::{Client, wire};
-use crate::{ids::SecretHash, reply::Refusal, text};
+use crate::{ids::SecretHash, level::EXCEPTIONS, reply::Refusal, text};
 
 /// What a client's authorization requests must and may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,10 +20,129 @@ pub struct Requests {
     pub front_channel_logout_uri: String,
     /// For a client that registered itself: what the secret hashes to with which it changes its registration (RFC 7592).
     pub registration_token_hash: Option<SecretHash>,
+    /// What an administrator allowed this client by an explicit word.
+    pub exceptions: Exceptions,
+}
+
+/// What an administrator allowed a client by an explicit word, beyond what is good for all; and what is stricter than for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exceptions {
+    /// A secret is taken by the registered method alone, and not by header or body alike.
+    pub strict_authentication: bool,
+    /// Neither PKCE nor a nonce is asked for; never of a public client.
+    pub pkce_without_nonce: bool,
+    /// Redirect URIs may be plain http on private hosts; never those of a public client.
+    pub allow_http: bool,
+    /// Schemes without a dot that redirect URIs may have: lower case, at most 8 of 64 bytes.
+    pub allowed_schemes: Vec<String>,
+    /// What access tokens are for when a request names no resource: some of [`Requests::resources`].
+    pub default_resources: Vec<String>,
+}
+
+/// Most schemes of one client: one a platform and room.
+const MAX_SCHEMES: usize = 8;
+/// Longest scheme.
+const MAX_SCHEME_BYTES: usize = 64;
+/// Schemes that a browser runs, shows or keeps to itself: a code sent there is lost, or read by others.
+const NEVER_ALLOWED: [&str; 12] = [
+    "about",
+    "blob",
+    "data",
+    "file",
+    "filesystem",
+    "ftp",
+    "http",
+    "https",
+    "javascript",
+    "vbscript",
+    "ws",
+    "wss",
+];
+
+impl Exceptions {
+    /// Only from the level on at which every member reads the fields: a member of before keeps a client without them.
+    fn of(order: &pb::CreateClient, level: u32) -> Result<Self, Refusal> {
+        if level < EXCEPTIONS {
+            return Ok(Self::default());
+        }
+        Ok(Self {
+            strict_authentication: order.strict_authentication,
+            pkce_without_nonce: order.pkce_without_nonce,
+            allow_http: order.allow_http,
+            allowed_schemes: parse_schemes(&order.allowed_schemes)?,
+            default_resources: wire::parse_uris("default_resources", &order.default_resources)?,
+        })
+    }
+
+    fn of_row(row: &rows::ClientRow) -> Self {
+        Self {
+            strict_authentication: row.strict_authentication,
+            pkce_without_nonce: row.pkce_without_nonce,
+            allow_http: row.allow_http,
+            allowed_schemes: row.allowed_schemes.clone(),
+            default_resources: row.default_resources.clone(),
+        }
+    }
+
+    fn change(&mut self, order: &pb::UpdateClient) -> Result<(), Refusal> {
+        if let Some(strict) = order.strict_authentication {
+            self.strict_authentication = strict;
+        }
+        if let Some(without) = order.pkce_without_nonce {
+            self.pkce_without_nonce = without;
+        }
+        if let Some(http) = order.allow_http {
+            self.allow_http = http;
+        }
+        if let Some(list) = &order.allowed_schemes {
+            self.allowed_schemes = parse_schemes(&list.scopes)?;
+        }
+        if let Some(list) = &order.default_resources {
+            self.default_resources = wire::parse_uris("default_resources", &list.uris)?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_schemes(schemes: &[String]) -> Result<Vec<String>, Refusal> {
+    if schemes.len() > MAX_SCHEMES {
+        return Err(Refusal::malformed(format!("at most {MAX_SCHEMES} schemes of its own")));
+    }
+    schemes.iter().map(|scheme| parse_scheme(scheme)).collect()
+}
+
+fn parse_scheme(scheme: &str) -> Result<String, Refusal> {
+    let scheme = text::required("scheme", scheme, MAX_SCHEME_BYTES)?;
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '-' | '.');
+    if !scheme.starts_with(|c: char| c.is_ascii_lowercase()) || !scheme.chars().all(fits) {
+        return Err(Refusal::malformed(format!(
+            "the scheme {scheme:?} must begin with a lower-case letter and hold lower-case letters, digits, '+', '-' and '.' only"
+        )));
+    }
+    if NEVER_ALLOWED.contains(&scheme.as_str()) {
+        return Err(Refusal::malformed(format!("the scheme {scheme} cannot be an application's own")));
+    }
+    Ok(scheme)
+}
+
+/// What only a client that can prove itself may be allowed, and what belongs together.
+pub(super) fn fits(client: &Client) -> Result<(), Refusal> {
+    let Exceptions { pkce_without_nonce, allow_http, default_resources, .. } = &client.requests.exceptions;
+    if client.is_public() && (*pkce_without_nonce || *allow_http) {
+        return Err(Refusal::malformed(
+            "a public client cannot do without PKCE, nor with plain http: a code that another program or a neighbour reads would be enough",
+        ));
+    }
+    match default_resources.iter().find(|one| !client.requests.resources.contains(one)) {
+        Some(foreign) => Err(Refusal::malformed(format!(
+            "the default resource {foreign} is not one of the client's resources; name it there, too"
+        ))),
+        None => Ok(()),
+    }
 }
 
 impl Requests {
-    pub(super) fn of(order: &pb::CreateClient) -> Result<Self, Refusal> {
+    pub(super) fn of(order: &pb::CreateClient, level: u32) -> Result<Self, Refusal> {
         Ok(Self {
             back_channel_logout_session_required: order.back_channel_logout_session_required,
             must_be_pushed: order.require_pushed_authorization_requests,
@@ -31,6 +150,7 @@ impl Requests {
             resources: wire::parse_uris("resources", &order.resources)?,
             front_channel_logout_uri: parse_front_uri(&order.front_channel_logout_uri)?,
             registration_token_hash: parse_hash(&order.registration_token_hash)?,
+            exceptions: Exceptions::of(order, level)?,
         })
     }
 
@@ -42,6 +162,7 @@ impl Requests {
             resources: row.resources.clone(),
             front_channel_logout_uri: row.front_channel_logout_uri.clone(),
             registration_token_hash: parse_hash(&row.registration_token_hash)?,
+            exceptions: Exceptions::of_row(row),
         })
     }
 }
@@ -59,7 +180,7 @@ pub(super) fn parse_logout_uri(uri: &str) -> Result<String, Refusal> {
 }
 
 /// What is given changes, the rest stays.
-pub(super) fn change(client: &mut Client, order: &pb::UpdateClient) -> Result<(), Refusal> {
+pub(super) fn change(client: &mut Client, order: &pb::UpdateClient, level: u32) -> Result<(), Refusal> {
     if let Some(uri) = &order.back_channel_logout_uri {
         client.back_channel_logout_uri = parse_logout_uri(uri)?;
     }
@@ -78,6 +199,9 @@ pub(super) fn change(client: &mut Client, order: &pb::UpdateClient) -> Result<()
     }
     if let Some(resources) = &order.resources {
         requests.resources = wire::parse_uris("resources", &resources.uris)?;
+    }
+    if level >= EXCEPTIONS {
+        requests.exceptions.change(order)?;
     }
     Ok(())
 }

@@ -87,6 +87,11 @@ impl Row for Client {
             previous_secret_until_ms: self.previous_secret.map(|p| p.until.0).unwrap_or_default(),
             own_tokens_since_index: self.own_tokens_since,
             document_seen_at_ms: self.document_seen_at.map_or(0, |at| at.0),
+            strict_authentication: self.requests.exceptions.strict_authentication,
+            pkce_without_nonce: self.requests.exceptions.pkce_without_nonce,
+            allow_http: self.requests.exceptions.allow_http,
+            allowed_schemes: self.requests.exceptions.allowed_schemes.clone(),
+            default_resources: self.requests.exceptions.default_resources.clone(),
         }
     }
 

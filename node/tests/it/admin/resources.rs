@@ -306,7 +306,11 @@ async fn a_client_from_first_to_last() {
     let kept = |node: &TestNode| *node.cluster().view().client("shop").unwrap().secret_hash.unwrap().bytes();
     assert_eq!(kept(&node), sha256(answer.client_secret.as_bytes()));
 
-    let rotate = pb::RotateClientSecretRequest { client_id: "shop".into(), keep_previous_ms: 60_000 };
+    let rotate = pb::RotateClientSecretRequest {
+        client_id: "shop".into(),
+        keep_previous_ms: 60_000,
+        ..Default::default()
+    };
     let rotated = clients.rotate_client_secret(by_operator(&node, rotate)).await.unwrap().into_inner();
     assert_ne!(rotated.client_secret, answer.client_secret);
     assert_eq!(kept(&node), sha256(rotated.client_secret.as_bytes()));
@@ -337,7 +341,11 @@ async fn a_client_from_first_to_last() {
     let public = clients.create_client(by_operator(&node, public)).await.unwrap().into_inner();
     assert!(public.client_secret.is_empty());
     let public = public.client.unwrap();
-    let rotate = pb::RotateClientSecretRequest { client_id: public.client_id.clone(), keep_previous_ms: 0 };
+    let rotate = pb::RotateClientSecretRequest {
+        client_id: public.client_id.clone(),
+        keep_previous_ms: 0,
+        ..Default::default()
+    };
     assert_eq!(
         refusal(clients.rotate_client_secret(by_operator(&node, rotate)).await).0,
         Code::InvalidArgument

@@ -23,6 +23,7 @@ mod oidc_claims;
 mod oidc_devices;
 mod oidc_dpop;
 mod oidc_logout;
+mod oidc_ordinary;
 mod oidc_registration;
 mod oidc_requests;
 mod oidc_tokens;

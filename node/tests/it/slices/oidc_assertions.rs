@@ -107,7 +107,9 @@ async fn an_assertion_that_is_wrong_in_anything_proves_nothing() {
         claims
     };
     for wrong in [
-        with("aud", json!([ISSUER])),
+        with("aud", json!([ISSUER, "https://another.test"])),
+        with("aud", json!([])),
+        with("aud", json!(format!("{ISSUER}/oidc/par"))),
         with("aud", json!("https://another.test")),
         with("aud", json!(format!("{ISSUER}/"))),
         with("iss", json!("other")),

@@ -1,0 +1,80 @@
+//! What a client is allowed by an explicit word, and what an operator is told of it.
+
+use conclave_proto::admin::v1 as pb;
+use conclave_state::{State, level};
+use tonic::Status;
+
+use super::errors;
+
+/// Shortest secret taken from an operator: what is shorter can be guessed, since the state keeps a plain hash.
+const MIN_SECRET_BYTES: usize = 16;
+/// Longest one: other providers make up to 128.
+const MAX_SECRET_BYTES: usize = 512;
+
+/// Whether the secret that an application has already can be taken over.
+pub(super) fn check_secret(secret: &str) -> Result<(), Status> {
+    let fits = (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&secret.len());
+    if fits && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(errors::invalid(format!(
+        "client_secret: must be {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} visible ASCII characters; have one made instead"
+    )))
+}
+
+pub(super) const fn are_wanted(order: &pb::CreateClientRequest) -> bool {
+    order.strict_authentication
+        || order.pkce_without_nonce
+        || order.allow_http
+        || !order.allowed_schemes.is_empty()
+        || !order.default_resources.is_empty()
+}
+
+pub(super) const fn are_changed(order: &pb::UpdateClientRequest) -> bool {
+    order.strict_authentication.is_some()
+        || order.pkce_without_nonce.is_some()
+        || order.allow_http.is_some()
+        || order.allowed_schemes.is_some()
+        || order.default_resources.is_some()
+        || order.auth_method.is_some()
+        || order.application.is_some()
+}
+
+/// A member of an older version would drop these properties.
+pub(super) fn check_level(state: &State, is_needed: bool) -> Result<(), Status> {
+    if !is_needed || state.meta().level >= level::EXCEPTIONS {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(
+        "a member of the cluster runs an older version, which does not know this property of clients; upgrade all members, then try again",
+    ))
+}
+
+/// What an operator should know of a client as it stands.
+pub(super) fn warnings(client: &pb::Client) -> Vec<String> {
+    let gets_codes = client.grant_types.iter().any(|grant| grant == "authorization_code");
+    let has_openid = client.scopes.iter().any(|scope| scope == "openid");
+    let warnings = [
+        (
+            client.pkce_without_nonce,
+            "neither PKCE nor a nonce is asked of this client: a code that is stolen or slipped in on its way is not noticed; switch on either in the application as soon as it can",
+        ),
+        (
+            client.allow_http,
+            "codes may travel by plain http: each machine between the browser and the application can read them",
+        ),
+        (
+            !client.allowed_schemes.is_empty(),
+            "any application on a device can claim a scheme without a dot, and receive the codes that are meant for this client",
+        ),
+        (
+            gets_codes && client.redirect_uris.is_empty(),
+            "the client has no redirect URI, so no one can sign in with it; add one with: conclave client update ID --redirect-uri URI",
+        ),
+        (
+            gets_codes && !has_openid,
+            "the client may not ask for the scope openid, so it gets no ID token; OpenID Connect applications need it",
+        ),
+    ];
+    warnings.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text.to_owned()).collect()
+}
