@@ -61,20 +61,25 @@ fn situations_brought_about_on_purpose_break_nothing() {
 
 #[test]
 fn each_bug_that_chance_brings_to_light_breaks_the_promise_it_is_known_to_break() {
-    assert_eq!(bite(PATIENCE, |plan| plan == Plan::Storm), 1);
+    assert_eq!(bite(|plan| plan == Plan::Storm), 1);
 }
 
 #[test]
 fn each_bug_that_needs_a_situation_breaks_the_promise_it_is_known_to_break() {
-    assert_eq!(bite(IN_A_PLAN, |plan| plan != Plan::Storm), 7);
+    assert_eq!(bite(|plan| plan != Plan::Storm), 7);
+}
+
+/// How many histories a bug gets. When the power goes, what was not written must be lost on all nodes at once: one history in four shows it.
+fn seeds(plan: Plan) -> &'static str {
+    if matches!(plan, Plan::Storm | Plan::PowerLost) { PATIENCE } else { IN_A_PLAN }
 }
 
 /// How many known bugs of these plans there are; each must be caught.
-fn bite(seeds: &str, planned: impl Fn(Plan) -> bool) -> usize {
+fn bite(planned: impl Fn(Plan) -> bool) -> usize {
     let mut caught = 0;
     for (name, bug) in Bug::ALL.iter().filter(|(_, bug)| planned(bug.plan())) {
         let Some(promise) = bug.breaks() else { continue };
-        let output = sim(&["--seeds", seeds, "--json", "--mutate", name]);
+        let output = sim(&["--seeds", seeds(bug.plan()), "--json", "--mutate", name]);
         assert_eq!(output.status.code(), Some(1), "{name} was not caught");
         let found = json(&output);
         let runs = found["failed"].as_array().into_iter().flatten();
