@@ -8,6 +8,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use conclave_proto::cluster::v1 as pb;
 use conclave_state::level;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::{ConnectError, Status};
 
 use crate::{
     crypto::{keys::ClusterKeys, tls::ClusterTls},
@@ -222,7 +223,7 @@ async fn place(
         Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
             return Err(Answer::Final(JoinError::Refused(status.message().into())));
         }
-        Ok(Err(status)) if was_not_taken(&status) => {
+        Ok(Err(status)) if was_not_taken(&status) || never_connected(&status) => {
             return Err(Answer::Elsewhere(explain_status(&status)));
         }
         Ok(Err(status)) => return Err(Answer::Lost(explain_status(&status))),
@@ -232,6 +233,18 @@ async fn place(
     let cluster = cluster.map_err(|_| Answer::Elsewhere("the answer cannot be read".into()))?;
     let lineage = Lineage { cluster, epoch: reply.epoch };
     Ok(Joined { node: reply.node_id, lineage, public_url: reply.public_url })
+}
+
+/// Whether the question was not sent, for want of a connection.
+fn never_connected(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn client(peers: &Peers, addr: &str) -> Result<Client, JoinError> {

@@ -125,7 +125,7 @@ impl Leases {
     }
 
     /// Before the lead is given away (design.md §5): nothing more is granted, and the revocations that wait here may still be
-    /// confirmed, which only this node can see. Undone by [`Leases::reopen`] when nobody takes the lead.
+    /// confirmed, which only this node can see. Undone by [`Leases::reopen`] once the transfer is over.
     pub async fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         let deadline = Instant::now() + LAST_CONFIRMATIONS;

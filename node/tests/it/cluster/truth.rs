@@ -101,11 +101,11 @@ async fn a_member_that_was_removed_while_it_was_away_ends_whoever_leads_by_then(
         cluster.voters(&[1, 2, 3, joined]).await;
         cluster.kill(joined).await;
         let leader = cluster.leader().await;
-        cluster.stop(leader).await;
-        let next = cluster.leader().await;
         let remove = MembersChange::Remove(RemoveMember { node_id: joined, force: true });
-        cluster.node(next).change_members(remove).await.unwrap();
-        cluster.start_node(leader).await.unwrap();
+        cluster.node(leader).change_members(remove).await.unwrap();
+        cluster.voters(&[1, 2, 3]).await;
+        cluster.stop(leader).await;
+        cluster.leader().await;
         let node = cluster.start_one(joined, cluster.joined_options(joined)).await;
         if let Ok(node) = node {
             let why = tokio::time::timeout(LIMIT, node.stopped()).await.expect("it ends");
@@ -166,6 +166,28 @@ async fn a_hung_disk_is_seen_and_the_lead_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_gave_the_lead_away_serves_as_leader_again_when_it_gets_it_back() {
+    let cluster = TestCluster::start(3).await;
+    create(cluster.node(1), 1).await.unwrap();
+    let first = cluster.leader().await;
+    cluster.node(first).hand_over().await;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let leader = cluster.leader().await;
+        if leader == first {
+            break;
+        }
+        assert!(Instant::now() < deadline, "node {first} never leads again");
+        // It gives the lead to the voter with most of the log, which is either of the other two.
+        cluster.node(leader).hand_over().await;
+    }
+    create(cluster.node(first), 2).await.unwrap();
+    for id in 1..=3 {
+        until("every node holds a lease of the leader", async || cluster.node(id).readiness().is_ok()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_start_and_a_failed_join_leave_nothing_behind() {
     let mut cluster = TestCluster::start(3).await;
     let id = cluster.followers().await[0];
@@ -177,9 +199,10 @@ async fn a_refused_start_and_a_failed_join_leave_nothing_behind() {
     assert!(!cluster.data_dir(id).join("log").exists());
 
     // Nobody leads: the question fails, and the directory is as it was.
-    let left: Vec<u64> = cluster.running();
-    cluster.stop(left[0]).await;
-    let (asked, outcome) = cluster.ask_to_join(left[1]).await;
-    outcome.unwrap_err();
-    assert!(!asked.data_dir.join("identity").exists(), "nothing is left of the failed join");
+    let leader = cluster.leader().await;
+    cluster.stop(leader).await;
+    let left = cluster.running()[0];
+    let (asked, outcome) = cluster.ask_to_join(left).await;
+    let error = outcome.unwrap_err();
+    assert!(!asked.data_dir.join("identity").exists(), "nothing is left of the failed join: {error}");
 }
