@@ -9,10 +9,16 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
-use serde_json::{Value, json};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use serde_json::json;
 
-use crate::{auth, cluster::Cluster};
+use crate::{auth, cluster::Cluster, http::denial::not_denied};
 
 /// How often a node that starts looks whether it is ready.
 const POLL: Duration = Duration::from_millis(5);
@@ -68,7 +74,7 @@ impl Health {
     }
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, Json<Value>) {
+async fn ready(State(health): State<Health>) -> Response {
     match health.readiness() {
         Ok(cluster) => {
             let state = cluster.view();
@@ -79,10 +85,12 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<Value>) {
                 "applied_index": state.index(),
                 "reasons": [],
             });
-            (StatusCode::OK, Json(body))
+            (StatusCode::OK, Json(body)).into_response()
         }
         Err(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reasons": [reason] })))
+            // An answer about this node, not a refusal: proxies ask every second, and the log and metrics say it already.
+            let body = Json(json!({ "ready": false, "reasons": [reason] }));
+            not_denied((StatusCode::SERVICE_UNAVAILABLE, body).into_response())
         }
     }
 }

@@ -161,7 +161,7 @@ fn a_page_without_access_says_who_and_what() {
         decision_id: Some("1-0123456789abcdef".into()),
         ..ForbiddenView::default()
     });
-    assert!(page.contains(r#"Your account <strong id="account">ada</strong> may not open"#));
+    assert!(page.contains(r#"<strong id="account">ada</strong>, which does not have access to <strong id="application">Grafana<"#));
     assert!(page.contains(r#"id="decision-id">1-0123456789abcdef<"#));
     assert!(page.contains(r#"id="error-code">forbidden<"#) && page.contains(r#"id="request-id">r1<"#));
 }
