@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{
+    metadata::{Ascii, MetadataValue},
+    transport::Certificate,
+};
 
 use crate::{
     Client,
@@ -28,6 +31,7 @@ pub(crate) type TokenSource = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Builder {
     endpoints: Vec<String>,
     token: Option<TokenSource>,
+    authorities: Option<Certificate>,
     deadline: Option<Duration>,
 }
 
@@ -38,15 +42,21 @@ pub enum BuildError {
     #[error("no endpoint is given; name at least one, such as http://127.0.0.1:9200")]
     NoEndpoint,
     /// Not a URL that this client can talk to.
-    #[error("{0:?} is not http://host:port")]
+    #[error("{0:?} is not http://host:port or https://host")]
     BadEndpoint(String),
+    /// An https endpoint, and no certificate authorities to check it against.
+    #[error("{0:?} is https, and this machine's certificate authorities were not found; name a PEM file of them")]
+    NoAuthorities(String),
+    /// The authorities are not PEM certificates.
+    #[error("the certificate authorities cannot be read; they must be PEM certificates")]
+    BadAuthorities,
     /// Not a text that fits a header. It is not repeated here.
     #[error("the token holds characters that a bearer token cannot have")]
     BadToken,
 }
 
 impl Builder {
-    /// The admin API of some nodes, `http://host:port`. One is enough; with more, one may be down from the start.
+    /// The admin API of some nodes, `http://host:port` or `https://host`. One is enough; with more, one may be down from the start.
     #[must_use]
     pub fn endpoints<T: Into<String>>(mut self, urls: impl IntoIterator<Item = T>) -> Self {
         self.endpoints.extend(urls.into_iter().map(Into::into));
@@ -67,6 +77,13 @@ impl Builder {
         self
     }
 
+    /// PEM certificates of the authorities that https endpoints are checked against.
+    #[must_use]
+    pub fn authorities(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.authorities = Some(Certificate::from_pem(pem));
+        self
+    }
+
     /// How long a call may take with all its retries; at most a minute. Default ten seconds.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -83,13 +100,13 @@ impl Builder {
             return Err(BuildError::NoEndpoint);
         }
         for url in &self.endpoints {
-            endpoint(url).ok_or_else(|| BuildError::BadEndpoint(url.clone()))?;
+            endpoint(url, self.authorities.as_ref())?;
         }
         if let Some(token) = &self.token {
             bearer(&token()).ok_or(BuildError::BadToken)?;
         }
         let inner = Inner {
-            routing: Routing::new(self.endpoints),
+            routing: Routing::new(self.endpoints, self.authorities),
             token: self.token,
             deadline: self.deadline.unwrap_or(DEFAULT_DEADLINE),
             seen: Mutex::default(),
@@ -104,9 +121,10 @@ impl Client {
     /// # Errors
     /// [`BuildError`].
     pub fn at(&self, url: &str) -> Result<Self, BuildError> {
-        endpoint(url).ok_or_else(|| BuildError::BadEndpoint(url.to_owned()))?;
+        let authorities = self.inner.routing.authorities();
+        endpoint(url, authorities)?;
         let inner = Inner {
-            routing: Routing::new(vec![url.to_owned()]),
+            routing: Routing::new(vec![url.to_owned()], authorities.cloned()),
             token: self.inner.token.clone(),
             deadline: self.inner.deadline,
             seen: Mutex::default(),

@@ -21,7 +21,7 @@
 //!   [`Error::OutcomeUnknown`], never as failed.
 //! - **Callers read their own writes**, on any node: the highest log index seen goes along with every request.
 //!
-//! It keeps no state on disk, reads no environment and prints nothing. Endpoints are plain HTTP/2.
+//! It keeps no state on disk, reads no environment and prints nothing. Endpoints are HTTP/2, plain or by TLS.
 #![warn(missing_docs)]
 
 mod builder;

@@ -8,8 +8,11 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
+use crate::BuildError;
+
+const HTTPS: &str = "https://";
 /// How long a connection may take to stand.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How often an idle connection with a call open is asked whether it lives, and how long it may take to say so.
@@ -22,6 +25,7 @@ const MAX_CHANNELS: usize = 32;
 /// Whom to ask.
 pub(crate) struct Routing {
     endpoints: Vec<String>,
+    authorities: Option<Certificate>,
     table: Mutex<Table>,
 }
 
@@ -43,8 +47,13 @@ pub(crate) struct Target {
 
 impl Routing {
     /// At least one endpoint, all checked.
-    pub fn new(endpoints: Vec<String>) -> Self {
-        Self { endpoints, table: Mutex::default() }
+    pub fn new(endpoints: Vec<String>, authorities: Option<Certificate>) -> Self {
+        Self { endpoints, authorities, table: Mutex::default() }
+    }
+
+    /// The certificate authorities that https endpoints are checked against.
+    pub const fn authorities(&self) -> Option<&Certificate> {
+        self.authorities.as_ref()
     }
 
     /// How many endpoints are configured.
@@ -60,16 +69,20 @@ impl Routing {
             Some(leader) => leader,
             None => self.endpoint_in_turn(&table)?.to_owned(),
         };
-        let channel = table.channel(&url)?;
+        let channel = table.channel(&url, self.authorities())?;
         Some(Target { url, channel })
     }
 
-    /// Somebody says that this node leads.
+    /// An answer names the leader. A client that was given https never sends its token to a plain http address that an answer names.
     pub fn leader_is(&self, url: &str) {
+        let is_secure = self.endpoints.iter().any(|endpoint| endpoint.starts_with(HTTPS));
+        if is_secure && !url.starts_with(HTTPS) {
+            return;
+        }
         let mut table = self.table();
         let shunned =
             table.shunned.as_ref().is_some_and(|(who, until)| who == url && Instant::now() < *until);
-        if !shunned && endpoint(url).is_some() {
+        if !shunned && endpoint(url, self.authorities()).is_ok() {
             table.leader = Some(url.to_owned());
         }
     }
@@ -97,30 +110,43 @@ impl Routing {
 }
 
 impl Table {
-    fn channel(&mut self, url: &str) -> Option<Channel> {
+    fn channel(&mut self, url: &str, authorities: Option<&Certificate>) -> Option<Channel> {
         if let Some(channel) = self.channels.get(url) {
             return Some(channel.clone());
         }
         if self.channels.len() >= MAX_CHANNELS {
             self.channels.clear();
         }
-        let channel = endpoint(url)?.connect_lazy();
+        let channel = endpoint(url, authorities).ok()?.connect_lazy();
         self.channels.insert(url.to_owned(), channel.clone());
         Some(channel)
     }
 }
 
-/// `http://host:port`, or nothing.
-pub(crate) fn endpoint(url: &str) -> Option<Endpoint> {
-    if !url.starts_with("http://") {
-        return None;
+/// How a node at this URL is reached: `http://host:port`, or `https://host`, whose certificate one of `authorities` must have signed.
+///
+/// # Errors
+/// [`BuildError::BadEndpoint`] for any other text, [`BuildError::NoAuthorities`] for https without authorities.
+pub(crate) fn endpoint(url: &str, authorities: Option<&Certificate>) -> Result<Endpoint, BuildError> {
+    let bad = || BuildError::BadEndpoint(url.to_owned());
+    let is_secure = url.starts_with(HTTPS);
+    if !is_secure && !url.starts_with("http://") {
+        return Err(bad());
     }
-    let endpoint = Endpoint::from_shared(url.to_owned()).ok()?;
-    endpoint.uri().host().filter(|host| !host.is_empty())?;
-    Some(
-        endpoint
-            .connect_timeout(CONNECT_LIMIT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE),
-    )
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
+    endpoint.uri().host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_LIMIT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE);
+    if !is_secure {
+        return Ok(endpoint);
+    }
+    let authorities = authorities.ok_or_else(|| BuildError::NoAuthorities(url.to_owned()))?;
+    // An empty set of authorities would only fail later, as a certificate that nothing vouches for.
+    if !String::from_utf8_lossy(authorities.as_ref()).contains("-----BEGIN CERTIFICATE-----") {
+        return Err(BuildError::BadAuthorities);
+    }
+    let tls = ClientTlsConfig::new().ca_certificate(authorities.clone());
+    endpoint.tls_config(tls).map_err(|_| BuildError::BadAuthorities)
 }

@@ -152,6 +152,7 @@ services! {
         read test = "TestPolicy"(TestPolicyRequest) -> TestPolicyResponse;
         /// Why a decision of the node that is asked was made.
         read explain = "ExplainDecision"(ExplainDecisionRequest) -> Decision;
+        read decisions = "ListDecisions"(ListDecisionsRequest) -> ListDecisionsResponse;
         /// What the node that is asked saw of a candidate.
         read shadow = "GetShadowReport"(GetShadowReportRequest) -> ShadowReport;
         /// What a candidate makes of the decisions that the node that is asked recorded.

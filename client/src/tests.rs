@@ -297,9 +297,12 @@ async fn when_the_time_is_over_a_write_that_was_sent_is_unknown_and_one_that_was
 fn what_cannot_work_is_refused_at_once_and_the_token_is_not_printed() {
     let build = |url: &str, token: &str| Client::builder().endpoints([url]).token(token).build().map(|_| ());
     assert_eq!(Client::builder().build().map(|_| ()), Err(BuildError::NoEndpoint));
-    for bad in ["", "127.0.0.1:9200", "https://a.example", "http://", "ftp://a.example"] {
+    for bad in ["", "127.0.0.1:9200", "https://", "http://", "ftp://a.example"] {
         assert_eq!(build(bad, "t"), Err(BuildError::BadEndpoint(bad.into())));
     }
+    assert_eq!(build("https://a.example", "t"), Err(BuildError::NoAuthorities("https://a.example".into())));
+    let wrong = Client::builder().endpoints(["https://a.example"]).authorities("no certificate");
+    assert_eq!(wrong.build().map(|_| ()), Err(BuildError::BadAuthorities));
     assert_eq!(build("http://127.0.0.1:1", "a\nb"), Err(BuildError::BadToken));
     let builder = Client::builder().endpoints(["http://127.0.0.1:1"]).token("hush");
     assert!(!format!("{builder:?}").contains("hush"));

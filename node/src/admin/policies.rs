@@ -115,6 +115,29 @@ impl PolicyService for Api {
         reading.reply(told(&decision))
     }
 
+    async fn list_decisions(
+        &self,
+        request: Request<pb::ListDecisionsRequest>,
+    ) -> Result<Response<pb::ListDecisionsResponse>, Status> {
+        let (reading, wanted) = self.read(request).await?;
+        let application = Some(&wanted.application).filter(|name| !name.is_empty());
+        let application = application.map(|name| found(&reading.state, name)).transpose()?.map(|a| a.id);
+        let user = Some(&wanted.user).filter(|name| !name.is_empty());
+        let user = user
+            .map(|name| names::user(&reading.state, name).ok_or_else(|| errors::not_found("user", name)))
+            .transpose()?;
+        let is_wanted = |decision: &Decision| {
+            application.is_none_or(|id| decision.application == id)
+                && user.is_none_or(|id| decision.user.id == id)
+                && !(wanted.denied && decision.allowed)
+        };
+        let decisions = self.auth.policies().journal().latest(MAX_LISTED, is_wanted);
+        reading.reply(pb::ListDecisionsResponse {
+            node_id: self.auth.cluster().node_id(),
+            decisions: decisions.iter().map(|decision| told(decision)).collect(),
+        })
+    }
+
     async fn get_shadow_report(
         &self,
         request: Request<pb::GetShadowReportRequest>,

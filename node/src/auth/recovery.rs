@@ -1,6 +1,6 @@
 //! The way back in when nobody can administer the cluster any more: a link, made from the cluster secret on a node's machine, with or
 //! without a cluster that runs. It is good once, for a quarter of an hour. Whoever opens it sets a password for an account that is then
-//! enabled and in the group of administrators; there is such an account afterwards in any case.
+//! enabled and in the group of administrators. The account is created only by a link that was made to.
 
 use std::time::Duration;
 
@@ -38,18 +38,34 @@ const LIFE: Duration = Duration::from_mins(15);
 pub struct Recovery {
     id: [u8; 16],
     pub username: String,
+    /// Whether the account is created if there is none.
+    #[serde(default)]
+    create: bool,
     expires_at_ms: u64,
+}
+
+impl Recovery {
+    /// Whether there is no account for this link, and it may not create one: the name was mistyped, or the account is gone.
+    pub fn lacks_account(&self, state: &State) -> bool {
+        !self.create && state.user_by_name(&self.username).is_none()
+    }
 }
 
 /// A link's text. Takes the cluster secret's keys: whoever has them is root anyway (design.md §5).
 ///
 /// # Errors
 /// When the name is too long to be sealed.
-pub fn make(keys: &ClusterKeys, runtime: &Runtime, username: &str) -> Result<String, SealError> {
+pub fn make(
+    keys: &ClusterKeys,
+    runtime: &Runtime,
+    username: &str,
+    create: bool,
+) -> Result<String, SealError> {
     let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
     let recovery = Recovery {
         id: runtime.entropy.bytes(),
         username: username.to_owned(),
+        create,
         expires_at_ms: runtime.clock.now_ms().saturating_add(life),
     };
     let plain = serde_json::to_vec(&recovery).unwrap_or_default();

@@ -63,6 +63,7 @@ Examples:
     Update {
         /// Slug or id
         application: String,
+        /// Name that pages show
         #[arg(long)]
         name: Option<String>,
         /// Take the access rule back: nobody may open it

@@ -102,7 +102,10 @@ Examples:
     List,
     /// Show a client
     #[command(after_help = "Examples:\n  conclave client show shop")]
-    Show { client_id: String },
+    Show {
+        /// The client's id
+        client_id: String,
+    },
     /// Change a client; what is not named stays
     #[command(after_help = "\
 Examples:
@@ -116,6 +119,7 @@ Examples:
   conclave client rotate-secret shop -o json | jq -r .client_secret
   conclave client rotate-secret shop --keep-old-for 24h")]
     RotateSecret {
+        /// The client's id
         client_id: String,
         /// How long the old secret stays good, such as 90s, 12h or 30d [default: not at all]
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
@@ -126,17 +130,25 @@ Examples:
     },
     /// List what a person allowed clients that ask once
     #[command(after_help = "Examples:\n  conclave client consents ada")]
-    Consents { user: String },
+    Consents {
+        /// Username or id
+        user: String,
+    },
     /// Take back what a person allowed a client, with everything it was given
     #[command(after_help = "Examples:\n  conclave client revoke-consent shop --user ada")]
     RevokeConsent {
+        /// The client's id
         client_id: String,
+        /// Username or id of the user who consented
         #[arg(long)]
         user: String,
     },
     /// Delete a client, with what was granted to it
     #[command(after_help = "Examples:\n  conclave client delete shop")]
-    Delete { client_id: String },
+    Delete {
+        /// The client's id
+        client_id: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -169,9 +181,12 @@ pub struct Create {
 
 #[derive(Debug, clap::Args)]
 pub struct Update {
+    /// The client's id
     client_id: String,
+    /// Name that the consent page shows
     #[arg(long)]
     name: Option<String>,
+    /// Whether the client is refused everywhere
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
     /// How it proves itself from now on; a secret that becomes needed is shown once

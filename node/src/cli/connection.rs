@@ -9,6 +9,7 @@ use crate::{
     auth::operator,
     config::{Config, find_secret},
     crypto::keys::ClusterKeys,
+    http::outbound::authorities_file,
     runtime::Runtime,
 };
 
@@ -20,7 +21,7 @@ const DEFAULT_API: &str = "http://127.0.0.1:9200";
 #[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ApiArgs {
-    /// URL of a node's admin API; may be given several times [default: the one in --config, else http://127.0.0.1:9200]
+    /// URL of a node's admin API, http or https; may be given several times [default: the one in --config, then its peers, else http://127.0.0.1:9200]
     #[arg(
         long,
         global = true,
@@ -30,6 +31,9 @@ pub struct ApiArgs {
         hide_env_values = true
     )]
     api: Vec<String>,
+    /// PEM file of the certificate authorities that an https --api is checked against [default: those of this machine]
+    #[arg(long, global = true, value_name = "FILE", env = "CONCLAVE_API_CA", hide_env_values = true)]
+    api_ca: Option<PathBuf>,
     /// Bearer token; without one, the cluster secret of --config or ./conclave-data is used
     #[arg(long, global = true, value_name = "TOKEN", env = "CONCLAVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -63,7 +67,8 @@ impl ApiArgs {
                 Some(Config::load(file.as_deref()).map_err(|error| Failure::usage(error.to_string()))?)
             }
         };
-        let builder = Client::builder().endpoints(self.endpoints(config.as_ref()));
+        let endpoints = self.endpoints(config.as_ref());
+        let builder = self.with_authorities(Client::builder().endpoints(endpoints.clone()), &endpoints)?;
         let builder = match (token, &config) {
             (Some(token), _) => builder.token(token),
             (None, Some(config)) => as_operator(builder, config)?,
@@ -78,7 +83,19 @@ impl ApiArgs {
         }
         // Without a file the defaults say nothing of where to ask.
         let named = config.filter(|config| config.source.is_some());
-        vec![named.map_or_else(|| DEFAULT_API.to_owned(), |config| config.api.url())]
+        named.map_or_else(|| vec![DEFAULT_API.to_owned()], Config::api_urls)
+    }
+
+    /// The authorities are read only where something is checked against them.
+    fn with_authorities(&self, builder: Builder, endpoints: &[String]) -> Result<Builder, Failure> {
+        if !endpoints.iter().any(|url| url.starts_with("https://")) {
+            return Ok(builder);
+        }
+        let named = self.api_ca.as_deref();
+        let Some(file) = named.or_else(|| authorities_file()) else { return Ok(builder) };
+        let pem = std::fs::read(file)
+            .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
+        Ok(builder.authorities(pem))
     }
 }
 

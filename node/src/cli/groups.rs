@@ -17,6 +17,7 @@ pub enum Command {
     Create {
         /// ASCII, without '|' and ','
         name: String,
+        /// What the group is for
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
     },
@@ -108,6 +109,9 @@ async fn change(client: &Client, members: Members, joins: bool) -> Result<Output
         } else {
             client.groups().remove_member(order).await?;
         }
+    }
+    if !joins && group == users::ADMINS {
+        users::warn_without_administrator(client).await?;
     }
     let (verb, key) = if joins { ("now in", "added") } else { ("no longer in", "removed") };
     let text = format!("{} {verb} {group}", users.join(", "));

@@ -25,6 +25,7 @@ mod clients;
 mod cluster;
 mod config;
 mod connection;
+mod decisions;
 mod demo;
 mod doctor;
 mod failure;
@@ -48,6 +49,8 @@ mod users;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 use std::process::ExitCode;
 

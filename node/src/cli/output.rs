@@ -34,6 +34,8 @@ impl Format {
 
 /// Between columns.
 const GAP: &str = "  ";
+/// Columns are not cut below this: less says nothing.
+const NARROWEST: usize = 8;
 /// What an empty cell shows.
 const NOTHING: &str = "-";
 
@@ -87,7 +89,8 @@ pub fn with(value: Value, field: &str, content: impl Into<Value>) -> Value {
 
 /// To standard output. A reader that has gone away is no failure.
 pub fn print(output: &Output, format: Format) -> ExitCode {
-    let written = writeln!(std::io::stdout(), "{}", render(output, format));
+    let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    let written = writeln!(std::io::stdout(), "{}", render_within(output, format, width));
     match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Failure::other(format!("cannot write the result: {error}")).report(format)
@@ -96,7 +99,16 @@ pub fn print(output: &Output, format: Format) -> ExitCode {
     }
 }
 
+/// The whole result, as wide as it is.
+#[cfg(test)]
 pub fn render(output: &Output, format: Format) -> String {
+    render_within(output, format, None)
+}
+
+/// The result for a terminal of `width` columns: long cells of tables are cut and end with "…", long values go on in the next line.
+fn render_within(output: &Output, format: Format, width: Option<usize>) -> String {
+    let object = |fields: &[&str], value: &Value| object(fields, value, width);
+    let table = |columns: &[&str], rows: &[Value]| table(columns, rows, width);
     match (format, output) {
         (Format::Json, Output::Many { rows, .. }) => json(&Value::Array(rows.clone())),
         (
@@ -135,24 +147,73 @@ fn json(value: &Value) -> String {
 }
 
 /// A line for each field, values aligned.
-fn object(fields: &[&str], value: &Value) -> String {
-    let lines = fields.iter().map(|field| vec![title(field), cell(field, value.get(field))]);
+fn object(fields: &[&str], value: &Value, width: Option<usize>) -> String {
+    let titles = fields.iter().map(|field| title(field).chars().count()).max().unwrap_or_default();
+    let indent = titles + GAP.len();
+    let room = width.map(|width| width.saturating_sub(indent).max(NARROWEST));
+    let lines = fields.iter().flat_map(|field| {
+        let parts = folded(&cell(field, value.get(field)), room);
+        let name = std::iter::once(title(field)).chain(std::iter::repeat(String::new()));
+        name.zip(parts).map(|(name, part)| vec![name, part]).collect::<Vec<_>>()
+    });
     aligned(&lines.collect::<Vec<_>>())
 }
 
-fn table(columns: &[&str], rows: &[Value]) -> String {
+/// The parts of a value that fit, broken after a space or comma where there is one.
+fn folded(text: &str, room: Option<usize>) -> Vec<String> {
+    let Some(room) = room else { return vec![text.to_owned()] };
+    let (mut parts, mut part) = (Vec::new(), String::new());
+    for word in text.split_inclusive(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        if part.chars().count() + word.len() > room && !part.is_empty() {
+            parts.push(std::mem::take(&mut part));
+        }
+        while word.len() > room {
+            parts.push(word.drain(..room).collect());
+        }
+        part.extend(word);
+    }
+    parts.push(part);
+    parts.into_iter().map(|part| part.trim_end().to_owned()).collect()
+}
+
+fn table(columns: &[&str], rows: &[Value], width: Option<usize>) -> String {
     let header = columns.iter().map(|column| title(column).to_uppercase()).collect();
     let cells = |row: &Value| columns.iter().map(|column| cell(column, row.get(column))).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows.iter().map(cells)).collect();
+    let mut lines: Vec<Vec<String>> = std::iter::once(header).chain(rows.iter().map(cells)).collect();
+    if let Some(width) = width {
+        fit(&mut lines, width);
+    }
     aligned(&lines)
 }
 
-fn aligned(lines: &[Vec<String>]) -> String {
+/// Cuts the cells of the widest columns until the table is no wider than `width`, or each column is at its narrowest.
+fn fit(lines: &mut [Vec<String>], width: usize) {
+    let mut widths = widths(lines);
+    let gaps = GAP.len() * widths.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > width {
+        let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > NARROWEST) else { break };
+        *widest -= 1;
+    }
+    for line in lines {
+        for (cell, width) in line.iter_mut().zip(&widths) {
+            if cell.chars().count() > *width {
+                *cell = cell.chars().take(width.saturating_sub(1)).chain(['…']).collect();
+            }
+        }
+    }
+}
+
+fn widths(lines: &[Vec<String>]) -> Vec<usize> {
     let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
     };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    (0..columns).map(|column| width(column).unwrap_or_default()).collect()
+}
+
+fn aligned(lines: &[Vec<String>]) -> String {
+    let widths = widths(lines);
     let line = |cells: &Vec<String>| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         padded.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
@@ -260,6 +321,26 @@ mod tests {
         let shown = render(&output, Format::Table);
         assert_eq!(shown, "lease left    1.9 s\ndisk free     71129 MiB\nactive since  -");
         assert!(render(&output, Format::Json).contains("74584543232"));
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal() {
+        let agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0 Safari/537.36";
+        let row = json!({"username": "ada", "user_agent": agent, "id": "0123456789abcdef0123456789abcdef"});
+        let fields: &'static [&'static str] = &["username", "user_agent", "id"];
+        for width in [200, 100, 80, 40] {
+            let many = Output::Many { columns: fields, rows: vec![row.clone()] };
+            let one = Output::One { fields, value: row.clone() };
+            for shown in [many, one].map(|output| render_within(&output, Format::Table, Some(width))) {
+                assert!(shown.lines().all(|line| line.chars().count() <= width), "{width}: {shown}");
+                assert!(shown.contains("ada"), "{shown}");
+            }
+        }
+        let one = Output::One { fields, value: row.clone() };
+        let shown = render_within(&one, Format::Table, Some(40)).replace('\n', " ");
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        assert!(words.join(" ").contains("AppleWebKit/537.36 (KHTML, like Gecko)"), "{shown}");
+        assert!(render(&one, Format::Table).lines().nth(1).is_some_and(|line| line.ends_with("Safari/537.36")));
     }
 
     #[test]

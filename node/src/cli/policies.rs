@@ -2,32 +2,14 @@
 
 use std::{collections::BTreeMap, io::Read as _, path::PathBuf};
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{Client, Error, all_pages, v1};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{failure::Failure, output::Output};
-use crate::auth::policy::{
-    document::{Document, MAX_DOCUMENT_BYTES},
-    node_of,
-};
+use super::{decisions, failure::Failure, output::Output};
+use crate::auth::policy::document::{Document, MAX_DOCUMENT_BYTES};
 
 const VERDICT: &[&str] = &["user", "allowed", "row", "why"];
-const DECISION: &[&str] = &[
-    "id",
-    "at_ms",
-    "application",
-    "user",
-    "allowed",
-    "row",
-    "why",
-    "saw",
-    "version",
-    "address",
-    "method",
-    "host",
-    "path",
-];
 const REPORT: &[&str] =
     &["application", "version", "nodes", "seen", "would_deny", "would_allow", "faults", "unreachable_nodes"];
 const REPLAY: &[&str] =
@@ -77,6 +59,14 @@ Examples:
         /// The decision's id; it names the node that knows it
         decision: String,
     },
+    /// List recent decisions of all nodes, the latest first: every denial, and a sample of what was allowed
+    #[command(after_help = "\
+Examples:
+  conclave policy decisions --user ada
+  conclave policy decisions --app wiki --denied -o json
+
+Nodes keep decisions in memory: up to 512 denials for each application, and none from before the node started.")]
+    Decisions(decisions::Listing),
     /// What the candidate would change over live traffic, on all nodes together
     #[command(after_help = "Examples:\n  conclave policy shadow wiki\n  conclave policy shadow wiki -o json")]
     Shadow {
@@ -187,7 +177,8 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::Show { application } => show(client, application).await,
         Command::Remove { application } => remove(client, application, false).await,
         Command::Test(testing) => test(client, testing).await,
-        Command::Explain { decision } => explain(client, decision).await,
+        Command::Explain { decision } => decisions::explain(client, decision).await,
+        Command::Decisions(listing) => decisions::list(client, listing).await,
         Command::Shadow { application } => shadow(client, application).await,
         Command::Replay { application } => replay(client, application).await,
         Command::Candidate(Candidate::Set { application, file }) => {
@@ -209,11 +200,21 @@ async fn set(
 ) -> Result<Output, Failure> {
     let document = document(file)?;
     let order = v1::SetPolicyRequest { application, document, candidate, force };
-    let answer = client.policies().set(order).await?;
+    let answer = client.policies().set(order).await.map_err(or_force)?;
     let (what, version) =
         if candidate { ("candidate", answer.candidate_version) } else { ("policy", answer.version) };
     let text = format!("the {what} of {} is version {version}", answer.application);
     Ok(Output::done(text, json!({ "application": answer.application, "version": version })))
+}
+
+/// What to do about a policy that locks users out.
+fn or_force(error: Error) -> Failure {
+    match error {
+        Error::Refused(text) if text.contains("admit") => Failure::from(Error::Refused(format!(
+            "{text}. Rows with a network, a time, a path or an expression may not hold; put a row such as [[row]] effect = \"allow\" group = \"admins\" before the first of them, or repeat the command with --force"
+        ))),
+        error => error.into(),
+    }
 }
 
 /// JSON, whichever of the two it was written in; mistakes are told before anything is sent.
@@ -274,7 +275,7 @@ async fn promote(
         }
     };
     let order = v1::PromoteCandidateRequest { application, version, force };
-    let answer = client.policies().promote(order).await?;
+    let answer = client.policies().promote(order).await.map_err(or_force)?;
     let text =
         format!("the candidate is the policy of {} now, version {}", answer.application, answer.version);
     Ok(Output::done(text, json!({ "application": answer.application, "version": answer.version })))
@@ -308,7 +309,7 @@ async fn test(client: &Client, testing: Testing) -> Result<Output, Failure> {
     Ok(Output::One { fields: &["user", "allowed", "row", "version", "why", "saw"], value: found })
 }
 
-fn verdict(verdict: &v1::PolicyVerdict) -> Value {
+pub(super) fn verdict(verdict: &v1::PolicyVerdict) -> Value {
     let saw = verdict.saw.iter().map(|saw| format!("{} = {}", saw.name, saw.value));
     json!({
         "user": verdict.user,
@@ -320,43 +321,15 @@ fn verdict(verdict: &v1::PolicyVerdict) -> Value {
     })
 }
 
-fn told(decision: &v1::Decision) -> Value {
-    let mut value = verdict(&decision.verdict.clone().unwrap_or_default());
-    for (name, content) in [
-        ("id", json!(decision.id)),
-        ("at_ms", json!(decision.at_ms)),
-        ("application", json!(decision.application)),
-        ("address", json!(decision.address)),
-        ("method", json!(decision.method)),
-        ("host", json!(decision.host)),
-        ("path", json!(decision.path)),
-    ] {
-        value = super::output::with(value, name, content);
-    }
-    value
-}
-
 /// Each member, with a client that asks it and no other.
-async fn members(client: &Client) -> Result<Vec<(u64, Option<Client>)>, Failure> {
+pub(super) async fn members(client: &Client) -> Result<Vec<(u64, Option<Client>)>, Failure> {
     let status = client.cluster().status(v1::GetStatusRequest {}).await?;
     let members = status.nodes.into_iter();
     Ok(members.map(|node| (node.id, client.at(&node.api_url).ok().filter(|_| node.reachable))).collect())
 }
 
-async fn explain(client: &Client, decision: String) -> Result<Output, Failure> {
-    let node = node_of(&decision).ok_or_else(|| {
-        Failure::usage(format!("{decision:?} is no decision id; it looks like 1-9f86d081884c7d65"))
-    })?;
-    let member = members(client).await?.into_iter().find(|(id, _)| *id == node);
-    let there = member.and_then(|(_, client)| client).ok_or_else(|| {
-        Failure::other(format!("node {node} made the decision, and cannot be asked; it alone knows it"))
-    })?;
-    let decision = there.policies().explain(v1::ExplainDecisionRequest { decision }).await?;
-    Ok(Output::One { fields: DECISION, value: told(&decision) })
-}
-
 /// What each node answered, and which could not be asked.
-async fn everywhere<T>(
+pub(super) async fn everywhere<T>(
     client: &Client,
     ask: impl AsyncFn(Client) -> Result<T, conclave_client::Error>,
 ) -> Result<(Vec<T>, Vec<u64>), Failure> {

@@ -58,19 +58,23 @@ lost nodes alone had acknowledged is gone. No node may run in these directories.
     #[command(after_help = "\
 Examples:
   conclave recover admin --config conclave.toml
-  conclave recover admin ada --config conclave.toml
+  conclave recover admin ada
+  conclave recover admin ada --create
+      the account is created if there is none of this name
 
-Whoever opens the link sets a password for that account. The account is made if there is none, enabled, and put into the group
-admins; its sessions and app passwords end. The link is made from the cluster secret alone, so the cluster need not run now, only when the link is
+The user who opens the link sets a password for that account. The account is enabled and put into the group admins; its sessions and app passwords end. The link is made from the cluster secret alone, so the cluster need not run now, only when the link is
 opened. That it was used stands in the audit log.")]
     Admin(Admin),
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Admin {
-    /// Whom
+    /// Username of the account
     #[arg(default_value = "admin")]
     username: String,
+    /// Create the account if there is none of this name
+    #[arg(long)]
+    create: bool,
     /// Settings of a node: its cluster secret and its public URL
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -123,7 +127,7 @@ fn admin(args: &Admin) -> Result<Output, Failure> {
         .http
         .public_url()
         .ok_or_else(|| Failure::usage("http.public_url is not set in these settings"))?;
-    let link = recovery::make(&keys, &Runtime::system(), &username)
+    let link = recovery::make(&keys, &Runtime::system(), &username, args.create)
         .map_err(|error| Failure::other(format!("a link cannot be made: {error}")))?;
     let url = public_url.join(&format!("/recover?link={link}"));
     let value = json!({ "username": username.as_ref(), "url": url });

@@ -13,8 +13,12 @@ fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
 
 /// Runs a command and gives its JSON, or its exit code.
 async fn run(node: &TestNode, token: &str, line: &[&str]) -> Result<Value, u8> {
+    run_at(node.api_url(), token, line).await
+}
+
+pub(super) async fn run_at(api: &str, token: &str, line: &[&str]) -> Result<Value, u8> {
     let mut line = line.to_vec();
-    line.extend(["--api", node.api_url(), "--token", token, "-o", "json"]);
+    line.extend(["--api", api, "--token", token, "-o", "json"]);
     let Command::Tool(tool) = parse(&line).unwrap().command else { panic!("not a tool") };
     match outcome(tool).await {
         Ok((output, format)) => Ok(serde_json::from_str(&output::render(&output, format)).unwrap()),
@@ -34,6 +38,21 @@ fn the_definition_is_sound_and_every_command_has_an_example() {
     }
     Cli::command().debug_assert();
     leaves(&Cli::command(), "");
+}
+
+#[test]
+fn every_argument_says_what_it_is() {
+    fn silent(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        for argument in command.get_arguments().filter(|a| a.get_help().is_none_or(|h| h.to_string().is_empty())) {
+            found.push(format!("{path} {}", argument.get_id()));
+        }
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            silent(sub, &format!("{path} {}", sub.get_name()), found);
+        }
+    }
+    let mut found = Vec::new();
+    silent(&Cli::command(), "conclave", &mut found);
+    assert_eq!(found, Vec::<String>::new());
 }
 
 /// The examples are lines of a shell: the part that is ours must parse.

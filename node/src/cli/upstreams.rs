@@ -55,7 +55,10 @@ Without --admit only people who linked their account from their home page sign i
     List,
     /// Show a provider
     #[command(after_help = "Examples:\n  conclave upstream show google")]
-    Show { name: String },
+    Show {
+        /// The provider's name
+        name: String,
+    },
     /// Change a provider; what is not named stays
     #[command(after_help = "\
 Examples:
@@ -68,7 +71,10 @@ The issuer and the endpoints stay: subjects belong to them. Remove the provider 
     Update(Box<Update>),
     /// Remove a provider, with every identity there and the sessions that it opened
     #[command(after_help = "Examples:\n  conclave upstream remove google")]
-    Remove { name: String },
+    Remove {
+        /// The provider's name
+        name: String,
+    },
     /// List the identities of a person
     #[command(
         after_help = "Examples:\n  conclave upstream identities ada\n  conclave upstream identities ada -o json"
@@ -85,6 +91,7 @@ Examples:
 
 They sign in as anybody does; there is no link to send. A handle is verified when it is used, and whoever has it then comes in.")]
     Invite {
+        /// The provider's name
         name: String,
         /// Whom: their DID
         #[arg(long, value_name = "DID", required_unless_present = "handle", conflicts_with = "handle")]
@@ -101,12 +108,16 @@ They sign in as anybody does; there is no link to send. A handle is verified whe
     },
     /// List invitations that are open
     #[command(after_help = "Examples:\n  conclave upstream invitations atmosphere")]
-    Invitations { name: String },
+    Invitations {
+        /// The provider's name
+        name: String,
+    },
     /// Take an invitation back
     #[command(
         after_help = "Examples:\n  conclave upstream uninvite atmosphere 0123456789abcdef0123456789abcdef"
     )]
     Uninvite {
+        /// The provider's name
         name: String,
         /// As `conclave upstream invitations` shows it
         id: String,
@@ -114,6 +125,7 @@ They sign in as anybody does; there is no link to send. A handle is verified whe
     /// Unlink a person's identity, and end the sessions that came by it
     #[command(after_help = "Examples:\n  conclave upstream unlink google ada")]
     Unlink {
+        /// The provider's name
         name: String,
         /// Username or id
         user: String,
@@ -136,8 +148,10 @@ pub struct Add {
     /// Plain OAuth 2.0 without discovery
     #[arg(long, value_name = "URL", conflicts_with = "issuer", requires_all = ["token_endpoint", "userinfo_endpoint"])]
     authorization_endpoint: Option<String>,
+    /// Where codes become tokens, with --authorization-endpoint
     #[arg(long, value_name = "URL", conflicts_with = "issuer")]
     token_endpoint: Option<String>,
+    /// Where the provider tells who the user is, with --authorization-endpoint
     #[arg(long, value_name = "URL", conflicts_with = "issuer")]
     userinfo_endpoint: Option<String>,
     /// What this cluster is called there
@@ -149,9 +163,12 @@ pub struct Add {
 
 #[derive(Debug, clap::Args)]
 pub struct Update {
+    /// The provider's name
     name: String,
+    /// On the button
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
+    /// What this cluster is called there
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
     /// Nobody signs in there

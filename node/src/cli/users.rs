@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{failure::Failure, output::Output, password, sessions};
 
 /// The group that `--admin` means.
-const ADMINS: &str = "admins";
+pub(super) const ADMINS: &str = "admins";
 
 const FIELDS: &[&str] = &[
     "id",
@@ -109,6 +109,7 @@ pub struct Create {
     /// As the person likes to be called
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
+    /// E-mail address
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
     /// The address is known to be the user's
@@ -135,10 +136,13 @@ pub struct Create {
 pub struct Update {
     /// Username or id
     user: String,
+    /// Name that pages and applications show
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
+    /// E-mail address; a new one is unverified
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
+    /// Whether the address is known to be the user's
     #[arg(long, value_name = "true|false")]
     email_verified: Option<bool>,
     /// May be given several times; together they replace all attributes
@@ -158,8 +162,12 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::Disable { user } => able(client, user, true).await,
         Command::Enable { user } => able(client, user, false).await,
         Command::Delete { user } => {
+            let was_admin = is_admin(&client.users().get(v1::GetUserRequest { user: user.clone() }).await?);
             let not_told =
                 client.users().delete(v1::DeleteUserRequest { user: user.clone() }).await?.not_told;
+            if was_admin {
+                warn_without_administrator(client).await?;
+            }
             let said = json!({ "deleted": user, "not_told": not_told });
             Ok(Output::done(format!("user {user} is deleted{}", sessions::but_not_told(&not_told)), said))
         }
@@ -234,7 +242,26 @@ async fn able(client: &Client, user: String, disabled: bool) -> Result<Output, F
         let told = sessions::but_not_told(&user.not_told);
         let _ = writeln!(std::io::stderr(), "{} is disabled{told}", user.username);
     }
+    if disabled && is_admin(&user) {
+        warn_without_administrator(client).await?;
+    }
     Ok(one(&user))
+}
+
+fn is_admin(user: &v1::User) -> bool {
+    user.groups.iter().any(|group| group == ADMINS)
+}
+
+/// Says on standard error when no enabled user administers any more, and what to do.
+pub(super) async fn warn_without_administrator(client: &Client) -> Result<(), Failure> {
+    let is_left = all(client).await?.iter().any(|user| is_admin(user) && !user.disabled);
+    if !is_left {
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: no enabled user is in the group {ADMINS} any more; add one with: conclave group add {ADMINS} NAME"
+        );
+    }
+    Ok(())
 }
 
 fn changes(update: Update) -> v1::UpdateUserRequest {

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
 use super::parse::{self, SecretText, duration, size};
@@ -19,7 +19,7 @@ const MOST_EVERY: Duration = Duration::from_hours(24 * 31);
 const MAX_TIMES: usize = 24;
 
 /// `[archive]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Archive {
     /// `file:///directory` or `s3://bucket/prefix`. Default none: nothing is archived.
@@ -36,18 +36,18 @@ pub struct Archive {
     pub secret_access_key_file: Option<PathBuf>,
     /// What the log may keep for an archive that is away, beyond what it keeps anyway; never more than a tenth of the free disk.
     /// Default 4GiB.
-    #[serde(deserialize_with = "size")]
+    #[serde(deserialize_with = "size", serialize_with = "super::parse::write_size")]
     pub hold_back: u64,
     /// When snapshots go there: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first one goes at once.
     pub schedule: Schedule,
     pub keep: Keep,
     /// How often one node restores what lies there for a try, in a process of its own. Default 24h; 0s = never.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub drill_every: Duration,
 }
 
 /// `[archive.keep]`: which snapshots stay, and how far back a point in time can be restored.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keep {
     /// The last one of so many hours. Default 24.
@@ -59,7 +59,7 @@ pub struct Keep {
     /// The last one of so many months. Default 12.
     pub monthly: u32,
     /// So far back every point in time can be restored. Default 7d.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub log: Duration,
 }
 
@@ -163,6 +163,12 @@ impl fmt::Display for Schedule {
                 write!(f, "{} UTC", shown.join(", "))
             }
         }
+    }
+}
+
+impl Serialize for Schedule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

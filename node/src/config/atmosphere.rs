@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{PublicUrl, login::within, parse::duration};
@@ -11,7 +11,7 @@ use super::{PublicUrl, login::within, parse::duration};
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Atmosphere {
     /// Directories of `did:plc` identities, asked in this order. Default `["https://plc.directory"]`.
@@ -19,10 +19,10 @@ pub struct Atmosphere {
     /// Nameservers that handles are looked up at, with their ports: `["192.0.2.53:53"]`. Default: those of the machine.
     pub nameservers: Vec<SocketAddr>,
     /// How often the handle of somebody whom it let in is looked up again. Default `"24h"`, at least an hour.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub reverify: Duration,
     /// How long one that is not confirmed lets them in nevertheless. Default `"7d"`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub reverify_patience: Duration,
     /// Take over what people show of themselves to everybody at their own server: the name of who is new, and the picture. Default true.
     pub import_profile: bool,

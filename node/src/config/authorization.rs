@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{login::within, parse::duration};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Who may register clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
     #[default]
@@ -18,7 +18,7 @@ pub enum Registration {
     Open,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Authorization {
     /// Take pushed requests only (RFC 9126), whatever the client. The same on every node. Default false.
@@ -30,13 +30,13 @@ pub struct Authorization {
     /// for any. Default none.
     pub client_documents: Vec<String>,
     /// How long a browser may take to bring a pushed request. Default 60s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub pushed_ttl: Duration,
     /// How long a device waits for a person. Default 10m.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub device_ttl: Duration,
     /// How often a device may ask. Default 5s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub device_interval: Duration,
 }
 

@@ -1,11 +1,12 @@
 //! `[node]`, `[cluster]` and `[api]`: who this node is, who the others are, where they meet.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer};
-use url::Url;
+use serde::{Deserialize, Deserializer, Serialize};
+use url::{Host, Url};
 
 use super::parse::{self, ListenAddr, SecretText};
 
@@ -17,7 +18,7 @@ pub const MAX_PEERS: usize = 9;
 pub const MAX_ACCEPTED: usize = 2;
 
 /// `[node]`: this node.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Node {
     /// Number of this node, from 1. Never give a number to another machine or an emptied disk. Default 1.
@@ -33,14 +34,14 @@ impl Default for Node {
 }
 
 /// `[cluster]`: the plane between nodes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
     /// Where this node listens for the others. Default `127.0.0.1:9300`.
     pub listen: ListenAddr,
     /// All members of the first start, this node included: `["1@10.0.0.1:9300", "2@10.0.0.2:9300"]`. Default
     /// empty: a cluster of this node alone.
-    #[serde(deserialize_with = "peers")]
+    #[serde(deserialize_with = "peers", serialize_with = "super::parse::write_texts")]
     pub peers: Vec<Peer>,
     /// Whether this node was given its number by a cluster that ran already (`conclave cluster join` writes it): it then never founds
     /// one, however empty its disk. Default false.
@@ -79,7 +80,7 @@ impl Default for Cluster {
 }
 
 /// How checks are decided (design.md §6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checks {
     #[default]
@@ -93,6 +94,13 @@ pub struct Peer {
     pub id: u64,
     /// `host:port` of its cluster plane.
     pub address: String,
+}
+
+/// As in `cluster.peers`: `2@10.0.0.2:9300`.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.id, self.address)
+    }
 }
 
 impl Cluster {
@@ -186,7 +194,7 @@ fn host_port(text: &str) -> Option<String> {
 }
 
 /// `[api]`: the admin gRPC API.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
     /// Where the admin API listens. Default `127.0.0.1:9200`.
@@ -206,6 +214,23 @@ impl Api {
     pub fn url(&self) -> String {
         let default = || format!("http://{}", self.listen.0);
         self.advertise_url.as_ref().map_or_else(default, |url| url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    /// The port at which other machines reach this API by plain http; none if it listens on loopback alone or is advertised by https, whose
+    /// certificates are for names that peers do not have.
+    pub(super) fn port_for_others(&self) -> Option<u16> {
+        match &self.advertise_url {
+            None => Some(self.listen.0.port()).filter(|_| !self.listen.0.ip().is_loopback()),
+            Some(url) if url.scheme() == "http" => {
+                let is_loopback = match url.host()? {
+                    Host::Domain(name) => name == "localhost",
+                    Host::Ipv4(ip) => ip.is_loopback(),
+                    Host::Ipv6(ip) => ip.is_loopback(),
+                };
+                url.port_or_known_default().filter(|_| !is_loopback)
+            }
+            Some(_) => None,
+        }
     }
 
     pub(super) fn check(&self, problems: &mut Vec<String>) {

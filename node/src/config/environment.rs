@@ -14,15 +14,18 @@ pub const ENV_PREFIX: &str = "CONCLAVE_";
 const NESTING: &str = "__";
 
 /// The sections, to tell a setting with a forgotten underscore from a variable of the command line tools.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 14] = [
     "NODE",
     "CLUSTER",
     "HTTP",
+    "ENVOY",
     "API",
     "LOGIN",
     "TOKENS",
     "AUTHORIZATION",
     "OUTBOUND",
+    "ATMOSPHERE",
+    "POLICY",
     "ARCHIVE",
     "LOG",
     "TELEMETRY",

@@ -1,10 +1,10 @@
 //! `[envoy]`: where Envoy asks about requests by gRPC.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{http::Http, parse::ListenAddr};
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Envoy {
     /// Where this node listens for `envoy.service.auth.v3.Authorization`, without TLS. Only `http.trusted_proxies` are answered. Default

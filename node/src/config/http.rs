@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::parse::{self, ListenAddr};
 use super::public_url::PublicUrl;
@@ -17,7 +17,7 @@ const BODY_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=16 * 1024 * 1024;
 /// Supervisors kill what does not end in time; most wait 30 s or longer, and requests in flight need their part of it.
 const MAX_DRAIN_DELAY: Duration = Duration::from_secs(15);
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Where this node listens. Default `127.0.0.1:9000`.
@@ -27,7 +27,7 @@ pub struct Http {
     pub public_url: Option<PublicUrl>,
     /// Addresses or networks whose `X-Forwarded-*` headers are believed: `["10.0.0.7", "fd00::/8"]`. Default
     /// none.
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "networks", serialize_with = "super::parse::write_texts")]
     pub trusted_proxies: Vec<Cidr>,
     /// Largest request body. Default 65536.
     pub max_body_bytes: usize,
@@ -35,7 +35,7 @@ pub struct Http {
     pub template_dir: Option<PathBuf>,
     /// How long a node that was told to stop still answers, while its readiness says that it stops: as long as load balancers take to
     /// look. Default 1s.
-    #[serde(deserialize_with = "parse::duration")]
+    #[serde(deserialize_with = "parse::duration", serialize_with = "super::parse::write_duration")]
     pub drain_delay: Duration,
     /// Parent domain for cookies shared between hosts (`example.org`). Default none: cookies of one host only.
     pub cookie_domain: Option<String>,

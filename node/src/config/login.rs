@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::parse::duration;
 
@@ -15,14 +15,14 @@ const DAY: Duration = Duration::from_hours(24);
 const MAX_ARGON2_THREADS: usize = 256;
 
 /// `[login]`: signing in.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Login {
     /// How long a session lasts after signing in. Default 12h.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub session_ttl: Duration,
     /// How long a login may take from its first page to its last. Default 15m.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub flow_ttl: Duration,
     /// Threads that hash passwords. Default: one for each core.
     pub argon2_threads: Option<NonZeroUsize>,
@@ -41,7 +41,7 @@ impl Default for Login {
 }
 
 /// `[login.throttle]`: failed sign-ins before further ones are refused for a while.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Throttle {
     /// Failures for one account within `window`. Default 10.
@@ -49,7 +49,7 @@ pub struct Throttle {
     /// Failures from one address within `window`. Default 50: many people may share one.
     pub address_failures: NonZeroU32,
     /// Default 15m.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub window: Duration,
 }
 
@@ -61,27 +61,27 @@ impl Default for Throttle {
 }
 
 /// `[tokens]`: what relying parties receive.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tokens {
     /// Access and ID tokens. A token verified offline outlives a revocation by at most this. Default 10m.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub access_ttl: Duration,
     /// Authorization codes. Default 60s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub code_ttl: Duration,
     /// Refresh tokens, from the last use. Default 30d.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub refresh_ttl: Duration,
     /// How long a refresh token already used still gives the same answer, for a client whose first answer was
     /// lost. Default 30s.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub refresh_retry_window: Duration,
     /// How long a key signs before another takes its place. Default 90d.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub signing_key_ttl: Duration,
     /// How long a key is published before it signs: relying parties keep copies of the key set. Default 24h.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub signing_key_notice: Duration,
 }
 

@@ -20,6 +20,7 @@ mod problem;
 mod public_url;
 mod secret_file;
 mod shared;
+mod show;
 mod telemetry;
 mod tls;
 
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Format, Toml};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::archive::{Archive, Keep, Schedule};
 pub use self::atmosphere::Atmosphere;
@@ -41,6 +42,7 @@ pub use self::outbound::Outbound;
 pub use self::parse::{ListenAddr, SecretText, parse_duration};
 pub use self::policy::{GeoIp, Policy};
 pub use self::public_url::PublicUrl;
+pub use self::show::{Origin, Setting, effective};
 pub use self::secret_file::{find_secret, load_secret, write_new_secret};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
 pub use self::tls::{ClientCertificates, Mtls, Tls};
@@ -50,7 +52,7 @@ pub use self::tls::{ClientCertificates, Mtls, Tls};
 pub const DEFAULT_FILE: &str = "/etc/conclave/conclave.toml";
 
 /// The whole configuration of a node.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub node: Node,
@@ -107,24 +109,25 @@ impl Config {
 
     /// As [`load`](Self::load), with the environment given.
     pub fn from_sources(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut figment = Figment::new();
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            })?;
-            // Read before and parsed from the text, so that a missing file is an error and not an empty one.
-            let toml = problem::Named::new(path.display().to_string(), Toml::string(&text));
-            figment = figment.merge(toml);
-        }
-        let mistakes = environment.mistakes();
-        if !mistakes.is_empty() {
-            return Err(ConfigError::Invalid { problems: mistakes });
-        }
-        let figment = figment.merge(environment);
+        Self::extract(&sources(file, environment)?)
+    }
+
+    /// The admin APIs to ask, this node's first. Peers are added where this node's API is reached from other machines: they are asked at
+    /// the host of their entry in `cluster.peers` and the port of this node's API, which is where a cluster with one configuration has it.
+    pub fn api_urls(&self) -> Vec<String> {
+        let own = self.api.url();
+        let Some(port) = self.api.port_for_others() else { return vec![own] };
+        let others = self.cluster.peers.iter().filter(|peer| peer.id != self.node.id);
+        let hosts = others.filter_map(|peer| peer.address.rsplit_once(':').map(|(host, _)| host));
+        std::iter::once(own.clone())
+            .chain(hosts.map(|host| format!("http://{host}:{port}")).filter(|url| *url != own))
+            .collect()
+    }
+
+    fn extract(figment: &Figment) -> Result<Self, ConfigError> {
         let config: Self = figment
             .extract()
-            .map_err(|error| ConfigError::Invalid { problems: problem::all::<Self>(&figment, error) })?;
+            .map_err(|error| ConfigError::Invalid { problems: problem::all::<Self>(figment, error) })?;
         config.checked()
     }
 
@@ -143,6 +146,24 @@ impl Config {
         self.telemetry.check(&mut problems);
         if problems.is_empty() { Ok(self) } else { Err(ConfigError::Invalid { problems }) }
     }
+}
+
+/// The settings of the file, and those of the environment above them.
+fn sources(file: Option<&Path>, environment: &Environment) -> Result<Figment, ConfigError> {
+    let mistakes = environment.mistakes();
+    let mut figment = Figment::new();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        // Read before and parsed from the text, so that a missing file is an error and not an empty one.
+        figment = figment.merge(problem::Named::new(path.display().to_string(), Toml::string(&text)));
+    }
+    if !mistakes.is_empty() {
+        return Err(ConfigError::Invalid { problems: mistakes });
+    }
+    Ok(figment.merge(environment))
 }
 
 #[cfg(test)]

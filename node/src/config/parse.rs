@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::crypto::secret::ClusterSecret;
@@ -39,6 +39,23 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(total_ms))
 }
 
+/// Writes a duration as it is read: `1h30m`, `0s`.
+pub(super) fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&duration_text(*duration))
+}
+
+fn duration_text(duration: Duration) -> String {
+    let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, unit_ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if left >= unit_ms {
+            text.push_str(&format!("{}{unit}", left / unit_ms));
+            left %= unit_ms;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// Units of a size in bytes.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
@@ -55,6 +72,21 @@ fn parse_size(text: &str) -> Option<u64> {
     number.trim_end().parse::<u64>().ok()?.checked_mul(*unit)
 }
 
+/// Writes a size in the largest unit that divides it.
+pub(super) fn write_size<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    let unit = SIZES.iter().find(|(_, unit)| bytes % unit == 0);
+    let (name, unit) = unit.copied().unwrap_or(("B", 1));
+    serializer.collect_str(&format_args!("{}{name}", bytes / unit))
+}
+
+/// Writes a list of values as texts.
+pub(super) fn write_texts<S: Serializer, T: fmt::Display>(
+    values: &[T],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(ToString::to_string))
+}
+
 /// Where a listener binds: `ip:port`. Port 0 lets the system choose, for tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddr(pub SocketAddr);
@@ -67,6 +99,12 @@ impl<'de> Deserialize<'de> for ListenAddr {
                 "{text:?} is not ip:port; write for example 127.0.0.1:9000 or [::]:9000"
             ))
         })
+    }
+}
+
+impl Serialize for ListenAddr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 
@@ -89,6 +127,13 @@ impl SecretText {
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
+    }
+}
+
+/// Without the secret.
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("(secret)")
     }
 }
 
@@ -154,7 +199,15 @@ impl<'de> Visitor<'de> for ListVisitor {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_duration, parse_size};
+    use super::{duration_text, parse_duration, parse_size};
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["0s", "250ms", "1h30m", "30d", "1d1ms"] {
+            assert_eq!(parse_duration(text).map(duration_text).as_deref(), Some(text));
+        }
+        assert_eq!(duration_text(std::time::Duration::from_mins(90)), "1h30m");
+    }
 
     #[test]
     fn sizes_read_as_people_write_them() {

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Of so many requests that were let in, one is recorded; 0 = none. What is denied is always recorded.
@@ -12,7 +12,7 @@ pub struct Policy {
     pub geoip: GeoIp,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoIp {
     /// A MaxMind database (.mmdb) with countries, read when the node starts and whenever it changes.

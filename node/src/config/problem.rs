@@ -28,9 +28,9 @@ impl<P: Provider> Provider for Named<P> {
     }
 }
 
-/// One line for each error.
-pub(super) fn describe(error: Error) -> Vec<String> {
-    error.into_iter().map(|error| line(&error)).collect()
+/// One line for each error; `source` is where the setting comes from, if the error does not say so itself.
+fn describe(error: Error, source: Option<&str>) -> Vec<String> {
+    error.into_iter().map(|error| line(&error, source)).collect()
 }
 
 /// All mistakes of the settings: figment ends at the first, so each key is read by itself.
@@ -47,13 +47,15 @@ pub(super) fn all<'de, C: serde::Deserialize<'de>>(figment: &Figment, first: Err
         }
         value => vec![(section.clone(), section, value)],
     });
-    let wrong = alone.filter_map(|(path, section, value)| {
-        let name = figment.find_metadata(&path).map(|metadata| metadata.name.to_string());
-        let one = Named::new(name.unwrap_or_default(), One(Dict::from([(section, value)])));
-        Figment::from(one).extract::<C>().err()
-    });
-    let lines: Vec<String> = wrong.flat_map(describe).collect();
-    if lines.is_empty() { describe(first) } else { lines }
+    let lines: Vec<String> = alone
+        .flat_map(|(path, section, value)| {
+            let source = figment.find_metadata(&path).map(|metadata| metadata.name.to_string());
+            let one = Figment::from(One(Dict::from([(section, value)])));
+            let error = one.extract::<C>().err();
+            error.map(|error| describe(error, source.as_deref())).unwrap_or_default()
+        })
+        .collect();
+    if lines.is_empty() { describe(first, None) } else { lines }
 }
 
 /// One setting.
@@ -69,7 +71,7 @@ impl Provider for One {
     }
 }
 
-fn line(error: &Error) -> String {
+fn line(error: &Error, source: Option<&str>) -> String {
     let mut keys: Vec<&str> = error.path.iter().map(String::as_str).collect();
     let what = match &error.kind {
         Kind::UnknownField(field, known) => {
@@ -87,7 +89,8 @@ fn line(error: &Error) -> String {
         kind => format!(": {kind}"),
     };
     let path = keys.join(".");
-    let origin = origin(error, &keys);
+    let source = error.metadata.as_ref().map(|metadata| metadata.name.as_ref()).or(source);
+    let origin = origin(source, &keys);
     if path.is_empty() {
         format!("{}{origin}", what.trim_start_matches(": "))
     } else {
@@ -95,12 +98,12 @@ fn line(error: &Error) -> String {
     }
 }
 
-fn origin(error: &Error, keys: &[&str]) -> String {
-    match &error.metadata {
-        Some(metadata) if metadata.name == "environment" => {
+fn origin(source: Option<&str>, keys: &[&str]) -> String {
+    match source {
+        Some("environment") => {
             format!(" (in the environment, {ENV_PREFIX}{})", keys.join("__").to_uppercase())
         }
-        Some(metadata) => format!(" (in {})", metadata.name),
+        Some(file) => format!(" (in {file})"),
         None => String::new(),
     }
 }

@@ -1,13 +1,13 @@
 //! `[log]` and `[telemetry]`: what the node says of itself.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::parse::ListenAddr;
 
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `human`, `json`, or `auto`: human on a terminal and JSON elsewhere. Default `auto`.
@@ -22,7 +22,7 @@ impl Default for Log {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Auto,
@@ -31,7 +31,7 @@ pub enum LogFormat {
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// OTLP collector over gRPC (`http://127.0.0.1:4317`). Default none: no traces leave the node.

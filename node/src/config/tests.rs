@@ -2,7 +2,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use super::{Config, ConfigError, Environment, LogFormat, load_secret};
+use serde_json::json;
+
+use super::{Config, ConfigError, Environment, LogFormat, Origin, effective, load_secret};
 use crate::runtime::testing::SeededEntropy;
 
 fn load(toml: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -53,6 +55,43 @@ fn without_any_setting_it_is_a_single_node_on_loopback() {
     assert_eq!(config.api.url(), "http://127.0.0.1:9200");
     assert_eq!(config.tokens.code_ttl, Duration::from_mins(1));
     assert_eq!(config.log.format, LogFormat::Auto);
+}
+
+#[test]
+fn every_setting_is_shown_with_its_origin_and_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("conclave.toml");
+    let toml = "[http]\nlisten = \"127.0.0.1:9001\"\n[cluster]\npeers = [\"1@10.0.0.1:9300\", \"2@10.0.0.2:9300\"]\n";
+    fs::write(&file, toml).unwrap();
+    let secret = "c".repeat(64);
+    let environment = Environment::of([
+        ("CONCLAVE_CLUSTER__SECRET", secret.as_str()),
+        ("CONCLAVE_LOGIN__SESSION_TTL", "90m"),
+    ]);
+    let settings = effective(Some(&file), &environment).unwrap();
+    let one = |path: &str| {
+        let found = settings.iter().find(|setting| setting.path == path);
+        found.map(|setting| (setting.value.clone(), setting.origin)).unwrap()
+    };
+    assert_eq!(one("http.listen"), (json!("127.0.0.1:9001"), Origin::File));
+    assert_eq!(one("cluster.peers"), (json!(["1@10.0.0.1:9300", "2@10.0.0.2:9300"]), Origin::File));
+    assert_eq!(one("login.session_ttl"), (json!("1h30m"), Origin::Environment));
+    assert_eq!(one("tokens.access_ttl"), (json!("10m"), Origin::Default));
+    assert_eq!(one("archive.hold_back"), (json!("4GiB"), Origin::Default));
+    assert_eq!(one("cluster.secret"), (json!("(secret)"), Origin::Environment));
+    assert!(!format!("{settings:?}").contains(&secret));
+    assert!(!settings.iter().any(|setting| setting.path == "source"));
+}
+
+#[test]
+fn peers_are_asked_where_their_admin_api_can_be_reached() {
+    let peers = "[cluster]\npeers = [\"1@10.0.0.1:9300\", \"2@10.0.0.2:9300\", \"3@[fd00::3]:9300\"]\n";
+    let urls = |api: &str| load(&format!("{peers}{api}"), &[]).unwrap().api_urls();
+    assert_eq!(urls(""), ["http://127.0.0.1:9200"]);
+    let all = ["http://10.0.0.1:9201", "http://10.0.0.2:9201", "http://[fd00::3]:9201"];
+    assert_eq!(urls("[api]\nlisten = \"10.0.0.1:9201\"\n"), all);
+    assert_eq!(urls("[api]\nadvertise_url = \"http://10.0.0.1:9201\"\n"), all);
+    assert_eq!(urls("[api]\nadvertise_url = \"https://api.example.org\"\n"), ["https://api.example.org"]);
 }
 
 #[test]

@@ -261,11 +261,16 @@ impl Outbound {
 
 /// TLS towards whoever the operating system's certificate authorities vouch for; none on a machine without them.
 pub fn trusted() -> Option<Arc<ClientConfig>> {
-    let bundle = BUNDLES.iter().map(Path::new).find(|path| path.exists())?;
+    let bundle = authorities_file()?;
     let roots = Some(authorities(bundle)).filter(|roots| !roots.is_empty())?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     Some(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// The file of certificate authorities that this machine trusts, in PEM; none on a machine without them.
+pub fn authorities_file() -> Option<&'static Path> {
+    BUNDLES.iter().map(Path::new).find(|path| path.exists())
 }
 
 fn authorities(bundle: &Path) -> RootCertStore {

@@ -1060,6 +1060,26 @@ pub struct Decision {
     pub path: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDecisionsRequest {
+    /// Only of this application, by slug or id; empty = of all.
+    #[prost(string, tag = "1")]
+    pub application: ::prost::alloc::string::String,
+    /// Only of this user, by name or id; empty = of all.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Without what was allowed.
+    #[prost(bool, tag = "3")]
+    pub denied: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDecisionsResponse {
+    #[prost(uint64, tag = "1")]
+    pub node_id: u64,
+    /// At most 500.
+    #[prost(message, repeated, tag = "2")]
+    pub decisions: ::prost::alloc::vec::Vec<Decision>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetShadowReportRequest {
     #[prost(string, tag = "1")]
     pub application: ::prost::alloc::string::String,
@@ -5770,6 +5790,33 @@ pub mod policy_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Recent decisions of the node that is asked, the latest first: every denial, and a sample of what was allowed.
+        pub async fn list_decisions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDecisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDecisionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.PolicyService/ListDecisions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.PolicyService", "ListDecisions"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn get_shadow_report(
             &mut self,
             request: impl tonic::IntoRequest<super::GetShadowReportRequest>,
@@ -5873,6 +5920,14 @@ pub mod policy_service_server {
             &self,
             request: tonic::Request<super::ExplainDecisionRequest>,
         ) -> std::result::Result<tonic::Response<super::Decision>, tonic::Status>;
+        /// Recent decisions of the node that is asked, the latest first: every denial, and a sample of what was allowed.
+        async fn list_decisions(
+            &self,
+            request: tonic::Request<super::ListDecisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDecisionsResponse>,
+            tonic::Status,
+        >;
         async fn get_shadow_report(
             &self,
             request: tonic::Request<super::GetShadowReportRequest>,
@@ -6220,6 +6275,51 @@ pub mod policy_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainDecisionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.PolicyService/ListDecisions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDecisionsSvc<T: PolicyService>(pub Arc<T>);
+                    impl<
+                        T: PolicyService,
+                    > tonic::server::UnaryService<super::ListDecisionsRequest>
+                    for ListDecisionsSvc<T> {
+                        type Response = super::ListDecisionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDecisionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PolicyService>::list_decisions(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDecisionsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -72,7 +72,7 @@ pub async fn show(
     Query(wanted): Query<Wanted>,
 ) -> Response {
     let shown = site.browser(&headers).and_then(|browser| {
-        let recovery = site.auth.open_recovery(&wanted.link).map_err(fault_of_link)?;
+        let recovery = opened(&site, &wanted.link)?;
         Ok(page(&site, &browser, &recovery, &wanted.link, wanted.problem))
     });
     shown.unwrap_or_else(|fault| site.fault(&fault, &id))
@@ -96,7 +96,7 @@ pub async fn submit(
 async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ACTION, &form.csrf)?;
-    let recovery = site.auth.open_recovery(&form.ticket).map_err(fault_of_link)?;
+    let recovery = opened(site, &form.ticket)?;
     let again = |problem: Problem| {
         if browser.reads_pages {
             return Ok(see_other(&format!("{ACTION}?link={}&problem={}", form.ticket, problem.name())));
@@ -120,6 +120,24 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
         }
         Err(error) => Err(fault_of(&error)),
     }
+}
+
+/// The link, if it can be used here.
+fn opened(site: &Site, link: &str) -> Result<Recovery, Fault> {
+    let recovery = site.auth.open_recovery(link).map_err(fault_of_link)?;
+    if recovery.lacks_account(&site.auth.cluster().view()) {
+        let name = &recovery.username;
+        let detail = format!(
+            "There is no account named {name}. Check the name, or, to create an account of this name that administers, make another link: conclave recover admin {name} --create."
+        );
+        return Err(Fault::new(
+            StatusCode::NOT_FOUND,
+            "no_such_user",
+            "There is no such account",
+            detail,
+        ));
+    }
+    Ok(recovery)
 }
 
 fn page(

@@ -184,6 +184,16 @@ impl Journal {
         kept.of.values().flatten().find(|decision| decision.id == id).cloned()
     }
 
+    /// The latest decisions that are wanted, at most `most`, the latest first.
+    pub fn latest(&self, most: usize, is_wanted: impl Fn(&Decision) -> bool) -> Vec<Arc<Decision>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted: Vec<_> = kept.of.values().flatten().filter(|one| is_wanted(one)).cloned().collect();
+        drop(kept);
+        wanted.sort_by_key(|decision| Reverse(decision.at_ms));
+        wanted.truncate(most);
+        wanted
+    }
+
     /// What is kept about this application, oldest first.
     pub fn of(&self, application: ApplicationId) -> Vec<Arc<Decision>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 67] = [
+const RPCS: [(&str, bool, Code); 68] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -59,6 +59,7 @@ const RPCS: [(&str, bool, Code); 67] = [
     ("PolicyService/PromoteCandidate", true, Code::InvalidArgument),
     ("PolicyService/TestPolicy", false, Code::NotFound),
     ("PolicyService/ExplainDecision", false, Code::NotFound),
+    ("PolicyService/ListDecisions", false, Code::Ok),
     ("PolicyService/GetShadowReport", false, Code::NotFound),
     ("PolicyService/ReplayCandidate", false, Code::NotFound),
     ("SessionService/ListSessions", false, Code::Ok),

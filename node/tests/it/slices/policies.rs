@@ -141,12 +141,20 @@ async fn a_denied_visitor_gets_a_decision_id_that_the_operator_can_look_up() {
 
     let ask = admin::ExplainDecisionRequest { decision: decision.clone() };
     let told = api(&site).await.explain_decision(by_operator(&site.node, ask)).await.unwrap().into_inner();
-    let verdict = told.verdict.unwrap();
+    let (verdict, told_id) = (told.verdict.unwrap(), told.id.clone());
     assert_eq!((told.id, told.application.as_str(), verdict.user.as_str()), (decision, "app", "ada"));
     assert_eq!((verdict.allowed, verdict.row, verdict.why.as_str()), (false, 1, "row 1 matches and denies"));
     let saw: Vec<_> = verdict.saw.iter().map(|saw| (saw.name.as_str(), saw.value.as_str())).collect();
     assert_eq!(saw, [("request.path", "\"/page\""), ("user.username", "\"ada\"")]);
     assert_eq!((told.address.as_str(), told.path.as_str()), ("203.0.113.9", "/page"), "and no query");
+    let listed = async |user: &str, denied| {
+        let ask = admin::ListDecisionsRequest { application: "app".into(), user: user.into(), denied };
+        let answer = api(&site).await.list_decisions(by_operator(&site.node, ask)).await?;
+        Ok::<_, tonic::Status>(answer.into_inner().decisions.into_iter().map(|one| one.id).collect::<Vec<_>>())
+    };
+    assert_eq!(listed("ada", true).await.unwrap().first(), Some(&told_id));
+    assert_eq!(listed("", false).await.unwrap().first(), Some(&told_id));
+    assert_eq!(listed("nobody", true).await.unwrap_err().code(), Code::NotFound);
     let ask = admin::ExplainDecisionRequest { decision: "1-0000000000000000".into() };
     let unknown = api(&site).await.explain_decision(by_operator(&site.node, ask)).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);

@@ -11,7 +11,12 @@ use super::site::{Browser, PASSWORD, Page, Site};
 const NEW: &str = "another correct horse";
 
 fn link(site: &Site, username: &str) -> String {
-    recovery::make(site.node.auth().cluster_keys(), site.node.auth().runtime(), username).unwrap()
+    made(site, username, false)
+}
+
+fn made(site: &Site, username: &str, create: bool) -> String {
+    let auth = site.node.auth();
+    recovery::make(auth.cluster_keys(), auth.runtime(), username, create).unwrap()
 }
 
 async fn used(site: &Site, link: &str, password: &str, again: &str) -> Page {
@@ -69,12 +74,26 @@ async fn whoever_is_gone_or_disabled_is_an_administrator_afterwards() {
     let order = UpdateUser { user_id, disabled: Some(true), ..UpdateUser::default() };
     site.node.propose(Body::UpdateUser(order)).await.unwrap();
     for name in ["newcomer", "ada"] {
-        let done = used(&site, &link(&site, name), NEW, NEW).await;
+        let done = used(&site, &made(&site, name, name == "newcomer"), NEW, NEW).await;
         assert_eq!(done.status, StatusCode::SEE_OTHER, "{name}: {}", done.text);
         assert!(is_admin(&site, name), "{name}");
         let page = site.sign_in_at(&mut Browser::default(), "/", name, NEW).await;
         assert_eq!(page.status, StatusCode::SEE_OTHER);
     }
+}
+
+#[tokio::test]
+async fn a_mistyped_name_does_not_become_an_administrator() {
+    let site = Site::open().await;
+    let page = site.get(&mut Browser::default(), &format!("/recover?link={}", link(&site, "adaa"))).await;
+    assert_eq!(page.status, StatusCode::NOT_FOUND, "{}", page.text);
+    assert!(page.text.contains("There is no account named adaa"), "{}", page.text);
+    let mut browser = Browser::default();
+    let asked = site.get(&mut browser, &format!("/recover?link={}", made(&site, "adaa", true))).await;
+    let (ticket, csrf) = (link(&site, "adaa"), asked.field("csrf"));
+    let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("password", NEW), ("again", NEW)];
+    let posted = site.post(&mut browser, "/recover", &form).await;
+    assert!(!is_admin(&site, "adaa") && posted.status != StatusCode::SEE_OTHER, "{}", posted.text);
 }
 
 #[tokio::test]

@@ -1,0 +1,68 @@
+//! Every setting with its value and where it comes from, for `conclave config show`.
+
+use std::path::Path;
+
+use figment::Figment;
+use serde_json::{Map, Value};
+
+use super::{Config, ConfigError, Environment, sources};
+
+/// Where the value of a setting comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Neither the file nor the environment names it.
+    Default,
+    /// The configuration file.
+    File,
+    /// A variable `CONCLAVE_SECTION__KEY`.
+    Environment,
+}
+
+/// One setting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// As in the file: `http.listen`.
+    pub path: String,
+    /// As it is written in the file; null when it has no value. Secrets are replaced by `(secret)`.
+    pub value: Value,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// All settings that a node with this file and environment would use, by path.
+///
+/// # Errors
+/// As [`Config::from_sources`].
+pub fn effective(file: Option<&Path>, environment: &Environment) -> Result<Vec<Setting>, ConfigError> {
+    let figment = sources(file, environment)?;
+    let config = Config::extract(&figment)?;
+    let value = serde_json::to_value(&config)
+        .map_err(|error| ConfigError::Invalid { problems: vec![error.to_string()] })?;
+    let mut settings = Vec::new();
+    if let Value::Object(sections) = value {
+        flatten("", sections, &figment, &mut settings);
+    }
+    settings.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(settings)
+}
+
+fn flatten(prefix: &str, values: Map<String, Value>, figment: &Figment, settings: &mut Vec<Setting>) {
+    for (key, value) in values {
+        let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Object(inner) => flatten(&path, inner, figment, settings),
+            value => {
+                let origin = origin(figment, &path);
+                settings.push(Setting { path, value, origin });
+            }
+        }
+    }
+}
+
+fn origin(figment: &Figment, path: &str) -> Origin {
+    match figment.find_metadata(path) {
+        None => Origin::Default,
+        Some(metadata) if metadata.name == "environment" => Origin::Environment,
+        Some(_) => Origin::File,
+    }
+}
