@@ -655,6 +655,42 @@ fn a_claim_is_about_a_person_and_of_any_type() {
 }
 
 #[test]
+fn a_claim_may_be_a_map_whose_keys_are_written_out() {
+    use std::collections::BTreeMap;
+
+    use conclave_policy::{ClaimValue, Expression};
+    let world = World::new();
+    let text =
+        r#"{"roles": user.groups, "of": {"staff": user.groups.exists(g, g == 'staff'), "nobody": {}}}"#;
+    let expression = Expression::claim(text).unwrap();
+    let ClaimValue::Map(map) = expression.claim_value(&world.facts()).unwrap() else { panic!("{text}") };
+    assert!(matches!(&map["roles"], ClaimValue::List(groups) if !groups.is_empty()), "{map:?}");
+    let ClaimValue::Map(of) = &map["of"] else { panic!("{map:?}") };
+    assert!(matches!(of["staff"], ClaimValue::Bool(_)));
+    assert_eq!(of["nobody"], ClaimValue::Map(BTreeMap::new()));
+    assert!(expression.steps(&world.facts()) <= expression.cost());
+
+    for bad in [
+        "{user.name: 1}",
+        "{1: 'a'}",
+        "{'a': 1, 'a': 2}",
+        "{'a': user}",
+        "{'a': user.attributes}",
+        "{'a': request.path}",
+        "{'a': 1}['a']",
+        "{'a': 1} == {'a': 1}",
+        "'a' in {'a': 1}",
+        "size({'a': 1})",
+        "[{'a': 1}, {'a': 2}]",
+        "user",
+        "user.attributes",
+    ] {
+        assert!(Expression::claim(bad).is_err(), "{bad}");
+    }
+    assert!(Expression::condition("{'a': true}").is_err() && Expression::text("{'a': 'b'}").is_err());
+}
+
+#[test]
 fn asking_whether_a_list_is_there_costs_what_it_is_said_to_cost() {
     let mut world = World::new();
     // More than a policy reads: asking for it would be a fault.

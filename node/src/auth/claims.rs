@@ -109,5 +109,6 @@ fn json(value: ClaimValue) -> Value {
         ClaimValue::Int(value) => value.into(),
         ClaimValue::Text(text) => text.into(),
         ClaimValue::List(list) => list.into_iter().map(json).collect(),
+        ClaimValue::Map(map) => map.into_iter().map(|(name, value)| (name, json(value))).collect(),
     }
 }

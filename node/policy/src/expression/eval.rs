@@ -1,6 +1,6 @@
 //! Evaluation: over facts, with a budget that the compiler has shown to suffice.
 
-use std::{borrow::Cow, cmp::Ordering, fmt, fmt::Write as _};
+use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap, fmt, fmt::Write as _};
 
 use super::ClaimValue;
 use super::{
@@ -19,6 +19,7 @@ pub(super) enum Value<'a> {
     Int(i64),
     Text(Cow<'a, str>),
     List(Vec<Self>),
+    Map(BTreeMap<&'a str, Self>),
 }
 
 impl<'a> Value<'a> {
@@ -35,6 +36,9 @@ impl<'a> Value<'a> {
             Self::Int(value) => ClaimValue::Int(value),
             Self::Text(text) => ClaimValue::Text(text.into_owned()),
             Self::List(list) => ClaimValue::List(list.into_iter().map(Value::into_claim).collect()),
+            Self::Map(map) => ClaimValue::Map(
+                map.into_iter().map(|(key, value)| (key.to_owned(), value.into_claim())).collect(),
+            ),
         }
     }
 
@@ -72,6 +76,13 @@ impl fmt::Display for Value<'_> {
                     write!(f, "{}{value}", if at == 0 { "" } else { ", " })?;
                 }
                 f.write_char(']')
+            }
+            Self::Map(values) => {
+                f.write_char('{')?;
+                for (at, (key, value)) in values.iter().enumerate() {
+                    write!(f, "{}{key:?}: {value}", if at == 0 { "" } else { ", " })?;
+                }
+                f.write_char('}')
             }
         }
     }
@@ -111,6 +122,14 @@ impl<'a> Machine<'a> {
             Node::Text(value) => Value::Text(Cow::Borrowed(value)),
             Node::List(items) => {
                 Value::List(items.iter().map(|item| self.eval(item)).collect::<Result<_, _>>()?)
+            }
+            Node::Map(items) => {
+                let mut map = BTreeMap::new();
+                for (key, value) in items {
+                    self.pay(1)?;
+                    map.insert(key.as_str(), self.eval(value)?);
+                }
+                Value::Map(map)
             }
             Node::Read(variable) => {
                 let value = self.variable(variable)?;
@@ -386,7 +405,7 @@ fn size(value: &Value<'_>) -> Result<i64, Fault> {
     let size = match value {
         Value::Text(text) => text.chars().count(),
         Value::List(items) => items.len(),
-        Value::Bool(_) | Value::Int(_) => return Err(Fault::Uncompiled),
+        Value::Bool(_) | Value::Int(_) | Value::Map(_) => return Err(Fault::Uncompiled),
     };
     i64::try_from(size).map_err(|_| Fault::Arithmetic)
 }

@@ -1,6 +1,10 @@
 //! From CEL's tree to ours: every name resolved, every type checked, the worst case added up.
 
-use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr};
+use std::collections::BTreeMap;
+
+use cel::common::ast::{
+    CallExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, SelectExpr,
+};
 
 use super::{
     Refused,
@@ -73,9 +77,10 @@ impl<'t> Lowering<'t> {
             Expr::Ident(name) => self.name(name),
             Expr::Select(select) => self.select(select),
             Expr::List(list) if list.optional_indices.is_empty() => self.list(&list.elements),
+            Expr::Map(map) => self.map(&map.entries),
             Expr::Call(call) => self.call(call),
-            Expr::List(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Comprehension(_) | Expr::Unspecified => {
-                wrong("maps, structures and optional parts are not available in policies")
+            Expr::List(_) | Expr::Struct(_) | Expr::Comprehension(_) | Expr::Unspecified => {
+                wrong("structures and optional parts are not available in expressions")
             }
         }
     }
@@ -144,6 +149,28 @@ impl<'t> Lowering<'t> {
         let cost = 1 + parts.iter().map(|part| part.cost).sum::<u64>();
         let kind = Type::List(Box::new(of), parts.len());
         Ok(Part { node: Node::List(parts.into_iter().map(|part| part.node).collect()), kind, cost })
+    }
+
+    /// A map literal: only a claim can be one, or hold one as a value.
+    fn map(&mut self, entries: &'t [IdedEntryExpr]) -> Result<Part, Refused> {
+        let (mut parts, mut cost) = (BTreeMap::new(), 1);
+        for entry in entries {
+            let EntryExpr::MapEntry(MapEntryExpr { key, value, optional: false }) = &entry.expr else {
+                return wrong("optional parts are not available in expressions");
+            };
+            let Expr::Literal(LiteralValue::String(key)) = &key.expr else {
+                return wrong("the keys of a map are written out as strings: {\"roles\": user.groups}");
+            };
+            let value = self.part(value)?;
+            if !value.kind.is_value() {
+                return wrong(format!("{} cannot be a value; name one of its fields", value.kind));
+            }
+            cost += 1 + value.cost;
+            if parts.insert(key.inner().to_owned(), value.node).is_some() {
+                return wrong(format!("the key {:?} is there twice", key.inner()));
+            }
+        }
+        Ok(Part { node: Node::Map(parts), kind: Type::Map, cost })
     }
 
     fn call(&mut self, call: &'t CallExpr) -> Result<Part, Refused> {

@@ -2,8 +2,8 @@
 //!
 //! The grammar is CEL's, parsed by crate `cel`; evaluation is ours, since an interpreter without a budget cannot sit on a path that
 //! every request takes. What is there: `bool`, `int`, `string`, lists of them, `&& || ! == != < <= > >= + - * / % ?: in []`,
-//! `has`, `all`, `exists`, `exists_one`, `filter`, `size`, `startsWith`, `endsWith`, `contains`, `lowerAscii`, `join`, `string`. What
-//! is not there is refused when a policy is compiled: floats, maps, bytes, `matches`, `map`, timestamps, other names.
+//! `has`, `all`, `exists`, `exists_one`, `filter`, `size`, `startsWith`, `endsWith`, `contains`, `lowerAscii`, `join`, `string`; and for
+//! claims maps whose keys are written out. What is not there is refused when an expression is compiled: floats, bytes, `matches`, `map`, timestamps, other names.
 //!
 //! In one thing it is stricter than CEL: an error on the left of `&&` and `||` is not forgotten when the right side decides.
 //!
@@ -19,6 +19,8 @@
 //! | `request.method`, `request.host`, `request.path`, `request.address` | string | the path is canonical |
 //! | `geo.country`, `geo.asn` | string, int | no entry: a fault; `has` asks |
 //! | `now` | int | Unix seconds |
+
+use std::collections::BTreeMap;
 
 mod eval;
 mod lower;
@@ -92,6 +94,8 @@ pub enum ClaimValue {
     Text(String),
     /// Several of these.
     List(Vec<Self>),
+    /// These by name.
+    Map(BTreeMap<String, Self>),
 }
 
 impl Expression {
@@ -124,7 +128,10 @@ impl Expression {
     /// # Errors
     /// [`Refused`], also where it asks for what is not known when a token is made: the request and where it comes from.
     pub fn claim(text: &str) -> Result<Self, Refused> {
-        let (expression, _) = Self::compile(text)?;
+        let (expression, kind) = Self::compile(text)?;
+        if !kind.is_value() {
+            return Err(Refused::Type(format!("{kind} cannot be a claim; name one of its fields")));
+        }
         match expression.reads.iter().find(|variable| !variable.is_of_the_person()) {
             Some(variable) => Err(Refused::Type(format!(
                 "a claim is about a person and how they signed in; {variable} is not"

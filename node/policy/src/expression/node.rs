@@ -1,6 +1,6 @@
 //! The typed form of an expression.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use crate::limits::{MAX_ATTRIBUTE_BYTES, MAX_NAME_BYTES, MAX_TEXT_BYTES};
 
@@ -13,6 +13,8 @@ pub(super) enum Type {
     Text(usize),
     /// Of these, at most so many.
     List(Box<Self>, usize),
+    /// A map from written-out keys, for claims alone: nothing is computed from it.
+    Map,
     /// `user.attributes`, which is no value by itself.
     Attributes,
     /// `user`, `request`, `session`, `geo`: likewise.
@@ -20,6 +22,11 @@ pub(super) enum Type {
 }
 
 impl Type {
+    /// False for the names that only their fields make a value of.
+    pub(super) const fn is_value(&self) -> bool {
+        !matches!(self, Self::Attributes | Self::Room(_))
+    }
+
     /// Whether values of both can be compared.
     pub(super) const fn is_like(&self, other: &Self) -> bool {
         matches!(
@@ -36,6 +43,7 @@ impl fmt::Display for Type {
             Self::Int => f.write_str("int"),
             Self::Text(_) => f.write_str("string"),
             Self::List(of, _) => write!(f, "list({of})"),
+            Self::Map => f.write_str("map"),
             Self::Attributes => f.write_str("the attributes as a whole"),
             Self::Room(name) => write!(f, "{name} as a whole"),
         }
@@ -153,6 +161,7 @@ pub(super) enum Node {
     Int(i64),
     Text(String),
     List(Vec<Node>),
+    Map(BTreeMap<String, Node>),
     Read(Variable),
     Has(Variable),
     /// A macro's variable, by its place from the outermost.
