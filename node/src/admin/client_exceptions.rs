@@ -26,6 +26,7 @@ pub(super) const fn are_wanted(order: &pb::CreateClientRequest) -> bool {
     order.strict_authentication
         || order.pkce_without_nonce
         || order.allow_http
+        || order.omit_error_issuer
         || !order.allowed_schemes.is_empty()
         || !order.default_resources.is_empty()
 }
@@ -34,6 +35,9 @@ pub(super) const fn are_changed(order: &pb::UpdateClientRequest) -> bool {
     order.strict_authentication.is_some()
         || order.pkce_without_nonce.is_some()
         || order.allow_http.is_some()
+        || order.omit_error_issuer.is_some()
+        || order.subject_type.is_some()
+        || order.sector.is_some()
         || order.allowed_schemes.is_some()
         || order.default_resources.is_some()
         || order.auth_method.is_some()
@@ -62,6 +66,10 @@ pub(super) fn warnings(client: &pb::Client) -> Vec<String> {
         (
             client.allow_http,
             "codes may travel by plain http: each machine between the browser and the application can read them",
+        ),
+        (
+            client.omit_error_issuer,
+            "errors reach this client without iss, so it cannot tell by them which provider answered; use it only where the application has no other provider",
         ),
         (
             !client.allowed_schemes.is_empty(),

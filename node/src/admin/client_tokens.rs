@@ -9,7 +9,10 @@ use conclave_state::client::{AccessTokenFormat, Client, GrantType, SigningAlgori
 use tonic::Status;
 use url::Url;
 
-use crate::{auth::claims::is_reserved, crypto::jwks};
+use crate::{
+    auth::claims::is_reserved,
+    crypto::{jwk::Alg, jwks},
+};
 
 use super::{
     clients::{ALGORITHMS, choice, word},
@@ -23,6 +26,13 @@ const GRANT_TYPES: [(&str, GrantType); 5] = [
     ("urn:ietf:params:oauth:grant-type:token-exchange", GrantType::TokenExchange),
     ("urn:ietf:params:oauth:grant-type:device_code", GrantType::DeviceCode),
 ];
+/// The algorithms of assertions, in the order in which a key that fits several is taken.
+const KEY_ALGORITHMS: [(Alg, SigningAlgorithm); 4] = [
+    (Alg::Rs256, SigningAlgorithm::Rs256),
+    (Alg::Ps256, SigningAlgorithm::Ps256),
+    (Alg::Es256, SigningAlgorithm::Es256),
+    (Alg::EdDsa, SigningAlgorithm::Eddsa),
+];
 const FORMATS: [(&str, AccessTokenFormat); 2] =
     [("jwt", AccessTokenFormat::Jwt), ("opaque", AccessTokenFormat::Opaque)];
 /// Whether subjects are pairwise.
@@ -32,13 +42,10 @@ pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, St
     Ok(ClientTokens {
         grant_types: grant_types(&order.grant_types)?,
         jwks: keys(&order.jwks)?,
-        assertion_algorithm: algorithm(
-            "token_endpoint_auth_signing_alg",
-            &order.token_endpoint_auth_signing_alg,
-        )?,
+        assertion_algorithm: assertion_algorithm(order)?,
         dpop_bound: order.dpop_bound_access_tokens,
         userinfo_algorithm: algorithm("userinfo_signed_response_alg", &order.userinfo_signed_response_alg)?,
-        pairwise_sector: sector(order)?,
+        pairwise_sector: sector(&order.subject_type, &order.sector, &order.redirect_uris)?,
         access_token_format: choice("access_token_format", &order.access_token_format, &FORMATS)?.into(),
         audiences: order.audiences.clone(),
         certificate_name: order.tls_client_auth.clone(),
@@ -46,7 +53,11 @@ pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, St
     })
 }
 
-pub(super) fn changes(order: &pb::UpdateClientRequest) -> Result<ClientTokensChange, Status> {
+/// The changes in the form that the rules take; `before` = the client as it was.
+pub(super) fn changes(
+    order: &pb::UpdateClientRequest,
+    before: Option<&Client>,
+) -> Result<ClientTokensChange, Status> {
     let types = |list: &pb::GrantTypeList| {
         grant_types(&list.grant_types).map(|grant_types| GrantTypes { grant_types })
     };
@@ -66,7 +77,23 @@ pub(super) fn changes(order: &pb::UpdateClientRequest) -> Result<ClientTokensCha
             Some(list) => Some(ClaimRules { claims: claims(&list.claims)? }),
             None => None,
         },
+        pairwise_sector: changed_sector(order, before)?,
     })
+}
+
+/// The host that subjects are made for from now on; empty = none, they are public. A host alone changes that of a pairwise client.
+fn changed_sector(
+    order: &pb::UpdateClientRequest,
+    before: Option<&Client>,
+) -> Result<Option<String>, Status> {
+    if order.subject_type.is_none() && order.sector.is_none() {
+        return Ok(None);
+    }
+    let is_pairwise = before.is_some_and(|client| !client.tokens.pairwise_sector.is_empty());
+    let subject_type = order.subject_type.clone().unwrap_or_else(|| word(&is_pairwise, &SUBJECT_TYPES));
+    let given = order.redirect_uris.as_ref().map(|list| list.uris.as_slice());
+    let known = before.map(|client| client.redirect_uris.as_slice()).unwrap_or_default();
+    sector(&subject_type, order.sector.as_deref().unwrap_or_default(), given.unwrap_or(known)).map(Some)
 }
 
 /// Expressions are read here, for the rules keep them as they are written: two versions of the program agree on what they keep.
@@ -125,6 +152,20 @@ fn grant_types(words: &[String]) -> Result<Vec<i32>, Status> {
     words.iter().map(one).collect()
 }
 
+/// The named algorithm, or else the one that all keys of the client are for; for RSA keys that name none that is RS256 (RFC 7591 §2).
+fn assertion_algorithm(order: &pb::CreateClientRequest) -> Result<i32, Status> {
+    let named = algorithm("token_endpoint_auth_signing_alg", &order.token_endpoint_auth_signing_alg)?;
+    if named != 0 || order.auth_method != "private_key_jwt" || order.jwks.is_empty() {
+        return Ok(named);
+    }
+    let keys = jwks::parse(order.jwks.as_bytes()).map_err(|why| errors::invalid(format!("jwks: {why}")))?;
+    let common = KEY_ALGORITHMS.iter().find(|(alg, _)| keys.iter().all(|key| key.fits(*alg)));
+    let (_, found) = common.ok_or_else(|| {
+        errors::invalid("token_endpoint_auth_signing_alg: the keys are of several kinds; name the algorithm of the assertions")
+    })?;
+    Ok(i32::from(*found))
+}
+
 /// Parsed once, here: what enters the state can be read by every node.
 fn keys(jwks: &str) -> Result<Vec<u8>, Status> {
     if !jwks.is_empty() {
@@ -150,18 +191,18 @@ fn algorithm(field: &str, text: &str) -> Result<i32, Status> {
 }
 
 /// The one host of all redirect URIs (OIDC Core §8.1), unless another is named.
-fn sector(order: &pb::CreateClientRequest) -> Result<String, Status> {
-    if !choice("subject_type", &order.subject_type, &SUBJECT_TYPES)? {
-        return match order.sector.as_str() {
+fn sector(subject_type: &str, sector: &str, redirect_uris: &[String]) -> Result<String, Status> {
+    if !choice("subject_type", subject_type, &SUBJECT_TYPES)? {
+        return match sector {
             "" => Ok(String::new()),
             _ => Err(errors::invalid("sector: public subjects have none; use subject_type pairwise")),
         };
     }
-    if !order.sector.is_empty() {
-        return Ok(order.sector.to_ascii_lowercase());
+    if !sector.is_empty() {
+        return Ok(sector.to_ascii_lowercase());
     }
     let host = |uri: &String| Url::parse(uri).ok().and_then(|url| url.host_str().map(str::to_owned));
-    let mut hosts: Vec<Option<String>> = order.redirect_uris.iter().map(host).collect();
+    let mut hosts: Vec<Option<String>> = redirect_uris.iter().map(host).collect();
     hosts.dedup();
     match hosts.as_slice() {
         [Some(host)] => Ok(host.clone()),

@@ -67,7 +67,8 @@ impl ClientService for Api {
         let committed = writing.propose(Body::CreateClient(body)).await?;
         let client = shown(&committed.state, &client_id)?;
         let client = writing.with_warnings(client, true).await;
-        writing.reply(&committed, pb::CreateClientResponse { client: Some(client), client_secret })
+        let issuer = self.auth.settings().public_url.issuer().to_owned();
+        writing.reply(&committed, pb::CreateClientResponse { client: Some(client), client_secret, issuer })
     }
 
     async fn get_client(
@@ -247,16 +248,25 @@ impl Writing {
             consent: choice("consent", &order.consent, &CONSENT_MODES)?.into(),
             application_id,
             tokens: Some(tokens),
-            back_channel_logout_uri: logout_uri("backchannel_logout_uri", order.backchannel_logout_uri)?,
+            back_channel_logout_uri: logout_uri(
+                "backchannel_logout_uri",
+                order.backchannel_logout_uri,
+                allowed,
+            )?,
             back_channel_logout_session_required: order.backchannel_logout_session_required,
             require_pushed_authorization_requests: order.require_pushed_authorization_requests,
             pkce_optional: order.pkce_optional,
-            front_channel_logout_uri: logout_uri("frontchannel_logout_uri", order.frontchannel_logout_uri)?,
+            front_channel_logout_uri: logout_uri(
+                "frontchannel_logout_uri",
+                order.frontchannel_logout_uri,
+                allowed,
+            )?,
             resources: resources(order.resources)?,
             strict_authentication: order.strict_authentication,
             pkce_without_nonce: order.pkce_without_nonce,
             allow_http: order.allow_http,
             default_resources: resources(order.default_resources)?,
+            omit_error_issuer: order.omit_error_issuer,
             allowed_schemes: order.allowed_schemes,
             registration_token_hash: Vec::new(),
             of_document: false,
@@ -283,8 +293,7 @@ impl Writing {
         let needs_secret = has_none && auth_method.is_some_and(has_secret);
         let made = needs_secret.then(|| self.secret());
         let (secret, secret_hash) = made.map_or((String::new(), None), |(text, hash)| (text, Some(hash)));
-        let known = before.as_ref().map(|client| &client.requests.exceptions);
-        let body = UpdateClient { application_id, secret_hash, ..changes(order, known)? };
+        let body = UpdateClient { application_id, secret_hash, ..changes(order, before.as_deref())? };
         Ok((UpdateClient { auth_method: auth_method.map(i32::from), ..body }, secret))
     }
 }
@@ -293,18 +302,19 @@ const fn has_secret(method: ClientAuthMethod) -> bool {
     matches!(method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost)
 }
 
-/// The changes in the form that the rules take; `known` = what the client was allowed before.
-fn changes(order: pb::UpdateClientRequest, known: Option<&Exceptions>) -> Result<UpdateClient, Status> {
+/// The changes in the form that the rules take; `before` = the client as it was.
+fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<UpdateClient, Status> {
+    let known: Option<&Exceptions> = before.map(|client| &client.requests.exceptions);
     let known_schemes = known.map(|known| known.allowed_schemes.as_slice()).unwrap_or_default();
     let given = order.allowed_schemes.as_ref().map(|list| list.scopes.clone());
     let schemes = given.clone().unwrap_or_else(|| known_schemes.to_vec());
     let http = order.allow_http.unwrap_or_else(|| known.is_some_and(|known| known.allow_http));
     let allowed = Allowed { http, schemes: &schemes };
-    let tokens = client_tokens::changes(&order)?;
+    let tokens = client_tokens::changes(&order, before)?;
     let list = |field, list: Option<pb::UriList>| {
         list.map(|list| uris(field, list.uris, allowed).map(|uris| Uris { uris })).transpose()
     };
-    let logout = |field, uri: Option<String>| uri.map(|uri| logout_uri(field, uri)).transpose();
+    let logout = |field, uri: Option<String>| uri.map(|uri| logout_uri(field, uri, allowed)).transpose();
     let algorithm = |text: String| choice("signing_algorithm", &text, &ALGORITHMS).map(i32::from);
     let consent = |text: String| choice("consent", &text, &CONSENT_MODES).map(i32::from);
     Ok(UpdateClient {
@@ -326,6 +336,7 @@ fn changes(order: pb::UpdateClientRequest, known: Option<&Exceptions>) -> Result
         strict_authentication: order.strict_authentication,
         pkce_without_nonce: order.pkce_without_nonce,
         allow_http: order.allow_http,
+        omit_error_issuer: order.omit_error_issuer,
         allowed_schemes: given.map(|scopes| Scopes { scopes }),
         default_resources: order
             .default_resources
@@ -337,9 +348,9 @@ fn changes(order: pb::UpdateClientRequest, known: Option<&Exceptions>) -> Result
 
 /// An address that this cluster posts to, or browsers load; empty = none. Whether this cluster may reach it is judged when it does
 /// (`http::outbound`).
-fn logout_uri(field: &str, uri: String) -> Result<String, Status> {
+fn logout_uri(field: &str, uri: String, allowed: Allowed<'_>) -> Result<String, Status> {
     if !uri.is_empty() {
-        let parsed = RedirectUri::parse(&uri);
+        let parsed = RedirectUri::parse_allowed(&uri, Allowed { schemes: &[], ..allowed });
         if !is_private_http(&uri) {
             parsed.map_err(|error| errors::redirect_uri(field, &uri, &error))?;
         }
@@ -430,6 +441,7 @@ fn message(state: &State, client: &Client) -> pb::Client {
         allow_http: client.requests.exceptions.allow_http,
         allowed_schemes: client.requests.exceptions.allowed_schemes.clone(),
         default_resources: client.requests.exceptions.default_resources.clone(),
+        omit_error_issuer: client.requests.exceptions.omit_error_issuer,
         ..pb::Client::default()
     };
     let shown = client_tokens::shown(client, shown);

@@ -161,6 +161,8 @@ pub struct WayBack<'a> {
     pub mode: ResponseMode,
     pub state: Option<&'a str>,
     pub issuer: &'a str,
+    /// The client is not told in errors who answers: it misreads them.
+    pub omits_error_issuer: bool,
 }
 
 /// An answer to a client, on its way through the browser.
@@ -173,16 +175,17 @@ pub struct Answer {
 
 impl WayBack<'_> {
     pub fn with_code(&self, code: &str) -> Answer {
-        self.with(&[("code", code)])
+        self.with(&[("code", code)], true)
     }
 
     pub fn with_error(&self, error: AuthorizationError, description: &str) -> Answer {
-        self.with(&[("error", error.code()), ("error_description", description)])
+        self.with(&[("error", error.code()), ("error_description", description)], !self.omits_error_issuer)
     }
 
-    fn with(&self, parameters: &[(&'static str, &str)]) -> Answer {
+    fn with(&self, parameters: &[(&'static str, &str)], names_issuer: bool) -> Answer {
         let state = self.state.map(|state| ("state", state));
-        let all = parameters.iter().copied().chain(state).chain([("iss", self.issuer)]);
+        let issuer = names_issuer.then_some(("iss", self.issuer));
+        let all = parameters.iter().copied().chain(state).chain(issuer);
         Answer {
             redirect_uri: self.redirect_uri.to_owned(),
             mode: self.mode,
@@ -222,9 +225,9 @@ impl Answer {
 }
 
 impl AuthorizationRequest {
-    pub fn way_back<'a>(&'a self, issuer: &'a str) -> WayBack<'a> {
+    pub fn way_back<'a>(&'a self, issuer: &'a str, omits_error_issuer: bool) -> WayBack<'a> {
         let (redirect_uri, mode) = (&self.redirect_uri, self.response_mode);
-        WayBack { redirect_uri, mode, state: self.state.as_deref(), issuer }
+        WayBack { redirect_uri, mode, state: self.state.as_deref(), issuer, omits_error_issuer }
     }
 
     /// Whether somebody who proved who they are by these methods will do.
@@ -271,6 +274,7 @@ mod tests {
             mode: ResponseMode::Query,
             state: Some("a b&c"),
             issuer: "https://id.test",
+            omits_error_issuer: false,
         };
         let with_code = back.with_code("C").location();
         assert_eq!(with_code, "https://rp.test/cb?x=1&code=C&state=a+b%26c&iss=https%3A%2F%2Fid.test");
@@ -282,6 +286,9 @@ mod tests {
             denied,
             "com.example.app:/cb?error=access_denied&error_description=no&iss=https%3A%2F%2Fid.test"
         );
+        let without = WayBack { omits_error_issuer: true, ..plain };
+        assert!(!without.with_error(AuthorizationError::AccessDenied, "no").location().contains("iss="));
+        assert!(without.with_code("C").location().contains("iss="));
         assert_eq!(origin_of("com.example.app:/cb").unwrap(), "com.example.app:");
         assert_eq!(origin_of("https://rp.test:8443/cb").unwrap(), "https://rp.test:8443");
     }

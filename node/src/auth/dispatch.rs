@@ -233,7 +233,14 @@ impl Auth {
         &'a self,
         request: &'a AuthorizationRequest,
     ) -> super::authorization::WayBack<'a> {
-        request.way_back(self.settings().public_url.issuer())
+        let omits = self.omits_error_issuer(&request.client_id);
+        request.way_back(self.settings().public_url.issuer(), omits)
+    }
+
+    /// True if an administrator said that errors go to this client without `iss`.
+    pub(crate) fn omits_error_issuer(&self, client_id: &str) -> bool {
+        let state = self.cluster().view();
+        state.client(client_id).is_some_and(|client| client.requests.exceptions.omit_error_issuer)
     }
 }
 

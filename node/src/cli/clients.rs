@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     client_requests::{Pkce, RequestArgs},
     client_tokens::{TokenArgs, overlap},
+    client_words::{in_options, with_needs, with_settings},
     failure::Failure,
     output::{Output, with},
     password,
@@ -19,6 +20,8 @@ const FIELDS: &[&str] = &[
     "client_id",
     "name",
     "auth_method",
+    "secret_taken_in",
+    "pkce",
     "redirect_uris",
     "post_logout_redirect_uris",
     "scopes",
@@ -35,6 +38,7 @@ const FIELDS: &[&str] = &[
     "strict_authentication",
     "allow_http",
     "allowed_schemes",
+    "omit_error_issuer",
     "resources",
     "default_resources",
     "self_registered",
@@ -54,6 +58,10 @@ const FIELDS: &[&str] = &[
 const NEW_FIELDS: &[&str] = &[
     "client_id",
     "client_secret",
+    "issuer",
+    "discovery_url",
+    "secret_taken_in",
+    "pkce",
     "name",
     "auth_method",
     "redirect_uris",
@@ -70,6 +78,7 @@ const NEW_FIELDS: &[&str] = &[
     "strict_authentication",
     "allow_http",
     "allowed_schemes",
+    "omit_error_issuer",
     "resources",
     "default_resources",
     "grant_types",
@@ -195,8 +204,39 @@ pub struct Update {
     /// The application whose access rule applies from now on; empty = none: every user may sign in
     #[arg(long, value_name = "SLUG")]
     app: Option<String>,
+    /// What people are called towards it from now on: public or pairwise; the client sees every user as new
+    #[arg(long, value_name = "TYPE")]
+    subject_type: Option<String>,
+    /// The host that pairwise names are made for from now on; the client sees every user as new
+    #[arg(long, value_name = "HOST")]
+    sector: Option<String>,
+    #[command(flatten)]
+    emptied: Emptied,
     #[command(flatten)]
     shape: Shape,
+}
+
+/// Lists that become empty.
+#[derive(Debug, clap::Args)]
+pub struct Emptied {
+    /// No redirect URI any more
+    #[arg(long, conflicts_with = "redirect_uris")]
+    no_redirect_uri: bool,
+    /// No address after logout any more
+    #[arg(long, conflicts_with = "post_logout_redirect_uris")]
+    no_post_logout_redirect_uri: bool,
+    /// No scheme of its own any more
+    #[arg(long, conflicts_with = "allowed_schemes")]
+    no_allow_scheme: bool,
+    /// No resource any more; with --no-default-resource where there are default ones
+    #[arg(long, conflicts_with = "resources")]
+    no_resource: bool,
+    /// No default resource any more
+    #[arg(long, conflicts_with = "default_resources")]
+    no_default_resource: bool,
+    /// A resource server under no name but its client_id
+    #[arg(long, conflicts_with = "audiences")]
+    no_audience: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -223,14 +263,18 @@ pub struct Shape {
 }
 
 pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+    performed(client, command).await.map_err(in_options)
+}
+
+async fn performed(client: &Client, command: Command) -> Result<Output, Failure> {
     let clients = client.clients();
     match command {
         Command::Create(create) => {
             let answer = clients.create(order(*create)?).await?;
             let client = answer.client.unwrap_or_default();
             warn(&client);
-            let client = value(&client);
-            let value = with(client, "client_secret", secret(answer.client_secret));
+            let settings = with_settings(value(&client), &client, &answer.issuer);
+            let value = with(settings, "client_secret", secret(answer.client_secret));
             Ok(Output::One { fields: NEW_FIELDS, value })
         }
         Command::List => list(client).await,
@@ -245,7 +289,8 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             if client.new_client_secret.is_empty() {
                 return Ok(one(&client));
             }
-            let value = with(value(&client), "client_secret", secret(client.new_client_secret));
+            let value = with_needs(value(&client), &client);
+            let value = with(value, "client_secret", secret(client.new_client_secret));
             Ok(Output::One { fields: NEW_FIELDS, value })
         }
         Command::RotateSecret { client_id, keep_old_for, secret_stdin } => {
@@ -290,6 +335,10 @@ fn secret(text: String) -> Value {
 
 fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
     let jwks = create.shape.tokens.jwks()?.unwrap_or_default();
+    // Decision 0064: a client that can prove itself may send a nonce in place of PKCE unless the operator says no.
+    let grant_types = &create.shape.tokens.grant_types;
+    let uses_codes = grant_types.is_empty() || grant_types.iter().any(|one| one == "authorization_code");
+    let may_use_nonce = uses_codes && create.auth_method != "none";
     let requests = create.shape.requests;
     Ok(v1::CreateClientRequest {
         client_id: create.id.unwrap_or_default(),
@@ -305,10 +354,11 @@ fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
         frontchannel_logout_uri: requests.frontchannel_logout_uri.unwrap_or_default(),
         backchannel_logout_session_required: requests.backchannel_logout_session_required.unwrap_or_default(),
         require_pushed_authorization_requests: requests.require_par.unwrap_or_default(),
-        pkce_optional: requests.pkce_optional.is_some_and(Pkce::is_optional),
+        pkce_optional: requests.pkce_optional.map_or(may_use_nonce, Pkce::is_optional),
         pkce_without_nonce: requests.pkce_optional.is_some_and(Pkce::is_without_nonce),
         strict_authentication: requests.strict_auth.unwrap_or_default(),
         allow_http: requests.allow_http.unwrap_or_default(),
+        omit_error_issuer: requests.omit_error_iss.unwrap_or_default(),
         allowed_schemes: requests.allowed_schemes,
         default_resources: requests.default_resources,
         client_secret: if create.secret_stdin { password::from_stdin()? } else { String::new() },
@@ -328,7 +378,10 @@ fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
 }
 
 fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
-    let uris = |uris: Vec<String>| (!uris.is_empty()).then_some(v1::UriList { uris });
+    let uris = |uris: Vec<String>, is_emptied: bool| {
+        (is_emptied || !uris.is_empty()).then_some(v1::UriList { uris })
+    };
+    let emptied = update.emptied;
     let scopes = update.shape.scopes;
     let jwks = update.shape.tokens.jwks()?;
     let requests = update.shape.requests;
@@ -338,8 +391,11 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
     Ok(v1::UpdateClientRequest {
         client_id: update.client_id,
         name: update.name,
-        redirect_uris: uris(update.shape.redirect_uris),
-        post_logout_redirect_uris: uris(update.shape.post_logout_redirect_uris),
+        redirect_uris: uris(update.shape.redirect_uris, emptied.no_redirect_uri),
+        post_logout_redirect_uris: uris(
+            update.shape.post_logout_redirect_uris,
+            emptied.no_post_logout_redirect_uri,
+        ),
         scopes: (!scopes.is_empty()).then_some(v1::ScopeList { scopes }),
         signing_algorithm: update.shape.signing_algorithm,
         consent: update.shape.consent,
@@ -352,11 +408,15 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
         pkce_without_nonce: requests.pkce_optional.map(Pkce::is_without_nonce),
         strict_authentication: requests.strict_auth,
         allow_http: requests.allow_http,
-        allowed_schemes: (!schemes.is_empty()).then_some(v1::ScopeList { scopes: schemes }),
-        default_resources: uris(requests.default_resources),
+        omit_error_issuer: requests.omit_error_iss,
+        subject_type: update.subject_type,
+        sector: update.sector,
+        allowed_schemes: (emptied.no_allow_scheme || !schemes.is_empty())
+            .then_some(v1::ScopeList { scopes: schemes }),
+        default_resources: uris(requests.default_resources, emptied.no_default_resource),
         auth_method: update.auth_method,
         application: update.app,
-        resources: uris(requests.resources),
+        resources: uris(requests.resources, emptied.no_resource),
         grant_types: (!grant_types.is_empty()).then_some(v1::GrantTypeList { grant_types }),
         jwks,
         token_endpoint_auth_signing_alg: update.shape.tokens.assertion_algorithm,
@@ -365,7 +425,7 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
         access_token_format: update.shape.tokens.access_token_format,
         tls_client_auth: update.shape.tokens.tls_client_auth,
         claims: (no_claims || !claims.is_empty()).then_some(v1::ClaimRuleList { claims }),
-        audiences: (!audiences.is_empty()).then_some(v1::AudienceList { audiences }),
+        audiences: (emptied.no_audience || !audiences.is_empty()).then_some(v1::AudienceList { audiences }),
     })
 }
 
@@ -390,7 +450,7 @@ fn consent(consent: &v1::Consent) -> Value {
 }
 
 fn one(client: &v1::Client) -> Output {
-    Output::One { fields: FIELDS, value: value(client) }
+    Output::One { fields: FIELDS, value: with_needs(value(client), client) }
 }
 
 fn value(client: &v1::Client) -> Value {
@@ -415,6 +475,7 @@ fn value(client: &v1::Client) -> Value {
         "allow_http": client.allow_http,
         "allowed_schemes": client.allowed_schemes,
         "default_resources": client.default_resources,
+        "omit_error_issuer": client.omit_error_issuer,
         "resources": client.resources,
         "self_registered": client.self_registered,
         "grant_types": client.grant_types,

@@ -38,6 +38,12 @@ impl Failure {
         Self { code: Code::Other, text: text.into() }
     }
 
+    /// The same failure in other words.
+    #[must_use]
+    pub fn reworded(self, words: impl FnOnce(&str) -> String) -> Self {
+        Self { text: words(&self.text), ..self }
+    }
+
     pub const fn exit_code(&self) -> u8 {
         self.code as u8
     }

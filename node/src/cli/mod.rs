@@ -21,6 +21,7 @@ mod applications;
 mod archive;
 mod client_requests;
 mod client_tokens;
+mod client_words;
 mod clients;
 mod cluster;
 mod config;

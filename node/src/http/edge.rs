@@ -16,8 +16,10 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use futures_util::FutureExt;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tracing::Instrument;
 
@@ -90,6 +92,17 @@ impl Edge {
         } else {
             fault.problem(id)
         }
+    }
+
+    /// The answer for a fault that no route saw, such as a body that is too large. Programs of any origin may read it: it is the same for
+    /// every caller, and an application in a browser would otherwise see a network error.
+    fn answered_before_the_router(&self, fault: &Fault, id: &RequestId, page: bool) -> Response {
+        let mut response = self.answer(fault, id, page);
+        if !page {
+            let anywhere = HeaderValue::from_static("*");
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, anywhere);
+        }
+        response
     }
 
     /// Whether this peer is a configured proxy.
@@ -201,7 +214,7 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
         Err(_) => peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };
     let outcome = edge.run(request, client, &id, &presented, next).instrument(span).await;
-    let mut response = outcome.unwrap_or_else(|fault| edge.answer(&fault, &id, page));
+    let mut response = outcome.unwrap_or_else(|fault| edge.answered_before_the_router(&fault, &id, page));
     if page && let Some(fault) = bare_refusal(&response) {
         let shown = edge.answer(&fault, &id, page);
         let (parts, _) = response.into_parts();

@@ -410,6 +410,9 @@ pub struct Client {
     /// In the answer of UpdateClient alone: the secret of a client that had none before.
     #[prost(string, tag = "505")]
     pub new_client_secret: ::prost::alloc::string::String,
+    /// Errors of the authorization endpoint go to it without iss (RFC 9207), for applications that misread it.
+    #[prost(bool, tag = "540")]
+    pub omit_error_issuer: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimRule {
@@ -498,6 +501,8 @@ pub struct CreateClientRequest {
     /// A secret that the application has already: 16 to 512 visible ASCII characters. Empty = one is made.
     #[prost(string, tag = "507")]
     pub client_secret: ::prost::alloc::string::String,
+    #[prost(bool, tag = "540")]
+    pub omit_error_issuer: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateClientResponse {
@@ -506,6 +511,9 @@ pub struct CreateClientResponse {
     /// Shown this once.
     #[prost(string, tag = "2")]
     pub client_secret: ::prost::alloc::string::String,
+    /// The issuer that the application is configured with. Its discovery document is below /.well-known/openid-configuration.
+    #[prost(string, tag = "542")]
+    pub issuer: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClientRequest {
@@ -602,6 +610,14 @@ pub struct UpdateClientRequest {
     /// Empty = of no application.
     #[prost(string, optional, tag = "506")]
     pub application: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bool, optional, tag = "540")]
+    pub omit_error_issuer: ::core::option::Option<bool>,
+    /// public or pairwise. A change gives every user another subject at the client.
+    #[prost(string, optional, tag = "543")]
+    pub subject_type: ::core::option::Option<::prost::alloc::string::String>,
+    /// With subject_type: the host that pairwise subjects are made for.
+    #[prost(string, optional, tag = "544")]
+    pub sector: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantTypeList {

@@ -475,6 +475,9 @@ pub struct ClientTokensChange {
     pub certificate_name: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "130")]
     pub claims: ::core::option::Option<ClaimRules>,
+    /// From feature level 2 on; before it, as if absent. Empty = public subjects.
+    #[prost(string, optional, tag = "541")]
+    pub pairwise_sector: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// What a client may use at the token endpoint (RFC 6749 §4, RFC 8693).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -615,6 +618,9 @@ pub struct CreateClient {
     /// What access tokens are for when a request names no resource.
     #[prost(string, repeated, tag = "504")]
     pub default_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Errors of the authorization endpoint go to the client without iss (RFC 9207).
+    #[prost(bool, tag = "540")]
+    pub omit_error_issuer: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Uris {
@@ -684,6 +690,8 @@ pub struct UpdateClient {
     /// Empty bytes = of no application.
     #[prost(bytes = "vec", optional, tag = "506")]
     pub application_id: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    #[prost(bool, optional, tag = "540")]
+    pub omit_error_issuer: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteClient {

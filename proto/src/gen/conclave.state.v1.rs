@@ -211,6 +211,8 @@ pub struct ClientRow {
     pub allowed_schemes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "504")]
     pub default_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "540")]
+    pub omit_error_issuer: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionRow {

@@ -69,7 +69,8 @@ async fn endpoint(
         Err(Unacceptable::There(mistake)) => {
             let issuer = oidc.auth.settings().public_url.issuer();
             let (redirect_uri, state) = (&mistake.redirect_uri, mistake.state.as_deref());
-            let back = WayBack { redirect_uri, mode: mistake.mode, state, issuer };
+            let omits_error_issuer = mistake.omits_error_issuer;
+            let back = WayBack { redirect_uri, mode: mistake.mode, state, issuer, omits_error_issuer };
             return oidc.site.answer(&back.with_error(mistake.error, mistake.description));
         }
     };
@@ -179,7 +180,9 @@ pub async fn hinted(
         Err(Unread::Foreign) => (AuthorizationError::InvalidRequest, "id_token_hint was not made here"),
         Err(Unread::Unavailable) => (AuthorizationError::TemporarilyUnavailable, "try again in a moment"),
     };
+    let omits_error_issuer = oidc.auth.omits_error_issuer(&request.client_id);
     Err(Unacceptable::There(Mistake {
+        omits_error_issuer,
         redirect_uri: request.redirect_uri,
         mode: request.response_mode,
         state: request.state,

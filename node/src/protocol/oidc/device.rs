@@ -39,7 +39,7 @@ use super::{
     grants::{self, Binding},
     head::Head,
     par,
-    request::{Parameters, resources, scopes},
+    request::{Parameters, resources, scopes, wanted_resources},
     token::{self, TokenRequest},
     tokens::TokenResponse,
 };
@@ -76,9 +76,9 @@ async fn start(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Value, TokenE
 fn order(client: &Client, form: &Parameters, oidc: &Oidc) -> Result<StartDevice, TokenError> {
     Ok(StartDevice {
         client_id: client.id.to_string(),
-        scopes: scopes(form, &client)
+        scopes: scopes(form, client)
             .ok_or(TokenError::InvalidScope("no scope that the client may ask for"))?,
-        resources: resources(form, &client.requests.resources).map_err(TokenError::InvalidTarget)?,
+        resources: wanted_resources(form, client).map_err(TokenError::InvalidTarget)?,
         ttl_ms: millis(oidc.auth.settings().authorization.device_ttl),
         ..StartDevice::default()
     })

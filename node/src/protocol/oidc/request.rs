@@ -67,6 +67,8 @@ pub struct Mistake {
     pub state: Option<String>,
     pub error: AuthorizationError,
     pub description: &'static str,
+    /// The client is not told who answers.
+    pub omits_error_issuer: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,6 +210,7 @@ pub fn validate(
             state: client_state,
             error,
             description,
+            omits_error_issuer: client.requests.exceptions.omit_error_issuer,
         })),
     }
 }
@@ -287,12 +290,8 @@ impl Asking<'_> {
         })
     }
 
-    /// What is asked for; what an administrator named where nothing is.
     fn resources(&self) -> Result<Vec<String>, Wrong> {
-        let requests = &self.client.requests;
-        let asked = resources(self.parameters, &requests.resources)
-            .map_err(|why| (AuthorizationError::InvalidTarget, why))?;
-        Ok(if asked.is_empty() { requests.exceptions.default_resources.clone() } else { asked })
+        wanted_resources(self.parameters, self.client).map_err(|why| (AuthorizationError::InvalidTarget, why))
     }
 
     /// `claims` and `acr_values`: an `acr` that is asked for in any way is answered with the one that was reached.
@@ -312,6 +311,13 @@ impl Asking<'_> {
         }
         Ok(asked)
     }
+}
+
+/// What the access tokens of an authorization are to be for: what the request names, or the client's default resources where it names
+/// none.
+pub fn wanted_resources(parameters: &Parameters, client: &Client) -> Result<Vec<String>, &'static str> {
+    let named = resources(parameters, &client.requests.resources)?;
+    Ok(if named.is_empty() { client.requests.exceptions.default_resources.clone() } else { named })
 }
 
 /// What the access token is to be for: absolute URIs that are registered for the client (RFC 8707 §2).

@@ -31,6 +31,9 @@ pub const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
 pub const ID_TYP: &str = "JWT";
 
+/// Most bytes of what an access token says of its user: with the rest, the token fits a header of 4 KiB, which many servers take.
+const MAX_ABOUT_USER_BYTES: usize = 2_048;
+
 /// What the seal of an opaque access token is for; it opens as nothing else.
 pub const ACCESS_PURPOSE: &str = "access-token/1";
 
@@ -66,6 +69,16 @@ pub struct AccessClaims {
     /// The `jti` of each token that it was exchanged for, the first first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exchanged: Vec<String>,
+}
+
+/// A signed access token with what it says of its user to resource servers (RFC 9068 §2.2.3). That is written and never read back: this
+/// cluster asks the state.
+#[derive(Serialize)]
+struct AboutUser<'a> {
+    #[serde(flatten)]
+    token: &'a AccessClaims,
+    #[serde(flatten)]
+    user: Map<String, Value>,
 }
 
 /// `cnf`: what must be proved with the token. At least one.
@@ -142,7 +155,11 @@ pub struct TokenResponse {
 /// When there is no key to sign with.
 pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError> {
     let access = access_claims(auth, issue)?;
-    let access_token = access_text(auth, issue.state, issue.client, &access)?;
+    let access_token = if issue.client.tokens.opaque_access_tokens {
+        access_text(auth, issue.state, issue.client, &access)?
+    } else {
+        sign(auth, issue, ACCESS_TYP, &AboutUser { token: &access, user: about_user(auth, issue) })?
+    };
     let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
     let id_token =
         is_openid.then(|| sign(auth, issue, ID_TYP, &id_claims(auth, issue, &access_token)?)).transpose()?;
@@ -239,6 +256,32 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> Result<AccessClaims, AuthErr
     })
 }
 
+/// The groups, where the scope was granted, and the client's own claims; nothing where they are too long together.
+fn about_user(auth: &Auth, issue: &Issue<'_>) -> Map<String, Value> {
+    let person =
+        claims::Person { user: issue.user, state: issue.state, issuer: auth.settings().public_url.issuer() };
+    let groups: Vec<String> = issue.scopes.iter().filter(|scope| *scope == "groups").cloned().collect();
+    let mut about_user = claims::of(&person, &groups);
+    add_own(&mut about_user, auth, issue);
+    let bytes = serde_json::to_string(&about_user).map_or(usize::MAX, |text| text.len());
+    if bytes <= MAX_ABOUT_USER_BYTES {
+        return about_user;
+    }
+    tracing::info!(
+        client = issue.client.id.as_str(),
+        bytes,
+        "the access token goes without groups and own claims, which are too long for it; introspection has them"
+    );
+    Map::new()
+}
+
+/// The claims that the client has of its own.
+fn add_own(claims: &mut Map<String, Value>, auth: &Auth, issue: &Issue<'_>) {
+    let sign_in = (issue.auth_time_ms, issue.amr);
+    let about = About { state: issue.state, user: issue.user, sign_in, now_ms: issue.at_ms };
+    auth.claim_expressions().add(claims, issue.client, issue.scopes, &about);
+}
+
 fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
     let is_openid = issue.scopes.iter().any(|scope| scope == "openid");
     Audience::of(auth.settings().public_url.issuer(), issue.resources, is_openid)
@@ -261,9 +304,7 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Result<Map<S
     let person = claims::Person { user: issue.user, state: issue.state, issuer };
     let mut claims = claims::of(&person, issue.scopes);
     add_requested(&mut claims, &person, issue);
-    let sign_in = (issue.auth_time_ms, issue.amr);
-    let about = About { state: issue.state, user: issue.user, sign_in, now_ms: issue.at_ms };
-    auth.claim_expressions().add(&mut claims, issue.client, issue.scopes, &about);
+    add_own(&mut claims, auth, issue);
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
     put("sub", json!(auth.subject(issue.client, issue.user)?));
     put("iss", json!(auth.settings().public_url.issuer()));

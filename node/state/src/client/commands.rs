@@ -120,6 +120,9 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
     if let Some(change) = &order.tokens {
         let could = client.allows(GrantType::ClientCredentials);
         client.tokens.change(change)?;
+        if level >= level::EXCEPTIONS {
+            client.tokens.change_subjects(change)?;
+        }
         if could != client.allows(GrantType::ClientCredentials) {
             client.own_tokens_since = draft.index;
         }

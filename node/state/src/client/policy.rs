@@ -134,6 +134,14 @@ impl TokenPolicy {
         Ok(())
     }
 
+    /// Other subjects for every user: public ones, or those of another host. Only from the level on at which every member reads the field.
+    pub(super) fn change_subjects(&mut self, change: &pb::ClientTokensChange) -> Result<(), Refusal> {
+        if let Some(sector) = &change.pairwise_sector {
+            self.pairwise_sector = text::line("pairwise_sector", sector, text::MAX_TEXT_BYTES)?;
+        }
+        Ok(())
+    }
+
     /// What a client that proves itself in this way can have.
     pub(super) fn fits(&self, method: ClientAuthMethod) -> Result<(), Refusal> {
         let alone = [GrantType::ClientCredentials, GrantType::TokenExchange];

@@ -37,6 +37,8 @@ pub struct Exceptions {
     pub allowed_schemes: Vec<String>,
     /// What access tokens are for when a request names no resource: some of [`Requests::resources`].
     pub default_resources: Vec<String>,
+    /// Errors of the authorization endpoint carry no `iss`.
+    pub omit_error_issuer: bool,
 }
 
 /// Most schemes of one client: one a platform and room.
@@ -71,6 +73,7 @@ impl Exceptions {
             allow_http: order.allow_http,
             allowed_schemes: parse_schemes(&order.allowed_schemes)?,
             default_resources: wire::parse_uris("default_resources", &order.default_resources)?,
+            omit_error_issuer: order.omit_error_issuer,
         })
     }
 
@@ -81,6 +84,7 @@ impl Exceptions {
             allow_http: row.allow_http,
             allowed_schemes: row.allowed_schemes.clone(),
             default_resources: row.default_resources.clone(),
+            omit_error_issuer: row.omit_error_issuer,
         }
     }
 
@@ -93,6 +97,9 @@ impl Exceptions {
         }
         if let Some(http) = order.allow_http {
             self.allow_http = http;
+        }
+        if let Some(omit) = order.omit_error_issuer {
+            self.omit_error_issuer = omit;
         }
         if let Some(list) = &order.allowed_schemes {
             self.allowed_schemes = parse_schemes(&list.scopes)?;

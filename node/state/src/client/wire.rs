@@ -92,6 +92,7 @@ impl Row for Client {
             allow_http: self.requests.exceptions.allow_http,
             allowed_schemes: self.requests.exceptions.allowed_schemes.clone(),
             default_resources: self.requests.exceptions.default_resources.clone(),
+            omit_error_issuer: self.requests.exceptions.omit_error_issuer,
         }
     }
 

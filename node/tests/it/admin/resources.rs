@@ -11,7 +11,7 @@ use conclave_proto::{
         session_service_client::SessionServiceClient, token_service_client::TokenServiceClient,
         user_service_client::UserServiceClient,
     },
-    command::v1::{StartSession, command::Body},
+    command::v1::{RaiseLevel, StartSession, command::Body},
 };
 use conclave_state::{client::SigningAlgorithm, ids::UserId};
 use tonic::Code;
@@ -410,12 +410,36 @@ async fn how_a_clients_tokens_are_made_is_said_in_the_words_of_registration() {
     };
     assert_eq!(changed, expected);
 
+    let unnamed = pb::CreateClientRequest {
+        client_id: "unnamed".into(),
+        token_endpoint_auth_signing_alg: String::new(),
+        ..bank.clone()
+    };
+    let unnamed =
+        clients.create_client(by_operator(&node, unnamed)).await.unwrap().into_inner().client.unwrap();
+    assert_eq!(unnamed.token_endpoint_auth_signing_alg, "EdDSA", "what its key is for");
+
+    node.propose(Body::RaiseLevel(RaiseLevel { level: conclave_state::level::SUPPORTED })).await.unwrap();
+    for (subject_type, sector, expected) in [
+        (None, Some("Other.test"), ("pairwise", "other.test")),
+        (Some("public"), None, ("public", "")),
+        (Some("pairwise"), None, ("pairwise", "bank.test")),
+    ] {
+        let change = pb::UpdateClientRequest {
+            client_id: "bank".into(),
+            subject_type: subject_type.map(Into::into),
+            sector: sector.map(Into::into),
+            ..Default::default()
+        };
+        let changed = clients.update_client(by_operator(&node, change)).await.unwrap().into_inner();
+        assert_eq!((changed.subject_type.as_str(), changed.sector.as_str()), expected);
+    }
+
     let private = jwks.replace("\"x\"", "\"d\":\"AA\",\"x\"");
     for bad in [
         pb::CreateClientRequest { jwks: private, ..bank.clone() },
         pb::CreateClientRequest { jwks: "{}".into(), ..bank.clone() },
         pb::CreateClientRequest { jwks: String::new(), ..bank.clone() },
-        pb::CreateClientRequest { token_endpoint_auth_signing_alg: String::new(), ..bank.clone() },
         pb::CreateClientRequest { token_endpoint_auth_signing_alg: "none".into(), ..bank.clone() },
         pb::CreateClientRequest { grant_types: vec!["password".into()], ..bank.clone() },
         pb::CreateClientRequest { auth_method: "none".into(), ..bank.clone() },

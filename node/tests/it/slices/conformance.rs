@@ -341,6 +341,7 @@ async fn oidcc_server_client_secret_post() {
     let own = [("client_id", "post"), ("client_secret", SECRET)];
     let page = plan.site.token(None, &[&redemption(&code)[..], &own].concat()).await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.text);
+    plan.site.raise_level().await;
     plan.site.change("post", |client| client.strict_authentication = Some(true)).await;
     let wrong = plan.site.call("/oidc/token", &[basic("post", SECRET)], &redemption(&code)).await;
     assert_eq!(

@@ -223,7 +223,7 @@ async fn what_is_wrong_in_a_proof_is_refused() {
         with("htu", json!(USERINFO)),
         with("htu", json!("/oidc/token")),
         with("iat", json!(now - 61)),
-        with("iat", json!(now + 16)),
+        with("iat", json!(now + 31)),
         with("iat", json!("now")),
         with("jti", json!("")),
         with("jti", Value::Null),

@@ -1,7 +1,7 @@
 //! What ordinary relying parties and resource servers do by default works, and what does not is said so that it can be mended.
 
 use conclave_node::crypto::jwk::Alg;
-use conclave_proto::command::v1::{SigningAlgorithm, Uris};
+use conclave_proto::command::v1::{ClaimRule, ClaimRules, ClientTokensChange, SigningAlgorithm, Uris};
 use http::StatusCode;
 use serde_json::json;
 
@@ -16,6 +16,7 @@ const UNKNOWN_TOKEN: [(&str, &str); 1] = [("token", "x")];
 #[tokio::test]
 async fn a_secret_is_taken_by_header_or_body_unless_the_client_is_strict() {
     let site = Site::open().await;
+    site.raise_level().await;
     let in_body = |id: &'static str, secret: &'static str| {
         [("token", "x"), ("client_id", id), ("client_secret", secret)]
     };
@@ -89,6 +90,7 @@ async fn an_assertion_may_name_its_own_endpoint_alone_in_a_list_and_have_broken_
 #[tokio::test]
 async fn a_client_is_let_off_pkce_and_nonce_by_an_explicit_word_and_else_told_what_is_missing() {
     let site = Site::open().await;
+    site.raise_level().await;
     let bare = [("code_challenge", ""), ("code_challenge_method", ""), ("nonce", "")];
     let why = async |client: &str| {
         let page = site.get(&mut Browser::default(), &Site::authorize_url(client, &bare)).await;
@@ -113,12 +115,12 @@ async fn a_code_comes_in_the_fragment_where_that_is_asked_for_and_errors_where_t
     };
     let error = get(&[("response_mode", "fragment"), ("prompt", "none")]).await;
     assert!(error.contains("#error=login_required"), "{error}");
-    for (response_type, place) in [("id_token", '#'), ("code id_token", '#'), ("token", '#'), ("none", '?')] {
+    for (response_type, place) in [("id_token", '#'), ("code id_token", '#'), ("token", '#'), ("none", '&')] {
         let error = get(&[("response_type", response_type)]).await;
         assert!(error.contains(&format!("{place}error=unsupported_response_type")), "{error}");
     }
     let error = get(&[("response_type", "id_token"), ("response_mode", "query")]).await;
-    assert!(error.contains("?error="), "as asked for: {error}");
+    assert!(error.contains("&error=") && !error.contains('#'), "as asked for: {error}");
 }
 
 #[tokio::test]
@@ -149,6 +151,70 @@ async fn applications_of_other_origins_may_send_any_header_and_read_every_answer
     let page = site.send("192.0.2.1", request).await;
     assert_eq!(page.status, StatusCode::METHOD_NOT_ALLOWED);
     assert!(anywhere(&page), "a refusal that no handler makes");
+    let request = Request::post("/oidc/token").body(Body::from(vec![b'a'; 65 * 1024])).unwrap();
+    let page = site.send("192.0.2.1", request).await;
+    assert_eq!(page.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(anywhere(&page), "a refusal that no route sees");
+}
+
+#[tokio::test]
+async fn errors_reach_a_client_that_misreads_iss_without_it() {
+    let site = Site::open().await;
+    site.raise_level().await;
+    let wrong_hint = ("id_token_hint", "not-a-token");
+    let mistakes = [("scope", "unknown"), ("prompt", "none"), wrong_hint];
+    let issuer = async |more: (&str, &str)| {
+        let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &[more])).await;
+        assert!(page.parameter("error").is_some(), "{}", page.location());
+        page.parameter("iss")
+    };
+    for mistake in mistakes {
+        assert_eq!(issuer(mistake).await.as_deref(), Some(ISSUER), "{mistake:?}");
+    }
+    site.change("web", |client| client.omit_error_issuer = Some(true)).await;
+    for mistake in mistakes {
+        assert_eq!(issuer(mistake).await, None, "{mistake:?}");
+    }
+    let page = site
+        .sign_in_at(&mut Browser::default(), &Site::authorize_url("web", &[]), "ada", super::site::PASSWORD)
+        .await;
+    assert_eq!(page.parameter("iss").as_deref(), Some(ISSUER), "a code still comes with it");
+}
+
+#[tokio::test]
+async fn a_signed_access_token_says_groups_and_own_claims_where_granted_within_a_bound() {
+    let site = Site::open().await;
+    let own = |expression: &str| ClientTokensChange {
+        claims: Some(ClaimRules {
+            claims: vec![ClaimRule {
+                name: "realm_access".into(),
+                scope: "profile".into(),
+                expression: expression.into(),
+            }],
+        }),
+        ..ClientTokensChange::default()
+    };
+    site.change("web", |client| client.tokens = Some(own("{\"roles\": user.groups}"))).await;
+    let token = async |scope: &str| {
+        let code = site.code("web", &[("scope", scope)]).await;
+        site.redeem("web", &code).await.json()["access_token"].as_str().unwrap().to_owned()
+    };
+    let with_all = token("openid profile groups").await;
+    let said = claims(&with_all);
+    assert_eq!((&said["groups"], &said["realm_access"]), (&json!(["staff"]), &json!({ "roles": ["staff"] })));
+    assert!(said.get("name").is_none(), "no more than that: {said}");
+    assert_eq!(site.userinfo(&with_all).await.status, StatusCode::OK);
+    let said = claims(&token("openid").await);
+    assert!(said.get("groups").is_none() && said.get("realm_access").is_none(), "{said}");
+
+    // Longer than an access token may be, which goes without: introspection has it.
+    let long = format!("'{}' + '{}'", "x".repeat(1_000), "y".repeat(1_000));
+    site.change("web", |client| client.tokens = Some(own(&format!("[{long}, user.id]")))).await;
+    let long = token("openid profile groups").await;
+    assert!(claims(&long).get("groups").is_none(), "{}", claims(&long));
+    let facts = site.call("/oidc/introspect", &[basic("web", SECRET)], &[("token", &long)]).await.json();
+    assert_eq!(facts["groups"], json!(["staff"]), "{facts}");
+    assert!(facts["realm_access"].to_string().len() > 2_000, "{facts}");
 }
 
 #[tokio::test]
@@ -179,6 +245,7 @@ async fn introspection_names_the_person_and_what_the_scopes_give_away() {
 #[tokio::test]
 async fn a_token_is_for_the_default_resources_where_the_application_names_none() {
     let site = Site::open().await;
+    site.raise_level().await;
     let resource = || Some(Uris { uris: vec!["https://api.rp.test".into()] });
     site.change("web", |client| {
         client.resources = resource();

@@ -487,7 +487,7 @@ async fn metadata_of_both_standards_says_what_there_is() {
     let document = site.get(&mut browser, "/.well-known/openid-configuration").await.json();
     let oauth = site.get(&mut browser, "/.well-known/oauth-authorization-server").await.json();
     assert_eq!(document, oauth);
-    assert_eq!(document["response_modes_supported"], json!(["query", "form_post"]));
+    assert_eq!(document["response_modes_supported"], json!(["query", "fragment", "form_post"]));
     assert_eq!(
         (&document["request_parameter_supported"], &document["request_uri_parameter_supported"]),
         (&json!(true), &json!(false))

@@ -12,8 +12,8 @@ use conclave_node::{
     web::Pages,
 };
 use conclave_proto::command::v1::{
-    Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, SigningAlgorithm, UpdateClient,
-    command::Body as Order,
+    Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, RaiseLevel, SigningAlgorithm,
+    UpdateClient, command::Body as Order,
 };
 use http::{HeaderMap, Request, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -163,6 +163,12 @@ impl Site {
         }
         // No leader task makes keys here: made once, by hand.
         node.auth().clone().ensure_signing_keys(None).await;
+    }
+
+    /// Raises the feature level as a leader does about a second after its start.
+    pub async fn raise_level(&self) {
+        let level = conclave_state::level::SUPPORTED;
+        self.node.propose(Order::RaiseLevel(RaiseLevel { level })).await.unwrap();
     }
 
     /// The HTTP side of a node that has nothing yet, or is one of several.
