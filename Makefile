@@ -13,7 +13,11 @@ TOOLS := target/tools
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 # program:Debian package, of what the tests start beside the nodes.
-TEST_PROGRAMS := strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps node:nodejs npm:npm python3:python3-venv haproxy:haproxy
+TEST_PROGRAMS := apache2:apache2-bin strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps node:nodejs npm:npm python3:python3-venv haproxy:haproxy
+
+# file:Debian package, of what is not on the path.
+APACHE_MODULES := /usr/lib/apache2/modules
+TEST_FILES := $(APACHE_MODULES)/mod_auth_openidc.so:libapache2-mod-auth-openidc $(APACHE_MODULES)/mod_oauth2.so:libapache2-mod-oauth2 /usr/lib/dovecot/imap-login:dovecot-imapd
 
 SEEDS ?= 2000
 
@@ -53,12 +57,15 @@ toolchain:
 	@command -v cc >/dev/null || { \
 		echo "A C compiler is missing. On Debian: apt-get install build-essential"; exit 1; }
 
-# nginx lives in /usr/sbin, which is not on everybody's path.
+# nginx, apache2 and dovecot are in /usr/sbin, which is not on every user's path.
 deps: export PATH := $(PATH):/usr/sbin
 deps:
 	@missing=""; \
 	for pair in $(TEST_PROGRAMS); do \
 		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	for pair in $(TEST_FILES); do \
+		test -e $${pair%%:*} || missing="$$missing $${pair##*:}"; \
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
@@ -73,7 +80,7 @@ deps:
 # Relying parties that others wrote, beside the tests that start them.
 PARTIES := node/tests/relying_parties
 parties: deps
-	@cd $(PARTIES) && test -d node_modules/oidc-client-ts || npm ci --silent --no-audit --no-fund
+	@cd $(PARTIES) && test -d node_modules/oidc-client-ts -a -d node_modules/passport-openidconnect || npm ci --silent --no-audit --no-fund
 	@cd $(PARTIES) && test -x venv/bin/python || python3 -m venv venv
 	@cd $(PARTIES) && venv/bin/python -c 'import authlib, requests' 2>/dev/null || venv/bin/pip install --quiet --requirement requirements.txt
 

@@ -1,0 +1,131 @@
+//! A foreign program beside the cluster, and a person who comes to an application in a browser and signs in where a page asks for it.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+use url::Url;
+
+use super::world::{Demo, browser, field, kill_9};
+
+/// Longest wait for a program to listen.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Most answers on the way through a sign-in: an application and this cluster need eight.
+const MOST_STEPS: usize = 14;
+
+/// A program in a directory of its own, ended when dropped.
+pub struct Party {
+    child: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Party {
+    fn drop(&mut self) {
+        // In order: apache2 and dovecot end their own processes.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+impl Party {
+    /// Starts the program and waits until it listens on the port.
+    pub async fn start(command: &mut Command, dir: tempfile::TempDir, port: u16) -> Self {
+        let log = dir.path().join("output");
+        let output = std::fs::File::create(&log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}; `make test` installs it"));
+        let mut party = Self { child, _dir: dir };
+        let deadline = Instant::now() + LIMIT;
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            let ended = party.child.try_wait().unwrap();
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(ended.is_none() && Instant::now() < deadline, "{command:?} does not listen: {}", said());
+            tokio::task::yield_now().await;
+        }
+        party
+    }
+}
+
+/// A directory that the program's own unprivileged user can read, too.
+pub fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+pub fn write(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// A person at a browser, who signs in where a page asks for it.
+pub struct Person<'a> {
+    demo: &'a Demo,
+    browser: reqwest::Client,
+    /// The leader is killed while the person looks at the sign-in page.
+    pub kills_the_leader: bool,
+    /// An address that is not opened but reported.
+    pub stops_at: Option<&'a str>,
+}
+
+/// Where a chain of redirects ended.
+pub struct End {
+    pub url: Url,
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl<'a> Person<'a> {
+    pub fn new(demo: &'a Demo) -> Self {
+        Self { demo, browser: browser(), kills_the_leader: false, stops_at: None }
+    }
+
+    /// Follows redirects from the address and fills in the sign-in form, until a page is neither.
+    pub async fn opens(&self, url: &str) -> End {
+        let mut url = Url::parse(url).unwrap();
+        let mut request = self.browser.get(url.clone());
+        for _ in 0..MOST_STEPS {
+            let reply = request.send().await.unwrap();
+            let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
+            if let Some(to) = headers.get("location") {
+                url = url.join(to.to_str().unwrap()).unwrap();
+                if self.stops_at.is_some_and(|stop| url.as_str().starts_with(stop)) {
+                    return End { url, status, headers, text: String::new() };
+                }
+                request = self.browser.get(url.clone());
+                continue;
+            }
+            let text = reply.text().await.unwrap();
+            if !text.contains("id=\"login-form\"") {
+                return End { url, status, headers, text };
+            }
+            if self.kills_the_leader {
+                let leader = self.demo.leader().await.expect("a leader");
+                kill_9(self.demo.pid_of(leader).expect("its process"));
+            }
+            request = self.sign_in(&text);
+        }
+        panic!("no end of redirects at {url}");
+    }
+
+    fn sign_in(&self, page: &str) -> reqwest::RequestBuilder {
+        let admin = &self.demo.cluster.admin;
+        let form = [
+            ("ticket", field(page, "ticket")),
+            ("csrf", field(page, "csrf")),
+            ("username", admin.username.clone()),
+            ("password", admin.password.clone()),
+        ];
+        self.browser.post(format!("{}/login", self.demo.cluster.front)).form(&form)
+    }
+}
