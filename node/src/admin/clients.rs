@@ -302,6 +302,27 @@ const fn has_secret(method: ClientAuthMethod) -> bool {
     matches!(method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost)
 }
 
+/// Checks the addresses that stay: none may need a permission that is taken back.
+fn check_kept(
+    order: &pb::UpdateClientRequest,
+    before: Option<&Client>,
+    allowed: Allowed<'_>,
+) -> Result<(), Status> {
+    let Some(client) = before else { return Ok(()) };
+    let kept = [
+        ("redirect_uris", &client.redirect_uris, order.redirect_uris.is_none()),
+        (
+            "post_logout_redirect_uris",
+            &client.post_logout_redirect_uris,
+            order.post_logout_redirect_uris.is_none(),
+        ),
+    ];
+    for (field, list, _) in kept.into_iter().filter(|(_, _, is_kept)| *is_kept) {
+        uris(field, list.clone(), allowed)?;
+    }
+    Ok(())
+}
+
 /// The changes in the form that the rules take; `before` = the client as it was.
 fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<UpdateClient, Status> {
     let known: Option<&Exceptions> = before.map(|client| &client.requests.exceptions);
@@ -311,6 +332,9 @@ fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<Up
     let http = order.allow_http.unwrap_or_else(|| known.is_some_and(|known| known.allow_http));
     let allowed = Allowed { http, schemes: &schemes };
     let tokens = client_tokens::changes(&order, before)?;
+    if order.allow_http.is_some() || order.allowed_schemes.is_some() {
+        check_kept(&order, before, allowed)?;
+    }
     let list = |field, list: Option<pb::UriList>| {
         list.map(|list| uris(field, list.uris, allowed).map(|uris| Uris { uris })).transpose()
     };

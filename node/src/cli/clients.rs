@@ -270,9 +270,13 @@ async fn performed(client: &Client, command: Command) -> Result<Output, Failure>
     let clients = client.clients();
     match command {
         Command::Create(create) => {
+            let has_usual_scopes = create.shape.scopes.is_empty();
             let answer = clients.create(order(*create)?).await?;
             let client = answer.client.unwrap_or_default();
             warn(&client);
+            if has_usual_scopes && client.grant_types.iter().any(|grant| grant == "authorization_code") {
+                note_scopes(&client);
+            }
             let settings = with_settings(value(&client), &client, &answer.issuer);
             let value = with(settings, "client_secret", secret(answer.client_secret));
             Ok(Output::One { fields: NEW_FIELDS, value })
@@ -326,6 +330,15 @@ fn warn(client: &v1::Client) {
     for warning in &client.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
+}
+
+/// Scopes that applications ask for often, and that a client has only where they are named.
+fn note_scopes(client: &v1::Client) {
+    let _ = writeln!(
+        std::io::stderr(),
+        "note: the application may ask for the scopes {}; other scopes, such as groups or offline_access, are left out unless --scope names all of them",
+        client.scopes.join(", ")
+    );
 }
 
 /// A public client has none.

@@ -1,6 +1,6 @@
-// An Express application that signs people in with passport-openidconnect as its guide shows it: neither PKCE nor a nonce, the
-// client's secret in the body. Answers at / with what it knows of the person; a refused sign-in is answered as JSON.
-//   node passport.mjs '{"issuer":…,"port":…,"client":{"id":…,"secret":…}}'
+// An Express application that signs people in with passport-openidconnect as its guide shows it: no PKCE, the client's
+// secret in the body, and a nonce only where it is told to send one. Answers at / with what it knows of the person; a refused sign-in is answered as JSON.
+//   node passport.mjs '{"issuer":…,"port":…,"nonce":false,"client":{"id":…,"secret":…}}'
 
 import express from 'express';
 import session from 'express-session';
@@ -22,6 +22,7 @@ passport.use(
       clientSecret: told.client.secret,
       callbackURL: '/oauth2/redirect',
       scope: ['profile'],
+      nonce: told.nonce,
     },
     (issuer, profile, done) => done(null, { issuer, username: profile.username }),
   ),

@@ -15,7 +15,7 @@ use conclave_state::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::auth::claims::About;
+use crate::auth::claims::{About, is_reserved};
 use crate::{
     auth::{Auth, AuthError, authorization::PASSWORD_METHOD},
     crypto::{
@@ -30,6 +30,10 @@ use super::{acr, audience::Audience, claims};
 pub const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
 pub const ID_TYP: &str = "JWT";
+
+/// What an access token says to the cluster itself: a claim about the user by one of these names is left out, or the token could not be
+/// read back.
+const NAMES_OF_THE_CLUSTER: [&str; 4] = ["gid", "idx", "epc", "exchanged"];
 
 /// Most bytes of what an access token says of its user: with the rest, the token fits a header of 4 KiB, which many servers take.
 const MAX_ABOUT_USER_BYTES: usize = 2_048;
@@ -263,6 +267,7 @@ fn about_user(auth: &Auth, issue: &Issue<'_>) -> Map<String, Value> {
     let groups: Vec<String> = issue.scopes.iter().filter(|scope| *scope == "groups").cloned().collect();
     let mut about_user = claims::of(&person, &groups);
     add_own(&mut about_user, auth, issue);
+    about_user.retain(|name, _| !is_reserved(name) && !NAMES_OF_THE_CLUSTER.contains(&name.as_str()));
     let bytes = serde_json::to_string(&about_user).map_or(usize::MAX, |text| text.len());
     if bytes <= MAX_ABOUT_USER_BYTES {
         return about_user;

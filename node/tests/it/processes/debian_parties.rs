@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     debian_servers::{Imap, apache, dovecot},
-    party::{Party, Person, directory},
+    party::{End, Party, Person, directory},
     world::{Demo, browser},
 };
 
@@ -29,8 +29,12 @@ async fn mod_auth_openidc_signs_in_while_the_leader_dies_and_shows_a_refusal_onc
     demo.all_ready().await;
     let base = format!("http://127.0.0.1:{PORT}");
     let redirect_uri = format!("{base}/protected/redirect_uri");
-    let secret = create_client(&demo, "apache", &["--redirect-uri", &redirect_uri]);
+    let made = demo.conclave(&["client", "create", "--id", "apache", "--redirect-uri", &redirect_uri]);
+    let secret = made["client_secret"].as_str().unwrap();
     let issuer = &demo.cluster.issuer;
+    // What the administrator is told to configure.
+    assert_eq!((&made["issuer"], &made["pkce"]), (&json!(issuer), &json!("S256, or a nonce")));
+    assert_eq!(made["discovery_url"], format!("{issuer}/.well-known/openid-configuration"));
     let settings = format!(
         r#"OIDCProviderMetadataURL {issuer}/.well-known/openid-configuration
 OIDCClientID apache
@@ -55,39 +59,48 @@ Header always set X-Email "%{{OIDC_CLAIM_email}}e"
     assert_eq!(end.headers["x-name"], "admin");
     assert_eq!(end.headers["x-email"], "admin@example.test");
 
-    // The module of Debian 12 takes an error with `iss` for the start of a login (decision 0064): without it the error is shown, and
+    // The module of Debian 12 takes an error with `iss` for the start of a login (decision 0066): without it the error is shown, and
     // the browser is not sent round.
-    demo.conclave(&["client", "update", "apache", "--omit-error-iss", "true", "--scope", "email"]);
+    demo.conclave(&["client", "update", "apache", "--omit-error-iss", "true", "--scope", "groups"]);
     let end = Person::new(&demo).opens(&format!("{base}/protected/")).await;
     assert!(end.text.contains("invalid_scope"), "{} {}", end.url, end.text);
+    let left = demo.conclave(&["client", "update", "apache", "--no-redirect-uri"]);
+    assert_eq!(left["redirect_uris"], json!([]));
 }
 
-#[tokio::test]
-async fn passport_openidconnect_needs_one_word_of_the_administrator() {
-    const PORT: u16 = 30_295;
-    let demo = Demo::start(30_200, &[]);
-    demo.all_ready().await;
-    let base = format!("http://127.0.0.1:{PORT}");
-    let redirect_uri = format!("{base}/oauth2/redirect");
-    let secret = create_client(&demo, "passport", &["--redirect-uri", &redirect_uri]);
-    let client = json!({ "id": "passport", "secret": secret });
-    let told = json!({ "issuer": demo.cluster.issuer, "port": PORT, "client": client });
+/// Starts the application for a client of its own, made by the plainest command. Gives its address as well.
+async fn passport(demo: &Demo, id: &str, port: u16, sends_nonce: bool) -> (Party, String) {
+    let base = format!("http://127.0.0.1:{port}");
+    let secret = create_client(demo, id, &["--redirect-uri", &format!("{base}/oauth2/redirect")]);
+    let client = json!({ "id": id, "secret": secret });
+    let told = json!({ "issuer": demo.cluster.issuer, "port": port, "nonce": sends_nonce, "client": client });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/relying_parties/passport.mjs");
     let mut command = Command::new("node");
     command.arg(script).arg(told.to_string());
-    let _passport = Party::start(&mut command, directory(), PORT).await;
+    (Party::start(&mut command, directory(), port).await, base)
+}
 
-    // It sends neither PKCE nor a nonce. It is told so, and so is the administrator.
-    let refused = Person::new(&demo).opens(&format!("{base}/login")).await;
+#[tokio::test]
+async fn passport_openidconnect_signs_in_with_a_nonce_or_one_word_of_the_administrator() {
+    let demo = Demo::start(30_200, &[]);
+    demo.all_ready().await;
+    let (_bare, bare) = passport(&demo, "bare", 30_295, false).await;
+    let (_nonce, with_nonce) = passport(&demo, "nonce", 30_296, true).await;
+    let signed_in = |end: End| {
+        let seen: Value =
+            serde_json::from_str(&end.text).unwrap_or_else(|_| panic!("{} {}", end.url, end.text));
+        assert_eq!(seen, json!({ "issuer": demo.cluster.issuer, "username": "admin" }));
+    };
+    signed_in(Person::new(&demo).opens(&format!("{with_nonce}/login")).await);
+
+    // By default it sends neither PKCE nor a nonce, which it is told.
+    let refused = Person::new(&demo).opens(&format!("{bare}/login")).await;
     assert_eq!(refused.status, 401, "{} {}", refused.url, refused.text);
     assert!(refused.text.contains("nonce"), "{}", refused.text);
-
-    demo.conclave(&["client", "update", "passport", "--pkce-optional", "without-nonce"]);
+    demo.conclave(&["client", "update", "bare", "--pkce-optional", "without-nonce"]);
     let mut person = Person::new(&demo);
     person.kills_the_leader = true;
-    let end = person.opens(&format!("{base}/login")).await;
-    let seen: Value = serde_json::from_str(&end.text).unwrap_or_else(|_| panic!("{} {}", end.url, end.text));
-    assert_eq!(seen, json!({ "issuer": demo.cluster.issuer, "username": "admin" }));
+    signed_in(person.opens(&format!("{bare}/login")).await);
 }
 
 /// An application signs its user in and gets an access token for the resource servers of others.
@@ -126,7 +139,7 @@ async fn dovecot_knows_users_by_tokens_of_another_client() {
     let demo = Demo::start(30_400, &[]);
     demo.all_ready().await;
     let mail = "https://mail.example.org";
-    let secret = create_client(&demo, "dovecot", &["--audience", mail]);
+    let secret = create_client(&demo, "dovecot", &["--audience", mail, "--grant-type", "client_credentials"]);
     let resource = ["--redirect-uri", REDIRECT_URI, "--resource", mail, "--default-resource", mail];
     let app = create_client(&demo, "webmail", &resource);
     let (front, authority) = (&demo.cluster.front, demo.cluster.front.trim_start_matches("http://"));
@@ -162,7 +175,7 @@ async fn mod_oauth2_takes_tokens_of_another_client_by_introspection_and_by_signa
     let demo = Demo::start(30_600, &[]);
     demo.all_ready().await;
     let api = "https://api.example.org";
-    let secret = create_client(&demo, "apache", &["--audience", api]);
+    let secret = create_client(&demo, "apache", &["--audience", api, "--grant-type", "client_credentials"]);
     let resource = ["--redirect-uri", REDIRECT_URI, "--resource", api, "--default-resource", api];
     let app = create_client(&demo, "app", &resource);
     let issuer = &demo.cluster.issuer;

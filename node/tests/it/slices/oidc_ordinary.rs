@@ -186,11 +186,15 @@ async fn a_signed_access_token_says_groups_and_own_claims_where_granted_within_a
     let site = Site::open().await;
     let own = |expression: &str| ClientTokensChange {
         claims: Some(ClaimRules {
-            claims: vec![ClaimRule {
-                name: "realm_access".into(),
-                scope: "profile".into(),
-                expression: expression.into(),
-            }],
+            claims: vec![
+                ClaimRule {
+                    name: "realm_access".into(),
+                    scope: "profile".into(),
+                    expression: expression.into(),
+                },
+                // A name by which the token says something to the cluster.
+                ClaimRule { name: "exchanged".into(), expression: "'no'".into(), ..ClaimRule::default() },
+            ],
         }),
         ..ClientTokensChange::default()
     };
