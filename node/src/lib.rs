@@ -16,7 +16,7 @@
 //! | [`auth`] | who is this, in any protocol: sessions, tickets, passwords, throttles, what comes next, the login pages | `cluster`, leaves |
 //! | [`cluster`] | Raft: the only room that names openraft | `store`, the rules, leaves |
 //! | [`store`] | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
-//! | [`crypto`], [`http`], [`web`], [`config`], [`runtime`], [`telemetry`] | leaves: they know no rule and no person | each other, sparingly |
+//! | [`crypto`], [`http`], [`web`], [`config`], [`runtime`], [`telemetry`], [`text`] | leaves: they know no rule and no person | each other, sparingly |
 //!
 //! The rules are a crate of their own, `conclave-state`: pure, no I/O, no clock, no chance. So are serve leases (`conclave-lease`) and
 //! the evaluation of policies (`conclave-policy`), which [`auth::policy`] feeds with what is known of a request.
@@ -64,4 +64,5 @@ pub mod store;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod text;
 pub mod web;

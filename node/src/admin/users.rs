@@ -140,10 +140,10 @@ impl Writing {
 
     /// The PHC string of a new password. The salt is the write's own, so that a retry makes the same command.
     async fn hash(&self, password: String) -> Result<String, Status> {
-        if password.chars().count() < MIN_PASSWORD_CHARS {
+        let password = Password::new(password).map_err(|error| errors::password(&error))?;
+        if password.char_count() < MIN_PASSWORD_CHARS {
             return Err(errors::invalid(format!("a password has at least {MIN_PASSWORD_CHARS} characters")));
         }
-        let password = Password::new(password).map_err(|error| errors::password(&error))?;
         let hashed = self.api.auth.passwords().hash(password, self.id("salt")).await;
         hashed.map_err(|error| errors::password(&error))
     }

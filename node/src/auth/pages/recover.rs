@@ -106,10 +106,10 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
     if form.password != form.again {
         return again(Problem::Differ);
     }
-    if form.password.chars().count() < MIN_PASSWORD_CHARS {
+    let Ok(password) = Password::new(form.password) else { return again(Problem::TooLong) };
+    if password.char_count() < MIN_PASSWORD_CHARS {
         return again(Problem::TooShort);
     }
-    let Ok(password) = Password::new(form.password) else { return again(Problem::TooLong) };
     let derivation = site.derivation(headers, &[b"recover", form.ticket.as_bytes()]);
     match site.auth.recover(&recovery, password, &derivation).await {
         Ok(()) => Ok(see_other("/login")),

@@ -13,6 +13,8 @@ use std::num::NonZeroUsize;
 
 use zeroize::Zeroizing;
 
+use crate::text;
+
 use self::phc::Phc;
 use self::pool::{Memory, Pool};
 
@@ -43,18 +45,55 @@ pub enum PasswordError {
     CostTooHigh,
 }
 
-/// A password someone typed. Any bytes, NUL included; prints as nothing and is wiped when dropped.
-pub struct Password(Zeroizing<Vec<u8>>);
+/// A password that a user typed. Any characters, NUL included; prints as nothing and is wiped when dropped.
+///
+/// It is kept in the form of [`text::opaque`], so that keyboards that compose characters differently make the same password. Where
+/// that changes the typed bytes, these are kept as well: a hash from before passwords were normalised is of them.
+pub struct Password {
+    normal: Zeroizing<String>,
+    typed: Option<Zeroizing<String>>,
+}
 
 impl Password {
-    /// Refuses what is longer than [`MAX_PASSWORD_LEN`].
-    pub fn new(text: impl Into<Vec<u8>>) -> Result<Self, PasswordError> {
-        let bytes = Zeroizing::new(text.into());
-        if bytes.len() > MAX_PASSWORD_LEN {
+    /// Normalises what was typed.
+    ///
+    /// # Errors
+    /// `TooLong` if it is longer than [`MAX_PASSWORD_LEN`], as typed or normalised.
+    pub fn new(text: impl Into<String>) -> Result<Self, PasswordError> {
+        let typed = Zeroizing::new(text.into());
+        if typed.len() > MAX_PASSWORD_LEN {
             return Err(PasswordError::TooLong);
         }
-        Ok(Self(bytes))
+        let normal = Zeroizing::new(text::opaque(&typed));
+        if normal.len() > MAX_PASSWORD_LEN {
+            return Err(PasswordError::TooLong);
+        }
+        let typed = (*typed != *normal).then_some(typed);
+        Ok(Self { normal, typed })
     }
+
+    /// Returns the number of characters (Unicode code points) after normalisation.
+    pub fn char_count(&self) -> usize {
+        self.normal.chars().count()
+    }
+
+    /// Compares with a stored hash: the normal form first, then the bytes as typed if they differ. At most two hashes.
+    fn matches(&self, stored: &Phc, memory: &mut Memory) -> Result<Option<Form>, PasswordError> {
+        if stored.matches(self.normal.as_bytes(), memory)? {
+            return Ok(Some(Form::Normal));
+        }
+        match &self.typed {
+            Some(typed) if stored.matches(typed.as_bytes(), memory)? => Ok(Some(Form::Typed)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The form of a password that a stored hash was made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Normal,
+    Typed,
 }
 
 impl fmt::Debug for Password {
@@ -66,7 +105,7 @@ impl fmt::Debug for Password {
 /// What a verification found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The right password. `needs_rehash` when it was hashed with parameters other than today's.
+    /// The right password. `needs_rehash` when it was hashed with parameters other than today's, or before it was normalised.
     Match { needs_rehash: bool },
     /// The wrong password, or no such user.
     Mismatch,
@@ -93,7 +132,7 @@ impl PasswordPool {
     /// The PHC string of a new password.
     pub async fn hash(&self, password: Password, salt: [u8; SALT_LEN]) -> Result<String, PasswordError> {
         let cost = self.cost;
-        let work = move |memory: &mut Memory| Phc::of(&password.0, &salt, cost, memory);
+        let work = move |memory: &mut Memory| Phc::of(password.normal.as_bytes(), &salt, cost, memory);
         let phc = self.pool.run(work).await??;
         Ok(phc.to_string())
     }
@@ -104,9 +143,11 @@ impl PasswordPool {
         let stored = phc.map(Phc::parse).transpose()?;
         let (known, stored) = (stored.is_some(), stored.unwrap_or_else(|| Phc::nobody(self.cost)));
         let needs_rehash = stored.is_outdated(self.cost);
-        let work = move |memory: &mut Memory| stored.matches(&password.0, memory);
-        let matches = self.pool.run(work).await??;
-        Ok(if matches && known { Verdict::Match { needs_rehash } } else { Verdict::Mismatch })
+        let work = move |memory: &mut Memory| password.matches(&stored, memory);
+        let form = self.pool.run(work).await??.filter(|_| known);
+        Ok(form.map_or(Verdict::Mismatch, |form| Verdict::Match {
+            needs_rehash: needs_rehash || form == Form::Typed,
+        }))
     }
 }
 

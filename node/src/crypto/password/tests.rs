@@ -2,7 +2,8 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::pool::Pool;
+use super::phc::Phc;
+use super::pool::{Memory, Pool};
 use super::{Cost, MAX_PASSWORD_LEN, MAX_WAITING, Password, PasswordError, PasswordPool, Verdict};
 
 const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
@@ -70,9 +71,43 @@ async fn a_stored_hash_out_of_bounds_or_of_another_kind_is_refused_unworked() {
 
 #[test]
 fn a_password_beyond_the_bound_is_refused_before_hashing() {
-    assert!(Password::new(vec![0; MAX_PASSWORD_LEN]).is_ok());
-    assert_eq!(Password::new(vec![0; MAX_PASSWORD_LEN + 1]).unwrap_err(), PasswordError::TooLong);
+    assert!(Password::new("\0".repeat(MAX_PASSWORD_LEN)).is_ok());
+    assert_eq!(Password::new("\0".repeat(MAX_PASSWORD_LEN + 1)).unwrap_err(), PasswordError::TooLong);
     assert_eq!(format!("{:?}", password("hunter2")), "(password)");
+}
+
+/// How composed and decomposed keyboards type the same password, and a no-break space for a space.
+const COMPOSED: &str = "K\u{e4}se \u{1112}";
+const DECOMPOSED: &str = "Ka\u{308}se\u{a0}\u{1112}";
+
+#[tokio::test]
+async fn a_password_is_the_same_on_keyboards_that_compose_differently() {
+    let pool = pool(CHEAP);
+    for (set, typed) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED), (DECOMPOSED, DECOMPOSED)] {
+        let phc = pool.hash(password(set), [7; 16]).await.unwrap();
+        let verdict = pool.verify(password(typed), Some(&phc)).await;
+        assert_eq!(verdict, Ok(Verdict::Match { needs_rehash: false }), "{set:?} {typed:?}");
+    }
+    let phc = pool.hash(password("K\u{e4}se"), [7; 16]).await.unwrap();
+    for other in ["K\u{c4}se", "Kase", "k\u{e4}se", "K\u{ff41}\u{308}se"] {
+        assert_eq!(pool.verify(password(other), Some(&phc)).await, Ok(Verdict::Mismatch), "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hash_from_before_normalisation_still_verifies() {
+    let pool = pool(CHEAP);
+    let old = Phc::of(DECOMPOSED.as_bytes(), &[7; 16], CHEAP, &mut Memory::default()).unwrap().to_string();
+    let verdict = pool.verify(password(DECOMPOSED), Some(&old)).await;
+    assert_eq!(verdict, Ok(Verdict::Match { needs_rehash: true }));
+    assert_eq!(pool.verify(password(COMPOSED), Some(&old)).await, Ok(Verdict::Mismatch));
+    assert_eq!(pool.verify(password(DECOMPOSED), None).await, Ok(Verdict::Mismatch));
+}
+
+#[test]
+fn a_password_is_counted_in_composed_characters() {
+    assert_eq!(password("a\u{308}").char_count(), 1);
+    assert_eq!(password("a\u{308}\u{308}").char_count(), 2);
 }
 
 #[tokio::test]
