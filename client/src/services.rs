@@ -69,6 +69,8 @@ services! {
         write delete = "DeleteUser"(DeleteUserRequest) -> DeleteUserResponse;
         /// Ends a lock-out.
         write unlock = "UnlockUser"(UnlockUserRequest) -> UnlockUserResponse;
+        /// Gives a user another username.
+        write rename = "RenameUser"(RenameUserRequest) -> User;
     }
     /// Groups of people.
     groups: Groups = "GroupService" {
@@ -78,6 +80,8 @@ services! {
         read list = "ListGroups"(ListGroupsRequest) -> ListGroupsResponse;
         /// Deletes a group; access rules that name it admit fewer.
         write delete = "DeleteGroup"(DeleteGroupRequest) -> DeleteGroupResponse;
+        /// Gives a group another name.
+        write rename = "RenameGroup"(RenameGroupRequest) -> Group;
         /// Puts a user into a group.
         write add_member = "AddMember"(MemberRequest) -> MemberResponse;
         /// Takes a user out of a group.

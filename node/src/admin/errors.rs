@@ -43,6 +43,13 @@ pub(super) fn invalid(text: impl Into<String>) -> Status {
     Status::invalid_argument(text)
 }
 
+/// The feature level of the cluster does not know what was asked for.
+pub(super) fn outdated_member() -> Status {
+    Status::failed_precondition(
+        "a member of the cluster runs an older version, which does not know this command; upgrade all members, then try again",
+    )
+}
+
 /// Which field, and what is wrong with its address.
 pub(super) fn redirect_uri(field: &str, text: &str, error: &RedirectUriError) -> Status {
     invalid(format!("{field}: {text:?} {error}"))
@@ -138,6 +145,7 @@ fn code(reason: Reason) -> Code {
         | Reason::UserCodeTaken
         | Reason::UpstreamNameTaken
         | Reason::IdentityTaken
+        | Reason::AddressTaken
         | Reason::AlreadyExists => Code::AlreadyExists,
         Reason::UserDisabled
         | Reason::ClientDisabled
@@ -166,6 +174,7 @@ fn code(reason: Reason) -> Code {
         | Reason::LocksOut
         | Reason::CandidateChanged
         | Reason::GroupInUse
+        | Reason::NameInUse
         | Reason::RestoreUnknown
         | Reason::LastKey => Code::FailedPrecondition,
         Reason::AttemptsExhausted | Reason::TooManyWaiting | Reason::TooManyRemembered => {

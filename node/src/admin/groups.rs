@@ -2,12 +2,12 @@
 
 use conclave_proto::{
     admin::v1::{self as pb, group_service_server::GroupService},
-    command::v1::{AddGroupMember, CreateGroup, DeleteGroup, RemoveGroupMember, command::Body},
+    command::v1::{AddGroupMember, CreateGroup, DeleteGroup, RemoveGroupMember, RenameGroup, command::Body},
 };
 use conclave_state::{State, group::Group, ids::GroupId};
 use tonic::{Request, Response, Status};
 
-use super::{Api, errors};
+use super::{Api, errors, renames};
 
 #[tonic::async_trait]
 impl GroupService for Api {
@@ -47,6 +47,21 @@ impl GroupService for Api {
         let id = writing.group(&order.group).await?;
         let committed = writing.propose(Body::DeleteGroup(DeleteGroup { group_id: id.to_vec() })).await?;
         writing.reply(&committed, pb::DeleteGroupResponse {})
+    }
+
+    async fn rename_group(
+        &self,
+        request: Request<pb::RenameGroupRequest>,
+    ) -> Result<Response<pb::Group>, Status> {
+        let (mut writing, order) = self.write(request, "RenameGroup").await?;
+        let id = writing.group(&order.group).await?;
+        renames::check_level(&writing.state)?;
+        let body = RenameGroup { group_id: id.to_vec(), name: order.name, force: order.force };
+        let committed = writing.propose(Body::RenameGroup(body)).await?;
+        let group = committed.state.group(id).ok_or_else(|| errors::not_found("group", &id.to_string()))?;
+        let group = message(&committed.state, group);
+        renames::log("group", &id.to_string(), &order.group, &group.name, &writing);
+        writing.reply(&committed, group)
     }
 
     async fn add_member(

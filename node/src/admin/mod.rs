@@ -29,6 +29,7 @@ mod keys;
 mod names;
 mod page;
 mod policies;
+mod renames;
 mod request;
 mod secrets;
 mod server;

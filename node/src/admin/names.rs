@@ -20,7 +20,7 @@ pub(super) fn user(state: &State, name: &str) -> Option<UserId> {
 
 pub(super) fn group(state: &State, name: &str) -> Option<GroupId> {
     let by_id = GroupId::from_hex(name).filter(|id| state.group(*id).is_some());
-    by_id.or_else(|| state.group_by_name(name.trim()).map(|group| group.id))
+    by_id.or_else(|| state.group_named(name.trim()).map(|group| group.id))
 }
 
 pub(super) fn application(state: &State, name: &str) -> Option<ApplicationId> {

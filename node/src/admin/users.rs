@@ -4,8 +4,8 @@
 use conclave_proto::{
     admin::v1::{self as pb, user_service_server::UserService},
     command::v1::{
-        Attribute, Attributes, CreateUser, DeleteUser, ResetPassword, SetPassword, UnlockUser, UpdateUser,
-        command::Body,
+        Attribute, Attributes, CreateUser, DeleteUser, RenameUser, ResetPassword, SetPassword, UnlockUser,
+        UpdateUser, command::Body,
     },
 };
 use conclave_state::{State, ids::UserId, user::User};
@@ -15,9 +15,10 @@ use crate::{
     auth::notices::Whose,
     cluster::Committed,
     crypto::password::{MIN_PASSWORD_CHARS, Password},
+    text,
 };
 
-use super::{Api, errors, names, request::Writing};
+use super::{Api, errors, names, renames, request::Writing};
 
 #[tonic::async_trait]
 impl UserService for Api {
@@ -33,8 +34,8 @@ impl UserService for Api {
         let body = CreateUser {
             user_id: id.to_vec(),
             username: order.username,
-            display_name: order.display_name,
-            email: order.email,
+            display_name: text::nfc(&order.display_name),
+            email: text::address(&order.email),
             email_verified: order.email_verified,
             attributes: Some(attributes(order.attributes)),
             group_ids,
@@ -73,8 +74,8 @@ impl UserService for Api {
         let id = writing.user(&order.user).await?;
         let body = UpdateUser {
             user_id: id.to_vec(),
-            display_name: order.display_name,
-            email: order.email,
+            display_name: order.display_name.as_deref().map(text::nfc),
+            email: order.email.as_deref().map(text::address),
             email_verified: order.email_verified,
             disabled: order.disabled,
             attributes: order.attributes.map(|map| attributes(map.entries)),
@@ -129,6 +130,20 @@ impl UserService for Api {
         let committed = writing.unlock(id).await?;
         writing.reply(&committed, pb::UnlockUserResponse {})
     }
+
+    async fn rename_user(
+        &self,
+        request: Request<pb::RenameUserRequest>,
+    ) -> Result<Response<pb::User>, Status> {
+        let (mut writing, order) = self.write(request, "RenameUser").await?;
+        let id = writing.user(&order.user).await?;
+        renames::check_level(&writing.state)?;
+        let body = RenameUser { user_id: id.to_vec(), username: order.username, force: order.force };
+        let committed = writing.propose(Body::RenameUser(body)).await?;
+        let user = shown(&committed.state, id)?;
+        renames::log("user", &id.to_string(), &order.user, &user.username, &writing);
+        writing.reply(&committed, user)
+    }
 }
 
 impl Writing {
@@ -150,7 +165,8 @@ impl Writing {
 }
 
 fn attributes(map: std::collections::BTreeMap<String, String>) -> Attributes {
-    Attributes { entries: map.into_iter().map(|(name, value)| Attribute { name, value }).collect() }
+    let normal = |(name, value): (String, String)| Attribute { name, value: text::nfc(&value) };
+    Attributes { entries: map.into_iter().map(normal).collect() }
 }
 
 fn shown(state: &State, id: UserId) -> Result<pb::User, Status> {

@@ -11,6 +11,7 @@ use crate::{
         password::{Password, PasswordError, Verdict},
     },
     http::cidr::customer_of,
+    text,
 };
 
 /// Sessions of an account whose addresses are compared: those of a person fit, and a loop of sign-ins costs no time.
@@ -59,7 +60,7 @@ struct Candidate {
 
 impl Candidate {
     fn of(state: Arc<State>, username: &str) -> Self {
-        let user = state.user_by_name(username).cloned();
+        let user = state.user_by_sign_in_name(&text::address(username)).cloned();
         let password = user.as_ref().and_then(|user| state.password(user.id).cloned());
         Self {
             phc: password.as_ref().map(|p| p.phc.clone()),
@@ -71,7 +72,7 @@ impl Candidate {
 }
 
 impl Auth {
-    /// Checks a username and password typed at `address`, in a browser that may have signed in to this account before.
+    /// Checks a username, or an address that leads to one user, and a password typed at `address`, in a browser that may have signed in to this account before.
     ///
     /// # Errors
     /// [`Unproved`].
@@ -194,7 +195,7 @@ impl Auth {
 
     /// A user who does not exist has an id of the same kind, so that throttling tells nobody.
     fn nobody(&self, username: &str) -> UserId {
-        let name = username.trim().to_ascii_lowercase();
+        let name = text::address(username).to_ascii_lowercase();
         let hash = mac::hmac_sha256(&self.deriving_keys().request, &[b"nobody", name.as_bytes()]);
         let mut id = [0; 16];
         id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);

@@ -9,10 +9,13 @@ use conclave_state::{
 };
 use futures_util::future::BoxFuture;
 
-use crate::crypto::{
-    handle::{HandleKind, HandleSecret},
-    keys::Key,
-    mac,
+use crate::{
+    crypto::{
+        handle::{HandleKind, HandleSecret},
+        keys::Key,
+        mac,
+    },
+    text,
 };
 
 use super::{Auth, AuthError, session::SignedIn};
@@ -50,7 +53,7 @@ pub trait AccessTokens: Send + Sync {
 }
 
 impl Auth {
-    /// Whom this app password speaks for, presented with this username. None: it is not ours, not theirs, or over.
+    /// Whom this app password speaks for, presented with this username or with an address that leads to its user. None: it is not ours, not theirs, or over.
     ///
     /// # Errors
     /// When this node is behind and cannot catch up.
@@ -59,7 +62,8 @@ impl Auth {
         let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
         let id = AppPasswordId::new(handle.id);
         let Some((password, user)) = state.live_app_password(id, self.now(&state)) else { return Ok(None) };
-        if !self.is_app_password(password, &handle.secret) || !names(&user.username, username) {
+        let named = state.user_by_sign_in_name(&text::address(username));
+        if !self.is_app_password(password, &handle.secret) || named.is_none_or(|named| named.id != user.id) {
             return Ok(None);
         }
         // What decides on people asks when and how they signed in. A program never has; it speaks from when its password was made.
@@ -81,9 +85,4 @@ impl Auth {
             SignedIn { session: Arc::new(session), user: Arc::clone(user), state: Arc::clone(&state) };
         Ok(Some(ByAppPassword { signed_in, only: password.application }))
     }
-}
-
-/// Names are kept in lower case; programs are set up by hand.
-fn names(kept: &str, typed: &str) -> bool {
-    typed.trim().to_lowercase() == kept
 }

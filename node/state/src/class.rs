@@ -69,6 +69,8 @@ pub const fn class(order: &Body) -> Class {
         | Body::DeleteUser(_)
         | Body::SetPassword(_)
         | Body::ResetPassword(_)
+        // Applications know users by their names: no check may hand out the former one.
+        | Body::RenameUser(_)
         // Other providers, and who is who there.
         | Body::UpdateUpstream(_)
         | Body::DeleteUpstream(_)
@@ -76,6 +78,8 @@ pub const fn class(order: &Body) -> Class {
         | Body::RevokeInvitation(_)
         // Who may open what.
         | Body::DeleteGroup(_)
+        // Applications give rights by names of groups.
+        | Body::RenameGroup(_)
         | Body::RemoveGroupMember(_)
         // A policy may deny a group.
         | Body::AddGroupMember(_)

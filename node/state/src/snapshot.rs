@@ -93,6 +93,7 @@ tables! {
     policies: crate::policy::ApplicationPolicy,
     invitations: crate::upstream::Invitation,
     pictures: crate::picture::Picture,
+    former_names: crate::user::FormerName,
 }
 
 const META_TABLE: u32 = 1;

@@ -33,7 +33,7 @@ use crate::{
     throttle::Throttle,
     token::ApiToken,
     upstream::{Identity, Invitation, Upstream},
-    user::{Password, User},
+    user::{FormerName, Password, User},
 };
 
 /// One consistent version of everything the cluster agrees on.
@@ -66,10 +66,14 @@ pub struct State {
     pub(crate) pictures: OrdMap<UserId, Arc<Picture>>,
     pub(crate) invitations: OrdMap<InvitationId, Arc<Invitation>>,
     pub(crate) policies: OrdMap<ApplicationId, Arc<ApplicationPolicy>>,
+    pub(crate) former_names: OrdMap<Arc<str>, Arc<FormerName>>,
     pub(crate) staging: Option<Arc<Staging>>,
 
     pub(crate) usernames: OrdMap<Arc<str>, UserId>,
+    pub(crate) users_by_address: OrdSet<(Arc<str>, UserId)>,
+    pub(crate) former_names_by_time: OrdSet<(Stamp, Arc<str>)>,
     pub(crate) group_names: OrdMap<Arc<str>, GroupId>,
+    pub(crate) groups_by_folded_name: OrdSet<(Arc<str>, GroupId)>,
     pub(crate) subjects_by_user: OrdMap<(UserId, Arc<str>), Arc<str>>,
     pub(crate) pictures_by_id: OrdSet<(PictureId, UserId)>,
     pub(crate) members: OrdSet<(GroupId, UserId)>,

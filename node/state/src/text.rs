@@ -1,5 +1,7 @@
 //! Bounds and shapes of the short texts that people type. Parsed here once; inside, the types speak.
 
+use std::sync::Arc;
+
 use crate::reply::Refusal;
 
 /// Longest display text (names, descriptions): fits a line, bounds a row.
@@ -26,6 +28,12 @@ pub(crate) fn required(field: &str, text: &str, max: usize) -> Result<String, Re
         return Err(Refusal::malformed(format!("{field} is empty")));
     }
     line(field, text, max)
+}
+
+/// The form in which names and addresses are compared: ASCII letters in lower case. Other letters are brought to one form before a
+/// command is made, since the tables of Unicode differ between versions of the program.
+pub(crate) fn folded(text: &str) -> Arc<str> {
+    text.to_ascii_lowercase().into()
 }
 
 /// A name for machines and URLs: lower-case ASCII letters, digits, `-`, `_`, `.`; at most `max` bytes.

@@ -137,6 +137,17 @@ pub struct UnlockUserRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnlockUserResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameUserRequest {
+    /// Username or id.
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    /// Also when the expression of a policy or of a client's claim names the present username.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Group {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
@@ -182,6 +193,17 @@ pub struct MemberRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MemberResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameGroupRequest {
+    /// Name or id.
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Also when the expression of a policy or of a client's claim names the present name.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Application {
     #[prost(string, tag = "1")]
@@ -2049,6 +2071,28 @@ pub mod user_service_client {
                 .insert(GrpcMethod::new("conclave.admin.v1.UserService", "UnlockUser"));
             self.inner.unary(req, path, codec).await
         }
+        /// Gives a user another username. The id and `sub` stay; applications that know users by their username see another user.
+        pub async fn rename_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenameUserRequest>,
+        ) -> std::result::Result<tonic::Response<super::User>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.UserService/RenameUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("conclave.admin.v1.UserService", "RenameUser"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2105,6 +2149,11 @@ pub mod user_service_server {
             tonic::Response<super::UnlockUserResponse>,
             tonic::Status,
         >;
+        /// Gives a user another username. The id and `sub` stay; applications that know users by their username see another user.
+        async fn rename_user(
+            &self,
+            request: tonic::Request<super::RenameUserRequest>,
+        ) -> std::result::Result<tonic::Response<super::User>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct UserServiceServer<T> {
@@ -2497,6 +2546,51 @@ pub mod user_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/conclave.admin.v1.UserService/RenameUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenameUserSvc<T: UserService>(pub Arc<T>);
+                    impl<
+                        T: UserService,
+                    > tonic::server::UnaryService<super::RenameUserRequest>
+                    for RenameUserSvc<T> {
+                        type Response = super::User;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenameUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as UserService>::rename_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenameUserSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -2690,6 +2784,30 @@ pub mod group_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Gives a group another name. Members, access rules and policy rows follow; applications see the new name.
+        pub async fn rename_group(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenameGroupRequest>,
+        ) -> std::result::Result<tonic::Response<super::Group>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/conclave.admin.v1.GroupService/RenameGroup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("conclave.admin.v1.GroupService", "RenameGroup"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn add_member(
             &mut self,
             request: impl tonic::IntoRequest<super::MemberRequest>,
@@ -2767,6 +2885,11 @@ pub mod group_service_server {
             tonic::Response<super::DeleteGroupResponse>,
             tonic::Status,
         >;
+        /// Gives a group another name. Members, access rules and policy rows follow; applications see the new name.
+        async fn rename_group(
+            &self,
+            request: tonic::Request<super::RenameGroupRequest>,
+        ) -> std::result::Result<tonic::Response<super::Group>, tonic::Status>;
         async fn add_member(
             &self,
             request: tonic::Request<super::MemberRequest>,
@@ -2972,6 +3095,51 @@ pub mod group_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteGroupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/conclave.admin.v1.GroupService/RenameGroup" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenameGroupSvc<T: GroupService>(pub Arc<T>);
+                    impl<
+                        T: GroupService,
+                    > tonic::server::UnaryService<super::RenameGroupRequest>
+                    for RenameGroupSvc<T> {
+                        type Response = super::Group;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenameGroupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as GroupService>::rename_group(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenameGroupSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

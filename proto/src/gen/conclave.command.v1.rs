@@ -829,6 +829,17 @@ pub struct UpdateUser {
     #[prost(message, optional, tag = "6")]
     pub attributes: ::core::option::Option<Attributes>,
 }
+/// Gives the user another username. The id, and so every `sub`, stays; sessions, grants and memberships stay.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameUser {
+    #[prost(bytes = "vec", tag = "1")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    /// Also when an expression names the present username.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
+}
 /// Ends the user's sessions and grants as well.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteUser {
@@ -875,6 +886,17 @@ pub struct CreateGroup {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub description: ::prost::alloc::string::String,
+}
+/// Gives the group another name. Members, and everything that refers to the group by its id, stay.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameGroup {
+    #[prost(bytes = "vec", tag = "1")]
+    pub group_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Also when an expression names the present name.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteGroup {
@@ -1858,7 +1880,7 @@ pub struct Command {
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
         oneof = "command::Body",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 106, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 264, 240, 241, 242, 450, 451"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 40, 41, 42, 50, 51, 52, 53, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 83, 90, 100, 101, 102, 103, 104, 105, 106, 110, 111, 112, 113, 114, 120, 121, 122, 123, 124, 125, 140, 141, 142, 160, 161, 180, 181, 200, 201, 202, 203, 260, 261, 262, 263, 264, 240, 241, 242, 450, 451, 520, 521"
     )]
     pub body: ::core::option::Option<command::Body>,
 }
@@ -2004,6 +2026,10 @@ pub mod command {
         SignInAgain(super::SignInAgain),
         #[prost(message, tag = "451")]
         UnlockUser(super::UnlockUser),
+        #[prost(message, tag = "520")]
+        RenameUser(super::RenameUser),
+        #[prost(message, tag = "521")]
+        RenameGroup(super::RenameGroup),
     }
 }
 /// What the rules answered. Remembered by request id, so also part of snapshots.
@@ -2236,6 +2262,10 @@ pub mod refused {
         RestoreUnknown = 200,
         GrantTypeNotAllowed = 43,
         DpopKeyMismatch = 44,
+        /// The e-mail address is another user's address or username.
+        AddressTaken = 520,
+        /// An expression of a policy or a client names the user or group by its name.
+        NameInUse = 521,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -2302,6 +2332,8 @@ pub mod refused {
                 Self::RestoreUnknown => "REASON_RESTORE_UNKNOWN",
                 Self::GrantTypeNotAllowed => "REASON_GRANT_TYPE_NOT_ALLOWED",
                 Self::DpopKeyMismatch => "REASON_DPOP_KEY_MISMATCH",
+                Self::AddressTaken => "REASON_ADDRESS_TAKEN",
+                Self::NameInUse => "REASON_NAME_IN_USE",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2365,6 +2397,8 @@ pub mod refused {
                 "REASON_RESTORE_UNKNOWN" => Some(Self::RestoreUnknown),
                 "REASON_GRANT_TYPE_NOT_ALLOWED" => Some(Self::GrantTypeNotAllowed),
                 "REASON_DPOP_KEY_MISMATCH" => Some(Self::DpopKeyMismatch),
+                "REASON_ADDRESS_TAKEN" => Some(Self::AddressTaken),
+                "REASON_NAME_IN_USE" => Some(Self::NameInUse),
                 _ => None,
             }
         }

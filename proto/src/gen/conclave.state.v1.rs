@@ -98,6 +98,17 @@ pub struct UserRow {
     #[prost(uint64, tag = "450")]
     pub unlock_version: u64,
 }
+/// A username that a removed or renamed user had.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FormerNameRow {
+    #[prost(string, tag = "1")]
+    pub username: ::prost::alloc::string::String,
+    /// The user who had it last.
+    #[prost(bytes = "vec", tag = "2")]
+    pub user_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub since_ms: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PasswordRow {
     #[prost(bytes = "vec", tag = "1")]

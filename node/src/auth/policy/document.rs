@@ -361,7 +361,7 @@ fn user_id(state: &State, name: &str) -> Result<Vec<u8>, String> {
 }
 
 fn group_id(state: &State, name: &str) -> Result<Vec<u8>, String> {
-    let known = state.group_by_name(name).map(|group| group.id);
+    let known = state.group_named(name).map(|group| group.id);
     let known = known.or_else(|| GroupId::from_hex(name).filter(|id| state.group(*id).is_some()));
     known.map(GroupId::to_vec).ok_or_else(|| format!("there is no group {name}"))
 }

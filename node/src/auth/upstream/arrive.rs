@@ -18,6 +18,7 @@ use crate::{
         session::{ShownSession, SignedIn},
     },
     crypto::hex,
+    text,
 };
 
 use super::{FRESH, Flight, Identity, UpstreamError, able};
@@ -68,7 +69,8 @@ impl Auth {
         self.admit_upstream(&arrival, &state, upstream, derivation).await
     }
 
-    /// Somebody new. Another may take the name meanwhile: then a second one is tried, once.
+    /// Makes a user for a newcomer. A name that is not free for newcomers gets a random end, so that nobody holds the result beforehand.
+    /// Another may take the name meanwhile: then a second one is tried, once.
     async fn admit_upstream(
         &self,
         arrival: &Arrival<'_>,
@@ -78,8 +80,8 @@ impl Auth {
     ) -> Result<Completed, UpstreamError> {
         let wanted = arrival.identity.wanted_username(&upstream.name);
         let suffix = |d: &Derivation| hex::encode(d.id("username").first_chunk::<3>().unwrap_or(&[0; 3]));
-        let is_taken = state.user_by_name(&wanted).is_some();
-        let first = if is_taken { format!("{wanted}-{}", suffix(derivation)) } else { wanted.clone() };
+        let is_free = state.is_free_for_newcomer(&wanted);
+        let first = if is_free { wanted.clone() } else { format!("{wanted}-{}", suffix(derivation)) };
         let order = self.new_user_order(arrival, state, first, derivation);
         match self.finish_upstream(order, arrival.shown, derivation).await {
             Err(AuthError::Refused(refusal)) if refusal.reason == Reason::UsernameTaken => {
@@ -104,8 +106,8 @@ impl Auth {
         let new_user = CreateUser {
             user_id: user.to_vec(),
             username,
-            display_name: identity.name.clone(),
-            email: identity.email.clone(),
+            display_name: text::nfc(&identity.name),
+            email: text::address(&identity.email),
             email_verified: identity.email_verified,
             ..CreateUser::default()
         };

@@ -192,6 +192,8 @@ fn of_refusal(refusal: &Refusal) -> TokenError {
         | Reason::HandleUnconfirmed
         | Reason::SessionTooOld
         | Reason::LastSignIn
+        | Reason::AddressTaken
+        | Reason::NameInUse
         | Reason::LastKey => TokenError::ServerError,
     }
 }

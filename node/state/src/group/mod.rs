@@ -1,12 +1,18 @@
 //! Groups of people. Membership lies in the user's row, so that a check reads one row; `members` is derived from it.
 
+mod rename;
+
 use std::sync::Arc;
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
+pub(crate) use rename::rename;
+
 use crate::{
     draft::Draft,
     ids::{GroupId, UserId},
+    level,
+    policy::guard::ADMINS,
     reply::{Reason, Refusal, Reply, done},
     snapshot::Row,
     stamp::Stamp,
@@ -38,9 +44,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateGroup) -> Result<Reply
     if draft.state.groups.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, format!("group {id} exists")));
     }
-    if draft.state.group_names.contains_key(&name) {
-        return Err(Refusal::new(Reason::GroupNameTaken, format!("the group name {name} is taken")));
-    }
+    draft.state.group_name_is_free(&name, None)?;
     let description = text::line("description", &order.description, text::MAX_TEXT_BYTES)?;
     draft.state.put_group(Group { id, name, description, created_at: draft.at });
     Ok(done())
@@ -57,8 +61,7 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply
     }
     draft.state.forget_group_in_access_rules(group.id);
     draft.state.forget_group_in_upstreams(group.id);
-    draft.state.groups.remove(&group.id);
-    draft.state.group_names.remove(&group.name);
+    draft.state.take_group(&group);
     Ok(done())
 }
 
@@ -135,7 +138,54 @@ impl State {
             .ok_or_else(|| Refusal::new(Reason::GroupUnknown, format!("there is no group {id}")))
     }
 
+    /// The group that an administrator means: the one with this very name, or else the only one with it in another case.
+    pub fn group_named(&self, typed: &str) -> Option<&Arc<Group>> {
+        let mut alike = self.groups_alike(typed);
+        self.group_by_name(typed).or_else(|| alike.next().filter(|_| alike.next().is_none()))
+    }
+
+    /// Groups with this name, compared without regard to case.
+    fn groups_alike(&self, name: &str) -> impl Iterator<Item = &Arc<Group>> {
+        let folded = text::folded(name);
+        let from = (Arc::clone(&folded), GroupId::new([0; 16]));
+        let rows = self.groups_by_folded_name.range(from..).take_while(move |(name, _)| *name == folded);
+        rows.filter_map(|(_, group)| self.groups.get(group))
+    }
+
+    /// Refuses a name that a group other than `of` has; from [`level::NAMES`] on in any case, and whatever differs from [`ADMINS`] in
+    /// case only: applications take it for the group of administrators.
+    fn group_name_is_free(&self, name: &str, of: Option<GroupId>) -> Result<(), Refusal> {
+        let taken = |other: &str| {
+            let why = if other == name {
+                format!("the group name {name} is taken")
+            } else {
+                format!("the group name {name} differs from {other} in case only")
+            };
+            Err(Refusal::new(Reason::GroupNameTaken, why))
+        };
+        if self.group_names.get(name).is_some_and(|group| Some(*group) != of) {
+            return taken(name);
+        }
+        if self.meta.level < level::NAMES {
+            return Ok(());
+        }
+        if name != ADMINS && name.eq_ignore_ascii_case(ADMINS) {
+            return taken(ADMINS);
+        }
+        self.groups_alike(name).find(|group| Some(group.id) != of).map_or(Ok(()), |group| taken(&group.name))
+    }
+
+    fn take_group(&mut self, group: &Group) {
+        self.groups.remove(&group.id);
+        self.group_names.remove(&group.name);
+        self.groups_by_folded_name.remove(&(text::folded(&group.name), group.id));
+    }
+
     pub(crate) fn put_group(&mut self, group: Group) {
+        if let Some(before) = self.groups.get(&group.id).cloned() {
+            self.take_group(&before);
+        }
+        self.groups_by_folded_name.insert((text::folded(&group.name), group.id));
         self.group_names.insert(group.name.clone(), group.id);
         self.groups.insert(group.id, Arc::new(group));
     }

@@ -6,6 +6,7 @@
 
 mod commands;
 pub mod guard;
+mod naming;
 mod wire;
 
 use std::sync::Arc;

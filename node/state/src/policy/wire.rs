@@ -53,6 +53,14 @@ pub(super) fn groups(policy: &pb::Policy) -> impl Iterator<Item = &[u8]> {
     named.flat_map(|groups| groups.ids.iter().map(Vec::as_slice))
 }
 
+/// Every expression, of rows and of headers.
+pub(super) fn expressions(policy: &pb::Policy) -> impl Iterator<Item = &str> {
+    let of_rows = kinds(policy).filter_map(|kind| {
+        if let Kind::Expression(expression) = kind { Some(expression.as_str()) } else { None }
+    });
+    of_rows.chain(policy.headers.iter().map(|header| header.expression.as_str()))
+}
+
 fn kinds(policy: &pb::Policy) -> impl Iterator<Item = &Kind> {
     let conditions = policy.rows.iter().flat_map(|row| row.when.iter().chain(&row.unless));
     conditions.filter_map(|condition| condition.kind.as_ref())

@@ -17,7 +17,7 @@ use crate::{
     stamp::Stamp,
     state::{Meta, State},
     upstream::{Identity, Listed, Rule, Upstream},
-    user::User,
+    user::{FormerName, User},
 };
 
 use super::staging::Staging;
@@ -73,6 +73,7 @@ pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
         let mut next = State { meta: meta.clone(), ..what_people_made(older) };
         keep_what_was_spent(&mut next, newest);
         keep_people_as_restricted(&mut next, newest, terms);
+        keep_former_names(&mut next, newest);
         keep_clients_as_restricted(&mut next, newest, terms);
         keep_providers_as_restricted(&mut next, newest);
         keep_credentials_in_both(&mut next, older, newest);
@@ -136,10 +137,14 @@ fn what_people_made(older: &State) -> State {
     State {
         users: older.users,
         usernames: older.usernames,
+        users_by_address: older.users_by_address,
+        former_names: older.former_names,
+        former_names_by_time: older.former_names_by_time,
         passwords: older.passwords,
         subjects_by_user: older.subjects_by_user,
         groups: older.groups,
         group_names: older.group_names,
+        groups_by_folded_name: older.groups_by_folded_name,
         members: older.members,
         applications: older.applications,
         slugs: older.slugs,
@@ -186,6 +191,20 @@ fn keep_people_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
             Some(password) => drop(next.passwords.insert(id, Arc::clone(password))),
             None => drop(next.passwords.remove(&id)),
         }
+    }
+}
+
+/// A name that was given up since, or whose user goes with the restore, stays taken for newcomers. A user who comes back keeps theirs.
+fn keep_former_names(next: &mut State, newest: &State) {
+    if next.meta.level < level::NAMES {
+        return;
+    }
+    for former in newest.former_names.values() {
+        next.put_former_name((**former).clone());
+    }
+    let at = next.meta.clock;
+    for user in newest.users.values() {
+        next.put_former_name(FormerName { username: user.username.clone(), user: user.id, since: at });
     }
 }
 

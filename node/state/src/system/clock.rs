@@ -137,6 +137,7 @@ impl State {
             identities: _,
             pictures: _,
             policies: _,
+            former_names: _,
             // Revoked until the token would have expired: later is safe.
             revoked_access: _,
             keys,
@@ -149,7 +150,10 @@ impl State {
             staging,
             // Indexes.
             usernames: _,
+            users_by_address: _,
+            former_names_by_time: _,
             group_names: _,
+            groups_by_folded_name: _,
             subjects_by_user: _,
             pictures_by_id: _,
             members: _,

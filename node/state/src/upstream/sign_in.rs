@@ -10,6 +10,7 @@ use super::{Identity, LetIn, Upstream, atmosphere::parse_handle, wire};
 use crate::{
     draft::Draft,
     ids::{GroupId, SecretHash, TicketId, UserId},
+    level,
     reply::{Reason, Refusal, Reply},
     session::{self, Proved, Shown},
     stamp::Stamp,
@@ -83,10 +84,11 @@ fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Re
     } else {
         return Err(not_admitted());
     };
+    let new = with_free_names(draft, new)?;
     let new = pb::CreateUser {
         group_ids: admitted.groups.iter().map(|group| group.to_vec()).collect(),
         password_phc: String::new(),
-        ..new.clone()
+        ..new
     };
     user::create(draft, &new)?;
     let user = UserId::parse(&new.user_id)?;
@@ -100,6 +102,24 @@ fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Re
         let_in: admitted.by.map(LetIn::by),
     });
     Ok(user)
+}
+
+/// From [`level::NAMES`] on a newcomer takes no name that is reserved or that a former user had: applications may give rights by it. An
+/// address that another user has is left out, for the same reason; the newcomer comes in without one.
+fn with_free_names(draft: &Draft, new: &pb::CreateUser) -> Result<pb::CreateUser, Refusal> {
+    let mut new = new.clone();
+    if draft.state.meta().level < level::NAMES {
+        return Ok(new);
+    }
+    if !draft.state.is_free_for_newcomer(&new.username) {
+        let why = format!("the username {} is not free for a newcomer", new.username);
+        return Err(Refusal::new(Reason::UsernameTaken, why));
+    }
+    if !draft.state.address_is_free_for_newcomer(&new.email, UserId::parse(&new.user_id)?) {
+        new.email.clear();
+        new.email_verified = false;
+    }
+    Ok(new)
 }
 
 /// What becomes of somebody new.

@@ -16,18 +16,18 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUser) -> Result<Reply,
     if draft.state.users.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, format!("user {id} exists")));
     }
-    if draft.state.usernames.contains_key(&username) {
-        return Err(Refusal::new(Reason::UsernameTaken, format!("the username {username} is taken")));
-    }
+    draft.state.username_is_free(&username, id)?;
     let mut groups = imbl::OrdSet::new();
     for bytes in &order.group_ids {
         groups.insert(draft.state.existing_group(GroupId::parse(bytes)?)?.id);
     }
+    let email = wire::parse_email(&order.email)?;
+    draft.state.address_is_free(&email, id)?;
     let user = User {
         id,
         username,
         display_name: text::line("display_name", &order.display_name, text::MAX_TEXT_BYTES)?,
-        email: wire::parse_email(&order.email)?,
+        email,
         email_verified: order.email_verified && !order.email.is_empty(),
         attributes: wire::parse_attributes(order.attributes.as_ref())?,
         disabled: false,

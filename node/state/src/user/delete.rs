@@ -2,9 +2,11 @@
 
 use conclave_proto::command::v1 as pb;
 
+use super::FormerName;
 use crate::{
     draft::Draft,
     ids::UserId,
+    level,
     reply::{Refusal, Reply, done},
 };
 
@@ -17,5 +19,9 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUser) -> Result<Reply,
     draft.state.take_app_passwords_of(id);
     draft.state.take_picture(id);
     draft.state.take_user(&user);
+    if draft.state.meta.level >= level::NAMES {
+        let username = user.username.clone();
+        draft.state.put_former_name(FormerName { username, user: id, since: draft.at });
+    }
     Ok(done())
 }

@@ -2,7 +2,9 @@
 
 mod create;
 mod delete;
+mod names;
 mod password;
+mod rename;
 mod unlock;
 mod update;
 mod wire;
@@ -15,15 +17,19 @@ pub(crate) use {
     create::create,
     delete::delete,
     password::{reset_password, set_password},
+    rename::rename,
     unlock::unlock,
     update::update,
 };
+
+pub use names::FormerName;
 
 use crate::{
     ids::{GroupId, UserId},
     reply::{Reason, Refusal},
     stamp::Stamp,
     state::State,
+    text,
 };
 
 /// Longest username: fits headers and tables.
@@ -145,11 +151,16 @@ impl State {
     pub(crate) fn put_user(&mut self, user: User) {
         if let Some(before) = self.users.get(&user.id).cloned() {
             self.usernames.remove(&before.username);
+            self.users_by_address.remove(&(text::folded(&before.email), user.id));
             before.groups.iter().for_each(|group| {
                 self.members.remove(&(*group, user.id));
             });
         }
         self.usernames.insert(user.username.clone(), user.id);
+        self.take_former_name(&user.username);
+        if !user.email.is_empty() {
+            self.users_by_address.insert((text::folded(&user.email), user.id));
+        }
         user.groups.iter().for_each(|group| {
             self.members.insert((*group, user.id));
         });
@@ -159,6 +170,7 @@ impl State {
     pub(crate) fn take_user(&mut self, user: &User) {
         self.users.remove(&user.id);
         self.usernames.remove(&user.username);
+        self.users_by_address.remove(&(text::folded(&user.email), user.id));
         user.groups.iter().for_each(|group| {
             self.members.remove(&(*group, user.id));
         });

@@ -18,6 +18,10 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUser) -> Result<Reply,
     }
     if let Some(email) = &order.email {
         let email = wire::parse_email(email)?;
+        // An address that two users had before stays as it is, however often it is written again.
+        if !email.eq_ignore_ascii_case(&user.email) {
+            draft.state.address_is_free(&email, id)?;
+        }
         // Another address has not been proved.
         user.email_verified = user.email_verified && user.email == email;
         user.email = email;

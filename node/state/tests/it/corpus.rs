@@ -52,6 +52,7 @@ fn history() -> Vec<Vec<u8>> {
     restores(&mut tape);
     signed_in_again(&mut tape);
     log_time(&mut tape);
+    names(&mut tape);
     tape.entries
 }
 
@@ -340,6 +341,34 @@ fn log_time(tape: &mut Tape) {
     let now = tape.world.state.meta().clock.0;
     tape.push(Body::SetClock(pb::SetClock { from_ms: now, to_ms: now + 7_200_000 }));
     tape.push(Body::SetClock(pb::SetClock { from_ms: now + 7_200_000, to_ms: now }));
+}
+
+/// At the level of names: a renamed user and group, a removed user, and a newcomer whose address another user has.
+fn names(tape: &mut Tape) {
+    tape.push(Body::RaiseLevel(pb::RaiseLevel { level: conclave_state::level::NAMES }));
+    let named = |n: u8, username: &str, email: &str| {
+        let Body::CreateUser(person) = create_user(n, &[]) else { unreachable!() };
+        pb::CreateUser { username: username.into(), email: email.into(), email_verified: true, ..person }
+    };
+    for (n, username) in [(40, "grace"), (41, "leaving")] {
+        tape.push(Body::CreateUser(named(n, username, &format!("{username}@names.test"))));
+    }
+    tape.push(Body::DeleteUser(pb::DeleteUser { user_id: user(41) }));
+    tape.push(crate::names::rename(40, "hopper"));
+    tape.push(create_group(40));
+    tape.push(crate::names::rename_group(40, "Navy"));
+    tape.push(create_provider("corp", true, &[]));
+    let sign_in = pb::SignInUpstream {
+        session: Some(tape.world.start(42, 42, None)),
+        upstream: "corp".into(),
+        subject: "names".into(),
+        new_user: Some(pb::CreateUser {
+            password_phc: String::new(),
+            ..named(42, "late", "GRACE@names.test")
+        }),
+        ..Default::default()
+    };
+    tape.push(Body::SignInUpstream(sign_in));
 }
 
 fn app_passwords(tape: &mut Tape) {

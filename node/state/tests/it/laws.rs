@@ -150,6 +150,7 @@ fn body() -> impl Strategy<Value = Body> {
         }),
         5 => about_policies(),
         5 => about_handles(),
+        6 => crate::names::about_names(),
         1 => n.clone().prop_map(|r| Body::BeginRestore(pb::BeginRestore { restore_id: id(13, r), source: "a file".into() })),
         1 => n.clone().prop_map(|r| Body::StageRows(pb::StageRows {
             restore_id: id(13, r), sequence: 0, table: 2, rows: vec![40, r],

@@ -13,6 +13,8 @@ mod described;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod picture;
 #[cfg(test)]
 mod policy;

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::channel;
 
 /// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
-const RPCS: [(&str, bool, Code); 68] = [
+const RPCS: [(&str, bool, Code); 70] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
     ("UserService/ListUsers", false, Code::Ok),
@@ -25,9 +25,11 @@ const RPCS: [(&str, bool, Code); 68] = [
     ("UserService/SetPassword", true, Code::InvalidArgument),
     ("UserService/DeleteUser", true, Code::InvalidArgument),
     ("UserService/UnlockUser", true, Code::InvalidArgument),
+    ("UserService/RenameUser", true, Code::InvalidArgument),
     ("GroupService/CreateGroup", true, Code::InvalidArgument),
     ("GroupService/ListGroups", false, Code::Ok),
     ("GroupService/DeleteGroup", true, Code::InvalidArgument),
+    ("GroupService/RenameGroup", true, Code::InvalidArgument),
     ("GroupService/AddMember", true, Code::InvalidArgument),
     ("GroupService/RemoveMember", true, Code::InvalidArgument),
     ("ApplicationService/CreateApplication", true, Code::InvalidArgument),

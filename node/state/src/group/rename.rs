@@ -1,0 +1,34 @@
+//! `RenameGroup`: another name for the same group. Members, access rules, policy rows and providers' rules name groups by id and stay.
+//! Only expressions may name a group, and hold the rename up unless it is forced.
+
+use conclave_proto::command::v1 as pb;
+
+use super::{Group, parse_name};
+use crate::{
+    draft::Draft,
+    ids::GroupId,
+    level,
+    policy::guard::ADMINS,
+    reply::{Refusal, Reply, done},
+};
+
+pub(crate) fn rename(draft: &mut Draft, order: &pb::RenameGroup) -> Result<Reply, Refusal> {
+    level::check(draft.state.meta.level, level::NAMES)?;
+    let before = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
+    let name = parse_name(&order.name)?;
+    if name == before.name {
+        return Ok(done());
+    }
+    if &*before.name == ADMINS || &*name == ADMINS {
+        let why = format!(
+            "the group {ADMINS} is known by its name: it cannot be renamed, and no other group takes its name"
+        );
+        return Err(Refusal::malformed(why));
+    }
+    draft.state.group_name_is_free(&name, Some(before.id))?;
+    if !order.force {
+        draft.state.no_expression_names(&before.name)?;
+    }
+    draft.state.put_group(Group { name, ..(*before).clone() });
+    Ok(done())
+}

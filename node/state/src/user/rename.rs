@@ -1,0 +1,35 @@
+//! `RenameUser`: another username for the same user. Everything that refers to users does so by id and stays; only expressions may
+//! name a username, and hold the rename up unless it is forced.
+
+use conclave_proto::command::v1 as pb;
+
+use super::{FormerName, parse_username};
+use crate::{
+    draft::Draft,
+    ids::UserId,
+    level,
+    reply::{Refusal, Reply, done},
+};
+
+pub(crate) fn rename(draft: &mut Draft, order: &pb::RenameUser) -> Result<Reply, Refusal> {
+    level::check(draft.state.meta.level, level::NAMES)?;
+    let before = draft.state.existing_user(UserId::parse(&order.user_id)?)?;
+    let username = parse_username(&order.username)?;
+    if username == before.username {
+        return Ok(done());
+    }
+    draft.state.username_is_free(&username, before.id)?;
+    if !order.force {
+        draft.state.no_expression_names(&before.username)?;
+    }
+    let mut user = (*before).clone();
+    user.username = username;
+    user.updated_at = draft.at;
+    draft.state.put_user(user);
+    draft.state.put_former_name(FormerName {
+        username: before.username.clone(),
+        user: before.id,
+        since: draft.at,
+    });
+    Ok(done())
+}
