@@ -7,7 +7,7 @@ use conclave_proto::{
 use conclave_state::{State, group::Group, ids::GroupId};
 use tonic::{Request, Response, Status};
 
-use super::{Api, errors, renames};
+use super::{Api, errors};
 
 #[tonic::async_trait]
 impl GroupService for Api {
@@ -55,12 +55,11 @@ impl GroupService for Api {
     ) -> Result<Response<pb::Group>, Status> {
         let (mut writing, order) = self.write(request, "RenameGroup").await?;
         let id = writing.group(&order.group).await?;
-        renames::check_level(&writing.state)?;
+        writing.can_rename()?;
         let body = RenameGroup { group_id: id.to_vec(), name: order.name, force: order.force };
         let committed = writing.propose(Body::RenameGroup(body)).await?;
         let group = committed.state.group(id).ok_or_else(|| errors::not_found("group", &id.to_string()))?;
         let group = message(&committed.state, group);
-        renames::log("group", &id.to_string(), &order.group, &group.name, &writing);
         writing.reply(&committed, group)
     }
 

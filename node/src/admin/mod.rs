@@ -29,7 +29,6 @@ mod keys;
 mod names;
 mod page;
 mod policies;
-mod renames;
 mod request;
 mod secrets;
 mod server;

@@ -8,6 +8,7 @@
 use conclave_state::{
     State,
     ids::{ApplicationId, GroupId, UserId},
+    level,
 };
 use tonic::Status;
 
@@ -29,6 +30,11 @@ pub(super) fn application(state: &State, name: &str) -> Option<ApplicationId> {
 }
 
 impl Writing {
+    /// Refuses a rename while a member runs an older version: it does not know the command, and would stop.
+    pub fn can_rename(&self) -> Result<(), Status> {
+        if self.state.meta().level >= level::NAMES { Ok(()) } else { Err(errors::outdated_member()) }
+    }
+
     pub async fn user(&mut self, name: &str) -> Result<UserId, Status> {
         self.resolve("user", name, user, UserId::new).await
     }

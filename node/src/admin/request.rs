@@ -132,11 +132,6 @@ impl Reading {
 }
 
 impl Writing {
-    /// The name of the caller, for log lines.
-    pub fn caller(&self) -> &str {
-        &self.caller
-    }
-
     /// An id for the row called `label` in this write: the same for a retry.
     pub fn id(&self, label: &str) -> [u8; 16] {
         self.derivation.id(label)

@@ -18,7 +18,7 @@ use crate::{
     text,
 };
 
-use super::{Api, errors, names, renames, request::Writing};
+use super::{Api, errors, names, request::Writing};
 
 #[tonic::async_trait]
 impl UserService for Api {
@@ -137,11 +137,10 @@ impl UserService for Api {
     ) -> Result<Response<pb::User>, Status> {
         let (mut writing, order) = self.write(request, "RenameUser").await?;
         let id = writing.user(&order.user).await?;
-        renames::check_level(&writing.state)?;
+        writing.can_rename()?;
         let body = RenameUser { user_id: id.to_vec(), username: order.username, force: order.force };
         let committed = writing.propose(Body::RenameUser(body)).await?;
         let user = shown(&committed.state, id)?;
-        renames::log("user", &id.to_string(), &order.user, &user.username, &writing);
         writing.reply(&committed, user)
     }
 }

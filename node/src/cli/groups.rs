@@ -30,6 +30,24 @@ pub enum Command {
         /// Name or id
         group: String,
     },
+    /// Give a group another name
+    #[command(after_help = "\
+Examples:
+  conclave group rename staff crew
+  conclave group rename Staff staff --force
+
+The group stays the same: members, access rules, policy rows and rules of providers follow. Applications that give rights by
+Remote-Groups or the claim groups see another group from the next check on: change the name there first, or give both names rights
+for the moment. The group admins keeps its name, and no other group takes it.")]
+    Rename {
+        /// Name or id
+        group: String,
+        /// ASCII, without '|' and ','
+        name: String,
+        /// Rename although the expression of a policy or of a client's claim names the group
+        #[arg(long)]
+        force: bool,
+    },
     /// Delete a group; access rules that name it admit fewer
     #[command(after_help = "Examples:\n  conclave group delete staff")]
     Delete {
@@ -62,6 +80,14 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         }
         Command::List => list(client).await,
         Command::Show { group } => show(client, &group).await,
+        Command::Rename { group, name, force } => {
+            let renamed = client.groups().rename(v1::RenameGroupRequest { group, name, force }).await?;
+            users::warn(&format!(
+                "applications that give rights by names of groups now see {}; `conclave policy` and access rules follow",
+                renamed.name
+            ));
+            Ok(Output::One { fields: FIELDS, value: value(&renamed) })
+        }
         Command::Delete { group } => {
             client.groups().delete(v1::DeleteGroupRequest { group: group.clone() }).await?;
             Ok(Output::done(format!("group {group} is deleted"), json!({ "deleted": group })))
@@ -78,6 +104,12 @@ async fn list(client: &Client) -> Result<Output, Failure> {
     })
     .await?;
     groups.sort_by(|a, b| a.name.cmp(&b.name));
+    for same in users::alike(groups.iter().map(|group| group.name.as_str())) {
+        users::warn(&format!(
+            "the groups {} differ in case only, and applications may take one for another; rename or delete all but one",
+            same.join(", ")
+        ));
+    }
     Ok(Output::Many { columns: COLUMNS, rows: groups.iter().map(value).collect() })
 }
 
@@ -87,7 +119,9 @@ async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
         Ok((answer.groups, answer.next_page_token))
     })
     .await?;
-    let group = groups.into_iter().find(|group| group.name == name || group.id == name);
+    let exact = groups.iter().find(|group| group.name == name || group.id == name);
+    let mut alike = groups.iter().filter(|group| group.name.eq_ignore_ascii_case(name));
+    let group = exact.or_else(|| alike.next().filter(|_| alike.next().is_none())).cloned();
     let group = group.ok_or_else(|| Failure::from(Error::NotFound(format!("there is no group {name}"))))?;
     let users = users::all(client).await?;
     let members = users.iter().filter(|user| user.groups.contains(&group.name));

@@ -464,3 +464,23 @@ async fn what_one_node_decided_is_explained_and_counted_from_any_other() {
     assert_eq!((&told["user"], &told["allowed"]), (&json!("ada"), &json!(false)));
     assert!(told["why"].as_str().unwrap().contains("the client's address is not known"), "{told}");
 }
+
+#[tokio::test]
+async fn users_and_groups_are_renamed_by_command() {
+    use conclave_proto::command::v1::{RaiseLevel, command::Body};
+    let node = TestNode::start().await;
+    let (_, token) = node.api_token(ApiRole::Admin).await;
+    let run = async |line: &[&str]| run(&node, &token, line).await;
+    let raise = RaiseLevel { level: conclave_state::level::NAMES };
+    node.propose(Body::RaiseLevel(raise)).await.unwrap();
+    run(&["group", "create", "staff"]).await.unwrap();
+    run(&["user", "create", "ada", "--no-password", "--group", "staff"]).await.unwrap();
+    let before = run(&["user", "show", "ada"]).await.unwrap();
+    let after = run(&["user", "rename", "ada", "Lovelace"]).await.unwrap();
+    assert_eq!((&after["username"], &after["id"]), (&json!("lovelace"), &before["id"]));
+    assert!(run(&["user", "show", "ada"]).await.is_err());
+    let crew = run(&["group", "rename", "Staff", "Crew"]).await.unwrap();
+    assert_eq!((&crew["name"], &crew["member_count"]), (&json!("Crew"), &json!(1)));
+    assert_eq!(run(&["group", "show", "CREW"]).await.unwrap()["members"], json!(["lovelace"]));
+    assert!(run(&["group", "create", "crew"]).await.is_err());
+}

@@ -1,6 +1,6 @@
 //! `conclave user …`
 
-use std::io::Write as _;
+use std::{collections::BTreeMap, io::Write as _};
 
 use conclave_client::{Client, Error, all_pages, v1};
 use serde_json::{Value, json};
@@ -57,6 +57,25 @@ Examples:
   conclave user update ada --email ada@example.org --email-verified true
   conclave user update ada --attribute team=engine --attribute floor=2")]
     Update(Update),
+    /// Give a user another username
+    #[command(after_help = "\
+Examples:
+  conclave user rename ada ada.lovelace
+  conclave user rename ada lovelace --force
+
+The user stays the same: `sub`, groups, password, sessions, app passwords and linked identities stay. Applications that know users by
+Remote-User, preferred_username or a claim made of user.username see another user from the next check on: rename the account there
+as well. The user signs in with the new name, and programs send it beside their app passwords. The former name stays taken for
+newcomers from providers; an administrator may give it to another user, who then has what applications keep under it.")]
+    Rename {
+        /// Username or id
+        user: String,
+        /// a-z, 0-9, '-', '_', '.', '@', '+'
+        username: String,
+        /// Rename although the expression of a policy or of a client's claim names the present username
+        #[arg(long)]
+        force: bool,
+    },
     /// Sign a user out everywhere and keep them out
     #[command(after_help = "Examples:\n  conclave user disable ada")]
     Disable {
@@ -159,6 +178,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::List { group } => list(client, group.as_deref()).await,
         Command::Show { user } => Ok(one(&client.users().get(v1::GetUserRequest { user }).await?)),
         Command::Update(update) => Ok(one(&client.users().update(changes(update)).await?)),
+        Command::Rename { user, username, force } => rename(client, user, username, force).await,
         Command::Disable { user } => able(client, user, true).await,
         Command::Enable { user } => able(client, user, false).await,
         Command::Delete { user } => {
@@ -231,8 +251,42 @@ pub(super) async fn all(client: &Client) -> Result<Vec<v1::User>, Failure> {
 
 async fn list(client: &Client, group: Option<&str>) -> Result<Output, Failure> {
     let mut users = all(client).await?;
+    for same in alike(users.iter().map(|user| user.email.as_str())) {
+        warn(&format!(
+            "{} users have the e-mail address {}, so no one signs in with it; give each their own",
+            same.len(),
+            same.first().unwrap_or(&"")
+        ));
+    }
     users.retain(|user| group.is_none_or(|group| user.groups.iter().any(|name| name == group)));
     Ok(Output::Many { columns: COLUMNS, rows: users.iter().map(value).collect() })
+}
+
+async fn rename(client: &Client, user: String, username: String, force: bool) -> Result<Output, Failure> {
+    let before = client.users().get(v1::GetUserRequest { user }).await?;
+    let order = v1::RenameUserRequest { user: before.id, username, force };
+    let user = client.users().rename(order).await?;
+    if user.username != before.username {
+        warn(&format!(
+            "applications that know users by their username now see {} in place of {}; `sub` stays",
+            user.username, before.username
+        ));
+    }
+    Ok(one(&user))
+}
+
+/// A line for people beside the result.
+pub(super) fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
+}
+
+/// What several rows call alike, without regard to case: possible only where they were made by an earlier version.
+pub(super) fn alike<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
+    let mut by_folded: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        by_folded.entry(name.to_lowercase()).or_default().push(name);
+    }
+    by_folded.into_values().filter(|names| names.len() > 1).collect()
 }
 
 async fn able(client: &Client, user: String, disabled: bool) -> Result<Output, Failure> {

@@ -33,6 +33,12 @@ pub fn tell(events: &[Event], state: &State, index: u64) {
                     "attempts_exhausted"
                 );
             }
+            Event::UserRenamed { user, before, after } => {
+                renamed("user_renamed", &user.to_string(), before, after, index);
+            }
+            Event::GroupRenamed { group, before, after } => {
+                renamed("group_renamed", &group.to_string(), before, after, index);
+            }
             Event::ClockSetBack { from, to } => {
                 let from_to = format!("{}..{}", from.0, to.0);
                 line("clock_set_back", index, "log_time_ms", &from_to);
@@ -47,6 +53,15 @@ fn signed_in(event: &'static str, session: SessionId, user: UserId, state: &Stat
     tracing::info!(
         target: "conclave::audit",
         { event, client.address = %address, user.name = %name, session.id = %session, raft.index = index },
+        "{event}"
+    );
+}
+
+/// A user or a group has another name. The line has both names, so that lines from before are found.
+fn renamed(event: &'static str, id: &str, before: &str, after: &str, index: u64) {
+    tracing::info!(
+        target: "conclave::audit",
+        { event, id, name.before = %before, name.after = %after, raft.index = index },
         "{event}"
     );
 }

@@ -1,7 +1,9 @@
 //! Facts, for local reactions only (metrics, audit line). Nothing that must happen hangs on an event: that is the outbox.
 
+use std::sync::Arc;
+
 use crate::{
-    ids::{FamilyId, GrantId, SessionId, UserId},
+    ids::{FamilyId, GrantId, GroupId, SessionId, UserId},
     stamp::Stamp,
 };
 
@@ -41,6 +43,24 @@ pub enum Event {
     AttemptsExhausted {
         /// Whose account.
         user: UserId,
+    },
+    /// A user has another username; applications that know users by it see another user.
+    UserRenamed {
+        /// The user.
+        user: UserId,
+        /// The former username.
+        before: Arc<str>,
+        /// The present one.
+        after: Arc<str>,
+    },
+    /// A group has another name; applications that give rights by it see another group.
+    GroupRenamed {
+        /// The group.
+        group: GroupId,
+        /// The former name.
+        before: Arc<str>,
+        /// The present one.
+        after: Arc<str>,
     },
     /// An operator set log time back.
     ClockSetBack {

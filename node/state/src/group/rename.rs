@@ -6,6 +6,7 @@ use conclave_proto::command::v1 as pb;
 use super::{Group, parse_name};
 use crate::{
     draft::Draft,
+    event::Event,
     ids::GroupId,
     level,
     policy::guard::ADMINS,
@@ -29,6 +30,7 @@ pub(crate) fn rename(draft: &mut Draft, order: &pb::RenameGroup) -> Result<Reply
     if !order.force {
         draft.state.no_expression_names(&before.name)?;
     }
+    draft.report(Event::GroupRenamed { group: before.id, before: before.name.clone(), after: name.clone() });
     draft.state.put_group(Group { name, ..(*before).clone() });
     Ok(done())
 }

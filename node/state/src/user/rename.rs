@@ -6,6 +6,7 @@ use conclave_proto::command::v1 as pb;
 use super::{FormerName, parse_username};
 use crate::{
     draft::Draft,
+    event::Event,
     ids::UserId,
     level,
     reply::{Refusal, Reply, done},
@@ -22,6 +23,11 @@ pub(crate) fn rename(draft: &mut Draft, order: &pb::RenameUser) -> Result<Reply,
     if !order.force {
         draft.state.no_expression_names(&before.username)?;
     }
+    draft.report(Event::UserRenamed {
+        user: before.id,
+        before: before.username.clone(),
+        after: username.clone(),
+    });
     let mut user = (*before).clone();
     user.username = username;
     user.updated_at = draft.at;

@@ -17,6 +17,7 @@ mod garbled;
 mod lockout;
 mod login;
 pub mod mtls;
+mod names;
 mod oidc;
 mod oidc_assertions;
 mod oidc_claims;

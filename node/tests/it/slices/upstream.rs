@@ -4,8 +4,8 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use conclave_node::testing::{START_MS, TestNode};
 use conclave_proto::command::v1::{
-    CreateUpstream, DeleteUpstream, UpdateUpstream, UpdateUser, Upstream, UpstreamAdmission, UpstreamClaims,
-    UpstreamRule, command::Body,
+    CreateUpstream, DeleteUpstream, DeleteUser, RenameUser, UpdateUpstream, UpdateUser, Upstream,
+    UpstreamAdmission, UpstreamClaims, UpstreamRule, command::Body,
 };
 use conclave_state::ids::UserId;
 use http::StatusCode;
@@ -325,6 +325,7 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
         ..UpdateUser::default()
     };
     site.node.propose(Body::UpdateUser(order)).await.unwrap();
+    super::names::raise_level(&site).await;
     let people = site.people();
     let fly = async |verified: Value| {
         provider.claims("email", json!("ada@corp.test"));
@@ -358,7 +359,7 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
         assert!(account.starts_with("ada-"), "{account}");
         let state = site.node.cluster().view();
         let made = state.user_by_name(&account).unwrap();
-        assert_eq!((made.email.as_str(), made.groups.len()), ("ada@corp.test", 0));
+        assert_eq!((made.email.as_str(), made.groups.len()), ("", 0), "an address belongs to one user");
         assert!(state.password(made.id).is_none());
         // And the next time it is the same person.
         let (_, mut again) = fly(json!(true)).await;
@@ -366,6 +367,37 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
     }
     assert_eq!(site.people(), people + 2);
     assert_eq!(site.node.cluster().view().identities_of(ada).count(), 0);
+}
+
+#[tokio::test]
+async fn a_newcomer_gets_no_name_that_applications_or_users_know() {
+    let (site, provider) = open().await;
+    super::names::raise_level(&site).await;
+    admits(&site, UpstreamAdmission::Any, &[]).await;
+    site.node.create_user("boss", PASSWORD, &["admins"]).await;
+    let gone = site.node.create_user("gone", PASSWORD, &[]).await;
+    site.node.propose(Body::DeleteUser(DeleteUser { user_id: gone.to_vec() })).await.unwrap();
+    let bob = site.node.cluster().view().user_by_name("bob").unwrap().id;
+    let order = RenameUser { user_id: bob.to_vec(), username: "robert".into(), force: false };
+    site.node.propose(Body::RenameUser(order)).await.unwrap();
+    for (n, wanted) in ["admin", "Administrator", "root", "boss", "gone", "bob"].into_iter().enumerate() {
+        provider.claims("sub", json!(format!("s{n}")));
+        provider.claims("preferred_username", json!(wanted));
+        let mut browser = Browser::default();
+        let page = site.fly(&mut browser, "/login", &provider).await;
+        assert_eq!(page.location(), "/", "{}", page.text);
+        let account = site.get(&mut browser, "/").await.shown("account");
+        assert!(account.starts_with(&format!("{}-", wanted.to_lowercase())), "{account}");
+    }
+    // A name that means nobody is given as it is, in one form.
+    provider.claims("sub", json!("fresh"));
+    provider.claims("preferred_username", json!("fresh"));
+    provider.claims("name", json!("Jose\u{301}"));
+    let mut browser = Browser::default();
+    site.fly(&mut browser, "/login", &provider).await;
+    assert_eq!(site.get(&mut browser, "/").await.shown("account"), "fresh");
+    let state = site.node.cluster().view();
+    assert_eq!(state.user_by_name("fresh").unwrap().display_name, "Jos\u{e9}");
 }
 
 #[tokio::test]
