@@ -380,8 +380,12 @@ async fn a_newcomer_gets_no_name_that_applications_or_users_know() {
     let bob = site.node.cluster().view().user_by_name("bob").unwrap().id;
     let order = RenameUser { user_id: bob.to_vec(), username: "robert".into(), force: false };
     site.node.propose(Body::RenameUser(order)).await.unwrap();
+    let is_now = |sub: &str| {
+        provider.claims("sub", json!(sub));
+        provider.says(|script| script.userinfo = json!({ "sub": sub }));
+    };
     for (n, wanted) in ["admin", "Administrator", "root", "boss", "gone", "bob"].into_iter().enumerate() {
-        provider.claims("sub", json!(format!("s{n}")));
+        is_now(&format!("s{n}"));
         provider.claims("preferred_username", json!(wanted));
         let mut browser = Browser::default();
         let page = site.fly(&mut browser, "/login", &provider).await;
@@ -390,7 +394,7 @@ async fn a_newcomer_gets_no_name_that_applications_or_users_know() {
         assert!(account.starts_with(&format!("{}-", wanted.to_lowercase())), "{account}");
     }
     // A name that means nobody is given as it is, in one form.
-    provider.claims("sub", json!("fresh"));
+    is_now("fresh");
     provider.claims("preferred_username", json!("fresh"));
     provider.claims("name", json!("Jose\u{301}"));
     let mut browser = Browser::default();
