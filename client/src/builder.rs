@@ -45,7 +45,9 @@ pub enum BuildError {
     #[error("{0:?} is not http://host:port or https://host")]
     BadEndpoint(String),
     /// An https endpoint, and no certificate authorities to check it against.
-    #[error("{0:?} is https, and this machine's certificate authorities were not found; name a PEM file of them")]
+    #[error(
+        "{0:?} is https, and this machine's certificate authorities were not found; name a PEM file of them"
+    )]
     NoAuthorities(String),
     /// The authorities are not PEM certificates.
     #[error("the certificate authorities cannot be read; they must be PEM certificates")]

@@ -109,6 +109,13 @@ impl UserService for Fake {
         self.answer(&request)
     }
 
+    async fn rename_user(
+        &self,
+        request: Request<v1::RenameUserRequest>,
+    ) -> Result<Response<v1::User>, Status> {
+        self.answer(&request)
+    }
+
     async fn unlock_user(
         &self,
         request: Request<v1::UnlockUserRequest>,

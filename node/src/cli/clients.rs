@@ -218,6 +218,7 @@ pub struct Update {
 
 /// Lists that become empty.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch each on the command line")]
 pub struct Emptied {
     /// No redirect URI any more
     #[arg(long, conflicts_with = "redirect_uris")]

@@ -60,10 +60,10 @@ fn show(file: Option<&Path>) -> Result<Output, Failure> {
     let file = Config::find(file);
     let settings = effective(file.as_deref(), &Environment::of_process())
         .map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(Output::Many { columns: COLUMNS, rows: settings.into_iter().map(row).collect() })
+    Ok(Output::Many { columns: COLUMNS, rows: settings.iter().map(row).collect() })
 }
 
-fn row(setting: Setting) -> Value {
+fn row(setting: &Setting) -> Value {
     let from = match setting.origin {
         Origin::Default => "default",
         Origin::File => "file",

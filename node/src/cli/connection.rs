@@ -1,7 +1,10 @@
 //! Which cluster, and as whom: a token, or the cluster secret of this machine's own node, from which an operator assertion is
 //! made.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use conclave_client::{Builder, Client};
 
@@ -91,9 +94,9 @@ impl ApiArgs {
         if !endpoints.iter().any(|url| url.starts_with("https://")) {
             return Ok(builder);
         }
-        let named = self.api_ca.as_deref();
-        let Some(file) = named.or_else(|| authorities_file()) else { return Ok(builder) };
-        let pem = std::fs::read(file)
+        let named = self.api_ca.clone();
+        let Some(file) = named.or_else(|| authorities_file().map(Path::to_owned)) else { return Ok(builder) };
+        let pem = std::fs::read(&file)
             .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
         Ok(builder.authorities(pem))
     }

@@ -340,7 +340,9 @@ mod tests {
         let shown = render_within(&one, Format::Table, Some(40)).replace('\n', " ");
         let words: Vec<&str> = shown.split_whitespace().collect();
         assert!(words.join(" ").contains("AppleWebKit/537.36 (KHTML, like Gecko)"), "{shown}");
-        assert!(render(&one, Format::Table).lines().nth(1).is_some_and(|line| line.ends_with("Safari/537.36")));
+        assert!(
+            render(&one, Format::Table).lines().nth(1).is_some_and(|line| line.ends_with("Safari/537.36"))
+        );
     }
 
     #[test]

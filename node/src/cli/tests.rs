@@ -43,7 +43,9 @@ fn the_definition_is_sound_and_every_command_has_an_example() {
 #[test]
 fn every_argument_says_what_it_is() {
     fn silent(command: &clap::Command, path: &str, found: &mut Vec<String>) {
-        for argument in command.get_arguments().filter(|a| a.get_help().is_none_or(|h| h.to_string().is_empty())) {
+        for argument in
+            command.get_arguments().filter(|a| a.get_help().is_none_or(|h| h.to_string().is_empty()))
+        {
             found.push(format!("{path} {}", argument.get_id()));
         }
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {

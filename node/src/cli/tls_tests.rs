@@ -61,7 +61,11 @@ async fn an_api_behind_https_is_reached_only_if_its_certificate_is_vouched_for()
     let authority = authority.display().to_string();
     let list = ["user", "list", "--api-ca", &authority];
     assert!(run_at(&url, &token, &list).await.unwrap().as_array().unwrap().is_empty());
-    assert!(run_at(&url, &token, &["user", "create", "ada", "--no-password", "--api-ca", &authority]).await.is_ok());
+    assert!(
+        run_at(&url, &token, &["user", "create", "ada", "--no-password", "--api-ca", &authority])
+            .await
+            .is_ok()
+    );
     let other = dir.path().join("other.pem");
     let key = KeyPair::generate().unwrap();
     let unrelated = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();

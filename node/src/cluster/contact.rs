@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long one question may take.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 /// How often a loss that lasts is logged again.
-const REMIND: Duration = Duration::from_secs(60);
+const REMIND: Duration = Duration::from_mins(1);
 
 /// What this node is told by its configuration.
 pub struct Place {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
@@ -37,6 +38,12 @@ const SECTIONS: [&str; 14] = [
 pub struct Environment {
     settings: BTreeMap<String, String>,
     mistakes: Vec<String>,
+}
+
+/// The file that `CONCLAVE_CONFIG` names, if it names one.
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
+pub(super) fn configuration_file() -> Option<PathBuf> {
+    std::env::var_os("CONCLAVE_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 impl Environment {

@@ -42,8 +42,8 @@ pub use self::outbound::Outbound;
 pub use self::parse::{ListenAddr, SecretText, parse_duration};
 pub use self::policy::{GeoIp, Policy};
 pub use self::public_url::PublicUrl;
-pub use self::show::{Origin, Setting, effective};
 pub use self::secret_file::{find_secret, load_secret, write_new_secret};
+pub use self::show::{Origin, Setting, effective};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
 pub use self::tls::{ClientCertificates, Mtls, Tls};
 
@@ -89,12 +89,8 @@ pub enum ConfigError {
 impl Config {
     /// The file to read: the one that is named, else that of `CONCLAVE_CONFIG`, else [`DEFAULT_FILE`] if it is there.
     pub fn find(named: Option<&Path>) -> Option<PathBuf> {
-        let in_environment = || {
-            let value = std::env::var_os("CONCLAVE_CONFIG").filter(|value| !value.is_empty());
-            value.map(PathBuf::from)
-        };
         let installed = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
-        named.map(Path::to_owned).or_else(in_environment).or_else(installed)
+        named.map(Path::to_owned).or_else(environment::configuration_file).or_else(installed)
     }
 
     /// Reads the file that [`find`](Self::find) finds, if any, and the process's environment.
@@ -153,10 +149,8 @@ fn sources(file: Option<&Path>, environment: &Environment) -> Result<Figment, Co
     let mistakes = environment.mistakes();
     let mut figment = Figment::new();
     if let Some(path) = file {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
         // Read before and parsed from the text, so that a missing file is an error and not an empty one.
         figment = figment.merge(problem::Named::new(path.display().to_string(), Toml::string(&text)));
     }

@@ -49,7 +49,8 @@ fn duration_text(duration: Duration) -> String {
     let mut text = String::new();
     for (unit, unit_ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
         if left >= unit_ms {
-            text.push_str(&format!("{}{unit}", left / unit_ms));
+            text += &(left / unit_ms).to_string();
+            text += unit;
             left %= unit_ms;
         }
     }
@@ -74,7 +75,7 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// Writes a size in the largest unit that divides it.
 pub(super) fn write_size<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    let unit = SIZES.iter().find(|(_, unit)| bytes % unit == 0);
+    let unit = SIZES.iter().find(|(_, unit)| bytes.is_multiple_of(*unit));
     let (name, unit) = unit.copied().unwrap_or(("B", 1));
     serializer.collect_str(&format_args!("{}{name}", bytes / unit))
 }

@@ -97,7 +97,7 @@ impl Presented {
     /// Who asks, as the request says: the name of a form, the id of a client.
     fn subject(&self) -> Option<String> {
         let form = self.form.get().filter(|form| form.len() <= MAX_FORM_BYTES);
-        let form = form.map(|form| form.as_ref()).unwrap_or_default();
+        let form = form.map(AsRef::as_ref).unwrap_or_default();
         let query = self.query.as_deref().unwrap_or_default().as_bytes();
         let parameter = |name: &str| {
             let all = url::form_urlencoded::parse(form).chain(url::form_urlencoded::parse(query));

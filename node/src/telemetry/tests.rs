@@ -83,7 +83,7 @@ fn the_line_of_a_refusal_is_what_the_shipped_filters_read() {
     let text = logged("info", false, work);
     assert!(
         text.trim_end().ends_with(
-            r#"INFO refused kind=sign_in reason=bad_credentials client.address=203.0.113.9 subject=a\u{20}da\u{3d}b request.id=0af1 detail=the password is wrong"#
+            r"INFO refused kind=sign_in reason=bad_credentials client.address=203.0.113.9 subject=a\u{20}da\u{3d}b request.id=0af1 detail=the password is wrong"
         ),
         "{text}"
     );

@@ -130,12 +130,7 @@ fn opened(site: &Site, link: &str) -> Result<Recovery, Fault> {
         let detail = format!(
             "There is no account named {name}. Check the name, or, to create an account of this name that administers, make another link: conclave recover admin {name} --create."
         );
-        return Err(Fault::new(
-            StatusCode::NOT_FOUND,
-            "no_such_user",
-            "There is no such account",
-            detail,
-        ));
+        return Err(Fault::new(StatusCode::NOT_FOUND, "no_such_user", "There is no such account", detail));
     }
     Ok(recovery)
 }

@@ -26,6 +26,7 @@ pub struct Requests {
 
 /// What an administrator allowed a client by an explicit word, beyond what is good for all; and what is stricter than for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is allowed by a word of its own")]
 pub struct Exceptions {
     /// A secret is taken by the registered method alone, and not by header or body alike.
     pub strict_authentication: bool,

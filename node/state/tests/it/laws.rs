@@ -61,6 +61,7 @@ fn again_or_unlocked() -> impl Strategy<Value = Body> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "one line for each command")]
 fn body() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     prop_oneof![

@@ -366,6 +366,31 @@ async fn a_client_from_first_to_last() {
 }
 
 #[tokio::test]
+async fn http_on_private_hosts_is_given_up_only_with_the_addresses_that_need_it() {
+    let node = TestNode::start().await;
+    let mut clients = ClientServiceClient::new(channel(&node));
+    let http = pb::CreateClientRequest {
+        client_id: "lan".into(),
+        redirect_uris: vec!["http://nas.lan/cb".into()],
+        backchannel_logout_uri: "http://nas.lan/bye".into(),
+        allow_http: true,
+        ..Default::default()
+    };
+    clients.create_client(by_operator(&node, http)).await.unwrap();
+    let back = |uris: Option<Vec<String>>| pb::UpdateClientRequest {
+        client_id: "lan".into(),
+        allow_http: Some(false),
+        redirect_uris: uris.map(|uris| pb::UriList { uris }),
+        ..Default::default()
+    };
+    let refused = clients.update_client(by_operator(&node, back(None))).await;
+    let (code, why) = refusal(refused);
+    assert!(code == Code::InvalidArgument && why.contains("http://nas.lan/cb"), "{why}");
+    let moved = back(Some(vec!["https://nas.lan/cb".into()]));
+    clients.update_client(by_operator(&node, moved)).await.unwrap();
+}
+
+#[tokio::test]
 async fn how_a_clients_tokens_are_made_is_said_in_the_words_of_registration() {
     let node = TestNode::start().await;
     let mut clients = ClientServiceClient::new(channel(&node));
@@ -434,26 +459,6 @@ async fn how_a_clients_tokens_are_made_is_said_in_the_words_of_registration() {
         let changed = clients.update_client(by_operator(&node, change)).await.unwrap().into_inner();
         assert_eq!((changed.subject_type.as_str(), changed.sector.as_str()), expected);
     }
-
-    let http = pb::CreateClientRequest {
-        client_id: "lan".into(),
-        redirect_uris: vec!["http://nas.lan/cb".into()],
-        backchannel_logout_uri: "http://nas.lan/bye".into(),
-        allow_http: true,
-        ..Default::default()
-    };
-    clients.create_client(by_operator(&node, http)).await.unwrap();
-    let back = |uris: Option<Vec<String>>| pb::UpdateClientRequest {
-        client_id: "lan".into(),
-        allow_http: Some(false),
-        redirect_uris: uris.map(|uris| pb::UriList { uris }),
-        ..Default::default()
-    };
-    let refused = clients.update_client(by_operator(&node, back(None))).await;
-    let (code, why) = refusal(refused);
-    assert!(code == Code::InvalidArgument && why.contains("http://nas.lan/cb"), "{why}");
-    let moved = back(Some(vec!["https://nas.lan/cb".into()]));
-    clients.update_client(by_operator(&node, moved)).await.unwrap();
 
     let private = jwks.replace("\"x\"", "\"d\":\"AA\",\"x\"");
     for bad in [

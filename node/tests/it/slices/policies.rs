@@ -150,7 +150,9 @@ async fn a_denied_visitor_gets_a_decision_id_that_the_operator_can_look_up() {
     let listed = async |user: &str, denied| {
         let ask = admin::ListDecisionsRequest { application: "app".into(), user: user.into(), denied };
         let answer = api(&site).await.list_decisions(by_operator(&site.node, ask)).await?;
-        Ok::<_, tonic::Status>(answer.into_inner().decisions.into_iter().map(|one| one.id).collect::<Vec<_>>())
+        Ok::<_, tonic::Status>(
+            answer.into_inner().decisions.into_iter().map(|one| one.id).collect::<Vec<_>>(),
+        )
     };
     assert_eq!(listed("ada", true).await.unwrap().first(), Some(&told_id));
     assert_eq!(listed("", false).await.unwrap().first(), Some(&told_id));
