@@ -11,6 +11,8 @@ mod corpus;
 #[cfg(test)]
 mod described;
 #[cfg(test)]
+mod exceptions;
+#[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod names;
