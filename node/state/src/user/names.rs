@@ -23,9 +23,10 @@ use crate::{
 /// leave first.
 const MAX_FORMER_NAMES: usize = 50_000;
 
-/// Usernames that no provider's newcomer gets, compared without `-`, `_`, `.`, `@` and `+`. Applications and operating systems give
-/// rights to the first two rows by the name alone; users trust what comes from the third (RFC 2142).
+/// Usernames that no provider's newcomer gets, compared without `-`, `_`, `.`, `@` and `+`: applications and operating systems give
+/// rights to most of them by the name alone, and users trust what comes from the last ones.
 const RESERVED: [&str; 23] = [
+    // Administrators and accounts of applications and operating systems.
     "admin",
     "administrator",
     "admins",
@@ -43,6 +44,7 @@ const RESERVED: [&str; 23] = [
     "wheel",
     "guest",
     "anonymous",
+    // Mailboxes of RFC 2142.
     "abuse",
     "hostmaster",
     "postmaster",
