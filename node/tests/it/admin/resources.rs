@@ -368,6 +368,7 @@ async fn a_client_from_first_to_last() {
 #[tokio::test]
 async fn http_on_private_hosts_is_given_up_only_with_the_addresses_that_need_it() {
     let node = TestNode::start().await;
+    node.propose(Body::RaiseLevel(RaiseLevel { level: conclave_state::level::SUPPORTED })).await.unwrap();
     let mut clients = ClientServiceClient::new(channel(&node));
     let http = pb::CreateClientRequest {
         client_id: "lan".into(),

@@ -113,7 +113,7 @@ async fn a_program_comes_in_with_an_app_password_where_the_application_takes_the
     let twice = program(&good).add("authorization", &good).send(&site, "").await;
     assert_eq!(twice.status, StatusCode::UNAUTHORIZED);
     // By an address that leads to the user as well, once it is verified.
-    super::names::raise_level(&site).await;
+    site.raise_level().await;
     for (verified, status) in [(false, StatusCode::UNAUTHORIZED), (true, StatusCode::OK)] {
         super::names::address(&site, "ada", "ada@example.org", verified).await;
         let page = program(&basic("Ada@example.org", &password)).send(&site, "").await;

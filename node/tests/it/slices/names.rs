@@ -4,9 +4,9 @@ use conclave_proto::{
     admin::v1::{
         self as pb, group_service_client::GroupServiceClient, user_service_client::UserServiceClient,
     },
-    command::v1::{RaiseLevel, UpdateUser, command::Body as Order},
+    command::v1::{UpdateUser, command::Body as Order},
 };
-use conclave_state::{Reason, level};
+use conclave_state::Reason;
 use http::StatusCode;
 use tonic::Code;
 
@@ -17,10 +17,6 @@ use super::{
 use crate::admin::{by_operator, channel, refusal};
 
 /// The members agree on what names mean. The node does it by itself within a second of real time.
-pub async fn raise_level(site: &Site) {
-    site.node.propose(Order::RaiseLevel(RaiseLevel { level: level::NAMES })).await.unwrap();
-}
-
 pub async fn address(site: &Site, username: &str, email: &str, verified: bool) {
     let user = site.node.cluster().view().user_by_name(username).unwrap().id;
     let order = UpdateUser {
@@ -38,7 +34,7 @@ async fn signs_in(site: &Site, username: &str, password: &str) -> Page {
 
 async fn open() -> Site {
     let site = Site::open().await;
-    raise_level(&site).await;
+    site.raise_level().await;
     site
 }
 

@@ -325,7 +325,7 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
         ..UpdateUser::default()
     };
     site.node.propose(Body::UpdateUser(order)).await.unwrap();
-    super::names::raise_level(&site).await;
+    site.raise_level().await;
     let people = site.people();
     let fly = async |verified: Value| {
         provider.claims("email", json!("ada@corp.test"));
@@ -372,7 +372,7 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
 #[tokio::test]
 async fn a_newcomer_gets_no_name_that_applications_or_users_know() {
     let (site, provider) = open().await;
-    super::names::raise_level(&site).await;
+    site.raise_level().await;
     admits(&site, UpstreamAdmission::Any, &[]).await;
     site.node.create_user("boss", PASSWORD, &["admins"]).await;
     let gone = site.node.create_user("gone", PASSWORD, &[]).await;
