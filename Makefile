@@ -1,6 +1,7 @@
 # make demo    three nodes on this machine, ready to sign in to
 # make test    everything that must hold; the same as CI
 # make verify  the quick checks of it, writes nothing
+# make prose   counts what reads badly, against a budget that may only fall
 # make fix     writes what the tools can mend
 # make build   the release binary
 # make sim     2,000 histories of three simulated nodes, minutes of it
@@ -21,7 +22,7 @@ TEST_FILES := $(APACHE_MODULES)/mod_auth_openidc.so:libapache2-mod-auth-openidc 
 
 SEEDS ?= 2000
 
-.PHONY: demo build sim test verify fix deps parties proxies atmosphere toolchain deny
+.PHONY: demo build sim test verify prose prose-budget fix deps parties proxies atmosphere toolchain deny
 
 demo: toolchain
 	$(CARGO) run --release --locked --package conclave-node --bin conclave -- demo
@@ -41,10 +42,16 @@ test: toolchain deps parties proxies atmosphere verify
 	fi
 	@echo "All checks and tests passed."
 
-verify: toolchain deny
+verify: toolchain deny prose
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) deny --log-level error check licenses bans sources
+
+prose: toolchain
+	$(CARGO) run --quiet --locked --package conclave-guards
+
+prose-budget: toolchain
+	$(CARGO) run --quiet --locked --package conclave-guards -- --write
 
 fix: toolchain
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged

@@ -5,18 +5,32 @@
 //!
 //! # The rooms
 //!
-//! | room | owns | may use |
+//! Product code of a room uses no other room than its row names; a test resolves every path and compares (`node/guards`).
+//!
+//! | room | owns | uses |
 //! |---|---|---|
-//! | `main`, [`serve`], [`cli`], [`demo`] | the process, the command line, the demo | everything below, the client crate |
-//! | [`boot`] | composition: the only file that names every slice | everything below |
-//! | [`protocol`] | OIDC, forward-auth: routes, parsing, errors. Slices never use each other | `auth` and below |
-//! | [`health`], `metrics` | what a node says of itself to machines | `cluster`, leaves |
-//! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth` and below |
-//! | [`archive`] | the log and snapshots copied elsewhere, and read back | `cluster`, `store`, leaves |
-//! | [`auth`] | who is this, in any protocol: sessions, tickets, passwords, throttles, what comes next, the login pages | `cluster`, leaves |
-//! | [`cluster`] | Raft: the only room that names openraft | `store`, the rules, leaves |
+//! | [`serve`] | the process of a node | `boot`, `config`, `runtime`, `telemetry` |
+//! | [`cli`] | the command line, on the client crate | `archive`, `auth`, `boot`, `cluster`, `config`, `crypto`, `demo`, `dr`, `http`, `runtime`, `store` |
+//! | [`demo`] | three nodes on one machine, to try | `auth`, `crypto`, `http`, `protocol::forward_auth`, `runtime` |
+//! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `auth`, `cluster`, `config`, `crypto`, `doors`, `dr`, `health`, `http`, `metrics`, `protocol::atproto`, `protocol::forward_auth`, `protocol::oidc`, `runtime`, `store`, `web` |
+//! | `doors` | the listeners of the public ports | `config`, `health`, `http`, `runtime` |
+//! | `protocol::oidc` | OpenID Connect and OAuth 2.0 | `auth`, `cluster`, `config`, `crypto`, `http`, `runtime` |
+//! | `protocol::forward_auth` | checks for proxies | `auth`, `crypto`, `http` |
+//! | `protocol::atproto` | sign-in with Atmosphere | `auth`, `cluster`, `config`, `crypto`, `http`, `runtime`, `telemetry`, `web` |
+//! | [`health`] | liveness and readiness | `auth`, `cluster`, `http` |
+//! | `metrics` | counters and gauges for Prometheus | `cluster`, `runtime`, `telemetry` |
+//! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth`, `cluster`, `crypto`, `dr`, `http`, `store`, `text` |
+//! | [`dr`] | snapshots, restore, drills | `archive`, `auth`, `cluster`, `config`, `crypto`, `http`, `runtime`, `store` |
+//! | [`archive`] | the log and snapshots copied elsewhere, and read back | `cluster`, `config`, `crypto`, `http`, `runtime`, `store` |
+//! | [`auth`] | users, sessions, tickets, passwords, throttles, policies, and the sign-in pages, for any protocol | `cluster`, `config`, `crypto`, `http`, `runtime`, `text`, `web` |
+//! | [`cluster`] | Raft: the only room that names openraft | `crypto`, `runtime`, `store`, `telemetry` |
 //! | [`store`] | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
-//! | [`crypto`], [`http`], [`web`], [`config`], [`runtime`], [`telemetry`], [`text`] | leaves: they know no rule and no person | each other, sparingly |
+//! | [`web`] | templates and the stylesheet | `crypto`, `http`, `runtime` |
+//! | [`config`] | settings from the file and the environment | `crypto`, `http`, `runtime` |
+//! | [`telemetry`] | logs, traces and metrics | `config`, `http` |
+//! | [`http`] | servers, the edge around every request, outbound requests | `crypto`, `runtime` |
+//! | [`crypto`] | keys, handles, seals, passwords | `runtime`, `text` |
+//! | [`runtime`], [`text`] | the clock and chance; the form of typed text | |
 //!
 //! The rules are a crate of their own, `conclave-state`: pure, no I/O, no clock, no chance. So are serve leases (`conclave-lease`) and
 //! the evaluation of policies (`conclave-policy`), which [`auth::policy`] feeds with what is known of a request.
