@@ -27,8 +27,18 @@ impl ApplicationService for Api {
         let (mut writing, order) = self.write(request, "CreateApplication").await?;
         check_link(&order.launch_url)?;
         let profile = if order.header_profile.is_empty() { DEFAULT_PROFILE } else { &*order.header_profile };
-        let identity_headers = identity_headers(Some(profile), Some(&order.header_text))?;
         let hosts = hosts(&order.hosts)?;
+        if !(order.header_profile.is_empty()
+            && order.header_text.is_empty()
+            && hosts.address_hosts.is_empty())
+        {
+            writing.can_choose_headers()?;
+        }
+        // The default of new applications is a choice as well, which an older member would drop.
+        let identity_headers = match writing.can_choose_headers() {
+            Ok(()) => identity_headers(Some(profile), Some(&order.header_text))?,
+            Err(_) => None,
+        };
         let id = ApplicationId::new(writing.id("application"));
         let body = CreateApplication {
             application_id: id.to_vec(),

@@ -35,6 +35,20 @@ impl Writing {
         if self.state.meta().level >= level::NAMES { Ok(()) } else { Err(errors::outdated_member()) }
     }
 
+    /// Refuses to end a lock-out while a member runs an older version: it does not know the command, and would stop.
+    pub fn can_unlock(&self) -> Result<(), Status> {
+        if self.state.meta().level >= level::STRENGTHENING { Ok(()) } else { Err(errors::outdated_member()) }
+    }
+
+    /// Refuses what an older member would drop from an application: its state would differ from then on.
+    pub fn can_choose_headers(&self) -> Result<(), Status> {
+        if self.state.meta().level >= level::IDENTITY_HEADERS {
+            Ok(())
+        } else {
+            Err(errors::outdated_member())
+        }
+    }
+
     pub async fn user(&mut self, name: &str) -> Result<UserId, Status> {
         self.resolve("user", name, user, UserId::new).await
     }

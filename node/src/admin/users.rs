@@ -82,7 +82,7 @@ impl UserService for Api {
         };
         let (enables, disables) = (body.disabled == Some(false), body.disabled == Some(true));
         let mut committed = writing.propose(Body::UpdateUser(body)).await?;
-        if enables {
+        if enables && writing.can_unlock().is_ok() {
             committed = writing.unlock(id).await?;
         }
         let not_told = if disables { writing.not_told(Whose::User(id)).await } else { Vec::new() };
@@ -104,8 +104,10 @@ impl UserService for Api {
         } else {
             Body::ResetPassword(ResetPassword { user_id, password_phc, keep_sessions })
         };
-        writing.propose(body).await?;
-        let committed = writing.unlock(id).await?;
+        let mut committed = writing.propose(body).await?;
+        if writing.can_unlock().is_ok() {
+            committed = writing.unlock(id).await?;
+        }
         let not_told = if keep_sessions { Vec::new() } else { writing.not_told(Whose::User(id)).await };
         writing.reply(&committed, pb::SetPasswordResponse { not_told })
     }
@@ -127,6 +129,7 @@ impl UserService for Api {
     ) -> Result<Response<pb::UnlockUserResponse>, Status> {
         let (mut writing, order) = self.write(request, "UnlockUser").await?;
         let id = writing.user(&order.user).await?;
+        writing.can_unlock()?;
         let committed = writing.unlock(id).await?;
         writing.reply(&committed, pb::UnlockUserResponse {})
     }

@@ -9,6 +9,7 @@ use conclave_state::{
     ReplyBody, Stamp, State,
     client::{Client, ConsentMode, GrantType},
     ids::{GrantId, SecretHash, SessionId, UserId},
+    level,
     session::Session,
     user::User,
 };
@@ -84,7 +85,7 @@ impl Auth {
         order.amr = vec![PASSWORD_METHOD.into()];
         order.credential_version = proof.credential_version;
         order.code = self.code_with_login(&ticket.target, &order, &proof.state, &proof.user, derivation);
-        let body = in_browser(shown, SignIn::Start(order));
+        let body = in_browser(&proof.state, shown, SignIn::Start(order));
         let committed = self.cluster().propose(derivation.request(), body).await?;
         self.completed(&committed, derivation)
     }
@@ -228,9 +229,14 @@ impl Auth {
     }
 }
 
-/// The sign-in as a command. A session whose cookie the browser showed is strengthened or ended by the same write.
-pub(super) fn in_browser(shown: Option<ShownSession>, sign_in: SignIn) -> Body {
-    match (shown, sign_in) {
+/// The sign-in as a command. A session whose cookie the browser showed is strengthened or ended by the same write; while a member of the
+/// cluster does not know how to strengthen one, it is ended.
+pub(super) fn in_browser(state: &State, shown: Option<ShownSession>, mut sign_in: SignIn) -> Body {
+    let can_strengthen = state.meta().level >= level::STRENGTHENING;
+    if let Some(shown) = shown.filter(|_| !can_strengthen) {
+        replace(state, shown, &mut sign_in);
+    }
+    match (shown.filter(|_| can_strengthen), sign_in) {
         (Some(shown), sign_in) => Body::SignInAgain(SignInAgain {
             shown_session_id: shown.session.to_vec(),
             shown_secret_hash: shown.secret_hash.bytes().to_vec(),
@@ -239,6 +245,23 @@ pub(super) fn in_browser(shown: Option<ShownSession>, sign_in: SignIn) -> Body {
         (None, SignIn::Start(order)) => Body::StartSession(order),
         (None, SignIn::Upstream(order)) => Body::SignInUpstream(order),
         (None, SignIn::ByHandle(order)) => Body::SignInByHandle(order),
+    }
+}
+
+/// Lets the sign-in end the session that the browser showed, if the cookie's secret is that of the session.
+fn replace(state: &State, shown: ShownSession, sign_in: &mut SignIn) {
+    let live = state.live_session(shown.session, state.meta().clock);
+    let Some((session, _)) = live.filter(|(session, _)| session.secret_hash.matches(&shown.secret_hash))
+    else {
+        return;
+    };
+    let start = match sign_in {
+        SignIn::Start(start) => Some(start),
+        SignIn::Upstream(order) => order.session.as_mut(),
+        SignIn::ByHandle(order) => order.sign_in.as_mut().and_then(|order| order.session.as_mut()),
+    };
+    if let Some(start) = start {
+        start.replaces_session_id = session.id.to_vec();
     }
 }
 

@@ -12,6 +12,7 @@ use conclave_proto::command::v1::{
 use conclave_state::{
     State,
     ids::{GroupId, UserId},
+    level,
     policy::guard::ADMINS,
     user::User,
 };
@@ -163,8 +164,10 @@ impl Auth {
                 UpdateUser { user_id: user_id.clone(), disabled: Some(false), ..UpdateUser::default() };
             self.change(derivation, "enable", Body::UpdateUser(order)).await?;
         }
-        // Whoever guessed at the account must not keep its owner out.
-        self.change(derivation, "unlock", Body::UnlockUser(UnlockUser { user_id })).await?;
+        // Whoever guessed at the account must not keep its owner out. An older member does not know the command.
+        if state.meta().level >= level::STRENGTHENING {
+            self.change(derivation, "unlock", Body::UnlockUser(UnlockUser { user_id })).await?;
+        }
         Ok(())
     }
 

@@ -28,12 +28,18 @@ pub fn problems(members: &[MemberStatus]) -> Vec<String> {
         let reasons = member.status.as_ref().map(|status| status.reasons.as_slice()).unwrap_or_default();
         problems.extend(reasons.iter().map(|reason| format!("node {} is not ready: {reason}", member.node)));
     }
+    // The clocks are the cluster's: one line, whichever member says it.
+    let warned = |member: &MemberStatus| {
+        let clock = member.status.as_ref().ok()?.clock.as_ref()?;
+        Some(clock.warning.clone()).filter(|warning| !warning.is_empty())
+    };
+    problems.extend(members.iter().find_map(warned));
     problems
 }
 
 #[cfg(test)]
 mod tests {
-    use conclave_proto::cluster::v1::NodeStatus;
+    use conclave_proto::cluster::v1::{ClockStatus, NodeStatus};
 
     use super::*;
 
@@ -49,6 +55,28 @@ mod tests {
     fn nothing_is_said_of_a_cluster_that_is_well() {
         assert!(problems(&[fine(1), fine(2), fine(3)]).is_empty());
         assert!(problems(&[fine(1)]).is_empty());
+    }
+
+    #[test]
+    fn a_step_that_is_about_to_happen_is_said_once() {
+        let clock = ClockStatus {
+            warning: "most members' clocks were set 60 min ahead".into(),
+            ..ClockStatus::default()
+        };
+        let warned = |node| {
+            let status = NodeStatus {
+                node_id: node,
+                leader_id: 1,
+                ready: true,
+                clock: Some(clock.clone()),
+                ..NodeStatus::default()
+            };
+            member(node, Ok(status))
+        };
+        assert_eq!(
+            problems(&[warned(1), warned(2), fine(3)]),
+            ["most members' clocks were set 60 min ahead"]
+        );
     }
 
     #[test]

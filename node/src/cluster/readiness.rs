@@ -42,8 +42,7 @@ impl Readiness {
         reasons.extend(self.disk.is_hung().then(hung));
         reasons.extend(self.leader.clock().trouble().filter(|_| !is_cut_off).map(|it| it.to_string()));
         reasons.extend((!is_cut_off && caught_up && !self.leases.can_serve()).then(no_lease));
-        let differing = self.settings.differing().into_iter().filter(|it| it.is_minority);
-        reasons.extend(differing.map(|difference| difference.to_string()));
+        reasons.extend(self.settings.blocking().iter().map(ToString::to_string));
         reasons
     }
 

@@ -3,14 +3,14 @@
 //! Each answer about clocks carries one digest over all of them; only where it differs is the peer asked for its list.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use aws_lc_rs::digest;
 use conclave_proto::cluster::v1 as pb;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     peers::{Lane, Peers},
@@ -19,6 +19,10 @@ use super::{
 
 /// Bytes of a digest that travel.
 const DIGEST_BYTES: usize = 16;
+/// How long a node that has served before stays ready with settings that differ from most others': long enough to restart the other nodes
+/// with the new value one after the other, also where each waits for the one before to be ready. A node that starts for the first time
+/// gets none: its settings were never right.
+const ROLLOUT: Duration = Duration::from_mins(10);
 /// How often peers that differ are asked for their list.
 const PERIOD: Duration = Duration::from_secs(2);
 /// How long a peer's list is waited for.
@@ -34,6 +38,8 @@ pub struct SharedSettings {
     overall: Digest,
     heard: Mutex<BTreeMap<NodeId, Digest>>,
     differing: Mutex<Vec<Difference>>,
+    /// Until then a difference does not keep this node from being ready.
+    rollout_until: Option<Instant>,
 }
 
 /// A setting that this node has otherwise than other members.
@@ -55,6 +61,20 @@ impl SharedSettings {
         let all: Vec<u8> = own.iter().flat_map(|(name, value)| [name.as_bytes(), value].concat()).collect();
         let overall = if own.is_empty() { Digest::new() } else { short_digest(&all) };
         Self { own, overall, ..Self::default() }
+    }
+
+    /// The settings of a node that has served before, if `has_served`: it stays ready for [`ROLLOUT`].
+    #[must_use]
+    pub fn rolled_out(self, has_served: bool) -> Self {
+        Self { rollout_until: has_served.then(|| Instant::now() + ROLLOUT), ..self }
+    }
+
+    /// The differences that keep this node from being ready.
+    pub fn blocking(&self) -> Vec<Difference> {
+        if self.rollout_until.is_some_and(|until| Instant::now() < until) {
+            return Vec::new();
+        }
+        self.differing().into_iter().filter(|difference| difference.is_minority).collect()
     }
 
     /// Over all settings; empty if none are compared.
@@ -85,24 +105,24 @@ impl SharedSettings {
     }
 
     fn compare(&self, others: &BTreeMap<NodeId, BTreeMap<String, Digest>>) -> Vec<Difference> {
-        let names: BTreeSet<&String> =
-            self.own.keys().chain(others.values().flat_map(BTreeMap::keys)).collect();
-        names.into_iter().filter_map(|name| self.difference(name, others)).collect()
+        self.own.iter().filter_map(|(name, own)| self.difference(name, own, others)).collect()
     }
+
+    /// Members that do not know the setting run another version and are not compared.
 
     fn difference(
         &self,
         name: &str,
+        own: &Digest,
         others: &BTreeMap<NodeId, BTreeMap<String, Digest>>,
     ) -> Option<Difference> {
-        let own = self.own.get(name);
-        let mut votes: BTreeMap<Option<&Digest>, usize> = BTreeMap::from([(own, 1)]);
-        for other in others.values() {
-            *votes.entry(other.get(name)).or_default() += 1;
+        let theirs = || others.iter().filter_map(|(node, theirs)| Some((*node, theirs.get(name)?)));
+        let mut votes: BTreeMap<&Digest, usize> = BTreeMap::from([(own, 1)]);
+        for (_, other) in theirs() {
+            *votes.entry(other).or_default() += 1;
         }
-        let differ = others.iter().filter(|(_, theirs)| theirs.get(name) != own);
-        let differ: Vec<NodeId> = differ.map(|(node, _)| *node).collect();
-        let mine = votes.get(&own).copied().unwrap_or(1);
+        let differ: Vec<NodeId> = theirs().filter(|(_, other)| *other != own).map(|(node, _)| node).collect();
+        let mine = votes.get(own).copied().unwrap_or(1);
         let most =
             votes.iter().filter(|(value, _)| **value != own).map(|(_, count)| *count).max().unwrap_or(0);
         (!differ.is_empty()).then(|| Difference {
@@ -156,7 +176,11 @@ async fn round(settings: &SharedSettings, peers: &Peers) -> Vec<Difference> {
 /// Logs a difference when it is first seen, and its end.
 fn report(before: &[Difference], now: &[Difference]) {
     for new in now.iter().filter(|new| !before.contains(new)) {
-        tracing::warn!(setting = %new.name, "{new}; all nodes must have the same");
+        tracing::warn!(
+            setting = %new.name,
+            "{new}; all nodes must have the same: a node that differs from most is not ready, after a restart from {} min on",
+            ROLLOUT.as_secs() / 60
+        );
     }
     if now.is_empty() && !before.is_empty() {
         tracing::info!("the settings of all nodes are the same again");
@@ -209,8 +233,25 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_only_others_have_differs_as_well() {
+    fn a_setting_that_another_version_does_not_know_is_not_compared() {
         let (old, new) = (settings(&[("a", "1")]), settings(&[("a", "1"), ("b", "2")]));
-        assert_eq!(old.compare(&others(&[(2, &new), (3, &new)]))[0].name, "b");
+        assert!(old.compare(&others(&[(2, &new), (3, &new)])).is_empty());
+        assert!(new.compare(&others(&[(1, &old), (2, &old)])).is_empty());
+        let odd = settings(&[("a", "2")]);
+        assert!(odd.compare(&others(&[(2, &new), (3, &new)]))[0].is_minority);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_has_served_stays_ready_while_a_change_is_rolled_through_the_cluster() {
+        let differ = |settings: SharedSettings| {
+            let minority = Difference { name: "a".into(), others: vec![1, 2], is_minority: true };
+            *lock(&settings.differing) = vec![minority];
+            settings
+        };
+        let (restarted, new) =
+            (differ(settings(&[]).rolled_out(true)), differ(settings(&[]).rolled_out(false)));
+        assert_eq!((restarted.blocking().len(), new.blocking().len()), (0, 1));
+        tokio::time::advance(ROLLOUT).await;
+        assert_eq!(restarted.blocking().len(), 1);
     }
 }

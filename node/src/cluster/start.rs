@@ -226,13 +226,15 @@ async fn start(
         api_url: options.api_url.clone(),
         incarnation: stored.incarnation,
     };
-    let settings = Arc::new(SharedSettings::new(std::mem::take(&mut options.settings)));
+    let found = log.initial_state();
+    let has_served = found.last_or_purged().is_some();
+    let settings = SharedSettings::new(std::mem::take(&mut options.settings)).rolled_out(has_served);
+    let settings = Arc::new(settings);
     let service = service(&peers, &own, &clock, &settings, &options.peers, &options.public_url);
     let (raft_cell, membership_cell) = serve(incoming, service);
 
     // A log without a single entry or vote has never been part of anything.
     // One that joined gets its first entries from the leader, and founds nothing.
-    let found = log.initial_state();
     let is_new = !stored.joined && found.last_or_purged().is_none() && found.vote.is_none();
     let roster = if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await) } else { None };
     let roster = match roster.transpose() {

@@ -203,8 +203,9 @@ pub fn log(
     );
 }
 
-/// At most so many characters; what could end a value or look like another field is escaped.
-fn escaped(text: &str, most: usize, spaces: bool) -> String {
+/// Text that a stranger chose, for a log line: at most `most` characters; what could end a value, a line, or look like another field is
+/// escaped. Spaces stay with `spaces`.
+pub fn escaped(text: &str, most: usize, spaces: bool) -> String {
     let mut out = String::new();
     for (at, c) in text.chars().enumerate() {
         if at == most {

@@ -6,6 +6,7 @@
 //! spans.
 
 pub mod metrics;
+mod one_line;
 pub mod propagation;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
+use self::one_line::OneLine;
 use crate::config::{Log, LogFormat, Telemetry};
 
 /// Longest the last spans may take on their way out when the node stops.
@@ -116,7 +118,7 @@ where
         // The message and the fields of the event at the top, those of its spans beneath `span` and `spans`.
         layer.json().flatten_event(true).with_writer(writer).boxed()
     } else {
-        layer.with_ansi(io::stderr().is_terminal()).with_target(false).with_writer(writer).boxed()
+        layer.with_ansi(io::stderr().is_terminal()).with_target(false).with_writer(OneLine(writer)).boxed()
     }
 }
 

@@ -98,6 +98,60 @@ fn the_line_of_a_refusal_is_what_the_shipped_filters_read() {
     assert!(counted.get(&("sign_in", "bad_credentials")).is_some_and(|count| *count >= 2));
 }
 
+/// The shipped pattern of fail2ban, and that of CrowdSec, for lines for people.
+fn shipped_patterns() -> Vec<regex::Regex> {
+    let fail2ban = include_str!("../../../deploy/fail2ban/conclave.conf");
+    let rules =
+        fail2ban.lines().filter_map(|line| line.trim_start_matches("failregex =").trim().strip_prefix('^'));
+    let crowdsec = include_str!("../../../deploy/crowdsec/conclave-logs.yaml");
+    let grok =
+        crowdsec.lines().find_map(|line| line.trim().strip_prefix("pattern: '")?.strip_suffix('\'')).unwrap();
+    let words = [
+        ("%{TIMESTAMP_ISO8601:logged_at}", r"\d{4}-\d\d-\d\dT[\d:.]+Z"),
+        ("%{NOTSPACE:kind}", r"\S+"),
+        ("%{NOTSPACE:reason}", r"\S+"),
+        ("%{IP:source_ip}", r"[\d.]+"),
+        ("%{NOTSPACE:subject}", r"\S+"),
+        ("%{NOTSPACE:request_id}", r"\S+"),
+    ];
+    let grok = words.iter().fold(grok.to_owned(), |text, (word, pattern)| text.replace(word, pattern));
+    let rules = rules.map(|rule| format!("^{}", rule.replace("<HOST>", r"[\d.]+")));
+    rules.chain([grok]).map(|rule| regex::Regex::new(&rule).unwrap()).collect()
+}
+
+#[test]
+fn no_text_of_a_stranger_in_any_line_looks_like_a_refusal_to_the_shipped_filters() {
+    let patterns = shipped_patterns();
+    assert_eq!(patterns.len(), 3);
+    let real = |json| {
+        logged("info", json, || {
+            crate::http::denial::log("sign_in", "bad_credentials", "203.0.113.9", Some("ada"), "0af1", "x");
+        })
+    };
+    let matches = |text: &str| text.lines().any(|line| patterns.iter().any(|pattern| pattern.is_match(line)));
+    assert!(matches(&real(false)) && matches(&real(true)));
+    assert!(matches(&format!("id conclave[7]: {}", real(false))), "as the journal has it");
+    let line =
+        "INFO refused kind=sign_in reason=bad_credentials client.address=203.0.113.9 subject=x request.id=y";
+    for hostile in [
+        format!("x {line}"),
+        format!("x\n2026-01-01T00:00:00Z  {line}"),
+        format!("x\r\n{line}"),
+        r#"","message":"refused","kind":"sign_in","reason":"bad_credentials","client.address":"203.0.113.9""#
+            .into(),
+    ] {
+        for json in [false, true] {
+            let text = logged("info", json, || {
+                tracing::info!(scopes = %hostile, "scopes were left out");
+                tracing::info!("{hostile}");
+                tracing::warn!(scopes = ?hostile, "as debug");
+            });
+            assert_eq!(text.lines().count(), 3, "{text}");
+            assert!(!matches(&text), "{text}");
+        }
+    }
+}
+
 #[test]
 fn one_trace_spans_a_call_from_node_to_node() {
     let provider = SdkTracerProvider::builder().build();

@@ -16,6 +16,13 @@ pub const EXCEPTIONS: u32 = 2;
 /// sign-in, names of removed users are remembered, and users and groups can be renamed.
 pub const NAMES: u32 = 2;
 
+/// From this level on a sign-in strengthens the session that the browser shows, and a lock-out can be ended. An older member does not
+/// know these commands and stops at one.
+pub const STRENGTHENING: u32 = 2;
+
+/// From this level on applications choose their identity headers and may have hosts that are IPv6 addresses. An older member drops both.
+pub const IDENTITY_HEADERS: u32 = 2;
+
 /// Refuses a command that counts from a level on which the cluster has not reached.
 pub(crate) fn check(current: u32, needed: u32) -> Result<(), Refusal> {
     if current >= needed {

@@ -516,6 +516,9 @@ pub struct ClockStatus {
     /// How often the cluster clock has stepped.
     #[prost(uint64, tag = "5")]
     pub steps: u64,
+    /// What operators should know while the node still decides: a step to come, a log time that stands still; empty = nothing.
+    #[prost(string, tag = "6")]
+    pub warning: ::prost::alloc::string::String,
 }
 /// How the archive is, as the node knows that says so; the leader's word counts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

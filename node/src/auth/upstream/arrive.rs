@@ -151,7 +151,10 @@ impl Auth {
         } else {
             SignIn::Upstream(order)
         };
-        let committed = self.cluster().propose(derivation.request(), in_browser(shown, sign_in)).await?;
+        let committed = self
+            .cluster()
+            .propose(derivation.request(), in_browser(&self.cluster().view(), shown, sign_in))
+            .await?;
         self.completed(&committed, derivation)
     }
 

@@ -8,7 +8,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
-use super::{ClockTrouble, ClusterClock};
+use super::{ClockTrouble, ClockWarning, ClusterClock};
 use crate::cluster::{
     handover,
     leader::Leader,
@@ -37,13 +37,15 @@ struct Keeper {
     peers: Arc<Peers>,
     settings: Arc<SharedSettings>,
     said: Option<(ClockTrouble, Instant)>,
+    warned: Option<(ClockWarning, Instant)>,
     handed_over: Option<Instant>,
 }
 
 /// Runs until the task is dropped. Must be called inside the consensus runtime.
 pub async fn run(leader: Leader, leases: Leases, peers: Arc<Peers>, settings: Arc<SharedSettings>) {
     let clock = Arc::clone(leader.clock());
-    let mut keeper = Keeper { clock, leader, leases, peers, settings, said: None, handed_over: None };
+    let mut keeper =
+        Keeper { clock, leader, leases, peers, settings, said: None, warned: None, handed_over: None };
     let mut pause = FIRST_PAUSE;
     loop {
         let verdict = keeper.round().await;
@@ -109,6 +111,7 @@ impl Keeper {
             None => {}
         }
         let now = Instant::now();
+        self.warn(now);
         let trouble = self.clock.trouble();
         match (trouble, self.said) {
             (Some(trouble), Some((said, at))) if same(trouble, said) && now - at < REMIND => {}
@@ -127,6 +130,20 @@ impl Keeper {
                 self.said = None;
             }
             (None, None) => {}
+        }
+    }
+
+    /// Logs a warning when it begins, and once a minute while it lasts.
+    fn warn(&mut self, now: Instant) {
+        let warning = self.clock.warning();
+        let kind = |warning: &ClockWarning| std::mem::discriminant(warning);
+        match (warning, self.warned) {
+            (Some(new), Some((said, at))) if kind(&new) == kind(&said) && now - at < REMIND => {}
+            (Some(new), _) => {
+                tracing::warn!("{new}");
+                self.warned = Some((new, now));
+            }
+            (None, _) => self.warned = None,
         }
     }
 

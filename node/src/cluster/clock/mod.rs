@@ -54,6 +54,36 @@ pub enum ClockTrouble {
     WallOff(i64),
 }
 
+/// A state of the clocks in which this node still decides, and that ends differently than operators expect if they do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockWarning {
+    /// A quorum of wall clocks asks for a time that differs by so many milliseconds; it is adopted once it has lasted for a minute.
+    StepPending(i64),
+    /// Log time is ahead of the cluster clock by so many milliseconds, within the bound: it stands still until the clocks have caught up,
+    /// and proofs that clients make (DPoP, assertions) look too old meanwhile.
+    LogAhead(u64),
+}
+
+impl fmt::Display for ClockWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StepPending(by) => write!(
+                f,
+                "most members' clocks were set {} {}; the cluster follows within a minute, which may end sessions; if that is wrong, \
+                 correct those clocks now",
+                span(*by),
+                if *by < 0 { "back" } else { "ahead" }
+            ),
+            Self::LogAhead(by) => write!(
+                f,
+                "log time is {} ahead of the clocks and stands still until they have caught up; clients' DPoP proofs and assertions may \
+                 be refused meanwhile; `conclave cluster reset-clock` sets it back (runbook: clocks.md)",
+                span(i64::try_from(*by).unwrap_or(i64::MAX))
+            ),
+        }
+    }
+}
+
 impl fmt::Display for ClockTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -147,11 +177,22 @@ impl ClusterClock {
             None | Some(Verdict { standing: Standing::Unestablished, .. }) => {
                 Some(ClockTrouble::Unestablished)
             }
-            _ if self.log_ahead_us() > MAX_LOG_AHEAD => Some(ClockTrouble::LogAhead(self.log_ahead_ms())),
+            // Also until the next look after log time was set back: so long nothing is decided here.
+            _ if !self.is_sure() || self.log_ahead_us() > MAX_LOG_AHEAD => {
+                Some(ClockTrouble::LogAhead(self.log_ahead_ms()))
+            }
             Some(Verdict { standing: Standing::Alone, .. }) => Some(ClockTrouble::Alone),
             Some(verdict) if verdict.is_wall_off => Some(ClockTrouble::WallOff(verdict.wall_offset / 1_000)),
             Some(_) => None,
         }
+    }
+
+    /// What operators should know of the clocks while this node still decides.
+    pub fn warning(&self) -> Option<ClockWarning> {
+        let step = lock(&self.verdict).and_then(|verdict| verdict.pending_step);
+        let log_ahead = || Some(self.log_ahead_us()).filter(|ahead| *ahead > WALL_BOUND);
+        step.map(|step| ClockWarning::StepPending(step / 1_000))
+            .or_else(|| log_ahead().map(|_| ClockWarning::LogAhead(self.log_ahead_ms())))
     }
 
     /// How far log time is ahead of the cluster clock, in milliseconds.
@@ -176,6 +217,7 @@ impl ClusterClock {
             standing: standing.into(),
             log_ahead_ms: self.log_ahead_ms(),
             trouble: self.trouble().map(|trouble| trouble.to_string()).unwrap_or_default(),
+            warning: self.warning().map(|warning| warning.to_string()).unwrap_or_default(),
             steps: self.clocks().steps(),
         }
     }

@@ -14,6 +14,7 @@ use conclave_state::{
 use crate::auth::authorization::{
     AuthorizationError, AuthorizationRequest, Prompt, Pushed, RequestedClaims, ResponseMode,
 };
+use crate::http::denial;
 
 use super::{dpop, requested_claims};
 
@@ -357,6 +358,9 @@ fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static 
     }
 }
 
+/// Longest text of dropped scopes in the log: enough to see what a client asks for.
+const MAX_LOGGED_SCOPES: usize = 256;
+
 /// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3), which the log says; none left is a
 /// mistake.
 pub fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
@@ -372,7 +376,7 @@ pub fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
     if !dropped.is_empty() {
         tracing::info!(
             client = client.id.as_str(),
-            scopes = ?dropped.join(" "),
+            scopes = %denial::escaped(&dropped.join(" "), MAX_LOGGED_SCOPES, true),
             "scopes that the client may not have were left out; to allow them: conclave client update --scope"
         );
     }

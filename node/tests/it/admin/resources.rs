@@ -175,6 +175,7 @@ async fn groups_and_their_members() {
 #[tokio::test]
 async fn hosts_are_taken_as_people_write_them_and_headers_by_name() {
     let node = TestNode::start().await;
+    node.propose(Body::RaiseLevel(RaiseLevel { level: conclave_state::level::SUPPORTED })).await.unwrap();
     let mut applications = ApplicationServiceClient::new(channel(&node));
     let order = |slug: &str, host: &str| pb::CreateApplicationRequest {
         slug: slug.into(),

@@ -163,11 +163,15 @@ impl Site {
         }
         // No leader task makes keys here: made once, by hand.
         node.auth().clone().ensure_signing_keys(None).await;
+        self.raise_level().await;
     }
 
-    /// Raises the feature level as a leader does about a second after its start.
+    /// Raises the feature level to that of this build, as a leader does about a second after its start.
     pub async fn raise_level(&self) {
         let level = conclave_state::level::SUPPORTED;
+        if self.node.cluster().view().meta().level >= level {
+            return;
+        }
         self.node.propose(Order::RaiseLevel(RaiseLevel { level })).await.unwrap();
     }
 
