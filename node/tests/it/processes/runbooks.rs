@@ -82,9 +82,9 @@ async fn an_upgrade_a_lost_administrator_a_lost_node_and_a_lost_house() {
     book.end();
 
     let mut book = Runbook::open("lost-admin.md");
-    let said = book.step(&house, 2, "conclave recover admin ada --config /etc/conclave/conclave.toml");
-    let said = said
-        + &book.step(&house, 2, "conclave recover admin admin --create --config /etc/conclave/conclave.toml");
+    let said =
+        book.step(&house, 2, "conclave recover admin ada --create --config /etc/conclave/conclave.toml");
+    let said = said + &book.step(&house, 2, "conclave recover admin --config /etc/conclave/conclave.toml");
     for (link, name) in said.lines().filter(|line| line.starts_with("http")).zip(["ada", "admin"]) {
         let person = browser();
         let page = person.get(house.demo.at_next_node(link)).send().await.unwrap().text().await.unwrap();
