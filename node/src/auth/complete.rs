@@ -84,6 +84,7 @@ impl Auth {
         let mut order = self.session_order(ticket, proof.user.id, derivation, origin);
         order.amr = vec![PASSWORD_METHOD.into()];
         order.credential_version = proof.credential_version;
+        order.cleared_count_ids = proof.counts.iter().map(|id| id.to_vec()).collect();
         order.code = self.code_with_login(&ticket.target, &order, &proof.state, &proof.user, derivation);
         let body = in_browser(&proof.state, shown, SignIn::Start(order));
         let committed = self.cluster().propose(derivation.request(), body).await?;

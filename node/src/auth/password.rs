@@ -32,6 +32,8 @@ pub struct Proof {
     pub credential_version: u64,
     /// The version of the state in which it was checked.
     pub state: Arc<State>,
+    /// The counts that the cluster keeps of attempts like this one; the sign-in clears them.
+    pub counts: Vec<UserId>,
 }
 
 /// Why there is no proof.
@@ -93,11 +95,15 @@ impl Auth {
             return Err(Unproved::Wrong);
         };
         self.inner.throttles.address_succeeded(address);
-        counted.into_iter().for_each(|count| self.inner.throttles.succeeded(count));
+        counted.iter().for_each(|count| self.inner.throttles.succeeded(*count));
         if user.disabled {
             return Err(Unproved::Disabled);
         }
-        Ok(Proof { user, credential_version: candidate.version, state: candidate.state })
+        let state = self.cluster().view();
+        let now = self.now(&state);
+        let ids = counted.iter().map(Count::id);
+        let counts = ids.filter(|id| *id != user.id && state.throttle(*id, now).is_some()).collect();
+        Ok(Proof { user, credential_version: candidate.version, state: candidate.state, counts })
     }
 
     /// Counts the attempt before the password is looked at, so that parallel guesses are counted too. Gives the counts that it went to.

@@ -105,13 +105,11 @@ impl SharedSettings {
     }
 
     fn compare(&self, others: &BTreeMap<NodeId, BTreeMap<String, Digest>>) -> Vec<Difference> {
-        self.own.iter().filter_map(|(name, own)| self.difference(name, own, others)).collect()
+        self.own.iter().filter_map(|(name, own)| Self::difference(name, own, others)).collect()
     }
 
     /// Members that do not know the setting run another version and are not compared.
-
     fn difference(
-        &self,
         name: &str,
         own: &Digest,
         others: &BTreeMap<NodeId, BTreeMap<String, Digest>>,

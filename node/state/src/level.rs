@@ -23,6 +23,9 @@ pub const STRENGTHENING: u32 = 2;
 /// From this level on applications choose their identity headers and may have hosts that are IPv6 addresses. An older member drops both.
 pub const IDENTITY_HEADERS: u32 = 2;
 
+/// From this level on a sign-in clears the counts of attempts that it names, not that of the user alone.
+pub const CLEARED_COUNTS: u32 = 2;
+
 /// Refuses a command that counts from a level on which the cluster has not reached.
 pub(crate) fn check(current: u32, needed: u32) -> Result<(), Refusal> {
     if current >= needed {

@@ -1058,6 +1058,10 @@ pub struct StartSession {
     /// The authorization that the login was for, if it needs no further step.
     #[prost(message, optional, tag = "12")]
     pub code: ::core::option::Option<IssueCode>,
+    /// Counts of attempts that this sign-in was counted at and that its success clears, beside that of the user: at most 4. From feature
+    /// level 2 on; before it, as if absent.
+    #[prost(bytes = "vec", repeated, tag = "560")]
+    pub cleared_count_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeSession {

@@ -10,6 +10,7 @@ use crate::{
     event::Event,
     grant,
     ids::{SecretHash, SessionId, TicketId, UserId},
+    level,
     reply::{Reason, Refusal, Reply, ReplyBody, body},
     stamp::Stamp,
     text,
@@ -36,8 +37,25 @@ pub(crate) fn start_shown(
     draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
     let user = draft.state.able_user(UserId::parse(&order.user_id)?)?;
     credential_still_stands(draft, user.id, order.credential_version)?;
-    draft.state.take_throttle(user.id);
+    clear_counts(draft, user.id, &order.cleared_count_ids)?;
     open(draft, order, shown, Proved { user: user.id, upstream: "".into(), at: draft.at })
+}
+
+/// Most counts that one sign-in clears: an attempt is counted at two.
+const MAX_CLEARED: usize = 4;
+
+fn clear_counts(draft: &mut Draft, user: UserId, counts: &[Vec<u8>]) -> Result<(), Refusal> {
+    draft.state.take_throttle(user);
+    if draft.state.meta.level < level::CLEARED_COUNTS {
+        return Ok(());
+    }
+    if counts.len() > MAX_CLEARED {
+        return Err(Refusal::malformed("a sign-in clears too many counts"));
+    }
+    for id in counts {
+        draft.state.take_throttle(UserId::parse(id)?);
+    }
+    Ok(())
 }
 
 /// Who proved who they are, where and when.

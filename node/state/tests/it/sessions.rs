@@ -159,6 +159,31 @@ fn a_renewal_waits_for_every_node_and_a_first_sign_in_does_not() {
 }
 
 #[test]
+fn a_sign_in_clears_the_counts_that_it_was_counted_at_from_the_level_on() {
+    let mut world = furnished();
+    let counted = |n: u8| UserId::parse(&user(n)).unwrap();
+    let reserve =
+        |n: u8| Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(n), limit: 9, window_ms: MINUTE });
+    let start = |world: &World, n: u8| {
+        let counts = [8, 9].map(user).to_vec();
+        Body::StartSession(pb::StartSession { cleared_count_ids: counts, ..start(world, n, 1, n) })
+    };
+    for n in [1, 8, 9, 7] {
+        world.ok(reserve(n));
+    }
+    let order = start(&world, 5);
+    world.ok(order);
+    let left = |world: &World| {
+        [1, 7, 8, 9].map(|n| world.state.throttle(counted(n), world.state.meta().clock).is_some())
+    };
+    assert_eq!(left(&world), [false, true, true, true], "below the level the field means nothing");
+    world.ok(Body::RaiseLevel(pb::RaiseLevel { level: conclave_state::level::CLEARED_COUNTS }));
+    let order = start(&world, 6);
+    world.ok(order);
+    assert_eq!(left(&world), [false, true, false, false]);
+}
+
+#[test]
 fn unlocking_forgets_the_attempts_of_a_user() {
     let mut world = furnished();
     let reserve =

@@ -49,6 +49,17 @@ async fn one_attacker_locks_out_their_own_address_alone() {
 }
 
 #[tokio::test]
+async fn users_who_sign_in_at_once_from_one_address_do_not_lock_each_other_out() {
+    let site = Site::open().await;
+    for round in 0..6 {
+        let attempts = (0..5).map(|_| stranger(&site, at(9), "ada", PASSWORD));
+        for status in futures_util::future::join_all(attempts).await {
+            assert_eq!(status, StatusCode::SEE_OTHER, "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn many_attackers_lock_out_strangers_and_not_the_owners_browsers_and_addresses() {
     let site = Site::open().await;
     // A browser at home (whose forms come from 192.0.2.1), and the session that it leaves there.
