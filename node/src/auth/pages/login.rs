@@ -27,7 +27,10 @@ use crate::{
     web::views,
 };
 
-use super::site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket, see_other};
+use super::{
+    onward::MAX_IN_LOCATION,
+    site::{Browser, Site, allow_way_home, fault_of, fault_of_ticket, see_other},
+};
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -366,22 +369,25 @@ impl Attempt<'_> {
         Denial::new(reason, detail).of(&self.typed)
     }
 
-    /// A fresh form for the same target, with what was typed and one line that says why: for a browser as a page of its own, for a
-    /// program with this status.
+    /// A fresh form for the same target, with what was typed and one line that says why: for a browser under an address of its own, for
+    /// a program with this status, and so for a browser if the ticket is too long for an address.
     fn form_again(&self, why: Why, status: StatusCode) -> Result<Response, Fault> {
         let (browser, target) = (Some(self.browser.id.as_str()), self.ticket.target.clone());
         let mut ticket = self.site.auth.ticket(self.ticket.step, target, browser);
         ticket.note = Some(Note { why, username: self.typed.clone() });
-        if self.browser.reads_pages {
-            // What another account used up is asked for anew although that account's session may be there.
-            if why == Why::Spent {
-                ticket.step = Step::Login { fresh: true };
-            }
-            let text = self.site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
-            let response = self.site.with_browser(&self.browser, see_other(&format!("/login?ticket={text}")));
-            return Ok(self.denied(why).on(response));
+        // What another account used up is asked for anew although that account's session may be there.
+        if why == Why::Spent {
+            ticket.step = Step::Login { fresh: true };
         }
-        let mut response = self.denied(why).on(page(self.site, &self.browser, &ticket)?);
+        if self.browser.reads_pages {
+            let text = self.site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
+            if text.len() <= MAX_IN_LOCATION {
+                let response = see_other(&format!("/login?ticket={text}"));
+                return Ok(self.denied(why).on(self.site.with_browser(&self.browser, response)));
+            }
+        }
+        let page = self.site.with_browser(&self.browser, page(self.site, &self.browser, &ticket)?);
+        let mut response = self.denied(why).on(page);
         *response.status_mut() = status;
         if let Why::TooMany { seconds } = why {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -37,9 +37,9 @@ use super::{
 const PURPOSE: &str = "onward/1";
 /// How long the page may be opened: as long as a person may look at it and reload it.
 const LIFE_MS: u64 = 15 * 60_000;
-/// Longest sealed text in a `Location`: beside the other headers it fits the 4 KiB that nginx takes by default. A longer one is answered
-/// with the page itself.
-const MAX_IN_LOCATION: usize = 2_000;
+/// Longest text, in bytes, that the `Location` of an answer carries: beside the cookies that follow a sign-in and the other headers it
+/// fits the 4 KiB that nginx takes by default. A longer one is answered with the page itself.
+pub(super) const MAX_IN_LOCATION: usize = 2_000;
 
 /// What follows a form.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,9 +97,10 @@ impl Site {
             return self.show(next, browser, id);
         }
         let response = match next {
-            Next::Consent { ticket, .. } => match self.auth.seal(&ticket) {
-                Ok(text) => see_other(&format!("/consent?ticket={text}")),
-                Err(error) => self.fault(&super::fault_of(&error), id),
+            Next::Consent { ref ticket, .. } => match self.auth.seal(ticket) {
+                Ok(text) if text.len() <= MAX_IN_LOCATION => see_other(&format!("/consent?ticket={text}")),
+                // What an application asked for may be long; the page carries it in its form.
+                _ => return self.show(next, browser, id),
             },
             Next::Redirect(location) => self.leave(&location, browser),
             Next::Open { url, by, redirect } => self.to_application(&url, &by, redirect, browser, id, true),
@@ -140,6 +141,15 @@ impl Site {
         };
         // Bound to no browser: it says nothing of anybody, and is read by browsers that keep no cookies as well.
         Denial::new(fault.code, &fault.detail).on(self.onward_bound(onward, None))
+    }
+
+    /// On to an address that was made here: by a redirect, or by a page that leads there when the address would make a head longer than
+    /// proxies take. To an address of this site the browser then goes from a page of this site, with its cookies.
+    pub fn go_on_to(&self, location: &str) -> Response {
+        if location.len() <= MAX_IN_LOCATION {
+            return see_other(location);
+        }
+        self.onward_page(&Onward::Away(location.to_owned()))
     }
 
     /// Away from a form to a place that was checked: on this site, on another, or to an app of the device.

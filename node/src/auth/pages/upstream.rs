@@ -77,7 +77,8 @@ pub async fn start(
         site.auth.depart(&name, ticket).await.map_err(|error| fault(&error, &name))
     };
     match started.await {
-        Ok(location) => see_other(&location),
+        // The state that the provider brings back is a sealed ticket, as long as what the client asked for.
+        Ok(location) => site.go_on_to(&location),
         Err(fault) => site.fault(&fault, &id),
     }
 }
@@ -115,7 +116,7 @@ async fn linking(
         return prove_again(site, id, &browser);
     }
     let location = site.auth.depart(name, ticket).await.map_err(|error| fault(&error, name))?;
-    Ok(see_other(&location))
+    Ok(site.go_on_to(&location))
 }
 
 /// The login page, whoever is signed in; then home again.

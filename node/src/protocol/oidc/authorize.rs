@@ -11,7 +11,7 @@ use crate::{
     auth::{
         AuthError,
         authorization::{AuthorizationError, AuthorizationRequest, WayBack},
-        pages::{fault_of, see_other},
+        pages::fault_of,
         ticket::Target,
     },
     http::{ClientInfo, Denial, Fault, RequestId},
@@ -43,7 +43,7 @@ pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Re
     if form.len() > MAX_QUERY_BYTES || form.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return here(&oidc, &id, NoWayBack::Unreadable("the request is too long or not a form"));
     }
-    see_other(&format!("{}?{form}", super::paths::AUTHORIZE))
+    oidc.site.go_on_to(&format!("{}?{form}", super::paths::AUTHORIZE))
 }
 
 /// Longest request that is sent round by GET: what browsers and proxies carry in a URL.

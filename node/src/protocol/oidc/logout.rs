@@ -152,7 +152,7 @@ async fn answer(
     }
     if by_form {
         let text = oidc.auth.seal_for_browser(PURPOSE, &asked).map_err(|e| fault_of_auth(&e))?;
-        return Ok(see_other(&format!("{}?{POSTED}={text}", super::paths::LOGOUT)));
+        return Ok(site.go_on_to(&format!("{}?{POSTED}={text}", super::paths::LOGOUT)));
     }
     if let Some(mistake) = asked.mistake {
         return Err(fault_of(&mistake));
@@ -161,7 +161,7 @@ async fn answer(
     // Bound to no browser: it only names a place that was checked.
     let ticket = oidc.auth.ticket(Step::Logout, target, None);
     let text = oidc.auth.seal(&ticket).map_err(|e| fault_of_auth(&e))?;
-    Ok(see_other(&format!("/logout?ticket={text}")))
+    Ok(site.go_on_to(&format!("/logout?ticket={text}")))
 }
 
 /// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the leader is

@@ -251,3 +251,85 @@ async fn bounds_of_the_rules_are_told_to_the_client_before_anybody_is_asked() {
         .await;
     assert!(page.parameter("code").is_some());
 }
+
+/// What the status line and the headers of an answer take, in bytes.
+fn head_bytes(page: &Page) -> usize {
+    let headers = page.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    "HTTP/1.1 303 See Other\r\n".len() + headers.sum::<usize>() + "\r\n".len()
+}
+
+/// What proxies take of an answer's head when they are not told otherwise.
+const PROXY_BUFFER: usize = 4096;
+
+#[tokio::test]
+async fn a_long_state_never_makes_a_head_that_proxies_refuse() {
+    let site = Site::open().await;
+    for bytes in [100, 900, 1_300, 2_000] {
+        let state = "s".repeat(bytes);
+        let mut browser = Browser::default();
+        let url = Site::authorize_url("asks", &[("state", &state)]);
+        let wrong = site.send_login(&mut browser, &url, "ada", "wrong").await;
+        assert!(head_bytes(&wrong) < PROXY_BUFFER, "{bytes}: {}", head_bytes(&wrong));
+        // Short enough it is a page under its own address, and otherwise the page itself.
+        let form = match wrong.status {
+            StatusCode::SEE_OTHER => after(&site, &mut browser, wrong).await,
+            status => {
+                assert_eq!((status, bytes), (StatusCode::UNAUTHORIZED, bytes.max(900)));
+                wrong
+            }
+        };
+        assert_eq!(form.shown("error"), "The username or password is wrong.");
+        assert!(form.text.contains("value=\"ada\""), "{}", form.text);
+        let (ticket, csrf) = (form.field("ticket"), form.field("csrf"));
+        let fields =
+            [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
+        let right = site.submit(&mut browser, "/login", &fields).await;
+        assert!(head_bytes(&right) < PROXY_BUFFER, "{bytes}: {}", head_bytes(&right));
+        let consent = match right.status {
+            StatusCode::SEE_OTHER => after(&site, &mut browser, right).await,
+            _ => right,
+        };
+        assert!(
+            consent.status == StatusCode::OK && consent.text.contains("consent-form"),
+            "{}",
+            consent.text
+        );
+        let (ticket, csrf) = (consent.field("ticket"), consent.field("csrf"));
+        let fields = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
+        let mut done = site.submit(&mut browser, "/consent", &fields).await;
+        assert!(head_bytes(&done) < PROXY_BUFFER, "{bytes}: {}", head_bytes(&done));
+        if done.status == StatusCode::SEE_OTHER {
+            done = after(&site, &mut browser, done).await;
+        }
+        assert!(done.refresh().is_some_and(|next| next.contains(&state)), "{}", done.text);
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_round_by_get_goes_by_a_page_when_it_is_long() {
+    let site = Site::open().await;
+    let state = "s".repeat(2_000);
+    let url = Site::authorize_url("web", &[("state", &state)]);
+    let pairs: Vec<(String, String)> = url::form_urlencoded::parse(url.split_once('?').unwrap().1.as_bytes())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    let pairs: Vec<(&str, &str)> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let mut browser = Browser::default();
+    let page = site.submit(&mut browser, "/oidc/authorize", &pairs).await;
+    assert!(head_bytes(&page) < PROXY_BUFFER, "{}", head_bytes(&page));
+    let form = site.walk(&mut browser, &page.refresh().unwrap()).await;
+    assert_eq!(form.shown("application"), "Client web");
+    // The logout of a client: asked for by a form, then with a ticket.
+    let bye = [
+        ("client_id", "web"),
+        ("post_logout_redirect_uri", "https://rp.test/bye"),
+        ("state", state.as_str()),
+    ];
+    site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
+    let posted = site.submit(&mut browser, "/oidc/logout", &bye).await;
+    assert!(head_bytes(&posted) < PROXY_BUFFER, "{}", head_bytes(&posted));
+    let asked = site.visit(&mut browser, &posted.refresh().unwrap()).await;
+    assert!(head_bytes(&asked) < PROXY_BUFFER, "{}", head_bytes(&asked));
+    let page = site.visit(&mut browser, &asked.refresh().unwrap()).await;
+    assert!(page.shown("account") == "ada" && !page.field("ticket").is_empty(), "{}", page.text);
+}
