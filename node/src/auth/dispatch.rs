@@ -86,7 +86,11 @@ impl Auth {
         match target {
             Target::Authorize(request) => self.next_for_client(request, visitor, derivation).await,
             Target::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
-            Target::Leave { uri } => Ok(Next::Redirect(uri.clone())),
+            // The link to it is of any age and of any browser, so the place is checked when a browser is sent there.
+            Target::Leave { uri } => Ok(match self.still_stands(target).await? {
+                Some(gone) => Next::Gone(gone),
+                None => Next::Redirect(uri.clone()),
+            }),
             Target::Device { user_code } => Ok(match &visitor.signed_in {
                 Some(_) => Next::Redirect(device_page(user_code)),
                 None => self.login(target, visitor, false),

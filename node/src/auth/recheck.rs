@@ -1,6 +1,15 @@
 //! What an old ticket asks for, checked anew: a form that was open for long is answered by a fresh one only if its request still stands.
 
-use super::{Auth, AuthError, dispatch::Gone, ticket::Target};
+use conclave_state::State;
+use url::{Position, Url};
+
+use crate::http::host::canonical_authority;
+
+use super::{
+    Auth, AuthError,
+    dispatch::Gone,
+    ticket::{AppUrl, Mount, Target},
+};
 
 impl Auth {
     /// The reason why what the login is for does not stand any more; none if it does. The rules check everything again when something
@@ -16,12 +25,49 @@ impl Auth {
                 let stands = client.is_some_and(|client| client.may_be_answered_at(&request.redirect_uri));
                 (!stands).then_some(Gone::Client)
             }
-            Target::Open { url, .. } => {
-                let application = state.application_by_host(&url.host());
-                let stands = application.is_some_and(|application| self.is_true_origin(url, application));
+            Target::Open { url, .. } => (!self.is_of_application(&state, url)).then_some(Gone::Application),
+            Target::Leave { uri } => {
+                let stands = page_at(uri).is_some_and(|url| self.is_of_application(&state, &url));
                 (!stands).then_some(Gone::Application)
             }
-            Target::Home | Target::Device { .. } | Target::Leave { .. } => None,
+            Target::Home | Target::Device { .. } => None,
         })
+    }
+
+    /// True for an address at the true origin of an application.
+    fn is_of_application(&self, state: &State, url: &AppUrl) -> bool {
+        let application = state.application_by_host(&url.host());
+        application.is_some_and(|application| self.is_true_origin(url, application))
+    }
+}
+
+/// The parts of an `http` or `https` address; none for any other text. A name or password before the host is refused.
+fn page_at(uri: &str) -> Option<AppUrl> {
+    let url = Url::parse(uri).ok()?;
+    let is_plain = url.username().is_empty() && url.password().is_none();
+    if !is_plain || !matches!(url.scheme(), "http" | "https") {
+        return None;
+    }
+    let authority = canonical_authority(url.scheme(), &url[Position::BeforeHost..Position::AfterPort])?;
+    let path = url[Position::BeforePath..].to_owned();
+    Some(AppUrl { scheme: url.scheme().to_owned(), authority, path, mount: Mount::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_by_its_host_alone() {
+        let read = |uri| page_at(uri).map(|url| (url.origin(), url.path));
+        let known = |origin: &str, path: &str| Some((origin.to_owned(), path.to_owned()));
+        assert_eq!(read("https://app.test/page?q=1"), known("https://app.test", "/page?q=1"));
+        assert_eq!(read("https://app.test:443/"), known("https://app.test", "/"));
+        assert_eq!(read("https://app.test:8443/"), known("https://app.test:8443", "/"));
+        assert_eq!(read("https://[2001:db8::7]/"), known("https://[2001:db8::7]", "/"));
+        assert_eq!(read("https://evil.test/@app.test"), known("https://evil.test", "/@app.test"));
+        for other in ["https://app.test@evil.test/", "javascript:app.test", "//app.test/", "app.test", ""] {
+            assert_eq!(read(other), None, "{other}");
+        }
     }
 }

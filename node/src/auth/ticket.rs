@@ -25,7 +25,7 @@ pub enum Target {
     Home,
     /// The page for the code of a device, with what was typed or scanned.
     Device { user_code: String },
-    /// After a logout: a place that the relying party registered.
+    /// Another site. In a logout, an address that the client registered; in a sign-in with another account, a page of an application.
     Leave { uri: String },
 }
 

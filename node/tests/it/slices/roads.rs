@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use conclave_proto::command::v1::{DeleteApplication, RemoveGroupMember, command::Body as Order};
 use http::StatusCode;
 
-use super::site::{Browser, PASSWORD, Page, REDIRECT_URI, Site};
+use super::{
+    forward_auth::{Check, cookie_of},
+    site::{Browser, PASSWORD, Page, REDIRECT_URI, Site},
+};
 
 fn policy(page: &Page) -> &str {
     page.headers["content-security-policy"].to_str().unwrap()
@@ -332,4 +336,41 @@ async fn what_is_sent_round_by_get_goes_by_a_page_when_it_is_long() {
     assert!(head_bytes(&asked) < PROXY_BUFFER, "{}", head_bytes(&asked));
     let page = site.visit(&mut browser, &asked.refresh().unwrap()).await;
     assert!(page.shown("account") == "ada" && !page.field("ticket").is_empty(), "{}", page.text);
+}
+
+#[tokio::test]
+async fn another_account_leads_to_a_page_of_an_application_only_while_it_is_one() {
+    let site = Site::open().await;
+    let (ada, group_id) =
+        (site.node.cluster().view().user_by_name("ada").unwrap().id, site.node.group("staff").await.to_vec());
+    let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
+    let leave = RemoveGroupMember { group_id, user_id: ada.to_vec() };
+    site.node.propose(Order::RemoveGroupMember(leave)).await.unwrap();
+    let page = Check::of("traefik").send(&site, &cookie).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+    let switch = page.link("sign-out");
+
+    // While the application is there the link leads to its page, however old the link is.
+    site.node.clock().advance(Duration::from_hours(3));
+    let mut browser = Browser::default();
+    let answer = site.send_login(&mut browser, &switch, "bob", PASSWORD).await;
+    let page = after(&site, &mut browser, answer).await;
+    assert_eq!(page.refresh().as_deref(), Some("https://app.test/page?q=1"));
+
+    // A form that was shown before the application went, and the link afterwards.
+    let mut browser = Browser::default();
+    let form = site.walk(&mut browser, &switch).await;
+    assert_eq!(form.shown("application"), "The App");
+    let application_id = site.node.cluster().view().application_by_slug("app").unwrap().id.to_vec();
+    site.change("staff-only", |client| client.application_id = Some(Vec::new())).await;
+    site.node.propose(Order::DeleteApplication(DeleteApplication { application_id })).await.unwrap();
+    let (ticket, csrf) = (form.field("ticket"), form.field("csrf"));
+    let fields = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
+    let answer = site.submit(&mut browser, "/login", &fields).await;
+    let sent = after(&site, &mut browser, answer).await;
+    let shown = site.walk(&mut Browser::default(), &switch).await;
+    for page in [&sent, &shown] {
+        assert_eq!((page.status, page.refresh()), (StatusCode::NOT_FOUND, None), "{}", page.text);
+        assert_eq!(page.shown("error-code"), "unknown_application");
+    }
 }
