@@ -38,10 +38,15 @@ pub enum Next {
 }
 
 /// What is not there any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gone {
     Client,
     Application,
+    /// A pushed request whose time is over, or that became a code before: no sign-in and no consent makes another one of it. `start` is
+    /// where the user begins anew, if that is known.
+    Pushed {
+        start: Option<String>,
+    },
 }
 
 /// What is known of the visitor at this point.
@@ -167,11 +172,12 @@ impl Auth {
         let derivation = derivation.then("code");
         match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &derivation).await {
             Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
-            // The page was answered before, and what was answered then is not remembered any more.
+            // The page was answered before, and what was answered then is not remembered any more. Or the pushed request is over: then
+            // the next page would be of no use either.
             Err(AuthError::Refused(refusal))
                 if visitor.consented.is_some() && is_of_ticket(refusal.reason) =>
             {
-                Ok(consent_page())
+                Ok(self.still_stands(&target()).await?.map_or_else(consent_page, Next::Gone))
             }
             Err(AuthError::Refused(refusal)) => Ok(back(error_of(&refusal), &refusal.detail)),
             Err(error) => Err(error),

@@ -1,12 +1,13 @@
 //! What an old ticket asks for, checked anew: a form that was open for long is answered by a fresh one only if its request still stands.
 
-use conclave_state::State;
+use conclave_state::{Stamp, State, client::Client, ids::TicketId};
 use url::{Position, Url};
 
 use crate::http::host::canonical_authority;
 
 use super::{
     Auth, AuthError,
+    authorization::{Pushed, origin_of},
     dispatch::Gone,
     ticket::{AppUrl, Mount, Target},
 };
@@ -22,8 +23,10 @@ impl Auth {
         Ok(match target {
             Target::Authorize(request) => {
                 let client = state.client(&request.client_id).filter(|client| !client.disabled);
-                let stands = client.is_some_and(|client| client.may_be_answered_at(&request.redirect_uri));
-                (!stands).then_some(Gone::Client)
+                let client = client.filter(|client| client.may_be_answered_at(&request.redirect_uri));
+                let Some(client) = client else { return Ok(Some(Gone::Client)) };
+                let is_over = request.pushed.is_some_and(|pushed| self.is_over(&state, pushed));
+                is_over.then(|| Gone::Pushed { start: start_of(&state, client, &request.redirect_uri) })
             }
             Target::Open { url, .. } => (!self.is_of_application(&state, url)).then_some(Gone::Application),
             Target::Leave { uri } => {
@@ -34,11 +37,26 @@ impl Auth {
         })
     }
 
+    /// True if the rules make no code of this pushed request any more: too late, or used before.
+    fn is_over(&self, state: &State, pushed: Pushed) -> bool {
+        let is_late = Stamp(pushed.until_ms).is_over_at(self.now(state));
+        is_late || state.is_ticket_spent(TicketId::new(pushed.id))
+    }
+
     /// True for an address at the true origin of an application.
     fn is_of_application(&self, state: &State, url: &AppUrl) -> bool {
         let application = state.application_by_host(&url.host());
         application.is_some_and(|application| self.is_true_origin(url, application))
     }
+}
+
+/// Where a user of this client begins anew: at the launch URL of its application, or else at the first page of the site that the client
+/// is answered at. None for an app of the device.
+fn start_of(state: &State, client: &Client, redirect_uri: &str) -> Option<String> {
+    let application = client.application.and_then(|id| state.application(id));
+    let launch_url = application.map(|application| application.launch_url.clone());
+    let is_web = |origin: &String| origin.starts_with("https://") || origin.starts_with("http://");
+    launch_url.filter(|url| !url.is_empty()).or_else(|| origin_of(redirect_uri).filter(is_web))
 }
 
 /// The parts of an `http` or `https` address; none for any other text. A name or password before the host is refused.

@@ -307,8 +307,8 @@ impl Attempt<'_> {
     pub async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
         match refusal.reason {
             Reason::TicketSpent if visitor.signed_in.is_some() => self.next(&visitor).await,
-            Reason::TicketSpent => self.form_again(Why::Spent, StatusCode::CONFLICT),
-            Reason::TicketExpired => self.form_again(Why::Expired, StatusCode::CONFLICT),
+            Reason::TicketSpent => self.form_if_of_use(Why::Spent).await,
+            Reason::TicketExpired => self.form_if_of_use(Why::Expired).await,
             Reason::AccessDenied => {
                 let what = destination(self.site, &self.ticket.target).unwrap_or_default();
                 let target = Box::new(self.ticket.target.clone());
@@ -319,6 +319,15 @@ impl Attempt<'_> {
                 self.refused(Unproved::Wrong)
             }
             _ => self.told_to_client(refusal).await,
+        }
+    }
+
+    /// A fresh form for a ticket that the rules refused, unless what it is for does not stand any more: a pushed request that is over
+    /// would have every further form refused as well.
+    async fn form_if_of_use(&self, why: Why) -> Result<Response, Fault> {
+        match self.site.auth.still_stands(&self.ticket.target).await.map_err(|e| fault_of(&e))? {
+            Some(gone) => Ok(self.site.answer_form(Next::Gone(gone), &self.browser, self.id)),
+            None => self.form_again(why, StatusCode::CONFLICT),
         }
     }
 

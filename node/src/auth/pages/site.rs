@@ -457,10 +457,21 @@ fn fault_of_bounce(origin: &str) -> Fault {
     Fault::new(StatusCode::BAD_REQUEST, "sign_in_loop", "You are being sent back and forth", detail)
 }
 
+/// The same words as for a pushed request that a browser brings too late.
+fn fault_of_pushed(start: Option<String>) -> Fault {
+    let detail = "The application's request has expired or was used before. Go back to the application and start again.";
+    let fault = Fault::new(StatusCode::BAD_REQUEST, "unknown_request_uri", "The request has expired", detail);
+    match start {
+        Some(url) => fault.with_way_on(url, "Back to the application"),
+        None => fault,
+    }
+}
+
 pub(super) fn fault_of_gone(what: Gone) -> Fault {
     let what = match what {
         Gone::Client => "application is not registered here any more",
         Gone::Application => "address does not belong to an application that is protected here",
+        Gone::Pushed { start } => return fault_of_pushed(start),
     };
     let detail = format!("This {what}. Ask whoever runs it, or your administrator.");
     Fault::new(StatusCode::NOT_FOUND, "unknown_application", "Unknown application", detail)

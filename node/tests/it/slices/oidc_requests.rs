@@ -161,6 +161,86 @@ async fn two_logins_that_began_with_one_pushed_request_give_one_code() {
     assert_eq!(codes, 1);
 }
 
+/// The page that a browser ends at after a form that a pushed request is over for.
+async fn over(site: &Site, browser: &mut Browser, answer: &Page) {
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
+    let page = site.walk(browser, &answer.location()).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST, "{}", page.text);
+    assert_eq!(page.shown("error-code"), "unknown_request_uri");
+    assert_eq!(page.link("back"), "https://rp.test");
+}
+
+async fn sign_in(site: &Site, browser: &mut Browser, form: &Page, password: &str) -> Page {
+    let (ticket, csrf) = (form.field("ticket"), form.field("csrf"));
+    let fields = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", password)];
+    site.submit(browser, "/login", &fields).await
+}
+
+#[tokio::test]
+async fn a_pushed_request_that_is_over_is_said_to_be_and_not_asked_for_again() {
+    let site = Site::open().await;
+    let pushed = async |client: &str| {
+        let page = push(&site, Some(client), &[("client_id", client)]).await;
+        named(client, page.json()["request_uri"].as_str().unwrap())
+    };
+    let (fresh, late) = (Duration::from_mins(14), Duration::from_mins(3));
+
+    // A form that was left open beyond the request's minute and the time of a sign-in.
+    let mut browser = Browser::default();
+    let form = site.walk(&mut browser, &pushed("web").await).await;
+    site.node.clock().advance(fresh + late);
+    let answer = sign_in(&site, &mut browser, &form, PASSWORD).await;
+    over(&site, &mut browser, &answer).await;
+
+    // A form that is fresh because of a mistyped password, for a request that is not.
+    let form = site.walk(&mut browser, &pushed("web").await).await;
+    site.node.clock().advance(fresh);
+    let answer = sign_in(&site, &mut browser, &form, "mistyped").await;
+    let form = site.walk(&mut browser, &answer.location()).await;
+    assert_eq!(form.shown("error"), "The username or password is wrong.");
+    site.node.clock().advance(late);
+    let answer = sign_in(&site, &mut browser, &form, PASSWORD).await;
+    over(&site, &mut browser, &answer).await;
+
+    // A request that became a code in another browser.
+    let url = pushed("web").await;
+    let mut other = Browser::default();
+    let forms = [site.walk(&mut browser, &url).await, site.walk(&mut other, &url).await];
+    let answer = sign_in(&site, &mut browser, &forms[0], PASSWORD).await;
+    assert!(site.walk(&mut browser, &answer.location()).await.refresh().unwrap().contains("code="));
+    let answer = sign_in(&site, &mut other, &forms[1], PASSWORD).await;
+    over(&site, &mut other, &answer).await;
+}
+
+#[tokio::test]
+async fn consent_to_a_pushed_request_that_is_over_is_not_asked_for_again() {
+    let site = Site::open().await;
+    let allow = async |browser: &mut Browser, page: &Page| {
+        let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
+        let fields = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
+        site.submit(browser, "/consent", &fields).await
+    };
+    for minutes_at_consent in [1, 8] {
+        let mut browser = Browser::default();
+        let page = push(&site, Some("asks"), &[("client_id", "asks")]).await;
+        let url = named("asks", page.json()["request_uri"].as_str().unwrap());
+        let form = site.walk(&mut browser, &url).await;
+        site.node.clock().advance(Duration::from_mins(10));
+        let answer = sign_in(&site, &mut browser, &form, PASSWORD).await;
+        let page = site.walk(&mut browser, &answer.location()).await;
+        assert!(page.text.contains("consent-form"), "{}", page.text);
+        site.node.clock().advance(Duration::from_mins(minutes_at_consent));
+        let mut answer = allow(&mut browser, &page).await;
+        if minutes_at_consent == 1 {
+            assert!(site.walk(&mut browser, &answer.location()).await.refresh().unwrap().contains("code="));
+            // Back, and the same form once more, when the first answer is not remembered any more.
+            site.node.clock().advance(Duration::from_mins(3));
+            answer = allow(&mut browser, &page).await;
+        }
+        over(&site, &mut browser, &answer).await;
+    }
+}
+
 #[tokio::test]
 async fn a_push_is_checked_like_the_request_itself_and_needs_the_client() {
     let site = Site::open().await;
