@@ -56,17 +56,21 @@ pub enum Unproved {
 struct Candidate {
     state: Arc<State>,
     user: Option<Arc<User>>,
+    /// True if the user was found by the username, and not by an address.
+    by_username: bool,
     phc: Option<String>,
     version: u64,
 }
 
 impl Candidate {
     fn of(state: Arc<State>, username: &str) -> Self {
-        let user = state.user_by_sign_in_name(&text::address(username)).cloned();
+        let typed = text::address(username);
+        let user = state.user_by_sign_in_name(&typed).cloned();
         let password = user.as_ref().and_then(|user| state.password(user.id).cloned());
         Self {
             phc: password.as_ref().map(|p| p.phc.clone()),
             version: password.as_ref().map_or(0, |p| p.version),
+            by_username: state.user_by_name(&typed).is_some(),
             user,
             state,
         }
@@ -123,6 +127,9 @@ impl Auth {
     }
 
     /// Where an attempt is counted. An account that does not exist is counted like one that no browser and no address is known for.
+    ///
+    /// A user's username and address count apart at one browser or one address, as the names of two users do. With one count for both,
+    /// an attacker who used up a username could see which address is refused too, and so is of that user.
     fn counts(&self, candidate: &Candidate, username: &str, address: IpAddr, device: &Device) -> Vec<Count> {
         let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
@@ -130,8 +137,9 @@ impl Auth {
         let unlocked = candidate.user.as_ref().map_or(0, |user| user.unlock_version);
         let since = [candidate.version.to_be_bytes(), unlocked.to_be_bytes()].concat();
         let key = &self.deriving_keys().request;
+        let name: &[u8] = if candidate.by_username { b"username" } else { b"address" };
         let one = |kind: &[u8], what: &[u8]| {
-            let hash = mac::hmac_sha256(key, &[b"attempts", kind, account.bytes(), &since, what]);
+            let hash = mac::hmac_sha256(key, &[b"attempts", kind, account.bytes(), &since, name, what]);
             let mut id = [0; 16];
             id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
             Count::One(UserId::new(id))

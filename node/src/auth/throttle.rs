@@ -12,6 +12,9 @@
 //! | an address that the account has a session from | of that address and the account | `account_failures` |
 //! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`STRANGERS`] times that |
 //!
+//! The username and the address of one user count apart, but for the count of all strangers: what is refused by one name tells nothing of
+//! the other.
+//!
 //! So one attacker uses up the attempts of one address, many of them those of strangers, and neither those of the owner's browsers and
 //! addresses.
 //!

@@ -87,6 +87,22 @@ async fn many_attackers_lock_out_strangers_and_not_the_owners_browsers_and_addre
 }
 
 #[tokio::test]
+async fn strangers_guesses_by_username_and_by_address_are_one_count() {
+    let site = Site::open().await;
+    super::names::raise_level(&site).await;
+    super::names::address(&site, "ada", "ada@example.org", true).await;
+    let names = ["ada", "ada@example.org"];
+    for n in 1..=5 {
+        for name in names {
+            guess(&site, at(n), name).await;
+        }
+    }
+    for name in names {
+        assert_eq!(stranger(&site, at(99), name, PASSWORD).await, StatusCode::TOO_MANY_REQUESTS, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn every_rescue_ends_a_lock_out() {
     let site = Site::open().await;
     let mut users = UserServiceClient::new(channel(&site.node));
