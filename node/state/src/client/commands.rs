@@ -3,8 +3,8 @@
 use conclave_proto::command::v1 as pb;
 
 use super::{
-    Client, ClientAuthMethod, ClientId, ConsentMode, GrantType, PreviousSecret, Requests, TokenPolicy,
-    requests, wire,
+    Client, ClientAuthMethod, ClientId, ConsentMode, GrantType, MAX_OVERLAP_MS, PreviousSecret, Requests,
+    TokenPolicy, requests, wire,
 };
 use crate::{
     draft::Draft,
@@ -16,8 +16,6 @@ use crate::{
 
 /// Most clients that registered themselves: strangers must not fill the state.
 const MAX_SELF_REGISTERED: usize = 10_000;
-/// Longest time in which two secrets are good: a quarter, for the slowest of deployments.
-const MAX_OVERLAP_MS: u64 = 90 * 24 * 3_600_000;
 
 pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Reply, Refusal> {
     let id = ClientId::parse(&order.client_id)?;

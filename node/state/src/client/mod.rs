@@ -87,6 +87,9 @@ impl fmt::Debug for ClientId {
     }
 }
 
+/// Longest time in which two secrets are good, in milliseconds: a quarter, for the slowest of deployments.
+const MAX_OVERLAP_MS: u64 = 90 * 24 * 3_600_000;
+
 /// A relying party.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -138,6 +141,18 @@ pub struct PreviousSecret {
 }
 
 impl Client {
+    /// This client with no time that log time cannot have given it by `to`, if it has one: its document would not be looked at again,
+    /// and its secret before the present one would stay good for longer than was ever allowed. None: nothing is to be changed.
+    pub(crate) fn moved_before(&self, to: Stamp) -> Option<Self> {
+        let latest = to.plus_ms(MAX_OVERLAP_MS);
+        let previous_secret = self
+            .previous_secret
+            .map(|previous| PreviousSecret { until: previous.until.min(latest), ..previous });
+        let document_seen_at = self.document_seen_at.map(|seen| seen.min(to));
+        let is_changed = previous_secret != self.previous_secret || document_seen_at != self.document_seen_at;
+        is_changed.then(|| Self { previous_secret, document_seen_at, ..self.clone() })
+    }
+
     /// Whether this client has no way to prove itself (RFC 6749 §2.1).
     pub const fn is_public(&self) -> bool {
         matches!(self.auth_method, ClientAuthMethod::None)

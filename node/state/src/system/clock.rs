@@ -2,7 +2,8 @@
 //!
 //! Setting it forward ends nothing by itself: the leader does so once a quorum of clocks agrees, before an entry that would move log
 //! time by more than [`MAX_STEP_MS`](crate::stamp::MAX_STEP_MS). Setting it back is an operator's command. It ends what was handed
-//! out while log time was ahead, for it would live too long; times that only order or describe are moved to the new log time.
+//! out while log time was ahead, for it would live too long. Times of other rows that decide something are moved to the new log time;
+//! times that only say when a row was made stay.
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::{
     snapshot::Row as _,
     stamp::Stamp,
     state::State,
+    user::FormerName,
 };
 
 /// The longest life of a code that was not redeemed: one that expires later was issued while log time was ahead.
@@ -126,18 +128,18 @@ impl State {
             tokens: _,
             app_passwords: _,
             invitations: _,
-            // Their times describe: when a row was made or changed.
+            // Their times say when a row was made or changed, and nothing is decided by them.
             users: _,
             passwords: _,
             groups: _,
             applications: _,
-            clients: _,
             consents: _,
             upstreams: _,
-            identities: _,
             pictures: _,
             policies: _,
-            former_names: _,
+            clients,
+            identities,
+            former_names,
             // Revoked until the token would have expired: later is safe.
             revoked_access: _,
             keys,
@@ -173,6 +175,19 @@ impl State {
             request_order: _,
         } = self.clone();
         self.move_meta_before(to);
+        for client in clients.values() {
+            if let Some(moved) = client.moved_before(to) {
+                self.put_client(moved);
+            }
+        }
+        for identity in identities.values() {
+            if let Some(moved) = identity.moved_before(to) {
+                self.put_identity(moved);
+            }
+        }
+        for former in former_names.values().filter(|former| former.since > to) {
+            self.put_former_name(FormerName { since: to, ..(**former).clone() });
+        }
         for key in keys.values() {
             self.put_key(key_before(key, to));
         }
@@ -192,6 +207,7 @@ impl State {
         }
     }
 
+    /// The time of the cluster secret stays: snapshots from before it are known by it, and some may be from the time ahead as well.
     fn move_meta_before(&mut self, to: Stamp) {
         let terms = self.meta.lease_terms.map(|terms: ChangedTerms| terms.changed_before(to));
         self.meta.lease_terms = terms;

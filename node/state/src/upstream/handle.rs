@@ -68,6 +68,16 @@ impl Identity {
         self.doubt().map_or(verified, |doubt| doubt.since.max(verified))
     }
 
+    /// This identity with no time later than `to`, if it has one: the handle would count as looked at, and a doubt as new, until log
+    /// time is there again. None: nothing is to be changed.
+    pub(crate) fn moved_before(&self, to: Stamp) -> Option<Self> {
+        let handle = self.handle.as_ref().map(|(handle, at)| (Arc::clone(handle), (*at).min(to)));
+        let doubt = self.doubt().map(|doubt| Doubt { since: doubt.since.min(to), ..doubt });
+        let let_in = self.let_in.as_ref().map(|by| LetIn { handle: Arc::clone(&by.handle), doubt });
+        let moved = Self { linked_at: self.linked_at.min(to), handle, let_in, ..self.clone() };
+        (moved != *self).then_some(moved)
+    }
+
     /// Whether this verified handle, or the DID alone, lets them in now.
     fn is_kept_by(&self, upstream: &Upstream, handle: &str) -> bool {
         let same = self.let_in.as_ref().is_some_and(|by| !handle.is_empty() && *by.handle == *handle);

@@ -2,12 +2,16 @@
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
-    Class, Reason, ReplyBody, Stamp, class_of, level,
+    Class, Reason, ReplyBody, Stamp, State, class_of, level,
     restore::{Place, Terms, restored},
     stamp::MAX_STEP_MS,
 };
 
-use crate::world::*;
+use crate::{
+    atmosphere::{self, DID, OTHER},
+    names::rename,
+    world::*,
+};
 
 const DAY: u64 = 24 * 60 * MINUTE;
 
@@ -159,4 +163,82 @@ fn a_restore_into_a_running_cluster_keeps_its_log_time_and_a_founding_one_can_se
     (world.state, world.index, world.now) = (anew, 50, at.0);
     world.signed_in(2, &["openid"]);
     assert!(live(&world, 2), "people sign in again");
+}
+
+const DOCUMENT: &str = "https://app.test/client.json";
+const MAX_OVERLAP_MS: u64 = 90 * DAY;
+
+fn another_secret(client: &str, n: u8, keep_previous_secret_ms: u64) -> Body {
+    Body::UpdateClient(pb::UpdateClient {
+        client_id: client.into(),
+        secret_hash: Some(hash(n)),
+        keep_previous_secret_ms,
+        ..Default::default()
+    })
+}
+
+fn unconfirmed() -> Body {
+    atmosphere::found(pb::check_handle::Finding::Unconfirmed, "ada.corp.test")
+}
+
+/// A world whose log time is 200 days ahead, and in which times that decide something were written before and since; and the true time.
+fn with_times_ahead() -> (World, u64) {
+    let mut world = atmosphere::world(atmosphere::listed(&[], &["*.corp.test"]));
+    world.ok(Body::RaiseLevel(pb::RaiseLevel { level: level::SUPPORTED }));
+    let truth = world.now;
+    world.ok(atmosphere::sign_in_by_handle(&world, 30, DID, "ada.corp.test", 40));
+    world.ok(another_secret("app", 11, MAX_OVERLAP_MS));
+    world.ok(rename(2, "bob"));
+    world.ok(set(truth, truth + 200 * DAY));
+    world.now = truth + 200 * DAY;
+    world.ok(atmosphere::sign_in_by_handle(&world, 31, OTHER, "bob.corp.test", 41));
+    world.ok(unconfirmed());
+    world.ok(another_secret("web", 12, DAY));
+    let Body::CreateClient(order) = create_client(DOCUMENT, &[]) else { unreachable!() };
+    world.ok(Body::CreateClient(pb::CreateClient { of_document: true, ..order }));
+    world.ok(rename(1, "ada"));
+    (world, truth)
+}
+
+/// Whether every time of [`with_times_ahead`] is what it can be at `to`, and those from before are as they were.
+fn assert_no_time_is_ahead(state: &State, truth: u64, to: Stamp) {
+    let identity = |did| state.identity("atmosphere", did).unwrap();
+    assert_eq!(identity(OTHER).linked_at, to);
+    assert_eq!(identity(OTHER).handle.as_ref().unwrap().1, to);
+    assert_eq!(identity(OTHER).looked_at(), to);
+    assert_eq!(identity(DID).linked_at, Stamp(truth));
+    assert_eq!(identity(DID).doubt().unwrap().since, to);
+    let until = |client| state.client(client).unwrap().previous_secret.unwrap().until;
+    assert_eq!(until("web"), to.plus_ms(MAX_OVERLAP_MS));
+    assert_eq!(until("app"), Stamp(truth + MAX_OVERLAP_MS));
+    assert_eq!(state.client(DOCUMENT).unwrap().document_seen_at, Some(to));
+    let former: Vec<_> = state.former_names().map(|former| (&*former.username, former.since)).collect();
+    assert_eq!(former, [("user1", to), ("user2", Stamp(truth))]);
+}
+
+#[test]
+fn setting_log_time_back_leaves_no_time_ahead_that_decides() {
+    let (mut world, truth) = with_times_ahead();
+    world.now = truth + MINUTE;
+    world.ok(set(truth + 200 * DAY, world.now));
+    assert_no_time_is_ahead(&world.state, truth, Stamp(world.now));
+    // A handle that is not confirmed for long enough holds its user out.
+    assert!(!world.state.identity("atmosphere", DID).unwrap().is_held_out());
+    world.now += 11 * MINUTE;
+    world.ok(unconfirmed());
+    assert!(world.state.identity("atmosphere", DID).unwrap().is_held_out());
+    // The row of a former name is found by its new time.
+    world.ok(rename(1, "user1"));
+    assert_eq!(
+        world.state.former_names().map(|former| &*former.username).collect::<Vec<_>>(),
+        ["ada", "user2"]
+    );
+}
+
+#[test]
+fn a_restore_that_sets_log_time_anew_leaves_no_time_ahead_that_decides() {
+    let (world, truth) = with_times_ahead();
+    let to = Stamp(truth + MINUTE);
+    let terms = Terms { at: to, reset_log_time: true, ..crate::restore::founding(&world.state) };
+    assert_no_time_is_ahead(&restored(&world.state, &world.state, &terms), truth, to);
 }
