@@ -90,7 +90,7 @@ impl Watch {
     }
 
     fn named(&self, node: NodeId, member: &Member) -> String {
-        let addr = self.peers.moved_to(node).unwrap_or_else(|| member.cluster_addr.clone());
+        let addr = self.peers.address_of(node, &member.cluster_addr);
         format!("node {node} at {addr}")
     }
 

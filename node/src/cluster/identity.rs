@@ -1,7 +1,7 @@
 //! Who this node is to the others, and whom it lets speak: every message names cluster, lineage, sender and incarnation.
 
 use std::{
-    sync::{OnceLock, RwLock},
+    sync::{OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -116,6 +116,12 @@ impl Identity {
             Ok(mut known) => *known = members,
             Err(poisoned) => *poisoned.into_inner() = members,
         }
+    }
+
+    /// The address that the configuration in force names for this member.
+    pub fn address_of(&self, node: NodeId) -> Option<String> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.iter().find(|(id, _)| *id == node).map(|(_, member)| member.cluster_addr.clone())
     }
 
     /// The members of the configuration in force.

@@ -10,7 +10,6 @@ use openraft::async_runtime::WatchReceiver as _;
 use crate::{runtime::Runtime, store::retention};
 
 use super::{
-    identity::Identity,
     leader::{Leader, free_bytes},
     levels, membership,
     peers::Peers,
@@ -93,13 +92,13 @@ fn report(result: Result<(), impl std::fmt::Display>, what: &str) {
     }
 }
 
-/// Keeps the identity's member list equal to the configuration in force.
-pub async fn follow_membership(leader: Leader, identity: Arc<Identity>) {
+/// Keeps the members that this node knows, and their addresses, equal to the configuration in force.
+pub async fn follow_membership(leader: Leader, peers: Arc<Peers>) {
     let mut metrics = leader.raft().metrics();
     loop {
         let members = leader.members();
         if !members.is_empty() {
-            identity.learn_members(members);
+            peers.learn_members(members);
         }
         if metrics.changed().await.is_err() {
             return;

@@ -13,7 +13,7 @@ use super::{
     identity::Identity,
     line::Line,
     transport::{self, Wire},
-    types::NodeId,
+    types::{Member, NodeId},
     vantage::Window,
 };
 
@@ -48,13 +48,22 @@ pub struct Peers {
     pub window: Window,
     wire: Arc<dyn Wire>,
     channels: Mutex<BTreeMap<(String, Lane), Known>>,
-    /// Where members are now, if that is not what the log says: they told, or answered there by their identity.
-    moved: Mutex<BTreeMap<NodeId, String>>,
+    /// Members whose address is not the one that the log names: they announced it, or answered there by their identity.
+    moved: Mutex<BTreeMap<NodeId, Moved>>,
 }
 
-/// The address of a member is no address.
+/// An address that was learned from a member, and counts until the log names another address than it did then.
+#[derive(Debug)]
+struct Moved {
+    /// Where the member is.
+    addr: String,
+    /// The address that the log named when this one was learned. None: the log did not have the member.
+    logged: Option<String>,
+}
+
+/// The address of a member is not a host and a port.
 #[derive(Debug, thiserror::Error)]
-#[error("`{addr}` is no host:port")]
+#[error("`{addr}` is not a valid host:port")]
 pub struct BadAddress {
     addr: String,
 }
@@ -71,15 +80,43 @@ impl Peers {
         }
     }
 
-    /// From here on this member is called at `addr`, whatever the log says. True if that is news.
+    /// Remembers where a member is, as the member itself said or proved. Counts until the log names another address for the member
+    /// than it does now. Returns whether this is news.
     pub fn learn_address(&self, node: NodeId, addr: &str) -> bool {
+        let logged = self.identity.address_of(node);
+        let before = self.moved_to(node, logged.as_deref()).or_else(|| logged.clone());
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        moved.insert(node, addr.to_owned()).as_deref() != Some(addr)
+        if logged.as_deref() == Some(addr) {
+            moved.remove(&node);
+        } else {
+            moved.insert(node, Moved { addr: addr.to_owned(), logged });
+        }
+        before.as_deref() != Some(addr)
     }
 
-    /// Where this member is called, if that is not what the log says.
-    pub fn moved_to(&self, node: NodeId) -> Option<String> {
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    /// Follows the log: remembers the members of the configuration in force, and forgets what was learned of those whose address in
+    /// the log has changed since. The log may name an address that the member moved to later, and nothing else would undo it.
+    pub fn learn_members(&self, members: Vec<(NodeId, Member)>) {
+        self.identity.learn_members(members);
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.retain(|node, learned| self.identity.address_of(*node) == learned.logged);
+    }
+
+    /// The address at which a member is called: the one that was learned, else the one that the log names, else `addr`. The caller may
+    /// have `addr` from an older configuration: openraft keeps its links to a member whose address changes.
+    pub fn address_of(&self, node: NodeId, addr: &str) -> String {
+        let logged = self.identity.address_of(node);
+        self.moved_to(node, logged.as_deref()).or(logged).unwrap_or_else(|| addr.to_owned())
+    }
+
+    /// The address that was learned, if the log still names the one that it named then.
+    fn moved_to(&self, node: NodeId, logged: Option<&str>) -> Option<String> {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.get(&node).filter(|it| it.logged.as_deref() == logged).map(|it| it.addr.clone())
+    }
+
+    fn called_at(&self, node: Option<NodeId>, addr: &str) -> String {
+        node.map_or_else(|| addr.to_owned(), |node| self.address_of(node, addr))
     }
 
     /// Knocks at this address, and drops the connection if there is one.
@@ -101,8 +138,7 @@ impl Peers {
     /// Gives the connection up: it was silent for too long. After a cut, TCP may wait for seconds before it tries again; another
     /// connection need not.
     pub fn forget(&self, node: Option<NodeId>, addr: &str, lane: Lane) {
-        let moved = node.and_then(|node| self.moved_to(node));
-        let addr = moved.as_deref().unwrap_or(addr);
+        let addr = self.called_at(node, addr);
         let key = (format!("{node:?}@{addr}"), lane);
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
@@ -112,8 +148,7 @@ impl Peers {
     /// # Errors
     /// [`BadAddress`].
     pub fn client_on_line(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Known, BadAddress> {
-        let moved = node.and_then(|node| self.moved_to(node));
-        let addr = moved.as_deref().unwrap_or(addr);
+        let addr = self.called_at(node, addr);
         let key = (format!("{node:?}@{addr}"), lane);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = channels.get(&key) {
@@ -121,8 +156,8 @@ impl Peers {
         }
         let reports = node.filter(|_| lane == Lane::Heartbeat);
         let connections = Arc::new(Line::reporting(reports));
-        let channel = transport::channel(&self.wire, addr, node, Arc::clone(&connections))
-            .map_err(|_| BadAddress { addr: addr.to_owned() })?;
+        let channel = transport::channel(&self.wire, &addr, node, Arc::clone(&connections))
+            .map_err(|_| BadAddress { addr: addr.clone() })?;
         let client = ClusterServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -141,4 +176,75 @@ pub fn explain_status(status: &tonic::Status) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::transport::{Dialling, Knocking};
+
+    /// Nothing is dialled: connections are lazy.
+    struct Unused;
+
+    impl Wire for Unused {
+        fn dial<'a>(&'a self, _: &'a str, _: Option<NodeId>) -> Dialling<'a> {
+            Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+        }
+
+        fn knock<'a>(&'a self, _: &'a str) -> Knocking<'a> {
+            Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+        }
+    }
+
+    /// Node 3, whose log names these addresses of nodes 1 and 2.
+    fn node_3(first: &str, second: &str) -> Peers {
+        let peers = Peers::new(Arc::new(Identity::new(3, [3; 16], None)), Arc::new(Unused));
+        log_names(&peers, first, second);
+        peers
+    }
+
+    fn log_names(peers: &Peers, first: &str, second: &str) {
+        let member = |addr: &str| Member { cluster_addr: addr.to_owned(), ..Member::default() };
+        peers.learn_members(vec![(1, member(first)), (2, member(second))]);
+    }
+
+    #[test]
+    fn a_learned_address_counts_until_the_log_names_another() {
+        let peers = node_3("n1:1", "a:1");
+        assert_eq!(peers.address_of(2, "a:1"), "a:1");
+        assert!(peers.learn_address(2, "b:1") && !peers.learn_address(2, "b:1"));
+        assert_eq!(peers.address_of(2, "a:1"), "b:1");
+        log_names(&peers, "n1:2", "a:1");
+        assert_eq!(peers.address_of(2, "a:1"), "b:1", "the address of another member is not this one's");
+        // The log has it, and then one that was never announced here.
+        log_names(&peers, "n1:2", "b:1");
+        assert_eq!(peers.address_of(2, "b:1"), "b:1");
+        log_names(&peers, "n1:2", "c:1");
+        assert_eq!(peers.address_of(2, "c:1"), "c:1");
+    }
+
+    #[test]
+    fn a_member_that_moves_back_is_called_where_the_log_says() {
+        let peers = node_3("n1:1", "a:1");
+        peers.learn_address(2, "b:1");
+        log_names(&peers, "n1:1", "b:1");
+        log_names(&peers, "n1:1", "a:1");
+        assert_eq!(peers.address_of(2, "a:1"), "a:1");
+        // Or says so itself before this node's log has seen that it ever moved.
+        peers.learn_address(2, "b:1");
+        assert!(peers.learn_address(2, "a:1"));
+        assert_eq!(peers.address_of(2, "a:1"), "a:1");
+    }
+
+    #[test]
+    fn a_link_of_an_older_configuration_follows_the_log() {
+        let peers = node_3("n1:1", "a:1");
+        log_names(&peers, "n1:1", "c:1");
+        assert_eq!(peers.address_of(2, "a:1"), "c:1");
+        assert_eq!(
+            peers.address_of(9, "d:1"),
+            "d:1",
+            "who is not in the log yet is called where the caller says"
+        );
+    }
 }

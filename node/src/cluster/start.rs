@@ -281,7 +281,7 @@ async fn start(
     let _ = membership_cell.set(membership.clone());
     let place = Place { own, hints: std::mem::take(&mut options.hints) };
     tokio::spawn(contact::run(leader.clone(), Arc::clone(&peers), membership.clone(), place));
-    tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&identity)));
+    tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&peers)));
     tokio::spawn(janitor::run(leader.clone(), Arc::clone(&peers), proposer.clone(), options.runtime.clone()));
     tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
     let conflict = Arc::new(OnceLock::new());
