@@ -54,10 +54,10 @@ for the moment. The group admins keeps its name, and no other group takes it.")]
         /// Name or id
         group: String,
     },
-    /// Put users into a group
+    /// Put users into a group: all of them, or none if one cannot be
     #[command(after_help = "Examples:\n  conclave group add staff ada bob")]
     Add(Members),
-    /// Take users out of a group
+    /// Take users out of a group: all of them, or none if one cannot be
     #[command(after_help = "Examples:\n  conclave group remove staff ada")]
     Remove(Members),
 }
@@ -113,7 +113,8 @@ async fn list(client: &Client) -> Result<Output, Failure> {
     Ok(Output::Many { columns: COLUMNS, rows: groups.iter().map(value).collect() })
 }
 
-async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
+/// The group with this name or id. A name counts in another case where it is the only one.
+async fn find(client: &Client, name: &str) -> Result<v1::Group, Failure> {
     let groups = all_pages(async |page| {
         let answer = client.groups().list(v1::ListGroupsRequest { page: Some(page) }).await?;
         Ok((answer.groups, answer.next_page_token))
@@ -122,7 +123,11 @@ async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
     let exact = groups.iter().find(|group| group.name == name || group.id == name);
     let mut alike = groups.iter().filter(|group| group.name.eq_ignore_ascii_case(name));
     let group = exact.or_else(|| alike.next().filter(|_| alike.next().is_none())).cloned();
-    let group = group.ok_or_else(|| Failure::from(Error::NotFound(format!("there is no group {name}"))))?;
+    group.ok_or_else(|| Failure::from(Error::NotFound(format!("there is no group {name}"))))
+}
+
+async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
+    let group = find(client, name).await?;
     let users = users::all(client).await?;
     let members = users.iter().filter(|user| user.groups.contains(&group.name));
     let members: Vec<&str> = members.map(|user| user.username.as_str()).collect();
@@ -130,26 +135,68 @@ async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
     Ok(Output::One { fields: &["id", "name", "description", "member_count", "members"], value })
 }
 
+/// A user whose membership is to change.
+struct Wanted {
+    /// As the operator typed it.
+    user: String,
+    /// Whether the user was a member before.
+    was_member: bool,
+}
+
 async fn change(client: &Client, members: Members, joins: bool) -> Result<Output, Failure> {
     let Members { group, users } = members;
-    // All or nothing as far as names go: a mistyped one is found before anything is changed.
+    let known = find(client, &group).await?;
+    // A mistyped name is found before anything is changed.
+    let mut wanted = Vec::new();
     for user in &users {
-        client.users().get(v1::GetUserRequest { user: user.clone() }).await?;
+        let found = client.users().get(v1::GetUserRequest { user: user.clone() }).await?;
+        wanted.push(Wanted { user: user.clone(), was_member: found.groups.contains(&known.name) });
     }
-    for user in &users {
-        let order = v1::MemberRequest { group: group.clone(), user: user.clone() };
+    let order = async |user: &str, joins: bool| {
+        let order = v1::MemberRequest { group: known.id.clone(), user: user.to_owned() };
         if joins {
-            client.groups().add_member(order).await?;
+            client.groups().add_member(order).await.map(drop)
         } else {
-            client.groups().remove_member(order).await?;
+            client.groups().remove_member(order).await.map(drop)
         }
-    }
-    if !joins && group == users::ADMINS {
+    };
+    change_all(&wanted, joins, order).await?;
+    if !joins && known.name == users::ADMINS {
         users::warn_without_administrator(client).await?;
     }
     let (verb, key) = if joins { ("now in", "added") } else { ("no longer in", "removed") };
     let text = format!("{} {verb} {group}", users.join(", "));
     Ok(Output::done(text, json!({ "group": group, key: users })))
+}
+
+/// Changes all of them. Where one fails, those that this call has changed are put back as they were, and the failure names those that
+/// could not be. Each change is a command of its own: others see some of them before all are made.
+async fn change_all(
+    wanted: &[Wanted],
+    joins: bool,
+    order: impl AsyncFn(&str, bool) -> Result<(), Error>,
+) -> Result<(), Failure> {
+    for (done, next) in wanted.iter().enumerate() {
+        let Err(error) = order(&next.user, joins).await else { continue };
+        // One whose outcome is unknown may have been changed as well.
+        let attempted = if matches!(error, Error::OutcomeUnknown { .. }) { done + 1 } else { done };
+        let changed = wanted.iter().take(attempted).filter(|it| it.was_member != joins);
+        let mut left = Vec::new();
+        for it in changed {
+            if let Err(why) = order(&it.user, !joins).await {
+                left.push(format!("{} ({why})", it.user));
+            }
+        }
+        let verb = if joins { "added" } else { "removed" };
+        return Err(Failure::from(error).reworded(|why| {
+            if left.is_empty() {
+                format!("{}: {why}; no user was {verb}", next.user)
+            } else {
+                format!("{}: {why}; {verb} all the same, and not put back: {}", next.user, left.join(", "))
+            }
+        }));
+    }
+    Ok(())
 }
 
 fn value(group: &v1::Group) -> Value {
@@ -159,4 +206,73 @@ fn value(group: &v1::Group) -> Value {
         "description": group.description,
         "member_count": group.member_count,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, collections::BTreeSet};
+
+    use super::*;
+
+    /// A group, and the orders that it refuses: a user, and whether they were to join.
+    struct Fake {
+        members: RefCell<BTreeSet<String>>,
+        refuses: Vec<(&'static str, bool)>,
+    }
+
+    impl Fake {
+        fn new(members: &[&str], refuses: &[(&'static str, bool)]) -> Self {
+            let members = RefCell::new(members.iter().map(ToString::to_string).collect());
+            Self { members, refuses: refuses.to_vec() }
+        }
+
+        async fn change(&self, users: &[&str], joins: bool) -> Result<(), Failure> {
+            let wanted: Vec<Wanted> = users
+                .iter()
+                .map(|user| Wanted {
+                    user: (*user).to_owned(),
+                    was_member: self.members.borrow().contains(*user),
+                })
+                .collect();
+            change_all(&wanted, joins, async |user, joins| self.order(user, joins)).await
+        }
+
+        fn order(&self, user: &str, joins: bool) -> Result<(), Error> {
+            if self.refuses.contains(&(user, joins)) {
+                return Err(Error::InvalidArgument("refused".into()));
+            }
+            let mut members = self.members.borrow_mut();
+            let _ = if joins { members.insert(user.to_owned()) } else { members.remove(user) };
+            Ok(())
+        }
+
+        fn members(&self) -> Vec<String> {
+            self.members.borrow().iter().cloned().collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_puts_back_those_before_it_and_no_other() {
+        let group = Fake::new(&["ada"], &[("carl", true)]);
+        let failure = group.change(&["ada", "bob", "carl", "dora"], true).await.unwrap_err();
+        assert_eq!(group.members(), ["ada"], "ada was a member before");
+        assert_eq!(failure.exit_code(), 4);
+        assert!(format!("{failure:?}").contains("no user was added"), "{failure:?}");
+
+        let group = Fake::new(&["ada", "carl"], &[("carl", false)]);
+        group.change(&["ada", "bob", "carl"], false).await.unwrap_err();
+        assert_eq!(group.members(), ["ada", "carl"], "bob was no member before");
+        group.change(&["ada", "bob"], false).await.unwrap();
+        assert_eq!(group.members(), ["carl"]);
+    }
+
+    #[tokio::test]
+    async fn those_that_cannot_be_put_back_are_named() {
+        let group = Fake::new(&[], &[("carl", true), ("ada", false)]);
+        let failure = format!("{:?}", group.change(&["ada", "bob", "carl"], true).await.unwrap_err());
+        assert_eq!(group.members(), ["ada"]);
+        assert!(
+            failure.contains("carl: ") && failure.contains("not put back: ada (") && !failure.contains("bob")
+        );
+    }
 }

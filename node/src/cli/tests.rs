@@ -7,6 +7,9 @@ use crate::testing::{ApiRole, TestNode};
 
 use super::{Cli, Command, outcome, output};
 
+/// Most groups that a user is in (`conclave_state::group`).
+const MAX_GROUPS_OF_USER: usize = 256;
+
 fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("conclave").chain(line.iter().copied()))
 }
@@ -123,6 +126,16 @@ async fn a_mistyped_member_changes_nothing_and_a_group_shows_its_members() {
     assert_eq!(run(&["group", "show", "staff"]).await.unwrap()["members"], json!(["ada", "bob"]));
     let listed = run(&["user", "list", "--group", "staff"]).await.unwrap();
     assert_eq!(listed.as_array().unwrap().len(), 2);
+    // A user who is in as many groups as one can be: what was done before is taken back.
+    let groups: Vec<String> = (0..MAX_GROUPS_OF_USER).map(|n| format!("g{n}")).collect();
+    for group in &groups {
+        run(&["group", "create", group]).await.unwrap();
+    }
+    let mut create = vec!["user", "create", "full", "--no-password"];
+    create.extend(groups.iter().flat_map(|group| ["--group", group]));
+    run(&create).await.unwrap();
+    assert_eq!(run(&["group", "add", "staff", "ada", "carl", "full"]).await, Err(4));
+    assert_eq!(run(&["group", "show", "staff"]).await.unwrap()["members"], json!(["ada", "bob"]));
     assert_eq!(run(&["group", "show", "nothing"]).await, Err(3));
     assert_eq!(run(&["snapshot", "restore", "x.snapshot"]).await, Err(2), "asks for --yes");
 }
