@@ -105,7 +105,7 @@ impl Auth {
         }
         let state = self.cluster().view();
         let now = self.now(&state);
-        let ids = counted.iter().map(Count::id);
+        let ids = counted.iter().map(|count| count.id());
         let counts = ids.filter(|id| *id != user.id && state.throttle(*id, now).is_some()).collect();
         Ok(Proof { user, credential_version: candidate.version, state: candidate.state, counts })
     }

@@ -89,7 +89,7 @@ async fn many_attackers_lock_out_strangers_and_not_the_owners_browsers_and_addre
 #[tokio::test]
 async fn strangers_guesses_by_username_and_by_address_are_one_count() {
     let site = Site::open().await;
-    super::names::raise_level(&site).await;
+    site.raise_level().await;
     super::names::address(&site, "ada", "ada@example.org", true).await;
     let names = ["ada", "ada@example.org"];
     for n in 1..=5 {
