@@ -1,7 +1,7 @@
 //! What an old ticket asks for, checked anew: a form that was open for long is answered by a fresh one only if its request still stands.
 
 use conclave_state::{Stamp, State, client::Client, ids::TicketId};
-use url::{Position, Url};
+use url::Url;
 
 use crate::http::host::canonical_authority;
 
@@ -66,8 +66,10 @@ fn page_at(uri: &str) -> Option<AppUrl> {
     if !is_plain || !matches!(url.scheme(), "http" | "https") {
         return None;
     }
-    let authority = canonical_authority(url.scheme(), &url[Position::BeforeHost..Position::AfterPort])?;
-    let path = url[Position::BeforePath..].to_owned();
+    let host = url.host_str()?;
+    let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let authority = canonical_authority(url.scheme(), &authority)?;
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     Some(AppUrl { scheme: url.scheme().to_owned(), authority, path, mount: Mount::default() })
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use conclave_proto::command::v1::{DeleteApplication, RemoveGroupMember, command::Body as Order};
+use conclave_proto::command::v1::{
+    DeleteApplication, DeleteClient, RemoveGroupMember, command::Body as Order,
+};
 use http::StatusCode;
 
 use super::{
@@ -362,7 +364,8 @@ async fn another_account_leads_to_a_page_of_an_application_only_while_it_is_one(
     let form = site.walk(&mut browser, &switch).await;
     assert_eq!(form.shown("application"), "The App");
     let application_id = site.node.cluster().view().application_by_slug("app").unwrap().id.to_vec();
-    site.change("staff-only", |client| client.application_id = Some(Vec::new())).await;
+    let client = DeleteClient { client_id: "staff-only".into() };
+    site.node.propose(Order::DeleteClient(client)).await.unwrap();
     site.node.propose(Order::DeleteApplication(DeleteApplication { application_id })).await.unwrap();
     let (ticket, csrf) = (form.field("ticket"), form.field("csrf"));
     let fields = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
