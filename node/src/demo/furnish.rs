@@ -16,6 +16,7 @@ use conclave_client::{
         SetPasswordRequest, UpdateApplicationRequest,
     },
 };
+use conclave_state::level::SUPPORTED;
 
 use crate::{auth::operator, crypto::keys::ClusterKeys, runtime::Runtime};
 
@@ -59,6 +60,7 @@ pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) 
     let password = options.admin_password.clone().unwrap_or_else(|| random_text(runtime));
     group(&api).await?;
     admin(&api, &password).await?;
+    levelled(&api).await?;
     application(&api, layout).await?;
     let redirect_uri = format!("{}/callback", layout.front_url());
     let client_secret = client(&api, &redirect_uri).await?;
@@ -140,6 +142,19 @@ async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
         api.groups().add_member(member).await.with_context(|| refused.to_string())?;
     }
     Ok(())
+}
+
+/// Waits until the leader has raised the feature level of a new cluster, a second after its start: the choices of the demo application count
+/// from there on.
+async fn levelled(api: &Client) -> anyhow::Result<()> {
+    let waiting = async {
+        while api.cluster().status(GetStatusRequest {}).await?.feature_level < SUPPORTED {
+            tokio::time::sleep(APPLIED_POLL).await;
+        }
+        Ok::<_, Error>(())
+    };
+    let waited = tokio::time::timeout(APPLIED_LIMIT, waiting).await;
+    Ok(waited.context("the feature level of the new cluster is not raised")??)
 }
 
 async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {

@@ -334,7 +334,9 @@ async fn what_is_sent_round_by_get_goes_by_a_page_when_it_is_long() {
     site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
     let posted = site.submit(&mut browser, "/oidc/logout", &bye).await;
     assert!(head_bytes(&posted) < PROXY_BUFFER, "{}", head_bytes(&posted));
-    let asked = site.visit(&mut browser, &posted.refresh().unwrap()).await;
+    let next =
+        posted.refresh().unwrap_or_else(|| panic!("{} {:?} {}", posted.status, posted.headers, posted.text));
+    let asked = site.visit(&mut browser, &next).await;
     assert!(head_bytes(&asked) < PROXY_BUFFER, "{}", head_bytes(&asked));
     let page = site.visit(&mut browser, &asked.refresh().unwrap()).await;
     assert!(page.shown("account") == "ada" && !page.field("ticket").is_empty(), "{}", page.text);
