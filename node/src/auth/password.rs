@@ -78,7 +78,8 @@ impl Candidate {
 }
 
 impl Auth {
-    /// Checks a username, or an address that leads to one user, and a password typed at `address`, in a browser that may have signed in to this account before.
+    /// Checks a username, or an address that leads to one user, and a password. They were typed at `address`, in a browser that may
+    /// have signed in to this account before.
     ///
     /// # Errors
     /// [`Unproved`].

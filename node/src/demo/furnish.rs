@@ -144,8 +144,8 @@ async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the leader has raised the feature level of a new cluster, a second after its start: the choices of the demo application count
-/// from there on.
+/// Waits until the leader has raised the feature level of a new cluster, a second after its start: the choices of the demo
+/// application count from there on.
 async fn levelled(api: &Client) -> anyhow::Result<()> {
     let waiting = async {
         while api.cluster().status(GetStatusRequest {}).await?.feature_level < SUPPORTED {

@@ -20,9 +20,9 @@ use super::{dpop, requested_claims};
 
 /// Longest value of any parameter; `state` is the client's own and may be long.
 const MAX_VALUE_BYTES: usize = 2_048;
-/// The same for those that hold JSON or a token.
+/// Longest value of those that hold JSON, a token, or a logout request that this cluster sealed.
 const MAX_LONG_VALUE_BYTES: usize = 8 * 1024;
-const LONG: [&str; 3] = ["claims", "request", "client_assertion"];
+const LONG: [&str; 4] = ["claims", "request", "client_assertion", "posted"];
 /// The same for an ID token that comes back as a hint: whatever was made here can be read here, up to the default limit of a body.
 const MAX_HINT_BYTES: usize = 64 * 1024;
 /// The only parameter that may be given more than once (RFC 8707 §2), and how often.
