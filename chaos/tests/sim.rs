@@ -69,7 +69,8 @@ fn each_bug_that_needs_a_situation_breaks_the_promise_it_is_known_to_break() {
     assert_eq!(bite(|plan| plan != Plan::Storm), 7);
 }
 
-/// How many histories a bug gets. When the power goes, what was not written must be lost on all nodes at once: one history in four shows it.
+/// The number of histories that a bug gets. When the power goes, all nodes at once must lose what was not
+/// written: one history in four shows it.
 fn seeds(plan: Plan) -> &'static str {
     if matches!(plan, Plan::Storm | Plan::PowerLost) { PATIENCE } else { IN_A_PLAN }
 }

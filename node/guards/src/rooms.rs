@@ -1,4 +1,5 @@
-//! The rooms of the node's crate and the arrows between them: the table of the architecture page (`node/src/lib.rs`) is the rule.
+//! The rooms of the node's crate and the arrows between them: the table of the architecture page
+//! (`node/src/lib.rs`) is the rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 
