@@ -91,11 +91,16 @@ impl ApplicationService for Api {
             Some(rule) => Some(writing.access(rule.everyone, &rule.groups).await?),
             None => None,
         };
+        let hosts = order.hosts.map(|list| hosts(&list.hosts)).transpose()?;
+        let has_address = hosts.as_ref().is_some_and(|hosts| !hosts.address_hosts.is_empty());
+        if has_address || order.header_profile.is_some() || order.header_text.is_some() {
+            writing.can_choose_headers()?;
+        }
         let body = UpdateApplication {
             application_id: id.to_vec(),
             name: order.name,
             launch_url: order.launch_url,
-            hosts: order.hosts.map(|list| hosts(&list.hosts)).transpose()?,
+            hosts,
             access,
             serve_known_for_ms: order.serve_known_for_ms,
             check: order.check.map(check_rules),

@@ -173,6 +173,28 @@ async fn groups_and_their_members() {
 }
 
 #[tokio::test]
+async fn what_an_older_member_would_drop_of_an_application_waits_for_the_level() {
+    let node = TestNode::start().await;
+    let mut applications = ApplicationServiceClient::new(channel(&node));
+    let plain = pb::CreateApplicationRequest { slug: "a".into(), name: "A".into(), ..Default::default() };
+    let chosen = pb::CreateApplicationRequest { header_profile: "remote".into(), ..plain.clone() };
+    let refused = applications.create_application(by_operator(&node, chosen)).await;
+    assert_eq!(refusal(refused).0, Code::FailedPrecondition);
+    let made = applications.create_application(by_operator(&node, plain)).await.unwrap().into_inner();
+    assert_eq!(made.header_profile, "all");
+    let hosts = Some(pb::HostList { hosts: vec!["[2001:db8::7]".into()] });
+    for change in [
+        pb::UpdateApplicationRequest { header_profile: Some("remote".into()), ..Default::default() },
+        pb::UpdateApplicationRequest { header_text: Some("percent".into()), ..Default::default() },
+        pb::UpdateApplicationRequest { hosts, ..Default::default() },
+    ] {
+        let change = pb::UpdateApplicationRequest { application: "a".into(), ..change };
+        let refused = applications.update_application(by_operator(&node, change)).await;
+        assert_eq!(refusal(refused).0, Code::FailedPrecondition);
+    }
+}
+
+#[tokio::test]
 async fn hosts_are_taken_as_people_write_them_and_headers_by_name() {
     let node = TestNode::start().await;
     node.propose(Body::RaiseLevel(RaiseLevel { level: conclave_state::level::SUPPORTED })).await.unwrap();
