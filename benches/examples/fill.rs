@@ -1,5 +1,5 @@
-//! Fills the data directory of a node that does not run with people and their sessions, as many as wanted: what the figures of snapshots
-//! and restores are measured on. What was there stays, below `aside-…`.
+//! Fills the data directory of a node that does not run with people and their sessions, as many as wanted: what the
+//! figures of snapshots and restores are measured on. What was there stays, below `aside-…`.
 //!
 //! `cargo run --release -p conclave-benches --example fill -- --config node-1.toml --users 100000`
 

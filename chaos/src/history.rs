@@ -179,7 +179,8 @@ impl History {
         self.locked().users.clone()
     }
 
-    /// Sessions that were signed in and whose revocation nobody ever asked for, with their family's token if it is certain.
+    /// Sessions that were signed in and whose revocation nobody ever asked for, with their family's token if it is
+    /// certain.
     pub fn must_live(&self) -> Vec<(u64, Option<String>)> {
         let inner = self.locked();
         let live = inner.sessions.iter().filter(|(_, row)| row.signed_in.is_some() && row.revoking.is_none());

@@ -13,8 +13,9 @@
 //! | [`oracle`] | shows every step to every invariant |
 //! | [`report`] | what a run found, as a table or JSON, with the command that shows it again |
 //!
-//! `rules` and `model` stand on the rules and the leases alone: no sockets, no disk, no clock, no threads. `sim` runs what production
-//! runs, on time and chance of its own. The same seed gives the same history again, so a seed that found something is kept as a test.
+//! `rules` and `model` stand on the rules and the leases alone: no sockets, no disk, no clock, no threads. `sim` runs
+//! what production runs, on time and chance of its own. The same seed gives the same history again, so a seed that
+//! found something is kept as a test.
 
 pub mod history;
 pub mod invariants;

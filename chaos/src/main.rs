@@ -45,8 +45,8 @@ enum Mode {
         /// A bug to put into the nodes (with the feature "mutations")
         #[arg(long, default_value = "none", value_parser = bug)]
         mutate: sim::Bug,
-        /// storm: whatever the seed brings; deposed, returned, reborn, power-lost: situations brought about on purpose [default: storm, or that in
-        /// which the bug must show]
+        /// storm: whatever the seed brings; deposed, returned, reborn, power-lost: situations brought about on purpose
+        /// [default: storm, or that in which the bug must show]
         #[arg(long, value_parser = plan)]
         plan: Option<sim::Plan>,
     },
@@ -294,8 +294,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(number) * unit))
 }
 
-/// Each of the bounds, a line as it is done.
-/// Fails when a promise is broken, and also when a search was not finished, or none was meant: only all of it shows something.
+/// Each of the bounds, a line as it is done. Fails when a promise is broken, and also when a search was not finished,
+/// or none was meant: only all of it shows something.
 fn check_model(wide: bool, limit: u64, only: &str, json: bool) -> ExitCode {
     let further = if wide { WIDE_BOUNDS } else { &[] };
     let (mut total, mut shown, mut searched) = (0, true, false);

@@ -1,5 +1,5 @@
-//! Chance from a seed: SplitMix64 (Steele, Lea, Flood 2014). A few lines of our own, because a history must be the same in ten
-//! years, whatever a crate changes meanwhile.
+//! Chance from a seed: SplitMix64 (Steele, Lea, Flood 2014). A few lines of our own, because a history must be the same
+//! in ten years, whatever a crate changes meanwhile.
 
 /// A stream of numbers.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! Every known bug, put in on purpose, one after the other: each must be caught. A checker that has never caught anything proves
-//! nothing.
+//! Every known bug, put in on purpose, one after the other: each must be caught. A checker that has never caught
+//! anything proves nothing.
 //!
 //! Only with the feature "mutations" are there any.
 
@@ -57,8 +57,9 @@ pub fn run(own: &Path, mut done: impl FnMut(&Bite)) -> Vec<Bite> {
         .collect()
 }
 
-/// In processes of their own, for chance belongs to the process. Only the promise that the bug is known to break counts: a panic, or a
-/// cluster that does not recover, would show that something is wrong, and not that the judge sees what.
+/// In processes of their own, for chance belongs to the process. Only the promise that the bug is known to break
+/// counts: a panic, or a cluster that does not recover, would show that something is wrong, and not that the judge sees
+/// what.
 fn in_simulation(own: &Path, bug: sim::Bug) -> Option<String> {
     let promise = bug.breaks()?;
     let mut command = Command::new(own);

@@ -7,7 +7,8 @@ use conclave_chaos::model::{BOUNDS, Bounds, Bug, Outcome, search};
 
 /// More worlds than any of the bounds has.
 const LIMIT: u64 = 5_000_000;
-/// How many of the bounds look at one thing that goes wrong; the others join an election with another. Two tests, for the time it takes.
+/// How many of the bounds look at one thing that goes wrong; the others join an election with another. Two tests, for
+/// the time it takes.
 const ONE_AT_A_TIME: usize = 8;
 
 #[test]

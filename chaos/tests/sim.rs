@@ -1,4 +1,5 @@
-//! Whole nodes keep every promise under simulated faults, the same way each time, and a node that does wrong is found out.
+//! Whole nodes keep every promise under simulated faults, the same way each time, and a node that does wrong is found
+//! out.
 
 // `cfg(test)` is always true here; it is what tells clippy that helpers outside of `#[test]` are tests too.
 #![cfg(test)]

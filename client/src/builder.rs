@@ -19,8 +19,8 @@ use crate::{
 
 /// How long a call may take with all its retries, unless told otherwise: an election, a restart, twice.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
-/// The longest deadline: well below the two minutes for which a cluster remembers request ids, so that a retry is always known
-/// as one.
+/// The longest deadline: well below the two minutes for which a cluster remembers request ids, so that a retry is
+/// always known as one.
 const MAX_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Makes the text of a bearer token, for each attempt anew.
@@ -58,7 +58,8 @@ pub enum BuildError {
 }
 
 impl Builder {
-    /// The admin API of some nodes, `http://host:port` or `https://host`. One is enough; with more, one may be down from the start.
+    /// The admin API of some nodes, `http://host:port` or `https://host`. One is enough; with more, one may be down
+    /// from the start.
     #[must_use]
     pub fn endpoints<T: Into<String>>(mut self, urls: impl IntoIterator<Item = T>) -> Self {
         self.endpoints.extend(urls.into_iter().map(Into::into));

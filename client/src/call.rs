@@ -1,8 +1,8 @@
 //! One call, with everything that may go wrong on its way.
 //!
 //! An attempt ends in an answer, or in one of two ways that are told apart with care: it certainly changed nothing (no
-//! connection, or the server says `UNAVAILABLE`), or nobody knows. Both are tried again under the same request id; only what
-//! is said when the time is over differs.
+//! connection, or the server says `UNAVAILABLE`), or nobody knows. Both are tried again under the same request id; only
+//! what is said when the time is over differs.
 
 use std::{
     error::Error as _,
@@ -28,8 +28,8 @@ use crate::{
     routing::{Routing, Target},
 };
 
-/// How long one attempt may take: a node holds a write for three seconds itself, a revocation may wait for another two and a fifth
-/// (design.md §5, §6), and one that hangs must not eat all the time.
+/// How long one attempt may take: a node holds a write for three seconds itself, a revocation may wait for another two
+/// and a fifth (design.md §5, §6), and one that hangs must not eat all the time.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(6);
 /// Most attempts of a call, whatever its deadline.
 const MAX_ATTEMPTS: u32 = 64;
@@ -48,7 +48,8 @@ pub(crate) struct Inner {
     pub routing: Routing,
     pub token: Option<TokenSource>,
     pub deadline: Duration,
-    /// What this client has seen: no later answer may be older. The highest log index, and its text as the cluster gave it.
+    /// What this client has seen: no later answer may be older. The highest log index, and its text as the cluster gave
+    /// it.
     pub seen: Mutex<Option<(u64, MetadataValue<Ascii>)>>,
 }
 
@@ -203,8 +204,8 @@ impl Client {
     }
 }
 
-/// What did not come from the server is a failure of the way there, and only the lack of a connection proves that nothing was
-/// sent.
+/// What did not come from the server is a failure of the way there, and only the lack of a connection proves that
+/// nothing was sent.
 fn classify(status: Status) -> Failure {
     let came_from_here = status.source().is_some();
     match status.code() {

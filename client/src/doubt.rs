@@ -1,8 +1,9 @@
-//! What is certain of a write after the attempts made so far, and whether one more can be afforded. Pure: it is told what
-//! happened and how much time is left.
+//! What is certain of a write after the attempts made so far, and whether one more can be afforded. Pure: it is told
+//! what happened and how much time is left.
 //!
-//! Two things must not be lost. That nothing happened, when every attempt was refused: one that the deadline cuts short would turn
-//! this certainty into doubt. And the chance to learn, when one attempt may have been carried out: only an answer ends that doubt.
+//! Two things must not be lost. That nothing happened, when every attempt was refused: one that the deadline cuts short
+//! would turn this certainty into doubt. And the chance to learn, when one attempt may have been carried out: only an
+//! answer ends that doubt.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ impl Doubt {
         self.maybe_done
     }
 
-    /// Whether another attempt, which gets at most `limit`, should be made with `left` to go: there must be time for the next node
-    /// to refuse as well, be it twice as slow as the slowest so far.
+    /// Whether another attempt, which gets at most `limit`, should be made with `left` to go: there must be time for
+    /// the next node to refuse as well, be it twice as slow as the slowest so far.
     pub fn allows_another(&self, left: Duration, limit: Duration) -> bool {
         let Some(slowest) = self.slowest_refusal.filter(|_| !self.maybe_done) else { return true };
         left >= slowest.saturating_mul(2).saturating_add(MARGIN).min(limit)
@@ -47,7 +48,8 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(6);
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    /// A cluster that holds each attempt for so long and then refuses it: how many attempts there were, and what is known.
+    /// A cluster that holds each attempt for so long and then refuses it: how many attempts there were, and what is
+    /// known.
     fn refused_until_the_end(mut doubt: Doubt, held: Duration) -> (u32, Doubt) {
         let (mut left, mut attempts) = (DEADLINE, 0);
         while !left.is_zero() && doubt.allows_another(left, LIMIT) {

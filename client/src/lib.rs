@@ -1,5 +1,5 @@
-//! **The client of the admin API** (`conclave.admin.v1`): what the command line, the tests and other programs talk to a cluster
-//! with.
+//! **The client of the admin API** (`conclave.admin.v1`): what the command line, the tests and other programs talk to a
+//! cluster with.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,8 +16,8 @@
 //!
 //! - **Any node will do.** An endpoint that does not answer is left for the next one.
 //! - **Writes go to the leader** once a follower has said who leads, and stay there until it fails.
-//! - **Retries are safe.** Every write has a request id of its own and carries it at each attempt, so it happens once. It is
-//!   tried again, with growing pauses, until the deadline. A write that was sent and never answered ends as
+//! - **Retries are safe.** Every write has a request id of its own and carries it at each attempt, so it happens once.
+//!   It is tried again, with growing pauses, until the deadline. A write that was sent and never answered ends as
 //!   [`Error::OutcomeUnknown`], never as failed.
 //! - **Callers read their own writes**, on any node: the highest log index seen goes along with every request.
 //!

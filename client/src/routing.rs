@@ -1,5 +1,5 @@
-//! Whom to ask. Reads stay with one endpoint until it fails; writes go to the leader, once somebody has named it, until it
-//! fails. A hint that led nowhere is ignored for a while: the address may be one that only nodes can reach.
+//! Whom to ask. Reads stay with one endpoint until it fails; writes go to the leader, once somebody has named it, until
+//! it fails. A hint that led nowhere is ignored for a while: the address may be one that only nodes can reach.
 
 use std::{
     collections::BTreeMap,
@@ -73,7 +73,8 @@ impl Routing {
         Some(Target { url, channel })
     }
 
-    /// An answer names the leader. A client that was given https never sends its token to a plain http address that an answer names.
+    /// An answer names the leader. A client that was given https never sends its token to a plain http address that an
+    /// answer names.
     pub fn leader_is(&self, url: &str) {
         let is_secure = self.endpoints.iter().any(|endpoint| endpoint.starts_with(HTTPS));
         if is_secure && !url.starts_with(HTTPS) {
@@ -123,7 +124,8 @@ impl Table {
     }
 }
 
-/// How a node at this URL is reached: `http://host:port`, or `https://host`, whose certificate one of `authorities` must have signed.
+/// How a node at this URL is reached: `http://host:port`, or `https://host`, whose certificate one of `authorities`
+/// must have signed.
 ///
 /// # Errors
 /// [`BuildError::BadEndpoint`] for any other text, [`BuildError::NoAuthorities`] for https without authorities.

@@ -1,5 +1,5 @@
-//! Snapshots in and out: the calls of the API that stream. They are not tried again by themselves once bytes have flowed; who asked
-//! does that, knowing what has come of the first attempt.
+//! Snapshots in and out: the calls of the API that stream. They are not tried again by themselves once bytes have
+//! flowed; who asked does that, knowing what has come of the first attempt.
 
 use std::future::Future;
 
@@ -87,8 +87,8 @@ impl Snapshots {
         .await
     }
 
-    /// Restores through any node. `parts` makes the stream to send: the order first, then the bytes. It is made again for another
-    /// node, when the one before could not be reached.
+    /// Restores through any node. `parts` makes the stream to send: the order first, then the bytes. It is made again
+    /// for another node, when the one before could not be reached.
     ///
     /// # Errors
     /// [`Error`].

@@ -1,4 +1,5 @@
-//! The composition root: the only file that names every slice. It binds, starts, wires, waits and stops; it decides nothing.
+//! The composition root: the only file that names every slice. It binds, starts, wires, waits and stops; it decides
+//! nothing.
 
 use std::{
     num::NonZeroUsize,
@@ -51,7 +52,8 @@ pub enum BootError {
     Cluster(#[from] StartError),
     #[error("{0}")]
     Machine(String),
-    /// Raft has stopped: a broken disk, an entry of a newer version, or a cluster that knows another node under this number.
+    /// Raft has stopped: a broken disk, an entry of a newer version, or a cluster that knows another node under this
+    /// number.
     #[error("this node has stopped: {0}")]
     Stopped(String),
 }
@@ -179,8 +181,8 @@ fn keep_house(auth: &Auth, early: Option<auth::keys::EarlyRsa>) {
     tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
 }
 
-/// Who joined a cluster, or was founded from a snapshot, has its number from there and finds its peers in its log, whatever the
-/// configuration said before.
+/// Who joined a cluster, or was founded from a snapshot, has its number from there and finds its peers in its log,
+/// whatever the configuration said before.
 fn numbered_by_its_data(mut config: Config) -> Result<Config, StartError> {
     let found = DataDir::peek(&config.node.data_dir)?;
     let Some(identity) = found.filter(|identity| identity.joined && identity.cluster.is_some()) else {
@@ -318,7 +320,8 @@ fn edge(config: &Config, runtime: &Runtime, pages: Pages) -> Edge {
     })
 }
 
-/// The slices' routes, from the moment there are any; until then a clear answer, so that nobody waits on a node that starts.
+/// The slices' routes, from the moment there are any; until then a clear answer, so that nobody waits on a node that
+/// starts.
 fn late(
     site: Arc<OnceLock<Router>>,
     edge: Edge,

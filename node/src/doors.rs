@@ -1,4 +1,5 @@
-//! When this node's ports open, and to whom: taken at once, listened on when there is something to say. What is said there is `boot`'s.
+//! When this node's ports open, and to whom: taken at once, listened on when there is something to say. What is said
+//! there is `boot`'s.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,8 @@ use crate::{
     runtime::Runtime,
 };
 
-/// How long a node that starts refuses connections: a restart is over in less, and one that waits for others must be seen to live.
+/// How long a node that starts refuses connections: a restart is over in less, and one that waits for others must be
+/// seen to live.
 const CLOSED_AT_MOST: Duration = Duration::from_secs(3);
 
 /// The ports of people and proxies, one of them with TLS where that is configured.
@@ -43,8 +45,9 @@ impl Doors {
         Ok(Self { plain, tls: Some((door, server)), proxies })
     }
 
-    /// Opens once this node can serve, and says how it ended. Until then whoever comes is refused at once and goes to another node: not
-    /// every proxy does so at a 503. A node that does not get ready in time opens all the same, to say why.
+    /// Opens once this node can serve, and says how it ended. Until then whoever comes is refused at once and goes to
+    /// another node: not every proxy does so at a 503. A node that does not get ready in time opens all the same, to
+    /// say why.
     pub async fn serve_when_ready(
         self,
         health: Health,

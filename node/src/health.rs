@@ -1,5 +1,6 @@
-//! Liveness and readiness. Live: the process answers. Ready: it can serve a correct decision (a leader is known, the lag is
-//! bounded, Raft runs, it is not being stopped). Load balancers and orchestrators read these; they carry nothing secret.
+//! Liveness and readiness. Live: the process answers. Ready: it can serve a correct decision (a leader is known, the
+//! lag is bounded, Raft runs, it is not being stopped). Load balancers and orchestrators read these; they carry nothing
+//! secret.
 
 use std::{
     sync::{
@@ -88,7 +89,8 @@ async fn ready(State(health): State<Health>) -> Response {
             (StatusCode::OK, Json(body)).into_response()
         }
         Err(reason) => {
-            // An answer about this node, not a refusal: proxies ask every second, and the log and metrics say it already.
+            // An answer about this node, not a refusal: proxies ask every second, and the log and metrics say it
+            // already.
             let body = Json(json!({ "ready": false, "reasons": [reason] }));
             not_denied((StatusCode::SERVICE_UNAVAILABLE, body).into_response())
         }

@@ -39,8 +39,8 @@ pub trait Clock: Send + Sync {
     /// Time since some fixed point of this process. Never goes back; for local waits and throttles only.
     fn monotonic(&self) -> Duration;
 
-    /// Time since some fixed point of this machine, the time it was suspended included. Never goes back and never leaps: what the
-    /// cluster clock runs on between two corrections.
+    /// Time since some fixed point of this machine, the time it was suspended included. Never goes back and never
+    /// leaps: what the cluster clock runs on between two corrections.
     fn steady(&self) -> Duration {
         self.monotonic()
     }

@@ -1,8 +1,8 @@
 //! The wire: messages of the log, of snapshots, of the cluster plane and of the admin API, and no logic.
 //!
-//! The Rust below `gen/` is generated from the `.proto` files and checked in, so that building needs no protoc; the test
-//! `generated_code_is_current` regenerates it with protox and fails when it differs
-//! (`CONCLAVE_REGENERATE=1 cargo test -p conclave-proto` writes it anew).
+//! The Rust below `gen/` is generated from the `.proto` files and checked in, so that building needs no protoc; the
+//! test `generated_code_is_current` regenerates it with protox and fails when it differs (`CONCLAVE_REGENERATE=1 cargo
+//! test -p conclave-proto` writes it anew).
 //!
 //! Rules: field numbers are never reused; commands and rows are only added to (design.md §3).
 

@@ -1,5 +1,6 @@
-//! The product beside the least that its promise is measured by, in one run: a forward-auth check beside a bare axum handler,
-//! a complete login beside one argon2 verification with the same parameters. One client, one connection, loopback.
+//! The product beside the least that its promise is measured by, in one run: a forward-auth check beside a bare axum
+//! handler, a complete login beside one argon2 verification with the same parameters. One client, one connection,
+//! loopback.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot set itself up has failed")]
 

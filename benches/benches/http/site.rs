@@ -1,4 +1,5 @@
-//! One node's HTTP side as `boot` wires it, on a real socket, with a user whose password costs what it costs in production.
+//! One node's HTTP side as `boot` wires it, on a real socket, with a user whose password costs what it costs in
+//! production.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
@@ -83,7 +84,8 @@ impl Site {
             error_page: Arc::new(|fault, _| fault.detail.clone()),
         });
         let slices = boot::slices(node.auth(), Pages::new(None));
-        // The bare handler stands outside the edge, on the same listener: nothing of the product touches it but the router.
+        // The bare handler stands outside the edge, on the same listener: nothing of the product touches it but the
+        // router.
         let router =
             Router::new().route("/bare", get(async || ())).fallback_service(edge.around(slices.router));
         let front = Front::new(edge, router, Arc::new(slices.express));

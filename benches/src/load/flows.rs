@@ -1,4 +1,5 @@
-//! A login; the way to a forward-auth cookie; the way to an access token. Step by step, as a browser and a relying party do.
+//! A login; the way to a forward-auth cookie; the way to an access token. Step by step, as a browser and a relying
+//! party do.
 
 use anyhow::Context as _;
 use base64::{

@@ -1,5 +1,5 @@
-//! `conclave-load`: how many logins, checks or userinfo answers a second a running cluster gives, and what the same machine gives
-//! to a bare server or to argon2 alone.
+//! `conclave-load`: how many logins, checks or userinfo answers a second a running cluster gives, and what the same
+//! machine gives to a bare server or to argon2 alone.
 //!
 //! | file | owns |
 //! |---|---|

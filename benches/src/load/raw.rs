@@ -1,5 +1,5 @@
-//! One request over and over on a kept connection. The bytes are made once and the answer is looked at only as far as needed:
-//! the load must cost less than the server that answers it, or it would be what is measured.
+//! One request over and over on a kept connection. The bytes are made once and the answer is looked at only as far as
+//! needed: the load must cost less than the server that answers it, or it would be what is measured.
 
 use anyhow::Context as _;
 use tokio::{

@@ -1,5 +1,5 @@
-//! What was promised. An invariant sees every applied entry on every replica, in the order of the simulation, and remembers
-//! what it needs; it never asks the simulator how it works.
+//! What was promised. An invariant sees every applied entry on every replica, in the order of the simulation, and
+//! remembers what it needs; it never asks the simulator how it works.
 
 mod codes;
 mod digests;

@@ -1,5 +1,6 @@
-//! What must be so when the faults are over: every session is as its owner was told, at every node; every user whose creation was
-//! acknowledged is there, at every node; and the newest refresh tokens of sessions that nobody ended rotate once more.
+//! What must be so when the faults are over: every session is as its owner was told, at every node; every user whose
+//! creation was acknowledged is there, at every node; and the newest refresh tokens of sessions that nobody ended
+//! rotate once more.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,6 +1,7 @@
 //! The processes: start, kill, stop, pause, wait until ready; who sits where; and an operator's client.
 //!
-//! Nodes are called by their place. Their number is another thing: a place whose node was lost is taken by one with a new number.
+//! Nodes are called by their place. Their number is another thing: a place whose node was lost is taken by one with a
+//! new number.
 
 use std::{
     collections::BTreeMap,

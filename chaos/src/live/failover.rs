@@ -1,5 +1,6 @@
-//! How long the next write takes when a leader goes: from the fault to the first acknowledgement of a write that began after it, at a
-//! survivor. Beside it every survivor is asked for forward-auth checks all the time, and people sign in; none of that may fail.
+//! How long the next write takes when a leader goes: from the fault to the first acknowledgement of a write that began
+//! after it, at a survivor. Beside it every survivor is asked for forward-auth checks all the time, and people sign in;
+//! none of that may fail.
 
 use std::{
     sync::{
@@ -31,7 +32,8 @@ pub enum How {
     Cut,
     /// SIGTERM.
     Term,
-    /// The end of a partition: the node that was cut off, the leader or a follower, comes back. What counts is the longest write after it.
+    /// The end of a partition: the node that was cut off, the leader or a follower, comes back. What counts is the
+    /// longest write after it.
     Heal,
 }
 

@@ -1,6 +1,6 @@
-//! Where nodes run: on ports of loopback, or each in a network namespace of its own, joined pair by pair, so that any direction of
-//! any pair can be cut without a word: packets are then sent to a hardware address that nobody has. A node has a *place* there, which
-//! another node may take when it has gone.
+//! Where nodes run: on ports of loopback, or each in a network namespace of its own, joined pair by pair, so that any
+//! direction of any pair can be cut without a word: packets are then sent to a hardware address that nobody has. A node
+//! has a *place* there, which another node may take when it has gone.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
-//! **Live**: real `conclave serve` processes with a real disk and mTLS, faults from outside, traffic from many sides, and a judge who
-//! knows only what was acknowledged when.
+//! **Live**: real `conclave serve` processes with a real disk and mTLS, faults from outside, traffic from many sides,
+//! and a judge who knows only what was acknowledged when.
 //!
 //! | file | owns |
 //! |---|---|

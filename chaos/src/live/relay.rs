@@ -1,8 +1,10 @@
-//! A slow link: what stands between the others and one node's cluster plane, and holds back what goes to it and what comes from it.
-//! Bytes arrive late, in order and whole, as TCP over a long or a crowded line delivers them; the kernel's own packet delay is not to be
-//! had on every machine. While the node does not listen, neither does the relay: who knocks is refused, as without it.
+//! A slow link: what stands between the others and one node's cluster plane, and holds back what goes to it and what
+//! comes from it. Bytes arrive late, in order and whole, as TCP over a long or a crowded line delivers them; the
+//! kernel's own packet delay is not to be had on every machine. While the node does not listen, neither does the relay:
+//! who knocks is refused, as without it.
 //!
-//! Where nodes have network namespaces of their own, their relays are processes inside: [`serve`] is what such a one does.
+//! Where nodes have network namespaces of their own, their relays are processes inside: [`serve`] is what such a one
+//! does.
 
 use std::{
     io,
@@ -21,7 +23,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// What is on the way in one direction: enough for a batch of entries, after that the sender waits as for a full window.
+/// What is on the way in one direction: enough for a batch of entries, after that the sender waits as for a full
+/// window.
 const ON_THE_WAY: usize = 64;
 const PIECE_BYTES: usize = 16 * 1024;
 /// How often it is looked whether a node listens again.

@@ -1,5 +1,5 @@
-//! What a revocation costs: its acknowledgement beside that of a plain write, with every node well, or with a follower frozen. A
-//! follower that wakes is asked at once about the session that was ended while it slept.
+//! What a revocation costs: its acknowledgement beside that of a plain write, with every node well, or with a follower
+//! frozen. A follower that wakes is asked at once about the session that was ended while it slept.
 
 use std::{
     sync::Arc,

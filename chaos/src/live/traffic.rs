@@ -272,7 +272,8 @@ fn note(history: &History, session: u64, node: u64, began: When, seen: Seen) {
     history.ran(if seen == Seen::Unavailable { Answer::Unknown } else { Answer::Acknowledged });
 }
 
-/// Makes one user after the other, each at the next node, until the traffic is over: what is acknowledged must be found at the end.
+/// Makes one user after the other, each at the next node, until the traffic is over: what is acknowledged must be found
+/// at the end.
 async fn register(cluster: Arc<Cluster>, history: Arc<History>, over: Arc<AtomicBool>) {
     for number in 0_usize.. {
         if over.load(Ordering::Relaxed) {

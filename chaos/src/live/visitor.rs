@@ -44,8 +44,8 @@ impl Visitor {
         Self::new(self.http.clone(), &self.user)
     }
 
-    /// The whole round trip of somebody who opens the application, each step at another node: refused by the check, sent from the
-    /// application's host to the login, signed in there, and sent back.
+    /// The whole round trip of somebody who opens the application, each step at another node: refused by the check,
+    /// sent from the application's host to the login, signed in there, and sent back.
     pub async fn sign_in(&mut self, nodes: [&str; 2], password: &str) -> anyhow::Result<()> {
         let [first, second] = nodes;
         let refused = send(&mut self.app, asks_for_a_check(&self.http, first)).await?;

@@ -170,8 +170,8 @@ impl Steps<'_> {
         }
     }
 
-    /// The answer is taken, or dropped as no answer to anything. None while the node has not applied what it asks for: that is
-    /// the same as a slower wire.
+    /// The answer is taken, or dropped as no answer to anything. None while the node has not applied what it asks for:
+    /// that is the same as a slower wire.
     fn granted(&self, place: usize, n: usize, nonce: u8, index: u8) -> Option<World> {
         let now = self.world.now(n);
         let mut world = self.changed(|w| {
@@ -206,8 +206,8 @@ impl Steps<'_> {
         }
     }
 
-    /// Confirmations say what is true for ever and open nothing but barriers: all that may have arrived are taken to have arrived
-    /// here. A slower one is a later acknowledgement.
+    /// Confirmations say what is true for ever and open nothing but barriers: all that may have arrived are taken to
+    /// have arrived here. A slower one is a later acknowledgement.
     fn acknowledge(&self, n: usize, term: u8, index: usize, found: &mut impl FnMut(&'static str, World)) {
         let now = self.world.now(n);
         let mut table = self.world.nodes[n].table.clone();
@@ -227,7 +227,8 @@ impl Node {
     }
 }
 
-/// Commits and applies in one: a node that knows of a commit and has not applied it yet is like one that does not know of it yet.
+/// Commits and applies in one: a node that knows of a commit and has not applied it yet is like one that does not know
+/// of it yet.
 fn learn(w: &mut World, n: usize, commit: u8, bounds: &Bounds) {
     let now = w.now(n);
     let node = &mut w.nodes[n];

@@ -33,7 +33,8 @@ pub struct Bounds {
     pub partings: u8,
 }
 
-/// What is searched: each exhausted in less than half a minute, the cheap ones first; together every event of the protocol beside every other that matters to it.
+/// What is searched: each exhausted in less than half a minute, the cheap ones first; together every event of the
+/// protocol beside every other that matters to it.
 pub const BOUNDS: &[(&str, Bounds)] = &[
     ("an election", BASE),
     ("clocks apart", Bounds { elections: 0, partings: 2, ..BASE }),

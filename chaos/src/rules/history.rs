@@ -1,5 +1,5 @@
-//! Who asks for what: people who sign in, clients that redeem and refresh, admins who change things; some of it twice, some of
-//! it wrong.
+//! Who asks for what: people who sign in, clients that redeem and refresh, admins who change things; some of it twice,
+//! some of it wrong.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,8 +9,8 @@ use conclave_state::{Reply, ReplyBody, Stamp, State, ids::UserId, user::User};
 use super::log::Order;
 use crate::random::Random;
 
-/// How long after its first answer a request may come again: less than the rules remember it, as in the product, where a write
-/// is retried for seconds.
+/// How long after its first answer a request may come again: less than the rules remember it, as in the product, where
+/// a write is retried for seconds.
 const RETRIED_WITHIN_MS: u64 = 100_000;
 /// Most requests whose answer may still get lost.
 const MAX_RETRIED: usize = 12;

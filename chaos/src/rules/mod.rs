@@ -1,8 +1,8 @@
 //! One seed, one history: three replicas of one log, and everything that may happen to them.
 //!
-//! Raft itself is not here: the log is what it has agreed on. What a log still sees is here: replicas at different speeds,
-//! crashes and restarts from a snapshot with a replay, snapshots taken over from another replica, proposals that come again
-//! through the same or another leader, and leaders whose clocks differ, so that stamps run back.
+//! Raft itself is not here: the log is what it has agreed on. What a log still sees is here: replicas at different
+//! speeds, crashes and restarts from a snapshot with a replay, snapshots taken over from another replica, proposals
+//! that come again through the same or another leader, and leaders whose clocks differ, so that stamps run back.
 
 mod history;
 pub mod log;

@@ -1,4 +1,5 @@
-//! The known bugs that whole nodes can be given, each with the plan under which it must show and the promise that it must break.
+//! The known bugs that whole nodes can be given, each with the plan under which it must show and the promise that it
+//! must break.
 
 #[cfg(feature = "mutations")]
 use conclave_lease::Mutation;
@@ -30,8 +31,8 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// Each of them, with its name on the command line. Those of the leases that need a meeting of several rare things are left to the
-    /// model, which looks at every order of events.
+    /// Each of them, with its name on the command line. Those of the leases that need a meeting of several rare things
+    /// are left to the model, which looks at every order of events.
     pub const ALL: &[(&str, Self)] = &[
         ("none", Self::None),
         #[cfg(feature = "mutations")]

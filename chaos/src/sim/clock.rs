@@ -26,7 +26,8 @@ fn micros(time: Duration) -> u64 {
 /// One machine's.
 #[derive(Debug)]
 pub struct Machine {
-    /// The true time when this machine last looked, in microseconds: its threads outside of the simulation see no later one.
+    /// The true time when this machine last looked, in microseconds: its threads outside of the simulation see no later
+    /// one.
     seen: AtomicU64,
     /// How much slower or faster than the truth, in parts of a million.
     drift_ppm: i64,

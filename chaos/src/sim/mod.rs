@@ -1,5 +1,6 @@
-//! **Sim**: three whole nodes of the cluster room (consensus, log storage, serve leases, failover, forwarding, the gRPC between them) in
-//! one thread, over a simulated network, disk and clock. One seed is one history: the same again, whenever it is asked for.
+//! **Sim**: three whole nodes of the cluster room (consensus, log storage, serve leases, failover, forwarding, the gRPC
+//! between them) in one thread, over a simulated network, disk and clock. One seed is one history: the same again,
+//! whenever it is asked for.
 //!
 //! | file | owns |
 //! |---|---|
@@ -12,7 +13,8 @@
 //! | `wire`, `disk`, `clock` | what stands in the place of the machine |
 //! | `judge` | what must hold at the end |
 //!
-//! Not simulated: TLS, the sled engine (its own tests break it), the files of snapshots, HTTP. A crash falls between two milliseconds.
+//! Not simulated: TLS, the sled engine (its own tests break it), the files of snapshots, HTTP. A crash falls between
+//! two milliseconds.
 
 mod bug;
 mod clock;
@@ -103,8 +105,8 @@ fn note_panics() -> Arc<Mutex<Vec<String>>> {
     panics
 }
 
-/// openraft asserts in debug builds that a replication never starts behind its end; after a change of the leader it may, and the release
-/// build sends a heartbeat there, as it should.
+/// openraft asserts in debug builds that a replication never starts behind its end; after a change of the leader it
+/// may, and the release build sends a heartbeat there, as it should.
 fn is_known(panic: &str) -> bool {
     cfg!(debug_assertions) && panic.contains("read_log_entries received reversed range")
 }

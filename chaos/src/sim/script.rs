@@ -1,5 +1,5 @@
-//! Histories that follow a plan: the few situations in which a known bug must show, brought about on purpose. The seed decides the
-//! delays and which node plays which part.
+//! Histories that follow a plan: the few situations in which a known bug must show, brought about on purpose. The seed
+//! decides the delays and which node plays which part.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,7 +20,8 @@ pub enum Plan {
     /// Whatever the seed brings.
     #[default]
     Storm,
-    /// A leader that renews leases is cut off by something that answers for it, so that the others elect at once, and revoke.
+    /// A leader that renews leases is cut off by something that answers for it, so that the others elect at once, and
+    /// revoke.
     Deposed,
     /// A node that was cut off until its lease was over comes back, slow to apply, just when something is revoked.
     Returned,
@@ -58,7 +59,8 @@ impl fmt::Display for Plan {
 const OUTLIVES_LEASES: Duration = Duration::from_secs(3);
 /// Renewals come every 400 ms: a plan begins anywhere between two.
 const RENEWAL_MS: u64 = 400;
-/// How much may pass between the end of a cut and a revocation: the node asks for a lease within a renewal's pause and a connection.
+/// How much may pass between the end of a cut and a revocation: the node asks for a lease within a renewal's pause and
+/// a connection.
 const SOON_MS: u64 = 120;
 /// How often the power goes.
 const POWER_CUTS: u32 = 6;

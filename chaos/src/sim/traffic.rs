@@ -27,7 +27,8 @@ const HOUR_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
 /// How often a write is asked again whose outcome is unknown.
 const AGAIN: u32 = 2;
-/// How often a node looks whether its operator wants something; where a plan is followed, at every step of the simulation.
+/// How often a node looks whether its operator wants something; where a plan is followed, at every step of the
+/// simulation.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_OF_A_PLAN: Duration = Duration::from_millis(1);
 
@@ -46,7 +47,8 @@ pub async fn visit(world: Arc<World>, node: u64, number: u64, cluster: Cluster) 
     }
 }
 
-/// Looks at the sessions that were revoked last, as fast as it can be asked: that is where a node that knows too little is seen.
+/// Looks at the sessions that were revoked last, as fast as it can be asked: that is where a node that knows too little
+/// is seen.
 pub async fn watch(world: Arc<World>, node: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(104_729).wrapping_add(node));
     let mut watcher = Visitor { world, node, cluster, random };

@@ -95,8 +95,8 @@ impl Discipline {
         self.verdict(&Round::of(self, voters), change)
     }
 
-    /// The others' estimate if there is one, since a running cluster knows better than the wall clocks; else what a quorum of wall
-    /// clocks says.
+    /// The others' estimate if there is one, since a running cluster knows better than the wall clocks; else what a
+    /// quorum of wall clocks says.
     fn establish(&mut self, round: &Round) -> Option<Change> {
         let newest = round.clusters.iter().map(|cluster| cluster.steps).max();
         let running = newest.and_then(|steps| {
@@ -143,9 +143,9 @@ impl Discipline {
         Some(Change::Rejoined(theirs - own.offset))
     }
 
-    /// No quorum agrees on anything, though a quorum was heard: steady clocks drifted apart while their nodes were cut off. All adopt
-    /// the same time at once: that of the wall clocks if those agree, else the middle of the estimates; unless they are so far
-    /// apart that one of them must be wrong.
+    /// No quorum agrees on anything, though a quorum was heard: steady clocks drifted apart while their nodes were cut
+    /// off. All adopt the same time at once: that of the wall clocks if those agree, else the middle of the estimates;
+    /// unless they are so far apart that one of them must be wrong.
     fn reconcile(&mut self, round: &Round) -> Option<Change> {
         let own = self.estimate?;
         if round.agreeing_with(own) >= round.quorum {
@@ -187,8 +187,8 @@ impl Discipline {
         Some(Change::Stepped(target - own.offset))
     }
 
-    /// While the wall clocks agree on nothing: the middle of the estimates, so that they do not drift apart; on a node that hears of
-    /// none, its own wall clock, as long as that did not leap.
+    /// While the wall clocks agree on nothing: the middle of the estimates, so that they do not drift apart; on a node
+    /// that hears of none, its own wall clock, as long as that did not leap.
     fn without_walls(&self, round: &Round, own: Estimate) -> Option<Micros> {
         let mut estimates: Vec<Micros> =
             round.clusters.iter().filter(|cluster| cluster.steps == own.steps).map(|c| c.offset).collect();

@@ -2,8 +2,8 @@
 
 use crate::Micros;
 
-/// The median of the largest group of at least `quorum` values that lie within `spread` of each other; of equally large groups the
-/// closest one. `None` if there is no such group.
+/// The median of the largest group of at least `quorum` values that lie within `spread` of each other; of equally large
+/// groups the closest one. `None` if there is no such group.
 pub(crate) fn agreed(mut values: Vec<Micros>, quorum: usize, spread: Micros) -> Option<Micros> {
     values.sort_unstable();
     let groups = values.iter().enumerate().filter_map(|(start, lowest)| {

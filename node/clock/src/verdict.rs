@@ -33,8 +33,8 @@ pub struct Verdict {
     pub standing: Standing,
     /// The own wall clock minus the cluster clock; 0 without an estimate.
     pub wall_offset: Micros,
-    /// True if the own wall clock is further than [`WALL_BOUND`](crate::WALL_BOUND) from the cluster clock and no quorum of wall
-    /// clocks asks for another time: this machine's clock is the wrong one.
+    /// True if the own wall clock is further than [`WALL_BOUND`](crate::WALL_BOUND) from the cluster clock and no
+    /// quorum of wall clocks asks for another time: this machine's clock is the wrong one.
     pub is_wall_off: bool,
     /// The step that a quorum of wall clocks asks for, while it has not lasted for [`HOLD`](crate::HOLD).
     pub pending_step: Option<Micros>,

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Directories that hold nothing of ours: build output, dependencies of tests, generated code.
-const SKIPPED: [&str; 5] = ["target", "node_modules", "venv", "gen", ".git"];
+/// Directories that hold nothing of ours: build output, dependencies of tests, generated code, patched crates.
+const SKIPPED: [&str; 6] = ["target", "node_modules", "venv", "gen", "vendor", ".git"];
 
 /// A source file.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! `make prose`: prints the counts; exits with 1 when one differs from the budget. `--write` makes them the budget.
+//! `make prose`: prints the counts; exits with 1 when one differs from the budget. `--write` makes them the budget;
+//! `--list` prints every place.
 
 use std::{
     io::Write as _,
@@ -18,7 +19,8 @@ fn workspace() -> PathBuf {
 }
 
 fn main() -> ExitCode {
-    match run(std::env::args().any(|argument| argument == "--write")) {
+    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
+    match run(has("--write"), has("--list")) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(write: bool) -> Result<bool, String> {
+fn run(write: bool, list: bool) -> Result<bool, String> {
     let root = workspace();
     let budget_file = root.join("node/guards/prose-budget.txt");
     let files = files::rust_files(&root).map_err(|error| format!("{}: {error}", root.display()))?;
@@ -37,7 +39,8 @@ fn run(write: bool) -> Result<bool, String> {
     let _ = writeln!(out, "{sentences} doc sentences");
     for count in &counts {
         let _ = writeln!(out, "{:5}  {}", count.found, count.name);
-        for example in &count.examples {
+        let shown = if list { usize::MAX } else { prose::EXAMPLES };
+        for example in count.examples.iter().take(shown) {
             let _ = writeln!(out, "       {example}");
         }
     }

@@ -24,11 +24,11 @@ pub struct Count {
     pub name: &'static str,
     /// How often it occurs.
     pub found: u64,
-    /// Up to [`EXAMPLES`] places, `path:line: text`.
+    /// Every place, `path:line: text`.
     pub examples: Vec<String>,
 }
 
-/// Places that are shown of each count.
+/// Places of each count that `make prose` shows.
 pub const EXAMPLES: usize = 3;
 
 /// A sentence of a doc comment.
@@ -43,7 +43,7 @@ pub fn counts(files: &[SourceFile]) -> (u64, Vec<Count>) {
     let sentences: Vec<Sentence> = files.iter().flat_map(sentences_of).collect();
     let of = |name, is_found: &dyn Fn(&str) -> bool| {
         let found: Vec<&Sentence> = sentences.iter().filter(|sentence| is_found(&sentence.text)).collect();
-        let examples = found.iter().take(EXAMPLES).map(|it| format!("{}: {}", it.place, it.text)).collect();
+        let examples = found.iter().map(|it| format!("{}: {}", it.place, it.text)).collect();
         Count { name, found: size(found.len()), examples }
     };
     let counts = vec![
@@ -159,11 +159,7 @@ fn long_lines(files: &[SourceFile]) -> Count {
         let lines = file.text.lines().enumerate().filter(|(_, line)| long(line));
         found.extend(lines.map(|(number, _)| format!("{}:{}", file.path.display(), number + 1)));
     }
-    Count {
-        name: "long-line",
-        found: size(found.len()),
-        examples: found.into_iter().take(EXAMPLES).collect(),
-    }
+    Count { name: "long-line", found: size(found.len()), examples: found }
 }
 
 /// Public types that exist more than once outside the command line, tests and generated code.
@@ -175,8 +171,8 @@ fn repeated_types(files: &[SourceFile]) -> Count {
         }
     }
     let repeated: Vec<_> = places.into_iter().filter(|(_, places)| places.len() > 1).collect();
-    let examples = repeated.iter().take(EXAMPLES);
-    let examples = examples
+    let examples = repeated
+        .iter()
         .map(|(name, places)| format!("{name}: {}", places.iter().cloned().collect::<Vec<_>>().join(", ")))
         .collect();
     Count { name: "repeated-type", found: size(repeated.len()), examples }

@@ -21,7 +21,8 @@ pub struct Forbidden {
 }
 
 impl Rooms {
-    /// Reads the table whose heading is `| room | owns | uses |`. Names stand between backquotes; links' brackets are left out.
+    /// Reads the table whose heading is `| room | owns | uses |`. Names stand between backquotes; links' brackets are
+    /// left out.
     pub fn of_page(page: &str) -> Self {
         let lines = page.lines().map(|line| line.trim_start_matches("//!").trim());
         let rows = lines.skip_while(|line| *line != "| room | owns | uses |").skip(2);

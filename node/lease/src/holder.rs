@@ -83,7 +83,8 @@ impl Holder {
         self.asked.push_back((nonce, now));
     }
 
-    /// Takes an answer, if this process asked for it and has not stopped serving. It counts from the question, not from now.
+    /// Takes an answer, if this process asked for it and has not stopped serving. It counts from the question, not from
+    /// now.
     pub fn granted(&mut self, nonce: Nonce, grant: Grant, now: Moment) -> Option<Pending> {
         let place = self.asked.iter().position(|(asked, _)| *asked == nonce);
         let since = match place.and_then(|place| self.asked.remove(place)) {
@@ -106,7 +107,8 @@ impl Holder {
         if self.mutation.activates_early() {
             lease.min_index = 0;
         }
-        // Answers may overtake each other: the later question is the longer right, and what was once asked for stays so.
+        // Answers may overtake each other: the later question is the longer right, and what was once asked for stays
+        // so.
         if let Some(held) = self.lease {
             lease.min_index = lease.min_index.max(held.min_index);
             if held.since > lease.since {

@@ -1,6 +1,7 @@
 //! **Serve leases**: how an acknowledged revocation holds on every node while an ordinary check costs no network hop
-//! (design.md §6). This crate is the protocol alone: plain transitions over explicit times, without I/O, clock or chance. The
-//! node drives it with its clocks and its wire; the model checker drives the very same code through every order of events.
+//! (design.md §6). This crate is the protocol alone: plain transitions over explicit times, without I/O, clock or
+//! chance. The node drives it with its clocks and its wire; the model checker drives the very same code through every
+//! order of events.
 //!
 //! ```text
 //! node:    ask(s, nonce) ──Renew──▶ leader: record(n, now)            first the table,
@@ -11,17 +12,19 @@
 //!          applied >= i or can no longer hold a lease, and this process has led for one wait
 //! ```
 //!
-//! **Why it holds.** *Under one leader* the record comes before R is read, so a write acknowledged before the record is at or
-//! below R, and one acknowledged after it sees the record. *Across leaders* the grant's quorum round began after the record, so
-//! the lease's start precedes the new leader's election, and the new leader waits as long as any such lease can last. No vote
-//! lease is needed: restarts, transfers, membership changes and the consensus library's own leases do not matter.
+//! **Why it holds.** *Under one leader* the record comes before R is read, so a write acknowledged before the record is
+//! at or below R, and one acknowledged after it sees the record. *Across leaders* the grant's quorum round began after
+//! the record, so the lease's start precedes the new leader's election, and the new leader waits as long as any such
+//! lease can last. No vote lease is needed: restarts, transfers, membership changes and the consensus library's own
+//! leases do not matter.
 //!
-//! **Patience.** Whoever knows that a revocation is committed may also acknowledge it by waiting as long as a lease can last: every
-//! lease granted from now on asks for an index at or above it. So no revocation waits longer, whatever became of its leader.
+//! **Patience.** Whoever knows that a revocation is committed may also acknowledge it by waiting as long as a lease can
+//! last: every lease granted from now on asks for an index at or above it. So no revocation waits longer, whatever
+//! became of its leader.
 //!
-//! **Clocks.** A node measures its lease by the clock that ran furthest since, a leader its waiting by the one that ran least
-//! ([`Moment`]); the margin covers what is left of drift between two machines. A machine whose whole time is stopped from
-//! outside without its clocks noticing is the one hole, and `checks = "quorum"` its remedy.
+//! **Clocks.** A node measures its lease by the clock that ran furthest since, a leader its waiting by the one that ran
+//! least ([`Moment`]); the margin covers what is left of drift between two machines. A machine whose whole time is
+//! stopped from outside without its clocks noticing is the one hole, and `checks = "quorum"` its remedy.
 //!
 //! | module | owns |
 //! |---|---|

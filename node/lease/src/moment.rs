@@ -1,9 +1,10 @@
-//! Two clocks read at once, so that neither a suspended machine nor a slewed clock makes a lease longer than it was granted.
+//! Two clocks read at once, so that neither a suspended machine nor a slewed clock makes a lease longer than it was
+//! granted.
 
 use std::time::Duration;
 
-/// A moment on this machine, by two clocks with origins of their own. Moments of different machines, or of different boots, say
-/// nothing about each other.
+/// A moment on this machine, by two clocks with origins of their own. Moments of different machines, or of different
+/// boots, say nothing about each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment {
     /// `CLOCK_BOOTTIME`: runs on while the machine is suspended, but may be slewed by NTP.

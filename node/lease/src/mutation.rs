@@ -1,6 +1,7 @@
 //! Known ways to get the protocol wrong. A model that has never caught anything proves nothing.
 //!
-//! Only with the feature "mutations" can one be chosen; without it every question below is answered with no, at compile time.
+//! Only with the feature "mutations" can one be chosen; without it every question below is answered with no, at compile
+//! time.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The leader's side: who may hold a lease, and whether a revocation may be acknowledged.
 //!
-//! One table a process, kept through its leaderships: what it says too much only makes it wait. A new process knows nothing of
-//! its predecessors' grants, and neither does a new leader of another's; both wait.
+//! One table a process, kept through its leaderships: what it says too much only makes it wait. A new process knows
+//! nothing of its predecessors' grants, and neither does a new leader of another's; both wait.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,7 +36,8 @@ pub enum Barrier {
 pub struct Table {
     /// The term this process was last seen to lead, and since when.
     led: Option<(u64, Moment)>,
-    /// By node and process: a late farewell, or a late question, of an earlier process must not touch what a later one holds.
+    /// By node and process: a late farewell, or a late question, of an earlier process must not touch what a later one
+    /// holds.
     holders: BTreeMap<(NodeId, u64), Holding>,
     /// The highest index each node said it has applied.
     confirmed: BTreeMap<NodeId, u64>,
@@ -50,7 +51,8 @@ impl Table {
         Self { mutation, ..Self::default() }
     }
 
-    /// This process leads `term`, as seen now. Said again for the same term it changes nothing; said late it only waits longer.
+    /// This process leads `term`, as seen now. Said again for the same term it changes nothing; said late it only waits
+    /// longer.
     pub fn lead(&mut self, term: u64, now: Moment) {
         if self.led.is_none_or(|(led, _)| led < term) {
             self.led = Some((term, now));

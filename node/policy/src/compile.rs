@@ -1,4 +1,5 @@
-//! From what people write to something that decides. What cannot be decided is refused here, with the row and the reason.
+//! From what people write to something that decides. What cannot be decided is refused here, with the row and the
+//! reason.
 
 use crate::{
     expression::{Expression, Refused},

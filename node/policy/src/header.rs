@@ -1,5 +1,5 @@
-//! Extra headers: which names an operator may give away. A name that means something to the protocol, to the proxy, or to this
-//! product would let a policy say what only those may say.
+//! Extra headers: which names an operator may give away. A name that means something to the protocol, to the proxy, or
+//! to this product would let a policy say what only those may say.
 
 /// Longest name.
 const MAX_NAME_BYTES: usize = 64;

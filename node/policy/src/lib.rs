@@ -1,6 +1,7 @@
-//! **Policies**: who may open an application, as a pure function. A [`Spec`] is what people write; [`Policy::compile`] refuses
-//! what cannot be decided within bounds, naming the row; [`Policy::decide`] takes [`Facts`] and gives a [`Verdict`]. The same
-//! policy and the same facts give the same verdict on every node: no clock, no chance, no file, no network is asked here.
+//! **Policies**: who may open an application, as a pure function. A [`Spec`] is what people write; [`Policy::compile`]
+//! refuses what cannot be decided within bounds, naming the row; [`Policy::decide`] takes [`Facts`] and gives a
+//! [`Verdict`]. The same policy and the same facts give the same verdict on every node: no clock, no chance, no file,
+//! no network is asked here.
 //!
 //! ```text
 //! deny by default. A row has conditions: all of `when` must hold and none of `unless`.
@@ -9,15 +10,16 @@
 //! all           every allow row holds (and there is one), and no deny row does
 //! ```
 //!
-//! `any` and `all` are those of authentik's engine, whose `negate` is `unless` here, with two differences: a policy without rows
-//! admits nobody there is no doubt about, and a deny row is a veto, so that adding one never admits more people.
+//! `any` and `all` are those of authentik's engine, whose `negate` is `unless` here, with two differences: a policy
+//! without rows admits nobody there is no doubt about, and a deny row is a veto, so that adding one never admits more
+//! people.
 //!
-//! **Doubt denies.** What a row asks for and nobody knows (an address, a country without a database) is a [`Fault`], not a "no":
-//! the whole decision denies, whether the row was to allow or to deny.
+//! **Doubt denies.** What a row asks for and nobody knows (an address, a country without a database) is a [`Fault`],
+//! not a "no": the whole decision denies, whether the row was to allow or to deny.
 //!
-//! **Bounds.** Expressions are CEL by its own grammar (crate `cel`), checked and typed here and evaluated here: no loop but the
-//! macros over lists of known size, no regular expressions, no time, no floats. Their worst case is computed before anybody
-//! meets it ([`limits`]).
+//! **Bounds.** Expressions are CEL by its own grammar (crate `cel`), checked and typed here and evaluated here: no loop
+//! but the macros over lists of known size, no regular expressions, no time, no floats. Their worst case is computed
+//! before anybody meets it ([`limits`]).
 //!
 //! | module | owns |
 //! |---|---|

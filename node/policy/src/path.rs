@@ -1,8 +1,9 @@
 //! Paths with one reading, and patterns over them.
 //!
-//! A rule that opens a path is only as good as its reading of the path: `/public/../admin`, `%2e%2e`, `//`, `;` were each read one
-//! way by a proxy and another by the application behind it (features.md §3). So a path is decoded once, and what could still be
-//! read otherwise has no reading: no rule that opens matches it, and a row that asks about it is a fault, which denies.
+//! A rule that opens a path is only as good as its reading of the path: `/public/../admin`, `%2e%2e`, `//`, `;` were
+//! each read one way by a proxy and another by the application behind it (features.md §3). So a path is decoded once,
+//! and what could still be read otherwise has no reading: no rule that opens matches it, and a row that asks about it
+//! is a fault, which denies.
 
 use crate::limits::MAX_PATTERN_BYTES;
 
@@ -11,8 +12,8 @@ use crate::limits::MAX_PATTERN_BYTES;
 pub struct CanonicalPath(String);
 
 impl CanonicalPath {
-    /// Reads the path of a request target (RFC 3986 §3.3), of which what follows `?` is left out.
-    /// None: it has a fragment, an escape that is broken or hides a separator, a dot segment, an empty segment, a path parameter
+    /// Reads the path of a request target (RFC 3986 §3.3), of which what follows `?` is left out. None: it has a
+    /// fragment, an escape that is broken or hides a separator, a dot segment, an empty segment, a path parameter
     /// (`;`), a backslash, a percent sign that was escaped itself, or anything else that is not plain text.
     pub fn parse(target: &str) -> Option<Self> {
         if target.contains('#') {

@@ -1,5 +1,5 @@
-//! App passwords: what programs bring to the check by HTTP Basic. A handle whose secret is derived from the write that makes it, shown
-//! once, and kept as a keyed hash.
+//! App passwords: what programs bring to the check by HTTP Basic. A handle whose secret is derived from the write that
+//! makes it, shown once, and kept as a keyed hash.
 
 use conclave_proto::{
     admin::v1::{self as pb, app_password_service_server::AppPasswordService},

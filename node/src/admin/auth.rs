@@ -1,7 +1,7 @@
 //! Who calls, and what they may. The check gives a permit; whatever reads or writes takes one.
 //!
-//! Two kinds of bearer: tokens, which are rows of the state, and the operator assertion made from the cluster secret. What is
-//! wrong with a token is nobody's business: one message for all of it.
+//! Two kinds of bearer: tokens, which are rows of the state, and the operator assertion made from the cluster secret.
+//! What is wrong with a token is nobody's business: one message for all of it.
 
 use conclave_state::{
     ids::{SecretHash, TokenId},
@@ -54,8 +54,8 @@ impl Api {
         }
     }
 
-    /// Asked again at the end of a long call: whoever lost the authority meanwhile changes nothing. An operator's word is short-lived by
-    /// itself and stands for the cluster secret, which nobody takes away.
+    /// Asked again at the end of a long call: whoever lost the authority meanwhile changes nothing. An operator's word
+    /// is short-lived by itself and stands for the cluster secret, which nobody takes away.
     pub async fn may_still_write(&self, metadata: &MetadataMap) -> Result<(), Status> {
         match bearer(metadata) {
             Some(text) if operator::is_assertion(text) => Ok(()),
@@ -98,8 +98,8 @@ impl Api {
     }
 }
 
-/// The token of `authorization: Bearer <token>` (RFC 6750 §2.1; the scheme's case does not matter). None when it is given
-/// twice: which one counts would be a guess.
+/// The token of `authorization: Bearer <token>` (RFC 6750 §2.1; the scheme's case does not matter). None when it is
+/// given twice: which one counts would be a guess.
 fn bearer(metadata: &MetadataMap) -> Option<&str> {
     let mut values = metadata.get_all("authorization").iter();
     let value = values.next()?.to_str().ok()?;

@@ -81,7 +81,8 @@ pub(super) fn changes(
     })
 }
 
-/// The host that subjects are made for from now on; empty = none, they are public. A host alone changes that of a pairwise client.
+/// The host that subjects are made for from now on; empty = none, they are public. A host alone changes that of a
+/// pairwise client.
 fn changed_sector(
     order: &pb::UpdateClientRequest,
     before: Option<&Client>,
@@ -96,7 +97,8 @@ fn changed_sector(
     sector(&subject_type, order.sector.as_deref().unwrap_or_default(), given.unwrap_or(known)).map(Some)
 }
 
-/// Expressions are read here, for the rules keep them as they are written: two versions of the program agree on what they keep.
+/// Expressions are read here, for the rules keep them as they are written: two versions of the program agree on what
+/// they keep.
 fn claims(rules: &[pb::ClaimRule]) -> Result<Vec<ClaimRule>, Status> {
     let parse = |rule: &pb::ClaimRule| {
         if is_reserved(&rule.name) {
@@ -152,7 +154,8 @@ fn grant_types(words: &[String]) -> Result<Vec<i32>, Status> {
     words.iter().map(one).collect()
 }
 
-/// The named algorithm, or else the one that all keys of the client are for; for RSA keys that name none that is RS256 (RFC 7591 §2).
+/// The named algorithm, or else the one that all keys of the client are for; for RSA keys that name none that is RS256
+/// (RFC 7591 §2).
 fn assertion_algorithm(order: &pb::CreateClientRequest) -> Result<i32, Status> {
     let named = algorithm("token_endpoint_auth_signing_alg", &order.token_endpoint_auth_signing_alg)?;
     if named != 0 || order.auth_method != "private_key_jwt" || order.jwks.is_empty() {

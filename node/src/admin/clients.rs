@@ -1,5 +1,5 @@
-//! OIDC clients. Their secrets are derived from the write that makes them, shown in its answer and nowhere again; the state
-//! keeps a hash. Redirect URIs pass the one parser before they enter a command.
+//! OIDC clients. Their secrets are derived from the write that makes them, shown in its answer and nowhere again; the
+//! state keeps a hash. Redirect URIs pass the one parser before they enter a command.
 
 use conclave_proto::{
     admin::v1::{self as pb, client_service_server::ClientService},
@@ -173,7 +173,8 @@ fn consent_message(user: &User, consent: &Consent) -> pb::Consent {
 }
 
 impl Writing {
-    /// The client with what an operator should know of it. With `says_where`, whether its logout address can be reached is looked at.
+    /// The client with what an operator should know of it. With `says_where`, whether its logout address can be reached
+    /// is looked at.
     async fn with_warnings(&self, mut client: pb::Client, says_where: bool) -> pb::Client {
         if !says_where || client.backchannel_logout_uri.is_empty() {
             return client;
@@ -188,7 +189,8 @@ impl Writing {
         client
     }
 
-    /// The secret of this write, 256 bits as text, and what the state keeps of it: the hash of the text that is presented.
+    /// The secret of this write, 256 bits as text, and what the state keeps of it: the hash of the text that is
+    /// presented.
     pub(super) fn secret(&self) -> (String, Vec<u8>) {
         let text = URL_SAFE_NO_PAD.encode(self.derivation.secret("client").expose());
         let hash = mac::sha256(text.as_bytes()).to_vec();
@@ -370,8 +372,8 @@ fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<Up
     })
 }
 
-/// An address that this cluster posts to, or browsers load; empty = none. Whether this cluster may reach it is judged when it does
-/// (`http::outbound`).
+/// An address that this cluster posts to, or browsers load; empty = none. Whether this cluster may reach it is judged
+/// when it does (`http::outbound`).
 fn logout_uri(field: &str, uri: String, allowed: Allowed<'_>) -> Result<String, Status> {
     if !uri.is_empty() {
         let parsed = RedirectUri::parse_allowed(&uri, Allowed { schemes: &[], ..allowed });
@@ -385,7 +387,8 @@ fn logout_uri(field: &str, uri: String, allowed: Allowed<'_>) -> Result<String, 
     Ok(uri)
 }
 
-/// Plain http to an address that is private as it is written. What leaves this network by http would show the token to others.
+/// Plain http to an address that is private as it is written. What leaves this network by http would show the token to
+/// others.
 fn is_private_http(uri: &str) -> bool {
     let Ok(url) = url::Url::parse(uri) else { return false };
     let is_plain = url.scheme() == "http" && url.fragment().is_none() && url.username().is_empty();

@@ -1,7 +1,7 @@
 //! Refusals and failures to gRPC status: the only place that chooses codes.
 //!
-//! `UNAVAILABLE` says that nothing happened and carries `retry-after-ms`; `DEADLINE_EXCEEDED` on a write says that its outcome
-//! is unknown. Refusals of the rules carry their name in `x-conclave-reason`, for programs.
+//! `UNAVAILABLE` says that nothing happened and carries `retry-after-ms`; `DEADLINE_EXCEEDED` on a write says that its
+//! outcome is unknown. Refusals of the rules carry their name in `x-conclave-reason`, for programs.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! **The admin API** (`conclave.admin.v1`), gRPC on its own listener. Any node answers: reads from its own version of the
-//! state, writes through the leader.
+//! **The admin API** (`conclave.admin.v1`), gRPC on its own listener. Any node answers: reads from its own version of
+//! the state, writes through the leader.
 //!
 //! | file | owns |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `archive` | a resource each |
 //! | `health`, `server` | gRPC health, the listener and its bounds |
 //!
-//! It decides nothing: what may be changed, the rules say. It owns the shape of what they are told: redirect URIs are parsed,
-//! passwords hashed, ids and secrets derived before a command is made.
+//! It decides nothing: what may be changed, the rules say. It owns the shape of what they are told: redirect URIs are
+//! parsed, passwords hashed, ids and secrets derived before a command is made.
 
 mod app_passwords;
 mod applications;

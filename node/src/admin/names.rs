@@ -1,9 +1,9 @@
-//! Names stand for ids: a username, a group's name, an application's slug, or the id itself. Ids win, since they are derived
-//! and nobody chooses them.
+//! Names stand for ids: a username, a group's name, an application's slug, or the id itself. Ids win, since they are
+//! derived and nobody chooses them.
 //!
-//! For a write, a name that this node does not know is looked up once more in a version confirmed by the leader. If it is not
-//! there either, a write that its caller named still goes to the rules, for an id that nobody has: it may be the retry of the
-//! very write that removed the object, and then its first answer is due.
+//! For a write, a name that this node does not know is looked up once more in a version confirmed by the leader. If it
+//! is not there either, a write that its caller named still goes to the rules, for an id that nobody has: it may be the
+//! retry of the very write that removed the object, and then its first answer is due.
 
 use conclave_state::{
     State,

@@ -1,5 +1,5 @@
-//! Listings: pages in the order of ids. A page token says after which row to go on; it stands under a MAC together with the
-//! listing it belongs to, so that nobody can make one up or carry it to another listing.
+//! Listings: pages in the order of ids. A page token says after which row to go on; it stands under a MAC together with
+//! the listing it belongs to, so that nobody can make one up or carry it to another listing.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::admin::v1 as pb;
@@ -60,7 +60,8 @@ impl Listing {
         parse(&self.after).map(Some).ok_or_else(bad_token)
     }
 
-    /// One page of `rows`, which begin after [`after`](Self::after) and come with their keys, and the token of the next.
+    /// One page of `rows`, which begin after [`after`](Self::after) and come with their keys, and the token of the
+    /// next.
     pub fn page<M: Message>(&self, rows: impl Iterator<Item = (Vec<u8>, M)>) -> (Vec<M>, String) {
         let (mut page, mut bytes, mut last) = (Vec::new(), 0_usize, Vec::new());
         for (key, row) in rows {

@@ -1,5 +1,5 @@
-//! Policies of applications, and the decisions made by them. What does not compile is refused here, before it enters a command:
-//! the rules never look at an expression.
+//! Policies of applications, and the decisions made by them. What does not compile is refused here, before it enters a
+//! command: the rules never look at an expression.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! What every call has in common. A read names the version it must have seen; a write has a name of its own, from which its
-//! ids and secrets are derived; an answer says at which log index it holds and, from a follower, who leads.
+//! What every call has in common. A read names the version it must have seen; a write has a name of its own, from which
+//! its ids and secrets are derived; an answer says at which log index it holds and, from a follower, who leads.
 
 use std::sync::Arc;
 

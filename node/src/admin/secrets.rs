@@ -1,5 +1,5 @@
-//! The cluster secret: how far the way from one to the next is gone, and what to do when one has leaked. No secret is ever told, only
-//! names of secrets.
+//! The cluster secret: how far the way from one to the next is gone, and what to do when one has leaked. No secret is
+//! ever told, only names of secrets.
 
 use conclave_proto::{
     admin::v1::{self as pb, secret_service_server::SecretService},

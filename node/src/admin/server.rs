@@ -16,7 +16,8 @@ use super::{Api, health::NodeHealth};
 
 /// Largest message either way: a page of rows, a client with all its addresses.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-/// Longest call: a write that waits for an election and then for its own entry takes six seconds, a status of nine members two.
+/// Longest call: a write that waits for an election and then for its own entry takes six seconds, a status of nine
+/// members two.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Most calls of one connection worked on at once; the others wait.
 const CALLS_PER_CONNECTION: usize = 64;

@@ -26,10 +26,11 @@ use super::{
     request::{Reading, Writing},
 };
 
-/// Grants of one session that are ended side by side: each waits until no node accepts it any more, and one order must not fill the
-/// queue of writes.
+/// Grants of one session that are ended side by side: each waits until no node accepts it any more, and one order must
+/// not fill the queue of writes.
 const GRANTS_AT_ONCE: usize = 16;
-/// How often, and after which pauses, it is looked whether clients were told: for two seconds, in which one that answers has answered.
+/// How often, and after which pauses, it is looked whether clients were told: for two seconds, in which one that
+/// answers has answered.
 const LOOKS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Rows of the outbox looked at for one answer.
@@ -55,8 +56,8 @@ impl SessionService for Api {
         reading.reply(pb::ListSessionsResponse { sessions, next_page_token })
     }
 
-    /// A session that is over already is answered like one that ends now. With its grants: one write, and one for each grant that
-    /// outlives it; none can be added once the session is over, and a retry finds those that are left.
+    /// A session that is over already is answered like one that ends now. With its grants: one write, and one for each
+    /// grant that outlives it; none can be added once the session is over, and a retry finds those that are left.
     async fn revoke_session(
         &self,
         request: Request<pb::RevokeSessionRequest>,
@@ -124,7 +125,8 @@ impl Api {
 }
 
 impl Writing {
-    /// The clients that have not taken the notice of a sign-out after a moment in which those that can be reached take it.
+    /// The clients that have not taken the notice of a sign-out after a moment in which those that can be reached take
+    /// it.
     pub(super) async fn not_told(&self, whose: Whose) -> Vec<String> {
         let cluster = self.api.auth.cluster();
         for _ in 0..LOOKS {

@@ -1,5 +1,5 @@
-//! Snapshots in and out. Both take longer than a call may: the work goes on in a task of its own, which the caller's stream feeds
-//! and watches. A caller that goes away ends it.
+//! Snapshots in and out. Both take longer than a call may: the work goes on in a task of its own, which the caller's
+//! stream feeds and watches. A caller that goes away ends it.
 
 use std::{
     io::{self, Read as _},

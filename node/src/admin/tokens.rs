@@ -1,5 +1,5 @@
-//! Bearer tokens of this API. A token is a handle; its secret is derived from the write that makes it, shown once, and kept as
-//! a hash.
+//! Bearer tokens of this API. A token is a handle; its secret is derived from the write that makes it, shown once, and
+//! kept as a hash.
 
 use conclave_proto::{
     admin::v1::{self as pb, token_service_server::TokenService},

@@ -1,5 +1,5 @@
-//! Other providers at which people may sign in. Their addresses pass a parser before they enter a command; their secrets are sealed
-//! here, and are in no answer.
+//! Other providers at which people may sign in. Their addresses pass a parser before they enter a command; their
+//! secrets are sealed here, and are in no answer.
 
 use conclave_proto::{
     admin::v1::{self as pb, upstream_service_server::UpstreamService},
@@ -302,7 +302,8 @@ impl Writing {
     }
 }
 
-/// https, or http on a machine that `outbound.allow` names: which, is judged when it is used. Nothing that hides who is asked.
+/// https, or http on a machine that `outbound.allow` names: which, is judged when it is used. Nothing that hides who is
+/// asked.
 fn check_address(field: &str, address: &str) -> Result<(), Status> {
     if address.is_empty() {
         return Ok(());

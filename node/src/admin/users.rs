@@ -1,5 +1,5 @@
-//! People. Passwords arrive in clear over this API, are hashed at once in the argon2 pool and go no further; they are taken
-//! out of the message before anything else looks at it.
+//! People. Passwords arrive in clear over this API, are hashed at once in the argon2 pool and go no further; they are
+//! taken out of the message before anything else looks at it.
 
 use conclave_proto::{
     admin::v1::{self as pb, user_service_server::UserService},

@@ -2,8 +2,8 @@
 
 use super::names::Object;
 
-/// Walks from `next` on through objects that are sorted by their first index: the index after the last one covered without a
-/// hole, and whether anything touches `next` at all.
+/// Walks from `next` on through objects that are sorted by their first index: the index after the last one covered
+/// without a hole, and whether anything touches `next` at all.
 pub fn reach<'a>(objects: impl IntoIterator<Item = &'a Object>, next: u64) -> (u64, bool) {
     let mut reached = (next, false);
     for object in objects {

@@ -1,9 +1,9 @@
 //! What may leave the archive. Pure: what lies there in, what may go out.
 //!
-//! Snapshots stay by grandfather, father, son: the last of so many hours, days, weeks and months that have one. The newest always
-//! stays, and so does the base of every chain that reaches into the window in which each point in time can be restored. Segments
-//! go that no point in that window needs. The journal goes when nothing can be alive any more that it could have ended, and no
-//! snapshot is left from before.
+//! Snapshots stay by grandfather, father, son: the last of so many hours, days, weeks and months that have one. The
+//! newest always stays, and so does the base of every chain that reaches into the window in which each point in time
+//! can be restored. Segments go that no point in that window needs. The journal goes when nothing can be alive any more
+//! that it could have ended, and no snapshot is left from before.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Takes snapshots to the archive when they are due, and removes from it what nothing kept needs. On the leader, beside the
-//! shipping of the log, which it never holds up.
+//! Takes snapshots to the archive when they are due, and removes from it what nothing kept needs. On the leader, beside
+//! the shipping of the log, which it never holds up.
 
 use std::{sync::Arc, time::Duration};
 

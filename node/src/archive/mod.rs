@@ -1,5 +1,5 @@
-//! **The archive**: the log, what was taken away, and snapshots, copied elsewhere all the time, so that a cluster can be brought
-//! back that has lost every disk (design.md §8).
+//! **The archive**: the log, what was taken away, and snapshots, copied elsewhere all the time, so that a cluster can
+//! be brought back that has lost every disk (design.md §8).
 //!
 //! | file | owns |
 //! |---|---|
@@ -11,9 +11,9 @@
 //! | `progress`, `coverage` | how far it is |
 //! | [`read`] | reading it back, without a cluster |
 //!
-//! It promises that nothing is lost while the target is away: the log keeps what the archive lacks, up to a bound, and past the
-//! bound a whole snapshot begins a new chain. It never holds up a write, a check or the start of a node, and refuses to write over
-//! anything, or behind the log of another copy of the same cluster.
+//! It promises that nothing is lost while the target is away: the log keeps what the archive lacks, up to a bound, and
+//! past the bound a whole snapshot begins a new chain. It never holds up a write, a check or the start of a node, and
+//! refuses to write over anything, or behind the log of another copy of the same cluster.
 
 mod coverage;
 mod error;
@@ -85,8 +85,8 @@ struct Parts {
 }
 
 impl Archive {
-    /// Begins to archive this cluster, if a target is set. One that cannot be opened is tried again and again, and named in the
-    /// node's status meanwhile: a node serves without its archive.
+    /// Begins to archive this cluster, if a target is set. One that cannot be opened is tried again and again, and
+    /// named in the node's status meanwhile: a node serves without its archive.
     pub fn start(options: Options, cluster: Cluster) -> Option<Self> {
         let target = options.settings.target.clone()?;
         let progress = Arc::new(Progress::new(&target, options.settings.hold_back));

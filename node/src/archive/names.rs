@@ -1,5 +1,5 @@
-//! What objects are called. A name is written once and never again: it carries a random part, so that an object lock may forbid
-//! overwriting, and two leaders that overlap write two objects.
+//! What objects are called. A name is written once and never again: it carries a random part, so that an object lock
+//! may forbid overwriting, and two leaders that overlap write two objects.
 //!
 //! ```text
 //! <cluster>/log/<epoch>/<first>-<last>-<stamp>-n<node>-<random>.segment
@@ -7,8 +7,8 @@
 //! <cluster>/snapshots/<epoch>/<index>-<stamp>-n<node>-<random>.snapshot
 //! ```
 //!
-//! The cluster is 32 hex digits; numbers are zero-padded, so that names sort as indexes do. The stamp is the time of the last
-//! entry, of a snapshot the time it was taken. Names are hearsay: what counts is sealed inside.
+//! The cluster is 32 hex digits; numbers are zero-padded, so that names sort as indexes do. The stamp is the time of
+//! the last entry, of a snapshot the time it was taken. Names are hearsay: what counts is sealed inside.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! How far the archive is, as this node knows: shared by what ships the log and what takes snapshots, and told to the rest of
-//! the node.
+//! How far the archive is, as this node knows: shared by what ships the log and what takes snapshots, and told to the
+//! rest of the node.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -27,8 +27,8 @@ pub struct Known {
     pub chain_from: u64,
     /// Index and time of the newest snapshot there.
     pub snapshot: Option<(u64, u64)>,
-    /// Since when the secret was in use, by log time, when this node last took one: that time may be ahead of the clock that
-    /// snapshots are named by, and one for each secret is enough.
+    /// Since when the secret was in use, by log time, when this node last took one: that time may be ahead of the clock
+    /// that snapshots are named by, and one for each secret is enough.
     pub snapshot_for_secret_of: u64,
     /// When all that was applied was in the archive, by the monotonic clock.
     pub caught_up: Duration,

@@ -8,9 +8,10 @@
 //! for record in fetched.revocations(last_applied) { apply(&record?); }
 //! ```
 //!
-//! A plan takes the newest snapshot at or below the point, the segments from there to it, and the journal behind it to its end.
-//! Names make the plan; fetching proves every object: its seal, that it is what its name says, and that each segment follows the
-//! one before. Where two objects cover the same entries, a damaged one is passed over. Memory is one segment.
+//! A plan takes the newest snapshot at or below the point, the segments from there to it, and the journal behind it to
+//! its end. Names make the plan; fetching proves every object: its seal, that it is what its name says, and that each
+//! segment follows the one before. Where two objects cover the same entries, a damaged one is passed over. Memory is
+//! one segment.
 
 use std::{
     collections::BTreeSet,
@@ -199,8 +200,9 @@ impl Reader {
         Ok(Plan { until, cluster, epoch, snapshot, segments, journal, last_index, journal_complete_to })
     }
 
-    /// A restore ends a life. One that went on all the same is not what the next one began with: somebody restored the cluster for a try,
-    /// with these settings, or the old one was not dead. Which of them counts, nobody can tell from here.
+    /// A restore ends a life. One that went on all the same is not what the next one began with: somebody restored the
+    /// cluster for a try, with these settings, or the old one was not dead. Which of them counts, nobody can tell from
+    /// here.
     async fn refuse_two_at_once(&self, snapshots: &[Object], journal: &[Object]) -> Result<(), ArchiveError> {
         let Some(newest) = snapshots.last().map(|snapshot| snapshot.epoch) else { return Ok(()) };
         let of_newest = snapshots.iter().filter(|snapshot| snapshot.epoch == newest);

@@ -1,8 +1,8 @@
-//! The requests of the S3 client, over our own hyper and rustls: one connection a request, no redirects, bounded. The store signs
-//! them and retries.
+//! The requests of the S3 client, over our own hyper and rustls: one connection a request, no redirects, bounded. The
+//! store signs them and retries.
 //!
-//! The address is the operator's own choice, not a stranger's: the policy of `http::outbound` against private addresses does not
-//! hold here, or no MinIO in the next rack could be an archive.
+//! The address is the operator's own choice, not a stranger's: the policy of `http::outbound` against private addresses
+//! does not hold here, or no MinIO in the next rack could be an archive.
 
 use std::{fmt, sync::Arc, time::Duration};
 

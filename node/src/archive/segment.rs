@@ -7,12 +7,12 @@
 //! sealed          zstd, AES-256-GCM: (term u64 | index u64 | length u32 | payload)*
 //! ```
 //!
-//! The key is of this file alone, derived from the sealing key, the salt and the header (`store::snapshot::seal`); both tags
-//! cover the header. So nothing can be altered, cut off, added or put under another header unnoticed.
+//! The key is of this file alone, derived from the sealing key, the salt and the header (`store::snapshot::seal`); both
+//! tags cover the header. So nothing can be altered, cut off, added or put under another header unnoticed.
 //!
-//! `before` and `after` are the digests of the log's entries just before the first and at the last index covered. They tie a
-//! segment to its neighbours: of two segments that follow each other, the one's `after` is the other's `before`, whoever cut
-//! them where. A missing segment shows by its indexes, an exchanged one by this.
+//! `before` and `after` are the digests of the log's entries just before the first and at the last index covered. They
+//! tie a segment to its neighbours: of two segments that follow each other, the one's `after` is the other's `before`,
+//! whoever cut them where. A missing segment shows by its indexes, an exchanged one by this.
 //!
 //! A segment of the *log* holds every entry it covers, a segment of the *journal* those that take something away.
 
@@ -38,15 +38,16 @@ const HEADER_BYTES: usize =
 /// zstd's own default, as for snapshots.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Payload of one segment when the archive is behind: a second of writes has a fraction of it, and an object of this size is
-/// written within a second over 40 Mbit/s.
+/// Payload of one segment when the archive is behind: a second of writes has a fraction of it, and an object of this
+/// size is written within a second over 40 Mbit/s.
 pub const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
 /// Entries of one segment: with their lengths they stay below [`MAX_PLAIN_BYTES`] however small they are.
 pub const SEGMENT_ENTRIES: usize = 10_000;
 /// The most a segment holds, with the entry that passes the mark.
 const MAX_PLAIN_BYTES: usize = SEGMENT_BYTES + MAX_PAYLOAD_BYTES + SEGMENT_ENTRIES * RECORD_HEAD_BYTES;
 const RECORD_HEAD_BYTES: usize = 8 + 8 + 4;
-/// The most bytes of an object that is read as a segment: what zstd adds to bytes it cannot shrink is below a hundredth.
+/// The most bytes of an object that is read as a segment: what zstd adds to bytes it cannot shrink is below a
+/// hundredth.
 pub const MAX_SEGMENT_BYTES: usize =
     HEADER_BYTES + TAG_BYTES + MAX_PLAIN_BYTES + MAX_PLAIN_BYTES / 100 + 1024;
 

@@ -1,9 +1,10 @@
-//! Ships the log: on the leader, a moment after it was applied, in order, each piece sealed; beside it the journal of what was
-//! taken away.
+//! Ships the log: on the leader, a moment after it was applied, in order, each piece sealed; beside it the journal of
+//! what was taken away.
 //!
-//! What the archive has, it is asked on becoming leader; nothing is remembered elsewhere. So two leaders that overlap write some
-//! entries twice, under different names, and that is all. An object counts only when its write was answered; a leader goes on
-//! behind it only then, so what one leaves half-written is always its last, and the next one proves the last before it goes on.
+//! What the archive has, it is asked on becoming leader; nothing is remembered elsewhere. So two leaders that overlap
+//! write some entries twice, under different names, and that is all. An object counts only when its write was answered;
+//! a leader goes on behind it only then, so what one leaves half-written is always its last, and the next one proves
+//! the last before it goes on.
 //!
 //! A batch's journal is written before its log: where the log is whole, so is the journal.
 

@@ -28,7 +28,8 @@ pub trait Source: Send + Sync + 'static {
     fn epoch(&self) -> u64;
     /// The last entry that is committed and applied.
     fn applied(&self) -> u64;
-    /// Since when the secret is in use that snapshots are sealed under, by log time; 0 while there has only ever been one.
+    /// Since when the secret is in use that snapshots are sealed under, by log time; 0 while there has only ever been
+    /// one.
     fn secret_since_ms(&self) -> u64;
     /// The first entry that the log still has; none before there is any.
     fn first_index(&self) -> Option<u64>;

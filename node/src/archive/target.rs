@@ -1,5 +1,5 @@
-//! Where objects lie: a directory or an S3-compatible bucket behind one handle. Every call is bounded in time, size and retries,
-//! and nothing is ever overwritten.
+//! Where objects lie: a directory or an S3-compatible bucket behind one handle. Every call is bounded in time, size and
+//! retries, and nothing is ever overwritten.
 
 use std::{
     fmt::Display,
@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{config, store::snapshot::seal};
 
-/// One small object, retries included. Longer than a slow second, shorter than what an operator should wait to hear of it.
+/// One small object, retries included. Longer than a slow second, shorter than what an operator should wait to hear of
+/// it.
 const PUT_LIMIT: Duration = Duration::from_secs(20);
 /// One object read, or a part of one.
 const GET_LIMIT: Duration = Duration::from_mins(1);
@@ -130,8 +131,8 @@ impl Target {
         &self.shown
     }
 
-    /// Writes a new object. One of this name and length that is there already is what an earlier, unanswered attempt of this very
-    /// write left: names are never given twice.
+    /// Writes a new object. One of this name and length that is there already is what an earlier, unanswered attempt of
+    /// this very write left: names are never given twice.
     ///
     /// # Errors
     /// [`ArchiveError`]; it may be there all the same.
@@ -386,7 +387,8 @@ impl Target {
         Path::parse(whole).map_err(|e| store_error("name", name, &e))
     }
 
-    /// Within the limit, and only while the directory is there: a store of files would create it anew somewhere else than it was.
+    /// Within the limit, and only while the directory is there: a store of files would create it anew somewhere else
+    /// than it was.
     async fn bounded<T>(
         &self,
         action: &'static str,

@@ -1,7 +1,7 @@
 //! A validated OAuth authorization request, and the ways back to its client (RFC 6749 §4.1, OIDC Core §3.1.2).
 //!
-//! Only [`AuthorizationRequest`]s whose client and redirect URI were checked exist, so a redirect built here never leads to an
-//! unregistered place.
+//! Only [`AuthorizationRequest`]s whose client and redirect URI were checked exist, so a redirect built here never
+//! leads to an unregistered place.
 
 use axum::response::Response;
 use conclave_state::{Reason, Refusal};
@@ -58,7 +58,8 @@ pub enum ResponseMode {
     Query,
     /// In a form that the browser posts (OAuth 2.0 Form Post Response Mode).
     FormPost,
-    /// In the fragment of a redirect, which the browser keeps to itself (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
+    /// In the fragment of a redirect, which the browser keeps to itself (OAuth 2.0 Multiple Response Type Encoding
+    /// Practices §2.1).
     Fragment,
 }
 
@@ -79,7 +80,8 @@ impl RequestedClaims {
     }
 }
 
-/// A pushed request, and how long it must be remembered that it was used: no login that began with it is on its way any longer.
+/// A pushed request, and how long it must be remembered that it was used: no login that began with it is on its way any
+/// longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
     pub id: [u8; 16],
@@ -154,7 +156,8 @@ impl AuthorizationError {
     }
 }
 
-/// The way back to a client: a redirect URI that was matched, how to go it, the client's `state`, and who answers (RFC 9207).
+/// The way back to a client: a redirect URI that was matched, how to go it, the client's `state`, and who answers (RFC
+/// 9207).
 #[derive(Clone, Debug)]
 pub struct WayBack<'a> {
     pub redirect_uri: &'a str,
@@ -211,7 +214,8 @@ impl Answer {
         Denial::new(error.code(), detail).on(response)
     }
 
-    /// The answer in the query of the redirect URI, or in its fragment where the mode says so. No registered URI has a fragment.
+    /// The answer in the query of the redirect URI, or in its fragment where the mode says so. No registered URI has a
+    /// fragment.
     pub fn location(&self) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(&self.parameters);

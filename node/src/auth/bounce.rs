@@ -1,11 +1,12 @@
-//! The guard against redirect loops: the check sends a browser here to sign in, it is signed in already and is sent back, and the
-//! check does not see the cookie. Without a guard that goes on for ever, and tells nobody why (features.md §2, redirect loops).
+//! The guard against redirect loops: the check sends a browser here to sign in, it is signed in already and is sent
+//! back, and the check does not see the cookie. Without a guard that goes on for ever, and tells nobody why
+//! (features.md §2, redirect loops).
 //!
-//! Counted are turns: a redirect whose attempt began after the redirect before it was sent. Several tabs of one page began before
-//! the first of them arrived, so they are no turns. A session of its own begins a count of its own.
+//! Counted are turns: a redirect whose attempt began after the redirect before it was sent. Several tabs of one page
+//! began before the first of them arrived, so they are no turns. A session of its own begins a count of its own.
 //!
-//! The count is in a sealed cookie of this site, the one place where the browser's cookies are known to arrive: without them it would
-//! be asked for its password instead. The server keeps nothing.
+//! The count is in a sealed cookie of this site, the one place where the browser's cookies are known to arrive: without
+//! them it would be asked for its password instead. The server keeps nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +20,8 @@ pub const COOKIE: &str = "bounces";
 const PURPOSE: &str = "bounces/2";
 /// So many turns to one address are explained instead of followed. One is a sign-in, two may be a doubled click.
 const MOST_TURNS: u32 = 3;
-/// So many redirects to one address are explained even where none seems to be a turn, since the clocks of nodes differ. More tabs than
-/// a browser restores of one page.
+/// So many redirects to one address are explained even where none seems to be a turn, since the clocks of nodes differ.
+/// More tabs than a browser restores of one page.
 const MOST_REDIRECTS: u32 = 20;
 /// Within so long: a loop takes well below a second a turn.
 const WINDOW_MS: u64 = 15_000;
@@ -40,7 +41,8 @@ struct Counted {
 pub struct AppRedirect {
     /// The id of the session that is handed over.
     pub session: [u8; 16],
-    /// When the attempt began, milliseconds since 1970, by the clock of the node that was asked. `None`: counted as a turn.
+    /// When the attempt began, milliseconds since 1970, by the clock of the node that was asked. `None`: counted as a
+    /// turn.
     pub asked_at_ms: Option<u64>,
 }
 

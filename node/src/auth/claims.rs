@@ -1,6 +1,6 @@
-//! Claims that a client has of its own, made by expressions (docs/policy.md). An expression says something of the person and of how they
-//! signed in, within the bounds of those of policies. One that comes to nothing is left out: a token says what is known, and no
-//! application is told a claim that nobody could make.
+//! Claims that a client has of its own, made by expressions (docs/policy.md). An expression says something of the
+//! person and of how they signed in, within the bounds of those of policies. One that comes to nothing is left out: a
+//! token says what is known, and no application is told a claim that nobody could make.
 
 use std::{
     collections::BTreeMap,
@@ -67,7 +67,8 @@ impl ClaimExpressions {
     }
 }
 
-/// Names that say something of the token, or that somebody was verified (OIDC Core §2 and §5.1, RFC 7519, RFC 9068): no expression does.
+/// Names that say something of the token, or that somebody was verified (OIDC Core §2 and §5.1, RFC 7519, RFC 9068): no
+/// expression does.
 const RESERVED: [&str; 27] = [
     "iss",
     "sub",

@@ -39,14 +39,17 @@ pub struct Origin {
 /// A login that is done.
 #[derive(Debug)]
 pub struct Completed {
-    /// The session's new cookie. None when the session got another one meanwhile: this answer is a late retry, and the browser has it.
+    /// The session's new cookie. None when the session got another one meanwhile: this answer is a late retry, and the
+    /// browser has it.
     pub cookie: Option<String>,
     pub signed_in: SignedIn,
-    /// The code, when the login was for one and nothing else is to be asked. Never one that was redeemed or has expired.
+    /// The code, when the login was for one and nothing else is to be asked. Never one that was redeemed or has
+    /// expired.
     pub code: Option<String>,
 }
 
-/// Whether the client gets its code without asking the person: nobody is asked for it, or this person said yes to all of it before.
+/// Whether the client gets its code without asking the person: nobody is asked for it, or this person said yes to all
+/// of it before.
 pub fn consent_stands(request: &AuthorizationRequest, client: &Client, state: &State, user: &User) -> bool {
     if request.prompt.consent {
         return false;
@@ -140,7 +143,8 @@ impl Auth {
         Ok(Completed { cookie, signed_in, code })
     }
 
-    /// Issues a code to the client of `request` for a person who is signed in. Spends the consent ticket, if there was one.
+    /// Issues a code to the client of `request` for a person who is signed in. Spends the consent ticket, if there was
+    /// one.
     ///
     /// # Errors
     /// [`AuthError`].
@@ -230,8 +234,8 @@ impl Auth {
     }
 }
 
-/// The sign-in as a command. A session whose cookie the browser showed is strengthened or ended by the same write; while a member of the
-/// cluster does not know how to strengthen one, it is ended.
+/// The sign-in as a command. A session whose cookie the browser showed is strengthened or ended by the same write;
+/// while a member of the cluster does not know how to strengthen one, it is ended.
 pub(super) fn in_browser(state: &State, shown: Option<ShownSession>, mut sign_in: SignIn) -> Body {
     let can_strengthen = state.meta().level >= level::STRENGTHENING;
     if let Some(shown) = shown.filter(|_| !can_strengthen) {
@@ -275,8 +279,8 @@ fn named_by(order: IssueCode, derivation: &Derivation) -> IssueCode {
     }
 }
 
-/// True while the code of this grant can be redeemed. A second click whose first answer was followed up gets a new code instead: a
-/// code that is brought twice ends everything that came of it.
+/// True while the code of this grant can be redeemed. A second click whose first answer was followed up gets a new code
+/// instead: a code that is brought twice ends everything that came of it.
 fn is_redeemable(state: &State, grant_id: &[u8], session: &Session, now: Stamp) -> bool {
     let grant = GrantId::parse(grant_id).ok().and_then(|id| state.grant(id));
     grant.is_some_and(|grant| {

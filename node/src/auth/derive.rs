@@ -1,8 +1,8 @@
 //! Ids and secrets of a write, derived from its request id under a key of the cluster.
 //!
-//! A load balancer may send the same request to another node when the first died before answering. The second node must then
-//! make the *same* command and the same cookie, or the retry would be answered with a secret it does not know. So chance
-//! enters once, as the request id; with an `Idempotency-Key` header even that is the same on every node.
+//! A load balancer may send the same request to another node when the first died before answering. The second node must
+//! then make the *same* command and the same cookie, or the retry would be answered with a secret it does not know. So
+//! chance enters once, as the request id; with an `Idempotency-Key` header even that is the same on every node.
 
 use conclave_state::ids::RequestId;
 
@@ -27,8 +27,8 @@ impl Derivation {
         Self { key: key.clone(), request: RequestId::new(entropy.bytes()) }
     }
 
-    /// The one that this idempotency key always gives for this purpose and these parameters. Without a usable key: fresh.
-    /// The parameters are part of it, so that a key seen by a stranger is of no use with anything else.
+    /// The one that this idempotency key always gives for this purpose and these parameters. Without a usable key:
+    /// fresh. The parameters are part of it, so that a key seen by a stranger is of no use with anything else.
     pub fn of_request(
         key: &Key,
         idempotency_key: Option<&str>,
@@ -45,15 +45,16 @@ impl Derivation {
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
-    /// The one that these parts always give, on any node. For a step of a flow that is done once by one browser: sent a second time, it
-    /// makes the same write and gets the first answer.
+    /// The one that these parts always give, on any node. For a step of a flow that is done once by one browser: sent a
+    /// second time, it makes the same write and gets the first answer.
     pub fn of_step(key: &Key, parts: &[&[u8]]) -> Self {
         let material: Vec<Vec<u8>> = parts.iter().map(|part| mac::sha256(part).to_vec()).collect();
         let request = first_16(mac::hmac_sha256(key, &[b"step", &material.concat()]));
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
-    /// The name of the write that follows this one in the same request. Two writes under one name would answer each other.
+    /// The name of the write that follows this one in the same request. Two writes under one name would answer each
+    /// other.
     #[must_use]
     pub fn then(&self, label: &str) -> Self {
         Self { key: self.key.clone(), request: RequestId::new(first_16(self.bytes(b"then", label))) }

@@ -1,10 +1,10 @@
-//! Browsers that have signed in to an account before (OWASP "device cookies"). Their attempts are counted apart, so that strangers
-//! who guess at an account do not lock its owner out.
+//! Browsers that have signed in to an account before (OWASP "device cookies"). Their attempts are counted apart, so
+//! that strangers who guess at an account do not lock its owner out.
 //!
-//! The cookie holds a few *marks*, one for each account that signed in here last. A mark is an id, the time it was made, and a MAC
-//! over both and the account: it names nobody, cannot be made up, and says nothing for any other account. It lets nobody in: all it
-//! gives is a count of its own, within the limit of an account. Whoever steals one may try that many passwords more in a window.
-//! Each sign-in makes a new mark, with a fresh count. Nothing is stored.
+//! The cookie holds a few *marks*, one for each account that signed in here last. A mark is an id, the time it was
+//! made, and a MAC over both and the account: it names nobody, cannot be made up, and says nothing for any other
+//! account. It lets nobody in: all it gives is a count of its own, within the limit of an account. Whoever steals one
+//! may try that many passwords more in a window. Each sign-in makes a new mark, with a fresh count. Nothing is stored.
 
 use std::time::Duration;
 

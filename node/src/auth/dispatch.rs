@@ -42,8 +42,8 @@ pub enum Next {
 pub enum Gone {
     Client,
     Application,
-    /// A pushed request whose time is over, or that became a code before: no sign-in and no consent makes another one of it. `start` is
-    /// where the user begins anew, if that is known.
+    /// A pushed request whose time is over, or that became a code before: no sign-in and no consent makes another one
+    /// of it. `start` is where the user begins anew, if that is known.
     Pushed {
         start: Option<String>,
     },
@@ -172,8 +172,8 @@ impl Auth {
         let derivation = derivation.then("code");
         match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &derivation).await {
             Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
-            // The page was answered before, and what was answered then is not remembered any more. Or the pushed request is over: then
-            // the next page would be of no use either.
+            // The page was answered before, and what was answered then is not remembered any more. Or the pushed
+            // request is over: then the next page would be of no use either.
             Err(AuthError::Refused(refusal))
                 if visitor.consented.is_some() && is_of_ticket(refusal.reason) =>
             {
@@ -184,8 +184,8 @@ impl Auth {
         }
     }
 
-    /// `prompt=login`, `max_age` and `id_token_hint` (OIDC Core §3.1.2.1): a session that was there before may not do, nor one of
-    /// somebody else.
+    /// `prompt=login`, `max_age` and `id_token_hint` (OIDC Core §3.1.2.1): a session that was there before may not do,
+    /// nor one of somebody else.
     fn is_recent_enough(
         &self,
         request: &AuthorizationRequest,

@@ -1,8 +1,9 @@
 //! From a session here to a cookie on an application's own host: a one-time ticket carried by a redirect.
 //!
-//! The application's host has its own cookie jar. The check of forward-auth sends a visitor to `/.conclave/start` on that host,
-//! which binds the attempt to the browser there; after the login the browser comes back to `/.conclave/callback` with the
-//! ticket made here, which is spent for a cookie of that host. A ticket that leaks opens nothing in another browser.
+//! The application's host has its own cookie jar. The check of forward-auth sends a visitor to `/.conclave/start` on
+//! that host, which binds the attempt to the browser there; after the login the browser comes back to
+//! `/.conclave/callback` with the ticket made here, which is spent for a cookie of that host. A ticket that leaks opens
+//! nothing in another browser.
 
 use conclave_proto::command::v1::{OpenAppSession, command::Body};
 use conclave_state::{ReplyBody, application::Application, ids::SessionId};
@@ -38,9 +39,10 @@ impl Auth {
         domains.filter(is_below).max_by_key(|domain| domain.len())
     }
 
-    /// Whether this URL is where the application really lives. A proxy says which scheme and port a request came to, and what it
-    /// says becomes a place that a session is handed to: in production that is https on the usual port, or the origin of the
-    /// application's launch URL. On a machine of a developer (an issuer without TLS) any port will do.
+    /// Whether this URL is where the application really lives. A proxy says which scheme and port a request came to,
+    /// and what it says becomes a place that a session is handed to: in production that is https on the usual port, or
+    /// the origin of the application's launch URL. On a machine of a developer (an issuer without TLS) any port will
+    /// do.
     pub fn is_true_origin(&self, url: &AppUrl, application: &Application) -> bool {
         !self.settings().public_url.is_secure() || is_true_origin(url, &application.launch_url)
     }

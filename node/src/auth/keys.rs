@@ -1,5 +1,5 @@
-//! The cluster's signing keys, opened. Rows hold the private half sealed; what is opened here is kept by key id, which never
-//! means another key, and a key is used only while the state that the caller holds has it.
+//! The cluster's signing keys, opened. Rows hold the private half sealed; what is opened here is kept by key id, which
+//! never means another key, and a key is used only while the state that the caller holds has it.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +23,12 @@ use crate::{
 
 use super::{Auth, AuthError, derive::Derivation};
 
-/// The algorithms that every cluster has a key for. PS256 has one from when a client first wants it: RSA keys are slow to make, and
-/// few do.
+/// The algorithms that every cluster has a key for. PS256 has one from when a client first wants it: RSA keys are slow
+/// to make, and few do.
 const ALGORITHMS: [SigningAlgorithm; 3] =
     [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
-/// How often a node looks whether it is to make a key. Only the first moments of a cluster's life find one missing, and nobody is
-/// served before they are there.
+/// How often a node looks whether it is to make a key. Only the first moments of a cluster's life find one missing, and
+/// nobody is served before they are there.
 const PERIOD: Duration = Duration::from_millis(5);
 /// Most keys kept open; the rules publish no more.
 const MAX_OPEN: usize = 64;
@@ -139,8 +139,8 @@ impl Making {
     }
 }
 
-/// The RSA key of a cluster that is being founded, begun while the node still opens its log: its primes are most of a first
-/// start. Forgotten, and overwritten in memory, when the cluster turns out to have one.
+/// The RSA key of a cluster that is being founded, begun while the node still opens its log: its primes are most of a
+/// first start. Forgotten, and overwritten in memory, when the cluster turns out to have one.
 pub struct EarlyRsa(Making);
 
 impl EarlyRsa {
@@ -155,8 +155,8 @@ fn cannot_be_made(error: &dyn std::fmt::Display) -> AuthError {
 }
 
 impl Auth {
-    /// Makes the first keys of a cluster, when this node leads; `early` is taken for the first of RSA. Returns once every
-    /// algorithm has a key.
+    /// Makes the first keys of a cluster, when this node leads; `early` is taken for the first of RSA. Returns once
+    /// every algorithm has a key.
     pub async fn ensure_signing_keys(self, mut early: Option<EarlyRsa>) {
         let mut ticks = tokio::time::interval(PERIOD);
         loop {

@@ -1,5 +1,6 @@
-//! **Who is this, in any protocol**: sessions, passwords, throttles, login attempts and the one place that decides what comes
-//! next. Protocol slices parse requests and say what they want ([`ticket::Target`]); this room gets the person there.
+//! **Who is this, in any protocol**: sessions, passwords, throttles, login attempts and the one place that decides what
+//! comes next. Protocol slices parse requests and say what they want ([`ticket::Target`]); this room gets the person
+//! there.
 //!
 //! | file | owns |
 //! |---|---|

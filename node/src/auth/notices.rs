@@ -1,5 +1,5 @@
-//! What became of back-channel logouts that wait, as far as this node tried to deliver them. Memory of the node that leads, for people who
-//! look; what waits is in the replicated outbox.
+//! What became of back-channel logouts that wait, as far as this node tried to deliver them. Memory of the node that
+//! leads, for people who look; what waits is in the replicated outbox.
 
 use std::{
     collections::BTreeMap,
@@ -58,7 +58,8 @@ pub enum Whose {
     User(UserId),
 }
 
-/// The clients, by name, that have not taken a notice of this sign-out yet. Looks at no more than the oldest `most` rows.
+/// The clients, by name, that have not taken a notice of this sign-out yet. Looks at no more than the oldest `most`
+/// rows.
 pub fn not_told(state: &State, whose: Whose, most: usize) -> Vec<String> {
     let mut clients: Vec<String> = state
         .outbox()

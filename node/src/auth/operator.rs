@@ -1,8 +1,9 @@
-//! The operator assertion: a bearer text for the admin API made from the cluster secret itself, for the hours before any token
-//! exists and for tools on a node's own machine. Whoever holds the secret is root of the cluster anyway (design.md §5).
+//! The operator assertion: a bearer text for the admin API made from the cluster secret itself, for the hours before
+//! any token exists and for tools on a node's own machine. Whoever holds the secret is root of the cluster anyway
+//! (design.md §5).
 //!
-//! `op1.<expiry, Unix ms>.<nonce, hex>.<HMAC-SHA256 of all before it, hex>`. Short-lived: a text that leaks from a terminal or
-//! a log is soon worth nothing. It may be used more than once in its time, like any bearer token.
+//! `op1.<expiry, Unix ms>.<nonce, hex>.<HMAC-SHA256 of all before it, hex>`. Short-lived: a text that leaks from a
+//! terminal or a log is soon worth nothing. It may be used more than once in its time, like any bearer token.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub fn is_assertion(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
-/// An assertion good for two minutes from `now_ms`. Takes [`ClusterKeys::operator`](crate::crypto::keys::ClusterKeys::operator).
+/// An assertion good for two minutes from `now_ms`. Takes
+/// [`ClusterKeys::operator`](crate::crypto::keys::ClusterKeys::operator).
 pub fn make(key: &Key, now_ms: u64, entropy: &dyn Entropy) -> String {
     let expiry = now_ms.saturating_add(ms(LIFETIME));
     sign(key, expiry, &hex::encode(&entropy.bytes::<16>()))

@@ -1,4 +1,5 @@
-//! The password step: throttled before anything is looked at, and the same work, time and answer whether or not the user exists.
+//! The password step: throttled before anything is looked at, and the same work, time and answer whether or not the
+//! user exists.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -78,8 +79,8 @@ impl Candidate {
 }
 
 impl Auth {
-    /// Checks a username, or an address that leads to one user, and a password. They were typed at `address`, in a browser that may
-    /// have signed in to this account before.
+    /// Checks a username, or an address that leads to one user, and a password. They were typed at `address`, in a
+    /// browser that may have signed in to this account before.
     ///
     /// # Errors
     /// [`Unproved`].
@@ -111,7 +112,8 @@ impl Auth {
         Ok(Proof { user, credential_version: candidate.version, state: candidate.state, counts })
     }
 
-    /// Counts the attempt before the password is looked at, so that parallel guesses are counted too. Gives the counts that it went to.
+    /// Counts the attempt before the password is looked at, so that parallel guesses are counted too. Gives the counts
+    /// that it went to.
     async fn admit_attempt(
         &self,
         candidate: &Candidate,
@@ -120,21 +122,25 @@ impl Auth {
         device: &Device,
     ) -> Result<Vec<Count>, Unproved> {
         let counts = self.counts(candidate, username, address, device);
-        // One after the other: what the first refuses is not counted against the second, so one address cannot use up what all have.
+        // One after the other: what the first refuses is not counted against the second, so one address cannot use up
+        // what all have.
         for count in &counts {
             self.admit(&candidate.state, *count).await?;
         }
         Ok(counts)
     }
 
-    /// Where an attempt is counted. An account that does not exist is counted like one that no browser and no address is known for.
+    /// Where an attempt is counted. An account that does not exist is counted like one that no browser and no address
+    /// is known for.
     ///
-    /// A user's username and address count apart at one browser or one address, as the names of two users do. With one count for both,
-    /// an attacker who used up a username could see which address is refused too, and so is of that user.
+    /// A user's username and address count apart at one browser or one address, as the names of two users do. With one
+    /// count for both, an attacker who used up a username could see which address is refused too, and so is of that
+    /// user.
     fn counts(&self, candidate: &Candidate, username: &str, address: IpAddr, device: &Device) -> Vec<Count> {
         let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
-        // A new password and an unlocking start the counts of browsers and addresses anew; that of strangers is cleared by the rules.
+        // A new password and an unlocking start the counts of browsers and addresses anew; that of strangers is cleared
+        // by the rules.
         let unlocked = candidate.user.as_ref().map_or(0, |user| user.unlock_version);
         let since = [candidate.version.to_be_bytes(), unlocked.to_be_bytes()].concat();
         let key = &self.deriving_keys().request;
@@ -217,8 +223,8 @@ impl Auth {
         UserId::new(id)
     }
 
-    /// Compares. Before a no is final, the cluster is asked whether this node is up to date: the account or its password may
-    /// be a moment old (design.md P5).
+    /// Compares. Before a no is final, the cluster is asked whether this node is up to date: the account or its
+    /// password may be a moment old (design.md P5).
     async fn verify(
         &self,
         candidate: Candidate,

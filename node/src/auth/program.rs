@@ -23,8 +23,8 @@ use super::{Auth, AuthError, session::SignedIn};
 /// How a program proved whose it is, in place of an authentication method of a person.
 const APP_PASSWORD_METHOD: &str = "app_password";
 
-/// What replicated state keeps of an app password's secret. Fast, since the secret is random; keyed, so that a copy of the state
-/// alone confirms no guess.
+/// What replicated state keeps of an app password's secret. Fast, since the secret is random; keyed, so that a copy of
+/// the state alone confirms no guess.
 pub fn app_password_hash(key: &Key, secret: &HandleSecret) -> [u8; 32] {
     mac::hmac_sha256(key, &[b"app-password", secret.expose()])
 }
@@ -47,13 +47,14 @@ pub struct ByAccessToken {
 
 /// Who judges access tokens. The slice that issues them; whoever asks knows nothing of it.
 pub trait AccessTokens: Send + Sync {
-    /// Whom the token speaks for, if it is good and its session is alive. None for every token that is not, that is bound to a key
-    /// which a bearer does not prove, or that speaks for no person.
+    /// Whom the token speaks for, if it is good and its session is alive. None for every token that is not, that is
+    /// bound to a key which a bearer does not prove, or that speaks for no person.
     fn judge<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<ByAccessToken>, AuthError>>;
 }
 
 impl Auth {
-    /// Whom this app password speaks for, presented with this username or with an address that leads to its user. None: it is not ours, not theirs, or over.
+    /// Whom this app password speaks for, presented with this username or with an address that leads to its user. None:
+    /// it is not ours, not theirs, or over.
     ///
     /// # Errors
     /// When this node is behind and cannot catch up.
@@ -66,7 +67,8 @@ impl Auth {
         if !self.is_app_password(password, &handle.secret) || named.is_none_or(|named| named.id != user.id) {
             return Ok(None);
         }
-        // What decides on people asks when and how they signed in. A program never has; it speaks from when its password was made.
+        // What decides on people asks when and how they signed in. A program never has; it speaks from when its
+        // password was made.
         let session = Session {
             id: SessionId::new(handle.id),
             user: user.id,

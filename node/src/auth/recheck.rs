@@ -1,4 +1,5 @@
-//! What an old ticket asks for, checked anew: a form that was open for long is answered by a fresh one only if its request still stands.
+//! What an old ticket asks for, checked anew: a form that was open for long is answered by a fresh one only if its
+//! request still stands.
 
 use conclave_state::{Stamp, State, client::Client, ids::TicketId};
 use url::Url;
@@ -13,8 +14,8 @@ use super::{
 };
 
 impl Auth {
-    /// The reason why what the login is for does not stand any more; none if it does. The rules check everything again when something
-    /// is written; this guards what is shown and where the browser may be sent.
+    /// The reason why what the login is for does not stand any more; none if it does. The rules check everything again
+    /// when something is written; this guards what is shown and where the browser may be sent.
     ///
     /// # Errors
     /// When this node cannot tell at the moment.
@@ -50,8 +51,8 @@ impl Auth {
     }
 }
 
-/// Where a user of this client begins anew: at the launch URL of its application, or else at the first page of the site that the client
-/// is answered at. None for an app of the device.
+/// Where a user of this client begins anew: at the launch URL of its application, or else at the first page of the site
+/// that the client is answered at. None for an app of the device.
 fn start_of(state: &State, client: &Client, redirect_uri: &str) -> Option<String> {
     let application = client.application.and_then(|id| state.application(id));
     let launch_url = application.map(|application| application.launch_url.clone());

@@ -1,6 +1,7 @@
-//! The way back in when nobody can administer the cluster any more: a link, made from the cluster secret on a node's machine, with or
-//! without a cluster that runs. It is good once, for a quarter of an hour. Whoever opens it sets a password for an account that is then
-//! enabled and in the group of administrators. The account is created only by a link that was made to.
+//! The way back in when nobody can administer the cluster any more: a link, made from the cluster secret on a node's
+//! machine, with or without a cluster that runs. It is good once, for a quarter of an hour. Whoever opens it sets a
+//! password for an account that is then enabled and in the group of administrators. The account is created only by a
+//! link that was made to.
 
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Whether there is no account for this link, and it may not create one: the name was mistyped, or the account is gone.
+    /// Whether there is no account for this link, and it may not create one: the name was mistyped, or the account is
+    /// gone.
     pub fn lacks_account(&self, state: &State) -> bool {
         !self.create && state.user_by_name(&self.username).is_none()
     }
@@ -87,7 +89,8 @@ impl Auth {
         Ok(recovery)
     }
 
-    /// Uses the link up, and lets its person back in with this password. Ends every session and app password that they have.
+    /// Uses the link up, and lets its person back in with this password. Ends every session and app password that they
+    /// have.
     ///
     /// # Errors
     /// [`AuthError`]; a refusal with `TicketSpent` says that the link was used before.

@@ -1,8 +1,8 @@
 //! The one parser of addresses that people are sent to (RFC 6749 §3.1.2, RFC 9700 §2.1, RFC 8252 §7 and §8).
 //!
-//! Redirect URIs are compared as exact strings later, so an address gets in only in its one normal spelling: what a browser
-//! would read differently from what stands here (backslashes, dot segments, odd IP notations, user names before the host) is
-//! refused, and the error says how to write it.
+//! Redirect URIs are compared as exact strings later, so an address gets in only in its one normal spelling: what a
+//! browser would read differently from what stands here (backslashes, dot segments, odd IP notations, user names before
+//! the host) is refused, and the error says how to write it.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
-//! **When keys change.** A signing key is published first, so that relying parties and every node know it; it signs from one log entry
-//! on; it stays published until nothing that it signed is valid any more. Whoever leads looks after it.
+//! **When keys change.** A signing key is published first, so that relying parties and every node know it; it signs
+//! from one log entry on; it stays published until nothing that it signed is valid any more. Whoever leads looks after
+//! it.
 
 use std::time::Duration;
 

@@ -1,10 +1,11 @@
-//! **From one cluster secret to the next**: which one things are derived from, what outlives its secret, and the work that this makes.
+//! **From one cluster secret to the next**: which one things are derived from, what outlives its secret, and the work
+//! that this makes.
 //!
-//! During the day nodes hold both secrets, and some make with the old one while others make with the new. What must be the *same* from
-//! every node (ids and secrets derived from a request, successors of refresh tokens) is derived from the one that the replicated state
-//! names, so that a retry at another node finds what the first made. What must outlive its secret is kept in the state, sealed: the key
-//! of pairwise subjects for ever, and of earlier secrets the keys of what people hold for long. See
-//! `docs/decisions/0017-secret-rotation.md`.
+//! During the day nodes hold both secrets, and some make with the old one while others make with the new. What must be
+//! the *same* from every node (ids and secrets derived from a request, successors of refresh tokens) is derived from
+//! the one that the replicated state names, so that a retry at another node finds what the first made. What must
+//! outlive its secret is kept in the state, sealed: the key of pairwise subjects for ever, and of earlier secrets the
+//! keys of what people hold for long. See `docs/decisions/0017-secret-rotation.md`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -75,8 +76,8 @@ impl Secrets {
         Self { sealer, opened: Mutex::default(), rehashing: Arc::new(Semaphore::new(REHASHED_AT_ONCE)) }
     }
 
-    /// What the state keeps. Where it cannot be opened (it was sealed anew while this node lacks the secret), what was opened before
-    /// still holds: keys that are kept do not change, others come to them.
+    /// What the state keeps. Where it cannot be opened (it was sealed anew while this node lacks the secret), what was
+    /// opened before still holds: keys that are kept do not change, others come to them.
     fn kept(&self, row: &Arc<SecretInUse>) -> Result<Arc<Kept>, SealError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, kept)) = opened.as_ref().filter(|(of, _)| Arc::ptr_eq(of, row) || of == row) {
@@ -145,8 +146,8 @@ fn key(bytes: &[u8]) -> Option<Key> {
 }
 
 impl Auth {
-    /// The keys from which is derived what every node must derive alike: those of the secret that the state names, as far as this node
-    /// has it.
+    /// The keys from which is derived what every node must derive alike: those of the secret that the state names, as
+    /// far as this node has it.
     pub fn deriving_keys(&self) -> &ClusterKeys {
         let (keys, state) = (self.cluster_keys(), self.cluster().view());
         let named = state.meta().secret.as_ref().and_then(|secret| keys.named(&secret.id));
@@ -186,7 +187,8 @@ impl Auth {
         self.inner.secrets.kept(state.meta().secret.as_ref()?).ok()
     }
 
-    /// A handle that an earlier secret made. Its MAC keeps strangers from making nodes wait; whom it lets in is decided by its secret.
+    /// A handle that an earlier secret made. Its MAC keeps strangers from making nodes wait; whom it lets in is decided
+    /// by its secret.
     pub(super) fn parse_of_earlier_secret(
         &self,
         kind: HandleKind,
@@ -198,8 +200,9 @@ impl Auth {
         parsed.find(|parsed| !matches!(parsed, Err(HandleError::Forged))).unwrap_or(Err(HandleError::Forged))
     }
 
-    /// Whether the secret of a refresh token is the one of its family and generation, under any secret of the ring; under an earlier
-    /// one only while the family has not been rotated since, so that who has that secret can make none for what is newer.
+    /// Whether the secret of a refresh token is the one of its family and generation, under any secret of the ring;
+    /// under an earlier one only while the family has not been rotated since, so that who has that secret can make none
+    /// for what is newer.
     pub fn is_refresh_secret(&self, handle: &Handle) -> bool {
         let is_of = |key: &Key| {
             let expected = refresh_secret(key, &handle.id, handle.generation);
@@ -216,7 +219,8 @@ impl Auth {
         kept.retired.iter().filter(is_older).any(|retired| is_of(&retired.refresh))
     }
 
-    /// Whether this is the secret of the app password. One that was hashed under another key than that in use is hashed anew, once.
+    /// Whether this is the secret of the app password. One that was hashed under another key than that in use is hashed
+    /// anew, once.
     pub(super) fn is_app_password(&self, row: &AppPassword, secret: &HandleSecret) -> bool {
         let is_of = |key: &Key| row.secret_hash.matches(&SecretHash::new(app_password_hash(key, secret)));
         let deriving = self.deriving_keys();
@@ -264,8 +268,8 @@ impl Auth {
         }
     }
 
-    /// Does what is due: the leader changes the secret in use to its own and seals anew what is under another; every node makes its data
-    /// directory one of its own secret, once the state is.
+    /// Does what is due: the leader changes the secret in use to its own and seals anew what is under another; every
+    /// node makes its data directory one of its own secret, once the state is.
     ///
     /// # Errors
     /// When a write fails, or something cannot be opened.
@@ -288,7 +292,8 @@ impl Auth {
         Ok(())
     }
 
-    /// The change to this node's secret, if another is in use. While there has only ever been one, there is nothing to keep.
+    /// The change to this node's secret, if another is in use. While there has only ever been one, there is nothing to
+    /// keep.
     fn change_due(&self) -> Result<Option<ChangeSecret>, AuthError> {
         let (keys, state) = (self.cluster_keys(), self.cluster().view());
         let (before, kept) = match &state.meta().secret {

@@ -1,5 +1,6 @@
-//! What a caller of the API has seen, in its own hands: a log index under a MAC. Nobody outside can make a node wait for an index
-//! that never was, and one of another cluster, or of this one before a restore, is told from ours (design.md §7).
+//! What a caller of the API has seen, in its own hands: a log index under a MAC. Nobody outside can make a node wait
+//! for an index that never was, and one of another cluster, or of this one before a restore, is told from ours
+//! (design.md §7).
 //!
 //! Its text is `INDEX.TAG`: the number is there to be compared by clients, which keep the highest they were given.
 

@@ -1,7 +1,8 @@
 //! The session cookie, and the permit that a live session was seen.
 //!
-//! The cookie is a handle: it names the session, proves it, and carries the log index that made it. A node that lags waits for
-//! that index before it decides, so that a person who has just signed in elsewhere never sees the login page (design.md P5).
+//! The cookie is a handle: it names the session, proves it, and carries the log index that made it. A node that lags
+//! waits for that index before it decides, so that a person who has just signed in elsewhere never sees the login page
+//! (design.md P5).
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ pub struct SignedIn {
     pub state: Arc<State>,
 }
 
-/// The session that a browser's cookie names, and the hash of the secret in it. The rules decide whether the browser holds it.
+/// The session that a browser's cookie names, and the hash of the secret in it. The rules decide whether the browser
+/// holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShownSession {
     pub session: SessionId,
@@ -51,8 +53,8 @@ impl Auth {
         Ok(self.live(&state, &handle))
     }
 
-    /// Whom a handle stands for in this version of the state, on this host only. The version must be one that checks may be decided
-    /// on, and have seen the handle's index.
+    /// Whom a handle stands for in this version of the state, on this host only. The version must be one that checks
+    /// may be decided on, and have seen the handle's index.
     pub fn live_on_host(&self, state: &Arc<State>, handle: &Handle, host: &str) -> Option<SignedIn> {
         let arm = state.app_session(AppSessionId::new(handle.id))?;
         if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || !arm.counts_on(host) {
@@ -79,8 +81,8 @@ impl Auth {
         self.handles().issue(&Handle { kind, id, secret, generation, lineage: self.lineage_tag(), index })
     }
 
-    /// A handle of this kind and of this cluster's present life, or nothing. Why not is nobody's business. One of an earlier life
-    /// counts as far as its row has been restored; its index is before every one of this life.
+    /// A handle of this kind and of this cluster's present life, or nothing. Why not is nobody's business. One of an
+    /// earlier life counts as far as its row has been restored; its index is before every one of this life.
     pub fn parse(&self, kind: HandleKind, text: &str) -> Option<Handle> {
         match self.read(kind, self.lineage_tag(), text) {
             Err(HandleError::OtherLineage) if kind.may_outlive_a_restore() => self.parse_former(kind, text),
@@ -108,7 +110,8 @@ impl Auth {
         self.cluster().lineage().epoch == epoch || self.cluster().view().meta().former_epochs.contains(&epoch)
     }
 
-    /// A version of the state that knows the handle's row and every acknowledged revocation. None: the index is not of this history.
+    /// A version of the state that knows the handle's row and every acknowledged revocation. None: the index is not of
+    /// this history.
     ///
     /// # Errors
     /// When this node cannot catch up in time.

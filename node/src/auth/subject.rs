@@ -1,6 +1,6 @@
-//! What a person is called towards a client (OIDC Core §8): everywhere the same, or by a name for its sector alone, so that two
-//! applications cannot compare notes. Pairwise names are derived under a key of the cluster: the same from every node, after every
-//! restore, and stored nowhere.
+//! What a person is called towards a client (OIDC Core §8): everywhere the same, or by a name for its sector alone, so
+//! that two applications cannot compare notes. Pairwise names are derived under a key of the cluster: the same from
+//! every node, after every restore, and stored nowhere.
 
 use conclave_state::{client::Client, user::User};
 
@@ -12,7 +12,8 @@ impl Auth {
     /// The `sub` of this person for this client.
     ///
     /// # Errors
-    /// When the key that made pairwise names cannot be opened: another name would be another person to its relying party.
+    /// When the key that made pairwise names cannot be opened: another name would be another person to its relying
+    /// party.
     pub fn subject(&self, client: &Client, user: &User) -> Result<String, AuthError> {
         match client.tokens.pairwise_sector.as_str() {
             "" => Ok(user.id.to_string()),

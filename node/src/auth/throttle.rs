@@ -1,8 +1,9 @@
 //! Attempts at passwords: counted on this node first, in the log only when an account runs hot (design.md §7).
 //!
-//! Each voter may let [`FREE_ATTEMPTS`] attempts of a count pass on its own in a window. Every further one is reserved in the log before
-//! the password is looked at, against a limit from which all free ones are taken off. So the cluster never tries more than the limit of a
-//! count in a window, however the attempts are spread and however parallel they are, and an attack writes next to nothing.
+//! Each voter may let [`FREE_ATTEMPTS`] attempts of a count pass on its own in a window. Every further one is reserved
+//! in the log before the password is looked at, against a limit from which all free ones are taken off. So the cluster
+//! never tries more than the limit of a count in a window, however the attempts are spread and however parallel they
+//! are, and an attack writes next to nothing.
 //!
 //! An attempt at an account goes to one of these counts (decision 0049):
 //!
@@ -12,11 +13,11 @@
 //! | an address that the account has a session from | of that address and the account | `account_failures` |
 //! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`STRANGERS`] times that |
 //!
-//! The username and the address of one user count apart, but for the count of all strangers: what is refused by one name tells nothing of
-//! the other.
+//! The username and the address of one user count apart, but for the count of all strangers: what is refused by one
+//! name tells nothing of the other.
 //!
-//! So one attacker uses up the attempts of one address, many of them those of strangers, and neither those of the owner's browsers and
-//! addresses.
+//! So one attacker uses up the attempts of one address, many of them those of strangers, and neither those of the
+//! owner's browsers and addresses.
 //!
 //! Addresses are also counted for all accounts together, on the node alone: a coarse brake, bounded in memory.
 
@@ -33,8 +34,9 @@ use crate::{config, http::cidr::customer_of, runtime::Runtime};
 
 /// Attempts at a count that a node lets pass without asking the cluster.
 const FREE_ATTEMPTS: u32 = 2;
-/// Attempts of all strangers at an account together, as a multiple of those of one address: a user may sign in at ten new places while ten
-/// others guess, and guesses from many addresses stay far below what a password of the least length withstands.
+/// Attempts of all strangers at an account together, as a multiple of those of one address: a user may sign in at ten
+/// new places while ten others guess, and guesses from many addresses stay far below what a password of the least
+/// length withstands.
 const STRANGERS: u32 = 10;
 /// Most accounts and addresses counted at once; beyond, the oldest windows are dropped first.
 const MAX_COUNTED: usize = 10_000;
@@ -155,7 +157,8 @@ impl Throttles {
         }
     }
 
-    /// An attempt at this count succeeded. The completion of the sign-in clears the cluster's count of strangers as well.
+    /// An attempt at this count succeeded. The completion of the sign-in clears the cluster's count of strangers as
+    /// well.
     pub fn succeeded(&self, count: Count) {
         locked(&self.accounts).0.remove(&count.id());
     }

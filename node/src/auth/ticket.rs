@@ -1,5 +1,6 @@
-//! A login on its way. The ticket is sealed under a key of the cluster, carried by the browser and bound to it, so that any
-//! node continues and an unauthenticated visitor costs no write. Its id is spent inside the rules, once (design.md §7).
+//! A login on its way. The ticket is sealed under a key of the cluster, carried by the browser and bound to it, so that
+//! any node continues and an unauthenticated visitor costs no write. Its id is spent inside the rules, once (design.md
+//! §7).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::ids::TicketId;
@@ -25,7 +26,8 @@ pub enum Target {
     Home,
     /// The page for the code of a device, with what was typed or scanned.
     Device { user_code: String },
-    /// Another site. In a logout, an address that the client registered; in a sign-in with another account, a page of an application.
+    /// Another site. In a logout, an address that the client registered; in a sign-in with another account, a page of
+    /// an application.
     Leave { uri: String },
 }
 
@@ -268,8 +270,9 @@ impl Auth {
         Ok(ticket)
     }
 
-    /// Opens a ticket of this cluster whether or not its time is over or it is of this browser, and says which it is. What it asks for
-    /// must be checked anew ([`Auth::still_stands`]) before a person is led on by one that is not in order.
+    /// Opens a ticket of this cluster whether or not its time is over or it is of this browser, and says which it is.
+    /// What it asks for must be checked anew ([`Auth::still_stands`]) before a person is led on by one that is not in
+    /// order.
     ///
     /// # Errors
     /// [`TicketError::NotOurs`].

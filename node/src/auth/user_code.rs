@@ -1,5 +1,5 @@
-//! The code that a person types for a device (RFC 8628 §6.1): eight consonants, so that it spells no word and is read to a phone
-//! without doubt. 34 bits, of ten minutes' life: those who guess are counted. The state keeps a keyed hash.
+//! The code that a person types for a device (RFC 8628 §6.1): eight consonants, so that it spells no word and is read
+//! to a phone without doubt. 34 bits, of ten minutes' life: those who guess are counted. The state keeps a keyed hash.
 
 use crate::crypto::{keys::Key, mac};
 
@@ -11,8 +11,8 @@ const FAIR_BELOW: u8 = 240;
 /// Longest text looked at: what people put between the letters has its room.
 pub const MAX_TEXT_BYTES: usize = 32;
 
-/// The code made of these random bytes, as people are shown it: `BCDF-GHJK`. None when they hold too few fair bytes, which for 32
-/// bytes does not happen in practice.
+/// The code made of these random bytes, as people are shown it: `BCDF-GHJK`. None when they hold too few fair bytes,
+/// which for 32 bytes does not happen in practice.
 pub fn make(random: &[u8]) -> Option<String> {
     let fair = random.iter().filter(|byte| **byte < FAIR_BELOW);
     let letters: String = fair
@@ -29,7 +29,8 @@ fn shown(letters: &str) -> String {
     format!("{first}-{second}")
 }
 
-/// What was typed, as it is shown: without regard to case and to whatever stands between the letters. None: it is no code.
+/// What was typed, as it is shown: without regard to case and to whatever stands between the letters. None: it is no
+/// code.
 pub fn parse(typed: &str) -> Option<String> {
     if typed.len() > MAX_TEXT_BYTES {
         return None;

@@ -85,8 +85,8 @@ pub struct Rule {
     /// Where people open it
     #[arg(long, value_name = "URL")]
     launch_url: Option<String>,
-    /// Host that forward-auth protects, without port: a name, an address ([2001:db8::7]), or *.example.org for every host below it; may
-    /// be given several times
+    /// Host that forward-auth protects, without port: a name, an address ([2001:db8::7]), or *.example.org for every
+    /// host below it; may be given several times
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
     /// Everybody who can sign in may open it
@@ -95,24 +95,27 @@ pub struct Rule {
     /// Members of this group may open it; may be given several times
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// While the cluster is out of reach, let sessions in that were good at the last confirmation, for at most so long after it, such
-    /// as 10m; revocations since then are not seen. 0s: not at all [default for a new application]
+    /// While the cluster is out of reach, let sessions in that were good at the last confirmation, for at most so long
+    /// after it, such as 10m; revocations since then are not seen. 0s: not at all [default for a new application]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     serve_known_for: Option<std::time::Duration>,
-    /// Programs may bring an access token of the cluster whose audience is the application's origin (https://wiki.example.org)
+    /// Programs may bring an access token of the cluster whose audience is the application's origin
+    /// (https://wiki.example.org)
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     bearer: Option<bool>,
     /// Programs may bring an app password by HTTP Basic
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     basic: Option<bool>,
-    /// Each admitted request carries a signed assertion, in X-Conclave-Assertion (and X-authentik-jwt, with that profile)
+    /// Each admitted request carries a signed assertion, in X-Conclave-Assertion (and X-authentik-jwt, with that
+    /// profile)
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     assertion: Option<bool>,
-    /// Identity headers that the application reads: Remote-*, X-authentik-*, X-Auth-Request-*, or all three; the others are
-    /// written empty [default for a new application: remote]
+    /// Identity headers that the application reads: Remote-*, X-authentik-*, X-Auth-Request-*, or all three; the others
+    /// are written empty [default for a new application: remote]
     #[arg(long, value_name = "PROFILE", value_parser = ["remote", "authentik", "auth-request", "all"])]
     headers_profile: Option<String>,
-    /// How identity headers carry names outside ASCII: as UTF-8, percent-encoded, or not at all [default for a new application: raw]
+    /// How identity headers carry names outside ASCII: as UTF-8, percent-encoded, or not at all [default for a new
+    /// application: raw]
     #[arg(long, value_name = "FORM", value_parser = ["raw", "percent", "omit"])]
     headers_text: Option<String>,
 }

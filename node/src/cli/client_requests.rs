@@ -1,5 +1,5 @@
-//! What a client's authorization requests must and may be, and how it hears of logouts: the options that `client create` and
-//! `client update` share.
+//! What a client's authorization requests must and may be, and how it hears of logouts: the options that `client
+//! create` and `client update` share.
 
 #[derive(Debug, clap::Args)]
 pub struct RequestArgs {
@@ -15,8 +15,9 @@ pub struct RequestArgs {
     /// Whether only requests pushed before are taken (RFC 9126)
     #[arg(long, value_name = "true|false")]
     pub require_par: Option<bool>,
-    /// Whether a client that can prove itself may leave out PKCE: false, true (when it sends a nonce instead) or without-nonce (always;
-    /// a stolen code is then not noticed) [default for a new client: true if it can prove itself]
+    /// Whether a client that can prove itself may leave out PKCE: false, true (when it sends a nonce instead) or
+    /// without-nonce (always; a stolen code is then not noticed) [default for a new client: true if it can prove
+    /// itself]
     #[arg(long, value_name = "true|false|without-nonce", value_parser = Pkce::parse)]
     pub pkce_optional: Option<Pkce>,
     /// Whether its secret is taken by its registered method alone, and not by header or body alike
@@ -25,7 +26,8 @@ pub struct RequestArgs {
     /// Whether its redirect URIs may be plain http on private hosts; only for a client that can prove itself
     #[arg(long, value_name = "true|false")]
     pub allow_http: Option<bool>,
-    /// Whether errors go to it without iss (RFC 9207), for an application that misreads it, such as mod_auth_openidc of Debian 12
+    /// Whether errors go to it without iss (RFC 9207), for an application that misreads it, such as mod_auth_openidc of
+    /// Debian 12
     #[arg(long, value_name = "true|false")]
     pub omit_error_iss: Option<bool>,
     /// A scheme without a dot that its redirect URIs may have, such as oc; may be given several times

@@ -14,7 +14,8 @@ pub struct TokenArgs {
     /// refresh_token]
     #[arg(long = "grant-type", value_name = "TYPE")]
     pub grant_types: Vec<String>,
-    /// A file with its public keys, a JWK Set, for private_key_jwt, or with its certificates as x5c for self_signed_tls_client_auth
+    /// A file with its public keys, a JWK Set, for private_key_jwt, or with its certificates as x5c for
+    /// self_signed_tls_client_auth
     #[arg(long, value_name = "FILE")]
     jwks_file: Option<PathBuf>,
     /// The one algorithm of its assertions: RS256, PS256, ES256 or EdDSA
@@ -35,8 +36,8 @@ pub struct TokenArgs {
     /// A name under which it is a resource server; may be given several times
     #[arg(long = "audience", value_name = "NAME")]
     pub audiences: Vec<String>,
-    /// A claim of its own, made by an expression (docs/policy.md), given away with a scope or always; together they replace those before:
-    /// roles=user.groups, tenant@profile='acme'
+    /// A claim of its own, made by an expression (docs/policy.md), given away with a scope or always; together they
+    /// replace those before: roles=user.groups, tenant@profile='acme'
     #[arg(long = "claim", value_name = "NAME[@SCOPE]=EXPRESSION", value_parser = claim)]
     pub claims: Vec<v1::ClaimRule>,
     /// No claims of its own any more

@@ -1,4 +1,5 @@
-//! Fields of the API's messages as the command line's options, and what the operator of an application needs to know of its client.
+//! Fields of the API's messages as the command line's options, and what the operator of an application needs to know of
+//! its client.
 
 use conclave_client::v1;
 use serde_json::{Value, json};
@@ -39,7 +40,8 @@ const OPTIONS: &[(&str, &str)] = &[
     ("sector", "--sector"),
     ("jwks", "--jwks-file"),
 ];
-/// Words that are fields as well as values or plain English: they are options only before the colon of a message about the field.
+/// Words that are fields as well as values or plain English: they are options only before the colon of a message about
+/// the field.
 const ONLY_AS_SUBJECT: &[&str] =
     &["application", "consent", "claims", "scopes", "sector", "resources", "client_id", "audiences"];
 

@@ -133,7 +133,8 @@ Examples:
         /// How long the old secret stays good, such as 90s, 12h or 30d [default: not at all]
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
         keep_old_for: Option<Duration>,
-        /// Take over the secret that the application has already, read from standard input: 16 to 512 visible characters
+        /// Take over the secret that the application has already, read from standard input: 16 to 512 visible
+        /// characters
         #[arg(long)]
         secret_stdin: bool,
     },
@@ -168,8 +169,8 @@ pub struct Create {
     /// For the consent page
     #[arg(long)]
     name: Option<String>,
-    /// How it proves itself: client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, self_signed_tls_client_auth or
-    /// none
+    /// How it proves itself: client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth,
+    /// self_signed_tls_client_auth or none
     #[arg(long, value_name = "METHOD", default_value = "client_secret_basic")]
     auth_method: String,
     /// What people are called towards it: public, or pairwise: by a name that no other host gets to see

@@ -20,7 +20,8 @@ pub enum Command {
         after_help = "Examples:\n  conclave config check /etc/conclave/conclave.toml\n  conclave config check -o json"
     )]
     Check(File),
-    /// List every setting that a node would use, its value, and whether it comes from the file, the environment or the default
+    /// List every setting that a node would use, its value, and whether it comes from the file, the environment or the
+    /// default
     #[command(after_help = "\
 Examples:
   conclave config show

@@ -1,5 +1,5 @@
-//! Which cluster, and as whom: a token, or the cluster secret of this machine's own node, from which an operator assertion is
-//! made.
+//! Which cluster, and as whom: a token, or the cluster secret of this machine's own node, from which an operator
+//! assertion is made.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +24,8 @@ const DEFAULT_API: &str = "http://127.0.0.1:9200";
 #[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ApiArgs {
-    /// URL of a node's admin API, http or https; may be given several times [default: the one in --config, then its peers, else http://127.0.0.1:9200]
+    /// URL of a node's admin API, http or https; may be given several times [default: the one in --config, then its
+    /// peers, else http://127.0.0.1:9200]
     #[arg(
         long,
         global = true,
@@ -40,7 +41,8 @@ pub struct ApiArgs {
     /// Bearer token; without one, the cluster secret of --config or ./conclave-data is used
     #[arg(long, global = true, value_name = "TOKEN", env = "CONCLAVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Settings of a node: its cluster secret stands for a token, and its admin API is asked [default: $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it is there]
+    /// Settings of a node: its cluster secret stands for a token, and its admin API is asked [default:
+    /// $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// How to print the result

@@ -169,8 +169,8 @@ async fn change(client: &Client, members: Members, joins: bool) -> Result<Output
     Ok(Output::done(text, json!({ "group": group, key: users })))
 }
 
-/// Changes all of them. Where one fails, those that this call has changed are put back as they were, and the failure names those that
-/// could not be. Each change is a command of its own: others see some of them before all are made.
+/// Changes all of them. Where one fails, those that this call has changed are put back as they were, and the failure
+/// names those that could not be. Each change is a command of its own: others see some of them before all are made.
 async fn change_all(
     wanted: &[Wanted],
     joins: bool,

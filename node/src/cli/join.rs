@@ -1,4 +1,5 @@
-//! `conclave cluster join`: a place in a cluster that runs, written into an empty data directory, and the settings to start with.
+//! `conclave cluster join`: a place in a cluster that runs, written into an empty data directory, and the settings to
+//! start with.
 
 use std::{
     fs::OpenOptions,
@@ -41,7 +42,8 @@ pub struct JoinArgs {
     /// Where the settings of this node are written; a file that exists is left alone
     #[arg(long, value_name = "FILE", default_value = "node.toml")]
     out: PathBuf,
-    /// `host:port` of this node's cluster plane, for the others [default: this machine's address towards ADDRESS, port 9300]
+    /// `host:port` of this node's cluster plane, for the others [default: this machine's address towards ADDRESS, port
+    /// 9300]
     #[arg(long, value_name = "ADDR")]
     cluster: Option<SocketAddr>,
     /// Where people and proxies reach this node [default: the same address, port 9000]

@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-/// Where that is so by their own word: account servers that anybody may join, and bridges from open networks. Not complete, and it need
-/// not be: it is a warning.
+/// Where that is so by their own word: account servers that anybody may join, and bridges from open networks. Not
+/// complete, and it need not be: it is a warning.
 const OPEN: [&str; 8] = [
     "bsky.social",
     "bsky.team",

@@ -1,5 +1,5 @@
-//! Results: tables for people, JSON for programs. A command gives JSON values and the order of their fields; both forms come
-//! from the same values, so neither knows more than the other.
+//! Results: tables for people, JSON for programs. A command gives JSON values and the order of their fields; both forms
+//! come from the same values, so neither knows more than the other.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -105,7 +105,8 @@ pub fn render(output: &Output, format: Format) -> String {
     render_within(output, format, None)
 }
 
-/// The result for a terminal of `width` columns: long cells of tables are cut and end with "…", long values go on in the next line.
+/// The result for a terminal of `width` columns: long cells of tables are cut and end with "…", long values go on in
+/// the next line.
 fn render_within(output: &Output, format: Format, width: Option<usize>) -> String {
     let object = |fields: &[&str], value: &Value| object(fields, value, width);
     let table = |columns: &[&str], rows: &[Value]| table(columns, rows, width);

@@ -1,5 +1,5 @@
-//! Passwords come from a terminal, without echo and twice, or from standard input. Never from an argument: those are in the
-//! process list and the shell's history.
+//! Passwords come from a terminal, without echo and twice, or from standard input. Never from an argument: those are in
+//! the process list and the shell's history.
 
 use std::io::{IsTerminal as _, Read as _};
 

@@ -1,5 +1,5 @@
-//! A line that says how far something is, on standard error and only where a person looks: nothing for scripts, and nothing for
-//! what is over at once.
+//! A line that says how far something is, on standard error and only where a person looks: nothing for scripts, and
+//! nothing for what is over at once.
 
 use std::{
     io::{IsTerminal as _, Write as _},

@@ -1,5 +1,5 @@
-//! `conclave recover …`: what to do when a cluster cannot help itself any more. Needs the cluster secret; what it does stands in the
-//! log and in the audit.
+//! `conclave recover …`: what to do when a cluster cannot help itself any more. Needs the cluster secret; what it does
+//! stands in the log and in the audit.
 
 use std::{
     collections::BTreeSet,

@@ -11,7 +11,8 @@ Examples:
   CONCLAVE_NODE__ID=2 CONCLAVE_HTTP__LISTEN=0.0.0.0:9000 conclave serve --config conclave.toml
       every setting can come from the environment: CONCLAVE_SECTION__KEY is section.key, and wins")]
 pub struct ServeArgs {
-    /// TOML file with the settings [default: $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it is there, else none]
+    /// TOML file with the settings [default: $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it is there, else
+    /// none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// End when the parent process does, for clusters that another process keeps

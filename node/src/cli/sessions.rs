@@ -20,14 +20,15 @@ pub enum Command {
     },
     /// List the sign-outs that applications have not taken notice of yet
     ///
-    /// Each is given again until the application takes it, for an hour. The node that leads knows how often it tried, and why it failed.
+    /// Each is given again until the application takes it, for an hour. The node that leads knows how often it tried,
+    /// and why it failed.
     #[command(after_help = "Examples:\n  conclave session notices\n  conclave session notices -o json")]
     Notices,
     /// End a session, or all sessions and grants of a user
     ///
-    /// The person is signed out of that browser everywhere, and access and refresh tokens of that sign-in end. What was granted with
-    /// offline_access stays: refresh tokens that applications keep for when the person is away. --with-grants ends those too, and
-    /// --user always does.
+    /// The person is signed out of that browser everywhere, and access and refresh tokens of that sign-in end. What was
+    /// granted with offline_access stays: refresh tokens that applications keep for when the person is away.
+    /// --with-grants ends those too, and --user always does.
     #[command(after_help = "\
 Examples:
   conclave session revoke 0f8e…

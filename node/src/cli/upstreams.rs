@@ -201,8 +201,8 @@ pub struct Settings {
     /// For --admit listed: a DID; may be given several times
     #[arg(long = "did", value_name = "DID", requires = "admit")]
     dids: Vec<String>,
-    /// For --admit listed: a handle, or '*.' and a domain for all names below it; may be given several times. Mind who hands out names
-    /// below a domain: '*.bsky.social' is everybody
+    /// For --admit listed: a handle, or '*.' and a domain for all names below it; may be given several times. Mind who
+    /// hands out names below a domain: '*.bsky.social' is everybody
     #[arg(long = "handle", value_name = "HANDLE", requires = "admit")]
     handles: Vec<String>,
     /// For Atmosphere: a further group of whoever has this DID or handle; may be given several times

@@ -1,5 +1,5 @@
-//! What an archive of the log needs of this room: the entries that are committed and applied, the log's patience while the
-//! archive is behind, and a place where its word is kept for whoever asks this node how it is.
+//! What an archive of the log needs of this room: the entries that are committed and applied, the log's patience while
+//! the archive is behind, and a place where its word is kept for whoever asks this node how it is.
 
 use std::{
     io,
@@ -47,8 +47,9 @@ impl ArchiveSlot {
 }
 
 impl Cluster {
-    /// The committed and applied entries from `from` on, as they lie in the log, blanks and memberships included: at most about
-    /// `max_bytes` of payload, but at least one if there is one. They begin later than asked where the log was purged.
+    /// The committed and applied entries from `from` on, as they lie in the log, blanks and memberships included: at
+    /// most about `max_bytes` of payload, but at least one if there is one. They begin later than asked where the log
+    /// was purged.
     ///
     /// # Errors
     /// When the log cannot be read, or this node stops.
@@ -64,7 +65,8 @@ impl Cluster {
         self.inner.leader.log().first_index()
     }
 
-    /// Tells the log what the archive has, so that it keeps the rest for a while, and everybody else how the archive is.
+    /// Tells the log what the archive has, so that it keeps the rest for a while, and everybody else how the archive
+    /// is.
     pub fn report_archive(&self, hold: ArchiveHold, status: pb::ArchiveStatus) {
         let mut said = self.inner.leader.archive().said();
         (said.hold, said.status) = (Some(hold), Some(status));

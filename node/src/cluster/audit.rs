@@ -1,7 +1,7 @@
 //! One log line for each event of the rules, written by the leader that wrote the entry and by no other node.
 //!
-//! Entries that are applied again (on a follower, after a restart) are not told again. A leader that is lost between commit and answer
-//! may tell nothing: these lines are for people who look, and the log of the cluster is the record.
+//! Entries that are applied again (on a follower, after a restart) are not told again. A leader that is lost between
+//! commit and answer may tell nothing: these lines are for people who look, and the log of the cluster is the record.
 
 use conclave_state::{
     Event, State,

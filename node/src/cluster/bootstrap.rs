@@ -1,11 +1,12 @@
 //! How a cluster comes to be, and how a node finds out that it must not be part of one.
 //!
-//! Each data directory has an *incarnation*, durable before anybody hears of it. A node that has no cluster yet greets every
-//! configured peer. When all of them are as new as itself, the cluster's id is the hash of all incarnations, so that every
-//! node arrives at the same one without another round. Then the *first* node, the one with the lowest number, initialises
-//! Raft with all voters; the others start Raft and get that entry from it. One node writes it, because two could write it
-//! with differing addresses. When a peer's log has members already, they must include this node's incarnation; otherwise the
-//! disk was wiped or copied and the node stops. Nothing here is time-critical, and every step may be repeated after a crash.
+//! Each data directory has an *incarnation*, durable before anybody hears of it. A node that has no cluster yet greets
+//! every configured peer. When all of them are as new as itself, the cluster's id is the hash of all incarnations, so
+//! that every node arrives at the same one without another round. Then the *first* node, the one with the lowest
+//! number, initialises Raft with all voters; the others start Raft and get that entry from it. One node writes it,
+//! because two could write it with differing addresses. When a peer's log has members already, they must include this
+//! node's incarnation; otherwise the disk was wiped or copied and the node stops. Nothing here is time-critical, and
+//! every step may be repeated after a crash.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -190,8 +191,8 @@ async fn greet_others<'a>(
     futures_util::future::join_all(others.map(|peer| async move { (peer, greet(peers, peer).await) })).await
 }
 
-/// The roster of new nodes. Whoever has a name for the cluster already must have this one: another one belongs to a cluster
-/// that is only just starting again, or to a founding with a directory that is gone by now.
+/// The roster of new nodes. Whoever has a name for the cluster already must have this one: another one belongs to a
+/// cluster that is only just starting again, or to a founding with a directory that is gone by now.
 fn found(me: NodeId, members: BTreeMap<NodeId, Member>, settled: &[(NodeId, Lineage)]) -> Finding {
     let mut name = b"conclave cluster id v1".to_vec();
     for (node, member) in &members {

@@ -18,7 +18,8 @@ use tokio::{
 
 /// Threads that carry consensus: one drives Raft, one the wire.
 const THREADS: usize = 2;
-/// How long the threads may take to leave. What takes longer is a disk that hangs, and then the process must end anyway.
+/// How long the threads may take to leave. What takes longer is a disk that hangs, and then the process must end
+/// anyway.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything of a node that talks to peers runs here. Dropped, it stops at once and waits for nothing.

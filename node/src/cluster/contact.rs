@@ -1,5 +1,5 @@
-//! What a node does while it is out of contact with its cluster: it says so once a minute, finds members that have moved, asks whether it
-//! has been removed, and tells where it is itself.
+//! What a node does while it is out of contact with its cluster: it says so once a minute, finds members that have
+//! moved, asks whether it has been removed, and tells where it is itself.
 
 use std::{sync::Arc, time::Duration};
 
@@ -137,7 +137,8 @@ impl Watch {
         (hello.cluster_id == lineage.cluster && hello.epoch == lineage.epoch).then_some(hello)
     }
 
-    /// A removed node hears from no leader any more. Only a leader that a quorum follows says for certain that it was removed.
+    /// A removed node hears from no leader any more. Only a leader that a quorum follows says for certain that it was
+    /// removed.
     async fn ask_whether_removed(&self) {
         for (id, member) in self.others() {
             let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, Lane::Control) else {

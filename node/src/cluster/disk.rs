@@ -1,7 +1,9 @@
-//! A disk that does not answer: seen within [`LIMIT`], said by status, readiness, metrics and log, and the lead is given away.
+//! A disk that does not answer: seen within [`LIMIT`], said by status, readiness, metrics and log, and the lead is
+//! given away.
 //!
-//! A disk that fails ends the process at once (see the store). One that hangs reports nothing: the writer's thread waits in the
-//! kernel. So the number of commits begun is compared with the number done; a commit that is the same one for too long hangs.
+//! A disk that fails ends the process at once (see the store). One that hangs reports nothing: the writer's thread
+//! waits in the kernel. So the number of commits begun is compared with the number done; a commit that is the same one
+//! for too long hangs.
 
 use std::{
     sync::{

@@ -1,9 +1,10 @@
-//! **Fast failover**: when the leader's process dies, its sockets close and its port refuses. The survivors need not wait for a
-//! timer to believe it (design.md §5): whoever sees it asks the other voters whether they see the same and how much of the log they
-//! have, and the most caught-up one stands for election at once, as if the dead leader had handed over.
+//! **Fast failover**: when the leader's process dies, its sockets close and its port refuses. The survivors need not
+//! wait for a timer to believe it (design.md §5): whoever sees it asks the other voters whether they see the same and
+//! how much of the log they have, and the most caught-up one stands for election at once, as if the dead leader had
+//! handed over.
 //!
-//! A wrong guess costs an election, never safety: the vote is Raft's own. A leader that is cut off or frozen refuses nothing; then
-//! the timers decide.
+//! A wrong guess costs an election, never safety: the vote is Raft's own. A leader that is cut off or frozen refuses
+//! nothing; then the timers decide.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -30,8 +31,8 @@ const REFUSALS: u32 = 3;
 const KNOCK: Duration = Duration::from_millis(3);
 /// How long a knock, or the answer of another voter, may take. Beyond, the timers are as fast.
 const ANSWER: Duration = Duration::from_millis(50);
-/// How often it is looked at again, and the pause between: a dying process closes its streams a moment before its port, and what
-/// still connects in between is no proof of life.
+/// How often it is looked at again, and the pause between: a dying process closes its streams a moment before its port,
+/// and what still connects in between is no proof of life.
 const ROUNDS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long this node waits for one that has more before it stands itself: that one may have died as well.
@@ -84,7 +85,8 @@ fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<LogId>)> {
     (follows && votes && metrics.id != gone).then(|| (metrics.vote, metrics.log_id_list.last().copied()))
 }
 
-/// Whether the matter is settled: this node stands, or another leads. False while it does not look as if the leader were gone.
+/// Whether the matter is settled: this node stands, or another leads. False while it does not look as if the leader
+/// were gone.
 async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, mine: Option<LogId>) -> bool {
     if !refuses(peers, gone).await {
         return false;

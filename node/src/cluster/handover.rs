@@ -1,7 +1,7 @@
 //! The leader gives its place away before it stops, so that nobody waits for an election (design.md §5).
 //!
-//! openraft never takes back a transfer to a node that does not answer, and takes no writes meanwhile: so only a voter that has
-//! answered a moment ago is asked, and of those the one with most of the log.
+//! openraft never takes back a transfer to a node that does not answer, and takes no writes meanwhile: so only a voter
+//! that has answered a moment ago is asked, and of those the one with most of the log.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
 /// How long another leader is waited for: an ordinary election is as long.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Gives the lead to the best voter of which `is_fit` is true, and stops granting leases meanwhile. Returns the new leader, if there
-/// is one. Leases may be granted again in any case: this node may be elected again before it restarts.
+/// Gives the lead to the best voter of which `is_fit` is true, and stops granting leases meanwhile. Returns the new
+/// leader, if there is one. Leases may be granted again in any case: this node may be elected again before it restarts.
 pub async fn give_away(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId) -> bool) -> Option<NodeId> {
     let to = voters_by_progress(leader).into_iter().find(|node| is_fit(*node))?;
     leases.close().await;

@@ -1,4 +1,5 @@
-//! Who this node is to the others, and whom it lets speak: every message names cluster, lineage, sender and incarnation.
+//! Who this node is to the others, and whom it lets speak: every message names cluster, lineage, sender and
+//! incarnation.
 
 use std::{
     sync::{OnceLock, PoisonError, RwLock},

@@ -1,5 +1,5 @@
-//! Housekeeping of a running node: the leader sweeps rows whose time is over and lets learners vote that have caught up; every node takes a snapshot when its log tail
-//! has grown enough, and learns the members of a new configuration.
+//! Housekeeping of a running node: the leader sweeps rows whose time is over and lets learners vote that have caught
+//! up; every node takes a snapshot when its log tail has grown enough, and learns the members of a new configuration.
 
 use std::{sync::Arc, time::Duration};
 

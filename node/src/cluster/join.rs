@@ -1,5 +1,5 @@
-//! A new node asks its way in: with the secret and one address, nothing else. It gets a number, the cluster's name and its public URL,
-//! writes them into its empty data directory, and is a node that may be started.
+//! A new node asks its way in: with the secret and one address, nothing else. It gets a number, the cluster's name and
+//! its public URL, writes them into its empty data directory, and is a node that may be started.
 //!
 //! Nothing here runs Raft. The place is made by the leader; asking again with the same directory gives the same place.
 
@@ -79,7 +79,8 @@ pub enum JoinError {
 /// Asks for a place, and writes it into the data directory.
 ///
 /// # Errors
-/// [`JoinError`]; a fresh directory is then fresh again, unless the cluster may have made a place: then asking again gives it.
+/// [`JoinError`]; a fresh directory is then fresh again, unless the cluster may have made a place: then asking again
+/// gives it.
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     let tls = ClusterTls::new(&options.keys, 0, &*options.runtime.entropy)
         .map_err(|e| JoinError::Plane(e.to_string()))?;
@@ -146,8 +147,8 @@ fn begin(options: &JoinOptions) -> Result<(DataDir, store::Identity), JoinError>
     }
 }
 
-/// What the member that is named knows of its cluster. The first word decides: a wrong address or secret does not get better by asking
-/// again.
+/// What the member that is named knows of its cluster. The first word decides: a wrong address or secret does not get
+/// better by asking again.
 async fn known(
     peers: &Peers,
     options: &JoinOptions,

@@ -1,5 +1,5 @@
-//! What is left of a cluster when nothing of it runs: a snapshot file, a data directory, an archive. All of them come to the same: a
-//! state, the log id it is of, and who the members were. Log entries lead on from there.
+//! What is left of a cluster when nothing of it runs: a snapshot file, a data directory, an archive. All of them come
+//! to the same: a state, the log id it is of, and who the members were. Log entries lead on from there.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -203,8 +203,9 @@ impl Known {
 }
 
 impl Survivor {
-    /// Reads a data directory that no process uses: its newest good snapshot, and every entry of its log after that. Entries that this
-    /// node did not know to be committed are taken as committed: without the other nodes nobody can know better.
+    /// Reads a data directory that no process uses: its newest good snapshot, and every entry of its log after that.
+    /// Entries that this node did not know to be committed are taken as committed: without the other nodes nobody can
+    /// know better.
     ///
     /// # Errors
     /// [`KnownError`].

@@ -29,8 +29,8 @@ pub type Raft = openraft::Raft<Config, Machine>;
 const READ_LIMIT: Duration = Duration::from_millis(300);
 /// Room for the envelope around a command's bytes in a log record.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
-/// How old the last word of a leader, or of a quorum, may be. Longer than an ordinary failover (about half a second), so that one
-/// does not turn every node red; short enough that a load balancer stops sending to a node that is cut off.
+/// How old the last word of a leader, or of a quorum, may be. Longer than an ordinary failover (about half a second),
+/// so that one does not turn every node red; short enough that a load balancer stops sending to a node that is cut off.
 const CONTACT: Duration = Duration::from_millis(1_500);
 /// Entries a follower may be behind and still call itself ready.
 pub const READY_LAG: u64 = 1_000;
@@ -204,7 +204,8 @@ impl Leader {
         self.raft.metrics().borrow_watched().membership_config.nodes().any(|(id, _)| *id == node)
     }
 
-    /// Whether a node that a quorum follows knows for certain that there is no such member: the configuration without it is committed.
+    /// Whether a node that a quorum follows knows for certain that there is no such member: the configuration without
+    /// it is committed.
     pub async fn is_certainly_no_member(&self, node: NodeId) -> bool {
         if !self.is_leader() {
             return false;
@@ -241,8 +242,8 @@ impl Leader {
         Ok(())
     }
 
-    /// Whether a leader's word is fresh here: on the leader that of a quorum, elsewhere that of the leader. openraft goes on
-    /// naming a leader that is long dead.
+    /// Whether a leader's word is fresh here: on the leader that of a quorum, elsewhere that of the leader. openraft
+    /// goes on naming a leader that is long dead.
     ///
     /// # Errors
     /// The reason.

@@ -1,4 +1,5 @@
-//! Raising the feature level (design.md §3): the leader does so once every member has said that it understands the next one.
+//! Raising the feature level (design.md §3): the leader does so once every member has said that it understands the next
+//! one.
 
 use conclave_proto::{
     cluster::v1 as pb,

@@ -1,5 +1,5 @@
-//! What is known of a connection while it is used: whether there is one at all. A write that was handed to a line without a
-//! connection, and timed out before one came about, was certainly not sent.
+//! What is known of a connection while it is used: whether there is one at all. A write that was handed to a line
+//! without a connection, and timed out before one came about, was certainly not sent.
 
 use std::{
     io,
@@ -28,7 +28,8 @@ pub struct Line {
     live: AtomicUsize,
     made: AtomicU64,
     failed_at: Mutex<Option<Instant>>,
-    /// Whose line it is, if the log is to hear when it breaks and when it holds again: one line of a member says enough.
+    /// Whose line it is, if the log is to hear when it breaks and when it holds again: one line of a member says
+    /// enough.
     member: Option<NodeId>,
 }
 

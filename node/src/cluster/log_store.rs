@@ -5,7 +5,8 @@
 //! reader sees what was appended before it is flushed, as openraft demands, and most reads never reach the disk.
 //!
 //! What waits for the disk: an append's completion and a vote. A truncation needs no wait of its own, since every later
-//! completion stands behind it in the same queue. A purge may be undone by a crash: the log is longer then, nothing else.
+//! completion stands behind it in the same queue. A purge may be undone by a crash: the log is longer then, nothing
+//! else.
 
 mod codec;
 mod view;
@@ -64,7 +65,8 @@ struct Source {
     guard: Option<Arc<Guard>>,
 }
 
-/// A log that somebody else keeps open: its size, and its entries. It keeps nothing open itself but for the time of a read.
+/// A log that somebody else keeps open: its size, and its entries. It keeps nothing open itself but for the time of a
+/// read.
 #[derive(Clone)]
 pub struct LogGauge {
     reader: Weak<dyn LogReader>,
@@ -74,7 +76,8 @@ pub struct LogGauge {
 }
 
 impl LogGauge {
-    /// The bytes of the entries above `index`, for the snapshot rule ([`crate::store::retention`]); none of a closed log.
+    /// The bytes of the entries above `index`, for the snapshot rule ([`crate::store::retention`]); none of a closed
+    /// log.
     pub fn bytes_after(&self, index: u64) -> u64 {
         self.reader.upgrade().map_or(0, |reader| reader.bytes_after(index))
     }
@@ -311,7 +314,8 @@ impl RaftLogStorage<Config> for LogStorage {
     }
 }
 
-/// For changes nobody waits for: their failure stops the node through [`LogWriter::failure`] and fails every later call.
+/// For changes nobody waits for: their failure stops the node through [`LogWriter::failure`] and fails every later
+/// call.
 fn ignore() -> Done {
     Box::new(|_| {})
 }

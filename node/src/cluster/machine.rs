@@ -1,6 +1,8 @@
-//! The replicated state on this node: entries go in through the rules, readers see whole versions, snapshots come and go.
+//! The replicated state on this node: entries go in through the rules, readers see whole versions, snapshots come and
+//! go.
 //!
-//! One `Arc<State>` is swapped with each entry. A reader keeps the version it took for as long as it likes; nobody waits.
+//! One `Arc<State>` is swapped with each entry. A reader keeps the version it took for as long as it likes; nobody
+//! waits.
 
 use std::{io, sync::Arc};
 

@@ -1,8 +1,8 @@
-//! **Members come and go**, on the leader: a new node gets a number nobody ever had and learns; when it has caught up it votes; one
-//! that is removed is out for good.
+//! **Members come and go**, on the leader: a new node gets a number nobody ever had and learns; when it has caught up
+//! it votes; one that is removed is out for good.
 //!
-//! Every change names the configuration it was decided on, so that of two operators at once one is told to look again. A change that
-//! its leader did not live to finish is finished by the next ([`tend`]).
+//! Every change names the configuration it was decided on, so that of two operators at once one is told to look again.
+//! A change that its leader did not live to finish is finished by the next ([`tend`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,8 @@ use super::{
 const CAUGHT_UP: u64 = 100;
 /// How long ago a learner must have answered to count as caught up: three heartbeats.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(150);
-/// How long voters have to answer before a change that would leave it to them: ten heartbeats, for a machine may be busy.
+/// How long voters have to answer before a change that would leave it to them: ten heartbeats, for a machine may be
+/// busy.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 const ANSWER_PAUSE: Duration = Duration::from_millis(10);
 /// How long a change may take to be committed; openraft itself would wait for ever.
@@ -94,8 +95,8 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Makes a place for a node with an empty data directory, and gives it its number. Asked again by the same directory, it gives
-    /// the same number.
+    /// Makes a place for a node with an empty data directory, and gives it its number. Asked again by the same
+    /// directory, it gives the same number.
     ///
     /// # Errors
     /// [`MembershipError`].
@@ -280,8 +281,8 @@ impl Membership {
         }
     }
 
-    /// Most of these must answer now: the change could not be committed otherwise, nor taken back. What they said before this was
-    /// asked counts for nothing.
+    /// Most of these must answer now: the change could not be committed otherwise, nor taken back. What they said
+    /// before this was asked counts for nothing.
     async fn must_have_quorum(&self, voters: &BTreeSet<NodeId>, force: bool) -> Result<(), MembershipError> {
         let asked = Instant::now();
         loop {
@@ -301,7 +302,8 @@ impl Membership {
     }
 }
 
-/// What the leader does by itself, now and then: finishes a change that was cut short, and lets learners vote that have caught up.
+/// What the leader does by itself, now and then: finishes a change that was cut short, and lets learners vote that have
+/// caught up.
 pub async fn tend(leader: &Leader) {
     let basis = Basis::now(leader);
     let metrics = leader.raft().metrics().borrow_watched().clone();

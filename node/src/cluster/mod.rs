@@ -1,5 +1,5 @@
-//! **The cluster**: the only room that names openraft. Everybody else holds a [`Cluster`] and sees three things: the state
-//! ([`Cluster::view`], [`Cluster::view_at`]), writes ([`Cluster::propose`]) and the cluster's health.
+//! **The cluster**: the only room that names openraft. Everybody else holds a [`Cluster`] and sees three things: the
+//! state ([`Cluster::view`], [`Cluster::view_at`]), writes ([`Cluster::propose`]) and the cluster's health.
 //!
 //! | file | owns |
 //! |---|---|
@@ -22,8 +22,8 @@
 //! | `janitor` | sweeps, snapshots, the member list |
 //! | `archival` | what an archive of the log needs: its entries, room for them, a place for its word |
 //!
-//! Consensus has a tokio runtime of its own: no page and no password hash can hold up a heartbeat. Everything that talks to
-//! peers runs there.
+//! Consensus has a tokio runtime of its own: no page and no password hash can hold up a heartbeat. Everything that
+//! talks to peers runs there.
 
 mod archival;
 mod audit;
@@ -151,7 +151,8 @@ pub struct MemberStatus {
 }
 
 impl Cluster {
-    /// The time that everything on this node is judged by: the same on all nodes, whatever the clock of this machine says.
+    /// The time that everything on this node is judged by: the same on all nodes, whatever the clock of this machine
+    /// says.
     pub fn clock(&self) -> Arc<ClusterClock> {
         Arc::clone(self.inner.leader.clock())
     }
@@ -175,8 +176,9 @@ impl Cluster {
         self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
     }
 
-    /// A version on which a check may be decided, and accepted: it has seen `index`, and every revocation that was acknowledged
-    /// before this call (design.md P3). Under a lease this asks nobody; else the leader, and through it a quorum.
+    /// A version on which a check may be decided, and accepted: it has seen `index`, and every revocation that was
+    /// acknowledged before this call (design.md P3). Under a lease this asks nobody; else the leader, and through it a
+    /// quorum.
     ///
     /// # Errors
     /// [`ViewError`]: then nothing may be accepted.
@@ -196,16 +198,17 @@ impl Cluster {
         (self.inner.leader.clock().is_sure() && self.inner.leases.covers(&state)).then_some(state)
     }
 
-    /// What this node knew when it could last be sure, if that is no longer ago than `limit`: for applications that would rather
-    /// be served from it than not at all while the cluster is out of reach. Revocations since then are not in it.
+    /// What this node knew when it could last be sure, if that is no longer ago than `limit`: for applications that
+    /// would rather be served from it than not at all while the cluster is out of reach. Revocations since then are not
+    /// in it.
     pub fn known_view(&self, limit: Duration) -> Option<Arc<State>> {
         let state = self.view();
         let is_sure = self.inner.leader.clock().is_sure();
         (is_sure && self.inner.leases.covered_within(limit, &state)).then_some(state)
     }
 
-    /// A version that has seen everything acknowledged before this call, confirmed by the leader: held across an election, as
-    /// writes are. None when it cannot be had in time.
+    /// A version that has seen everything acknowledged before this call, confirmed by the leader: held across an
+    /// election, as writes are. None when it cannot be had in time.
     pub async fn confirmed_view(&self) -> Option<Arc<State>> {
         let inner = Arc::clone(&self.inner);
         let asking = async move { read::confirmed(&inner.leader, &inner.peers).await };
@@ -326,7 +329,8 @@ impl Cluster {
         self.ask_members(false).await
     }
 
-    /// The same with the digest of each one's state, which each makes anew: for people who look, not for what looks every minute.
+    /// The same with the digest of each one's state, which each makes anew: for people who look, not for what looks
+    /// every minute.
     pub async fn member_statuses_with_digests(&self) -> Vec<MemberStatus> {
         self.ask_members(true).await
     }
@@ -352,8 +356,8 @@ impl Cluster {
             .unwrap_or(SeenElsewhere::Unknown)
     }
 
-    /// Gives the lead to the most caught-up voter that is there, if this node has it. Returns when another leads, or nobody could
-    /// take it; either way this node may stop.
+    /// Gives the lead to the most caught-up voter that is there, if this node has it. Returns when another leads, or
+    /// nobody could take it; either way this node may stop.
     pub async fn hand_over(&self) {
         let inner = Arc::clone(&self.inner);
         let handing = async move {

@@ -1,6 +1,7 @@
 //! Raft's way out: what openraft wants sent, over the lanes of [`Peers`].
 //!
-//! A peer that does not answer is `Unreachable`, never `NetworkError`: openraft backs off from the one and spins on the other.
+//! A peer that does not answer is `Unreachable`, never `NetworkError`: openraft backs off from the one and spins on the
+//! other.
 
 use std::{
     future::Future,
@@ -38,8 +39,8 @@ use super::{
 type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
 type RpcError = RPCError<Config>;
 
-/// How long a peer that failed is left alone before its entries are sent again, at first and at most: what a follower may be behind
-/// when it is back. A dead one costs five dials a second.
+/// How long a peer that failed is left alone before its entries are sent again, at first and at most: what a follower
+/// may be behind when it is back. A dead one costs five dials a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of a snapshot in one message.
@@ -120,13 +121,14 @@ impl Link {
     where
         S: Stream<Item = AppendEntriesRequest<Config>> + Send + Unpin + 'static,
     {
-        // openraft waits out its backoff inside the first `next()`. Dialling before it was asked would skip the wait, and a dead
-        // peer would be dialled without a pause: a whole core and a hundred gigabytes of log a day.
+        // openraft waits out its backoff inside the first `next()`. Dialling before it was asked would skip the wait,
+        // and a dead peer would be dialled without a pause: a whole core and a hundred gigabytes of log a day.
         let mut input = input;
         let Some(first) = input.next().await else { return Ok(futures_util::stream::empty().boxed()) };
         let mut client = self.client()?;
-        // HTTP/2 goes on reading the questions of a stream whose answers nobody wants any more. All streams to a peer draw from one
-        // supply of entries: such a stream would take what belongs into the next one, and the peer would see it out of order.
+        // HTTP/2 goes on reading the questions of a stream whose answers nobody wants any more. All streams to a peer
+        // draw from one supply of entries: such a stream would take what belongs into the next one, and the peer would
+        // see it out of order.
         let abandoned = CancellationToken::new();
         let input = input.take_until(abandoned.clone().cancelled_owned());
         let until_dropped = abandoned.drop_guard();

@@ -63,8 +63,8 @@ fn question() -> AppendEntriesRequest<Config> {
     AppendEntriesRequest { vote, prev_log_id, entries: Vec::new(), leader_commit }
 }
 
-/// Found by the simulator (seed 31): a stream whose answers were given up went on taking entries that belonged into its successor, and
-/// the peer saw them out of order.
+/// Found by the simulator (seed 31): a stream whose answers were given up went on taking entries that belonged into its
+/// successor, and the peer saw them out of order.
 #[tokio::test]
 async fn a_stream_that_was_given_up_takes_no_more_entries() {
     let identity = Arc::new(Identity::new(1, [1; 16], None));

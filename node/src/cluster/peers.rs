@@ -1,5 +1,5 @@
-//! Connections to the other members: one channel a lane, so that a long snapshot or a burst of entries never stands in the
-//! way of a heartbeat (design.md §5).
+//! Connections to the other members: one channel a lane, so that a long snapshot or a burst of entries never stands in
+//! the way of a heartbeat (design.md §5).
 
 use std::{
     collections::BTreeMap, error::Error as _, fmt::Write as _, sync::Arc, sync::Mutex, sync::PoisonError,
@@ -80,8 +80,8 @@ impl Peers {
         }
     }
 
-    /// Remembers where a member is, as the member itself said or proved. Counts until the log names another address for the member
-    /// than it does now. Returns whether this is news.
+    /// Remembers where a member is, as the member itself said or proved. Counts until the log names another address for
+    /// the member than it does now. Returns whether this is news.
     pub fn learn_address(&self, node: NodeId, addr: &str) -> bool {
         let logged = self.identity.address_of(node);
         let before = self.moved_to(node, logged.as_deref()).or_else(|| logged.clone());
@@ -94,16 +94,18 @@ impl Peers {
         before.as_deref() != Some(addr)
     }
 
-    /// Follows the log: remembers the members of the configuration in force, and forgets what was learned of those whose address in
-    /// the log has changed since. The log may name an address that the member moved to later, and nothing else would undo it.
+    /// Follows the log: remembers the members of the configuration in force, and forgets what was learned of those
+    /// whose address in the log has changed since. The log may name an address that the member moved to later, and
+    /// nothing else would undo it.
     pub fn learn_members(&self, members: Vec<(NodeId, Member)>) {
         self.identity.learn_members(members);
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         moved.retain(|node, learned| self.identity.address_of(*node) == learned.logged);
     }
 
-    /// The address at which a member is called: the one that was learned, else the one that the log names, else `addr`. The caller may
-    /// have `addr` from an older configuration: openraft keeps its links to a member whose address changes.
+    /// The address at which a member is called: the one that was learned, else the one that the log names, else `addr`.
+    /// The caller may have `addr` from an older configuration: openraft keeps its links to a member whose address
+    /// changes.
     pub fn address_of(&self, node: NodeId, addr: &str) -> String {
         let logged = self.identity.address_of(node);
         self.moved_to(node, logged.as_deref()).or(logged).unwrap_or_else(|| addr.to_owned())
@@ -127,7 +129,8 @@ impl Peers {
         self.wire.knock(addr).await
     }
 
-    /// A client for the member `node` at `addr`. Must be called inside the consensus runtime, which then owns the connection.
+    /// A client for the member `node` at `addr`. Must be called inside the consensus runtime, which then owns the
+    /// connection.
     ///
     /// # Errors
     /// [`BadAddress`].
@@ -135,8 +138,8 @@ impl Peers {
         self.client_on_line(node, addr, lane).map(|(client, _)| client)
     }
 
-    /// Gives the connection up: it was silent for too long. After a cut, TCP may wait for seconds before it tries again; another
-    /// connection need not.
+    /// Gives the connection up: it was silent for too long. After a cut, TCP may wait for seconds before it tries
+    /// again; another connection need not.
     pub fn forget(&self, node: Option<NodeId>, addr: &str, lane: Lane) {
         let addr = self.called_at(node, addr);
         let key = (format!("{node:?}@{addr}"), lane);

@@ -1,7 +1,7 @@
 //! Writes from any node: to the leader, held across elections, retried under the same request id (design.md §5).
 //!
-//! A write whose answer was lost may have happened. Retrying it is safe, since the rules remember its request id; only when
-//! the time is over without any answer is the outcome reported as *unknown*, and never as failed.
+//! A write whose answer was lost may have happened. Retrying it is safe, since the rules remember its request id; only
+//! when the time is over without any answer is the outcome reported as *unknown*, and never as failed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,8 +28,8 @@ use super::{
 pub const HOLD: Duration = Duration::from_secs(3);
 /// How long one attempt at one leader may take: a leader that hangs must not eat the whole hold.
 const ATTEMPT: Duration = Duration::from_secs(1);
-/// The pause before another attempt when nothing has changed meanwhile; doubled each time, so that thousands of held writes
-/// do not knock at a dead leader's port all the time. A new leader ends it at once.
+/// The pause before another attempt when nothing has changed meanwhile; doubled each time, so that thousands of held
+/// writes do not knock at a dead leader's port all the time. A new leader ends it at once.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Most writes waiting on this node; beyond, callers are told to come back.
@@ -105,8 +105,8 @@ impl Proposer {
         loop {
             let asked = self.leader.leader_id();
             if asked != before {
-                // A new leader takes no writes before a quorum has answered it once: milliseconds, not the long pause that the dead
-                // one had earned.
+                // A new leader takes no writes before a quorum has answered it once: milliseconds, not the long pause
+                // that the dead one had earned.
                 (pause, before) = (PAUSE, asked);
             }
             match self.attempt_while_it_leads(asked, &bytes, deadline).await {
@@ -128,8 +128,8 @@ impl Proposer {
         }
     }
 
-    /// An attempt follows Raft's leader and not a socket: when another leads, the old one's silence means nothing any more. A leader
-    /// that is frozen with its sockets open would otherwise hold every write up for as long as it likes.
+    /// An attempt follows Raft's leader and not a socket: when another leads, the old one's silence means nothing any
+    /// more. A leader that is frozen with its sockets open would otherwise hold every write up for as long as it likes.
     async fn attempt_while_it_leads(
         &self,
         leader: Option<NodeId>,
@@ -226,8 +226,8 @@ impl Proposer {
         }
     }
 
-    /// Until a committed revocation holds on every node: as its leader says, or, when that one does not say so in time, as long as
-    /// any lease can last. Every lease that does not know of it was asked for before it was committed.
+    /// Until a committed revocation holds on every node: as its leader says, or, when that one does not say so in time,
+    /// as long as any lease can last. Every lease that does not know of it was asked for before it was committed.
     async fn settle(&self, written: &Written, leader: Option<NodeId>) {
         if !written.revokes {
             return;

@@ -1,4 +1,5 @@
-//! Reads that have seen what their caller has seen (design.md P5): wait a moment, then ask the leader, never show old news.
+//! Reads that have seen what their caller has seen (design.md P5): wait a moment, then ask the leader, never show old
+//! news.
 
 use std::{
     sync::{
@@ -83,13 +84,14 @@ pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
     }
 }
 
-/// How long a check, or whatever needs to be sure, is held while nobody can confirm it: longer than an election, and shorter than
-/// anybody waits for a page.
+/// How long a check, or whatever needs to be sure, is held while nobody can confirm it: longer than an election, and
+/// shorter than anybody waits for a page.
 const HOLD: Duration = Duration::from_secs(1);
 /// The pause between two attempts of it.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A version that has seen everything acknowledged before this call, confirmed by whoever leads. None when nobody could in time.
+/// A version that has seen everything acknowledged before this call, confirmed by whoever leads. None when nobody could
+/// in time.
 pub async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
     let held = async {
         loop {
@@ -104,7 +106,8 @@ pub async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
     timeout(HOLD, held).await.ok()
 }
 
-/// A version that has seen `index` and every revocation acknowledged before this call: under a lease, or confirmed by the leader.
+/// A version that has seen `index` and every revocation acknowledged before this call: under a lease, or confirmed by
+/// the leader.
 ///
 /// # Errors
 /// [`ViewError`]: then nothing may be accepted.
@@ -144,7 +147,8 @@ async fn serving_now(
     view_at(leader, peers, confirmed.max(index)).await
 }
 
-/// The same as often as leases are renewed, where none are held: so that what was known can be told (`serve_known_for`).
+/// The same as often as leases are renewed, where none are held: so that what was known can be told
+/// (`serve_known_for`).
 pub async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
     loop {
         let asked = leases.now();
@@ -157,8 +161,8 @@ pub async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
     }
 }
 
-/// Until this node has seen everything that was acknowledged before it started. A restarted node has entries in its log that
-/// it may not apply before a leader has confirmed them; till then it would show old news.
+/// Until this node has seen everything that was acknowledged before it started. A restarted node has entries in its log
+/// that it may not apply before a leader has confirmed them; till then it would show old news.
 pub async fn catch_up(leader: Leader, peers: Arc<Peers>, caught_up: Arc<AtomicBool>) {
     loop {
         if let Some(index) = confirmed_index(&leader, &peers).await {

@@ -1,4 +1,5 @@
-//! Whether this node can serve, and if not, why: the one answer behind `/healthz/ready`, `cluster status` and the metrics.
+//! Whether this node can serve, and if not, why: the one answer behind `/healthz/ready`, `cluster status` and the
+//! metrics.
 
 use std::sync::{
     Arc,
@@ -53,7 +54,8 @@ impl Readiness {
         let holders = self.leases.holders().into_iter();
         let mut status = self.leader.status(with_digest).await;
         if self.leader.contact(&self.peers.identity).is_err() {
-            // Raft goes on naming a leader that is long dead, and a leader that lost its quorum goes on calling itself one.
+            // Raft goes on naming a leader that is long dead, and a leader that lost its quorum goes on calling itself
+            // one.
             status.leader_id = 0;
             if status.role == "leader" {
                 status.role = "leader without quorum".into();

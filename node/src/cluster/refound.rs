@@ -1,10 +1,10 @@
-//! A new life of a cluster, in an empty data directory or in place of an old one: one member, a new lineage, and a state that was
-//! saved from an earlier life (design.md §8). The other nodes join it empty.
+//! A new life of a cluster, in an empty data directory or in place of an old one: one member, a new lineage, and a
+//! state that was saved from an earlier life (design.md §8). The other nodes join it empty.
 //!
-//! The new lineage's epoch is the Unix time in seconds with twenty random bits behind it, or one more than before if that is higher: the
-//! same snapshot may be restored twice, on two machines in the same second as well, and its two lives must never take each other for
-//! the same. Log indexes go on far behind those of the earlier life, so
-//! that an index that was handed out there is always in the past here.
+//! The new lineage's epoch is the Unix time in seconds with twenty random bits behind it, or one more than before if
+//! that is higher: the same snapshot may be restored twice, on two machines in the same second as well, and its two
+//! lives must never take each other for the same. Log indexes go on far behind those of the earlier life, so that an
+//! index that was handed out there is always in the past here.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -31,7 +31,8 @@ use super::{
 /// Between the last index of the earlier life and the first of the new one: more entries than any life has.
 const INDEX_GAP: u64 = 1 << 32;
 
-/// Random bits of an epoch. With them it stays below 2^53 for two hundred years, so that every JSON parser reads it as it is.
+/// Random bits of an epoch. With them it stays below 2^53 for two hundred years, so that every JSON parser reads it as
+/// it is.
 const RANDOM_BITS: u32 = 20;
 
 /// Why there is no new life. The directory is what it was.
@@ -53,7 +54,8 @@ pub struct NewLife {
     pub node: NodeId,
     /// Where its log begins.
     pub start: LogId,
-    /// The secret of the life before, which the first start may still have to change: what must outlive a secret is kept then.
+    /// The secret of the life before, which the first start may still have to change: what must outlive a secret is
+    /// kept then.
     pub secret: KeyId,
 }
 

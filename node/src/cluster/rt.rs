@@ -74,7 +74,8 @@ impl AsyncRuntime for Rt {
     }
 }
 
-/// Runs what may wait for a disk, or take long, on a thread of its own; in a simulation here and now, for a thread would be chance.
+/// Runs what may wait for a disk, or take long, on a thread of its own; in a simulation here and now, for a thread
+/// would be chance.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, tokio::task::JoinError> {
@@ -88,7 +89,8 @@ pub async fn blocking<T: Send + 'static>(
 /// How far a background thread steps back: about a tenth of a processor while others want it, all of one that is idle.
 const GIVE_WAY: i32 = 10;
 
-/// The same for what takes seconds of a processor, such as a snapshot: on a thread that gives way to those who answer people.
+/// The same for what takes seconds of a processor, such as a snapshot: on a thread that gives way to those who answer
+/// people.
 pub async fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
     #[cfg(any(test, feature = "testing"))]
     if seeded::is_seeded() {

@@ -1,5 +1,6 @@
-//! A snapshot of this node's state for somebody else: to be downloaded, or shipped. It is the file that Raft itself would take and
-//! send (design.md §8), held under a second name while it is used, since housekeeping removes older files.
+//! A snapshot of this node's state for somebody else: to be downloaded, or shipped. It is the file that Raft itself
+//! would take and send (design.md §8), held under a second name while it is used, since housekeeping removes older
+//! files.
 
 use std::{
     fs::OpenOptions,
@@ -154,8 +155,8 @@ async fn save(leader: &Leader, at_least: u64) -> Result<SavedSnapshot, SaveError
         }
         // One that is being taken may be of an earlier index: then another is taken after it.
         leader.raft().trigger().snapshot().await.map_err(|e| stopped(&e))?;
-        // Only another snapshot is a reason to ask again. The metrics change at each step of the log, and at each such question too:
-        // whoever asked at each change kept a processor busy for as long as the snapshot took.
+        // Only another snapshot is a reason to ask again. The metrics change at each step of the log, and at each such
+        // question too: whoever asked at each change kept a processor busy for as long as the snapshot took.
         let another = async {
             while metrics.borrow_watched().snapshot.as_ref().map(|id| id.index) == taken {
                 metrics.changed().await.map_err(|e| stopped(&e))?;

@@ -38,8 +38,8 @@ type Replies = Pin<Box<dyn Stream<Item = Result<pb::AppendReply, Status>> + Send
 /// How long a forwarded command may take here before its outcome is called unknown: longer than any hold of the sender.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(4);
 
-/// How long an answer waits for a revocation to hold everywhere: most do within a round trip. Beyond, the caller is told that it
-/// is committed, and waits for the rest by Settle: a deadline against hanging leaders stays short.
+/// How long an answer waits for a revocation to hold everywhere: most do within a round trip. Beyond, the caller is
+/// told that it is committed, and waits for the rest by Settle: a deadline against hanging leaders stays short.
 const SETTLE_WITHIN: Duration = Duration::from_millis(50);
 
 /// The service. `Leader` comes once Raft runs; until then only greetings are answered.
@@ -81,8 +81,8 @@ impl Service {
         self.running.get().ok_or_else(|| not_taken("this node is starting", None))
     }
 
-    /// Lets a message of a member in: nobody else is granted anything or may write. A node that lags may not know the newest member;
-    /// only a leader that a quorum follows says that there is none.
+    /// Lets a message of a member in: nobody else is granted anything or may write. A node that lags may not know the
+    /// newest member; only a leader that a quorum follows says that there is none.
     async fn admit_member(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
         let node = self.admit(envelope)?;
         let leader = self.raft()?;

@@ -1,4 +1,5 @@
-//! Settings that must be equal on all nodes, compared by digest: a node that differs from the others is not ready and names them.
+//! Settings that must be equal on all nodes, compared by digest: a node that differs from the others is not ready and
+//! names them.
 //!
 //! Each answer about clocks carries one digest over all of them; only where it differs is the peer asked for its list.
 
@@ -19,9 +20,9 @@ use super::{
 
 /// Bytes of a digest that travel.
 const DIGEST_BYTES: usize = 16;
-/// How long a node that has served before stays ready with settings that differ from most others': long enough to restart the other nodes
-/// with the new value one after the other, also where each waits for the one before to be ready. A node that starts for the first time
-/// gets none: its settings were never right.
+/// How long a node that has served before stays ready with settings that differ from most others': long enough to
+/// restart the other nodes with the new value one after the other, also where each waits for the one before to be
+/// ready. A node that starts for the first time gets none: its settings were never right.
 const ROLLOUT: Duration = Duration::from_mins(10);
 /// How often peers that differ are asked for their list.
 const PERIOD: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! A snapshot arriving from the leader: bounded, checked to the last byte, and only then handed to Raft.
 //!
-//! openraft panics on a snapshot that contradicts the vote or what is committed here (design.md §5), so both are looked at
-//! before it is called.
+//! openraft panics on a snapshot that contradicts the vote or what is committed here (design.md §5), so both are looked
+//! at before it is called.
 
 use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;

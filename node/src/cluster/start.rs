@@ -48,8 +48,8 @@ use super::{
     types::{Member, NodeId},
 };
 
-/// Questions that peers may have given up before this node gets to read them. After a stop of seconds there are hundreds of heartbeats, and
-/// the default of twenty would end every connection just when the node is back.
+/// Questions that peers may have given up before this node gets to read them. After a stop of seconds there are
+/// hundreds of heartbeats, and the default of twenty would end every connection just when the node is back.
 const MAX_ABANDONED: usize = 1_024;
 
 /// What this node's part is made from.
@@ -79,8 +79,8 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// Whether this node is likely the one that founds the cluster: its disk is empty, and it is the first of its peers. A
-    /// guess, for what may be prepared in vain; [`Cluster::start`] asks the peers.
+    /// Whether this node is likely the one that founds the cluster: its disk is empty, and it is the first of its
+    /// peers. A guess, for what may be prepared in vain; [`Cluster::start`] asks the peers.
     pub fn may_found(&self) -> bool {
         !self.joined
             && DataDir::is_fresh(&self.data_dir)
@@ -142,7 +142,8 @@ fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
 }
 
 impl Cluster {
-    /// Starts this node's part and returns once Raft runs. Waits for the other members when the cluster is being founded.
+    /// Starts this node's part and returns once Raft runs. Waits for the other members when the cluster is being
+    /// founded.
     ///
     /// # Errors
     /// [`StartError`].
@@ -323,7 +324,8 @@ fn open_data(
     Ok((data, log))
 }
 
-/// A cluster that does not want this node leaves no trace in a directory that was fresh: `conclave cluster join` finds it as it was.
+/// A cluster that does not want this node leaves no trace in a directory that was fresh: `conclave cluster join` finds
+/// it as it was.
 fn refused_at_start(data: DataDir, was_fresh: bool, refused: BootstrapError) -> StartError {
     let is_final = matches!(refused, BootstrapError::Wiped { .. } | BootstrapError::NotAMember { .. });
     if was_fresh
@@ -454,7 +456,8 @@ async fn leave_when_expelled(identity: Arc<Identity>, leader: Leader, conflict: 
     let _ = leader.raft().shutdown().await;
 }
 
-/// Whether the peers that answer know this node as it is. A contradiction is kept for the owner of the process to end it.
+/// Whether the peers that answer know this node as it is. A contradiction is kept for the owner of the process to end
+/// it.
 async fn check_peers(
     peers: Arc<Peers>,
     configured: Vec<Peer>,

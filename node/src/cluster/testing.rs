@@ -53,8 +53,8 @@ impl Cluster {
         Self::start_over(options, Consensus::start, open).await
     }
 
-    /// [`Cluster::start`] on the runtime of the caller, over a log of its own: a simulator gives both. `open_log` gets the place
-    /// of the log and whether it is new.
+    /// [`Cluster::start`] on the runtime of the caller, over a log of its own: a simulator gives both. `open_log` gets
+    /// the place of the log and whether it is new.
     ///
     /// # Errors
     /// [`StartError`].

@@ -1,7 +1,7 @@
 //! TLS under the cluster plane: one way in, one way out, both mutual and both made from the cluster secret.
 //!
-//! Handshakes are made here rather than inside tonic, so that a node with another secret is named as such in the log of both
-//! sides, and so that a dead peer is known by its refused connection at once.
+//! Handshakes are made here rather than inside tonic, so that a node with another secret is named as such in the log of
+//! both sides, and so that a dead peer is known by its refused connection at once.
 
 use std::{
     future::Future,
@@ -30,11 +30,12 @@ use super::{line::Line, types::NodeId};
 
 /// Longest handshake, either way: a peer that cannot greet within it is as good as dead.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
-/// How long one attempt to connect waits. A kernel repeats an attempt that was lost after 1 s, then after 3: a member that can be
-/// reached again would be found that much later.
+/// How long one attempt to connect waits. A kernel repeats an attempt that was lost after 1 s, then after 3: a member
+/// that can be reached again would be found that much later.
 const CONNECT_TRY: Duration = Duration::from_millis(250);
-/// A connection that is silent for this long is asked whether it still carries anything, and given up when it does not answer. TCP
-/// itself would repeat what was lost at longer and longer intervals, and go on doing so after the line is whole again.
+/// A connection that is silent for this long is asked whether it still carries anything, and given up when it does not
+/// answer. TCP itself would repeat what was lost at longer and longer intervals, and go on doing so after the line is
+/// whole again.
 const SILENCE: Duration = Duration::from_millis(250);
 /// Longer than any healthy round trip, and than a busy machine keeps a task waiting.
 const ANSWER_LIMIT: Duration = Duration::from_millis(750);
@@ -113,8 +114,8 @@ impl Wire for TlsWire {
     }
 }
 
-/// A channel to the member at `addr`, connected when first used and again whenever it breaks. `node` is what its certificate
-/// must name; none = any member (before the members are known). `line` is told of every connection.
+/// A channel to the member at `addr`, connected when first used and again whenever it breaks. `node` is what its
+/// certificate must name; none = any member (before the members are known). `line` is told of every connection.
 ///
 /// # Errors
 /// When `addr` is no address.

@@ -1,8 +1,9 @@
-//! A second look at the network from another node. Answers of the DNS may be forged for one place and not for another; where a handle
-//! decides who comes in, a node asks another one what it sees from where it stands, and goes on only if that is the same.
+//! A second look at the network from another node. Answers of the DNS may be forged for one place and not for another;
+//! where a handle decides who comes in, a node asks another one what it sees from where it stands, and goes on only if
+//! that is the same.
 //!
-//! No open resolver: a member answers members alone, a bounded number of questions at once, and only about a sign-in whose state it has
-//! seen spent in the log, or somebody who was let in by their handle.
+//! No open resolver: a member answers members alone, a bounded number of questions at once, and only about a sign-in
+//! whose state it has seen spent in the log, or somebody who was let in by their handle.
 
 use std::{
     future::Future,

@@ -34,11 +34,12 @@ pub struct Archive {
     pub secret_access_key: Option<SecretText>,
     /// A file with the pair's secret half.
     pub secret_access_key_file: Option<PathBuf>,
-    /// What the log may keep for an archive that is away, beyond what it keeps anyway; never more than a tenth of the free disk.
-    /// Default 4GiB.
+    /// What the log may keep for an archive that is away, beyond what it keeps anyway; never more than a tenth of the
+    /// free disk. Default 4GiB.
     #[serde(deserialize_with = "size", serialize_with = "super::parse::write_size")]
     pub hold_back: u64,
-    /// When snapshots go there: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first one goes at once.
+    /// When snapshots go there: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first one
+    /// goes at once.
     pub schedule: Schedule,
     pub keep: Keep,
     /// How often one node restores what lies there for a try, in a process of its own. Default 24h; 0s = never.

@@ -1,5 +1,5 @@
-//! `[atmosphere]`: how identities of the Atmosphere network (atproto) are looked up. Whether anybody signs in with one is decided by
-//! `conclave upstream add`.
+//! `[atmosphere]`: how identities of the Atmosphere network (atproto) are looked up. Whether anybody signs in with one
+//! is decided by `conclave upstream add`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,7 +24,8 @@ pub struct Atmosphere {
     /// How long one that is not confirmed lets them in nevertheless. Default `"7d"`.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub reverify_patience: Duration,
-    /// Take over what people show of themselves to everybody at their own server: the name of who is new, and the picture. Default true.
+    /// Take over what people show of themselves to everybody at their own server: the name of who is new, and the
+    /// picture. Default true.
     pub import_profile: bool,
     /// Take names for tests and plain http. Only where `http.public_url` is on this machine. Default false.
     pub unsafe_dev: bool,

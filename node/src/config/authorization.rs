@@ -23,11 +23,11 @@ pub enum Registration {
 pub struct Authorization {
     /// Take pushed requests only (RFC 9126), whatever the client. The same on every node. Default false.
     pub require_pushed: bool,
-    /// Who may register clients at `/oidc/register` (RFC 7591): `off`, `token` (who holds an API token of the role registrar or
-    /// admin) or `open` (everybody). Default off.
+    /// Who may register clients at `/oidc/register` (RFC 7591): `off`, `token` (who holds an API token of the role
+    /// registrar or admin) or `open` (everybody). Default off.
     pub registration: Registration,
-    /// Hosts whose documents describe clients (Client ID Metadata Documents): names, `*.example.com` for all names below one, or `*`
-    /// for any. Default none.
+    /// Hosts whose documents describe clients (Client ID Metadata Documents): names, `*.example.com` for all names
+    /// below one, or `*` for any. Default none.
     pub client_documents: Vec<String>,
     /// How long a browser may take to bring a pushed request. Default 60s.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]

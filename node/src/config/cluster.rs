@@ -13,8 +13,8 @@ use super::parse::{self, ListenAddr, SecretText};
 /// Most members in `cluster.peers`: beyond nine voters each write waits for more disks and gains nothing.
 pub const MAX_PEERS: usize = 9;
 
-/// Most files in `cluster.accept_secret_files`. One change has one other secret; a second place is for a change that must be broken
-/// off for a third secret. Each more would be one more secret whose leak opens the cluster.
+/// Most files in `cluster.accept_secret_files`. One change has one other secret; a second place is for a change that
+/// must be broken off for a third secret. Each more would be one more secret whose leak opens the cluster.
 pub const MAX_ACCEPTED: usize = 2;
 
 /// `[node]`: this node.
@@ -43,8 +43,8 @@ pub struct Cluster {
     /// empty: a cluster of this node alone.
     #[serde(deserialize_with = "peers", serialize_with = "super::parse::write_texts")]
     pub peers: Vec<Peer>,
-    /// Whether this node was given its number by a cluster that ran already (`conclave cluster join` writes it): it then never founds
-    /// one, however empty its disk. Default false.
+    /// Whether this node was given its number by a cluster that ran already (`conclave cluster join` writes it): it
+    /// then never founds one, however empty its disk. Default false.
     pub joined: bool,
     /// `host:port` at which the others reach this node. Default: its entry in `peers`, else `listen`.
     #[serde(deserialize_with = "advertise")]
@@ -52,13 +52,13 @@ pub struct Cluster {
     /// File with the cluster secret. Default `cluster.secret` in `node.data_dir`; made there for a node without
     /// peers.
     pub secret_file: Option<PathBuf>,
-    /// Files with secrets that are also accepted, while the cluster goes from one secret to the next: what they made is good, and so
-    /// are nodes that make with them; nothing is made with them here. At most two: the secret that is coming or going, and one more
-    /// for a change that has to be broken off for another. Default empty.
+    /// Files with secrets that are also accepted, while the cluster goes from one secret to the next: what they made is
+    /// good, and so are nodes that make with them; nothing is made with them here. At most two: the secret that is
+    /// coming or going, and one more for a change that has to be broken off for another. Default empty.
     #[serde(deserialize_with = "files")]
     pub accept_secret_files: Vec<PathBuf>,
-    /// How a check is decided: `lease` (default) under a serve lease, without a network hop; `quorum` asks the leader and a quorum
-    /// for each one and trusts no clock.
+    /// How a check is decided: `lease` (default) under a serve lease, without a network hop; `quorum` asks the leader
+    /// and a quorum for each one and trusts no clock.
     pub checks: Checks,
     /// The cluster secret itself. Meant for `CONCLAVE_CLUSTER__SECRET`; a file is better.
     pub secret: Option<SecretText>,
@@ -216,8 +216,8 @@ impl Api {
         self.advertise_url.as_ref().map_or_else(default, |url| url.as_str().trim_end_matches('/').to_owned())
     }
 
-    /// The port at which other machines reach this API by plain http; none if it listens on loopback alone or is advertised by https, whose
-    /// certificates are for names that peers do not have.
+    /// The port at which other machines reach this API by plain http; none if it listens on loopback alone or is
+    /// advertised by https, whose certificates are for names that peers do not have.
     pub(super) fn port_for_others(&self) -> Option<u16> {
         match &self.advertise_url {
             None => Some(self.listen.0.port()).filter(|_| !self.listen.0.ip().is_loopback()),

@@ -7,8 +7,8 @@ use super::{http::Http, parse::ListenAddr};
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Envoy {
-    /// Where this node listens for `envoy.service.auth.v3.Authorization`, without TLS. Only `http.trusted_proxies` are answered. Default
-    /// none: Envoy may ask over HTTP as well, and then needs nothing here.
+    /// Where this node listens for `envoy.service.auth.v3.Authorization`, without TLS. Only `http.trusted_proxies` are
+    /// answered. Default none: Envoy may ask over HTTP as well, and then needs nothing here.
     pub listen: Option<ListenAddr>,
 }
 

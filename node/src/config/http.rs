@@ -33,14 +33,15 @@ pub struct Http {
     pub max_body_bytes: usize,
     /// Folder with templates that replace the built-in pages. Default none.
     pub template_dir: Option<PathBuf>,
-    /// How long a node that was told to stop still answers, while its readiness says that it stops: as long as load balancers take to
-    /// look. Default 1s.
+    /// How long a node that was told to stop still answers, while its readiness says that it stops: as long as load
+    /// balancers take to look. Default 1s.
     #[serde(deserialize_with = "parse::duration", serialize_with = "super::parse::write_duration")]
     pub drain_delay: Duration,
     /// Parent domain for cookies shared between hosts (`example.org`). Default none: cookies of one host only.
     pub cookie_domain: Option<String>,
-    /// Parent domains of applications' hosts (`["example.org", "example.net"]`): on each, one sign-in does for every host below it. Every
-    /// host below can then see and overwrite that cookie, so name only domains that are yours alone. Default none: a sign-in for each host.
+    /// Parent domains of applications' hosts (`["example.org", "example.net"]`): on each, one sign-in does for every
+    /// host below it. Every host below can then see and overwrite that cookie, so name only domains that are yours
+    /// alone. Default none: a sign-in for each host.
     pub app_domains: Vec<String>,
     /// A second listener, with TLS. Default none: a proxy in front speaks TLS.
     pub tls: Option<Tls>,

@@ -47,8 +47,8 @@ pub use self::show::{Origin, Setting, effective};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
 pub use self::tls::{ClientCertificates, Mtls, Tls};
 
-/// Where the configuration of an installed node is. A file in the working directory is never taken unasked: who can write there would
-/// decide whom the cluster secret is shown to.
+/// Where the configuration of an installed node is. A file in the working directory is never taken unasked: who can
+/// write there would decide whom the cluster secret is shown to.
 pub const DEFAULT_FILE: &str = "/etc/conclave/conclave.toml";
 
 /// The whole configuration of a node.
@@ -108,8 +108,9 @@ impl Config {
         Self::extract(&sources(file, environment)?)
     }
 
-    /// The admin APIs to ask, this node's first. Peers are added where this node's API is reached from other machines: they are asked at
-    /// the host of their entry in `cluster.peers` and the port of this node's API, which is where a cluster with one configuration has it.
+    /// The admin APIs to ask, this node's first. Peers are added where this node's API is reached from other machines:
+    /// they are asked at the host of their entry in `cluster.peers` and the port of this node's API, which is where a
+    /// cluster with one configuration has it.
     pub fn api_urls(&self) -> Vec<String> {
         let own = self.api.url();
         let Some(port) = self.api.port_for_others() else { return vec![own] };

@@ -17,8 +17,8 @@ const OPEN_TO_OTHERS: u32 = 0o007;
 /// Longest secret file read: the secret and generous white space.
 const MAX_FILE_LEN: u64 = 4096;
 
-/// The cluster secret of this configuration, and those that are also accepted. A node without peers and without a secret makes
-/// itself one, readable by its owner alone; a node with peers must be given the secret they share.
+/// The cluster secret of this configuration, and those that are also accepted. A node without peers and without a
+/// secret makes itself one, readable by its owner alone; a node with peers must be given the secret they share.
 pub fn load_secret(config: &Config, entropy: &dyn Entropy) -> Result<SecretRing, ConfigError> {
     let current = match find_current(config)? {
         Some(secret) => secret,
@@ -70,8 +70,8 @@ fn read_private(path: &Path) -> Result<Option<ClusterSecret>, ConfigError> {
     }
 }
 
-/// Writes the secret into a new file that its owner alone can read. A file that is there stays as it is: another secret in its
-/// place would lock a cluster out of its own data.
+/// Writes the secret into a new file that its owner alone can read. A file that is there stays as it is: another secret
+/// in its place would lock a cluster out of its own data.
 ///
 /// # Errors
 /// When the file exists or cannot be written.

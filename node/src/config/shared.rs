@@ -1,6 +1,7 @@
 //! Settings that must be equal on all nodes: the cluster compares them by digest, and a node that differs is not ready.
 //!
-//! Every section is taken apart here field by field, so that a new setting does not compile before it is decided whether it is one.
+//! Every section is taken apart here field by field, so that a new setting does not compile before it is decided
+//! whether it is one.
 
 use super::{Authorization, Config, Http, Login, Tokens};
 

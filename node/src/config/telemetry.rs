@@ -36,8 +36,8 @@ pub enum LogFormat {
 pub struct Telemetry {
     /// OTLP collector over gRPC (`http://127.0.0.1:4317`). Default none: no traces leave the node.
     pub otlp_endpoint: Option<Url>,
-    /// Where this node tells its metrics to whoever asks (`127.0.0.1:9464`), at `/metrics`, in the text format of OpenMetrics. They hold no
-    /// secret, but nobody is asked who they are: keep it from the Internet. Default none.
+    /// Where this node tells its metrics to whoever asks (`127.0.0.1:9464`), at `/metrics`, in the text format of
+    /// OpenMetrics. They hold no secret, but nobody is asked who they are: keep it from the Internet. Default none.
     pub metrics_listen: Option<ListenAddr>,
 }
 

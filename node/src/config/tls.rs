@@ -1,4 +1,5 @@
-//! `[http.tls]`: a second listener, with TLS of its own; where no proxy in front ends the TLS of clients that show certificates.
+//! `[http.tls]`: a second listener, with TLS of its own; where no proxy in front ends the TLS of clients that show
+//! certificates.
 
 use std::path::PathBuf;
 
@@ -25,12 +26,15 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// The key of the certificate, PEM.
     pub key_file: PathBuf,
-    /// Whether clients may prove themselves by certificates (RFC 8705): `off` or `request`. The same on every node. Default off.
+    /// Whether clients may prove themselves by certificates (RFC 8705): `off` or `request`. The same on every node.
+    /// Default off.
     #[serde(default)]
     pub client_certificates: ClientCertificates,
-    /// Authorities whose certificates count for `tls_client_auth`, PEM. Default none: only certificates that clients registered.
+    /// Authorities whose certificates count for `tls_client_auth`, PEM. Default none: only certificates that clients
+    /// registered.
     pub client_ca_file: Option<PathBuf>,
-    /// Where clients reach this listener when that is not `http.public_url`: published as `mtls_endpoint_aliases`. Default none.
+    /// Where clients reach this listener when that is not `http.public_url`: published as `mtls_endpoint_aliases`.
+    /// Default none.
     pub public_url: Option<PublicUrl>,
 }
 

@@ -1,5 +1,5 @@
-//! The names in a certificate (RFC 8705 §2.1.2), for comparison with one that is registered. Nothing here says whether the certificate
-//! is to be trusted.
+//! The names in a certificate (RFC 8705 §2.1.2), for comparison with one that is registered. Nothing here says whether
+//! the certificate is to be trusted.
 
 use std::{fmt::Write as _, net::IpAddr};
 

@@ -30,8 +30,8 @@ pub fn parse(jwks: &[u8]) -> Result<Vec<VerifyingKey>, &'static str> {
     parsed.map_err(|_| "jwks holds a key that is none of RSA, P-256 and Ed25519, or not for signatures")
 }
 
-/// The set without keys of kinds that are not known here, or that are not for signatures (RFC 7517 §5): what a client publishes is for others
-/// as well. A private key among them is none that may stay.
+/// The set without keys of kinds that are not known here, or that are not for signatures (RFC 7517 §5): what a client
+/// publishes is for others as well. A private key among them is none that may stay.
 ///
 /// # Errors
 /// What is wrong with it, for whoever published it.
@@ -42,7 +42,8 @@ pub fn without_unknown(set: &Value) -> Result<Value, &'static str> {
     Ok(serde_json::json!({ "keys": kept }))
 }
 
-/// SHA-256 of the certificates that a client registered for itself: the first of each key's `x5c` (RFC 7517 §4.7), or its `x5t#S256`.
+/// SHA-256 of the certificates that a client registered for itself: the first of each key's `x5c` (RFC 7517 §4.7), or
+/// its `x5t#S256`.
 ///
 /// # Errors
 /// What is wrong with it, for whoever registers it.

@@ -24,8 +24,8 @@ use super::jwk::{Alg, PublicKey};
 use super::rsa_der;
 use crate::runtime::Entropy;
 
-/// Longest token looked at, in bytes: the default limit of a request body. Ours have about 1 KiB, and twenty for a user of as many groups
-/// as there may be; whatever is made here can be read here. Work on a token is linear in its length.
+/// Longest token looked at, in bytes: the default limit of a request body. Ours have about 1 KiB, and twenty for a user
+/// of as many groups as there may be; whatever is made here can be read here. Work on a token is linear in its length.
 pub const MAX_TOKEN_LEN: usize = 64 * 1024;
 
 /// Why a token or key was refused.
@@ -111,7 +111,8 @@ impl SigningKey {
         self.signed(&Header { alg: self.alg.name(), kid: &self.kid, typ }, claims)
     }
 
-    /// The same with the public key itself in the header, `{alg, jwk, typ}`: a proof of whoever has this key (RFC 9449 §4.2).
+    /// The same with the public key itself in the header, `{alg, jwk, typ}`: a proof of whoever has this key (RFC 9449
+    /// §4.2).
     pub fn sign_as_proof(&self, typ: &str, claims: &impl Serialize) -> Result<String, JwtError> {
         let jwk = self.public.to_jwk(self.alg);
         let members = ["kty", "crv", "x", "y", "n", "e"];

@@ -1,8 +1,8 @@
 //! Every key of the cluster, derived from the cluster secret by HKDF-SHA256 (RFC 5869) with one label each, so
 //! that a leak of one key says nothing of another and no key is ever used for two things.
 //!
-//! While a cluster goes from one secret to the next, a node holds a ring: the keys that it makes with, and those of which it also
-//! accepts what they made (`docs/decisions/0017-secret-rotation.md`).
+//! While a cluster goes from one secret to the next, a node holds a ring: the keys that it makes with, and those of
+//! which it also accepts what they made (`docs/decisions/0017-secret-rotation.md`).
 
 use std::fmt;
 
@@ -84,7 +84,8 @@ impl ClusterKeys {
         self.all().find(|keys| keys.secret_check == *id)
     }
 
-    /// Whether `holds` of the current keys, or of any that are accepted: a second look is taken only when the first fails.
+    /// Whether `holds` of the current keys, or of any that are accepted: a second look is taken only when the first
+    /// fails.
     pub fn any(&self, holds: impl FnMut(&Self) -> bool) -> bool {
         self.all().any(holds)
     }

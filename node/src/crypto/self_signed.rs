@@ -1,5 +1,5 @@
-//! Tokens that bring the key they are signed with in their header: DPoP proofs (RFC 9449 §4.2). They prove possession of that key
-//! and nothing else; who has it is for the caller to judge.
+//! Tokens that bring the key they are signed with in their header: DPoP proofs (RFC 9449 §4.2). They prove possession
+//! of that key and nothing else; who has it is for the caller to judge.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! The nodes of a demo: real `conclave serve` processes. Each has the demo's end of a pipe as its standard input and stops when
-//! that closes, so that none outlives the demo, however the demo ends.
+//! The nodes of a demo: real `conclave serve` processes. Each has the demo's end of a pipe as its standard input and
+//! stops when that closes, so that none outlives the demo, however the demo ends.
 
 use std::{
     collections::BTreeMap,

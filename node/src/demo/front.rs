@@ -1,8 +1,9 @@
-//! One URL in front of all nodes. *Every* request goes to the next node, so that what a person clicks is load-balanced without
-//! stickiness; a node that does not answer is passed over. Requests for the application's host are checked by forward-auth
-//! first, the way Traefik does it.
+//! One URL in front of all nodes. *Every* request goes to the next node, so that what a person clicks is load-balanced
+//! without stickiness; a node that does not answer is passed over. Requests for the application's host are checked by
+//! forward-auth first, the way Traefik does it.
 //!
-//! A request that has to be sent again carries the same `Idempotency-Key`, so that the second node gives the first's answer.
+//! A request that has to be sent again carries the same `Idempotency-Key`, so that the second node gives the first's
+//! answer.
 
 use std::{
     net::SocketAddr,

@@ -1,5 +1,6 @@
-//! What a demo is furnished with, through the admin API as anybody would do it: an admin, an OIDC client, an application with a
-//! group that may open it. Done again on the same directory, it finds what is there and sets fresh secrets.
+//! What a demo is furnished with, through the admin API as anybody would do it: an admin, an OIDC client, an
+//! application with a group that may open it. Done again on the same directory, it finds what is there and sets fresh
+//! secrets.
 //!
 //! It ends when every node has applied what was made: the first click may go to any of them.
 
@@ -100,7 +101,8 @@ fn random_text(runtime: &Runtime) -> String {
 /// What making something came to.
 enum Made<T> {
     New(T),
-    /// Refused, most likely because it is there. What is done to the existing one tells, and carries these words if it is not.
+    /// Refused, most likely because it is there. What is done to the existing one tells, and carries these words if it
+    /// is not.
     There(Error),
 }
 
@@ -144,8 +146,8 @@ async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the leader has raised the feature level of a new cluster, a second after its start: the choices of the demo
-/// application count from there on.
+/// Waits until the leader has raised the feature level of a new cluster, a second after its start: the choices of the
+/// demo application count from there on.
 async fn levelled(api: &Client) -> anyhow::Result<()> {
     let waiting = async {
         while api.cluster().status(GetStatusRequest {}).await?.feature_level < SUPPORTED {

@@ -30,7 +30,8 @@ pub struct Layout {
     base_port: u16,
     dir: PathBuf,
     pub secret: ClusterSecret,
-    /// Held as long as the demo runs: another one over the same directory would change the nodes' configuration under them.
+    /// Held as long as the demo runs: another one over the same directory would change the nodes' configuration under
+    /// them.
     _lock: fs::File,
     /// Removed when the demo ends.
     _temporary: Option<TempDir>,

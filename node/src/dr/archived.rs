@@ -1,5 +1,5 @@
-//! What an archive holds of a cluster, put together: the newest state there is, with everything that is known to have been taken away
-//! after it, and the state at an earlier point, where one is wanted.
+//! What an archive holds of a cluster, put together: the newest state there is, with everything that is known to have
+//! been taken away after it, and the state at an earlier point, where one is wanted.
 
 use std::path::Path;
 
@@ -42,7 +42,8 @@ pub struct Archived {
     pub journal_complete_to: u64,
 }
 
-/// Reads it, of one life of the cluster where two went on at once. Files are put into `scratch`, which is the caller's to remove.
+/// Reads it, of one life of the cluster where two went on at once. Files are put into `scratch`, which is the caller's
+/// to remove.
 ///
 /// # Errors
 /// [`ArchivedError`].
@@ -72,8 +73,8 @@ pub async fn read(
     Ok(Archived { older, newest, log_ends_at, journal, journal_complete_to })
 }
 
-/// All there is. Where the log is broken, what lies before that, if whoever asks has said that they want no more; the journal tells
-/// what was taken away behind it.
+/// All there is. Where the log is broken, what lies before that, if whoever asks has said that they want no more; the
+/// journal tells what was taken away behind it.
 async fn newest_of(
     reader: &Reader,
     point: Until,

@@ -1,5 +1,5 @@
-//! A fire drill: a snapshot is restored as on the worst day, into a scratch directory, a node is started on it, and somebody who was added
-//! for this signs in. Nothing of it leaves this machine, and nothing of it stays.
+//! A fire drill: a snapshot is restored as on the worst day, into a scratch directory, a node is started on it, and
+//! somebody who was added for this signs in. Nothing of it leaves this machine, and nothing of it stays.
 
 use std::{
     future::Future,
@@ -130,7 +130,8 @@ where
     Ok(Outcome { index, users, digest, restored_ms, ready_ms, signed_in_ms })
 }
 
-/// Nobody outside is told or asked anything by a node that is only tried out: no provider is looked at, no announcement is sent.
+/// Nobody outside is told or asked anything by a node that is only tried out: no provider is looked at, no announcement
+/// is sent.
 fn quieten(known: &mut Known, runtime: &Runtime) -> Result<(), KnownError> {
     let providers: Vec<String> = known.state.upstreams().map(|upstream| upstream.name.to_string()).collect();
     for name in providers {

@@ -1,6 +1,6 @@
-//! Drills on schedule: what the archive holds is restored once in a while in a process of its own, so that the day on which it is needed
-//! is not the first. One node of the cluster does it, and not the one that leads if there is another. How it went stands in the
-//! archive's status.
+//! Drills on schedule: what the archive holds is restored once in a while in a process of its own, so that the day on
+//! which it is needed is not the first. One node of the cluster does it, and not the one that leads if there is
+//! another. How it went stands in the archive's status.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -55,8 +55,8 @@ impl Drills {
         }
     }
 
-    /// Nobody has passed one lately, and of those who answer and do not lead this is the node with the highest number; alone, it is
-    /// this one.
+    /// Nobody has passed one lately, and of those who answer and do not lead this is the node with the highest number;
+    /// alone, it is this one.
     async fn is_ours_and_due(&self) -> bool {
         let members = self.cluster.member_statuses().await;
         let answering = members.iter().filter_map(|member| Some((member.node, member.status.as_ref().ok()?)));
@@ -103,8 +103,8 @@ impl Drills {
     }
 }
 
-/// Runs it with a directory for what it writes, which goes with it: a drill that is killed cannot clear away what it restored, and the
-/// secret that it was restored with.
+/// Runs it with a directory for what it writes, which goes with it: a drill that is killed cannot clear away what it
+/// restored, and the secret that it was restored with.
 async fn with_scratch(mut command: Command) -> Result<Report, String> {
     let scratch = tempfile::Builder::new().prefix("conclave-drills-").tempdir().map_err(|e| e.to_string())?;
     command.env("TMPDIR", scratch.path());

@@ -9,8 +9,8 @@
 //! | `drills` | drills on schedule |
 //! | `offline` | a restore into a data directory that no process uses: from a file, or from what a lost cluster left |
 //!
-//! It reads and writes no snapshot bytes itself (`store`), knows nothing of Raft (`cluster`), and decides nothing about rows
-//! (`conclave_state::restore`): it puts them together in the one order that loses nothing.
+//! It reads and writes no snapshot bytes itself (`store`), knows nothing of Raft (`cluster`), and decides nothing about
+//! rows (`conclave_state::restore`): it puts them together in the one order that loses nothing.
 
 pub mod archived;
 pub mod drill;

@@ -1,5 +1,5 @@
-//! A restore into a data directory that no process uses. Everything is read and proven before anything is written; what is written
-//! counts as a whole or not at all; what was there before is set aside.
+//! A restore into a data directory that no process uses. Everything is read and proven before anything is written; what
+//! is written counts as a whole or not at all; what was there before is set aside.
 
 use std::path::PathBuf;
 
@@ -26,8 +26,8 @@ use super::report::Report;
 pub struct Restore {
     /// What people made is taken from here.
     pub older: Known,
-    /// What was taken away is taken from here: the last that is known of the cluster. The same as `older`, unless an earlier point in
-    /// time is wanted.
+    /// What was taken away is taken from here: the last that is known of the cluster. The same as `older`, unless an
+    /// earlier point in time is wanted.
     pub newest: Known,
     pub data_dir: PathBuf,
     /// `host:port` of the new node's cluster plane.

@@ -1,5 +1,5 @@
-//! A restore through the log of a cluster that runs: begun, brought in pieces, put in force in one step. Whoever leads may die at any
-//! point; every piece has a name, so it is counted once. Until the last entry nothing has changed.
+//! A restore through the log of a cluster that runs: begun, brought in pieces, put in force in one step. Whoever leads
+//! may die at any point; every piece has a name, so it is counted once. Until the last entry nothing has changed.
 
 use std::time::Duration;
 

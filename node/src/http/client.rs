@@ -83,8 +83,8 @@ fn bad(header: &HeaderName) -> Fault {
 
 struct Unreadable;
 
-/// Of all addresses of all `X-Forwarded-For` lines the rightmost that is no trusted hop; the first when all are; none when there are
-/// none.
+/// Of all addresses of all `X-Forwarded-For` lines the rightmost that is no trusted hop; the first when all are; none
+/// when there are none.
 ///
 /// # Errors
 /// When one of them is no address, or there are too many.

@@ -1,18 +1,21 @@
 //! Cookies: reading ours strictly, passing over all others, and writing ours as safely as the public URL allows.
 //!
-//! Browsers send cookies that other programs set: applications on the same host, siblings below a shared parent domain, scripts
-//! (`document.cookie` takes any text). Their bytes and their length are not judged here, because a neighbour could otherwise lock a
-//! user out. Only a pair with the exact name of one of our cookies is read, and only that pair is refused.
+//! Browsers send cookies that other programs set: applications on the same host, siblings below a shared parent domain,
+//! scripts (`document.cookie` takes any text). Their bytes and their length are not judged here, because a neighbour
+//! could otherwise lock a user out. Only a pair with the exact name of one of our cookies is read, and only that pair
+//! is refused.
 
 use std::time::Duration;
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-/// The part that the names of all our cookies have in common, after the browser's prefix and before the cookie's own name.
+/// The part that the names of all our cookies have in common, after the browser's prefix and before the cookie's own
+/// name.
 const OURS: &str = "conclave_";
 
-/// Longest value of one of our cookies: browsers keep at most 4 KiB for a name and its value together (RFC 6265bis §5.6).
+/// Longest value of one of our cookies: browsers keep at most 4 KiB for a name and its value together (RFC 6265bis
+/// §5.6).
 const MAX_VALUE_LEN: usize = 4 * 1024;
 
 /// Why one of our cookies, or a cookie to be set, was refused.
@@ -22,7 +25,8 @@ pub enum CookieError {
     TooLong(String),
     #[error("the value of the cookie {0} is not ASCII text")]
     NotText(String),
-    /// An attacker planted a second cookie of this name, from a sibling host or a longer path. The two cannot be told apart.
+    /// An attacker planted a second cookie of this name, from a sibling host or a longer path. The two cannot be told
+    /// apart.
     #[error("the cookie {0} was sent twice")]
     Duplicate(String),
     #[error("the value of the cookie {0} holds a character cookies cannot carry")]

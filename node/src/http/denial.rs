@@ -1,11 +1,12 @@
 //! One log line and one count for each request that is refused.
 //!
-//! The handler that refuses puts a [`Denial`] on its response; the [`Edge`](super::Edge) writes the line when the response leaves, so each
-//! event has exactly one line, on the node that answered. A refusal without a `Denial` (no such page, a body that is too large) gets its
-//! reason from the status. `docs/logs.md` documents the fields, and `deploy/fail2ban` and `deploy/crowdsec` read them: their order and
-//! names do not change.
+//! The handler that refuses puts a [`Denial`] on its response; the [`Edge`](super::Edge) writes the line when the
+//! response leaves, so each event has exactly one line, on the node that answered. A refusal without a `Denial` (no
+//! such page, a body that is too large) gets its reason from the status. `docs/logs.md` documents the fields, and
+//! `deploy/fail2ban` and `deploy/crowdsec` read them: their order and names do not change.
 //!
-//! Values that a stranger chose are cut to a bound and escaped, so that no value can contain what looks like another field.
+//! Values that a stranger chose are cut to a bound and escaped, so that no value can contain what looks like another
+//! field.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,8 @@ use super::request_id::RequestId;
 const MAX_SUBJECT_CHARS: usize = 128;
 /// Most characters of the sentence at the end of a line.
 const MAX_DETAIL_CHARS: usize = 512;
-/// Most pairs of kind and reason that are counted. Both come from the code, which has fewer; the bound holds if that changes.
+/// Most pairs of kind and reason that are counted. Both come from the code, which has fewer; the bound holds if that
+/// changes.
 const MAX_COUNTED: usize = 1_024;
 /// Longest form that is looked into for the name of who asked.
 const MAX_FORM_BYTES: usize = 64 * 1024;
@@ -61,7 +63,8 @@ impl Denial {
     }
 }
 
-/// The response, marked as no refusal of its own: a question that is part of a protocol, or a page about a refusal that has its line.
+/// The response, marked as no refusal of its own: a question that is part of a protocol, or a page about a refusal that
+/// has its line.
 #[must_use]
 pub fn not_denied(mut response: Response) -> Response {
     response.extensions_mut().insert(Mark::NotDenied);
@@ -167,7 +170,8 @@ pub(super) fn tell(response: &Response, presented: &Presented, address: IpAddr, 
     log(kind, denial.reason, &address.to_string(), subject.as_deref(), id.as_str(), &denial.detail);
 }
 
-/// Readiness and the like (503 without a mark) are no refusals of anybody, but a page that says so has an id that is looked for.
+/// Readiness and the like (503 without a mark) are no refusals of anybody, but a page that says so has an id that is
+/// looked for.
 fn reason_of(status: StatusCode) -> Option<&'static str> {
     match status {
         StatusCode::NOT_FOUND => Some("not_found"),
@@ -203,8 +207,8 @@ pub fn log(
     );
 }
 
-/// Text that a stranger chose, for a log line: at most `most` characters; what could end a value, a line, or look like another field is
-/// escaped. Spaces stay with `spaces`.
+/// Text that a stranger chose, for a log line: at most `most` characters; what could end a value, a line, or look like
+/// another field is escaped. Spaces stay with `spaces`.
 pub fn escaped(text: &str, most: usize, spaces: bool) -> String {
     let mut out = String::new();
     for (at, c) in text.chars().enumerate() {

@@ -94,8 +94,8 @@ impl Edge {
         }
     }
 
-    /// The answer for a fault that no route saw, such as a body that is too large. Programs of any origin may read it: it is the same for
-    /// every caller, and an application in a browser would otherwise see a network error.
+    /// The answer for a fault that no route saw, such as a body that is too large. Programs of any origin may read it:
+    /// it is the same for every caller, and an application in a browser would otherwise see a network error.
     fn answered_before_the_router(&self, fault: &Fault, id: &RequestId, page: bool) -> Response {
         let mut response = self.answer(fault, id, page);
         if !page {
@@ -229,8 +229,9 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
     response
 }
 
-/// The fault behind an answer that the router or an extractor made for programs: nothing, plain text or a problem document. None for
-/// every answer that says something of its own, such as the errors of OAuth, which are JSON for every caller.
+/// The fault behind an answer that the router or an extractor made for programs: nothing, plain text or a problem
+/// document. None for every answer that says something of its own, such as the errors of OAuth, which are JSON for
+/// every caller.
 fn bare_refusal(response: &Response) -> Option<Fault> {
     let headers = response.headers();
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

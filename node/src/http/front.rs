@@ -1,9 +1,9 @@
 //! What answers a listener's requests: the router, and before it whoever can answer at once.
 //!
-//! Most requests of an identity provider are checks of requests to somebody else, hundreds for each page that a person sees here.
-//! They need no body, no time-out and no handler that waits, and the router's layers cost several times what deciding one does. So
-//! [`Express`] is asked first. What it leaves, takes the way of all requests; what it answers has the same fence, id and client as
-//! everything else ([`Edge`]).
+//! Most requests of an identity provider are checks of requests to somebody else, hundreds for each page that a person
+//! sees here. They need no body, no time-out and no handler that waits, and the router's layers cost several times what
+//! deciding one does. So [`Express`] is asked first. What it leaves, takes the way of all requests; what it answers has
+//! the same fence, id and client as everything else ([`Edge`]).
 
 use std::{
     fmt,

@@ -1,8 +1,9 @@
 //! How much of a listener one address may have: connections, and patience with them. A stranger must not fill the node.
 //!
-//! Two kinds of peers. **Crowds** are the configured proxies and this machine itself: one address speaks for everybody behind it,
-//! so it may have every place, and it may keep a connection idle for longer than proxies do. Whoever is behind a proxy is the
-//! proxy's to limit; it has the whole head before it calls here. All others are **strangers**: a share each, and soon cut off.
+//! Two kinds of peers. **Crowds** are the configured proxies and this machine itself: one address speaks for everybody
+//! behind it, so it may have every place, and it may keep a connection idle for longer than proxies do. Whoever is
+//! behind a proxy is the proxy's to limit; it has the whole head before it calls here. All others are **strangers**: a
+//! share each, and soon cut off.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +14,16 @@ use std::{
 
 use super::cidr::{Cidr, customer_of};
 
-/// Most connections of one stranger (of one /64) at once, an eighth of all. A browser opens six to a host, so a whole company
-/// behind one address fits; a stranger needs eight networks to fill a node.
+/// Most connections of one stranger (of one /64) at once, an eighth of all. A browser opens six to a host, so a whole
+/// company behind one address fits; a stranger needs eight networks to fill a node.
 const MOST_OF_A_STRANGER: usize = 512;
 
-/// A stranger who has not sent a request's head in this time is cut off, idle keep-alive included: browsers then simply connect
-/// anew.
+/// A stranger who has not sent a request's head in this time is cut off, idle keep-alive included: browsers then simply
+/// connect anew.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The same for a crowd. Longer than the 60 s for which nginx keeps idle connections to a backend, so that the proxy closes first
-/// and no request meets a closing connection.
+/// The same for a crowd. Longer than the 60 s for which nginx keeps idle connections to a backend, so that the proxy
+/// closes first and no request meets a closing connection.
 const PATIENCE_WITH_A_CROWD: Duration = Duration::from_secs(75);
 
 /// Who is connected, and who may be.

@@ -38,8 +38,8 @@ impl FormAction {
     }
 }
 
-/// Put into a response's extensions by a page that may be shown inside a frame of another origin. Such a page must have nothing on it
-/// that a click could do harm with: it only leads to the top.
+/// Put into a response's extensions by a page that may be shown inside a frame of another origin. Such a page must have
+/// nothing on it that a click could do harm with: it only leads to the top.
 #[derive(Clone, Copy, Debug)]
 pub struct Framable;
 

@@ -1,15 +1,17 @@
-//! Hosts and authorities, in one canonical form from the moment they are read: lower case, without a trailing dot and without the
-//! scheme's default port; IPv6 addresses in brackets in their short form (RFC 5952); international names as `xn--` (UTS 46).
+//! Hosts and authorities, in one canonical form from the moment they are read: lower case, without a trailing dot and
+//! without the scheme's default port; IPv6 addresses in brackets in their short form (RFC 5952); international names as
+//! `xn--` (UTS 46).
 //!
-//! A host that is compared, signed or shown anywhere has passed here. Two spellings of one host would otherwise be two hosts.
+//! A host that is compared, signed or shown anywhere has passed here. Two spellings of one host would otherwise be two
+//! hosts.
 
 use std::net::Ipv6Addr;
 
 /// Longest host name (RFC 1035 §2.3.4).
 const MAX_HOST_BYTES: usize = 253;
 
-/// The canonical form of `host` or `host:port`, for the scheme `http` or `https`. Returns `None` for anything else, such as a
-/// user name, a list or a path.
+/// The canonical form of `host` or `host:port`, for the scheme `http` or `https`. Returns `None` for anything else,
+/// such as a user name, a list or a path.
 pub fn canonical_authority(scheme: &str, authority: &str) -> Option<String> {
     // Nearly every authority is canonical as it comes: this is the path of each check.
     if is_canonical_name(authority) {

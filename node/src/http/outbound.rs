@@ -1,8 +1,10 @@
-//! Requests that leave: the one way to a URL that someone else chose (a client's logout endpoint, a provider's documents).
+//! Requests that leave: the one way to a URL that someone else chose (a client's logout endpoint, a provider's
+//! documents).
 //!
-//! The name is resolved here, each address judged, and the connection made to the address that was judged, so that a name cannot
-//! mean one thing at the check and another at the connection. Public addresses by https; others only where the configuration names
-//! them. No redirect is followed, no body kept beyond a bound, nothing waits longer than [`LIMIT`].
+//! The name is resolved here, each address judged, and the connection made to the address that was judged, so that a
+//! name cannot mean one thing at the check and another at the connection. Public addresses by https; others only where
+//! the configuration names them. No redirect is followed, no body kept beyond a bound, nothing waits longer than
+//! [`LIMIT`].
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -111,8 +113,8 @@ impl Outbound {
         Self { tls: self.tls.clone(), allowed: Arc::new([]) }
     }
 
-    /// The same for addresses that an administrator wrote: private networks and this machine as well, with or without TLS. Not link-local
-    /// ones, where clouds keep the credentials of a machine.
+    /// The same for addresses that an administrator wrote: private networks and this machine as well, with or without
+    /// TLS. Not link-local ones, where clouds keep the credentials of a machine.
     #[must_use]
     pub fn for_administrators(&self) -> Self {
         let private = PRIVATE.iter().filter_map(|network| network.parse().ok());
@@ -346,8 +348,8 @@ async fn exchange(
     }
 }
 
-/// Whether this address belongs to the internet at large: no loopback, link-local, private, shared, reserved or multicast one,
-/// however it is written.
+/// Whether this address belongs to the internet at large: no loopback, link-local, private, shared, reserved or
+/// multicast one, however it is written.
 fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -359,7 +361,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     let reserved = matches!(
         (a, b, c),
-        // "This network", shared (RFC 6598), protocol assignments, 6to4 relays, benchmarks, and everything from multicast on.
+        // "This network", shared (RFC 6598), protocol assignments, 6to4 relays, benchmarks, and everything from
+        // multicast on.
         (0 | 224.., _, _) | (100, 64..=127, _) | (192, 0, 0) | (192, 88, 99) | (198, 18 | 19, _)
     );
     !(reserved
@@ -372,7 +375,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [first, second, ..] = ip.segments();
-    // Global unicast is 2000::/3. Of it: Teredo and other special uses, documentation, 6to4 (an IPv4 address in disguise).
+    // Global unicast is 2000::/3. Of it: Teredo and other special uses, documentation, 6to4 (an IPv4 address in
+    // disguise).
     let is_special = first == 0x2001 && second < 0x0200;
     let is_documentation = (first == 0x2001 && second == 0x0db8) || (first == 0x3fff && second < 0x1000);
     first & 0xe000 == 0x2000 && !is_special && !is_documentation && first != 0x2002

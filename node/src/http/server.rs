@@ -28,8 +28,8 @@ use super::front::{Front, Peer};
 use super::guests::{Guest, Guests};
 use super::tls::{OverTls, ServerTls};
 
-/// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue. How many of them one
-/// address may have is said in `guests`.
+/// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue. How many
+/// of them one address may have is said in `guests`.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// Bytes of request head read: a cookie jar, a long authorize URL and a proxy's headers fit well.
@@ -91,7 +91,8 @@ fn refused(setting: &'static str, addr: SocketAddr, source: io::Error) -> HttpEr
 /// Connections that wait in the kernel's queue until they are taken.
 const BACKLOG: u32 = 1024;
 
-/// A bound port that refuses connections: whoever comes goes to the next node at once. Opened, it is an [`HttpListener`].
+/// A bound port that refuses connections: whoever comes goes to the next node at once. Opened, it is an
+/// [`HttpListener`].
 #[derive(Debug)]
 pub struct ClosedDoor {
     socket: TcpSocket,
@@ -186,8 +187,8 @@ impl HttpListener {
         }
     }
 
-    /// The next connection, once there is room for one; those beyond their address's share are closed on the way. `None` when it is
-    /// time to stop.
+    /// The next connection, once there is room for one; those beyond their address's share are closed on the way.
+    /// `None` when it is time to stop.
     async fn next(&self, places: &Arc<Semaphore>, stop: &CancellationToken) -> Option<Accepted> {
         let accept = async {
             let place = Arc::clone(places).acquire_owned().await.ok()?;

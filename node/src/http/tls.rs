@@ -1,8 +1,9 @@
-//! TLS on a listener of people and clients, with certificates of clients (RFC 8705) where the configuration asks for them.
+//! TLS on a listener of people and clients, with certificates of clients (RFC 8705) where the configuration asks for
+//! them.
 //!
-//! A client is asked for a certificate and may have none. Whoever shows one has proved in the handshake that the key is theirs; what
-//! the certificate is worth is for the caller to judge: whether one of the configured authorities issued it is said beside it, and one
-//! that nobody issued is as good as its thumbprint.
+//! A client is asked for a certificate and may have none. Whoever shows one has proved in the handshake that the key is
+//! theirs; what the certificate is worth is for the caller to judge: whether one of the configured authorities issued
+//! it is said beside it, and one that nobody issued is as good as its thumbprint.
 
 use std::{convert::Infallible, fmt, fs, path::Path, sync::Arc, time::Duration};
 
@@ -88,7 +89,8 @@ impl ClientCertificate {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OverTls;
 
-/// The certificate of the connection that a request came by, if there is one. A proxy's own is not that of the client it speaks for.
+/// The certificate of the connection that a request came by, if there is one. A proxy's own is not that of the client
+/// it speaks for.
 #[derive(Clone, Debug)]
 pub struct PeerCertificate(pub Option<ClientCertificate>);
 

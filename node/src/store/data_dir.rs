@@ -8,10 +8,10 @@
 //! aside-*/     what a restore found here; see `exchange`
 //! ```
 //!
-//! The identity is a small file of its own and not a record of the log: it must be readable before the log is opened (to
-//! refuse a foreign directory without touching it), must outlive a rewrite of the log, and makes a *missing* log visible:
-//! it is written last when a directory is set up, so a directory with an identity once had a complete log and vote.
-//! Opening an empty log under an old identity would let a node vote twice in one term.
+//! The identity is a small file of its own and not a record of the log: it must be readable before the log is opened
+//! (to refuse a foreign directory without touching it), must outlive a rewrite of the log, and makes a *missing* log
+//! visible: it is written last when a directory is set up, so a directory with an identity once had a complete log and
+//! vote. Opening an empty log under an old identity would let a node vote twice in one term.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -113,9 +113,9 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), identity, lock })
     }
 
-    /// The identity of the node whose data lies at `path`, looking without a lock: the answer may be old when it arrives. None in a
-    /// directory that is fresh or missing. Where a restore was cut short after it counted, it is ended first: the identity that lies
-    /// there may still be the one before.
+    /// The identity of the node whose data lies at `path`, looking without a lock: the answer may be old when it
+    /// arrives. None in a directory that is fresh or missing. Where a restore was cut short after it counted, it is
+    /// ended first: the identity that lies there may still be the one before.
     pub fn peek(path: &Path) -> Result<Option<Identity>, StoreError> {
         if exchange::is_begun(path) {
             return Ok(Self::open(path)?.identity.clone());
@@ -181,7 +181,8 @@ impl DataDir {
         Ok(())
     }
 
-    /// Takes back a set-up that was refused before anything came of it: the directory is fresh again. The log must be closed.
+    /// Takes back a set-up that was refused before anything came of it: the directory is fresh again. The log must be
+    /// closed.
     ///
     /// # Errors
     /// When something cannot be removed.
@@ -194,15 +195,16 @@ impl DataDir {
         Ok(())
     }
 
-    /// Which secret these data were made with, for whoever runs with them. The identity must not be saved otherwise after this.
+    /// Which secret these data were made with, for whoever runs with them. The identity must not be saved otherwise
+    /// after this.
     pub fn secret_mark(&self) -> Option<SecretMark> {
         let identity = self.identity.clone()?;
         Some(SecretMark { path: self.path.join("identity"), identity })
     }
 
-    /// Replaces the contents as a whole: `build` makes a log and a directory of snapshots at the places it is given. After a crash
-    /// at any point the directory holds the old contents or the new ones. The old ones are kept below `aside-<name>`; the answer
-    /// says where, if there were any.
+    /// Replaces the contents as a whole: `build` makes a log and a directory of snapshots at the places it is given.
+    /// After a crash at any point the directory holds the old contents or the new ones. The old ones are kept below
+    /// `aside-<name>`; the answer says where, if there were any.
     pub fn replace_contents<E: From<StoreError>>(
         &mut self,
         identity: Identity,

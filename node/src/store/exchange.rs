@@ -1,5 +1,5 @@
-//! Other contents for a data directory that may be in use by nobody: built whole beside the old ones, then put in their place in
-//! one step that a crash cannot halve. The old ones are set aside, never deleted.
+//! Other contents for a data directory that may be in use by nobody: built whole beside the old ones, then put in their
+//! place in one step that a crash cannot halve. The old ones are set aside, never deleted.
 //!
 //! ```text
 //! restoring/        log, snapshots, identity of the new contents; without the mark it is rubbish
@@ -7,8 +7,8 @@
 //! aside-…/          log, snapshots, identity of the old contents
 //! ```
 //!
-//! The mark decides: before it is there, the directory is what it was; from then on every opening first ends what was begun, and
-//! nothing is read before that.
+//! The mark decides: before it is there, the directory is what it was; from then on every opening first ends what was
+//! begun, and nothing is read before that.
 
 use std::fs;
 use std::io::ErrorKind;

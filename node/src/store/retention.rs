@@ -52,8 +52,9 @@ pub struct ArchiveHold {
 /// Of the free disk, the share that entries waiting for the archive may take: a disk that fills up would stop the node.
 const HOLD_DISK_SHARE: u64 = 10;
 
-/// How far the log may be purged while an archive is behind: to what the archive has, unless more than the limit, or more than
-/// a tenth of the free disk, waits. Then the log goes on without it, and the archive begins again with a whole snapshot.
+/// How far the log may be purged while an archive is behind: to what the archive has, unless more than the limit, or
+/// more than a tenth of the free disk, waits. Then the log goes on without it, and the archive begins again with a
+/// whole snapshot.
 pub fn purge_beside_archive(
     upto: u64,
     hold: &ArchiveHold,

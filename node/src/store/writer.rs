@@ -99,8 +99,8 @@ impl LogWriter {
         Self { inner: Arc::new(Inner { initial, reader, failure, commits, backend }) }
     }
 
-    /// A writer that is a task of the caller's runtime and takes its time: for the simulator. What it writes may be on the disk
-    /// from then on; after the pause that `pace` gives, it must be.
+    /// A writer that is a task of the caller's runtime and takes its time: for the simulator. What it writes may be on
+    /// the disk from then on; after the pause that `pace` gives, it must be.
     #[cfg(any(test, feature = "testing"))]
     pub fn paced(
         store: impl LogStore,

@@ -1,7 +1,7 @@
 //! What a node says of itself in numbers: every name of a metric, in this file alone, and the text of them.
 //!
-//! They are read from the node's status at each scrape; nothing is counted beside the work. Labels hold what the node itself chose,
-//! never what a stranger sent.
+//! They are read from the node's status at each scrape; nothing is counted beside the work. Labels hold what the node
+//! itself chose, never what a stranger sent.
 
 use std::sync::atomic::AtomicU64;
 

@@ -103,7 +103,8 @@ where
 /// A dead peer would be worth a warning of each heartbeat, twenty a second; the cluster room tells it once.
 const QUIET_RAFT: &str = "openraft=error";
 
-/// openraft tells each vote and heartbeat at `info`; what matters of it we say ourselves. A filter that names it is left alone.
+/// openraft tells each vote and heartbeat at `info`; what matters of it we say ourselves. A filter that names it is
+/// left alone.
 fn with_quiet_raft(level: &str) -> String {
     if level.contains("openraft") { level.to_owned() } else { format!("{level},{QUIET_RAFT}") }
 }

@@ -1,6 +1,8 @@
-//! One trace across nodes: W3C trace context (`traceparent`) in gRPC metadata, and in what a node seals for another to take up.
+//! One trace across nodes: W3C trace context (`traceparent`) in gRPC metadata, and in what a node seals for another to
+//! take up.
 //!
-//! Only nodes of the cluster exchange it, over mutual TLS or under their seal; a `traceparent` from outside is not taken up.
+//! Only nodes of the cluster exchange it, over mutual TLS or under their seal; a `traceparent` from outside is not
+//! taken up.
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::TraceContextExt as _;
@@ -23,16 +25,16 @@ pub fn adopt(span: &Span, metadata: &MetadataMap) {
     span.set_parent(context).ok();
 }
 
-/// The current span in the form that travels sealed with what is on its way: ids and flags, [`LENGTH`] bytes. Empty without a
-/// collector.
+/// The current span in the form that travels sealed with what is on its way: ids and flags, [`LENGTH`] bytes. Empty
+/// without a collector.
 pub fn sealed() -> String {
     let mut text = String::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut Text(&mut text));
     text
 }
 
-/// Makes what [`sealed`] gave the parent of `span`, which points at the current span beside it. Does nothing for anything else. Call it
-/// before `span` is entered.
+/// Makes what [`sealed`] gave the parent of `span`, which points at the current span beside it. Does nothing for
+/// anything else. Call it before `span` is entered.
 pub fn resume(span: &Span, sealed: &str) {
     if sealed.len() != LENGTH {
         return;

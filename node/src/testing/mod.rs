@@ -1,5 +1,5 @@
-//! Nodes for tests, in this process: real clusters on loopback with ephemeral ports and data directories that vanish, cheap
-//! password hashing, and a clock that moves only when told.
+//! Nodes for tests, in this process: real clusters on loopback with ephemeral ports and data directories that vanish,
+//! cheap password hashing, and a clock that moves only when told.
 //!
 //! ```ignore
 //! let node = TestNode::start().await;
@@ -79,8 +79,8 @@ impl TestNode {
         node
     }
 
-    /// A cluster of one voter whose clock is the machine's: for what compares times with another process or an outside library.
-    /// [`clock`](Self::clock) moves nothing here.
+    /// A cluster of one voter whose clock is the machine's: for what compares times with another process or an outside
+    /// library. [`clock`](Self::clock) moves nothing here.
     pub async fn start_on_the_machines_clock() -> Self {
         let runtime = Runtime { entropy: SeededEntropy::new(1), ..Runtime::system() };
         let plane = TcpListener::bind("127.0.0.1:0").expect("a free port");

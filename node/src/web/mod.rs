@@ -1,5 +1,5 @@
-//! Pages: what a person sees, rendered on the server, without any script but one: the form that posts itself back to a client, which
-//! works by a press of its button as well.
+//! Pages: what a person sees, rendered on the server, without any script but one: the form that posts itself back to a
+//! client, which works by a press of its button as well.
 //!
 //! Owns the templates, the stylesheet and logo, and CSRF tokens. Knows no rules: it is handed finished view structs
 //! and returns HTML. An operator may replace any template, the stylesheet or the logo by a file of the same name

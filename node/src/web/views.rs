@@ -120,8 +120,8 @@ pub struct DeviceView {
     pub error: Option<String>,
 }
 
-/// A new password for somebody who was let back in. Posts `password` and `again`. Ids: `recover-form`, `account`, `password`, `again`,
-/// `submit`, `error`.
+/// A new password for somebody who was let back in. Posts `password` and `again`. Ids: `recover-form`, `account`,
+/// `password`, `again`, `submit`, `error`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RecoverView {
     pub form: Form,
@@ -173,7 +173,8 @@ pub struct SignedOutView {
     pub back: Option<Link>,
 }
 
-/// Who one is. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `providers`, `logout-form`, `sign-out`.
+/// Who one is. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `providers`, `logout-form`,
+/// `sign-out`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HomeView {
     /// Posts the sign-out.

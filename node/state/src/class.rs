@@ -1,8 +1,8 @@
-//! **Which commands take something away**: the one place that says so. Such a command is acknowledged only when no node can still
-//! accept what it ended (design.md §6); every other one as soon as it is committed.
+//! **Which commands take something away**: the one place that says so. Such a command is acknowledged only when no node
+//! can still accept what it ended (design.md §6); every other one as soon as it is committed.
 //!
-//! By the kind of the command and by its answer alone, so that a retry that is answered from memory is of the same class as the
-//! first. Where a command may give or take (an updated group, application or client), it counts as taking.
+//! By the kind of the command and by its answer alone, so that a retry that is answered from memory is of the same
+//! class as the first. Where a command may give or take (an updated group, application or client), it counts as taking.
 
 use conclave_proto::command::v1::{self as pb, check_handle::Finding, command::Body};
 use prost::Message as _;
@@ -18,8 +18,8 @@ pub enum Class {
     Revocation,
 }
 
-/// What was done in answering so takes something away: the reuse of a code or a refresh token ends all that came of it, though the
-/// command was to give.
+/// What was done in answering so takes something away: the reuse of a code or a refresh token ends all that came of it,
+/// though the command was to give.
 pub fn class_of_answer(reply: &Reply) -> Class {
     match &reply.body {
         Some(ReplyBody::Refused(refused))

@@ -17,8 +17,8 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Starts from `state` as seen by the entry at `index`, at log time `max(clock, at)`; from feature level 2 on at most
-    /// [`MAX_STEP_MS`] later than before.
+    /// Starts from `state` as seen by the entry at `index`, at log time `max(clock, at)`; from feature level 2 on at
+    /// most [`MAX_STEP_MS`] later than before.
     pub(crate) fn begin(state: &State, index: u64, at: Stamp) -> Self {
         let mut state = state.clone();
         state.meta.index = index;

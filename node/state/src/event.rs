@@ -1,4 +1,5 @@
-//! Facts, for local reactions only (metrics, audit line). Nothing that must happen hangs on an event: that is the outbox.
+//! Facts, for local reactions only (metrics, audit line). Nothing that must happen hangs on an event: that is the
+//! outbox.
 
 use std::sync::Arc;
 

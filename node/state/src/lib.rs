@@ -1,12 +1,13 @@
 //! **The rules.** The only way replicated state changes:
 //!
 //! ```text
-//! apply(state, entry) -> (state', reply, events)        same state + same entry => same result, on every node, for ever
+//! apply(state, entry) -> (state', reply, events)     same state, same entry => same result, on every node
 //! ```
 //!
-//! This crate is pure and synchronous: no I/O, no clock, no chance, no unordered map, no float. Ids, salts and hashes arrive
-//! in the command; time is the leader's [`Stamp`], which never runs back. A refusal is a [`Reply`], remembered like any other.
-//! [`Halt`] stops the node: it is returned when an entry cannot be understood, and nothing is ever skipped.
+//! This crate is pure and synchronous: no I/O, no clock, no chance, no unordered map, no float. Ids, salts and hashes
+//! arrive in the command; time is the leader's [`Stamp`], which never runs back. A refusal is a [`Reply`], remembered
+//! like any other. [`Halt`] stops the node: it is returned when an entry cannot be understood, and nothing is ever
+//! skipped.
 //!
 //! | module | owns |
 //! |---|---|
@@ -17,8 +18,8 @@
 //! | [`class`](mod@class) | which commands take something away |
 //! | `user`, `group`, … | a domain each: its rows, their wire form, one file per command |
 //!
-//! Adding a command: a message in its domain's `.proto`, an arm in `Command.body`, one file here, an arm in `apply`, its test.
-//! Callers: `cluster` applies; everybody else reads [`State`] through its queries.
+//! Adding a command: a message in its domain's `.proto`, an arm in `Command.body`, one file here, an arm in `apply`,
+//! its test. Callers: `cluster` applies; everybody else reads [`State`] through its queries.
 #![warn(missing_docs)]
 
 pub mod access;

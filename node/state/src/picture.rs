@@ -1,5 +1,5 @@
-//! `SetPicture`: what a person looks like (the `picture` claim, OIDC Core §5.1). A small JPEG that was encoded at the edge; whatever it
-//! came from never gets here. Ends with the person.
+//! `SetPicture`: what a person looks like (the `picture` claim, OIDC Core §5.1). A small JPEG that was encoded at the
+//! edge; whatever it came from never gets here. Ends with the person.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! **Which cluster secret is in use**, told by its name alone, and what outlives the earlier ones, sealed. The rules never see a key: they
-//! decide only that what takes the place of a value was made from that very value.
+//! **Which cluster secret is in use**, told by its name alone, and what outlives the earlier ones, sealed. The rules
+//! never see a key: they decide only that what takes the place of a value was made from that very value.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ use crate::{
 
 /// Longest sealed keys: a key, and a handful of earlier ones.
 const MAX_SEALED_BYTES: usize = 4096;
-/// Most values sealed anew by one entry: each comes twice, as it was and as it is to be, and an entry must stay below 64 KiB.
+/// Most values sealed anew by one entry: each comes twice, as it was and as it is to be, and an entry must stay below
+/// 64 KiB.
 pub const MAX_RESEALED: usize = 3;
 /// Longest sealed value: the longest of those that are kept sealed.
 const MAX_VALUE_BYTES: usize = 8192;

@@ -1,7 +1,9 @@
-//! One walk over all tables. What it yields is the whole state: it is written to snapshots, sent to learners, and hashed.
+//! One walk over all tables. What it yields is the whole state: it is written to snapshots, sent to learners, and
+//! hashed.
 //!
-//! A table that is missing here would be missing after a restore, so the test `every_table_survives_a_snapshot` fills each
-//! and compares. Rows come in key order, encoded by prost without maps: the same state gives the same bytes on every node.
+//! A table that is missing here would be missing after a restore, so the test `every_table_survives_a_snapshot` fills
+//! each and compares. Rows come in key order, encoded by prost without maps: the same state gives the same bytes on
+//! every node.
 
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-/// The furthest that one entry moves log time, in milliseconds. After a longer silence the leader sets log time first, once a quorum
-/// of clocks agrees; so an entry with a wrong stamp does not end what lives for longer than this.
+/// The furthest that one entry moves log time, in milliseconds. After a longer silence the leader sets log time first,
+/// once a quorum of clocks agrees; so an entry with a wrong stamp does not end what lives for longer than this.
 pub const MAX_STEP_MS: u64 = 3_600_000;
 
 /// Milliseconds since the Unix epoch, as stamped by a leader.

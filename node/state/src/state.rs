@@ -1,7 +1,7 @@
 //! The replicated state: persistent ordered maps, so a clone costs nothing and a reader keeps one consistent version.
 //!
-//! Tables are what snapshots hold. Indexes are derived from tables by the `put_*`/`take_*` functions of each domain and are
-//! never written to a snapshot; loading puts every row again and so rebuilds them.
+//! Tables are what snapshots hold. Indexes are derived from tables by the `put_*`/`take_*` functions of each domain and
+//! are never written to a snapshot; loading puts every row again and so rebuilds them.
 
 use std::{fmt, sync::Arc};
 

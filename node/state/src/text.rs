@@ -30,8 +30,8 @@ pub(crate) fn required(field: &str, text: &str, max: usize) -> Result<String, Re
     line(field, text, max)
 }
 
-/// The form in which names and addresses are compared: ASCII letters in lower case. Other letters are brought to one form before a
-/// command is made, since the tables of Unicode differ between versions of the program.
+/// The form in which names and addresses are compared: ASCII letters in lower case. Other letters are brought to one
+/// form before a command is made, since the tables of Unicode differ between versions of the program.
 pub(crate) fn folded(text: &str) -> Arc<str> {
     text.to_ascii_lowercase().into()
 }

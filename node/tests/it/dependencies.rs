@@ -1,5 +1,6 @@
-//! What the node is built of: one HTTP client, our own, whose addresses are judged (`http::outbound`). `deny.toml` keeps the others out of
-//! the workspace where it can; what it cannot say is here: tests may have one of them, the node may not.
+//! What the node is built of: one HTTP client, our own, whose addresses are judged (`http::outbound`). `deny.toml`
+//! keeps the others out of the workspace where it can; what it cannot say is here: tests may have one of them, the node
+//! may not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +29,8 @@ const CLIENTS: [&str; 17] = [
     "wreq",
     "xh",
 ];
-/// The feature by which the crates of atrium bring a client of their own, and with it its panics and its trust in every address.
+/// The feature by which the crates of atrium bring a client of their own, and with it its panics and its trust in every
+/// address.
 const DEFAULT_CLIENT: &str = "default-client";
 
 /// What is wrong with a workspace, as `cargo metadata` describes it.

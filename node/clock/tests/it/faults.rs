@@ -1,4 +1,5 @@
-//! Clusters of one, two and three nodes whose clocks jump, drift, stop and lie in another time zone, under simulated time.
+//! Clusters of one, two and three nodes whose clocks jump, drift, stop and lie in another time zone, under simulated
+//! time.
 
 use conclave_clock::{
     AGREE, Answer, ClusterReading, Discipline, HOLD, Micros, SECOND, Standing, Verdict, WALL_BOUND,

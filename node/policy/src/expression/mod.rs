@@ -1,11 +1,13 @@
 //! CEL expressions, in a form that is typed and whose worst case is known before it is ever evaluated.
 //!
-//! The grammar is CEL's, parsed by crate `cel`; evaluation is ours, since an interpreter without a budget cannot sit on a path that
-//! every request takes. What is there: `bool`, `int`, `string`, lists of them, `&& || ! == != < <= > >= + - * / % ?: in []`,
-//! `has`, `all`, `exists`, `exists_one`, `filter`, `size`, `startsWith`, `endsWith`, `contains`, `lowerAscii`, `join`, `string`; and for
-//! claims maps whose keys are written out. What is not there is refused when an expression is compiled: floats, bytes, `matches`, `map`, timestamps, other names.
+//! The grammar is CEL's, parsed by crate `cel`; evaluation is ours, since an interpreter without a budget cannot sit on
+//! a path that every request takes. What is there: `bool`, `int`, `string`, lists of them, `&& || ! == != < <= > >= + -
+//! * / % ?: in []`, `has`, `all`, `exists`, `exists_one`, `filter`, `size`, `startsWith`, `endsWith`, `contains`,
+//! `lowerAscii`, `join`, `string`; and for claims maps whose keys are written out. What is not there is refused when an
+//! expression is compiled: floats, bytes, `matches`, `map`, timestamps, other names.
 //!
-//! In one thing it is stricter than CEL: an error on the left of `&&` and `||` is not forgotten when the right side decides.
+//! In one thing it is stricter than CEL: an error on the left of `&&` and `||` is not forgotten when the right side
+//! decides.
 //!
 //! | name | type | |
 //! |---|---|---|

@@ -1,4 +1,5 @@
-//! From text to CEL's own tree. Parsers recurse: what would make one recurse deeply is refused by a look at the bytes first.
+//! From text to CEL's own tree. Parsers recurse: what would make one recurse deeply is refused by a look at the bytes
+//! first.
 
 use cel::{Env, common::ast::IdedExpr};
 
@@ -25,8 +26,8 @@ fn first(errors: &cel::ParseErrors) -> String {
     )
 }
 
-/// Brackets that are open at once, signs in a row and branches: what grammars recurse over. Text in quotes counts too, which
-/// refuses at most too much.
+/// Brackets that are open at once, signs in a row and branches: what grammars recurse over. Text in quotes counts too,
+/// which refuses at most too much.
 fn shallow(text: &str) -> Result<(), Refused> {
     let (mut open, mut signs, mut branches) = (0_usize, 0_usize, 0_usize);
     for byte in text.bytes() {

@@ -1,5 +1,5 @@
-//! A store in memory that misbehaves when told: away, half-written objects, writes that arrive and are not answered, listings
-//! that lag, calls that hang.
+//! A store in memory that misbehaves when told: away, half-written objects, writes that arrive and are not answered,
+//! listings that lag, calls that hang.
 
 use std::{
     fmt,

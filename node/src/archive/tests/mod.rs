@@ -405,8 +405,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Two nodes that lead in turn, or both at once, over a store that is away, loses the end of writes, does not answer and lists
-    /// late: in the end everything is there once, in order, and so is all that was taken away.
+    /// Two nodes that lead in turn, or both at once, over a store that is away, loses the end of writes, does not
+    /// answer and lists late: in the end everything is there once, in order, and so is all that was taken away.
     #[test]
     fn nothing_is_lost_and_order_is_kept(steps in prop::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -443,7 +443,8 @@ proptest! {
             let first = fetched.plan.snapshot.last + 1;
             prop_assert_eq!(read(&fetched), world.records(first, last));
             let fetched = world.restore(Until::Index(2)).await.unwrap();
-            // A damaged piece of the journal speaks for nothing, though nothing is missing: then less is claimed, never more.
+            // A damaged piece of the journal speaks for nothing, though nothing is missing: then less is claimed, never
+            // more.
             prop_assert!(fetched.journal_complete_to == last || (damages && fetched.journal_complete_to < last));
             let all: Vec<u64> = (3..=last).filter(|index| index % 5 == 0).collect();
             prop_assert_eq!(revoked(&fetched, 2), all);

@@ -140,7 +140,8 @@ impl Page<'_> {
             return Ok(Next::Gone(gone));
         }
         let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
-        // The page follows a proof by that session's person in this browser, who is not asked to prove it again to see it again.
+        // The page follows a proof by that session's person in this browser, who is not asked to prove it again to see
+        // it again.
         let same =
             visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
         let note = match trouble {

@@ -1,7 +1,8 @@
-//! `/device`: the person types the code that a device shows, sees what the device asks for, and says yes or no (RFC 8628 §3.3).
+//! `/device`: the person types the code that a device shows, sees what the device asks for, and says yes or no (RFC
+//! 8628 §3.3).
 //!
-//! Somebody else may have started the device and sent the code: the page says what will be allowed and asks to compare the code.
-//! Codes are looked up for people who are signed in, and a limited number of times from one address.
+//! Somebody else may have started the device and sent the code: the page says what will be allowed and asks to compare
+//! the code. Codes are looked up for people who are signed in, and a limited number of times from one address.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! Answers to clients: a redirect, or a form that posts itself (OAuth 2.0 Form Post Response Mode 1.0).
 //!
-//! The form's page is the only one here with a script. The policy allows exactly that script, by its hash; without JavaScript the
-//! person presses the button.
+//! The form's page is the only one here with a script. The policy allows exactly that script, by its hash; without
+//! JavaScript the person presses the button.
 
 use std::sync::LazyLock;
 
@@ -58,8 +58,8 @@ impl Site {
     }
 }
 
-/// Without `form-action`: the page has one form, made here, and the client's callback may go on to any other place, which browsers
-/// hold against `form-action` as well.
+/// Without `form-action`: the page has one form, made here, and the client's callback may go on to any other place,
+/// which browsers hold against `form-action` as well.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "default-src 'none'; script-src {}; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",

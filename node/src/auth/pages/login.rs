@@ -108,8 +108,8 @@ async fn shown(
 }
 
 impl Site {
-    /// A ticket that was opened, whatever its age and browser, if what it asks for still stands: one that is not in order says why the
-    /// form is shown anew.
+    /// A ticket that was opened, whatever its age and browser, if what it asks for still stands: one that is not in
+    /// order says why the form is shown anew.
     async fn revived(
         &self,
         (mut ticket, trouble): (Ticket, Option<TicketError>),
@@ -147,7 +147,8 @@ pub(super) fn page(site: &Site, browser: &Browser, ticket: &Ticket) -> Result<Re
     Ok(response)
 }
 
-/// The other ways to sign in. Plain OAuth 2.0 cannot say when somebody proved who they are, so it is not offered to those who must.
+/// The other ways to sign in. Plain OAuth 2.0 cannot say when somebody proved who they are, so it is not offered to
+/// those who must.
 fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::Provider> {
     let must_be_recent = wanted_age(ticket).is_some();
     let state = site.auth.cluster().view();
@@ -261,8 +262,8 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// The name of the write of a proven password. A second click on the same form, by the same user in the same browser, is the same
-    /// write on any node, and gets the first answer.
+    /// The name of the write of a proven password. A second click on the same form, by the same user in the same
+    /// browser, is the same write on any node, and gets the first answer.
     fn named_by(&self, proof: &Proof) -> Derivation {
         let key = &self.site.auth.deriving_keys().request;
         let (browser, version) =
@@ -322,8 +323,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// A fresh form for a ticket that the rules refused, unless what it is for does not stand any more: a pushed request that is over
-    /// would have every further form refused as well.
+    /// A fresh form for a ticket that the rules refused, unless what it is for does not stand any more: a pushed
+    /// request that is over would have every further form refused as well.
     async fn form_if_of_use(&self, why: Why) -> Result<Response, Fault> {
         match self.site.auth.still_stands(&self.ticket.target).await.map_err(|e| fault_of(&e))? {
             Some(gone) => Ok(self.site.answer_form(Next::Gone(gone), &self.browser, self.id)),
@@ -331,7 +332,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// A refusal that is of the client's request and not of the person: the client is told, if it may still be answered there.
+    /// A refusal that is of the client's request and not of the person: the client is told, if it may still be answered
+    /// there.
     async fn told_to_client(&self, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
         let Target::Authorize(request) = &self.ticket.target else {
             return Err(fault_of(&AuthError::Refused(refusal.clone())));
@@ -360,7 +362,8 @@ impl Attempt<'_> {
         self.form_again(why, status)
     }
 
-    /// The line of a sign-in that is not accepted. Whether the user exists is not in it: logs go further than databases.
+    /// The line of a sign-in that is not accepted. Whether the user exists is not in it: logs go further than
+    /// databases.
     fn denied(&self, why: Why) -> Denial {
         let (reason, detail) = match why {
             Why::Wrong => ("bad_credentials", "the username or the password is wrong"),
@@ -378,8 +381,8 @@ impl Attempt<'_> {
         Denial::new(reason, detail).of(&self.typed)
     }
 
-    /// A fresh form for the same target, with what was typed and one line that says why: for a browser under an address of its own, for
-    /// a program with this status, and so for a browser if the ticket is too long for an address.
+    /// A fresh form for the same target, with what was typed and one line that says why: for a browser under an address
+    /// of its own, for a program with this status, and so for a browser if the ticket is too long for an address.
     fn form_again(&self, why: Why, status: StatusCode) -> Result<Response, Fault> {
         let (browser, target) = (Some(self.browser.id.as_str()), self.ticket.target.clone());
         let mut ticket = self.site.auth.ticket(self.ticket.step, target, browser);

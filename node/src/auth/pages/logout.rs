@@ -1,5 +1,5 @@
-//! `/logout`: asks, then ends the session everywhere. A relying party's logout comes here with a ticket that names where the
-//! person goes afterwards.
+//! `/logout`: asks, then ends the session everywhere. A relying party's logout comes here with a ticket that names
+//! where the person goes afterwards.
 
 use std::sync::Arc;
 
@@ -98,8 +98,8 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
 }
 
 impl Site {
-    /// Ends the session, for every node and every client of it. Gives the pages of its clients that the browser is to load (OIDC
-    /// Front-Channel Logout §3).
+    /// Ends the session, for every node and every client of it. Gives the pages of its clients that the browser is to
+    /// load (OIDC Front-Channel Logout §3).
     ///
     /// # Errors
     /// When the cluster cannot take the write: then the person is still signed in, and told so.
@@ -137,15 +137,15 @@ impl Site {
         uris.take(MAX_FRAMES).collect()
     }
 
-    /// Signed out: to the client if it named a place that was checked, else a page here. Where pages of clients are to be loaded,
-    /// always by a page here, which goes on by itself.
+    /// Signed out: to the client if it named a place that was checked, else a page here. Where pages of clients are to
+    /// be loaded, always by a page here, which goes on by itself.
     pub fn signed_out(&self, target: Option<&Target>, frames: &[Url]) -> Response {
         self.without_session(left(self, target, frames))
     }
 }
 
-/// Where the relying party sends the person afterwards. A ticket that is damaged, too old or of another browser names no place any
-/// more, and never keeps anybody from signing out.
+/// Where the relying party sends the person afterwards. A ticket that is damaged, too old or of another browser names
+/// no place any more, and never keeps anybody from signing out.
 fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Option<Target> {
     let ticket = site.auth.open(ticket, Some(browser.id.as_str())).ok()?;
     (ticket.step == Step::Logout).then_some(ticket.target)

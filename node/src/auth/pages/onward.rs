@@ -1,12 +1,12 @@
 //! `/continue`: the answer to a form, as a page of its own.
 //!
-//! A browser that sent a form is redirected here, and never shown a page in answer to the POST: Back and reload then never send the form
-//! again. What is to be shown, or where the browser goes, travels sealed and bound to the browser.
+//! A browser that sent a form is redirected here, and never shown a page in answer to the POST: Back and reload then
+//! never send the form again. What is to be shown, or where the browser goes, travels sealed and bound to the browser.
 //!
-//! To another site it goes on from here by `<meta http-equiv="refresh">` and a link, not by a redirect. Chromium applies `form-action`
-//! to every redirect after a form, so a callback that goes on to another origin would be blocked there; a navigation of this page is
-//! not part of the form's chain, and `form-action` stays `'self'` (decision 0046). Programs, which do not ask for pages, are
-//! redirected at once.
+//! To another site it goes on from here by `<meta http-equiv="refresh">` and a link, not by a redirect. Chromium
+//! applies `form-action` to every redirect after a form, so a callback that goes on to another origin would be blocked
+//! there; a navigation of this page is not part of the form's chain, and `form-action` stays `'self'` (decision 0046).
+//! Programs, which do not ask for pages, are redirected at once.
 
 use std::sync::Arc;
 
@@ -37,8 +37,8 @@ use super::{
 const PURPOSE: &str = "onward/1";
 /// How long the page may be opened: as long as a person may look at it and reload it.
 const LIFE_MS: u64 = 15 * 60_000;
-/// Longest text, in bytes, that the `Location` of an answer carries: beside the cookies that follow a sign-in and the other headers it
-/// fits the 4 KiB that nginx takes by default. A longer one is answered with the page itself.
+/// Longest text, in bytes, that the `Location` of an answer carries: beside the cookies that follow a sign-in and the
+/// other headers it fits the 4 KiB that nginx takes by default. A longer one is answered with the page itself.
 pub(super) const MAX_IN_LOCATION: usize = 2_000;
 
 /// What follows a form.
@@ -143,8 +143,9 @@ impl Site {
         Denial::new(fault.code, &fault.detail).on(self.onward_bound(onward, None))
     }
 
-    /// On to an address that was made here: by a redirect, or by a page that leads there when the address would make a head longer than
-    /// proxies take. To an address of this site the browser then goes from a page of this site, with its cookies.
+    /// On to an address that was made here: by a redirect, or by a page that leads there when the address would make a
+    /// head longer than proxies take. To an address of this site the browser then goes from a page of this site, with
+    /// its cookies.
     pub fn go_on_to(&self, location: &str) -> Response {
         if location.len() <= MAX_IN_LOCATION {
             return see_other(location);
@@ -156,7 +157,8 @@ impl Site {
     pub fn leave(&self, location: &str, browser: &Browser) -> Response {
         let is_web = location.starts_with("https:") || location.starts_with("http:");
         if !browser.reads_pages || !is_web {
-            // An app's own scheme ends the chain, and some browsers open an app only straight from what a person pressed.
+            // An app's own scheme ends the chain, and some browsers open an app only straight from what a person
+            // pressed.
             return see_other(location);
         }
         self.onward(Onward::Away(location.to_owned()), browser)

@@ -1,4 +1,5 @@
-//! `/picture/…`: what a person looks like, for whoever was told the name of the picture. It says nothing of whose it is.
+//! `/picture/…`: what a person looks like, for whoever was told the name of the picture. It says nothing of whose it
+//! is.
 
 use std::sync::Arc;
 

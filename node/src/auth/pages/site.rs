@@ -31,8 +31,8 @@ use crate::{
 
 use super::login;
 
-/// Longest ticket that travels in a `Location`: with the rest of the head it fits into the 4 KiB that proxies allow when nobody told
-/// them otherwise.
+/// Longest ticket that travels in a `Location`: with the rest of the head it fits into the 4 KiB that proxies allow
+/// when nobody told them otherwise.
 const MAX_REDIRECTED_TICKET_BYTES: usize = 2_560;
 
 /// The cookie of a session.
@@ -365,8 +365,8 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
     response
 }
 
-/// The page's form ends in a redirect to an app of the device; browsers must be told that it may. To another site a browser goes from a
-/// page of its own, which `form-action` does not concern.
+/// The page's form ends in a redirect to an app of the device; browsers must be told that it may. To another site a
+/// browser goes from a page of its own, which `form-action` does not concern.
 pub fn allow_way_home(response: &mut Response, target: &Target) {
     let uri = match target {
         Target::Authorize(request) => request.redirect_uri.clone(),

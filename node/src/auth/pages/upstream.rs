@@ -1,7 +1,7 @@
 //! `/upstream/…`: to another provider and back, linking and unlinking. Every failure has a page with an id of its own.
 //!
-//! The ways there are links, not forms: each carries a ticket that is sealed, good for minutes and bound to this browser, so no other
-//! site can send anybody on one.
+//! The ways there are links, not forms: each carries a ticket that is sealed, good for minutes and bound to this
+//! browser, so no other site can send anybody on one.
 
 use std::sync::Arc;
 

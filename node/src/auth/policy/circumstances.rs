@@ -7,8 +7,8 @@ use conclave_state::{State, grant::Grant, ids::GroupId, session::Session, user::
 
 use super::geo::Located;
 
-/// Methods of RFC 8176 that are, or prove, a second factor. One day the session will say itself when it was used; until then it was
-/// at sign-in.
+/// Methods of RFC 8176 that are, or prove, a second factor. One day the session will say itself when it was used; until
+/// then it was at sign-in.
 const SECOND_FACTORS: [&str; 11] =
     ["mfa", "otp", "hwk", "swk", "fpt", "face", "iris", "retina", "vbm", "sms", "tel"];
 

@@ -1,7 +1,7 @@
 //! Where an address is, by local files in the MaxMind format. Nothing is asked of the network.
 //!
-//! Such files are replaced every week or so: each is looked at now and then, and read again when it is another. One that is gone or
-//! cannot be read leaves in force what was read before it.
+//! Such files are replaced every week or so: each is looked at now and then, and read again when it is another. One
+//! that is gone or cannot be read leaves in force what was read before it.
 
 use std::{
     net::IpAddr,

@@ -1,4 +1,5 @@
-//! Decisions that nobody asked for by a request: a policy is tested, a candidate is replayed. Nothing of it is recorded.
+//! Decisions that nobody asked for by a request: a policy is tested, a candidate is replayed. Nothing of it is
+//! recorded.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -68,7 +69,8 @@ impl Auth {
         Some(self.found(version, state, user, &around, subject.at_ms))
     }
 
-    /// What the candidate makes of the decisions that this node recorded: how many it could look at, and those that it changes.
+    /// What the candidate makes of the decisions that this node recorded: how many it could look at, and those that it
+    /// changes.
     pub fn replay(
         &self,
         state: &State,

@@ -1,8 +1,8 @@
-//! Decisions that can be explained later: every deny, and a sample of what was let in. In memory, on the node that decided; the id
-//! names it.
+//! Decisions that can be explained later: every deny, and a sample of what was let in. In memory, on the node that
+//! decided; the id names it.
 //!
-//! Each application has places of its own, and so have denials beside what was let in: a loud application pushes out nobody else's, and
-//! a sample pushes out no denial. When there are too many altogether, whoever has most makes room.
+//! Each application has places of its own, and so have denials beside what was let in: a loud application pushes out
+//! nobody else's, and a sample pushes out no denial. When there are too many altogether, whoever has most makes room.
 
 use std::{
     cmp::Reverse,
@@ -27,7 +27,8 @@ const MAX_KEPT: usize = 4_096;
 const MAX_DENIED: usize = 512;
 /// Most kept of what one application let in, the youngest: for replays of a candidate.
 const MAX_ADMITTED: usize = 256;
-/// Most admissions sampled in one second, whatever their share: each is explained and logged, which costs as much as many checks.
+/// Most admissions sampled in one second, whatever their share: each is explained and logged, which costs as much as
+/// many checks.
 const MAX_SAMPLED_A_SECOND: u64 = 50;
 /// Longest path kept; the query never is, for it may hold secrets.
 const MAX_PATH_BYTES: usize = 512;

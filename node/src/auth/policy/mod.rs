@@ -1,5 +1,5 @@
-//! **May this person open this application, now?** The one place where policies meet requests: forward-auth, OIDC and the pages all
-//! ask here. What a policy may know is gathered here; what comes of it, `conclave-policy` decides.
+//! **May this person open this application, now?** The one place where policies meet requests: forward-auth, OIDC and
+//! the pages all ask here. What a policy may know is gathered here; what comes of it, `conclave-policy` decides.
 //!
 //! | file | owns |
 //! |---|---|
@@ -166,7 +166,8 @@ impl Auth {
         self.policies().shadows.note(application, candidate.version, &user.username, verdicts, now_ms);
     }
 
-    /// The same of a request that nobody is signed in for. Counted where the candidate or what holds opens anything to everybody.
+    /// The same of a request that nobody is signed in for. Counted where the candidate or what holds opens anything to
+    /// everybody.
     pub fn watch_visitor(
         &self,
         state: &State,
@@ -218,8 +219,8 @@ impl Auth {
         }
     }
 
-    /// The version of the policy that admits the person to the client, for the command that relies on it; 0 = there is no policy, or it
-    /// does not, and then the rules refuse.
+    /// The version of the policy that admits the person to the client, for the command that relies on it; 0 = there is
+    /// no policy, or it does not, and then the rules refuse.
     pub fn admitted_by(
         &self,
         state: &State,
@@ -231,8 +232,8 @@ impl Auth {
         version.filter(|_| self.client_admits(state, client, user, around)).unwrap_or(0)
     }
 
-    /// Whether this request needs no sign-in, by the canonical path and the method and by nothing else: then the policy's extra headers,
-    /// empty, so that a client's own copies get through no more than elsewhere.
+    /// Whether this request needs no sign-in, by the canonical path and the method and by nothing else: then the
+    /// policy's extra headers, empty, so that a client's own copies get through no more than elsewhere.
     pub fn public_headers(
         &self,
         state: &State,
@@ -286,7 +287,8 @@ impl Auth {
             if verdict.allowed {
                 match extra_headers(policy, facts) {
                     Ok(headers) => judged.headers = headers,
-                    // A header that cannot be told could be taken for another role by the application: nobody is let in (P8).
+                    // A header that cannot be told could be taken for another role by the application: nobody is let in
+                    // (P8).
                     Err(text) => {
                         judged.verdict.allowed = false;
                         judged.why = Some(Why { text, saw: Vec::new() });

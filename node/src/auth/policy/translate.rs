@@ -1,4 +1,5 @@
-//! From the replicated row to what is compiled. A condition that this version does not know makes the whole undecidable.
+//! From the replicated row to what is compiled. A condition that this version does not know makes the whole
+//! undecidable.
 
 use conclave_policy::{Condition, Effect, Header, Id, Mode, Protected, Row, Spec, Window};
 use conclave_proto::command::v1::{self as pb, policy_condition::Kind};

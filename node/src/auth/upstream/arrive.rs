@@ -1,5 +1,5 @@
-//! The write at the end: a session for the person whose identity it is, a person who is new, or a link. The ticket of the attempt is
-//! spent by it, so that a callback counts once in the cluster.
+//! The write at the end: a session for the person whose identity it is, a person who is new, or a link. The ticket of
+//! the attempt is spent by it, so that a callback counts once in the cluster.
 
 use conclave_proto::command::v1::{
     CreateUser, LinkIdentity, SignInByHandle, SignInUpstream, command::Body, sign_in_again::SignIn,
@@ -23,7 +23,8 @@ use crate::{
 
 use super::{FRESH, Flight, Identity, UpstreamError, able};
 
-/// How the person proved who they are: an assertion of another provider. RFC 8176 has no word for it; this one is in common use.
+/// How the person proved who they are: an assertion of another provider. RFC 8176 has no word for it; this one is in
+/// common use.
 const METHOD: &str = "fed";
 
 /// What a sign-in at a provider leads to here.
@@ -69,8 +70,8 @@ impl Auth {
         self.admit_upstream(&arrival, &state, upstream, derivation).await
     }
 
-    /// Makes a user for a newcomer. A name that is not free for newcomers gets a random end, so that nobody holds the result beforehand.
-    /// Another may take the name meanwhile: then a second one is tried, once.
+    /// Makes a user for a newcomer. A name that is not free for newcomers gets a random end, so that nobody holds the
+    /// result beforehand. Another may take the name meanwhile: then a second one is tried, once.
     async fn admit_upstream(
         &self,
         arrival: &Arrival<'_>,
@@ -202,7 +203,8 @@ fn may_come_in(state: &State, upstream: &Upstream, identity: &Identity, now: Sta
         || state.invitation_of(&upstream.name, did, handle, now).is_some()
 }
 
-/// Whether it matters that this handle was verified, beyond what somebody is called: for whether they come in, or into which groups.
+/// Whether it matters that this handle was verified, beyond what somebody is called: for whether they come in, or into
+/// which groups.
 pub fn is_decided_by_handle(state: &State, name: &str, identity: &Identity, now: Stamp) -> bool {
     let (did, handle) = (identity.subject.as_str(), identity.verified_handle.as_str());
     let Some(upstream) = state.upstream(name).filter(|_| !handle.is_empty()) else { return false };

@@ -1,6 +1,6 @@
-//! An attempt on its way to a provider and back. It travels as the `state` parameter, sealed under a key of the cluster and bound to
-//! the browser, so that any node can take it up again and nobody else can. The nonce and the PKCE verifier are derived from what
-//! only the seal holds; the login ticket inside is spent by the write at the end.
+//! An attempt on its way to a provider and back. It travels as the `state` parameter, sealed under a key of the cluster
+//! and bound to the browser, so that any node can take it up again and nobody else can. The nonce and the PKCE verifier
+//! are derived from what only the seal holds; the login ticket inside is spent by the write at the end.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::upstream::Upstream;

@@ -70,8 +70,8 @@ impl Identity {
         }
     }
 
-    /// What the identity is called, for people. A DID without a verified handle is called by itself: whoever has it may show any name to
-    /// everybody, another's handle as well.
+    /// What the identity is called, for people. A DID without a verified handle is called by itself: whoever has it may
+    /// show any name to everybody, another's handle as well.
     pub fn label(&self) -> &str {
         let shown = if self.subject.starts_with("did:") { "" } else { self.name.as_str() };
         [self.verified_handle.as_str(), &self.email, &self.username, shown]

@@ -9,9 +9,9 @@
 //! | `identity` | what the provider says of the person, by the configured names |
 //! | `arrive` | the one write at the end: a session, or a link |
 //!
-//! The provider is believed about its own subjects and nothing else: an address, verified or not, never finds a person here. All
-//! requests go out by [`Outbound`], a bounded number at a time. What is one-time is used up by the write at the end, inside the
-//! rules, so that any node may take the callback.
+//! The provider is believed about its own subjects and nothing else: an address, verified or not, never finds a person
+//! here. All requests go out by [`Outbound`], a bounded number at a time. What is one-time is used up by the write at
+//! the end, inside the rules, so that any node may take the callback.
 
 mod arrive;
 mod exchange;

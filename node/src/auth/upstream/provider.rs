@@ -1,4 +1,5 @@
-//! A provider's endpoints and keys: discovered (OIDC Discovery 1.0), kept for a while, and never asked for more often than needed.
+//! A provider's endpoints and keys: discovered (OIDC Discovery 1.0), kept for a while, and never asked for more often
+//! than needed.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,8 @@ use super::UpstreamError;
 const FRESH: Duration = Duration::from_hours(1);
 /// How long an old one does when the provider cannot be reached.
 const STALE: Duration = Duration::from_hours(24);
-/// A key that is not known is asked for once; the next that is not known waits so long, lest strangers make us hammer the provider.
+/// A key that is not known is asked for once; the next that is not known waits so long, lest strangers make us hammer
+/// the provider.
 const BETWEEN_KEY_FETCHES: Duration = Duration::from_secs(30);
 /// Most keys of a provider that are looked at.
 const MAX_KEYS: usize = 32;

@@ -1,4 +1,5 @@
-//! Whether account servers of the Atmosphere can read who this cluster is: what they ask for, and what they refuse (atproto OAuth).
+//! Whether account servers of the Atmosphere can read who this cluster is: what they ask for, and what they refuse
+//! (atproto OAuth).
 
 use http::header;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! `conclave doctor …`: looks at a protected application from the outside, as a browser that nobody is signed in with, and says what is
-//! wrong and what to change.
+//! `conclave doctor …`: looks at a protected application from the outside, as a browser that nobody is signed in with,
+//! and says what is wrong and what to change.
 //!
 //! | file | owns |
 //! |---|---|

@@ -57,7 +57,8 @@ The file is sealed under the cluster secret. Keep that apart from it, and safe: 
         /// The file
         file: PathBuf,
     },
-    /// Restore a file into a scratch directory, start a node on it and sign somebody in: whether it would help on the worst day
+    /// Restore a file into a scratch directory, start a node on it and sign somebody in: whether it would help on the
+    /// worst day
     #[command(after_help = "\
 Examples:
   conclave snapshot drill conclave.snapshot --config conclave.toml

@@ -1,4 +1,5 @@
-//! Asking the peers for their clocks once a second, and what follows: the log, and another leader if this one's clock is wrong.
+//! Asking the peers for their clocks once a second, and what follows: the log, and another leader if this one's clock
+//! is wrong.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +25,8 @@ const POLL: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How long an answer is waited for: what takes longer says little about a clock.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// The least time between two attempts to give the lead away, so that two nodes with wrong clocks do not pass it to and fro.
+/// The least time between two attempts to give the lead away, so that two nodes with wrong clocks do not pass it to and
+/// fro.
 const BETWEEN_HANDOVERS: Duration = Duration::from_mins(1);
 /// How often a trouble that lasts is logged again.
 const REMIND: Duration = Duration::from_mins(1);
@@ -147,7 +149,8 @@ impl Keeper {
         }
     }
 
-    /// A leader whose clock is the wrong one stamps correctly, by the cluster clock; still another one leads from here on.
+    /// A leader whose clock is the wrong one stamps correctly, by the cluster clock; still another one leads from here
+    /// on.
     async fn give_away_if_wrong(&mut self, verdict: &Verdict) {
         let is_wrong = verdict.is_wall_off || matches!(verdict.change, Some(Change::Rejoined(_)));
         let too_soon = self.handed_over.is_some_and(|at| at.elapsed() < BETWEEN_HANDOVERS);

@@ -47,8 +47,8 @@ impl ClusterClock {
         Ok(Body::SetClock(SetClock { from_ms, to_ms }))
     }
 
-    /// True for a command whose answer depends on the time, so that it is not proposed while the clocks are in doubt. What an
-    /// operator does to mend them is.
+    /// True for a command whose answer depends on the time, so that it is not proposed while the clocks are in doubt.
+    /// What an operator does to mend them is.
     pub const fn depends_on_time(body: &Body) -> bool {
         matches!(
             body,

@@ -6,8 +6,8 @@
 //! | `keep` | asking the peers once a second, and what follows from their answers |
 //! | `log_time` | stamps: bounded steps of log time, and the way back |
 //!
-//! [`ClusterClock`] takes the place of the machine's clock for the whole node: sign-in tickets, sessions, tokens and policies are
-//! judged by one time on all nodes, however wrong the wall clock of one of them is.
+//! [`ClusterClock`] takes the place of the machine's clock for the whole node: sign-in tickets, sessions, tokens and
+//! policies are judged by one time on all nodes, however wrong the wall clock of one of them is.
 
 mod keep;
 mod log_time;
@@ -36,9 +36,9 @@ pub use log_time::ClockUnsure;
 /// The offset while there is no estimate.
 const NONE: i64 = i64::MIN;
 
-/// How far log time may be ahead of the cluster clock while this node still decides what depends on time. Log time stands still
-/// meanwhile, so a session may last longer by as much: after clocks were corrected by minutes that is better than turning
-/// everyone away.
+/// How far log time may be ahead of the cluster clock while this node still decides what depends on time. Log time
+/// stands still meanwhile, so a session may last longer by as much: after clocks were corrected by minutes that is
+/// better than turning everyone away.
 const MAX_LOG_AHEAD: Micros = 15 * 60 * SECOND;
 
 /// What is wrong with the clocks as this node sees them.
@@ -54,13 +54,15 @@ pub enum ClockTrouble {
     WallOff(i64),
 }
 
-/// A state of the clocks in which this node still decides, and that ends differently than operators expect if they do nothing.
+/// A state of the clocks in which this node still decides, and that ends differently than operators expect if they do
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockWarning {
-    /// A quorum of wall clocks asks for a time that differs by so many milliseconds; it is adopted once it has lasted for a minute.
+    /// A quorum of wall clocks asks for a time that differs by so many milliseconds; it is adopted once it has lasted
+    /// for a minute.
     StepPending(i64),
-    /// Log time is ahead of the cluster clock by so many milliseconds, within the bound: it stands still until the clocks have caught up,
-    /// and proofs that clients make (DPoP, assertions) look too old meanwhile.
+    /// Log time is ahead of the cluster clock by so many milliseconds, within the bound: it stands still until the
+    /// clocks have caught up, and proofs that clients make (DPoP, assertions) look too old meanwhile.
     LogAhead(u64),
 }
 
@@ -159,8 +161,8 @@ impl ClusterClock {
         Answer { wall: self.wall_us(), cluster }
     }
 
-    /// The times by which an operator's short-lived assertion is judged: the cluster clock without regard to log time, and the wall
-    /// clock of this machine, on which the operator's tool may have made it.
+    /// The times by which an operator's short-lived assertion is judged: the cluster clock without regard to log time,
+    /// and the wall clock of this machine, on which the operator's tool may have made it.
     pub fn operator_times_ms(&self) -> [u64; 2] {
         [self.cluster_us(), self.wall_us()].map(|time| u64::try_from(time / 1_000).unwrap_or(0))
     }

@@ -6,7 +6,8 @@
 //! | `renew` | asking for the lease, telling the leader what was applied, the farewell |
 //! | `settle` | the leader's side: grants, and until when a revocation waits |
 //!
-//! Every lease lives in memory alone. It never decides who may be let in; it decides whether this node may say so by itself.
+//! Every lease lives in memory alone. It never decides who may be let in; it decides whether this node may say so by
+//! itself.
 
 mod renew;
 mod settle;
@@ -117,16 +118,16 @@ impl Leases {
                 .is_some_and(|lease| lease.covers(self.now(), state.index()))
     }
 
-    /// Whether this node was covered at some moment within the last `limit`: for applications that would rather be served from
-    /// what was known then than not at all.
+    /// Whether this node was covered at some moment within the last `limit`: for applications that would rather be
+    /// served from what was known then than not at all.
     pub fn covered_within(&self, limit: Duration, state: &State) -> bool {
         self.shared.in_force.load().as_ref().is_some_and(|lease| {
             state.index() >= lease.min_index && self.now().most_since(lease.since) < limit.max(lease.length)
         })
     }
 
-    /// Without leases: at `asked` a quorum knew nothing beyond `index`, and this node has seen it. It entitles to nothing but to say
-    /// what was known.
+    /// Without leases: at `asked` a quorum knew nothing beyond `index`, and this node has seen it. It entitles to
+    /// nothing but to say what was known.
     pub fn note_confirmed(&self, asked: Moment, index: u64) {
         self.shared.in_force.store(Some(Arc::new(Lease::lapsed(asked, index))));
     }

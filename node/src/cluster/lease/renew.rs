@@ -64,7 +64,8 @@ impl Leases {
         let pending = lock(&self.shared.holder).granted(nonce, grant, self.now())?;
         let view = self.shared.leader.view();
         timeout(QUESTION, view.reach(pending.index())).await.ok()??;
-        // Under the holder's lock, as the farewell: a lease is not in force after the leader has been told that there is none.
+        // Under the holder's lock, as the farewell: a lease is not in force after the leader has been told that there
+        // is none.
         let mut holder = lock(&self.shared.holder);
         let lease = holder.activate(pending, view.load().index())?;
         self.shared.in_force.store(Some(std::sync::Arc::new(lease)));
@@ -90,8 +91,8 @@ impl Leases {
         Some(Grant { index: reply.index, length: Duration::from_millis(reply.length_ms.into()) })
     }
 
-    /// Tells the leader when a revocation has been applied here, and is seen by this node's checks. Plain writes are not told:
-    /// nobody waits for them. What is lost on the way, the next renewal says.
+    /// Tells the leader when a revocation has been applied here, and is seen by this node's checks. Plain writes are
+    /// not told: nobody waits for them. What is lost on the way, the next renewal says.
     pub(super) async fn keep_confirming(self) {
         let view = self.shared.leader.view().clone();
         let mut revoked = view.revoked();

@@ -16,11 +16,12 @@ use crate::cluster::{
     types::NodeId,
 };
 
-/// The shortest pause between two looks at the table: the clocks of leases and of timers need not agree to the millisecond.
+/// The shortest pause between two looks at the table: the clocks of leases and of timers need not agree to the
+/// millisecond.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How long the lead is kept for revocations that wait: a confirmation takes a round trip, and a node that does not give one must not
-/// hold up a restart.
+/// How long the lead is kept for revocations that wait: a confirmation takes a round trip, and a node that does not
+/// give one must not hold up a restart.
 const LAST_CONFIRMATIONS: Duration = Duration::from_millis(50);
 
 /// Counts a revocation that waits, while it does.
@@ -124,8 +125,8 @@ impl Leases {
         }
     }
 
-    /// Before the lead is given away (design.md §5): nothing more is granted, and the revocations that wait here may still be
-    /// confirmed, which only this node can see. Undone by [`Leases::reopen`] once the transfer is over.
+    /// Before the lead is given away (design.md §5): nothing more is granted, and the revocations that wait here may
+    /// still be confirmed, which only this node can see. Undone by [`Leases::reopen`] once the transfer is over.
     pub async fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         let deadline = Instant::now() + LAST_CONFIRMATIONS;
@@ -139,7 +140,8 @@ impl Leases {
         self.shared.closing.store(false, Ordering::Release);
     }
 
-    /// The longest that a committed revocation may have to wait: every lease that does not know of it was asked for before.
+    /// The longest that a committed revocation may have to wait: every lease that does not know of it was asked for
+    /// before.
     pub fn patience(&self) -> Duration {
         terms(self.shared.leader.view().load().longest_lease_terms()).wait()
     }

@@ -47,8 +47,9 @@ pub enum PasswordError {
 
 /// A password that a user typed. Any characters, NUL included; prints as nothing and is wiped when dropped.
 ///
-/// It is kept in the form of [`text::opaque`], so that keyboards that compose characters differently make the same password. Where
-/// that changes the typed bytes, these are kept as well: a hash from before passwords were normalised is of them.
+/// It is kept in the form of [`text::opaque`], so that keyboards that compose characters differently make the same
+/// password. Where that changes the typed bytes, these are kept as well: a hash from before passwords were normalised
+/// is of them.
 pub struct Password {
     normal: Zeroizing<String>,
     typed: Option<Zeroizing<String>>,
@@ -105,7 +106,8 @@ impl fmt::Debug for Password {
 /// What a verification found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The right password. `needs_rehash` when it was hashed with parameters other than today's, or before it was normalised.
+    /// The right password. `needs_rehash` when it was hashed with parameters other than today's, or before it was
+    /// normalised.
     Match { needs_rehash: bool },
     /// The wrong password, or no such user.
     Mismatch,

@@ -1,5 +1,6 @@
-//! The way back: everything that must hold before a person is somebody here. The transaction is the browser's; the answer is of the
-//! server that was asked; the token is of the person who was meant; and that person's own documents still name that server.
+//! The way back: everything that must hold before a person is somebody here. The transaction is the browser's; the
+//! answer is of the server that was asked; the token is of the person who was meant; and that person's own documents
+//! still name that server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -188,7 +189,8 @@ async fn proved(
     } else if is_kept_by_handle(&state, upstream, &identity)
         && confirmed_elsewhere(atproto, &identity, occasion).await.is_err()
     {
-        // They are here and come in; that the handle is still theirs, they have not shown, and it is soon looked at again.
+        // They are here and come in; that the handle is still theirs, they have not shown, and it is soon looked at
+        // again.
         identity.verified_handle.clear();
         identity.username.clear();
     }
@@ -224,8 +226,9 @@ async fn confirmed_elsewhere(
     }
 }
 
-/// The answer counts once, whichever node it comes to: written before the code is spent, so that a cluster that cannot write at the
-/// moment leaves the code for the next try. A write of its own name each time, or two callbacks would be each other's retry.
+/// The answer counts once, whichever node it comes to: written before the code is spent, so that a cluster that cannot
+/// write at the moment leaves the code for the next try. A write of its own name each time, or two callbacks would be
+/// each other's retry.
 async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc<Rows>), AtmosphereError> {
     let auth = &atproto.site.auth;
     // An answer that is brought again and again must not make the log grow.
@@ -241,7 +244,8 @@ async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc
     }
 }
 
-/// The token says whose it is; that counts only if it is who was meant, and if their own documents name the server that said it.
+/// The token says whose it is; that counts only if it is who was meant, and if their own documents name the server that
+/// said it.
 #[tracing::instrument(name = "atproto.judge", skip_all)]
 async fn judged(
     atproto: &Atproto,
@@ -258,8 +262,8 @@ async fn judged(
     Ok(somebody)
 }
 
-/// Nothing that the server says of the person but that it is they; the handle, because it was verified here. The name that they show is
-/// added for whoever is new, and only shown.
+/// Nothing that the server says of the person but that it is they; the handle, because it was verified here. The name
+/// that they show is added for whoever is new, and only shown.
 fn identity(somebody: &Somebody, transaction: &Transaction) -> Identity {
     let handle = somebody.handle.as_ref().map(|handle| handle.as_str().to_owned()).unwrap_or_default();
     Identity {

@@ -1,5 +1,6 @@
-//! What this cluster is called on the Atmosphere: a client described by a document at its own address (atproto OAuth), by which it proves
-//! itself with a key of the state; or, on this machine in development, the loopback client that needs no document.
+//! What this cluster is called on the Atmosphere: a client described by a document at its own address (atproto OAuth),
+//! by which it proves itself with a key of the state; or, on this machine in development, the loopback client that
+//! needs no document.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,8 +31,8 @@ pub const CALLBACK: &str = "/atproto/callback";
 
 /// Servers keep the document and the keys for ten minutes anyway.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
-/// How long a key has been published before the client proves itself by it. Servers keep what they have read for ten minutes, caches on
-/// the way for five ([`CACHE`]); the rest is for clocks that differ and nodes that lag.
+/// How long a key has been published before the client proves itself by it. Servers keep what they have read for ten
+/// minutes, caches on the way for five ([`CACHE`]); the rest is for clocks that differ and nodes that lag.
 const KNOWN_FOR: Duration = Duration::from_mins(20);
 
 /// What this cluster is called.
@@ -44,7 +45,8 @@ pub struct ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// None where the network cannot know it: a name of this machine that is no address, for callbacks must go to an address there.
+    /// None where the network cannot know it: a name of this machine that is no address, for callbacks must go to an
+    /// address there.
     pub fn of(url: &PublicUrl) -> Option<Self> {
         let redirect_uri = url.join(CALLBACK);
         if url.is_secure() {
@@ -94,9 +96,9 @@ pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
     })
 }
 
-/// The key by which the client proves itself: the latest that every server must have seen. That is the one that signs, unless an operator
-/// made it sign before its time; then the one before it, as long as it is published. Where none is known so long, the eldest: the
-/// likeliest to be known.
+/// The key by which the client proves itself: the latest that every server must have seen. That is the one that signs,
+/// unless an operator made it sign before its time; then the one before it, as long as it is published. Where none is
+/// known so long, the eldest: the likeliest to be known.
 pub fn proving_key(state: &Rows, now: Stamp) -> Option<&Arc<SigningKey>> {
     let own = || state.keys().filter(|key| is_own(key) && key.stage != Stage::Next);
     let known_for = |key: &SigningKey| Duration::from_millis(now.0.saturating_sub(key.created_at.0));

@@ -56,8 +56,8 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || port.is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number > 0))
 }
 
-/// Whether a server may be asked at all: by name, for the name is what the address policy judges; never by number, but on this
-/// machine in development.
+/// Whether a server may be asked at all: by name, for the name is what the address policy judges; never by number, but
+/// on this machine in development.
 pub fn is_by_name(url: &str, dev: bool) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     match url.host() {

@@ -1,6 +1,6 @@
-//! What this cluster posts to a person's authorization server: the pushed request, the code, the token to be revoked. Each with a DPoP
-//! proof of the sign-in's own key (RFC 9449), and with the server's nonce once it has given one; each, for a client that proves itself,
-//! with an assertion of a moment (RFC 7523).
+//! What this cluster posts to a person's authorization server: the pushed request, the code, the token to be revoked.
+//! Each with a DPoP proof of the sign-in's own key (RFC 9449), and with the server's nonce once it has given one; each,
+//! for a client that proves itself, with an assertion of a moment (RFC 7523).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;

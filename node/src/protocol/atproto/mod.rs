@@ -14,12 +14,12 @@
 //! | `self_check` | whether account servers can read who this cluster is |
 //! | `reverify` | handles that let somebody in, looked at again; and for other nodes |
 //!
-//! Owns the protocol; `auth` signs in or links whoever it brings, as by any other provider. Refuses: any scope but `atproto`, refresh
-//! tokens, and whatever a server says of a person beyond that it is they (their e-mail, their handle). A name and a picture are taken over,
-//! and mean nothing.
+//! Owns the protocol; `auth` signs in or links whoever it brings, as by any other provider. Refuses: any scope but
+//! `atproto`, refresh tokens, and whatever a server says of a person beyond that it is they (their e-mail, their
+//! handle). A name and a picture are taken over, and mean nothing.
 //!
-//! Writes (design.md §7): none on the way out; on the way back one that spends the answer, before its code is redeemed, and one that signs
-//! in. So a sign-in may begin on one node and end on another, once.
+//! Writes (design.md §7): none on the way out; on the way back one that spends the answer, before its code is redeemed,
+//! and one that signs in. So a sign-in may begin on one node and end on another, once.
 
 mod callback;
 mod client;

@@ -50,8 +50,8 @@ impl Drop for Place<'_> {
 }
 
 impl Net {
-    /// What `outbound` may reach beside public addresses is for servers that the configuration names; for those that people name, in
-    /// development alone.
+    /// What `outbound` may reach beside public addresses is for servers that the configuration names; for those that
+    /// people name, in development alone.
     pub fn new(configured: Outbound, dev: bool) -> Self {
         let outbound = if dev { configured.clone() } else { configured.for_strangers() };
         Self { outbound, configured, dev, hosts: Mutex::new(BTreeMap::new()) }

@@ -1,4 +1,5 @@
-//! A picture drawn anew: whatever came, what is kept is a small square JPEG of this node's own making, without a trace of the file it was.
+//! A picture drawn anew: whatever came, what is kept is a small square JPEG of this node's own making, without a trace
+//! of the file it was.
 
 use std::io::Cursor;
 
@@ -56,8 +57,8 @@ pub fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
     Err(PortraitError::Size)
 }
 
-/// A WebP says twice how large it is: outside, where the limits are held against it, and in the frame, by which memory is taken
-/// (RFC 9649 §2.5, RFC 6386 §9.1). Every frame is looked at here; one that moves has many, and is left out.
+/// A WebP says twice how large it is: outside, where the limits are held against it, and in the frame, by which memory
+/// is taken (RFC 9649 §2.5, RFC 6386 §9.1). Every frame is looked at here; one that moves has many, and is left out.
 fn is_plain_webp(bytes: &[u8]) -> bool {
     let mut rest = bytes.get(12..).unwrap_or_default();
     while let Some((head, body)) = rest.split_at_checked(8) {

@@ -1,5 +1,5 @@
-//! What people show of themselves to everybody at their own server: a name, a picture. Read without a token; a server that answers
-//! wrongly, late or not at all costs nobody their sign-in.
+//! What people show of themselves to everybody at their own server: a name, a picture. Read without a token; a server
+//! that answers wrongly, late or not at all costs nobody their sign-in.
 
 use std::time::Duration;
 
@@ -68,8 +68,8 @@ fn call(pds: &str, method: &str, query: &[(&str, &str)]) -> String {
     format!("{}/xrpc/{method}?{query}", pds.trim_end_matches('/'))
 }
 
-/// Takes over the picture of somebody who has just signed in, if it is another than before. Nobody waits for it, and it is tried again
-/// at the next sign-in.
+/// Takes over the picture of somebody who has just signed in, if it is another than before. Nobody waits for it, and it
+/// is tried again at the next sign-in.
 pub async fn take_over(atproto: Atproto, upstream: String, did: String, profile: Profile) {
     let Ok(_place) = AT_ONCE.try_acquire() else { return };
     let auth = &atproto.site.auth;

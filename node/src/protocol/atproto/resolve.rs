@@ -84,7 +84,8 @@ impl Resolver {
         match by_dns {
             Ok(Some(did)) => Ok(did),
             Ok(None) => by_https?.ok_or(AtmosphereError::HandleNotFound),
-            // The handle's own host is as good an answer; that it has none says nothing while the name service is silent.
+            // The handle's own host is as good an answer; that it has none says nothing while the name service is
+            // silent.
             Err(silent @ AtmosphereError::LookupUnavailable(_)) => by_https?.ok_or(silent),
             Err(error) => Err(error),
         }
@@ -118,7 +119,8 @@ impl Resolver {
         }
     }
 
-    /// Directories mirror each other: the next is asked where one does not answer, not where it says that there is nobody.
+    /// Directories mirror each other: the next is asked where one does not answer, not where it says that there is
+    /// nobody.
     async fn document(&self, did: &Did) -> Result<Described, AtmosphereError> {
         if !did.is_of_directory() {
             let found = self.net.json(&did.document_url("")).await?;

@@ -1,5 +1,6 @@
-//! Handles that let somebody in, looked at again: by whoever leads, a few at a time, each about once in `[atmosphere] reverify`, and more
-//! often while one is not confirmed. What becomes of people, the rules decide (`conclave_state::upstream`).
+//! Handles that let somebody in, looked at again: by whoever leads, a few at a time, each about once in `[atmosphere]
+//! reverify`, and more often while one is not confirmed. What becomes of people, the rules decide
+//! (`conclave_state::upstream`).
 
 use std::{
     collections::BTreeMap,
@@ -176,7 +177,8 @@ impl Reverifier {
         }
     }
 
-    /// What is the matter with the handle, and which one that is; none if the name service does not answer here. That it is another's is believed only where another node sees it too.
+    /// What is the matter with the handle, and which one that is; none if the name service does not answer here. That
+    /// it is another's is believed only where another node sees it too.
     async fn found(
         &self,
         identity: &Identity,

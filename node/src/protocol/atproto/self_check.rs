@@ -1,11 +1,12 @@
-//! Whether account servers can read who this cluster is: it asks for its own document at its public address, as they do, before the first
-//! person finds out. Says in one line what is wrong, and stops nobody.
+//! Whether account servers can read who this cluster is: it asks for its own document at its public address, as they
+//! do, before the first person finds out. Says in one line what is wrong, and stops nobody.
 
 use serde_json::Value;
 
 use super::{client::ClientIdentity, error::AtmosphereError, net::Net};
 
-/// What is wrong with the document at the public address, in words for an operator; none where it is the one that this node has.
+/// What is wrong with the document at the public address, in words for an operator; none where it is the one that this
+/// node has.
 pub async fn wrong_with(net: &Net, client: &ClientIdentity, own: &Value) -> Option<String> {
     let seen = match net.json(&client.id).await {
         Ok(Some(seen)) => seen,

@@ -1,4 +1,5 @@
-//! The authorization server that speaks for an account: found from the account's own server, and held to what atproto asks of it.
+//! The authorization server that speaks for an account: found from the account's own server, and held to what atproto
+//! asks of it.
 
 use serde_json::Value;
 

@@ -1,6 +1,7 @@
-//! A sign-in on its way to a person's server and back. It travels in a cookie, sealed under a key of the cluster and of this browser
-//! alone; `state` is chance and says nothing. What it must end as is in it: the server, the person, the key. Any node can take it up,
-//! and nothing is written until the end, where the login ticket inside is spent by the rules.
+//! A sign-in on its way to a person's server and back. It travels in a cookie, sealed under a key of the cluster and of
+//! this browser alone; `state` is chance and says nothing. What it must end as is in it: the server, the person, the
+//! key. Any node can take it up, and nothing is written until the end, where the login ticket inside is spent by the
+//! rules.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
@@ -43,7 +44,8 @@ pub struct Transaction {
     pub kid: Option<String>,
     /// SHA-256 of the token with which the first person comes in.
     pub first_token_hash: Vec<u8>,
-    /// The span in which it began: one sign-in is one trace, wherever it ends. Ids alone; empty where no traces are collected.
+    /// The span in which it began: one sign-in is one trace, wherever it ends. Ids alone; empty where no traces are
+    /// collected.
     #[serde(default)]
     pub trace: String,
 }

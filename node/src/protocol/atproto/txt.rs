@@ -108,8 +108,8 @@ impl TxtLookup for Dns {
     }
 }
 
-/// Whether a nameserver said that there is nothing: the name does not exist, or has no such record. SERVFAIL, REFUSED and silence say
-/// nothing of the name.
+/// Whether a nameserver said that there is nothing: the name does not exist, or has no such record. SERVFAIL, REFUSED
+/// and silence say nothing of the name.
 fn is_answer(error: &NetError) -> bool {
     matches!(
         error,

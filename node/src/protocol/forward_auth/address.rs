@@ -1,9 +1,9 @@
 //! The address of the original request, read once into its canonical form: scheme, authority, path.
 //!
-//! Paths come as applications use them: with escaped slashes, backslashes, broken escapes and raw UTF-8. They are passed on here and
-//! a visitor returns to exactly that address. Whether a path has two readings is judged only where a rule looks at it
-//! (`conclave_policy::CanonicalPath`), and there doubt denies. Refused here is only what no browser sends: dot segments, fragments,
-//! blanks and control bytes (reference: forward-auth.md §4).
+//! Paths come as applications use them: with escaped slashes, backslashes, broken escapes and raw UTF-8. They are
+//! passed on here and a visitor returns to exactly that address. Whether a path has two readings is judged only where a
+//! rule looks at it (`conclave_policy::CanonicalPath`), and there doubt denies. Refused here is only what no browser
+//! sends: dot segments, fragments, blanks and control bytes (reference: forward-auth.md §4).
 
 use std::fmt::Write as _;
 
@@ -13,8 +13,8 @@ use crate::{
     http::host::canonical_authority,
 };
 
-/// Longest path and query that is looked at. The listener bounds a whole head at 64 KiB; proxies bound a request line at 8 KiB as a
-/// rule and 60 KiB at most.
+/// Longest path and query that is looked at. The listener bounds a whole head at 64 KiB; proxies bound a request line
+/// at 8 KiB as a rule and 60 KiB at most.
 const MAX_URI_BYTES: usize = 60 * 1024;
 
 /// The parts as a proxy gave them, each under the name that is told when it cannot be read.
@@ -81,8 +81,8 @@ fn is_dot_segment(segment: &[u8]) -> bool {
     rest.is_empty() && matches!(dots, 1 | 2)
 }
 
-/// Percent-encodes what a browser would change on its way back (WHATWG URL): bytes outside ASCII, and backslashes in the path, which
-/// is the first `path_len` bytes.
+/// Percent-encodes what a browser would change on its way back (WHATWG URL): bytes outside ASCII, and backslashes in
+/// the path, which is the first `path_len` bytes.
 fn encoded(uri: &[u8], path_len: usize) -> String {
     let changes = |at: usize, byte: u8| !byte.is_ascii() || byte == b'\\' && at < path_len;
     if let Ok(text) = std::str::from_utf8(uri)

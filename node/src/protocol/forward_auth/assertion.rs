@@ -1,8 +1,9 @@
-//! A signed assertion: proof for applications that do not trust the headers of whoever reaches them. A JWT, verifiable with the
-//! cluster's published keys, that names the person, the host, the method and the address of one request, and is good for a minute.
+//! A signed assertion: proof for applications that do not trust the headers of whoever reaches them. A JWT, verifiable
+//! with the cluster's published keys, that names the person, the host, the method and the address of one request, and
+//! is good for a minute.
 //!
-//! One ECDSA signature a request, so only where an application wants it. Its `typ` is of its own: no token of the provider passes
-//! for one, and it passes for none.
+//! One ECDSA signature a request, so only where an application wants it. Its `typ` is of its own: no token of the
+//! provider passes for one, and it passes for none.
 
 use conclave_state::{application::Application, client::SigningAlgorithm};
 use serde::Serialize;

@@ -61,7 +61,8 @@ impl Decision {
         }
     }
 
-    /// Refuses a request with a header that the application could read as one of those: which they are, is known only now.
+    /// Refuses a request with a header that the application could read as one of those: which they are, is known only
+    /// now.
     ///
     /// # Errors
     /// [`Refused`].
@@ -89,8 +90,8 @@ pub fn app_cookie(original_scheme: &str) -> CookiePolicy {
     CookiePolicy::host_only(original_scheme == "https")
 }
 
-/// The decision, when it needs nobody's answer: on a version that this node may decide on by itself, and that knows of all the
-/// cookies presented. None: [`decide`] has to wait for something.
+/// The decision, when it needs nobody's answer: on a version that this node may decide on by itself, and that knows of
+/// all the cookies presented. None: [`decide`] has to wait for something.
 pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Option<Decision> {
     let presented = match Presented::read(state, original, headers) {
         Ok(presented) => presented,
@@ -118,7 +119,8 @@ fn unprotected(version: &State, original: &Original) -> Decision {
     }
 }
 
-/// The handles that a request brought, opened: of the host, of its domain, and the session's own where browsers send it.
+/// The handles that a request brought, opened: of the host, of its domain, and the session's own where browsers send
+/// it.
 struct Presented {
     arms: [Option<Handle>; 2],
     session: Option<Handle>,
@@ -210,8 +212,8 @@ fn protected(state: &ForwardAuth, version: &State, original: &Original) -> Optio
     state.auth.is_true_origin(&original.url, found).then(|| Arc::clone(found))
 }
 
-/// The application at this host. That there is none is said only in a version that knows every acknowledged change: an application may
-/// have been made at another node a moment ago (design.md P5).
+/// The application at this host. That there is none is said only in a version that knows every acknowledged change: an
+/// application may have been made at another node a moment ago (design.md P5).
 async fn confirmed(state: &ForwardAuth, original: &Original) -> Result<Option<Arc<Application>>, AuthError> {
     let cluster = state.auth.cluster();
     if let Some(application) = protected(state, &cluster.view(), original) {
@@ -333,7 +335,8 @@ fn known(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Optio
     Some(signed_in)
 }
 
-/// On a version that knows of what was presented. A handle that is ahead of the whole cluster is of another history and counts as none.
+/// On a version that knows of what was presented. A handle that is ahead of the whole cluster is of another history and
+/// counts as none.
 async fn signed_in(
     state: &ForwardAuth,
     original: &Original,

@@ -1,7 +1,7 @@
 //! The check on the short way: decided before the router, when nothing has to be waited for and nobody to be asked.
 //!
-//! What is decided is what [`check`](super::check) decides on the long way; only what has to wait goes there. The identity headers
-//! of a person at an application are made once in each version of the state, and copied.
+//! What is decided is what [`check`](super::check) decides on the long way; only what has to wait goes there. The
+//! identity headers of a person at an application are made once in each version of the state, and copied.
 
 use std::{
     collections::BTreeMap,

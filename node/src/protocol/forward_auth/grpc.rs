@@ -1,10 +1,12 @@
 //! Envoy's ext_authz over gRPC: `envoy.service.auth.v3.Authorization/Check`, on a listener of its own.
 //!
-//! Of its own, since the other one speaks HTTP/1.1 to everybody: HTTP/2 without TLS is for one proxy in the next rack and need not be
-//! offered to the world. Peers that are no configured proxies are denied, and so is every question that cannot be read.
+//! Of its own, since the other one speaks HTTP/1.1 to everybody: HTTP/2 without TLS is for one proxy in the next rack
+//! and need not be offered to the world. Peers that are no configured proxies are denied, and so is every question that
+//! cannot be read.
 //!
-//! Envoy tells method, scheme, host and path as fields, which no client writes; the headers beside them are the client's own. So all
-//! identity headers are overwritten, look-alikes of them and our cookies are removed, and what a program proved itself with goes too.
+//! Envoy tells method, scheme, host and path as fields, which no client writes; the headers beside them are the
+//! client's own. So all identity headers are overwritten, look-alikes of them and our cookies are removed, and what a
+//! program proved itself with goes too.
 
 use std::{
     collections::BTreeSet,

@@ -1,10 +1,11 @@
 //! The headers of an admitted request: one of three profiles that applications know, and an assertion of our own.
 //!
-//! Every name is always written, and the names that the application did not choose are empty. A header that is left out would let a
-//! client's own copy through in most proxies (reference: forward-auth.md §2).
+//! Every name is always written, and the names that the application did not choose are empty. A header that is left out
+//! would let a client's own copy through in most proxies (reference: forward-auth.md §2).
 //!
-//! The answer has a bound, because proxies and applications have one: see [`MAX_HEAD_BYTES`]. The only part that can be long is the
-//! list of groups; [`groups_of`] says which groups are left out, and [`GROUPS_OMITTED`] tells the application how many.
+//! The answer has a bound, because proxies and applications have one: see [`MAX_HEAD_BYTES`]. The only part that can be
+//! long is the list of groups; [`groups_of`] says which groups are left out, and [`GROUPS_OMITTED`] tells the
+//! application how many.
 
 use std::borrow::Cow;
 
@@ -14,13 +15,14 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::auth::{Auth, session::SignedIn};
 
-/// Most bytes of the head of an answer to a check, with its status line, the assertion and the policy's extra headers. The shipped
-/// proxy configurations take 32 KiB. An answer that would be longer is a refusal.
+/// Most bytes of the head of an answer to a check, with its status line, the assertion and the policy's extra headers.
+/// The shipped proxy configurations take 32 KiB. An answer that would be longer is a refusal.
 pub const MAX_HEAD_BYTES: usize = 24 * 1024;
 
 /// Most bytes of a list of groups in one header. Many servers refuse a header line of more than 8 KiB.
 const MAX_GROUPS_BYTES: usize = 4 * 1024;
-/// The same where the application wants an assertion, which carries the list as well, in base64 and in up to two headers.
+/// The same where the application wants an assertion, which carries the list as well, in base64 and in up to two
+/// headers.
 const MAX_GROUPS_BYTES_BESIDE_ASSERTION: usize = 2 * 1024;
 
 /// Every name that is written.
@@ -57,8 +59,8 @@ pub const ASSERTION: &str = "x-conclave-assertion";
 /// The assertion under the name of the authentik profile.
 pub const AUTHENTIK_JWT: &str = "x-authentik-jwt";
 
-/// Whether some server could read this name as one of ours, or as one of these that the policy adds: `_` or `.` in place of a dash.
-/// Not the name itself.
+/// Whether some server could read this name as one of ours, or as one of these that the policy adds: `_` or `.` in
+/// place of a dash. Not the name itself.
 pub fn is_look_alike(name: &str, extra: &[HeaderName]) -> bool {
     name.contains(['_', '.']) && {
         let plain = name.replace(['_', '.'], "-");
@@ -78,8 +80,8 @@ pub struct Groups<'a> {
     pub omitted: usize,
 }
 
-/// The groups of the user that fit, whole names only. When all fit, they are in the state's order. Otherwise the groups that the
-/// application's access rule names come first, then the others by name, up to the first that does not fit.
+/// The groups of the user that fit, whole names only. When all fit, they are in the state's order. Otherwise the groups
+/// that the application's access rule names come first, then the others by name, up to the first that does not fit.
 pub fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Groups<'a> {
     let limit =
         if application.check.assertion { MAX_GROUPS_BYTES_BESIDE_ASSERTION } else { MAX_GROUPS_BYTES };

@@ -1,7 +1,8 @@
 //! What the original request was, as one proxy says it. Each dialect reads its own header names and no other's.
 //!
-//! Attacks that worked elsewhere live here: `X-Forwarded-Uri` from a client, a second `X-Forwarded-Host`, `X_Forwarded_Host`. So:
-//! only configured proxies speak; a name comes once; a look-alike name refuses the request (features.md §3).
+//! Attacks that worked elsewhere live here: `X-Forwarded-Uri` from a client, a second `X-Forwarded-Host`,
+//! `X_Forwarded_Host`. So: only configured proxies speak; a name comes once; a look-alike name refuses the request
+//! (features.md §3).
 //!
 //! | dialect | original method | scheme | host | path and query |
 //! |---|---|---|---|---|
@@ -32,7 +33,8 @@ pub enum Dialect {
     Traefik,
     Caddy,
     Nginx,
-    /// nginx again, for what the visitor is shown instead of the application: `auth_request` passes a status on and nothing else.
+    /// nginx again, for what the visitor is shown instead of the application: `auth_request` passes a status on and
+    /// nothing else.
     NginxPage,
     Haproxy,
     Envoy,
@@ -60,8 +62,8 @@ pub struct Original {
     pub host: String,
     /// The client's, through trusted proxies.
     pub address: IpAddr,
-    /// True if a header asks the application to treat the request as one of another method: then no rule about methods can be
-    /// decided, because proxy and application may disagree.
+    /// True if a header asks the application to treat the request as one of another method: then no rule about methods
+    /// can be decided, because proxy and application may disagree.
     pub method_in_doubt: bool,
     /// What the client does with the answer.
     pub purpose: Purpose,
@@ -279,7 +281,8 @@ fn one_value<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a HeaderValue,
     Ok(value)
 }
 
-/// `X_Forwarded_Host` and `X.Forwarded.Host` become `X-Forwarded-Host` in some servers behind the proxy (CVE-2026-39858).
+/// `X_Forwarded_Host` and `X.Forwarded.Host` become `X-Forwarded-Host` in some servers behind the proxy
+/// (CVE-2026-39858).
 fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
     for name in headers.keys().map(HeaderName::as_str).filter(|name| name.contains(['_', '.'])) {
         let plain = name.replace(['_', '.'], "-");

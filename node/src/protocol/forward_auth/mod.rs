@@ -1,4 +1,5 @@
-//! Forward-auth: a proxy asks about each request of an application, and learns who it is from or where to send the visitor.
+//! Forward-auth: a proxy asks about each request of an application, and learns who it is from or where to send the
+//! visitor.
 //!
 //! | file | owns |
 //! |---|---|
@@ -18,8 +19,8 @@
 //!
 //! Every route is there a second time below `/outpost.goauthentik.io`, for proxies that were set up for authentik.
 //!
-//! A check is read-only and local: no write, no hop (design.md §7). It takes nothing from the query string, nothing from peers
-//! that are not configured proxies, and guesses at nothing: what cannot be read is refused.
+//! A check is read-only and local: no write, no hop (design.md §7). It takes nothing from the query string, nothing
+//! from peers that are not configured proxies, and guesses at nothing: what cannot be read is refused.
 
 mod address;
 mod assertion;

@@ -1,7 +1,7 @@
 //! Programs: what they bring in `Authorization`, and how one that brought nothing good is asked for it.
 //!
-//! Looked at only where the application says so, and only after no session let the request in: anywhere else the header is the
-//! application's own business.
+//! Looked at only where the application says so, and only after no session let the request in: anywhere else the header
+//! is the application's own business.
 
 use std::{fmt::Write as _, sync::Arc};
 

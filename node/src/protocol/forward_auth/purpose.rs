@@ -1,5 +1,6 @@
-//! What the client's own headers say of its request: what it does with the answer, whether it is a browser, and whether it asks the
-//! application for another method than the one that stands in the request line. Nothing here lets a request in.
+//! What the client's own headers say of its request: what it does with the answer, whether it is a browser, and whether
+//! it asks the application for another method than the one that stands in the request line. Nothing here lets a request
+//! in.
 
 use axum::http::{HeaderMap, HeaderName, Method, header};
 
@@ -40,8 +41,8 @@ pub fn is_browser(headers: &HeaderMap) -> bool {
         || headers.get_all(header::ACCEPT).iter().any(wants_page)
 }
 
-/// What a browser does with the answer (features.md F11, F12). A navigation says so (`Sec-Fetch-Mode: navigate`), or asks for
-/// `text/html` by name: `Accept: */*` alone is what programs send, such as git, curl and package managers.
+/// What a browser does with the answer (features.md F11, F12). A navigation says so (`Sec-Fetch-Mode: navigate`), or
+/// asks for `text/html` by name: `Accept: */*` alone is what programs send, such as git, curl and package managers.
 pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == UNTOLD;
@@ -68,7 +69,8 @@ pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     }
 }
 
-/// Whether a header asks for another method, in any spelling that an application may read as one of [`METHOD_OVERRIDES`].
+/// Whether a header asks for another method, in any spelling that an application may read as one of
+/// [`METHOD_OVERRIDES`].
 pub fn method_in_doubt(headers: &HeaderMap) -> bool {
     let is_alias = |name: &&str| name.contains(['_', '.']);
     METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))

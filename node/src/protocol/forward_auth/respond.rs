@@ -1,11 +1,12 @@
 //! The decision in the words that each proxy understands (reference: forward-auth.md §2, §5).
 //!
-//! Allow is 200, never 204 (Envoy takes a 204 for a denial). All but nginx pass a 302 on; nginx turns one into a 500, so it gets a
-//! 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot tell; whatever it hears but 200,
-//! the shipped configuration then asks again as [`Dialect::NginxPage`], and passes that answer on whole.
+//! Allow is 200, never 204 (Envoy takes a 204 for a denial). All but nginx pass a 302 on; nginx turns one into a 500,
+//! so it gets a 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot
+//! tell; whatever it hears but 200, the shipped configuration then asks again as [`Dialect::NginxPage`], and passes
+//! that answer on whole.
 //!
-//! The head of every answer is bounded: what lets a request in by [`MAX_HEAD_BYTES`], what sends a visitor to sign in by 4 KiB, what
-//! proxies allow when nobody told them otherwise.
+//! The head of every answer is bounded: what lets a request in by [`MAX_HEAD_BYTES`], what sends a visitor to sign in
+//! by 4 KiB, what proxies allow when nobody told them otherwise.
 
 use std::sync::Arc;
 
@@ -102,9 +103,11 @@ pub fn to_proxy(
     }
 }
 
-/// The refusal of a check, whose line the edge writes. What a client chose (path, headers) is not logged, but for the host.
+/// The refusal of a check, whose line the edge writes. What a client chose (path, headers) is not logged, but for the
+/// host.
 ///
-/// nginx asks twice: for the decision, and then for its page. The second has a kind of its own, so that each event counts once.
+/// nginx asks twice: for the decision, and then for its page. The second has a kind of its own, so that each event
+/// counts once.
 fn denied(
     dialect: Dialect,
     original: &Original,
@@ -236,7 +239,8 @@ fn fault_of_change() -> Fault {
     Fault::new(StatusCode::SERVICE_UNAVAILABLE, "try_again", "One moment, please", detail)
 }
 
-/// The page for a cluster that cannot answer. Says so whatever the state of this node: a proxy asks when it got no answer.
+/// The page for a cluster that cannot answer. Says so whatever the state of this node: a proxy asks when it got no
+/// answer.
 pub async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -> Response {
     let detail =
         "The sign-in service cannot answer at the moment. Nothing was changed. Try again in a moment.";

@@ -1,5 +1,5 @@
-//! Sign-in and sign-out on an application's own host: `/.conclave/start`, `/.conclave/callback`, `/.conclave/sign-out`. The proxy
-//! sends these paths here without a check.
+//! Sign-in and sign-out on an application's own host: `/.conclave/start`, `/.conclave/callback`, `/.conclave/sign-out`.
+//! The proxy sends these paths here without a check.
 
 use axum::{
     extract::{Query, RawQuery, State},
@@ -65,7 +65,8 @@ fn started(state: &ForwardAuth, headers: &HeaderMap, query: &str) -> Result<Resp
     let browser = known.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(state.auth.runtime().entropy.bytes::<32>()));
     let target = Target::Open { url, binding: Some(browser_hash(&browser)) };
     let mut bound = state.auth.ticket(Step::Outside, target, None);
-    // The attempt began at the check: what counts redirects must see that attempts from before an arrival are not a loop.
+    // The attempt began at the check: what counts redirects must see that attempts from before an arrival are not a
+    // loop.
     bound.issued_at_ms = asked_at_ms.unwrap_or(bound.issued_at_ms);
     let text = state.auth.seal(&bound).map_err(|e| fault_of(&e))?;
     let response = see_other(&state.auth.settings().public_url.join(&format!("/login?ticket={text}")));
@@ -77,8 +78,9 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The URL to come back to, which nginx snippets for authentik send as `rd` instead of a ticket. nginx cannot encode: an `rd` that
-/// begins with an unescaped `http://` or `https://` is everything behind it, as it stands. Any other is one parameter, decoded once.
+/// The URL to come back to, which nginx snippets for authentik send as `rd` instead of a ticket. nginx cannot encode:
+/// an `rd` that begins with an unescaped `http://` or `https://` is everything behind it, as it stands. Any other is
+/// one parameter, decoded once.
 fn return_address(query: &str) -> Vec<u8> {
     let is_start = |at: usize| at == 0 || query.get(..at).is_some_and(|before| before.ends_with('&'));
     let at = query.match_indices("rd=").map(|(at, _)| at).find(|at| is_start(*at));
@@ -89,9 +91,9 @@ fn return_address(query: &str) -> Vec<u8> {
     percent_decode_str(rest.split('&').next().unwrap_or(rest)).collect()
 }
 
-/// A URL that anybody may have written into a link: taken only when it is on the true origin of a registered application. What it
-/// leads to is a sign-in and a page of that application; the round trip ends only in the browser and on the host where it began.
-/// A path alone is one on the host that the request came to.
+/// A URL that anybody may have written into a link: taken only when it is on the true origin of a registered
+/// application. What it leads to is a sign-in and a page of that application; the round trip ends only in the browser
+/// and on the host where it began. A path alone is one on the host that the request came to.
 fn registered(state: &ForwardAuth, headers: &HeaderMap, text: &[u8]) -> Result<AppUrl, Fault> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let scheme = if state.auth.settings().public_url.is_secure() { "https" } else { "http" };

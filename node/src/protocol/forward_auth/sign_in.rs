@@ -1,5 +1,5 @@
-//! The way to the sign-in, for a visitor whom the check does not know: a redirect, an address to go to, or a page inside a frame. Its head
-//! fits into 4 KiB whatever the address that was asked for.
+//! The way to the sign-in, for a visitor whom the check does not know: a redirect, an address to go to, or a page
+//! inside a frame. Its head fits into 4 KiB whatever the address that was asked for.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -45,7 +45,8 @@ pub fn unauthenticated(
         "You are not signed in. Sign in and open the page again.",
     );
     let mut response = (status, Html(state.site.pages.fault(&page, id))).into_response();
-    // An nginx that was set up with an earlier file sends whoever is told an address there: a program or a socket is told none.
+    // An nginx that was set up with an earlier file sends whoever is told an address there: a program or a socket is
+    // told none.
     if (is_navigation || dialect.passes_redirects())
         && let Ok(location) = HeaderValue::from_str(&location)
     {
@@ -54,7 +55,8 @@ pub fn unauthenticated(
     response
 }
 
-/// A page that may be shown inside a page of another site, where the sign-in never is: it says so, and leads to the top.
+/// A page that may be shown inside a page of another site, where the sign-in never is: it says so, and leads to the
+/// top.
 fn framed(location: &str) -> Response {
     let address = location.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
     let page = format!(
@@ -67,8 +69,8 @@ fn framed(location: &str) -> Response {
     response
 }
 
-/// Longest path and query that a visitor is taken back to, in the form that the ticket has. Sealed and encoded it makes an address of
-/// some 2 KiB, and a head that fits into the 4 KiB that proxies allow when nobody told them otherwise.
+/// Longest path and query that a visitor is taken back to, in the form that the ticket has. Sealed and encoded it makes
+/// an address of some 2 KiB, and a head that fits into the 4 KiB that proxies allow when nobody told them otherwise.
 const MAX_RETURN_BYTES: usize = 1024;
 
 /// Where the sign-in starts: on the application's own host, or at once here when both share the session's cookie.
@@ -86,7 +88,8 @@ fn login_location(state: &ForwardAuth, original: &Original) -> Result<String, Au
     Ok(format!("{start}?ticket={text}"))
 }
 
-/// The path and query to come back to. One that is too long is left without its query, or else becomes the host's first page.
+/// The path and query to come back to. One that is too long is left without its query, or else becomes the host's first
+/// page.
 pub fn return_path(whole: &str) -> String {
     let bare = whole.split('?').next().unwrap_or(whole);
     // Quotes and backslashes take two bytes in JSON.

@@ -1,8 +1,8 @@
 //! How often the leader is asked about hosts that this node knows no application of.
 //!
-//! Only a node whose lease is over asks at all; one with a lease knows. The names come from strangers, as many as they like, and each
-//! question is a round through a quorum. Who is not asked about is not denied either: the check is answered that this node cannot
-//! tell now.
+//! Only a node whose lease is over asks at all; one with a lease knows. The names come from strangers, as many as they
+//! like, and each question is a round through a quorum. Who is not asked about is not denied either: the check is
+//! answered that this node cannot tell now.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-/// Questions about one host in a second: an application that was just made is found by the first or, once this node has caught up, by
-/// the second.
+/// Questions about one host in a second: an application that was just made is found by the first or, once this node has
+/// caught up, by the second.
 const MAX_A_HOST: u32 = 2;
-/// Questions altogether in a second, so many fewer than a quorum answers that they are not felt; and so many hosts are remembered.
+/// Questions altogether in a second, so many fewer than a quorum answers that they are not felt; and so many hosts are
+/// remembered.
 const MAX_ALTOGETHER: u32 = 64;
 
 /// What was asked in the present second.

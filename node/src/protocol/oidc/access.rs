@@ -1,5 +1,5 @@
-//! Access tokens that come back: what one says, and whether it is still good. The same judgement for userinfo, introspection,
-//! revocation and exchange, so that none of them accepts what another refuses.
+//! Access tokens that come back: what one says, and whether it is still good. The same judgement for userinfo,
+//! introspection, revocation and exchange, so that none of them accepts what another refuses.
 
 use std::sync::Arc;
 
@@ -55,14 +55,16 @@ pub async fn live(oidc: &Oidc, token: &str) -> Result<Live, Dead> {
         Err(ViewError::FromTheFuture) => return Err(Dead::Invalid),
         Err(ViewError::Behind) => return Err(Dead::Unavailable),
     };
-    // The signature was checked with a key that this node knew; that the key still stands is for the same version to say as all else.
+    // The signature was checked with a key that this node knew; that the key still stands is for the same version to
+    // say as all else.
     if kid.is_some_and(|kid| state.key(&kid).is_none()) {
         return Err(Dead::Invalid);
     }
     judged(claims, state, &oidc.auth).ok_or(Dead::Invalid)
 }
 
-/// What a token of this cluster's present life says, dead or alive. Its seal or signature is checked before anything in it is used.
+/// What a token of this cluster's present life says, dead or alive. Its seal or signature is checked before anything in
+/// it is used.
 pub async fn read(oidc: &Oidc, token: &str) -> Option<AccessClaims> {
     opened(oidc, token).await.map(|read| read.claims)
 }

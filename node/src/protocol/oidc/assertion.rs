@@ -1,5 +1,5 @@
-//! `private_key_jwt` (RFC 7523, OIDC Core §9): a client proves itself by an assertion signed with a key of its own. Only keys and the
-//! one algorithm of its registration count; the assertion counts once, which the rules see to.
+//! `private_key_jwt` (RFC 7523, OIDC Core §9): a client proves itself by an assertion signed with a key of its own.
+//! Only keys and the one algorithm of its registration count; the assertion counts once, which the rules see to.
 
 use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
 use conclave_state::client::Client;
@@ -63,8 +63,8 @@ pub fn unverified_client(assertion: &str) -> Option<String> {
     serde_json::from_slice::<Subject>(&claims).ok().map(|claims| claims.sub)
 }
 
-/// Verifies an assertion of `client` for one of `audiences` at `now_ms`; gives what the rules are to remember. None: it proves
-/// nothing.
+/// Verifies an assertion of `client` for one of `audiences` at `now_ms`; gives what the rules are to remember. None: it
+/// proves nothing.
 pub fn verify(client: &Client, assertion: &str, audiences: &[&str], now_ms: u64) -> Option<SpentProof> {
     let expected = client.tokens.assertion_algorithm.and_then(alg)?;
     let kid = unverified_kid(assertion).ok()?;

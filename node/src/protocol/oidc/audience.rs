@@ -11,8 +11,8 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// The resources that were asked for; with `openid` also the provider, whose userinfo the token opens. Without any resource
-    /// the provider alone.
+    /// The resources that were asked for; with `openid` also the provider, whose userinfo the token opens. Without any
+    /// resource the provider alone.
     pub fn of(issuer: &str, resources: &[String], is_openid: bool) -> Self {
         match resources {
             [] => Self::One(issuer.to_owned()),

@@ -1,4 +1,5 @@
-//! The authorization endpoint (RFC 6749 §3.1, OIDC Core §3.1.2), by GET and by POST. It parses and validates; `auth` does the rest.
+//! The authorization endpoint (RFC 6749 §3.1, OIDC Core §3.1.2), by GET and by POST. It parses and validates; `auth`
+//! does the rest.
 
 use axum::{
     body::Bytes,
@@ -35,7 +36,8 @@ pub async fn by_get(
     endpoint(&oidc, &id, &caller, &headers, query.unwrap_or_default().as_bytes()).await
 }
 
-/// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first (OIDC Core §3.1.2.1 asks for POST).
+/// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first (OIDC Core §3.1.2.1 asks
+/// for POST).
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
     let Ok(form) = std::str::from_utf8(&body) else {
         return here(&oidc, &id, NoWayBack::Unreadable("not a form"));

@@ -1,9 +1,10 @@
-//! Back-channel logout (OIDC Back-Channel Logout 1.0): the leader tells each client of an ended session that it is over.
+//! Back-channel logout (OIDC Back-Channel Logout 1.0): the leader tells each client of an ended session that it is
+//! over.
 //!
-//! What is to be told stands in the replicated outbox, so that the next leader goes on where this one stopped. A client hears
-//! it at least once: a notice leaves the outbox by a command after the client took it, and a leader that dies in between leaves
-//! it to be told again, under the same `jti`. How often was tried is only this leader's memory; when to give up is told by the age of
-//! the notice.
+//! What is to be told stands in the replicated outbox, so that the next leader goes on where this one stopped. A client
+//! hears it at least once: a notice leaves the outbox by a command after the client took it, and a leader that dies in
+//! between leaves it to be told again, under the same `jti`. How often was tried is only this leader's memory; when to
+//! give up is told by the age of the notice.
 
 use std::{collections::BTreeMap, time::Duration};
 

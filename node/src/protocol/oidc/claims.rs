@@ -1,5 +1,5 @@
-//! Claims about a person, by scope (OIDC Core §5.4) and by name (§5.5). The same in ID token and userinfo, so that neither
-//! surprises. What is not known is left out.
+//! Claims about a person, by scope (OIDC Core §5.4) and by name (§5.5). The same in ID token and userinfo, so that
+//! neither surprises. What is not known is left out.
 //!
 //! What the directory has no field for is taken from the user's attributes of the same name.
 

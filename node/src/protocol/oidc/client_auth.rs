@@ -1,7 +1,7 @@
-//! Who the client at the token endpoint and its neighbours is (RFC 6749 §2.3): none, secret in HTTP Basic, secret in the body, signed
-//! assertion, certificate of its TLS connection (RFC 8705). A secret is taken in the header, in the body, or alike in both, unless the
-//! client is registered as strict; every other method counts only if it is the registered one, and only alone. What a public client
-//! sends as its secret is not looked at: it proves nothing.
+//! Who the client at the token endpoint and its neighbours is (RFC 6749 §2.3): none, secret in HTTP Basic, secret in
+//! the body, signed assertion, certificate of its TLS connection (RFC 8705). A secret is taken in the header, in the
+//! body, or alike in both, unless the client is registered as strict; every other method counts only if it is the
+//! registered one, and only alone. What a public client sends as its secret is not looked at: it proves nothing.
 
 use std::sync::Arc;
 
@@ -32,8 +32,9 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
-    /// The client, where nothing else is written: its proofs, and this further one, are used up by a write of their own. That write
-    /// has a name of its own as well: whoever sends a whole request again, `Idempotency-Key` and all, sends a used proof.
+    /// The client, where nothing else is written: its proofs, and this further one, are used up by a write of their
+    /// own. That write has a name of its own as well: whoever sends a whole request again, `Idempotency-Key` and all,
+    /// sends a used proof.
     ///
     /// # Errors
     /// [`TokenError`]; `invalid_client` for an assertion that came before.
@@ -138,8 +139,8 @@ fn known(
     Ok(Authenticated { client: Arc::clone(client), proofs, certificate })
 }
 
-/// The same where no handle says which version of the state knows the client: one that was registered, or whose secret was changed,
-/// a moment ago on another node is asked of the leader before it is refused.
+/// The same where no handle says which version of the state knows the client: one that was registered, or whose secret
+/// was changed, a moment ago on another node is asked of the leader before it is refused.
 ///
 /// # Errors
 /// As [`authenticate`], and when no version can be had that may be decided on.
@@ -224,8 +225,8 @@ const fn is_by_certificate(method: ClientAuthMethod) -> bool {
     matches!(method, ClientAuthMethod::TlsClientAuth | ClientAuthMethod::SelfSignedTlsClientAuth)
 }
 
-/// The handshake has shown that whoever asks has the certificate's key. Whose it is, an authority says under the registered name
-/// (RFC 8705 §2.1), or the client said when it registered this very certificate (§2.2).
+/// The handshake has shown that whoever asks has the certificate's key. Whose it is, an authority says under the
+/// registered name (RFC 8705 §2.1), or the client said when it registered this very certificate (§2.2).
 fn is_certificate_of(client: &Client, certificate: &ClientCertificate) -> bool {
     match client.auth_method {
         ClientAuthMethod::TlsClientAuth => {
@@ -304,8 +305,8 @@ fn asserted(
     Ok(Presented::Assertion { id, assertion: assertion.into() })
 }
 
-/// `Basic base64(urlencoded id ":" urlencoded secret)` (RFC 6749 §2.3.1). Libraries that leave out the encoding send an id with a colon,
-/// or a secret with `+` or `%`, as it is: after the reading of the standard come those two.
+/// `Basic base64(urlencoded id ":" urlencoded secret)` (RFC 6749 §2.3.1). Libraries that leave out the encoding send an
+/// id with a colon, or a secret with `+` or `%`, as it is: after the reading of the standard come those two.
 fn basic(value: &str) -> Option<Vec<(String, String)>> {
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

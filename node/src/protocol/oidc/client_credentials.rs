@@ -1,5 +1,5 @@
-//! The client credentials grant (RFC 6749 §4.4): an access token for the client itself. No person, so no ID token, no refresh token
-//! and no scope that is about one. Nothing is written, unless the client's proof must be used up.
+//! The client credentials grant (RFC 6749 §4.4): an access token for the client itself. No person, so no ID token, no
+//! refresh token and no scope that is about one. Nothing is written, unless the client's proof must be used up.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{

@@ -1,10 +1,11 @@
-//! Clients described by a document (Client ID Metadata Documents, draft-ietf-oauth-client-id-metadata-document): the `client_id` is an
-//! https URL, and what stands there is the registration. Off unless the configuration names hosts.
+//! Clients described by a document (Client ID Metadata Documents, draft-ietf-oauth-client-id-metadata-document): the
+//! `client_id` is an https URL, and what stands there is the registration. Off unless the configuration names hosts.
 //!
-//! The document is looked at when the client sends a person or pushes a request, at most every [`FRESH`] on a node, through the one
-//! outbound way with its address policy; a stranger's first look counts against the address that brought it. What it says is kept as a
-//! client of the state, so all nodes and the token endpoint know it, and whoever is let in stays bound to what was known then. It is
-//! shown to people under the name of its host, for nobody else vouches for it. What an operator registered, no document touches.
+//! The document is looked at when the client sends a person or pushes a request, at most every [`FRESH`] on a node,
+//! through the one outbound way with its address policy; a stranger's first look counts against the address that
+//! brought it. What it says is kept as a client of the state, so all nodes and the token endpoint know it, and whoever
+//! is let in stays bound to what was known then. It is shown to people under the name of its host, for nobody else
+//! vouches for it. What an operator registered, no document touches.
 
 use std::{
     collections::BTreeMap,
@@ -144,8 +145,8 @@ pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> R
     looked.map(drop)
 }
 
-/// The host of a URL that may name a client (draft §3): https or, where the outbound policy lets it, http; with a path; in its one
-/// normal spelling; without user, query and fragment.
+/// The host of a URL that may name a client (draft §3): https or, where the outbound policy lets it, http; with a path;
+/// in its one normal spelling; without user, query and fragment.
 fn host_of(client_id: &str) -> Option<String> {
     if !client_id.starts_with("http") || ClientId::parse(client_id).is_err() {
         return None;
@@ -220,8 +221,8 @@ async fn get(oidc: &Oidc, url: &str) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Writes what changed. One that proves itself in another way than before is another client, which takes the place of the old in one
-/// write: what was let in with the old ends.
+/// Writes what changed. One that proves itself in another way than before is another client, which takes the place of
+/// the old in one write: what was let in with the old ends.
 async fn keep(
     oidc: &Oidc,
     known: Option<&Client>,

@@ -1,7 +1,7 @@
 //! What a client says of itself (RFC 7591 §2), in a registration or in a document of its own, and what is kept of it.
 //!
-//! Redirect URIs pass the same parser as an operator's. What is not supported is refused where ignoring it would mislead the client;
-//! members that are not known here are not looked at.
+//! Redirect URIs pass the same parser as an operator's. What is not supported is refused where ignoring it would
+//! mislead the client; members that are not known here are not looked at.
 
 use conclave_proto::command::v1::{
     ClientTokens, ClientTokensChange, CreateClient, GrantTypes, Scopes, UpdateClient, Uris,
@@ -171,7 +171,8 @@ impl Metadata {
         Err(Unacceptable::Metadata(wrong))
     }
 
-    /// The keys by which it proves itself, and with which of the algorithms: the one it says, or the one that a key of it is for.
+    /// The keys by which it proves itself, and with which of the algorithms: the one it says, or the one that a key of
+    /// it is for.
     fn keys(&self) -> Result<(Vec<u8>, SigningAlgorithm), &'static str> {
         let set = self.jwks.as_ref().ok_or("private_key_jwt needs jwks with the client's public keys")?;
         let jwks = jwks::without_unknown(set)?.to_string().into_bytes();

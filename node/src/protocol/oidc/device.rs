@@ -1,7 +1,8 @@
-//! Device authorization (RFC 8628): a device without a browser asks, shows a code, and polls until a person has answered elsewhere.
+//! Device authorization (RFC 8628): a device without a browser asks, shows a code, and polls until a person has
+//! answered elsewhere.
 //!
-//! Its device code is a handle, so any node knows which version of the state to look at. Polling reads; the fetch that follows a
-//! yes is the one write, and in it the request ends, so it is fetched once.
+//! Its device code is a handle, so any node knows which version of the state to look at. Polling reads; the fetch that
+//! follows a yes is the one write, and in it the request ends, so it is fetched once.
 
 use std::sync::Arc;
 
@@ -45,7 +46,8 @@ use super::{
 };
 
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// How often another user code is tried when one is in use: with 10,000 of 25,600,000,000 taken, even the second is luck.
+/// How often another user code is tried when one is in use: with 10,000 of 25,600,000,000 taken, even the second is
+/// luck.
 const MAX_TRIES: u32 = 3;
 
 const BAD_CODE: TokenError = TokenError::InvalidGrant("the device code is invalid");

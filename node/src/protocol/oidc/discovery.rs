@@ -1,5 +1,5 @@
-//! Discovery (OIDC Discovery §4, RFC 8414) and JWKS. Both say exactly what is true on this cluster, also the `false`s, and are
-//! the same from every node: the one from configuration, the other from one version of the state.
+//! Discovery (OIDC Discovery §4, RFC 8414) and JWKS. Both say exactly what is true on this cluster, also the `false`s,
+//! and are the same from every node: the one from configuration, the other from one version of the state.
 
 use axum::{
     Json,

@@ -1,7 +1,8 @@
 //! DPoP (RFC 9449): a proof that whoever asks holds a key, which the tokens are bound to.
 //!
-//! A proof counts once in the cluster (its `jti` goes into the log with the write that it is for) and only with a nonce of ours,
-//! so that its maker cannot have made it long ago. What it says is checked here; that it comes for the first time, in the rules.
+//! A proof counts once in the cluster (its `jti` goes into the log with the write that it is for) and only with a nonce
+//! of ours, so that its maker cannot have made it long ago. What it says is checked here; that it comes for the first
+//! time, in the rules.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -23,8 +24,8 @@ pub const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
 const TYP: &str = "dpop+jwt";
 /// How old a proof may be: what a slow network needs. Each is remembered for as long.
 const MAX_AGE_SECS: u64 = 60;
-/// How far ahead the clock of the proof's maker may be: as far as that of an assertion. A proof needs a nonce of this cluster, so it
-/// cannot be made long before it is used, and it is remembered until its time is over.
+/// How far ahead the clock of the proof's maker may be: as far as that of an assertion. A proof needs a nonce of this
+/// cluster, so it cannot be made long before it is used, and it is remembered until its time is over.
 const MAX_AHEAD_SECS: u64 = 30;
 /// Longest `jti`: a UUID and room.
 const MAX_JTI_BYTES: usize = 256;
@@ -67,8 +68,8 @@ struct Claims {
     ath: Option<String>,
 }
 
-/// The proof in the headers, if there is one, for a request of this method to this path; with `access_token` it must be bound to
-/// that as well (RFC 9449 §4.3).
+/// The proof in the headers, if there is one, for a request of this method to this path; with `access_token` it must be
+/// bound to that as well (RFC 9449 §4.3).
 ///
 /// # Errors
 /// [`DpopError`].

@@ -228,16 +228,18 @@ pub fn no_store() -> HeaderMap {
     ])
 }
 
-/// Every answer of an endpoint for machines can be read by applications of other origins: a 405 or a 413, which no handler makes, too.
+/// Every answer of an endpoint for machines can be read by applications of other origins: a 405 or a 413, which no
+/// handler makes, too.
 pub async fn readable_from_anywhere(mut response: Response) -> Response {
     let anywhere = HeaderValue::from_static("*");
     response.headers_mut().entry(header::ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(anywhere);
     response
 }
 
-/// The answer to a browser that asks whether an application of another origin may send a request with headers of its own. No cookie
-/// counts at these endpoints, so any origin may call them with what it holds, and with any header: clients for tracing and for MCP
-/// add theirs. `*` leaves out `Authorization` by the Fetch standard, so that one is named.
+/// The answer to a browser that asks whether an application of another origin may send a request with headers of its
+/// own. No cookie counts at these endpoints, so any origin may call them with what it holds, and with any header:
+/// clients for tracing and for MCP add theirs. `*` leaves out `Authorization` by the Fetch standard, so that one is
+/// named.
 pub async fn preflight() -> (StatusCode, HeaderMap) {
     let mut headers = no_store();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE"));

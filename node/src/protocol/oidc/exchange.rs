@@ -1,5 +1,5 @@
-//! Token exchange (RFC 8693) within the cluster's own tokens: a client that was handed a person's access token gets one of its own,
-//! for the same person, for no more, no longer, and dead as soon as the first. `act` says who acts (§4.1).
+//! Token exchange (RFC 8693) within the cluster's own tokens: a client that was handed a person's access token gets one
+//! of its own, for the same person, for no more, no longer, and dead as soon as the first. `act` says who acts (§4.1).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
@@ -105,7 +105,8 @@ fn scope(asked: Option<&str>, had: &str, client: &Client) -> Result<String, Toke
     Ok(wanted.join(" "))
 }
 
-/// Another client as a resource server, by its `client_id` or another of its names; without one, whom the token was for.
+/// Another client as a resource server, by its `client_id` or another of its names; without one, whom the token was
+/// for.
 fn audience(request: &TokenRequest<'_>, subject: &Live) -> Result<Audience, TokenError> {
     if request.form.get("resource").is_some() {
         return Err(TokenError::InvalidTarget("name the target as audience"));

@@ -1,4 +1,5 @@
-//! The grant types: authorization code (RFC 6749 §4.1.3) and refresh (§6). Each is one write; what is single-use is decided in it.
+//! The grant types: authorization code (RFC 6749 §4.1.3) and refresh (§6). Each is one write; what is single-use is
+//! decided in it.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! `id_token_hint`: an ID token that this cluster made, taken as a hint of who and for whom. Its expiry does not matter (OIDC
-//! RP-Initiated Logout §4, Core §3.1.2.1); its signature and issuer do.
+//! `id_token_hint`: an ID token that this cluster made, taken as a hint of who and for whom. Its expiry does not matter
+//! (OIDC RP-Initiated Logout §4, Core §3.1.2.1); its signature and issuer do.
 
 use conclave_state::State;
 use serde::Deserialize;

@@ -1,5 +1,5 @@
-//! Token introspection (RFC 7662; as a signed JWT, RFC 9701): what a token says and whether it is good now, for a confidential client
-//! that holds it or that it is for. Everything else is `{"active": false}`, whatever the reason.
+//! Token introspection (RFC 7662; as a signed JWT, RFC 9701): what a token says and whether it is good now, for a
+//! confidential client that holds it or that it is for. Everything else is `{"active": false}`, whatever the reason.
 
 use axum::{
     Json,
@@ -106,8 +106,9 @@ fn of_access(oidc: &Oidc, live: &Live) -> Facts {
     facts
 }
 
-/// What is known of the person behind the token: the claims of its scopes, those that its client has of its own, and `username`
-/// (RFC 7662 §2.2). A client that knows people by pairwise names gives the username away with `profile` alone.
+/// What is known of the person behind the token: the claims of its scopes, those that its client has of its own, and
+/// `username` (RFC 7662 §2.2). A client that knows people by pairwise names gives the username away with `profile`
+/// alone.
 fn of_person(oidc: &Oidc, live: &Live) -> Facts {
     let Some(user) = &live.person else { return Map::new() };
     let scopes: Vec<String> = live.claims.scope.split(' ').map(str::to_owned).collect();

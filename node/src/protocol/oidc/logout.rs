@@ -1,6 +1,6 @@
-//! RP-initiated logout (OIDC RP-Initiated Logout 1.0). A valid ID token of the browser's session ends that session, whatever else is wrong
-//! with the request; so does its `sid` as `logout_hint`. Otherwise the person is asked. The place where they go afterwards must be
-//! registered, to the letter, for the client that the hint or `client_id` names.
+//! RP-initiated logout (OIDC RP-Initiated Logout 1.0). A valid ID token of the browser's session ends that session,
+//! whatever else is wrong with the request; so does its `sid` as `logout_hint`. Otherwise the person is asked. The
+//! place where they go afterwards must be registered, to the letter, for the client that the hint or `client_id` names.
 
 use axum::{
     body::Bytes,
@@ -43,8 +43,8 @@ pub async fn by_get(
     result.await.unwrap_or_else(|fault| oidc.site.fault(&fault, &id))
 }
 
-/// Read here, up to the limit of a body. A cross-site POST brings no SameSite=Lax cookie, so a request that is not of a session that the
-/// browser shows is sent round by GET, as what was read of it: an ID token may be longer than a URL.
+/// Read here, up to the limit of a body. A cross-site POST brings no SameSite=Lax cookie, so a request that is not of a
+/// session that the browser shows is sent round by GET, as what was read of it: an ID token may be longer than a URL.
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap, body: Bytes) -> Response {
     let result = async {
         let asked = asked(&oidc, &body).await?;
@@ -124,8 +124,8 @@ async fn target(
     Ok(registered.map(|()| Some(Target::Leave { uri })))
 }
 
-/// With an ID token of this very session the relying party has shown that it is part of it, and nobody need be asked. Anyone else
-/// could have made the person come here, so they are.
+/// With an ID token of this very session the relying party has shown that it is part of it, and nobody need be asked.
+/// Anyone else could have made the person come here, so they are.
 async fn answer(
     oidc: &Oidc,
     id: &RequestId,
@@ -164,8 +164,8 @@ async fn answer(
     Ok(site.go_on_to(&format!("/logout?ticket={text}")))
 }
 
-/// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the leader is
-/// asked.
+/// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the
+/// leader is asked.
 async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<Result<(), Mistake>, Fault> {
     let unavailable = || fault_of_auth(&AuthError::Unavailable);
     let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| unavailable())?;

@@ -1,13 +1,14 @@
-//! OpenID Provider: discovery, JWKS, authorization code with PKCE, pushed requests, devices, token (code, refresh, client credentials,
-//! exchange), DPoP, userinfo, introspection, revocation, logout at a relying party's word and told to relying parties, registration.
+//! OpenID Provider: discovery, JWKS, authorization code with PKCE, pushed requests, devices, token (code, refresh,
+//! client credentials, exchange), DPoP, userinfo, introspection, revocation, logout at a relying party's word and told
+//! to relying parties, registration.
 //!
 //! Owns the parsing and the errors of these endpoints. Refuses everything else by its OAuth name: no implicit or hybrid
-//! response, no password grant, no `plain` challenge, no request object, no request by a foreign URI. It decides nothing about people: `auth` does; and
-//! nothing about single use: the rules do.
+//! response, no password grant, no `plain` challenge, no request object, no request by a foreign URI. It decides
+//! nothing about people: `auth` does; and nothing about single use: the rules do.
 //!
-//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh 1, revocation 1,
-//! pushed request 1, device 3 (asked, answered, fetched; polling none); client credentials, exchange and introspection 0, userinfo 0; of
-//! the last four each 1 where a proof (DPoP, assertion) must be used up.
+//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh
+//! 1, revocation 1, pushed request 1, device 3 (asked, answered, fetched; polling none); client credentials, exchange
+//! and introspection 0, userinfo 0; of the last four each 1 where a proof (DPoP, assertion) must be used up.
 
 mod access;
 mod acr;

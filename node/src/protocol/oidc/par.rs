@@ -1,8 +1,9 @@
-//! Pushed authorization requests (RFC 9126): the client leaves its request here and gets a name for it, good once and for a minute.
+//! Pushed authorization requests (RFC 9126): the client leaves its request here and gets a name for it, good once and
+//! for a minute.
 //!
-//! The name is a handle: it says which log index wrote the request, so that the browser may bring it to any node. It is bound to
-//! the client that pushed. The request is used up by the code that comes of it, in the same write; until then the person may
-//! reload the page.
+//! The name is a handle: it says which log index wrote the request, so that the browser may bring it to any node. It is
+//! bound to the client that pushed. The request is used up by the code that comes of it, in the same write; until then
+//! the person may reload the page.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! How often a device asks (RFC 8628 §3.5). Counted on the node that is asked: polling costs no write, and a device that is sent
-//! to several nodes in turn may ask a little oftener, which hurts nobody.
+//! How often a device asks (RFC 8628 §3.5). Counted on the node that is asked: polling costs no write, and a device
+//! that is sent to several nodes in turn may ask a little oftener, which hurts nobody.
 
 use std::{
     collections::BTreeMap,

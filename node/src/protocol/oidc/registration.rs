@@ -122,7 +122,8 @@ async fn registered(
     Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
 }
 
-/// PS256 has a key from when a client first wants it. The state must have it before a client is told that it may rely on it.
+/// PS256 has a key from when a client first wants it. The state must have it before a client is told that it may rely
+/// on it.
 async fn provide_key(oidc: &Oidc, algorithm: SigningAlgorithm) -> Result<(), Refused> {
     oidc.auth.provide_signing_key(algorithm).await.map_err(Refused::Failed)
 }

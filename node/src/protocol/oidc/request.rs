@@ -1,8 +1,8 @@
-//! The authorization request: parsed once, by one parser, into something that cannot be wrong (RFC 6749 §4.1.1, RFC 7636,
-//! OIDC Core §3.1.2.1).
+//! The authorization request: parsed once, by one parser, into something that cannot be wrong (RFC 6749 §4.1.1, RFC
+//! 7636, OIDC Core §3.1.2.1).
 //!
-//! The order matters: nothing is ever sent to a redirect URI before it was found, byte for byte, among those of a client that
-//! exists. Until then every mistake is a page here.
+//! The order matters: nothing is ever sent to a redirect URI before it was found, byte for byte, among those of a
+//! client that exists. Until then every mistake is a page here.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
@@ -23,7 +23,8 @@ const MAX_VALUE_BYTES: usize = 2_048;
 /// Longest value of those that hold JSON, a token, or a logout request that this cluster sealed.
 const MAX_LONG_VALUE_BYTES: usize = 8 * 1024;
 const LONG: [&str; 4] = ["claims", "request", "client_assertion", "posted"];
-/// The same for an ID token that comes back as a hint: whatever was made here can be read here, up to the default limit of a body.
+/// The same for an ID token that comes back as a hint: whatever was made here can be read here, up to the default limit
+/// of a body.
 const MAX_HINT_BYTES: usize = 64 * 1024;
 /// The only parameter that may be given more than once (RFC 8707 §2), and how often.
 const RESOURCE: &str = "resource";
@@ -222,8 +223,9 @@ type Wrong = (AuthorizationError, &'static str);
 const UNKNOWN_MODE: Wrong =
     (AuthorizationError::InvalidRequest, "only response_mode=query, fragment and form_post are supported");
 
-/// A mode that is not known is answered in the usual one: the query for a code; the fragment for the response types that would bring a
-/// token, where their clients look for an error, too (OAuth 2.0 Multiple Response Type Encoding Practices §5).
+/// A mode that is not known is answered in the usual one: the query for a code; the fragment for the response types
+/// that would bring a token, where their clients look for an error, too (OAuth 2.0 Multiple Response Type Encoding
+/// Practices §5).
 fn response_mode(parameters: &Parameters) -> (ResponseMode, bool) {
     let mut types = parameters.get("response_type").unwrap_or_default().split(' ');
     let usual = if types.any(|one| one == "token" || one == "id_token") {
@@ -314,8 +316,8 @@ impl Asking<'_> {
     }
 }
 
-/// What the access tokens of an authorization are to be for: what the request names, or the client's default resources where it names
-/// none.
+/// What the access tokens of an authorization are to be for: what the request names, or the client's default resources
+/// where it names none.
 pub fn wanted_resources(parameters: &Parameters, client: &Client) -> Result<Vec<String>, &'static str> {
     let named = resources(parameters, &client.requests.resources)?;
     Ok(if named.is_empty() { client.requests.exceptions.default_resources.clone() } else { named })
@@ -361,8 +363,8 @@ fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static 
 /// Longest text of dropped scopes in the log: enough to see what a client asks for.
 const MAX_LOGGED_SCOPES: usize = 256;
 
-/// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3), which the log says; none left is a
-/// mistake.
+/// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3), which the log says;
+/// none left is a mistake.
 pub fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
     let (mut granted, mut dropped): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
     let asked = parameters.get("scope").unwrap_or_default().split(' ').filter(|scope| !scope.is_empty());

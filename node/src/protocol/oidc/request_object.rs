@@ -1,7 +1,8 @@
-//! Request objects (RFC 9101, OIDC Core §6): an authorization request in a JWT signed with a key of the client. Taken from clients
-//! that have registered keys; by value only, for a URI is taken from nobody but the push endpoint.
+//! Request objects (RFC 9101, OIDC Core §6): an authorization request in a JWT signed with a key of the client. Taken
+//! from clients that have registered keys; by value only, for a URI is taken from nobody but the push endpoint.
 //!
-//! What the object says is the whole request: parameters beside it are not looked at, so that nothing unsigned can be mixed in.
+//! What the object says is the whole request: parameters beside it are not looked at, so that nothing unsigned can be
+//! mixed in.
 
 use conclave_state::{State, client::Client};
 use serde_json::{Map, Value};

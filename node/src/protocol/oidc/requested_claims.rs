@@ -1,5 +1,5 @@
-//! The `claims` parameter (OIDC Core §5.5): which claims a client asks for by name. What is not known here is left out, as the
-//! standard has it; what cannot be read is a mistake.
+//! The `claims` parameter (OIDC Core §5.5): which claims a client asks for by name. What is not known here is left out,
+//! as the standard has it; what cannot be read is a mistake.
 
 use serde_json::{Map, Value};
 

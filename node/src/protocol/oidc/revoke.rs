@@ -1,6 +1,6 @@
-//! Token revocation (RFC 7009): a client gives back what it was given. With a refresh token ends its grant and all that came of it;
-//! with an access token only that one. Answered once no node accepts it any longer; a party that verifies a JWT by itself still
-//! accepts it until it expires, and nothing here can change that.
+//! Token revocation (RFC 7009): a client gives back what it was given. With a refresh token ends its grant and all that
+//! came of it; with an access token only that one. Answered once no node accepts it any longer; a party that verifies a
+//! JWT by itself still accepts it until it expires, and nothing here can change that.
 
 use axum::{
     body::Bytes,

@@ -1,7 +1,8 @@
 //! The tokens that leave: access token (RFC 9068, or sealed), ID token (OIDC Core §2), refresh token (a handle).
 //!
-//! An access token names its grant and the log index that it is made from, so that userinfo on any node waits for that index
-//! and refuses once the grant has ended. A relying party that verifies it offline learns of an end only when it expires.
+//! An access token names its grant and the log index that it is made from, so that userinfo on any node waits for that
+//! index and refuses once the grant has ended. A relying party that verifies it offline learns of an end only when it
+//! expires.
 
 use std::time::Duration;
 
@@ -31,11 +32,12 @@ pub const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
 pub const ID_TYP: &str = "JWT";
 
-/// What an access token says to the cluster itself: a claim about the user by one of these names is left out, or the token could not be
-/// read back.
+/// What an access token says to the cluster itself: a claim about the user by one of these names is left out, or the
+/// token could not be read back.
 const NAMES_OF_THE_CLUSTER: [&str; 4] = ["gid", "idx", "epc", "exchanged"];
 
-/// Most bytes of what an access token says of its user: with the rest, the token fits a header of 4 KiB, which many servers take.
+/// Most bytes of what an access token says of its user: with the rest, the token fits a header of 4 KiB, which many
+/// servers take.
 const MAX_ABOUT_USER_BYTES: usize = 2_048;
 
 /// What the seal of an opaque access token is for; it opens as nothing else.
@@ -75,8 +77,8 @@ pub struct AccessClaims {
     pub exchanged: Vec<String>,
 }
 
-/// A signed access token with what it says of its user to resource servers (RFC 9068 §2.2.3). That is written and never read back: this
-/// cluster asks the state.
+/// A signed access token with what it says of its user to resource servers (RFC 9068 §2.2.3). That is written and never
+/// read back: this cluster asks the state.
 #[derive(Serialize)]
 struct AboutUser<'a> {
     #[serde(flatten)]
@@ -228,8 +230,8 @@ pub fn seconds(length: Duration) -> u64 {
 }
 
 impl Issue<'_> {
-    /// The `sid`, while the session lives. A grant with `offline_access` outlives it, and an application that keys its own sessions by
-    /// a dead one would open one that no logout ever ends.
+    /// The `sid`, while the session lives. A grant with `offline_access` outlives it, and an application that keys its
+    /// own sessions by a dead one would open one that no logout ever ends.
     fn live_session(&self) -> Option<String> {
         self.state.live_session(self.session, Stamp(self.at_ms)).map(|_| self.session.to_string())
     }

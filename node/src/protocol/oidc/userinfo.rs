@@ -1,5 +1,6 @@
-//! Userinfo (OIDC Core §5.3): claims for an access token whose grant is alive in the state that this node has now; as JSON, or as a
-//! JWT for a client that is registered so (§5.3.2). A token that is bound to a key is taken with a proof of that key alone (RFC 9449 §7).
+//! Userinfo (OIDC Core §5.3): claims for an access token whose grant is alive in the state that this node has now; as
+//! JSON, or as a JWT for a client that is registered so (§5.3.2). A token that is bound to a key is taken with a proof
+//! of that key alone (RFC 9449 §7).
 
 use axum::{
     Json,
@@ -105,7 +106,8 @@ async fn answer(
     told(oidc, &live, claims)
 }
 
-/// A bound token without its key is a stolen one; a proof with a token that is bound to nothing proves nothing about it.
+/// A bound token without its key is a stolen one; a proof with a token that is bound to nothing proves nothing about
+/// it.
 fn bound_to_key(live: &Live, proof: Option<&Proven>) -> Result<(), BearerError> {
     let bound = live.claims.cnf.as_ref().and_then(|cnf| cnf.jkt.clone());
     if bound == proof.map(Proven::jkt_text) { Ok(()) } else { Err(BearerError::DpopTokenRefused) }

@@ -1,8 +1,8 @@
 //! One sled directory: keys, records in pieces, and what makes a write durable.
 //!
 //! Records are cut into pieces of [`PIECE_BYTES`], because sled writes a page that outgrows a quarter of its segment
-//! (128 KiB) to a file of its own *without ever syncing it*. A leaf holds at most 16 items before it splits (20 while two
-//! leaves merge), so 20 pieces must stay below that; then every byte of ours is in the one file we sync.
+//! (128 KiB) to a file of its own *without ever syncing it*. A leaf holds at most 16 items before it splits (20 while
+//! two leaves merge), so 20 pieces must stay below that; then every byte of ours is in the one file we sync.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -79,7 +79,8 @@ impl SnapshotDir {
         fs::metadata(newest).ok().map(|file| file.len())
     }
 
-    /// Whether the newest file present is sealed under another key than the current one of the ring. Nothing of it is verified.
+    /// Whether the newest file present is sealed under another key than the current one of the ring. Nothing of it is
+    /// verified.
     pub fn latest_is_under_other_key(&self, key: &SealingKey) -> Result<bool, SnapshotError> {
         let Some(path) = self.newest_first()?.into_iter().next() else { return Ok(false) };
         Ok(!Peeked::read(&path, None)?.is_under(key)?)

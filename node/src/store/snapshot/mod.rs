@@ -1,5 +1,5 @@
-//! Snapshot files: the whole state at one log id, sealed. The same file is kept on disk, sent to a follower and taken as
-//! a backup, so the restore path runs every day.
+//! Snapshot files: the whole state at one log id, sealed. The same file is kept on disk, sent to a follower and taken
+//! as a backup, so the restore path runs every day.
 //!
 //! ```text
 //! "CNCLSNAP" | format u16 | header length u32 | header | tag 16
@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Frames are chunks (kind 1) and one trailer (kind 2), which is the last thing in the file. Each is compressed with
-//! zstd, then sealed with AES-256-GCM under a key of this file alone, derived from the sealing key, a random salt and the
-//! header. The frame's number, kind, table and plain length and the header's hash are authenticated with it, so nothing
-//! can be altered, moved, exchanged between files or cut off unnoticed. The trailer holds the number of chunks and a
-//! Merkle root per table; the roots are over the plain chunks, so that two nodes can compare states whatever key or salt
-//! their files use.
+//! zstd, then sealed with AES-256-GCM under a key of this file alone, derived from the sealing key, a random salt and
+//! the header. The frame's number, kind, table and plain length and the header's hash are authenticated with it, so
+//! nothing can be altered, moved, exchanged between files or cut off unnoticed. The trailer holds the number of chunks
+//! and a Merkle root per table; the roots are over the plain chunks, so that two nodes can compare states whatever key
+//! or salt their files use.
 //!
 //! A header is readable without the key (an operator may ask what a file is) and proven only with it.
 

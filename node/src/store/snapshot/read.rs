@@ -1,5 +1,5 @@
-//! Reading a snapshot, chunk by chunk, each proven before it is handed out. Only after the iterator has ended without an
-//! error is the whole proven: install nothing before.
+//! Reading a snapshot, chunk by chunk, each proven before it is handed out. Only after the iterator has ended without
+//! an error is the whole proven: install nothing before.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Sealing and opening frames: AES-256-GCM under a key used for one file only. Snapshots are made of such frames, and so are the
-//! segments of the archive.
+//! Sealing and opening frames: AES-256-GCM under a key used for one file only. Snapshots are made of such frames, and
+//! so are the segments of the archive.
 //!
 //! The nonce is the frame's kind and number. It never repeats under one key, because the key is derived from a fresh
 //! random salt and from the header for every file.
@@ -24,7 +24,8 @@ const KEY_ID_LABEL: &[u8] = b"conclave snapshot v1 key id";
 /// What a snapshot's file key is derived for. Another format has another label.
 pub(crate) const SNAPSHOT_LABEL: &[u8] = b"conclave snapshot v1 file key";
 
-/// The cluster's key for what leaves memory, and the keys whose files are opened too. Never printed, wiped when dropped.
+/// The cluster's key for what leaves memory, and the keys whose files are opened too. Never printed, wiped when
+/// dropped.
 pub struct SealingKey {
     key: Zeroizing<[u8; 32]>,
     accepted: Vec<SealingKey>,

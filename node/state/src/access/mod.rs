@@ -1,5 +1,6 @@
-//! Access tokens that were ended before their time, one by one (RFC 7009). They are no rows while they live: a token says itself
-//! what it is, and dies with its grant, its client or its time. Only its early end is remembered, until it would have ended anyway.
+//! Access tokens that were ended before their time, one by one (RFC 7009). They are no rows while they live: a token
+//! says itself what it is, and dies with its grant, its client or its time. Only its early end is remembered, until it
+//! would have ended anyway.
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 

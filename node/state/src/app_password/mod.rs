@@ -1,7 +1,8 @@
-//! App passwords: what programs that know nothing but HTTP Basic bring to the check. Made by chance and shown once, so a fast keyed
-//! hash keeps them; each belongs to a person, and opens one application or all that take them. They end with their person, their
-//! application, their time, by being revoked, when somebody else resets the person's password, and when the revocation epoch rises.
-//! A person who changes a password of their own keeps them: they are no copies of it.
+//! App passwords: what programs that know nothing but HTTP Basic bring to the check. Made by chance and shown once, so
+//! a fast keyed hash keeps them; each belongs to a person, and opens one application or all that take them. They end
+//! with their person, their application, their time, by being revoked, when somebody else resets the person's password,
+//! and when the revocation epoch rises. A person who changes a password of their own keeps them: they are no copies of
+//! it.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ use crate::{
 /// Most of one person: a phone, a calendar, a backup, and whatever else there is in a house.
 const MAX_OF_USER: usize = 64;
 
-/// The revocation epoch of a new cluster. Rows say by how much theirs is later, so that those of before there were epochs in them mean
-/// the same.
+/// The revocation epoch of a new cluster. Rows say by how much theirs is later, so that those of before there were
+/// epochs in them mean the same.
 const FIRST_EPOCH: u64 = 1;
 
 /// A password of a program.

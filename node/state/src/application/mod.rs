@@ -32,8 +32,8 @@ pub struct Application {
     pub hosts: OrdSet<Arc<str>>,
     /// Who may open it.
     pub access: Access,
-    /// How long after its last confirmation a node that is cut off may still let known sessions in, milliseconds; 0 = not at all
-    /// (design.md §6: `without_quorum`).
+    /// How long after its last confirmation a node that is cut off may still let known sessions in, milliseconds; 0 =
+    /// not at all (design.md §6: `without_quorum`).
     pub serve_known_for_ms: u64,
     /// How requests come through besides by session.
     pub check: CheckRules,
@@ -116,8 +116,9 @@ impl State {
         self.applications.get(self.slugs.get(slug)?)
     }
 
-    /// The application that this host (lower case, without port) belongs to: by its own name, or else by the longest wildcard
-    /// above it. `*.example.org` is every host below `example.org`, however many labels, and not `example.org` itself.
+    /// The application that this host (lower case, without port) belongs to: by its own name, or else by the longest
+    /// wildcard above it. `*.example.org` is every host below `example.org`, however many labels, and not `example.org`
+    /// itself.
     pub fn application_by_host(&self, host: &str) -> Option<&Arc<Application>> {
         let owner = self.hosts.get(host).or_else(|| self.owner_of_wildcard_above(host))?;
         self.applications.get(owner)

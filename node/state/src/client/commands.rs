@@ -66,8 +66,8 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
     Ok(done())
 }
 
-/// An id is given once; but where a document now describes a client that proves itself in another way, that one takes the place of the
-/// one before, of which nothing is left. A disabled one stays.
+/// An id is given once; but where a document now describes a client that proves itself in another way, that one takes
+/// the place of the one before, of which nothing is left. A disabled one stays.
 fn make_place(draft: &mut Draft, before: &Client, order: &pb::CreateClient) -> Result<(), Refusal> {
     let proves_otherwise = before.auth_method != order.auth_method();
     if !(order.of_document && before.is_described() && !before.disabled && proves_otherwise) {
@@ -139,8 +139,8 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
     Ok(done())
 }
 
-/// Another way in which the client proves itself. Between header and body the secret stays; with a method that has none it goes; a
-/// method that needs one where there was none comes with one.
+/// Another way in which the client proves itself. Between header and body the secret stays; with a method that has none
+/// it goes; a method that needs one where there was none comes with one.
 fn change_method(client: &mut Client, order: &pb::UpdateClient) -> Result<(), Refusal> {
     if order.auth_method.is_none() || order.auth_method() == client.auth_method {
         return Ok(());
@@ -161,7 +161,8 @@ fn change_method(client: &mut Client, order: &pb::UpdateClient) -> Result<(), Re
     Ok(())
 }
 
-/// The application whose access rule applies from now on. What was granted under another rule is asked about again at its next use.
+/// The application whose access rule applies from now on. What was granted under another rule is asked about again at
+/// its next use.
 fn change_application(draft: &Draft, client: &mut Client, order: &pb::UpdateClient) -> Result<(), Refusal> {
     match order.application_id.as_deref() {
         None => {}

@@ -1,7 +1,7 @@
 //! OIDC clients (relying parties): how they prove themselves, where they may be answered, what they may ask for.
 //!
-//! Redirect URIs are compared as exact strings here (RFC 9700 §2.1); whether a string is a sound URI is decided by the one
-//! parser at the edge before it becomes part of a command.
+//! Redirect URIs are compared as exact strings here (RFC 9700 §2.1); whether a string is a sound URI is decided by the
+//! one parser at the edge before it becomes part of a command.
 
 mod certificate;
 mod commands;
@@ -141,8 +141,9 @@ pub struct PreviousSecret {
 }
 
 impl Client {
-    /// This client with no time that log time cannot have given it by `to`, if it has one: its document would not be looked at again,
-    /// and its secret before the present one would stay good for longer than was ever allowed. None: nothing is to be changed.
+    /// This client with no time that log time cannot have given it by `to`, if it has one: its document would not be
+    /// looked at again, and its secret before the present one would stay good for longer than was ever allowed. None:
+    /// nothing is to be changed.
     pub(crate) fn moved_before(&self, to: Stamp) -> Option<Self> {
         let latest = to.plus_ms(MAX_OVERLAP_MS);
         let previous_secret = self
@@ -214,8 +215,9 @@ impl State {
         self.clients.range::<_, str>((start, std::ops::Bound::Unbounded)).map(|(_, client)| client)
     }
 
-    /// Whether the rule behind the client admits the user. A rule that is gone admits nobody. A policy is decided outside of the rules,
-    /// since it asks for more than they know: its word counts while it is still the one of that version.
+    /// Whether the rule behind the client admits the user. A rule that is gone admits nobody. A policy is decided
+    /// outside of the rules, since it asks for more than they know: its word counts while it is still the one of that
+    /// version.
     pub(crate) fn client_admits(&self, client: &Client, user: &User, decided_by: u64) -> bool {
         let Some(id) = client.application else { return !user.disabled };
         match self.active_policy(id) {
@@ -229,7 +231,8 @@ impl State {
         self.clients.values().filter(|client| client.is_self_registered()).count()
     }
 
-    /// Where there are too many, one of those that nobody has let in any more: its document was not looked at for longest.
+    /// Where there are too many, one of those that nobody has let in any more: its document was not looked at for
+    /// longest.
     pub(crate) fn make_room_for_described(&mut self, most: usize) {
         if self.self_registered() < most {
             return;

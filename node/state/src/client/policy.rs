@@ -1,4 +1,5 @@
-//! How a client's tokens are asked for, made and bound. A client of before these choices existed has the default of each.
+//! How a client's tokens are asked for, made and bound. A client of before these choices existed has the default of
+//! each.
 
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ pub struct TokenPolicy {
     pub claims: Vec<ClaimRule>,
 }
 
-/// A claim that an expression makes. What it means, the node that makes a token knows; one that it cannot make is left out.
+/// A claim that an expression makes. What it means, the node that makes a token knows; one that it cannot make is left
+/// out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRule {
     /// Of the claim.
@@ -134,7 +136,8 @@ impl TokenPolicy {
         Ok(())
     }
 
-    /// Other subjects for every user: public ones, or those of another host. Only from the level on at which every member reads the field.
+    /// Other subjects for every user: public ones, or those of another host. Only from the level on at which every
+    /// member reads the field.
     pub(super) fn change_subjects(&mut self, change: &pb::ClientTokensChange) -> Result<(), Refusal> {
         if let Some(sector) = &change.pairwise_sector {
             self.pairwise_sector = text::line("pairwise_sector", sector, text::MAX_TEXT_BYTES)?;

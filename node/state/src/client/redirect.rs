@@ -1,7 +1,9 @@
-//! Where a client may be answered: at a registered address, to the letter (RFC 9700 §2.1), but for the port of a native application.
+//! Where a client may be answered: at a registered address, to the letter (RFC 9700 §2.1), but for the port of a native
+//! application.
 //!
-//! A native application listens on whichever port is free (RFC 8252 §7.3), so for a public client whose registered address is http on
-//! a loopback literal or localhost any port will do. All else of the address must be the registered one.
+//! A native application listens on whichever port is free (RFC 8252 §7.3), so for a public client whose registered
+//! address is http on a loopback literal or localhost any port will do. All else of the address must be the registered
+//! one.
 
 use super::Client;
 

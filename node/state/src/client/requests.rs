@@ -18,13 +18,15 @@ pub struct Requests {
     pub resources: Vec<String>,
     /// A page of the client that the browser loads when it signs out; empty = none.
     pub front_channel_logout_uri: String,
-    /// For a client that registered itself: what the secret hashes to with which it changes its registration (RFC 7592).
+    /// For a client that registered itself: what the secret hashes to with which it changes its registration (RFC
+    /// 7592).
     pub registration_token_hash: Option<SecretHash>,
     /// What an administrator allowed this client by an explicit word.
     pub exceptions: Exceptions,
 }
 
-/// What an administrator allowed a client by an explicit word, beyond what is good for all; and what is stricter than for all.
+/// What an administrator allowed a client by an explicit word, beyond what is good for all; and what is stricter than
+/// for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is allowed by a word of its own")]
 pub struct Exceptions {

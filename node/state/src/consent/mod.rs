@@ -1,6 +1,8 @@
-//! What people allowed a client once for all, where the client's mode is `once`. A request for more is asked about again.
+//! What people allowed a client once for all, where the client's mode is `once`. A request for more is asked about
+//! again.
 //!
-//! Revoking takes the answer back and ends every grant that the client has of the person. It ends with the person and the client.
+//! Revoking takes the answer back and ends every grant that the client has of the person. It ends with the person and
+//! the client.
 
 use std::sync::Arc;
 

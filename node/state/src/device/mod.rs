@@ -1,7 +1,7 @@
 //! Device authorizations (RFC 8628): a device without a browser waits for what a person answers elsewhere.
 //!
-//! The device polls without a write; what changes is written once each: the request, the answer, the fetch. An answer is of a live
-//! session, and what the device fetches is a grant of that session like any other: it ends with it.
+//! The device polls without a write; what changes is written once each: the request, the answer, the fetch. An answer
+//! is of a live session, and what the device fetches is a grant of that session like any other: it ends with it.
 
 mod answer;
 mod redeem;

@@ -1,4 +1,5 @@
-//! `RedeemDevice`: the device fetches what it was allowed (RFC 8628 §3.4). The request is gone afterwards, so it is fetched once.
+//! `RedeemDevice`: the device fetches what it was allowed (RFC 8628 §3.4). The request is gone afterwards, so it is
+//! fetched once.
 
 use conclave_proto::command::v1 as pb;
 

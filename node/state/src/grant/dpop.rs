@@ -1,4 +1,5 @@
-//! Which key a redemption or a refresh must prove (RFC 9449). The proof itself was checked at the edge; here its key is compared.
+//! Which key a redemption or a refresh must prove (RFC 9449). The proof itself was checked at the edge; here its key is
+//! compared.
 
 use crate::{
     client::Client,

@@ -14,7 +14,8 @@ use crate::{
 
 /// Longest life of a code (RFC 6749 §4.1.2 recommends at most ten minutes; FAPI 2 wants one).
 const MAX_CODE_TTL_MS: u64 = 600_000;
-/// Longest nonce kept, in bytes; a longer one is a mistake of the client. The parser of requests refuses it before a user is asked.
+/// Longest nonce kept, in bytes; a longer one is a mistake of the client. The parser of requests refuses it before a
+/// user is asked.
 pub const MAX_NONCE_BYTES: usize = 512;
 /// Most claims asked for by name: as many as there are.
 const MAX_CLAIMS: usize = 64;
@@ -86,8 +87,8 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
     Ok(id)
 }
 
-/// A pushed request becomes one code (RFC 9126 §4). That it was used is remembered as long as a login may be on its way with it, for
-/// the request itself is long gone when a person takes their time.
+/// A pushed request becomes one code (RFC 9126 §4). That it was used is remembered as long as a login may be on its way
+/// with it, for the request itself is long gone when a person takes their time.
 fn use_pushed(draft: &mut Draft, order: &pb::IssueCode) -> Result<(), Refusal> {
     let id = PushedRequestId::parse(&order.pushed_request_id)?;
     draft.spend_ticket(TicketId::new(*id.bytes()), Stamp(order.pushed_until_ms))?;

@@ -1,7 +1,7 @@
 //! Authorization grants: what a user let a client have, its one-time code, and its line of refresh tokens.
 //!
-//! A grant ends with its session (unless `offline_access`), its user, its client, its time, or misuse. Access tokens name
-//! the grant, so that userinfo refuses them once it has ended.
+//! A grant ends with its session (unless `offline_access`), its user, its client, its time, or misuse. Access tokens
+//! name the grant, so that userinfo refuses them once it has ended.
 
 mod dpop;
 mod issue;
@@ -99,8 +99,8 @@ pub struct RefreshFamily {
     pub rotated_index: u64,
     /// When the family ends.
     pub expires_at: Stamp,
-    /// The DPoP key that must be proved with it (RFC 9449 §5): of a public client that showed one. A confidential client proves
-    /// itself.
+    /// The DPoP key that must be proved with it (RFC 9449 §5): of a public client that showed one. A confidential
+    /// client proves itself.
     pub dpop_jkt: Option<[u8; 32]>,
 }
 
@@ -110,7 +110,8 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeGrant) -> Result<Reply
 }
 
 impl State {
-    /// The grant and its user, if both are good at `now`: not ended, not expired, the session alive or the grant offline.
+    /// The grant and its user, if both are good at `now`: not ended, not expired, the session alive or the grant
+    /// offline.
     pub fn live_grant(&self, id: GrantId, now: Stamp) -> Option<(&Arc<Grant>, &Arc<User>)> {
         let grant = self.grants.get(&id)?;
         let user = self.users.get(&grant.user)?;

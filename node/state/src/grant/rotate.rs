@@ -1,4 +1,5 @@
-//! `RotateRefresh`: the current token becomes its successor. A lost answer is given again for a moment; reuse ends the line.
+//! `RotateRefresh`: the current token becomes its successor. A lost answer is given again for a moment; reuse ends the
+//! line.
 
 use conclave_proto::command::v1 as pb;
 

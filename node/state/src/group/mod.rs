@@ -50,8 +50,8 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateGroup) -> Result<Reply
     Ok(done())
 }
 
-/// Leaves no trace of the group: members lose it, access rules no longer name it (and so admit fewer, never more). Refused while a
-/// policy names it: without a row that denies its members, they would be admitted.
+/// Leaves no trace of the group: members lose it, access rules no longer name it (and so admit fewer, never more).
+/// Refused while a policy names it: without a row that denies its members, they would be admitted.
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply, Refusal> {
     let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
     draft.state.no_policy_names(group.id)?;
@@ -138,7 +138,8 @@ impl State {
             .ok_or_else(|| Refusal::new(Reason::GroupUnknown, format!("there is no group {id}")))
     }
 
-    /// The group that an administrator means: the one with this very name, or else the only one with it in another case.
+    /// The group that an administrator means: the one with this very name, or else the only one with it in another
+    /// case.
     pub fn group_named(&self, typed: &str) -> Option<&Arc<Group>> {
         let mut alike = self.groups_alike(typed);
         self.group_by_name(typed).or_else(|| alike.next().filter(|_| alike.next().is_none()))
@@ -152,8 +153,8 @@ impl State {
         rows.filter_map(|(_, group)| self.groups.get(group))
     }
 
-    /// Refuses a name that a group other than `of` has; from [`level::NAMES`] on in any case, and whatever differs from [`ADMINS`] in
-    /// case only: applications take it for the group of administrators.
+    /// Refuses a name that a group other than `of` has; from [`level::NAMES`] on in any case, and whatever differs from
+    /// [`ADMINS`] in case only: applications take it for the group of administrators.
     fn group_name_is_free(&self, name: &str, of: Option<GroupId>) -> Result<(), Refusal> {
         let taken = |other: &str| {
             let why = if other == name {

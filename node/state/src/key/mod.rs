@@ -1,5 +1,5 @@
-//! Signing keys: public half in clear, private half sealed at the edge. Each algorithm has at most one active key and one that is to
-//! follow it: published, so that relying parties know it before it signs.
+//! Signing keys: public half in clear, private half sealed at the edge. Each algorithm has at most one active key and
+//! one that is to follow it: published, so that relying parties know it before it signs.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Effects that must happen: rows that the leader works off and acknowledges by command. Twice is possible, never is not.
+//! Effects that must happen: rows that the leader works off and acknowledges by command. Twice is possible, never is
+//! not.
 
 use std::sync::Arc;
 

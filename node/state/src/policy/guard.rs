@@ -1,7 +1,8 @@
 //! Nobody is locked out by mistake.
 //!
-//! Only rows about everyone, users and groups can be looked at here; of every other condition nobody can say in advance whether
-//! it will hold. So somebody is *surely* admitted, *perhaps*, or *surely not*. A policy is refused, unless forced, when it
+//! Only rows about everyone, users and groups can be looked at here; of every other condition nobody can say in advance
+//! whether it will hold. So somebody is *surely* admitted, *perhaps*, or *surely not*. A policy is refused, unless
+//! forced, when it
 //!
 //! 1. perhaps admits no enabled user at all, or
 //! 2. surely admits no enabled member of the group [`ADMINS`], though what holds now surely admits one.

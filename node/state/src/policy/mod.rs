@@ -1,8 +1,8 @@
 //! Policies of applications: what holds, and what is only being tried.
 //!
-//! The rules keep a policy and say which version is in force; they do not decide by it, for it asks for hours, networks and
-//! expressions, and two versions of the program must agree on every entry. What the rules hold by themselves: bounds, that the
-//! people and groups exist, and that nobody locks everybody out by mistake ([`guard`]).
+//! The rules keep a policy and say which version is in force; they do not decide by it, for it asks for hours, networks
+//! and expressions, and two versions of the program must agree on every entry. What the rules hold by themselves:
+//! bounds, that the people and groups exist, and that nobody locks everybody out by mistake ([`guard`]).
 
 mod commands;
 pub mod guard;
@@ -68,7 +68,8 @@ impl State {
         }
     }
 
-    /// Refuses while a policy, or one that is tried, names the group. Looks at every policy: groups are deleted seldom, by hand.
+    /// Refuses while a policy, or one that is tried, names the group. Looks at every policy: groups are deleted seldom,
+    /// by hand.
     pub(crate) fn no_policy_names(&self, group: GroupId) -> Result<(), Refusal> {
         let names = |version: &Version| wire::groups(&version.policy).any(|id| id == group.bytes());
         let naming = self.policies.values().find(|p| p.active.iter().chain(&p.candidate).any(names));

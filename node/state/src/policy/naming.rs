@@ -1,4 +1,5 @@
-//! Expressions that name users and groups. The rules do not understand expressions; they look for a name between quotation marks.
+//! Expressions that name users and groups. The rules do not understand expressions; they look for a name between
+//! quotation marks.
 
 use conclave_proto::command::v1 as pb;
 
@@ -9,8 +10,9 @@ use crate::{
 };
 
 impl State {
-    /// Refuses while an expression of a policy, a candidate or a client's claim has this name as a text: it would mean another user or
-    /// group, or none. A name that an expression puts together is not found. Looks at every policy and client: renames are rare.
+    /// Refuses while an expression of a policy, a candidate or a client's claim has this name as a text: it would mean
+    /// another user or group, or none. A name that an expression puts together is not found. Looks at every policy and
+    /// client: renames are rare.
     pub(crate) fn no_expression_names(&self, name: &str) -> Result<(), Refusal> {
         let in_policy = self.policies.values().find_map(|policy| {
             let mut versions = policy.active.iter().chain(&policy.candidate);

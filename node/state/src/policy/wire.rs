@@ -20,7 +20,8 @@ use crate::{
 /// Longest encoded policy: an entry of the log stays below 64 KiB.
 const MAX_POLICY_BYTES: usize = 32 * 1024;
 
-/// Modes and effects that are not said are none. Whether texts mean anything is not asked here: that may change with the program.
+/// Modes and effects that are not said are none. Whether texts mean anything is not asked here: that may change with
+/// the program.
 pub(super) fn parse(state: &State, policy: pb::Policy) -> Result<pb::Policy, Refusal> {
     if policy.encoded_len() > MAX_POLICY_BYTES {
         return Err(Refusal::malformed(format!("a policy has at most {MAX_POLICY_BYTES} bytes")));

@@ -1,7 +1,7 @@
 //! Authorization requests that a client pushed (RFC 9126), for a browser to name at any node.
 //!
-//! A pushed request is read as often as the browser asks for its page, and used up by the code that comes of it: the code's own
-//! command spends the request's id, so that of two codes for one request the second is refused.
+//! A pushed request is read as often as the browser asks for its page, and used up by the code that comes of it: the
+//! code's own command spends the request's id, so that of two codes for one request the second is refused.
 
 use std::sync::Arc;
 

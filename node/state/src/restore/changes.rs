@@ -1,5 +1,5 @@
-//! What a restore changes, for people who have to decide on it: everything that comes, goes or is otherwise than in the newest
-//! state.
+//! What a restore changes, for people who have to decide on it: everything that comes, goes or is otherwise than in the
+//! newest state.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ pub struct Change {
     pub what: &'static str,
 }
 
-/// Every difference of rows that people made, between the newest state and the one that takes its place. At most `limit`, in
-/// the order of kinds; the second is how many there are.
+/// Every difference of rows that people made, between the newest state and the one that takes its place. At most
+/// `limit`, in the order of kinds; the second is how many there are.
 #[must_use]
 pub fn changes(newest: &State, next: &State, limit: usize) -> (Vec<Change>, usize) {
     let mut found = Found { list: Vec::new(), count: 0, limit };

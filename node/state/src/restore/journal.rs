@@ -1,5 +1,6 @@
-//! Revocations of which nothing but their log entries is left: the entries between the end of what can be restored and the end of
-//! the journal. They are applied as they were, in their order. What they refer to may be missing: a refusal changes nothing.
+//! Revocations of which nothing but their log entries is left: the entries between the end of what can be restored and
+//! the end of the journal. They are applied as they were, in their order. What they refer to may be missing: a refusal
+//! changes nothing.
 
 use crate::{
     apply::{Entry, apply},

@@ -1,9 +1,9 @@
 //! What comes of an older state that takes the place of the newest one.
 //!
-//! Taken from the older one: people, groups, applications, policies, clients, other providers. Taken from the newest: whatever
-//! would bring back what was taken away since, or take back what was spent: passwords, secrets, keys, spent tickets, throttles,
-//! the memory of requests. In both, or gone: tokens, app passwords, identities, consents. Whoever was disabled or deleted since is
-//! disabled. Nobody stays signed in.
+//! Taken from the older one: people, groups, applications, policies, clients, other providers. Taken from the newest:
+//! whatever would bring back what was taken away since, or take back what was spent: passwords, secrets, keys, spent
+//! tickets, throttles, the memory of requests. In both, or gone: tokens, app passwords, identities, consents. Whoever
+//! was disabled or deleted since is disabled. Nobody stays signed in.
 
 use std::sync::Arc;
 
@@ -194,7 +194,8 @@ fn keep_people_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
     }
 }
 
-/// A name that was given up since, or whose user goes with the restore, stays taken for newcomers. A user who comes back keeps theirs.
+/// A name that was given up since, or whose user goes with the restore, stays taken for newcomers. A user who comes
+/// back keeps theirs.
 fn keep_former_names(next: &mut State, newest: &State) {
     if next.meta.level < level::NAMES {
         return;
@@ -244,7 +245,8 @@ fn keep_providers_as_restricted(next: &mut State, newest: &State) {
         let merged = match newest.upstreams.get(&name) {
             None => Upstream { disabled: true, ..(*upstream).clone() },
             Some(known) => Upstream {
-                // One that has moved since: the secret of there is not told here, and who is who here says nothing there.
+                // One that has moved since: the secret of there is not told here, and who is who here says nothing
+                // there.
                 disabled: upstream.disabled || known.disabled || upstream.place != known.place,
                 sealed_secret: known.sealed_secret.clone(),
                 rule: Rule {

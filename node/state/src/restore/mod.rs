@@ -1,6 +1,6 @@
-//! **Another version takes the place of this one** (design.md §8): an older state becomes the newest, and what was taken away
-//! between the two stays away. A cluster that is founded from a snapshot does it once; a running one by commands, which bring the
-//! older state piece by piece and put it in force in one step.
+//! **Another version takes the place of this one** (design.md §8): an older state becomes the newest, and what was
+//! taken away between the two stays away. A cluster that is founded from a snapshot does it once; a running one by
+//! commands, which bring the older state piece by piece and put it in force in one step.
 //!
 //! | file | owns |
 //! |---|---|

@@ -1,6 +1,6 @@
-//! The older state on its way into a running cluster: begun, brought piece by piece, committed in one step or forgotten. Until the
-//! commit nothing of it counts. It is part of snapshots like every table, so a restore survives its leader and a node that joins
-//! in the middle of it.
+//! The older state on its way into a running cluster: begun, brought piece by piece, committed in one step or
+//! forgotten. Until the commit nothing of it counts. It is part of snapshots like every table, so a restore survives
+//! its leader and a node that joins in the middle of it.
 
 use std::sync::Arc;
 

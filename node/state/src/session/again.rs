@@ -1,8 +1,8 @@
 //! `SignInAgain`: a sign-in in a browser that showed a session's cookie.
 //!
-//! The same user's session is strengthened in place: the cookie secret, the expiry and the proofs are renewed; the session's id,
-//! clients, grants and application sessions stay, and no logout is announced. The former secret opens nothing from then on. Another
-//! user's sign-in ends the session that was shown, and its clients are told.
+//! The same user's session is strengthened in place: the cookie secret, the expiry and the proofs are renewed; the
+//! session's id, clients, grants and application sessions stay, and no logout is announced. The former secret opens
+//! nothing from then on. Another user's sign-in ends the session that was shown, and its clients are told.
 
 use std::sync::Arc;
 

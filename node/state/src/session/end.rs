@@ -1,7 +1,9 @@
-//! The end of sessions: `RevokeSession`, `RevokeUserSessions`, `RevokeUserAccess`, and what disabling and deleting people need.
+//! The end of sessions: `RevokeSession`, `RevokeUserSessions`, `RevokeUserAccess`, and what disabling and deleting
+//! people need.
 //!
 //! A session takes its grants with it, except those with `offline_access` (OIDC Core §11), which end with the user, the
-//! client or "sign out everywhere". Every client that was given something of it, and asked to be told, is told through the outbox.
+//! client or "sign out everywhere". Every client that was given something of it, and asked to be told, is told through
+//! the outbox.
 
 use conclave_proto::command::v1 as pb;
 

@@ -1,7 +1,7 @@
 //! Sessions: a browser's sign-in, and its arms on the hosts of applications.
 //!
-//! A session is alive while its row stands, its time is not over, its epoch is the current one and its user is not disabled.
-//! Whoever decides on a session asks [`State::live_session`]; there is no other way to hold one.
+//! A session is alive while its row stands, its time is not over, its epoch is the current one and its user is not
+//! disabled. Whoever decides on a session asks [`State::live_session`]; there is no other way to hold one.
 
 mod again;
 mod arm;
@@ -49,13 +49,13 @@ pub struct Session {
     pub user_agent: String,
     /// Where it came from.
     pub address: String,
-    /// Clients that were given something of this session, in the order in which they first were: whom its end concerns, also when
-    /// nothing of what they were given is left.
+    /// Clients that were given something of this session, in the order in which they first were: whom its end concerns,
+    /// also when nothing of what they were given is left.
     pub clients: Vec<ClientId>,
     /// The provider at which the person signed in; empty = here.
     pub upstream: Arc<str>,
-    /// The hash of the cookie secret before the last renewal. It opens nothing: beside a new proof of the same user it shows that the
-    /// browser is the one of this session, for a form that left before the renewed cookie arrived.
+    /// The hash of the cookie secret before the last renewal. It opens nothing: beside a new proof of the same user it
+    /// shows that the browser is the one of this session, for a form that left before the renewed cookie arrived.
     pub former_secret_hash: Option<SecretHash>,
 }
 

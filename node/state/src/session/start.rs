@@ -1,4 +1,5 @@
-//! `StartSession`: a completed sign-in in one entry: the ticket is spent, the session opens, the code it was for is issued.
+//! `StartSession`: a completed sign-in in one entry: the ticket is spent, the session opens, the code it was for is
+//! issued.
 
 use std::sync::Arc;
 
@@ -66,8 +67,8 @@ pub(crate) struct Proved {
     pub(crate) at: Stamp,
 }
 
-/// Opens the session of a user who has proved who they are, or strengthens the one that their browser showed, and issues the code that
-/// the sign-in was for.
+/// Opens the session of a user who has proved who they are, or strengthens the one that their browser showed, and
+/// issues the code that the sign-in was for.
 pub(crate) fn open(
     draft: &mut Draft,
     order: &pb::StartSession,

@@ -1,9 +1,10 @@
-//! `SetClock`: log time is set forward after a long silence, or back after wrong clocks had moved it ahead (design.md §3).
+//! `SetClock`: log time is set forward after a long silence, or back after wrong clocks had moved it ahead (design.md
+//! §3).
 //!
-//! Setting it forward ends nothing by itself: the leader does so once a quorum of clocks agrees, before an entry that would move log
-//! time by more than [`MAX_STEP_MS`](crate::stamp::MAX_STEP_MS). Setting it back is an operator's command. It ends what was handed
-//! out while log time was ahead, for it would live too long. Times of other rows that decide something are moved to the new log time;
-//! times that only say when a row was made stay.
+//! Setting it forward ends nothing by itself: the leader does so once a quorum of clocks agrees, before an entry that
+//! would move log time by more than [`MAX_STEP_MS`](crate::stamp::MAX_STEP_MS). Setting it back is an operator's
+//! command. It ends what was handed out while log time was ahead, for it would live too long. Times of other rows that
+//! decide something are moved to the new log time; times that only say when a row was made stay.
 
 use std::sync::Arc;
 
@@ -93,7 +94,8 @@ fn count(rows: usize) -> u64 {
 }
 
 impl State {
-    /// What setting log time back to `to` means for rows that are not sessions or grants; returns how many credentials ended.
+    /// What setting log time back to `to` means for rows that are not sessions or grants; returns how many credentials
+    /// ended.
     pub(crate) fn forget_what_came_after(&mut self, to: Stamp) -> u64 {
         let ended = self.end_credentials_made_after(to);
         self.move_times_before(to);
@@ -115,8 +117,8 @@ impl State {
         count(ended)
     }
 
-    /// Moves times that lie after `to` back to it, and forgets what lives for minutes only. Every table is named here, so that a new
-    /// one does not compile before its part in this is decided.
+    /// Moves times that lie after `to` back to it, and forgets what lives for minutes only. Every table is named here,
+    /// so that a new one does not compile before its part in this is decided.
     fn move_times_before(&mut self, to: Stamp) {
         let Self {
             meta: _,
@@ -207,7 +209,8 @@ impl State {
         }
     }
 
-    /// The time of the cluster secret stays: snapshots from before it are known by it, and some may be from the time ahead as well.
+    /// The time of the cluster secret stays: snapshots from before it are known by it, and some may be from the time
+    /// ahead as well.
     fn move_meta_before(&mut self, to: Stamp) {
         let terms = self.meta.lease_terms.map(|terms: ChangedTerms| terms.changed_before(to));
         self.meta.lease_terms = terms;

@@ -1,7 +1,7 @@
 //! How long serve leases last (design.md §6): the same on every node, so it is part of the state.
 //!
-//! A lease granted under earlier terms may outlive their change. So the longer of the present and the former terms is what leaders
-//! wait for, and the next change comes only when every lease of the former terms is over.
+//! A lease granted under earlier terms may outlive their change. So the longer of the present and the former terms is
+//! what leaders wait for, and the next change comes only when every lease of the former terms is over.
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 

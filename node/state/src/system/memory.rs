@@ -12,7 +12,8 @@ use crate::{
     state::State,
 };
 
-/// How long a reply is remembered: far longer than any node holds and retries a write (3 s), or a load balancer its request.
+/// How long a reply is remembered: far longer than any node holds and retries a write (3 s), or a load balancer its
+/// request.
 pub const MEMORY_MS: u64 = 120_000;
 /// Most replies remembered; beyond, the oldest leave first. At 1,500 writes a second the window is still whole.
 const MAX_REMEMBERED: usize = 200_000;

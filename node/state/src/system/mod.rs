@@ -1,4 +1,5 @@
-//! What the cluster keeps for itself: request memory, spent tickets and proofs, level, revocation epoch, lease terms, node numbers, sweep.
+//! What the cluster keeps for itself: request memory, spent tickets and proofs, level, revocation epoch, lease terms,
+//! node numbers, sweep.
 
 mod clock;
 mod lease;

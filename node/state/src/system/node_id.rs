@@ -1,4 +1,5 @@
-//! Numbers of members. None is ever given twice: a number that voted once must never vote with another disk (design.md §5).
+//! Numbers of members. None is ever given twice: a number that voted once must never vote with another disk (design.md
+//! §5).
 
 use conclave_proto::command::v1 as pb;
 

@@ -1,8 +1,9 @@
-//! Proofs that count once: client assertions (RFC 7523 §3), DPoP proofs (RFC 9449 §11.1) and states of sign-ins elsewhere, on all nodes together.
+//! Proofs that count once: client assertions (RFC 7523 §3), DPoP proofs (RFC 9449 §11.1) and states of sign-ins
+//! elsewhere, on all nodes together.
 //!
-//! They are remembered with the spent tickets: their ids are hashes over a `jti`, a ticket's are chance, so none is the other's.
-//! The memory is bounded: each proof is forgotten once its age alone refuses it, every one that comes takes two dead rows along,
-//! and beyond the bound no further proof is accepted.
+//! They are remembered with the spent tickets: their ids are hashes over a `jti`, a ticket's are chance, so none is the
+//! other's. The memory is bounded: each proof is forgotten once its age alone refuses it, every one that comes takes
+//! two dead rows along, and beyond the bound no further proof is accepted.
 
 use conclave_proto::command::v1 as pb;
 use pb::spent_proof::Kind;
@@ -18,7 +19,8 @@ use crate::{
 
 /// Most rows remembered: a minute of five thousand proofs a second, and what clients with long assertions add.
 const MAX_REMEMBERED: usize = 500_000;
-/// Most of them of one client, so that none uses up the others' share: a thousand a second where each is good for two minutes.
+/// Most of them of one client, so that none uses up the others' share: a thousand a second where each is good for two
+/// minutes.
 const MAX_OF_CLIENT: usize = MAX_REMEMBERED / 4;
 /// Most proofs of one command: an assertion and a DPoP proof, and room.
 const MAX_OF_COMMAND: usize = 4;

@@ -1,5 +1,5 @@
-//! Spent tickets: the one-time ids of logins, consents and hand-overs, and of clients' proofs. Remembered until they would have
-//! expired anyway.
+//! Spent tickets: the one-time ids of logins, consents and hand-overs, and of clients' proofs. Remembered until they
+//! would have expired anyway.
 
 use conclave_proto::state::v1 as rows;
 

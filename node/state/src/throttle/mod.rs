@@ -1,7 +1,7 @@
 //! Attempts at an account's password, counted for the whole cluster.
 //!
-//! A node lets a few attempts pass on its own count; from then on each is reserved here *before* the password is looked at,
-//! so parallel guesses on several nodes cannot slip past the limit. A completed sign-in clears the row.
+//! A node lets a few attempts pass on its own count; from then on each is reserved here *before* the password is looked
+//! at, so parallel guesses on several nodes cannot slip past the limit. A completed sign-in clears the row.
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 

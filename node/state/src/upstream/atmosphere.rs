@@ -1,5 +1,5 @@
-//! Who comes in from the Atmosphere network (atproto). A person is a DID, for ever; a handle is a name that a DID has for now, and counts
-//! only where the node that asks has verified it, from both its ends, just now.
+//! Who comes in from the Atmosphere network (atproto). A person is a DID, for ever; a handle is a name that a DID has
+//! for now, and counts only where the node that asks has verified it, from both its ends, just now.
 
 use std::sync::Arc;
 

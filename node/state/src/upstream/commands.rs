@@ -82,7 +82,8 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUpstream) -> Result<Re
 }
 
 impl Draft {
-    /// Ends every session that this provider opened. Looks at the identities there: providers change seldom, and by hand.
+    /// Ends every session that this provider opened. Looks at the identities there: providers change seldom, and by
+    /// hand.
     fn end_sessions_by(&mut self, upstream: &Arc<str>) {
         let people: Vec<UserId> = self.state.identities_at(upstream).map(|identity| identity.user).collect();
         people.into_iter().for_each(|user| self.end_sessions_of_by(user, upstream, None));

@@ -1,6 +1,6 @@
-//! `CheckHandle`: people whom nothing but their handle let in are let in for as long as it is theirs. A handle that is not confirmed for a while
-//! holds them out, and one that is another's does so at once: what they are signed in with ends, and nothing new begins until it is
-//! confirmed again.
+//! `CheckHandle`: people whom nothing but their handle let in are let in for as long as it is theirs. A handle that is
+//! not confirmed for a while holds them out, and one that is another's does so at once: what they are signed in with
+//! ends, and nothing new begins until it is confirmed again.
 
 use std::sync::Arc;
 
@@ -68,8 +68,8 @@ impl Identity {
         self.doubt().map_or(verified, |doubt| doubt.since.max(verified))
     }
 
-    /// This identity with no time later than `to`, if it has one: the handle would count as looked at, and a doubt as new, until log
-    /// time is there again. None: nothing is to be changed.
+    /// This identity with no time later than `to`, if it has one: the handle would count as looked at, and a doubt as
+    /// new, until log time is there again. None: nothing is to be changed.
     pub(crate) fn moved_before(&self, to: Stamp) -> Option<Self> {
         let handle = self.handle.as_ref().map(|(handle, at)| (Arc::clone(handle), (*at).min(to)));
         let doubt = self.doubt().map(|doubt| Doubt { since: doubt.since.min(to), ..doubt });

@@ -121,8 +121,8 @@ impl State {
         own.filter_map(|((_, upstream), subject)| self.identity(upstream, subject))
     }
 
-    /// The address that applications may know this person by: one that was proved, or that an administrator wrote down for somebody whom no
-    /// provider knows. What a provider says without a proof may be anybody's; empty then.
+    /// The address that applications may know this person by: one that was proved, or that an administrator wrote down
+    /// for somebody whom no provider knows. What a provider says without a proof may be anybody's; empty then.
     pub fn address_of<'a>(&self, user: &'a User) -> &'a str {
         let is_hearsay = !user.email_verified && self.identities_of(user.id).next().is_some();
         if is_hearsay { "" } else { &user.email }

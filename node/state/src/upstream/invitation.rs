@@ -1,5 +1,6 @@
-//! `InviteIdentity`, `RevokeInvitation`: somebody whom the rule would not admit may come in from the Atmosphere, once, by their DID or by a
-//! handle that is verified then. Whoever came so is here like anybody else; the handle decides nothing later.
+//! `InviteIdentity`, `RevokeInvitation`: somebody whom the rule would not admit may come in from the Atmosphere, once,
+//! by their DID or by a handle that is verified then. Whoever came so is here like anybody else; the handle decides
+//! nothing later.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Other providers at which people may sign in, and who is who there.
 //!
-//! An identity is a subject at one provider, and belongs to one person here. It is made in two ways only: by the person, from a
-//! session in which they have just proved who they are, or together with a person who is new and whom the provider may bring in.
-//! An e-mail address, verified or not, never leads to a person. What a subject belongs to (the issuer) never changes in a row.
+//! An identity is a subject at one provider, and belongs to one person here. It is made in two ways only: by the
+//! person, from a session in which they have just proved who they are, or together with a person who is new and whom
+//! the provider may bring in. An e-mail address, verified or not, never leads to a person. What a subject belongs to
+//! (the issuer) never changes in a row.
 
 mod atmosphere;
 mod commands;

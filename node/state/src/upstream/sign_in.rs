@@ -1,5 +1,5 @@
-//! `SignInUpstream`: a completed sign-in at a provider in one entry: the ticket is spent, the person is found or made, the session
-//! opens, and the code that it was for is issued.
+//! `SignInUpstream`: a completed sign-in at a provider in one entry: the ticket is spent, the person is found or made,
+//! the session opens, and the code that it was for is issued.
 
 use std::sync::Arc;
 
@@ -27,7 +27,8 @@ pub(crate) fn sign_in_by_handle(draft: &mut Draft, order: &pb::SignInByHandle) -
     arrive(draft, order, None, true)
 }
 
-/// `shown`: the session whose cookie the browser showed. `looks_again`: a handle that lets a newcomer in is remembered as what did.
+/// `shown`: the session whose cookie the browser showed. `looks_again`: a handle that lets a newcomer in is remembered
+/// as what did.
 pub(crate) fn arrive(
     draft: &mut Draft,
     order: &pb::SignInUpstream,
@@ -73,7 +74,8 @@ struct Newcomer<'a> {
     looks_again: bool,
 }
 
-/// Makes the person and the identity. Groups come from the provider's rule, and nothing else may be claimed by the command.
+/// Makes the person and the identity. Groups come from the provider's rule, and nothing else may be claimed by the
+/// command.
 fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Result<UserId, Refusal> {
     let Newcomer { upstream, order, subject, .. } = newcomer;
     let handle = wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?;
@@ -104,8 +106,8 @@ fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Re
     Ok(user)
 }
 
-/// From [`level::NAMES`] on a newcomer takes no name that is reserved or that a former user had: applications may give rights by it. An
-/// address that another user has is left out, for the same reason; the newcomer comes in without one.
+/// From [`level::NAMES`] on a newcomer takes no name that is reserved or that a former user had: applications may give
+/// rights by it. An address that another user has is left out, for the same reason; the newcomer comes in without one.
 fn with_free_names(draft: &Draft, new: &pb::CreateUser) -> Result<pb::CreateUser, Refusal> {
     let mut new = new.clone();
     if draft.state.meta().level < level::NAMES {

@@ -1,4 +1,5 @@
-//! People and their passwords. Owns usernames (unique, lower case) and what ends with a user: sessions, grants, throttle.
+//! People and their passwords. Owns usernames (unique, lower case) and what ends with a user: sessions, grants,
+//! throttle.
 
 mod create;
 mod delete;

@@ -1,8 +1,9 @@
 //! Names that lead to a user, and names that a newcomer does not get (decisions 0061 and 0063).
 //!
-//! A username leads to its user. So does an e-mail address that is verified and that no other user has, where it is not a username.
-//! From [`level::NAMES`] on no username is given that is another user's address, and no address that is another user's address or
-//! username. What was the same before stays as it is and leads to the user with the username, or to no user.
+//! A username leads to its user. So does an e-mail address that is verified and that no other user has, where it is not
+//! a username. From [`level::NAMES`] on no username is given that is another user's address, and no address that is
+//! another user's address or username. What was the same before stays as it is and leads to the user with the username,
+//! or to no user.
 
 use std::sync::Arc;
 
@@ -19,12 +20,12 @@ use crate::{
     text,
 };
 
-/// Most names of former users that are remembered: years of coming and going in a large organisation, in some megabytes. The oldest
-/// leave first.
+/// Most names of former users that are remembered: years of coming and going in a large organisation, in some
+/// megabytes. The oldest leave first.
 const MAX_FORMER_NAMES: usize = 50_000;
 
-/// Usernames that no provider's newcomer gets, compared without `-`, `_`, `.`, `@` and `+`: applications and operating systems give
-/// rights to most of them by the name alone, and users trust what comes from the last ones.
+/// Usernames that no provider's newcomer gets, compared without `-`, `_`, `.`, `@` and `+`: applications and operating
+/// systems give rights to most of them by the name alone, and users trust what comes from the last ones.
 const RESERVED: [&str; 23] = [
     // Administrators and accounts of applications and operating systems.
     "admin",
@@ -65,7 +66,8 @@ pub struct FormerName {
 }
 
 impl State {
-    /// The user that somebody who signs in means by what they typed: a username, or else an address that leads to one user.
+    /// The user that somebody who signs in means by what they typed: a username, or else an address that leads to one
+    /// user.
     pub fn user_by_sign_in_name(&self, typed: &str) -> Option<&Arc<User>> {
         self.user_by_name(typed).or_else(|| self.user_by_address(typed))
     }
@@ -115,7 +117,8 @@ impl State {
         })
     }
 
-    /// Whether a provider's newcomer may be called so: the name is free, not reserved, and no removed or renamed user had it.
+    /// Whether a provider's newcomer may be called so: the name is free, not reserved, and no removed or renamed user
+    /// had it.
     pub fn is_free_for_newcomer(&self, username: &str) -> bool {
         let Ok(username) = parse_username(username) else { return false };
         let is_letter = |c: &char| !matches!(c, '-' | '_' | '.' | '@' | '+');

@@ -181,7 +181,8 @@ fn unconfirmed() -> Body {
     atmosphere::found(pb::check_handle::Finding::Unconfirmed, "ada.corp.test")
 }
 
-/// A world whose log time is 200 days ahead, and in which times that decide something were written before and since; and the true time.
+/// A world whose log time is 200 days ahead, and in which times that decide something were written before and since;
+/// and the true time.
 fn with_times_ahead() -> (World, u64) {
     let mut world = atmosphere::world(atmosphere::listed(&[], &["*.corp.test"]));
     world.ok(Body::RaiseLevel(pb::RaiseLevel { level: level::SUPPORTED }));

@@ -1,8 +1,8 @@
-//! Frozen bytes. What a release wrote into the log must mean the same for ever (design.md P9): each folder of `tests/corpus/`
-//! holds the entries and the snapshot of one release, and the digest they gave. They are only added to.
+//! Frozen bytes. What a release wrote into the log must mean the same for ever (design.md P9): each folder of
+//! `tests/corpus/` holds the entries and the snapshot of one release, and the digest they gave. They are only added to.
 //!
-//! `CONCLAVE_FREEZE=NNNN_name cargo test -p conclave-state frozen` writes a new folder from the history below; existing ones are
-//! never written again.
+//! `CONCLAVE_FREEZE=NNNN_name cargo test -p conclave-state frozen` writes a new folder from the history below; existing
+//! ones are never written again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! Clients that a document describes, where native applications may be answered, and each client's share of the memory of proofs.
+//! Clients that a document describes, where native applications may be answered, and each client's share of the memory
+//! of proofs.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::Reason;

@@ -1,4 +1,5 @@
-//! Names of users and groups: what is the same, what leads to whom, what can be renamed, and what a newcomer may be called.
+//! Names of users and groups: what is the same, what leads to whom, what can be renamed, and what a newcomer may be
+//! called.
 
 use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{

@@ -1,5 +1,5 @@
-//! What comes before a grant, and what is kept of it: pushed requests, devices, consent, PKCE left out, and whom the end of a
-//! session concerns. One story a rule.
+//! What comes before a grant, and what is kept of it: pushed requests, devices, consent, PKCE left out, and whom the
+//! end of a session concerns. One story a rule.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{

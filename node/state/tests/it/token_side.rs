@@ -1,5 +1,5 @@
-//! The token side of the rules: proofs that count once, keys that codes and tokens are bound to, secrets that overlap, tokens ended
-//! before their time, and what a client may use.
+//! The token side of the rules: proofs that count once, keys that codes and tokens are bound to, secrets that overlap,
+//! tokens ended before their time, and what a client may use.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{

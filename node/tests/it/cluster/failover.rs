@@ -87,7 +87,8 @@ async fn a_node_without_a_quorum_is_not_ready_although_it_remembers_a_leader() {
     cluster.ready(survivor).await;
 }
 
-/// By its timers alone no follower can lead sooner: the leader's lease, and then the shortest election timeout (design.md §5).
+/// By its timers alone no follower can lead sooner: the leader's lease, and then the shortest election timeout
+/// (design.md §5).
 const TIMERS: Duration = Duration::from_millis(450);
 /// A machine that does other things may miss the short way now and then; the timers never find it.
 const TRIES: u32 = 5;

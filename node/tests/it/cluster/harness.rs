@@ -268,7 +268,8 @@ impl TestCluster {
         self.nodes.iter().map(place).collect()
     }
 
-    /// Waits until all running nodes have applied the same, and checks that it *is* the same. Returns the count of users.
+    /// Waits until all running nodes have applied the same, and checks that it *is* the same. Returns the count of
+    /// users.
     pub async fn agree(&self) -> usize {
         let began = Instant::now();
         loop {

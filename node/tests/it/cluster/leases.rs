@@ -145,7 +145,8 @@ async fn with_quorum_checks_no_clock_is_trusted() {
     assert_eq!(accepts(&node, 1).await, Err(ViewError::Behind), "it knows that it has not seen it");
     node.hold_back(false);
 
-    // Cut off, it accepts nothing at once, while a lease would last for two seconds; and is no longer about it than a second.
+    // Cut off, it accepts nothing at once, while a lease would last for two seconds; and is no longer about it than a
+    // second.
     let (leader, other) = (cluster.leader().await, cluster.followers().await[0]);
     create(cluster.node(leader), 3).await.unwrap();
     cluster.kill(leader).await;

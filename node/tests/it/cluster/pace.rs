@@ -10,11 +10,12 @@ use super::harness::{TestCluster, create};
 const WINDOW: Duration = Duration::from_secs(2);
 /// Not counted against the leader: its lanes' first dials, until they slow down.
 const AT_FIRST: usize = 40;
-/// Dials a second, over all lanes: three times the twenty-four that a quiet machine shows. Without the backoff there are a thousand.
+/// Dials a second, over all lanes: three times the twenty-four that a quiet machine shows. Without the backoff there
+/// are a thousand.
 const A_SECOND: usize = 80;
 
-/// openraft waits its backoff out inside the stream of requests; dialling before that was asked for skipped the wait, and a dead
-/// follower cost a whole core.
+/// openraft waits its backoff out inside the stream of requests; dialling before that was asked for skipped the wait,
+/// and a dead follower cost a whole core.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_follower_is_dialled_at_the_backoffs_pace() {
     let mut cluster = TestCluster::start(3).await;

@@ -1,4 +1,5 @@
-//! A cluster tells the truth about itself: nodes that moved, nodes that were removed, settings that differ, a disk that hangs.
+//! A cluster tells the truth about itself: nodes that moved, nodes that were removed, settings that differ, a disk that
+//! hangs.
 
 use std::{
     net::TcpListener,

@@ -1,5 +1,5 @@
-//! Three processes and an archive in a directory: what was acknowledged is there a moment later, whoever leads, and when the
-//! directory was away.
+//! Three processes and an archive in a directory: what was acknowledged is there a moment later, whoever leads, and
+//! when the directory was away.
 
 use std::{
     collections::BTreeSet,

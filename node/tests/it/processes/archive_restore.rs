@@ -1,4 +1,5 @@
-//! The worst day with an archive: every disk is lost amid work, and hardly anything with them. And any moment of before.
+//! The worst day with an archive: every disk is lost amid work, and hardly anything with them. And any moment of
+//! before.
 
 use std::time::{Duration, Instant};
 

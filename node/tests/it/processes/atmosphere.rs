@@ -1,5 +1,6 @@
-//! Sign-in with Atmosphere at an account server and a directory that its makers wrote (npm: @atproto/pds, @did-plc/server). `make test` installs
-//! them beside `tests/atproto/`. Nodes in this process, servers beside it, the person without a browser.
+//! Sign-in with Atmosphere at an account server and a directory that its makers wrote (npm: @atproto/pds,
+//! @did-plc/server). `make test` installs them beside `tests/atproto/`. Nodes in this process, servers beside it, the
+//! person without a browser.
 
 use std::{
     collections::BTreeMap,

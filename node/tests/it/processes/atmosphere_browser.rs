@@ -1,4 +1,5 @@
-//! Sign-in with Atmosphere as a person does it: a real browser, three processes behind their front, the real account server's own pages.
+//! Sign-in with Atmosphere as a person does it: a real browser, three processes behind their front, the real account
+//! server's own pages.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! A thousand people sign in with Atmosphere while one node after the other is killed; and nothing of it that is secret lies about.
-//! Nodes are processes; the network is in this one.
+//! A thousand people sign in with Atmosphere while one node after the other is killed; and nothing of it that is secret
+//! lies about. Nodes are processes; the network is in this one.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,8 @@ const AT_ONCE: usize = 6;
 const TRIES: usize = 12;
 /// How long a node lives that is chosen next.
 const LIVES: Duration = Duration::from_secs(4);
-/// What a person is told who had better start again: the cluster cannot write just now, or the answer was spent by a node that is gone.
+/// What a person is told who had better start again: the cluster cannot write just now, or the answer was spent by a
+/// node that is gone.
 const AGAIN: [&str; 4] =
     ["temporarily_unavailable", "atproto_state_invalid", "ticket_spent", "atproto_provider_unreachable"];
 
@@ -182,7 +183,8 @@ impl Sky {
     }
 }
 
-/// The form on this page with a DID in it; none where it is another page: a node that has just come back shows no page of it.
+/// The form on this page with a DID in it; none where it is another page: a node that has just come back shows no page
+/// of it.
 fn filled(page: &str, did: &str, first: &str) -> Option<String> {
     let has_form = page.contains("name=\"ticket\"");
     has_form.then(|| {

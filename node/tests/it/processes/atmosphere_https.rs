@@ -1,5 +1,5 @@
-//! The cluster as a client of the internet at the real account server: its document and keys are read over https, it proves itself by a
-//! key, and its keys change while the server keeps what it has read for ten minutes.
+//! The cluster as a client of the internet at the real account server: its document and keys are read over https, it
+//! proves itself by a key, and its keys change while the server keeps what it has read for ten minutes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -53,7 +53,8 @@ impl Drop for Public {
 }
 
 impl Public {
-    /// Each node behind a TLS listener of its own; the servers trust the authority of the certificate and come to a node after the other.
+    /// Each node behind a TLS listener of its own; the servers trust the authority of the certificate and come to a
+    /// node after the other.
     async fn start() -> Self {
         let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
         let own = authority.issue(&params(HOST));
@@ -109,8 +110,8 @@ impl Public {
         assert_eq!(self.world.who(&mut browser).await.as_deref(), Some(ALICE), "{when}");
     }
 
-    /// What is due `after` happens: the leader takes a step of the schedule, a minute before which one login has begun. That one ends
-    /// well, and the next begins well, on nodes that have seen the step.
+    /// What is due `after` happens: the leader takes a step of the schedule, a minute before which one login has begun.
+    /// That one ends well, and the next begins well, on nodes that have seen the step.
     async fn steps(&mut self, after: Duration, when: &str, is_done: impl Fn(&State) -> bool) {
         self.world.passes(after.saturating_sub(MINUTE));
         let mut browser = Browser::default();

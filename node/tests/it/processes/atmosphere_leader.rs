@@ -1,5 +1,6 @@
-//! The leader is killed in the very moment of a callback to another node, at each of the moments that matter: the person comes in or is
-//! told to try again, comes in by trying again, and one answer of their server is never two sessions.
+//! The leader is killed in the very moment of a callback to another node, at each of the moments that matter: the
+//! person comes in or is told to try again, comes in by trying again, and one answer of their server is never two
+//! sessions.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Wrong wall clocks under three real nodes: leaps that nothing must feel, a clock that stays wrong, and the way back from a log time
-//! that all clocks together had moved ahead.
+//! Wrong wall clocks under three real nodes: leaps that nothing must feel, a clock that stays wrong, and the way back
+//! from a log time that all clocks together had moved ahead.
 
 use std::{
     path::{Path, PathBuf},
@@ -134,7 +134,8 @@ async fn a_wall_clock_that_leaps_or_stays_wrong_loses_no_sign_in() {
         assert!(house.knows(node, &before).await, "the session of before lives at node {}", node + 1);
     }
 
-    // It stays wrong: the node says so in readiness and status, another one leads, and people go on signing in on all nodes.
+    // It stays wrong: the node says so in readiness and status, another one leads, and people go on signing in on all
+    // nodes.
     let leader = leader(&house).await;
     clocks.set(leader, 3_600);
     until("the node is not ready", async || !readiness(&house.demo, leader).await.0).await;

@@ -1,6 +1,7 @@
-//! Relying parties and resource servers that others wrote, with the defaults that they are shipped with: mod_auth_openidc, mod_oauth2
-//! and Dovecot as Debian packages them, and passport-openidconnect (npm). Each client is made by the plainest command, against the
-//! front of a real cluster, which sends every request to the next node. `make test` installs the programs.
+//! Relying parties and resource servers that others wrote, with the defaults that they are shipped with:
+//! mod_auth_openidc, mod_oauth2 and Dovecot as Debian packages them, and passport-openidconnect (npm). Each client is
+//! made by the plainest command, against the front of a real cluster, which sends every request to the next node. `make
+//! test` installs the programs.
 
 use std::{path::Path, process::Command};
 
@@ -59,8 +60,8 @@ Header always set X-Email "%{{OIDC_CLAIM_email}}e"
     assert_eq!(end.headers["x-name"], "admin");
     assert_eq!(end.headers["x-email"], "admin@example.test");
 
-    // The module of Debian 12 takes an error with `iss` for the start of a login (decision 0066): without it the error is shown, and
-    // the browser is not sent round.
+    // The module of Debian 12 takes an error with `iss` for the start of a login (decision 0066): without it the error
+    // is shown, and the browser is not sent round.
     demo.conclave(&["client", "update", "apache", "--omit-error-iss", "true", "--scope", "groups"]);
     let end = Person::new(&demo).opens(&format!("{base}/protected/")).await;
     assert!(end.text.contains("invalid_scope"), "{} {}", end.url, end.text);
@@ -163,7 +164,8 @@ async fn dovecot_knows_users_by_tokens_of_another_client() {
     // The challenge of RFC 7628 §3.2.2 tells the mail client to get a new token.
     let answer = Imap::open(INTROSPECTS).await.authenticate("XOAUTH2", "admin", &token).await;
     assert!(answer.starts_with("+ "), "{answer}");
-    // Dovecot 2.3 takes every answer of userinfo without a name for a failure of the server, whatever its status and body.
+    // Dovecot 2.3 takes every answer of userinfo without a name for a failure of the server, whatever its status and
+    // body.
     let mut imap = Imap::open(READS_USERINFO).await;
     let answer = imap.authenticate("XOAUTH2", "admin@example.test", &token).await;
     assert!(answer.starts_with("a NO"), "{answer}");

@@ -1,5 +1,5 @@
-//! Relying parties that others wrote: openid-client (npm) and Authlib (PyPI), each against the front of a real cluster, which sends
-//! every request to the next node. `make test` installs them beside `tests/relying_parties/`.
+//! Relying parties that others wrote: openid-client (npm) and Authlib (PyPI), each against the front of a real cluster,
+//! which sends every request to the next node. `make test` installs them beside `tests/relying_parties/`.
 
 use std::{
     path::{Path, PathBuf},

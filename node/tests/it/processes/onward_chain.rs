@@ -1,5 +1,5 @@
-//! A relying party whose addresses go on to another origin at once, in Chromium, which holds every redirect after a form against the
-//! page's `form-action`.
+//! A relying party whose addresses go on to another origin at once, in Chromium, which holds every redirect after a
+//! form against the page's `form-action`.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,8 @@ use axum::{
 
 use super::{chromium::Chromium, world::Demo};
 
-/// The relying party: whatever comes to its first origin is sent on to its second, where a page shows the path it came to first.
+/// The relying party: whatever comes to its first origin is sent on to its second, where a page shows the path it came
+/// to first.
 struct RelyingParty {
     /// `http://127.0.0.1:port`.
     first: String,

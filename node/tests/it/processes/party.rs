@@ -1,4 +1,5 @@
-//! A foreign program beside the cluster, and a person who comes to an application in a browser and signs in where a page asks for it.
+//! A foreign program beside the cluster, and a person who comes to an application in a browser and signs in where a
+//! page asks for it.
 
 use std::{
     os::unix::fs::PermissionsExt as _,

@@ -1,5 +1,6 @@
-//! nginx, Caddy and HAProxy as Debian ships them, and Envoy, each with the configuration of `deploy/proxies` in front of an application:
-//! sign-in and back to the exact URL, the wrong group, identity headers that a client made up, and nodes that die.
+//! nginx, Caddy and HAProxy as Debian ships them, and Envoy, each with the configuration of `deploy/proxies` in front
+//! of an application: sign-in and back to the exact URL, the wrong group, identity headers that a client made up, and
+//! nodes that die.
 
 use std::{
     collections::BTreeMap,
@@ -392,7 +393,8 @@ pub async fn create_guest(demo: &Demo) {
     UserServiceClient::new(channel).create_user(request).await.unwrap();
 }
 
-/// Members only, decided by a policy with a row about a group and an expression; a folder that needs no sign-in; and an extra header.
+/// Members only, decided by a policy with a row about a group and an expression; a folder that needs no sign-in; and an
+/// extra header.
 pub fn set_policy(demo: &Demo) {
     let policy = r#"{"row": [{"effect": "allow", "group": "admins", "expression": "size(user.groups) > 0 && request.host.endsWith('localhost')"}],
                      "public": [{"path": ["/public/*"]}],
@@ -413,7 +415,8 @@ pub fn command(demo: &Demo, args: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What needs no sign-in is open to whoever comes, on its canonical path and for what reads, and is no way to anything else.
+/// What needs no sign-in is open to whoever comes, on its canonical path and for what reads, and is no way to anything
+/// else.
 async fn the_public_folder_is_open_and_no_way_in(proxy: &Proxy, seen: &Seen) {
     let stranger = proxy.browser();
     let reply =
@@ -559,7 +562,8 @@ async fn who_is_no_member_is_told_so(demo: &Demo, proxy: &Proxy, seen: &Seen) {
     assert!(seen.lock().unwrap().is_none(), "nobody but members reached the application");
 }
 
-/// Checks through the proxy, one after another, until told to stop: how many there were, and what came of those that failed.
+/// Checks through the proxy, one after another, until told to stop: how many there were, and what came of those that
+/// failed.
 async fn checks_until(
     person: reqwest::Client,
     url: String,

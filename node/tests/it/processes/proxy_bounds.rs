@@ -1,5 +1,6 @@
-//! What stands in front never suffers from Conclave's answers: the user in the largest number of groups, a storm of long requests by a
-//! stranger, refusals and a lost quorum, through each proxy with the configuration of `deploy/proxies`.
+//! What stands in front never suffers from Conclave's answers: the user in the largest number of groups, a storm of
+//! long requests by a stranger, refusals and a lost quorum, through each proxy with the configuration of
+//! `deploy/proxies`.
 
 use std::{
     sync::{
@@ -143,7 +144,8 @@ async fn ordinary_requests(
     (asked, failed)
 }
 
-/// Every other one is longer than what is come back to; each is sent to sign in. Answered with something else: the status.
+/// Every other one is longer than what is come back to; each is sent to sign in. Answered with something else: the
+/// status.
 async fn long_requests(browser: reqwest::Client, url: String, n: usize) -> Vec<u16> {
     let mut refused = Vec::new();
     for turn in 0..STORM / STRANGERS {

@@ -1,5 +1,5 @@
-//! A node that answers 503 instead of deciding, behind each proxy with the configuration of `deploy/proxies`: what a signed-in person
-//! sees of it. What comes out are two rows of docs/forward-auth.md.
+//! A node that answers 503 instead of deciding, behind each proxy with the configuration of `deploy/proxies`: what a
+//! signed-in person sees of it. What comes out are two rows of docs/forward-auth.md.
 
 use std::{
     fmt::Write as _,

@@ -1,5 +1,5 @@
-//! An OpenID Connect relying party (the `openidconnect` crate), and a person at a browser, both sending each request where the
-//! caller says: round the nodes, or to the front.
+//! An OpenID Connect relying party (the `openidconnect` crate), and a person at a browser, both sending each request
+//! where the caller says: round the nodes, or to the front.
 
 use openidconnect::{
     AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,

@@ -1,5 +1,5 @@
-//! The runbooks of `deploy/runbooks/`, followed to the letter: each command stands there as it is run here, but for the names of files
-//! and machines.
+//! The runbooks of `deploy/runbooks/`, followed to the letter: each command stands there as it is run here, but for the
+//! names of files and machines.
 
 use std::{collections::BTreeSet, path::PathBuf, process::Stdio};
 

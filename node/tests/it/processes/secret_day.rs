@@ -1,5 +1,6 @@
-//! The day on which the cluster secret changes, as `deploy/runbooks/leaked-secret.md` has it: three rolling restarts under logins, visits
-//! and refreshes. Nobody is signed out, no login fails, and afterwards the old secret opens nothing.
+//! The day on which the cluster secret changes, as `deploy/runbooks/leaked-secret.md` has it: three rolling restarts
+//! under logins, visits and refreshes. Nobody is signed out, no login fails, and afterwards the old secret opens
+//! nothing.
 
 use std::{
     fs,

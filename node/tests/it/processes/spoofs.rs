@@ -1,5 +1,6 @@
-//! What clients write into headers, against each proxy with the configuration of `deploy/proxies`: nobody becomes somebody else by it,
-//! and nobody's request is taken for another. What comes out is the tables of docs/forward-auth.md.
+//! What clients write into headers, against each proxy with the configuration of `deploy/proxies`: nobody becomes
+//! somebody else by it, and nobody's request is taken for another. What comes out is the tables of
+//! docs/forward-auth.md.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
-//! Who comes in from the Atmosphere, and stays in: invitations, handles that are looked at again, the view of a second node; and what
-//! applications are told.
+//! Who comes in from the Atmosphere, and stays in: invitations, handles that are looked at again, the view of a second
+//! node; and what applications are told.
 
 use std::{
     sync::{

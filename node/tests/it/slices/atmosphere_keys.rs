@@ -1,4 +1,5 @@
-//! By which key this cluster proves itself to account servers: one that all of them must have seen, whatever happens to the keys.
+//! By which key this cluster proves itself to account servers: one that all of them must have seen, whatever happens to
+//! the keys.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::{
     site::{Browser, Site},
 };
 
-/// How long a key is published before it proves anything: longer than the ten minutes for which servers keep what they have seen.
+/// How long a key is published before it proves anything: longer than the ten minutes for which servers keep what they
+/// have seen.
 const KNOWN_FOR: Duration = Duration::from_mins(20);
 const MOMENT: Duration = Duration::from_secs(1);
 const ALMOST_KNOWN_FOR: Duration = KNOWN_FOR.checked_sub(MOMENT).unwrap();

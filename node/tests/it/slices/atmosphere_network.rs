@@ -1,5 +1,5 @@
-//! The Atmosphere, as others run it: a directory of DIDs, an account's server that is its own authorization server, and a nameserver, in
-//! this process. It is as strict as a real one, and says whatever a test wants it to say.
+//! The Atmosphere, as others run it: a directory of DIDs, an account's server that is its own authorization server, and
+//! a nameserver, in this process. It is as strict as a real one, and says whatever a test wants it to say.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! The name and the picture that people show at their own server: taken over, bounded, and never in the way of a sign-in.
+//! The name and the picture that people show at their own server: taken over, bounded, and never in the way of a
+//! sign-in.
 
 use std::{
     io::Cursor,

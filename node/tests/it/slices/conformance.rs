@@ -1,6 +1,6 @@
-//! The requirements of the OpenID Foundation's plans for providers (Basic, Form Post, Config, RP-Initiated and Back-Channel Logout),
-//! each walked through as a relying party would, with the response by query and by posted form. The tests bear the names of the
-//! plans' modules; docs/conformance.md is the table of them.
+//! The requirements of the OpenID Foundation's plans for providers (Basic, Form Post, Config, RP-Initiated and
+//! Back-Channel Logout), each walked through as a relying party would, with the response by query and by posted form.
+//! The tests bear the names of the plans' modules; docs/conformance.md is the table of them.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -8,8 +8,8 @@ use super::{
     site::{Browser, PASSWORD, Page, Site},
 };
 
-/// Cookies of others as they were seen in the field: text outside ASCII in two encodings, broken pairs, and more bytes than a
-/// browser keeps for a host as a rule.
+/// Cookies of others as they were seen in the field: text outside ASCII in two encodings, broken pairs, and more bytes
+/// than a browser keeps for a host as a rule.
 fn foreign() -> Vec<Vec<u8>> {
     vec![
         "nick=Jürgen".as_bytes().to_vec(),

@@ -1,4 +1,5 @@
-//! How large the check's answers get, and what stands in them: one profile of headers, bounded heads, refusals that say why.
+//! How large the check's answers get, and what stands in them: one profile of headers, bounded heads, refusals that say
+//! why.
 
 use conclave_node::protocol::forward_auth::{IDENTITY_HEADERS, MAX_HEAD_BYTES};
 use conclave_proto::command::v1::{
@@ -35,7 +36,8 @@ async fn choose(site: &Site, profile: HeaderProfile, text: HeaderText) {
     update(site, |order| order.identity_headers = Some(headers)).await;
 }
 
-/// Puts ada into as many groups as a user can be in, each with the longest name; the last one is in the application's rule.
+/// Puts ada into as many groups as a user can be in, each with the longest name; the last one is in the application's
+/// rule.
 async fn join_every_group(site: &Site) -> String {
     let user_id = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
     let mut last = (Vec::new(), String::new());

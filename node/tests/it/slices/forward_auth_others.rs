@@ -1,5 +1,5 @@
-//! The check for others than a person on one host: programs, whole domains, Envoy over gRPC, applications that want proof; and a
-//! browser that goes in circles.
+//! The check for others than a person on one host: programs, whole domains, Envoy over gRPC, applications that want
+//! proof; and a browser that goes in circles.
 
 use std::{path::Path, process::Command, sync::Arc};
 

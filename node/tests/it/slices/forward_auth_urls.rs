@@ -1,5 +1,5 @@
-//! Addresses as they come: every spelling of a host is one origin, every path passes where no rule looks at it, and a method that
-//! a header puts in doubt decides nothing.
+//! Addresses as they come: every spelling of a host is one origin, every path passes where no rule looks at it, and a
+//! method that a header puts in doubt decides nothing.
 
 use conclave_node::{auth::policy::document::Document, testing::TestNode};
 use conclave_proto::command::v1::{

@@ -1,5 +1,6 @@
-//! Whatever is sent, nothing breaks and nothing is let in: valid requests with something changed, again and again. A run takes a few
-//! hundred changes of each; `CONCLAVE_FUZZ_SECONDS=60 cargo nextest run garbled` goes on for so long with each.
+//! Whatever is sent, nothing breaks and nothing is let in: valid requests with something changed, again and again. A
+//! run takes a few hundred changes of each; `CONCLAVE_FUZZ_SECONDS=60 cargo nextest run garbled` goes on for so long
+//! with each.
 
 use std::time::{Duration, Instant};
 
@@ -89,8 +90,8 @@ fn sound(page: &Page, sent: &str) {
     }
 }
 
-/// Forward-auth: what a proxy says, a cookie, or a whole question is garbled. Nobody is let in but by the true cookie, and then with all
-/// of the headers that say who it is.
+/// Forward-auth: what a proxy says, a cookie, or a whole question is garbled. Nobody is let in but by the true cookie,
+/// and then with all of the headers that say who it is.
 #[tokio::test]
 async fn checks() {
     let site = Site::open().await;

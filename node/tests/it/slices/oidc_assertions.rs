@@ -1,4 +1,5 @@
-//! Clients that prove themselves by a signed assertion (RFC 7523, OIDC Core §9): once, by their own key, for this cluster.
+//! Clients that prove themselves by a signed assertion (RFC 7523, OIDC Core §9): once, by their own key, for this
+//! cluster.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::{

@@ -325,8 +325,8 @@ async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away()
     let retire = RetireSigningKey { kid };
     leader.node.propose(Order::RetireSigningKey(retire)).await.unwrap();
     assert_eq!(leader.userinfo(&access).await.status, StatusCode::UNAUTHORIZED);
-    // Acknowledged: a check that starts now on the node that lags must not pass, also when it wakes in the middle of it.
-    // It wakes right after the question has been begun.
+    // Acknowledged: a check that starts now on the node that lags must not pass, also when it wakes in the middle of
+    // it. It wakes right after the question has been begun.
     let (page, ()) = tokio::join!(stuck.userinfo(&access), async { stuck.node.cluster().hold_back(false) });
     assert_ne!(page.status, StatusCode::OK);
 }

@@ -1,5 +1,6 @@
-//! What is good once is good once though 32 use it at the same moment, at two nodes, while the leader dies: one success, not two, and
-//! not none. The answers of a dead node are nobody's business here; those of the two that live are all judged.
+//! What is good once is good once though 32 use it at the same moment, at two nodes, while the leader dies: one
+//! success, not two, and not none. The answers of a dead node are nobody's business here; those of the two that live
+//! are all judged.
 
 use axum::body::Body;
 use conclave_node::{crypto::jwk::Alg, testing::TestNode};

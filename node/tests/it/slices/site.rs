@@ -23,8 +23,8 @@ pub const SECRET: &str = "a client secret";
 pub const PASSWORD: &str = "correct horse battery";
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
-/// A node with users `ada` (in `staff`) and `bob`, the client `web` (basic), `spa` (public), `asks` (consent) and the application
-/// on `app.test` for `staff`.
+/// A node with users `ada` (in `staff`) and `bob`, the client `web` (basic), `spa` (public), `asks` (consent) and the
+/// application on `app.test` for `staff`.
 pub struct Site {
     pub node: TestNode,
     front: Front,

@@ -118,7 +118,8 @@ async fn a_second_click_gets_the_first_answer() {
     assert_eq!((first.status, first.location()), (second.status, second.location()));
     assert_eq!(browser.cookies, twin.cookies);
     assert_eq!(sessions(&site), 1);
-    // Once the code was redeemed, a further click gets a code of its own: bringing the first one again would end what it gave.
+    // Once the code was redeemed, a further click gets a code of its own: bringing the first one again would end what
+    // it gave.
     let redeemed = site.redeem("web", &first.parameter("code").unwrap()).await.json();
     let third = send(&site, &mut twin, &sent, "ada").await;
     assert_ne!(third.parameter("code"), first.parameter("code"));

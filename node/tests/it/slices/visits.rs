@@ -1,6 +1,6 @@
-//! Random sequences of visits, from a fixed list of seeds: tabs, Back, double clicks, answers that were lost, expiry, nodes whose memory
-//! is new, cookies of others. Whatever a person does, they are signed in, or at a form, or at a page with a way on; and no session is
-//! there without the proofs it stands on.
+//! Random sequences of visits, from a fixed list of seeds: tabs, Back, double clicks, answers that were lost, expiry,
+//! nodes whose memory is new, cookies of others. Whatever a person does, they are signed in, or at a form, or at a page
+//! with a way on; and no session is there without the proofs it stands on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
