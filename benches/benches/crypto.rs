@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use conclave_node::{
-    crypto::{jwk::Alg, jwt::SigningKey},
-    runtime::Runtime,
-};
+use conclave_base::runtime::Runtime;
+use conclave_crypto::{jwk::Alg, jwt::SigningKey};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
 

@@ -4,13 +4,11 @@
 
 use std::{hint::black_box, time::Duration};
 
-use conclave_node::{
-    crypto::{
-        handle::{Handle, HandleKey, HandleKind, HandleSecret, LineageTag},
-        keys::ClusterKeys,
-    },
-    testing::TestNode,
+use conclave_crypto::{
+    handle::{Handle, HandleKey, HandleKind, HandleSecret, LineageTag},
+    keys::ClusterKeys,
 };
+use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     Entry, ReplyBody, Stamp, State, apply,

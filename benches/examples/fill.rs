@@ -6,16 +6,14 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use conclave_node::{
-    cluster::known::Survivor,
-    config::{Config, find_secret},
-    crypto::keys::ClusterKeys,
-    dr::offline::{LogTime, Restore, restore},
-    runtime::Runtime,
-    store::DataDir,
-};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::known::Survivor;
+use conclave_config::{Config, find_secret};
+use conclave_crypto::keys::ClusterKeys;
+use conclave_node::dr::offline::{LogTime, Restore, restore};
 use conclave_proto::command::v1::{Command, CreateUser, LogEntry, StartSession, command::Body};
 use conclave_state::ids::UserId;
+use conclave_store::DataDir;
 use prost::Message as _;
 
 /// A session's life.

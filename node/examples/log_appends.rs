@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use conclave_node::store::{Flush, LogRecord, LogWriter, Op, SledLog};
+use conclave_store::{Flush, LogRecord, LogWriter, Op, SledLog};
 
 const ENTRY_BYTES: usize = 300;
 const RUN: Duration = Duration::from_secs(3);

@@ -17,29 +17,29 @@ use crate::{
     admin,
     archive::{self, Archive},
     auth::{self, Auth, pages::Site},
-    cluster::{Checks, Cluster, ClusterOptions, Peer, Plane, StartError},
-    config::{self, Config, ConfigError},
-    crypto::{
-        keys::ClusterKeys,
-        password::{Cost, PasswordPool},
-    },
     doors::Doors,
     dr::drills::Drills,
     health::Health,
-    http::{
-        ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, HttpListener, RequestId,
-        edge::REQUEST_TIMEOUT, server,
-    },
     metrics,
     protocol::{
         atproto,
         forward_auth::{self, ForwardAuth},
         oidc,
     },
-    runtime::Runtime,
-    store::DataDir,
     web::Pages,
 };
+use conclave_base::runtime::Runtime;
+use conclave_cluster::{Checks, Cluster, ClusterOptions, Peer, Plane, StartError};
+use conclave_config::{self, Config, ConfigError};
+use conclave_crypto::{
+    keys::ClusterKeys,
+    password::{Cost, PasswordPool},
+};
+use conclave_http::{
+    ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT,
+    server,
+};
+use conclave_store::DataDir;
 
 /// Why a node does not start, or ended by itself. Said to the operator.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
         None => None,
     };
     let plane = server::bind("cluster.listen", config.cluster.listen.0).await?;
-    let secret = config::load_secret(&config, &*runtime.entropy)?;
+    let secret = conclave_config::load_secret(&config, &*runtime.entropy)?;
     let hints = config.cluster.peers.iter().map(|peer| peer.address.clone()).collect();
     let config = numbered_by_its_data(config)?;
     let keys = Arc::new(ClusterKeys::ring(&secret));
@@ -252,8 +252,8 @@ fn cluster_options(
             .collect(),
         joined: config.cluster.joined,
         checks: match config.cluster.checks {
-            config::Checks::Lease => Checks::Lease,
-            config::Checks::Quorum => Checks::Quorum,
+            conclave_config::Checks::Lease => Checks::Lease,
+            conclave_config::Checks::Quorum => Checks::Quorum,
         },
         public_url: config.http.public_url().map(|url| url.to_string()).unwrap_or_default(),
         keys,
@@ -263,7 +263,7 @@ fn cluster_options(
 
 fn auth(
     config: &Config,
-    public_url: config::PublicUrl,
+    public_url: conclave_config::PublicUrl,
     cluster: Cluster,
     keys: Arc<ClusterKeys>,
     runtime: &Runtime,
@@ -337,7 +337,7 @@ fn late(
                 return router.oneshot(request).await;
             }
             let id = request.extensions().get::<RequestId>().cloned();
-            let page = crate::http::fault::wants_page(request.headers());
+            let page = conclave_http::fault::wants_page(request.headers());
             let detail = "This node is starting, or waits for the other members of its cluster. Try again in a moment.";
             let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "One moment, please", detail);
             let answer = id.map(|id| edge.answer(&fault, &id, page));

@@ -7,12 +7,10 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    config::{self, Config},
-    health::Health,
-    http::{ClosedDoor, Drained, Front, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr},
-    runtime::Runtime,
-};
+use crate::health::Health;
+use conclave_base::runtime::Runtime;
+use conclave_config::{self, Config};
+use conclave_http::{ClosedDoor, Drained, Front, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr};
 
 /// How long a node that starts refuses connections: a restart is over in less, and one that waits for others must be
 /// seen to live.
@@ -34,7 +32,7 @@ impl Doors {
         let plain = ClosedDoor::bind("http.listen", config.http.listen.0).await?;
         let proxies = config.http.trusted_proxies.clone();
         let Some(tls) = &config.http.tls else { return Ok(Self { plain, tls: None, proxies }) };
-        let asks = tls.client_certificates == config::ClientCertificates::Request;
+        let asks = tls.client_certificates == conclave_config::ClientCertificates::Request;
         let files = TlsFiles {
             certificate: &tls.certificate_file,
             key: &tls.key_file,

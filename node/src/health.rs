@@ -19,7 +19,9 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::{auth, cluster::Cluster, http::denial::not_denied};
+use crate::auth;
+use conclave_cluster::Cluster;
+use conclave_http::denial::not_denied;
 
 /// How often a node that starts looks whether it is ready.
 const POLL: Duration = Duration::from_millis(5);

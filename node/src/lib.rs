@@ -10,28 +10,34 @@
 //!
 //! | room | owns | uses |
 //! |---|---|---|
-//! | [`serve`] | the process of a node | `boot`, `config`, `runtime`, `telemetry` |
-//! | [`cli`] | the command line, on the client crate | `archive`, `auth`, `boot`, `cluster`, `config`, `crypto`, `demo`, `dr`, `http`, `runtime`, `store` |
-//! | [`demo`] | three nodes on one machine, to try | `auth`, `crypto`, `http`, `protocol::forward_auth`, `runtime` |
-//! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `auth`, `cluster`, `config`, `crypto`, `doors`, `dr`, `health`, `http`, `metrics`, `protocol::atproto`, `protocol::forward_auth`, `protocol::oidc`, `runtime`, `store`, `web` |
-//! | `doors` | the listeners of the public ports | `config`, `health`, `http`, `runtime` |
-//! | `protocol::oidc` | OpenID Connect and OAuth 2.0 | `auth`, `cluster`, `config`, `crypto`, `http`, `runtime` |
-//! | `protocol::forward_auth` | checks for proxies | `auth`, `crypto`, `http` |
-//! | `protocol::atproto` | sign-in with Atmosphere | `auth`, `cluster`, `config`, `crypto`, `http`, `runtime`, `telemetry`, `web` |
+//! | [`serve`] | the process of a node | `base`, `boot`, `config`, `telemetry` |
+//! | [`cli`] | the command line, on the client crate | `archive`, `auth`, `base`, `boot`, `client`, `cluster`, `config`, `crypto`, `demo`, `dr`, `http`, `state`, `store` |
+//! | [`demo`] | three nodes on one machine, to try | `auth`, `base`, `client`, `crypto`, `http`, `protocol::forward_auth`, `state` |
+//! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `auth`, `base`, `cluster`, `config`, `crypto`, `doors`, `dr`, `health`, `http`, `metrics`, `protocol::atproto`, `protocol::forward_auth`, `protocol::oidc`, `store`, `web` |
+//! | `doors` | the listeners of the public ports | `base`, `config`, `health`, `http` |
+//! | `protocol::oidc` | OpenID Connect and OAuth 2.0 | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state` |
+//! | `protocol::forward_auth` | checks for proxies | `auth`, `crypto`, `http`, `proto`, `state` |
+//! | `protocol::atproto` | sign-in with Atmosphere | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `web` |
 //! | [`health`] | liveness and readiness | `auth`, `cluster`, `http` |
-//! | `metrics` | counters and gauges for Prometheus | `cluster`, `runtime`, `telemetry` |
-//! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth`, `cluster`, `crypto`, `dr`, `http`, `store`, `text` |
-//! | [`dr`] | snapshots, restore, drills | `archive`, `auth`, `cluster`, `config`, `crypto`, `http`, `runtime`, `store` |
-//! | [`archive`] | the log and snapshots copied elsewhere, and read back | `cluster`, `config`, `crypto`, `http`, `runtime`, `store` |
-//! | [`auth`] | users, sessions, tickets, passwords, throttles, policies, and the sign-in pages, for any protocol | `cluster`, `config`, `crypto`, `http`, `runtime`, `text`, `web` |
-//! | [`cluster`] | Raft: the only room that names openraft | `crypto`, `runtime`, `store`, `telemetry` |
-//! | [`store`] | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
-//! | [`web`] | templates and the stylesheet | `crypto`, `http`, `runtime` |
-//! | [`config`] | settings from the file and the environment | `crypto`, `http`, `runtime` |
-//! | [`telemetry`] | logs, traces and metrics | `config`, `http` |
-//! | [`http`] | servers, the edge around every request, outbound requests | `crypto`, `runtime` |
-//! | [`crypto`] | keys, handles, seals, passwords | `runtime`, `text` |
-//! | [`runtime`], [`text`] | the clock and chance; the form of typed text | |
+//! | `metrics` | counters and gauges for Prometheus | `base`, `cluster`, `telemetry` |
+//! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth`, `base`, `cluster`, `crypto`, `dr`, `http`, `policy`, `proto`, `state`, `store` |
+//! | [`dr`] | snapshots, restore, drills | `archive`, `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
+//! | [`archive`] | the log and snapshots copied elsewhere, and read back | `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
+//! | [`auth`] | users, sessions, tickets, passwords, throttles, policies, and the sign-in pages, for any protocol | `base`, `cluster`, `config`, `crypto`, `http`, `policy`, `proto`, `state`, `web` |
+//! | `cluster` | Raft: the only room that names openraft | `base`, `clock`, `crypto`, `lease`, `proto`, `state`, `store` |
+//! | `store` | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
+//! | [`web`] | templates and the stylesheet | `base`, `crypto`, `http` |
+//! | `config` | settings from the file and the environment | `base`, `crypto`, `policy` |
+//! | [`telemetry`] | logs, traces and metrics | `config`, `http`, `proto` |
+//! | `http` | servers, the edge around every request, outbound requests | `base`, `crypto`, `policy` |
+//! | `crypto` | keys, handles, seals, passwords | `base` |
+//! | `base` | time, randomness, typed text, trace context | `lease` |
+//! | `state` | the rules: pure, no I/O, no clock, no randomness | `proto` |
+//! | `lease` | serve leases, pure | |
+//! | `policy` | the evaluation of policies, pure | |
+//! | `clock` | the cluster clock, pure | |
+//! | `proto` | the wire: protobuf and gRPC | |
+//! | `client` | the client of the admin API | |
 //!
 //! The rules are a crate of their own, `conclave-state`: pure, no I/O, no clock, no chance. So are serve leases
 //! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), which [`auth::policy`] feeds with what is
@@ -66,21 +72,14 @@ pub mod archive;
 pub mod auth;
 pub mod boot;
 pub mod cli;
-pub mod cluster;
-pub mod config;
-pub mod crypto;
 pub mod demo;
 mod doors;
 pub mod dr;
 pub mod health;
-pub mod http;
 mod metrics;
 pub mod protocol;
-pub mod runtime;
 pub mod serve;
-pub mod store;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod text;
 pub mod web;

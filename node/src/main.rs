@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use conclave_base::runtime::Runtime;
 use conclave_node::{
     cli::{self, Cli, Command},
-    demo,
-    runtime::Runtime,
-    serve,
+    demo, serve,
 };
 
 #[tokio::main]

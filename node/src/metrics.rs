@@ -2,11 +2,9 @@
 
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
 
-use crate::{
-    cluster::Cluster,
-    runtime::Runtime,
-    telemetry::metrics::{CONTENT_TYPE, Moment, exposition},
-};
+use crate::telemetry::metrics::{CONTENT_TYPE, Moment, exposition};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::Cluster;
 
 /// `/metrics`. Who asks waits for nobody: another node is never asked.
 pub fn routes(cluster: Cluster, runtime: Runtime) -> Router {
@@ -30,7 +28,9 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{http::HttpListener, store::retention::ArchiveHold, testing::TestNode};
+    use crate::testing::TestNode;
+    use conclave_http::HttpListener;
+    use conclave_store::retention::ArchiveHold;
 
     #[tokio::test]
     async fn a_scraper_reads_how_the_node_is() {

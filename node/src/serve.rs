@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     boot::{self, BootError},
-    config::Config,
-    runtime::Runtime,
     telemetry,
 };
+use conclave_base::runtime::Runtime;
+use conclave_config::Config;
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug, Default)]

@@ -4,14 +4,10 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use axum::{Router, routing::get};
-use conclave_node::{
-    boot,
-    cluster::Cluster,
-    crypto::password::{Cost, Password, PasswordPool, Verdict},
-    http::{Edge, EdgeConfig, Front, HttpListener, edge::REQUEST_TIMEOUT},
-    testing::TestNode,
-    web::Pages,
-};
+use conclave_cluster::Cluster;
+use conclave_crypto::password::{Cost, Password, PasswordPool, Verdict};
+use conclave_http::{Edge, EdgeConfig, Front, HttpListener, edge::REQUEST_TIMEOUT};
+use conclave_node::{boot, testing::TestNode, web::Pages};
 use conclave_proto::command::v1::{Access, CreateApplication, CreateUser, command::Body as Order};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};

@@ -2,10 +2,10 @@
 //! must break.
 
 #[cfg(feature = "mutations")]
-use conclave_lease::Mutation;
+use conclave_cluster::testing::WrongGrants;
+use conclave_cluster::testing::{Wrong, do_wrong};
 #[cfg(feature = "mutations")]
-use conclave_node::cluster::testing::WrongGrants;
-use conclave_node::cluster::testing::{Wrong, do_wrong};
+use conclave_lease::Mutation;
 
 use super::Plan;
 use crate::{promise::Promise, random::Random};

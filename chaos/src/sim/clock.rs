@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use conclave_base::runtime::Clock;
 use conclave_lease::Moment;
-use conclave_node::runtime::Clock;
 
 /// When histories begin.
 const START_MS: i64 = 1_800_000_000_000;

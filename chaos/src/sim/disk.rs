@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use conclave_node::store::{Flush, LogReader, LogState, LogStore, LogWriter, MemLog, Op, StoreError};
+use conclave_store::{Flush, LogReader, LogState, LogStore, LogWriter, MemLog, Op, StoreError};
 
 use super::Bug;
 use crate::random::Random;
@@ -134,7 +134,7 @@ impl LogStore for Handle {
 
 #[cfg(test)]
 mod tests {
-    use conclave_node::store::LogRecord;
+    use conclave_store::LogRecord;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! What must hold when a history has ended: what was acknowledged is there, what was revoked is not, and every node has
 //! the same.
 
-use conclave_node::cluster::Cluster;
+use conclave_cluster::Cluster;
 use conclave_state::{State, ids::UserId, snapshot};
 
 use crate::promise::{Broken, Promise};

@@ -35,9 +35,9 @@ use std::{
     time::Duration,
 };
 
-use conclave_node::{
-    cluster::testing::seed as seed_raft, crypto::secret::ClusterSecret, runtime::testing::SeededEntropy,
-};
+use conclave_base::runtime::testing::SeededEntropy;
+use conclave_cluster::testing::seed as seed_raft;
+use conclave_crypto::secret::ClusterSecret;
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 use turmoil::{Builder, Sim};
 

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use conclave_node::{
-    cluster::{Checks, Cluster, ClusterOptions, Peer},
-    crypto::keys::ClusterKeys,
-    runtime::{Runtime, testing::SeededEntropy},
-};
+use conclave_base::runtime::{Runtime, testing::SeededEntropy};
+use conclave_cluster::{Checks, Cluster, ClusterOptions, Peer};
+use conclave_crypto::keys::ClusterKeys;
 
 use super::{
     Plan, traffic, wire,

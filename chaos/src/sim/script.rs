@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use conclave_node::cluster::Cluster;
+use conclave_cluster::Cluster;
 use turmoil::Sim;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use conclave_node::cluster::{Cluster, Committed, ProposeError};
+use conclave_cluster::{Cluster, Committed, ProposeError};
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     ReplyBody, State,

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use conclave_node::cluster::{
+use conclave_cluster::{
     Plane,
     testing::{Dialling, Inbound, Knocking, Stream, Wire},
 };

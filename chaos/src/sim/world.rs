@@ -9,7 +9,8 @@ use std::{
     },
 };
 
-use conclave_node::{cluster::Cluster, crypto::secret::ClusterSecret};
+use conclave_cluster::Cluster;
+use conclave_crypto::secret::ClusterSecret;
 
 use super::{
     Bug, Plan,

@@ -20,13 +20,15 @@ pub fn module_of(path: &Path) -> Vec<String> {
     module
 }
 
-/// Every path of this file that stays within its crate, from the root of the crate on: of `use` items and inline.
-pub fn used_by(file: &SourceFile) -> Vec<Vec<String>> {
+/// Every path of this file that stays within the workspace, of `use` items and inline. A path of another crate begins
+/// with the name of that crate without `conclave_`; one of the file's own crate begins with `root`, which is empty for
+/// the crate of the process.
+pub fn used_by(file: &SourceFile, root: &[String]) -> Vec<Vec<String>> {
     let module = module_of(&file.path);
     let code = without_tests(&without_comments_and_literals(&file.text));
     let (items, rest) = split_uses(&code);
     let written = items.iter().flat_map(|item| expand(item)).chain(inline(&rest));
-    written.filter_map(|path| resolve(&module, path)).collect()
+    written.filter_map(|path| resolve(root, &module, path)).collect()
 }
 
 /// The trees of all `use` items, and the code without them.
@@ -97,7 +99,7 @@ fn split_at_commas(tree: &str) -> Vec<&str> {
     parts
 }
 
-/// Paths in code that begin with `crate`, `self` or `super`.
+/// Paths in code that stand outside of `use` items.
 fn inline(code: &str) -> Vec<Vec<String>> {
     let compact =
         code.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ::", "::").replace(":: ", "::");
@@ -106,13 +108,13 @@ fn inline(code: &str) -> Vec<Vec<String>> {
     paths.filter(|path| path.len() > 1).collect()
 }
 
-fn resolve(module: &[String], path: Vec<String>) -> Option<Vec<String>> {
+fn resolve(root: &[String], module: &[String], path: Vec<String>) -> Option<Vec<String>> {
     let mut segments = path.into_iter().peekable();
     let mut base = match segments.next()?.as_str() {
-        "crate" => Vec::new(),
+        "crate" => root.to_vec(),
         "self" => module.to_vec(),
         "super" => module.get(..module.len().saturating_sub(1))?.to_vec(),
-        _ => return None,
+        other => vec![other.strip_prefix("conclave_")?.to_owned()],
     };
     while segments.next_if(|segment| segment == "super").is_some() {
         base.pop();
@@ -127,7 +129,16 @@ mod tests {
 
     fn used(path: &str, text: &str) -> Vec<String> {
         let file = SourceFile { path: path.into(), text: text.into() };
-        used_by(&file).into_iter().map(|path| path.join("::")).collect()
+        used_by(&file, &[]).into_iter().map(|path| path.join("::")).collect()
+    }
+
+    #[test]
+    fn a_path_of_another_crate_begins_with_its_name() {
+        let text = "use conclave_http::Fault; use crate::keys; fn f() { super::hex::encode() }";
+        let file = SourceFile { path: "crypto/mac.rs".into(), text: text.into() };
+        let used: Vec<String> =
+            used_by(&file, &["crypto".to_owned()]).into_iter().map(|path| path.join("::")).collect();
+        assert_eq!(used, ["http::Fault", "crypto::keys", "crypto::hex::encode"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The rooms of the node's crate and the arrows between them: the table of the architecture page
-//! (`node/src/lib.rs`) is the rule.
+//! The rooms of the node and the arrows between them: the table of the architecture page (`node/src/lib.rs`) is the
+//! rule. A room is a crate below `node/` or a module of the crate of the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,29 @@ use crate::{files::SourceFile, paths};
 /// The rooms that each room may use. A slice of `protocol` is a room of its own, named `protocol::oidc`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rooms(BTreeMap<String, BTreeSet<String>>);
+
+/// A crate's files, and its name without `conclave-`: empty for the crate of the process.
+#[derive(Debug)]
+pub struct Sources {
+    /// The first part of the path of every file, unless it is empty.
+    pub name: String,
+    /// The files, by their path below `src`, behind `name`.
+    pub files: Vec<SourceFile>,
+}
+
+impl Sources {
+    /// The arrows of product code, with the file that has each: from room, to room, path.
+    fn arrows(&self) -> Vec<(&SourceFile, String, String, String)> {
+        let root: Vec<String> = Some(self.name.clone()).filter(|name| !name.is_empty()).into_iter().collect();
+        let product = self.files.iter().filter(|file| !file.is_test());
+        let arrows = product.flat_map(|file| {
+            let own = room_of(&paths::module_of(&file.path));
+            let used = paths::used_by(file, &root).into_iter();
+            used.map(move |path| (file, own.clone(), room_of(&path), path.join("::")))
+        });
+        arrows.filter(|(_, own, other, _)| !own.is_empty() && !other.is_empty() && own != other).collect()
+    }
+}
 
 /// An arrow that the table does not allow.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,39 +58,27 @@ impl Rooms {
         self.0.keys().map(String::as_str)
     }
 
-    /// Every arrow of these files that the table does not have, and every file in a room that it does not have.
-    pub fn forbidden(&self, files: &[SourceFile]) -> Vec<Forbidden> {
-        let product = files.iter().filter(|file| !file.is_test());
-        product.flat_map(|file| self.forbidden_of(file)).collect()
-    }
-
-    fn forbidden_of(&self, file: &SourceFile) -> Vec<Forbidden> {
-        let own = room_of(&paths::module_of(&file.path));
-        let arrows = paths::used_by(file).into_iter().filter_map(|path| {
-            let other = room_of(&path);
-            let is_fine = own.is_empty() || other.is_empty() || other == own || self.allows(&own, &other);
-            (!is_fine).then(|| Forbidden {
+    /// Every arrow of these crates that the table does not have.
+    pub fn forbidden(&self, crates: &[Sources]) -> Vec<Forbidden> {
+        let arrows = crates.iter().flat_map(Sources::arrows);
+        let forbidden = arrows.filter(|(_, from, to, _)| !self.allows(from, to));
+        forbidden
+            .map(|(file, from, to, path)| Forbidden {
                 file: file.path.display().to_string(),
-                path: path.join("::"),
-                arrow: format!("{own} -> {other}"),
+                path,
+                arrow: format!("{from} -> {to}"),
             })
-        });
-        arrows.collect()
+            .collect()
     }
 
     fn allows(&self, from: &str, to: &str) -> bool {
         self.0.get(from).is_some_and(|uses| uses.contains(to))
     }
 
-    /// Arrows of the table that no file of these has: the table says no more than is so.
-    pub fn unused(&self, files: &[SourceFile]) -> Vec<String> {
-        let product = files.iter().filter(|file| !file.is_test());
-        let used: BTreeSet<(String, String)> = product
-            .flat_map(|file| {
-                let own = room_of(&paths::module_of(&file.path));
-                paths::used_by(file).into_iter().map(move |path| (own.clone(), room_of(&path)))
-            })
-            .collect();
+    /// Arrows of the table that none of these crates has.
+    pub fn unused(&self, crates: &[Sources]) -> Vec<String> {
+        let arrows = crates.iter().flat_map(Sources::arrows);
+        let used: BTreeSet<(String, String)> = arrows.map(|(_, from, to, _)| (from, to)).collect();
         let named =
             self.0.iter().flat_map(|(from, uses)| uses.iter().map(move |to| (from.clone(), to.clone())));
         named.filter(|arrow| !used.contains(arrow)).map(|(from, to)| format!("{from} -> {to}")).collect()
@@ -105,25 +116,34 @@ mod tests {
         SourceFile { path: path.into(), text: text.into() }
     }
 
+    fn sources(name: &str, files: Vec<SourceFile>) -> Sources {
+        Sources { name: name.into(), files }
+    }
+
     #[test]
     fn an_arrow_is_allowed_only_by_its_row() {
         let rooms = Rooms::of_page(PAGE);
         assert_eq!(rooms.names().collect::<Vec<_>>(), ["auth", "http", "web"]);
-        let files = [
-            file("auth/mod.rs", "use crate::http::Fault;"),
-            file("http/mod.rs", "use crate::auth::Auth; fn f() { crate::web::g() }"),
-            file("http/tests.rs", "use crate::auth::Auth;"),
-        ];
-        let arrows: Vec<String> = rooms.forbidden(&files).into_iter().map(|found| found.arrow).collect();
-        assert_eq!(arrows, ["http -> auth", "http -> web"]);
-        assert!(rooms.unused(&files).is_empty());
-        assert_eq!(rooms.unused(&files[1..]), ["auth -> http"]);
+        let auth = || sources("", vec![file("auth/mod.rs", "use crate::x; use conclave_http::Fault;")]);
+        let http = || {
+            let code = "use conclave_node::auth::Auth; fn f() { conclave_web::g(); crate::h() }";
+            sources(
+                "http",
+                vec![file("http/lib.rs", code), file("http/tests.rs", "use conclave_auth::Auth;")],
+            )
+        };
+        let arrows: Vec<String> =
+            rooms.forbidden(&[auth(), http()]).into_iter().map(|found| found.arrow).collect();
+        assert_eq!(arrows, ["auth -> x", "http -> node", "http -> web"]);
+        assert!(rooms.unused(&[auth(), http()]).is_empty());
+        assert_eq!(rooms.unused(&[http()]), ["auth -> http"]);
     }
 
     #[test]
     fn slices_are_rooms_of_their_own() {
         let rooms = Rooms::of_page(PAGE);
-        let found = rooms.forbidden(&[file("protocol/oidc/mod.rs", "use crate::protocol::atproto::x;")]);
+        let slice = file("protocol/oidc/mod.rs", "use crate::protocol::atproto::x;");
+        let found = rooms.forbidden(&[sources("", vec![slice])]);
         assert_eq!(
             found.first().map(|found| found.arrow.as_str()),
             Some("protocol::oidc -> protocol::atproto")

@@ -6,10 +6,8 @@ use conclave_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{
-    archive::{self, Archive, ArchiveError, names::Kind},
-    cluster::MemberStatus,
-};
+use crate::archive::{self, Archive, ArchiveError, names::Kind};
+use conclave_cluster::MemberStatus;
 
 use super::{Api, errors};
 

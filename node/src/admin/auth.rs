@@ -9,11 +9,9 @@ use conclave_state::{
 };
 use tonic::{Status, metadata::MetadataMap};
 
-use crate::{
-    auth::operator,
-    cluster::ViewError,
-    crypto::{handle::HandleKind, keys::Key},
-};
+use crate::auth::operator;
+use conclave_cluster::ViewError;
+use conclave_crypto::{handle::HandleKind, keys::Key};
 
 use super::{Api, errors};
 

@@ -9,10 +9,8 @@ use conclave_state::client::{AccessTokenFormat, Client, GrantType, SigningAlgori
 use tonic::Status;
 use url::Url;
 
-use crate::{
-    auth::claims::is_reserved,
-    crypto::{jwk::Alg, jwks},
-};
+use crate::auth::claims::is_reserved;
+use conclave_crypto::{jwk::Alg, jwks};
 
 use super::{
     clients::{ALGORITHMS, choice, word},

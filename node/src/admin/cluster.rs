@@ -7,10 +7,8 @@ use conclave_proto::{
 use conclave_state::ReplyBody;
 use tonic::{Request, Response, Status};
 
-use crate::{
-    cluster::{MemberStatus, MembersChange, NodeId, problems},
-    crypto::hex,
-};
+use conclave_cluster::{MemberStatus, MembersChange, NodeId, problems};
+use conclave_crypto::hex;
 
 use super::{Api, errors};
 

@@ -9,12 +9,9 @@ use std::time::Duration;
 use conclave_state::{Reason, Refusal};
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{
-    archive::ArchiveError,
-    auth::redirect_uri::RedirectUriError,
-    cluster::{MembershipError, ProposeError, ViewError},
-    crypto::password::PasswordError,
-};
+use crate::{archive::ArchiveError, auth::redirect_uri::RedirectUriError};
+use conclave_cluster::{MembershipError, ProposeError, ViewError};
+use conclave_crypto::password::PasswordError;
 
 /// Metadata key: the name of a refusal.
 const REASON: &str = "x-conclave-reason";

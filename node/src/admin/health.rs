@@ -9,7 +9,7 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server::Health,
 };
 
-use crate::cluster::Cluster;
+use conclave_cluster::Cluster;
 
 /// How often a watched node looks at itself.
 const PERIOD: Duration = Duration::from_millis(250);

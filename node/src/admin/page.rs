@@ -6,7 +6,7 @@ use conclave_proto::admin::v1 as pb;
 use prost::Message;
 use tonic::Status;
 
-use crate::crypto::{keys::Key, mac};
+use conclave_crypto::{keys::Key, mac};
 
 use super::{Api, errors};
 

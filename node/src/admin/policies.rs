@@ -17,10 +17,8 @@ use conclave_state::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, errors, names};
-use crate::{
-    auth::policy::{Decision, Found, Subject, document::Document},
-    http::host::canonical_host,
-};
+use crate::auth::policy::{Decision, Found, Subject, document::Document};
+use conclave_http::host::canonical_host;
 
 /// Most differences and changed decisions in one answer.
 const MAX_LISTED: usize = 500;

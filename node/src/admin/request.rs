@@ -11,11 +11,9 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 
-use crate::{
-    auth::{derive::Derivation, seen::Unseen},
-    cluster::{Committed, ProposeError, ViewError},
-    http::denial,
-};
+use crate::auth::{derive::Derivation, seen::Unseen};
+use conclave_cluster::{Committed, ProposeError, ViewError};
+use conclave_http::denial;
 
 use super::{
     Api,

@@ -8,7 +8,8 @@ use conclave_proto::{
 use conclave_state::State;
 use tonic::{Request, Response, Status};
 
-use crate::{cluster::MemberStatus, crypto::hex};
+use conclave_cluster::MemberStatus;
+use conclave_crypto::hex;
 
 use super::Api;
 

@@ -20,11 +20,11 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
     auth::derive::Derivation,
-    cluster::{Cluster, SaveError, known::Known},
-    crypto::hex,
     dr::{report::Report, running},
-    store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotHeader},
 };
+use conclave_cluster::{Cluster, SaveError, known::Known};
+use conclave_crypto::hex;
+use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotHeader};
 
 use super::{Api, errors};
 
@@ -246,7 +246,7 @@ async fn receive(
 }
 
 fn message(report: &Report, then: &Known, order: &pb::RestoreOrder, index: u64) -> pb::RestoreReport {
-    let last = then.last.unwrap_or(crate::store::LogId { term: 0, index: 0 });
+    let last = then.last.unwrap_or(conclave_store::LogId { term: 0, index: 0 });
     let changes = report.changes.iter().map(|change| pb::RestoreChange {
         kind: change.kind.into(),
         name: change.name.clone(),

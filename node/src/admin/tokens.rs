@@ -12,7 +12,7 @@ use conclave_state::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::crypto::{handle::HandleKind, mac};
+use conclave_crypto::{handle::HandleKind, mac};
 
 use super::{Api, errors};
 

@@ -2,7 +2,8 @@
 
 use std::{io, path::PathBuf};
 
-use crate::store::snapshot::SnapshotError;
+use conclave_crypto::file_seal::FileSealError;
+use conclave_store::snapshot::SnapshotError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
@@ -71,6 +72,9 @@ pub enum ArchiveError {
     TooMany { limit: usize },
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+
+    #[error(transparent)]
+    Seal(#[from] FileSealError),
     #[error("{action} {}: {source}", path.display())]
     Io {
         action: &'static str,

@@ -10,7 +10,8 @@ use super::{
     progress::{Matter, Progress},
     source::Source,
 };
-use crate::{config::Schedule, runtime::Runtime};
+use conclave_base::runtime::Runtime;
+use conclave_config::Schedule;
 
 /// How often it looks.
 pub const PERIOD: Duration = Duration::from_secs(2);

@@ -43,9 +43,11 @@ use std::{
 
 use tokio::{sync::Mutex, task::AbortHandle};
 
-use crate::{
-    cluster::Cluster, config, crypto::keys::ClusterKeys, runtime::Runtime, store::snapshot::SealingKey,
-};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::Cluster;
+use conclave_config as config;
+use conclave_crypto::keys::ClusterKeys;
+use conclave_store::snapshot::SealingKey;
 use keep::Policy;
 use keeper::Keeper;
 use names::Object;

@@ -12,7 +12,7 @@
 
 use std::fmt::Write as _;
 
-use crate::crypto::hex;
+use conclave_crypto::hex;
 
 /// Digits of an index or an epoch.
 const DIGITS: usize = 20;

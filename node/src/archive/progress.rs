@@ -9,7 +9,8 @@ use std::{
 use conclave_proto::cluster::v1 as pb;
 
 use super::{ArchiveError, source::Source};
-use crate::{runtime::Clock, store::retention::ArchiveHold};
+use conclave_base::runtime::Clock;
+use conclave_store::retention::ArchiveHold;
 
 /// Behind by more than this is an alarm.
 pub const ALARM: Duration = Duration::from_secs(10);

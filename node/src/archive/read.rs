@@ -26,13 +26,11 @@ use super::{
     segment::{self, SEGMENT_ENTRIES, Segment},
     shipper::{self, stamp},
 };
-use crate::{
-    config,
-    crypto::{hex, keys::ClusterKeys},
-    store::{
-        LogRecord,
-        snapshot::{SealingKey, SnapshotFile, SnapshotReader},
-    },
+use conclave_config as config;
+use conclave_crypto::{hex, keys::ClusterKeys};
+use conclave_store::{
+    LogRecord,
+    snapshot::{SealingKey, SnapshotFile, SnapshotReader},
 };
 
 /// How much longer than the beginning of the next life a life may have written: by clocks, not because it went on.

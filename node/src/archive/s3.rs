@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::http::outbound;
+use conclave_http::outbound;
 
 /// Name, connection and TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

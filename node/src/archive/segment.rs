@@ -17,17 +17,12 @@
 //! A segment of the *log* holds every entry it covers, a segment of the *journal* those that take something away.
 
 use super::{ArchiveError, names::Kind};
-use crate::{
-    crypto::hex,
-    store::{
-        LogId, LogRecord,
-        log::MAX_PAYLOAD_BYTES,
-        snapshot::{
-            SealingKey,
-            seal::{self, FileKey, Frame, KEY_ID_BYTES, TAG_BYTES},
-        },
-    },
+use conclave_crypto::hex;
+use conclave_crypto::{
+    file_seal::{self, FileKey, Frame, KEY_ID_BYTES, SealingKey, TAG_BYTES},
+    mac::sha256_of,
 };
+use conclave_store::{LogId, LogRecord, log::MAX_PAYLOAD_BYTES};
 
 const MAGIC: &[u8; 8] = b"CNCLSEGM";
 const FORMAT: u16 = 1;
@@ -77,7 +72,7 @@ pub struct Segment {
 
 /// What ties an entry to its neighbour.
 pub fn digest(record: &LogRecord) -> [u8; 32] {
-    seal::sha256(&[&record.term.to_be_bytes(), &record.index.to_be_bytes(), &record.payload])
+    sha256_of(&[&record.term.to_be_bytes(), &record.index.to_be_bytes(), &record.payload])
 }
 
 /// Seals `records` under `header`. `random` gives the salt: random bytes, never twice the same.
@@ -198,11 +193,11 @@ struct Lengths {
 }
 
 const fn head_frame() -> Frame {
-    Frame { kind: seal::HEADER, table: 0, plain_len: 0, sequence: 0 }
+    Frame { kind: file_seal::HEADER, table: 0, plain_len: 0, sequence: 0 }
 }
 
 const fn body_frame(lengths: Lengths) -> Frame {
-    Frame { kind: seal::CHUNK, table: 0, plain_len: lengths.plain, sequence: 0 }
+    Frame { kind: file_seal::CHUNK, table: 0, plain_len: lengths.plain, sequence: 0 }
 }
 
 fn encode_header(

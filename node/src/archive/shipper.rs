@@ -21,11 +21,9 @@ use super::{
     segment::{self, MAX_SEGMENT_BYTES, SEGMENT_BYTES, SEGMENT_ENTRIES, Segment, SegmentHeader},
     source::Source,
 };
-use crate::{
-    cluster::command_entry,
-    runtime::Runtime,
-    store::{LogId, LogRecord, snapshot::SealingKey},
-};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::command_entry;
+use conclave_store::{LogId, LogRecord, snapshot::SealingKey};
 
 /// How often there is a look for new entries: a second less what a write to the archive takes.
 pub const PERIOD: Duration = Duration::from_millis(750);

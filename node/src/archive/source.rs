@@ -6,10 +6,8 @@ use async_trait::async_trait;
 use conclave_proto::cluster::v1 as pb;
 
 use super::ArchiveError;
-use crate::{
-    cluster::Cluster,
-    store::{LogRecord, retention::ArchiveHold, snapshot::SnapshotFile},
-};
+use conclave_cluster::Cluster;
+use conclave_store::{LogRecord, retention::ArchiveHold, snapshot::SnapshotFile};
 
 /// A snapshot that stays where it is while this is held.
 pub struct Taken {

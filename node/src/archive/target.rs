@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::digest::{Context, SHA256};
+use conclave_crypto::mac::{Sha256, sha256};
 use futures_util::TryStreamExt as _;
 use object_store::{
     BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode,
@@ -24,7 +24,7 @@ use super::{
     names::{self, Kind, Object},
     s3::Requests,
 };
-use crate::{config, store::snapshot::seal};
+use conclave_config as config;
 
 /// One small object, retries included. Longer than a slow second, shorter than what an operator should wait to hear of
 /// it.
@@ -163,7 +163,7 @@ impl Target {
         let length = source.metadata().map_err(ArchiveError::io("look at", file))?.len();
         let measure = if length <= PART_BYTES as u64 {
             let (bytes, _) = read_part(source, file).await?;
-            let measure = Measure { size_bytes: bytes.len() as u64, sha256: seal::sha256(&[&bytes]) };
+            let measure = Measure { size_bytes: bytes.len() as u64, sha256: sha256(&bytes) };
             self.put_new(name, bytes).await?;
             measure
         } else {
@@ -215,12 +215,12 @@ impl Target {
         file: &FilePath,
         writer: &mut WriteMultipart,
     ) -> Result<Measure, ArchiveError> {
-        let (mut hash, mut size_bytes) = (Context::new(&SHA256), 0);
+        let (mut hash, mut size_bytes) = (Sha256::new(), 0);
         loop {
             let (part, rest) = read_part(source, file).await?;
             source = rest;
             if part.is_empty() {
-                return Ok(Measure { size_bytes, sha256: fixed(hash.finish().as_ref()) });
+                return Ok(Measure { size_bytes, sha256: hash.finish() });
             }
             hash.update(&part);
             size_bytes += part.len() as u64;
@@ -271,7 +271,7 @@ impl Target {
     ) -> Result<Measure, ArchiveError> {
         let path = self.path(name)?;
         let total = self.bounded("look at", name, GET_LIMIT, self.store.head(&path)).await?.size;
-        let (mut hash, mut at) = (Context::new(&SHA256), 0);
+        let (mut hash, mut at) = (Sha256::new(), 0);
         while at < total {
             let end = total.min(at + PART_BYTES as u64);
             let part = self.bounded("read", name, GET_LIMIT, self.store.get_range(&path, at..end)).await?;
@@ -283,7 +283,7 @@ impl Target {
             each(&part)?;
             at = end;
         }
-        Ok(Measure { size_bytes: total, sha256: fixed(hash.finish().as_ref()) })
+        Ok(Measure { size_bytes: total, sha256: hash.finish() })
     }
 
     /// Reads a small object whole.
@@ -444,8 +444,4 @@ fn half_written(path: &Path) -> object_store::Error {
 
 fn store_error(action: &'static str, name: &str, error: &dyn Display) -> ArchiveError {
     ArchiveError::Store { action, name: name.to_owned(), reason: error.to_string() }
-}
-
-fn fixed(bytes: &[u8]) -> [u8; 32] {
-    bytes.try_into().unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use conclave_state::{Reason, Refusal};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::http::{Denial, denial::not_denied};
+use conclave_http::{Denial, denial::not_denied};
 
 /// What a client asked for. Made by the OIDC slice, after the redirect URI was matched exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

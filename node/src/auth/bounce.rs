@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::mac;
+use conclave_crypto::mac;
 
 use super::{Auth, ticket::AppUrl};
 

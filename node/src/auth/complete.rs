@@ -14,10 +14,8 @@ use conclave_state::{
     user::User,
 };
 
-use crate::{
-    cluster::Committed,
-    crypto::{handle::HandleKind, mac},
-};
+use conclave_cluster::Committed;
+use conclave_crypto::{handle::HandleKind, mac};
 
 use super::{
     Auth, AuthError,

@@ -6,10 +6,8 @@
 
 use conclave_state::ids::RequestId;
 
-use crate::{
-    crypto::{handle::HandleSecret, keys::Key, mac},
-    runtime::Entropy,
-};
+use conclave_base::runtime::Entropy;
+use conclave_crypto::{handle::HandleSecret, keys::Key, mac};
 
 /// Longest `Idempotency-Key` honoured; longer ones are treated as absent.
 const MAX_KEY_BYTES: usize = 128;
@@ -88,7 +86,7 @@ fn first_16(bytes: [u8; 32]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::testing::SeededEntropy;
+    use conclave_base::runtime::testing::SeededEntropy;
 
     fn of(idempotency_key: Option<&str>, parts: &[&[u8]]) -> Derivation {
         Derivation::of_request(&Key::new([1; 32]), idempotency_key, parts, &*SeededEntropy::new(1))

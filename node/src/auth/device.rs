@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{Stamp, ids::UserId};
 
-use crate::crypto::{keys::Key, mac};
+use conclave_crypto::{keys::Key, mac};
 
 /// How long a mark is good: browsers keep no cookie longer (RFC 6265bis §5.5).
 pub const LIFE: Duration = Duration::from_hours(400 * 24);

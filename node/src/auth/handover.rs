@@ -8,7 +8,7 @@
 use conclave_proto::command::v1::{OpenAppSession, command::Body};
 use conclave_state::{ReplyBody, application::Application, ids::SessionId};
 
-use crate::crypto::{handle::HandleKind, mac};
+use conclave_crypto::{handle::HandleKind, mac};
 
 use super::{
     Auth, AuthError,

@@ -12,13 +12,11 @@ use conclave_state::{Reason, State, client::SigningAlgorithm, key};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-use crate::{
-    crypto::{
-        aead::{SealError, Sealer},
-        jwk::Alg,
-        jwt::{JwtError, SigningKey, VerifyingKey},
-    },
-    runtime::{Entropy, Runtime},
+use conclave_base::runtime::{Entropy, Runtime};
+use conclave_crypto::{
+    aead::{SealError, Sealer},
+    jwk::Alg,
+    jwt::{JwtError, SigningKey, VerifyingKey},
 };
 
 use super::{Auth, AuthError, derive::Derivation};

@@ -61,18 +61,16 @@ use std::sync::Arc;
 
 use conclave_state::{Stamp, State};
 
-use crate::{
-    cluster::{Cluster, ProposeError, ViewError},
-    config,
-    crypto::{
-        aead::Sealer,
-        handle::{HandleKey, LineageTag},
-        keys::ClusterKeys,
-        password::PasswordPool,
-    },
-    http::Outbound,
-    runtime::Runtime,
+use conclave_base::runtime::Runtime;
+use conclave_cluster::{Cluster, ProposeError, ViewError};
+use conclave_config as config;
+use conclave_crypto::{
+    aead::Sealer,
+    handle::{HandleKey, LineageTag},
+    keys::ClusterKeys,
+    password::PasswordPool,
 };
+use conclave_http::Outbound;
 
 use keys::SigningKeys;
 use policy::Policies;

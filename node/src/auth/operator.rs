@@ -7,10 +7,8 @@
 
 use std::time::Duration;
 
-use crate::{
-    crypto::{hex, keys::Key, mac},
-    runtime::Entropy,
-};
+use conclave_base::runtime::Entropy;
+use conclave_crypto::{hex, keys::Key, mac};
 
 /// The furthest ahead that an expiry is accepted: bounds what a stolen text, or a maker's wrong clock, can do.
 const MAX_AHEAD: Duration = Duration::from_mins(5);
@@ -27,7 +25,7 @@ pub fn is_assertion(text: &str) -> bool {
 }
 
 /// An assertion good for two minutes from `now_ms`. Takes
-/// [`ClusterKeys::operator`](crate::crypto::keys::ClusterKeys::operator).
+/// [`ClusterKeys::operator`](conclave_crypto::keys::ClusterKeys::operator).
 pub fn make(key: &Key, now_ms: u64, entropy: &dyn Entropy) -> String {
     let expiry = now_ms.saturating_add(ms(LIFETIME));
     sign(key, expiry, &hex::encode(&entropy.bytes::<16>()))
@@ -61,7 +59,7 @@ fn ms(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::testing::SeededEntropy;
+    use conclave_base::runtime::testing::SeededEntropy;
 
     const NOW: u64 = 1_800_000_000_000;
 

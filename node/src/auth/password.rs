@@ -6,14 +6,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use conclave_proto::command::v1::{ReserveAttempt, command::Body};
 use conclave_state::{Reason, Stamp, State, ids::UserId, session::Session, user::User};
 
-use crate::{
-    crypto::{
-        mac,
-        password::{Password, PasswordError, Verdict},
-    },
-    http::cidr::customer_of,
-    text,
+use conclave_base::text;
+use conclave_crypto::{
+    mac,
+    password::{Password, PasswordError, Verdict},
 };
+use conclave_http::cidr::customer_of;
 
 /// Sessions of an account whose addresses are compared: those of a person fit, and a loop of sign-ins costs no time.
 const MAX_SESSIONS_LOOKED_AT: usize = 64;

@@ -9,13 +9,11 @@ use conclave_state::{
 };
 use futures_util::future::BoxFuture;
 
-use crate::{
-    crypto::{
-        handle::{HandleKind, HandleSecret},
-        keys::Key,
-        mac,
-    },
-    text,
+use conclave_base::text;
+use conclave_crypto::{
+    handle::{HandleKind, HandleSecret},
+    keys::Key,
+    mac,
 };
 
 use super::{Auth, AuthError, session::SignedIn};

@@ -4,7 +4,7 @@
 use conclave_state::{Stamp, State, client::Client, ids::TicketId};
 use url::Url;
 
-use crate::http::host::canonical_authority;
+use conclave_http::host::canonical_authority;
 
 use super::{
     Auth, AuthError,

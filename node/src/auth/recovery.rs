@@ -19,13 +19,11 @@ use conclave_state::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    crypto::{
-        aead::{SealError, Sealer},
-        keys::ClusterKeys,
-        password::Password,
-    },
-    runtime::Runtime,
+use conclave_base::runtime::Runtime;
+use conclave_crypto::{
+    aead::{SealError, Sealer},
+    keys::ClusterKeys,
+    password::Password,
 };
 
 use super::{Auth, AuthError, derive::Derivation, ticket::TicketError};

@@ -26,7 +26,7 @@ use prost::Message as _;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use crate::crypto::{
+use conclave_crypto::{
     aead::{SealError, Sealer},
     handle::{Handle, HandleError, HandleKey, HandleKind, HandleSecret, LineageTag, refresh_secret},
     keys::{ClusterKeys, Key, KeyId},

@@ -7,7 +7,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::Auth;
-use crate::crypto::{keys::ClusterKeys, mac};
+use conclave_crypto::{keys::ClusterKeys, mac};
 
 /// Bytes of the tag: enough that nobody guesses one.
 const TAG_BYTES: usize = 12;

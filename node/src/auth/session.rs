@@ -13,7 +13,7 @@ use conclave_state::{
     user::User,
 };
 
-use crate::crypto::handle::{Handle, HandleError, HandleKind, HandleSecret, LineageTag};
+use conclave_crypto::handle::{Handle, HandleError, HandleKind, HandleSecret, LineageTag};
 
 use super::{Auth, AuthError};
 
@@ -118,8 +118,8 @@ impl Auth {
     pub async fn state_at(&self, handle: &Handle) -> Result<Option<Arc<State>>, AuthError> {
         match self.cluster().serving_view(handle.index).await {
             Ok(state) => Ok(Some(state)),
-            Err(crate::cluster::ViewError::FromTheFuture) => Ok(None),
-            Err(error @ crate::cluster::ViewError::Behind) => Err(error.into()),
+            Err(conclave_cluster::ViewError::FromTheFuture) => Ok(None),
+            Err(error @ conclave_cluster::ViewError::Behind) => Err(error.into()),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use conclave_state::{client::Client, user::User};
 
-use crate::crypto::{hex, keys::Key, mac};
+use conclave_crypto::{hex, keys::Key, mac};
 
 use super::{Auth, AuthError};
 

@@ -30,7 +30,9 @@ use std::{
 
 use conclave_state::ids::UserId;
 
-use crate::{config, http::cidr::customer_of, runtime::Runtime};
+use conclave_base::runtime::Runtime;
+use conclave_config as config;
+use conclave_http::cidr::customer_of;
 
 /// Attempts at a count that a node lets pass without asking the cluster.
 const FREE_ATTEMPTS: u32 = 2;
@@ -167,11 +169,11 @@ impl Throttles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::testing::FixedClock;
+    use conclave_base::runtime::testing::FixedClock;
     use std::sync::Arc;
 
     fn throttles() -> (Throttles, Arc<FixedClock>) {
-        let (runtime, clock) = crate::runtime::testing::runtime(1_000, 1);
+        let (runtime, clock) = conclave_base::runtime::testing::runtime(1_000, 1);
         (Throttles::new(config::Throttle::default(), runtime), clock)
     }
 

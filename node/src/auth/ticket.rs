@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::ids::TicketId;
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::mac;
+use conclave_crypto::mac;
 
 use super::{Auth, authorization::AuthorizationRequest};
 
@@ -36,7 +36,7 @@ pub enum Target {
 pub struct AppUrl {
     /// `https` or `http`.
     pub scheme: String,
-    /// The canonical `host[:port]` ([`crate::http::host`]); the scheme's default port is not written.
+    /// The canonical `host[:port]` ([`conclave_http::host`]); the scheme's default port is not written.
     pub authority: String,
     /// Path and query, ASCII: raw bytes outside ASCII were percent-encoded when it was read.
     pub path: String,

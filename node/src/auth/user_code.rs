@@ -1,7 +1,7 @@
 //! The code that a person types for a device (RFC 8628 §6.1): eight consonants, so that it spells no word and is read
 //! to a phone without doubt. 34 bits, of ten minutes' life: those who guess are counted. The state keeps a keyed hash.
 
-use crate::crypto::{keys::Key, mac};
+use conclave_crypto::{keys::Key, mac};
 
 /// Consonants without `Y`; 20 of them.
 const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";

@@ -129,7 +129,7 @@ fn on_or_off(text: &str) -> Result<bool, String> {
 }
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {
-    crate::config::parse_duration(text)
+    conclave_config::parse_duration(text)
         .ok_or_else(|| format!("{text:?} is not a duration; write for example 90s, 10m or 1h"))
 }
 

@@ -4,7 +4,7 @@ use std::{io::Read as _, path::PathBuf, time::Duration};
 
 use conclave_client::v1;
 
-use crate::config::parse_duration;
+use conclave_config::parse_duration;
 
 use super::failure::Failure;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, Environment, Origin, Setting, effective};
+use conclave_config::{Config, Environment, Origin, Setting, effective};
 
 use super::{
     failure::Failure,

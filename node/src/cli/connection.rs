@@ -8,13 +8,11 @@ use std::{
 
 use conclave_client::{Builder, Client};
 
-use crate::{
-    auth::operator,
-    config::{Config, find_secret},
-    crypto::keys::ClusterKeys,
-    http::outbound::authorities_file,
-    runtime::Runtime,
-};
+use crate::auth::operator;
+use conclave_base::runtime::Runtime;
+use conclave_config::{Config, find_secret};
+use conclave_crypto::keys::ClusterKeys;
+use conclave_http::outbound::authorities_file;
 
 use super::{failure::Failure, output::Format};
 

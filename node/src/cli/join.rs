@@ -12,12 +12,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::{
-    cluster::join::{JoinOptions, Joined, join},
-    config::{Config, find_secret},
-    crypto::keys::ClusterKeys,
-    runtime::Runtime,
-};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::join::{JoinOptions, Joined, join};
+use conclave_config::{Config, find_secret};
+use conclave_crypto::keys::ClusterKeys;
 
 use super::{failure::Failure, output::Output};
 

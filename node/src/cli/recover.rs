@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::recovery,
-    cluster::known::Survivor,
-    crypto::keys::ClusterKeys,
     dr::offline::{LogTime, Restore, restore},
-    runtime::Runtime,
-    store::DataDir,
 };
+use conclave_base::runtime::Runtime;
+use conclave_cluster::known::Survivor;
+use conclave_crypto::keys::ClusterKeys;
+use conclave_store::DataDir;
 
 use super::{
     failure::Failure,
@@ -204,7 +204,7 @@ fn most_advanced(survivors: &[Survivor]) -> Result<&Survivor, Failure> {
 }
 
 fn account_for_all(
-    members: &[(u64, crate::cluster::types::Member)],
+    members: &[(u64, conclave_cluster::types::Member)],
     survivors: &[Survivor],
     lost: &[u64],
 ) -> Result<(), Failure> {

@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use crate::{
     archive::read::Until,
-    cluster::known::Known,
-    config::{Config, find_secret},
-    crypto::{hex, keys::ClusterKeys},
     dr::{
         archived,
         offline::{LogTime, Restore, Restored, restore},
         report::Report,
     },
-    runtime::Runtime,
-    store::snapshot::SealingKey,
 };
+use conclave_base::runtime::Runtime;
+use conclave_cluster::known::Known;
+use conclave_config::{Config, find_secret};
+use conclave_crypto::{hex, keys::ClusterKeys};
+use conclave_store::snapshot::SealingKey;
 
 use super::{
     failure::Failure,

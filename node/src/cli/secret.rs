@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use conclave_client::v1;
 use serde_json::{Value, json};
 
-use crate::{config::write_new_secret, crypto::secret::ClusterSecret, runtime::Runtime};
+use conclave_base::runtime::Runtime;
+use conclave_config::write_new_secret;
+use conclave_crypto::secret::ClusterSecret;
 
 use super::{
     connection::ApiArgs,

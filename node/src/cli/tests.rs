@@ -304,7 +304,7 @@ async fn a_new_secret_is_its_owners_alone_and_never_replaces_another() {
     };
     outcome(tool()).await.unwrap();
     let first = std::fs::read_to_string(&path).unwrap();
-    assert!(crate::crypto::secret::ClusterSecret::parse(&first).is_ok());
+    assert!(conclave_crypto::secret::ClusterSecret::parse(&first).is_ok());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(outcome(tool()).await.unwrap_err().exit_code(), 1);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
@@ -315,7 +315,7 @@ async fn without_a_token_the_nodes_own_secret_opens_its_api() {
     let node = TestNode::start_on_the_machines_clock().await;
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("cluster.secret");
-    crate::config::write_new_secret(&secret, &TestNode::secret()).unwrap();
+    conclave_config::write_new_secret(&secret, &TestNode::secret()).unwrap();
     let config = dir.path().join("conclave.toml");
     let api = node.api_url().trim_start_matches("http://");
     std::fs::write(&config, format!("[cluster]\nsecret_file = {secret:?}\n[api]\nlisten = {api:?}\n"))

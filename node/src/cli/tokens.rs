@@ -5,7 +5,7 @@ use std::time::Duration;
 use conclave_client::{Client, all_pages, v1};
 use serde_json::{Value, json};
 
-use crate::config::parse_duration;
+use conclave_config::parse_duration;
 
 use super::{
     failure::Failure,

@@ -27,7 +27,8 @@ use hyper_util::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{crypto::hex, runtime::Runtime};
+use conclave_base::runtime::Runtime;
+use conclave_crypto::hex;
 
 use super::layout::{APP_HOST, Layout};
 

@@ -19,7 +19,9 @@ use conclave_client::{
 };
 use conclave_state::level::SUPPORTED;
 
-use crate::{auth::operator, crypto::keys::ClusterKeys, runtime::Runtime};
+use crate::auth::operator;
+use conclave_base::runtime::Runtime;
+use conclave_crypto::keys::ClusterKeys;
 
 use super::{
     DemoOptions, front,

@@ -11,7 +11,8 @@ use std::{
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-use crate::{crypto::secret::ClusterSecret, runtime::Entropy};
+use conclave_base::runtime::Entropy;
+use conclave_crypto::secret::ClusterSecret;
 
 use super::DemoOptions;
 

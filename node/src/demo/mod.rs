@@ -23,7 +23,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{http::HttpListener, runtime::Runtime};
+use conclave_base::runtime::Runtime;
+use conclave_http::HttpListener;
 
 use children::{Children, News};
 use layout::Layout;

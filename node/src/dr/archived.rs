@@ -5,16 +5,14 @@ use std::path::Path;
 
 use conclave_state::restore::Replayed;
 
-use crate::{
-    archive::{
-        ArchiveError,
-        read::{self, Fetched, Progress, Reader, Until},
-    },
-    cluster::known::{Known, KnownError},
-    config,
-    crypto::keys::ClusterKeys,
-    store::snapshot::SealingKey,
+use crate::archive::{
+    ArchiveError,
+    read::{self, Fetched, Progress, Reader, Until},
 };
+use conclave_cluster::known::{Known, KnownError};
+use conclave_config as config;
+use conclave_crypto::keys::ClusterKeys;
+use conclave_store::snapshot::SealingKey;
 
 /// Entries applied between two looks at memory: bounds what is held beside the state.
 const AT_ONCE: usize = 1_024;

@@ -18,22 +18,20 @@ use prost::Message as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cluster::known::{Known, KnownError, Survivor},
-    config::{Config, ListenAddr, PublicUrl, write_new_secret},
-    crypto::{
-        hex,
-        keys::ClusterKeys,
-        password::{Cost, Password, PasswordPool},
-        secret::SecretRing,
-    },
-    http::{
-        Outbound,
-        outbound::{Answer, OutboundError},
-    },
-    runtime::Runtime,
-    store::{DataDir, StoreError},
+use conclave_base::runtime::Runtime;
+use conclave_cluster::known::{Known, KnownError, Survivor};
+use conclave_config::{Config, ListenAddr, PublicUrl, write_new_secret};
+use conclave_crypto::{
+    hex,
+    keys::ClusterKeys,
+    password::{Cost, Password, PasswordPool},
+    secret::SecretRing,
 };
+use conclave_http::{
+    Outbound,
+    outbound::{Answer, OutboundError},
+};
+use conclave_store::{DataDir, StoreError};
 
 use super::offline::{LogTime, Restore, RestoreError, restore};
 
@@ -321,7 +319,9 @@ mod tests {
     };
 
     use super::*;
-    use crate::{crypto::secret::ClusterSecret, runtime::testing::SeededEntropy, testing::TestNode};
+    use crate::testing::TestNode;
+    use conclave_base::runtime::testing::SeededEntropy;
+    use conclave_crypto::secret::ClusterSecret;
 
     #[tokio::test]
     async fn a_node_that_is_tried_out_asks_and_tells_nobody() {
@@ -338,7 +338,7 @@ mod tests {
         };
         node.propose(Body::CreateUpstream(CreateUpstream { upstream: Some(provider) })).await.unwrap();
         let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
-        let key = crate::store::snapshot::SealingKey::ring(node.auth().cluster_keys());
+        let key = conclave_store::snapshot::SealingKey::ring(node.auth().cluster_keys());
         let mut known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
         assert!(known.state.upstreams().any(|upstream| !upstream.disabled));
         let runtime = Runtime { entropy: SeededEntropy::new(5), ..node.runtime().clone() };
@@ -352,7 +352,7 @@ mod tests {
         let node = TestNode::start().await;
         let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
         let keys = node.auth().cluster_keys();
-        let key = crate::store::snapshot::SealingKey::ring(keys);
+        let key = conclave_store::snapshot::SealingKey::ring(keys);
         let known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
         let temp = tempfile::tempdir().unwrap();
         let founded = |dir: &str, dry_run| {
@@ -387,7 +387,7 @@ mod tests {
         let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
         let new = ClusterSecret::generate(&*SeededEntropy::new(78));
         let ring = ClusterKeys::ring(&SecretRing { current: new, accepted: vec![TestNode::secret()] });
-        let key = crate::store::snapshot::SealingKey::ring(&ring);
+        let key = conclave_store::snapshot::SealingKey::ring(&ring);
         let known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
         let temp = tempfile::tempdir().unwrap();
         let order = Restore {

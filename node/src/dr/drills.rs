@@ -11,7 +11,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{cluster::Cluster, runtime::Runtime};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::Cluster;
 
 /// How often it looks whether a drill is due.
 const PERIOD: Duration = Duration::from_mins(1);

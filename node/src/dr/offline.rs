@@ -8,16 +8,14 @@ use conclave_state::{
     restore::{Place, Terms, restored},
 };
 
-use crate::{
-    cluster::{
-        known::Known,
-        refound::{NewLife, RefoundError, refound},
-        types::Member,
-    },
-    crypto::keys::ClusterKeys,
-    runtime::Runtime,
-    store::{DataDir, StoreError},
+use conclave_base::runtime::Runtime;
+use conclave_cluster::{
+    known::Known,
+    refound::{NewLife, RefoundError, refound},
+    types::Member,
 };
+use conclave_crypto::keys::ClusterKeys;
+use conclave_store::{DataDir, StoreError};
 
 use super::report::Report;
 

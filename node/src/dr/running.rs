@@ -11,10 +11,8 @@ use conclave_state::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    auth::derive::Derivation,
-    cluster::{Cluster, Committed, ProposeError},
-};
+use crate::auth::derive::Derivation;
+use conclave_cluster::{Cluster, Committed, ProposeError};
 
 /// How long one entry is tried again, under its name: two elections and a node that comes back.
 const ENTRY_LIMIT: Duration = Duration::from_secs(30);

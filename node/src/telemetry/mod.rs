@@ -2,12 +2,11 @@
 //!
 //! Logs go to standard error, for people on a terminal and as JSON lines elsewhere; standard output belongs to
 //! commands. Traces leave the node only when a collector is configured; then one trace spans a follower and the
-//! leader, carried by [`propagation`]. Nothing in here may stop or slow the node: a collector that is away costs
+//! leader, carried by [`propagation`](conclave_base::propagation). Nothing in here may stop or slow the node: a collector that is away costs
 //! spans.
 
 pub mod metrics;
 mod one_line;
-pub mod propagation;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -27,7 +26,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
 use self::one_line::OneLine;
-use crate::config::{Log, LogFormat, Telemetry};
+use conclave_config::{Log, LogFormat, Telemetry};
 
 /// Longest the last spans may take on their way out when the node stops.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);

@@ -7,7 +7,8 @@ use tonic::metadata::MetadataMap;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{Chain, TelemetryGuard, propagation, subscriber};
+use super::{Chain, TelemetryGuard, subscriber};
+use conclave_base::propagation;
 
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
@@ -71,7 +72,7 @@ fn people_get_a_sentence_and_the_filter_is_obeyed_per_module() {
 #[test]
 fn the_line_of_a_refusal_is_what_the_shipped_filters_read() {
     let work = || {
-        crate::http::denial::log(
+        conclave_http::denial::log(
             "sign_in",
             "bad_credentials",
             "203.0.113.9",
@@ -94,7 +95,7 @@ fn the_line_of_a_refusal_is_what_the_shipped_filters_read() {
         ),
         "{json}"
     );
-    let counted = crate::http::denial::counts();
+    let counted = conclave_http::denial::counts();
     assert!(counted.get(&("sign_in", "bad_credentials")).is_some_and(|count| *count >= 2));
 }
 
@@ -125,7 +126,7 @@ fn no_text_of_a_stranger_in_any_line_looks_like_a_refusal_to_the_shipped_filters
     assert_eq!(patterns.len(), 3);
     let real = |json| {
         logged("info", json, || {
-            crate::http::denial::log("sign_in", "bad_credentials", "203.0.113.9", Some("ada"), "0af1", "x");
+            conclave_http::denial::log("sign_in", "bad_credentials", "203.0.113.9", Some("ada"), "0af1", "x");
         })
     };
     let matches = |text: &str| text.lines().any(|line| patterns.iter().any(|pattern| pattern.is_match(line)));

@@ -28,19 +28,19 @@ pub use conclave_state::token::ApiRole;
 use crate::{
     admin,
     auth::{Auth, Settings, operator},
-    cluster::{Cluster, ClusterOptions, Committed, Peer, ProposeError},
-    config::{Config, Environment},
-    crypto::{
-        handle::{HandleKind, HandleSecret},
-        keys::ClusterKeys,
-        mac,
-        password::{Cost, Password, PasswordPool},
-        secret::ClusterSecret,
-    },
-    runtime::{
-        Runtime,
-        testing::{FixedClock, SeededEntropy},
-    },
+};
+use conclave_base::runtime::{
+    Runtime,
+    testing::{FixedClock, SeededEntropy},
+};
+use conclave_cluster::{Cluster, ClusterOptions, Committed, Peer, ProposeError};
+use conclave_config::{Config, Environment};
+use conclave_crypto::{
+    handle::{HandleKind, HandleSecret},
+    keys::ClusterKeys,
+    mac,
+    password::{Cost, Password, PasswordPool},
+    secret::ClusterSecret,
 };
 
 /// When tests begin: a Friday in January 2027.
@@ -141,11 +141,11 @@ impl TestNode {
             node,
             data_dir: data.path().join("node"),
             advertise: plane.local_addr().expect("a bound listener").to_string(),
-            plane: crate::cluster::Plane::Tcp(plane),
+            plane: conclave_cluster::Plane::Tcp(plane),
             api_url: api_url.clone(),
             peers,
             joined: false,
-            checks: crate::cluster::Checks::default(),
+            checks: conclave_cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
             hints: Vec::new(),

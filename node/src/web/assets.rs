@@ -12,7 +12,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 
 use super::files::{self, CSS, LOGO};
-use crate::crypto::{hex, mac};
+use conclave_crypto::{hex, mac};
 
 /// Under the URL with its own digest an asset never changes.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";

@@ -7,9 +7,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::crypto::keys::Key;
-use crate::crypto::mac;
-use crate::runtime::Entropy;
+use conclave_base::runtime::Entropy;
+use conclave_crypto::keys::Key;
+use conclave_crypto::mac;
 
 /// Own name of the cookie with the browser's id, before the policy's prefix.
 pub const COOKIE: &str = "browser";
@@ -37,7 +37,7 @@ impl BrowserId {
     }
 }
 
-/// The token for `form` in this browser. Takes [`ClusterKeys::csrf`](crate::crypto::keys::ClusterKeys::csrf).
+/// The token for `form` in this browser. Takes [`ClusterKeys::csrf`](conclave_crypto::keys::ClusterKeys::csrf).
 pub fn token(key: &Key, browser: &BrowserId, form: &str) -> String {
     URL_SAFE_NO_PAD.encode(mac::hmac_sha256(key, &[b"csrf", form.as_bytes(), browser.0.as_bytes()]))
 }
@@ -50,8 +50,8 @@ pub fn is_valid(key: &Key, browser: &BrowserId, form: &str, presented: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::{BrowserId, is_valid, token};
-    use crate::crypto::keys::Key;
-    use crate::runtime::testing::SeededEntropy;
+    use conclave_base::runtime::testing::SeededEntropy;
+    use conclave_crypto::keys::Key;
 
     #[test]
     fn a_token_holds_for_its_browser_form_and_cluster_only() {

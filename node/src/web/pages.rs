@@ -8,8 +8,8 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use super::assets::Assets;
 use super::files::{self, TEMPLATES};
 use super::views::View;
-use crate::http::{Fault, RequestId, WayOn};
 use crate::web::views::{ErrorView, Link};
+use conclave_http::{Fault, RequestId, WayOn};
 
 /// What is shown should even the built-in error page fail to render. Nothing in it needs escaping.
 const LAST_RESORT: &str = "<!doctype html><title>Error</title><h1>Something went wrong</h1>";
@@ -69,7 +69,7 @@ impl Pages {
         })
     }
 
-    /// The page of a fault, for [`EdgeConfig::error_page`](crate::http::EdgeConfig).
+    /// The page of a fault, for [`EdgeConfig::error_page`](conclave_http::EdgeConfig).
     pub fn fault(&self, fault: &Fault, id: &RequestId) -> String {
         self.error(fault.title, &fault.detail, fault.code, id.as_str(), fault.way_on.as_ref())
     }

@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use conclave_config::{self, Config, Environment};
+use conclave_crypto::keys::ClusterKeys;
 use conclave_node::{
     archive::{
         Archive, ArchiveError, Options, Target,
         names::{self, Kind},
         read::{self, Until},
     },
-    config::{self, Config, Environment},
-    crypto::keys::ClusterKeys,
     dr::archived,
     testing::TestNode,
 };
@@ -50,7 +50,7 @@ async fn serve(root: &Path) -> SocketAddr {
     address
 }
 
-fn settings(server: SocketAddr, secret: &str) -> config::Archive {
+fn settings(server: SocketAddr, secret: &str) -> conclave_config::Archive {
     let endpoint = format!("http://{server}");
     let environment = Environment::of([
         ("CONCLAVE_ARCHIVE__TARGET", "s3://backups/one/two"),
@@ -117,7 +117,7 @@ async fn a_cluster_is_archived_to_a_bucket_and_read_back() {
 }
 
 /// In a directory, with a piece of its log of its own for each of three users; the last of them disabled `first`.
-async fn in_three_pieces(place: &Path) -> (config::Archive, u64, u64) {
+async fn in_three_pieces(place: &Path) -> (conclave_config::Archive, u64, u64) {
     let node = TestNode::start().await;
     let target = format!("file://{}", place.display());
     let environment = Environment::of([("CONCLAVE_ARCHIVE__TARGET", target.as_str())]);
@@ -209,7 +209,7 @@ async fn of_several_clusters_in_one_target_one_is_named_behind_it() {
     let cluster = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap();
     std::fs::create_dir_all(place.path().join("0".repeat(32)).join("log")).unwrap();
     let open = |target: String| {
-        let settings = config::Archive { target: Some(target), ..settings.clone() };
+        let settings = conclave_config::Archive { target: Some(target), ..settings.clone() };
         async move { read::open(&settings, &keys()).await }
     };
     let target = settings.target.clone().unwrap();

@@ -13,5 +13,3 @@ mod dependencies;
 mod processes;
 #[cfg(test)]
 mod slices;
-#[cfg(test)]
-mod store;

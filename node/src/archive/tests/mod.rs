@@ -14,7 +14,9 @@ use super::{
     keeper,
     read::{Fetched, Until},
 };
-use crate::{config, runtime::Clock as _, store::LogRecord};
+use conclave_base::runtime::Clock as _;
+use conclave_config as config;
+use conclave_store::LogRecord;
 use world::{World, stamp_of};
 
 fn read(fetched: &Fetched) -> Vec<LogRecord> {

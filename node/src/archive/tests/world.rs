@@ -22,17 +22,15 @@ use super::super::{
     source::{Source, Taken},
 };
 use super::faulty::Faulty;
-use crate::{
-    config::{Keep, Schedule},
-    runtime::{
-        Runtime,
-        testing::{FixedClock, SeededEntropy},
-    },
-    store::{
-        LogId, LogRecord,
-        retention::ArchiveHold,
-        snapshot::{SealingKey, SnapshotHeader, SnapshotWriter},
-    },
+use conclave_base::runtime::{
+    Runtime,
+    testing::{FixedClock, SeededEntropy},
+};
+use conclave_config::{Keep, Schedule};
+use conclave_store::{
+    LogId, LogRecord,
+    retention::ArchiveHold,
+    snapshot::{SealingKey, SnapshotHeader, SnapshotWriter},
 };
 
 pub const START_MS: u64 = 1_800_000_000_000;

@@ -11,10 +11,8 @@ use axum::{
 use conclave_proto::command::v1::{RevokeConsent, command::Body};
 use serde::Deserialize;
 
-use crate::{
-    auth::AuthError,
-    http::{Fault, RequestId},
-};
+use crate::auth::AuthError;
+use conclave_http::{Fault, RequestId};
 
 use super::site::{Site, fault_of, see_other};
 

@@ -10,15 +10,13 @@ use axum::{
 };
 use serde::Deserialize;
 
-use crate::{
-    auth::{
-        authorization::AuthorizationError,
-        derive::Derivation,
-        dispatch::{Next, Visitor},
-        ticket::{Note, Step, Target, Ticket, TicketError},
-    },
-    http::{ClientInfo, Fault, RequestId},
+use crate::auth::{
+    authorization::AuthorizationError,
+    derive::Derivation,
+    dispatch::{Next, Visitor},
+    ticket::{Note, Step, Target, Ticket, TicketError},
 };
+use conclave_http::{ClientInfo, Fault, RequestId};
 
 use super::site::{Browser, Site, fault_of, fault_of_ticket};
 

@@ -32,9 +32,9 @@ use crate::{
         ticket::{Step, Target, Ticket, TicketError},
         user_code,
     },
-    http::{ClientInfo, Fault, RequestId},
     web::views,
 };
+use conclave_http::{ClientInfo, Fault, RequestId};
 
 use super::{
     onward::Onward,

@@ -13,9 +13,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
     auth::authorization::{Answer, ResponseMode},
-    crypto::mac,
     web::views,
 };
+use conclave_crypto::mac;
 
 use super::site::{Site, see_other};
 

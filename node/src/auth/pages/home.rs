@@ -18,9 +18,9 @@ use crate::{
         session::SignedIn,
         ticket::{Step, Target},
     },
-    http::{ClientInfo, Fault, RequestId},
     web::views,
 };
+use conclave_http::{ClientInfo, Fault, RequestId};
 
 use super::site::{Browser, Site, fault_of, lines, see_other};
 

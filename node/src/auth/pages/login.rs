@@ -23,9 +23,9 @@ use crate::{
         ticket::{Note, Step, Target, Ticket, TicketError, Why},
         upstream::wanted_age,
     },
-    http::{ClientInfo, Denial, Fault, RequestId},
     web::views,
 };
+use conclave_http::{ClientInfo, Denial, Fault, RequestId};
 
 use super::{
     onward::MAX_IN_LOCATION,

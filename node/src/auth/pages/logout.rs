@@ -19,9 +19,9 @@ use crate::{
         session::SignedIn,
         ticket::{Step, Target},
     },
-    http::{Fault, RequestId},
     web::views,
 };
+use conclave_http::{Fault, RequestId};
 
 use super::{
     onward::Onward,

@@ -23,10 +23,10 @@ use crate::{
         dispatch::Next,
         ticket::{TicketError, browser_hash},
     },
-    crypto::mac,
-    http::{Denial, Fault, RequestId, WayOn, denial::not_denied, fault::wants_page},
     web::views,
 };
+use conclave_crypto::mac;
+use conclave_http::{Denial, Fault, RequestId, WayOn, denial::not_denied, fault::wants_page};
 
 use super::{
     logout,

@@ -10,10 +10,8 @@ use axum::{
 };
 use http::StatusCode;
 
-use crate::{
-    auth::picture,
-    http::{Fault, RequestId},
-};
+use crate::auth::picture;
+use conclave_http::{Fault, RequestId};
 
 use super::site::Site;
 

@@ -13,10 +13,10 @@ use serde::Deserialize;
 
 use crate::{
     auth::{AuthError, recovery::Recovery, ticket::TicketError},
-    crypto::password::{MIN_PASSWORD_CHARS, Password},
-    http::{Fault, RequestId},
     web::views,
 };
+use conclave_crypto::password::{MIN_PASSWORD_CHARS, Password};
+use conclave_http::{Fault, RequestId};
 
 use super::site::{Browser, Site, fault_of, see_other};
 

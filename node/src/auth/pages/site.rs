@@ -17,16 +17,16 @@ use crate::{
         dispatch::{Gone, Next, Visitor},
         ticket::{AppUrl, Step, Target, Ticket, TicketError},
     },
-    http::{
-        Denial, Fault, FormAction, RequestId,
-        cookie::{CookieError, CookiePolicy, Cookies},
-        fault::wants_page,
-    },
     web::{
         Pages,
         csrf::{self, BrowserId},
         views,
     },
+};
+use conclave_http::{
+    Denial, Fault, FormAction, RequestId,
+    cookie::{CookieError, CookiePolicy, Cookies},
+    fault::wants_page,
 };
 
 use super::login;

@@ -15,17 +15,15 @@ use conclave_proto::command::v1::{UnlinkIdentity, command::Body};
 use conclave_state::{Reason, Refusal, ids::SessionId};
 use serde::Deserialize;
 
-use crate::{
-    auth::{
-        AuthError,
-        complete::millis,
-        dispatch::Visitor,
-        throttle::Admission,
-        ticket::{Step, Target, TicketError},
-        upstream::{Callback, FRESH, Flight, Identity, UpstreamError},
-    },
-    http::{ClientInfo, Fault, RequestId},
+use crate::auth::{
+    AuthError,
+    complete::millis,
+    dispatch::Visitor,
+    throttle::Admission,
+    ticket::{Step, Target, TicketError},
+    upstream::{Callback, FRESH, Flight, Identity, UpstreamError},
 };
+use conclave_http::{ClientInfo, Fault, RequestId};
 
 use super::{
     login::{Attempt, origin_of},

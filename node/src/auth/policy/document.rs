@@ -11,7 +11,7 @@ use conclave_state::{
 use serde::{Deserialize, Serialize};
 
 use super::translate;
-use crate::config::parse_duration;
+use conclave_config::parse_duration;
 
 /// Longest document.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;

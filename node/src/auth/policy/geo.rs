@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use conclave_policy::Lookup;
 use maxminddb::{PathElement, Reader};
 
-use crate::config;
+use conclave_config as config;
 
 /// Largest file that is read: the usual ones have 10 MB.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;

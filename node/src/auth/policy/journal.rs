@@ -19,7 +19,7 @@ use conclave_policy::Why;
 use conclave_state::{ids::ApplicationId, user::User};
 
 use super::circumstances::{Asked, Circumstances};
-use crate::runtime::Entropy;
+use conclave_base::runtime::Entropy;
 
 /// Most decisions kept: with paths and explanations about 8 MB at the worst.
 const MAX_KEPT: usize = 4_096;

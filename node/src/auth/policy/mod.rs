@@ -36,8 +36,8 @@ pub use journal::{Decision, node_of};
 pub use shadow::{Difference, Report};
 
 use super::Auth;
-use crate::config;
 use compiled::Compiled;
+use conclave_config as config;
 use geo::Geo;
 use journal::Journal;
 use shadow::{Shadows, Verdicts};

@@ -6,13 +6,11 @@ use conclave_proto::command::v1::{CreateAppPassword, CreateUser};
 use conclave_state::{client::SigningAlgorithm, ids::AppPasswordId};
 
 use super::*;
-use crate::{
-    crypto::{
-        password::PasswordPool,
-        secret::{ClusterSecret, SecretRing},
-    },
-    runtime::testing::SeededEntropy,
-    testing::{CHEAP, TestNode},
+use crate::testing::{CHEAP, TestNode};
+use conclave_base::runtime::testing::SeededEntropy;
+use conclave_crypto::{
+    password::PasswordPool,
+    secret::{ClusterSecret, SecretRing},
 };
 
 fn new() -> ClusterSecret {

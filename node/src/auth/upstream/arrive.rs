@@ -10,16 +10,14 @@ use conclave_state::{
     upstream::{Admission, Upstream},
 };
 
-use crate::{
-    auth::{
-        Auth, AuthError,
-        complete::{Completed, Origin, in_browser, millis},
-        derive::Derivation,
-        session::{ShownSession, SignedIn},
-    },
-    crypto::hex,
-    text,
+use crate::auth::{
+    Auth, AuthError,
+    complete::{Completed, Origin, in_browser, millis},
+    derive::Derivation,
+    session::{ShownSession, SignedIn},
 };
+use conclave_base::text;
+use conclave_crypto::hex;
 
 use super::{FRESH, Flight, Identity, UpstreamError, able};
 

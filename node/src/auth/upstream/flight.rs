@@ -7,14 +7,12 @@ use conclave_state::upstream::Upstream;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{
-    auth::{
-        Auth, AuthError,
-        ticket::{Ticket, TicketError},
-    },
-    crypto::{keys::Key, mac},
-    runtime::Entropy,
+use crate::auth::{
+    Auth, AuthError,
+    ticket::{Ticket, TicketError},
 };
+use conclave_base::runtime::Entropy;
+use conclave_crypto::{keys::Key, mac};
 
 /// What the seal is for; a flight opens as nothing else.
 const PURPOSE: &str = "upstream-flight/1";

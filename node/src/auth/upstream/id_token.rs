@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::crypto::{
+use conclave_crypto::{
     jwk::Alg,
     jwt::{Expect, JwtError, VerifyingKey, unverified_kid},
     mac,

@@ -25,13 +25,11 @@ use std::{sync::Arc, time::Duration};
 use conclave_state::{State, upstream::Upstream};
 use tokio::sync::Semaphore;
 
-use crate::{
-    crypto::{
-        aead::{SealError, Sealer},
-        keys::ClusterKeys,
-    },
-    http::{Outbound, outbound::OutboundError},
+use conclave_crypto::{
+    aead::{SealError, Sealer},
+    keys::ClusterKeys,
 };
+use conclave_http::{Outbound, outbound::OutboundError};
 
 use super::{
     Auth, AuthError,

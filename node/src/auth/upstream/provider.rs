@@ -12,10 +12,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    auth::Auth,
-    crypto::{jwk::Alg, jwt::VerifyingKey},
-};
+use crate::auth::Auth;
+use conclave_crypto::{jwk::Alg, jwt::VerifyingKey};
 
 use super::UpstreamError;
 

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use url::Url;
 
-use crate::runtime::{Clock as _, SystemClock};
+use conclave_base::runtime::{Clock as _, SystemClock};
 
 use super::output::{self, Format, Output};
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use url::Url;
 
-use crate::http::{
+use conclave_http::{
     Outbound,
     outbound::{Answer, OutboundError},
 };

@@ -10,16 +10,12 @@ use super::super::{
     output::{Output, with},
     progress::Progress,
 };
-use crate::{
-    archive::read::Until,
-    boot,
-    cluster::known::Known,
-    config::find_secret,
-    crypto::{hex, keys::ClusterKeys},
-    dr::archived,
-    runtime::Runtime,
-    store::snapshot::{Peeked, SealingKey, SnapshotHeader, SnapshotReader},
-};
+use crate::{archive::read::Until, boot, dr::archived};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::known::Known;
+use conclave_config::find_secret;
+use conclave_crypto::{hex, keys::ClusterKeys};
+use conclave_store::snapshot::{Peeked, SealingKey, SnapshotHeader, SnapshotReader};
 
 const INSPECTED: &[&str] =
     &["file", "cluster_id", "epoch", "term", "index", "created_at_ms", "size_bytes", "key_id", "opens_here"];

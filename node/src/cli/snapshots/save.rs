@@ -80,7 +80,7 @@ async fn save_to_bucket(
         return Err(Failure::usage("name the bucket and the file in it: --to s3://BUCKET/NAME"));
     }
     let failed = |e: &dyn std::fmt::Display| Failure::other(format!("cannot save to {bucket}/{name}: {e}"));
-    let settings = crate::config::Archive { target: Some(bucket.clone()), ..api.settings()?.archive };
+    let settings = conclave_config::Archive { target: Some(bucket.clone()), ..api.settings()?.archive };
     let target = Target::open(&settings).map_err(|e| Failure::usage(e.to_string()))?;
     let scratch = tempfile::Builder::new().prefix("conclave-save-").tempdir().map_err(|e| failed(&e))?;
     let file = scratch.path().join("snapshot");

@@ -24,18 +24,16 @@ use super::{
     server,
     transaction::Transaction,
 };
-use crate::{
-    auth::{
-        AuthError,
-        derive::Derivation,
-        pages::{Browser, Here},
-        ticket::Step,
-        upstream::{Flight, Identity, is_decided_by_handle, is_kept_by_handle},
-    },
-    cluster::{Occasion, SeenElsewhere},
-    http::{ClientInfo, Fault, RequestId, cookie::Cookies},
-    telemetry::propagation,
+use crate::auth::{
+    AuthError,
+    derive::Derivation,
+    pages::{Browser, Here},
+    ticket::Step,
+    upstream::{Flight, Identity, is_decided_by_handle, is_kept_by_handle},
 };
+use conclave_base::propagation;
+use conclave_cluster::{Occasion, SeenElsewhere};
+use conclave_http::{ClientInfo, Fault, RequestId, cookie::Cookies};
 
 /// The whole of it: two documents, a post, three documents more.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -175,7 +173,7 @@ async fn proved(
         let (profile, ()) = join(shown, exchange.revoke(&token.access)).await;
         judged.map(|somebody| (somebody, profile))
     };
-    let slow = || AtmosphereError::Unreachable(crate::http::outbound::OutboundError::TooSlow);
+    let slow = || AtmosphereError::Unreachable(conclave_http::outbound::OutboundError::TooSlow);
     let (somebody, profile) = timeout(LIMIT, proving).await.map_err(|_| slow())??;
     let name = profile.as_ref().map(|profile| profile.name.clone()).unwrap_or_default();
     let mut identity = Identity { name, ..identity(&somebody, transaction) };

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use url::{Host, Url};
 
 use super::{Atproto, SCOPE};
-use crate::config::PublicUrl;
+use conclave_config::PublicUrl;
 
 /// Where the document is, now and for ever: it is the client's name. And the name that people may expect.
 pub const DOCUMENT: &str = "/oauth-client-metadata.json";

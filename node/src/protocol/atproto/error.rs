@@ -3,10 +3,8 @@
 use http::StatusCode;
 
 use super::txt::NoAnswer;
-use crate::{
-    auth::{AuthError, ticket::TicketError},
-    http::{Fault, outbound::OutboundError},
-};
+use crate::auth::{AuthError, ticket::TicketError};
+use conclave_http::{Fault, outbound::OutboundError};
 
 /// The reasons. Texts inside are for the log.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{auth::Auth, crypto::jwt::SigningKey, http::outbound::Answer};
+use crate::auth::Auth;
+use conclave_crypto::jwt::SigningKey;
+use conclave_http::outbound::Answer;
 
 use super::{
     SCOPE, client::ClientIdentity, did::Did, error::AtmosphereError, net::Net, server::Server,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{did::is_by_name, error::AtmosphereError};
-use crate::http::outbound::{Answer, Outbound};
+use conclave_http::outbound::{Answer, Outbound};
 
 /// Requests under way at once.
 const AT_ONCE: usize = 64;

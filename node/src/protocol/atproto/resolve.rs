@@ -144,7 +144,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{http::outbound::Outbound, protocol::atproto::txt::Looking};
+    use crate::protocol::atproto::txt::Looking;
+    use conclave_http::outbound::Outbound;
 
     const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 

@@ -20,11 +20,9 @@ use super::{
     resolve::Resolver,
     self_check,
 };
-use crate::{
-    auth::{Auth, AuthError, derive::Derivation},
-    cluster::{Occasion, SeenElsewhere, Vantage},
-    crypto::mac,
-};
+use crate::auth::{Auth, AuthError, derive::Derivation};
+use conclave_cluster::{Occasion, SeenElsewhere, Vantage};
+use conclave_crypto::mac;
 
 /// How often the leader looks whether any is due.
 const PERIOD: Duration = Duration::from_mins(1);

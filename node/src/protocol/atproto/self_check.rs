@@ -36,7 +36,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::outbound::Outbound;
+    use conclave_http::outbound::Outbound;
 
     #[tokio::test]
     async fn what_is_wrong_with_the_public_document_is_said_in_one_line() {

@@ -30,10 +30,10 @@ use crate::{
         ticket::{Step, Target, Ticket, TicketError},
         upstream::wanted_age,
     },
-    crypto::mac,
-    http::{ClientInfo, Fault, RequestId},
     web::views,
 };
+use conclave_crypto::mac;
+use conclave_http::{ClientInfo, Fault, RequestId};
 
 pub const START: &str = "/atproto/start";
 /// Everything before the person is sent away: three documents and a post, each of which may be slow.
@@ -213,7 +213,7 @@ async fn departing(
 }
 
 fn too_slow() -> AtmosphereError {
-    AtmosphereError::Unreachable(crate::http::outbound::OutboundError::TooSlow)
+    AtmosphereError::Unreachable(conclave_http::outbound::OutboundError::TooSlow)
 }
 
 /// The authorization server, and who it must be that signs in there.

@@ -9,15 +9,13 @@ use conclave_state::ids::TicketId;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{
-    auth::{
-        Auth, AuthError,
-        ticket::{Ticket, TicketError},
-    },
-    crypto::{jwk::Alg, jwt::SigningKey, mac},
-    runtime::Entropy,
-    telemetry::propagation,
+use crate::auth::{
+    Auth, AuthError,
+    ticket::{Ticket, TicketError},
 };
+use conclave_base::propagation;
+use conclave_base::runtime::Entropy;
+use conclave_crypto::{jwk::Alg, jwt::SigningKey, mac};
 
 /// What the seal is for; a transaction opens as nothing else.
 const PURPOSE: &str = "atproto-transaction/1";

@@ -8,10 +8,8 @@
 use std::fmt::Write as _;
 
 use super::metadata::Refused;
-use crate::{
-    auth::ticket::{AppUrl, Mount},
-    http::host::canonical_authority,
-};
+use crate::auth::ticket::{AppUrl, Mount};
+use conclave_http::host::canonical_authority;
 
 /// Longest path and query that is looked at. The listener bounds a whole head at 64 KiB; proxies bound a request line
 /// at 8 KiB as a rule and 60 KiB at most.

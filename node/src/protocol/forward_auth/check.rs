@@ -5,15 +5,13 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use conclave_state::{State, application::Application};
 
-use crate::{
-    auth::{
-        AuthError,
-        policy::{Asked, Circumstances},
-        session::SignedIn,
-    },
-    crypto::handle::{Handle, HandleKind},
-    http::cookie::{CookieError, CookiePolicy, Cookies},
+use crate::auth::{
+    AuthError,
+    policy::{Asked, Circumstances},
+    session::SignedIn,
 };
+use conclave_crypto::handle::{Handle, HandleKind};
+use conclave_http::cookie::{CookieError, CookiePolicy, Cookies};
 
 use super::{
     ForwardAuth, identity,

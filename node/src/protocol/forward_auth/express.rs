@@ -18,10 +18,8 @@ use conclave_state::{
     ids::{ApplicationId, UserId},
 };
 
-use crate::{
-    auth::{session::SignedIn, ticket::Mount},
-    http::{Express, front, headers::fence_headers, request_id},
-};
+use crate::auth::{session::SignedIn, ticket::Mount};
+use conclave_http::{Express, front, headers::fence_headers, request_id};
 
 use super::{
     CHECKS, ForwardAuth, check, identity,

@@ -33,10 +33,8 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use crate::{
-    auth::ticket::Mount,
-    http::{ClientInfo, Edge, RequestId, cookie},
-};
+use crate::auth::ticket::Mount;
+use conclave_http::{ClientInfo, Edge, RequestId, cookie};
 
 use super::{
     ForwardAuth,

@@ -16,10 +16,8 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
-use crate::{
-    auth::ticket::{AppUrl, Mount},
-    http::ClientInfo,
-};
+use crate::auth::ticket::{AppUrl, Mount};
+use conclave_http::ClientInfo;
 
 use super::{
     address::{self, Parts},

@@ -49,10 +49,8 @@ use axum::{
     routing::{any, get},
 };
 
-use crate::{
-    auth::{Auth, pages::Site, program::AccessTokens, ticket::Mount},
-    http::{ClientInfo, RequestId},
-};
+use crate::auth::{Auth, pages::Site, program::AccessTokens, ticket::Mount};
+use conclave_http::{ClientInfo, RequestId};
 
 use express::Written;
 use metadata::{Asked, Dialect};

@@ -12,10 +12,8 @@ use conclave_state::{
     ids::ApplicationId,
 };
 
-use crate::{
-    auth::{AuthError, session::SignedIn},
-    http::host::canonical_authority,
-};
+use crate::auth::{AuthError, session::SignedIn};
+use conclave_http::host::canonical_authority;
 
 use super::{ForwardAuth, metadata::Original};
 

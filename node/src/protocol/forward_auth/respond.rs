@@ -19,10 +19,8 @@ use axum::{
 
 use conclave_state::application::Application;
 
-use crate::{
-    auth::{AuthError, authorization::origin_of, pages::fault_of, session::SignedIn, ticket::Target},
-    http::{Denial, Fault, RequestId, denial::not_denied},
-};
+use crate::auth::{AuthError, authorization::origin_of, pages::fault_of, session::SignedIn, ticket::Target};
+use conclave_http::{Denial, Fault, RequestId, denial::not_denied};
 
 use super::{
     ForwardAuth, assertion,

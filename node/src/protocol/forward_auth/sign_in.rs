@@ -6,14 +6,12 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 
-use crate::{
-    auth::{
-        AuthError,
-        pages::fault_of,
-        ticket::{AppUrl, Step, Target},
-    },
-    http::{Fault, Framable, RequestId},
+use crate::auth::{
+    AuthError,
+    pages::fault_of,
+    ticket::{AppUrl, Step, Target},
 };
+use conclave_http::{Fault, Framable, RequestId};
 
 use super::{
     ForwardAuth,

@@ -11,13 +11,11 @@ use conclave_state::{
     user::User,
 };
 
-use crate::{
-    auth::{Auth, policy::Circumstances},
-    cluster::ViewError,
-    crypto::{
-        jwk::Alg,
-        jwt::{Expect, VerifyingKey, unverified_kid},
-    },
+use crate::auth::{Auth, policy::Circumstances};
+use conclave_cluster::ViewError;
+use conclave_crypto::{
+    jwk::Alg,
+    jwt::{Expect, VerifyingKey, unverified_kid},
 };
 
 use super::{

@@ -5,15 +5,13 @@ use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
 use conclave_state::client::Client;
 use serde::Deserialize;
 
-use crate::{
-    auth::keys::alg,
-    crypto::{
-        jwk::Alg,
-        jwks,
-        jwt::{Expect, VerifyingKey, unverified_claims, unverified_kid},
-        mac,
-        numeric_date::NumericDate,
-    },
+use crate::auth::keys::alg;
+use conclave_crypto::{
+    jwk::Alg,
+    jwks,
+    jwt::{Expect, VerifyingKey, unverified_claims, unverified_kid},
+    mac,
+    numeric_date::NumericDate,
 };
 
 /// `client_assertion_type` (RFC 7523 §2.2).

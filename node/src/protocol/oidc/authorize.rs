@@ -8,15 +8,13 @@ use axum::{
     response::Response,
 };
 
-use crate::{
-    auth::{
-        AuthError,
-        authorization::{AuthorizationError, AuthorizationRequest, WayBack},
-        pages::fault_of,
-        ticket::Target,
-    },
-    http::{ClientInfo, Denial, Fault, RequestId},
+use crate::auth::{
+    AuthError,
+    authorization::{AuthorizationError, AuthorizationRequest, WayBack},
+    pages::fault_of,
+    ticket::Target,
 };
+use conclave_http::{ClientInfo, Denial, Fault, RequestId};
 
 use super::{
     Oidc, client_document,

@@ -18,11 +18,9 @@ use conclave_state::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    auth::{Auth, derive::Derivation},
-    crypto::mac,
-    http::Outbound,
-};
+use crate::auth::{Auth, derive::Derivation};
+use conclave_crypto::mac;
+use conclave_http::Outbound;
 
 /// `typ` of logout tokens (§2.4).
 const LOGOUT_TYP: &str = "logout+jwt";

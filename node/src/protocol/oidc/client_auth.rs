@@ -14,11 +14,10 @@ use conclave_state::{
     ids::SecretHash,
 };
 
-use crate::{
-    auth::{AuthError, derive::Derivation},
-    crypto::{certificate, jwks, mac},
-    http::tls::ClientCertificate,
-};
+use super::certificate;
+use crate::auth::{AuthError, derive::Derivation};
+use conclave_crypto::{jwks, mac};
+use conclave_http::tls::ClientCertificate;
 
 use super::{Oidc, assertion, error::TokenError, head::Head, paths, request::Parameters};
 

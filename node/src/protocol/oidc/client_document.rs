@@ -24,10 +24,8 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::{
-    auth::{AuthError, derive::Derivation, throttle::Admission},
-    http::outbound::OutboundError,
-};
+use crate::auth::{AuthError, derive::Derivation, throttle::Admission};
+use conclave_http::outbound::OutboundError;
 
 use super::{
     Oidc,

@@ -10,10 +10,8 @@ use conclave_state::client::{Client, ClientAuthMethod, ConsentMode, GrantType, S
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{
-    auth::{keys::alg, redirect_uri::RedirectUri},
-    crypto::jwks,
-};
+use crate::auth::{keys::alg, redirect_uri::RedirectUri};
+use conclave_crypto::jwks;
 
 /// What a client that nobody vouched for may ask for.
 const SCOPES: [&str; 7] = ["openid", "profile", "email", "address", "phone", "groups", "offline_access"];

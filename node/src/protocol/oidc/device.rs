@@ -21,18 +21,16 @@ use conclave_state::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    auth::{
-        AuthError,
-        complete::{millis, unexpected},
-        derive::Derivation,
-        dispatch::device_page,
-        policy::Circumstances,
-        user_code,
-    },
-    cluster::ProposeError,
-    crypto::{handle::HandleKind, mac},
+use crate::auth::{
+    AuthError,
+    complete::{millis, unexpected},
+    derive::Derivation,
+    dispatch::device_page,
+    policy::Circumstances,
+    user_code,
 };
+use conclave_cluster::ProposeError;
+use conclave_crypto::{handle::HandleKind, mac};
 
 use super::{
     Oidc,

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::config::{Mtls, PublicUrl, Registration};
+use conclave_config::{Mtls, PublicUrl, Registration};
 
 use super::{Oidc, acr, claims, device, dpop, exchange, paths};
 

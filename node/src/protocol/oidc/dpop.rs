@@ -10,7 +10,7 @@ use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
 use serde::Deserialize;
 use url::Url;
 
-use crate::crypto::{jwk::Alg, mac, numeric_date::NumericDate, self_signed};
+use conclave_crypto::{jwk::Alg, mac, numeric_date::NumericDate, self_signed};
 
 use super::{Oidc, nonce, request::Parameters};
 

@@ -8,10 +8,8 @@ use axum::{
 use conclave_state::{Reason, Refusal};
 use serde_json::json;
 
-use crate::{
-    auth::AuthError,
-    http::{Denial, denial::not_denied},
-};
+use crate::auth::AuthError;
+use conclave_http::{Denial, denial::not_denied};
 
 use super::{access::Dead, dpop::DpopError};
 

@@ -11,17 +11,15 @@ use conclave_state::{
     user::User,
 };
 
-use crate::{
-    auth::{
-        AuthError,
-        complete::{millis, unexpected},
-        policy::Circumstances,
-    },
-    cluster::Committed,
-    crypto::{
-        handle::{Handle, HandleKind},
-        mac,
-    },
+use crate::auth::{
+    AuthError,
+    complete::{millis, unexpected},
+    policy::Circumstances,
+};
+use conclave_cluster::Committed;
+use conclave_crypto::{
+    handle::{Handle, HandleKind},
+    mac,
 };
 
 use super::{

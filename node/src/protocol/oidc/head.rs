@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, request::Parts},
 };
 
-use crate::http::{ClientInfo, PeerCertificate, tls::ClientCertificate};
+use conclave_http::{ClientInfo, PeerCertificate, tls::ClientCertificate};
 
 /// The head of a client's request.
 pub struct Head {

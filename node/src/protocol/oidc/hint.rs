@@ -4,7 +4,7 @@
 use conclave_state::State;
 use serde::Deserialize;
 
-use crate::crypto::{
+use conclave_crypto::{
     jwk::Alg,
     jwt::{Expect, unverified_kid},
 };

@@ -14,10 +14,8 @@ use conclave_state::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{
-    auth::{AuthError, claims::About, policy::Circumstances},
-    crypto::handle::HandleKind,
-};
+use crate::auth::{AuthError, claims::About, policy::Circumstances};
+use conclave_crypto::handle::HandleKind;
 
 use super::{
     Oidc,

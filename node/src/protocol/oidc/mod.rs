@@ -17,6 +17,7 @@ mod audience;
 mod authorize;
 mod backchannel;
 mod bearer;
+mod certificate;
 mod claims;
 mod client_auth;
 mod client_credentials;

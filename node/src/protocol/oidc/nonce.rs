@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::crypto::{keys::Key, mac};
+use conclave_crypto::{keys::Key, mac};
 
 /// How long a nonce is good: a client asks again seldom, and a proof made ahead of time is soon worth nothing.
 const LIFE_MS: u64 = 300_000;

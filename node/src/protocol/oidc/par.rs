@@ -22,15 +22,13 @@ use conclave_state::{
 };
 use serde_json::json;
 
-use crate::{
-    auth::{
-        AuthError,
-        authorization::{AuthorizationError, Pushed},
-        complete::{millis, unexpected},
-    },
-    crypto::{handle::HandleKind, mac},
-    http::Denial,
+use crate::auth::{
+    AuthError,
+    authorization::{AuthorizationError, Pushed},
+    complete::{millis, unexpected},
 };
+use conclave_crypto::{handle::HandleKind, mac};
+use conclave_http::Denial;
 
 use super::{
     Oidc, assertion, authorize, client_auth, client_document,

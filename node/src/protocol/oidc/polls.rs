@@ -9,7 +9,7 @@ use std::{
 
 use conclave_state::ids::DeviceId;
 
-use crate::runtime::Runtime;
+use conclave_base::runtime::Runtime;
 
 /// What a device that asks too soon must wait longer from then on.
 const SLOWER: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_device_that_asks_too_soon_must_wait_longer() {
-        let (runtime, clock) = crate::runtime::testing::runtime(1_000, 1);
+        let (runtime, clock) = conclave_base::runtime::testing::runtime(1_000, 1);
         let polls = Polls::new(runtime);
         let (one, five) = (DeviceId::new([1; 16]), Duration::from_secs(5));
         assert!(polls.is_in_time(one, five), "the first");

@@ -20,16 +20,14 @@ use conclave_state::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    auth::{AuthError, derive::Derivation, throttle::Admission},
-    cluster::Committed,
-    config::Registration,
-    crypto::{
-        handle::{Handle, HandleKind},
-        hex, mac,
-    },
-    http::{ClientInfo, Denial},
+use crate::auth::{AuthError, derive::Derivation, throttle::Admission};
+use conclave_cluster::Committed;
+use conclave_config::Registration;
+use conclave_crypto::{
+    handle::{Handle, HandleKind},
+    hex, mac,
 };
+use conclave_http::{ClientInfo, Denial};
 
 use super::{
     Oidc,

@@ -14,7 +14,7 @@ use conclave_state::{
 use crate::auth::authorization::{
     AuthorizationError, AuthorizationRequest, Prompt, Pushed, RequestedClaims, ResponseMode,
 };
-use crate::http::denial;
+use conclave_http::denial;
 
 use super::{dpop, requested_claims};
 

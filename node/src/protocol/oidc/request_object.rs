@@ -7,7 +7,7 @@
 use conclave_state::{State, client::Client};
 use serde_json::{Map, Value};
 
-use crate::crypto::{jwk::Alg, jwks, jwt::Expect, numeric_date::NumericDate};
+use conclave_crypto::{jwk::Alg, jwks, jwt::Expect, numeric_date::NumericDate};
 
 use super::request::{NoWayBack, Parameters};
 

@@ -17,12 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::auth::claims::{About, is_reserved};
-use crate::{
-    auth::{Auth, AuthError, authorization::PASSWORD_METHOD},
-    crypto::{
-        handle::{HandleKind, refresh_secret},
-        mac,
-    },
+use crate::auth::{Auth, AuthError, authorization::PASSWORD_METHOD};
+use conclave_crypto::{
+    handle::{HandleKind, refresh_secret},
+    mac,
 };
 
 use super::{acr, audience::Audience, claims};

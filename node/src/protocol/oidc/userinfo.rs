@@ -14,10 +14,8 @@ use conclave_state::ids::GrantId;
 use serde_json::{Map, Value, json};
 
 use crate::auth::claims::About;
-use crate::{
-    auth::{AuthError, derive::Derivation},
-    cluster::ProposeError,
-};
+use crate::auth::{AuthError, derive::Derivation};
+use conclave_cluster::ProposeError;
 
 use super::{
     Oidc,

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use conclave_node::{
-    crypto::handle::HandleSecret,
-    testing::{ApiRole, TestNode},
-};
+use conclave_crypto::handle::HandleSecret;
+use conclave_node::testing::{ApiRole, TestNode};
 use conclave_proto::{
     admin::FILE_DESCRIPTOR_SET,
     command::v1::{RevokeApiToken, command::Body},
@@ -133,14 +131,14 @@ async fn every_rpc_lets_in_whom_it_should_and_nobody_else() {
     let (revoked_id, revoked) = node.api_token(ApiRole::Admin).await;
     node.propose(Body::RevokeApiToken(RevokeApiToken { token_id: revoked_id.to_vec() })).await.unwrap();
     let forged_secret = node.auth().issue(
-        conclave_node::crypto::handle::HandleKind::Api,
+        conclave_crypto::handle::HandleKind::Api,
         *node.api_token(ApiRole::Admin).await.0.bytes(),
         HandleSecret::new([7; 32]),
         0,
         1,
     );
     let session_cookie = node.auth().issue(
-        conclave_node::crypto::handle::HandleKind::Session,
+        conclave_crypto::handle::HandleKind::Session,
         [1; 16],
         HandleSecret::new([7; 32]),
         0,

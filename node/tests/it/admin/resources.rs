@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use conclave_node::{auth::device::Device, crypto::mac::sha256, testing::TestNode};
+use conclave_crypto::mac::sha256;
+use conclave_node::{auth::device::Device, testing::TestNode};
 use conclave_proto::{
     admin::v1::{
         self as pb, app_password_service_client::AppPasswordServiceClient,

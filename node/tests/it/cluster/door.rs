@@ -1,10 +1,8 @@
 //! The cluster plane's door, knocked at by a client that holds the secret.
 
-use conclave_node::{
-    cluster::{Cluster, testing::channel},
-    crypto::tls::ClusterTls,
-    runtime::Runtime,
-};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::{Cluster, testing::channel};
+use conclave_crypto::tls::ClusterTls;
 use conclave_proto::cluster::v1::{self as pb, cluster_service_client::ClusterServiceClient};
 use tonic::{Code, Status, transport::Channel};
 

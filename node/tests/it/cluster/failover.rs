@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use conclave_node::cluster::ProposeError;
+use conclave_cluster::ProposeError;
 use futures_util::future::join_all;
 
 use super::harness::{LIMIT, TestCluster, body, create, created, request};

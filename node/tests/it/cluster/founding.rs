@@ -59,7 +59,7 @@ async fn only_the_first_of_fresh_nodes_prepares_to_found_the_cluster() {
     let cluster = TestCluster::prepare(3);
     let prepare = |cluster: &TestCluster| [1, 2, 3].map(|id| cluster.options(id).may_found());
     assert_eq!(prepare(&cluster), [true, false, false]);
-    let alone = conclave_node::cluster::ClusterOptions { peers: Vec::new(), ..cluster.options(2) };
+    let alone = conclave_cluster::ClusterOptions { peers: Vec::new(), ..cluster.options(2) };
     assert!(alone.may_found());
 
     let mut cluster = TestCluster::start(3).await;

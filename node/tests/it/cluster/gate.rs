@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use conclave_node::store::{Flush, LogReader, LogState, LogStore, LogWriter, Op, SledLog, StoreError};
+use conclave_store::{Flush, LogReader, LogState, LogStore, LogWriter, Op, SledLog, StoreError};
 
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Disk {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use conclave_node::{cluster::testing::channel, crypto::tls::ClusterTls, runtime::Runtime};
+use conclave_base::runtime::Runtime;
+use conclave_cluster::testing::channel;
+use conclave_crypto::tls::ClusterTls;
 use conclave_proto::{
     cluster::v1::{self as pb, cluster_service_client::ClusterServiceClient},
     command::v1::Command,

@@ -8,14 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_node::{
-    cluster::{
-        Cluster, ClusterOptions, Committed, Peer, Plane, ProposeError, StartError,
-        join::{JoinError, JoinOptions, Joined, join},
-    },
-    crypto::{keys::ClusterKeys, secret::ClusterSecret},
-    runtime::Runtime,
+use conclave_base::runtime::Runtime;
+use conclave_cluster::{
+    Cluster, ClusterOptions, Committed, Peer, Plane, ProposeError, StartError,
+    join::{JoinError, JoinOptions, Joined, join},
 };
+use conclave_crypto::{keys::ClusterKeys, secret::ClusterSecret};
 use conclave_proto::command::v1::{CreateUser, command::Body};
 use conclave_state::{
     ids::{RequestId, UserId},
@@ -110,7 +108,7 @@ impl TestCluster {
             api_url: format!("http://api-{id}.test"),
             peers: self.peers.clone(),
             joined: false,
-            checks: conclave_node::cluster::Checks::default(),
+            checks: conclave_cluster::Checks::default(),
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
             hints: Vec::new(),

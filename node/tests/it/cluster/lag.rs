@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use conclave_node::cluster::ViewError;
+use conclave_cluster::ViewError;
 
 use super::harness::{LIMIT, TestCluster, create, user_id};
 

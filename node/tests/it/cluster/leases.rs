@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use conclave_node::cluster::{Checks, Cluster, Committed, ProposeError, ViewError};
+use conclave_cluster::{Checks, Cluster, Committed, ProposeError, ViewError};
 use conclave_proto::command::v1::{UpdateUser, command::Body};
 
 use super::harness::{LIMIT, TestCluster, create, request, user_id};
@@ -128,7 +128,7 @@ async fn with_quorum_checks_no_clock_is_trusted() {
     create(cluster.node(1), 1).await.unwrap();
     let asks = cluster.followers().await[0];
     cluster.stop(asks).await;
-    let options = conclave_node::cluster::ClusterOptions { checks: Checks::Quorum, ..cluster.options(asks) };
+    let options = conclave_cluster::ClusterOptions { checks: Checks::Quorum, ..cluster.options(asks) };
     let node = cluster.start_one(asks, options).await.unwrap();
     assert_eq!(accepts(&node, 1).await, Ok(true));
     let began = Instant::now();

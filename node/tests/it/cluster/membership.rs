@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use conclave_node::cluster::{ClusterOptions, MembersChange, MembershipError, ProposeError, join::JoinError};
+use conclave_cluster::{ClusterOptions, MembersChange, MembershipError, ProposeError, join::JoinError};
 use conclave_proto::cluster::v1::{RemoveMember, ReplaceMember};
 
 use super::harness::{LIMIT, TestCluster, create, created, user_id};

@@ -1,6 +1,6 @@
 //! Writes while nobody can take them: bounded, and honest about what is known of them.
 
-use conclave_node::cluster::{ProposeError, testing::MAX_WAITING};
+use conclave_cluster::{ProposeError, testing::MAX_WAITING};
 use futures_util::future::join_all;
 
 use super::harness::{TestCluster, create, created};

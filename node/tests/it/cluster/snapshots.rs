@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use conclave_node::{cluster::Cluster, store::retention::KEEP_SNAPSHOTS};
+use conclave_cluster::{Cluster, SaveError};
+use conclave_store::retention::KEEP_SNAPSHOTS;
 use futures_util::future::join_all;
 
 use super::harness::{TestCluster, create};
@@ -67,4 +68,12 @@ async fn the_log_reaches_back_to_the_older_snapshot() {
     fs::write(&newest, bytes).unwrap();
     cluster.start_node(1).await.unwrap();
     assert_eq!(cluster.agree().await, 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_would_fill_the_disk_is_refused_before_its_first_byte() {
+    let cluster = TestCluster::start(1).await;
+    let node = cluster.node(1);
+    assert!(matches!(node.begin_upload(u64::MAX / 2), Err(SaveError::NoRoom { .. })));
+    assert!(node.begin_upload(1).is_ok());
 }

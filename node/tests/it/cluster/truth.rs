@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_node::cluster::{ClusterOptions, MembersChange, Peer, Plane};
+use conclave_cluster::{ClusterOptions, MembersChange, Peer, Plane};
 use conclave_proto::cluster::v1::RemoveMember;
 
 use super::harness::{LIMIT, TestCluster, create};
@@ -133,7 +133,7 @@ async fn a_node_whose_settings_differ_is_not_ready_and_names_them() {
     .await;
     until("the others are ready", async || nodes[0].readiness().is_ok() && nodes[1].readiness().is_ok())
         .await;
-    let said = conclave_node::cluster::problems(&nodes[0].member_statuses().await);
+    let said = conclave_cluster::problems(&nodes[0].member_statuses().await);
     assert!(said[0].starts_with("node 3 is not ready: the setting http.trusted_proxies"), "{said:?}");
     for node in nodes {
         node.halt().await;

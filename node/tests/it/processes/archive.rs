@@ -8,12 +8,10 @@ use std::{
 };
 
 use conclave_client::{Client, v1};
-use conclave_node::{
-    archive::read::{self, Until},
-    cluster::command_entry,
-    config::{self, Config, Environment},
-    crypto::{keys::ClusterKeys, secret::ClusterSecret},
-};
+use conclave_cluster::command_entry;
+use conclave_config::{self, Config, Environment};
+use conclave_crypto::{keys::ClusterKeys, secret::ClusterSecret};
+use conclave_node::archive::read::{self, Until};
 use conclave_proto::command::v1::{Command, LogEntry, command::Body};
 use prost::Message as _;
 
@@ -29,7 +27,7 @@ const LAG_LIMIT: Duration = Duration::from_secs(3);
 struct World {
     demo: Demo,
     api: Client,
-    settings: config::Archive,
+    settings: conclave_config::Archive,
     keys: ClusterKeys,
 }
 

@@ -4,12 +4,9 @@
 use std::time::{Duration, Instant};
 
 use conclave_client::v1;
-use conclave_node::{
-    archive::read::Until,
-    config::{Config, Environment},
-    crypto::{hex, keys::ClusterKeys, secret::ClusterSecret},
-    dr::archived,
-};
+use conclave_config::{Config, Environment};
+use conclave_crypto::{hex, keys::ClusterKeys, secret::ClusterSecret};
+use conclave_node::{archive::read::Until, dr::archived};
 use conclave_state::snapshot;
 
 use super::{

@@ -15,7 +15,8 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use conclave_node::{auth::Settings, runtime::Clock as _, testing::TestNode};
+use conclave_base::runtime::Clock as _;
+use conclave_node::{auth::Settings, testing::TestNode};
 use conclave_proto::command::v1::{CreateUpstream, Upstream, UpstreamAdmission, UpstreamRule, command::Body};
 use http::StatusCode;
 use serde_json::Value;
@@ -258,7 +259,7 @@ async fn what_a_real_account_shows_of_itself_is_taken_over() {
     image::RgbImage::from_pixel(200, 100, image::Rgb([0, 90, 0]))
         .write_to(&mut png, image::ImageFormat::Png)
         .unwrap();
-    let order = format!("profile {did} Alice {}", conclave_node::crypto::hex::encode(png.get_ref()));
+    let order = format!("profile {did} Alice {}", conclave_crypto::hex::encode(png.get_ref()));
     let cid = text(&world.servers.told(&order), "cid");
     let page = world.signs_in(&mut Browser::default(), "alice.test", "alice.test", "accept").await;
     assert_eq!(page.location(), "/", "{}", page.text);

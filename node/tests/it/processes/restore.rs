@@ -7,11 +7,9 @@ use std::{
 };
 
 use conclave_client::{Client, v1};
-use conclave_node::{
-    cluster::known::Survivor,
-    crypto::{keys::ClusterKeys, secret::ClusterSecret},
-    store::DataDir,
-};
+use conclave_cluster::known::Survivor;
+use conclave_crypto::{keys::ClusterKeys, secret::ClusterSecret};
+use conclave_store::DataDir;
 use serde_json::Value;
 
 use super::{

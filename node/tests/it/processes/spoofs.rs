@@ -14,13 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_node::{
-    crypto::{
-        jwk::Alg,
-        jwt::{Expect, VerifyingKey, unverified_kid},
-    },
-    protocol::forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS},
+use conclave_crypto::{
+    jwk::Alg,
+    jwt::{Expect, VerifyingKey, unverified_kid},
 };
+use conclave_node::protocol::forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS};
 use reqwest::cookie::{CookieStore as _, Jar};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use conclave_node::{
-    config::{Config, Environment},
-    crypto::{jwk::Alg, jwt},
-    testing::{TestNode, wait_until},
-};
+use conclave_config::{Config, Environment};
+use conclave_crypto::{jwk::Alg, jwt};
+use conclave_node::testing::{TestNode, wait_until};
 use conclave_proto::command::v1::{
     CreateUpstream, MappedGroups, UpdateUpstream, UpdateUser, Upstream, UpstreamAdmission, UpstreamRule,
     command::Body,

@@ -52,7 +52,7 @@ impl Site {
         };
         match self.node.propose(Body::InviteIdentity(order)).await {
             Ok(_) => Ok(()),
-            Err(conclave_node::cluster::ProposeError::Refused(refusal)) => Err(refusal.reason),
+            Err(conclave_cluster::ProposeError::Refused(refusal)) => Err(refusal.reason),
             Err(other) => panic!("{other}"),
         }
     }
@@ -282,7 +282,7 @@ async fn who_was_let_in_by_a_handle_does_not_keep_it_confirmed_where_one_node_al
 
 #[tokio::test]
 async fn no_node_answers_for_the_network_without_a_sign_in_that_is_on_its_way() {
-    use conclave_node::cluster::{Occasion, SeenElsewhere};
+    use conclave_cluster::{Occasion, SeenElsewhere};
     let network = Network::start().await;
     let sites = divided(&network, &network).await;
     network.account(&did(0), "alice.test");

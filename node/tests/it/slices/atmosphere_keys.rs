@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use conclave_node::crypto::jwt;
+use conclave_crypto::jwt;
 use conclave_proto::command::v1::{
     ActivateSigningKey, RetireSigningKey, UpstreamAdmission, UpstreamRule, command::Body,
 };

@@ -18,7 +18,7 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_node::crypto::{jwk::Alg, self_signed};
+use conclave_crypto::{jwk::Alg, self_signed};
 use hickory_resolver::proto::{
     op::{Message, MessageType, OpCode},
     rr::{RData, Record, rdata::TXT},

@@ -9,7 +9,8 @@ use std::{
 };
 
 use axum::{Router, extract::State, response::IntoResponse, routing::get};
-use conclave_node::{crypto::jwk::Alg, testing::TestNode};
+use conclave_crypto::jwk::Alg;
+use conclave_node::testing::TestNode;
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
@@ -304,7 +305,7 @@ async fn one_that_proves_itself_by_a_key_pushes_and_redeems_and_another_key_does
         metadata["token_endpoint_auth_method"] = json!("private_key_jwt");
         metadata["jwks_uri"] = json!(keys_at);
     });
-    let asserted = |key: &conclave_node::crypto::jwt::SigningKey, jti: &str| {
+    let asserted = |key: &conclave_crypto::jwt::SigningKey, jti: &str| {
         key.sign("JWT", &assertion(&publisher.url, jti)).unwrap()
     };
     let push = async |assertion: &str| {
@@ -347,9 +348,9 @@ async fn one_that_proves_itself_by_a_key_pushes_and_redeems_and_another_key_does
     assert_eq!(site.userinfo(&access).await.status, StatusCode::UNAUTHORIZED);
 }
 
-fn client_key_of_a_stranger() -> conclave_node::crypto::jwt::SigningKey {
-    use conclave_node::crypto::jwt::SigningKey;
-    let entropy = conclave_node::runtime::testing::SeededEntropy::new(78);
+fn client_key_of_a_stranger() -> conclave_crypto::jwt::SigningKey {
+    use conclave_crypto::jwt::SigningKey;
+    let entropy = conclave_base::runtime::testing::SeededEntropy::new(78);
     SigningKey::from_pkcs8(Alg::Es256, &SigningKey::generate_pkcs8(Alg::Es256, &*entropy).unwrap()).unwrap()
 }
 

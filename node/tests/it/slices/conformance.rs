@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_node::{crypto::jwk::Alg, testing::START_MS};
+use conclave_crypto::jwk::Alg;
+use conclave_node::testing::START_MS;
 use conclave_proto::command::v1::{Attribute, Attributes, Scopes, UpdateUser, command::Body as Order};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -508,11 +509,11 @@ async fn oidcc_rp_initiated_logout_modified_and_bad_id_token_hint() {
     let plan = Plan::of(Mode::Query).await;
     let (mut browser, id_token) = signed_in(&plan).await;
     let (head, signature) = id_token.rsplit_once('.').unwrap();
-    let other = conclave_node::crypto::jwt::SigningKey::from_pkcs8(
+    let other = conclave_crypto::jwt::SigningKey::from_pkcs8(
         Alg::EdDsa,
-        &conclave_node::crypto::jwt::SigningKey::generate_pkcs8(
+        &conclave_crypto::jwt::SigningKey::generate_pkcs8(
             Alg::EdDsa,
-            &*conclave_node::runtime::testing::SeededEntropy::new(9),
+            &*conclave_base::runtime::testing::SeededEntropy::new(9),
         )
         .unwrap(),
     )

@@ -5,15 +5,15 @@ use std::{path::Path, process::Command, sync::Arc};
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use conclave_crypto::{
+    handle::{HandleKind, HandleSecret},
+    jwk::Alg,
+    jwt::{Expect, VerifyingKey},
+};
+use conclave_http::{Edge, EdgeConfig, edge::REQUEST_TIMEOUT};
 use conclave_node::{
     auth::{policy::document::Document, program::app_password_hash},
     boot,
-    crypto::{
-        handle::{HandleKind, HandleSecret},
-        jwk::Alg,
-        jwt::{Expect, VerifyingKey},
-    },
-    http::{Edge, EdgeConfig, edge::REQUEST_TIMEOUT},
     protocol::forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS, grpc},
     testing::TestNode,
     web::Pages,
@@ -221,7 +221,7 @@ async fn an_assertion_is_for_one_request_and_verified_with_the_published_keys() 
     assert_eq!(page.headers["x-authentik-jwt"], token);
 
     let jwks = site.get(&mut Browser::default(), "/oidc/jwks").await.json();
-    let kid = conclave_node::crypto::jwt::unverified_kid(token).unwrap().unwrap();
+    let kid = conclave_crypto::jwt::unverified_kid(token).unwrap().unwrap();
     let jwk = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid.as_str()).unwrap();
     let key = VerifyingKey::from_jwk(jwk).unwrap();
     let json = key.verify(token, Expect { typ: Some(ASSERTION_TYP), algs: &[Alg::Es256] }).unwrap();

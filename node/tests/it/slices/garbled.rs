@@ -5,10 +5,8 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use conclave_node::{
-    protocol::forward_auth::IDENTITY_HEADERS,
-    runtime::{Entropy, testing::SeededEntropy},
-};
+use conclave_base::runtime::{Entropy, testing::SeededEntropy};
+use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
 use http::{Request, StatusCode};
 
 use super::{

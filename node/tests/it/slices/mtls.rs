@@ -6,13 +6,11 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use conclave_node::{
-    config::Mtls,
-    crypto::{jwk::Alg, jwt::SigningKey},
-    http::{HttpListener, ServerTls, TlsFiles},
-    runtime::testing::SeededEntropy,
-    testing::TestNode,
-};
+use conclave_base::runtime::testing::SeededEntropy;
+use conclave_config::Mtls;
+use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_http::{HttpListener, ServerTls, TlsFiles};
+use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
     ClientAuthMethod, ClientTokens, ConsentMode, CreateClient, GrantType, SigningAlgorithm,
     command::Body as Order,

@@ -2,10 +2,8 @@
 //! cluster.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_node::{
-    crypto::{jwk::Alg, jwt::SigningKey},
-    testing::{START_MS, TestNode},
-};
+use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_node::testing::{START_MS, TestNode};
 use conclave_proto::command::v1::{
     ClientAuthMethod, ClientTokens, CreateClient, GrantType, SigningAlgorithm,
 };
@@ -18,7 +16,7 @@ use super::{
 };
 
 pub fn client_key(alg: Alg) -> SigningKey {
-    let entropy = conclave_node::runtime::testing::SeededEntropy::new(77);
+    let entropy = conclave_base::runtime::testing::SeededEntropy::new(77);
     SigningKey::from_pkcs8(alg, &SigningKey::generate_pkcs8(alg, &*entropy).unwrap()).unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! What ordinary relying parties and resource servers do by default works, and what does not is said so that it can be
 //! mended.
 
-use conclave_node::crypto::jwk::Alg;
+use conclave_crypto::jwk::Alg;
 use conclave_proto::command::v1::{ClaimRule, ClaimRules, ClientTokensChange, SigningAlgorithm, Uris};
 use http::StatusCode;
 use serde_json::json;

@@ -2,11 +2,9 @@
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_node::{
-    config::Registration,
-    crypto::jwk::Alg,
-    testing::{ApiRole, TestNode},
-};
+use conclave_config::Registration;
+use conclave_crypto::jwk::Alg;
+use conclave_node::testing::{ApiRole, TestNode};
 use conclave_proto::command::v1::SigningAlgorithm;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};

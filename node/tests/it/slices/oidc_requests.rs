@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_node::{
-    crypto::{jwk::Alg, jwt::SigningKey},
-    testing::{START_MS, TestNode},
-};
+use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_node::testing::{START_MS, TestNode};
 use conclave_proto::command::v1::{
     Attribute, Attributes, ClientTokensChange, ConsentMode, UpdateUser, Uris, command::Body as Order,
 };
@@ -585,7 +583,7 @@ async fn metadata_of_both_standards_says_what_there_is() {
 }
 
 fn client_key(seed: u64) -> SigningKey {
-    let entropy = conclave_node::runtime::testing::SeededEntropy::new(seed);
+    let entropy = conclave_base::runtime::testing::SeededEntropy::new(seed);
     let pkcs8 = SigningKey::generate_pkcs8(Alg::EdDsa, &*entropy).unwrap();
     SigningKey::from_pkcs8(Alg::EdDsa, &pkcs8).unwrap()
 }

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_node::{
-    crypto::{
-        jwk::Alg,
-        jwt::{Expect, VerifyingKey},
-    },
-    testing::TestNode,
+use conclave_crypto::{
+    jwk::Alg,
+    jwt::{Expect, VerifyingKey},
 };
+use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
     self as pb, AccessTokenFormat, ClientAuthMethod, ClientTokens, ClientTokensChange, ConsentMode,
     CreateClient, GrantType, GrantTypes, SigningAlgorithm, UpdateClient, command::Body as Order,
@@ -302,7 +300,7 @@ async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away()
     let access = text(&tokens["access_token"]).to_owned();
     assert_eq!(stuck.userinfo(&access).await.status, StatusCode::OK);
 
-    let kid = conclave_node::crypto::jwt::unverified_kid(&access).unwrap().unwrap();
+    let kid = conclave_crypto::jwt::unverified_kid(&access).unwrap().unwrap();
     let old = leader.node.cluster().view().key(&kid).unwrap().clone();
     let next = AddSigningKey {
         kid: "next".into(),

@@ -41,7 +41,7 @@ async fn try_set(site: &Site, document: &Document, candidate: bool) -> Result<()
     };
     match site.node.propose(Order::SetPolicy(order)).await {
         Ok(_) => Ok(()),
-        Err(conclave_node::cluster::ProposeError::Refused(refusal)) => Err(refusal.reason),
+        Err(conclave_cluster::ProposeError::Refused(refusal)) => Err(refusal.reason),
         Err(error) => panic!("{error}"),
     }
 }

@@ -3,7 +3,8 @@
 //! are all judged.
 
 use axum::body::Body;
-use conclave_node::{crypto::jwk::Alg, testing::TestNode};
+use conclave_crypto::jwk::Alg;
+use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::SigningAlgorithm;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_http::{Edge, EdgeConfig, Front, Peer, edge::REQUEST_TIMEOUT};
 use conclave_node::{
     boot::{self, Slices},
-    http::{Edge, EdgeConfig, Front, Peer, edge::REQUEST_TIMEOUT},
     protocol::atproto::Reverifier,
     testing::TestNode,
     web::Pages,

@@ -18,11 +18,9 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use conclave_node::{
-    crypto::{jwk::Alg, jwt::SigningKey},
-    runtime::testing::SeededEntropy,
-    testing::START_MS,
-};
+use conclave_base::runtime::testing::SeededEntropy;
+use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_node::testing::START_MS;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -64,7 +64,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn now(&self) -> u64 {
-        use conclave_node::runtime::Clock as _;
+        use conclave_base::runtime::Clock as _;
         self.sites[0].node.clock().now_ms()
     }
 

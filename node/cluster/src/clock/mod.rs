@@ -1,0 +1,347 @@
+//! The cluster clock on this node: `conclave-clock` with this machine's clocks and the cluster plane.
+//!
+//! | file | owns |
+//! |---|---|
+//! | this | [`ClusterClock`]: the time that everything on this node is judged by, and what is wrong with it |
+//! | `keep` | asking the peers once a second, and what follows from their answers |
+//! | `log_time` | stamps: bounded steps of log time, and the way back |
+//!
+//! [`ClusterClock`] takes the place of the machine's clock for the whole node: sign-in tickets, sessions, tokens and
+//! policies are judged by one time on all nodes, however wrong the wall clock of one of them is.
+
+mod keep;
+mod log_time;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use conclave_clock::{Answer, ClusterReading, Discipline, Micros, SECOND, Standing, Verdict, WALL_BOUND};
+use conclave_lease::Moment;
+use conclave_proto::cluster::v1 as pb;
+
+use conclave_base::runtime::Clock;
+
+use super::{machine::View, types::NodeId};
+
+pub(super) use keep::reply_of;
+pub use keep::run;
+pub use log_time::ClockUnsure;
+
+/// The offset while there is no estimate.
+const NONE: i64 = i64::MIN;
+
+/// How far log time may be ahead of the cluster clock while this node still decides what depends on time. Log time
+/// stands still meanwhile, so a session may last longer by as much: after clocks were corrected by minutes that is
+/// better than turning everyone away.
+const MAX_LOG_AHEAD: Micros = 15 * 60 * SECOND;
+
+/// What is wrong with the clocks as this node sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockTrouble {
+    /// The members' wall clocks disagree, or too few members have answered: there is no cluster clock yet.
+    Unestablished,
+    /// No quorum of members is known to agree with this node's cluster clock.
+    Alone,
+    /// Log time is ahead of the cluster clock by so many milliseconds: clocks were wrong before.
+    LogAhead(u64),
+    /// The wall clock of this machine is off by so many milliseconds.
+    WallOff(i64),
+}
+
+/// A state of the clocks in which this node still decides, and that ends differently than operators expect if they do
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockWarning {
+    /// A quorum of wall clocks asks for a time that differs by so many milliseconds; it is adopted once it has lasted
+    /// for a minute.
+    StepPending(i64),
+    /// Log time is ahead of the cluster clock by so many milliseconds, within the bound: it stands still until the
+    /// clocks have caught up, and proofs that clients make (DPoP, assertions) look too old meanwhile.
+    LogAhead(u64),
+}
+
+impl fmt::Display for ClockWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StepPending(by) => write!(
+                f,
+                "most members' clocks were set {} {}; the cluster follows within a minute, which may end sessions; if that is wrong, \
+                 correct those clocks now",
+                span(*by),
+                if *by < 0 { "back" } else { "ahead" }
+            ),
+            Self::LogAhead(by) => write!(
+                f,
+                "log time is {} ahead of the clocks and stands still until they have caught up; clients' DPoP proofs and assertions may \
+                 be refused meanwhile; `conclave cluster reset-clock` sets it back (runbook: clocks.md)",
+                span(i64::try_from(*by).unwrap_or(i64::MAX))
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ClockTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unestablished => f.write_str(
+                "the members' clocks disagree, or too few members have answered; compare `date` on every machine and check its time \
+                 synchronisation",
+            ),
+            Self::Alone => f.write_str("no quorum of members agrees with the cluster clock of this node"),
+            Self::LogAhead(by) => write!(
+                f,
+                "log time is {} ahead of the clocks; if the clocks are right, run `conclave cluster reset-clock` (runbook: clocks.md)",
+                span(i64::try_from(*by).unwrap_or(i64::MAX))
+            ),
+            Self::WallOff(by) => write!(
+                f,
+                "the clock of this machine is {} {} the cluster clock; correct it (chrony, systemd-timesyncd)",
+                span(*by),
+                if *by < 0 { "behind" } else { "ahead of" }
+            ),
+        }
+    }
+}
+
+/// A length of time for people, from milliseconds, rounded to its unit.
+fn span(ms: i64) -> String {
+    let ms = ms.unsigned_abs();
+    let whole = |unit_ms: u64| (ms + unit_ms / 2) / unit_ms;
+    match ms {
+        0..120_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        120_000..7_200_000 => format!("{} min", whole(60_000)),
+        7_200_000..172_800_000 => format!("{} h", whole(3_600_000)),
+        _ => format!("{} days", whole(86_400_000)),
+    }
+}
+
+/// One time for all nodes. Shared by everything on this node.
+pub struct ClusterClock {
+    machine: Arc<dyn Clock>,
+    discipline: Mutex<Discipline>,
+    /// The cluster clock minus the steady clock in microseconds, for one load on the way of a check.
+    offset_us: AtomicI64,
+    verdict: Mutex<Option<Verdict>>,
+    /// True while nothing that depends on time may be decided here.
+    is_unsure: AtomicBool,
+    /// Log time, once there is a state.
+    view: OnceLock<View>,
+}
+
+impl ClusterClock {
+    /// The clock of `node` over the clocks of its machine.
+    pub fn new(node: NodeId, machine: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            machine,
+            discipline: Mutex::new(Discipline::new(node)),
+            offset_us: AtomicI64::new(NONE),
+            verdict: Mutex::new(None),
+            is_unsure: AtomicBool::new(true),
+            view: OnceLock::new(),
+        })
+    }
+
+    /// From here on the time is never before log time.
+    pub fn attach(&self, view: View) {
+        // Set once, at start.
+        let _ = self.view.set(view);
+    }
+
+    /// This node's clocks, for a peer that asks.
+    pub fn answer(&self) -> Answer {
+        let steady = self.steady_us();
+        let clocks = self.clocks();
+        let cluster = clocks.cluster_at(steady).map(|at| ClusterReading { at, steps: clocks.steps() });
+        Answer { wall: self.wall_us(), cluster }
+    }
+
+    /// The times by which an operator's short-lived assertion is judged: the cluster clock without regard to log time,
+    /// and the wall clock of this machine, on which the operator's tool may have made it.
+    pub fn operator_times_ms(&self) -> [u64; 2] {
+        [self.cluster_us(), self.wall_us()].map(|time| u64::try_from(time / 1_000).unwrap_or(0))
+    }
+
+    /// True if the time of this node may decide something.
+    pub fn is_sure(&self) -> bool {
+        !self.is_unsure.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with the clocks, the worst first; `None` if nothing is.
+    pub fn trouble(&self) -> Option<ClockTrouble> {
+        let verdict = *lock(&self.verdict);
+        match verdict {
+            None | Some(Verdict { standing: Standing::Unestablished, .. }) => {
+                Some(ClockTrouble::Unestablished)
+            }
+            // Also until the next look after log time was set back: so long nothing is decided here.
+            _ if !self.is_sure() || self.log_ahead_us() > MAX_LOG_AHEAD => {
+                Some(ClockTrouble::LogAhead(self.log_ahead_ms()))
+            }
+            Some(Verdict { standing: Standing::Alone, .. }) => Some(ClockTrouble::Alone),
+            Some(verdict) if verdict.is_wall_off => Some(ClockTrouble::WallOff(verdict.wall_offset / 1_000)),
+            Some(_) => None,
+        }
+    }
+
+    /// What operators should know of the clocks while this node still decides.
+    pub fn warning(&self) -> Option<ClockWarning> {
+        let step = lock(&self.verdict).and_then(|verdict| verdict.pending_step);
+        let log_ahead = || Some(self.log_ahead_us()).filter(|ahead| *ahead > WALL_BOUND);
+        step.map(|step| ClockWarning::StepPending(step / 1_000))
+            .or_else(|| log_ahead().map(|_| ClockWarning::LogAhead(self.log_ahead_ms())))
+    }
+
+    /// How far log time is ahead of the cluster clock, in milliseconds.
+    pub fn log_ahead_ms(&self) -> u64 {
+        u64::try_from(self.log_ahead_us() / 1_000).unwrap_or(0)
+    }
+
+    /// The wall clock of this machine minus the cluster clock, in microseconds; 0 while there is none.
+    pub fn wall_offset_us(&self) -> i64 {
+        lock(&self.verdict).map_or(0, |verdict| verdict.wall_offset)
+    }
+
+    /// What this node says of its clocks.
+    pub fn status(&self) -> pb::ClockStatus {
+        let standing = match lock(&self.verdict).map(|verdict| verdict.standing) {
+            None | Some(Standing::Unestablished) => "unestablished",
+            Some(Standing::Agreed) => "agreed",
+            Some(Standing::Alone) => "alone",
+        };
+        pb::ClockStatus {
+            wall_offset_us: self.wall_offset_us(),
+            standing: standing.into(),
+            log_ahead_ms: self.log_ahead_ms(),
+            trouble: self.trouble().map(|trouble| trouble.to_string()).unwrap_or_default(),
+            warning: self.warning().map(|warning| warning.to_string()).unwrap_or_default(),
+            steps: self.clocks().steps(),
+        }
+    }
+
+    /// Whether the wall clock of this peer is within the bound, as far as is known.
+    fn is_wall_of_peer_right(&self, peer: NodeId) -> bool {
+        self.clocks().wall_offset_of(peer).is_some_and(|offset| offset.abs() <= WALL_BOUND)
+    }
+
+    /// Looks at all clocks and publishes what follows.
+    fn look(&self, voters: &[NodeId]) -> Verdict {
+        let mut clocks = self.clocks();
+        let verdict = clocks.look(self.steady_us(), self.wall_us(), voters);
+        let steady = self.steady_us();
+        let offset = clocks.cluster_at(steady).map_or(NONE, |at| at.saturating_sub(steady));
+        self.offset_us.store(offset, Ordering::Relaxed);
+        drop(clocks);
+        *lock(&self.verdict) = Some(verdict);
+        let is_unsure = verdict.standing == Standing::Unestablished || self.log_ahead_us() > MAX_LOG_AHEAD;
+        self.is_unsure.store(is_unsure, Ordering::Relaxed);
+        verdict
+    }
+
+    fn clocks(&self) -> MutexGuard<'_, Discipline> {
+        lock(&self.discipline)
+    }
+
+    /// The cluster clock without regard to log time; the wall clock while there is none.
+    fn cluster_us(&self) -> Micros {
+        match self.offset_us.load(Ordering::Relaxed) {
+            NONE => self.wall_us(),
+            offset => self.steady_us().saturating_add(offset),
+        }
+    }
+
+    fn log_time_ms(&self) -> u64 {
+        self.view.get().map_or(0, |view| view.load().meta().clock.0)
+    }
+
+    fn log_ahead_us(&self) -> Micros {
+        let log = i64::try_from(self.log_time_ms()).unwrap_or(i64::MAX).saturating_mul(1_000);
+        log.saturating_sub(self.cluster_us()).max(0)
+    }
+
+    fn wall_us(&self) -> Micros {
+        i64::try_from(self.machine.now_ms()).unwrap_or(i64::MAX).saturating_mul(1_000)
+    }
+
+    fn steady_us(&self) -> Micros {
+        i64::try_from(self.machine.steady().as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Clock for ClusterClock {
+    /// The time of the cluster: the cluster clock, and never before log time.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.cluster_us() / 1_000).unwrap_or(0).max(self.log_time_ms())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.machine.monotonic()
+    }
+
+    fn steady(&self) -> Duration {
+        self.machine.steady()
+    }
+
+    fn lease_moment(&self) -> Moment {
+        self.machine.lease_moment()
+    }
+}
+
+/// A poisoned lock: the transitions leave no half-done state behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use conclave_base::runtime::testing::FixedClock;
+
+    #[test]
+    fn before_its_first_look_a_node_is_unsure_and_afterwards_it_runs_on_the_steady_clock() {
+        let machine = FixedClock::at(1_800_000_000_000);
+        let clock = ClusterClock::new(1, machine.clone());
+        assert_eq!((clock.is_sure(), clock.trouble()), (false, Some(ClockTrouble::Unestablished)));
+        assert!(clock.stamp().is_err());
+        clock.look(&[1]);
+        assert_eq!((clock.is_sure(), clock.trouble()), (true, None));
+        machine.advance(Duration::from_secs(90));
+        assert_eq!(clock.now_ms(), 1_800_000_090_000);
+        assert_eq!(clock.stamp(), Ok(1_800_000_090_000));
+    }
+
+    #[test]
+    fn a_wall_clock_that_leaps_moves_nothing_and_is_named() {
+        let machine = FixedClock::at(1_800_000_000_000);
+        let clock = ClusterClock::new(1, machine.clone());
+        clock.look(&[1, 2]);
+        assert_eq!(clock.trouble(), Some(ClockTrouble::Unestablished), "a quorum is two");
+        let peer = Answer { wall: clock.wall_us(), cluster: None };
+        clock.clocks().observe(2, peer, clock.steady_us(), clock.steady_us());
+        clock.look(&[1, 2]);
+        machine.set_wall_ahead(Duration::from_hours(240));
+        clock.look(&[1, 2]);
+        assert_eq!(clock.now_ms(), 1_800_000_000_000);
+        let said = clock.status();
+        assert_eq!(said.wall_offset_us, 864_000_000_000);
+        assert_eq!(said.standing, "alone", "the peer has not said its cluster clock yet");
+    }
+
+    #[test]
+    fn troubles_say_what_to_do() {
+        let said = ClockTrouble::WallOff(-3_600_000).to_string();
+        assert_eq!(
+            said,
+            "the clock of this machine is 60 min behind the cluster clock; correct it (chrony, systemd-timesyncd)"
+        );
+        assert!(ClockTrouble::LogAhead(864_000_000).to_string().starts_with("log time is 10 days ahead"));
+        assert_eq!([span(6_540), span(3_599_990), span(863_999_000)], ["6.5 s", "60 min", "10 days"]);
+    }
+}

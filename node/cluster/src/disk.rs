@@ -1,0 +1,65 @@
+//! A disk that does not answer: seen within [`LIMIT`], said by status, readiness, metrics and log, and the lead is
+//! given away.
+//!
+//! A disk that fails ends the process at once (see the store). One that hangs reports nothing: the writer's thread
+//! waits in the kernel. So the number of commits begun is compared with the number done; a commit that is the same one
+//! for too long hangs.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use super::{handover, leader::Leader, lease::Leases};
+use conclave_store::writer::CommitCount;
+
+/// How long one commit may take before the disk counts as hung: many times a slow flush of a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(3);
+/// How often it is looked at.
+const PERIOD: Duration = Duration::from_millis(250);
+/// The least time between two attempts to give the lead away.
+const BETWEEN_HANDOVERS: Duration = Duration::from_secs(5);
+
+/// Whether the disk of this node's log answers.
+#[derive(Debug, Default)]
+pub struct DiskWatch {
+    is_hung: AtomicBool,
+}
+
+impl DiskWatch {
+    /// True while a commit has been waiting for longer than [`LIMIT`].
+    pub fn is_hung(&self) -> bool {
+        self.is_hung.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs until the task is dropped.
+pub async fn run(watch: Arc<DiskWatch>, commits: Arc<CommitCount>, leader: Leader, leases: Leases) {
+    let mut waiting: Option<(u64, Instant)> = None;
+    let mut handed_over: Option<Instant> = None;
+    loop {
+        waiting = commits.waiting().map(|commit| match waiting {
+            Some((same, since)) if same == commit => (commit, since),
+            _ => (commit, Instant::now()),
+        });
+        let is_hung = waiting.is_some_and(|(_, since)| since.elapsed() >= LIMIT);
+        if watch.is_hung.swap(is_hung, Ordering::Relaxed) != is_hung {
+            if is_hung {
+                tracing::error!("the disk of the log has not answered for {} s", LIMIT.as_secs());
+            } else {
+                tracing::warn!("the disk of the log answers again");
+            }
+        }
+        let may = handed_over.is_none_or(|at| at.elapsed() >= BETWEEN_HANDOVERS);
+        if is_hung && may && leader.is_leader() {
+            handed_over = Some(Instant::now());
+            handover::give_away(&leader, &leases, |_| true).await;
+        }
+        sleep(PERIOD).await;
+    }
+}

@@ -1,0 +1,253 @@
+//! Connections to the other members: one channel a lane, so that a long snapshot or a burst of entries never stands in
+//! the way of a heartbeat (design.md §5).
+
+use std::{
+    collections::BTreeMap, error::Error as _, fmt::Write as _, sync::Arc, sync::Mutex, sync::PoisonError,
+};
+
+use conclave_proto::cluster::v1::cluster_service_client::ClusterServiceClient;
+use tonic::transport::Channel;
+
+use super::{
+    failover::Watch,
+    identity::Identity,
+    line::Line,
+    transport::{self, Wire},
+    types::{Member, NodeId},
+    vantage::Window,
+};
+
+/// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
+pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Heartbeat,
+    Append,
+    Snapshot,
+    /// Forwarded writes and reads.
+    Forward,
+    /// Serve leases: a renewal must not wait behind a burst of writes.
+    Lease,
+    /// Greetings and status, before and beside consensus.
+    Control,
+}
+
+pub type Client = ClusterServiceClient<Channel>;
+
+/// A client, and what is known of its connection.
+type Known = (Client, Arc<Line>);
+
+/// The connections of this node.
+pub struct Peers {
+    pub identity: Arc<Identity>,
+    /// Told when the leader's stream to this node ends.
+    pub lost: Watch,
+    /// What this node sees of the network outside.
+    pub window: Window,
+    wire: Arc<dyn Wire>,
+    channels: Mutex<BTreeMap<(String, Lane), Known>>,
+    /// Members whose address is not the one that the log names: they announced it, or answered there by their identity.
+    moved: Mutex<BTreeMap<NodeId, Moved>>,
+}
+
+/// An address that was learned from a member, and counts until the log names another address than it did then.
+#[derive(Debug)]
+struct Moved {
+    /// Where the member is.
+    addr: String,
+    /// The address that the log named when this one was learned. None: the log did not have the member.
+    logged: Option<String>,
+}
+
+/// The address of a member is not a host and a port.
+#[derive(Debug, thiserror::Error)]
+#[error("`{addr}` is not a valid host:port")]
+pub struct BadAddress {
+    addr: String,
+}
+
+impl Peers {
+    pub fn new(identity: Arc<Identity>, wire: Arc<dyn Wire>) -> Self {
+        Self {
+            identity,
+            lost: Watch::default(),
+            window: Window::default(),
+            wire,
+            channels: Mutex::default(),
+            moved: Mutex::default(),
+        }
+    }
+
+    /// Remembers where a member is, as the member itself said or proved. Counts until the log names another address for
+    /// the member than it does now. Returns whether this is news.
+    pub fn learn_address(&self, node: NodeId, addr: &str) -> bool {
+        let logged = self.identity.address_of(node);
+        let before = self.moved_to(node, logged.as_deref()).or_else(|| logged.clone());
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.as_deref() == Some(addr) {
+            moved.remove(&node);
+        } else {
+            moved.insert(node, Moved { addr: addr.to_owned(), logged });
+        }
+        before.as_deref() != Some(addr)
+    }
+
+    /// Follows the log: remembers the members of the configuration in force, and forgets what was learned of those
+    /// whose address in the log has changed since. The log may name an address that the member moved to later, and
+    /// nothing else would undo it.
+    pub fn learn_members(&self, members: Vec<(NodeId, Member)>) {
+        self.identity.learn_members(members);
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.retain(|node, learned| self.identity.address_of(*node) == learned.logged);
+    }
+
+    /// The address at which a member is called: the one that was learned, else the one that the log names, else `addr`.
+    /// The caller may have `addr` from an older configuration: openraft keeps its links to a member whose address
+    /// changes.
+    pub fn address_of(&self, node: NodeId, addr: &str) -> String {
+        let logged = self.identity.address_of(node);
+        self.moved_to(node, logged.as_deref()).or(logged).unwrap_or_else(|| addr.to_owned())
+    }
+
+    /// The address that was learned, if the log still names the one that it named then.
+    fn moved_to(&self, node: NodeId, logged: Option<&str>) -> Option<String> {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.get(&node).filter(|it| it.logged.as_deref() == logged).map(|it| it.addr.clone())
+    }
+
+    fn called_at(&self, node: Option<NodeId>, addr: &str) -> String {
+        node.map_or_else(|| addr.to_owned(), |node| self.address_of(node, addr))
+    }
+
+    /// Knocks at this address, and drops the connection if there is one.
+    ///
+    /// # Errors
+    /// What the wire says.
+    pub async fn knock(&self, addr: &str) -> std::io::Result<()> {
+        self.wire.knock(addr).await
+    }
+
+    /// A client for the member `node` at `addr`. Must be called inside the consensus runtime, which then owns the
+    /// connection.
+    ///
+    /// # Errors
+    /// [`BadAddress`].
+    pub fn client(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Client, BadAddress> {
+        self.client_on_line(node, addr, lane).map(|(client, _)| client)
+    }
+
+    /// Gives the connection up: it was silent for too long. After a cut, TCP may wait for seconds before it tries
+    /// again; another connection need not.
+    pub fn forget(&self, node: Option<NodeId>, addr: &str, lane: Lane) {
+        let addr = self.called_at(node, addr);
+        let key = (format!("{node:?}@{addr}"), lane);
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// The same with what is known of its connection.
+    ///
+    /// # Errors
+    /// [`BadAddress`].
+    pub fn client_on_line(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Known, BadAddress> {
+        let addr = self.called_at(node, addr);
+        let key = (format!("{node:?}@{addr}"), lane);
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = channels.get(&key) {
+            return Ok(known.clone());
+        }
+        let reports = node.filter(|_| lane == Lane::Heartbeat);
+        let connections = Arc::new(Line::reporting(reports));
+        let channel = transport::channel(&self.wire, &addr, node, Arc::clone(&connections))
+            .map_err(|_| BadAddress { addr: addr.clone() })?;
+        let client = ClusterServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        channels.insert(key, (client.clone(), Arc::clone(&connections)));
+        Ok((client, connections))
+    }
+}
+
+/// A status with all its causes in one line: tonic keeps the interesting one ("connection refused") at the bottom.
+pub fn explain_status(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{Dialling, Knocking};
+
+    /// Nothing is dialled: connections are lazy.
+    struct Unused;
+
+    impl Wire for Unused {
+        fn dial<'a>(&'a self, _: &'a str, _: Option<NodeId>) -> Dialling<'a> {
+            Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+        }
+
+        fn knock<'a>(&'a self, _: &'a str) -> Knocking<'a> {
+            Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+        }
+    }
+
+    /// Node 3, whose log names these addresses of nodes 1 and 2.
+    fn node_3(first: &str, second: &str) -> Peers {
+        let peers = Peers::new(Arc::new(Identity::new(3, [3; 16], None)), Arc::new(Unused));
+        log_names(&peers, first, second);
+        peers
+    }
+
+    fn log_names(peers: &Peers, first: &str, second: &str) {
+        let member = |addr: &str| Member { cluster_addr: addr.to_owned(), ..Member::default() };
+        peers.learn_members(vec![(1, member(first)), (2, member(second))]);
+    }
+
+    #[test]
+    fn a_learned_address_counts_until_the_log_names_another() {
+        let peers = node_3("n1:1", "a:1");
+        assert_eq!(peers.address_of(2, "a:1"), "a:1");
+        assert!(peers.learn_address(2, "b:1") && !peers.learn_address(2, "b:1"));
+        assert_eq!(peers.address_of(2, "a:1"), "b:1");
+        log_names(&peers, "n1:2", "a:1");
+        assert_eq!(peers.address_of(2, "a:1"), "b:1", "the address of another member is not this one's");
+        // The log has it, and then one that was never announced here.
+        log_names(&peers, "n1:2", "b:1");
+        assert_eq!(peers.address_of(2, "b:1"), "b:1");
+        log_names(&peers, "n1:2", "c:1");
+        assert_eq!(peers.address_of(2, "c:1"), "c:1");
+    }
+
+    #[test]
+    fn a_member_that_moves_back_is_called_where_the_log_says() {
+        let peers = node_3("n1:1", "a:1");
+        peers.learn_address(2, "b:1");
+        log_names(&peers, "n1:1", "b:1");
+        log_names(&peers, "n1:1", "a:1");
+        assert_eq!(peers.address_of(2, "a:1"), "a:1");
+        // Or says so itself before this node's log has seen that it ever moved.
+        peers.learn_address(2, "b:1");
+        assert!(peers.learn_address(2, "a:1"));
+        assert_eq!(peers.address_of(2, "a:1"), "a:1");
+    }
+
+    #[test]
+    fn a_link_of_an_older_configuration_follows_the_log() {
+        let peers = node_3("n1:1", "a:1");
+        log_names(&peers, "n1:1", "c:1");
+        assert_eq!(peers.address_of(2, "a:1"), "c:1");
+        assert_eq!(
+            peers.address_of(9, "d:1"),
+            "d:1",
+            "who is not in the log yet is called where the caller says"
+        );
+    }
+}

@@ -1,0 +1,308 @@
+//! Writes from any node: to the leader, held across elections, retried under the same request id (design.md §5).
+//!
+//! A write whose answer was lost may have happened. Retrying it is safe, since the rules remember its request id; only
+//! when the time is over without any answer is the outcome reported as *unknown*, and never as failed.
+
+use std::{sync::Arc, time::Duration};
+
+use conclave_proto::{cluster::v1 as pb, command::v1::Command};
+use conclave_state::{Refusal, Reply, ReplyBody, State};
+use openraft::async_runtime::WatchReceiver as _;
+use prost::Message as _;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
+
+use conclave_base::propagation;
+
+use super::{
+    leader::{Leader, LeaderError, Written},
+    lease::{Leases, Settled},
+    peers::{Lane, Peers, explain_status},
+    service::{is_expelled, was_not_taken},
+    types::NodeId,
+};
+
+/// How long a write is held while there is no leader (design.md §5).
+pub const HOLD: Duration = Duration::from_secs(3);
+/// How long one attempt at one leader may take: a leader that hangs must not eat the whole hold.
+const ATTEMPT: Duration = Duration::from_secs(1);
+/// The pause before another attempt when nothing has changed meanwhile; doubled each time, so that thousands of held
+/// writes do not knock at a dead leader's port all the time. A new leader ends it at once.
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// Most writes waiting on this node; beyond, callers are told to come back.
+pub const MAX_WAITING: usize = 4_096;
+
+/// A write that was applied.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// What the rules answered; not a refusal.
+    pub body: ReplyBody,
+    /// Where it stands in the log.
+    pub index: u64,
+    /// A version of this node's state that has seen it.
+    pub state: Arc<State>,
+}
+
+/// Why a write was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// The rules said no; nothing changed.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// Nothing was sent: the cluster has no leader, or this node cannot reach it. Nothing changed.
+    #[error("the cluster has no leader at the moment; try again shortly")]
+    Unavailable,
+    /// The clocks are in doubt, and the answer depends on the time. Nothing changed.
+    #[error("the cluster cannot tell the time: {0}")]
+    Clock(String),
+    /// Too many writes wait on this node. Nothing changed.
+    #[error("this node is busy; try again shortly")]
+    Busy,
+    /// Sent, and no answer came in time: it may have happened, or may still.
+    #[error("the outcome of the write is unknown; look before trying again")]
+    Unknown,
+    /// The command is too large for the log. Nothing changed.
+    #[error("the request is too large: {0}")]
+    TooLarge(String),
+}
+
+/// Carries commands to the leader.
+#[derive(Clone)]
+pub struct Proposer {
+    leader: Leader,
+    leases: Leases,
+    peers: Arc<Peers>,
+    room: Arc<Semaphore>,
+}
+
+enum Attempt {
+    Done(Written),
+    /// Not taken, certainly.
+    NotTaken,
+    /// Sent; what became of it is not known.
+    Lost,
+    TooLarge(String),
+}
+
+impl Proposer {
+    pub fn new(leader: Leader, leases: Leases, peers: Arc<Peers>) -> Self {
+        Self { leader, leases, peers, room: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// Runs inside the consensus runtime.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose(&self, command: &Command) -> Result<Committed, ProposeError> {
+        let _room = self.room.try_acquire().map_err(|_| ProposeError::Busy)?;
+        let bytes = command.encode_to_vec();
+        let deadline = Instant::now() + HOLD;
+        let mut sent = false;
+        let (mut pause, mut before) = (PAUSE, None);
+        loop {
+            let asked = self.leader.leader_id();
+            if asked != before {
+                // A new leader takes no writes before a quorum has answered it once: milliseconds, not the long pause
+                // that the dead one had earned.
+                (pause, before) = (PAUSE, asked);
+            }
+            match self.attempt_while_it_leads(asked, &bytes, deadline).await {
+                Attempt::Done(written) => {
+                    // First seen: the terms of the leases that are waited for are those of that version or later ones.
+                    let state = self.seen(written.index, deadline).await?;
+                    self.settle(&written, asked).await;
+                    return outcome(written, state);
+                }
+                Attempt::TooLarge(why) => return Err(ProposeError::TooLarge(why)),
+                Attempt::Lost => sent = true,
+                Attempt::NotTaken => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(if sent { ProposeError::Unknown } else { ProposeError::Unavailable });
+            }
+            self.wait_for_news(asked, pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    /// An attempt follows Raft's leader and not a socket: when another leads, the old one's silence means nothing any
+    /// more. A leader that is frozen with its sockets open would otherwise hold every write up for as long as it likes.
+    async fn attempt_while_it_leads(
+        &self,
+        leader: Option<NodeId>,
+        bytes: &[u8],
+        deadline: Instant,
+    ) -> Attempt {
+        let attempt = self.attempt(leader, bytes, deadline);
+        if leader.is_none() {
+            return attempt.await;
+        }
+        let another = async {
+            let mut metrics = self.leader.raft().metrics();
+            loop {
+                let leads = metrics.borrow_watched().current_leader;
+                if leads.is_some() && leads != leader {
+                    return;
+                }
+                if metrics.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            // An answer that is there counts, whoever leads by now.
+            biased;
+            outcome = attempt => outcome,
+            () = another => Attempt::Lost,
+        }
+    }
+
+    async fn attempt(&self, leader: Option<NodeId>, bytes: &[u8], deadline: Instant) -> Attempt {
+        let limit = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
+        if limit.is_zero() {
+            // Not begun: what was never sent must not be called unknown.
+            return Attempt::NotTaken;
+        }
+        match leader {
+            None => Attempt::NotTaken,
+            Some(id) if id == self.peers.identity.node => {
+                match timeout(limit, self.leader.write(bytes.to_vec())).await {
+                    Ok(Ok(written)) => Attempt::Done(written),
+                    Ok(Err(LeaderError::NotLeader(_) | LeaderError::ClockUnsure(_))) => Attempt::NotTaken,
+                    Ok(Err(error @ LeaderError::TooLarge { .. })) => Attempt::TooLarge(error.to_string()),
+                    Ok(Err(_)) | Err(_) => Attempt::Lost,
+                }
+            }
+            Some(id) => self.forward(id, bytes, limit).await,
+        }
+    }
+
+    async fn forward(&self, to: NodeId, bytes: &[u8], limit: Duration) -> Attempt {
+        let members = self.peers.identity.members();
+        let Some((_, member)) = members.into_iter().find(|(id, _)| *id == to) else {
+            return Attempt::NotTaken;
+        };
+        let Ok((mut client, line)) = self.peers.client_on_line(Some(to), &member.cluster_addr, Lane::Forward)
+        else {
+            return Attempt::NotTaken;
+        };
+        if line.rests() {
+            return Attempt::NotTaken;
+        }
+        let start = line.moment();
+        let mut request = tonic::Request::new(pb::ProposeRequest {
+            envelope: Some(self.peers.identity.envelope(to)),
+            command: bytes.to_vec(),
+        });
+        propagation::inject(request.metadata_mut());
+        match timeout(limit, client.propose(request)).await {
+            Ok(Ok(reply)) => {
+                let reply = reply.into_inner();
+                let (index, term, revokes) = (reply.index, reply.term, reply.unsettled);
+                Reply::decode(reply.reply.as_slice())
+                    .map_or(Attempt::Lost, |reply| Attempt::Done(Written { reply, index, term, revokes }))
+            }
+            Ok(Err(status)) if was_not_taken(&status) || turned_away(&status) => {
+                if is_expelled(&status) {
+                    self.peers.identity.expel();
+                }
+                Attempt::NotTaken
+            }
+            Ok(Err(_)) | Err(_) if line.was_dead_since(start) => Attempt::NotTaken,
+            Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
+                Attempt::TooLarge(status.message().to_owned())
+            }
+            Ok(Err(status)) => {
+                tracing::debug!(peer.id = to, "forwarding a write failed: {}", explain_status(&status));
+                Attempt::Lost
+            }
+            Err(_) => {
+                self.peers.forget(Some(to), &member.cluster_addr, Lane::Forward);
+                Attempt::Lost
+            }
+        }
+    }
+
+    /// Until a committed revocation holds on every node: as its leader says, or, when that one does not say so in time,
+    /// as long as any lease can last. Every lease that does not know of it was asked for before it was committed.
+    async fn settle(&self, written: &Written, leader: Option<NodeId>) {
+        if !written.revokes {
+            return;
+        }
+        let patience = self.leases.patience();
+        let committed = self.leases.now();
+        let confirmed = async {
+            if self.settled_by(written, leader).await == Settled::NotYet {
+                std::future::pending::<()>().await;
+            }
+        };
+        let over = async {
+            while self.leases.now().least_since(committed) < patience {
+                tokio::time::sleep(patience.saturating_sub(self.leases.now().least_since(committed))).await;
+            }
+        };
+        tokio::select! {
+            () = confirmed => {}
+            () = over => {}
+        }
+    }
+
+    async fn settled_by(&self, written: &Written, leader: Option<NodeId>) -> Settled {
+        let patience = self.leases.patience();
+        let Some(id) = leader else { return Settled::NotYet };
+        if id == self.peers.identity.node {
+            return self.leases.settle(written.term, written.index, patience).await;
+        }
+        let members = self.peers.identity.members();
+        let Some((_, member)) = members.into_iter().find(|(node, _)| *node == id) else {
+            return Settled::NotYet;
+        };
+        let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, Lane::Lease) else {
+            return Settled::NotYet;
+        };
+        let envelope = Some(self.peers.identity.envelope(id));
+        let request = pb::SettleRequest { envelope, term: written.term, index: written.index };
+        match timeout(patience, client.settle(request)).await {
+            Ok(Ok(_)) => Settled::Yes,
+            _ => Settled::NotYet,
+        }
+    }
+
+    /// Answers only once this node has seen the write itself, so that its caller reads it here next (design.md P5).
+    async fn seen(&self, index: u64, deadline: Instant) -> Result<Arc<State>, ProposeError> {
+        // It is committed: waiting a little longer than the hold is better than calling it unknown.
+        let reached = timeout_at(deadline + HOLD, self.leader.view().reach(index)).await;
+        reached.ok().flatten().ok_or(ProposeError::Unknown)
+    }
+
+    /// Until the leader is another than `before`, or `pause` has passed.
+    async fn wait_for_news(&self, before: Option<NodeId>, pause: Duration) {
+        let mut metrics = self.leader.raft().metrics();
+        let change = async {
+            while metrics.borrow_watched().current_leader == before {
+                if metrics.changed().await.is_err() {
+                    // Raft has stopped: nothing will be heard any more, and asking at once again would spin.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        // Either way the caller tries again.
+        let _ = timeout(pause, change).await;
+    }
+}
+
+fn outcome(written: Written, state: Arc<State>) -> Result<Committed, ProposeError> {
+    match written.reply.body {
+        Some(ReplyBody::Refused(refused)) => Err(ProposeError::Refused(Refusal::from_wire(&refused))),
+        Some(body) => Ok(Committed { body, index: written.index, state }),
+        None => Err(ProposeError::Unknown),
+    }
+}
+
+/// Whether the peer refused the message at its door, unread.
+fn turned_away(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::PermissionDenied
+}

@@ -1,0 +1,258 @@
+//! Settings that must be equal on all nodes, compared by digest: a node that differs from the others is not ready and
+//! names them.
+//!
+//! Each answer about clocks carries one digest over all of them; only where it differs is the peer asked for its list.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use conclave_crypto::mac::sha256;
+use conclave_proto::cluster::v1 as pb;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    peers::{Lane, Peers},
+    types::NodeId,
+};
+
+/// Bytes of a digest that travel.
+const DIGEST_BYTES: usize = 16;
+/// How long a node that has served before stays ready with settings that differ from most others': long enough to
+/// restart the other nodes with the new value one after the other, also where each waits for the one before to be
+/// ready. A node that starts for the first time gets none: its settings were never right.
+const ROLLOUT: Duration = Duration::from_mins(10);
+/// How often peers that differ are asked for their list.
+const PERIOD: Duration = Duration::from_secs(2);
+/// How long a peer's list is waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// One setting, or all of them, as a digest.
+type Digest = Vec<u8>;
+
+/// The shared settings of this node, and what is known of the others'.
+#[derive(Debug, Default)]
+pub struct SharedSettings {
+    own: BTreeMap<String, Digest>,
+    overall: Digest,
+    heard: Mutex<BTreeMap<NodeId, Digest>>,
+    differing: Mutex<Vec<Difference>>,
+    /// Until then a difference does not keep this node from being ready.
+    rollout_until: Option<Instant>,
+}
+
+/// A setting that this node has otherwise than other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// As in the configuration.
+    pub name: String,
+    /// The members that have another value.
+    pub others: Vec<NodeId>,
+    /// True if more members have another value in common than have this node's: this node is the one to be corrected.
+    pub is_minority: bool,
+}
+
+impl SharedSettings {
+    /// From names and values in a canonical form.
+    pub fn new(settings: impl IntoIterator<Item = (String, String)>) -> Self {
+        let own: BTreeMap<String, Digest> =
+            settings.into_iter().map(|(name, value)| (name, short_digest(value.as_bytes()))).collect();
+        let all: Vec<u8> = own.iter().flat_map(|(name, value)| [name.as_bytes(), value].concat()).collect();
+        let overall = if own.is_empty() { Digest::new() } else { short_digest(&all) };
+        Self { own, overall, ..Self::default() }
+    }
+
+    /// The settings of a node that has served before, if `has_served`: it stays ready for [`ROLLOUT`].
+    #[must_use]
+    pub fn rolled_out(self, has_served: bool) -> Self {
+        Self { rollout_until: has_served.then(|| Instant::now() + ROLLOUT), ..self }
+    }
+
+    /// The differences that keep this node from being ready.
+    pub fn blocking(&self) -> Vec<Difference> {
+        self.blocking_at(Instant::now())
+    }
+
+    fn blocking_at(&self, now: Instant) -> Vec<Difference> {
+        if self.rollout_until.is_some_and(|until| now < until) {
+            return Vec::new();
+        }
+        self.differing().into_iter().filter(|difference| difference.is_minority).collect()
+    }
+
+    /// Over all settings; empty if none are compared.
+    pub fn overall(&self) -> &[u8] {
+        &self.overall
+    }
+
+    /// For the status of this node.
+    pub fn listed(&self) -> Vec<pb::SettingDigest> {
+        let listed = self.own.iter();
+        listed
+            .map(|(name, digest)| pb::SettingDigest { name: name.clone(), digest: digest.clone() })
+            .collect()
+    }
+
+    /// Notes what a peer said. A build that compares nothing says nothing.
+    pub fn heard(&self, peer: NodeId, overall: &[u8]) {
+        if overall.is_empty() {
+            lock(&self.heard).remove(&peer);
+        } else {
+            lock(&self.heard).insert(peer, overall.to_vec());
+        }
+    }
+
+    /// The settings that differ from other members', by name.
+    pub fn differing(&self) -> Vec<Difference> {
+        lock(&self.differing).clone()
+    }
+
+    fn compare(&self, others: &BTreeMap<NodeId, BTreeMap<String, Digest>>) -> Vec<Difference> {
+        self.own.iter().filter_map(|(name, own)| Self::difference(name, own, others)).collect()
+    }
+
+    /// Members that do not know the setting run another version and are not compared.
+    fn difference(
+        name: &str,
+        own: &Digest,
+        others: &BTreeMap<NodeId, BTreeMap<String, Digest>>,
+    ) -> Option<Difference> {
+        let theirs = || others.iter().filter_map(|(node, theirs)| Some((*node, theirs.get(name)?)));
+        let mut votes: BTreeMap<&Digest, usize> = BTreeMap::from([(own, 1)]);
+        for (_, other) in theirs() {
+            *votes.entry(other).or_default() += 1;
+        }
+        let differ: Vec<NodeId> = theirs().filter(|(_, other)| *other != own).map(|(node, _)| node).collect();
+        let mine = votes.get(own).copied().unwrap_or(1);
+        let most =
+            votes.iter().filter(|(value, _)| **value != own).map(|(_, count)| *count).max().unwrap_or(0);
+        (!differ.is_empty()).then(|| Difference {
+            name: name.to_owned(),
+            others: differ,
+            is_minority: most > mine,
+        })
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let others: Vec<String> = self.others.iter().map(ToString::to_string).collect();
+        let (noun, others) = (if others.len() == 1 { "node" } else { "nodes" }, others.join(", "));
+        write!(f, "the setting {} differs from that of {noun} {others}", self.name)
+    }
+}
+
+/// Runs until the task is dropped.
+pub async fn run(settings: Arc<SharedSettings>, peers: Arc<Peers>) {
+    if settings.own.is_empty() {
+        return;
+    }
+    loop {
+        let differing = round(&settings, &peers).await;
+        report(&lock(&settings.differing), &differing);
+        *lock(&settings.differing) = differing;
+        sleep(PERIOD).await;
+    }
+}
+
+async fn round(settings: &SharedSettings, peers: &Peers) -> Vec<Difference> {
+    let members = peers.identity.members();
+    let heard = lock(&settings.heard).clone();
+    if heard.values().all(|overall| *overall == settings.overall) {
+        return Vec::new();
+    }
+    let others = members.iter().filter(|(id, _)| *id != peers.identity.node && heard.contains_key(id));
+    let asking = others.map(|(id, member)| async move {
+        let mut client = peers.client(Some(*id), &member.cluster_addr, Lane::Control).ok()?;
+        let envelope = Some(peers.identity.envelope(*id));
+        let asking = client.status(pb::StatusRequest { envelope, with_digest: false });
+        let status = timeout(ANSWER_LIMIT, asking).await.ok()?.ok()?.into_inner();
+        let theirs = status.settings.into_iter().map(|setting| (setting.name, setting.digest)).collect();
+        Some((*id, theirs))
+    });
+    let answers = futures_util::future::join_all(asking).await;
+    settings.compare(&answers.into_iter().flatten().collect())
+}
+
+/// Logs a difference when it is first seen, and its end.
+fn report(before: &[Difference], now: &[Difference]) {
+    for new in now.iter().filter(|new| !before.contains(new)) {
+        tracing::warn!(
+            setting = %new.name,
+            "{new}; all nodes must have the same: a node that differs from most is not ready, after a restart from {} min on",
+            ROLLOUT.as_secs() / 60
+        );
+    }
+    if now.is_empty() && !before.is_empty() {
+        tracing::info!("the settings of all nodes are the same again");
+    }
+}
+
+fn short_digest(bytes: &[u8]) -> Digest {
+    sha256(bytes).into_iter().take(DIGEST_BYTES).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> SharedSettings {
+        SharedSettings::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    fn others(nodes: &[(NodeId, &SharedSettings)]) -> BTreeMap<NodeId, BTreeMap<String, Digest>> {
+        nodes.iter().map(|(node, settings)| (*node, settings.own.clone())).collect()
+    }
+
+    #[test]
+    fn the_node_that_differs_from_two_others_is_the_one_to_be_corrected() {
+        let right = settings(&[("http.public_url", "https://a"), ("http.trusted_proxies", "10.0.0.0/24")]);
+        let wrong = settings(&[("http.public_url", "https://a"), ("http.trusted_proxies", "")]);
+        assert_ne!(right.overall(), wrong.overall());
+        let seen = wrong.compare(&others(&[(1, &right), (2, &right)]));
+        assert_eq!(
+            seen,
+            [Difference { name: "http.trusted_proxies".into(), others: vec![1, 2], is_minority: true }]
+        );
+        assert_eq!(seen[0].to_string(), "the setting http.trusted_proxies differs from that of nodes 1, 2");
+        let seen = right.compare(&others(&[(1, &right), (3, &wrong)]));
+        assert_eq!(seen[0].others, [3]);
+        assert!(!seen[0].is_minority);
+    }
+
+    #[test]
+    fn one_against_one_stays_ready_so_that_a_change_can_be_rolled_through_the_cluster() {
+        let (old, new) =
+            (settings(&[("login.session_ttl", "12h")]), settings(&[("login.session_ttl", "8h")]));
+        assert!(!old.compare(&others(&[(2, &new)]))[0].is_minority);
+        assert!(!new.compare(&others(&[(1, &old)]))[0].is_minority);
+    }
+
+    #[test]
+    fn a_setting_that_another_version_does_not_know_is_not_compared() {
+        let (old, new) = (settings(&[("a", "1")]), settings(&[("a", "1"), ("b", "2")]));
+        assert!(old.compare(&others(&[(2, &new), (3, &new)])).is_empty());
+        assert!(new.compare(&others(&[(1, &old), (2, &old)])).is_empty());
+        let odd = settings(&[("a", "2")]);
+        assert!(odd.compare(&others(&[(2, &new), (3, &new)]))[0].is_minority);
+    }
+
+    #[test]
+    fn a_node_that_has_served_stays_ready_while_a_change_is_rolled_through_the_cluster() {
+        let differ = |settings: SharedSettings| {
+            let minority = Difference { name: "a".into(), others: vec![1, 2], is_minority: true };
+            *lock(&settings.differing) = vec![minority];
+            settings
+        };
+        let (restarted, new) =
+            (differ(settings(&[]).rolled_out(true)), differ(settings(&[]).rolled_out(false)));
+        assert_eq!((restarted.blocking().len(), new.blocking().len()), (0, 1));
+        assert_eq!(restarted.blocking_at(Instant::now() + ROLLOUT).len(), 1);
+    }
+}

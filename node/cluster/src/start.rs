@@ -1,0 +1,471 @@
+//! Starting this node's part: check the data directory, listen, find the roster, run Raft, initialise it once.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
+};
+
+use conclave_proto::cluster::v1::cluster_service_server::ClusterServiceServer;
+use openraft::{
+    Config as RaftConfig, SnapshotPolicy,
+    errors::{InitializeError, RaftError},
+};
+use tokio::sync::watch;
+
+use conclave_base::runtime::Runtime;
+use conclave_crypto::{keys::ClusterKeys, tls::ClusterTls};
+use conclave_store::{
+    self, DataDir, LogWriter, SledLog, StoreError,
+    data_dir::SecretMark,
+    snapshot::{SealingKey, SnapshotDir},
+};
+
+use super::{
+    Cluster, Inner,
+    bootstrap::{self, BootstrapError, Peer, Roster},
+    clock::{self, ClusterClock},
+    consensus::{Consensus, Hold, Released},
+    contact::{self, Place},
+    disk, failover,
+    identity::{Identity, Lineage},
+    janitor,
+    leader::{Leader, Raft},
+    lease::{Checks, Leases},
+    log_store::LogStorage,
+    machine::{Machine, Snapshots},
+    membership::Membership,
+    network::Network,
+    peers::{MAX_MESSAGE_BYTES, Peers},
+    propose::Proposer,
+    read,
+    readiness::Readiness,
+    service::Service,
+    settings::{self, SharedSettings},
+    transport::{Incoming, Plane},
+    types::{Member, NodeId},
+};
+
+/// Questions that peers may have given up before this node gets to read them. After a stop of seconds there are
+/// hundreds of heartbeats, and the default of twenty would end every connection just when the node is back.
+const MAX_ABANDONED: usize = 1_024;
+
+/// What this node's part is made from.
+pub struct ClusterOptions {
+    pub node: NodeId,
+    pub data_dir: PathBuf,
+    /// The cluster plane, already bound.
+    pub plane: Plane,
+    /// Where the others find it.
+    pub advertise: String,
+    /// Where clients find this node's admin API.
+    pub api_url: String,
+    /// All voters, this node among them; empty = this node alone.
+    pub peers: Vec<Peer>,
+    /// This node was given its number by a cluster that ran already: it founds none.
+    pub joined: bool,
+    /// How checks are decided.
+    pub checks: Checks,
+    /// The URL of the whole cluster, told to nodes that join.
+    pub public_url: String,
+    /// Settings that must be equal on all nodes, by name, in a canonical form; empty = nothing is compared.
+    pub settings: Vec<(String, String)>,
+    /// Where members may be, whatever the log of this node says.
+    pub hints: Vec<String>,
+    pub keys: Arc<ClusterKeys>,
+    pub runtime: Runtime,
+}
+
+impl ClusterOptions {
+    /// Whether this node is likely the one that founds the cluster: its disk is empty, and it is the first of its
+    /// peers. A guess, for what may be prepared in vain; [`Cluster::start`] asks the peers.
+    pub fn may_found(&self) -> bool {
+        !self.joined
+            && DataDir::is_fresh(&self.data_dir)
+            && self.peers.iter().all(|peer| self.node <= peer.node)
+    }
+}
+
+/// Why this node cannot take part. Said to the operator; the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the data directory belongs to node {found}, but the configuration says node {meant}; correct `node.id` or \
+         `node.data_dir`"
+    )]
+    OtherNode { found: NodeId, meant: NodeId },
+    #[error(
+        "the data directory was made with another cluster secret; bring back the secret that it was made with, or give this \
+         node an empty data directory"
+    )]
+    OtherSecret,
+    #[error(
+        "node {node} joined a running cluster (`cluster.joined`), but its data directory is empty. A wiped disk cannot come back \
+         under its old number: bring back its data directory, or give the cluster a new member in its place: `conclave cluster \
+         remove {node}` there, and on this machine `conclave cluster join ADDRESS`"
+    )]
+    Wiped { node: NodeId },
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("the snapshots cannot be read: {0}")]
+    Snapshots(String),
+    #[error("the cluster plane cannot be set up: {0}")]
+    Plane(String),
+    #[error("raft cannot start: {0}")]
+    Raft(String),
+}
+
+/// Raft's timing and limits (design.md §5), in milliseconds.
+fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
+    let config = RaftConfig {
+        cluster_name: "conclave".into(),
+        heartbeat_interval: 50,
+        election_timeout_min: 150,
+        election_timeout_max: 300,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(600),
+        heartbeat_min_interval: Some(0),
+        // A snapshot of a million users within a slow minute.
+        install_snapshot_timeout: 60_000,
+        // Taken by the janitor, by bytes; purged by it as well.
+        snapshot_policy: SnapshotPolicy::Never,
+        // Openraft's own purge looks at the newest snapshot alone; the log must reach back to the older one as well.
+        max_in_snapshot_log_to_keep: u64::MAX,
+        ..RaftConfig::default()
+    };
+    Ok(Arc::new(config.validate().map_err(|e| StartError::Raft(e.to_string()))?))
+}
+
+impl Cluster {
+    /// Starts this node's part and returns once Raft runs. Waits for the other members when the cluster is being
+    /// founded.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(options: ClusterOptions) -> Result<Self, StartError> {
+        let open_log =
+            |at: &Path, new| LogWriter::start(if new { SledLog::create(at)? } else { SledLog::open(at)? });
+        Self::start_over(options, Consensus::start, open_log).await
+    }
+
+    /// The same on threads and over a log of the caller's making.
+    pub(super) async fn start_over(
+        options: ClusterOptions,
+        threads: impl FnOnce() -> io::Result<Consensus>,
+        open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError> + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let consensus = threads().map_err(|e| StartError::Raft(e.to_string()))?;
+        let parts = match consensus.run(start(options, open_log)).await {
+            Some(Ok(parts)) => parts,
+            failed => {
+                // What was opened is closed before the caller hears of it, so that it can try again.
+                consensus.end().await;
+                return Err(failed
+                    .and_then(Result::err)
+                    .unwrap_or_else(|| StartError::Raft("it panicked".into())));
+            }
+        };
+        let Parts { membership, readiness, proposer, lineage, conflict, log_failure, released, secret_mark } =
+            parts;
+        let Readiness { leader, leases, peers, .. } = readiness.clone();
+        let inner = Inner {
+            leader,
+            leases,
+            peers,
+            readiness,
+            proposer,
+            membership,
+            lineage,
+            consensus,
+            log_failure,
+            conflict,
+            released,
+            secret_mark: Mutex::new(secret_mark),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+/// What runs inside the consensus runtime.
+struct Parts {
+    membership: Membership,
+    readiness: Readiness,
+    proposer: Proposer,
+    lineage: Lineage,
+    conflict: Arc<OnceLock<String>>,
+    log_failure: watch::Receiver<Option<StoreError>>,
+    released: Released,
+    secret_mark: SecretMark,
+}
+
+async fn start(
+    mut options: ClusterOptions,
+    open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError>,
+) -> Result<Parts, StartError> {
+    let clock = ClusterClock::new(options.node, Arc::clone(&options.runtime.clock));
+    // Everything of this node is judged by the time of the cluster.
+    options.runtime.clock = Arc::<ClusterClock>::clone(&clock);
+    let was_fresh = DataDir::is_fresh(&options.data_dir);
+    let (mut data, log) = open_data(&options, open_log)?;
+    let stored = data
+        .identity()
+        .cloned()
+        .ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
+    let lineage = stored.cluster.map(|cluster| Lineage { cluster, epoch: stored.lineage_epoch });
+    let identity = Arc::new(Identity::new(options.node, stored.incarnation, lineage));
+    let tls = ClusterTls::new(&options.keys, options.node, &*options.runtime.entropy)
+        .map_err(|e| StartError::Plane(e.to_string()))?;
+    let (wire, incoming) = options.plane.open(&tls).map_err(|e| StartError::Plane(e.to_string()))?;
+    let peers = Arc::new(Peers::new(Arc::clone(&identity), wire));
+    let own = Member {
+        cluster_addr: options.advertise.clone(),
+        api_url: options.api_url.clone(),
+        incarnation: stored.incarnation,
+    };
+    let found = log.initial_state();
+    let has_served = found.last_or_purged().is_some();
+    let settings = SharedSettings::new(std::mem::take(&mut options.settings)).rolled_out(has_served);
+    let settings = Arc::new(settings);
+    let service = service(&peers, &own, &clock, &settings, &options.peers, &options.public_url);
+    let (raft_cell, membership_cell) = serve(incoming, service);
+
+    // A log without a single entry or vote has never been part of anything.
+    // One that joined gets its first entries from the leader, and founds nothing.
+    let is_new = !stored.joined && found.last_or_purged().is_none() && found.vote.is_none();
+    let roster = if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await) } else { None };
+    let roster = match roster.transpose() {
+        Ok(roster) => roster,
+        Err(refused) => {
+            drop(log);
+            return Err(refused_at_start(data, was_fresh, refused));
+        }
+    };
+    let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
+    let snapshots = open_snapshots(&options.keys, options.runtime.clone(), &data, lineage)?;
+    let secret_mark =
+        data.secret_mark().ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
+    let (hold, released) = Hold::new(data);
+    let storage = LogStorage::new(log).map_err(|e| StartError::Raft(e.to_string()))?.guarded_by(hold);
+    let (log_failure, commits) = (storage.failure(), storage.commits());
+    let leader = run_raft(options.node, Arc::clone(&peers), storage, snapshots, clock).await?;
+    if let Some(roster) = roster {
+        identity.learn_members(roster.members.clone().into_iter().collect());
+        if roster.initialises {
+            initialise(leader.raft(), roster).await?;
+        }
+    }
+    // Set once, here.
+    let leases = Leases::new(leader.clone(), Arc::clone(&peers), options.runtime.clone(), options.checks);
+    let caught_up = Arc::new(AtomicBool::new(false));
+    let readiness = Readiness {
+        leader: leader.clone(),
+        leases: leases.clone(),
+        peers: Arc::clone(&peers),
+        caught_up: Arc::clone(&caught_up),
+        settings: Arc::clone(&settings),
+        disk: Arc::default(),
+    };
+    let _ = raft_cell.set(readiness.clone());
+    leases.start();
+    tokio::spawn(disk::run(Arc::clone(&readiness.disk), commits, leader.clone(), leases.clone()));
+    tokio::spawn(settings::run(Arc::clone(&settings), Arc::clone(&peers)));
+    tokio::spawn(clock::run(leader.clone(), leases.clone(), Arc::clone(&peers), settings));
+    tokio::spawn(failover::run(leader.clone(), Arc::clone(&peers)));
+    let proposer = Proposer::new(leader.clone(), leases.clone(), Arc::clone(&peers));
+    let membership =
+        Membership { leader: leader.clone(), proposer: proposer.clone(), runtime: options.runtime.clone() };
+    let _ = membership_cell.set(membership.clone());
+    let place = Place { own, hints: std::mem::take(&mut options.hints) };
+    tokio::spawn(contact::run(leader.clone(), Arc::clone(&peers), membership.clone(), place));
+    tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&peers)));
+    tokio::spawn(janitor::run(leader.clone(), Arc::clone(&peers), proposer.clone(), options.runtime.clone()));
+    tokio::spawn(read::catch_up(leader.clone(), Arc::clone(&peers), Arc::clone(&caught_up)));
+    let conflict = Arc::new(OnceLock::new());
+    let known = if options.peers.is_empty() { known_peers(&leader) } else { options.peers };
+    tokio::spawn(check_peers(Arc::clone(&peers), known, leader.clone(), Arc::clone(&conflict)));
+    tokio::spawn(leave_when_expelled(Arc::clone(&identity), leader.clone(), Arc::clone(&conflict)));
+    Ok(Parts { membership, readiness, proposer, lineage, conflict, log_failure, released, secret_mark })
+}
+
+/// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
+fn open_data(
+    options: &ClusterOptions,
+    open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError>,
+) -> Result<(DataDir, LogWriter), StartError> {
+    let mut data = DataDir::open(&options.data_dir)?;
+    let secret_check = options.keys.secret_check;
+    let Some(found) = data.identity() else {
+        if options.joined {
+            return Err(StartError::Wiped { node: options.node });
+        }
+        let identity = conclave_store::Identity {
+            cluster: None,
+            lineage_epoch: 0,
+            node_id: options.node,
+            joined: false,
+            incarnation: options.runtime.entropy.bytes(),
+            secret_check,
+        };
+        let log = data.initialize_over(identity, |at| open_log(at, true))?;
+        return Ok((data, log));
+    };
+    if found.node_id != options.node {
+        return Err(StartError::OtherNode { found: found.node_id, meant: options.node });
+    }
+    if options.keys.named(&found.secret_check).is_none() {
+        return Err(StartError::OtherSecret);
+    }
+    let log = data.open_log_with(|at| open_log(at, false))?;
+    Ok((data, log))
+}
+
+/// A cluster that does not want this node leaves no trace in a directory that was fresh: `conclave cluster join` finds
+/// it as it was.
+fn refused_at_start(data: DataDir, was_fresh: bool, refused: BootstrapError) -> StartError {
+    let is_final = matches!(refused, BootstrapError::Wiped { .. } | BootstrapError::NotAMember { .. });
+    if was_fresh
+        && is_final
+        && let Err(error) = data.abandon()
+    {
+        tracing::warn!(%error, "what this start had begun in the data directory was not removed");
+    }
+    refused.into()
+}
+
+/// What the plane's service gets once Raft runs.
+type Cells = (Arc<OnceLock<Readiness>>, Arc<OnceLock<Membership>>);
+
+/// The plane's service before Raft runs.
+fn service(
+    peers: &Arc<Peers>,
+    own: &Member,
+    clock: &Arc<ClusterClock>,
+    settings: &Arc<SharedSettings>,
+    configured: &[Peer],
+    public_url: &str,
+) -> Service {
+    Service {
+        identity: Arc::clone(&peers.identity),
+        peers: Arc::clone(peers),
+        own: own.clone(),
+        configured: configured.to_vec(),
+        clock: Arc::clone(clock),
+        settings: Arc::clone(settings),
+        running: Arc::default(),
+        membership: Arc::default(),
+        public_url: public_url.to_owned(),
+    }
+}
+
+/// The cluster plane: greetings from the first moment, the rest once Raft runs.
+fn serve(incoming: Incoming, service: Service) -> Cells {
+    let cells = (Arc::clone(&service.running), Arc::clone(&service.membership));
+    let service = ClusterServiceServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming);
+    let server = tonic::transport::Server::builder()
+        .http2_max_pending_accept_reset_streams(Some(MAX_ABANDONED))
+        .add_service(service)
+        .serve_with_incoming(incoming);
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the cluster plane has stopped");
+        }
+    });
+    cells
+}
+
+/// Writes the lineage into the data directory before the first entry of it is written.
+fn settle_lineage(
+    data: &mut DataDir,
+    identity: &Identity,
+    roster: Option<&Roster>,
+    stored: &conclave_store::Identity,
+) -> Result<Lineage, StartError> {
+    if let Some(lineage) = identity.lineage() {
+        return Ok(lineage);
+    }
+    let lineage =
+        roster.map(|r| r.lineage).ok_or_else(|| StartError::Raft("a log without a cluster".into()))?;
+    data.save_identity(conclave_store::Identity {
+        cluster: Some(lineage.cluster),
+        lineage_epoch: lineage.epoch,
+        ..stored.clone()
+    })?;
+    identity.join(lineage);
+    Ok(lineage)
+}
+
+fn open_snapshots(
+    keys: &ClusterKeys,
+    runtime: Runtime,
+    data: &DataDir,
+    lineage: Lineage,
+) -> Result<Snapshots, StartError> {
+    let dir = SnapshotDir::open(&data.snapshots()).map_err(|e| StartError::Snapshots(e.to_string()))?;
+    dir.sweep_temp().map_err(|e| StartError::Snapshots(e.to_string()))?;
+    Ok(Snapshots { dir: Arc::new(dir), key: Arc::new(SealingKey::ring(keys)), lineage, runtime })
+}
+
+async fn run_raft(
+    node: NodeId,
+    peers: Arc<Peers>,
+    storage: LogStorage,
+    snapshots: Snapshots,
+    clock: Arc<ClusterClock>,
+) -> Result<Leader, StartError> {
+    let (machine, view) =
+        Machine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
+    clock.attach(view.clone());
+    let gauge = storage.gauge();
+    let raft = Raft::new(node, raft_config()?, Network::new(peers), storage, machine).await;
+    let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
+    Ok(Leader::new(raft, view, snapshots, clock, gauge))
+}
+
+/// Writes the first entry, with all voters. One that is there already was written by an earlier start of this node.
+async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
+    match raft.initialize(roster.members).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(StartError::Raft(error.to_string())),
+    }
+}
+
+/// The members of this node's own log: who joined was never told of peers.
+fn known_peers(leader: &Leader) -> Vec<Peer> {
+    let members = leader.members().into_iter();
+    members.map(|(node, member)| Peer { node, addr: member.cluster_addr }).collect()
+}
+
+/// Ends Raft here when the cluster has removed this node, so that the process says so and ends.
+async fn leave_when_expelled(identity: Arc<Identity>, leader: Leader, conflict: Arc<OnceLock<String>>) {
+    identity.expelled().await;
+    let node = identity.node;
+    let why = format!(
+        "the cluster has removed node {node}; its number is never given again: to bring this machine back, empty its data \
+         directory and run `conclave cluster join ADDRESS`"
+    );
+    tracing::error!("{why}");
+    let _ = conflict.set(why);
+    let _ = leader.raft().shutdown().await;
+}
+
+/// Whether the peers that answer know this node as it is. A contradiction is kept for the owner of the process to end
+/// it.
+async fn check_peers(
+    peers: Arc<Peers>,
+    configured: Vec<Peer>,
+    leader: Leader,
+    conflict: Arc<OnceLock<String>>,
+) {
+    if let Err(error) = bootstrap::check_against_peers(&peers, &configured).await {
+        tracing::error!("{error}");
+        // Set once, here.
+        let _ = conflict.set(error.to_string());
+        let _ = leader.raft().shutdown().await;
+    }
+}

@@ -1,0 +1,59 @@
+//! `[log]` and `[telemetry]`: what the node says of itself.
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::parse::ListenAddr;
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `human`, `json`, or `auto`: human on a terminal and JSON elsewhere. Default `auto`.
+    pub format: LogFormat,
+    /// A level, or a filter such as `info,conclave_cluster=debug`. Default `info`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".into() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Auto,
+    Human,
+    Json,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// OTLP collector over gRPC (`http://127.0.0.1:4317`). Default none: no traces leave the node.
+    pub otlp_endpoint: Option<Url>,
+    /// Where this node tells its metrics to whoever asks (`127.0.0.1:9464`), at `/metrics`, in the text format of
+    /// OpenMetrics. They hold no secret, but nobody is asked who they are: keep it from the Internet. Default none.
+    pub metrics_listen: Option<ListenAddr>,
+}
+
+impl Log {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if let Err(error) = EnvFilter::try_new(&self.level) {
+            problems.push(format!("log.level: {:?} is not a level or filter: {error}", self.level));
+        }
+    }
+}
+
+impl Telemetry {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if self.otlp_endpoint.as_ref().is_some_and(|url| url.scheme() != "http" || !url.has_host()) {
+            problems
+                .push("telemetry.otlp_endpoint: write http://host:port of a collector near this node".into());
+        }
+    }
+}

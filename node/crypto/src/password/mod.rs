@@ -1,0 +1,157 @@
+//! Password hashing: argon2id in threads of its own, behind a bounded queue.
+//!
+//! One hash costs 19 MiB and tens of milliseconds by design. So it never runs on a runtime thread (consensus
+//! shares the machine), at most as many run as there are threads, and at most [`MAX_WAITING`] wait: beyond that
+//! the caller learns [`PasswordError::Busy`] at once. A name nobody has costs the same time as one somebody has:
+//! [`PasswordPool::verify`] takes `None` and works as hard.
+
+mod phc;
+mod pool;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+
+use zeroize::Zeroizing;
+
+use conclave_base::text;
+
+use self::phc::Phc;
+use self::pool::{Memory, Pool};
+
+pub use self::phc::Cost;
+pub use self::pool::MAX_WAITING;
+
+/// Longest password in bytes. Longer ones are refused before any hashing: argon2 reads its whole input.
+pub const MAX_PASSWORD_LEN: usize = 1024;
+
+/// Least characters of a password that is set (NIST SP 800-63B §5.1.1.2).
+pub const MIN_PASSWORD_CHARS: usize = 8;
+
+/// Salt length in bytes (RFC 9106 §3.1 recommends 16).
+pub const SALT_LEN: usize = 16;
+
+/// Why there is no hash or no verdict. None of these says anything about the password.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PasswordError {
+    #[error("a password has at most {MAX_PASSWORD_LEN} bytes")]
+    TooLong,
+    #[error("too many sign-ins are waiting on this node; try again shortly")]
+    Busy,
+    #[error("password hashing has stopped on this node")]
+    Stopped,
+    #[error("the stored password hash is not an argon2id PHC string")]
+    MalformedHash,
+    #[error("the stored password hash asks for more work than is allowed (m <= 262144 KiB, t <= 10, p <= 8)")]
+    CostTooHigh,
+}
+
+/// A password that a user typed. Any characters, NUL included; prints as nothing and is wiped when dropped.
+///
+/// It is kept in the form of [`text::opaque`], so that keyboards that compose characters differently make the same
+/// password. Where that changes the typed bytes, these are kept as well: a hash from before passwords were normalised
+/// is of them.
+pub struct Password {
+    normal: Zeroizing<String>,
+    typed: Option<Zeroizing<String>>,
+}
+
+impl Password {
+    /// Normalises what was typed.
+    ///
+    /// # Errors
+    /// `TooLong` if it is longer than [`MAX_PASSWORD_LEN`], as typed or normalised.
+    pub fn new(text: impl Into<String>) -> Result<Self, PasswordError> {
+        let typed = Zeroizing::new(text.into());
+        if typed.len() > MAX_PASSWORD_LEN {
+            return Err(PasswordError::TooLong);
+        }
+        let normal = Zeroizing::new(text::opaque(&typed));
+        if normal.len() > MAX_PASSWORD_LEN {
+            return Err(PasswordError::TooLong);
+        }
+        let typed = (*typed != *normal).then_some(typed);
+        Ok(Self { normal, typed })
+    }
+
+    /// Returns the number of characters (Unicode code points) after normalisation.
+    pub fn char_count(&self) -> usize {
+        self.normal.chars().count()
+    }
+
+    /// Compares with a stored hash: the normal form first, then the bytes as typed if they differ. At most two hashes.
+    fn matches(&self, stored: &Phc, memory: &mut Memory) -> Result<Option<Form>, PasswordError> {
+        if stored.matches(self.normal.as_bytes(), memory)? {
+            return Ok(Some(Form::Normal));
+        }
+        match &self.typed {
+            Some(typed) if stored.matches(typed.as_bytes(), memory)? => Ok(Some(Form::Typed)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The form of a password that a stored hash was made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Normal,
+    Typed,
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(password)")
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The right password. `needs_rehash` when it was hashed with parameters other than today's, or before it was
+    /// normalised.
+    Match { needs_rehash: bool },
+    /// The wrong password, or no such user.
+    Mismatch,
+}
+
+/// The threads that hash, and the queue before them. Clones share both.
+#[derive(Clone, Debug)]
+pub struct PasswordPool {
+    pool: Pool,
+    cost: Cost,
+}
+
+impl PasswordPool {
+    /// Starts `threads` threads. The last clone to be dropped stops them.
+    pub fn start(threads: NonZeroUsize, cost: Cost) -> std::io::Result<Self> {
+        Ok(Self { pool: Pool::start(threads)?, cost })
+    }
+
+    /// As many threads as the machine has cores: more would only share them.
+    pub fn default_threads() -> NonZeroUsize {
+        std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// The PHC string of a new password.
+    pub async fn hash(&self, password: Password, salt: [u8; SALT_LEN]) -> Result<String, PasswordError> {
+        let cost = self.cost;
+        let work = move |memory: &mut Memory| Phc::of(password.normal.as_bytes(), &salt, cost, memory);
+        let phc = self.pool.run(work).await??;
+        Ok(phc.to_string())
+    }
+
+    /// Compares a password with a stored PHC string. `None` stands for a user that does not exist: the same work
+    /// is done and the verdict is [`Verdict::Mismatch`].
+    pub async fn verify(&self, password: Password, phc: Option<&str>) -> Result<Verdict, PasswordError> {
+        let stored = phc.map(Phc::parse).transpose()?;
+        let (known, stored) = (stored.is_some(), stored.unwrap_or_else(|| Phc::nobody(self.cost)));
+        let needs_rehash = stored.is_outdated(self.cost);
+        let work = move |memory: &mut Memory| password.matches(&stored, memory);
+        let form = self.pool.run(work).await??.filter(|_| known);
+        Ok(form.map_or(Verdict::Mismatch, |form| Verdict::Match {
+            needs_rehash: needs_rehash || form == Form::Typed,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;
