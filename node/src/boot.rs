@@ -1,5 +1,5 @@
-//! The composition root: the only file that names every slice. It binds, starts, wires, waits and stops; it decides
-//! nothing.
+//! The composition root: the only file that names every slice. It binds, starts, connects the parts, waits and stops.
+//! It makes no decisions.
 
 use std::{
     num::NonZeroUsize,
@@ -41,7 +41,7 @@ use conclave_http::{
 };
 use conclave_store::DataDir;
 
-/// Why a node does not start, or ended by itself. Said to the operator.
+/// The reason why a node does not start, or ended by itself. It is reported to the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     #[error(transparent)]
@@ -52,13 +52,13 @@ pub enum BootError {
     Cluster(#[from] StartError),
     #[error("{0}")]
     Machine(String),
-    /// Raft has stopped: a broken disk, an entry of a newer version, or a cluster that knows another node under this
+    /// Raft has stopped: a broken disk, an entry of a newer version, or a cluster that knows another node with this
     /// number.
     #[error("this node has stopped: {0}")]
     Stopped(String),
 }
 
-/// Runs a node until `stop` is cancelled or it cannot go on.
+/// Runs a node until `stop` is cancelled or it cannot continue.
 ///
 /// # Errors
 /// [`BootError`].
@@ -95,14 +95,14 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
             .fallback_service(late(Arc::clone(&site), edge.clone())),
     );
     let front = Front::new(edge.clone(), router, express.clone());
-    // Told to stop, a node first hands over; only then its doors close.
+    // When a node is stopped, it first transfers the lead, and only then closes its listeners.
     let close = CancellationToken::new();
     let (failed, failure) = oneshot::channel();
     let serving = tokio::spawn(doors.serve_when_ready(health.clone(), front, close.clone(), failed));
 
     let options =
         ClusterOptions { hints, ..cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())? };
-    // Beside everything up to the first leader, since the search for primes is most of a first start.
+    // Runs beside everything up to the first leader, since the search for primes takes most of a first start.
     let early = options.may_found().then(|| auth::keys::EarlyRsa::start(&runtime));
     let founding = Cluster::start(options);
     let cluster = tokio::select! {
@@ -114,7 +114,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let runtime = Runtime { clock: cluster.clock(), ..runtime };
     let archive = Archive::start(archive_options(&config, Arc::clone(&keys), &runtime), cluster.clone());
     let auth = auth(&config, public_url, cluster.clone(), keys, &runtime)?;
-    // Before anybody is served: what cannot be opened here would be answered wrongly.
+    // Checked before any request is served: secrets that cannot be opened here would lead to wrong responses.
     auth.check_secrets().map_err(|error| BootError::Machine(error.to_string()))?;
     let slices = slices(&auth, pages);
     // Set once, here.
@@ -146,11 +146,11 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     if ended.is_ok() {
         ship_tail(archive.as_ref()).await;
         cluster.hand_over().await;
-        // Load balancers look every second or so: they are to see that this node stops before it turns anybody away.
+        // Load balancers poll every second or so: they must see that this node stops before it refuses connections.
         tokio::time::sleep(drain_delay).await;
     }
     close.cancel();
-    // Says itself what it had to cut off.
+    // The server logs the connections it had to close.
     let _ = serving.await;
     // The API drains within the same limit as the pages.
     let _ = tokio::time::timeout(server::DRAIN_LIMIT, admin_api).await;
@@ -158,7 +158,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
         let _ = tokio::time::timeout(server::DRAIN_LIMIT, envoy).await;
     }
     if ended.is_ok() && cluster.is_leader() {
-        // Nobody took over: what was written while the doors closed would wait for this node's next start.
+        // No other node took over: the last writes would otherwise wait for this node's next start.
         ship_tail(archive.as_ref()).await;
     }
     if let Some(archive) = &archive {
@@ -171,7 +171,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     ended
 }
 
-/// What a node does by itself, beside answering.
+/// Spawns the background tasks.
 fn keep_house(auth: &Auth, early: Option<auth::keys::EarlyRsa>) {
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
@@ -181,8 +181,8 @@ fn keep_house(auth: &Auth, early: Option<auth::keys::EarlyRsa>) {
     tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
 }
 
-/// Who joined a cluster, or was founded from a snapshot, has its number from there and finds its peers in its log,
-/// whatever the configuration said before.
+/// Takes the node id from the data directory of a node that joined or was restored. Such a node finds its peers in its
+/// log, whatever the configuration contains.
 fn numbered_by_its_data(mut config: Config) -> Result<Config, StartError> {
     let found = DataDir::peek(&config.node.data_dir)?;
     let Some(identity) = found.filter(|identity| identity.joined && identity.cluster.is_some()) else {
@@ -191,7 +191,7 @@ fn numbered_by_its_data(mut config: Config) -> Result<Config, StartError> {
     if config.node.id != identity.node_id {
         tracing::info!(
             configured = config.node.id,
-            "this node was given the number {} when it joined; its data directory says so",
+            "this node uses the id {} that it got when it joined; it is in the data directory",
             identity.node_id
         );
     }
@@ -208,7 +208,7 @@ async fn ship_tail(archive: Option<&Archive>) {
     }
 }
 
-/// Held where there is an archive, until this node ends.
+/// Runs scheduled drills if there is an archive, until this node ends.
 fn drills(config: &Config, cluster: &Cluster, runtime: &Runtime) -> impl Future<Output = ()> + use<> {
     let every = config.archive.drill_every;
     let held = config.archive.target.is_some() && !every.is_zero();
@@ -286,16 +286,16 @@ fn auth(
     Ok(Auth::new(cluster, keys, passwords, settings, runtime.clone()))
 }
 
-/// What answers once a node has a cluster.
+/// The parts that answer requests once a node has a cluster.
 pub struct Slices {
     pub router: Router,
-    /// What is asked before the router.
+    /// The fast path, which is tried before the router.
     pub express: ForwardAuth,
-    /// Looks at handles again; to be run.
+    /// The task that verifies handles again. It must be run.
     pub reverifier: atproto::Reverifier,
 }
 
-/// Every slice, by name. Deleting a protocol is deleting its line.
+/// Composes every slice, by name. A protocol is deleted by deleting its line.
 pub fn slices(auth: &Auth, pages: Pages) -> Slices {
     let site = Arc::new(Site::new(auth.clone(), pages));
     let tokens = oidc::access_tokens(auth.clone(), Arc::clone(&site));
@@ -320,7 +320,7 @@ fn edge(config: &Config, runtime: &Runtime, pages: Pages) -> Edge {
     })
 }
 
-/// The slices' routes, from the moment there are any; until then a clear answer, so that nobody waits on a node that
+/// The slices' routes once they exist. Until then, a clear error response, so that no client waits on a node that
 /// starts.
 fn late(
     site: Arc<OnceLock<Router>>,
@@ -349,7 +349,7 @@ fn late(
     })
 }
 
-/// One line when the node can serve, with the time it took from the process's first step.
+/// Logs one line when the node can serve, with the time since the process began.
 async fn announce(health: Health, runtime: Runtime, started: Duration, config: Config) {
     health.until_ready().await;
     let took = runtime.clock.monotonic().saturating_sub(started);

@@ -1,5 +1,4 @@
-//! When this node's ports open, and to whom: taken at once, listened on when there is something to say. What is said
-//! there is `boot`'s.
+//! Binds the public ports at start, and begins to accept once the node is ready. `boot` provides the routes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +11,11 @@ use conclave_base::runtime::Runtime;
 use conclave_config::{self, Config};
 use conclave_http::{ClosedDoor, Drained, Front, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr};
 
-/// How long a node that starts refuses connections: a restart is over in less, and one that waits for others must be
-/// seen to live.
+/// The longest time for which a node that starts refuses connections. A restart takes less, and a node that waits for
+/// others must be seen to live.
 const CLOSED_AT_MOST: Duration = Duration::from_secs(3);
 
-/// The ports of people and proxies, one of them with TLS where that is configured.
+/// The ports for users and proxies, one of them with TLS if that is configured.
 pub struct Doors {
     plain: ClosedDoor,
     tls: Option<(ClosedDoor, ServerTls)>,
@@ -24,7 +23,7 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Takes the ports and listens to nobody yet. One that is taken is found now, before anything else is begun.
+    /// Binds the ports without accepting yet. A port that is in use is an error now, before anything else is begun.
     ///
     /// # Errors
     /// [`HttpError`].
@@ -43,9 +42,9 @@ impl Doors {
         Ok(Self { plain, tls: Some((door, server)), proxies })
     }
 
-    /// Opens once this node can serve, and says how it ended. Until then whoever comes is refused at once and goes to
-    /// another node: not every proxy does so at a 503. A node that does not get ready in time opens all the same, to
-    /// say why.
+    /// Begins to accept once this node can serve, and reports a failure through `failed`. Until then connections are
+    /// refused, so that proxies fail over; not every proxy does on a 503. A node that is not ready in time accepts
+    /// anyway, to report why.
     pub async fn serve_when_ready(
         self,
         health: Health,
@@ -60,7 +59,7 @@ impl Doors {
         }
         let listeners = match self.open() {
             Ok(listeners) => listeners,
-            // Nobody hears it when the node is ending already.
+            // If the node is ending already, the receiver is gone.
             Err(error) => return drop(failed.send(error)),
         };
         let serving = listeners.into_iter().map(|listener| listener.serve(front.clone(), close.clone()));

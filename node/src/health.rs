@@ -1,6 +1,6 @@
 //! Liveness and readiness. Live: the process answers. Ready: it can serve a correct decision (a leader is known, the
-//! lag is bounded, Raft runs, it is not being stopped). Load balancers and orchestrators read these; they carry nothing
-//! secret.
+//! lag is bounded, Raft runs, it is not being stopped). Load balancers and orchestrators read these pages; they contain
+//! nothing secret.
 
 use std::{
     sync::{
@@ -23,10 +23,10 @@ use crate::auth;
 use conclave_cluster::Cluster;
 use conclave_http::denial::not_denied;
 
-/// How often a node that starts looks whether it is ready.
+/// The interval at which a node that starts checks if it is ready.
 const POLL: Duration = Duration::from_millis(5);
 
-/// What readiness is read from.
+/// The sources of readiness.
 #[derive(Clone, Default)]
 pub struct Health {
     cluster: Arc<OnceLock<Cluster>>,
@@ -34,21 +34,21 @@ pub struct Health {
 }
 
 impl Health {
-    /// From here on readiness asks the cluster.
+    /// Makes readiness depend on the cluster from here on.
     pub fn attach(&self, cluster: Cluster) {
         // Set once, at start.
         let _ = self.cluster.set(cluster);
     }
 
-    /// Readiness is over; load balancers stop sending before the node stops answering.
+    /// Ends readiness, so that load balancers stop sending before the node stops answering.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this node can serve.
+    /// Returns the cluster if this node can serve.
     ///
     /// # Errors
-    /// The reason why not.
+    /// The reason why it cannot.
     pub fn readiness(&self) -> Result<&Cluster, String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("this node is stopping".into());
@@ -91,8 +91,8 @@ async fn ready(State(health): State<Health>) -> Response {
             (StatusCode::OK, Json(body)).into_response()
         }
         Err(reason) => {
-            // An answer about this node, not a refusal: proxies ask every second, and the log and metrics say it
-            // already.
+            // A response about this node, not a refusal: proxies poll every second, and the log and metrics contain the
+            // reason already.
             let body = Json(json!({ "ready": false, "reasons": [reason] }));
             not_denied((StatusCode::SERVICE_UNAVAILABLE, body).into_response())
         }

@@ -39,33 +39,33 @@
 //! | `proto` | the wire: protobuf and gRPC | |
 //! | `client` | the client of the admin API | |
 //!
-//! The rules are a crate of their own, `conclave-state`: pure, no I/O, no clock, no chance. So are serve leases
-//! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), which [`auth::policy`] feeds with what is
-//! known of a request.
+//! The rules are a separate crate, `conclave-state`: pure, with no I/O, clock or randomness. So are serve leases
+//! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), to which [`auth::policy`] passes the facts of
+//! a request.
 //!
-//! # Three walks
+//! # Three examples
 //!
-//! **A login.** A relying party sends the browser to `/oidc/authorize` on node A, which parses the request and asks
-//! `auth` what comes next: nobody is signed in, so the request is sealed into a ticket and the browser goes to `/login`
-//! with it. Node B opens the ticket and shows the form. Node C gets the password: throttle, argon2id in a bounded pool,
-//! then *one* write that spends the ticket, opens the session and issues the code. C forwards it to the leader; the log
-//! is on two disks before the leader answers; C waits until its own state has seen that index, sets the cookie and
-//! sends the browser home. Cookie and code carry the index, so whichever node sees them next waits for it rather than
-//! say "who are you".
+//! **A login.** A relying party sends the browser to `/oidc/authorize` on node A. The node parses the request and asks
+//! `auth` for the next step: the user is not signed in, so the request is sealed into a ticket and the browser is
+//! redirected to `/login` with it. Node B opens the ticket and shows the form. Node C receives the password: throttle,
+//! argon2id in a bounded pool, then *one* write that spends the ticket, opens the session and issues the code. C
+//! forwards it to the leader, and the log is on two disks before the leader answers. C waits until its own state has
+//! seen that index, sets the cookie and redirects the browser back to the relying party. Cookie and code contain the
+//! index, so any node that receives them next waits for it and does not show the login form again.
 //!
-//! **A revocation.** `conclave session revoke` reaches any node's admin API; the command travels to the leader and
-//! through the log; every node applies it and swaps in the next version of the state. A check loads that version and
+//! **A revocation.** `conclave session revoke` reaches any node's admin API. The command is forwarded to the leader and
+//! written to the log; every node applies it and swaps in the next version of the state. A check loads that version and
 //! finds no live session.
 //!
-//! **A node comes back.** Its data directory says which cluster, which number, which incarnation. Peers that know
-//! another incarnation under that number refuse it; the right one loads its latest snapshot and its log, and calls
-//! itself ready only when a leader has confirmed that it has seen everything acknowledged before.
+//! **A node restarts.** Its data directory contains the cluster id, the node id and the incarnation. Peers that know
+//! another incarnation with that id refuse it. Otherwise it loads its latest snapshot and its log, and reports itself
+//! ready only when a leader has confirmed that it has seen everything acknowledged before.
 //!
-//! # Dying
+//! # Crashes
 //!
-//! `kill -9` is an ordinary way to stop. A leader's death holds writes on the others for as long as an election takes;
-//! a retry under the same request id gets the first answer. Ids and secrets of a write are derived from its request id
-//! ([`auth::derive`]), so that the retry of a lost answer on another node makes the same cookie.
+//! `kill -9` is an ordinary way to stop. After a leader's death the other nodes hold writes for as long as an election
+//! takes. A retry under an equal request id gets the first reply. Ids and secrets of a write are derived from its
+//! request id ([`auth::derive`]), so that a retry on another node, after a lost response, makes an equal cookie.
 
 pub mod admin;
 pub mod archive;

@@ -1,4 +1,4 @@
-//! `conclave`: parse the command line, run the command, end with its exit code.
+//! `conclave`: parses the command line, runs the command, and exits with its code.
 
 use std::process::ExitCode;
 
@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The reason on standard error, whatever the log is set to.
+/// Prints the reason on standard error, whatever the log settings are.
 fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

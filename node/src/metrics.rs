@@ -1,4 +1,4 @@
-//! `/metrics`: this node in numbers, on a listener of its own. Asked often, it costs the node one look at its status.
+//! `/metrics`: the metrics of this node, on a listener of its own. A scrape reads the node's status once.
 
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
 
@@ -6,7 +6,7 @@ use crate::telemetry::metrics::{CONTENT_TYPE, Moment, exposition};
 use conclave_base::runtime::Runtime;
 use conclave_cluster::Cluster;
 
-/// `/metrics`. Who asks waits for nobody: another node is never asked.
+/// The route `/metrics`. A scrape never waits for another node.
 pub fn routes(cluster: Cluster, runtime: Runtime) -> Router {
     Router::new().route("/metrics", get(metrics)).with_state((cluster, runtime))
 }

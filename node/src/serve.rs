@@ -1,4 +1,4 @@
-//! `conclave serve`: one node as a process: configuration in, signals, exit code out.
+//! `conclave serve`: runs one node as a process: configuration in, signals, exit code out.
 
 use std::{io::Read as _, path::PathBuf};
 
@@ -11,15 +11,15 @@ use crate::{
 use conclave_base::runtime::Runtime;
 use conclave_config::Config;
 
-/// What was asked for on the command line.
+/// The options of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
     pub config: Option<PathBuf>,
-    /// Stops when the standard input closes: for a node started by a tool that must not be outlived.
+    /// Stops when the standard input closes, for a node that must end with the tool that started it.
     pub exit_with_parent: bool,
 }
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is stopped.
 ///
 /// # Errors
 /// [`BootError`].

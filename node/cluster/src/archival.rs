@@ -1,5 +1,5 @@
-//! What an archive of the log needs of this room: the entries that are committed and applied, the log's patience while
-//! the archive is behind, and a place where its word is kept for whoever asks this node how it is.
+//! The archive's interface to the cluster: committed and applied log entries, log retention while the archive lags
+//! behind, and a place to publish the archive's status.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use conclave_store::{LogRecord, retention::ArchiveHold};
 
 use super::Cluster;
 
-/// What the archive of this node last said; nothing on a node without one.
+/// The last report of this node's archive. Empty on a node without an archive.
 #[derive(Default)]
 pub struct ArchiveSlot(Mutex<Said>);
 
@@ -25,12 +25,12 @@ struct Said {
 }
 
 impl ArchiveSlot {
-    /// What the log must keep for the archive.
+    /// The entries that the log must keep for the archive.
     pub fn hold(&self) -> Option<ArchiveHold> {
         self.said().hold
     }
 
-    /// How the archive is.
+    /// The status of the archive.
     pub fn status(&self) -> Option<pb::ArchiveStatus> {
         let said = self.said();
         let status = said.status.clone()?;
@@ -47,12 +47,12 @@ impl ArchiveSlot {
 }
 
 impl Cluster {
-    /// The committed and applied entries from `from` on, as they lie in the log, blanks and memberships included: at
-    /// most about `max_bytes` of payload, but at least one if there is one. They begin later than asked where the log
-    /// was purged.
+    /// Returns the committed and applied entries from index `from` on as they are stored in the log, including blank
+    /// and membership entries. The payload is limited to about `max_bytes`, but at least one entry is returned if there
+    /// is one. The first entry is later than `from` if the log was purged there.
     ///
     /// # Errors
-    /// When the log cannot be read, or this node stops.
+    /// An error if the log cannot be read, or if this node stops.
     pub async fn log_entries(&self, from: u64, max_bytes: usize) -> io::Result<Vec<LogRecord>> {
         let end = self.view().index().saturating_add(1);
         let log = self.inner.leader.log().clone();
@@ -65,14 +65,14 @@ impl Cluster {
         self.inner.leader.log().first_index()
     }
 
-    /// Tells the log what the archive has, so that it keeps the rest for a while, and everybody else how the archive
-    /// is.
+    /// Reports the archive's progress to the log, which keeps the remaining entries for a while, and publishes the
+    /// archive's status.
     pub fn report_archive(&self, hold: ArchiveHold, status: pb::ArchiveStatus) {
         let mut said = self.inner.leader.archive().said();
         (said.hold, said.status) = (Some(hold), Some(status));
     }
 
-    /// Tells everybody how a drill went: when it was passed, or why not.
+    /// Publishes the result of a drill: the time at which it passed, or the reason why it failed.
     pub fn report_drill(&self, passed_at_ms: Option<u64>, error: String) {
         let mut said = self.inner.leader.archive().said();
         said.last_verified_at_ms = passed_at_ms.unwrap_or(said.last_verified_at_ms);

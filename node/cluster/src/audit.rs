@@ -1,14 +1,14 @@
-//! One log line for each event of the rules, written by the leader that wrote the entry and by no other node.
+//! One log line for each event of the rules, written only by the leader that wrote the entry.
 //!
-//! Entries that are applied again (on a follower, after a restart) are not told again. A leader that is lost between
-//! commit and answer may tell nothing: these lines are for people who look, and the log of the cluster is the record.
+//! Entries that are applied again (on a follower, after a restart) are not logged again. A leader that is lost between
+//! commit and reply may log nothing. These lines are for operators; the replicated log is the record.
 
 use conclave_state::{
     Event, State,
     ids::{SessionId, UserId},
 };
 
-/// Writes the lines of one entry. `state` is of this entry or later.
+/// Writes the lines of one entry. `state` is the version of this entry or a later one.
 pub fn tell(events: &[Event], state: &State, index: u64) {
     for event in events {
         match event {
@@ -57,7 +57,7 @@ fn signed_in(event: &'static str, session: SessionId, user: UserId, state: &Stat
     );
 }
 
-/// A user or a group has another name. The line has both names, so that lines from before are found.
+/// Logs the new name of a user or a group. The line contains both names, so that earlier lines can be found.
 fn renamed(event: &'static str, id: &str, before: &str, after: &str, index: u64) {
     tracing::info!(
         target: "conclave::audit",
@@ -70,7 +70,7 @@ fn line(event: &'static str, index: u64, what: &'static str, id: &str) {
     tracing::info!(target: "conclave::audit", { event, what, id, raft.index = index }, "{event}");
 }
 
-/// The username; of a count that belongs to no user, its id.
+/// The username, or the id if there is no such user.
 fn name_of(user: UserId, state: &State) -> String {
     state.user(user).map_or_else(|| user.to_string(), |user| user.username.to_string())
 }

@@ -1,12 +1,12 @@
-//! How a cluster comes to be, and how a node finds out that it must not be part of one.
+//! Founds a cluster, and finds out if a node must not be part of one.
 //!
-//! Each data directory has an *incarnation*, durable before anybody hears of it. A node that has no cluster yet greets
-//! every configured peer. When all of them are as new as itself, the cluster's id is the hash of all incarnations, so
-//! that every node arrives at the same one without another round. Then the *first* node, the one with the lowest
-//! number, initialises Raft with all voters; the others start Raft and get that entry from it. One node writes it,
-//! because two could write it with differing addresses. When a peer's log has members already, they must include this
-//! node's incarnation; otherwise the disk was wiped or copied and the node stops. Nothing here is time-critical, and
-//! every step may be repeated after a crash.
+//! Each data directory has an *incarnation*, which is durable before any peer hears of it. A node that has no cluster
+//! yet greets every configured peer. If all of them are as new as itself, the cluster's id is the hash of all
+//! incarnations, so that every node arrives at the same id without another round. Then the *first* node, the one with
+//! the lowest number, initialises Raft with all voters. The other nodes start Raft and get that entry from it. Only one
+//! node writes it, because two could write it with differing addresses. If a peer's log has members already, they
+//! must include this node's incarnation; otherwise the disk was wiped or copied, and the node stops. Nothing here is
+//! time-critical, and every step may be repeated after a crash.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,11 +23,11 @@ use super::{
     wire,
 };
 
-/// How long one greeting may take.
+/// The time limit of one greeting.
 const GREETING_LIMIT: Duration = Duration::from_millis(500);
 /// The pause between rounds of greetings while peers are missing.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
-/// Rounds between two lines in the log while waiting: about one every five seconds.
+/// Rounds between two log lines while the node waits: about one line every five seconds.
 const ROUNDS_A_LINE: u32 = 50;
 
 /// A peer as configured.
@@ -42,12 +42,12 @@ pub struct Peer {
 pub struct Roster {
     pub lineage: Lineage,
     pub members: BTreeMap<NodeId, Member>,
-    /// Whether it is this node's to write the first entry. Never when the cluster stands already: its members may be
-    /// others by now than those it began with.
+    /// True if this node writes the first entry. Always false if the cluster exists already: its members may no longer
+    /// be those it was founded with.
     pub initialises: bool,
 }
 
-/// Why this node cannot be part of its cluster as it is. Said to the operator; the node stops.
+/// The reason why this node cannot be part of its cluster. It is reported to the operator, and the node stops.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BootstrapError {
     #[error(
@@ -66,9 +66,9 @@ pub enum BootstrapError {
     )]
     ForeignCluster { addr: String },
     #[error(
-        "the cluster at {addr} has been restored since this data directory was part of it (foreign lineage: {theirs} there, \
-         {ours} here). Nothing of this directory counts any more; to bring this machine back and keep what it holds beside: \
-         `conclave cluster join {addr} --set-aside --data-dir DIR`"
+        "the cluster at {addr} has been restored since this data directory was part of it (foreign lineage: {theirs} \
+         there, {ours} here). The data in this directory are no longer valid; to bring this machine back and keep \
+         them aside: `conclave cluster join {addr} --set-aside --data-dir DIR`"
     )]
     Restored { addr: String, ours: u64, theirs: u64 },
     #[error("{addr} answers as node {found}, but `cluster.peers` calls it node {meant}")]
@@ -77,17 +77,17 @@ pub enum BootstrapError {
         "{addr} is configured with other peers ({theirs}) than this node ({ours}); give all nodes the same `cluster.peers`"
     )]
     OtherPeers { addr: String, theirs: String, ours: String },
-    #[error("`{0}` is no host:port")]
+    #[error("`{0}` is not a valid host:port")]
     BadAddress(String),
 }
 
-/// What one round of greetings found.
+/// The result of one round of greetings.
 enum Finding {
-    /// A cluster stands and this node is in it.
+    /// A cluster exists, and this node is a member of it.
     Standing(Roster),
-    /// Everybody is here and new, and arrives at the same roster.
+    /// All nodes answer, are new, and arrive at the same roster.
     AllHere(Roster),
-    /// Somebody is missing; why.
+    /// At least one node does not answer; holds the reason.
     Missing(String),
 }
 
@@ -98,10 +98,10 @@ pub fn describe(peers: &[Peer]) -> Vec<String> {
     lines
 }
 
-/// Greets until the roster is certain. Alone, it is certain at once.
+/// Greets the peers until the roster is certain. A node without peers is certain at once.
 ///
 /// # Errors
-/// [`BootstrapError`] when no waiting can help.
+/// [`BootstrapError`] if waiting cannot help.
 pub async fn find_roster(
     peers: &Arc<Peers>,
     own: &Member,
@@ -124,8 +124,8 @@ pub async fn find_roster(
     }
 }
 
-/// One round, for a node that belongs to a cluster already. Only what contradicts *this* node ends it: a peer that is
-/// missing, new, foreign or wrongly configured must not take a healthy one down with it.
+/// Runs one round of greetings, for a node that belongs to a cluster already. Only an answer that contradicts *this*
+/// node ends it: a peer that is missing, new, foreign or wrongly configured must not stop a healthy node.
 ///
 /// # Errors
 /// [`BootstrapError`].
@@ -191,8 +191,8 @@ async fn greet_others<'a>(
     futures_util::future::join_all(others.map(|peer| async move { (peer, greet(peers, peer).await) })).await
 }
 
-/// The roster of new nodes. Whoever has a name for the cluster already must have this one: another one belongs to a
-/// cluster that is only just starting again, or to a founding with a directory that is gone by now.
+/// The roster of new nodes. A peer that already has a name for the cluster must have this name. Another name belongs to
+/// a cluster that is only just starting again, or to an earlier founding whose data directory is gone.
 fn found(me: NodeId, members: BTreeMap<NodeId, Member>, settled: &[(NodeId, Lineage)]) -> Finding {
     let mut name = b"conclave cluster id v1".to_vec();
     for (node, member) in &members {
@@ -212,19 +212,19 @@ fn found(me: NodeId, members: BTreeMap<NodeId, Member>, settled: &[(NodeId, Line
     Finding::AllHere(Roster { lineage, members, initialises })
 }
 
-/// This node under the address its peers are configured with, so that all see the same member.
+/// This node with the address that its peers are configured with, so that all nodes record the same member.
 fn as_configured(me: NodeId, own: &Member, configured: &[Peer]) -> Member {
     let addr = configured.iter().find(|peer| peer.node == me).map(|peer| peer.addr.clone());
     Member { cluster_addr: addr.unwrap_or_else(|| own.cluster_addr.clone()), ..own.clone() }
 }
 
-/// What a peer's greeting means for this node.
+/// The meaning of a peer's greeting for this node.
 enum Heard {
-    /// It has no cluster yet.
+    /// The peer has no cluster yet.
     New(Member),
-    /// It has a name for its cluster, but no entry in its log that this node could see.
+    /// The peer has a name for its cluster, but its log has no entry that this node can see.
     Founding(Lineage, Member),
-    /// Its log has members, and this node is one of them.
+    /// The peer's log has members, and this node is one of them.
     Standing(Roster),
 }
 
@@ -236,7 +236,7 @@ fn judge(
 ) -> Result<Heard, BootstrapError> {
     let identity = &peers.identity;
     let addr = peer.addr.clone();
-    // First: a node that was founded from a snapshot has another number at the same address.
+    // This check comes first: a node that was founded from a snapshot has another number at the same address.
     if let Some(ours) =
         identity.lineage().filter(|ours| hello.cluster_id == ours.cluster && hello.epoch > ours.epoch)
     {
@@ -319,7 +319,7 @@ mod tests {
         let rosters = [2, 3, 5].map(|me| roster(me, &[]).unwrap());
         assert_eq!(rosters.each_ref().map(|r| r.initialises), [true, false, false]);
         assert!(rosters.iter().all(|r| r.lineage == rosters[0].lineage && r.lineage.epoch == 1));
-        // A crash after the name was written down and before the first entry: the founding goes on where it was.
+        // After a crash between recording the name and writing the first entry, the founding continues where it was.
         assert_eq!(roster(2, &[(2, rosters[0].lineage), (5, rosters[0].lineage)]), Ok(rosters[0].clone()));
     }
 

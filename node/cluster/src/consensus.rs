@@ -1,4 +1,4 @@
-//! The runtime that consensus has of its own, and how it ends: with its owner, and completely.
+//! The separate runtime of consensus. It ends with its owner, and completely.
 
 use std::{
     future::Future,
@@ -16,13 +16,12 @@ use tokio::{
     time::timeout,
 };
 
-/// Threads that carry consensus: one drives Raft, one the wire.
+/// Threads that run consensus: one drives Raft, one the network.
 const THREADS: usize = 2;
-/// How long the threads may take to leave. What takes longer is a disk that hangs, and then the process must end
-/// anyway.
+/// The time limit for the threads to end. If they take longer, a disk hangs, and then the process must end anyway.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Everything of a node that talks to peers runs here. Dropped, it stops at once and waits for nothing.
+/// Runs everything of a node that talks to peers. It stops at once when it is dropped, and waits for nothing.
 pub struct Consensus {
     handle: Handle,
     threads: Mutex<Option<Runtime>>,
@@ -38,22 +37,23 @@ impl Consensus {
         Ok(Self { handle: threads.handle().clone(), threads: Mutex::new(Some(threads)) })
     }
 
-    /// On the runtime of the caller, which ends it: for the simulator.
+    /// Uses the runtime of the caller, which ends it. For the simulator.
     #[cfg(any(test, feature = "testing"))]
     pub fn here() -> Self {
         Self { handle: Handle::current(), threads: Mutex::new(None) }
     }
 
-    /// Runs `work` here; none when this has ended, or `work` panicked.
-    /// It begins at once, and the answer holds nothing of it: the types of those who wait stay small.
+    /// Runs `work` here. Returns `None` if this runtime has ended, or if `work` panicked. The work begins at once. The
+    /// returned future does not contain it, so that the types of the callers stay small.
     pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Running<T> {
         Running(self.handle.spawn(work))
     }
 
-    /// Drops every task at its next pause, and returns once the threads have left. To be called from another runtime.
+    /// Drops every task at its next await point, and returns once the threads have ended. Must be called from another
+    /// runtime.
     pub async fn end(&self) {
         let Some(threads) = self.take() else { return };
-        // Waiting for threads blocks; a panic there would be tokio's, and nothing is left to do about it.
+        // Waiting for threads blocks. A panic there would be tokio's, and nothing is left to do about it.
         let _ = tokio::task::spawn_blocking(move || threads.shutdown_timeout(END_LIMIT)).await;
     }
 
@@ -70,7 +70,7 @@ impl Drop for Consensus {
     }
 }
 
-/// Work that goes on there; none when the runtime has ended, or the work panicked.
+/// Work that runs in the consensus runtime. Yields `None` if the runtime has ended, or if the work panicked.
 pub struct Running<T>(JoinHandle<T>);
 
 impl<T> Future for Running<T> {
@@ -81,14 +81,14 @@ impl<T> Future for Running<T> {
     }
 }
 
-/// Tells when the data directory is free again: its other half goes with the last handle of the log.
+/// Resolves when the data directory is free again: its other half is dropped with the last handle of the log.
 #[derive(Clone)]
 pub struct Released(watch::Receiver<()>);
 
-/// Keeps `held` as long as the log is open, and then tells.
+/// Keeps `held` as long as the log is open, and then notifies [`Released`].
 pub struct Hold<T> {
     _held: T,
-    // After what is held: whoever is told must find it free.
+    // Declared after `_held`: the receiver must find it released.
     _tell: watch::Sender<()>,
 }
 
@@ -100,9 +100,9 @@ impl<T> Hold<T> {
 }
 
 impl Released {
-    /// Waits for it, within a bound. False when something still holds on.
+    /// Waits for the release within a bound. Returns false if the directory is still in use.
     pub async fn wait(mut self) -> bool {
-        // Nothing is ever sent: the end of the channel is the news.
+        // Nothing is ever sent: the end of the channel is the signal.
         timeout(END_LIMIT, async { while self.0.changed().await.is_ok() {} }).await.is_ok()
     }
 }

@@ -1,5 +1,5 @@
-//! What a node does while it is out of contact with its cluster: it says so once a minute, finds members that have
-//! moved, asks whether it has been removed, and tells where it is itself.
+//! Actions of a node that is out of contact with its cluster: it logs this once a minute, finds members that have
+//! moved, checks if it has been removed, and announces its own address.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,20 +14,20 @@ use super::{
     types::{Member, NodeId},
 };
 
-/// How often it is looked at.
+/// The interval between two checks of contact.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long contact must be lost before anything is done about it: longer than an election.
+/// The time without contact before anything is done about it: longer than an election.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long one question may take.
+/// The time limit of one request.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
-/// How often a loss that lasts is logged again.
+/// The interval at which a lasting loss is logged again.
 const REMIND: Duration = Duration::from_mins(1);
 
-/// What this node is told by its configuration.
+/// The part of the configuration that this task uses.
 pub struct Place {
     /// This node as its members should know it.
     pub own: Member,
-    /// Where members may be, whatever the log says: the configured peers.
+    /// Possible addresses of members, whatever the log says: the configured peers.
     pub hints: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ impl Watch {
         self.announce().await;
     }
 
-    /// One line when it begins, one a minute while it lasts.
+    /// Logs one line when the loss begins, and one a minute while it lasts.
     fn report(&mut self, why: &str, since: Instant) {
         if self.said_at.is_some_and(|at| at.elapsed() < REMIND) {
             return;
@@ -103,7 +103,8 @@ impl Watch {
         self.leader.members()
     }
 
-    /// Greets whatever answers at the configured addresses: a member is known by its identity, wherever it answers.
+    /// Greets every node that answers at the configured addresses. A member is recognised by its identity, whatever its
+    /// address.
     async fn find_moved_members(&self) {
         let members = self.members();
         let strange =
@@ -137,8 +138,8 @@ impl Watch {
         (hello.cluster_id == lineage.cluster && hello.epoch == lineage.epoch).then_some(hello)
     }
 
-    /// A removed node hears from no leader any more. Only a leader that a quorum follows says for certain that it was
-    /// removed.
+    /// Asks members if this node was removed. A removed node hears from no leader any more. Only a leader that a quorum
+    /// follows knows for certain that the node was removed.
     async fn ask_whether_removed(&self) {
         for (id, member) in self.others() {
             let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, Lane::Control) else {
@@ -154,7 +155,7 @@ impl Watch {
         }
     }
 
-    /// Tells the others where this node is, as long as its log says otherwise.
+    /// Announces this node's address to the others, as long as its log has another one.
     async fn announce(&self) {
         let own = self.peers.identity.node;
         let members = self.members();

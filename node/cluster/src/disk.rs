@@ -1,8 +1,8 @@
-//! A disk that does not answer: seen within [`LIMIT`], said by status, readiness, metrics and log, and the lead is
-//! given away.
+//! Detects a disk that does not answer. It is noticed within [`LIMIT`] and reported by status, readiness, metrics and
+//! log, and the lead is transferred.
 //!
-//! A disk that fails ends the process at once (see the store). One that hangs reports nothing: the writer's thread
-//! waits in the kernel. So the number of commits begun is compared with the number done; a commit that is the same one
+//! A disk that fails ends the process at once (see the store). A disk that hangs reports nothing: the writer's thread
+//! waits in the kernel. So the number of commits begun is compared with the number done. A commit that stays unfinished
 //! for too long hangs.
 
 use std::{
@@ -18,14 +18,14 @@ use tokio::time::{Instant, sleep};
 use super::{handover, leader::Leader, lease::Leases};
 use conclave_store::writer::CommitCount;
 
-/// How long one commit may take before the disk counts as hung: many times a slow flush of a busy machine.
+/// The time limit of one commit before the disk is treated as hung: many times a slow flush of a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(3);
-/// How often it is looked at.
+/// The interval between two checks.
 const PERIOD: Duration = Duration::from_millis(250);
-/// The least time between two attempts to give the lead away.
+/// The least time between two attempts to transfer the lead.
 const BETWEEN_HANDOVERS: Duration = Duration::from_secs(5);
 
-/// Whether the disk of this node's log answers.
+/// The state of the disk that holds this node's log.
 #[derive(Debug, Default)]
 pub struct DiskWatch {
     is_hung: AtomicBool,

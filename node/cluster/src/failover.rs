@@ -1,10 +1,10 @@
-//! **Fast failover**: when the leader's process dies, its sockets close and its port refuses. The survivors need not
-//! wait for a timer to believe it (design.md §5): whoever sees it asks the other voters whether they see the same and
-//! how much of the log they have, and the most caught-up one stands for election at once, as if the dead leader had
-//! handed over.
+//! **Fast failover**: when the leader's process dies, its sockets close and its port refuses connections. The survivors
+//! need not wait for a timer (design.md §5). A node that notices it asks the other voters if they see the same and how
+//! much of the log they have. The most caught-up voter stands for election at once, as if the dead leader had
+//! transferred the lead.
 //!
-//! A wrong guess costs an election, never safety: the vote is Raft's own. A leader that is cut off or frozen refuses
-//! nothing; then the timers decide.
+//! A wrong guess costs an election, never safety: the vote is Raft's own. A leader that is cut off or frozen refuses no
+//! connections; then the timers decide.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -25,20 +25,21 @@ use super::{
     wire,
 };
 
-/// Refusals in a row that prove it: a process that is being started again listens within them.
+/// Refused connections in a row that prove it: a process that is being restarted listens again before that many.
 const REFUSALS: u32 = 3;
-/// The pause between two knocks.
+/// The pause between two connection attempts.
 const KNOCK: Duration = Duration::from_millis(3);
-/// How long a knock, or the answer of another voter, may take. Beyond, the timers are as fast.
+/// The time limit of a connection attempt, or of another voter's reply. After that, the timers are as fast.
 const ANSWER: Duration = Duration::from_millis(50);
-/// How often it is looked at again, and the pause between: a dying process closes its streams a moment before its port,
-/// and what still connects in between is no proof of life.
+/// The number of further checks, and the pause between them. A dying process closes its streams a moment before its
+/// port, and a connection that still succeeds in between does not prove that it lives.
 const ROUNDS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long this node waits for one that has more before it stands itself: that one may have died as well.
+/// The time this node waits for a voter that has more of the log before it stands itself: that voter may have died as
+/// well.
 const PRECEDENCE: Duration = Duration::from_millis(40);
 
-/// Tells that a leader's stream has ended.
+/// Notifies that a leader's stream has ended.
 #[derive(Clone, Default)]
 pub struct Watch {
     gone: Arc<Mutex<Option<NodeId>>>,
@@ -46,7 +47,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The stream of appends that `leader` had to this node is over.
+    /// Records that the append stream from `leader` to this node has ended.
     pub fn stream_ended(&self, leader: NodeId) {
         *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
         self.news.notify_one();
@@ -77,7 +78,7 @@ pub async fn run(leader: Leader, peers: Arc<Peers>) {
     }
 }
 
-/// The vote of the leader that this node follows, if it is this one, and the last entry of its own log.
+/// The vote of the leader that this node follows, if the leader is `gone`, and the last entry of this node's log.
 fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<LogId>)> {
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let follows = metrics.vote.is_committed() && *metrics.vote.leader_id().node_id() == gone;
@@ -85,8 +86,8 @@ fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<LogId>)> {
     (follows && votes && metrics.id != gone).then(|| (metrics.vote, metrics.log_id_list.last().copied()))
 }
 
-/// Whether the matter is settled: this node stands, or another leads. False while it does not look as if the leader
-/// were gone.
+/// Returns true if succession is decided: this node stands for election, or another node leads. Returns false while the
+/// leader does not appear to be gone.
 async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, mine: Option<LogId>) -> bool {
     if !refuses(peers, gone).await {
         return false;
@@ -106,7 +107,8 @@ async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, 
     true
 }
 
-/// Whether another voter has precedence; none when too few of them agree that the leader is gone.
+/// Returns the voter that has precedence, if another has it. The outer `None` means that too few voters agree that the
+/// leader is gone.
 async fn survey(
     leader: &Leader,
     peers: &Arc<Peers>,
@@ -120,11 +122,11 @@ async fn survey(
     let others = voters.iter().copied().filter(|id| *id != own && *id != gone);
     let asking = others.map(|id| async move { Some((id, ask(peers, id, vote).await?)) });
     let agreeing: Vec<_> = futures_util::future::join_all(asking).await.into_iter().flatten().collect();
-    // With this node. Fewer could not elect anybody.
+    // This node included. A smaller group could not elect a leader.
     if (agreeing.len() + 1) * 2 <= voters.len() {
         return None;
     }
-    // The longer log; of equal ones the lower number.
+    // The longer log wins; between equal ones, the lower number.
     Some(
         agreeing
             .into_iter()
@@ -132,7 +134,7 @@ async fn survey(
     )
 }
 
-/// The last entry of a voter that finds the leader gone too.
+/// The last entry of a voter that also finds the leader gone.
 async fn ask(peers: &Peers, id: NodeId, vote: &Vote) -> Option<Option<LogId>> {
     let (_, member) = peers.identity.members().into_iter().find(|(node, _)| *node == id)?;
     let mut client = peers.client(Some(id), &member.cluster_addr, Lane::Lease).ok()?;
@@ -144,7 +146,7 @@ async fn ask(peers: &Peers, id: NodeId, vote: &Vote) -> Option<Option<LogId>> {
     reply.gone.then(|| reply.last_log_id.as_ref().map(wire::log_id))
 }
 
-/// Another voter asks whether the leader it follows is gone from here as well.
+/// Answers another voter that asks if the leader it follows is gone from here as well.
 pub async fn answer(leader: &Leader, peers: &Peers, vote: &Vote) -> pb::SurveyReply {
     let gone = *vote.leader_id().node_id();
     let same = followed(leader, gone).filter(|(own, _)| own == vote);
@@ -153,7 +155,7 @@ pub async fn answer(leader: &Leader, peers: &Peers, vote: &Vote) -> pb::SurveyRe
     pb::SurveyReply { gone, last_log_id: last.as_ref().map(wire::log_id_to_wire) }
 }
 
-/// Whether the cluster plane of this member refuses every one of a few knocks. Silence is no refusal.
+/// True if the cluster plane of this member refuses each of several connection attempts. Silence is not a refusal.
 async fn refuses(peers: &Peers, id: NodeId) -> bool {
     let Some((_, member)) = peers.identity.members().into_iter().find(|(node, _)| *node == id) else {
         return false;

@@ -1,7 +1,7 @@
-//! The leader gives its place away before it stops, so that nobody waits for an election (design.md §5).
+//! Leader transfer before a stop, so that clients do not wait for an election (design.md §5).
 //!
-//! openraft never takes back a transfer to a node that does not answer, and takes no writes meanwhile: so only a voter
-//! that has answered a moment ago is asked, and of those the one with most of the log.
+//! openraft never takes back a transfer to a node that does not answer, and takes no writes meanwhile. So only a voter
+//! that answered a moment ago is chosen, and of those the one with most of the log.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use tokio::time::timeout;
 
 use super::{leader::Leader, lease::Leases, types::NodeId};
 
-/// How long ago a voter must have answered: two heartbeats and a little.
+/// The time within which a voter must have answered: two heartbeats and a little.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
-/// How long another leader is waited for: an ordinary election is as long.
+/// The time to wait for another leader: as long as an ordinary election.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Gives the lead to the best voter of which `is_fit` is true, and stops granting leases meanwhile. Returns the new
-/// leader, if there is one. Leases may be granted again in any case: this node may be elected again before it restarts.
+/// Transfers the lead to the best voter for which `is_fit` is true, and stops granting leases meanwhile. Returns the
+/// new leader, if there is one. Leases may be granted again in any case: this node may be elected again before it
+/// restarts.
 pub async fn give_away(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId) -> bool) -> Option<NodeId> {
     let to = voters_by_progress(leader).into_iter().find(|node| is_fit(*node))?;
     leases.close().await;
@@ -25,17 +26,17 @@ pub async fn give_away(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId)
     taken
 }
 
-/// Gives the lead to the voter with most of the log, and returns the new leader, if there is one.
+/// Transfers the lead to the voter with most of the log. Returns the new leader, if there is one.
 pub async fn transfer_to_best(leader: &Leader) -> Option<NodeId> {
     let to = voters_by_progress(leader).first().copied()?;
     transfer(leader, to).await
 }
 
-/// Asks `to` to lead, and waits until another does.
+/// Transfers the lead to `to`, and waits until another node leads.
 pub async fn transfer(leader: &Leader, to: NodeId) -> Option<NodeId> {
     let mut metrics = leader.raft().metrics();
     let own = metrics.borrow_watched().id;
-    tracing::info!(peer.id = to, "handing the lead over");
+    tracing::info!(peer.id = to, "transferring the lead");
     leader.raft().trigger().transfer_leader(to).await.ok()?;
     let another = async {
         loop {

@@ -1,4 +1,4 @@
-//! Who this node is to the others, and whom it lets speak: every message names cluster, lineage, sender and
+//! The identity of this node, and the admission of messages. Every message names cluster, lineage, sender and
 //! incarnation.
 
 use std::{
@@ -14,7 +14,7 @@ use super::{
     types::{Member, NodeId},
 };
 
-/// A cluster's name and the count of its restores (design.md §8). Members of another lineage are strangers.
+/// The cluster id and lineage epoch (design.md §8). Messages from another lineage are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lineage {
     /// The cluster's uuid.
@@ -23,7 +23,7 @@ pub struct Lineage {
     pub epoch: u64,
 }
 
-/// Why a message was not let in. The text goes to the sender as well, so that both sides know.
+/// The reason why a message was rejected. The text is also sent to the sender, so that both sides log it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Stranger {
     #[error("the message has no envelope")]
@@ -50,9 +50,9 @@ pub struct Identity {
     pub incarnation: [u8; 16],
     lineage: OnceLock<Lineage>,
     members: RwLock<Vec<(NodeId, Member)>>,
-    /// When a leader's message was last accepted here.
+    /// The time at which a leader's message was last accepted here.
     heard_at: RwLock<Option<Instant>>,
-    /// Whether a leader has said that this node is no member any more.
+    /// True once a leader has reported that this node is not a member any more.
     expelled: watch::Sender<bool>,
 }
 
@@ -83,7 +83,7 @@ impl Identity {
         let _ = self.lineage.set(lineage);
     }
 
-    /// A leader's message was accepted just now.
+    /// Records that a leader's message was accepted just now.
     pub fn heard_leader(&self) {
         match self.heard_at.write() {
             Ok(mut at) => *at = Some(Instant::now()),
@@ -91,7 +91,7 @@ impl Identity {
         }
     }
 
-    /// Whether a leader's message was accepted here within this time.
+    /// True if a leader's message was accepted here within this time.
     pub fn heard_leader_within(&self, limit: Duration) -> bool {
         let at = match self.heard_at.read() {
             Ok(at) => *at,
@@ -100,7 +100,7 @@ impl Identity {
         at.is_some_and(|at| at.elapsed() <= limit)
     }
 
-    /// A leader that a quorum follows has no such member.
+    /// Records that a leader with a quorum has removed this node.
     pub fn expel(&self) {
         self.expelled.send_replace(true);
     }
@@ -119,7 +119,7 @@ impl Identity {
         }
     }
 
-    /// The address that the configuration in force names for this member.
+    /// The address of this member in the configuration in force.
     pub fn address_of(&self, node: NodeId) -> Option<String> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         members.iter().find(|(id, _)| *id == node).map(|(_, member)| member.cluster_addr.clone())
@@ -133,7 +133,7 @@ impl Identity {
         }
     }
 
-    /// What this node writes on a message to `to`.
+    /// The envelope of this node's messages to `to`.
     pub fn envelope(&self, to: NodeId) -> pb::Envelope {
         let lineage = self.lineage();
         pb::Envelope {
@@ -145,10 +145,10 @@ impl Identity {
         }
     }
 
-    /// Lets a message in, or says why not.
+    /// Admits a message, or returns the reason why not.
     ///
     /// # Errors
-    /// [`Stranger`], to be told to the sender and to the log.
+    /// [`Stranger`], for the sender and for the log.
     pub fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Stranger> {
         let envelope = envelope.ok_or(Stranger::Anonymous)?;
         let lineage = self.lineage().ok_or(Stranger::NotReady)?;
@@ -165,7 +165,7 @@ impl Identity {
             {
                 Err(Stranger::OtherIncarnation { node: *node })
             }
-            // A node that this one does not know yet may be a member of a configuration still on its way here.
+            // A node that this one does not know yet may be a member of a configuration that has not arrived here yet.
             _ => Ok(envelope.from),
         }
     }

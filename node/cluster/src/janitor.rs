@@ -1,5 +1,5 @@
-//! Housekeeping of a running node: the leader sweeps rows whose time is over and lets learners vote that have caught
-//! up; every node takes a snapshot when its log tail has grown enough, and learns the members of a new configuration.
+//! Housekeeping of a running node. The leader sweeps expired rows and makes learners voters once they have caught up.
+//! Every node takes a snapshot when its log tail has grown enough, and learns the members of a new configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use super::{
     propose::Proposer,
 };
 
-/// How often it looks.
+/// The interval between two rounds.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Rows of one sweep: applying them stays far below a heartbeat.
 const SWEEP_ROWS: u32 = 500;
@@ -58,7 +58,7 @@ async fn snapshot_if_due(leader: &Leader) {
         last_index: metrics.last_log_index.unwrap_or(0),
     };
     let plan = retention::plan(&held);
-    // After a change of the secret: soon this node may start with the new one alone.
+    // After a change of the secret, this node may soon start with the new secret alone.
     let wanted = plan.take_snapshot || leader.snapshot_is_under_other_key();
     if wanted && metrics.snapshot.map(|id| id.index) != metrics.last_applied.map(|id| id.index) {
         report(leader.raft().trigger().snapshot().await, "a snapshot");
@@ -71,7 +71,8 @@ async fn snapshot_if_due(leader: &Leader) {
     }
 }
 
-/// How far the log may be purged without taking from the archive what it lacks, as long as that can be had.
+/// Returns the highest index up to which the log may be purged without removing entries that the archive lacks, as long
+/// as there is room for them.
 fn beside_archive(leader: &Leader, upto: u64) -> Option<u64> {
     let Some(hold) = leader.archive().hold() else { return Some(upto) };
     let waiting_bytes = leader.log_bytes_after(hold.archived.unwrap_or(0));
@@ -80,8 +81,8 @@ fn beside_archive(leader: &Leader, upto: u64) -> Option<u64> {
     if allowed == Some(upto) && hold.archived.is_none_or(|archived| archived < upto) {
         tracing::error!(
             raft.index = upto,
-            "{waiting_bytes} bytes of the log wait for the archive, more than may be held back: entries up to {upto} leave the \
-             log without it; there will be a gap until the next snapshot is in the archive"
+            "{waiting_bytes} bytes of the log wait for the archive, more than may be held back: entries up to {upto} \
+             are purged without being archived; there will be a gap until the next snapshot is in the archive"
         );
     }
     allowed

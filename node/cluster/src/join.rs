@@ -1,7 +1,8 @@
-//! A new node asks its way in: with the secret and one address, nothing else. It gets a number, the cluster's name and
-//! its public URL, writes them into its empty data directory, and is a node that may be started.
+//! A new node joins a cluster with the secret and one address, nothing else. It gets a number, the cluster's name and
+//! its public URL, and writes them into its empty data directory. Then the node may be started.
 //!
-//! Nothing here runs Raft. The place is made by the leader; asking again with the same directory gives the same place.
+//! Nothing here runs Raft. The leader creates the membership. A repeated request with the same directory gets the same
+//! membership.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,28 +23,28 @@ use super::{
     types::NodeId,
 };
 
-/// How long one question may take: a write and a change of members, held across an election.
+/// The time limit of one request: a write and a change of members, held across an election.
 const QUESTION: Duration = Duration::from_secs(10);
-/// How long it is asked again while the cluster has no leader.
+/// The time over which the request is repeated while the cluster has no leader.
 const LIMIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What a node joins with.
+/// The options of a join.
 pub struct JoinOptions {
     /// `host:port` of any member's cluster plane.
     pub address: String,
     pub data_dir: PathBuf,
-    /// What the directory holds is kept beside; else it must be empty.
+    /// If true, existing content of the directory is kept beside it; otherwise the directory must be empty.
     pub set_aside: bool,
-    /// Where the others will find this node.
+    /// The address at which the others will find this node.
     pub advertise: String,
-    /// Where clients will find its admin API.
+    /// The URL at which clients will find its admin API.
     pub api_url: String,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
 }
 
-/// What it was given.
+/// The result of a join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
     pub node: NodeId,
@@ -52,21 +53,21 @@ pub struct Joined {
     pub public_url: String,
 }
 
-/// Why it was not. Said to the operator.
+/// The reason why a join failed. It is reported to the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "{0} belongs to node {1} already; start it with `conclave serve`, or, if the cluster has removed that node, run this again with \
-         --set-aside, which keeps what the directory holds beside, or with an empty --data-dir"
+        "{0} belongs to node {1} already; start it with `conclave serve`, or, if the cluster has removed that node, \
+         run this again with --set-aside, which keeps the contents of the directory aside, or with an empty --data-dir"
     )]
     Taken(PathBuf, NodeId),
-    #[error("the data directory was begun with another cluster secret; give an empty one")]
+    #[error("the data directory was begun with another cluster secret; use an empty one")]
     OtherSecret,
     #[error("the cluster plane cannot be set up: {0}")]
     Plane(String),
-    #[error("`{0}` is no host:port")]
+    #[error("`{0}` is not a valid host:port")]
     BadAddress(String),
     #[error("{address} does not answer: {why}")]
     Unreachable { address: String, why: String },
@@ -74,18 +75,18 @@ pub enum JoinError {
     Refused(String),
 }
 
-/// Asks for a place, and writes it into the data directory.
+/// Requests membership, and writes it into the data directory.
 ///
 /// # Errors
-/// [`JoinError`]; a fresh directory is then fresh again, unless the cluster may have made a place: then asking again
-/// gives it.
+/// [`JoinError`]. A fresh directory is then fresh again, unless the cluster may have created the membership: then a
+/// repeated request returns it.
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     let tls = ClusterTls::new(&options.keys, 0, &*options.runtime.entropy)
         .map_err(|e| JoinError::Plane(e.to_string()))?;
     let peers_as =
         |incarnation| Peers::new(Arc::new(Identity::new(0, incarnation, None)), Arc::new(TlsWire::new(&tls)));
     if options.set_aside {
-        // Nothing is put aside for a cluster that does not answer.
+        // Nothing is set aside for a cluster that does not answer.
         let incarnation = options.runtime.entropy.bytes();
         known(&peers_as(incarnation), &options, incarnation).await?;
     }
@@ -109,7 +110,7 @@ pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     Ok(joined)
 }
 
-/// A fresh directory, or one that an earlier attempt began.
+/// Opens a fresh directory, or one that an earlier attempt began.
 fn begin(options: &JoinOptions) -> Result<(DataDir, conclave_store::Identity), JoinError> {
     let mut data = DataDir::open(&options.data_dir)?;
     let secret_check = options.keys.secret_check;
@@ -128,7 +129,7 @@ fn begin(options: &JoinOptions) -> Result<(DataDir, conclave_store::Identity), J
             let kept =
                 data.replace_contents(identity.clone(), &name, |log, _| SledLog::create(log).map(drop))?;
             if let Some(kept) = kept {
-                tracing::info!("what was in the data directory is kept in {}", kept.display());
+                tracing::info!("the earlier contents of the data directory are kept in {}", kept.display());
             }
             Ok((data, identity))
         }
@@ -145,8 +146,8 @@ fn begin(options: &JoinOptions) -> Result<(DataDir, conclave_store::Identity), J
     }
 }
 
-/// What the member that is named knows of its cluster. The first word decides: a wrong address or secret does not get
-/// better by asking again.
+/// Asks the given member about its cluster. Its first reply is final: a wrong address or secret does not become right
+/// by asking again.
 async fn known(
     peers: &Peers,
     options: &JoinOptions,
@@ -166,8 +167,8 @@ async fn known(
     Ok(known)
 }
 
-/// Asks the member that is named, then whoever it says leads.
-/// `may_have_a_place` becomes true when a question was sent whose answer did not come.
+/// Sends the request to the given member, then to the leader that it names. `may_have_a_place` becomes true when a
+/// request was sent whose reply did not arrive.
 async fn ask(
     peers: &Peers,
     options: &JoinOptions,
@@ -192,13 +193,13 @@ async fn ask(
         }
         sleep(PAUSE).await;
     }
-    Err(unreachable(format!("nobody there leads: {why}")))
+    Err(unreachable(format!("the cluster has no leader: {why}")))
 }
 
 enum Answer {
-    /// Another member may say something else.
+    /// Another member may answer differently.
     Elsewhere(String),
-    /// The question was sent, and no answer came.
+    /// The request was sent, and no reply arrived.
     Lost(String),
     Final(JoinError),
 }
@@ -234,7 +235,7 @@ async fn place(
     Ok(Joined { node: reply.node_id, lineage, public_url: reply.public_url })
 }
 
-/// Whether the question was not sent, for want of a connection.
+/// True if the request was not sent, for want of a connection.
 fn never_connected(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {

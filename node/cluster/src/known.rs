@@ -1,5 +1,5 @@
-//! What is left of a cluster when nothing of it runs: a snapshot file, a data directory, an archive. All of them come
-//! to the same: a state, the log id it is of, and who the members were. Log entries lead on from there.
+//! Cluster state read offline, from a snapshot, a data directory or an archive. Each of them yields a state, its log id
+//! and the members. Log entries can be applied on top.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -22,10 +22,10 @@ use super::{
     types::{Member, NodeId, StoredMembership},
 };
 
-/// Log payloads read at once.
+/// Log payload bytes read at once.
 const READ_BYTES: usize = 8 * 1024 * 1024;
 
-/// Why it cannot be read. Nothing was changed.
+/// The reason why the state cannot be read. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KnownError {
     #[error(transparent)]
@@ -36,24 +36,24 @@ pub enum KnownError {
     Content(String, String),
     #[error(transparent)]
     Halt(#[from] Halt),
-    #[error("{0} holds no node's data: it has no identity")]
+    #[error("{0} contains no data of a node: it has no identity")]
     NoNode(String),
     #[error("{0} was made with another cluster secret than this one")]
     OtherSecret(String),
-    #[error("log entry {found} came where {due} is due: entries are missing")]
+    #[error("expected log entry {due}, found {found}: entries are missing")]
     Hole { due: u64, found: u64 },
     #[error("log entry {index} cannot be read: {reason}")]
     Entry { index: u64, reason: String },
 }
 
-/// A cluster's state at one log id.
+/// The state of a cluster at one log id.
 #[derive(Clone)]
 pub struct Known {
     pub lineage: Lineage,
-    /// None before the first entry.
+    /// `None` before the first entry.
     pub last: Option<LogId>,
     pub state: State,
-    /// The name of the secret that its keeper last made things with.
+    /// The name of the secret that the node which wrote this last used.
     pub secret: KeyId,
     membership: StoredMembership,
 }
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Known {
     }
 }
 
-/// What a node's data directory says of itself.
+/// The content of a node's data directory.
 #[derive(Clone, Debug)]
 pub struct Survivor {
     pub node: NodeId,
@@ -77,7 +77,7 @@ pub struct Survivor {
 }
 
 impl Known {
-    /// The content of a snapshot file, proven to its last byte. `progress` is told the bytes read so far.
+    /// Reads a snapshot file and verifies it to its last byte. `progress` receives the bytes read so far.
     ///
     /// # Errors
     /// [`KnownError`].
@@ -106,10 +106,10 @@ impl Known {
         Ok(Self { lineage, last: header.last, state, secret, membership })
     }
 
-    /// The state after these entries, which must go on where it ends; earlier ones are passed over.
+    /// Applies these entries, which must continue where the state ends. Earlier entries are skipped.
     ///
     /// # Errors
-    /// [`KnownError`]; then it is where the last good entry left it.
+    /// [`KnownError`]; the state is then that of the last valid entry.
     pub fn advance(&mut self, records: &[LogRecord]) -> Result<(), KnownError> {
         for record in records {
             let due = self.last.map_or(0, |last| last.index + 1);
@@ -141,7 +141,7 @@ impl Known {
         Ok(())
     }
 
-    /// The state after one more entry of the rules, that no log has: for what is only tried out.
+    /// Applies one more entry of the rules that is in no log, to try it out.
     ///
     /// # Errors
     /// [`KnownError`].
@@ -153,7 +153,8 @@ impl Known {
         Ok(())
     }
 
-    /// Takes away what these entries took away, of which nothing else is known: what lies between is missing.
+    /// Applies only the revocations and restrictions of these entries. Nothing else is known of them, because the
+    /// entries in between are missing.
     ///
     /// # Errors
     /// [`KnownError::Entry`].
@@ -179,14 +180,14 @@ impl Known {
         self.membership.nodes().map(|(id, member)| (*id, member.clone())).collect()
     }
 
-    /// Whether these nodes are most of those that vote: whatever was acknowledged is known to one of them.
+    /// True if these nodes are a majority of the voters: then each acknowledged write is known to one of them.
     pub fn is_quorum(&self, nodes: &BTreeSet<NodeId>) -> bool {
         let configs = self.membership.membership().get_joint_config();
         !configs.is_empty()
             && configs.iter().all(|voters| voters.intersection(nodes).count() * 2 > voters.len())
     }
 
-    /// The rules' bytes of an entry; none for an entry of Raft itself.
+    /// The bytes of an entry that are for the rules; `None` for an entry of Raft itself.
     ///
     /// # Errors
     /// [`KnownError::Entry`].
@@ -201,9 +202,9 @@ impl Known {
 }
 
 impl Survivor {
-    /// Reads a data directory that no process uses: its newest good snapshot, and every entry of its log after that.
-    /// Entries that this node did not know to be committed are taken as committed: without the other nodes nobody can
-    /// know better.
+    /// Reads a data directory that no process uses: its newest valid snapshot, and every entry of its log after that.
+    /// Entries that this node did not know to be committed are taken as committed: without the other nodes this cannot
+    /// be known better.
     ///
     /// # Errors
     /// [`KnownError`].

@@ -1,4 +1,5 @@
-//! What only Raft can do on this node: write as leader, confirm a read by a quorum, tell its own status.
+//! The operations of this node that need Raft: writing as leader, confirming a read by a quorum, and reporting its
+//! status.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,17 +27,18 @@ use super::{
 
 pub type Raft = openraft::Raft<Config, Machine>;
 
-/// How long a read waits for its quorum round.
+/// The time limit of a read's quorum round.
 const READ_LIMIT: Duration = Duration::from_millis(300);
 /// Room for the envelope around a command's bytes in a log record.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
-/// How old the last word of a leader, or of a quorum, may be. Longer than an ordinary failover (about half a second),
-/// so that one does not turn every node red; short enough that a load balancer stops sending to a node that is cut off.
+/// The age up to which the last message of a leader, or of a quorum, is accepted as contact. It is longer than an
+/// ordinary failover (about half a second), so that a failover does not turn every node red. It is short enough that a
+/// load balancer stops sending to a node that is cut off.
 const CONTACT: Duration = Duration::from_millis(1_500);
 /// Entries a follower may be behind and still call itself ready.
 pub const READY_LAG: u64 = 1_000;
 
-/// Why the leader's answer is not to be had here.
+/// The reason why this node cannot give a leader's answer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaderError {
     #[error("not the leader")]
@@ -59,13 +61,13 @@ pub enum LeaderError {
 pub struct Written {
     pub reply: Reply,
     pub index: u64,
-    /// The term it was written in.
+    /// The term in which it was written.
     pub term: u64,
-    /// Whether it took something away: then it may not hold on every node yet.
+    /// True if it revoked or restricted something: then it may not hold on every node yet.
     pub revokes: bool,
 }
 
-/// Raft on this node.
+/// The Raft instance of this node.
 #[derive(Clone)]
 pub struct Leader {
     raft: Raft,
@@ -96,12 +98,12 @@ impl Leader {
         &self.clock
     }
 
-    /// What the archive of this node says of itself.
+    /// The status that the archive of this node published.
     pub fn archive(&self) -> &ArchiveSlot {
         &self.archive
     }
 
-    /// The log, to be read.
+    /// The log, for reading.
     pub const fn log(&self) -> &LogGauge {
         &self.log
     }
@@ -136,10 +138,10 @@ impl Leader {
         self.raft.metrics().borrow_watched().current_term
     }
 
-    /// Stamps the command, commits it, applies it. The bytes are not opened here (design.md §3).
+    /// Stamps the command, commits it and applies it. The bytes are not decoded here (design.md §3).
     ///
     /// # Errors
-    /// [`LeaderError`]; `Unknown` when the entry may or may not be committed.
+    /// [`LeaderError`]; `Unknown` if the entry may or may not be committed.
     pub async fn write(&self, command: Vec<u8>) -> Result<Written, LeaderError> {
         let limit = store::log::MAX_PAYLOAD_BYTES - ENTRY_OVERHEAD_BYTES;
         if command.len() > limit {
@@ -147,7 +149,7 @@ impl Leader {
         }
         let at_ms = self.clock.stamp()?;
         if let Some(forward) = ClusterClock::forward(&self.view.load(), at_ms) {
-            // A silence of half an hour and more: one entry may not move log time as far as it likes.
+            // After half an hour or more without entries, a single entry may not move log time that far.
             let request_id = self.runtime.entropy.bytes::<16>().to_vec();
             let body = Some(command::command::Body::SetClock(forward));
             self.append(at_ms, command::Command { request_id, body }.encode_to_vec()).await?;
@@ -175,8 +177,8 @@ impl Leader {
         })
     }
 
-    /// ReadIndex: what a read that starts now must have seen, confirmed by a fresh round to a quorum. Never a lease
-    /// (design.md §5: a stale lease read was reproduced on this version of openraft).
+    /// ReadIndex: the index that a read which starts now must have seen, confirmed by a fresh round to a quorum. Never
+    /// a lease (design.md §5: a stale lease read was reproduced on this version of openraft).
     ///
     /// # Errors
     /// [`LeaderError`].
@@ -193,20 +195,20 @@ impl Leader {
         Ok(linearizer.read_log_id().log_id().index)
     }
 
-    /// Whether this node is, and always was, its cluster's only member.
+    /// True if this node is, and always was, the only member of its cluster.
     pub fn is_alone_since_ever(&self) -> bool {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let founding = metrics.membership_config.log_id().is_some_and(|id| id.index == 0);
         founding && metrics.membership_config.nodes().count() == 1
     }
 
-    /// Whether the newest configuration here has this member.
+    /// True if the newest configuration here has this member.
     pub fn has_member(&self, node: NodeId) -> bool {
         self.raft.metrics().borrow_watched().membership_config.nodes().any(|(id, _)| *id == node)
     }
 
-    /// Whether a node that a quorum follows knows for certain that there is no such member: the configuration without
-    /// it is committed.
+    /// True if this node leads with a quorum and knows for certain that there is no such member: the configuration
+    /// without it is committed.
     pub async fn is_certainly_no_member(&self, node: NodeId) -> bool {
         if !self.is_leader() {
             return false;
@@ -219,16 +221,16 @@ impl Leader {
             && configuration.nodes().all(|(id, _)| *id != node)
     }
 
-    /// The members of the configuration in force; none before the first entry.
+    /// The members of the configuration in force. Empty before the first entry.
     pub fn members(&self) -> Vec<(NodeId, Member)> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect()
     }
 
-    /// Whether this node can serve: a leader is known, the lag is bounded, Raft runs. The text says why not.
+    /// Checks that this node can serve: a leader is known, the lag is bounded, and Raft runs.
     ///
     /// # Errors
-    /// The reason.
+    /// The reason why it cannot.
     pub fn readiness(&self) -> Result<(), String> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         metrics.running_state.map_err(|fatal| format!("raft has stopped: {fatal}"))?;
@@ -243,11 +245,11 @@ impl Leader {
         Ok(())
     }
 
-    /// Whether a leader's word is fresh here: on the leader that of a quorum, elsewhere that of the leader. openraft
-    /// goes on naming a leader that is long dead.
+    /// Checks for recent contact: on the leader with a quorum, elsewhere with the leader. openraft goes on naming a
+    /// leader that is long dead.
     ///
     /// # Errors
-    /// The reason.
+    /// The reason why there is no contact.
     pub fn contact(&self, identity: &Identity) -> Result<(), String> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.state != ServerState::Leader {
@@ -259,7 +261,7 @@ impl Leader {
         if alone || fresh { Ok(()) } else { Err("no quorum has answered this leader for a while".into()) }
     }
 
-    /// Whether a node that had the current secret alone could not start from the newest snapshot here.
+    /// True if a node that had only the current secret could not start from the newest snapshot here.
     pub fn snapshot_is_under_other_key(&self) -> bool {
         self.snapshots.dir.latest_is_under_other_key(&self.snapshots.key).unwrap_or_else(|error| {
             tracing::warn!(%error, "the newest snapshot cannot be looked at");
@@ -267,14 +269,14 @@ impl Leader {
         })
     }
 
-    /// This node's status; if wanted, with the digest of the state at its applied index.
+    /// This node's status. With `with_digest`, it includes the digest of the state at its applied index.
     pub async fn status(&self, with_digest: bool) -> pb::NodeStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let state = self.view.load();
         let mut digest = Vec::new();
         if with_digest {
             let hashed = Arc::clone(&state);
-            // A million rows take a second to hash: not on a thread that carries heartbeats.
+            // A million rows take a second to hash, so this must not run on a thread that carries heartbeats.
             let hash = rt::background(move || snapshot::digest(&hashed)).await;
             digest = hash.map(|hash| hash.to_vec()).unwrap_or_default();
         }
@@ -303,7 +305,7 @@ impl Leader {
     }
 }
 
-/// Always a fresh round, but in a simulation that must see what a lease read does.
+/// Always a fresh round, except in a simulation that demonstrates the effect of a lease read.
 fn read_policy() -> ReadPolicy {
     if rt::wrong().grants == rt::WrongGrants::LeaseRead {
         return ReadPolicy::LeaseRead;
@@ -311,7 +313,7 @@ fn read_policy() -> ReadPolicy {
     ReadPolicy::ReadIndex
 }
 
-/// Free bytes on the disk under this path; 0 when the machine does not say.
+/// Free bytes on the disk under this path; 0 if the machine does not report them.
 pub(super) fn free_bytes(path: &std::path::Path) -> u64 {
     rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

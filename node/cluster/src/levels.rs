@@ -1,5 +1,5 @@
-//! Raising the feature level (design.md §3): the leader does so once every member has said that it understands the next
-//! one.
+//! Raises the feature level (design.md §3): the leader does so once every member has reported that it understands the
+//! next one.
 
 use conclave_proto::{
     cluster::v1 as pb,
@@ -15,7 +15,7 @@ use super::{
 };
 use conclave_base::runtime::Runtime;
 
-/// How long a member's answer is waited for; one that is silent holds the level back until it is asked again.
+/// The time limit of a member's reply. A member that does not reply holds the level back until the next attempt.
 const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Raises the level if this node leads, a higher one exists, and every member understands it.
@@ -44,6 +44,6 @@ async fn supported_by(peers: &Peers, node: NodeId, member: &Member) -> Option<u3
     let envelope = Some(peers.identity.envelope(node));
     let asking = client.status(pb::StatusRequest { envelope, with_digest: false });
     let status = tokio::time::timeout(ANSWER_LIMIT, asking).await.ok()?.ok()?.into_inner();
-    // A build that does not say so is of the first release.
+    // A build that does not report a level is of the first release.
     Some(status.feature_level.max(1))
 }

@@ -1,29 +1,29 @@
-//! **The cluster**: the only room that names openraft. Everybody else holds a [`Cluster`] and sees three things: the
-//! state ([`Cluster::view`], [`Cluster::view_at`]), writes ([`Cluster::propose`]) and the cluster's health.
+//! **The cluster**: the only room that names openraft. Other rooms hold a [`Cluster`] and see three things: the state
+//! ([`Cluster::view`], [`Cluster::view_at`]), writes ([`Cluster::propose`]) and the cluster's health.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `types`, `wire` | Raft's types, and our protobuf for them |
 //! | `log_store`, `machine` | Raft's storage over the store room, the replicated state |
-//! | `identity`, `bootstrap` | who this node is, whom it lets speak, how a cluster is founded |
-//! | `transport`, `line`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, way out, way in |
+//! | `identity`, `bootstrap` | the identity of this node, the admission of messages, the founding of a cluster |
+//! | `transport`, `line`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, outgoing and incoming messages |
 //! | `failover`, `handover` | another leader at once: when its process dies, when it stops in order |
-//! | `lease` | the right to accept without asking, and until when a revocation waits |
+//! | `lease` | the right to accept a check without asking, and the time until which a revocation waits |
 //! | `clock` | one time for all nodes, and the stamps of log entries |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
-//! | `save` | a snapshot for somebody else |
-//! | `known`, `refound` | what is left of a cluster when nothing of it runs; a new life from it |
+//! | `save` | snapshots for download and for the archive |
+//! | `known`, `refound` | cluster state read offline, and a new lineage founded from it |
 //! | `consensus` | the runtime of all this, and its end |
-//! | `membership`, `join` | members come and go |
-//! | `readiness`, `settings`, `disk`, `problems` | whether this node and the cluster can serve, and why not |
-//! | `contact` | a node out of contact: what it says, whom it finds, whether it was removed |
+//! | `membership`, `join` | members join and are removed |
+//! | `readiness`, `settings`, `disk`, `problems` | the ability of this node and of the cluster to serve, and the reasons if not |
+//! | `contact` | a node out of contact: its logs, finding moved members, checking if it was removed |
 //! | `levels` | the feature level rises when every member understands it |
-//! | `vantage` | a second look at the network from another node |
+//! | `vantage` | the resolution of a handle on another node |
 //! | `janitor` | sweeps, snapshots, the member list |
-//! | `archival` | what an archive of the log needs: its entries, room for them, a place for its word |
+//! | `archival` | the archive's interface: log entries, retention, and its status |
 //!
-//! Consensus has a tokio runtime of its own: no page and no password hash can hold up a heartbeat. Everything that
-//! talks to peers runs there.
+//! Consensus has a tokio runtime of its own, so that no page and no password hash can delay a heartbeat. Everything
+//! that talks to peers runs there.
 
 mod archival;
 mod audit;
@@ -104,14 +104,15 @@ use propose::Proposer;
 use readiness::Readiness;
 pub use types::NodeId;
 
-/// How long the status of a member is waited for.
+/// The time limit of a member's status.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
-/// The same when it hashes its state first: some seconds for a million people, beside everything else.
+/// The time limit of a member's status with a digest of its state: some seconds for a million users, beside all other
+/// work.
 const DIGEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a change of the members may take: two writes, and the time of a transfer.
+/// The time limit of a change of the members: two writes, and the time of a transfer.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
-/// The pause before the next leader is asked.
+/// The pause before the next leader is tried.
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A change of the members or of the leader.
@@ -133,15 +134,15 @@ struct Inner {
     consensus: Consensus,
     readiness: Readiness,
     log_failure: watch::Receiver<Option<StoreError>>,
-    /// Why the peers will not have this node, once they have said so.
+    /// Set when the peers reject this node; holds their reason.
     conflict: Arc<OnceLock<String>>,
-    /// The lock of the data directory is kept by the log; this tells when it is gone.
+    /// The log keeps the lock of the data directory; this resolves when the lock is released.
     released: Released,
-    /// Which secret the data directory is of.
+    /// The mark of the secret that the data directory was made with.
     secret_mark: Mutex<conclave_store::data_dir::SecretMark>,
 }
 
-/// A member and what it says of itself, or why it says nothing.
+/// A member and the status that it reported, or the reason why it did not.
 #[derive(Debug)]
 pub struct MemberStatus {
     pub node: NodeId,
@@ -151,18 +152,18 @@ pub struct MemberStatus {
 }
 
 impl Cluster {
-    /// The time that everything on this node is judged by: the same on all nodes, whatever the clock of this machine
-    /// says.
+    /// The time by which everything on this node is judged. It is equal on all nodes, whatever the clock of this
+    /// machine shows.
     pub fn clock(&self) -> Arc<ClusterClock> {
         Arc::clone(self.inner.leader.clock())
     }
 
-    /// The state as this node has it now.
+    /// The current state on this node.
     pub fn view(&self) -> Arc<State> {
         self.inner.leader.view().load()
     }
 
-    /// A version of the state that has seen `index`: waits a moment, then asks the leader.
+    /// Returns a version of the state that has seen `index`: waits a moment, then asks the leader.
     ///
     /// # Errors
     /// [`ViewError`].
@@ -176,12 +177,12 @@ impl Cluster {
         self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
     }
 
-    /// A version on which a check may be decided, and accepted: it has seen `index`, and every revocation that was
-    /// acknowledged before this call (design.md P3). Under a lease this asks nobody; else the leader, and through it a
-    /// quorum.
+    /// Returns a version on which a check may be decided and accepted: it has seen `index`, and every revocation that
+    /// was acknowledged before this call (design.md P3). Under a lease no other node is contacted; otherwise the leader
+    /// is, and through it a quorum.
     ///
     /// # Errors
-    /// [`ViewError`]: then nothing may be accepted.
+    /// [`ViewError`]; then nothing may be accepted.
     pub async fn serving_view(&self, index: u64) -> Result<Arc<State>, ViewError> {
         if let Some(state) = self.covered_view().filter(|state| state.index() >= index) {
             return Ok(state);
@@ -191,31 +192,31 @@ impl Cluster {
         self.on_consensus(reading).await.unwrap_or(Err(ViewError::Behind))
     }
 
-    /// The same, where it is to be had without asking anybody.
+    /// Like [`Self::serving_view`] without an index, but returns `None` instead of contacting the leader.
     pub fn covered_view(&self) -> Option<Arc<State>> {
         let state = self.view();
-        // The lease after the state: it must cover what is decided on.
+        // The lease is read after the state: it must cover the version that the decision is made on.
         (self.inner.leader.clock().is_sure() && self.inner.leases.covers(&state)).then_some(state)
     }
 
-    /// What this node knew when it could last be sure, if that is no longer ago than `limit`: for applications that
-    /// would rather be served from it than not at all while the cluster is out of reach. Revocations since then are not
-    /// in it.
+    /// The state that this node had when it was last sure of it, if that was at most `limit` ago. For
+    /// applications that prefer it to no answer while the cluster cannot be reached. It lacks the revocations since
+    /// then.
     pub fn known_view(&self, limit: Duration) -> Option<Arc<State>> {
         let state = self.view();
         let is_sure = self.inner.leader.clock().is_sure();
         (is_sure && self.inner.leases.covered_within(limit, &state)).then_some(state)
     }
 
-    /// A version that has seen everything acknowledged before this call, confirmed by the leader: held across an
-    /// election, as writes are. None when it cannot be had in time.
+    /// Returns a version that has seen everything acknowledged before this call, confirmed by the leader. Held across
+    /// an election, as writes are. Returns `None` if it cannot be had in time.
     pub async fn confirmed_view(&self) -> Option<Arc<State>> {
         let inner = Arc::clone(&self.inner);
         let asking = async move { read::confirmed(&inner.leader, &inner.peers).await };
         self.on_consensus(asking).await.flatten()
     }
 
-    /// Has the command applied, whoever leads. The same `request` again gives the same answer.
+    /// Has the current leader apply the command. A repeated `request` id gets the first reply again.
     ///
     /// # Errors
     /// [`ProposeError`].
@@ -234,20 +235,20 @@ impl Cluster {
             .unwrap_or(Err(ProposeError::Unknown))
     }
 
-    /// The name of the secret that the data directory is of.
+    /// The name of the secret that the data directory was made with.
     pub fn secret_of_data(&self) -> [u8; 16] {
         self.inner.secret_mark.lock().unwrap_or_else(PoisonError::into_inner).secret_check()
     }
 
-    /// From here on the data directory is one of the secret with this name.
+    /// Records this secret name as that of the data directory.
     ///
     /// # Errors
-    /// When it cannot be written; it is then as it was.
+    /// An error if it cannot be written; the directory then keeps its earlier name.
     pub fn settle_secret_of_data(&self, secret_check: [u8; 16]) -> Result<(), StoreError> {
         self.inner.secret_mark.lock().unwrap_or_else(PoisonError::into_inner).settle(secret_check)
     }
 
-    /// Which cluster, and which of its lives.
+    /// The cluster id and lineage epoch.
     pub fn lineage(&self) -> Lineage {
         self.inner.lineage
     }
@@ -257,37 +258,37 @@ impl Cluster {
         self.inner.peers.identity.node
     }
 
-    /// Who leads, as far as this node knows.
+    /// The current leader, as far as this node knows.
     pub fn leader_id(&self) -> Option<NodeId> {
         self.inner.leader.leader_id()
     }
 
-    /// Whether this node leads.
+    /// True if this node leads.
     pub fn is_leader(&self) -> bool {
         self.inner.leader.is_leader()
     }
 
-    /// How many voters there are; at least one.
+    /// The number of voters; at least one.
     pub fn member_count(&self) -> usize {
         self.inner.peers.identity.members().len().max(1)
     }
 
-    /// The admin API of the node that leads, for hints to clients.
+    /// The admin API URL of the leader, for hints to clients.
     pub fn leader_api_url(&self) -> Option<String> {
         let leader = self.leader_id()?;
         let members = self.inner.peers.identity.members();
         members.into_iter().find(|(id, _)| *id == leader).map(|(_, member)| member.api_url)
     }
 
-    /// Whether this node can serve.
+    /// Checks that this node can serve.
     ///
     /// # Errors
-    /// The reason why not.
+    /// The gravest reason why it cannot.
     pub fn readiness(&self) -> Result<(), String> {
         self.inner.readiness.reasons().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Every reason why this node cannot serve, the gravest first; none if it can.
+    /// Every reason why this node cannot serve, the gravest first. Empty if it can.
     pub fn not_ready_because(&self) -> Vec<String> {
         self.inner.readiness.reasons()
     }
@@ -298,7 +299,7 @@ impl Cluster {
             reason = log_failed(self.inner.log_failure.clone()) => reason,
             reason = self.raft_stopped() => reason,
         };
-        // Raft stops on a log that failed, and may be heard of first: what happened to the disk says more.
+        // Raft stops on a log that failed, and its stop may be seen first. The error of the disk says more.
         let reason = log_failure(self.inner.log_failure.borrow().as_ref()).unwrap_or(reason);
         self.inner.conflict.get().cloned().unwrap_or(reason)
     }
@@ -312,7 +313,7 @@ impl Cluster {
                 return fatal.to_string();
             }
             if openraft::async_runtime::WatchReceiver::changed(&mut metrics).await.is_err() {
-                return "raft is gone".into();
+                return "raft has stopped".into();
             }
         }
     }
@@ -324,13 +325,13 @@ impl Cluster {
         self.on_consensus(telling).await.unwrap_or_default()
     }
 
-    /// Every member's status, asked of each, without digests.
+    /// Requests every member's status, without digests.
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
         self.ask_members(false).await
     }
 
-    /// The same with the digest of each one's state, which each makes anew: for people who look, not for what looks
-    /// every minute.
+    /// Like [`Self::member_statuses`], with state digests. Each member hashes its whole state: for interactive use, not
+    /// for polling.
     pub async fn member_statuses_with_digests(&self) -> Vec<MemberStatus> {
         self.ask_members(true).await
     }
@@ -341,12 +342,12 @@ impl Cluster {
         self.on_consensus(asking).await.unwrap_or_default()
     }
 
-    /// What this node sees of the network, for itself and for others. The first one counts.
+    /// Registers this node's handle resolver. Later calls are ignored.
     pub fn look_out_with(&self, vantage: Arc<dyn Vantage>) {
         self.inner.peers.window.open(vantage);
     }
 
-    /// The handle of this DID as another node sees it.
+    /// Resolves the handle of this DID on another node.
     pub async fn seen_elsewhere(&self, did: &str, occasion: Occasion) -> SeenElsewhere {
         let (inner, did) = (Arc::clone(&self.inner), did.to_owned());
         let span = tracing::Span::current();
@@ -356,8 +357,8 @@ impl Cluster {
             .unwrap_or(SeenElsewhere::Unknown)
     }
 
-    /// Gives the lead to the most caught-up voter that is there, if this node has it. Returns when another leads, or
-    /// nobody could take it; either way this node may stop.
+    /// Transfers the lead to the most caught-up reachable voter, if this node leads. Returns when another node leads,
+    /// or when no voter could take over. In both cases this node may stop.
     pub async fn hand_over(&self) {
         let inner = Arc::clone(&self.inner);
         let handing = async move {
@@ -366,7 +367,7 @@ impl Cluster {
         self.on_consensus(handing).await;
     }
 
-    /// Changes the members or the leader, whoever leads. Returns the leader afterwards.
+    /// Changes the members or the leader, whichever node leads. Returns the leader afterwards.
     ///
     /// # Errors
     /// [`MembershipError`].
@@ -388,7 +389,8 @@ impl Cluster {
         self.halt().await;
     }
 
-    /// Stops everything of this node where it stands, as a crash would; what was queued for the disk is still written.
+    /// Stops everything of this node immediately, as a crash would. Writes that are queued for the disk are still
+    /// written.
     pub async fn halt(&self) {
         self.inner.consensus.end().await;
         if !self.inner.released.clone().wait().await {
@@ -401,7 +403,7 @@ impl Cluster {
     }
 }
 
-/// Resolves at the log's first error; never when it closes in peace.
+/// Resolves at the log's first error; never if the log closes without one.
 async fn log_failed(mut failure: watch::Receiver<Option<StoreError>>) -> String {
     if let Ok(failed) = failure.wait_for(Option::is_some).await
         && let Some(reason) = log_failure(failed.as_ref())
@@ -416,7 +418,8 @@ fn log_failure(failed: Option<&StoreError>) -> Option<String> {
 }
 
 impl Inner {
-    /// Here, if this node leads; else at the leader. One that has just handed over is followed to the next.
+    /// Makes the change here if this node leads, otherwise at the leader. If the leader has just changed, the new one
+    /// is tried.
     async fn change_members(&self, change: MembersChange) -> Result<Option<NodeId>, MembershipError> {
         let deadline = tokio::time::Instant::now() + propose::HOLD;
         loop {
@@ -428,7 +431,7 @@ impl Inner {
                 None => Err(MembershipError::NotLeader(None)),
             };
             match outcome {
-                // Decided anew on what has become of the members meanwhile.
+                // Decided again on the members as they are by then.
                 Err(MembershipError::NotLeader(_) | MembershipError::Busy)
                     if tokio::time::Instant::now() < deadline =>
                 {

@@ -1,5 +1,5 @@
-//! What is known of a connection while it is used: whether there is one at all. A write that was handed to a line
-//! without a connection, and timed out before one came about, was certainly not sent.
+//! The state of a connection while it is used: connected or not. A write that was handed to a channel without a
+//! connection, and timed out before a connection was made, was certainly not sent.
 
 use std::{
     io,
@@ -19,7 +19,8 @@ use tokio::{
 
 use super::types::NodeId;
 
-/// How long a refused connection speaks for the next ones: thousands of held writes must not knock one by one.
+/// The time for which a refused connection stands for the next attempts: thousands of held writes must not dial one by
+/// one.
 const REST: Duration = Duration::from_millis(50);
 
 /// The connections of one channel.
@@ -28,12 +29,11 @@ pub struct Line {
     live: AtomicUsize,
     made: AtomicU64,
     failed_at: Mutex<Option<Instant>>,
-    /// Whose line it is, if the log is to hear when it breaks and when it holds again: one line of a member says
-    /// enough.
+    /// The member, if lost and restored connections are to be logged. One channel of a member is enough for that.
     member: Option<NodeId>,
 }
 
-/// A line at one moment.
+/// The state of a channel at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     connected: bool,
@@ -41,28 +41,28 @@ pub struct Moment {
 }
 
 impl Line {
-    /// A line that tells the log when this member is lost, and when it is back.
+    /// Creates a channel state that logs when this member is lost, and when it can be reached again.
     pub fn reporting(member: Option<NodeId>) -> Self {
         Self { member, ..Self::default() }
     }
 
-    /// To be taken before something is sent.
+    /// Reads the current state. To be called before something is sent.
     pub fn moment(&self) -> Moment {
         Moment { connected: self.live.load(Ordering::SeqCst) > 0, made: self.made.load(Ordering::SeqCst) }
     }
 
-    /// Whether nothing at all can have been sent since `start`.
+    /// True if nothing at all can have been sent since `start`.
     pub fn was_dead_since(&self, start: Moment) -> bool {
         !start.connected && self.made.load(Ordering::SeqCst) == start.made
     }
 
-    /// Whether there is no connection and making one has just failed.
+    /// True if there is no connection and the last attempt to make one has just failed.
     pub fn rests(&self) -> bool {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         self.live.load(Ordering::SeqCst) == 0 && failed_at.is_some_and(|at| at.elapsed() < REST)
     }
 
-    /// Counts what dialling brought.
+    /// Records the result of a connection attempt.
     pub fn dialled<S>(self: &Arc<Self>, outcome: io::Result<S>) -> io::Result<Connection<S>> {
         let failed_at = outcome.is_err().then(Instant::now);
         let before =
@@ -84,7 +84,7 @@ impl Line {
     }
 }
 
-/// A connection that is counted as long as it is held.
+/// A connection that is counted as long as it exists.
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,

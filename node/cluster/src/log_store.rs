@@ -4,9 +4,9 @@
 //! truncations and purges change the view at once and travel to the disk in order; completions come back in order. So a
 //! reader sees what was appended before it is flushed, as openraft demands, and most reads never reach the disk.
 //!
-//! What waits for the disk: an append's completion and a vote. A truncation needs no wait of its own, since every later
-//! completion stands behind it in the same queue. A purge may be undone by a crash: the log is longer then, nothing
-//! else.
+//! Two things wait for the disk: an append's completion, and a vote. A truncation needs no wait of its own, since every
+//! later completion is behind it in one queue. A crash may undo a purge: the log is then longer, and nothing else
+//! changes.
 
 mod codec;
 mod view;
@@ -34,14 +34,14 @@ use conclave_store::{Flush, LogReader, LogRecord, LogWriter, Op, StoreError};
 /// Entries kept in memory for followers and for apply.
 pub const RECENT_BYTES: usize = 8 * 1024 * 1024;
 
-/// Entries appended and not yet on disk; an append waits above this. With [`RECENT_BYTES`] it bounds the memory a log
-/// takes, since what is not on disk must be readable from memory.
+/// The limit of entries that are appended and not yet on disk; an append waits above it. Together with [`RECENT_BYTES`]
+/// it bounds the memory of a log, since entries that are not on disk must be readable from memory.
 pub const PENDING_BYTES: usize = 32 * 1024 * 1024;
 
 /// Payload bytes of one read for replication.
 pub const READ_BYTES: usize = 1024 * 1024;
 
-/// A read that a truncation or a purge overtook starts again. Both are rare; this many in a row mean a defect.
+/// A read starts again when a truncation or a purge overtakes it. Both are rare; this many in a row mean a defect.
 const READ_ATTEMPTS: usize = 16;
 
 type Guard = dyn Any + Send + Sync;
@@ -55,17 +55,17 @@ pub struct LogStorage {
     source: Source,
 }
 
-/// Where entries are read: the disk, and what is on its way there.
+/// The source of entries: the disk, and the entries on their way to it.
 #[derive(Clone)]
 struct Source {
     reader: Arc<dyn LogReader>,
     view: Arc<Mutex<View>>,
-    /// Whether reads must leave the caller's thread because the disk may make them wait.
+    /// True if reads must leave the caller's thread because the disk may make them wait.
     may_block: bool,
     guard: Option<Arc<Guard>>,
 }
 
-/// A log that somebody else keeps open: its size, and its entries. It keeps nothing open itself but for the time of a
+/// A handle for the size and the entries of a log that is kept open elsewhere. It keeps the log open only during a
 /// read.
 #[derive(Clone)]
 pub struct LogGauge {
@@ -76,21 +76,21 @@ pub struct LogGauge {
 }
 
 impl LogGauge {
-    /// The bytes of the entries above `index`, for the snapshot rule ([`conclave_store::retention`]); none of a closed
-    /// log.
+    /// The bytes of the entries above `index`, for the snapshot rule ([`conclave_store::retention`]). 0 for a closed log.
     pub fn bytes_after(&self, index: u64) -> u64 {
         self.reader.upgrade().map_or(0, |reader| reader.bytes_after(index))
     }
 
-    /// The index of the first entry present, or of the next one if there is none; none of a closed or untouched log.
+    /// The index of the first entry present, or of the next one if there is none. `None` for a closed or untouched log.
     pub fn first_index(&self) -> Option<u64> {
         self.open().and_then(|source| source.view().state().first_index)
     }
 
-    /// The entries present in `from..to` as they lie on disk, at most about `max_bytes` of payload but at least one.
+    /// The entries present in `from..to` as they are stored on disk: about `max_bytes` of payload at most, but at least
+    /// one.
     ///
     /// # Errors
-    /// When the disk fails, or the log is closed.
+    /// An error if the disk fails, or if the log is closed.
     pub async fn records(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<LogRecord>> {
         let source = self.open().ok_or_else(|| io::Error::other("the log is closed"))?;
         let entries = source.entries(from, to, max_bytes).await?;
@@ -108,7 +108,7 @@ impl LogGauge {
 }
 
 impl LogStorage {
-    /// Takes the writer's log as it stands.
+    /// Takes over the writer's log in its current state.
     pub fn new(writer: LogWriter) -> io::Result<Self> {
         let view = View::new(writer.initial_state())?;
         let (reader, may_block) = (writer.reader(), writer.may_block());
@@ -116,14 +116,14 @@ impl LogStorage {
         Ok(Self { writer, pending: Arc::new(Semaphore::new(PENDING_BYTES)), source })
     }
 
-    /// Keeps `guard` until the log is closed: the lock of its directory.
+    /// Keeps `guard`, the lock of the log's directory, until the log is closed.
     #[must_use]
     pub fn guarded_by(mut self, guard: impl Any + Send + Sync) -> Self {
         self.source.guard = Some(Arc::new(guard));
         self
     }
 
-    /// Measures and reads the log without keeping it open.
+    /// Returns a handle that measures and reads the log without keeping it open.
     pub fn gauge(&self) -> LogGauge {
         let Source { reader, view, may_block, guard } = &self.source;
         LogGauge {
@@ -154,7 +154,7 @@ impl Source {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entries present in `from..to`, at most about `max_bytes` of them but at least one.
+    /// The entries present in `from..to`: about `max_bytes` at most, but at least one.
     async fn entries(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         for _ in 0..READ_ATTEMPTS {
             let (changes, from, to, cut) = self.view().clamp(from, to);
@@ -171,7 +171,7 @@ impl Source {
         Err(io::Error::other("the log kept changing while it was read"))
     }
 
-    /// Reads below the recent entries, on a thread that may block.
+    /// Reads the entries below the recent ones, on a thread that may block.
     async fn stored(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<LogRecord>> {
         if from >= to {
             return Ok(Vec::new());
@@ -184,7 +184,7 @@ impl Source {
     }
 }
 
-/// Puts what came from the disk before the recent entries and checks that nothing is missing between.
+/// Joins entries from the disk with the recent entries, and checks that none is missing in between.
 fn join(
     view: &View,
     stored: &[LogRecord],
@@ -262,9 +262,9 @@ impl RaftLogStorage<Config> for LogStorage {
         Ok(())
     }
 
-    /// Not synced: it is a hint that lets a restarted node apply what it knew to be committed before it hears from a
-    /// leader. An older value costs that head start and nothing else, and it can never name an entry the log lost,
-    /// because it stands behind that entry in the same file.
+    /// Not synced: it is a hint that lets a restarted node apply the entries it knew to be committed before it hears
+    /// from a leader. An older value only loses that head start. It can never name an entry that the log lost, because
+    /// it is written behind that entry in one file.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let committed = committed.map(codec::plain);
         self.view().save_committed(committed);
@@ -314,8 +314,8 @@ impl RaftLogStorage<Config> for LogStorage {
     }
 }
 
-/// For changes nobody waits for: their failure stops the node through [`LogWriter::failure`] and fails every later
-/// call.
+/// A completion for changes that no caller waits for. Their failure stops the node through [`LogWriter::failure`] and
+/// fails every later call.
 fn ignore() -> Done {
     Box::new(|_| {})
 }

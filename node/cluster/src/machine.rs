@@ -1,8 +1,7 @@
-//! The replicated state on this node: entries go in through the rules, readers see whole versions, snapshots come and
-//! go.
+//! The replicated state on this node: the rules apply entries, readers see whole versions, and snapshots are written
+//! and installed.
 //!
-//! One `Arc<State>` is swapped with each entry. A reader keeps the version it took for as long as it likes; nobody
-//! waits.
+//! One `Arc<State>` is swapped with each entry. A reader may keep its version for as long as it likes, and never waits.
 
 use std::{io, sync::Arc};
 
@@ -30,12 +29,12 @@ use super::{
     wire,
 };
 
-/// Bytes copied at once when a file is taken over from elsewhere.
+/// Bytes copied at once when a file from outside is taken over.
 const COPY_BYTES: usize = 256 * 1024;
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
 
-/// What readers hold: the current version, and a signal for each new index.
+/// The handle of readers: the current version, and a signal for each new index.
 #[derive(Clone)]
 pub struct View {
     current: Arc<ArcSwap<State>>,
@@ -52,13 +51,13 @@ impl View {
         self.current.load_full()
     }
 
-    /// Moves with each revocation this node has applied, once its checks see it.
+    /// Changes with each revocation that this node has applied, once its checks see it.
     pub fn revoked(&self) -> watch::Receiver<u64> {
         self.revoked.clone()
     }
 
-    /// Waits until this node has applied `index`. The caller bounds the wait. None when it never will: the machine has
-    /// stopped, and the version it left must not pass for the one asked for.
+    /// Waits until this node has applied `index`. The caller bounds the wait. Returns `None` if this never happens: the
+    /// machine has stopped, and its last version must not be taken for the requested one.
     pub async fn reach(&self, index: u64) -> Option<Arc<State>> {
         let mut applied = self.applied.clone();
         applied.wait_for(|at| *at >= index).await.ok()?;
@@ -66,7 +65,7 @@ impl View {
     }
 }
 
-/// Snapshot files of this node and what seals them.
+/// The snapshot files of this node, and the key that seals them.
 #[derive(Clone)]
 pub struct Snapshots {
     pub dir: Arc<SnapshotDir>,
@@ -88,10 +87,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts from the latest good snapshot, or from nothing.
+    /// Starts from the latest valid snapshot, or from an empty state.
     ///
     /// # Errors
-    /// When the snapshots cannot be read at all.
+    /// An error if the snapshots cannot be read at all.
     pub fn open(snapshots: Snapshots) -> io::Result<(Self, View)> {
         let mut machine = Self::empty(snapshots);
         if let Some(file) = machine.snapshots.dir.latest(&machine.snapshots.key).map_err(io::Error::other)? {
@@ -127,11 +126,11 @@ impl Machine {
         self.last = meta.last_log_id;
         self.membership = meta.last_membership;
         self.publish(state);
-        // There may be revocations in it.
+        // The snapshot may contain revocations.
         self.revoked.send_replace(self.current.load().index());
     }
 
-    /// The version first, then the news of it: whoever is woken by the index finds it.
+    /// Publishes the version first and the index after it: a reader that is woken by the index finds the version.
     fn publish(&self, state: State) {
         let index = state.index();
         self.current.store(Arc::new(state));
@@ -217,7 +216,7 @@ impl RaftStateMachine<Config> for Machine {
     }
 }
 
-/// Writes one version to a file, beside everything else that goes on.
+/// Writes one version to a file, without stopping other work.
 pub struct Builder {
     meta: SnapshotMeta,
     state: Arc<State>,
@@ -243,7 +242,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     rt::blocking(work).await.map_err(io::Error::other)?
 }
 
-/// On a thread that gives way: nobody waits for a snapshot as they wait for a check.
+/// Runs on a thread of low priority: a snapshot is less urgent than a check.
 async fn background<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -283,7 +282,8 @@ fn meta_of(file: &SnapshotFile) -> io::Result<SnapshotMeta> {
     })
 }
 
-/// The file in this node's own directory. What arrived from the leader lies there already; a restart must find it.
+/// Moves the file into this node's own directory. A file that arrived from the leader is there already; a restart must
+/// find it.
 fn adopt(file: SnapshotFile, snapshots: &Snapshots) -> io::Result<SnapshotFile> {
     if file.path.parent() == Some(snapshots.dir.path()) {
         return Ok(file);
@@ -301,7 +301,7 @@ fn adopt(file: SnapshotFile, snapshots: &Snapshots) -> io::Result<SnapshotFile> 
     }
 }
 
-/// Reads and checks the whole file before anything of it is used.
+/// Reads and checks the whole file before any part of it is used.
 fn load(file: &SnapshotFile, snapshots: &Snapshots) -> io::Result<(SnapshotMeta, State)> {
     let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     let reader = SnapshotReader::open(&file.path, &snapshots.key).map_err(|e| invalid(e.to_string()))?;

@@ -1,8 +1,8 @@
-//! **Members come and go**, on the leader: a new node gets a number nobody ever had and learns; when it has caught up
-//! it votes; one that is removed is out for good.
+//! **Membership changes**, on the leader: a new node gets a number that was never used and becomes a learner. Once it
+//! has caught up, it becomes a voter. A removed node is out for good.
 //!
-//! Every change names the configuration it was decided on, so that of two operators at once one is told to look again.
-//! A change that its leader did not live to finish is finished by the next ([`tend`]).
+//! Every change names the configuration it was decided on: if two operators change at once, one of them is asked to
+//! look again. The next leader finishes a change that its leader could not finish ([`tend`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,29 +31,29 @@ use super::{
     types::{Config, LogId, Member, NodeId},
 };
 
-/// Entries a learner may be behind and still be made a voter: fewer than one batch of appends.
+/// The most entries that a learner may be behind and still be made a voter: fewer than one batch of appends.
 const CAUGHT_UP: u64 = 100;
-/// How long ago a learner must have answered to count as caught up: three heartbeats.
+/// The time within which a learner must have answered to be regarded as caught up: three heartbeats.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(150);
-/// How long voters have to answer before a change that would leave it to them: ten heartbeats, for a machine may be
-/// busy.
+/// The time that voters have to answer before a change that would depend on them: ten heartbeats, because a machine may
+/// be busy.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 const ANSWER_PAUSE: Duration = Duration::from_millis(10);
-/// How long a change may take to be committed; openraft itself would wait for ever.
+/// The time limit for a change to be committed; openraft itself would wait for ever.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
-/// Most members, learners included: `config::MAX_PEERS` voters, and as many on their way.
+/// The largest number of members, learners included: `config::MAX_PEERS` voters, and as many that are joining.
 const MAX_MEMBERS: usize = 18;
 
-/// Why the members stay as they are. Texts are for operators.
+/// The reason why the members were not changed. Texts are for operators.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MembershipError {
     #[error("not the leader")]
     NotLeader(Option<NodeId>),
-    #[error("node {0} is no member; `conclave cluster status` shows them")]
+    #[error("node {0} is not a member; `conclave cluster status` shows them")]
     Unknown(NodeId),
     #[error("{0}")]
     Refused(String),
-    #[error("another change of the members is going on; look at `conclave cluster status` and try again")]
+    #[error("another change of the members is in progress; look at `conclave cluster status` and try again")]
     Busy,
     #[error("the members may or may not have been changed: look at `conclave cluster status`")]
     Outcome,
@@ -63,7 +63,7 @@ pub enum MembershipError {
 
 type Change = ChangeMembers<NodeId, Member>;
 
-/// The configuration that a change is decided on, and made on or not at all.
+/// The configuration on which a change is decided. The change is made on this one or not at all.
 struct Basis {
     log_id: Option<LogId>,
     voters: BTreeSet<NodeId>,
@@ -86,7 +86,7 @@ impl Basis {
     }
 }
 
-/// What a change is made with.
+/// Everything needed to make a change.
 #[derive(Clone)]
 pub struct Membership {
     pub leader: Leader,
@@ -95,8 +95,8 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Makes a place for a node with an empty data directory, and gives it its number. Asked again by the same
-    /// directory, it gives the same number.
+    /// Creates a membership for a node with an empty data directory, and assigns its number. A repeated request from
+    /// the directory gets its number again.
     ///
     /// # Errors
     /// [`MembershipError`].
@@ -123,7 +123,7 @@ impl Membership {
         Ok(id)
     }
 
-    /// Writes down where a member is now. It is the same member: its identity let it in.
+    /// Records the new address of a member. It remains one member: its identity was checked.
     ///
     /// # Errors
     /// [`MembershipError`].
@@ -142,7 +142,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Takes a member out for good.
+    /// Removes a member for good.
     ///
     /// # Errors
     /// [`MembershipError`].
@@ -166,7 +166,7 @@ impl Membership {
         self.replace_voters(basis, rest, id).await
     }
 
-    /// Puts a member that has caught up in the place of another, in one change.
+    /// Replaces a member by one that has caught up, in one change.
     ///
     /// # Errors
     /// [`MembershipError`].
@@ -188,7 +188,7 @@ impl Membership {
         self.replace_voters(basis, voters, old).await
     }
 
-    /// Gives the lead to `to`, or, for 0, to the best voter.
+    /// Transfers the lead to `to`, or to the best voter if `to` is 0.
     ///
     /// # Errors
     /// [`MembershipError`].
@@ -201,14 +201,14 @@ impl Membership {
             MembershipError::Refused(if to == 0 {
                 "no other voter answers".into()
             } else {
-                format!("node {to} is no voter that answers and could take over")
+                format!("node {to} is not a voter that answers and could take over")
             })
         })?;
         let leading = handover::transfer(&self.leader, chosen).await;
-        leading.ok_or_else(|| MembershipError::Unavailable("nobody took the lead over in time".into()))
+        leading.ok_or_else(|| MembershipError::Unavailable("no node took over the lead in time".into()))
     }
 
-    /// `to`, or, for 0, the best voter: as soon as it answers.
+    /// Returns `to`, or the best voter if `to` is 0, as soon as it answers.
     async fn successor(&self, to: NodeId) -> Option<NodeId> {
         let asked = Instant::now();
         loop {
@@ -229,18 +229,18 @@ impl Membership {
     ) -> Result<(), MembershipError> {
         let own = self.leader.raft().metrics().borrow_watched().id;
         if gone == own {
-            // A leader does not take itself out: the next one does, and is asked for it by the caller.
+            // A leader does not remove itself. The next leader does; the caller sends the request there.
             handover::transfer_to_best(&self.leader).await;
             return Err(MembershipError::NotLeader(self.leader.leader_id().filter(|id| *id != own)));
         }
-        // Its number is never given again, whatever numbers remain.
+        // Its number is never assigned again, whatever numbers remain.
         self.burn(gone).await?;
         change(&self.leader, basis, Change::ReplaceAllVoters(voters), false).await?;
-        tracing::info!(peer.id = gone, "node {gone} is no member any more");
+        tracing::info!(peer.id = gone, "node {gone} is not a member any more");
         Ok(())
     }
 
-    /// Sees to it that this number is never given again.
+    /// Makes sure that this number is never assigned again.
     async fn burn(&self, id: NodeId) -> Result<(), MembershipError> {
         if self.leader.view().load().meta().last_node_id < id {
             self.reserve(id.saturating_sub(1)).await?;
@@ -253,7 +253,7 @@ impl Membership {
         let command = Command { request_id, body: Some(Body::ReserveNodeId(ReserveNodeId { above })) };
         let mut outcome = self.proposer.propose(&command).await;
         if matches!(outcome, Err(ProposeError::Unknown)) {
-            // Under the same name, so that one number is reserved at most.
+            // With the request id of the first attempt, so that at most one number is reserved.
             outcome = self.proposer.propose(&command).await;
         }
         match outcome {
@@ -267,7 +267,7 @@ impl Membership {
         }
     }
 
-    /// Whether this number was given once and has no member any more: removing it again is what a retry does.
+    /// True if this number was assigned once and has no member any more: a repeated removal is then a retry.
     fn was_removed(&self, basis: &Basis, id: NodeId) -> bool {
         let given = id != 0 && id <= self.leader.view().load().meta().last_node_id;
         given && !basis.members.contains_key(&id)
@@ -281,8 +281,8 @@ impl Membership {
         }
     }
 
-    /// Most of these must answer now: the change could not be committed otherwise, nor taken back. What they said
-    /// before this was asked counts for nothing.
+    /// Requires a majority of these voters to answer now: otherwise the change could be neither committed nor taken
+    /// back. Answers from before this call are not accepted.
     async fn must_have_quorum(&self, voters: &BTreeSet<NodeId>, force: bool) -> Result<(), MembershipError> {
         let asked = Instant::now();
         loop {
@@ -292,8 +292,8 @@ impl Membership {
             }
             if asked.elapsed() >= ANSWER_LIMIT {
                 return Err(MembershipError::Refused(format!(
-                    "only {there} of the {} voters that would remain answer: the cluster could not take writes any more; bring \
-                     them back, or say --force",
+                    "only {there} of the {} voters that would remain answer: the cluster could not take writes any \
+                     more; bring them back, or use --force",
                     voters.len()
                 )));
             }
@@ -302,7 +302,7 @@ impl Membership {
     }
 }
 
-/// What the leader does by itself, now and then: finishes a change that was cut short, and lets learners vote that have
+/// The periodic work of the leader: finishes a change that was interrupted, and makes learners voters once they have
 /// caught up.
 pub async fn tend(leader: &Leader) {
     let basis = Basis::now(leader);
@@ -328,7 +328,7 @@ pub async fn tend(leader: &Leader) {
     }
 }
 
-/// Written only on the configuration that the decision was made on.
+/// Makes the change only if the configuration is still the one it was decided on.
 async fn change(leader: &Leader, basis: Basis, change: Change, retain: bool) -> Result<(), MembershipError> {
     let condition = Precondition::LastMembershipLogId { last_membership_log_id: basis.log_id };
     let writing = leader.raft().change_membership_if(change, retain, [condition]);
@@ -353,7 +353,7 @@ fn failed(error: &RaftError<Config, ClientWriteError<Config>>) -> MembershipErro
     }
 }
 
-/// Whether this member has answered the leader within this time.
+/// True if this member has answered the leader within this time.
 fn answered(leader: &Leader, id: NodeId, within: Duration) -> bool {
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let heard = metrics.heartbeat.unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Raft's way out: what openraft wants sent, over the lanes of [`Peers`].
+//! Raft's outgoing messages, sent over the lanes of [`Peers`].
 //!
-//! A peer that does not answer is `Unreachable`, never `NetworkError`: openraft backs off from the one and spins on the
-//! other.
+//! A peer that does not answer is `Unreachable`, never `NetworkError`: openraft backs off after the first and retries
+//! without a pause after the second.
 
 use std::{
     future::Future,
@@ -39,13 +39,13 @@ use super::{
 type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
 type RpcError = RPCError<Config>;
 
-/// How long a peer that failed is left alone before its entries are sent again, at first and at most: what a follower
-/// may be behind when it is back. A dead one costs five dials a second.
+/// The pause after a peer failed before its entries are sent again, at first and at most. It bounds how far a follower
+/// is behind when it is back. A dead peer costs five connection attempts a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of a snapshot in one message.
 const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
-/// Messages of a snapshot on their way at once.
+/// Messages of a snapshot that are sent ahead.
 const SNAPSHOT_PARTS_AHEAD: usize = 4;
 
 /// Makes a connection for each lane.
@@ -100,7 +100,7 @@ impl Link {
         self.peers.identity.envelope(self.target)
     }
 
-    /// One question, one answer, within the time openraft gives.
+    /// Sends one request and waits for its reply, within the time that openraft gives.
     async fn ask<T>(
         &self,
         option: &RPCOption,
@@ -121,14 +121,14 @@ impl Link {
     where
         S: Stream<Item = AppendEntriesRequest<Config>> + Send + Unpin + 'static,
     {
-        // openraft waits out its backoff inside the first `next()`. Dialling before it was asked would skip the wait,
-        // and a dead peer would be dialled without a pause: a whole core and a hundred gigabytes of log a day.
+        // openraft waits out its backoff inside the first `next()`. Dialling before that call would skip the wait, and
+        // a dead peer would be dialled without a pause: a whole core and a hundred gigabytes of log a day.
         let mut input = input;
         let Some(first) = input.next().await else { return Ok(futures_util::stream::empty().boxed()) };
         let mut client = self.client()?;
-        // HTTP/2 goes on reading the questions of a stream whose answers nobody wants any more. All streams to a peer
-        // draw from one supply of entries: such a stream would take what belongs into the next one, and the peer would
-        // see it out of order.
+        // HTTP/2 goes on reading the requests of a stream whose replies are no longer awaited. All streams to a peer
+        // draw from one supply of entries. Such a stream would take entries that belong to the next one, and the peer
+        // would receive them out of order.
         let abandoned = CancellationToken::new();
         let input = input.take_until(abandoned.clone().cancelled_owned());
         let until_dropped = abandoned.drop_guard();
@@ -154,7 +154,7 @@ impl Link {
     }
 }
 
-/// The next answer of an append stream. Silence counts against the peer only while it owes an answer.
+/// The next reply of an append stream. Silence counts as a failure only while the peer owes a reply.
 async fn next_reply(
     replies: &mut tonic::Streaming<pb::AppendReply>,
     owed: &AtomicU64,
@@ -269,7 +269,7 @@ impl NetSnapshot<Config> for Link {
     }
 }
 
-/// The file as a stream of messages, read a few parts ahead of the wire.
+/// The file as a stream of messages, read a few parts ahead of the network.
 fn snapshot_parts(
     begin: pb::SnapshotBegin,
     file: SnapshotFile,
@@ -281,7 +281,7 @@ fn snapshot_parts(
         if sender.send(part(pb::snapshot_part::Part::Begin(begin))).await.is_err() {
             return;
         }
-        // A file that cannot be read to its end arrives short, and the receiver refuses it.
+        // A file that cannot be read to its end is sent incomplete, and the receiver rejects it.
         let Ok(Ok(mut source)) = rt::blocking(move || std::fs::File::open(&file.path)).await else { return };
         loop {
             let reading = rt::blocking(move || {

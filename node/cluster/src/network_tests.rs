@@ -1,4 +1,4 @@
-//! The way out against a peer that behaves as peers do when they hang.
+//! Tests of outgoing messages against a peer that hangs.
 
 use std::{convert::Infallible, io, pin::Pin, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A peer that takes every question and answers none.
+/// A peer that accepts every request and answers none.
 struct Silent;
 
 impl Wire for Silent {
@@ -43,7 +43,7 @@ impl Wire for Silent {
     }
 }
 
-/// A body that never comes.
+/// A body that never arrives.
 struct Nothing;
 
 impl Body for Nothing {
@@ -63,8 +63,8 @@ fn question() -> AppendEntriesRequest<Config> {
     AppendEntriesRequest { vote, prev_log_id, entries: Vec::new(), leader_commit }
 }
 
-/// Found by the simulator (seed 31): a stream whose answers were given up went on taking entries that belonged into its
-/// successor, and the peer saw them out of order.
+/// Found by the simulator (seed 31): an abandoned stream went on taking entries that belonged to its successor, and the
+/// peer received them out of order.
 #[tokio::test]
 async fn a_stream_that_was_given_up_takes_no_more_entries() {
     let identity = Arc::new(Identity::new(1, [1; 16], None));

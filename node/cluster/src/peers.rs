@@ -1,5 +1,5 @@
-//! Connections to the other members: one channel a lane, so that a long snapshot or a burst of entries never stands in
-//! the way of a heartbeat (design.md §5).
+//! Connections to the other members. Each lane has its own channel, so that a long snapshot or a burst of entries never
+//! delays a heartbeat (design.md §5).
 
 use std::{
     collections::BTreeMap, error::Error as _, fmt::Write as _, sync::Arc, sync::Mutex, sync::PoisonError,
@@ -20,7 +20,7 @@ use super::{
 /// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     Heartbeat,
@@ -36,28 +36,28 @@ pub enum Lane {
 
 pub type Client = ClusterServiceClient<Channel>;
 
-/// A client, and what is known of its connection.
+/// A client, and the state of its connection.
 type Known = (Client, Arc<Line>);
 
 /// The connections of this node.
 pub struct Peers {
     pub identity: Arc<Identity>,
-    /// Told when the leader's stream to this node ends.
+    /// Notified when the leader's stream to this node ends.
     pub lost: Watch,
-    /// What this node sees of the network outside.
+    /// The handle resolver of this node.
     pub window: Window,
     wire: Arc<dyn Wire>,
     channels: Mutex<BTreeMap<(String, Lane), Known>>,
-    /// Members whose address is not the one that the log names: they announced it, or answered there by their identity.
+    /// Members at another address than the log names: they announced it, or answered there with their identity.
     moved: Mutex<BTreeMap<NodeId, Moved>>,
 }
 
-/// An address that was learned from a member, and counts until the log names another address than it did then.
+/// An address that was learned from a member. It is used until the log names another address than it did then.
 #[derive(Debug)]
 struct Moved {
-    /// Where the member is.
+    /// The learned address.
     addr: String,
-    /// The address that the log named when this one was learned. None: the log did not have the member.
+    /// The address that the log named when this one was learned. `None` if the log did not have the member.
     logged: Option<String>,
 }
 
@@ -80,8 +80,8 @@ impl Peers {
         }
     }
 
-    /// Remembers where a member is, as the member itself said or proved. Counts until the log names another address for
-    /// the member than it does now. Returns whether this is news.
+    /// Records the address that a member announced or proved. It is used until the log names another address for the
+    /// member than it does now. Returns true if the address is new.
     pub fn learn_address(&self, node: NodeId, addr: &str) -> bool {
         let logged = self.identity.address_of(node);
         let before = self.moved_to(node, logged.as_deref()).or_else(|| logged.clone());
@@ -94,24 +94,23 @@ impl Peers {
         before.as_deref() != Some(addr)
     }
 
-    /// Follows the log: remembers the members of the configuration in force, and forgets what was learned of those
+    /// Follows the log: records the members of the configuration in force, and forgets the learned addresses of members
     /// whose address in the log has changed since. The log may name an address that the member moved to later, and
-    /// nothing else would undo it.
+    /// nothing else would remove the learned one.
     pub fn learn_members(&self, members: Vec<(NodeId, Member)>) {
         self.identity.learn_members(members);
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         moved.retain(|node, learned| self.identity.address_of(*node) == learned.logged);
     }
 
-    /// The address at which a member is called: the one that was learned, else the one that the log names, else `addr`.
-    /// The caller may have `addr` from an older configuration: openraft keeps its links to a member whose address
-    /// changes.
+    /// The address at which a member is called: the learned one, otherwise the one in the log, otherwise `addr`. The
+    /// caller may have `addr` from an older configuration: openraft keeps its links to a member whose address changes.
     pub fn address_of(&self, node: NodeId, addr: &str) -> String {
         let logged = self.identity.address_of(node);
         self.moved_to(node, logged.as_deref()).or(logged).unwrap_or_else(|| addr.to_owned())
     }
 
-    /// The address that was learned, if the log still names the one that it named then.
+    /// The learned address, if the log still names the address that it named then.
     fn moved_to(&self, node: NodeId, logged: Option<&str>) -> Option<String> {
         let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         moved.get(&node).filter(|it| it.logged.as_deref() == logged).map(|it| it.addr.clone())
@@ -121,10 +120,10 @@ impl Peers {
         node.map_or_else(|| addr.to_owned(), |node| self.address_of(node, addr))
     }
 
-    /// Knocks at this address, and drops the connection if there is one.
+    /// Attempts a connection to this address, and drops it if it succeeds.
     ///
     /// # Errors
-    /// What the wire says.
+    /// The error of the connection attempt.
     pub async fn knock(&self, addr: &str) -> std::io::Result<()> {
         self.wire.knock(addr).await
     }
@@ -138,15 +137,15 @@ impl Peers {
         self.client_on_line(node, addr, lane).map(|(client, _)| client)
     }
 
-    /// Gives the connection up: it was silent for too long. After a cut, TCP may wait for seconds before it tries
-    /// again; another connection need not.
+    /// Drops the connection after too long a silence. After a cut, TCP may wait for seconds before it tries again; a
+    /// new connection need not.
     pub fn forget(&self, node: Option<NodeId>, addr: &str, lane: Lane) {
         let addr = self.called_at(node, addr);
         let key = (format!("{node:?}@{addr}"), lane);
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 
-    /// The same with what is known of its connection.
+    /// Like [`Self::client`], with the state of its connection.
     ///
     /// # Errors
     /// [`BadAddress`].
@@ -169,7 +168,8 @@ impl Peers {
     }
 }
 
-/// A status with all its causes in one line: tonic keeps the interesting one ("connection refused") at the bottom.
+/// Formats a status with all its causes in one line: tonic keeps the interesting one ("connection refused") at the
+/// bottom.
 pub fn explain_status(status: &tonic::Status) -> String {
     let mut text = status.message().to_owned();
     let mut cause = status.source();
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(peers.address_of(2, "a:1"), "b:1");
         log_names(&peers, "n1:2", "a:1");
         assert_eq!(peers.address_of(2, "a:1"), "b:1", "the address of another member is not this one's");
-        // The log has it, and then one that was never announced here.
+        // The log takes over the address, and later an address that was never announced here.
         log_names(&peers, "n1:2", "b:1");
         assert_eq!(peers.address_of(2, "b:1"), "b:1");
         log_names(&peers, "n1:2", "c:1");
@@ -233,7 +233,7 @@ mod tests {
         log_names(&peers, "n1:1", "b:1");
         log_names(&peers, "n1:1", "a:1");
         assert_eq!(peers.address_of(2, "a:1"), "a:1");
-        // Or says so itself before this node's log has seen that it ever moved.
+        // The member may also announce its old address before this node's log has seen the move.
         peers.learn_address(2, "b:1");
         assert!(peers.learn_address(2, "a:1"));
         assert_eq!(peers.address_of(2, "a:1"), "a:1");

@@ -1,8 +1,8 @@
-//! What the cluster cannot do now, or soon could not: the first lines of `cluster status`.
+//! Current and imminent problems of the cluster: the first lines of `cluster status`.
 
 use super::MemberStatus;
 
-/// The problems that the statuses of all members show, the gravest first; none if all is well.
+/// The problems that the statuses of all members show, the gravest first. Empty if there are none.
 pub fn problems(members: &[MemberStatus]) -> Vec<String> {
     let all = members.len();
     let answering = members.iter().filter(|member| member.status.is_ok()).count();
@@ -28,7 +28,7 @@ pub fn problems(members: &[MemberStatus]) -> Vec<String> {
         let reasons = member.status.as_ref().map(|status| status.reasons.as_slice()).unwrap_or_default();
         problems.extend(reasons.iter().map(|reason| format!("node {} is not ready: {reason}", member.node)));
     }
-    // The clocks are the cluster's: one line, whichever member says it.
+    // The clocks concern the whole cluster: one line, whichever member reports them.
     let warned = |member: &MemberStatus| {
         let clock = member.status.as_ref().ok()?.clock.as_ref()?;
         Some(clock.warning.clone()).filter(|warning| !warning.is_empty())

@@ -1,7 +1,7 @@
-//! Writes from any node: to the leader, held across elections, retried under the same request id (design.md §5).
+//! Writes from any node: sent to the leader, held across elections, retried under one request id (design.md §5).
 //!
-//! A write whose answer was lost may have happened. Retrying it is safe, since the rules remember its request id; only
-//! when the time is over without any answer is the outcome reported as *unknown*, and never as failed.
+//! A write whose reply was lost may have happened. Retrying it is safe, since the rules remember its request id. It is
+//! reported as *unknown* only when the time limit ends without a reply, and never as failed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,44 +24,44 @@ use super::{
     types::NodeId,
 };
 
-/// How long a write is held while there is no leader (design.md §5).
+/// The time for which a write is held while there is no leader (design.md §5).
 pub const HOLD: Duration = Duration::from_secs(3);
-/// How long one attempt at one leader may take: a leader that hangs must not eat the whole hold.
+/// The time limit of one attempt at one leader: a leader that hangs must not use up the whole hold.
 const ATTEMPT: Duration = Duration::from_secs(1);
-/// The pause before another attempt when nothing has changed meanwhile; doubled each time, so that thousands of held
-/// writes do not knock at a dead leader's port all the time. A new leader ends it at once.
+/// The pause before another attempt when nothing has changed meanwhile. It doubles each time, so that thousands of held
+/// writes do not dial a dead leader's port all the time. A new leader ends it at once.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// Most writes waiting on this node; beyond, callers are told to come back.
+/// The largest number of writes that wait on this node. Above it, callers are asked to retry.
 pub const MAX_WAITING: usize = 4_096;
 
 /// A write that was applied.
 #[derive(Clone, Debug)]
 pub struct Committed {
-    /// What the rules answered; not a refusal.
+    /// The reply of the rules; not a refusal.
     pub body: ReplyBody,
-    /// Where it stands in the log.
+    /// Its index in the log.
     pub index: u64,
-    /// A version of this node's state that has seen it.
+    /// A version of this node's state that includes the write.
     pub state: Arc<State>,
 }
 
-/// Why a write was not acknowledged.
+/// The reason why a write was not acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum ProposeError {
-    /// The rules said no; nothing changed.
+    /// The rules refused it; nothing changed.
     #[error(transparent)]
     Refused(Refusal),
     /// Nothing was sent: the cluster has no leader, or this node cannot reach it. Nothing changed.
     #[error("the cluster has no leader at the moment; try again shortly")]
     Unavailable,
-    /// The clocks are in doubt, and the answer depends on the time. Nothing changed.
+    /// The clocks are in doubt, and the reply depends on the time. Nothing changed.
     #[error("the cluster cannot tell the time: {0}")]
     Clock(String),
     /// Too many writes wait on this node. Nothing changed.
     #[error("this node is busy; try again shortly")]
     Busy,
-    /// Sent, and no answer came in time: it may have happened, or may still.
+    /// The write was sent, and no reply arrived in time: it may have happened, or may still happen.
     #[error("the outcome of the write is unknown; look before trying again")]
     Unknown,
     /// The command is too large for the log. Nothing changed.
@@ -69,7 +69,7 @@ pub enum ProposeError {
     TooLarge(String),
 }
 
-/// Carries commands to the leader.
+/// Forwards commands to the leader.
 #[derive(Clone)]
 pub struct Proposer {
     leader: Leader,
@@ -80,9 +80,9 @@ pub struct Proposer {
 
 enum Attempt {
     Done(Written),
-    /// Not taken, certainly.
+    /// Certainly not accepted.
     NotTaken,
-    /// Sent; what became of it is not known.
+    /// Sent; the outcome is not known.
     Lost,
     TooLarge(String),
 }
@@ -92,7 +92,7 @@ impl Proposer {
         Self { leader, leases, peers, room: Arc::new(Semaphore::new(MAX_WAITING)) }
     }
 
-    /// Runs inside the consensus runtime.
+    /// Proposes the command. Must run inside the consensus runtime.
     ///
     /// # Errors
     /// [`ProposeError`].
@@ -105,13 +105,14 @@ impl Proposer {
         loop {
             let asked = self.leader.leader_id();
             if asked != before {
-                // A new leader takes no writes before a quorum has answered it once: milliseconds, not the long pause
-                // that the dead one had earned.
+                // A new leader takes no writes before a quorum has answered it once. That takes milliseconds, not the
+                // long pause reached with the dead leader.
                 (pause, before) = (PAUSE, asked);
             }
             match self.attempt_while_it_leads(asked, &bytes, deadline).await {
                 Attempt::Done(written) => {
-                    // First seen: the terms of the leases that are waited for are those of that version or later ones.
+                    // The write is seen here first: the lease terms that the barrier waits for are those of that
+                    // version or later ones.
                     let state = self.seen(written.index, deadline).await?;
                     self.settle(&written, asked).await;
                     return outcome(written, state);
@@ -128,8 +129,9 @@ impl Proposer {
         }
     }
 
-    /// An attempt follows Raft's leader and not a socket: when another leads, the old one's silence means nothing any
-    /// more. A leader that is frozen with its sockets open would otherwise hold every write up for as long as it likes.
+    /// Makes one attempt, which follows Raft's leader and not a socket: when another node leads, the silence of the old
+    /// leader no longer matters. Otherwise a leader that is frozen with open sockets would hold up every write for as
+    /// long as it is frozen.
     async fn attempt_while_it_leads(
         &self,
         leader: Option<NodeId>,
@@ -153,7 +155,7 @@ impl Proposer {
             }
         };
         tokio::select! {
-            // An answer that is there counts, whoever leads by now.
+            // A reply that has arrived is used, whichever node leads by now.
             biased;
             outcome = attempt => outcome,
             () = another => Attempt::Lost,
@@ -163,7 +165,7 @@ impl Proposer {
     async fn attempt(&self, leader: Option<NodeId>, bytes: &[u8], deadline: Instant) -> Attempt {
         let limit = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
         if limit.is_zero() {
-            // Not begun: what was never sent must not be called unknown.
+            // Not begun: a write that was never sent must not be reported as unknown.
             return Attempt::NotTaken;
         }
         match leader {
@@ -226,8 +228,9 @@ impl Proposer {
         }
     }
 
-    /// Until a committed revocation holds on every node: as its leader says, or, when that one does not say so in time,
-    /// as long as any lease can last. Every lease that does not know of it was asked for before it was committed.
+    /// Waits until a committed revocation holds on every node: until the leader of its term confirms it, or, if that
+    /// leader does not in time, as long as any lease can last. Every lease that does not reflect it was requested
+    /// before it was committed.
     async fn settle(&self, written: &Written, leader: Option<NodeId>) {
         if !written.revokes {
             return;
@@ -271,25 +274,25 @@ impl Proposer {
         }
     }
 
-    /// Answers only once this node has seen the write itself, so that its caller reads it here next (design.md P5).
+    /// Returns only once this node has seen the write itself, so that its caller can read it here next (design.md P5).
     async fn seen(&self, index: u64, deadline: Instant) -> Result<Arc<State>, ProposeError> {
-        // It is committed: waiting a little longer than the hold is better than calling it unknown.
+        // It is committed: waiting a little longer than the hold is better than reporting it as unknown.
         let reached = timeout_at(deadline + HOLD, self.leader.view().reach(index)).await;
         reached.ok().flatten().ok_or(ProposeError::Unknown)
     }
 
-    /// Until the leader is another than `before`, or `pause` has passed.
+    /// Waits until the leader is another than `before`, or until `pause` has passed.
     async fn wait_for_news(&self, before: Option<NodeId>, pause: Duration) {
         let mut metrics = self.leader.raft().metrics();
         let change = async {
             while metrics.borrow_watched().current_leader == before {
                 if metrics.changed().await.is_err() {
-                    // Raft has stopped: nothing will be heard any more, and asking at once again would spin.
+                    // Raft has stopped: no change will arrive any more, and retrying at once would spin.
                     std::future::pending::<()>().await;
                 }
             }
         };
-        // Either way the caller tries again.
+        // In both cases the caller tries again.
         let _ = timeout(pause, change).await;
     }
 }
@@ -302,7 +305,7 @@ fn outcome(written: Written, state: Arc<State>) -> Result<Committed, ProposeErro
     }
 }
 
-/// Whether the peer refused the message at its door, unread.
+/// True if the peer rejected the message before reading it.
 fn turned_away(status: &tonic::Status) -> bool {
     status.code() == tonic::Code::PermissionDenied
 }

@@ -1,5 +1,5 @@
-//! Reads that have seen what their caller has seen (design.md P5): wait a moment, then ask the leader, never show old
-//! news.
+//! Reads that reflect everything their caller has seen (design.md P5): wait a moment, then ask the leader, and never
+//! return an older state.
 
 use std::{
     sync::{
@@ -20,17 +20,17 @@ use super::{
     service::is_expelled,
 };
 
-/// How long a lagging node waits on its own (design.md §7).
+/// The time for which a lagging node waits before it asks the leader (design.md §7).
 const PATIENCE: Duration = Duration::from_millis(250);
-/// How long the question to the leader may take (design.md §6).
+/// The time limit of the request to the leader (design.md §6).
 const QUESTION: Duration = Duration::from_millis(300);
-/// How long it then waits for entries that the leader has confirmed exist.
+/// The time for which a node then waits for entries that the leader has confirmed to exist.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// Why the version asked for is not to be had here.
+/// The reason why the requested version cannot be returned here.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ViewError {
-    /// The leader has not heard of that index: whatever carries it is not of this history.
+    /// The index is ahead of the leader's log, so the handle comes from another history.
     #[error("the index is ahead of the cluster")]
     FromTheFuture,
     /// This node is behind and cannot catch up in time, or cannot reach the leader.
@@ -38,7 +38,7 @@ pub enum ViewError {
     Behind,
 }
 
-/// A version that has seen `index`.
+/// Returns a version that has seen `index`.
 ///
 /// # Errors
 /// [`ViewError`].
@@ -58,7 +58,7 @@ pub async fn view_at(leader: &Leader, peers: &Peers, index: u64) -> Result<Arc<S
     timeout(CATCH_UP, view.reach(index)).await.ok().flatten().ok_or(ViewError::Behind)
 }
 
-/// ReadIndex, asked of whoever leads.
+/// Runs ReadIndex on the current leader.
 pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
     match leader.read_index().await {
         Ok(index) => Some(index),
@@ -84,14 +84,14 @@ pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
     }
 }
 
-/// How long a check, or whatever needs to be sure, is held while nobody can confirm it: longer than an election, and
-/// shorter than anybody waits for a page.
+/// The time for which a confirmed read is held while no leader can confirm it: longer than an election, and shorter
+/// than a user waits for a page.
 const HOLD: Duration = Duration::from_secs(1);
-/// The pause between two attempts of it.
+/// The pause between two attempts of a confirmed read.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A version that has seen everything acknowledged before this call, confirmed by whoever leads. None when nobody could
-/// in time.
+/// Returns a version that has seen everything acknowledged before this call, confirmed by the current leader. Returns
+/// `None` if no leader could confirm it in time.
 pub async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
     let held = async {
         loop {
@@ -106,11 +106,11 @@ pub async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
     timeout(HOLD, held).await.ok()
 }
 
-/// A version that has seen `index` and every revocation acknowledged before this call: under a lease, or confirmed by
-/// the leader.
+/// Returns a version that has seen `index` and every revocation acknowledged before this call: under a lease, or
+/// confirmed by the leader.
 ///
 /// # Errors
-/// [`ViewError`]: then nothing may be accepted.
+/// [`ViewError`]; then nothing may be accepted.
 pub async fn serving(
     leader: &Leader,
     peers: &Peers,
@@ -119,7 +119,7 @@ pub async fn serving(
 ) -> Result<Arc<State>, ViewError> {
     let held = async {
         loop {
-            // The leader may have gone between two answers; the next one is not far.
+            // The leader may have changed between two replies; the next one follows soon.
             match serving_now(leader, peers, leases, index).await {
                 Err(ViewError::Behind) => tokio::time::sleep(AGAIN).await,
                 decided => return decided,
@@ -139,7 +139,7 @@ async fn serving_now(
     if !leader.clock().is_sure() {
         return Err(ViewError::Behind);
     }
-    // The lease after the state: it must cover what is decided on.
+    // The lease is read after the state: it must cover the version that the decision is made on.
     if leases.covers(&state) {
         return Ok(state);
     }
@@ -147,8 +147,8 @@ async fn serving_now(
     view_at(leader, peers, confirmed.max(index)).await
 }
 
-/// The same as often as leases are renewed, where none are held: so that what was known can be told
-/// (`serve_known_for`).
+/// On a node without leases, confirms a read as often as leases would be renewed, so that the last known state can be
+/// served (`serve_known_for`).
 pub async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
     loop {
         let asked = leases.now();
@@ -161,8 +161,8 @@ pub async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
     }
 }
 
-/// Until this node has seen everything that was acknowledged before it started. A restarted node has entries in its log
-/// that it may not apply before a leader has confirmed them; till then it would show old news.
+/// Waits until this node has seen everything that was acknowledged before it started. A restarted node has entries in
+/// its log that it may not apply before a leader has confirmed them. Until then it would return an older state.
 pub async fn catch_up(leader: Leader, peers: Arc<Peers>, caught_up: Arc<AtomicBool>) {
     loop {
         if let Some(index) = confirmed_index(&leader, &peers).await {
@@ -174,5 +174,5 @@ pub async fn catch_up(leader: Leader, peers: Arc<Peers>, caught_up: Arc<AtomicBo
     }
 }
 
-/// The pause between two questions while nobody leads.
+/// The pause between two requests while there is no leader.
 const RETRY: Duration = Duration::from_millis(5);

@@ -1,5 +1,5 @@
-//! Whether this node can serve, and if not, why: the one answer behind `/healthz/ready`, `cluster status` and the
-//! metrics.
+//! Readiness of this node, and the reasons if it is not ready: the one answer behind `/healthz/ready`, `cluster status`
+//! and the metrics.
 
 use std::sync::{
     Arc,
@@ -16,20 +16,20 @@ use super::{
     settings::SharedSettings,
 };
 
-/// What readiness is read from. Cheap to clone.
+/// The sources of readiness. Cheap to clone.
 #[derive(Clone)]
 pub struct Readiness {
     pub leader: Leader,
     pub leases: Leases,
     pub peers: Arc<Peers>,
-    /// Whether this node has seen everything that was acknowledged before it started.
+    /// True once this node has seen everything that was acknowledged before it started.
     pub caught_up: Arc<AtomicBool>,
     pub settings: Arc<SharedSettings>,
     pub disk: Arc<DiskWatch>,
 }
 
 impl Readiness {
-    /// The reasons why this node cannot serve, the gravest first; none if it can.
+    /// The reasons why this node cannot serve, the gravest first. Empty if it can.
     pub fn reasons(&self) -> Vec<String> {
         let caught_up = self.caught_up.load(Ordering::Acquire);
         let catching_up = || "no leader has confirmed yet that this node is up to date".to_owned();
@@ -47,15 +47,15 @@ impl Readiness {
         reasons
     }
 
-    /// This node's status, its part in the leases and why it is not ready included.
+    /// This node's status, including its leases and the reasons why it is not ready.
     pub async fn status(&self, with_digest: bool) -> pb::NodeStatus {
         let reasons = self.reasons();
         let millis = |left: std::time::Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let holders = self.leases.holders().into_iter();
         let mut status = self.leader.status(with_digest).await;
         if self.leader.contact(&self.peers.identity).is_err() {
-            // Raft goes on naming a leader that is long dead, and a leader that lost its quorum goes on calling itself
-            // one.
+            // Raft goes on naming a leader that is long dead, and a leader that lost its quorum still reports itself as
+            // leader.
             status.leader_id = 0;
             if status.role == "leader" {
                 status.role = "leader without quorum".into();

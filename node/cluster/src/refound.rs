@@ -1,10 +1,10 @@
-//! A new life of a cluster, in an empty data directory or in place of an old one: one member, a new lineage, and a
-//! state that was saved from an earlier life (design.md §8). The other nodes join it empty.
+//! Founds a new lineage of a cluster, in an empty data directory or in place of an old one: one member, a new epoch,
+//! and a state that was saved from an earlier lineage (design.md §8). The other nodes join it with empty directories.
 //!
-//! The new lineage's epoch is the Unix time in seconds with twenty random bits behind it, or one more than before if
-//! that is higher: the same snapshot may be restored twice, on two machines in the same second as well, and its two
-//! lives must never take each other for the same. Log indexes go on far behind those of the earlier life, so that an
-//! index that was handed out there is always in the past here.
+//! The new epoch is the Unix time in seconds followed by twenty random bits, or one more than the earlier epoch if that
+//! is higher. A snapshot may be restored twice, even on two machines in one second, and the two lineages must never be
+//! mistaken for each other. Log indexes continue far behind those of the earlier lineage, so that an index that was
+//! handed out there is always in the past here.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -26,14 +26,15 @@ use super::{
     types::{Member, NodeId, SnapshotMeta, StoredMembership, Vote},
 };
 
-/// Between the last index of the earlier life and the first of the new one: more entries than any life has.
+/// The gap between the last index of the earlier lineage and the first of the new one: more entries than any lineage
+/// has.
 const INDEX_GAP: u64 = 1 << 32;
 
-/// Random bits of an epoch. With them it stays below 2^53 for two hundred years, so that every JSON parser reads it as
-/// it is.
+/// The number of random bits of an epoch. With them it stays below 2^53 for two hundred years, so that every JSON
+/// parser reads it exactly.
 const RANDOM_BITS: u32 = 20;
 
-/// Why there is no new life. The directory is what it was.
+/// The reason why no lineage was founded. The directory is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum RefoundError {
     #[error(transparent)]
@@ -44,21 +45,21 @@ pub enum RefoundError {
     Members(String),
 }
 
-/// What a new life begins as.
+/// The start of a new lineage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewLife {
     pub lineage: Lineage,
-    /// The number of its first node: none that was ever given before.
+    /// The number of its first node: one that was never assigned before.
     pub node: NodeId,
-    /// Where its log begins.
+    /// The log id at which its log begins.
     pub start: LogId,
-    /// The secret of the life before, which the first start may still have to change: what must outlive a secret is
-    /// kept then.
+    /// The secret of the earlier lineage. The first start may still have to change it; then what must outlive a secret
+    /// is kept.
     pub secret: KeyId,
 }
 
 impl NewLife {
-    /// The life after this one. `now_ms` is Unix time, `random` is chance.
+    /// The lineage after `newest`. `now_ms` is Unix time, `random` is random.
     pub fn after(newest: &Known, now_ms: u64, random: u32) -> Self {
         let random = u64::from(random >> (u32::BITS - RANDOM_BITS));
         let last = newest.last.unwrap_or(LogId { term: 0, index: 0 });
@@ -75,8 +76,7 @@ impl NewLife {
     }
 }
 
-/// Puts the new life into a data directory. What was there is kept aside; the answer says where.
-///
+/// Writes the new lineage into a data directory. Existing content is kept beside it; returns where.
 /// # Errors
 /// [`RefoundError`].
 pub fn refound(
@@ -129,7 +129,7 @@ fn write_snapshot(
     Ok(())
 }
 
-/// A log that goes on behind the snapshot, and a vote that is not below it.
+/// Creates a log that continues after the snapshot, and a vote that is not below it.
 fn begin_log(path: &Path, life: &NewLife) -> Result<(), RefoundError> {
     let leader_id = LeaderId { term: life.start.term, voted_for: life.node };
     let vote = encode_vote(&Vote { leader_id, committed: false });

@@ -1,4 +1,4 @@
-//! The runtime that openraft runs on: tokio's, and chance for its election timeouts, which a simulator may seed.
+//! The runtime that openraft runs on: tokio's, with randomness for its election timeouts that a simulator may seed.
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
@@ -7,7 +7,7 @@ use openraft::{AsyncRuntime, OptionalSend};
 use openraft_rt_tokio::TokioRuntime;
 use rand::{TryRng, rngs::ThreadRng};
 
-/// [`TokioRuntime`] but for its dice.
+/// [`TokioRuntime`] with its own random number generator.
 #[derive(Debug)]
 pub struct Rt(TokioRuntime);
 
@@ -74,8 +74,8 @@ impl AsyncRuntime for Rt {
     }
 }
 
-/// Runs what may wait for a disk, or take long, on a thread of its own; in a simulation here and now, for a thread
-/// would be chance.
+/// Runs work that may wait for a disk, or take long, on a thread of its own. In a simulation it runs at once on this
+/// thread, because threads would not be deterministic.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, tokio::task::JoinError> {
@@ -86,11 +86,11 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await
 }
 
-/// How far a background thread steps back: about a tenth of a processor while others want it, all of one that is idle.
+/// The niceness of a background thread: it gets about a tenth of a busy processor, and all of an idle one.
 const GIVE_WAY: i32 = 10;
 
-/// The same for what takes seconds of a processor, such as a snapshot: on a thread that gives way to those who answer
-/// people.
+/// Like [`blocking`], for work that takes seconds of a processor, such as a snapshot: on a thread with a lower priority
+/// than those that answer users.
 pub async fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
     #[cfg(any(test, feature = "testing"))]
     if seeded::is_seeded() {
@@ -98,15 +98,15 @@ pub async fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
     }
     let (out, done) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("background".into()).spawn(move || {
-        // Where it cannot be had the work is done all the same.
+        // If the priority cannot be lowered, the work is done anyway.
         let _ = rustix::process::nice(GIVE_WAY);
-        // Whoever waited may be gone.
+        // The caller may be gone.
         let _ = out.send(work());
     })?;
     done.await.map_err(|_| std::io::Error::other("the work in the background panicked"))
 }
 
-/// Chance for timeouts, not for keys: the thread's own, or the seed's.
+/// Randomness for timeouts, not for keys: the thread's own, or from the seed.
 pub struct Dice(ThreadRng);
 
 impl TryRng for Dice {
@@ -140,32 +140,32 @@ impl TryRng for Dice {
 #[cfg(any(test, feature = "testing"))]
 pub use seeded::{do_wrong, seed};
 
-/// What nodes do wrong on purpose, so that a simulation can show that it would see it.
+/// Faults that nodes make on purpose, so that a simulation can prove that it detects them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wrong {
-    /// In the cores of their leases.
+    /// Faults in the cores of their leases.
     pub leases: Mutation,
-    /// In what a leader does for a grant.
+    /// Faults in a leader's handling of a grant.
     pub grants: WrongGrants,
-    /// A wiped disk is taken for the member whose number it gives.
+    /// If true, a node with a wiped disk is taken for the member whose number it claims.
     pub reuses_numbers: bool,
 }
 
-/// Ways for a leader to get the index of a grant wrong.
+/// Faults in a leader's determination of the index of a grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WrongGrants {
-    /// None.
+    /// No fault.
     #[default]
     None,
-    /// Read before the node is recorded, by as much as a busy machine lets pass between the two.
+    /// Reads before the node is recorded, with as much delay as a busy machine may cause between the two.
     ReadBeforeRecord,
-    /// The leader's own applied index, without asking a quorum.
+    /// Uses the leader's own applied index, without asking a quorum.
     NoQuorum,
-    /// Read under openraft's own leader lease.
+    /// Reads under openraft's own leader lease.
     LeaseRead,
 }
 
-/// Nothing, but in a simulation that asks for it.
+/// The injected faults: none, except in a simulation that sets them.
 pub fn wrong() -> Wrong {
     #[cfg(any(test, feature = "testing"))]
     return seeded::wrong();
@@ -186,12 +186,12 @@ mod seeded {
         static DICE: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
     }
 
-    /// From now on Raft's timeouts on this thread follow from `seed`.
+    /// Derives Raft's timeouts on this thread from `seed` from now on.
     pub fn seed(seed: u64) {
         DICE.with_borrow_mut(|dice| *dice = Some(SmallRng::seed_from_u64(seed)));
     }
 
-    /// From now on the nodes on this thread do this wrong.
+    /// Injects these faults into the nodes on this thread from now on.
     pub fn do_wrong(wrong: Wrong) {
         WRONG.set(Some(wrong));
     }
@@ -200,7 +200,7 @@ mod seeded {
         WRONG.get().unwrap_or_default()
     }
 
-    /// Whether this thread simulates.
+    /// True if this thread simulates.
     pub(super) fn is_seeded() -> bool {
         DICE.with_borrow(Option::is_some)
     }

@@ -1,6 +1,5 @@
-//! A snapshot of this node's state for somebody else: to be downloaded, or shipped. It is the file that Raft itself
-//! would take and send (design.md §8), held under a second name while it is used, since housekeeping removes older
-//! files.
+//! A snapshot of this node's state for download or for the archive. It is the file that Raft itself would take and send
+//! (design.md §8), kept under a second name while it is used, since housekeeping removes older files.
 
 use std::{
     fs::OpenOptions,
@@ -27,12 +26,13 @@ use super::{
     rt,
 };
 
-/// How long a snapshot may take: a million people on a slow disk, several times over.
+/// The time limit of a snapshot: a million users on a slow disk, several times over.
 const LIMIT: Duration = Duration::from_mins(10);
-/// After this a snapshot is asked for again, in case nobody heard it: rarely enough to cost nothing.
+/// The time after which a snapshot is requested again, in case the first request was lost: rarely enough to cost
+/// nothing.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why there is no snapshot.
+/// The reason why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     #[error("the snapshot could not be taken: {0}")]
@@ -50,16 +50,16 @@ pub enum SaveError {
     NoRoom { size_bytes: u64, room_bytes: u64 },
 }
 
-/// A snapshot that stays where it is while this is held.
+/// A snapshot whose file is kept while this value exists.
 #[derive(Debug)]
 pub struct SavedSnapshot {
-    /// What it is of; its path is only good as long as this lives.
+    /// The description of the file. Its path is valid only as long as this value exists.
     pub file: SnapshotFile,
     held: Held,
 }
 
 impl SavedSnapshot {
-    /// Where it lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.held.0
     }
@@ -70,12 +70,12 @@ struct Held(PathBuf);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // The sweep at the next start takes what this leaves.
+        // The sweep at the next start removes a file that is left behind.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// A file that came from outside, on its way in. Nothing of it is believed.
+/// A file from outside that is being received. Nothing in it is trusted.
 pub struct Upload {
     held: Held,
     file: std::fs::File,
@@ -84,7 +84,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Where it lies meanwhile.
+    /// The path of the file meanwhile.
     pub fn path(&self) -> &Path {
         &self.held.0
     }
@@ -92,7 +92,7 @@ impl Upload {
     /// Adds the next bytes.
     ///
     /// # Errors
-    /// [`SaveError`]; then the file is gone.
+    /// [`SaveError`]; then the file is removed.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
         self.size_bytes = self.size_bytes.saturating_add(bytes.len() as u64);
         if self.size_bytes > MAX_SNAPSHOT_BYTES {
@@ -102,7 +102,7 @@ impl Upload {
         Ok(self.file.write_all(bytes)?)
     }
 
-    /// What it holds, proven to its last byte. The file is gone afterwards.
+    /// Reads the file and verifies it to its last byte. The file is removed afterwards.
     ///
     /// # Errors
     /// [`KnownError`].
@@ -112,7 +112,7 @@ impl Upload {
 }
 
 impl Cluster {
-    /// Begins to take in a snapshot file of this size from outside, beside this node's own.
+    /// Begins to receive a snapshot file of this size from outside, beside this node's own files.
     ///
     /// # Errors
     /// [`SaveError::Io`], [`SaveError::NoRoom`].
@@ -127,7 +127,8 @@ impl Cluster {
         Ok(Upload { held, file, size_bytes: 0, key: Arc::clone(&snapshots.key) })
     }
 
-    /// A snapshot of this node's state at `at_least` or later, verified to its last byte. Writes go on meanwhile.
+    /// Returns a snapshot of this node's state at `at_least` or later, verified to its last byte. Writes continue
+    /// meanwhile.
     ///
     /// # Errors
     /// [`SaveError`].
@@ -153,17 +154,17 @@ async fn save(leader: &Leader, at_least: u64) -> Result<SavedSnapshot, SaveError
             let held = rt::background(move || hold(&snapshots)).await?;
             return held;
         }
-        // One that is being taken may be of an earlier index: then another is taken after it.
+        // A snapshot that is being taken may be of an earlier index: then another is taken after it.
         leader.raft().trigger().snapshot().await.map_err(|e| stopped(&e))?;
         // Only another snapshot is a reason to ask again. The metrics change at each step of the log, and at each such
-        // question too: whoever asked at each change kept a processor busy for as long as the snapshot took.
+        // request too: asking at each change kept a processor busy for as long as the snapshot took.
         let another = async {
             while metrics.borrow_watched().snapshot.as_ref().map(|id| id.index) == taken {
                 metrics.changed().await.map_err(|e| stopped(&e))?;
             }
             Ok::<(), SaveError>(())
         };
-        // Or that nobody heard the question.
+        // The timeout covers a request that was lost.
         timeout(ASK_AGAIN, another).await.unwrap_or(Ok(()))?;
     }
 }
@@ -177,7 +178,7 @@ fn hold(snapshots: &Snapshots) -> Result<SavedSnapshot, SaveError> {
     Ok(SavedSnapshot { file, held })
 }
 
-/// A name of nobody else's, which the sweep at the next start would take.
+/// A unique name, which the sweep at the next start would remove.
 fn held_path(dir: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     dir.join(format!("held-{}.tmp", NEXT.fetch_add(1, Ordering::Relaxed)))

@@ -1,4 +1,5 @@
-//! Raft's way in: the cluster plane's gRPC service. Every call but `Hello` passes [`Identity::admit`] first.
+//! Raft's incoming messages: the cluster plane's gRPC service. Every call except `Hello` passes [`Identity::admit`]
+//! first.
 
 use std::{
     pin::Pin,
@@ -35,14 +36,15 @@ use super::{
 
 type Replies = Pin<Box<dyn Stream<Item = Result<pb::AppendReply, Status>> + Send>>;
 
-/// How long a forwarded command may take here before its outcome is called unknown: longer than any hold of the sender.
+/// The time limit of a forwarded command here before its outcome is unknown: longer than any hold of the sender.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(4);
 
-/// How long an answer waits for a revocation to hold everywhere: most do within a round trip. Beyond, the caller is
-/// told that it is committed, and waits for the rest by Settle: a deadline against hanging leaders stays short.
+/// The time for which a reply waits for a revocation to hold everywhere: most do within a round trip. After that, the
+/// reply reports the revocation as committed, and the caller waits for the rest by Settle. So the deadline against
+/// hanging leaders stays short.
 const SETTLE_WITHIN: Duration = Duration::from_millis(50);
 
-/// The service. `Leader` comes once Raft runs; until then only greetings are answered.
+/// The service. `Leader` is set once Raft runs; until then only greetings are answered.
 #[derive(Clone)]
 pub struct Service {
     pub identity: Arc<Identity>,
@@ -65,7 +67,7 @@ impl From<Malformed> for Status {
 
 impl Service {
     fn raft(&self) -> Result<&Leader, Status> {
-        // Said like "not the leader": whatever was asked was certainly not done.
+        // Returned like "not the leader": the request was certainly not carried out.
         self.running().map(|running| &running.leader)
     }
 
@@ -81,8 +83,8 @@ impl Service {
         self.running.get().ok_or_else(|| not_taken("this node is starting", None))
     }
 
-    /// Lets a message of a member in: nobody else is granted anything or may write. A node that lags may not know the
-    /// newest member; only a leader that a quorum follows says that there is none.
+    /// Admits a message of a member: no other node is granted anything or may write. A node that lags may not know the
+    /// newest member. Only a leader with a quorum reports that there is no such member.
     async fn admit_member(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
         let node = self.admit(envelope)?;
         let leader = self.raft()?;
@@ -103,7 +105,7 @@ impl Service {
             let from = envelope.map_or(0, |e| e.from);
             tracing::warn!(
                 { peer.id = from },
-                "refused a message from a node that gives itself as {from}: {stranger}"
+                "refused a message from a node that claims to be {from}: {stranger}"
             );
             Status::permission_denied(stranger.to_string())
         })
@@ -114,15 +116,15 @@ fn is_host_and_port(addr: &str) -> bool {
     addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
-/// What the details of a refusal say to a node that is no member any more.
+/// The details of a refusal that is sent to a removed node.
 const EXPELLED: &[u8] = b"expelled";
 
 fn expelled(node: NodeId) -> Status {
-    let why = format!("node {node} is no member of this cluster any more");
+    let why = format!("node {node} is not a member of this cluster any more");
     Status::with_details(Code::PermissionDenied, why, EXPELLED.into())
 }
 
-/// Whether a leader says that this node is no member any more.
+/// True if a leader reports that this node is not a member any more.
 pub fn is_expelled(status: &Status) -> bool {
     status.code() == Code::PermissionDenied && status.details() == EXPELLED
 }
@@ -137,7 +139,8 @@ impl ClusterService for Service {
 
     async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloReply>, Status> {
         let lineage = self.identity.lineage();
-        // What the log says, not what is planned: a founding that a crash cut short must not look like a cluster.
+        // The members in the log, not the planned ones: a founding that a crash interrupted must not look like a
+        // cluster.
         let members = self.running.get().map(|running| running.leader.members()).unwrap_or_default();
         Ok(Response::new(pb::HelloReply {
             node_id: self.identity.node,
@@ -158,7 +161,7 @@ impl ClusterService for Service {
         let raft = self.raft()?.raft().clone();
         let service = self.clone();
         let incoming = request.into_inner();
-        // The stream ends at the first message that is not let in; the sender is told why behind the last answer.
+        // The stream ends at the first rejected message. The sender gets the reason after the last reply.
         let refusal = Arc::new(OnceLock::new());
         let told = Arc::clone(&refusal);
         let admitted = futures_util::stream::unfold(
@@ -174,7 +177,7 @@ impl ClusterService for Service {
                 match admitted.and_then(|sender| Ok((wire::append(message)?, sender))) {
                     Ok((request, sender)) => Some((request, (incoming, service, told, Some(sender)))),
                     Err(status) => {
-                        // Once: the stream ends here.
+                        // Set once: the stream ends here.
                         let _ = told.set(status);
                         None
                     }
@@ -302,7 +305,8 @@ impl ClusterService for Service {
             return Err(Status::invalid_argument(text));
         }
         let incarnation = request.incarnation.as_slice().try_into();
-        let incarnation = incarnation.map_err(|_| Status::invalid_argument("the incarnation is no uuid"))?;
+        let incarnation =
+            incarnation.map_err(|_| Status::invalid_argument("the incarnation is not a uuid"))?;
         let member = Member { cluster_addr: request.cluster_addr, api_url: request.api_url, incarnation };
         let node_id = membership.join(member).await?;
         Ok(Response::new(pb::JoinReply {
@@ -368,7 +372,7 @@ impl ClusterService for Service {
         let is_on_its_way =
             TicketId::parse(&request.proof_id).is_ok_and(|proof| state.is_ticket_spent(proof));
         if !is_on_its_way && !state.is_let_in_by_handle(&request.did) {
-            return Err(Status::permission_denied("no sign-in is on its way that this is asked for"));
+            return Err(Status::permission_denied("no sign-in in progress needs this request"));
         }
         Ok(Response::new(self.peers.window.look(request.did).instrument(span).await?))
     }
@@ -403,7 +407,7 @@ impl ClusterService for Service {
     }
 }
 
-/// Carries a change out on the leader.
+/// Makes a change on the leader.
 pub async fn change_members(
     membership: &Membership,
     change: MembersChange,
@@ -430,7 +434,7 @@ impl From<MembershipError> for Status {
     }
 }
 
-/// What the leader's status says; the way back of the above.
+/// The reverse of the conversion above: the error that the leader's status stands for.
 pub fn membership_error(status: &Status) -> MembershipError {
     match status.code() {
         _ if was_not_taken(status) => MembershipError::NotLeader(None),
@@ -441,7 +445,7 @@ pub fn membership_error(status: &Status) -> MembershipError {
     }
 }
 
-/// Says that nothing was done and who leads, in a way the forwarding side can read.
+/// A status for requests that were not carried out. It names the leader in a form that the forwarding node can read.
 fn not_taken(why: impl Into<String>, leader: Option<NodeId>) -> Status {
     let details = prost::Message::encode_to_vec(&pb::NotLeader { leader_id: leader.unwrap_or(0) });
     Status::with_details(Code::FailedPrecondition, why, details.into())
@@ -460,7 +464,7 @@ impl From<LeaderError> for Status {
     }
 }
 
-/// Whether a status says that nothing was done: made by `not_taken` above.
+/// True if a status was made by `not_taken`: the request was not carried out.
 pub fn was_not_taken(status: &Status) -> bool {
     status.code() == Code::FailedPrecondition
         && <pb::NotLeader as prost::Message>::decode(status.details()).is_ok()

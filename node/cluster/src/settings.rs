@@ -1,7 +1,7 @@
-//! Settings that must be equal on all nodes, compared by digest: a node that differs from the others is not ready and
-//! names them.
+//! Settings that must be equal on all nodes, compared by digest. A node that differs from the others is not ready and
+//! names the settings.
 //!
-//! Each answer about clocks carries one digest over all of them; only where it differs is the peer asked for its list.
+//! Each reply about clocks carries one digest over all of them. Only if that differs is the peer asked for its list.
 
 use std::{
     collections::BTreeMap,
@@ -18,44 +18,44 @@ use super::{
     types::NodeId,
 };
 
-/// Bytes of a digest that travel.
+/// Bytes of a digest in messages.
 const DIGEST_BYTES: usize = 16;
-/// How long a node that has served before stays ready with settings that differ from most others': long enough to
-/// restart the other nodes with the new value one after the other, also where each waits for the one before to be
-/// ready. A node that starts for the first time gets none: its settings were never right.
+/// The time for which a node that has served before stays ready with settings that differ from those of most others. It
+/// is long enough to restart the other nodes with the new value one after the other, even if each waits for the one
+/// before to be ready. A node that starts for the first time gets no such time: its settings were never right.
 const ROLLOUT: Duration = Duration::from_mins(10);
-/// How often peers that differ are asked for their list.
+/// The interval at which peers that differ are asked for their list.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long a peer's list is waited for.
+/// The time limit of a peer's list.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// One setting, or all of them, as a digest.
 type Digest = Vec<u8>;
 
-/// The shared settings of this node, and what is known of the others'.
+/// The shared settings of this node, and what is known of those of the others.
 #[derive(Debug, Default)]
 pub struct SharedSettings {
     own: BTreeMap<String, Digest>,
     overall: Digest,
     heard: Mutex<BTreeMap<NodeId, Digest>>,
     differing: Mutex<Vec<Difference>>,
-    /// Until then a difference does not keep this node from being ready.
+    /// Until this time a difference does not keep this node from being ready.
     rollout_until: Option<Instant>,
 }
 
-/// A setting that this node has otherwise than other members.
+/// A setting whose value on this node differs from other members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// As in the configuration.
+    /// The name as in the configuration.
     pub name: String,
     /// The members that have another value.
     pub others: Vec<NodeId>,
-    /// True if more members have another value in common than have this node's: this node is the one to be corrected.
+    /// True if more members share another value than share this node's: this node is the one to be corrected.
     pub is_minority: bool,
 }
 
 impl SharedSettings {
-    /// From names and values in a canonical form.
+    /// Creates them from names and values in a canonical form.
     pub fn new(settings: impl IntoIterator<Item = (String, String)>) -> Self {
         let own: BTreeMap<String, Digest> =
             settings.into_iter().map(|(name, value)| (name, short_digest(value.as_bytes()))).collect();
@@ -64,7 +64,7 @@ impl SharedSettings {
         Self { own, overall, ..Self::default() }
     }
 
-    /// The settings of a node that has served before, if `has_served`: it stays ready for [`ROLLOUT`].
+    /// Grants [`ROLLOUT`] if the node has served before (`has_served`).
     #[must_use]
     pub fn rolled_out(self, has_served: bool) -> Self {
         Self { rollout_until: has_served.then(|| Instant::now() + ROLLOUT), ..self }
@@ -82,12 +82,12 @@ impl SharedSettings {
         self.differing().into_iter().filter(|difference| difference.is_minority).collect()
     }
 
-    /// Over all settings; empty if none are compared.
+    /// The digest over all settings; empty if none are compared.
     pub fn overall(&self) -> &[u8] {
         &self.overall
     }
 
-    /// For the status of this node.
+    /// The settings for the status of this node.
     pub fn listed(&self) -> Vec<pb::SettingDigest> {
         let listed = self.own.iter();
         listed
@@ -95,7 +95,7 @@ impl SharedSettings {
             .collect()
     }
 
-    /// Notes what a peer said. A build that compares nothing says nothing.
+    /// Records a peer's digest. A build that compares nothing sends an empty one.
     pub fn heard(&self, peer: NodeId, overall: &[u8]) {
         if overall.is_empty() {
             lock(&self.heard).remove(&peer);
@@ -113,7 +113,7 @@ impl SharedSettings {
         self.own.iter().filter_map(|(name, own)| Self::difference(name, own, others)).collect()
     }
 
-    /// Members that do not know the setting run another version and are not compared.
+    /// Compares one setting. Members that do not know it run another version and are not compared.
     fn difference(
         name: &str,
         own: &Digest,
@@ -176,17 +176,17 @@ async fn round(settings: &SharedSettings, peers: &Peers) -> Vec<Difference> {
     settings.compare(&answers.into_iter().flatten().collect())
 }
 
-/// Logs a difference when it is first seen, and its end.
+/// Logs a difference when it is first seen, and when it ends.
 fn report(before: &[Difference], now: &[Difference]) {
     for new in now.iter().filter(|new| !before.contains(new)) {
         tracing::warn!(
             setting = %new.name,
-            "{new}; all nodes must have the same: a node that differs from most is not ready, after a restart from {} min on",
+            "{new}; all nodes must have one value: a node that differs from most is not ready; a restarted node has {} min until then",
             ROLLOUT.as_secs() / 60
         );
     }
     if now.is_empty() && !before.is_empty() {
-        tracing::info!("the settings of all nodes are the same again");
+        tracing::info!("the settings of all nodes agree again");
     }
 }
 

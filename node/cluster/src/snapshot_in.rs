@@ -1,7 +1,7 @@
-//! A snapshot arriving from the leader: bounded, checked to the last byte, and only then handed to Raft.
+//! Receives a snapshot from the leader: bounded, checked to the last byte, and only then passed to Raft.
 //!
-//! openraft panics on a snapshot that contradicts the vote or what is committed here (design.md §5), so both are looked
-//! at before it is called.
+//! openraft panics on a snapshot that contradicts the vote or the committed entries here (design.md §5), so both are
+//! checked before it is called.
 
 use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
@@ -10,7 +10,7 @@ use tonic::{Status, Streaming};
 use super::{leader::Leader, machine::Snapshots, rt, types::SnapshotMeta, wire};
 use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotFile};
 
-/// The first message: what is coming.
+/// Reads the first message: the description of the snapshot.
 ///
 /// # Errors
 /// A status for the sender.
@@ -21,10 +21,10 @@ pub async fn begin(parts: &mut Streaming<pb::SnapshotPart>) -> Result<pb::Snapsh
     }
 }
 
-/// Takes the rest, checks it and installs it.
+/// Receives the rest, checks it and installs it.
 ///
 /// # Errors
-/// A status for the sender. Nothing has changed here then.
+/// A status for the sender. Then nothing has changed here.
 pub async fn take(
     leader: &Leader,
     begin: pb::SnapshotBegin,

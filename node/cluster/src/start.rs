@@ -1,4 +1,5 @@
-//! Starting this node's part: check the data directory, listen, find the roster, run Raft, initialise it once.
+//! Starts this node's part of the cluster: checks the data directory, listens, finds the roster, runs Raft, and
+//! initialises it once.
 
 use std::{
     io,
@@ -46,39 +47,39 @@ use super::{
     types::{Member, NodeId},
 };
 
-/// Questions that peers may have given up before this node gets to read them. After a stop of seconds there are
-/// hundreds of heartbeats, and the default of twenty would end every connection just when the node is back.
+/// Streams that peers may have reset before we accept them. After a stop of seconds there are hundreds of heartbeats,
+/// and the default of twenty would end every connection just when the node is back.
 const MAX_ABANDONED: usize = 1_024;
 
-/// What this node's part is made from.
+/// The inputs of this node's part.
 pub struct ClusterOptions {
     pub node: NodeId,
     pub data_dir: PathBuf,
     /// The cluster plane, already bound.
     pub plane: Plane,
-    /// Where the others find it.
+    /// The address at which the others find it.
     pub advertise: String,
-    /// Where clients find this node's admin API.
+    /// The URL at which clients find this node's admin API.
     pub api_url: String,
-    /// All voters, this node among them; empty = this node alone.
+    /// All voters, including this node; empty if this node is alone.
     pub peers: Vec<Peer>,
-    /// This node was given its number by a cluster that ran already: it founds none.
+    /// True if a running cluster assigned this node's number: it founds no cluster.
     pub joined: bool,
-    /// How checks are decided.
+    /// The way checks are decided.
     pub checks: Checks,
-    /// The URL of the whole cluster, told to nodes that join.
+    /// The URL of the whole cluster, sent to nodes that join.
     pub public_url: String,
     /// Settings that must be equal on all nodes, by name, in a canonical form; empty = nothing is compared.
     pub settings: Vec<(String, String)>,
-    /// Where members may be, whatever the log of this node says.
+    /// Possible addresses of members, whatever the log of this node says.
     pub hints: Vec<String>,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
 }
 
 impl ClusterOptions {
-    /// Whether this node is likely the one that founds the cluster: its disk is empty, and it is the first of its
-    /// peers. A guess, for what may be prepared in vain; [`Cluster::start`] asks the peers.
+    /// True if this node is likely to found the cluster: its disk is empty, and it is the first of its peers. This is a
+    /// guess, for preparations that may be in vain; [`Cluster::start`] asks the peers.
     pub fn may_found(&self) -> bool {
         !self.joined
             && DataDir::is_fresh(&self.data_dir)
@@ -86,7 +87,7 @@ impl ClusterOptions {
     }
 }
 
-/// Why this node cannot take part. Said to the operator; the process ends.
+/// The reason why this node cannot take part. It is reported to the operator, and the process ends.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -128,11 +129,11 @@ fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
         enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(600),
         heartbeat_min_interval: Some(0),
-        // A snapshot of a million users within a slow minute.
+        // Allows a snapshot of a million users within a slow minute.
         install_snapshot_timeout: 60_000,
-        // Taken by the janitor, by bytes; purged by it as well.
+        // The janitor takes and purges snapshots, by bytes.
         snapshot_policy: SnapshotPolicy::Never,
-        // Openraft's own purge looks at the newest snapshot alone; the log must reach back to the older one as well.
+        // openraft's own purge looks at the newest snapshot alone; the log must reach back to the older one as well.
         max_in_snapshot_log_to_keep: u64::MAX,
         ..RaftConfig::default()
     };
@@ -151,7 +152,7 @@ impl Cluster {
         Self::start_over(options, Consensus::start, open_log).await
     }
 
-    /// The same on threads and over a log of the caller's making.
+    /// Like [`Self::start`], on threads and over a log that the caller makes.
     pub(super) async fn start_over(
         options: ClusterOptions,
         threads: impl FnOnce() -> io::Result<Consensus>,
@@ -161,7 +162,7 @@ impl Cluster {
         let parts = match consensus.run(start(options, open_log)).await {
             Some(Ok(parts)) => parts,
             failed => {
-                // What was opened is closed before the caller hears of it, so that it can try again.
+                // Everything that was opened is closed before the caller gets the error, so that it can try again.
                 consensus.end().await;
                 return Err(failed
                     .and_then(Result::err)
@@ -189,7 +190,7 @@ impl Cluster {
     }
 }
 
-/// What runs inside the consensus runtime.
+/// The parts that run inside the consensus runtime.
 struct Parts {
     membership: Membership,
     readiness: Readiness,
@@ -206,7 +207,7 @@ async fn start(
     open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError>,
 ) -> Result<Parts, StartError> {
     let clock = ClusterClock::new(options.node, Arc::clone(&options.runtime.clock));
-    // Everything of this node is judged by the time of the cluster.
+    // Everything on this node is judged by the time of the cluster.
     options.runtime.clock = Arc::<ClusterClock>::clone(&clock);
     let was_fresh = DataDir::is_fresh(&options.data_dir);
     let (mut data, log) = open_data(&options, open_log)?;
@@ -232,8 +233,8 @@ async fn start(
     let service = service(&peers, &own, &clock, &settings, &options.peers, &options.public_url);
     let (raft_cell, membership_cell) = serve(incoming, service);
 
-    // A log without a single entry or vote has never been part of anything.
-    // One that joined gets its first entries from the leader, and founds nothing.
+    // A log without a single entry or vote has never been part of a cluster. A node that joined gets its first entries
+    // from the leader, and founds nothing.
     let is_new = !stored.joined && found.last_or_purged().is_none() && found.vote.is_none();
     let roster = if is_new { Some(bootstrap::find_roster(&peers, &own, &options.peers).await) } else { None };
     let roster = match roster.transpose() {
@@ -290,7 +291,8 @@ async fn start(
     Ok(Parts { membership, readiness, proposer, lineage, conflict, log_failure, released, secret_mark })
 }
 
-/// The data directory, set up if it is new, and refused if it is another node's or made with another secret.
+/// Opens the data directory. Sets it up if it is new, and rejects it if it belongs to another node or was made with
+/// another secret.
 fn open_data(
     options: &ClusterOptions,
     open_log: impl FnOnce(&Path, bool) -> Result<LogWriter, StoreError>,
@@ -322,8 +324,8 @@ fn open_data(
     Ok((data, log))
 }
 
-/// A cluster that does not want this node leaves no trace in a directory that was fresh: `conclave cluster join` finds
-/// it as it was.
+/// Removes every trace from a directory that was fresh when the cluster rejects this node, so that `conclave cluster
+/// join` finds it empty.
 fn refused_at_start(data: DataDir, was_fresh: bool, refused: BootstrapError) -> StartError {
     let is_final = matches!(refused, BootstrapError::Wiped { .. } | BootstrapError::NotAMember { .. });
     if was_fresh
@@ -335,7 +337,7 @@ fn refused_at_start(data: DataDir, was_fresh: bool, refused: BootstrapError) -> 
     refused.into()
 }
 
-/// What the plane's service gets once Raft runs.
+/// The parts that the plane's service gets once Raft runs.
 type Cells = (Arc<OnceLock<Readiness>>, Arc<OnceLock<Membership>>);
 
 /// The plane's service before Raft runs.
@@ -360,7 +362,7 @@ fn service(
     }
 }
 
-/// The cluster plane: greetings from the first moment, the rest once Raft runs.
+/// Serves the cluster plane: greetings at once, the rest when Raft runs.
 fn serve(incoming: Incoming, service: Service) -> Cells {
     let cells = (Arc::clone(&service.running), Arc::clone(&service.membership));
     let service = ClusterServiceServer::new(service)
@@ -379,7 +381,7 @@ fn serve(incoming: Incoming, service: Service) -> Cells {
     cells
 }
 
-/// Writes the lineage into the data directory before the first entry of it is written.
+/// Records the lineage in the data directory before its first entry is written.
 fn settle_lineage(
     data: &mut DataDir,
     identity: &Identity,
@@ -427,7 +429,7 @@ async fn run_raft(
     Ok(Leader::new(raft, view, snapshots, clock, gauge))
 }
 
-/// Writes the first entry, with all voters. One that is there already was written by an earlier start of this node.
+/// Writes the first entry, with all voters. If it exists already, an earlier start of this node wrote it.
 async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
     match raft.initialize(roster.members).await {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -435,13 +437,13 @@ async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
     }
 }
 
-/// The members of this node's own log: who joined was never told of peers.
+/// The members in this node's own log: a node that joined has no configured peers.
 fn known_peers(leader: &Leader) -> Vec<Peer> {
     let members = leader.members().into_iter();
     members.map(|(node, member)| Peer { node, addr: member.cluster_addr }).collect()
 }
 
-/// Ends Raft here when the cluster has removed this node, so that the process says so and ends.
+/// Stops Raft when the cluster has removed this node, so that the process logs it and ends.
 async fn leave_when_expelled(identity: Arc<Identity>, leader: Leader, conflict: Arc<OnceLock<String>>) {
     identity.expelled().await;
     let node = identity.node;
@@ -454,8 +456,8 @@ async fn leave_when_expelled(identity: Arc<Identity>, leader: Leader, conflict: 
     let _ = leader.raft().shutdown().await;
 }
 
-/// Whether the peers that answer know this node as it is. A contradiction is kept for the owner of the process to end
-/// it.
+/// Checks that the peers that answer know this node with its incarnation. A contradiction is stored for the owner of
+/// the process, which ends it.
 async fn check_peers(
     peers: Arc<Peers>,
     configured: Vec<Peer>,

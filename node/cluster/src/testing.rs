@@ -1,4 +1,4 @@
-//! What tests of this room need and nobody else: the log in hand, a snapshot now, the parts behind the handle.
+//! Helpers that only tests of this room need: access to the log, a snapshot at once, the parts behind the handle.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ pub use super::{
 
 type Metrics = openraft::metrics::RaftMetrics<super::types::Config>;
 
-/// Longest wait for what Raft does by itself.
+/// The longest wait for what Raft does by itself.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection to the cluster plane at `addr`, as a member makes it.
 ///
 /// # Errors
-/// When `addr` is no address.
+/// An error if `addr` is not a valid address.
 pub fn channel(
     tls: &ClusterTls,
     addr: &str,
@@ -37,7 +37,7 @@ pub fn channel(
 }
 
 impl Cluster {
-    /// [`Cluster::start`] over a log that the test can hold up or break.
+    /// Runs [`Cluster::start`] over a log that the test can hold up or break.
     ///
     /// # Errors
     /// [`StartError`].
@@ -51,8 +51,8 @@ impl Cluster {
         Self::start_over(options, Consensus::start, open).await
     }
 
-    /// [`Cluster::start`] on the runtime of the caller, over a log of its own: a simulator gives both. `open_log` gets
-    /// the place of the log and whether it is new.
+    /// Runs [`Cluster::start`] on the runtime of the caller, over a log of its own: a simulator provides both.
+    /// `open_log` gets the path of the log and true if it is new.
     ///
     /// # Errors
     /// [`StartError`].
@@ -63,7 +63,7 @@ impl Cluster {
         Self::start_over(options, || Ok(Consensus::here()), open_log).await
     }
 
-    /// Who votes, as this node knows; of a joint configuration, all of them.
+    /// The voters, as this node knows them; all of them in a joint configuration.
     pub fn voters(&self) -> Vec<NodeId> {
         let metrics = self.inner.leader.raft().metrics().borrow_watched().clone();
         metrics.membership_config.membership().voter_ids().collect()
@@ -74,12 +74,13 @@ impl Cluster {
         self.inner.leader.raft().metrics().borrow_watched().current_term
     }
 
-    /// Has this node believe that the leader's stream has ended.
+    /// Makes this node believe that the leader's stream has ended.
     pub fn suspect(&self, leader: NodeId) {
         self.inner.peers.lost.stream_ended(leader);
     }
 
-    /// Waits until this node's opinion of who leads is as wanted; none when it does not become so within the limit.
+    /// Waits until the leader that this node sees is as wanted. Returns `None` if this does not happen within the
+    /// limit.
     pub async fn leader_when(&self, wanted: impl Fn(Option<NodeId>) -> bool) -> Option<NodeId> {
         let mut metrics = self.inner.leader.raft().metrics();
         let waiting = async {
@@ -94,13 +95,13 @@ impl Cluster {
         tokio::time::timeout(LIMIT, waiting).await.ok().flatten()
     }
 
-    /// Takes a snapshot of all that is applied. Returns its index.
+    /// Takes a snapshot of everything that is applied. Returns its index.
     ///
     /// # Errors
-    /// What openraft says.
+    /// The error of openraft.
     pub async fn take_snapshot(&self) -> Result<u64, String> {
         let raft = self.inner.leader.raft();
-        // Raft's figures trail what it has applied.
+        // Raft's metrics lag behind what it has applied.
         let seen = Some(self.view().index());
         let known = raft.wait(Some(LIMIT)).applied_index_at_least(seen, "what is seen").await;
         let applied = known.map_err(|e| e.to_string())?.last_applied.ok_or("nothing is applied")?;
@@ -110,10 +111,10 @@ impl Cluster {
         Ok(applied.index)
     }
 
-    /// Takes a snapshot and drops the log behind it.
+    /// Takes a snapshot and purges the log behind it.
     ///
     /// # Errors
-    /// What openraft says.
+    /// The error of openraft.
     pub async fn compact(&self) -> Result<(), String> {
         let upto = self.take_snapshot().await?;
         let raft = self.inner.leader.raft();
@@ -123,12 +124,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Holds this node back: it takes entries and applies none, until told otherwise.
+    /// Holds this node back if `held` is true: it takes entries and applies none until it is released.
     pub fn hold_back(&self, held: bool) {
         self.inner.leader.view().held.send_replace(held);
     }
 
-    /// What this node writes on its messages to `to`.
+    /// The envelope of this node's messages to `to`.
     pub fn envelope(&self, to: NodeId) -> pb::Envelope {
         self.inner.peers.identity.envelope(to)
     }

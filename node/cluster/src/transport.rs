@@ -1,7 +1,7 @@
-//! TLS under the cluster plane: one way in, one way out, both mutual and both made from the cluster secret.
+//! TLS for the cluster plane: one way in and one way out, both mutual and both made from the cluster secret.
 //!
-//! Handshakes are made here rather than inside tonic, so that a node with another secret is named as such in the log of
-//! both sides, and so that a dead peer is known by its refused connection at once.
+//! Handshakes are made here rather than inside tonic, so that both sides log a node with another secret as such, and so
+//! that a dead peer is recognised by its refused connection at once.
 
 use std::{
     future::Future,
@@ -28,25 +28,25 @@ use conclave_crypto::tls::{ClusterTls, PEER_NAME, explain, node_name};
 
 use super::{line::Line, types::NodeId};
 
-/// Longest handshake, either way: a peer that cannot greet within it is as good as dead.
+/// The longest handshake in either direction: a peer that takes longer is treated as dead.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
-/// How long one attempt to connect waits. A kernel repeats an attempt that was lost after 1 s, then after 3: a member
-/// that can be reached again would be found that much later.
+/// The time limit of one connection attempt. A kernel repeats a lost attempt after 1 s, then after 3 s: a member that
+/// can be reached again would be found that much later.
 const CONNECT_TRY: Duration = Duration::from_millis(250);
-/// A connection that is silent for this long is asked whether it still carries anything, and given up when it does not
-/// answer. TCP itself would repeat what was lost at longer and longer intervals, and go on doing so after the line is
-/// whole again.
+/// The time of silence after which a connection is probed; it is dropped if there is no answer. TCP itself would repeat
+/// lost data at longer and longer intervals, and go on doing so after the network has recovered.
 const SILENCE: Duration = Duration::from_millis(250);
-/// Longer than any healthy round trip, and than a busy machine keeps a task waiting.
+/// The time limit of a probe's answer: longer than any healthy round trip, and than a busy machine keeps a task
+/// waiting.
 const ANSWER_LIMIT: Duration = Duration::from_millis(750);
-/// Most handshakes at once: what strangers can make this node work on.
+/// Most handshakes at once: a bound on the work that unknown hosts can cause.
 const MAX_HANDSHAKES: usize = 64;
 /// Connections accepted but not yet taken by the server.
 const ACCEPT_QUEUE: usize = 64;
-/// How long accepting pauses after an error of the listener (out of file descriptors, mostly).
+/// The pause in accepting after an error of the listener (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Bytes to a member and back.
+/// A byte stream to a member and back.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
@@ -56,19 +56,19 @@ pub type Stream = Box<dyn Duplex>;
 /// A connection that is being made.
 pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send + 'a>>;
 
-/// A look at whether somebody listens.
+/// A connection attempt that shows if a member listens.
 pub type Knocking<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
-/// How members are reached: TLS over TCP, or whatever a simulator puts in its place.
+/// The way members are reached: TLS over TCP, or a simulator's replacement.
 pub trait Wire: Send + Sync {
-    /// A connection to the member at `addr`, whose certificate must name `node`, or any member for none.
+    /// Connects to the member at `addr`, whose certificate must name `node`, or any member if `node` is `None`.
     fn dial<'a>(&'a self, addr: &'a str, node: Option<NodeId>) -> Dialling<'a>;
 
-    /// A connection to its port, dropped at once.
+    /// Connects to the port of `addr`, and drops the connection at once.
     fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a>;
 }
 
-/// Where members are heard, and how they are reached.
+/// The cluster plane's incoming side, and the way out.
 pub enum Plane {
     /// TLS over TCP, on a socket that is bound already.
     Tcp(std::net::TcpListener),
@@ -91,7 +91,7 @@ impl Plane {
     }
 }
 
-/// Members as they come.
+/// Connections of members as they arrive.
 pub type Incoming = mpsc::Receiver<io::Result<Inbound>>;
 
 /// TLS over TCP.
@@ -114,11 +114,12 @@ impl Wire for TlsWire {
     }
 }
 
-/// A channel to the member at `addr`, connected when first used and again whenever it breaks. `node` is what its
-/// certificate must name; none = any member (before the members are known). `line` is told of every connection.
+/// Returns a channel to the member at `addr`, connected when first used and again whenever it breaks. `node` is the
+/// name that its certificate must have; `None` means any member (before the members are known). `line` records every
+/// connection.
 ///
 /// # Errors
-/// When `addr` is no address.
+/// An error if `addr` is not a valid address.
 pub fn channel(
     wire: &Arc<dyn Wire>,
     addr: &str,
@@ -155,7 +156,7 @@ async fn dial(
     })
 }
 
-/// Bounded by [`HANDSHAKE_LIMIT`], which its caller holds.
+/// Connects within [`HANDSHAKE_LIMIT`], which the caller enforces.
 async fn connect(addr: &str) -> io::Result<TcpStream> {
     loop {
         if let Ok(connected) = timeout(CONNECT_TRY, TcpStream::connect(addr)).await {
@@ -164,7 +165,7 @@ async fn connect(addr: &str) -> io::Result<TcpStream> {
     }
 }
 
-/// Accepts members on `listener` until the receiver is dropped. Strangers are turned away with a line in the log.
+/// Accepts members on `listener` until the receiver is dropped. Other connections are rejected and logged.
 fn accept(listener: TcpListener, tls: &ClusterTls) -> Incoming {
     let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
     let acceptor = TlsAcceptor::from(tls.server_config());
@@ -179,7 +180,7 @@ fn accept(listener: TcpListener, tls: &ClusterTls) -> Incoming {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            // At the limit further greetings wait in the backlog of the socket.
+            // At the limit, further connections wait in the backlog of the socket.
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
             let (acceptor, sender) = (acceptor.clone(), sender.clone());
             tokio::spawn(async move {
@@ -222,7 +223,7 @@ pub struct Inbound {
 
 #[cfg(any(test, feature = "testing"))]
 impl Inbound {
-    /// Somebody who came over a simulated wire.
+    /// A connection over a simulated network.
     pub fn new(stream: Stream, peer: SocketAddr) -> Self {
         Self { stream, peer }
     }

@@ -1,5 +1,5 @@
-//! The types Raft runs with. Everything openraft needs to know about us stands here, so that a bump of
-//! openraft is a change of this room and of nothing else (design.md §5).
+//! The types that Raft runs with. Everything that openraft needs to know about Conclave is here, so that a bump of
+//! openraft only changes this room (design.md §5).
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub type Entry = openraft::type_config::alias::EntryOf<Config>;
 pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Config>;
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Config>;
 
-/// What a normal log entry carries: an encoded `conclave.command.v1.LogEntry`, opened by `apply` alone.
+/// The content of a normal log entry: an encoded `conclave.command.v1.LogEntry`, which only `apply` decodes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(pub Vec<u8>);
 
@@ -43,13 +43,13 @@ impl fmt::Display for Payload {
     }
 }
 
-/// What applying an entry answered: a reply of the rules, or nothing for blank and membership entries.
+/// The result of applying an entry: a reply of the rules, or `None` for blank and membership entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub reply: Option<conclave_state::Reply>,
-    /// Whether the entry took something away.
+    /// True if the entry revoked or restricted something.
     pub revokes: bool,
-    /// What the entry changed, for the log line of the node that wrote it.
+    /// The events of the entry, for the log lines of the node that wrote it.
     pub events: Vec<conclave_state::Event>,
 }
 
@@ -59,13 +59,14 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A member as the membership entries of the log know it.
+/// A member as the membership entries of the log record it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
     /// `host:port` of the member's cluster plane.
     pub cluster_addr: String,
     /// `http://host:port` of the member's admin API, for leader hints.
     pub api_url: String,
-    /// Made anew with each data directory: a wiped disk is another member (reference: openraft FAQ "reuse the ID").
+    /// Made anew with each data directory: a node with a wiped disk is another member (reference: openraft FAQ "reuse
+    /// the ID").
     pub incarnation: [u8; 16],
 }

@@ -1,9 +1,8 @@
-//! A second look at the network from another node. Answers of the DNS may be forged for one place and not for another;
-//! where a handle decides who comes in, a node asks another one what it sees from where it stands, and goes on only if
-//! that is the same.
+//! Resolution of a handle on another node. DNS answers may be forged for one network and not for another. If a handle
+//! affects access, a node asks another node to resolve it from there, and continues only if the result is equal.
 //!
-//! No open resolver: a member answers members alone, a bounded number of questions at once, and only about a sign-in
-//! whose state it has seen spent in the log, or somebody who was let in by their handle.
+//! This is not an open resolver. A member answers only members, a bounded number of requests at once, and only about a
+//! sign-in whose state it has seen spent in the log, or about a user who was let in by this handle.
 
 use std::{
     future::Future,
@@ -24,40 +23,41 @@ use super::{
     peers::{self, Lane},
 };
 
-/// How long another node may take: a document and the handle, each of which may be slow; the person waits.
+/// The time limit of another node's reply: a document and the handle, each of which may be slow, while the user waits.
 const LIMIT: Duration = Duration::from_secs(6);
-/// Questions of others under way here: fewer than this node's own requests to one host.
+/// Requests of other nodes in progress here: fewer than this node's own requests to one host.
 const AT_ONCE: usize = 8;
-/// Longest DID looked at.
+/// The longest DID that is resolved.
 const MAX_DID_BYTES: usize = 255;
 
-/// What this node sees.
+/// The handle resolver of a node.
 pub trait Vantage: Send + Sync {
-    /// The handle that this DID and the network agree on; none where they do not. An error when nobody could be asked.
+    /// Returns the handle that this DID and the network agree on; `None` if they do not agree. An error if no source
+    /// could be reached.
     fn handle_of(&self, did: String) -> Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send>>;
 }
 
-/// Why somebody's handle is looked at.
+/// The reason why a handle is verified.
 #[derive(Clone, Copy, Debug)]
 pub enum Occasion {
     /// A sign-in whose state was spent with this index.
     SignIn { state: TicketId, index: u64 },
-    /// The handle that let them in is looked at again.
+    /// The repeated check of the handle by which the user was let in.
     Again,
 }
 
-/// What came of the question.
+/// The result of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeenElsewhere {
     /// There is no other node.
     Alone,
-    /// Another node sees this handle, or none.
+    /// Another node resolved this handle, or none.
     Seen(Option<String>),
-    /// No other node could say.
+    /// No other node could resolve it.
     Unknown,
 }
 
-/// This node's own view, once it has one.
+/// This node's own resolver, once it is set.
 pub struct Window {
     vantage: OnceLock<Arc<dyn Vantage>>,
     places: Semaphore,
@@ -70,16 +70,16 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Set once, when the slices are made.
+    /// Sets the resolver. Called once, when the slices are made.
     pub fn open(&self, vantage: Arc<dyn Vantage>) {
         let _ = self.vantage.set(vantage);
     }
 
-    /// For another node, which has shown that it may ask.
+    /// Resolves on behalf of another node, which has proved that it may ask.
     pub async fn look(&self, did: String) -> Result<pb::ResolveHandleReply, Status> {
         let vantage = self.vantage.get().ok_or_else(|| Status::unavailable("this node is starting"))?;
         let _place =
-            self.places.try_acquire().map_err(|_| Status::resource_exhausted("too many questions"))?;
+            self.places.try_acquire().map_err(|_| Status::resource_exhausted("too many requests"))?;
         if did.len() > MAX_DID_BYTES {
             return Err(Status::invalid_argument("the DID is too long"));
         }
@@ -91,7 +91,7 @@ impl Window {
 }
 
 impl Inner {
-    /// The first other member that can say.
+    /// The answer of the first other member that has one.
     pub(super) async fn seen_elsewhere(&self, did: &str, occasion: Occasion) -> SeenElsewhere {
         let own = self.peers.identity.node;
         let members = self.peers.identity.members();

@@ -1,4 +1,5 @@
-//! Raft's types on our wire and back. Our own protobuf, so that a bump of openraft never touches data (design.md §5).
+//! Conversions between Raft's types and our protobuf. It is our own, so that a bump of openraft never touches data
+//! (design.md §5).
 //!
 //! Each conversion has a round-trip property test: a flag lost here once cost others a day of missing leader transfers.
 
@@ -16,7 +17,7 @@ use openraft::{
 
 use super::types::{Config, Entry, LogId, Member, NodeId, Payload, StoredMembership, Vote};
 
-/// A message that is not what it claims to be. The sender is refused.
+/// A message with invalid content. The sender is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("malformed message: {0}")]
 pub struct Malformed(pub &'static str);

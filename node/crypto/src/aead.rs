@@ -1,8 +1,8 @@
-//! Sealing of small values: login tickets a browser carries, and secrets kept in replicated state.
+//! Sealing of small values: login tickets that a browser carries, and secrets kept in replicated state.
 //!
-//! AES-256-GCM-SIV (RFC 8452) with a random 96-bit nonce. A repeated nonce, should chance or a cloned virtual
-//! machine ever produce one, reveals only whether two plaintexts were equal; with plain GCM it would reveal the
-//! authentication key. RFC 8452 §6 holds this key to be good for 2^50 messages of our size.
+//! AES-256-GCM-SIV (RFC 8452) with a random 96-bit nonce. If chance or a cloned virtual machine ever repeats a nonce,
+//! this reveals only if two plaintexts were equal; with plain GCM it would reveal the authentication key. According to
+//! RFC 8452 §6, a key may be used for 2^50 messages of our size.
 //!
 //! Layout: `version (1) | key id (4) | nonce (12) | ciphertext | tag (16)`.
 
@@ -19,13 +19,13 @@ const KEY_ID_LEN: usize = 4;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 const TAG_LEN: usize = 16;
 
-/// What sealing adds to a plaintext, in bytes.
+/// The bytes that sealing adds to a plaintext.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
 /// Largest plaintext sealed in one piece. A private RSA key of 4096 bits has 2.4 KiB; files are sealed in chunks.
 pub const MAX_PLAINTEXT: usize = 1 << 20;
 
-/// Why a value could not be sealed or opened.
+/// The reason why a value could not be sealed or opened.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SealError {
     #[error("{found} bytes are too many to seal in one piece; at most {MAX_PLAINTEXT}")]
@@ -41,7 +41,7 @@ pub enum SealError {
     Forged,
 }
 
-/// Seals under one key; opens under that, and under those it was told to accept.
+/// Seals under one key. Opens under that key and under the accepted ones.
 #[derive(Debug)]
 pub struct Sealer {
     key: LessSafeKey,
@@ -57,16 +57,16 @@ impl Sealer {
         Self { key: LessSafeKey::new(unbound), key_id, accepted: Vec::new() }
     }
 
-    /// Seals under the current key of the ring, opens under any of it.
+    /// Seals under the current key of the ring, and opens under any key of it.
     pub fn ring(keys: &ClusterKeys, key: impl Fn(&ClusterKeys) -> &Key) -> Self {
         let accepted = keys.accepted().iter().map(|keys| Self::new(key(keys))).collect();
         Self { accepted, ..Self::new(key(keys)) }
     }
 
-    /// The same value sealed under the current key; none if it is already.
+    /// The value sealed again under the current key; `None` if it is already.
     ///
     /// # Errors
-    /// When it does not open.
+    /// An error if it does not open.
     pub fn renewed(
         &self,
         purpose: &str,
@@ -80,13 +80,13 @@ impl Sealer {
         self.seal(purpose, &plain, entropy).map(Some)
     }
 
-    /// Whether a value is sealed under the current key. Says nothing of whether it opens.
+    /// True if a value is sealed under the current key. It may still not open.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
         sealed.get(1..=KEY_ID_LEN) == Some(self.key_id.as_slice())
     }
 
-    /// Seals `plaintext` for `purpose`, which names the kind of value and, where there is one, its row
-    /// (`"signing-key/<kid>"`): a value moved elsewhere does not open there.
+    /// Seals `plaintext` for `purpose`, which names the kind of value and, if there is one, its row
+    /// (`"signing-key/<kid>"`). A value that is moved elsewhere does not open there.
     pub fn seal(&self, purpose: &str, plaintext: &[u8], entropy: &dyn Entropy) -> Result<Vec<u8>, SealError> {
         if plaintext.len() > MAX_PLAINTEXT {
             return Err(SealError::TooLong { found: plaintext.len() });
@@ -104,7 +104,7 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Opens what [`seal`](Self::seal) made for the same purpose.
+    /// Opens a value that [`seal`](Self::seal) made for this purpose.
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         if sealed.len() > MAX_PLAINTEXT + OVERHEAD {
             return Err(SealError::TooLong { found: sealed.len() });

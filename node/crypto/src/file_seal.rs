@@ -1,5 +1,5 @@
-//! Sealing and opening frames: AES-256-GCM under a key used for one file only. Snapshots are made of such frames, and
-//! so are the segments of the archive.
+//! Sealing and opening of frames: AES-256-GCM under a key used for one file only. Snapshots consist of such frames, and
+//! so do the segments of the archive.
 //!
 //! The nonce is the frame's kind and number. It never repeats under one key, because the key is derived from a fresh
 //! random salt and from the header for every file.
@@ -23,7 +23,7 @@ pub const CHUNK: u8 = 1;
 pub const TRAILER: u8 = 2;
 
 const KEY_ID_LABEL: &[u8] = b"conclave snapshot v1 key id";
-/// What a snapshot's file key is derived for. Another format has another label.
+/// The purpose of a snapshot's file key. Another format has another label.
 pub const SNAPSHOT_LABEL: &[u8] = b"conclave snapshot v1 file key";
 
 /// A cryptographic operation that failed; it names the operation.
@@ -31,8 +31,8 @@ pub const SNAPSHOT_LABEL: &[u8] = b"conclave snapshot v1 file key";
 #[error("the cryptography library refused to {0}")]
 pub struct FileSealError(pub &'static str);
 
-/// The cluster's key for what leaves memory, and the keys whose files are opened too. Never printed, wiped when
-/// dropped.
+/// The cluster's key for data that leave memory, and the keys whose files are also opened. Never printed, and wiped
+/// when dropped.
 pub struct SealingKey {
     key: Zeroizing<[u8; 32]>,
     accepted: Vec<SealingKey>,
@@ -44,14 +44,14 @@ impl SealingKey {
         Self { key: Zeroizing::new(key), accepted: Vec::new(), secret_id: KeyId::default() }
     }
 
-    /// Seals under the current key of the ring, opens what is sealed under any of it.
+    /// Seals under the current key of the ring, and opens with any key of it.
     pub fn ring(keys: &ClusterKeys) -> Self {
         let of =
             |keys: &ClusterKeys| Self { secret_id: keys.secret_check, ..Self::new(*keys.sealing.expose()) };
         Self { accepted: keys.accepted().iter().map(of).collect(), ..of(keys) }
     }
 
-    /// The name of the secret that this key is of; zeros for one that was made of bytes alone.
+    /// The name of the secret that this key is derived from; zeros for a key made from bytes alone.
     pub const fn secret_id(&self) -> KeyId {
         self.secret_id
     }
@@ -71,7 +71,7 @@ impl SealingKey {
         Ok(None)
     }
 
-    /// Names the key in a header without telling anything of it.
+    /// Names the key in a header without revealing anything of it.
     pub fn id(&self) -> Result<[u8; KEY_ID_BYTES], FileSealError> {
         let mut id = [0; KEY_ID_BYTES];
         derive(&*self.key, &[], &[KEY_ID_LABEL], &mut id)?;
@@ -85,7 +85,7 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// What is authenticated beside a frame's bytes.
+/// The authenticated data beside a frame's bytes.
 #[derive(Clone, Copy)]
 pub struct Frame {
     pub kind: u8,
@@ -101,7 +101,7 @@ pub struct FileKey {
 }
 
 impl FileKey {
-    /// The key of the file of this format (`label`) and salt, whose header is `bytes` up to the tag.
+    /// The key of the file with this format (`label`) and salt, whose header is `bytes` up to the tag.
     pub fn derive(key: &SealingKey, label: &[u8], salt: &[u8], bytes: &[u8]) -> Result<Self, FileSealError> {
         let header_hash = sha256_of(&[bytes]);
         let mut file_key = Zeroizing::new([0; 32]);
@@ -117,7 +117,7 @@ impl FileKey {
             .map_err(|_| FileSealError("seal a frame"))
     }
 
-    /// Opens in place; `None` if anything about the frame is not as it was sealed.
+    /// Opens in place; `None` if anything about the frame differs from what was sealed.
     pub fn open<'a>(&self, frame: Frame, bytes: &'a mut [u8]) -> Option<&'a [u8]> {
         self.key.open_in_place(nonce(frame), Aad::from(self.aad(frame)), bytes).ok().map(|plain| &*plain)
     }

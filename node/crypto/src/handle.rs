@@ -1,9 +1,9 @@
-//! Opaque handles: what a browser or client holds in place of a session, a code or a refresh token.
+//! Opaque handles: the values that a browser or client holds for a session, a code or a refresh token.
 //!
-//! A handle names a row (`id`), proves possession (`secret`), and says which log index of which lineage made
-//! the row, so that a node that lags knows what to wait for (design.md §7). All of it stands under a MAC: nobody
-//! outside can make a node wait for index 2^64 or look up ids of their choosing. Only SHA-256 of the secret
-//! enters replicated state.
+//! A handle names a row (`id`), proves possession (`secret`), and contains the log index and lineage at which the row
+//! was made, so that a node that lags knows which index to wait for (design.md §7). A MAC covers all of it: no attacker
+//! can make a node wait for index 2^64 or look up ids of their choice. Only the SHA-256 of the secret enters replicated
+//! state.
 //!
 //! Layout, 90 bytes, base64url to exactly 120 characters with no spare bits, so each handle has one spelling:
 //! `version (1) | kind (1) | id (16) | secret (32) | generation (8) | lineage (8) | index (8) | MAC (16)`.
@@ -22,7 +22,7 @@ const BODY_LEN: usize = 74;
 /// Length of a handle's text.
 pub const TEXT_LEN: usize = (BODY_LEN + MAC_LEN) / 3 * 4;
 
-/// What a handle is good for. The numbers are in cookies and tokens out there: never reuse one.
+/// The use of a handle. The numbers are in existing cookies and tokens: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum HandleKind {
@@ -44,14 +44,14 @@ pub enum HandleKind {
     Pushed = 20,
     /// The code with which a device polls.
     Device = 21,
-    /// What a client changes its own registration with.
+    /// The handle with which a client changes its own registration.
     Registration = 22,
-    /// A password of a program.
+    /// An app password.
     AppPassword = 60,
 }
 
 impl HandleKind {
-    /// Whether its row may be in a state that was restored. Logins and requests under way never are.
+    /// True if its row may be in a state that was restored. Logins and requests in progress never are.
     pub const fn may_outlive_a_restore(self) -> bool {
         match self {
             Self::Session
@@ -69,7 +69,7 @@ impl HandleKind {
 /// The part of a handle that only its holder knows.
 pub type HandleSecret = SecretBytes<32>;
 
-/// Which history a log index belongs to: a digest of (cluster uuid, epoch).
+/// The history that a log index belongs to: a digest of (cluster uuid, epoch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineageTag([u8; 8]);
 
@@ -79,34 +79,34 @@ impl LineageTag {
         Self(mac::take(&mac::sha256(&input)))
     }
 
-    /// Its bytes, for what stands under a MAC of its own.
+    /// The bytes of the tag, for data under a MAC of their own.
     pub const fn bytes(&self) -> &[u8; 8] {
         &self.0
     }
 }
 
-/// A handle, opened.
+/// The contents of a handle.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub kind: HandleKind,
-    /// Which row: a session, a grant, a refresh family.
+    /// The id of the row: a session, a grant, a refresh family.
     pub id: [u8; 16],
     pub secret: HandleSecret,
-    /// Rotation count of a refresh token; 0 elsewhere.
+    /// The rotation count of a refresh token; 0 for other kinds.
     pub generation: u64,
     pub lineage: LineageTag,
-    /// The log index at which the row was written: the least a node must have applied to know of it.
+    /// The log index at which the row was written: a node must have applied at least this to know of it.
     pub index: u64,
 }
 
 impl Handle {
-    /// What replicated state keeps of the secret.
+    /// The hash of the secret that replicated state stores.
     pub fn secret_hash(&self) -> [u8; 32] {
         mac::sha256(self.secret.expose())
     }
 }
 
-/// Why a text is not a handle. Callers tell strangers none of this.
+/// The reason why a text is not a valid handle. Callers do not report it to clients.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum HandleError {
     #[error("not a handle")]
@@ -119,7 +119,7 @@ pub enum HandleError {
     OtherLineage,
 }
 
-/// Makes handles under one key; reads those of it, and of the keys it was told to accept.
+/// Makes handles under one key. Reads handles of that key and of the accepted ones.
 #[derive(Clone, Debug)]
 pub struct HandleKey {
     current: MacKey,
@@ -127,12 +127,12 @@ pub struct HandleKey {
 }
 
 impl HandleKey {
-    /// Takes [`ClusterKeys::cookie_mac`](super::keys::ClusterKeys::cookie_mac).
+    /// Creates it from [`ClusterKeys::cookie_mac`](super::keys::ClusterKeys::cookie_mac).
     pub fn new(key: &Key) -> Self {
         Self { current: MacKey::new(key), accepted: Vec::new() }
     }
 
-    /// Makes with the current key of the ring, reads those of any of it.
+    /// Makes handles with the current key of the ring, and reads those of any key of it.
     pub fn ring(keys: &ClusterKeys) -> Self {
         let accepted = keys.accepted().iter().map(|keys| MacKey::new(&keys.cookie_mac)).collect();
         Self { accepted, ..Self::new(&keys.cookie_mac) }
@@ -152,7 +152,7 @@ impl HandleKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a text someone presented. The MAC comes first: nothing inside is looked at before it holds.
+    /// Parses a presented text. The MAC is checked first: nothing inside is read before it is verified.
     pub fn parse(&self, kind: HandleKind, lineage: LineageTag, text: &str) -> Result<Handle, HandleError> {
         if text.len() != TEXT_LEN {
             return Err(HandleError::Malformed);
@@ -176,13 +176,13 @@ fn tag(key: &MacKey, body: &[u8]) -> [u8; MAC_LEN] {
     mac::take(&key.hmac_sha256(&[b"handle", body]))
 }
 
-/// The secret of generation `generation` of a refresh family: derived, so that a retry of a lost response gets
-/// the same successor without anyone having stored it. Takes [`ClusterKeys::refresh`](super::keys::ClusterKeys).
+/// The secret of generation `generation` of a refresh family. It is derived, so that a retry of a lost response gets
+/// the successor again although it is not stored. The key is [`ClusterKeys::refresh`](super::keys::ClusterKeys).
 pub fn refresh_secret(key: &Key, family: &[u8; 16], generation: u64) -> HandleSecret {
     HandleSecret::new(mac::hmac_sha256(key, &[b"refresh", family, &generation.to_be_bytes()]))
 }
 
-/// `None` when the body is of another kind or version. Called after the MAC held.
+/// `None` if the body is of another kind or version. Called after the MAC was verified.
 fn read(kind: HandleKind, body: &[u8; BODY_LEN]) -> Option<Handle> {
     let rest = body.strip_prefix(&[VERSION, kind as u8])?;
     let (id, rest) = rest.split_first_chunk()?;

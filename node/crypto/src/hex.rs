@@ -7,7 +7,7 @@ pub fn encode(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| pair(*byte)).map(char::from).collect()
 }
 
-/// The same without an allocation. `M` must be twice `N`; further digits are 0.
+/// Like [`encode`], without an allocation. `M` must be twice `N`; further digits are 0.
 pub fn digits<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
     let mut out = [b'0'; M];
     for (to, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {

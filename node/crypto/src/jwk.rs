@@ -10,7 +10,7 @@ use super::mac;
 /// Longest RSA modulus accepted in a foreign JWK: 8192 bits, the most aws-lc verifies.
 const MAX_MODULUS_LEN: usize = 1024;
 
-/// A signature algorithm of JWS. `none` and the HMAC family are not among them and never will be.
+/// A signature algorithm of JWS. `none` and the HMAC family are deliberately not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alg {
     /// RSASSA-PKCS1-v1_5 with SHA-256, 2048 bits when generated here.
@@ -36,13 +36,13 @@ impl Alg {
         }
     }
 
-    /// The algorithm of that exact name.
+    /// The algorithm with exactly this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|alg| alg.name() == name)
     }
 }
 
-/// A public key of one of the kinds [`Alg`] signs with.
+/// A public key of a kind that an [`Alg`] signs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicKey {
     /// Modulus and exponent, big-endian, without leading zeros.
@@ -60,7 +60,7 @@ pub enum PublicKey {
 }
 
 impl PublicKey {
-    /// Whether a key of this kind can make signatures of `alg`.
+    /// True if a key of this kind can make signatures of `alg`.
     pub fn fits(&self, alg: Alg) -> bool {
         match self {
             Self::Rsa { .. } => matches!(alg, Alg::Rs256 | Alg::Ps256),
@@ -71,7 +71,8 @@ impl PublicKey {
 
     /// RFC 7638: SHA-256 over the required members in lexical order, base64url.
     pub fn thumbprint(&self) -> String {
-        // Written in lexical order below, so it holds whether or not serde_json keeps the order of insertion.
+        // Written in lexical order below, so that the order is right even if serde_json does not keep the order of
+        // insertion.
         let canonical = self.required_members().to_string();
         URL_SAFE_NO_PAD.encode(mac::sha256(canonical.as_bytes()))
     }
@@ -87,7 +88,7 @@ impl PublicKey {
         jwk
     }
 
-    /// Reads the key of a JWK; members that are not part of the key are the caller's matter.
+    /// Reads the key of a JWK. The caller handles members that are not part of the key.
     pub fn from_jwk(jwk: &Value) -> Result<Self, JwtError> {
         match (text(jwk, "kty")?, text(jwk, "crv")) {
             ("RSA", _) => rsa(jwk),

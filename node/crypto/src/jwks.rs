@@ -1,4 +1,4 @@
-//! JWK Sets that someone else made (RFC 7517 §5): the public keys of a client.
+//! JWK Sets from clients (RFC 7517 §5): their public keys.
 
 use base64::{
     Engine as _,
@@ -11,10 +11,10 @@ use super::{jwt::VerifyingKey, mac, self_signed};
 /// Most keys of a set: a few generations of a few kinds.
 const MAX_KEYS: usize = 16;
 
-/// The keys of a client's JWK Set: public ones, of kinds that are known here.
+/// Parses the keys of a client's JWK Set: public keys of supported kinds.
 ///
 /// # Errors
-/// What is wrong with it, for whoever registers it.
+/// The fault, for the client or operator that registers the set.
 pub fn parse(jwks: &[u8]) -> Result<Vec<VerifyingKey>, &'static str> {
     let set: Value = serde_json::from_slice(jwks).map_err(|_| "jwks is not JSON")?;
     let keys = set.get("keys").and_then(Value::as_array).ok_or("jwks has no array \"keys\"")?;
@@ -23,18 +23,18 @@ pub fn parse(jwks: &[u8]) -> Result<Vec<VerifyingKey>, &'static str> {
     }
     if keys.iter().any(self_signed::has_private_members) {
         return Err(
-            "jwks holds a private key: make a new one, this one is known now, and register its public half",
+            "jwks holds a private key, which is compromised now: make a new one, and register its public half",
         );
     }
     let parsed = keys.iter().map(VerifyingKey::from_jwk).collect::<Result<Vec<_>, _>>();
-    parsed.map_err(|_| "jwks holds a key that is none of RSA, P-256 and Ed25519, or not for signatures")
+    parsed.map_err(|_| "jwks holds a key that is not RSA, P-256 or Ed25519, or not for signatures")
 }
 
-/// The set without keys of kinds that are not known here, or that are not for signatures (RFC 7517 §5): what a client
-/// publishes is for others as well. A private key among them is none that may stay.
+/// Removes the keys of unsupported kinds and those that are not for signatures (RFC 7517 §5): a client may publish its
+/// set for others as well. A private key is kept, so that [`parse`] refuses the set.
 ///
 /// # Errors
-/// What is wrong with it, for whoever published it.
+/// The fault, for the client that published the set.
 pub fn without_unknown(set: &Value) -> Result<Value, &'static str> {
     let keys = set.get("keys").and_then(Value::as_array).ok_or("jwks has no array \"keys\"")?;
     let is_kept = |key: &&Value| self_signed::has_private_members(key) || VerifyingKey::from_jwk(key).is_ok();
@@ -42,11 +42,11 @@ pub fn without_unknown(set: &Value) -> Result<Value, &'static str> {
     Ok(serde_json::json!({ "keys": kept }))
 }
 
-/// SHA-256 of the certificates that a client registered for itself: the first of each key's `x5c` (RFC 7517 §4.7), or
-/// its `x5t#S256`.
+/// The SHA-256 of the self-signed certificates that a client registered: of the first one in each key's `x5c` (RFC 7517
+/// §4.7), or its `x5t#S256`.
 ///
 /// # Errors
-/// What is wrong with it, for whoever registers it.
+/// The fault, for the client or operator that registers the set.
 pub fn certificates(jwks: &[u8]) -> Result<Vec<[u8; 32]>, &'static str> {
     let set: Value = serde_json::from_slice(jwks).map_err(|_| "jwks is not JSON")?;
     let keys = set.get("keys").and_then(Value::as_array).ok_or("jwks has no array \"keys\"")?;

@@ -1,8 +1,7 @@
 //! Signing and verifying JWS in compact form (RFC 7515, RFC 7518, RFC 8037) under the advice of RFC 8725.
 //!
-//! This file vouches for a signature and for the header around it. What the claims say — issuer, audience,
-//! expiry — is for the caller to judge. The header never chooses the key: the caller does, and a header that
-//! disagrees is refused.
+//! This file verifies the signature and the header. The caller checks the claims (issuer, audience, expiry). The header
+//! never chooses the key: the caller does, and a header that disagrees is refused.
 
 use std::fmt;
 
@@ -24,11 +23,12 @@ use super::jwk::{Alg, PublicKey};
 use super::rsa_der;
 use conclave_base::runtime::Entropy;
 
-/// Longest token looked at, in bytes: the default limit of a request body. Ours have about 1 KiB, and twenty for a user
-/// of as many groups as there may be; whatever is made here can be read here. Work on a token is linear in its length.
+/// The longest token that is parsed, in bytes: the default limit of a request body. Our tokens have about 1 KiB, and 20
+/// KiB for a user with the largest number of groups; every token made here can be read here. The work is linear in the
+/// length.
 pub const MAX_TOKEN_LEN: usize = 64 * 1024;
 
-/// Why a token or key was refused.
+/// The reason why a token or key was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum JwtError {
     #[error("the token has more than {MAX_TOKEN_LEN} bytes")]
@@ -43,7 +43,7 @@ pub enum JwtError {
     WrongKey,
     #[error("the token's header has critical extensions, and none are understood")]
     Critical,
-    #[error("the signature does not hold")]
+    #[error("the signature is not valid")]
     BadSignature,
     #[error("the key is of a kind or form that is not supported")]
     UnsupportedKey,
@@ -66,7 +66,7 @@ enum Pair {
 }
 
 impl SigningKey {
-    /// A new key as PKCS#8 (DER). RSA takes 50 ms to 1 s of CPU: call it where blocking is allowed.
+    /// Generates a new key as PKCS#8 (DER). RSA takes 50 ms to 1 s of CPU: call it where blocking is allowed.
     pub fn generate_pkcs8(alg: Alg, entropy: &dyn Entropy) -> Result<Zeroizing<Vec<u8>>, JwtError> {
         let der = match alg {
             Alg::Rs256 | Alg::Ps256 => generate_rsa(),
@@ -79,7 +79,7 @@ impl SigningKey {
         der.map(Zeroizing::new)
     }
 
-    /// Reads what [`generate_pkcs8`](Self::generate_pkcs8) made.
+    /// Reads a key that [`generate_pkcs8`](Self::generate_pkcs8) made.
     pub fn from_pkcs8(alg: Alg, pkcs8: &[u8]) -> Result<Self, JwtError> {
         let pair = Pair::from_pkcs8(alg, pkcs8).ok_or(JwtError::UnsupportedKey)?;
         let public = pair.public().ok_or(JwtError::UnsupportedKey)?;
@@ -101,7 +101,7 @@ impl SigningKey {
         self.public.to_jwk(self.alg)
     }
 
-    /// The key that verifies what this one signs.
+    /// The key that verifies this key's signatures.
     pub fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey { key: self.public.clone(), alg: Some(self.alg), kid: self.kid.clone() }
     }
@@ -111,8 +111,8 @@ impl SigningKey {
         self.signed(&Header { alg: self.alg.name(), kid: &self.kid, typ }, claims)
     }
 
-    /// The same with the public key itself in the header, `{alg, jwk, typ}`: a proof of whoever has this key (RFC 9449
-    /// §4.2).
+    /// Like [`sign`](Self::sign), with the public key itself in the header, `{alg, jwk, typ}`: a proof of possession of
+    /// this key (RFC 9449 §4.2).
     pub fn sign_as_proof(&self, typ: &str, claims: &impl Serialize) -> Result<String, JwtError> {
         let jwk = self.public.to_jwk(self.alg);
         let members = ["kty", "crv", "x", "y", "n", "e"];
@@ -145,23 +145,24 @@ impl fmt::Debug for SigningKey {
 #[derive(Clone, Debug)]
 pub struct VerifyingKey {
     key: PublicKey,
-    /// What the JWK says it is for; `None` leaves every algorithm that fits the key.
+    /// The algorithm that the JWK names; `None` allows every algorithm that fits the key.
     alg: Option<Alg>,
     kid: String,
 }
 
-/// What a caller accepts.
+/// The properties that a caller requires of a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
-    /// The `typ` the token must carry (`"at+jwt"`), compared without case and without `application/`.
-    /// `None` accepts any and none.
+    /// The `typ` that the token must have (`"at+jwt"`), compared without case and without `application/`. With `None`,
+    /// any `typ` is accepted, and none too.
     pub typ: Option<&'a str>,
-    /// Algorithms accepted; one that does not fit the key is refused whatever stands here.
+    /// The accepted algorithms. An algorithm that does not fit the key is refused in any case.
     pub algs: &'a [Alg],
 }
 
 impl VerifyingKey {
-    /// Reads a JWK. One made for encryption, or whose `alg` is not of [`Alg`] or does not fit, is refused.
+    /// Reads a JWK. A JWK for encryption is refused, and so is one whose `alg` is not an [`Alg`] or does not fit the
+    /// key.
     pub fn from_jwk(jwk: &Value) -> Result<Self, JwtError> {
         let key = PublicKey::from_jwk(jwk)?;
         if jwk.get("use").is_some_and(|purpose| purpose != "sig") {
@@ -182,12 +183,12 @@ impl VerifyingKey {
         &self.kid
     }
 
-    /// Whether this key may check signatures of `alg`.
+    /// True if this key may check signatures of `alg`.
     pub fn fits(&self, alg: Alg) -> bool {
         self.key.fits(alg) && self.alg.is_none_or(|own| own == alg)
     }
 
-    /// The claims (JSON bytes) of a token that this key signed and that is what was expected.
+    /// The claims (JSON bytes) of a token that this key signed and that meets the expectation.
     pub fn verify(&self, token: &str, expect: Expect<'_>) -> Result<Vec<u8>, JwtError> {
         let parts = Parts::split(token)?;
         let header = parts.header()?;
@@ -214,12 +215,12 @@ impl VerifyingKey {
     }
 }
 
-/// The `kid` a token's header names, to look its key up. Nothing about the token is verified yet.
+/// The `kid` in a token's header, to look up its key. Nothing in the token is verified yet.
 pub fn unverified_kid(token: &str) -> Result<Option<String>, JwtError> {
     Ok(Parts::split(token)?.header()?.kid)
 }
 
-/// The claims (JSON bytes) of a token, to find out whose key to ask for. Nothing about the token is verified yet.
+/// The claims (JSON bytes) of a token, to find out whose key to get. Nothing in the token is verified yet.
 pub fn unverified_claims(token: &str) -> Result<Vec<u8>, JwtError> {
     decode(Parts::split(token)?.claims)
 }
@@ -231,7 +232,7 @@ struct Header<'a> {
     typ: &'a str,
 }
 
-/// A header someone else wrote. Members naming a key (`jwk`, `jku`, `x5c`, …) are deliberately not read.
+/// The header of a received token. Members that name a key (`jwk`, `jku`, `x5c`, …) are deliberately not read.
 #[derive(Deserialize)]
 struct ForeignHeader {
     alg: String,
@@ -243,7 +244,7 @@ struct ForeignHeader {
     b64: bool,
 }
 
-/// True for a member that is there at all, `null` included.
+/// True if the member is present, even if it is `null`.
 fn present<'de, D: serde::Deserializer<'de>>(member: D) -> Result<bool, D::Error> {
     serde::de::IgnoredAny::deserialize(member).map(|_| true)
 }
@@ -278,12 +279,12 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Base64url without padding in its one canonical spelling (the engine refuses padding and spare bits).
+/// Decodes base64url without padding in its one canonical spelling (the engine refuses padding and spare bits).
 pub(super) fn decode(part: &str) -> Result<Vec<u8>, JwtError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| JwtError::Malformed)
 }
 
-/// RFC 7515 §4.1.9: `application/` may be left out, and media types know no case.
+/// Compares media types as in RFC 7515 §4.1.9: `application/` may be omitted, and case is ignored.
 fn same_type(expected: &str, found: Option<&str>) -> bool {
     const PREFIX: &str = "application/";
     let found = found.unwrap_or_default();

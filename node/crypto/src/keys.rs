@@ -1,8 +1,8 @@
-//! Every key of the cluster, derived from the cluster secret by HKDF-SHA256 (RFC 5869) with one label each, so
-//! that a leak of one key says nothing of another and no key is ever used for two things.
+//! Every key of the cluster, derived from the cluster secret by HKDF-SHA256 (RFC 5869) with one label each. A leak of
+//! one key reveals nothing of another, and no key is used for two purposes.
 //!
-//! While a cluster goes from one secret to the next, a node holds a ring: the keys that it makes with, and those of
-//! which it also accepts what they made (`docs/decisions/0017-secret-rotation.md`).
+//! While a cluster changes from one secret to the next, a node holds a ring: the keys that it makes new data with, and
+//! the keys whose data it also accepts (`docs/decisions/0017-secret-rotation.md`).
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use super::secret::{ClusterSecret, SECRET_LEN, SecretBytes, SecretRing};
 /// A derived 32-byte key.
 pub type Key = SecretBytes<SECRET_LEN>;
 
-/// Names a secret without telling it.
+/// Names a secret without revealing it.
 pub type KeyId = [u8; 16];
 
-/// Separates these keys from those of any other use of the same secret, and from a later derivation scheme.
+/// Separates these keys from those of any other use of this secret, and from a later derivation scheme.
 const SALT: &[u8] = b"conclave/keys/v1";
 
-/// The keys of one cluster. Same secret, same keys, on every node.
+/// The keys of one cluster. They are equal on every node with an equal secret.
 #[derive(Clone)]
 pub struct ClusterKeys {
     /// Seed of the Ed25519 key that signs the nodes' certificates.
@@ -30,15 +30,15 @@ pub struct ClusterKeys {
     pub ticket: Key,
     /// Authenticates handles: session cookies, codes, refresh tokens.
     pub cookie_mac: Key,
-    /// Derives the successor of a refresh token, so that an honest retry gets the same one.
+    /// Derives the successor of a refresh token, so that an honest retry gets it again.
     pub refresh: Key,
-    /// Derives the ids and secrets of a write from its request id, so that a retry on another node makes the same ones.
+    /// Derives the ids and secrets of a write from its request id, so that a retry on another node makes equal ones.
     pub request: Key,
     /// Seals opaque access tokens.
     pub access_token: Key,
     /// Authenticates the nonces that DPoP proofs must carry (RFC 9449 §8).
     pub dpop_nonce: Key,
-    /// Makes pairwise subjects (OIDC Core §8.1). Their relying parties know people by nothing else.
+    /// Makes pairwise subjects (OIDC Core §8.1). A relying party with pairwise subjects identifies users only by them.
     pub pairwise: Key,
     /// Binds CSRF tokens to a browser.
     pub csrf: Key,
@@ -50,14 +50,15 @@ pub struct ClusterKeys {
     pub app_password: Key,
     /// Authenticates the page tokens of the admin API.
     pub page: Key,
-    /// Names the secret without telling it: kept in the data directory and compared at start.
+    /// Names the secret without revealing it: kept in the data directory and compared at start.
     pub secret_check: KeyId,
-    /// The keys of the other secrets of the ring. Theirs are empty.
+    /// The keys of the other secrets of the ring. Their own `accepted` is empty.
     accepted: Vec<ClusterKeys>,
 }
 
 impl ClusterKeys {
-    /// The keys of a ring: made with the current secret, accepted of all. A secret that is named twice counts once.
+    /// The keys of a ring: new data are made with the current secret, and those of every secret are accepted. A secret
+    /// that is named twice counts once.
     pub fn ring(ring: &SecretRing) -> Self {
         let mut keys = Self::derive(&ring.current);
         for secret in &ring.accepted {
@@ -69,23 +70,23 @@ impl ClusterKeys {
         keys
     }
 
-    /// The keys that are made with, and then those that are also accepted.
+    /// The keys for new data, followed by those that are also accepted.
     pub fn all(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(&self.accepted)
     }
 
-    /// Those that are accepted and never made with.
+    /// The keys that are accepted but not used for new data.
     pub fn accepted(&self) -> &[Self] {
         &self.accepted
     }
 
-    /// The keys of the secret with this name, if it is of the ring.
+    /// The keys of the secret with this name, if it is in the ring.
     pub fn named(&self, id: &KeyId) -> Option<&Self> {
         self.all().find(|keys| keys.secret_check == *id)
     }
 
-    /// Whether `holds` of the current keys, or of any that are accepted: a second look is taken only when the first
-    /// fails.
+    /// True if `holds` is true for the current keys, or for any accepted ones. The accepted ones are tried only if the
+    /// current ones fail.
     pub fn any(&self, holds: impl FnMut(&Self) -> bool) -> bool {
         self.all().any(holds)
     }

@@ -1,12 +1,12 @@
 //! Cryptography for the node: bytes in, bytes out.
 //!
 //! Owns the cluster secret and the keys derived from it, sealing, MACs, handles, JWS, password hashing and the
-//! certificates of the cluster plane. Knows nothing of users, sessions, Raft or HTTP, reads no file and no
-//! environment variable, and takes its randomness as an argument. Everything here is aws-lc and argon2;
-//! nothing is implemented by hand but the framing around them.
+//! certificates of the cluster plane. It knows nothing of users, sessions, Raft or HTTP, reads no file and no
+//! environment variable, and takes its randomness as an argument. The algorithms are those of aws-lc and argon2; only
+//! the framing around them is written by hand.
 //!
-//! Two exceptions to "randomness is an argument": RSA and P-256 key generation, and the nonces inside ECDSA,
-//! RSA-PSS and RSA blinding, are drawn by aws-lc itself, which offers no other way.
+//! There are two exceptions to "randomness is an argument": aws-lc itself draws the randomness of RSA and P-256 key
+//! generation, and the nonces inside ECDSA, RSA-PSS and RSA blinding. It offers no other way.
 
 pub mod aead;
 pub mod file_seal;

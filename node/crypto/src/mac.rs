@@ -4,7 +4,7 @@ use aws_lc_rs::{constant_time, digest, hmac};
 
 use super::keys::Key;
 
-/// SHA-256 of `bytes`: how a secret that a browser or client holds appears in replicated state.
+/// The SHA-256 of `bytes`. Replicated state stores this for a secret that a browser or client holds.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     take(digest::digest(&digest::SHA256, bytes).as_ref())
 }
@@ -45,7 +45,7 @@ pub fn hmac_sha256(key: &Key, parts: &[&[u8]]) -> [u8; 32] {
     MacKey::new(key).hmac_sha256(parts)
 }
 
-/// A key that is used again and again: half the work of a short MAC is taking the key in.
+/// A key that is used repeatedly: setting up the key is half the work of a short MAC.
 #[derive(Clone, Debug)]
 pub struct MacKey(hmac::Key);
 
@@ -65,12 +65,12 @@ impl MacKey {
     }
 }
 
-/// Whether both are the same bytes, in a time that depends on their lengths alone.
+/// True if both have equal bytes; the time depends only on their lengths.
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
-/// The first `N` bytes of `from`; every caller passes at least as many.
+/// The first `N` bytes of `from`; every caller passes at least that many.
 pub fn take<const N: usize>(from: &[u8]) -> [u8; N] {
     let mut out = [0; N];
     for (to, byte) in out.iter_mut().zip(from) {

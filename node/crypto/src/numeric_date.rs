@@ -1,10 +1,10 @@
-//! Times in the tokens of others: NumericDate (RFC 7519 §2), seconds since 1970, which may have a fraction.
+//! Times in received tokens: NumericDate (RFC 7519 §2), seconds since 1970, which may have a fraction.
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-/// The end of what is read, seconds: some 31,000 years. What is later is a unit mistaken, milliseconds for seconds
-/// above all.
+/// The end of the accepted range in seconds: some 31,000 years. A later time is a mistaken unit, above all milliseconds
+/// for seconds.
 const END_SECS: f64 = 1e12;
 
 /// A time in whole seconds since 1970; a fraction is cut off.
@@ -12,8 +12,8 @@ const END_SECS: f64 = 1e12;
 pub struct NumericDate(pub u64);
 
 impl NumericDate {
-    /// Reads a JSON number; none for anything else, for a negative number and for one of 10^12 and more that has a
-    /// fraction.
+    /// Reads a JSON number. `None` for anything else, for a negative number, and for a number of 10^12 or more that has
+    /// a fraction.
     pub fn of(value: &Value) -> Option<Self> {
         if let Some(whole) = value.as_u64() {
             return Some(Self(whole));

@@ -1,4 +1,4 @@
-//! Modulus and exponent out of the DER of an RSA public key (RFC 8017 A.1.1), for its JWK. The input comes from
+//! Extracts modulus and exponent from the DER of an RSA public key (RFC 8017 A.1.1), for its JWK. The input comes from
 //! aws-lc and is well-formed; anything else is `None`.
 
 const SEQUENCE: u8 = 0x30;

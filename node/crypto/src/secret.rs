@@ -1,6 +1,6 @@
 //! The cluster secret: 32 bytes that make a set of processes one cluster (design.md §5, "Trust between nodes").
 //!
-//! Whoever holds it can join the cluster and read its snapshots. It is never used directly: see
+//! A holder of the secret can join the cluster and read its snapshots. It is never used directly: see
 //! [`ClusterKeys`](super::keys::ClusterKeys).
 
 use std::fmt;
@@ -16,7 +16,7 @@ pub const SECRET_LEN: usize = 32;
 
 const HEX_LEN: usize = SECRET_LEN * 2;
 
-/// `N` secret bytes that print as nothing and are wiped when dropped.
+/// `N` secret bytes that are never printed, and wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SecretBytes<const N: usize>([u8; N]);
 
@@ -37,16 +37,16 @@ impl<const N: usize> fmt::Debug for SecretBytes<N> {
     }
 }
 
-/// The secret all nodes of a cluster share.
+/// The secret that all nodes of a cluster share.
 #[derive(Clone, Debug)]
 pub struct ClusterSecret(SecretBytes<SECRET_LEN>);
 
-/// What is made with, and what is also accepted while a cluster goes from one secret to the next.
+/// The secret for new data, and those that are also accepted while a cluster changes from one secret to the next.
 #[derive(Clone, Debug)]
 pub struct SecretRing {
-    /// Everything new is made with this one.
+    /// All new data are made with this secret.
     pub current: ClusterSecret,
-    /// What these made is still good, and so are the nodes that still make with them.
+    /// Data made with these secrets are still accepted, and so are nodes that still use them.
     pub accepted: Vec<ClusterSecret>,
 }
 
@@ -56,7 +56,7 @@ impl From<ClusterSecret> for SecretRing {
     }
 }
 
-/// Why a text is not a cluster secret. Never repeats the text.
+/// The reason why a text is not a cluster secret. It never repeats the text.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SecretError {
     #[error("the cluster secret is empty; make one with `conclave secret new`")]
@@ -81,8 +81,8 @@ impl ClusterSecret {
         Self(SecretBytes::new(entropy.bytes()))
     }
 
-    /// Reads the text of a secret file: 64 hex digits or 43 characters of base64url (one `=` of padding is
-    /// allowed), with white space around them ignored.
+    /// Reads the text of a secret file: 64 hex digits or 43 characters of base64url (one `=` of padding is allowed).
+    /// White space around them is ignored.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let text = text.trim();
         let digits = text.strip_suffix('=').unwrap_or(text);
@@ -99,7 +99,7 @@ impl ClusterSecret {
         Ok(Self(SecretBytes::new(bytes)))
     }
 
-    /// The text [`parse`](Self::parse) reads: base64url without padding, no line end.
+    /// The text that [`parse`](Self::parse) reads: base64url without padding, no line end.
     pub fn to_text(&self) -> Zeroizing<String> {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0.expose()))
     }

@@ -1,5 +1,5 @@
-//! Tokens that bring the key they are signed with in their header: DPoP proofs (RFC 9449 §4.2). They prove possession
-//! of that key and nothing else; who has it is for the caller to judge.
+//! Tokens with their signing key in the header: DPoP proofs (RFC 9449 §4.2). They prove possession of that key and
+//! nothing else; the caller decides which client the key belongs to.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,10 +9,11 @@ use super::{
     jwt::{Expect, JwtError, Parts, VerifyingKey, decode},
 };
 
-/// Members of a JWK that are private (RFC 7518 §6). A key shown to others is no longer one (RFC 9449 §4.3, check 7).
+/// Members of a JWK that are private (RFC 7518 §6). A private key that was sent to others is compromised (RFC 9449
+/// §4.3, check 7).
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// A token whose signature holds under the key it brought.
+/// A token whose signature is valid under the key in its header.
 #[derive(Debug)]
 pub struct SelfSigned {
     /// The claims, JSON.
@@ -26,7 +27,7 @@ struct KeyHeader {
     jwk: Value,
 }
 
-/// Reads and verifies.
+/// Parses and verifies a token.
 ///
 /// # Errors
 /// [`JwtError`].
@@ -41,7 +42,7 @@ pub fn verify(token: &str, typ: &str, algs: &[Alg]) -> Result<SelfSigned, JwtErr
     Ok(SelfSigned { claims, thumbprint })
 }
 
-/// Whether the JWK holds what only its owner may know.
+/// True if the JWK contains private members.
 pub fn has_private_members(jwk: &Value) -> bool {
     PRIVATE_MEMBERS.iter().any(|member| jwk.get(member).is_some())
 }
@@ -53,13 +54,13 @@ mod tests {
 
     use super::*;
 
-    /// RFC 9449 §4.1.
+    /// The example of RFC 9449 §4.1.
     const RFC_PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
 
     #[test]
     fn the_proof_of_the_rfc_holds_and_names_its_key() {
         let proof = verify(RFC_PROOF, "dpop+jwt", &Alg::ALL).unwrap();
-        // RFC 9449 §6.1.
+        // The thumbprint in RFC 9449 §6.1.
         assert_eq!(proof.thumbprint, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
         assert!(verify(RFC_PROOF, "JWT", &Alg::ALL).is_err(), "another type");
         assert!(verify(RFC_PROOF, "dpop+jwt", &[Alg::EdDsa]).is_err(), "another algorithm");

@@ -1,13 +1,12 @@
-//! Who may speak on the cluster plane: mutual TLS 1.3 between holders of the cluster secret.
+//! Access to the cluster plane: mutual TLS 1.3 between holders of the cluster secret.
 //!
-//! The certificate authority is a key derived from the secret, so every node can mint its own certificate at
-//! start and no file is handed around. The authority's name carries a digest of its key: a certificate of another
-//! secret shows as "unknown issuer" and not as some broken signature, and [`explain`] can say so in plain words,
-//! on the side that refuses and on the side that is refused.
+//! The certificate authority is a key derived from the secret, so every node can mint its own certificate at start and
+//! no files need to be distributed. The authority's name contains a digest of its key. So a certificate of another
+//! secret appears as "unknown issuer" and not as a broken signature, and [`explain`] can describe it plainly, both on
+//! the node that refuses and on the node that is refused.
 //!
-//! Certificates are valid from 2020 to 2120. They are minted anew at each start and trusted for the secret's
-//! sake alone; an expiry date would add no safety, only a day on which a cluster or a node with a wrong clock
-//! falls silent.
+//! Certificates are valid from 2020 to 2120. They are minted at each start and trusted only because of the secret. An
+//! expiry date would add no safety, only a day on which a cluster, or a node with a wrong clock, stops working.
 
 mod explain;
 
@@ -34,18 +33,18 @@ use conclave_base::runtime::Entropy;
 
 pub use self::explain::{TlsFault, explain};
 
-/// A name every node's certificate bears: what a client asks for when it does not know the peer's id yet.
+/// The name in every node's certificate. A client expects it when it does not know the peer's id yet.
 pub const PEER_NAME: &str = "peer.conclave.internal";
 
 /// gRPC only.
 const ALPN: &[u8] = b"h2";
 
-/// The name only node `id`'s certificate bears.
+/// The name that only node `id`'s certificate has.
 pub fn node_name(id: u64) -> String {
     format!("node-{id}.conclave.internal")
 }
 
-/// Something in certificate making or rustls set-up failed; the cause says what.
+/// An error in making certificates or setting up rustls; the cause has the details.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot derive the cluster certificate authority from the secret")]
@@ -58,7 +57,7 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Both ends of this node's cluster plane. Cheap to clone.
+/// The server and client side of this node's cluster plane. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ClusterTls {
     server: Arc<ServerConfig>,
@@ -84,18 +83,18 @@ impl ClusterTls {
         })
     }
 
-    /// For accepting peers: requires a certificate of the same secret.
+    /// The TLS settings for accepting peers: they require a certificate of an accepted secret.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
 
-    /// For calling peers, under [`PEER_NAME`] or [`node_name`].
+    /// The TLS settings for connecting to peers, under [`PEER_NAME`] or [`node_name`].
     pub fn client_config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.client)
     }
 }
 
-/// The node id a verified peer certificate bears.
+/// The node id in a verified peer certificate.
 pub fn certified_node_id(certificate: &CertificateDer<'_>) -> Option<u64> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
@@ -132,7 +131,7 @@ fn server(
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![identity.certificate], key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // Peers connect seldom and stay: a full handshake each time keeps every connection checked the same way.
+    // Peers connect rarely and stay connected. A full handshake each time keeps all connections checked in one way.
     config.send_tls13_tickets = 0;
     Ok(config)
 }
@@ -152,7 +151,7 @@ fn client(
     Ok(config)
 }
 
-/// The certificate authority every holder of the secret can be.
+/// The certificate authority that every holder of the secret can derive.
 struct Authority {
     params: CertificateParams,
     key: KeyPair,

@@ -1,5 +1,5 @@
-//! App passwords: what programs bring to the check by HTTP Basic. A handle whose secret is derived from the write that
-//! makes it, shown once, and kept as a keyed hash.
+//! App passwords, which programs send to a check by HTTP Basic. An app password is a handle whose secret is derived
+//! from the write that makes it. It is shown once, and stored as a keyed hash.
 
 use conclave_proto::{
     admin::v1::{self as pb, app_password_service_server::AppPasswordService},
@@ -37,9 +37,9 @@ impl AppPasswordService for Api {
             ttl_ms: order.ttl_ms,
         };
         let committed = writing.propose(Body::CreateAppPassword(body)).await?;
-        // The index of the first time, so that a retry is answered with the same text.
+        // The index of the first attempt, so that a retry returns an equal text.
         let ReplyBody::ApiTokenCreated(created) = &committed.body else {
-            return Err(Status::internal("the rules answered something else"));
+            return Err(Status::internal("unexpected reply to the command"));
         };
         let made = committed.state.live_app_password(id, self.auth.now(&committed.state));
         let made = made.map(|(password, _)| message(&committed.state, password));

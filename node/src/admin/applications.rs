@@ -1,4 +1,4 @@
-//! Applications: what people open, on which hosts, and who may.
+//! Applications: their addresses, their hosts, and their access rules.
 
 use conclave_proto::{
     admin::v1::{self as pb, application_service_server::ApplicationService},
@@ -35,7 +35,7 @@ impl ApplicationService for Api {
         {
             writing.can_choose_headers()?;
         }
-        // The default of new applications is a choice as well, which an older member would drop.
+        // The default of new applications is such a choice too, which an older member would drop.
         let identity_headers = match writing.can_choose_headers() {
             Ok(()) => identity_headers(Some(profile), Some(&order.header_text))?,
             Err(_) => None,
@@ -133,7 +133,7 @@ impl Writing {
     }
 }
 
-/// The portal makes a link of it: `javascript:` there would run as the visitor.
+/// Checks a launch URL. The portal makes a link of it, so `javascript:` would run in the visitor's session.
 fn check_link(url: &str) -> Result<(), Status> {
     if url.is_empty() {
         return Ok(());
@@ -169,7 +169,7 @@ fn message(state: &State, application: &Application) -> pb::Application {
     }
 }
 
-/// What a new application gets when its maker names no profile: four headers that most applications know.
+/// The header profile of a new application for which none is named: four headers that most applications know.
 const DEFAULT_PROFILE: &str = "remote";
 
 type Choice<Wire, Known> = (&'static str, Wire, Known);
@@ -194,7 +194,7 @@ fn name_of<Wire, Known>(
     choices.iter().find(is_it).map(|(name, ..)| (*name).to_owned()).unwrap_or_default()
 }
 
-/// The change of identity headers that these names ask for. An empty or absent name leaves its half as it is.
+/// The change of identity headers for these names. An empty or absent name leaves its half unchanged.
 fn identity_headers(profile: Option<&str>, text: Option<&str>) -> Result<Option<IdentityHeaders>, Status> {
     let headers = IdentityHeaders {
         profile: chosen("header_profile", &PROFILES, profile)?.map_or(0, i32::from),
@@ -214,7 +214,7 @@ fn chosen<Wire: Copy, Known>(
     found.ok_or_else(|| Status::invalid_argument(format!("{field}: {name:?} is not one of {}", all())))
 }
 
-/// Hosts in their canonical form: international names as `xn--`, IPv6 addresses apart, as commands carry them.
+/// Hosts in their canonical form, as commands carry them: international names as `xn--`, IPv6 addresses separately.
 fn hosts(typed: &[String]) -> Result<Hosts, Status> {
     let canonical = typed.iter().map(|host| canonical(host)).collect::<Result<Vec<_>, _>>()?;
     let (address_hosts, hosts) = canonical.into_iter().partition(|host| host.starts_with('['));
@@ -223,7 +223,7 @@ fn hosts(typed: &[String]) -> Result<Hosts, Status> {
 
 fn canonical(typed: &str) -> Result<String, Status> {
     let (prefix, name) = typed.strip_prefix("*.").map_or(("", typed), |name| ("*.", name));
-    // What is not a host at all is refused by the rules, which say what a host may hold.
+    // Text that is not a host at all is refused by the rules, which know the valid characters of a host.
     let wrong = || {
         let advice = "write a name without a port, such as wiki.example.org, *.example.org or [2001:db8::7]";
         Status::invalid_argument(format!("hosts: {typed:?} is not a host; {advice}"))

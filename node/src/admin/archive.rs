@@ -1,4 +1,4 @@
-//! The archive: how it is, what lies in it, and what may go.
+//! The archive: its status, its objects, and pruning.
 
 use conclave_proto::{
     admin::v1::{self as pb, archive_service_server::ArchiveService},
@@ -11,7 +11,7 @@ use conclave_cluster::MemberStatus;
 
 use super::{Api, errors};
 
-/// Rows of one answer: a year of hourly snapshots, or as many holes.
+/// The most rows of one response: a year of hourly snapshots, or as many gaps.
 const MAX_ROWS: usize = 4_000;
 
 #[tonic::async_trait]
@@ -73,13 +73,13 @@ impl Api {
     }
 }
 
-/// The word of the node that ships; while nobody does, of whoever says most.
+/// The archive status of the shipping node; while none ships, of the node that has seen most archived.
 pub(super) fn status(members: &[MemberStatus]) -> Option<pb::ArchiveStatus> {
     let said = members
         .iter()
         .filter_map(|member| Some((member.node, member.status.as_ref().ok()?.archive.as_ref()?)));
     let said: Vec<_> = said.collect();
-    // One node tries it out, another ships.
+    // One node runs the drills, and another ships.
     let drilled =
         said.iter().max_by_key(|(_, word)| (word.last_verified_at_ms, !word.last_drill_error.is_empty()));
     let drilled = drilled.map(|(_, word)| (word.last_verified_at_ms, word.last_drill_error.clone()));

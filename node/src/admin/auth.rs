@@ -1,7 +1,8 @@
-//! Who calls, and what they may. The check gives a permit; whatever reads or writes takes one.
+//! Authentication of callers, and their permits. The check returns a permit, and every function that reads or writes
+//! requires one.
 //!
-//! Two kinds of bearer: tokens, which are rows of the state, and the operator assertion made from the cluster secret.
-//! What is wrong with a token is nobody's business: one message for all of it.
+//! There are two kinds of bearer: tokens, which are rows of the state, and the operator assertion, which is made from
+//! the cluster secret. All faults of a token have one error message; the reason is deliberately not reported.
 
 use conclave_state::{
     ids::{SecretHash, TokenId},
@@ -15,21 +16,21 @@ use conclave_crypto::{handle::HandleKind, keys::Key};
 
 use super::{Api, errors};
 
-/// What an operator is called where a token would be called by its id.
+/// The caller name of an operator, in place of a token id.
 const OPERATOR: &str = "operator";
 
-/// Someone who may see everything.
+/// A permit to read everything.
 #[derive(Debug)]
 pub(super) struct MayRead(());
 
-/// Someone who may change everything; who it is.
+/// A permit to change everything, with the name of the caller.
 #[derive(Debug)]
 pub(super) struct MayWrite {
-    /// Keeps the request ids of one caller apart from another's.
+    /// Separates the request ids of one caller from those of others.
     pub caller: String,
 }
 
-/// Who calls.
+/// The authenticated caller.
 struct Caller {
     id: String,
     role: ApiRole,
@@ -52,8 +53,8 @@ impl Api {
         }
     }
 
-    /// Asked again at the end of a long call: whoever lost the authority meanwhile changes nothing. An operator's word
-    /// is short-lived by itself and stands for the cluster secret, which nobody takes away.
+    /// Checks the authority again at the end of a long call: a caller who lost it meanwhile changes nothing. An
+    /// operator assertion is short-lived and stands for the cluster secret, which cannot be revoked.
     pub async fn may_still_write(&self, metadata: &MetadataMap) -> Result<(), Status> {
         match bearer(metadata) {
             Some(text) if operator::is_assertion(text) => Ok(()),
@@ -70,7 +71,7 @@ impl Api {
     }
 
     fn operator(&self, text: &str) -> Result<Caller, Status> {
-        // Not by log time, which may be what the operator comes to mend.
+        // Log time is not used: the operator may be about to correct it.
         let times = self.auth.cluster().clock().operator_times_ms();
         let verifies = |key: &Key| times.iter().any(|now_ms| operator::verify(key, *now_ms, text));
         if !self.auth.cluster_keys().any(|keys| verifies(&keys.operator)) {
@@ -79,7 +80,8 @@ impl Api {
         Ok(Caller { id: OPERATOR.to_owned(), role: ApiRole::Admin })
     }
 
-    /// The handle says which version of the state knows the token: one made on another node a moment ago is waited for.
+    /// Finds the token of a handle. The handle contains the index at which the token was made, so a token made on
+    /// another node a moment ago is waited for.
     async fn token_holder(&self, text: &str) -> Result<Caller, Status> {
         let handle = self.auth.parse(HandleKind::Api, text).ok_or_else(errors::unauthenticated)?;
         let state = match self.auth.cluster().serving_view(handle.index).await {
@@ -96,8 +98,8 @@ impl Api {
     }
 }
 
-/// The token of `authorization: Bearer <token>` (RFC 6750 §2.1; the scheme's case does not matter). None when it is
-/// given twice: which one counts would be a guess.
+/// The token of `authorization: Bearer <token>` (RFC 6750 §2.1; the scheme's case does not matter). `None` if there are
+/// two headers: the choice between them would be a guess.
 fn bearer(metadata: &MetadataMap) -> Option<&str> {
     let mut values = metadata.get_all("authorization").iter();
     let value = values.next()?.to_str().ok()?;

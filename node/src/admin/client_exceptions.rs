@@ -1,4 +1,4 @@
-//! What a client is allowed by an explicit word, and what an operator is told of it.
+//! Exceptions that a client has by explicit permission, and the warnings for the operator.
 
 use conclave_proto::admin::v1 as pb;
 use conclave_state::{State, level};
@@ -6,12 +6,12 @@ use tonic::Status;
 
 use super::errors;
 
-/// Shortest secret taken from an operator: what is shorter can be guessed, since the state keeps a plain hash.
+/// The shortest secret that an operator may bring. A shorter one can be guessed, since the state keeps a plain hash.
 const MIN_SECRET_BYTES: usize = 16;
-/// Longest one: other providers make up to 128.
+/// The longest secret: other providers make secrets of up to 128 bytes.
 const MAX_SECRET_BYTES: usize = 512;
 
-/// Whether the secret that an application has already can be taken over.
+/// Checks that the existing secret of an application can be taken over.
 pub(super) fn check_secret(secret: &str) -> Result<(), Status> {
     let fits = (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&secret.len());
     if fits && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -44,7 +44,7 @@ pub(super) const fn are_changed(order: &pb::UpdateClientRequest) -> bool {
         || order.application.is_some()
 }
 
-/// A member of an older version would drop these properties.
+/// Refuses these properties while a member runs an older version: it would drop them.
 pub(super) fn check_level(state: &State, is_needed: bool) -> Result<(), Status> {
     if !is_needed || state.meta().level >= level::EXCEPTIONS {
         return Ok(());
@@ -54,22 +54,22 @@ pub(super) fn check_level(state: &State, is_needed: bool) -> Result<(), Status> 
     ))
 }
 
-/// What an operator should know of a client as it stands.
+/// Warnings for the operator about the current properties of a client.
 pub(super) fn warnings(client: &pb::Client) -> Vec<String> {
     let gets_codes = client.grant_types.iter().any(|grant| grant == "authorization_code");
     let has_openid = client.scopes.iter().any(|scope| scope == "openid");
     let warnings = [
         (
             client.pkce_without_nonce,
-            "neither PKCE nor a nonce is asked of this client: a code that is stolen or slipped in on its way is not noticed; switch on either in the application as soon as it can",
+            "neither PKCE nor a nonce is required of this client: a stolen or injected code is not detected; require one of them as soon as the application supports it",
         ),
         (
             client.allow_http,
-            "codes may travel by plain http: each machine between the browser and the application can read them",
+            "codes may be sent over plain http: each machine between the browser and the application can read them",
         ),
         (
             client.omit_error_issuer,
-            "errors reach this client without iss, so it cannot tell by them which provider answered; use it only where the application has no other provider",
+            "errors are sent to this client without iss, so it cannot tell which provider sent them; use this only if the application has no other provider",
         ),
         (
             !client.allowed_schemes.is_empty(),
@@ -81,7 +81,7 @@ pub(super) fn warnings(client: &pb::Client) -> Vec<String> {
         ),
         (
             gets_codes && !has_openid,
-            "the client may not ask for the scope openid, so it gets no ID token; OpenID Connect applications need it",
+            "the client may not request the scope openid, so it gets no ID token; OpenID Connect applications need it",
         ),
     ];
     warnings.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text.to_owned()).collect()

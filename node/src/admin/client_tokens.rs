@@ -1,4 +1,4 @@
-//! How a client's tokens are asked for, made and bound, in the words of RFC 7591.
+//! The properties of a client's tokens: grant types, formats and key binding, in the terms of RFC 7591.
 
 use conclave_policy::Expression;
 use conclave_proto::{
@@ -24,7 +24,7 @@ const GRANT_TYPES: [(&str, GrantType); 5] = [
     ("urn:ietf:params:oauth:grant-type:token-exchange", GrantType::TokenExchange),
     ("urn:ietf:params:oauth:grant-type:device_code", GrantType::DeviceCode),
 ];
-/// The algorithms of assertions, in the order in which a key that fits several is taken.
+/// The algorithms of assertions, in order of preference for a key that fits several.
 const KEY_ALGORITHMS: [(Alg, SigningAlgorithm); 4] = [
     (Alg::Rs256, SigningAlgorithm::Rs256),
     (Alg::Ps256, SigningAlgorithm::Ps256),
@@ -33,7 +33,7 @@ const KEY_ALGORITHMS: [(Alg, SigningAlgorithm); 4] = [
 ];
 const FORMATS: [(&str, AccessTokenFormat); 2] =
     [("jwt", AccessTokenFormat::Jwt), ("opaque", AccessTokenFormat::Opaque)];
-/// Whether subjects are pairwise.
+/// The subject types; `true` for pairwise.
 const SUBJECT_TYPES: [(&str, bool); 2] = [("public", false), ("pairwise", true)];
 
 pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, Status> {
@@ -51,7 +51,7 @@ pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, St
     })
 }
 
-/// The changes in the form that the rules take; `before` = the client as it was.
+/// The changes in the form of the rules; `before` is the client before the change.
 pub(super) fn changes(
     order: &pb::UpdateClientRequest,
     before: Option<&Client>,
@@ -79,8 +79,8 @@ pub(super) fn changes(
     })
 }
 
-/// The host that subjects are made for from now on; empty = none, they are public. A host alone changes that of a
-/// pairwise client.
+/// The host that subjects are made for from now on; empty means public subjects. If only a host is given, it replaces
+/// that of a pairwise client.
 fn changed_sector(
     order: &pb::UpdateClientRequest,
     before: Option<&Client>,
@@ -95,13 +95,13 @@ fn changed_sector(
     sector(&subject_type, order.sector.as_deref().unwrap_or_default(), given.unwrap_or(known)).map(Some)
 }
 
-/// Expressions are read here, for the rules keep them as they are written: two versions of the program agree on what
-/// they keep.
+/// Parses expressions here, because the rules store them as they are written: two versions of the program agree on the
+/// stored text.
 fn claims(rules: &[pb::ClaimRule]) -> Result<Vec<ClaimRule>, Status> {
     let parse = |rule: &pb::ClaimRule| {
         if is_reserved(&rule.name) {
             return Err(errors::invalid(format!(
-                "claims: {} has a meaning of its own; choose another name",
+                "claims: {} is a reserved name; choose another one",
                 rule.name
             )));
         }
@@ -113,7 +113,7 @@ fn claims(rules: &[pb::ClaimRule]) -> Result<Vec<ClaimRule>, Status> {
     rules.iter().map(parse).collect()
 }
 
-/// The client with what this file knows of it.
+/// Adds the fields of this file to the client.
 pub(super) fn shown(client: &Client, so_far: pb::Client) -> pb::Client {
     let tokens = &client.tokens;
     let algorithm = |algorithm: Option<SigningAlgorithm>| word(&algorithm.unwrap_or_default(), &ALGORITHMS);
@@ -146,14 +146,14 @@ fn shown_claim(rule: &conclave_state::client::ClaimRule) -> pb::ClaimRule {
 
 fn grant_types(words: &[String]) -> Result<Vec<i32>, Status> {
     let one = |text: &String| match text.as_str() {
-        "" => Err(errors::invalid("grant_types: one is empty")),
+        "" => Err(errors::invalid("grant_types: must not contain an empty value")),
         text => choice("grant_types", text, &GRANT_TYPES).map(i32::from),
     };
     words.iter().map(one).collect()
 }
 
-/// The named algorithm, or else the one that all keys of the client are for; for RSA keys that name none that is RS256
-/// (RFC 7591 §2).
+/// The named algorithm, or otherwise the one that all keys of the client are for; for RSA keys that name none this is
+/// RS256 (RFC 7591 §2).
 fn assertion_algorithm(order: &pb::CreateClientRequest) -> Result<i32, Status> {
     let named = algorithm("token_endpoint_auth_signing_alg", &order.token_endpoint_auth_signing_alg)?;
     if named != 0 || order.auth_method != "private_key_jwt" || order.jwks.is_empty() {
@@ -167,7 +167,7 @@ fn assertion_algorithm(order: &pb::CreateClientRequest) -> Result<i32, Status> {
     Ok(i32::from(*found))
 }
 
-/// Parsed once, here: what enters the state can be read by every node.
+/// Checked once, here: every node can read what enters the state.
 fn keys(jwks: &str) -> Result<Vec<u8>, Status> {
     if !jwks.is_empty() {
         jwks::parse(jwks.as_bytes()).map_err(|why| errors::invalid(format!("jwks: {why}")))?;
@@ -175,7 +175,7 @@ fn keys(jwks: &str) -> Result<Vec<u8>, Status> {
     Ok(jwks.as_bytes().to_vec())
 }
 
-/// A key set that is to hold the client's certificates must hold one.
+/// Checks that a key set for the client's certificates contains at least one.
 pub(super) fn check_certificates(jwks: &[u8]) -> Result<(), Status> {
     match jwks::certificates(jwks) {
         Ok(found) if !found.is_empty() => Ok(()),
@@ -186,7 +186,7 @@ pub(super) fn check_certificates(jwks: &[u8]) -> Result<(), Status> {
     }
 }
 
-/// Nothing said is no algorithm here.
+/// Parses an algorithm; empty text means none.
 fn algorithm(field: &str, text: &str) -> Result<i32, Status> {
     if text.is_empty() { Ok(0) } else { choice(field, text, &ALGORITHMS).map(i32::from) }
 }

@@ -1,5 +1,5 @@
-//! OIDC clients. Their secrets are derived from the write that makes them, shown in its answer and nowhere again; the
-//! state keeps a hash. Redirect URIs pass the one parser before they enter a command.
+//! OIDC clients. Their secrets are derived from the write that makes them, and shown only in its response; the state
+//! keeps a hash. Redirect URIs pass the one parser before they enter a command.
 
 use conclave_proto::{
     admin::v1::{self as pb, client_service_server::ClientService},
@@ -23,7 +23,7 @@ use conclave_crypto::{hex, mac};
 
 use super::{Api, client_exceptions, client_tokens, errors, names, request::Writing};
 
-/// What a client may ask for when nothing is said.
+/// The scopes of a client for which none are named.
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
 
 const AUTH_METHODS: [(&str, ClientAuthMethod); 6] = [
@@ -59,7 +59,7 @@ impl ClientService for Api {
             (client_secret, body.secret_hash) = writing.secret_or(brought)?;
         } else if !brought.is_empty() {
             return Err(errors::invalid(
-                "client_secret: a client that proves itself in this way has no secret",
+                "client_secret: a client with this authentication method has no secret",
             ));
         }
         let committed = writing.propose(Body::CreateClient(body)).await?;
@@ -171,8 +171,8 @@ fn consent_message(user: &User, consent: &Consent) -> pb::Consent {
 }
 
 impl Writing {
-    /// The client with what an operator should know of it. With `says_where`, whether its logout address can be reached
-    /// is looked at.
+    /// Adds a warning for the operator if the client's logout address cannot be reached from this node. It is tried only
+    /// with `says_where`.
     async fn with_warnings(&self, mut client: pb::Client, says_where: bool) -> pb::Client {
         if !says_where || client.backchannel_logout_uri.is_empty() {
             return client;
@@ -180,22 +180,22 @@ impl Writing {
         let outbound = self.api.auth.upstreams().outbound.for_administrators();
         if let Err(error) = outbound.reach(&client.backchannel_logout_uri).await {
             client.warnings.push(format!(
-                "{} cannot be reached from this node, so the application is not told of logouts: {error}",
+                "{} cannot be reached from this node, so the application gets no logout notices: {error}",
                 client.backchannel_logout_uri
             ));
         }
         client
     }
 
-    /// The secret of this write, 256 bits as text, and what the state keeps of it: the hash of the text that is
-    /// presented.
+    /// The secret of this write, 256 bits as text, and its hash, which the state keeps. The hash is made of the text
+    /// that the client presents.
     pub(super) fn secret(&self) -> (String, Vec<u8>) {
         let text = URL_SAFE_NO_PAD.encode(self.derivation.secret("client").expose());
         let hash = mac::sha256(text.as_bytes()).to_vec();
         (text, hash)
     }
 
-    /// The secret that the application has already, or else one of this write.
+    /// The secret that the application has already, or otherwise one of this write.
     fn secret_or(&self, brought: String) -> Result<(String, Vec<u8>), Status> {
         if brought.is_empty() {
             return Ok(self.secret());
@@ -205,7 +205,7 @@ impl Writing {
         Ok((brought, hash))
     }
 
-    /// PS256 has a key from when a client first wants it. The state must have it before it has the client.
+    /// Makes a PS256 key when a client first needs one. The state must have the key before the client.
     async fn provide_keys(&self, algorithms: [SigningAlgorithm; 2]) -> Result<(), Status> {
         for algorithm in algorithms.into_iter().filter(|a| *a == SigningAlgorithm::Ps256) {
             let provided = self.api.auth.provide_signing_key(algorithm).await;
@@ -275,7 +275,7 @@ impl Writing {
 }
 
 impl Writing {
-    /// What is to change, and the secret of a client that needs one from now on.
+    /// The changes, and the secret of a client that needs one from now on.
     async fn changes(&mut self, order: pb::UpdateClientRequest) -> Result<(UpdateClient, String), Status> {
         client_exceptions::check_level(&self.state, client_exceptions::are_changed(&order))?;
         let before = self.state.client(&order.client_id).cloned();
@@ -302,7 +302,7 @@ const fn has_secret(method: ClientAuthMethod) -> bool {
     matches!(method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost)
 }
 
-/// Checks the addresses that stay: none may need a permission that is taken back.
+/// Checks the unchanged addresses: none may depend on a permission that is withdrawn.
 fn check_kept(
     order: &pb::UpdateClientRequest,
     before: Option<&Client>,
@@ -323,7 +323,7 @@ fn check_kept(
     Ok(())
 }
 
-/// The changes in the form that the rules take; `before` = the client as it was.
+/// The changes in the form of the rules; `before` is the client before the change.
 fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<UpdateClient, Status> {
     let known: Option<&Exceptions> = before.map(|client| &client.requests.exceptions);
     let known_schemes = known.map(|known| known.allowed_schemes.as_slice()).unwrap_or_default();
@@ -370,8 +370,8 @@ fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<Up
     })
 }
 
-/// An address that this cluster posts to, or browsers load; empty = none. Whether this cluster may reach it is judged
-/// when it does (`http::outbound`).
+/// Checks an address that this cluster posts to, or that browsers load; empty means none. The policy of
+/// `http::outbound` is applied only when the address is used.
 fn logout_uri(field: &str, uri: String, allowed: Allowed<'_>) -> Result<String, Status> {
     if !uri.is_empty() {
         let parsed = RedirectUri::parse_allowed(&uri, Allowed { schemes: &[], ..allowed });
@@ -385,8 +385,8 @@ fn logout_uri(field: &str, uri: String, allowed: Allowed<'_>) -> Result<String, 
     Ok(uri)
 }
 
-/// Plain http to an address that is private as it is written. What leaves this network by http would show the token to
-/// others.
+/// True for plain http to an address that is private as written. Outside the private network, http would reveal the
+/// token to others.
 fn is_private_http(uri: &str) -> bool {
     let Ok(url) = url::Url::parse(uri) else { return false };
     let is_plain = url.scheme() == "http" && url.fragment().is_none() && url.username().is_empty();
@@ -398,7 +398,7 @@ fn is_private_http(uri: &str) -> bool {
         }
 }
 
-/// Absolute URIs without a fragment (RFC 8707 §2); `urn:` and the like are as good as https.
+/// Checks for absolute URIs without a fragment (RFC 8707 §2). `urn:` and similar schemes are as valid as https.
 fn resources(resources: Vec<String>) -> Result<Vec<String>, Status> {
     for resource in &resources {
         let is_sound = !resource.contains('#')
@@ -420,12 +420,12 @@ fn uris(field: &str, uris: Vec<String>, allowed: Allowed<'_>) -> Result<Vec<Stri
     Ok(uris)
 }
 
-/// One of a few words; the first when nothing is said.
+/// Parses one of a few words; empty text means the first.
 pub(super) fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Status> {
     let found = choices.iter().find(|(word, _)| text.is_empty() || *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        errors::invalid(format!("{field}: {text:?} is none of {}", words.join(", ")))
+        errors::invalid(format!("{field}: {text:?} is not one of {}", words.join(", ")))
     })
 }
 

@@ -1,4 +1,4 @@
-//! The members, what each says of itself, and who they are to be.
+//! The members, their statuses, and changes of the membership.
 
 use conclave_proto::{
     admin::v1::{self as pb, cluster_service_server::ClusterService},

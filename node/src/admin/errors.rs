@@ -1,7 +1,7 @@
-//! Refusals and failures to gRPC status: the only place that chooses codes.
+//! Conversions of refusals and failures to gRPC status: the only place that chooses codes.
 //!
-//! `UNAVAILABLE` says that nothing happened and carries `retry-after-ms`; `DEADLINE_EXCEEDED` on a write says that its
-//! outcome is unknown. Refusals of the rules carry their name in `x-conclave-reason`, for programs.
+//! `UNAVAILABLE` means that nothing happened, and carries `retry-after-ms`. `DEADLINE_EXCEEDED` on a write means that
+//! its outcome is unknown. Refusals of the rules carry their name in `x-conclave-reason`, for programs.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use std::time::Duration;
@@ -15,23 +15,23 @@ use conclave_crypto::password::PasswordError;
 
 /// Metadata key: the name of a refusal.
 const REASON: &str = "x-conclave-reason";
-/// Metadata key: when trying again can help.
+/// Metadata key: the time after which a retry may succeed.
 const RETRY_AFTER: &str = "retry-after-ms";
-/// An election or a lag is usually over by then.
+/// An election or a lag has usually ended by then.
 const SHORTLY: Duration = Duration::from_millis(200);
 /// A queue takes longer to drain.
 const LATER: Duration = Duration::from_secs(1);
 
-/// One message for everything that can be wrong with a token.
+/// The one message for every fault of a token.
 pub(super) fn unauthenticated() -> Status {
     Status::unauthenticated("a valid bearer token is required")
 }
 
 pub(super) fn forbidden() -> Status {
-    Status::permission_denied("this token may read only; writing needs one with the role admin")
+    Status::permission_denied("this token may only read; writes require a token with the role admin")
 }
 
-/// What was asked for does not exist.
+/// The requested object does not exist.
 pub(super) fn not_found(what: &str, name: &str) -> Status {
     Status::not_found(format!("there is no {what} {name}"))
 }
@@ -40,14 +40,14 @@ pub(super) fn invalid(text: impl Into<String>) -> Status {
     Status::invalid_argument(text)
 }
 
-/// The feature level of the cluster does not know what was asked for.
+/// The feature level of the cluster does not include the requested command.
 pub(super) fn outdated_member() -> Status {
     Status::failed_precondition(
         "a member of the cluster runs an older version, which does not know this command; upgrade all members, then try again",
     )
 }
 
-/// Which field, and what is wrong with its address.
+/// The fault of an address, with the name of its field.
 pub(super) fn redirect_uri(field: &str, text: &str, error: &RedirectUriError) -> Status {
     invalid(format!("{field}: {text:?} {error}"))
 }
@@ -56,7 +56,7 @@ pub(super) fn view(error: &ViewError) -> Status {
     match error {
         ViewError::Behind => unavailable(error.to_string(), SHORTLY),
         ViewError::FromTheFuture => Status::out_of_range(
-            "x-conclave-index is not of this cluster, or from before it was restored: begin without it",
+            "x-conclave-index belongs to another cluster, or to this one before a restore: begin without it",
         ),
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn propose(error: ProposeError) -> Status {
     }
 }
 
-/// The archive's own words: the caller may read, and is the operator.
+/// The archive's own text: the caller may read it, and is the operator.
 pub(super) fn archive(error: &ArchiveError) -> Status {
     unavailable(error.to_string(), LATER)
 }
@@ -100,7 +100,7 @@ pub(super) fn password(error: &PasswordError) -> Status {
     }
 }
 
-/// A key that a client needs could not be made.
+/// A signing key that a client needs could not be made.
 pub(super) fn signing_key(error: &crate::auth::AuthError) -> Status {
     tracing::warn!(%error, "a signing key could not be made");
     unavailable("a signing key for the client cannot be made at the moment; nothing happened".into(), LATER)
@@ -177,7 +177,7 @@ fn code(reason: Reason) -> Code {
         Reason::AttemptsExhausted | Reason::TooManyWaiting | Reason::TooManyRemembered => {
             Code::ResourceExhausted
         }
-        // A reason of a newer version.
+        // A reason that a newer version added.
         Reason::Unspecified => Code::Unknown,
     }
 }

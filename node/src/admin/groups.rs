@@ -1,4 +1,4 @@
-//! Groups of people and who is in them.
+//! Groups of users, and their members.
 
 use conclave_proto::{
     admin::v1::{self as pb, group_service_server::GroupService},

@@ -1,4 +1,4 @@
-//! gRPC health (grpc.health.v1): serving while this node is ready. Open to everybody, like the health pages.
+//! gRPC health (grpc.health.v1): serving while this node is ready. It needs no authentication, like the health pages.
 
 use std::{pin::Pin, time::Duration};
 
@@ -11,10 +11,10 @@ use tonic_health::pb::{
 
 use conclave_cluster::Cluster;
 
-/// How often a watched node looks at itself.
+/// The interval at which a watched node checks itself.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// What may be asked about; empty stands for the whole node.
+/// The services that may be named in a request; empty stands for the whole node.
 const SERVICES: [&str; 8] = [
     "",
     pb::user_service_server::SERVICE_NAME,
@@ -54,7 +54,7 @@ impl Health for NodeHealth {
         }
     }
 
-    /// Lives as long as its connection.
+    /// The stream ends with its connection.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,

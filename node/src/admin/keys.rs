@@ -1,4 +1,4 @@
-//! Signing keys: what is published, and changing them before their time.
+//! Signing keys: the published keys, and early rotation.
 
 use conclave_proto::{
     admin::v1::{self as pb, key_service_server::KeyService},
@@ -36,7 +36,10 @@ impl KeyService for Api {
     ) -> Result<Response<pb::SigningKey>, Status> {
         let (writing, order) = self.write(request, "RotateKey").await?;
         let algorithm = algorithm_named(&order.algorithm).ok_or_else(|| {
-            errors::invalid(format!("algorithm: {:?} is none of RS256, PS256, ES256, EdDSA", order.algorithm))
+            errors::invalid(format!(
+                "algorithm: {:?} is not one of RS256, PS256, ES256, EdDSA",
+                order.algorithm
+            ))
         })?;
         let next = |state: &State| state.next_key(algorithm).map(|key| key.kid.to_string());
         let kid = match next(&self.auth.cluster().view()) {
@@ -64,7 +67,7 @@ impl KeyService for Api {
 }
 
 impl Api {
-    /// Makes the next key. Its private half is drawn here, so a retry that comes late finds the one that was made.
+    /// Makes the next key. Its private half is generated here, so a late retry finds the key of the first attempt.
     async fn published(&self, algorithm: SigningAlgorithm) -> Result<String, Status> {
         let made = self.auth.publish_next_key(algorithm).await;
         if let Err(error) = &made {

@@ -3,16 +3,16 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `auth` | who calls, and the permits [`auth::MayRead`] and [`auth::MayWrite`] without which nothing below moves |
-//! | `request` | what every call has in common: the version it reads, the name of its write, the metadata of its answer |
+//! | `auth` | authentication, and the permits [`auth::MayRead`] and [`auth::MayWrite`] that everything below requires |
+//! | `request` | the parts that all calls share: the version to read, the name of a write, the metadata of a response |
 //! | `names` | usernames, group names and slugs to ids |
 //! | `page` | listings |
 //! | `errors` | refusals and failures to gRPC status, in one place |
 //! | `users`, `groups`, `applications`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `archive` | a resource each |
 //! | `health`, `server` | gRPC health, the listener and its bounds |
 //!
-//! It decides nothing: what may be changed, the rules say. It owns the shape of what they are told: redirect URIs are
-//! parsed, passwords hashed, ids and secrets derived before a command is made.
+//! It decides nothing: the rules decide which changes are allowed. It prepares their input: redirect URIs are parsed,
+//! passwords hashed, and ids and secrets derived before a command is made.
 
 mod app_passwords;
 mod applications;
@@ -42,10 +42,10 @@ pub use server::{router, serve};
 
 use crate::{archive::Archive, auth::Auth};
 
-/// All services: cheap to clone.
+/// All services. Cheap to clone.
 #[derive(Clone)]
 struct Api {
     auth: Auth,
-    /// None on a node without a target.
+    /// `None` on a node without an archive target.
     archive: Option<Archive>,
 }

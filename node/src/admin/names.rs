@@ -1,9 +1,9 @@
-//! Names stand for ids: a username, a group's name, an application's slug, or the id itself. Ids win, since they are
-//! derived and nobody chooses them.
+//! Lookup of names: a username, a group's name, an application's slug, or the id itself. An id takes precedence, since
+//! ids are derived and cannot be chosen.
 //!
-//! For a write, a name that this node does not know is looked up once more in a version confirmed by the leader. If it
-//! is not there either, a write that its caller named still goes to the rules, for an id that nobody has: it may be the
-//! retry of the very write that removed the object, and then its first answer is due.
+//! For a write, a name that this node does not know is looked up again in a version confirmed by the leader. If it is
+//! not there either, a write that its caller named is still sent to the rules, with an unused id: it may be the retry
+//! of the write that removed the object, and then it must get the first reply.
 
 use conclave_state::{
     State,
@@ -30,17 +30,17 @@ pub(super) fn application(state: &State, name: &str) -> Option<ApplicationId> {
 }
 
 impl Writing {
-    /// Refuses a rename while a member runs an older version: it does not know the command, and would stop.
+    /// Refuses a rename while a member runs an older version: it would not know the command, and would stop.
     pub fn can_rename(&self) -> Result<(), Status> {
         if self.state.meta().level >= level::NAMES { Ok(()) } else { Err(errors::outdated_member()) }
     }
 
-    /// Refuses to end a lock-out while a member runs an older version: it does not know the command, and would stop.
+    /// Refuses to end a lock-out while a member runs an older version: it would not know the command, and would stop.
     pub fn can_unlock(&self) -> Result<(), Status> {
         if self.state.meta().level >= level::STRENGTHENING { Ok(()) } else { Err(errors::outdated_member()) }
     }
 
-    /// Refuses what an older member would drop from an application: its state would differ from then on.
+    /// Refuses properties that an older member would drop from an application: its state would differ from then on.
     pub fn can_choose_headers(&self) -> Result<(), Status> {
         if self.state.meta().level >= level::IDENTITY_HEADERS {
             Ok(())
@@ -61,7 +61,7 @@ impl Writing {
         self.resolve("application", name, application, ApplicationId::new).await
     }
 
-    /// Every name, in the form that commands take.
+    /// The ids of all these groups, in the form of commands.
     pub async fn groups(&mut self, names: &[String]) -> Result<Vec<Vec<u8>>, Status> {
         let mut ids = Vec::with_capacity(names.len());
         for name in names {

@@ -1,5 +1,5 @@
-//! Listings: pages in the order of ids. A page token says after which row to go on; it stands under a MAC together with
-//! the listing it belongs to, so that nobody can make one up or carry it to another listing.
+//! Listings: pages in the order of ids. A page token contains the last row of the page before. A MAC covers it together
+//! with the name of the listing, so that a token can neither be forged nor be used for another listing.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::admin::v1 as pb;
@@ -10,20 +10,21 @@ use conclave_crypto::{keys::Key, mac};
 
 use super::{Api, errors};
 
-/// Rows on a page when nothing is said.
+/// The rows of a page if the request does not name a size.
 const DEFAULT_ROWS: u32 = 100;
-/// Most rows on a page.
+/// The most rows of a page.
 const MAX_ROWS: u32 = 500;
-/// A page is full at this size, whatever its rows: an answer fits well into [`super::server::MAX_MESSAGE_BYTES`].
+/// The size at which a page is full, whatever its rows: a response stays well below
+/// [`super::server::MAX_MESSAGE_BYTES`].
 const FULL_BYTES: usize = 512 * 1024;
-/// Longest token looked at: the longest key is a client id of 128 bytes.
+/// The longest token that is parsed: the longest key is a client id of 128 bytes.
 const MAX_TOKEN_BYTES: usize = 256;
 
 const MAC_LEN: usize = 16;
 
-/// Which page of which listing.
+/// One page of one listing.
 pub(super) struct Listing {
-    /// The one that makes first.
+    /// The first key makes new tokens.
     keys: Vec<Key>,
     name: String,
     rows: usize,
@@ -31,7 +32,7 @@ pub(super) struct Listing {
 }
 
 impl Api {
-    /// `name` names the listing, with its filter.
+    /// Opens a page; `name` is the name of the listing, including its filter.
     pub fn listing(&self, name: impl Into<String>, page: Option<pb::Page>) -> Result<Listing, Status> {
         let keys: Vec<_> = self.auth.cluster_keys().all().map(|keys| keys.page.clone()).collect();
         Listing::open(keys, name.into(), &page.unwrap_or_default())
@@ -52,7 +53,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// The row to go on after, if this is not the first page.
+    /// The row after which the page begins, if this is not the first page.
     pub fn after<I>(&self, parse: impl Fn(&[u8]) -> Option<I>) -> Result<Option<I>, Status> {
         if self.after.is_empty() {
             return Ok(None);
@@ -60,8 +61,7 @@ impl Listing {
         parse(&self.after).map(Some).ok_or_else(bad_token)
     }
 
-    /// One page of `rows`, which begin after [`after`](Self::after) and come with their keys, and the token of the
-    /// next.
+    /// One page of `rows`, and the token of the next. The rows begin after [`after`](Self::after), each with its key.
     pub fn page<M: Message>(&self, rows: impl Iterator<Item = (Vec<u8>, M)>) -> (Vec<M>, String) {
         let (mut page, mut bytes, mut last) = (Vec::new(), 0_usize, Vec::new());
         for (key, row) in rows {
@@ -98,7 +98,7 @@ impl Listing {
 }
 
 fn bad_token() -> Status {
-    errors::invalid("page.token is not one that this listing gave; begin again without one")
+    errors::invalid("page.token does not belong to this listing; begin again without one")
 }
 
 #[cfg(test)]

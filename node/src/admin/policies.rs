@@ -1,5 +1,5 @@
-//! Policies of applications, and the decisions made by them. What does not compile is refused here, before it enters a
-//! command: the rules never look at an expression.
+//! Policies of applications, and the decisions made by them. A policy that does not compile is refused here, before it
+//! enters a command: the rules never evaluate an expression.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -20,9 +20,9 @@ use super::{Api, errors, names};
 use crate::auth::policy::{Decision, Found, Subject, document::Document};
 use conclave_http::host::canonical_host;
 
-/// Most differences and changed decisions in one answer.
+/// The most differences and changed decisions in one response.
 const MAX_LISTED: usize = 500;
-/// How somebody signs in when a test does not say.
+/// The authentication method of a test that does not name one.
 const DEFAULT_METHOD: &str = "pwd";
 
 #[tonic::async_trait]
@@ -228,7 +228,8 @@ fn subject(wanted: &pb::TestPolicyRequest, now_ms: u64) -> Result<Subject, Statu
     let methods =
         if wanted.methods.is_empty() { vec![DEFAULT_METHOD.to_owned()] } else { wanted.methods.clone() };
     Ok(Subject {
-        address: address.map_err(|_| errors::invalid(format!("{:?} is no address", wanted.address)))?,
+        address: address
+            .map_err(|_| errors::invalid(format!("{:?} is not a valid address", wanted.address)))?,
         request: request.then(|| {
             (
                 or(&wanted.method, "GET").to_ascii_uppercase(),
@@ -242,7 +243,7 @@ fn subject(wanted: &pb::TestPolicyRequest, now_ms: u64) -> Result<Subject, Statu
     })
 }
 
-/// Rows are counted from 1 towards people.
+/// The row number for operators, counted from 1.
 fn number(row: Option<usize>) -> u32 {
     row.map_or(0, |row| u32::try_from(row + 1).unwrap_or(u32::MAX))
 }

@@ -1,5 +1,5 @@
-//! What every call has in common. A read names the version it must have seen; a write has a name of its own, from which
-//! its ids and secrets are derived; an answer says at which log index it holds and, from a follower, who leads.
+//! The parts that all calls share. A read names the version it must have seen. A write has a name, from which its ids
+//! and secrets are derived. A response names its log index and, from a follower, the leader.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ use super::{
 
 /// Metadata key: names a write, so that it happens once however often it is sent.
 const REQUEST_ID: &str = "x-conclave-request-id";
-/// Metadata key: the least version a request wants, the version that an answer has seen.
+/// Metadata key: the least index that a request must see, and the index that a response has seen.
 const INDEX: &str = "x-conclave-index";
-/// Metadata key: the leader's API, in a follower's answer to a write.
+/// Metadata key: the leader's API, in a follower's response to a write.
 const LEADER: &str = "x-conclave-leader";
 
 /// A read: one version of the state.
@@ -35,18 +35,18 @@ pub(super) struct Reading {
     pub now: Stamp,
 }
 
-/// A write on its way.
+/// A write in progress.
 pub(super) struct Writing {
     pub api: Api,
-    /// Who asked, and from where, for the log line of a refusal.
+    /// The caller and the address, for the log line of a refusal.
     caller: String,
     address: String,
-    /// Where names are looked up; what changes is decided by the rules.
+    /// The version in which names are looked up; the rules decide what changes.
     pub state: Arc<State>,
     pub derivation: Derivation,
-    /// Whether the caller named the write, so that this may be the second time it is seen.
+    /// True if the caller named the write, so that it may be a retry.
     pub named: bool,
-    /// What to say when the rules do not know an object that was not found here either.
+    /// The error if the rules do not know an object that was not found here either.
     pub absent: Option<Status>,
 }
 
@@ -59,7 +59,7 @@ impl Api {
         Ok((Reading { api: self.clone(), now: self.auth.now(&state), state }, request.into_inner()))
     }
 
-    /// Secrets must have been taken out of the message: what remains of it goes into the write's name.
+    /// Begins a write. Secrets must have been removed from the message: the rest of it is hashed into the write's name.
     pub async fn write<M: Message>(&self, request: Request<M>, method: &str) -> Result<(Writing, M), Status> {
         let address = address_of(&request);
         let permit = self.may_write(request.metadata()).await;
@@ -67,7 +67,7 @@ impl Api {
         let request_id = request_id(request.metadata())?;
         let state = self.state_at(request.metadata()).await?;
         let (runtime, keys) = (self.auth.runtime(), self.auth.deriving_keys());
-        // Another caller, method or message is another write, whatever it calls itself.
+        // Another caller, method or message makes another write, whatever request id it has.
         let parts = [permit.caller.as_bytes(), method.as_bytes(), &request.get_ref().encode_to_vec()];
         let id = request_id.map(|id| id.to_string());
         let derivation = Derivation::of_request(&keys.request, id.as_deref(), &parts, &*runtime.entropy);
@@ -98,7 +98,7 @@ impl Api {
             Ok(Ok(index)) => index,
             Ok(Err(Unseen::Foreign)) => return Err(errors::view(&ViewError::FromTheFuture)),
             Ok(Err(Unseen::Malformed)) | Err(_) => {
-                return Err(errors::invalid("x-conclave-index must be one that an answer carried"));
+                return Err(errors::invalid("x-conclave-index must be a value from an earlier response"));
             }
         };
         self.auth.cluster().view_at(index).await.map_err(|error| errors::view(&error))
@@ -130,7 +130,7 @@ impl Reading {
 }
 
 impl Writing {
-    /// An id for the row called `label` in this write: the same for a retry.
+    /// An id for the row called `label` in this write; a retry gets an equal id.
     pub fn id(&self, label: &str) -> [u8; 16] {
         self.derivation.id(label)
     }
@@ -140,7 +140,7 @@ impl Writing {
         proposed.map_err(|error| self.failed(error))
     }
 
-    /// A further write of the same call, with a name of its own: the same for a retry.
+    /// A further write of this call, with a name of its own that a retry repeats.
     pub async fn propose_then(&self, label: String, body: Body) -> Result<Committed, Status> {
         let request = self.derivation.then(&label).request();
         self.api.auth.cluster().propose(request, body).await.map_err(|error| self.failed(error))
@@ -168,7 +168,7 @@ fn address_of<M>(request: &Request<M>) -> String {
     request.remote_addr().map_or_else(|| "-".to_owned(), |peer| peer.ip().to_canonical().to_string())
 }
 
-/// The line of a call that is refused.
+/// The log line of a refused call.
 pub(super) fn denied(status: &Status, address: &str, caller: &str, id: &str) {
     let reason = match status.code() {
         Code::Unauthenticated => "unauthenticated",
@@ -189,7 +189,7 @@ fn request_id(metadata: &MetadataMap) -> Result<Option<RequestId>, Status> {
     id.map(Some).ok_or_else(|| errors::invalid("x-conclave-request-id must be 32 hex digits"))
 }
 
-/// The operator's trail: who asked for what, and under which name it stands in the log.
+/// The operator's trail: the caller, the command, and its name in the log.
 fn log_write(permit: &MayWrite, method: &str, derivation: &Derivation) {
     let caller = &permit.caller;
     let request = derivation.request();

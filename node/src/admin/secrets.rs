@@ -1,5 +1,5 @@
-//! The cluster secret: how far the way from one to the next is gone, and what to do when one has leaked. No secret is
-//! ever told, only names of secrets.
+//! The cluster secret: the progress of a change from one to the next, and ending everything after a leak. No secret is
+//! ever shown, only names of secrets.
 
 use conclave_proto::{
     admin::v1::{self as pb, secret_service_server::SecretService},
@@ -13,7 +13,7 @@ use conclave_crypto::hex;
 
 use super::Api;
 
-/// Most app passwords that are named in one answer.
+/// The most app passwords that are named in one response.
 const MAX_NAMED: usize = 1_000;
 
 #[tonic::async_trait]
@@ -87,46 +87,46 @@ fn of_node(member: &MemberStatus) -> pb::SecretOfNode {
     }
 }
 
-/// Everything for which a node still needs a secret that it only accepts.
+/// Every reason for which a node still needs a secret that it only accepts.
 fn why_not(status: &pb::SecretStatus) -> Vec<String> {
     let mut reasons = Vec::new();
     let accepting = status.nodes.iter().any(|node| !node.accepts.is_empty());
     if accepting && status.secret_id.is_empty() {
-        reasons.push("the cluster has not taken the change up yet; ask again in a moment".to_owned());
+        reasons.push("the cluster has not recorded the change yet; ask again in a moment".to_owned());
     }
     for node in &status.nodes {
         let id = node.id;
         if !node.reachable {
-            reasons.push(format!("node {id} cannot be asked"));
+            reasons.push(format!("node {id} does not answer"));
         } else if !status.secret_id.is_empty() && node.makes_with != status.secret_id {
             reasons.push(format!(
-                "node {id} makes with {}, the cluster with {}",
+                "node {id} uses the secret {}, the cluster {}",
                 node.makes_with, status.secret_id
             ));
         } else if node.snapshot_under_other_key {
             reasons.push(format!(
-                "the newest snapshot of node {id} is under another key; it takes a new one soon"
+                "the newest snapshot of node {id} is sealed under another key; the node takes a new one soon"
             ));
         }
     }
     if status.sealed_and_lost > 0 {
         reasons.push(format!(
-            "{} values cannot be opened with the secrets of this node; name theirs in cluster.accept_secret_files",
+            "{} values cannot be opened with the secrets of this node; add their secrets to cluster.accept_secret_files",
             status.sealed_and_lost
         ));
     }
     let waiting = status.sealed_under_other_key.saturating_sub(status.sealed_and_lost);
     if waiting > 0 {
-        reasons.push(format!("{waiting} values are to be sealed anew; the leader does so"));
+        reasons.push(format!("{waiting} values have yet to be sealed again; the leader does this"));
     }
     reasons
 }
 
-/// What is good to know though nothing stands against it.
+/// Remaining work that does not prevent dropping the secret.
 fn what_is_left(status: &pb::SecretStatus) -> Option<String> {
     (status.app_passwords_under_other_key > 0).then(|| {
         format!(
-            "{} app passwords were not used since the change; they stay good, and are hashed anew when they are",
+            "{} app passwords were not used since the change; they stay valid, and are hashed again when they are used",
             status.app_passwords_under_other_key
         )
     })

@@ -14,18 +14,18 @@ use crate::{archive::Archive, auth::Auth};
 
 use super::{Api, health::NodeHealth};
 
-/// Largest message either way: a page of rows, a client with all its addresses.
+/// The largest message in either direction: a page of rows, a client with all its addresses.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-/// Longest call: a write that waits for an election and then for its own entry takes six seconds, a status of nine
+/// The longest call. A write that waits for an election and then for its own entry takes six seconds, a status of nine
 /// members two.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
-/// Most calls of one connection worked on at once; the others wait.
+/// The most calls of one connection that run at once; the others wait.
 const CALLS_PER_CONNECTION: usize = 64;
-/// Most calls of one connection open at once, waiting ones included.
+/// The most calls of one connection that are open at once, including waiting ones.
 const STREAMS_PER_CONNECTION: u32 = 256;
-/// A connection whose peer is silent for so long is asked whether it lives.
+/// The time of silence after which a connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long calls under way may take once the node stops.
+/// The time for calls in progress to end once the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Every service of the admin API, with gRPC health and reflection.
@@ -68,10 +68,10 @@ pub fn router(auth: Auth, archive: Option<Archive>) -> Routes {
     }
 }
 
-/// Serves the admin API until `shutdown`, then lets calls under way end, for a bounded time.
+/// Serves the admin API until `shutdown`, then lets calls in progress end, for a bounded time.
 ///
 /// # Errors
-/// When the listener cannot be used.
+/// An error if the listener cannot be used.
 pub async fn serve(
     listener: std::net::TcpListener,
     auth: Auth,

@@ -1,4 +1,4 @@
-//! Who is signed in, and the end of it. Only live sessions are shown.
+//! Live sessions, and their revocation.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use super::{
     request::{Reading, Writing},
 };
 
-/// Grants of one session that are ended side by side: each waits until no node accepts it any more, and one order must
-/// not fill the queue of writes.
+/// Grants of one session that are revoked concurrently. Each waits until no node accepts it any more, and one command
+/// must not fill the queue of writes.
 const GRANTS_AT_ONCE: usize = 16;
-/// How often, and after which pauses, it is looked whether clients were told: for two seconds, in which one that
-/// answers has answered.
+/// The number of checks and the pause between them, while clients receive notices: two seconds in total, in which a
+/// client that answers has answered.
 const LOOKS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
-/// Rows of the outbox looked at for one answer.
+/// The most outbox rows that are read for one response.
 const MAX_NOTICES_LOOKED_AT: usize = 10_000;
 
 #[tonic::async_trait]
@@ -54,8 +54,9 @@ impl SessionService for Api {
         reading.reply(pb::ListSessionsResponse { sessions, next_page_token })
     }
 
-    /// A session that is over already is answered like one that ends now. With its grants: one write, and one for each
-    /// grant that outlives it; none can be added once the session is over, and a retry finds those that are left.
+    /// Revokes a session. The reply for a session that has already ended is that of one that ends now. With its grants,
+    /// there is one write for the session, and one for each grant that outlives it. None can be added once the session
+    /// has ended, and a retry finds the remaining ones.
     async fn revoke_session(
         &self,
         request: Request<pb::RevokeSessionRequest>,
@@ -123,8 +124,8 @@ impl Api {
 }
 
 impl Writing {
-    /// The clients that have not taken the notice of a sign-out after a moment in which those that can be reached take
-    /// it.
+    /// The clients that have not accepted the notice of a sign-out after a moment, in which clients that can be reached
+    /// accept it.
     pub(super) async fn not_told(&self, whose: Whose) -> Vec<String> {
         let cluster = self.api.auth.cluster();
         for _ in 0..LOOKS {
@@ -137,7 +138,7 @@ impl Writing {
     }
 }
 
-/// Ends what outlived the session. Gives the last of the writes, or `over` when there was nothing to do.
+/// Revokes the grants that outlive the session. Returns the last of the writes, or `over` if there is nothing to do.
 async fn end_grants(writing: &Writing, session: SessionId, over: Committed) -> Result<Committed, Status> {
     let grants: Vec<GrantId> = over.state.grants_of_session(session).map(|grant| grant.id).collect();
     futures_util::stream::iter(grants)

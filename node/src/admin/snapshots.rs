@@ -1,5 +1,5 @@
-//! Snapshots in and out. Both take longer than a call may: the work goes on in a task of its own, which the caller's
-//! stream feeds and watches. A caller that goes away ends it.
+//! Download and restore of snapshots. Both take longer than a call may. The work runs in a task of its own, which the
+//! caller's stream feeds and watches, and which ends when the caller disconnects.
 
 use std::{
     io::{self, Read as _},
@@ -30,14 +30,14 @@ use super::{Api, errors};
 
 /// Bytes of one message.
 const PART_BYTES: usize = 256 * 1024;
-/// Messages that wait for a slow caller.
+/// Messages that are queued for a slow caller.
 const QUEUE: usize = 4;
 /// Snapshots and restores at once on one node: each may hold a second copy of the state.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
-/// How often a leader is asked for, and the pause between: longer than an ordinary election takes.
+/// The number of attempts to find a leader, and the pause between them: longer than an ordinary election takes.
 const CONFIRM_TRIES: u32 = 40;
-/// How long a caller may send nothing.
+/// The longest silence of a caller.
 const SILENCE: Duration = Duration::from_secs(30);
 const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
 
@@ -62,13 +62,13 @@ impl SnapshotService for Api {
         &self,
         request: Request<Streaming<pb::RestorePart>>,
     ) -> Result<Parts<pb::RestoreProgress>, Status> {
-        // Before anything is read: a stranger's stream is not waited for.
+        // Checked before anything is read: a caller without permission must not hold the stream open.
         self.may_write(request.metadata()).await?;
-        // The stream carries no name of its own: its write is named by chance.
+        // The stream carries no request id, so its write gets a random name.
         let (metadata, extensions, mut parts) = request.into_parts();
         let authority = Authority { api: self.clone(), metadata: metadata.clone() };
         let Some(pb::restore_part::Part::Order(order)) = next(&mut parts).await? else {
-            return Err(errors::invalid("a restore begins with its order"));
+            return Err(errors::invalid("the first message of a restore must be its order"));
         };
         let named = Request::from_parts(metadata, extensions, order);
         let (writing, order) = self.write(named, "RestoreSnapshot").await?;
@@ -80,13 +80,13 @@ impl SnapshotService for Api {
     }
 }
 
-/// By whose word it is done, to be asked for again once the file is here.
+/// The caller's authority, to be checked again once the file has arrived.
 struct Authority {
     api: Api,
     metadata: MetadataMap,
 }
 
-/// The answer, fed by a task that ends with the caller's interest.
+/// A response that is fed by a task, which ends when the caller disconnects.
 fn streamed<T: Send + 'static, F>(work: impl FnOnce(Out<T>) -> F) -> Parts<T>
 where
     F: Future<Output = Result<(), Status>> + Send + 'static,
@@ -96,12 +96,14 @@ where
     tokio::spawn(async move {
         let Ok(_place) = AT_ONCE.try_acquire() else {
             let _ = out
-                .send(Err(Status::resource_exhausted("two snapshots are under way here; try again later")))
+                .send(Err(Status::resource_exhausted(
+                    "two snapshot operations are in progress on this node; try again later",
+                )))
                 .await;
             return;
         };
         if let Err(status) = working.await {
-            // A caller that is gone needs no answer.
+            // A caller that has disconnected needs no response.
             let _ = out.send(Err(status)).await;
         }
     });
@@ -137,7 +139,7 @@ async fn save(
     sent.map_err(|e| internal(&e))
 }
 
-/// What was acknowledged until now, though a leader is just being elected.
+/// The state with everything acknowledged until now, even during an election.
 async fn confirmed(cluster: &Cluster) -> Result<Arc<State>, Status> {
     for _ in 0..CONFIRM_TRIES {
         if let Some(state) = cluster.confirmed_view().await {
@@ -148,7 +150,7 @@ async fn confirmed(cluster: &Cluster) -> Result<Arc<State>, Status> {
     Err(Status::unavailable("no leader confirms what was acknowledged; nothing has changed: try again"))
 }
 
-/// Until the end of the file, or until nobody takes it any more.
+/// Sends the file to its end, or until `send` returns false.
 fn send_file(path: &Path, mut send: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
     let mut file = std::fs::File::open(path)?;
     loop {
@@ -184,7 +186,7 @@ async fn restore(
     let mut index = newest.index();
     if !order.dry_run {
         let step = |done, of| {
-            // A slow caller misses steps; one that is gone ends it.
+            // A slow caller misses steps; a disconnected caller ends the restore.
             let _ =
                 out.try_send(Ok(progress(pb::restore_progress::Step::Staged(pb::StagedBytes { done, of }))));
             !out.is_closed()
@@ -203,7 +205,7 @@ async fn restore(
     Ok(())
 }
 
-/// The next part, from a caller who does not keep this node waiting.
+/// The next part. A caller that sends nothing for too long gets an error.
 async fn next(parts: &mut Streaming<pb::RestorePart>) -> Result<Option<pb::restore_part::Part>, Status> {
     let message = timeout(SILENCE, parts.message()).await;
     let message = message.map_err(|_| Status::deadline_exceeded("the file stopped arriving"))??;
@@ -239,9 +241,9 @@ async fn receive(
     let place = upload.path().display().to_string();
     let opened = spawn_blocking(move || upload.open()).await.map_err(|e| internal(&e))?;
     opened.map_err(|e| {
-        // Where it lay here is no business of the caller's, and says nothing to them.
+        // The path on this node is replaced: it is of no use to the caller, and must not be revealed.
         let why = e.to_string().replace(&place, "the file");
-        errors::invalid(format!("this is no snapshot that can be restored here: {why}"))
+        errors::invalid(format!("this snapshot cannot be restored here: {why}"))
     })
 }
 

@@ -1,5 +1,5 @@
-//! Bearer tokens of this API. A token is a handle; its secret is derived from the write that makes it, shown once, and
-//! kept as a hash.
+//! Bearer tokens of this API. A token is a handle whose secret is derived from the write that makes it. It is shown
+//! once, and stored as a hash.
 
 use conclave_proto::{
     admin::v1::{self as pb, token_service_server::TokenService},
@@ -33,9 +33,9 @@ impl TokenService for Api {
             ttl_ms: order.ttl_ms,
         };
         let committed = writing.propose(Body::CreateApiToken(body)).await?;
-        // The index of the first time, so that a retry is answered with the same text.
+        // The index of the first attempt, so that a retry returns an equal text.
         let ReplyBody::ApiTokenCreated(created) = &committed.body else {
-            return Err(Status::internal("the rules answered something else"));
+            return Err(Status::internal("unexpected reply to the command"));
         };
         let token =
             committed.state.live_token(id, self.auth.now(&committed.state)).map(|token| message(token));
@@ -76,7 +76,7 @@ fn role(text: &str) -> Result<ApiRole, Status> {
         "reader" => Ok(ApiRole::Reader),
         "admin" => Ok(ApiRole::Admin),
         "registrar" => Ok(ApiRole::Registrar),
-        _ => Err(errors::invalid(format!("role: {text:?} is none of reader, admin, registrar"))),
+        _ => Err(errors::invalid(format!("role: {text:?} is not one of reader, admin, registrar"))),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Other providers at which people may sign in. Their addresses pass a parser before they enter a command; their
-//! secrets are sealed here, and are in no answer.
+//! Upstream providers at which users may sign in. Their addresses pass a parser before they enter a command. Their
+//! secrets are sealed here, and no response contains them.
 
 use conclave_proto::{
     admin::v1::{self as pb, upstream_service_server::UpstreamService},
@@ -20,9 +20,9 @@ use crate::auth::upstream::ATMOSPHERE;
 
 use super::{Api, errors, names, request::Writing};
 
-/// Longest secret taken: providers' are far below.
+/// The longest secret: those of providers are far shorter.
 const MAX_SECRET_BYTES: usize = 1_024;
-/// What is asked for when nothing is said.
+/// The scopes that are requested if none are named.
 const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
 const ADMISSIONS: [(&str, UpstreamAdmission); 4] = [
     ("none", UpstreamAdmission::None),
@@ -186,11 +186,11 @@ impl UpstreamService for Api {
     }
 }
 
-/// Why somebody is not let in at present.
+/// The reason why a user cannot sign in at present.
 fn held_out(identity: &Identity) -> &'static str {
     match identity.doubt() {
-        Some(doubt) if doubt.held_out && doubt.elsewhere => "the handle is another DID's now",
-        Some(doubt) if doubt.held_out => "the handle was not confirmed for too long",
+        Some(doubt) if doubt.held_out && doubt.elsewhere => "the handle now belongs to another DID",
+        Some(doubt) if doubt.held_out => "the handle has not been confirmed for too long",
         _ => "",
     }
 }
@@ -262,7 +262,8 @@ impl Writing {
     async fn rule(&mut self, rule: pb::UpstreamRule) -> Result<cmd::UpstreamRule, Status> {
         let admit = if rule.admit.is_empty() { "none" } else { &rule.admit };
         let found = ADMISSIONS.iter().find(|(word, _)| *word == admit);
-        let (_, admission) = found.ok_or_else(|| errors::invalid("admit is none, domains, listed or any"))?;
+        let (_, admission) =
+            found.ok_or_else(|| errors::invalid("admit must be none, domains, listed or any"))?;
         Ok(cmd::UpstreamRule {
             admission: (*admission).into(),
             domains: rule.domains,
@@ -282,7 +283,7 @@ impl Writing {
         Ok(parsed)
     }
 
-    /// The part of a rule that lets the first person in, by a token of this request.
+    /// The part of a rule that lets the first user in, by a token of this request.
     async fn first(&mut self, group: &str) -> Result<cmd::UpstreamRule, Status> {
         if group.is_empty() {
             return Ok(cmd::UpstreamRule::default());
@@ -295,15 +296,15 @@ impl Writing {
         })
     }
 
-    /// Where the first person signs in; empty when this request asked for none.
+    /// The URL at which the first user signs in; empty if this request asked for none.
     fn first_url(&self, asked: bool) -> String {
         let path = || format!("{ATMOSPHERE}?first={}", self.secret().0);
         if asked { self.api.auth.settings().public_url.join(&path()) } else { String::new() }
     }
 }
 
-/// https, or http on a machine that `outbound.allow` names: which, is judged when it is used. Nothing that hides who is
-/// asked.
+/// Checks for https, or http. Plain http is allowed only to machines that `outbound.allow` names, which is checked when
+/// the address is used. The address must not contain anything that hides its host.
 fn check_address(field: &str, address: &str) -> Result<(), Status> {
     if address.is_empty() {
         return Ok(());
@@ -313,7 +314,9 @@ fn check_address(field: &str, address: &str) -> Result<(), Status> {
         let is_bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
         is_bare && url.host().is_some() && (field != "issuer" || url.query().is_none())
     });
-    sound.map(drop).ok_or_else(|| errors::invalid(format!("{field}: {address:?} is no plain https address")))
+    sound
+        .map(drop)
+        .ok_or_else(|| errors::invalid(format!("{field}: {address:?} is not a valid https address")))
 }
 
 fn claims(claims: pb::UpstreamClaims) -> cmd::UpstreamClaims {
@@ -379,7 +382,7 @@ fn message(api: &Api, state: &State, upstream: &Upstream) -> pb::Upstream {
     }
 }
 
-/// What Atmosphere's rule has beyond the others'.
+/// The parts of Atmosphere's rule that other rules lack.
 fn listed(state: &State, listed: &Listed) -> pb::UpstreamRule {
     let name = |id: GroupId| state.group(id).map(|group| group.name.to_string());
     let (dids, handles): (Vec<_>, Vec<_>) =

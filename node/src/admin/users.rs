@@ -1,5 +1,5 @@
-//! People. Passwords arrive in clear over this API, are hashed at once in the argon2 pool and go no further; they are
-//! taken out of the message before anything else looks at it.
+//! Users. Passwords arrive in clear over this API and are hashed at once in the argon2 pool. They are removed from the
+//! message before anything else reads it.
 
 use conclave_proto::{
     admin::v1::{self as pb, user_service_server::UserService},
@@ -147,13 +147,13 @@ impl UserService for Api {
 }
 
 impl Writing {
-    /// Ends a lock-out: whoever rescues an account lets its owner in at once.
+    /// Ends a lock-out, so that an operator who rescues an account lets its owner in at once.
     async fn unlock(&self, user: UserId) -> Result<Committed, Status> {
         let order = UnlockUser { user_id: user.to_vec() };
         self.propose_then("unlock".into(), Body::UnlockUser(order)).await
     }
 
-    /// The PHC string of a new password. The salt is the write's own, so that a retry makes the same command.
+    /// The PHC string of a new password. The salt is derived from the write, so that a retry makes an equal command.
     async fn hash(&self, password: String) -> Result<String, Status> {
         let password = Password::new(password).map_err(|error| errors::password(&error))?;
         if password.char_count() < MIN_PASSWORD_CHARS {

@@ -1,9 +1,9 @@
-//! Which indexes a set of objects covers without a hole. Pure.
+//! Computes the indexes that a set of objects covers without a gap. Pure.
 
 use super::names::Object;
 
-/// Walks from `next` on through objects that are sorted by their first index: the index after the last one covered
-/// without a hole, and whether anything touches `next` at all.
+/// Walks from `next` on through objects that are sorted by their first index. Returns the index after the last one
+/// covered without a gap, and true if any object touches `next` at all.
 pub fn reach<'a>(objects: impl IntoIterator<Item = &'a Object>, next: u64) -> (u64, bool) {
     let mut reached = (next, false);
     for object in objects {
@@ -17,7 +17,7 @@ pub fn reach<'a>(objects: impl IntoIterator<Item = &'a Object>, next: u64) -> (u
     reached
 }
 
-/// The runs without a hole: first and last index, objects, bytes and the time of the last one.
+/// The runs without a gap: first and last index, objects, bytes and the time of the last object.
 pub fn runs(objects: &[Object]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for object in objects {
@@ -41,7 +41,7 @@ pub fn runs(objects: &[Object]) -> Vec<Run> {
     runs
 }
 
-/// Objects without a hole between them.
+/// Objects without a gap between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     pub epoch: u64,

@@ -1,4 +1,4 @@
-//! What can be wrong with an archive: what and where, in words for the operator.
+//! Errors of an archive, with their position, in words for the operator.
 
 use std::{io, path::PathBuf};
 
@@ -11,17 +11,17 @@ pub enum ArchiveError {
     NotSet,
     #[error("archive.target {target:?}: {reason}")]
     Target { target: String, reason: String },
-    #[error("the archive's directory {} is away; mount or create it", path.display())]
+    #[error("the archive directory {} does not exist; mount or create it", path.display())]
     Away { path: PathBuf },
     #[error("cannot {action} {name} in the archive: {reason}")]
     Store { action: &'static str, name: String, reason: String },
     #[error("cannot {action} {name} in the archive: no answer within {seconds} s")]
     TooSlow { action: &'static str, name: String, seconds: u64 },
-    #[error("{name} in the archive has {size} bytes, {limit} are the most")]
+    #[error("{name} in the archive has {size} bytes; the limit is {limit}")]
     TooLarge { name: String, size: u64, limit: u64 },
-    #[error("{name} is there already; name another one")]
+    #[error("{name} already exists; choose another name")]
     Exists { name: String },
-    #[error("{name} holds no segment of a conclave archive")]
+    #[error("{name} is not a segment of a conclave archive")]
     NotASegment { name: String },
     #[error("{name} has segment format {format}, this release reads format {known}")]
     UnknownFormat { name: String, format: u16, known: u16 },
@@ -33,25 +33,25 @@ pub enum ArchiveError {
     Damaged { name: String, at: &'static str, detail: String },
     #[error("{name} belongs to {found}, not to {meant}: the object was moved or exchanged")]
     Misplaced { name: String, found: String, meant: String },
-    /// Two logs with the same indexes: a cluster was restored or copied past this archive.
+    /// Two logs with equal indexes: a cluster was restored or copied past this archive.
     #[error(
         "entry {index} in the archive is not the one in this cluster's log: another copy of this cluster writes to the same \
          target; give this one a target of its own"
     )]
     OtherHistory { index: u64 },
     #[error(
-        "the archive reaches entry {archived}, this cluster entry {applied} only: was it set back by hand?"
+        "the archive reaches entry {archived}, this cluster only entry {applied}: was it set back by hand?"
     )]
     AheadOfCluster { archived: u64, applied: u64 },
     #[error(
-        "the archive lacks the entries {from} to {to}; it can be restored to index {reachable} (--index {reachable}), and what \
-         was taken away after that still counts"
+        "the archive lacks the entries {from} to {to}; it can be restored to index {reachable} (--index {reachable}), \
+         and later revocations still apply"
     )]
     Hole { from: u64, to: u64, reachable: u64 },
-    /// What covers the next entry cannot be used, and nothing else covers it.
+    /// The object that covers the next entry cannot be used, and no other object covers it.
     #[error(
-        "{source}; the archive can be restored to index {reachable} (--index {reachable}), and what was taken away after that \
-         still counts"
+        "{source}; the archive can be restored to index {reachable} (--index {reachable}), and later revocations \
+         still apply"
     )]
     Broken { source: Box<Self>, reachable: u64 },
     #[error("the archive holds no snapshot {until}")]
@@ -61,9 +61,9 @@ pub enum ArchiveError {
     #[error("the archive holds several clusters ({}); name one in the target: {{target}}/{{cluster}}", clusters.join(", "))]
     SeveralClusters { clusters: Vec<String> },
     #[error(
-        "two lives of this cluster wrote here at the same time, {earlier} and {newest}: one of them is a copy that was restored \
-         for a try, or was not dead when the other was restored; say which of them counts with --life {earlier} or --life {newest}, \
-         give the other one a target of its own, and remove what it wrote here"
+        "two lineages of this cluster wrote here at the same time, {earlier} and {newest}: one of them is a copy that \
+         was restored for a test, or was still running when the other was restored; choose one with --life {earlier} \
+         or --life {newest}, give the other one a target of its own, and remove what it wrote here"
     )]
     SeveralLives { earlier: u64, newest: u64 },
     #[error("the log cannot be read for the archive: {0}")]
@@ -89,7 +89,7 @@ impl ArchiveError {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
-    /// Up to where the archive is whole, if that is all that is wrong with it.
+    /// The last index up to which the archive is complete, if that is its only fault.
     pub const fn whole_to(&self) -> Option<u64> {
         match self {
             Self::Hole { reachable, .. } | Self::Broken { reachable, .. } => Some(*reachable),
@@ -97,7 +97,7 @@ impl ArchiveError {
         }
     }
 
-    /// Whether the object itself is at fault, so that another one that holds the same may do in its place.
+    /// True if the object itself is at fault, so that another object with equal content may replace it.
     pub const fn is_damage(&self) -> bool {
         matches!(
             self,

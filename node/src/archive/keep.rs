@@ -1,9 +1,9 @@
-//! What may leave the archive. Pure: what lies there in, what may go out.
+//! Selects the objects that may be removed from the archive. Pure: existing objects in, removable objects out.
 //!
-//! Snapshots stay by grandfather, father, son: the last of so many hours, days, weeks and months that have one. The
-//! newest always stays, and so does the base of every chain that reaches into the window in which each point in time
-//! can be restored. Segments go that no point in that window needs. The journal goes when nothing can be alive any more
-//! that it could have ended, and no snapshot is left from before.
+//! Snapshots are kept as grandfather, father and son: the last one of each of the most recent hours, days, weeks and
+//! months that have one. The newest is always kept, and so is the base of every chain that reaches into the window in
+//! which each point in time can be restored. Segments are removed if no point in that window needs them. The journal is
+//! removed once nothing that it could have revoked can still be valid, and no earlier snapshot is left.
 
 use std::collections::BTreeSet;
 
@@ -17,15 +17,15 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 /// The first of January 1970 was a Thursday; weeks begin on Mondays.
 const DAYS_BEFORE_MONDAY: u64 = 3;
 
-/// What stays for how long.
+/// The retention times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub keep: Keep,
-    /// The longest that a session or a refresh token lives, milliseconds.
+    /// The longest lifetime of a session or a refresh token, milliseconds.
     pub journal_ms: u64,
 }
 
-/// The objects that may go, of `objects`.
+/// The objects of `objects` that may be removed.
 pub fn expired<'a>(objects: &'a [Object], policy: &Policy, now_ms: u64) -> Vec<&'a Object> {
     let window = now_ms.saturating_sub(millis(policy.keep.log));
     let of = |kind: Kind| objects.iter().filter(move |object| object.kind == kind);
@@ -35,12 +35,12 @@ pub fn expired<'a>(objects: &'a [Object], policy: &Policy, now_ms: u64) -> Vec<&
     let newest_epoch_with_base = bases.iter().map(|base| base.epoch).max();
     let needed = |segment: &Object| match bases.iter().find(|base| base.epoch == segment.epoch) {
         Some(base) => segment.last > base.first,
-        // No snapshot of its life: it serves nobody once a later life has one.
+        // There is no snapshot of its lineage: it is useless once a later lineage has one.
         None => newest_epoch_with_base.is_none_or(|epoch| epoch <= segment.epoch),
     };
     let stays = |snapshot: &Object| kept.contains(snapshot.name.as_str()) || is_base(snapshot);
     let oldest = of(Kind::Snapshot).filter(|snapshot| stays(snapshot)).map(|snapshot| snapshot.at_ms).min();
-    // What was taken away since the oldest snapshot must be known as long as that can be restored.
+    // The revocations since the oldest snapshot must be known as long as that snapshot can be restored.
     let journal_from = now_ms.saturating_sub(policy.journal_ms).min(window).min(oldest.unwrap_or(0));
     objects
         .iter()
@@ -52,7 +52,7 @@ pub fn expired<'a>(objects: &'a [Object], policy: &Policy, now_ms: u64) -> Vec<&
         .collect()
 }
 
-/// Per life of the cluster that has something in the window: the snapshot that the window begins with.
+/// For each lineage with objects in the window: the snapshot that the window begins with.
 fn bases(objects: &[Object], window: u64) -> Vec<&Object> {
     let epochs: BTreeSet<u64> = objects.iter().map(|object| object.epoch).collect();
     let newest = epochs.last().copied();
@@ -69,7 +69,7 @@ fn bases(objects: &[Object], window: u64) -> Vec<&Object> {
     epochs.into_iter().filter_map(base).collect()
 }
 
-/// The names of the snapshots that stay by their age.
+/// The names of the snapshots that are kept because of their age.
 fn kept_snapshots<'a>(snapshots: &[&'a Object], keep: &Keep) -> BTreeSet<&'a str> {
     let mut newest_first = snapshots.to_vec();
     newest_first.sort_by_key(|snapshot| (snapshot.at_ms, snapshot.epoch, snapshot.first));
@@ -92,7 +92,7 @@ fn kept_snapshots<'a>(snapshots: &[&'a Object], keep: &Keep) -> BTreeSet<&'a str
     kept
 }
 
-/// The number of the hour, day, week or month of a time.
+/// A function that returns the number of a time's hour, day, week or month.
 type Period = fn(u64) -> u64;
 
 const fn hour(at_ms: u64) -> u64 {
@@ -148,11 +148,12 @@ mod tests {
         let nightly: Vec<_> = (0..365)
             .map(|ago| object(Kind::Snapshot, 0, 1_000 - ago, 1_000 - ago, NOW - ago * DAY_MS))
             .collect();
-        // Without hours: a night has one.
+        // Without hourly snapshots: there is one each night.
         let keep = Keep { hourly: 0, log: Duration::ZERO, ..Keep::default() };
         let gone = expired(&nightly, &Policy { keep, ..policy() }, NOW);
         let left = nightly.len() - gone.len();
-        // 7 days, 5 weeks of which one or two begin in those days, 12 months of which one or two end in those weeks.
+        // 7 days, 5 weeks of which one or two begin in those days, and 12 months of which one or two end in those
+        // weeks.
         assert!((19..=24).contains(&left), "{left}");
         assert!(!gone.iter().any(|snapshot| snapshot.at_ms == NOW));
     }
@@ -219,7 +220,7 @@ mod tests {
             let left: Vec<_> = objects.iter().filter(|o| !gone.contains(&o.name)).cloned().collect();
             let newest = objects.iter().filter(|o| o.kind == Kind::Snapshot).max_by_key(|o| o.at_ms).unwrap();
             prop_assert!(left.contains(newest));
-            // From the first kept snapshot at or before the window, every index to the end is there.
+            // Every index from the first kept snapshot at or before the window to the end is there.
             let window = NOW - log_days * DAY_MS;
             let base = left.iter().filter(|o| o.kind == Kind::Snapshot && o.at_ms <= window).max_by_key(|o| o.at_ms);
             let first = left.iter().filter(|o| o.kind == Kind::Snapshot).min_by_key(|o| o.at_ms).unwrap();

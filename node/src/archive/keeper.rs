@@ -1,5 +1,5 @@
-//! Takes snapshots to the archive when they are due, and removes from it what nothing kept needs. On the leader, beside
-//! the shipping of the log, which it never holds up.
+//! Writes snapshots to the archive when they are due, and removes objects that no kept object needs. It runs on the
+//! leader, beside the shipping of the log, and never delays it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,28 +13,28 @@ use super::{
 use conclave_base::runtime::Runtime;
 use conclave_config::Schedule;
 
-/// How often it looks.
+/// The interval between two rounds.
 pub const PERIOD: Duration = Duration::from_secs(2);
-/// The pause after one that could not be taken or written: a snapshot is large.
+/// The pause after a snapshot that could not be taken or written: a snapshot is large.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Objects removed at once; the rest goes the next time.
+/// Objects removed in one round; the rest is removed in the next.
 const MAX_REMOVED: usize = 20_000;
-/// Objects that are asked in vain, at once: each costs a request, and is asked again the next time.
+/// Objects whose removal fails in one round: each costs a request, and is tried again in the next round.
 const MAX_LEFT: u64 = 1_000;
 
-/// What was removed, or would be.
+/// The objects that were removed, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Names.
+    /// The names of the snapshots.
     pub snapshots: Vec<String>,
     pub segments: u64,
     pub journal: u64,
     pub size_bytes: u64,
-    /// Objects that should go and cannot now: under a lock, most often.
+    /// Objects that should be removed and cannot be now, most often because of an object lock.
     pub left: u64,
 }
 
-/// What takes snapshots.
+/// The task that takes snapshots and prunes.
 pub struct Keeper {
     pub source: Arc<dyn Source>,
     pub target: Target,
@@ -45,7 +45,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// One look. Says how long to wait before the next.
+    /// Runs one round. Returns the time to wait before the next.
     pub async fn tick(&self) -> Duration {
         if !self.source.leads() {
             self.progress.known().snapshot = None;
@@ -79,7 +79,8 @@ impl Keeper {
         }
         let known = self.progress.known().clone();
         let now = self.runtime.clock.now_ms();
-        // Whoever has the secret of now alone must be able to restore: what lies there is under the one before.
+        // A node with only the current secret must be able to restore: the snapshots there are sealed under the earlier
+        // one.
         let since = self.source.secret_since_ms();
         let is_of_earlier_secret = |at: u64| at < since && known.snapshot_for_secret_of != since;
         let is_due = |(_, at)| self.schedule.is_due(at, now) || is_of_earlier_secret(at);
@@ -130,10 +131,10 @@ impl Keeper {
     }
 }
 
-/// Removes what nothing kept needs; with `dry_run` only says what that is.
+/// Removes objects that no kept object needs; with `dry_run`, only reports them.
 ///
 /// # Errors
-/// [`ArchiveError`]; an object lock keeps objects for a while, and they go later.
+/// [`ArchiveError`]; an object lock keeps objects for a while, and they are removed later.
 pub async fn prune(
     target: &Target,
     cluster: [u8; 16],
@@ -149,7 +150,7 @@ pub async fn prune(
         }
         match if dry_run { Ok(()) } else { target.delete(&object.name).await } {
             Ok(()) => removed += 1,
-            // One that is locked for years must not keep the others here.
+            // An object that is locked for years must not keep the others here.
             Err(error @ ArchiveError::Store { .. }) => {
                 tracing::debug!(%error, "an object stays in the archive for now: {error}");
                 pruned.left += 1;
@@ -167,7 +168,7 @@ pub async fn prune(
     Ok(pruned)
 }
 
-/// All objects of a cluster, by kind, life and index.
+/// All objects of a cluster, sorted by kind, lineage and index.
 ///
 /// # Errors
 /// [`ArchiveError`].

@@ -1,19 +1,19 @@
-//! **The archive**: the log, what was taken away, and snapshots, copied elsewhere all the time, so that a cluster can
-//! be brought back that has lost every disk (design.md §8).
+//! **The archive**: the log, revocations and snapshots, copied elsewhere all the time, so that a cluster that has lost
+//! every disk can be restored (design.md §8).
 //!
 //! | file | owns |
 //! |---|---|
-//! | `target`, `s3` | the place: a directory or a bucket, every call bounded; nothing is ever overwritten |
-//! | [`names`], [`segment`] | what objects are called, and how a piece of the log is sealed |
-//! | `source` | what is archived, as little of the cluster as that takes |
-//! | `shipper` | the log and the journal, within a second, by the leader |
-//! | `keeper`, [`keep`] | snapshots on schedule, and what may go |
-//! | `progress`, `coverage` | how far it is |
-//! | [`read`] | reading it back, without a cluster |
+//! | `target`, `s3` | the storage: a directory or a bucket, every call bounded; nothing is ever overwritten |
+//! | [`names`], [`segment`] | the names of objects, and the sealing of a piece of the log |
+//! | `source` | the archived log: the small part of the cluster that the archive uses |
+//! | `shipper` | the log and the journal, shipped within a second by the leader |
+//! | `keeper`, [`keep`] | snapshots on schedule, and the selection of removable objects |
+//! | `progress`, `coverage` | the progress of the archive |
+//! | [`read`] | reading the archive back, without a cluster |
 //!
-//! It promises that nothing is lost while the target is away: the log keeps what the archive lacks, up to a bound, and
-//! past the bound a whole snapshot begins a new chain. It never holds up a write, a check or the start of a node, and
-//! refuses to write over anything, or behind the log of another copy of the same cluster.
+//! Nothing is lost while the target is unreachable: the log keeps what the archive lacks, up to a bound. Past the bound
+//! a whole snapshot begins a new chain. The archive never delays a write, a check or the start of a node. It refuses to
+//! overwrite any object, or to continue the log of another copy of the cluster.
 
 mod coverage;
 mod error;
@@ -55,17 +55,17 @@ use progress::{Matter, Progress};
 use shipper::Shipper;
 use source::Source;
 
-/// How long a stop may wait for the tail of the log to be shipped; what is left the next leader ships.
+/// The time that a stop may wait for the tail of the log to be shipped; the next leader ships the rest.
 const TAIL_LIMIT: Duration = Duration::from_secs(2);
-/// How often a target is tried that could not be opened.
+/// The interval at which a target that could not be opened is tried again.
 const OPEN_PERIOD: Duration = Duration::from_secs(5);
-/// Beyond the life of the last thing that can be revoked: clocks, and a day to act.
+/// Added to the lifetime of the last thing that can be revoked: for clocks, and a day for the operator to act.
 const JOURNAL_MARGIN: Duration = Duration::from_hours(24);
 
-/// What an archive is made from.
+/// The inputs of an archive.
 pub struct Options {
     pub settings: config::Archive,
-    /// The longest that a session or a refresh token lives.
+    /// The longest lifetime of a session or a refresh token.
     pub longest_life: Duration,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
@@ -87,8 +87,8 @@ struct Parts {
 }
 
 impl Archive {
-    /// Begins to archive this cluster, if a target is set. One that cannot be opened is tried again and again, and
-    /// named in the node's status meanwhile: a node serves without its archive.
+    /// Begins to archive this cluster, if a target is set. A target that cannot be opened is tried again and again, and
+    /// is named in the node's status meanwhile: a node serves without its archive.
     pub fn start(options: Options, cluster: Cluster) -> Option<Self> {
         let target = options.settings.target.clone()?;
         let progress = Arc::new(Progress::new(&target, options.settings.hold_back));
@@ -102,7 +102,7 @@ impl Archive {
         Some(Self { parts, cluster: cluster_id, policy, runtime, tasks })
     }
 
-    /// Ships what is left, within a bound: for a node that stops.
+    /// Ships the rest of the log within a time limit, for a node that stops.
     pub async fn ship_tail(&self) {
         let Some(parts) = self.parts.get() else { return };
         let shipping = async { parts.shipper.lock().await.tick().await };
@@ -111,12 +111,12 @@ impl Archive {
         }
     }
 
-    /// Ends it. What was on its way may arrive or not.
+    /// Stops the archive. Requests in progress may complete or not.
     pub fn stop(&self) {
         self.tasks.iter().for_each(AbortHandle::abort);
     }
 
-    /// What lies in the archive of this cluster.
+    /// The objects in the archive of this cluster.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -124,7 +124,7 @@ impl Archive {
         keeper::everything(self.target()?, &self.cluster).await
     }
 
-    /// Removes what nothing kept needs; with `dry_run` only says what that is.
+    /// Removes objects that no kept object needs; with `dry_run`, only reports them.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -140,7 +140,7 @@ impl Archive {
     }
 }
 
-/// Opens the target, then ships and keeps until it is dropped.
+/// Opens the target, then ships the log and keeps snapshots until it is dropped.
 async fn run(
     options: Options,
     policy: Policy,
@@ -187,6 +187,6 @@ async fn run(
             tokio::time::sleep(keeper.tick().await).await;
         }
     };
-    // Neither ends by itself.
+    // Neither future ends by itself.
     let ((), ()) = tokio::join!(shipping, keeping);
 }

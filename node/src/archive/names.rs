@@ -1,5 +1,5 @@
-//! What objects are called. A name is written once and never again: it carries a random part, so that an object lock
-//! may forbid overwriting, and two leaders that overlap write two objects.
+//! The names of objects. A name is written once and never again: it contains a random part, so that an object lock may
+//! forbid overwriting, and two leaders that overlap write two objects.
 //!
 //! ```text
 //! <cluster>/log/<epoch>/<first>-<last>-<stamp>-n<node>-<random>.segment
@@ -7,8 +7,8 @@
 //! <cluster>/snapshots/<epoch>/<index>-<stamp>-n<node>-<random>.snapshot
 //! ```
 //!
-//! The cluster is 32 hex digits; numbers are zero-padded, so that names sort as indexes do. The stamp is the time of
-//! the last entry, of a snapshot the time it was taken. Names are hearsay: what counts is sealed inside.
+//! The cluster is 32 hex digits. Numbers are zero-padded, so that names sort as indexes do. The stamp is the time of
+//! the last entry, or for a snapshot the time it was taken. Names are not trusted: only the sealed content is.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ use conclave_crypto::hex;
 /// Digits of an index or an epoch.
 const DIGITS: usize = 20;
 
-/// What an object is.
+/// The kind of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Log,
@@ -42,13 +42,13 @@ impl Kind {
     }
 }
 
-/// What an object's name says of it.
+/// The facts in an object's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     pub name: String,
     pub kind: Kind,
     pub epoch: u64,
-    /// The first entry covered; of a snapshot the last one it contains.
+    /// The first entry covered; for a snapshot, the last one it contains.
     pub first: u64,
     pub last: u64,
     /// Unix milliseconds.
@@ -56,7 +56,7 @@ pub struct Object {
     pub size_bytes: u64,
 }
 
-/// What a new object is to be called after.
+/// The facts for the name of a new object.
 #[derive(Debug, Clone, Copy)]
 pub struct NewName {
     pub cluster: [u8; 16],
@@ -85,29 +85,29 @@ impl NewName {
     }
 }
 
-/// Where the objects of a kind and an epoch lie.
+/// The folder of the objects of a kind and an epoch.
 pub fn folder(cluster: &[u8; 16], kind: Kind, epoch: u64) -> String {
     format!("{}/{epoch:0DIGITS$}", kind_folder(cluster, kind))
 }
 
-/// Where the objects of a kind lie.
+/// The folder of the objects of a kind.
 pub fn kind_folder(cluster: &[u8; 16], kind: Kind) -> String {
     format!("{}/{}", hex::encode(cluster), kind.folder())
 }
 
-/// A name that sorts before every segment that begins at `first` or later, and behind all others.
+/// A name that sorts before every segment that begins at `first` or later, and after all others.
 pub fn before(cluster: &[u8; 16], kind: Kind, epoch: u64, first: u64) -> String {
     format!("{}/{first:0DIGITS$}", folder(cluster, kind, epoch))
 }
 
-/// The cluster of a folder at the top.
+/// Parses the cluster from the name of a top folder.
 pub fn parse_cluster(folder: &str) -> Option<[u8; 16]> {
     let is_hex = folder.len() == 32 && folder.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = u128::from_str_radix(folder, 16).ok().filter(|_| is_hex)?;
     Some(number.to_be_bytes())
 }
 
-/// Reads a name. None of what is no object of an archive: it is left alone.
+/// Parses a name. `None` for a name that is not of an archive object: such an object is left alone.
 pub fn parse(name: &str, size_bytes: u64) -> Option<Object> {
     let mut parts = name.split('/').rev();
     let (file, epoch, folder) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,5 +1,5 @@
-//! How far the archive is, as this node knows: shared by what ships the log and what takes snapshots, and told to the
-//! rest of the node.
+//! The progress of the archive as this node knows it. The shipper and the keeper share it, and the rest of the node
+//! reads it.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -12,33 +12,33 @@ use super::{ArchiveError, source::Source};
 use conclave_base::runtime::Clock;
 use conclave_store::retention::ArchiveHold;
 
-/// Behind by more than this is an alarm.
+/// The lag above which the archive is in alarm.
 pub const ALARM: Duration = Duration::from_secs(10);
-/// While an attempt after the other fails, so often the log says it.
+/// The interval at which a repeated failure is logged.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
-/// What is known.
+/// The progress that this node knows of.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Whether the archive has been looked at since this node leads.
+    /// True once the archive has been read since this node leads.
     pub found: bool,
-    /// Every entry up to this one is in the archive, but for gaps.
+    /// Every entry up to this one is in the archive, except for gaps.
     pub archived: Option<u64>,
-    /// The entries before this one are not in the archive, or only before a hole: a snapshot must cover them.
+    /// The entries before this one are not in the archive, or only before a gap: a snapshot must cover them.
     pub chain_from: u64,
-    /// Index and time of the newest snapshot there.
+    /// The index and time of the newest snapshot in the archive.
     pub snapshot: Option<(u64, u64)>,
-    /// Since when the secret was in use, by log time, when this node last took one: that time may be ahead of the clock
-    /// that snapshots are named by, and one for each secret is enough.
+    /// The log time since which the secret was in use when this node last took a snapshot. That time may be ahead of
+    /// the clock that snapshots are named by, and one snapshot for each secret is enough.
     pub snapshot_for_secret_of: u64,
-    /// When all that was applied was in the archive, by the monotonic clock.
+    /// The monotonic time at which everything that was applied was in the archive.
     pub caught_up: Duration,
-    /// What is wrong now, and since when (Unix milliseconds): with the log, with snapshots.
+    /// The current errors, and the time since when (Unix milliseconds): of the log, and of snapshots.
     errors: [Option<(String, u64)>; 2],
     warned: Option<Duration>,
 }
 
-/// What an attempt was about.
+/// The task of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matter {
     Log,
@@ -54,14 +54,14 @@ impl Known {
         }
     }
 
-    /// Whether entries are missing that no snapshot covers.
+    /// The first index after a gap that no snapshot covers, if there is one.
     pub fn gap(&self) -> Option<u64> {
         let covered = self.snapshot.map_or(0, |(index, _)| index.saturating_add(1));
         (self.chain_from > covered).then_some(self.chain_from)
     }
 }
 
-/// The shared knowledge, and the bound of what the log may hold back.
+/// The shared progress, and the bound of what the log may hold back.
 pub struct Progress {
     known: Mutex<Known>,
     target: String,
@@ -77,7 +77,7 @@ impl Progress {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a failure, and says it in the log if it has not been said lately.
+    /// Records a failure, and logs it if it has not been logged lately.
     pub fn failed(&self, matter: Matter, error: &ArchiveError, clock: &dyn Clock) {
         let mut known = self.known();
         let now = clock.monotonic();
@@ -88,17 +88,17 @@ impl Progress {
         }
     }
 
-    /// Notes that an attempt went well after others did not.
+    /// Records a success after failures.
     pub fn went_well(&self, matter: Matter) {
         let mut known = self.known();
         if known.error(matter).take().is_some() {
             known.warned = None;
             let what = if matter == Matter::Log { "entries" } else { "snapshots" };
-            tracing::info!(archived = known.archived.unwrap_or(0), "the archive takes {what} again");
+            tracing::info!(archived = known.archived.unwrap_or(0), "the archive accepts {what} again");
         }
     }
 
-    /// Tells the log and whoever asks.
+    /// Publishes the progress to the log and to the node's status.
     pub fn tell(&self, source: &dyn Source, clock: &dyn Clock) {
         let known = self.known().clone();
         let hold = ArchiveHold { archived: known.archived, limit_bytes: self.hold_back };
@@ -127,7 +127,7 @@ impl Progress {
             last_snapshot_at_ms,
             last_snapshot_index,
             gap_before_index: known.gap().unwrap_or(0),
-            // Told by whoever tries it out.
+            // Set by the code that runs drills.
             ..pb::ArchiveStatus::default()
         }
     }

@@ -1,4 +1,4 @@
-//! Reading an archive back, without a cluster: what there is for a point in time, and its files.
+//! Reads an archive back, without a cluster: the objects for a point in time, and their files.
 //!
 //! ```ignore
 //! let archive = read::open(&config.archive, &keys).await?;
@@ -8,10 +8,10 @@
 //! for record in fetched.revocations(last_applied) { apply(&record?); }
 //! ```
 //!
-//! A plan takes the newest snapshot at or below the point, the segments from there to it, and the journal behind it to
-//! its end. Names make the plan; fetching proves every object: its seal, that it is what its name says, and that each
-//! segment follows the one before. Where two objects cover the same entries, a damaged one is passed over. Memory is
-//! one segment.
+//! A plan takes the newest snapshot at or below the point, the segments from the snapshot to the point, and the journal
+//! after the snapshot to its end. Names make the plan. Fetching verifies every object: its seal, that it matches its
+//! name, and that each segment follows the one before. If two objects cover an entry, a damaged one is skipped. It
+//! needs memory for one segment.
 
 use std::{
     collections::BTreeSet,
@@ -33,17 +33,18 @@ use conclave_store::{
     snapshot::{SealingKey, SnapshotFile, SnapshotReader},
 };
 
-/// How much longer than the beginning of the next life a life may have written: by clocks, not because it went on.
+/// The time for which a lineage may have written after the next one began because of differing clocks, and not because
+/// it was still in use.
 const CLOCKS_APART_MS: u64 = 60_000;
 
-/// Where to go back to.
+/// The point to go back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// All there is.
+    /// The end of the archive.
     Latest,
-    /// This entry, and nothing after it.
+    /// This entry, and none after it.
     Index(u64),
-    /// What was stamped up to this time, Unix milliseconds. A time behind the archive's end is its end.
+    /// The entries stamped up to this time, Unix milliseconds. A time after the archive's end means its end.
     TimeMs(u64),
 }
 
@@ -65,25 +66,26 @@ pub struct Reader {
     life: Option<u64>,
 }
 
-/// What there is for a point in time.
+/// The objects for a point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub until: Until,
     pub cluster: [u8; 16],
-    /// The life of the cluster that the snapshot and the segments are of.
+    /// The lineage of the snapshot and the segments.
     pub epoch: u64,
     pub snapshot: Object,
-    /// By index; some may cover the same entries. Empty where the snapshot is the point.
+    /// Sorted by index; some may cover the same entries. Empty if the snapshot is the point.
     pub segments: Vec<Object>,
-    /// What speaks for entries behind the snapshot, of this life and of later ones; by life and index.
+    /// The objects that cover revocations after the snapshot, of this lineage and of later ones; sorted by lineage and
+    /// index.
     pub journal: Vec<Object>,
-    /// The last entry that can be had; of a time the last of the segment that it lies in.
+    /// The last entry that can be restored; for a time, the last entry of its segment.
     pub last_index: u64,
-    /// Up to this entry of this life nothing that was taken away is unknown.
+    /// Up to this entry of this lineage every revocation is known.
     pub journal_complete_to: u64,
 }
 
-/// How far a fetch is.
+/// The progress of a fetch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     pub objects: u64,
@@ -92,11 +94,11 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// The files of a plan, proven.
+/// The verified files of a plan.
 pub struct Fetched {
     pub plan: Plan,
     pub snapshot: SnapshotFile,
-    /// As [`Plan::journal_complete_to`], less what turned out damaged.
+    /// Like [`Plan::journal_complete_to`], less the parts that turned out damaged.
     pub journal_complete_to: u64,
     log: Vec<Local>,
     journal: Vec<Local>,
@@ -111,7 +113,7 @@ struct Local {
 /// Opens the archive of this configuration (`target` may come from the command line instead).
 ///
 /// # Errors
-/// When it cannot be reached, or holds more than one cluster.
+/// An error if it cannot be reached, or holds more than one cluster.
 pub async fn open(settings: &config::Archive, keys: &ClusterKeys) -> Result<Reader, ArchiveError> {
     let key = Arc::new(SealingKey::ring(keys));
     if let Some((above, cluster)) = one_of_several(settings) {
@@ -123,7 +125,7 @@ pub async fn open(settings: &config::Archive, keys: &ClusterKeys) -> Result<Read
     Reader::over(Target::open(settings)?, key).await
 }
 
-/// `target/cluster`: the target above it, and the cluster.
+/// Splits `target/cluster` into the target above it, and the cluster.
 fn one_of_several(settings: &config::Archive) -> Option<(config::Archive, [u8; 16])> {
     let (above, last) = settings.target.as_deref()?.trim_end_matches('/').rsplit_once('/')?;
     let cluster = names::parse_cluster(last)?;
@@ -131,7 +133,7 @@ fn one_of_several(settings: &config::Archive) -> Option<(config::Archive, [u8; 1
 }
 
 impl Reader {
-    /// Over a target that is open already.
+    /// Creates a reader over a target that is open already.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -147,21 +149,21 @@ impl Reader {
         }
     }
 
-    /// Of this life of the cluster alone; of none in particular, the newest that has a snapshot counts.
+    /// Restricts the reader to this lineage of the cluster; with `None`, the newest that has a snapshot is used.
     #[must_use]
     pub fn of_life(self, life: Option<u64>) -> Self {
         Self { life, ..self }
     }
 
-    /// What there is for this point.
+    /// Plans the restore of this point.
     ///
     /// # Errors
-    /// [`ArchiveError::NoSnapshot`], [`ArchiveError::Hole`], [`ArchiveError::TooShort`], or the target's.
+    /// [`ArchiveError::NoSnapshot`], [`ArchiveError::Hole`], [`ArchiveError::TooShort`], or an error of the target.
     pub async fn plan(&self, until: Until) -> Result<Plan, ArchiveError> {
         self.plan_without(until, &BTreeSet::new()).await
     }
 
-    /// The same, passing over these snapshots.
+    /// Like [`plan`](Self::plan), but skips these snapshots.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
@@ -179,7 +181,7 @@ impl Reader {
             Until::Index(index) => snapshot.last <= index,
             Until::TimeMs(at) => snapshot.at_ms <= at,
         };
-        // Sorted by life and index: the last one is of the newest life, and the newest of it.
+        // Sorted by lineage and index: the last one is the newest of the newest lineage.
         let mut usable = snapshots.into_iter().filter(|snapshot| !bad.contains(&snapshot.name));
         let snapshot = usable.rfind(|snapshot| fits(&snapshot));
         let snapshot = snapshot.ok_or_else(|| ArchiveError::NoSnapshot { until: until.to_string() })?;
@@ -198,9 +200,9 @@ impl Reader {
         Ok(Plan { until, cluster, epoch, snapshot, segments, journal, last_index, journal_complete_to })
     }
 
-    /// A restore ends a life. One that went on all the same is not what the next one began with: somebody restored the
-    /// cluster for a try, with these settings, or the old one was not dead. Which of them counts, nobody can tell from
-    /// here.
+    /// Refuses an archive in which two lineages continued in parallel. A restore ends a lineage. If the old one went
+    /// on, the next one does not contain all of it: either the cluster was restored for a test with these settings, or
+    /// the old one was not stopped. The right one cannot be determined from here.
     async fn refuse_two_at_once(&self, snapshots: &[Object], journal: &[Object]) -> Result<(), ArchiveError> {
         let Some(newest) = snapshots.last().map(|snapshot| snapshot.epoch) else { return Ok(()) };
         let of_newest = snapshots.iter().filter(|snapshot| snapshot.epoch == newest);
@@ -220,10 +222,10 @@ impl Reader {
         Ok(())
     }
 
-    /// Plans and fetches; a snapshot that turns out damaged is passed over for an older one.
+    /// Plans and fetches. A snapshot that turns out damaged is skipped for an older one.
     ///
     /// # Errors
-    /// [`ArchiveError`]; the directory then holds some files, none of which is to be used.
+    /// [`ArchiveError`]; the directory then contains some files, none of which may be used.
     pub async fn restore(
         &self,
         until: Until,
@@ -244,7 +246,7 @@ impl Reader {
         }
     }
 
-    /// Fetches the files of a plan into a directory and proves them.
+    /// Fetches the files of a plan into a directory and verifies them.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -275,7 +277,7 @@ impl Reader {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<SnapshotFile, ArchiveError> {
         let path = into.join(file_name(object));
-        // Of an earlier attempt, which proved nothing.
+        // It is left from an earlier attempt, and nothing in it was verified.
         let _ = std::fs::remove_file(&path);
         let mut step = |bytes| {
             done.bytes += bytes;
@@ -297,7 +299,7 @@ impl Reader {
         Ok(summary.file)
     }
 
-    /// Walks the log; of the objects that cover the next entry the one that reaches furthest is tried first.
+    /// Walks the log. Of the objects that cover the next entry, the one that reaches furthest is tried first.
     async fn log(
         &self,
         plan: &Plan,
@@ -330,7 +332,7 @@ impl Reader {
             let opened = shipper::fetch(&self.target, object, &self.key, self.cluster).await;
             match opened.and_then(|(segment, bytes)| Ok((follows(segment, object, next, last)?, bytes))) {
                 Ok((segment, bytes)) => return Ok((segment, bytes, object)),
-                // One under another key may be junk as well.
+                // An object under another key may be damaged as well.
                 Err(error) if error.is_damage() || matches!(error, ArchiveError::OtherKey { .. }) => {
                     tracing::warn!(%error, "passing over an object of the archive that cannot be used");
                     failed.get_or_insert(error);
@@ -387,7 +389,7 @@ fn keep(
 }
 
 impl Fetched {
-    /// The entries behind the snapshot up to the point, in order and without a hole.
+    /// The entries after the snapshot up to the point, in order and without a gap.
     pub fn records(&self) -> impl Iterator<Item = Result<LogRecord, ArchiveError>> + '_ {
         let from = self.plan.snapshot.last.saturating_add(1);
         let (until, last) = (self.plan.until, self.plan.last_index);
@@ -398,7 +400,7 @@ impl Fetched {
             .map(|(_, record)| record)
     }
 
-    /// What was taken away behind entry `after` of the plan's life, in order; the same entry is never given twice.
+    /// The revocations after entry `after` of the plan's lineage, in order. No entry is returned twice.
     pub fn revocations(&self, after: u64) -> impl Iterator<Item = Result<LogRecord, ArchiveError>> + '_ {
         let own_life = self.plan.epoch;
         let is_behind = move |(epoch, record): &(u64, Result<LogRecord, ArchiveError>)| {
@@ -408,7 +410,7 @@ impl Fetched {
     }
 }
 
-/// The records of files in order, each index of a life once, with the life.
+/// The records of files in order with their lineage. Each index of a lineage appears once.
 fn in_order<'a>(
     files: &'a [Local],
     key: &'a SealingKey,
@@ -449,7 +451,7 @@ fn is_within(record: &LogRecord, until: Until, last_index: u64) -> bool {
         }
 }
 
-/// The segment, if it goes on right behind what was read: its entry before `next` is the one read last.
+/// The segment, if it continues directly after what was read: its entry before `next` is the one read last.
 fn follows(
     segment: Segment,
     object: &Object,
@@ -473,7 +475,7 @@ fn follows(
     }
 }
 
-/// The last index to fetch, if the log reaches there.
+/// The last index to fetch, if the log reaches that far.
 fn goal(until: Until, segments: &[Object], from: u64, whole_to: u64) -> Result<u64, ArchiveError> {
     let beyond = segments.iter().find(|segment| segment.first > whole_to.saturating_add(1));
     let hole = |goal: u64| match beyond {
@@ -496,7 +498,7 @@ fn goal(until: Until, segments: &[Object], from: u64, whole_to: u64) -> Result<u
             }
         }
         Until::TimeMs(at) => {
-            // To the end of the first segment that has something later, or of all of them.
+            // To the end of the first segment that contains a later entry, or of all segments.
             let later =
                 segments.iter().filter(|segment| segment.at_ms > at).map(|segment| segment.last).min();
             let end = later.or_else(|| segments.iter().map(|segment| segment.last).max());
@@ -505,7 +507,7 @@ fn goal(until: Until, segments: &[Object], from: u64, whole_to: u64) -> Result<u
     }
 }
 
-/// How far the journal speaks without a hole: where the log is whole and has no journal, nothing was taken away.
+/// The index up to which the journal is complete. If the log is complete and has no journal, nothing was revoked.
 fn complete_to<'a>(journal: impl Iterator<Item = &'a Object>, from: u64, whole_to: u64) -> u64 {
     let mut next = from;
     for object in journal {

@@ -1,8 +1,8 @@
-//! The requests of the S3 client, over our own hyper and rustls: one connection a request, no redirects, bounded. The
-//! store signs them and retries.
+//! The requests of the S3 client, over our own hyper and rustls: one connection for each request, no redirects,
+//! bounded. The store signs them and retries.
 //!
-//! The address is the operator's own choice, not a stranger's: the policy of `http::outbound` against private addresses
-//! does not hold here, or no MinIO in the next rack could be an archive.
+//! The operator chooses the address, not an untrusted client. So the policy of `http::outbound` against private
+//! addresses does not apply here; otherwise no MinIO in the next rack could be an archive.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -27,12 +27,13 @@ use tokio_rustls::TlsConnector;
 
 use conclave_http::outbound;
 
-/// Name, connection and TLS.
+/// The time limit of name resolution, connection and TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// From the request's first byte to the answer's head: a part of a large object travels meanwhile.
+/// The time limit from the request's first byte to the head of the response: a part of a large object is uploaded
+/// meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 
-/// Makes the requests.
+/// The client that makes the requests.
 #[derive(Clone)]
 pub struct Requests {
     tls: Option<Arc<ClientConfig>>,
@@ -97,7 +98,7 @@ async fn exchange(stream: Box<dyn Stream>, request: HttpRequest) -> Result<HttpR
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| HttpError::new(HttpErrorKind::Connect, e))?;
-    // It ends with the answer's body, or when that is dropped: the sender goes at the end of this function.
+    // It ends with the response body, or when that is dropped: the sender is dropped at the end of this function.
     tokio::spawn(connection);
     let answer = sender.send_request(origin_form(request)?).await.map_err(refine)?;
     Ok(answer.map(|body| HttpResponseBody::new(body.map_err(refine))))
@@ -105,7 +106,7 @@ async fn exchange(stream: Box<dyn Stream>, request: HttpRequest) -> Result<HttpR
 
 /// A request names its path in the first line and its host in a header (RFC 9112 §3.2.1).
 fn origin_form(mut request: HttpRequest) -> Result<HttpRequest, HttpError> {
-    let unfit = |_| failed(HttpErrorKind::Unknown, "the address cannot be asked");
+    let unfit = |_| failed(HttpErrorKind::Unknown, "the address is not valid");
     let uri = request.uri().clone();
     if !request.headers().contains_key(http::header::HOST) {
         let host = uri.authority().map_or("", http::uri::Authority::as_str);

@@ -7,14 +7,14 @@
 //! sealed          zstd, AES-256-GCM: (term u64 | index u64 | length u32 | payload)*
 //! ```
 //!
-//! The key is of this file alone, derived from the sealing key, the salt and the header (`store::snapshot::seal`); both
-//! tags cover the header. So nothing can be altered, cut off, added or put under another header unnoticed.
+//! The key is for this file alone, derived from the sealing key, the salt and the header (`store::snapshot::seal`);
+//! both tags cover the header. So nothing can be altered, cut off, added or put under another header unnoticed.
 //!
 //! `before` and `after` are the digests of the log's entries just before the first and at the last index covered. They
-//! tie a segment to its neighbours: of two segments that follow each other, the one's `after` is the other's `before`,
-//! whoever cut them where. A missing segment shows by its indexes, an exchanged one by this.
+//! link a segment to its neighbours: if one segment follows another, the `after` of the first is the `before` of the
+//! second, whichever node cut them. A missing segment is detected by its indexes, an exchanged one by these digests.
 //!
-//! A segment of the *log* holds every entry it covers, a segment of the *journal* those that take something away.
+//! A segment of the *log* contains every entry it covers; a segment of the *journal* contains only revocations.
 
 use super::{ArchiveError, names::Kind};
 use conclave_crypto::hex;
@@ -33,20 +33,19 @@ const HEADER_BYTES: usize =
 /// zstd's own default, as for snapshots.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Payload of one segment when the archive is behind: a second of writes has a fraction of it, and an object of this
-/// size is written within a second over 40 Mbit/s.
+/// The payload of one segment when the archive is behind. A second of writes has a fraction of it, and an object of
+/// this size is written within a second over 40 Mbit/s.
 pub const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
-/// Entries of one segment: with their lengths they stay below [`MAX_PLAIN_BYTES`] however small they are.
+/// The entries of one segment: with their lengths they stay below [`MAX_PLAIN_BYTES`] however small they are.
 pub const SEGMENT_ENTRIES: usize = 10_000;
-/// The most a segment holds, with the entry that passes the mark.
+/// The most bytes of a segment, including the entry that passes the limit.
 const MAX_PLAIN_BYTES: usize = SEGMENT_BYTES + MAX_PAYLOAD_BYTES + SEGMENT_ENTRIES * RECORD_HEAD_BYTES;
 const RECORD_HEAD_BYTES: usize = 8 + 8 + 4;
-/// The most bytes of an object that is read as a segment: what zstd adds to bytes it cannot shrink is below a
-/// hundredth.
+/// The most bytes of an object that is read as a segment: zstd adds less than a hundredth to bytes it cannot shrink.
 pub const MAX_SEGMENT_BYTES: usize =
     HEADER_BYTES + TAG_BYTES + MAX_PLAIN_BYTES + MAX_PLAIN_BYTES / 100 + 1024;
 
-/// What a segment covers.
+/// The contents that a segment covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHeader {
     pub kind: Kind,
@@ -57,7 +56,7 @@ pub struct SegmentHeader {
     /// The stamps of the first and the last stamped entry covered, Unix milliseconds.
     pub first_ms: u64,
     pub last_ms: u64,
-    /// The digest of the entry before the first; none where it is not known.
+    /// The digest of the entry before the first; `None` if it is not known.
     pub before: Option<[u8; 32]>,
     /// The digest of the last entry covered.
     pub after: [u8; 32],
@@ -70,15 +69,15 @@ pub struct Segment {
     pub records: Vec<LogRecord>,
 }
 
-/// What ties an entry to its neighbour.
+/// The digest that links an entry to its neighbour.
 pub fn digest(record: &LogRecord) -> [u8; 32] {
     sha256_of(&[&record.term.to_be_bytes(), &record.index.to_be_bytes(), &record.payload])
 }
 
-/// Seals `records` under `header`. `random` gives the salt: random bytes, never twice the same.
+/// Seals `records` under `header`. `random` gives the salt: random bytes that never repeat.
 ///
 /// # Errors
-/// When there is more than a segment holds.
+/// An error if there is more than a segment may hold.
 pub fn seal(
     header: &SegmentHeader,
     records: &[LogRecord],
@@ -110,10 +109,10 @@ pub fn seal(
     Ok(out)
 }
 
-/// Opens a segment and checks that it holds what its header says. `name` is for the errors.
+/// Opens a segment and checks that it contains what its header lists. `name` is for the errors.
 ///
 /// # Errors
-/// What is wrong, and where.
+/// The fault, and its position.
 pub fn open(name: &str, bytes: &[u8], key: &SealingKey) -> Result<Segment, ArchiveError> {
     let (header, lengths, file) = open_header(name, bytes, key)?;
     let body = bytes.get(HEADER_BYTES + TAG_BYTES..).unwrap_or_default();
@@ -167,7 +166,7 @@ fn open_header(
     Ok((header, lengths, file))
 }
 
-/// Whether the records are those that the header names.
+/// True if the records are those that the header lists.
 fn covers(header: &SegmentHeader, records: &[LogRecord]) -> bool {
     let (first, last) = (header.first.index, header.last.index);
     let ascending = records.windows(2).all(|pair| match pair {
@@ -298,7 +297,7 @@ impl Input<'_> {
         Some(LogId { term: self.u64()?, index: self.u64()? })
     }
 
-    /// The format, and the fields if it is ours. Nothing in them is proven yet.
+    /// Reads the format, and the fields if the format is known. Nothing in them is verified yet.
     fn header(&mut self) -> Option<(u16, Option<Fields>)> {
         self.take::<8>()?;
         let format = self.take().map(u16::from_be_bytes)?;

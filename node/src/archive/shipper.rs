@@ -1,12 +1,12 @@
-//! Ships the log: on the leader, a moment after it was applied, in order, each piece sealed; beside it the journal of
-//! what was taken away.
+//! Ships the log: on the leader, a moment after it was applied, in order, each piece sealed. Beside it, the shipper
+//! writes the journal of revocations.
 //!
-//! What the archive has, it is asked on becoming leader; nothing is remembered elsewhere. So two leaders that overlap
-//! write some entries twice, under different names, and that is all. An object counts only when its write was answered;
-//! a leader goes on behind it only then, so what one leaves half-written is always its last, and the next one proves
-//! the last before it goes on.
+//! A new leader reads from the archive how far it is; the position is stored nowhere else. So two leaders that overlap
+//! only write some entries twice, under different names. An object is valid only once its write was acknowledged, and a
+//! leader continues only after that. So an object that a leader leaves half-written is always its last, and the next
+//! leader verifies the last object before it continues.
 //!
-//! A batch's journal is written before its log: where the log is whole, so is the journal.
+//! The journal of a batch is written before its log: if the log is complete, so is the journal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,26 +25,26 @@ use conclave_base::runtime::Runtime;
 use conclave_cluster::command_entry;
 use conclave_store::{LogId, LogRecord, snapshot::SealingKey};
 
-/// How often there is a look for new entries: a second less what a write to the archive takes.
+/// The interval at which new entries are looked for: a second less the time of a write to the archive.
 pub const PERIOD: Duration = Duration::from_millis(750);
-/// The longest pause after failures: an archive that is back is noticed soon.
+/// The longest pause after failures, so that a target that can be reached again is noticed soon.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// How often a node that does not lead looks how far the archive is, to know what its log must keep.
+/// The interval at which a node that does not lead reads how far the archive is, to know what its log must keep.
 const FOLLOW_PERIOD: Duration = Duration::from_secs(10);
 
-/// Where the archive ends.
+/// The end of the archive.
 struct Position {
-    /// The next entry to go.
+    /// The next entry to ship.
     next: u64,
-    /// The digest of the one before, where it is known.
+    /// The digest of the entry before it, if known.
     before: Option<[u8; 32]>,
-    /// The first entry that no object of the journal speaks for yet.
+    /// The first entry that no object of the journal covers yet.
     journal_next: u64,
     /// The last stamp seen.
     last_ms: u64,
 }
 
-/// What ships.
+/// The task that ships.
 pub struct Shipper {
     source: Arc<dyn Source>,
     target: Target,
@@ -67,7 +67,8 @@ impl Shipper {
         Self { source, target, key, runtime, progress, position: None, failures: 0, followed: None }
     }
 
-    /// One look. Says how long to wait before the next. Dropped in between, it has at worst written something twice.
+    /// Runs one round. Returns the time to wait before the next. If it is dropped midway, at worst something is written
+    /// twice.
     pub async fn tick(&mut self) -> Duration {
         let outcome = if self.source.leads() { self.ship().await } else { self.follow().await };
         match outcome {
@@ -77,7 +78,7 @@ impl Shipper {
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
-                // What the archive has is asked anew: the failure may have been written all the same.
+                // The archive is read again: the failed write may have arrived.
                 self.position = None;
                 self.progress.failed(Matter::Log, &error, &*self.runtime.clock);
             }
@@ -87,7 +88,7 @@ impl Shipper {
         if self.failures == 0 { PERIOD } else { doubled.min(MAX_PAUSE) }
     }
 
-    /// Ships everything that is applied.
+    /// Ships all applied entries.
     async fn ship(&mut self) -> Result<(), ArchiveError> {
         let mut position = match self.position.take() {
             Some(position) => position,
@@ -135,7 +136,8 @@ impl Shipper {
         })
     }
 
-    /// The entries that take something away, for all that no object of the journal speaks for yet.
+    /// Writes the revocations among these entries to the journal, as an object that covers everything since `from`.
+    /// Returns the first entry that the journal does not cover.
     async fn journal(
         &self,
         header: &SegmentHeader,
@@ -170,7 +172,8 @@ impl Shipper {
         self.target.put_new(&name.text(), bytes).await
     }
 
-    /// Entries left the log before they were archived: a new chain begins, which a snapshot must carry.
+    /// Handles entries that left the log before they were archived: a new chain begins, which must start with a
+    /// snapshot.
     fn gap(&self, position: &Position, first: u64) -> Position {
         tracing::error!(
             raft.index = first,
@@ -183,7 +186,7 @@ impl Shipper {
         Position { next: first, before: None, journal_next: first, last_ms: position.last_ms }
     }
 
-    /// Asks the archive how far it is.
+    /// Reads from the archive how far it is.
     async fn find(&self) -> Result<Position, ArchiveError> {
         let need = self.source.first_index().unwrap_or(0);
         let mut segments = self.tail(Kind::Log, need).await?;
@@ -198,7 +201,7 @@ impl Shipper {
             };
             match self.prove(segments.swap_remove(at)).await? {
                 Some(segment) => break (end, Some(segment)),
-                // Half-written: as if it were not there.
+                // A half-written object is treated as missing.
                 None => {
                     segments.sort_by_key(|segment| (segment.first, segment.last));
                     runs = coverage::runs(&segments);
@@ -209,13 +212,13 @@ impl Shipper {
             self.same_history(segment).await?;
         }
         let spoken_for = self.journal_end(need, end).await?;
-        // Where the log is whole and has no journal, nothing was taken away.
+        // If the log is complete and has no journal, nothing was revoked.
         let whole_from = |runs: &[coverage::Run]| {
             runs.iter().find(|run| run.last.saturating_add(1) == end).map_or(need, |run| run.first)
         };
         let mut journal_next = spoken_for.unwrap_or(0).max(whole_from(&runs));
         if last.is_some() && spoken_for != Some(journal_next) {
-            // Only the end of the log was listed; it may be whole from much earlier on.
+            // Only the end of the log was listed; it may be complete from much earlier on.
             let (cluster, epoch) = (self.source.cluster(), self.source.epoch());
             let all = self.target.list(&cluster, Kind::Log, epoch, None).await?;
             journal_next = spoken_for.unwrap_or(0).max(whole_from(&coverage::runs(&all)));
@@ -237,7 +240,7 @@ impl Shipper {
         })
     }
 
-    /// The segments that may cover `need` or what follows.
+    /// The segments that may cover `need` or later entries.
     async fn tail(&self, kind: Kind, need: u64) -> Result<Vec<Object>, ArchiveError> {
         let (cluster, epoch) = (self.source.cluster(), self.source.epoch());
         let from = need.saturating_sub(SEGMENT_ENTRIES as u64);
@@ -248,13 +251,14 @@ impl Shipper {
         Ok(found)
     }
 
-    /// The index after the last one that the journal speaks for. What it says beyond the log's end may be half-written.
+    /// The index after the last one that the journal covers. An object of the journal beyond the log's end may be
+    /// half-written.
     async fn journal_end(&self, need: u64, end: u64) -> Result<Option<u64>, ArchiveError> {
         let journal = self.tail(Kind::Journal, need).await?;
         Ok(journal.iter().map(|object| object.last.saturating_add(1)).filter(|next| *next <= end).max())
     }
 
-    /// The segment, if it is whole.
+    /// Returns the segment if it is complete.
     async fn prove(&self, object: Object) -> Result<Option<Segment>, ArchiveError> {
         match fetch(&self.target, &object, &self.key, self.source.cluster()).await {
             Ok((segment, _)) => Ok(Some(segment)),
@@ -266,7 +270,7 @@ impl Shipper {
         }
     }
 
-    /// Whether the archive's last entry is this log's.
+    /// Checks that the archive's last entry is the one in this log.
     async fn same_history(&self, segment: &Segment) -> Result<(), ArchiveError> {
         let index = segment.header.last.index;
         let applied = self.source.applied();
@@ -282,7 +286,7 @@ impl Shipper {
         }
     }
 
-    /// A node that does not lead keeps what the archive lacks, for it may lead next.
+    /// Tracks the archive on a node that does not lead, so that its log keeps what the archive lacks: it may lead next.
     async fn follow(&mut self) -> Result<(), ArchiveError> {
         self.position = None;
         let now = self.runtime.clock.monotonic();
@@ -300,7 +304,7 @@ impl Shipper {
     }
 }
 
-/// Reads and opens an object, and checks that it is what its name says. Gives its bytes as well.
+/// Reads and opens an object, and checks that it matches its name. Also returns its bytes.
 ///
 /// # Errors
 /// [`ArchiveError`].
@@ -321,7 +325,7 @@ pub async fn fetch(
     let meant = (cluster, object.epoch, object.kind, object.first, object.last);
     if found != meant {
         let words = |(_, epoch, kind, first, last): ([u8; 16], u64, Kind, u64, u64)| {
-            format!("{} of life {epoch}, entries {first} to {last}", kind.folder())
+            format!("{} of lineage {epoch}, entries {first} to {last}", kind.folder())
         };
         return Err(ArchiveError::Misplaced { name, found: words(found), meant: words(meant) });
     }

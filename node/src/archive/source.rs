@@ -1,4 +1,4 @@
-//! What is archived: a log that goes on, and a state to take snapshots of. The cluster is one; tests have others.
+//! The source of an archive: a log that grows, and a state to take snapshots of. The cluster is one; tests have others.
 
 use std::any::Any;
 
@@ -9,7 +9,7 @@ use super::ArchiveError;
 use conclave_cluster::Cluster;
 use conclave_store::{LogRecord, retention::ArchiveHold, snapshot::SnapshotFile};
 
-/// A snapshot that stays where it is while this is held.
+/// A snapshot whose file is kept while this value exists.
 pub struct Taken {
     pub file: SnapshotFile,
     #[expect(dead_code, reason = "it is there to be dropped")]
@@ -19,23 +19,22 @@ pub struct Taken {
 /// The log that is archived.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Whether this node is the one that ships.
+    /// True if this node is the one that ships.
     fn leads(&self) -> bool;
     fn node(&self) -> u64;
     fn cluster(&self) -> [u8; 16];
     fn epoch(&self) -> u64;
     /// The last entry that is committed and applied.
     fn applied(&self) -> u64;
-    /// Since when the secret is in use that snapshots are sealed under, by log time; 0 while there has only ever been
-    /// one.
+    /// The log time since which the secret that seals snapshots is in use; 0 if there has only ever been one.
     fn secret_since_ms(&self) -> u64;
-    /// The first entry that the log still has; none before there is any.
+    /// The first entry that the log still has; `None` before there is any.
     fn first_index(&self) -> Option<u64>;
-    /// Applied entries from `from` on: about `max_bytes` of payload, at least one if there is one.
+    /// Returns applied entries from `from` on: about `max_bytes` of payload, but at least one if there is one.
     async fn entries(&self, from: u64, max_bytes: usize) -> Result<Vec<LogRecord>, ArchiveError>;
-    /// Takes a snapshot of all that is applied now, or later.
+    /// Takes a snapshot of everything applied now, or later.
     async fn take_snapshot(&self) -> Result<Taken, ArchiveError>;
-    /// Tells the log what it must keep, and whoever asks how the archive is.
+    /// Reports to the log what it must keep, and publishes the archive's status.
     fn report(&self, hold: ArchiveHold, status: pb::ArchiveStatus);
 }
 

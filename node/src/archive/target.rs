@@ -1,5 +1,5 @@
-//! Where objects lie: a directory or an S3-compatible bucket behind one handle. Every call is bounded in time, size and
-//! retries, and nothing is ever overwritten.
+//! The storage of objects: a directory or an S3-compatible bucket behind one handle. Every call is bounded in time,
+//! size and retries, and nothing is ever overwritten.
 
 use std::{
     fmt::Display,
@@ -26,51 +26,52 @@ use super::{
 };
 use conclave_config as config;
 
-/// One small object, retries included. Longer than a slow second, shorter than what an operator should wait to hear of
-/// it.
+/// The time limit of writing one small object, retries included. Longer than a slow second, and shorter than an
+/// operator should wait for the error.
 const PUT_LIMIT: Duration = Duration::from_secs(20);
-/// One object read, or a part of one.
+/// The time limit of reading one object, or a part of one.
 const GET_LIMIT: Duration = Duration::from_mins(1);
-/// A whole listing: a thousand names a request.
+/// The time limit of a whole listing: a thousand names for each request.
 const LIST_LIMIT: Duration = Duration::from_mins(5);
-/// A part of a large object on its way there.
+/// The time limit of uploading a part of a large object.
 const PART_LIMIT: Duration = Duration::from_mins(2);
-/// A part: memory of an upload is two of them, and S3's ten thousand parts make 80 GiB, above any snapshot.
+/// The size of a part. An upload needs memory for two parts, and S3's ten thousand parts make 80 GiB, above any
+/// snapshot.
 const PART_BYTES: usize = 8 * 1024 * 1024;
-/// Parts on their way at once.
+/// Parts that are uploaded at once.
 const PARTS_AT_ONCE: usize = 2;
-/// Objects of one listing: a week of one a second, three times over.
+/// The most objects of one listing: one a second for a week, three times over.
 const MAX_LISTED: usize = 2_000_000;
-/// Further attempts at one request, and the time for all of them; what fails then is tried again a tick later.
+/// Further attempts at one request, and the time for all of them. If they fail, the next round tries again.
 const RETRIES: usize = 3;
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// The longest key read from a file.
 const MAX_KEY_BYTES: u64 = 4096;
 
-/// Length and SHA-256 of a large object.
+/// The length and SHA-256 of a large object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measure {
     pub size_bytes: u64,
     pub sha256: [u8; 32],
 }
 
-/// An archive's place. Cheap to clone.
+/// The storage of an archive. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Target {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     shown: Arc<str>,
-    /// Of a directory: where it is, to notice when it is not.
+    /// For a directory: its path, to notice when it is missing.
     root: Option<PathBuf>,
 }
 
 impl Target {
-    /// The target of this configuration. A directory is never created: it would be, on the
-    /// disk below, when a volume is not mounted.
+    /// Opens the target of this configuration. A directory is never created: if a volume is not mounted, it would be
+    /// created on the disk below.
     ///
     /// # Errors
-    /// When none is set, or it cannot be used.
+    /// An error if no target is set, or if it cannot be used.
     pub fn open(settings: &config::Archive) -> Result<Self, ArchiveError> {
         let text = settings.target.as_deref().ok_or(ArchiveError::NotSet)?;
         let refuse = |reason: String| ArchiveError::Target { target: text.to_owned(), reason };
@@ -120,22 +121,22 @@ impl Target {
         Ok(Self { store: Arc::new(store), prefix, shown, root: None })
     }
 
-    /// Over a store of the caller's: for tests.
+    /// Uses a store of the caller, for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn over(store: Arc<dyn ObjectStore>) -> Self {
         Self { store, prefix: Path::default(), shown: "memory".into(), root: None }
     }
 
-    /// For people; holds no credentials.
+    /// The target for display; contains no credentials.
     pub fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// Writes a new object. One of this name and length that is there already is what an earlier, unanswered attempt of
-    /// this very write left: names are never given twice.
+    /// Writes a new object. An existing object with this name and length is left from an earlier, unanswered attempt at
+    /// this write: names are never used twice.
     ///
     /// # Errors
-    /// [`ArchiveError`]; it may be there all the same.
+    /// [`ArchiveError`]; the object may exist nevertheless.
     pub async fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<(), ArchiveError> {
         let (path, length) = (self.path(name)?, bytes.len() as u64);
         let putting = async {
@@ -151,10 +152,10 @@ impl Target {
         self.bounded("write", name, PUT_LIMIT, putting).await
     }
 
-    /// Uploads a file under a new name, a large one in parts, then reads it back and compares.
+    /// Uploads a file under a new name, in parts if it is large, then reads it back and compares.
     ///
     /// # Errors
-    /// [`ArchiveError`]; then nothing of it is to be used.
+    /// [`ArchiveError`]; then no part of the object may be used.
     pub async fn put_file(&self, name: &str, file: &FilePath) -> Result<Measure, ArchiveError> {
         if self.holds(name).await? {
             return Err(ArchiveError::Exists { name: name.to_owned() });
@@ -173,7 +174,8 @@ impl Target {
         Ok(measure)
     }
 
-    /// Parts are put together over whatever is there, and what does not compare is removed: so this is asked first.
+    /// True if the object exists. Checked first, because parts are put together over any existing object, and an object
+    /// that does not compare is removed.
     async fn holds(&self, name: &str) -> Result<bool, ArchiveError> {
         let path = self.path(name)?;
         let looking = async {
@@ -201,7 +203,7 @@ impl Target {
                 Ok(measure)
             }
             Err(error) => {
-                // Parts of an upload that is never completed cost money until a rule of the bucket removes them.
+                // The parts of an upload that is never completed cost money until a rule of the bucket removes them.
                 let _ = self.bounded("give up", name, PUT_LIMIT, writer.abort()).await;
                 Err(error)
             }
@@ -235,7 +237,7 @@ impl Target {
         if found == meant {
             return Ok(());
         }
-        // What is there is no use to anybody; an object lock may keep it.
+        // The object is useless, but an object lock may keep it.
         let _ = self.delete(name).await;
         let detail =
             format!("{} bytes were read back where {} were written", found.size_bytes, meant.size_bytes);
@@ -263,7 +265,7 @@ impl Target {
         Ok(measure)
     }
 
-    /// Reads an object part by part.
+    /// Reads an object part by part, and measures it.
     async fn measure(
         &self,
         name: &str,
@@ -286,10 +288,10 @@ impl Target {
         Ok(Measure { size_bytes: total, sha256: hash.finish() })
     }
 
-    /// Reads a small object whole.
+    /// Reads a whole small object.
     ///
     /// # Errors
-    /// [`ArchiveError`]; also when it has more than `limit` bytes.
+    /// [`ArchiveError`]; also if it has more than `limit` bytes.
     pub async fn get(&self, name: &str, limit: usize) -> Result<Vec<u8>, ArchiveError> {
         let path = self.path(name)?;
         let range = Some(GetRange::Bounded(0..limit as u64));
@@ -305,7 +307,7 @@ impl Target {
         Ok(bytes.into())
     }
 
-    /// The objects of a kind and an epoch; `from` passes over those that begin before it.
+    /// The objects of a kind and an epoch; `from` skips those that begin before it.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -354,7 +356,7 @@ impl Target {
         Ok(found)
     }
 
-    /// The clusters that have something here.
+    /// The clusters with objects here.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -366,10 +368,10 @@ impl Target {
         Ok(folders.filter_map(names::parse_cluster).collect())
     }
 
-    /// Removes an object; one that is gone already is no error.
+    /// Removes an object; a missing object is not an error.
     ///
     /// # Errors
-    /// [`ArchiveError`]; an object lock forbids it for a while.
+    /// [`ArchiveError`]; an object lock forbids the removal for a while.
     pub async fn delete(&self, name: &str) -> Result<(), ArchiveError> {
         let path = self.path(name)?;
         let deleting = async {
@@ -387,8 +389,8 @@ impl Target {
         Path::parse(whole).map_err(|e| store_error("name", name, &e))
     }
 
-    /// Within the limit, and only while the directory is there: a store of files would create it anew somewhere else
-    /// than it was.
+    /// Runs a request within its limit, and only while the directory exists: a file store would create it again,
+    /// possibly on another disk.
     async fn bounded<T>(
         &self,
         action: &'static str,
@@ -409,7 +411,7 @@ impl Target {
     }
 }
 
-/// The next part of a file, on a thread that may wait for the disk; none at its end.
+/// Reads the next part of a file, on a thread that may wait for the disk; the part is empty at the end of the file.
 async fn read_part(source: std::fs::File, file: &FilePath) -> Result<(Vec<u8>, std::fs::File), ArchiveError> {
     let reading = tokio::task::spawn_blocking(move || {
         let mut part = Vec::with_capacity(PART_BYTES);

@@ -16,22 +16,22 @@ const COLUMNS: &[&str] = &["username", "name", "application", "created_at_ms", "
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make an app password; it is shown once
+    /// Create an app password; it is shown once
     #[command(after_help = "\
 Examples:
   conclave app-password create ada --name phone --app calendar
   conclave app-password create ada --name backup --ttl 30d -o json
-      opens every application that takes app passwords (conclave app update calendar --basic on)")]
+      opens every application that accepts app passwords (conclave app update calendar --basic on)")]
     Create {
-        /// Whose; username or id
+        /// The user; username or id
         user: String,
-        /// For people: what uses it
+        /// A label for display: the program that uses it
         #[arg(long)]
         name: String,
-        /// The only application that it opens, slug or id [default: every one that takes app passwords]
+        /// The only application that it opens, slug or id [default: every application that accepts app passwords]
         #[arg(long, value_name = "APPLICATION")]
         app: Option<String>,
-        /// How long it lasts, such as 12h or 30d [default: for ever]
+        /// The lifetime, such as 12h or 30d [default: for ever]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         ttl: Option<Duration>,
     },
@@ -40,11 +40,11 @@ Examples:
         after_help = "Examples:\n  conclave app-password list\n  conclave app-password list --user ada -o json"
     )]
     List {
-        /// Only this user's; username or id
+        /// Only app passwords of this user; username or id
         #[arg(long)]
         user: Option<String>,
     },
-    /// End an app password
+    /// Revoke an app password
     #[command(after_help = "Examples:\n  conclave app-password revoke 0f8e…")]
     Revoke {
         /// Its id, as `conclave app-password list` shows it

@@ -22,17 +22,17 @@ const COLUMNS: &[&str] = &["slug", "name", "hosts", "everyone", "groups", "launc
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make an application
+    /// Create an application
     #[command(after_help = "\
 Examples:
   conclave app create wiki --name Wiki --host wiki.example.org --group staff
   conclave app create status --host status.example.org --everyone --launch-url https://status.example.org/
 
-Without --everyone and --group nobody may open it.")]
+Without --everyone and --group no user may open it.")]
     Create {
         /// a-z, 0-9, '-', '_', '.'
         slug: String,
-        /// For people [default: the slug]
+        /// The name for display [default: the slug]
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
@@ -47,26 +47,26 @@ Without --everyone and --group nobody may open it.")]
         /// Slug or id
         application: String,
     },
-    /// Change an application; what is not named stays
+    /// Change an application; options that are not given stay unchanged
     #[command(after_help = "\
 Examples:
   conclave app update wiki --host wiki.example.org --host wiki.internal
-      the hosts together replace those before
+      the given hosts together replace the earlier ones
   conclave app update wiki --group staff --group guests
   conclave app update wiki --serve-known-for 10m
-      stays open for ten minutes when this node is cut off from the cluster
+      stays available for ten minutes when this node is cut off from the cluster
   conclave app update wiki --basic on --bearer on
-      programs may come with app passwords and access tokens
+      programs may use app passwords and access tokens
   conclave app update wiki --headers-profile authentik
-      X-authentik-* in place of Remote-*
+      X-authentik-* instead of Remote-*
   conclave app update wiki --nobody")]
     Update {
         /// Slug or id
         application: String,
-        /// Name that pages show
+        /// The name that pages show
         #[arg(long)]
         name: Option<String>,
-        /// Take the access rule back: nobody may open it
+        /// Remove the access rule: no user may open the application
         #[arg(long, conflicts_with_all = ["everyone", "groups"])]
         nobody: bool,
         #[command(flatten)]
@@ -82,40 +82,39 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub struct Rule {
-    /// Where people open it
+    /// The URL at which users open it
     #[arg(long, value_name = "URL")]
     launch_url: Option<String>,
-    /// Host that forward-auth protects, without port: a name, an address ([2001:db8::7]), or *.example.org for every
+    /// A host that forward-auth protects, without port: a name, an address ([2001:db8::7]), or *.example.org for every
     /// host below it; may be given several times
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
-    /// Everybody who can sign in may open it
+    /// Every user who can sign in may open it
     #[arg(long)]
     everyone: bool,
     /// Members of this group may open it; may be given several times
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// While the cluster is out of reach, let sessions in that were good at the last confirmation, for at most so long
-    /// after it, such as 10m; revocations since then are not seen. 0s: not at all [default for a new application]
+    /// While the cluster cannot be reached, admit sessions that were valid at the last confirmation, for at most this
+    /// long after it, such as 10m; revocations since then are not seen. 0s: not at all [default for a new application]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     serve_known_for: Option<std::time::Duration>,
-    /// Programs may bring an access token of the cluster whose audience is the application's origin
-    /// (https://wiki.example.org)
+    /// Accept access tokens of the cluster whose audience is the application's origin (https://wiki.example.org)
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     bearer: Option<bool>,
-    /// Programs may bring an app password by HTTP Basic
+    /// Accept app passwords by HTTP Basic
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     basic: Option<bool>,
-    /// Each admitted request carries a signed assertion, in X-Conclave-Assertion (and X-authentik-jwt, with that
+    /// Send a signed assertion with each admitted request, in X-Conclave-Assertion (and X-authentik-jwt, with that
     /// profile)
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     assertion: Option<bool>,
-    /// Identity headers that the application reads: Remote-*, X-authentik-*, X-Auth-Request-*, or all three; the others
-    /// are written empty [default for a new application: remote]
+    /// The identity headers that the application reads: Remote-*, X-authentik-*, X-Auth-Request-*, or all three; the
+    /// others are sent empty [default for a new application: remote]
     #[arg(long, value_name = "PROFILE", value_parser = ["remote", "authentik", "auth-request", "all"])]
     headers_profile: Option<String>,
-    /// How identity headers carry names outside ASCII: as UTF-8, percent-encoded, or not at all [default for a new
-    /// application: raw]
+    /// The encoding of names outside ASCII in identity headers: as UTF-8, percent-encoded, or omitted [default for a
+    /// new application: raw]
     #[arg(long, value_name = "FORM", value_parser = ["raw", "percent", "omit"])]
     headers_text: Option<String>,
 }
@@ -134,7 +133,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 }
 
 impl Rule {
-    /// With what is named changed; none when nothing is.
+    /// Applies the options that are given; `None` if there are none.
     fn check(&self, before: v1::CheckRules) -> Option<v1::CheckRules> {
         let after = v1::CheckRules {
             bearer: self.bearer.unwrap_or(before.bearer),

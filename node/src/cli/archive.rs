@@ -26,20 +26,20 @@ const SNAPSHOTS: &[&str] = &["index", "epoch", "at_ms", "size_bytes", "name"];
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show how far the archive is behind, and what is wrong with it
+    /// Show how far the archive is behind, and its errors
     #[command(after_help = "\
 Examples:
   conclave archive status
   conclave archive status -o json | jq .alarm
       true when it is more than ten seconds behind, or has a gap")]
     Status,
-    /// List what lies in the archive: snapshots, and how far back the log reaches without a hole
+    /// List the snapshots in the archive, and how far back its log is complete
     #[command(after_help = "Examples:\n  conclave archive list\n  conclave archive list -o json")]
     List,
-    /// Remove what nothing kept needs any more; the leader does so after each snapshot
+    /// Remove objects that no kept object needs; the leader does so after each snapshot
     #[command(after_help = "Examples:\n  conclave archive prune --dry-run\n  conclave archive prune")]
     Prune {
-        /// Only say what would go
+        /// Only show what would be removed
         #[arg(long)]
         dry_run: bool,
     },
@@ -63,7 +63,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         }
         Command::Prune { dry_run } => {
             let gone = client.archive().prune(v1::PruneArchiveRequest { dry_run }).await?;
-            let verb = if dry_run { "would go" } else { "are gone" };
+            let verb = if dry_run { "would be removed" } else { "were removed" };
             let left = match gone.left {
                 0 => String::new(),
                 left => format!("; {left} objects could not be removed now: are they locked?"),
@@ -88,7 +88,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     }
 }
 
-/// The fields of a status, for this and for the cluster's.
+/// The fields of an archive status, for this command and for the status of the cluster.
 pub fn status_value(status: &v1::ArchiveStatus) -> Value {
     json!({
         "target": status.target,
@@ -107,7 +107,7 @@ pub fn status_value(status: &v1::ArchiveStatus) -> Value {
     })
 }
 
-/// One word for the cluster's status: nothing, fine, or what is wrong.
+/// A short summary for the status of the cluster: nothing, ok, or the problem.
 pub fn summary(status: Option<&v1::ArchiveStatus>) -> Value {
     let Some(status) = status else { return Value::Null };
     if !status.alarm {

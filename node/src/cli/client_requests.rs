@@ -1,52 +1,52 @@
-//! What a client's authorization requests must and may be, and how it hears of logouts: the options that `client
-//! create` and `client update` share.
+//! The options that `client create` and `client update` share: requirements on authorization requests, and notices of
+//! logouts.
 
 #[derive(Debug, clap::Args)]
 pub struct RequestArgs {
-    /// Where the end of a session is announced (back-channel logout); empty = nowhere
+    /// The URI that receives a notice when a session ends (back-channel logout); empty = none
     #[arg(long, value_name = "URI")]
     pub backchannel_logout_uri: Option<String>,
-    /// A page that the browser loads when it signs out (front-channel logout); empty = none
+    /// A page that the browser loads when the user signs out (front-channel logout); empty = none
     #[arg(long, value_name = "URI")]
     pub frontchannel_logout_uri: Option<String>,
-    /// Whether its logout tokens must name the session; they always do
+    /// Logout tokens must name the session; Conclave's always do
     #[arg(long, value_name = "true|false")]
     pub backchannel_logout_session_required: Option<bool>,
-    /// Whether only requests pushed before are taken (RFC 9126)
+    /// Accept only requests that were pushed before (RFC 9126)
     #[arg(long, value_name = "true|false")]
     pub require_par: Option<bool>,
-    /// Whether a client that can prove itself may leave out PKCE: false, true (when it sends a nonce instead) or
-    /// without-nonce (always; a stolen code is then not noticed) [default for a new client: true if it can prove
-    /// itself]
+    /// Allow a client that can authenticate to omit PKCE: false, true (if it sends a nonce instead) or without-nonce
+    /// (always; a stolen code is then not detected) [default for a new client: true if it can authenticate]
     #[arg(long, value_name = "true|false|without-nonce", value_parser = Pkce::parse)]
     pub pkce_optional: Option<Pkce>,
-    /// Whether its secret is taken by its registered method alone, and not by header or body alike
+    /// Accept its secret only by its registered method, and not by header or body alike
     #[arg(long, value_name = "true|false")]
     pub strict_auth: Option<bool>,
-    /// Whether its redirect URIs may be plain http on private hosts; only for a client that can prove itself
+    /// Allow plain http redirect URIs on private hosts; only for a client that can authenticate
     #[arg(long, value_name = "true|false")]
     pub allow_http: Option<bool>,
-    /// Whether errors go to it without iss (RFC 9207), for an application that misreads it, such as mod_auth_openidc of
+    /// Send errors to it without iss (RFC 9207), for an application that misreads it, such as mod_auth_openidc of
     /// Debian 12
     #[arg(long, value_name = "true|false")]
     pub omit_error_iss: Option<bool>,
     /// A scheme without a dot that its redirect URIs may have, such as oc; may be given several times
     #[arg(long = "allow-scheme", value_name = "SCHEME")]
     pub allowed_schemes: Vec<String>,
-    /// What its access tokens are for when it names no resource, one of its resources; may be given several times
+    /// The audience of its access tokens when a request names no resource; one of its resources; may be given several
+    /// times
     #[arg(long = "default-resource", value_name = "URI")]
     pub default_resources: Vec<String>,
-    /// What it may name as resource (RFC 8707), exactly; may be given several times
+    /// A resource that it may request (RFC 8707), exactly; may be given several times
     #[arg(long = "resource", value_name = "URI")]
     pub resources: Vec<String>,
 }
 
-/// When PKCE may be left out.
+/// The cases in which PKCE may be omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pkce {
     /// Never.
     Required,
-    /// Beside a nonce.
+    /// If the request has a nonce.
     WithNonce,
     /// Always.
     WithoutNonce,
@@ -62,12 +62,12 @@ impl Pkce {
         }
     }
 
-    /// Whether it may be left out beside a nonce.
+    /// True if PKCE may be omitted when there is a nonce.
     pub fn is_optional(self) -> bool {
         self != Self::Required
     }
 
-    /// Whether it may be left out without a nonce.
+    /// True if PKCE may be omitted without a nonce.
     pub fn is_without_nonce(self) -> bool {
         self == Self::WithoutNonce
     }

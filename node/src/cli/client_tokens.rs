@@ -1,4 +1,4 @@
-//! How a client's tokens are asked for, made and bound: the options that `client create` and `client update` share.
+//! The options that `client create` and `client update` share: grant types, formats and key binding of tokens.
 
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
@@ -10,37 +10,37 @@ use super::failure::Failure;
 
 #[derive(Debug, clap::Args)]
 pub struct TokenArgs {
-    /// What it may use at the token endpoint; may be given several times [default for a new client: authorization_code
-    /// refresh_token]
+    /// A grant type that it may use at the token endpoint; may be given several times [default for a new client:
+    /// authorization_code refresh_token]
     #[arg(long = "grant-type", value_name = "TYPE")]
     pub grant_types: Vec<String>,
     /// A file with its public keys, a JWK Set, for private_key_jwt, or with its certificates as x5c for
     /// self_signed_tls_client_auth
     #[arg(long, value_name = "FILE")]
     jwks_file: Option<PathBuf>,
-    /// The one algorithm of its assertions: RS256, PS256, ES256 or EdDSA
+    /// The only algorithm of its assertions: RS256, PS256, ES256 or EdDSA
     #[arg(long, value_name = "ALG")]
     pub assertion_algorithm: Option<String>,
-    /// Whether every access token must be bound to a DPoP key
+    /// Every access token must be bound to a DPoP key
     #[arg(long, value_name = "true|false")]
     pub dpop_bound: Option<bool>,
-    /// Userinfo as a JWT signed so
+    /// Return userinfo as a JWT signed with this algorithm
     #[arg(long, value_name = "ALG")]
     pub userinfo_algorithm: Option<String>,
-    /// jwt or opaque [default for a new client: jwt]
+    /// The format of its access tokens: jwt or opaque [default for a new client: jwt]
     #[arg(long, value_name = "FORMAT")]
     pub access_token_format: Option<String>,
-    /// What its certificate is called, for tls_client_auth: subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
+    /// The name in its certificate, for tls_client_auth: subject_dn=…, san_dns=…, san_uri=…, san_ip=… or san_email=…
     #[arg(long, value_name = "KIND=NAME")]
     pub tls_client_auth: Option<String>,
-    /// A name under which it is a resource server; may be given several times
+    /// A name of the client as a resource server; may be given several times
     #[arg(long = "audience", value_name = "NAME")]
     pub audiences: Vec<String>,
-    /// A claim of its own, made by an expression (docs/policy.md), given away with a scope or always; together they
-    /// replace those before: roles=user.groups, tenant@profile='acme'
+    /// A claim of its own, made by an expression (docs/policy.md), released with a scope or always; all given claims
+    /// together replace the earlier ones: roles=user.groups, tenant@profile='acme'
     #[arg(long = "claim", value_name = "NAME[@SCOPE]=EXPRESSION", value_parser = claim)]
     pub claims: Vec<v1::ClaimRule>,
-    /// No claims of its own any more
+    /// Remove all claims of its own
     #[arg(long, conflicts_with = "claims")]
     pub no_claims: bool,
 }
@@ -52,19 +52,19 @@ fn claim(text: &str) -> Result<v1::ClaimRule, String> {
     Ok(v1::ClaimRule { name: name.into(), scope: scope.into(), expression: expression.into() })
 }
 
-/// Longest JWK Set read: the API refuses longer ones.
+/// The longest JWK Set that is read: the API refuses longer ones.
 const MAX_JWKS_BYTES: u64 = 64 * 1024;
 
-/// How long two secrets are good.
+/// Parses the time for which two secrets are valid.
 pub fn overlap(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write for example 90s, 12h or 30d".to_owned())
 }
 
 impl TokenArgs {
-    /// The keys in the file, if one is named.
+    /// The keys in the file, if one is given.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// An error if it cannot be read.
     pub fn jwks(&self) -> Result<Option<String>, Failure> {
         let Some(path) = &self.jwks_file else { return Ok(None) };
         let cannot = |error: &dyn std::fmt::Display| {

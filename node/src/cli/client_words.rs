@@ -1,12 +1,12 @@
-//! Fields of the API's messages as the command line's options, and what the operator of an application needs to know of
-//! its client.
+//! Translates fields of the API's messages into command-line options, and shows the settings that the operator of an
+//! application needs for its client.
 
 use conclave_client::v1;
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::with};
 
-/// The options that set the API's fields, longest name first where one begins with another.
+/// The options for fields of the API; if one name begins with another, the longer one is first.
 const OPTIONS: &[(&str, &str)] = &[
     ("token_endpoint_auth_signing_alg", "--assertion-algorithm"),
     ("backchannel_logout_session_required", "--backchannel-logout-session-required"),
@@ -40,12 +40,12 @@ const OPTIONS: &[(&str, &str)] = &[
     ("sector", "--sector"),
     ("jwks", "--jwks-file"),
 ];
-/// Words that are fields as well as values or plain English: they are options only before the colon of a message about
+/// Words that are fields as well as values or plain English. They are options only before the colon of a message about
 /// the field.
 const ONLY_AS_SUBJECT: &[&str] =
     &["application", "consent", "claims", "scopes", "sector", "resources", "client_id", "audiences"];
 
-/// The failure of a command about a client, naming the options in place of the API's fields.
+/// The failure of a client command, with the options in place of the API's fields.
 pub fn in_options(failure: Failure) -> Failure {
     failure.reworded(|text| {
         let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
@@ -64,20 +64,20 @@ pub fn in_options(failure: Failure) -> Failure {
     })
 }
 
-/// The client with what its application is configured with, beside what the client says itself.
+/// Adds the settings that the application needs to the client's own.
 pub fn with_settings(value: Value, client: &v1::Client, issuer: &str) -> Value {
     let value = with(value, "issuer", json!(issuer));
     let value = with(value, "discovery_url", json!(format!("{issuer}/.well-known/openid-configuration")));
     with_needs(value, client)
 }
 
-/// The client with what its requests must carry.
+/// Adds the requirements on the client's requests.
 pub fn with_needs(value: Value, client: &v1::Client) -> Value {
     let value = with(value, "secret_taken_in", json!(secret_place(client)));
     with(value, "pkce", json!(pkce(client)))
 }
 
-/// Where the application may send its secret.
+/// The places where the application may send its secret.
 fn secret_place(client: &v1::Client) -> &'static str {
     match client.auth_method.as_str() {
         "client_secret_basic" if client.strict_authentication => "header",
@@ -87,7 +87,7 @@ fn secret_place(client: &v1::Client) -> &'static str {
     }
 }
 
-/// What an authorization request must carry.
+/// The PKCE requirement on an authorization request.
 fn pkce(client: &v1::Client) -> &'static str {
     if !client.grant_types.iter().any(|grant| grant == "authorization_code") {
         ""

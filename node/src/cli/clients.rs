@@ -54,7 +54,7 @@ const FIELDS: &[&str] = &[
     "tls_client_auth",
     "previous_secret_expires_at_ms",
 ];
-/// The same, with what is shown once.
+/// The fields of a client, with those that are shown once.
 const NEW_FIELDS: &[&str] = &[
     "client_id",
     "client_secret",
@@ -97,7 +97,7 @@ const COLUMNS: &[&str] = &["client_id", "name", "auth_method", "application", "d
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a client; its secret is shown once
+    /// Create a client; its secret is shown once
     #[command(after_help = "\
 Examples:
   conclave client create --id shop --redirect-uri https://shop.example.org/callback
@@ -115,14 +115,14 @@ Examples:
         /// The client's id
         client_id: String,
     },
-    /// Change a client; what is not named stays
+    /// Change a client; options that are not given stay unchanged
     #[command(after_help = "\
 Examples:
   conclave client update shop --redirect-uri https://shop.example.org/cb --redirect-uri https://shop.example.net/cb
-      the addresses together replace those before
+      the given addresses together replace the earlier ones
   conclave client update shop --disabled true")]
     Update(Box<Update>),
-    /// Make a new secret, shown once; the old one stops at once, or when it is told to
+    /// Create a new secret, shown once; the old one ends at once, or after --keep-old-for
     #[command(after_help = "\
 Examples:
   conclave client rotate-secret shop -o json | jq -r .client_secret
@@ -130,21 +130,20 @@ Examples:
     RotateSecret {
         /// The client's id
         client_id: String,
-        /// How long the old secret stays good, such as 90s, 12h or 30d [default: not at all]
+        /// The time for which the old secret stays valid, such as 90s, 12h or 30d [default: not at all]
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
         keep_old_for: Option<Duration>,
-        /// Take over the secret that the application has already, read from standard input: 16 to 512 visible
-        /// characters
+        /// Use the secret that the application has already, read from standard input: 16 to 512 visible characters
         #[arg(long)]
         secret_stdin: bool,
     },
-    /// List what a person allowed clients that ask once
+    /// List the consents of a user to clients that ask once
     #[command(after_help = "Examples:\n  conclave client consents ada")]
     Consents {
         /// Username or id
         user: String,
     },
-    /// Take back what a person allowed a client, with everything it was given
+    /// Revoke a user's consent to a client, with everything the client was granted
     #[command(after_help = "Examples:\n  conclave client revoke-consent shop --user ada")]
     RevokeConsent {
         /// The client's id
@@ -153,7 +152,7 @@ Examples:
         #[arg(long)]
         user: String,
     },
-    /// Delete a client, with what was granted to it
+    /// Delete a client, with everything it was granted
     #[command(after_help = "Examples:\n  conclave client delete shop")]
     Delete {
         /// The client's id
@@ -163,23 +162,23 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub struct Create {
-    /// client_id; made up if not given
+    /// The client_id; generated if not given
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// For the consent page
+    /// The name for the consent page
     #[arg(long)]
     name: Option<String>,
-    /// How it proves itself: client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth,
+    /// Authentication method: client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth,
     /// self_signed_tls_client_auth or none
     #[arg(long, value_name = "METHOD", default_value = "client_secret_basic")]
     auth_method: String,
-    /// What people are called towards it: public, or pairwise: by a name that no other host gets to see
+    /// Subject identifier type: public, or pairwise (a subject that differs for each host)
     #[arg(long, value_name = "TYPE")]
     subject_type: Option<String>,
-    /// The host that pairwise names are made for [default: the host of the redirect URIs]
+    /// The host that pairwise subjects are made for [default: the host of the redirect URIs]
     #[arg(long, value_name = "HOST")]
     sector: Option<String>,
-    /// Take over the secret that the application has already, read from standard input: 16 to 512 visible characters
+    /// Use the secret that the application has already, read from standard input: 16 to 512 visible characters
     #[arg(long)]
     secret_stdin: bool,
     /// The application whose access rule applies; without it, every user may sign in
@@ -193,22 +192,22 @@ pub struct Create {
 pub struct Update {
     /// The client's id
     client_id: String,
-    /// Name that the consent page shows
+    /// The name that the consent page shows
     #[arg(long)]
     name: Option<String>,
-    /// Whether the client is refused everywhere
+    /// Refuse the client everywhere
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
-    /// How it proves itself from now on; a secret that becomes needed is shown once
+    /// The new authentication method; a secret that it requires is shown once
     #[arg(long, value_name = "METHOD")]
     auth_method: Option<String>,
     /// The application whose access rule applies from now on; empty = none: every user may sign in
     #[arg(long, value_name = "SLUG")]
     app: Option<String>,
-    /// What people are called towards it from now on: public or pairwise; the client sees every user as new
+    /// The new subject identifier type: public or pairwise; the client sees every user as new
     #[arg(long, value_name = "TYPE")]
     subject_type: Option<String>,
-    /// The host that pairwise names are made for from now on; the client sees every user as new
+    /// The new host that pairwise subjects are made for; the client sees every user as new
     #[arg(long, value_name = "HOST")]
     sector: Option<String>,
     #[command(flatten)]
@@ -217,45 +216,45 @@ pub struct Update {
     shape: Shape,
 }
 
-/// Lists that become empty.
+/// The switches that empty a list.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "one switch each on the command line")]
 pub struct Emptied {
-    /// No redirect URI any more
+    /// Remove all redirect URIs
     #[arg(long, conflicts_with = "redirect_uris")]
     no_redirect_uri: bool,
-    /// No address after logout any more
+    /// Remove all addresses after logout
     #[arg(long, conflicts_with = "post_logout_redirect_uris")]
     no_post_logout_redirect_uri: bool,
-    /// No scheme of its own any more
+    /// Remove all schemes of its own
     #[arg(long, conflicts_with = "allowed_schemes")]
     no_allow_scheme: bool,
-    /// No resource any more; with --no-default-resource where there are default ones
+    /// Remove all resources; with --no-default-resource if there are default ones
     #[arg(long, conflicts_with = "resources")]
     no_resource: bool,
-    /// No default resource any more
+    /// Remove all default resources
     #[arg(long, conflicts_with = "default_resources")]
     no_default_resource: bool,
-    /// A resource server under no name but its client_id
+    /// Remove all names as a resource server except its client_id
     #[arg(long, conflicts_with = "audiences")]
     no_audience: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Shape {
-    /// Where codes may be sent, exactly; may be given several times
+    /// A URI that codes may be sent to, exactly; may be given several times
     #[arg(long = "redirect-uri", value_name = "URI")]
     redirect_uris: Vec<String>,
-    /// Where people may be sent after logout, exactly; may be given several times
+    /// A URI that users may be sent to after logout, exactly; may be given several times
     #[arg(long = "post-logout-redirect-uri", value_name = "URI")]
     post_logout_redirect_uris: Vec<String>,
-    /// What it may ask for; may be given several times [default for a new client: openid profile email]
+    /// A scope that it may request; may be given several times [default for a new client: openid profile email]
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// How its tokens are signed: RS256, PS256, ES256 or EdDSA [default for a new client: RS256]
+    /// The algorithm that its tokens are signed with: RS256, PS256, ES256 or EdDSA [default for a new client: RS256]
     #[arg(long, value_name = "ALG")]
     signing_algorithm: Option<String>,
-    /// Whether people are asked: implicit, once or always [default for a new client: implicit]
+    /// The consent mode: implicit, once or always [default for a new client: implicit]
     #[arg(long, value_name = "MODE")]
     consent: Option<String>,
     #[command(flatten)]
@@ -318,7 +317,7 @@ async fn performed(client: &Client, command: Command) -> Result<Output, Failure>
             let order = v1::RevokeConsentRequest { user: user.clone(), client_id: client_id.clone() };
             clients.revoke_consent(order).await?;
             let value = json!({ "revoked": client_id, "user": user });
-            Ok(Output::done(format!("client {client_id} has nothing of {user} any more"), value))
+            Ok(Output::done(format!("client {client_id} no longer has the consent of {user}"), value))
         }
         Command::Delete { client_id } => {
             clients.delete(v1::DeleteClientRequest { client_id: client_id.clone() }).await?;
@@ -327,14 +326,14 @@ async fn performed(client: &Client, command: Command) -> Result<Output, Failure>
     }
 }
 
-/// On standard error, so that what programs read stays as it is.
+/// Printed on standard error, so that the output for programs does not change.
 fn warn(client: &v1::Client) {
     for warning in &client.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
 }
 
-/// Scopes that applications ask for often, and that a client has only where they are named.
+/// Names the scopes that applications often request, and that a client has only if they are given.
 fn note_scopes(client: &v1::Client) {
     let _ = writeln!(
         std::io::stderr(),
@@ -343,14 +342,14 @@ fn note_scopes(client: &v1::Client) {
     );
 }
 
-/// A public client has none.
+/// The secret as JSON; a public client has none.
 fn secret(text: String) -> Value {
     if text.is_empty() { Value::Null } else { Value::String(text) }
 }
 
 fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
     let jwks = create.shape.tokens.jwks()?.unwrap_or_default();
-    // Decision 0064: a client that can prove itself may send a nonce in place of PKCE unless the operator says no.
+    // Decision 0064: a client that can authenticate may send a nonce in place of PKCE unless the operator forbids it.
     let grant_types = &create.shape.tokens.grant_types;
     let uses_codes = grant_types.is_empty() || grant_types.iter().any(|one| one == "authorization_code");
     let may_use_nonce = uses_codes && create.auth_method != "none";

@@ -23,56 +23,56 @@ const COLUMNS: &[&str] = &[
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show the members and what each says of itself
+    /// Show the members and their statuses
     #[command(after_help = "\
 Examples:
   conclave cluster status
   conclave cluster status -o json | jq '[.nodes[].digest] | unique | length'
       1 when all nodes hold the same state")]
     Status,
-    /// Make this machine a member of a cluster that runs: needs its secret and the address of one member
+    /// Make this machine a member of a running cluster: needs its secret and the address of one member
     #[command(after_help = "\
 Examples:
   conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret
       then: conclave serve --config node.toml
   conclave cluster join 10.0.0.1:9300 --config /etc/conclave/conclave.toml --set-aside
-      with the settings that this machine has, and what its data directory holds kept beside
+      with the existing settings of this machine; the contents of its data directory are kept aside
   conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret --data-dir /var/lib/conclave --out /etc/conclave/node.toml")]
     Join(super::join::JoinArgs),
-    /// Take a node out for good: its number is never given again
+    /// Remove a node for good: its number is never used again
     #[command(after_help = "Examples:\n  conclave cluster remove 3\n  conclave cluster remove 3 --force")]
     Remove {
-        /// Its number, as in `conclave cluster status`
+        /// The number of the node, as in `conclave cluster status`
         node: u64,
-        /// Though most of the voters that remain do not answer
+        /// Remove it even if most of the remaining voters do not answer
         #[arg(long)]
         force: bool,
     },
-    /// Put a node that has joined in the place of another, in one change
+    /// Replace a node by one that has joined, in one change
     #[command(after_help = "Examples:\n  conclave cluster replace 3 4")]
     Replace {
-        /// The node that goes
+        /// The node that is removed
         old: u64,
-        /// The node that comes; it has joined and caught up
+        /// The node that replaces it; it has joined and caught up
         new: u64,
     },
-    /// Set log time back to the clocks, after wrong clocks had moved it ahead; ends what was made meanwhile
+    /// Set log time back to the clocks after wrong clocks moved it ahead; ends what was created meanwhile
     #[command(after_help = "\
 Examples:
   conclave cluster status
-      says how far log time is ahead, and whether the clocks agree now
+      shows how far log time is ahead, and if the clocks agree now
   conclave cluster reset-clock --yes")]
     ResetClock {
-        /// Do it: sessions, grants and tokens made while log time was ahead end
+        /// Confirm: sessions, grants and tokens made while log time was ahead end
         #[arg(long)]
         yes: bool,
     },
-    /// Give the lead to another node, before its machine is worked on
+    /// Transfer the lead to another node, before maintenance of its machine
     #[command(
         after_help = "Examples:\n  conclave cluster transfer-leader\n  conclave cluster transfer-leader --to 2"
     )]
     TransferLeader {
-        /// Its number; without it, the most caught-up voter that answers
+        /// The number of the new leader; without it, the most caught-up voter that answers
         #[arg(long, value_name = "NODE", default_value_t = 0, hide_default_value = true)]
         to: u64,
     },
@@ -110,12 +110,12 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         }
         Command::Remove { node, force } => {
             client.cluster().remove(v1::RemoveNodeRequest { node_id: node, force }).await?;
-            Ok(Output::done(format!("node {node} is no member any more"), json!({ "removed": node })))
+            Ok(Output::done(format!("node {node} is removed"), json!({ "removed": node })))
         }
         Command::Replace { old, new } => {
             let order = v1::ReplaceNodeRequest { old_node_id: old, new_node_id: new };
             client.cluster().replace(order).await?;
-            let text = format!("node {new} votes in the place of node {old}");
+            let text = format!("node {new} has replaced node {old} as a voter");
             Ok(Output::done(text, json!({ "removed": old, "added": new })))
         }
         Command::TransferLeader { to } => {
@@ -123,7 +123,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             let leader = client.cluster().transfer_leader(order).await?.leader_id;
             Ok(Output::done(format!("node {leader} leads"), json!({ "leader_id": leader })))
         }
-        // Needs no API: run before a connection is made.
+        // It needs no API, so it runs before a connection is made.
         Command::Join(args) => super::join::run(&args, None).await,
     }
 }

@@ -15,13 +15,12 @@ const COLUMNS: &[&str] = &["setting", "value", "from"];
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Read a configuration and the environment as a node would, and name every mistake
+    /// Read a configuration and the environment as a node would, and report every mistake
     #[command(
         after_help = "Examples:\n  conclave config check /etc/conclave/conclave.toml\n  conclave config check -o json"
     )]
     Check(File),
-    /// List every setting that a node would use, its value, and whether it comes from the file, the environment or the
-    /// default
+    /// List every setting that a node would use, its value, and its source: the file, the environment or the default
     #[command(after_help = "\
 Examples:
   conclave config show
@@ -33,9 +32,9 @@ Secrets are not shown. A setting without a value is shown as -.")]
 
 #[derive(Debug, clap::Args)]
 pub struct File {
-    /// The file [default: $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it is there]
+    /// The file [default: $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it exists]
     file: Option<PathBuf>,
-    /// How to print the result
+    /// The output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
@@ -51,8 +50,8 @@ fn check(file: Option<&Path>) -> Result<Output, Failure> {
     let config = Config::load(file).map_err(|error| Failure::usage(error.to_string()))?;
     let source = config.source.map(|source| source.display().to_string());
     let text = match &source {
-        Some(file) => format!("{file} is in order"),
-        None => "no configuration file is there; the defaults and the environment are in order".to_owned(),
+        Some(file) => format!("{file} is valid"),
+        None => "there is no configuration file; the defaults and the environment are valid".to_owned(),
     };
     Ok(Output::done(text, json!({ "file": source, "valid": true })))
 }

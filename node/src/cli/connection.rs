@@ -1,5 +1,5 @@
-//! Which cluster, and as whom: a token, or the cluster secret of this machine's own node, from which an operator
-//! assertion is made.
+//! The connection to a cluster and its credentials: a token, or the cluster secret of this machine's own node, from
+//! which an operator assertion is made.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use conclave_http::outbound::authorities_file;
 
 use super::{failure::Failure, output::Format};
 
-/// Where a node without settings listens.
+/// The address at which a node without settings listens.
 const DEFAULT_API: &str = "http://127.0.0.1:9200";
 
 #[derive(Clone, clap::Args)]
@@ -39,22 +39,22 @@ pub struct ApiArgs {
     /// Bearer token; without one, the cluster secret of --config or ./conclave-data is used
     #[arg(long, global = true, value_name = "TOKEN", env = "CONCLAVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Settings of a node: its cluster secret stands for a token, and its admin API is asked [default:
-    /// $CONCLAVE_CONFIG, else /etc/conclave/conclave.toml if it is there]
+    /// Settings of a node: its cluster secret replaces a token, and its admin API is used [default: $CONCLAVE_CONFIG,
+    /// else /etc/conclave/conclave.toml if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How to print the result
+    /// The output format
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     pub output: Format,
 }
 
 impl ApiArgs {
-    /// The settings that were named, or the defaults: where the secret of this machine's node is.
+    /// The given settings, or the defaults; they contain the path of the secret of this machine's node.
     pub fn settings(&self) -> Result<Config, Failure> {
         Config::load(self.config.as_deref()).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// The settings that were named, and their file; none when none were.
+    /// The given settings and their file; `None` if none are given.
     pub fn named_settings(&self) -> Result<Option<(Config, &std::path::Path)>, Failure> {
         match self.config.as_deref() {
             None => Ok(None),
@@ -84,12 +84,12 @@ impl ApiArgs {
         if !self.api.is_empty() {
             return self.api.clone();
         }
-        // Without a file the defaults say nothing of where to ask.
+        // Without a file, the defaults do not name an admin API.
         let named = config.filter(|config| config.source.is_some());
         named.map_or_else(|| vec![DEFAULT_API.to_owned()], Config::api_urls)
     }
 
-    /// The authorities are read only where something is checked against them.
+    /// The authorities are read only if an https address is checked against them.
     fn with_authorities(&self, builder: Builder, endpoints: &[String]) -> Result<Builder, Failure> {
         if !endpoints.iter().any(|url| url.starts_with("https://")) {
             return Ok(builder);
@@ -110,12 +110,12 @@ fn as_operator(builder: Builder, config: &Config) -> Result<Builder, Failure> {
         ));
     };
     let (keys, runtime) = (Arc::new(ClusterKeys::ring(&secret)), Runtime::system());
-    // Made anew for each attempt: an assertion lives for two minutes.
+    // Made anew for each attempt: an assertion is valid for two minutes.
     Ok(builder
         .token_source(move || operator::make(&keys.operator, runtime.clock.now_ms(), &*runtime.entropy)))
 }
 
-/// Without the token.
+/// Omits the token.
 impl std::fmt::Debug for ApiArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ApiArgs")

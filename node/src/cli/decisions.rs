@@ -1,4 +1,4 @@
-//! `conclave policy explain` and `conclave policy decisions`: why users were let in or not.
+//! `conclave policy explain` and `conclave policy decisions`: the reasons why users were allowed or denied.
 
 use std::io::Write as _;
 
@@ -56,7 +56,7 @@ pub async fn list(client: &Client, listing: Listing) -> Result<Output, Failure> 
         let nodes: Vec<String> = missing.iter().map(u64::to_string).collect();
         let _ = writeln!(
             std::io::stderr(),
-            "warning: not asked: node {}; decisions that were made there are not listed",
+            "warning: no answer from node {}; decisions made there are not listed",
             nodes.join(", ")
         );
     }
@@ -71,7 +71,7 @@ pub async fn explain(client: &Client, decision: String) -> Result<Output, Failur
     })?;
     let member = members(client).await?.into_iter().find(|(id, _)| *id == node);
     let there = member.and_then(|(_, client)| client).ok_or_else(|| {
-        Failure::other(format!("node {node} made the decision and cannot be asked; no other node knows it"))
+        Failure::other(format!("node {node} made the decision and does not answer; no other node knows it"))
     })?;
     let decision = there.policies().explain(v1::ExplainDecisionRequest { decision }).await?;
     Ok(Output::One { fields: DECISION, value: told(&decision) })

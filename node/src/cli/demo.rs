@@ -11,24 +11,25 @@ Examples:
       three nodes and a front on http://127.0.0.1:9090, with an admin, an OIDC client and a protected application
   conclave demo --nodes 5 --base-port 19000 --data /tmp/demo
   conclave demo --json
-      prints one line of JSON once everything is ready, and runs until it is told to stop")]
+      prints one line of JSON once everything is ready, and runs until it is stopped")]
 pub struct DemoArgs {
-    /// How many nodes, at most 9
+    /// The number of nodes, at most 9
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_NODES))]
     pub nodes: u64,
-    /// Ports are counted from here; the front is this one + 90
+    /// The base that ports are counted from; the front is at this one + 90
     #[arg(long, default_value_t = 9000, value_name = "PORT")]
     pub base_port: u16,
-    /// Where the nodes keep their data; kept if given, otherwise a temporary directory
+    /// The directory of the nodes' data; kept if given, otherwise temporary
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Password of the demo's admin; made up if not given. Everybody on this machine can see it: a demo's only
+    /// The password of the demo's admin; generated if not given. Every user of this machine can see it: use it only for
+    /// a demo
     #[arg(long, value_name = "PASSWORD")]
     pub admin_password: Option<String>,
     /// Print exactly one line on standard output, as JSON, once ready
     #[arg(long)]
     pub json: bool,
-    /// Start a node that has ended again, without asking
+    /// Restart a node that has ended, without asking
     #[arg(long)]
     pub restart: bool,
 }

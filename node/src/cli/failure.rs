@@ -1,4 +1,4 @@
-//! What went wrong, and the exit code that says so to scripts. The codes are documented in `conclave --help`.
+//! Failures, and their exit codes for scripts. The codes are documented in `conclave --help`.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -6,7 +6,7 @@ use conclave_client::Error;
 
 use super::output::Format;
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     code: Code,
@@ -38,7 +38,7 @@ impl Failure {
         Self { code: Code::Other, text: text.into() }
     }
 
-    /// The same failure in other words.
+    /// This failure with its text changed by `words`.
     #[must_use]
     pub fn reworded(self, words: impl FnOnce(&str) -> String) -> Self {
         Self { text: words(&self.text), ..self }
@@ -48,9 +48,9 @@ impl Failure {
         self.code as u8
     }
 
-    /// Writes it to standard error: a sentence, or an object for programs that asked for JSON.
+    /// Prints it to standard error: a sentence, or an object for programs that requested JSON.
     pub fn report(&self, format: Format) -> ExitCode {
-        // Nothing is left to be done when standard error is closed.
+        // If standard error is closed, there is nothing left to do.
         let _ = match format {
             Format::Table => writeln!(std::io::stderr(), "conclave: {}", self.text),
             Format::Json => {

@@ -10,14 +10,14 @@ const COLUMNS: &[&str] = &["name", "member_count", "description", "id"];
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a group
+    /// Create a group
     #[command(
         after_help = "Examples:\n  conclave group create staff --description 'Everybody on the payroll'"
     )]
     Create {
         /// ASCII, without '|' and ','
         name: String,
-        /// What the group is for
+        /// The purpose of the group
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
     },
@@ -30,34 +30,34 @@ pub enum Command {
         /// Name or id
         group: String,
     },
-    /// Give a group another name
+    /// Rename a group
     #[command(after_help = "\
 Examples:
   conclave group rename staff crew
   conclave group rename Staff staff --force
 
-The group stays the same: members, access rules, policy rows and rules of providers follow. Applications that give rights by
-Remote-Groups or the claim groups see another group from the next check on: change the name there first, or give both names rights
-for the moment. The group admins keeps its name, and no other group takes it.")]
+Only the name changes: members, access rules, policy rows and rules of providers still apply to the group. Applications that grant
+rights by Remote-Groups or the claim groups see another group from the next check on: change the name there first, or grant rights to
+both names for a while. The group admins cannot be renamed, and no other group can get its name.")]
     Rename {
         /// Name or id
         group: String,
         /// ASCII, without '|' and ','
         name: String,
-        /// Rename although the expression of a policy or of a client's claim names the group
+        /// Rename even if the expression of a policy or of a client's claim names the group
         #[arg(long)]
         force: bool,
     },
-    /// Delete a group; access rules that name it admit fewer
+    /// Delete a group; access rules that name it then admit fewer users
     #[command(after_help = "Examples:\n  conclave group delete staff")]
     Delete {
         /// Name or id
         group: String,
     },
-    /// Put users into a group: all of them, or none if one cannot be
+    /// Add users to a group: all of them, or none if one cannot be added
     #[command(after_help = "Examples:\n  conclave group add staff ada bob")]
     Add(Members),
-    /// Take users out of a group: all of them, or none if one cannot be
+    /// Remove users from a group: all of them, or none if one cannot be removed
     #[command(after_help = "Examples:\n  conclave group remove staff ada")]
     Remove(Members),
 }
@@ -83,7 +83,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
         Command::Rename { group, name, force } => {
             let renamed = client.groups().rename(v1::RenameGroupRequest { group, name, force }).await?;
             users::warn(&format!(
-                "applications that give rights by names of groups now see {}; `conclave policy` and access rules follow",
+                "applications that grant rights by group name now see {}; policies and access rules still apply",
                 renamed.name
             ));
             Ok(Output::One { fields: FIELDS, value: value(&renamed) })
@@ -106,14 +106,14 @@ async fn list(client: &Client) -> Result<Output, Failure> {
     groups.sort_by(|a, b| a.name.cmp(&b.name));
     for same in users::alike(groups.iter().map(|group| group.name.as_str())) {
         users::warn(&format!(
-            "the groups {} differ in case only, and applications may take one for another; rename or delete all but one",
+            "the groups {} differ only in case, and applications may confuse them; rename or delete all but one",
             same.join(", ")
         ));
     }
     Ok(Output::Many { columns: COLUMNS, rows: groups.iter().map(value).collect() })
 }
 
-/// The group with this name or id. A name counts in another case where it is the only one.
+/// The group with this name or id. A name in another case matches if there is only one such group.
 async fn find(client: &Client, name: &str) -> Result<v1::Group, Failure> {
     let groups = all_pages(async |page| {
         let answer = client.groups().list(v1::ListGroupsRequest { page: Some(page) }).await?;
@@ -137,16 +137,16 @@ async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
 
 /// A user whose membership is to change.
 struct Wanted {
-    /// As the operator typed it.
+    /// The name as the operator typed it.
     user: String,
-    /// Whether the user was a member before.
+    /// True if the user was a member before.
     was_member: bool,
 }
 
 async fn change(client: &Client, members: Members, joins: bool) -> Result<Output, Failure> {
     let Members { group, users } = members;
     let known = find(client, &group).await?;
-    // A mistyped name is found before anything is changed.
+    // A mistyped name is detected before anything is changed.
     let mut wanted = Vec::new();
     for user in &users {
         let found = client.users().get(v1::GetUserRequest { user: user.clone() }).await?;
@@ -169,8 +169,8 @@ async fn change(client: &Client, members: Members, joins: bool) -> Result<Output
     Ok(Output::done(text, json!({ "group": group, key: users })))
 }
 
-/// Changes all of them. Where one fails, those that this call has changed are put back as they were, and the failure
-/// names those that could not be. Each change is a command of its own: others see some of them before all are made.
+/// Changes all of them. If one change fails, the changes of this call are undone, and the failure names those that
+/// could not be undone. Each change is a command of its own: other clients see some of them before all are made.
 async fn change_all(
     wanted: &[Wanted],
     joins: bool,
@@ -178,7 +178,7 @@ async fn change_all(
 ) -> Result<(), Failure> {
     for (done, next) in wanted.iter().enumerate() {
         let Err(error) = order(&next.user, joins).await else { continue };
-        // One whose outcome is unknown may have been changed as well.
+        // A change with an unknown outcome may have been made as well.
         let attempted = if matches!(error, Error::OutcomeUnknown { .. }) { done + 1 } else { done };
         let changed = wanted.iter().take(attempted).filter(|it| it.was_member != joins);
         let mut left = Vec::new();
@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// A group, and the orders that it refuses: a user, and whether they were to join.
+    /// A group, and the commands that it refuses: a user, and true for adding.
     struct Fake {
         members: RefCell<BTreeSet<String>>,
         refuses: Vec<(&'static str, bool)>,

@@ -1,5 +1,5 @@
-//! `conclave cluster join`: a place in a cluster that runs, written into an empty data directory, and the settings to
-//! start with.
+//! `conclave cluster join`: joins a running cluster, writes the membership into an empty data directory, and writes the
+//! settings for the start.
 
 use std::{
     fs::OpenOptions,
@@ -19,7 +19,7 @@ use conclave_crypto::keys::ClusterKeys;
 
 use super::{failure::Failure, output::Output};
 
-/// The ports a node listens on when nobody says otherwise.
+/// The default ports of a node.
 const CLUSTER_PORT: u16 = 9300;
 const HTTP_PORT: u16 = 9000;
 const API_PORT: u16 = 9200;
@@ -31,28 +31,29 @@ pub struct JoinArgs {
     /// File with the cluster's secret
     #[arg(long, value_name = "FILE", default_value = "cluster.secret")]
     secret_file: PathBuf,
-    /// Empty, or a join that was cut short
+    /// An empty directory, or one of a join that was interrupted
     #[arg(long, value_name = "DIR", default_value = "./conclave-data")]
     data_dir: PathBuf,
-    /// Keep what the data directory holds beside: of an earlier life of the cluster, or of a node that was removed
+    /// Keep existing contents of the data directory beside it: of an earlier lineage of the cluster, or of a removed
+    /// node
     #[arg(long)]
     set_aside: bool,
-    /// Where the settings of this node are written; a file that exists is left alone
+    /// The file for the settings of this node; an existing file is not changed
     #[arg(long, value_name = "FILE", default_value = "node.toml")]
     out: PathBuf,
-    /// `host:port` of this node's cluster plane, for the others [default: this machine's address towards ADDRESS, port
-    /// 9300]
+    /// `host:port` of this node's cluster plane, for the other nodes [default: this machine's address towards ADDRESS,
+    /// port 9300]
     #[arg(long, value_name = "ADDR")]
     cluster: Option<SocketAddr>,
-    /// Where people and proxies reach this node [default: the same address, port 9000]
+    /// The address at which users and proxies reach this node [default: the same address, port 9000]
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
-    /// Where this node's admin API listens [default: 127.0.0.1:9200]
+    /// The address on which this node's admin API listens [default: 127.0.0.1:9200]
     #[arg(long, value_name = "ADDR")]
     admin_api: Option<SocketAddr>,
 }
 
-/// With settings that were named, the node is to start with those: nothing is written but its data directory.
+/// Joins. If settings are given, the node is to start with those: only its data directory is written.
 pub async fn run(args: &JoinArgs, named: Option<(Config, &Path)>) -> Result<Output, Failure> {
     match named {
         Some((config, file)) => run_as_configured(args, &config, file).await,
@@ -119,7 +120,7 @@ fn keys(secret_file: &Path) -> Result<Arc<ClusterKeys>, Failure> {
     Ok(Arc::new(ClusterKeys::ring(&secret)))
 }
 
-/// The address of this machine from which the cluster would be reached. Nothing is sent.
+/// The address of this machine from which it would connect to the cluster. Nothing is sent.
 fn address_towards(address: &str) -> Result<IpAddr, Failure> {
     let failed = |e: std::io::Error| Failure::usage(format!("{address}: {e}; write host:port"));
     let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
@@ -135,7 +136,7 @@ fn write(
     http: SocketAddr,
     api: SocketAddr,
 ) -> Result<(), Failure> {
-    // The settings name the paths by themselves: they may be read from another folder.
+    // The settings contain absolute paths: they may be read from another directory.
     let absolute = |path: &Path| {
         toml_text(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy())
     };
@@ -153,7 +154,7 @@ fn write(
     file.write_all(text.as_bytes()).map_err(failed)
 }
 
-/// A TOML string; its escapes are those of JSON.
+/// Formats a TOML string; its escapes are those of JSON.
 fn toml_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -9,16 +9,16 @@ const COLUMNS: &[&str] = &["algorithm", "stage", "kid", "created_at_ms", "active
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List the published keys: the one that signs, the one that is to follow, those that signed
+    /// List the published keys: the current one, the next one, and earlier ones
     #[command(after_help = "Examples:\n  conclave key list\n  conclave key list -o json")]
     List,
-    /// Publish the next key of an algorithm, before its time
+    /// Publish the next key of an algorithm early
     #[command(after_help = "\
 Examples:
   conclave key rotate ES256
       published now, signs after tokens.signing_key_notice
   conclave key rotate ES256 --now
-      somebody else may have the old one: then also `conclave key retire KID`")]
+      the old one may have leaked: then also `conclave key retire KID`")]
     Rotate {
         /// RS256, PS256, ES256 or EdDSA
         #[arg(value_parser = ["RS256", "PS256", "ES256", "EdDSA"])]
@@ -27,7 +27,7 @@ Examples:
         #[arg(long)]
         now: bool,
     },
-    /// Take a key that does not sign out of publication: what it signed is refused from then on
+    /// Withdraw a key that is not the current one: everything it signed is refused from then on
     #[command(after_help = "Examples:\n  conclave key retire 8tvnbA…")]
     Retire {
         /// Its id, as `conclave key list` shows it

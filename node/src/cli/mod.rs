@@ -3,15 +3,15 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `serve`, `demo` | the arguments of what `main` runs itself |
-//! | `connection` | which cluster, and as whom |
-//! | `output` | tables for people, JSON for programs |
-//! | `failure` | what went wrong, and the exit code that says so |
+//! | `serve`, `demo` | the arguments of the commands that `main` runs itself |
+//! | `connection` | the connection to a cluster, and its credentials |
+//! | `output` | tables for users, JSON for programs |
+//! | `failure` | failures, and their exit codes |
 //! | `password` | passwords: typed, or from standard input, never an argument |
-//! | `progress` | a line that says how far something is |
-//! | `restore`, `recover` | a data directory that no node uses: no cluster is asked |
-//! | `config` | the configuration file: is it right |
-//! | `doctor/` | a look at a protected application from the outside |
+//! | `progress` | a progress line |
+//! | `restore`, `recover` | a data directory that no node uses, without contacting a cluster |
+//! | `config` | checks of the configuration file |
+//! | `doctor/` | checks of a protected application from the outside |
 //! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `archive`, `join`, `secret` | a command each |
 //!
 //! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
@@ -76,7 +76,7 @@ Exit codes:
   7  a write was sent and not answered: its outcome is unknown
 
 Environment:
-  CONCLAVE_CONFIG configuration file [else /etc/conclave/conclave.toml, if it is there]
+  CONCLAVE_CONFIG configuration file [else /etc/conclave/conclave.toml, if it exists]
   CONCLAVE_API    URLs of the admin API, separated by commas
   CONCLAVE_TOKEN  bearer token of the admin API";
 
@@ -88,91 +88,91 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What `conclave` is told to do.
+/// The commands of `conclave`.
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "one value a process")]
 pub enum Command {
     /// Run a node
     Serve(ServeArgs),
-    /// Run a whole cluster on this machine, to look at
+    /// Run a whole cluster on this machine, to try out
     Demo(DemoArgs),
     #[command(flatten)]
     Tool(Tool),
 }
 
-/// The commands that end: [`run`] runs them.
+/// The commands that end by themselves: [`run`] runs them.
 #[derive(Debug, Subcommand)]
 pub enum Tool {
-    /// People
+    /// Manage users
     #[command(
         after_help = "Examples:\n  conclave user create ada --email ada@example.org\n  conclave user list -o json"
     )]
     User(Resource<users::Command>),
-    /// Groups of people
+    /// Manage groups of users
     #[command(after_help = "Examples:\n  conclave group create staff\n  conclave group add staff ada")]
     Group(Resource<groups::Command>),
-    /// Applications: what people open, and who may
+    /// Manage applications and their access rules
     #[command(
         after_help = "Examples:\n  conclave app create wiki --host wiki.example.org --group staff\n  conclave app list"
     )]
     App(Resource<applications::Command>),
-    /// Passwords of programs that know nothing but HTTP Basic
+    /// Manage passwords for programs that support only HTTP Basic
     #[command(
         after_help = "Examples:\n  conclave app-password create ada --name phone --app calendar\n  conclave app-password list"
     )]
     AppPassword(Resource<app_passwords::Command>),
-    /// OIDC clients
+    /// Manage OIDC clients
     #[command(after_help = "Examples:\n  conclave client list\n  conclave client list -o json")]
     Client(Resource<clients::Command>),
-    /// Other providers to sign in at
+    /// Manage upstream providers, at which users may sign in
     #[command(after_help = "Examples:\n  conclave upstream list\n  conclave upstream show google -o json")]
     Upstream(Resource<upstreams::Command>),
-    /// Who may open an application, beyond its access rule
+    /// Manage policies: access conditions of an application, beyond its access rule
     #[command(
         after_help = "Examples:\n  conclave policy set wiki wiki.toml\n  conclave policy test wiki --user ada"
     )]
     Policy(Resource<policies::Command>),
-    /// Who is signed in
+    /// Manage the sessions of signed-in users
     #[command(
         after_help = "Examples:\n  conclave session list --user ada\n  conclave session revoke --user ada"
     )]
     Session(Resource<sessions::Command>),
-    /// Bearer tokens of the admin API
+    /// Manage bearer tokens of the admin API
     #[command(after_help = "Examples:\n  conclave token list\n  conclave token list -o json")]
     Token(Resource<tokens::Command>),
-    /// Keys that tokens are signed with
+    /// Manage the keys that tokens are signed with
     #[command(after_help = "Examples:\n  conclave key list\n  conclave key rotate ES256")]
     Key(Resource<keys::Command>),
-    /// The cluster itself
+    /// Manage the cluster itself
     #[command(
         after_help = "Examples:\n  conclave cluster status\n  conclave cluster join 10.0.0.1:9300 --secret-file cluster.secret"
     )]
     Cluster(Resource<cluster::Command>),
-    /// The whole cluster in one file
+    /// Save, verify and restore the whole cluster as one file
     #[command(
         after_help = "Examples:\n  conclave snapshot save --to conclave.snapshot\n  conclave snapshot verify conclave.snapshot"
     )]
     Snapshot(Resource<snapshots::Command>),
     /// Found a cluster from a snapshot, on an empty machine
     Restore(restore::RestoreArgs),
-    /// What to do when a cluster cannot help itself any more
+    /// Repair a cluster that cannot recover by itself
     #[command(
         subcommand,
         after_help = "Examples:\n  conclave recover from-survivor /var/lib/conclave --lost 1,2 --config conclave.toml"
     )]
     Recover(recover::Command),
-    /// The copy of the log elsewhere, with snapshots
+    /// Manage the archive: a copy of the log and snapshots at another place
     #[command(
         after_help = "Examples:\n  conclave archive status\n  conclave archive list\n  conclave archive prune --dry-run"
     )]
     Archive(Resource<archive::Command>),
-    /// Look for what is wrong, from the outside
+    /// Find faults from the outside
     #[command(subcommand, after_help = "Examples:\n  conclave doctor forward-auth https://wiki.example.org/")]
     Doctor(doctor::Command),
-    /// The cluster secret
+    /// Manage the cluster secret
     #[command(subcommand, after_help = "Examples:\n  conclave secret new\n  conclave secret status")]
     Secret(secret::Command),
-    /// The configuration of a node
+    /// Check the configuration of a node
     #[command(
         subcommand,
         after_help = "Examples:\n  conclave config check /etc/conclave/conclave.toml\n  conclave config check"
@@ -181,13 +181,13 @@ pub enum Tool {
     /// Print the version
     #[command(after_help = "Examples:\n  conclave version\n  conclave version -o json")]
     Version {
-        /// How to print the result
+        /// The output format
         #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
         output: output::Format,
     },
 }
 
-/// A command of the admin API, and how to reach it.
+/// A command of the admin API, and the connection for it.
 #[derive(Debug, clap::Args)]
 pub struct Resource<C: Subcommand> {
     #[command(flatten)]
@@ -196,7 +196,7 @@ pub struct Resource<C: Subcommand> {
     command: C,
 }
 
-/// Runs the command, prints its result to standard output or its failure to standard error, and gives the exit code.
+/// Runs the command, prints its result to standard output or its failure to standard error, and returns the exit code.
 pub async fn run(tool: Tool) -> ExitCode {
     if let Tool::Doctor(command) = &tool {
         return doctor::run(command).await;
@@ -244,7 +244,7 @@ async fn outcome(tool: Tool) -> Result<(Output, output::Format), Failure> {
             let text = format!("conclave {version}");
             Ok((Output::done(text, serde_json::json!({ "version": version })), output))
         }
-        // Has an exit code of its own.
+        // The doctor has its own exit codes.
         Tool::Doctor(_) => Err(Failure::other("the doctor was asked for a result instead of an exit code")),
     }
 }

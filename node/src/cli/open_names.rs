@@ -1,9 +1,9 @@
-//! Patterns of handles that let the world in: below some domains everybody gets a name for nothing.
+//! Handle patterns that admit any visitor: below some domains anyone can get a name at no cost.
 
 use std::io::Write as _;
 
-/// Where that is so by their own word: account servers that anybody may join, and bridges from open networks. Not
-/// complete, and it need not be: it is a warning.
+/// Domains that state this themselves: account servers with open registration, and bridges from open networks. The list
+/// is not complete, and need not be: it only causes a warning.
 const OPEN: [&str; 8] = [
     "bsky.social",
     "bsky.team",
@@ -15,20 +15,20 @@ const OPEN: [&str; 8] = [
     "northsky.social",
 ];
 
-/// Says it on standard error, for each pattern that does.
+/// Prints a warning to standard error for each such pattern.
 pub fn warn(handles: &[String]) {
     for handle in handles.iter().filter(|handle| is_open(handle)) {
-        // A closed terminal hears no warning.
+        // If standard error is closed, the warning is lost.
         let _ = writeln!(
             std::io::stderr(),
-            "conclave: warning: {handle} lets in everybody who takes a name there, which costs nothing; name single handles or DIDs, or a domain of your own"
+            "conclave: warning: {handle} admits anyone who gets a name there, at no cost; use single handles or DIDs, or a domain of your own"
         );
     }
 }
 
 fn is_open(pattern: &str) -> bool {
     let Some(domain) = pattern.strip_prefix("*.").map(str::to_ascii_lowercase) else { return false };
-    // Whole registries, and what is known to be open.
+    // Whole registries, and domains that are known to be open.
     !domain.contains('.') || OPEN.contains(&domain.as_str())
 }
 

@@ -1,5 +1,5 @@
-//! Results: tables for people, JSON for programs. A command gives JSON values and the order of their fields; both forms
-//! come from the same values, so neither knows more than the other.
+//! Results: tables for users, JSON for programs. A command returns JSON values and the order of their fields. Both
+//! forms are made from these values, so neither contains more than the other.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -8,10 +8,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::failure::Failure;
 
-/// How to print.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Aligned columns, for people
+    /// Aligned columns, for users
     #[default]
     Table,
     /// snake_case fields, listings as arrays, for programs
@@ -19,7 +19,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What this command line asks for, also if the command fails before its arguments are at hand.
+    /// The format that this command line requests, even if the command fails before its arguments are parsed.
     pub fn asked(arguments: impl Iterator<Item = String>) -> Self {
         let arguments: Vec<String> = arguments.collect();
         let follows = |pair: &[String]| match pair {
@@ -32,33 +32,33 @@ impl Format {
     }
 }
 
-/// Between columns.
+/// The gap between columns.
 const GAP: &str = "  ";
-/// Columns are not cut below this: less says nothing.
+/// Columns are not cut below this width: the rest would be useless.
 const NARROWEST: usize = 8;
-/// What an empty cell shows.
+/// The text of an empty cell.
 const NOTHING: &str = "-";
 
-/// Digits of a digest in a table: enough to see two differ.
+/// The digits of a digest in a table: enough to see that two differ.
 const DIGEST_SHOWN: usize = 12;
 
-/// What a command found or did.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// One object; its fields in this order.
     One { fields: &'static [&'static str], value: Value },
     /// A listing, an array in JSON; these columns of it in a table.
     Many { columns: &'static [&'static str], rows: Vec<Value> },
-    /// An object that holds a listing.
+    /// An object that contains a listing.
     Nested {
         fields: &'static [&'static str],
         value: Value,
         list: &'static str,
         columns: &'static [&'static str],
     },
-    /// An object of two listings.
+    /// An object with two listings.
     Two { value: Value, lists: [(&'static str, &'static [&'static str]); 2] },
-    /// An object that holds a listing, below lines that matter more than both.
+    /// An object that contains a listing, below warnings that are more important than both.
     Warned {
         warnings: Vec<String>,
         fields: &'static [&'static str],
@@ -66,7 +66,7 @@ pub enum Output {
         list: &'static str,
         columns: &'static [&'static str],
     },
-    /// A deed: a sentence for people, an object for programs.
+    /// A completed action: a sentence for users, an object for programs.
     Done { text: String, value: Value },
 }
 
@@ -76,7 +76,7 @@ impl Output {
     }
 }
 
-/// An object with one more field.
+/// Adds a field to an object.
 pub fn with(value: Value, field: &str, content: impl Into<Value>) -> Value {
     match value {
         Value::Object(mut map) => {
@@ -87,7 +87,7 @@ pub fn with(value: Value, field: &str, content: impl Into<Value>) -> Value {
     }
 }
 
-/// To standard output. A reader that has gone away is no failure.
+/// Prints to standard output. A reader that has closed it is not a failure.
 pub fn print(output: &Output, format: Format) -> ExitCode {
     let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
     let written = writeln!(std::io::stdout(), "{}", render_within(output, format, width));
@@ -99,13 +99,13 @@ pub fn print(output: &Output, format: Format) -> ExitCode {
     }
 }
 
-/// The whole result, as wide as it is.
+/// The whole result at its full width.
 #[cfg(test)]
 pub fn render(output: &Output, format: Format) -> String {
     render_within(output, format, None)
 }
 
-/// The result for a terminal of `width` columns: long cells of tables are cut and end with "…", long values go on in
+/// The result for a terminal of `width` columns. Long cells of tables are cut and end with "…"; long values continue on
 /// the next line.
 fn render_within(output: &Output, format: Format, width: Option<usize>) -> String {
     let object = |fields: &[&str], value: &Value| object(fields, value, width);
@@ -147,7 +147,7 @@ fn json(value: &Value) -> String {
     format!("{value:#}")
 }
 
-/// A line for each field, values aligned.
+/// Formats one line for each field, with aligned values.
 fn object(fields: &[&str], value: &Value, width: Option<usize>) -> String {
     let titles = fields.iter().map(|field| title(field).chars().count()).max().unwrap_or_default();
     let indent = titles + GAP.len();
@@ -160,7 +160,7 @@ fn object(fields: &[&str], value: &Value, width: Option<usize>) -> String {
     aligned(&lines.collect::<Vec<_>>())
 }
 
-/// The parts of a value that fit, broken after a space or comma where there is one.
+/// Splits a value into parts that fit, after a space or comma if there is one.
 fn folded(text: &str, room: Option<usize>) -> Vec<String> {
     let Some(room) = room else { return vec![text.to_owned()] };
     let (mut parts, mut part) = (Vec::new(), String::new());
@@ -188,7 +188,7 @@ fn table(columns: &[&str], rows: &[Value], width: Option<usize>) -> String {
     aligned(&lines)
 }
 
-/// Cuts the cells of the widest columns until the table is no wider than `width`, or each column is at its narrowest.
+/// Cuts the cells of the widest columns until the table fits into `width`, or each column is at its narrowest.
 fn fit(lines: &mut [Vec<String>], width: usize) {
     let mut widths = widths(lines);
     let gaps = GAP.len() * widths.len().saturating_sub(1);
@@ -222,7 +222,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// `created_at_ms` is shown as a time, so it is called "created at".
+/// The title of a field. `created_at_ms` is shown as a time, so its title is "created at".
 fn title(field: &str) -> String {
     field.trim_end_matches("_ms").trim_end_matches("_bytes").replace('_', " ")
 }
@@ -255,12 +255,12 @@ fn cell(field: &str, value: Option<&Value>) -> String {
             pairs.collect::<Vec<_>>().join(", ")
         }
     };
-    // A name or user agent must not steer the terminal.
+    // A name or user agent must not control the terminal.
     let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.is_empty() { NOTHING.to_owned() } else { text }
 }
 
-/// A length of time, in the largest unit that leaves it at one or more.
+/// Formats a length of time in the largest unit that gives at least one.
 fn length(ms: u64) -> String {
     let tenths = |unit_ms: u64, unit: &str| {
         let tenths = ms.saturating_mul(10) / unit_ms;
@@ -275,7 +275,7 @@ fn length(ms: u64) -> String {
     }
 }
 
-/// A size in MiB, of less than one in KiB.
+/// Formats a size in MiB, or in KiB if it is less than one MiB.
 fn size(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} B"),
@@ -284,7 +284,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// UTC to the second; 0 stands for never.
+/// Formats a time as UTC to the second; 0 means never.
 fn moment(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1_000).ok().filter(|seconds| *seconds != 0);
     let time = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());

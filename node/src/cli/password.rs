@@ -1,14 +1,14 @@
-//! Passwords come from a terminal, without echo and twice, or from standard input. Never from an argument: those are in
-//! the process list and the shell's history.
+//! Passwords are read from a terminal, without echo and twice, or from standard input. They are never arguments,
+//! because those appear in the process list and the shell's history.
 
 use std::io::{IsTerminal as _, Read as _};
 
 use super::failure::Failure;
 
-/// Longest input read: more than any password may have.
+/// The most input that is read: more than any password may have.
 const MAX_INPUT_BYTES: u64 = 4 * 1024;
 
-/// The first line of standard input.
+/// Reads the first line of standard input.
 pub fn from_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_string(&mut text);
@@ -16,7 +16,7 @@ pub fn from_stdin() -> Result<String, Failure> {
     first_line(&text)
 }
 
-/// Typed twice.
+/// Reads a password that the user types twice.
 pub fn from_terminal() -> Result<String, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
@@ -37,7 +37,7 @@ pub fn from_terminal() -> Result<String, Failure> {
 fn first_line(text: &str) -> Result<String, Failure> {
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => Err(Failure::usage("standard input holds no password in its first line")),
+        _ => Err(Failure::usage("the first line of standard input contains no password")),
     }
 }
 

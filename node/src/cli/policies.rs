@@ -1,4 +1,4 @@
-//! `conclave policy …`: who may open an application, tried before it counts.
+//! `conclave policy …`: access conditions of an application, which can be tested before they take effect.
 
 use std::{collections::BTreeMap, io::Read as _, path::PathBuf};
 
@@ -17,7 +17,7 @@ const REPLAY: &[&str] =
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Set the policy of an application; it counts at once, on every node
+    /// Set the policy of an application; it takes effect at once, on every node
     #[command(after_help = "\
 Examples:
   conclave policy set wiki wiki.toml
@@ -39,27 +39,27 @@ The file is TOML or JSON; docs/policy.md describes it. For example:
         /// Slug or id of the application
         application: String,
     },
-    /// Take the policy away: the access rule of the application counts again
+    /// Remove the policy: the access rule of the application applies again
     #[command(after_help = "Examples:\n  conclave policy remove wiki")]
     Remove {
         /// Slug or id of the application
         application: String,
     },
-    /// Who could open an application, and why
+    /// Show which users could open an application, and why
     #[command(after_help = "\
 Examples:
   conclave policy test wiki
-      everybody, from nowhere in particular, now
+      all users, without an address, now
   conclave policy test wiki --user ada --address 203.0.113.9 --path /admin/ --at 2026-12-24T20:00:00Z
   conclave policy test wiki --user ada --amr otp --candidate -o json")]
     Test(Testing),
-    /// Why somebody was let in or not: the decision id stands on the page that they saw
+    /// Explain why a user was allowed or denied: the decision id is on the page that they saw
     #[command(after_help = "Examples:\n  conclave policy explain 1-9f86d081884c7d65")]
     Explain {
         /// The decision's id; it names the node that knows it
         decision: String,
     },
-    /// List recent decisions of all nodes, the latest first: every denial, and a sample of what was allowed
+    /// List recent decisions of all nodes, the latest first: every denial, and a sample of the allowed requests
     #[command(after_help = "\
 Examples:
   conclave policy decisions --user ada
@@ -67,19 +67,19 @@ Examples:
 
 Nodes keep decisions in memory: up to 512 denials for each application, and none from before the node started.")]
     Decisions(decisions::Listing),
-    /// What the candidate would change over live traffic, on all nodes together
+    /// Show the changes that the candidate would make to live traffic, on all nodes together
     #[command(after_help = "Examples:\n  conclave policy shadow wiki\n  conclave policy shadow wiki -o json")]
     Shadow {
         /// Slug or id of the application
         application: String,
     },
-    /// What the candidate makes of the decisions that all nodes recorded
+    /// Apply the candidate to the decisions that all nodes recorded
     #[command(after_help = "Examples:\n  conclave policy replay wiki\n  conclave policy replay wiki -o json")]
     Replay {
         /// Slug or id of the application
         application: String,
     },
-    /// A policy that is only watched
+    /// Manage a policy that is only watched
     #[command(
         subcommand,
         after_help = "Examples:\n  conclave policy candidate set wiki next.toml\n  conclave policy candidate promote wiki"
@@ -89,12 +89,12 @@ Nodes keep decisions in memory: up to 512 denials for each application, and none
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Candidate {
-    /// Watch a policy over live traffic; it decides nothing
+    /// Watch a policy on live traffic; it decides nothing
     #[command(after_help = "Examples:\n  conclave policy candidate set wiki next.toml")]
     Set {
         /// Slug or id of the application
         application: String,
-        /// TOML or JSON; - for standard input
+        /// A TOML or JSON file; - for standard input
         file: PathBuf,
     },
     /// Make the candidate the policy
@@ -106,14 +106,14 @@ Examples:
     Promote {
         /// Slug or id of the application
         application: String,
-        /// The version that was watched [default: the present one]
+        /// The version that was watched [default: the current one]
         #[arg(long, value_name = "VERSION")]
         watched: Option<u64>,
-        /// Also when it lets nobody in, or no administrator
+        /// Promote it even if it admits no user, or no administrator
         #[arg(long)]
         force: bool,
     },
-    /// Give the candidate up
+    /// Discard the candidate
     #[command(after_help = "Examples:\n  conclave policy candidate remove wiki")]
     Remove {
         /// Slug or id of the application
@@ -125,9 +125,9 @@ Examples:
 pub struct Setting {
     /// Slug or id of the application
     application: String,
-    /// TOML or JSON; - for standard input
+    /// A TOML or JSON file; - for standard input
     file: PathBuf,
-    /// Also when it lets nobody in, or no administrator
+    /// Set it even if it admits no user, or no administrator
     #[arg(long)]
     force: bool,
 }
@@ -136,7 +136,7 @@ pub struct Setting {
 pub struct Testing {
     /// Slug or id of the application
     application: String,
-    /// Username or id [default: everybody]
+    /// Username or id [default: all users]
     #[arg(long)]
     user: Option<String>,
     /// The client's address
@@ -151,20 +151,20 @@ pub struct Testing {
     /// The request's path [default: none, as for OIDC]
     #[arg(long)]
     path: Option<String>,
-    /// When, such as 2026-12-24T20:00:00Z [default: now]
+    /// The time of the request, such as 2026-12-24T20:00:00Z [default: now]
     #[arg(long, value_parser = moment)]
     at: Option<u64>,
-    /// How they signed in (RFC 8176); may be given several times [default: pwd]
+    /// The authentication method of the user (RFC 8176); may be given several times [default: pwd]
     #[arg(long = "amr", value_name = "METHOD")]
     methods: Vec<String>,
-    /// By the candidate
+    /// Test the candidate
     #[arg(long)]
     candidate: bool,
 }
 
-/// Unix milliseconds of a time as people write it (RFC 3339).
+/// Parses a time (RFC 3339) into Unix milliseconds.
 pub(super) fn moment(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no time; write for example 2026-12-24T20:00:00Z");
+    let bad = || format!("{text:?} is not a time; write for example 2026-12-24T20:00:00Z");
     let seconds = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| bad())?.unix_timestamp();
     u64::try_from(seconds).map_err(|_| bad())?.checked_mul(1_000).ok_or_else(bad)
 }
@@ -207,17 +207,17 @@ async fn set(
     Ok(Output::done(text, json!({ "application": answer.application, "version": version })))
 }
 
-/// What to do about a policy that locks users out.
+/// Adds the remedies to a refusal of a policy that locks users out.
 fn or_force(error: Error) -> Failure {
     match error {
         Error::Refused(text) if text.contains("admit") => Failure::from(Error::Refused(format!(
-            "{text}. Rows with a network, a time, a path or an expression may not hold; put a row such as [[row]] effect = \"allow\" group = \"admins\" before the first of them, or repeat the command with --force"
+            "{text}. Rows with a network, a time, a path or an expression may not match; put a row such as [[row]] effect = \"allow\" group = \"admins\" before the first of them, or repeat the command with --force"
         ))),
         error => error.into(),
     }
 }
 
-/// JSON, whichever of the two it was written in; mistakes are told before anything is sent.
+/// Reads a document as JSON, whether it is TOML or JSON. Mistakes are reported before anything is sent.
 fn document(file: &std::path::Path) -> Result<String, Failure> {
     let bad = |why: String| Failure::usage(format!("{}: {why}", file.display()));
     let mut text = String::new();
@@ -254,9 +254,9 @@ async fn remove(client: &Client, application: String, candidate: bool) -> Result
     let order = v1::RemovePolicyRequest { application: application.clone(), candidate };
     client.policies().remove(order).await?;
     let text = if candidate {
-        format!("{application} has no candidate any more")
+        format!("the candidate of {application} is removed")
     } else {
-        format!("{application} has no policy any more; its access rule counts")
+        format!("the policy of {application} is removed; its access rule applies")
     };
     Ok(Output::done(text, json!({ "removed": application, "candidate": candidate })))
 }
@@ -277,7 +277,7 @@ async fn promote(
     let order = v1::PromoteCandidateRequest { application, version, force };
     let answer = client.policies().promote(order).await.map_err(or_force)?;
     let text =
-        format!("the candidate is the policy of {} now, version {}", answer.application, answer.version);
+        format!("the candidate is now the policy of {}, version {}", answer.application, answer.version);
     Ok(Output::done(text, json!({ "application": answer.application, "version": answer.version })))
 }
 
@@ -321,14 +321,14 @@ pub(super) fn verdict(verdict: &v1::PolicyVerdict) -> Value {
     })
 }
 
-/// Each member, with a client that asks it and no other.
+/// The members, each with a client that contacts only this member.
 pub(super) async fn members(client: &Client) -> Result<Vec<(u64, Option<Client>)>, Failure> {
     let status = client.cluster().status(v1::GetStatusRequest {}).await?;
     let members = status.nodes.into_iter();
     Ok(members.map(|node| (node.id, client.at(&node.api_url).ok().filter(|_| node.reachable))).collect())
 }
 
-/// What each node answered, and which could not be asked.
+/// The response of each node, and the nodes that could not be reached.
 pub(super) async fn everywhere<T>(
     client: &Client,
     ask: impl AsyncFn(Client) -> Result<T, conclave_client::Error>,

@@ -1,18 +1,18 @@
-//! A line that says how far something is, on standard error and only where a person looks: nothing for scripts, and
-//! nothing for what is over at once.
+//! A progress line on standard error. It is shown only on a terminal, so scripts see nothing, and only for work that
+//! takes a while.
 
 use std::{
     io::{IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
 
-/// Between two looks at the line.
+/// The interval between two updates of the line.
 const EVERY: Duration = Duration::from_millis(100);
-/// What is over before this needs no line.
+/// The time before the line appears: shorter work needs none.
 const PATIENCE: Duration = Duration::from_millis(500);
 const CELLS: u64 = 24;
 
-/// A bar, while it is held.
+/// A progress bar, shown until it is dropped.
 pub struct Progress {
     what: &'static str,
     of: u64,
@@ -22,13 +22,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `of` is what there is to do in bytes; 0 when nobody knows.
+    /// Begins a task. `of` is the amount of work in bytes; 0 if it is not known.
     pub fn new(what: &'static str, of: u64) -> Self {
         let visible = std::io::stderr().is_terminal();
         Self { what, of, begun: Instant::now(), shown: None, visible }
     }
 
-    /// So many bytes are done.
+    /// Shows that `done` bytes are done.
     pub fn at(&mut self, done: u64) {
         let now = Instant::now();
         let young = now.duration_since(self.begun) < PATIENCE;
@@ -37,11 +37,11 @@ impl Progress {
             return;
         }
         self.shown = Some(now);
-        // Nobody is left to be told when standard error is closed.
+        // If standard error is closed, there is nothing left to do.
         let _ = write!(std::io::stderr(), "\r{}\x1b[K", line(self.what, done, self.of));
     }
 
-    /// The same for something else.
+    /// Continues with another task.
     pub fn then(&mut self, what: &'static str, of: u64) {
         (self.what, self.of) = (what, of);
     }

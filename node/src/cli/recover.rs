@@ -1,5 +1,5 @@
-//! `conclave recover …`: what to do when a cluster cannot help itself any more. Needs the cluster secret; what it does
-//! stands in the log and in the audit.
+//! `conclave recover …`: repairs a cluster that cannot recover by itself. It needs the cluster secret; its actions are
+//! in the log and in the audit lines.
 
 use std::{
     collections::BTreeSet,
@@ -49,21 +49,21 @@ Examples:
   conclave recover from-survivor /var/lib/conclave --lost 1,2 --config conclave.toml --dry-run
   conclave recover from-survivor /var/lib/conclave --lost 1,2 --config conclave.toml
   conclave recover from-survivor /mnt/node2 /mnt/node3 --lost 1 --config conclave.toml
-      the one that has most is taken
+      the one with the longest log is used
 
-Every survivor must be named, and every lost node said to be lost: a node that is neither could come back and know more. What the
-lost nodes alone had acknowledged is gone. No node may run in these directories.")]
+Every member must be given, as a survivor or with --lost: a node that is given as neither could come back with a longer log. Writes
+that the lost nodes alone had acknowledged are lost. No node may run in these directories.")]
     FromSurvivor(FromSurvivor),
-    /// Nobody can administer the cluster: make a link that lets one person back in, once, within a quarter of an hour
+    /// No administrator can sign in: make a link that lets one user in, once, within a quarter of an hour
     #[command(after_help = "\
 Examples:
   conclave recover admin --config conclave.toml
   conclave recover admin ada
   conclave recover admin ada --create
-      the account is created if there is none of this name
+      the account is created if it does not exist
 
 The user who opens the link sets a password for that account. The account is enabled and put into the group admins; its sessions and app passwords end. The link is made from the cluster secret alone, so the cluster need not run now, only when the link is
-opened. That it was used stands in the audit log.")]
+opened. The audit log shows that it was used.")]
     Admin(Admin),
 }
 
@@ -72,38 +72,38 @@ pub struct Admin {
     /// Username of the account
     #[arg(default_value = "admin")]
     username: String,
-    /// Create the account if there is none of this name
+    /// Create the account if it does not exist
     #[arg(long)]
     create: bool,
     /// Settings of a node: its cluster secret and its public URL
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How to print the result
+    /// The output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct FromSurvivor {
-    /// Data directories that are left; copies of other machines' are as good
+    /// Data directories that are left; copies from other machines may be given too
     #[arg(required = true)]
     survivors: Vec<PathBuf>,
     /// Numbers of the nodes that are lost for good, separated by commas
     #[arg(long, value_name = "NODES", value_delimiter = ',', required = true)]
     lost: Vec<u64>,
-    /// Settings of the node that is to start here; its data directory gets the result
+    /// Settings of the node that is to start here; the result is written into its data directory
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// People stay signed in: only when most of the nodes are read, so that nothing that was revoked can be missing
+    /// Keep sessions: allowed only if most of the nodes are read, so that no revocation can be missing
     #[arg(long)]
     keep_sessions: bool,
-    /// Say what would come of it, and write nothing
+    /// Show the result, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// The confirmation, for scripts: the words that are asked for
+    /// The confirmation for scripts: the words that the command asks for
     #[arg(long, value_name = "WORDS")]
     confirm: Option<String>,
-    /// How to print the result
+    /// The output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
@@ -144,8 +144,8 @@ fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {
     let read_most = newest.known.is_quorum(&survivors.iter().map(|survivor| survivor.node).collect());
     if args.keep_sessions && !read_most {
         return Err(Failure::usage(format!(
-            "{} of {} nodes are read, which are not most of those that vote: one that is lost may have revoked a session that these still have; leave \
-             --keep-sessions out",
+            "{} of {} nodes are read, which is not a majority of the voters: a lost node may have revoked a session \
+             that these still have; omit --keep-sessions",
             survivors.len(),
             members.len()
         )));
@@ -172,27 +172,27 @@ fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {
 fn read(paths: &[PathBuf], keys: &ClusterKeys) -> Result<Vec<Survivor>, Failure> {
     let one = |path: &PathBuf| {
         if DataDir::is_fresh(path) {
-            return Err(Failure::usage(format!("{}: there is no node's data", path.display())));
+            return Err(Failure::usage(format!("{}: contains no data of a node", path.display())));
         }
-        // Closed again before anything is written: the result may go into one of them.
+        // Closed again before anything is written: the result may be written into one of them.
         let data = DataDir::open(path).map_err(|e| Failure::other(e.to_string()))?;
         Survivor::read(&data, keys).map_err(|e| Failure::other(format!("{}: {e}", path.display())))
     };
     let survivors = paths.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     let mut seen = BTreeSet::new();
     match survivors.iter().find(|survivor| !seen.insert(survivor.node)) {
-        // One that is counted twice would pass for most of them.
+        // A directory that is counted twice could be taken for a majority.
         Some(twice) => {
-            Err(Failure::usage(format!("the data of node {} is named twice; name it once", twice.node)))
+            Err(Failure::usage(format!("the data of node {} is given twice; give it once", twice.node)))
         }
         None => Ok(survivors),
     }
 }
 
-/// By the rule that elections go by: the later term, then the longer log (Raft §5.4.1).
+/// Selects by the rule of elections: the later term, then the longer log (Raft §5.4.1).
 fn most_advanced(survivors: &[Survivor]) -> Result<&Survivor, Failure> {
     let Some(newest) = survivors.iter().max_by_key(|survivor| survivor.known.last) else {
-        return Err(Failure::usage("name at least one data directory that is left"));
+        return Err(Failure::usage("give at least one data directory that is left"));
     };
     match survivors.iter().find(|survivor| survivor.known.lineage != newest.known.lineage) {
         None => Ok(newest),
@@ -213,24 +213,24 @@ fn account_for_all(
         match (survives, lost.contains(id)) {
             (true, true) => {
                 return Err(Failure::usage(format!(
-                    "node {id} is said to be lost, but its data directory is named"
+                    "node {id} is given as lost, but its data directory is given as well"
                 )));
             }
             (false, false) => {
                 return Err(Failure::usage(format!(
-                    "node {id} is a member, and neither survives nor is lost: name its data directory, or say --lost {id}"
+                    "node {id} is a member, and is given neither as survivor nor as lost: give its data directory, or --lost {id}"
                 )));
             }
             _ => {}
         }
     }
     match lost.iter().find(|id| members.iter().all(|(member, _)| member != *id)) {
-        Some(id) => Err(Failure::usage(format!("node {id} is no member of this cluster"))),
+        Some(id) => Err(Failure::usage(format!("node {id} is not a member of this cluster"))),
         None => Ok(()),
     }
 }
 
-/// The words name the lost nodes, so that nobody says them by habit.
+/// Asks for confirmation. The words name the lost nodes, so that an operator does not type them by habit.
 fn confirmed(args: &FromSurvivor, newest: &Survivor, read_most: bool) -> Result<(), Failure> {
     let mut lost = args.lost.clone();
     lost.sort_unstable();
@@ -253,7 +253,7 @@ fn ask(words: &str, newest: &Survivor, read_most: bool) -> Result<String, Failur
     let mut err = std::io::stderr();
     writeln!(
         err,
-        "{}\nThe nodes said to be lost must never be started again. Type the words to go on: {words}",
+        "{}\nThe lost nodes must never be started again. Type the words to go on: {words}",
         loss(newest, read_most)
     )
     .map_err(failed)?;
@@ -267,13 +267,13 @@ fn loss(newest: &Survivor, read_most: bool) -> String {
     let committed = newest.committed.map_or(0, |last| last.index);
     let tail = index.saturating_sub(committed);
     let taken = format!(
-        "Node {} has most: up to entry {index}. Of these it did not know {tail} to be committed; they are taken as committed.",
+        "Node {} has the longest log: up to entry {index}. It did not know the last {tail} to be committed; they are taken as committed.",
         newest.node
     );
     if read_most {
         format!("{taken} Most nodes were read: nothing that was acknowledged is lost.")
     } else {
-        format!("{taken} What was acknowledged after that by the lost nodes alone is lost.")
+        format!("{taken} Writes acknowledged after that by the lost nodes alone are lost.")
     }
 }
 

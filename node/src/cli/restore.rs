@@ -1,4 +1,4 @@
-//! `conclave restore`: a cluster is founded from a snapshot or from its archive, on a machine where no node runs.
+//! `conclave restore`: founds a cluster from a snapshot or from its archive, on a machine where no node runs.
 
 use std::path::PathBuf;
 
@@ -62,50 +62,50 @@ Examples:
       then, on each other machine, with an empty data directory:
             conclave cluster join THIS-MACHINE:9300 --secret-file cluster.secret
   conclave restore --archive --config conclave.toml
-      the newest that the archive of these settings holds
+      the newest state in the archive of these settings
   conclave restore --archive --at 2026-11-21T14:30:00Z --config conclave.toml
-      as it was then; what was revoked or disabled since stays so
+      the state at that time; later revocations and disabled accounts remain
   conclave restore --archive --target s3://backups/conclave --config conclave.toml
 
 The settings are those of the node that starts here: its data directory, its secret, its addresses. The cluster gets a new lineage,
-this node a new number, and everybody signs in again; nodes of the old cluster are refused. To put a snapshot in the place of what a
-cluster that runs holds: conclave snapshot restore.")]
+this node a new number, and all users must sign in again; nodes of the old cluster are refused. To restore a snapshot into a running
+cluster: conclave snapshot restore.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RestoreArgs {
     /// A snapshot file
     #[arg(required_unless_present = "archive", conflicts_with = "archive")]
     file: Option<PathBuf>,
-    /// From the archive
+    /// Restore from the archive
     #[arg(long)]
     archive: bool,
-    /// Another archive than that of the settings
+    /// The URL of an archive other than that of the settings
     #[arg(long, value_name = "URL", requires = "archive")]
     target: Option<String>,
-    /// As of this time, such as 2026-11-21T14:30:00Z
+    /// Restore the state at this time, such as 2026-11-21T14:30:00Z
     #[arg(long, value_name = "TIME", requires = "archive", value_parser = super::policies::moment)]
     at: Option<u64>,
-    /// As of this log index
+    /// Restore the state at this log index
     #[arg(long, value_name = "INDEX", requires = "archive", conflicts_with = "at")]
     index: Option<u64>,
-    /// Of this life (epoch) of the cluster, where two of them wrote to the archive at once
+    /// The lineage (epoch) of the cluster, if two lineages wrote to the archive in parallel
     #[arg(long, value_name = "EPOCH", requires = "archive")]
     life: Option<u64>,
     /// Settings of the node that is to start here
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Say what would come of it, and write nothing
+    /// Show the result, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Keep what is in the data directory beside the restored data; else the directory must be empty
+    /// Keep existing contents of the data directory beside the restored data; otherwise the directory must be empty
     #[arg(long)]
     set_aside: bool,
-    /// People who were deleted after the point that is restored come back as they were; else they come back disabled
+    /// Re-enable users that were deleted after the restored point; otherwise they come back disabled
     #[arg(long)]
     enable_returning: bool,
     /// Set log time to this machine's clock: for a cluster whose clocks were ahead when the snapshot was written
     #[arg(long)]
     reset_log_time: bool,
-    /// How to print the result
+    /// The output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
@@ -169,7 +169,7 @@ async fn of_archive(
         (None, Some(index)) => Until::Index(index),
         (None, None) => Until::Latest,
     };
-    // Beside the data, where there is room for it.
+    // Beside the data directory, where there is room for it.
     let beside = config.node.data_dir.parent().filter(|parent| parent.is_dir());
     let mut scratch = tempfile::Builder::new();
     scratch.prefix(".conclave-restore-");
@@ -198,7 +198,7 @@ async fn of_archive(
     Ok(((found.older, found.newest), about))
 }
 
-/// The fields of a restore from an archive come after those of every restore.
+/// Adds the fields about the archive after those of every restore.
 fn with_archive(output: Output, about: &Value) -> Output {
     let add = |value: Value| with(value, "archive", about.clone());
     match output {
@@ -234,7 +234,7 @@ pub(super) fn told(
     let Report { changes, change_count, users, sessions_ended } = &done.report;
     let named = file.map_or_else(String::new, |file| format!(" --config {}", file.display()));
     let next = if dry_run {
-        "nothing was written: say it again without --dry-run".to_owned()
+        "nothing was written: run it again without --dry-run".to_owned()
     } else {
         format!(
             "conclave serve{named}; then on each other machine, with an empty data directory: conclave cluster join {} --secret-file FILE",

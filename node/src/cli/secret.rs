@@ -1,4 +1,4 @@
-//! `conclave secret …`: making one needs no cluster, the rest asks one.
+//! `conclave secret …`: making a secret needs no cluster; the other commands contact one.
 
 use std::path::{Path, PathBuf};
 
@@ -17,30 +17,30 @@ use super::{
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a cluster secret: whoever holds it can join the cluster and read its snapshots
+    /// Make a cluster secret: its holder can join the cluster and read its snapshots
     #[command(after_help = "\
 Examples:
   conclave secret new --out cluster.secret
-      readable by its owner alone; a file that exists is left alone
+      readable only by its owner; an existing file is not changed
   CONCLAVE_CLUSTER__SECRET=$(conclave secret new) conclave serve")]
     New {
         /// Write it to this new file instead of printing it
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// How to print the result
+        /// The output format
         #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
         output: Format,
     },
-    /// Show which secrets each node has, and whether an old one can be dropped
+    /// Show the secrets of each node, and if an old one can be dropped
     #[command(after_help = "Examples:\n  conclave secret status\n  conclave secret status -o json")]
     Status {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Sign everybody out everywhere, and end every code, refresh token and app password: for a secret that leaked
+    /// Sign all users out everywhere, and revoke every code, refresh token and app password: for a secret that leaked
     #[command(after_help = "Examples:\n  conclave secret end-everything --yes")]
     EndEverything {
-        /// Nothing is done without it
+        /// Confirm; without it nothing is done
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
@@ -48,7 +48,7 @@ Examples:
     },
 }
 
-/// What a status says before its nodes.
+/// The fields of a status before its nodes.
 const FIELDS: &[&str] = &[
     "safe_to_drop",
     "reasons",
@@ -71,13 +71,13 @@ pub async fn run(command: Command) -> Result<(Output, Format), Failure> {
                 Output::Nested { fields: FIELDS, value: value(&status), list: "nodes", columns: COLUMNS };
             Ok((output, api.output))
         }
-        Command::EndEverything { yes: false, .. } => Err(Failure::usage(
-            "this signs everybody out and ends every app password; say --yes if that is what you want",
-        )),
+        Command::EndEverything { yes: false, .. } => {
+            Err(Failure::usage("this signs all users out and revokes every app password; confirm with --yes"))
+        }
         Command::EndEverything { yes: true, api } => {
             let ended = api.connect()?.secrets().end_everything(v1::EndEverythingRequest {}).await?;
             let epoch = ended.revocation_epoch;
-            let text = format!("everybody is signed out; the revocation epoch is {epoch}");
+            let text = format!("all users are signed out; the revocation epoch is {epoch}");
             Ok((Output::done(text, json!({ "revocation_epoch": epoch })), api.output))
         }
     }

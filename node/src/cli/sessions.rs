@@ -14,21 +14,21 @@ pub enum Command {
     /// List live sessions
     #[command(after_help = "Examples:\n  conclave session list\n  conclave session list --user ada -o json")]
     List {
-        /// Only this user's; username or id
+        /// Only sessions of this user; username or id
         #[arg(long)]
         user: Option<String>,
     },
-    /// List the sign-outs that applications have not taken notice of yet
+    /// List the sign-out notices that applications have not accepted yet
     ///
-    /// Each is given again until the application takes it, for an hour. The node that leads knows how often it tried,
+    /// Each notice is sent again until the application accepts it, for an hour. The leader knows how often it tried,
     /// and why it failed.
     #[command(after_help = "Examples:\n  conclave session notices\n  conclave session notices -o json")]
     Notices,
-    /// End a session, or all sessions and grants of a user
+    /// Revoke a session, or all sessions and grants of a user
     ///
-    /// The person is signed out of that browser everywhere, and access and refresh tokens of that sign-in end. What was
-    /// granted with offline_access stays: refresh tokens that applications keep for when the person is away.
-    /// --with-grants ends those too, and --user always does.
+    /// The user is signed out of that browser everywhere, and access and refresh tokens of that sign-in end. Grants of
+    /// offline_access remain: refresh tokens that applications keep for when the user is away. --with-grants revokes
+    /// those too, and --user always does.
     #[command(after_help = "\
 Examples:
   conclave session revoke 0f8e…
@@ -39,13 +39,13 @@ Examples:
         /// The session's id
         #[arg(required_unless_present = "user", conflicts_with = "user")]
         id: Option<String>,
-        /// Every session and grant of this user; username or id
+        /// Revoke every session and grant of this user; username or id
         #[arg(long)]
         user: Option<String>,
-        /// Also what applications were granted to do while the person is away (offline refresh tokens)
+        /// Also revoke the grants for when the user is away (offline refresh tokens)
         #[arg(long, conflicts_with = "user")]
         with_grants: bool,
-        /// Also the user's app passwords, with which programs come without a session
+        /// Also revoke the user's app passwords, with which programs work without a session
         #[arg(long, requires = "user")]
         app_passwords: bool,
     },
@@ -69,18 +69,21 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             let not_told = client.sessions().revoke(order).await?.not_told;
             let also = if with_grants { ", and everything granted in it" } else { "" };
             let said = json!({ "revoked": session_id, "with_grants": with_grants, "not_told": not_told });
-            Ok(Output::done(format!("session {session_id} is over{also}{}", but_not_told(&not_told)), said))
+            Ok(Output::done(
+                format!("session {session_id} is revoked{also}{}", but_not_told(&not_told)),
+                said,
+            ))
         }
     }
 }
 
-/// The applications that a sign-out has not reached yet, as the end of a sentence.
+/// The applications that a sign-out notice has not reached yet, as the end of a sentence.
 pub fn but_not_told(not_told: &[String]) -> String {
     if not_told.is_empty() {
         return String::new();
     }
     format!(
-        "; applications that were not told yet and are told again: {} (conclave session notices says why)",
+        "; applications that have not accepted the notice yet: {} (conclave session notices shows why)",
         not_told.join(", ")
     )
 }
@@ -105,13 +108,13 @@ async fn notices(client: &Client) -> Result<Output, Failure> {
     Ok(Output::Many { columns: NOTICE_COLUMNS, rows: notices.iter().map(row).collect() })
 }
 
-/// What ended, and what did not.
+/// A sentence about what ended, and what did not.
 fn signed_out(user: &str, app_passwords: bool, left: u32) -> String {
     match (app_passwords, left) {
         (true, _) => format!("{user} is signed out everywhere, and the app passwords are revoked"),
         (false, 0) => format!("{user} is signed out everywhere"),
         (false, left) => format!(
-            "{user} is signed out everywhere; app passwords that live on: {left} (--app-passwords ends them too)"
+            "{user} is signed out everywhere; remaining app passwords: {left} (--app-passwords revokes them too)"
         ),
     }
 }

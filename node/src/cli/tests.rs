@@ -1,4 +1,4 @@
-//! The command line itself: that it parses as documented, and against a real node.
+//! Tests of the command line: parsing as documented, and commands against a real node.
 
 use clap::{CommandFactory as _, Parser as _};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("conclave").chain(line.iter().copied()))
 }
 
-/// Runs a command and gives its JSON, or its exit code.
+/// Runs a command and returns its JSON, or its exit code.
 async fn run(node: &TestNode, token: &str, line: &[&str]) -> Result<Value, u8> {
     run_at(node.api_url(), token, line).await
 }
@@ -60,7 +60,7 @@ fn every_argument_says_what_it_is() {
     assert_eq!(found, Vec::<String>::new());
 }
 
-/// The examples are lines of a shell: the part that is ours must parse.
+/// The examples are lines of a shell: the part with `conclave` must parse.
 #[test]
 fn the_examples_parse() {
     fn examples(command: &clap::Command) -> Vec<String> {
@@ -126,7 +126,7 @@ async fn a_mistyped_member_changes_nothing_and_a_group_shows_its_members() {
     assert_eq!(run(&["group", "show", "staff"]).await.unwrap()["members"], json!(["ada", "bob"]));
     let listed = run(&["user", "list", "--group", "staff"]).await.unwrap();
     assert_eq!(listed.as_array().unwrap().len(), 2);
-    // A user who is in as many groups as one can be: what was done before is taken back.
+    // A user with the largest number of groups cannot be added: the changes before are undone.
     let groups: Vec<String> = (0..MAX_GROUPS_OF_USER).map(|n| format!("g{n}")).collect();
     for group in &groups {
         run(&["group", "create", group]).await.unwrap();
@@ -467,7 +467,7 @@ async fn what_one_node_decided_is_explained_and_counted_from_any_other() {
         (&report["differences"][0]["user"], &report["differences"][0]["count"]),
         (&json!("ada"), &json!(6))
     );
-    // The first that each node lets in is recorded.
+    // The first request that each node allows is recorded.
     let replayed = run(&["policy", "replay", "wiki"]).await.unwrap();
     assert_eq!((&replayed["looked_at"], &replayed["would_deny"]), (&json!(3), &json!(3)));
     run(&["policy", "candidate", "promote", "wiki"]).await.unwrap();

@@ -1,4 +1,4 @@
-//! The command line against an admin API behind a TLS proxy.
+//! Tests of the command line against an admin API behind a TLS proxy.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -17,7 +17,8 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
-/// A proxy for `localhost` in front of this API; its URL, and the file of the authority that vouches for it.
+/// A proxy for `localhost` in front of this API. Returns its URL, and the file of the authority that signed its
+/// certificate.
 async fn behind_tls(api: SocketAddr, dir: &tempfile::TempDir) -> (String, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let certificate =

@@ -17,27 +17,27 @@ const COLUMNS: &[&str] = &["name", "role", "created_at_ms", "expires_at_ms", "id
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a token; it is shown once
+    /// Create a token; it is shown once
     #[command(after_help = "\
 Examples:
   conclave token new --name monitoring
       reads only, does not expire
   conclave token new --name deploy --role admin --ttl 30d -o json | jq -r .token")]
     New {
-        /// For people
+        /// A label for display
         #[arg(long)]
         name: String,
-        /// reader, admin, or registrar: may register clients at the provider and nothing else
+        /// The role: reader, admin, or registrar (may only register clients at the provider)
         #[arg(long, default_value = "reader", value_parser = ["reader", "admin", "registrar"])]
         role: String,
-        /// How long it lasts, such as 90s, 12h or 30d [default: for ever]
+        /// The lifetime, such as 90s, 12h or 30d [default: for ever]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         ttl: Option<Duration>,
     },
     /// List tokens
     #[command(after_help = "Examples:\n  conclave token list\n  conclave token list -o json")]
     List,
-    /// End a token
+    /// Revoke a token
     #[command(after_help = "Examples:\n  conclave token revoke 0f8e…")]
     Revoke {
         /// The token's id, as `conclave token list` shows it
@@ -70,7 +70,7 @@ async fn list(client: &Client) -> Result<Output, Failure> {
     Ok(Output::Many { columns: COLUMNS, rows: tokens.iter().map(value).collect() })
 }
 
-/// Zero would mean "for ever" to the API.
+/// Parses a duration. Zero would mean "for ever" to the API.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = parse_duration(text).filter(|duration| !duration.is_zero());
     parsed.ok_or_else(|| "write for example 90s, 12h or 30d".to_owned())

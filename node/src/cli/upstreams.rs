@@ -38,17 +38,17 @@ const INVITATION_COLUMNS: &[&str] = &["id", "upstream", "who", "groups", "expire
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Add a provider, and print the redirect URI that it must know
+    /// Add a provider, and print the redirect URI to register there
     #[command(after_help = "\
 Examples:
   pass show google | conclave upstream add google --issuer https://accounts.google.com --client-id 123.apps --secret-stdin
   conclave upstream add corp --display-name Corp --issuer https://login.corp.test --client-id us --admit domains --domain corp.test
   conclave upstream add atmosphere --atmosphere --admit listed --handle '*.corp.test' --did did:plc:abc --group users
   conclave upstream add atmosphere --atmosphere --first-into admins
-      prints a link; whoever first signs in by it with Atmosphere is an administrator
+      prints a link; the first user who signs in by it with Atmosphere becomes an administrator
   conclave upstream add hub --client-id us --authorization-endpoint https://hub.test/auth --token-endpoint https://hub.test/token --userinfo-endpoint https://hub.test/user --claim subject=id
 
-Without --admit only people who linked their account from their home page sign in there.")]
+Without --admit only users who linked their account from their home page can sign in there.")]
     Add(Box<Add>),
     /// List providers
     #[command(after_help = "Examples:\n  conclave upstream list\n  conclave upstream list -o json")]
@@ -59,23 +59,23 @@ Without --admit only people who linked their account from their home page sign i
         /// The provider's name
         name: String,
     },
-    /// Change a provider; what is not named stays
+    /// Change a provider; options that are not given stay unchanged
     #[command(after_help = "\
 Examples:
   conclave upstream update google --admit none
   conclave upstream update google --disabled true
-      nobody signs in there, and the sessions that it opened end
+      no user can sign in there, and the sessions that were opened by it end
   pass show google | conclave upstream update google --secret-stdin
 
-The issuer and the endpoints stay: subjects belong to them. Remove the provider and add another instead.")]
+The issuer and the endpoints cannot be changed: subjects belong to them. Remove the provider and add another instead.")]
     Update(Box<Update>),
-    /// Remove a provider, with every identity there and the sessions that it opened
+    /// Remove a provider, with every identity there and the sessions that were opened by it
     #[command(after_help = "Examples:\n  conclave upstream remove google")]
     Remove {
         /// The provider's name
         name: String,
     },
-    /// List the identities of a person
+    /// List the identities of a user
     #[command(
         after_help = "Examples:\n  conclave upstream identities ada\n  conclave upstream identities ada -o json"
     )]
@@ -83,46 +83,46 @@ The issuer and the endpoints stay: subjects belong to them. Remove the provider 
         /// Username or id
         user: String,
     },
-    /// Let somebody in from the Atmosphere, once, though the rule would not admit them
+    /// Invite one user from the Atmosphere, once, even if the rule would not admit them
     #[command(after_help = "\
 Examples:
   conclave upstream invite atmosphere --handle alice.example.com --group users
   conclave upstream invite atmosphere --did did:plc:ewvi7nxzyoun6zhxrhs64oiz --expires 30d
 
-They sign in as anybody does; there is no link to send. A handle is verified when it is used, and whoever has it then comes in.")]
+The invited user signs in as usual; there is no link to send. A handle is verified when it is used: the user who has it then gets in.")]
     Invite {
         /// The provider's name
         name: String,
-        /// Whom: their DID
+        /// The DID of the user
         #[arg(long, value_name = "DID", required_unless_present = "handle", conflicts_with = "handle")]
         did: Option<String>,
-        /// Whom: their handle
+        /// The handle of the user
         #[arg(long, value_name = "HANDLE")]
         handle: Option<String>,
-        /// A group that they are put into; may be given several times
+        /// A group that the user is added to; may be given several times
         #[arg(long = "group", value_name = "GROUP")]
         groups: Vec<String>,
-        /// How long it is open
+        /// The time for which the invitation is open
         #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration)]
         expires: Duration,
     },
-    /// List invitations that are open
+    /// List open invitations
     #[command(after_help = "Examples:\n  conclave upstream invitations atmosphere")]
     Invitations {
         /// The provider's name
         name: String,
     },
-    /// Take an invitation back
+    /// Withdraw an invitation
     #[command(
         after_help = "Examples:\n  conclave upstream uninvite atmosphere 0123456789abcdef0123456789abcdef"
     )]
     Uninvite {
         /// The provider's name
         name: String,
-        /// As `conclave upstream invitations` shows it
+        /// The id, as `conclave upstream invitations` shows it
         id: String,
     },
-    /// Unlink a person's identity, and end the sessions that came by it
+    /// Unlink a user's identity, and end the sessions that were opened by it
     #[command(after_help = "Examples:\n  conclave upstream unlink google ada")]
     Unlink {
         /// The provider's name
@@ -136,25 +136,25 @@ They sign in as anybody does; there is no link to send. A handle is verified whe
 pub struct Add {
     /// a-z, 0-9, '-', '_', '.'; part of the redirect URI
     name: String,
-    /// On the button [default: the name]
+    /// The name on the button [default: the name of the provider]
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
     /// An OpenID Provider; its endpoints and keys are discovered
     #[arg(long, value_name = "URL", required_unless_present_any = ["authorization_endpoint", "atmosphere"])]
     issuer: Option<String>,
-    /// The Atmosphere network (atproto): people sign in with the handle that they own, each at their own server
+    /// The Atmosphere network (atproto): users sign in with their own handle, each at their own server
     #[arg(long, conflicts_with_all = ["issuer", "authorization_endpoint", "client_id"])]
     atmosphere: bool,
     /// Plain OAuth 2.0 without discovery
     #[arg(long, value_name = "URL", conflicts_with = "issuer", requires_all = ["token_endpoint", "userinfo_endpoint"])]
     authorization_endpoint: Option<String>,
-    /// Where codes become tokens, with --authorization-endpoint
+    /// The endpoint that exchanges codes for tokens, with --authorization-endpoint
     #[arg(long, value_name = "URL", conflicts_with = "issuer")]
     token_endpoint: Option<String>,
-    /// Where the provider tells who the user is, with --authorization-endpoint
+    /// The endpoint that returns the user's claims, with --authorization-endpoint
     #[arg(long, value_name = "URL", conflicts_with = "issuer")]
     userinfo_endpoint: Option<String>,
-    /// What this cluster is called there
+    /// The client id of this cluster at the provider
     #[arg(long, value_name = "ID", required_unless_present = "atmosphere")]
     client_id: Option<String>,
     #[command(flatten)]
@@ -165,13 +165,13 @@ pub struct Add {
 pub struct Update {
     /// The provider's name
     name: String,
-    /// On the button
+    /// The name on the button
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
-    /// What this cluster is called there
+    /// The client id of this cluster at the provider
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// Nobody signs in there
+    /// Allow no sign-ins at this provider
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
     #[command(flatten)]
@@ -183,39 +183,40 @@ pub struct Settings {
     /// Read the client secret from the first line of standard input
     #[arg(long)]
     secret_stdin: bool,
-    /// What is asked for; may be given several times [default with an issuer: openid, profile, email]
+    /// A scope to request; may be given several times [default with an issuer: openid, profile, email]
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// Which claim says what: subject, username, email, email_verified or name; together they replace those before
+    /// The claim that contains the subject, username, email, email_verified or name; all given claims together replace
+    /// the earlier ones
     #[arg(long = "claim", value_name = "WHAT=CLAIM", value_parser = claim)]
     claims: Vec<(String, String)>,
-    /// Whom the provider brings in that has no account here [default for a new provider: none]
+    /// The users without an account here that may sign in [default for a new provider: none]
     #[arg(long, value_parser = ["none", "domains", "listed", "any"])]
     admit: Option<String>,
     /// For --admit domains: a domain of verified addresses; may be given several times
     #[arg(long = "domain", value_name = "DOMAIN", requires = "admit")]
     domains: Vec<String>,
-    /// A group of people who are new; may be given several times
+    /// A group for new users; may be given several times
     #[arg(long = "group", value_name = "GROUP", requires = "admit")]
     groups: Vec<String>,
     /// For --admit listed: a DID; may be given several times
     #[arg(long = "did", value_name = "DID", requires = "admit")]
     dids: Vec<String>,
-    /// For --admit listed: a handle, or '*.' and a domain for all names below it; may be given several times. Mind who
-    /// hands out names below a domain: '*.bsky.social' is everybody
+    /// For --admit listed: a handle, or '*.' and a domain for all names below it; may be given several times. Consider
+    /// who can get a name below a domain: '*.bsky.social' admits anyone
     #[arg(long = "handle", value_name = "HANDLE", requires = "admit")]
     handles: Vec<String>,
-    /// For Atmosphere: a further group of whoever has this DID or handle; may be given several times
+    /// For Atmosphere: a further group for the user with this DID or handle; may be given several times
     #[arg(long = "map", value_name = "WHO=GROUP", value_parser = mapped)]
     mapped: Vec<(String, String)>,
-    /// For Atmosphere: print a link by which the first person comes in, into this group as well; good once
+    /// For Atmosphere: print a link that lets the first user in, into this group as well; it works once
     #[arg(long, value_name = "GROUP")]
     first_into: Option<String>,
 }
 
 fn mapped(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(who, group)| !who.is_empty() && !group.is_empty());
-    let (who, group) = parts.ok_or_else(|| format!("{text:?} is no DID or handle, '=' and a group"))?;
+    let (who, group) = parts.ok_or_else(|| format!("{text:?} is not a DID or handle, '=' and a group"))?;
     Ok((who.to_owned(), group.to_owned()))
 }
 
@@ -305,13 +306,13 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
             upstreams
                 .revoke_invitation(v1::RevokeInvitationRequest { upstream: name, id: id.clone() })
                 .await?;
-            Ok(Output::done(format!("invitation {id} is taken back"), json!({ "revoked": id })))
+            Ok(Output::done(format!("invitation {id} is withdrawn"), json!({ "revoked": id })))
         }
         Command::Unlink { name, user } => {
             let order = v1::UnlinkIdentityRequest { user: user.clone(), upstream: name.clone() };
             upstreams.unlink_identity(order).await?;
             let value = json!({ "unlinked": name, "user": user });
-            Ok(Output::done(format!("{user} is not known at {name} any more"), value))
+            Ok(Output::done(format!("{user} is unlinked from {name}"), value))
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output, password, sessions};
 
-/// The group that `--admin` means.
+/// The group of the option `--admin`.
 pub(super) const ADMINS: &str = "admins";
 
 const FIELDS: &[&str] = &[
@@ -28,7 +28,7 @@ const COLUMNS: &[&str] = &["username", "display_name", "email", "groups", "disab
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a user
+    /// Create a user
     #[command(after_help = "\
 Examples:
   conclave user create ada --display-name 'Ada Lovelace' --email ada@example.org --group staff
@@ -51,56 +51,56 @@ Examples:
         /// Username or id
         user: String,
     },
-    /// Change a user; what is not named stays
+    /// Change a user; options that are not given stay unchanged
     #[command(after_help = "\
 Examples:
   conclave user update ada --email ada@example.org --email-verified true
   conclave user update ada --attribute team=engine --attribute floor=2")]
     Update(Update),
-    /// Give a user another username
+    /// Change the username of a user
     #[command(after_help = "\
 Examples:
   conclave user rename ada ada.lovelace
   conclave user rename ada lovelace --force
 
-The user stays the same: `sub`, groups, password, sessions, app passwords and linked identities stay. Applications that know users by
-Remote-User, preferred_username or a claim made of user.username see another user from the next check on: rename the account there
-as well. The user signs in with the new name, and programs send it beside their app passwords. The former name stays taken for
-newcomers from providers; an administrator may give it to another user, who then has what applications keep under it.")]
+Only the username changes: `sub`, groups, password, sessions, app passwords and linked identities remain. Applications that identify
+users by Remote-User, preferred_username or a claim made of user.username see another user from the next check on: rename the account
+there as well. The user signs in with the new name, and programs send it with their app passwords. New users from providers cannot
+get the former name. An administrator may give it to another user, who then gets everything that applications keep under it.")]
     Rename {
         /// Username or id
         user: String,
         /// a-z, 0-9, '-', '_', '.', '@', '+'
         username: String,
-        /// Rename although the expression of a policy or of a client's claim names the present username
+        /// Rename even if the expression of a policy or of a client's claim names the current username
         #[arg(long)]
         force: bool,
     },
-    /// Sign a user out everywhere and keep them out
+    /// Sign a user out everywhere and refuse further sign-ins
     #[command(after_help = "Examples:\n  conclave user disable ada")]
     Disable {
         /// Username or id
         user: String,
     },
-    /// Let a disabled user in again
+    /// Enable a disabled user
     #[command(after_help = "Examples:\n  conclave user enable ada")]
     Enable {
         /// Username or id
         user: String,
     },
-    /// End a lock-out: forget the user's counted sign-in attempts
+    /// End a lock-out: reset the user's counted sign-in attempts
     #[command(after_help = "Examples:\n  conclave user unlock ada")]
     Unlock {
         /// Username or id
         user: String,
     },
-    /// Delete a user, with sessions and grants
+    /// Delete a user, with all sessions and grants
     #[command(after_help = "Examples:\n  conclave user delete ada")]
     Delete {
         /// Username or id
         user: String,
     },
-    /// Set a user's password, sign them out everywhere, and end their app passwords
+    /// Set a user's password, sign the user out everywhere, and revoke the user's app passwords
     #[command(after_help = "\
 Examples:
   conclave user password ada
@@ -111,10 +111,10 @@ Examples:
         /// Read the password from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
-        /// Leave the user's sessions as they are
+        /// Keep the user's sessions
         #[arg(long)]
         keep_sessions: bool,
-        /// Leave the user's app passwords as they are: whoever knew the old password may have made some
+        /// Keep the user's app passwords: an attacker who knew the old password may have made some
         #[arg(long)]
         keep_app_passwords: bool,
     },
@@ -125,22 +125,22 @@ Examples:
 pub struct Create {
     /// a-z, 0-9, '-', '_', '.', '@', '+'
     username: String,
-    /// As the person likes to be called
+    /// The name for display
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
     /// E-mail address
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
-    /// The address is known to be the user's
+    /// The address is verified to be the user's
     #[arg(long)]
     email_verified: bool,
-    /// May be given several times
+    /// An attribute; may be given several times
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
-    /// Group name or id; may be given several times
+    /// A group, by name or id; may be given several times
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// Put the user into the group `admins`, which is made when missing
+    /// Add the user to the group `admins`, which is created if it is missing
     #[arg(long)]
     admin: bool,
     /// Read the password from the first line of standard input
@@ -155,16 +155,16 @@ pub struct Create {
 pub struct Update {
     /// Username or id
     user: String,
-    /// Name that pages and applications show
+    /// The name that pages and applications show
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
     /// E-mail address; a new one is unverified
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
-    /// Whether the address is known to be the user's
+    /// The address is verified to be the user's
     #[arg(long, value_name = "true|false")]
     email_verified: Option<bool>,
-    /// May be given several times; together they replace all attributes
+    /// An attribute; may be given several times; all given attributes together replace the earlier ones
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
     /// Remove all attributes
@@ -253,7 +253,7 @@ async fn list(client: &Client, group: Option<&str>) -> Result<Output, Failure> {
     let mut users = all(client).await?;
     for same in alike(users.iter().map(|user| user.email.as_str())) {
         warn(&format!(
-            "{} users have the e-mail address {}, so no one signs in with it; give each their own",
+            "{} users have the e-mail address {}, so none of them can sign in with it; give each user a separate one",
             same.len(),
             same.first().unwrap_or(&"")
         ));
@@ -275,12 +275,12 @@ async fn rename(client: &Client, user: String, username: String, force: bool) ->
     Ok(one(&user))
 }
 
-/// A line for people beside the result.
+/// Prints a warning for operators beside the result.
 pub(super) fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "warning: {text}");
 }
 
-/// What several rows call alike, without regard to case: possible only where they were made by an earlier version.
+/// Groups of names that are equal without regard to case. They exist only if an earlier version made them.
 pub(super) fn alike<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
     let mut by_folded: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for name in names.filter(|name| !name.is_empty()) {
@@ -306,7 +306,7 @@ fn is_admin(user: &v1::User) -> bool {
     user.groups.iter().any(|group| group == ADMINS)
 }
 
-/// Says on standard error when no enabled user administers any more, and what to do.
+/// Warns on standard error when no enabled administrator is left, with the remedy.
 pub(super) async fn warn_without_administrator(client: &Client) -> Result<(), Failure> {
     let is_left = all(client).await?.iter().any(|user| is_admin(user) && !user.disabled);
     if !is_left {

@@ -1,4 +1,4 @@
-//! The demo's application: it believes the identity headers and shows them, as many applications do.
+//! The demo's application: it trusts the identity headers and shows them, as many applications do.
 
 use std::fmt::Write as _;
 

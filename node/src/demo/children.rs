@@ -1,5 +1,5 @@
-//! The nodes of a demo: real `conclave serve` processes. Each has the demo's end of a pipe as its standard input and
-//! stops when that closes, so that none outlives the demo, however the demo ends.
+//! The nodes of a demo: real `conclave serve` processes. The demo holds the other end of each node's standard input. A
+//! node stops when that closes, so that it ends with the demo, however the demo ends.
 
 use std::{
     collections::BTreeMap,
@@ -20,19 +20,19 @@ use tokio::{
 
 use super::layout::Layout;
 
-/// How long a node may take to stop before it is killed.
+/// The time a node may take to stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(12);
-/// How long the nodes may take to be ready.
+/// The time the nodes may take to be ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// How often readiness is asked for.
+/// The interval at which readiness is polled.
 const READY_POLL: Duration = Duration::from_millis(20);
-/// The pause before a dead node is started again by itself.
+/// The pause before a dead node is restarted automatically.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// The mode of what only its owner may read.
+/// The mode of files that only their owner may read.
 const OWNER_ONLY: u32 = 0o600;
 
-/// What happened to a node.
+/// An event of a node.
 #[derive(Clone, Debug)]
 pub enum News {
     Died { node: u64, pid: u32, status: ExitStatus },
@@ -41,7 +41,7 @@ pub enum News {
 
 struct Running {
     pid: u32,
-    /// Sending stops the node; the answer comes when it is gone.
+    /// Sending to it stops the node; the reply arrives when the node has ended.
     stop: mpsc::Sender<oneshot::Sender<()>>,
 }
 
@@ -57,7 +57,7 @@ impl Children {
     /// Starts every node.
     ///
     /// # Errors
-    /// When a process cannot be started.
+    /// An error if a process cannot be started.
     pub fn start(layout: Arc<Layout>, news: mpsc::Sender<News>, restart: bool) -> anyhow::Result<Self> {
         let children = Self { layout, news, running: Arc::default(), restart };
         for node in children.layout.ids() {
@@ -75,7 +75,7 @@ impl Children {
         spawn(&self.layout, &self.news, &self.running, node, self.restart)
     }
 
-    /// Starts the nodes that have died.
+    /// Restarts the nodes that have died.
     pub fn restart_dead(&self) {
         let alive: Vec<u64> = self.pids().into_keys().collect();
         for node in self.layout.ids().filter(|node| !alive.contains(node)) {
@@ -86,7 +86,7 @@ impl Children {
     /// Waits until every node can serve.
     ///
     /// # Errors
-    /// When one takes too long.
+    /// An error if a node takes too long.
     pub async fn wait_ready(&self) -> anyhow::Result<()> {
         let client = super::front::client();
         for node in self.layout.ids() {
@@ -108,7 +108,7 @@ impl Children {
         Ok(())
     }
 
-    /// Stops every node and waits until it is gone.
+    /// Stops every node and waits until it has ended.
     pub async fn stop(&self) {
         let running = std::mem::take(&mut *locked(&self.running));
         let mut gone = Vec::new();
@@ -119,7 +119,7 @@ impl Children {
             }
         }
         for receiver in gone {
-            // The watcher answers, or is gone itself: either way the node is.
+            // The watcher replies or has ended: in both cases the node has ended.
             let _ = receiver.await;
         }
     }
@@ -162,14 +162,15 @@ fn spawn(
     Ok(())
 }
 
-/// Appends; readable by its owner alone, also where an earlier demo left it open: it names people and their addresses.
+/// Opens a log to append to, readable only by its owner, even if an earlier demo left it open: it contains names and
+/// addresses of users.
 fn open_log(path: &Path) -> std::io::Result<File> {
     let log = OpenOptions::new().create(true).append(true).mode(OWNER_ONLY).open(path)?;
     log.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     Ok(log)
 }
 
-/// Starts a dead node again and tells it.
+/// Restarts a dead node, and reports it.
 fn start_again(layout: &Arc<Layout>, news: &mpsc::Sender<News>, table: &Table, node: u64, restart: bool) {
     if let Err(error) = spawn(layout, news, table, node, restart) {
         eprintln!("node {node} cannot be started: {error:#}");
@@ -191,13 +192,13 @@ struct Watcher {
 
 impl Watcher {
     async fn watch(self, mut child: Child, mut stopping: mpsc::Receiver<oneshot::Sender<()>>) {
-        // Taken out, since waiting for a child closes its standard input, and that tells this one to stop.
+        // Taken out of the child, since waiting for a child closes its standard input, and the node would stop.
         let leash = child.stdin.take();
         tokio::select! {
             status = child.wait() => {
                 locked(&self.table).remove(&self.node);
                 if let Ok(status) = status {
-                    // Nobody listens any more when the demo is ending.
+                    // The receiver is gone when the demo is ending.
                     let _ = self.news.send(News::Died { node: self.node, pid: self.pid, status }).await;
                 }
                 if self.restart {

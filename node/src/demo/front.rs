@@ -1,9 +1,8 @@
-//! One URL in front of all nodes. *Every* request goes to the next node, so that what a person clicks is load-balanced
-//! without stickiness; a node that does not answer is passed over. Requests for the application's host are checked by
-//! forward-auth first, the way Traefik does it.
+//! One URL in front of all nodes. *Every* request goes to the next node, so that a user's clicks are load-balanced
+//! without stickiness. A node that does not answer is skipped. Requests for the application's host are checked by
+//! forward-auth first, as Traefik does.
 //!
-//! A request that has to be sent again carries the same `Idempotency-Key`, so that the second node gives the first's
-//! answer.
+//! A request that is sent again carries one `Idempotency-Key`, so that the second node returns the reply of the first.
 
 use std::{
     net::SocketAddr,
@@ -32,11 +31,11 @@ use conclave_crypto::hex;
 
 use super::layout::{APP_HOST, Layout};
 
-/// Largest request body passed on.
+/// The largest request body that is forwarded.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// How long the front goes on looking for a node that answers.
+/// The time for which the front tries to find a node that answers.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How long one node may take to answer: a write is held there for up to three seconds.
+/// The time limit of one node: it holds a write for up to three seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// The pause after every node has failed once.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -68,7 +67,7 @@ pub fn router(layout: Arc<Layout>, runtime: Runtime) -> Router {
     Router::new().fallback(handle).with_state(front)
 }
 
-/// A request read whole, so that it can be sent more than once.
+/// A request with its whole body, so that it can be sent more than once.
 struct Whole {
     method: Method,
     uri: Uri,
@@ -91,7 +90,8 @@ async fn handle(
     if is_app && !whole.uri.path().starts_with("/.conclave/") {
         return front.application(whole).await;
     }
-    // The check believes what a proxy says of a request. It is for proxies, never for whoever reaches this front.
+    // The check trusts what a proxy reports of a request. It is for proxies, and must not be reachable through this
+    // front.
     if whole.uri.path().starts_with("/auth/") {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -125,7 +125,7 @@ impl Front {
         Whole { method: parts.method, uri: parts.uri, headers, body }
     }
 
-    /// The next node's answer, or the one's after it.
+    /// The response of the next node that answers.
     async fn any_node(&self, whole: &Whole) -> Response {
         let path = whole.uri.path_and_query().map_or("/", |path| path.as_str());
         self.ask(&whole.method, path, &whole.headers, &whole.body).await
@@ -171,7 +171,8 @@ impl Front {
         Some(reply.map(Body::new))
     }
 
-    /// What Traefik does: ask any node, then pass the request on with the identity headers, or the answer back.
+    /// Acts as Traefik does: sends a check to any node, then forwards the request with the identity headers, or returns
+    /// the check's response.
     async fn application(&self, mut whole: Whole) -> Response {
         let mut question = whole.headers.clone();
         let uri = whole.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
@@ -197,7 +198,7 @@ impl Front {
     }
 }
 
-/// What a client must not say for itself, and what belongs to one connection only.
+/// Removes the headers that a client must not set itself, and those that belong to one connection only.
 fn strip(headers: &mut HeaderMap) {
     let foreign: Vec<HeaderName> = headers
         .keys()

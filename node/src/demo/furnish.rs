@@ -1,8 +1,7 @@
-//! What a demo is furnished with, through the admin API as anybody would do it: an admin, an OIDC client, an
-//! application with a group that may open it. Done again on the same directory, it finds what is there and sets fresh
-//! secrets.
+//! Seeds a demo through the admin API: an admin, an OIDC client, and an application with a group that may open it. In a
+//! directory that was seeded before, it uses the existing objects and sets fresh secrets.
 //!
-//! It ends when every node has applied what was made: the first click may go to any of them.
+//! It ends when every node has applied the new objects: the first click may go to any node.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,16 +33,16 @@ const CLIENT_ID: &str = "demo-client";
 const SLUG: &str = "demo-app";
 const SCOPES: [&str; 5] = ["openid", "profile", "email", "groups", "offline_access"];
 
-/// How long a call is tried again: the nodes have just elected a leader, and may elect another one.
+/// The time for which a call is retried: the nodes have just elected a leader, and may elect another one.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
-/// How long a node may take to apply what the leader has; it is milliseconds unless it was stopped.
+/// The time a node may take to apply what the leader has; it takes milliseconds unless the node was stopped.
 const APPLIED_LIMIT: Duration = Duration::from_secs(10);
-/// How often a node is asked how far it is.
+/// The interval at which a node is polled for its index.
 const APPLIED_POLL: Duration = Duration::from_millis(5);
-/// A readiness answer has about a hundred bytes.
+/// The largest readiness response that is read; it has about a hundred bytes.
 const MAX_ANSWER_BYTES: usize = 4 * 1024;
 
-/// What was made, with its secrets.
+/// The seeded objects, with their secrets.
 pub struct Furnished {
     pub leader: u64,
     pub username: String,
@@ -54,10 +53,10 @@ pub struct Furnished {
     pub redirect_uri: String,
 }
 
-/// Furnishes the cluster.
+/// Seeds the cluster.
 ///
 /// # Errors
-/// What the API refused, or which node does not keep up.
+/// The refusal of the API, or the node that does not keep up.
 pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) -> anyhow::Result<Furnished> {
     let api = connect(layout, runtime)?;
     let password = options.admin_password.clone().unwrap_or_else(|| random_text(runtime));
@@ -69,7 +68,7 @@ pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) 
     let client_secret = client(&api, &redirect_uri).await?;
     let order = CreateTokenRequest { name: "demo".into(), role: "admin".into(), ttl_ms: 0 };
     let token = api.tokens().create(order).await?.secret;
-    // Whoever answers has applied all of the above: the client asks for at least the index that it has seen.
+    // The node that answers has applied all of the above: the client requires at least the index that it has seen.
     let status = api.cluster().status(GetStatusRequest {}).await?;
     let least = status.nodes.iter().map(|node| node.applied_index).max().unwrap_or_default();
     applied_everywhere(layout, least).await?;
@@ -84,7 +83,7 @@ pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) 
     })
 }
 
-/// As the operator: the demo holds the cluster secret.
+/// Connects as the operator: the demo holds the cluster secret.
 fn connect(layout: &Layout, runtime: &Runtime) -> anyhow::Result<Client> {
     let (keys, runtime) = (Arc::new(ClusterKeys::derive(&layout.secret)), runtime.clone());
     let client = Client::builder()
@@ -95,16 +94,16 @@ fn connect(layout: &Layout, runtime: &Runtime) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-/// 18 random bytes: easily copied, not guessed.
+/// 18 random bytes: easy to copy, and not guessable.
 fn random_text(runtime: &Runtime) -> String {
     URL_SAFE_NO_PAD.encode(runtime.entropy.bytes::<18>())
 }
 
-/// What making something came to.
+/// The result of creating an object.
 enum Made<T> {
     New(T),
-    /// Refused, most likely because it is there. What is done to the existing one tells, and carries these words if it
-    /// is not.
+    /// Refused, most likely because it exists. The following change of the existing object shows it, and reports this
+    /// error if it does not exist.
     There(Error),
 }
 
@@ -119,7 +118,7 @@ fn made<T>(result: Result<T, Error>) -> Result<Made<T>, Error> {
 async fn group(api: &Client) -> anyhow::Result<()> {
     let order =
         CreateGroupRequest { name: ADMINS.into(), description: "May open the demo application".into() };
-    // A group that was refused and is not there fails the admin, who is to be in it.
+    // If the group was refused for another reason and does not exist, creating the admin fails, who is to be a member.
     made(api.groups().create(order).await)?;
     Ok(())
 }
@@ -148,8 +147,8 @@ async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the leader has raised the feature level of a new cluster, a second after its start: the choices of the
-/// demo application count from there on.
+/// Waits until the leader has raised the feature level of a new cluster, a second after its start: the settings of the
+/// demo application are valid only from there on.
 async fn levelled(api: &Client) -> anyhow::Result<()> {
     let waiting = async {
         while api.cluster().status(GetStatusRequest {}).await?.feature_level < SUPPORTED {
@@ -169,7 +168,7 @@ async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {
         hosts: vec![APP_HOST.into()],
         everyone: false,
         groups: vec![ADMINS.into()],
-        // The demo application shows what there is; others choose one.
+        // The demo application shows every header; others choose one profile.
         header_profile: "all".into(),
         ..Default::default()
     };
@@ -223,7 +222,7 @@ async fn applied_everywhere(layout: &Layout, least: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The index up to which a node shows the log, if it is ready.
+/// The index that a node has applied, if it is ready.
 async fn applied(layout: &Layout, node: u64) -> Option<u64> {
     let url = format!("http://{}/healthz/ready", layout.http_addr(node));
     let request = hyper::Request::get(url).body(Body::empty()).ok()?;

@@ -1,4 +1,4 @@
-//! What the demo says: a short guide for people, or exactly one line of JSON for programs.
+//! The output of the demo: a short guide for users, or exactly one line of JSON for programs.
 
 use std::{io::BufRead as _, time::Duration};
 
@@ -70,7 +70,7 @@ fn as_json(
     })
 }
 
-/// What happened to a node, for people: beside the guide, or on standard error when standard output is for programs.
+/// Prints an event of a node: beside the guide, or on standard error when standard output is for programs.
 pub fn tell(options: &DemoOptions, news: &News) {
     let line = match news {
         News::Died { node, pid, status } if options.restart => {
@@ -84,10 +84,10 @@ pub fn tell(options: &DemoOptions, news: &News) {
     if options.json { eprintln!("  {line}") } else { println!("  {line}") }
 }
 
-/// Each line on standard input: Enter, on a terminal.
+/// Receives a message for each line on standard input: the Enter key on a terminal.
 pub fn enters() -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
-    // A thread of its own: reading a terminal cannot be cancelled, and the process ends without waiting for it.
+    // A separate thread: reading a terminal cannot be cancelled, and the process ends without waiting for it.
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             if line.is_err() || sender.blocking_send(()).is_err() {

@@ -1,4 +1,4 @@
-//! Where everything of a demo is: ports counted from one base, a directory and a configuration file for each node.
+//! The layout of a demo: ports counted from one base, a directory and a configuration file for each node.
 
 use std::{
     fs,
@@ -31,18 +31,17 @@ pub struct Layout {
     base_port: u16,
     dir: PathBuf,
     pub secret: ClusterSecret,
-    /// Held as long as the demo runs: another one over the same directory would change the nodes' configuration under
-    /// them.
+    /// Held as long as the demo runs: another demo in this directory would change the configuration of running nodes.
     _lock: fs::File,
     /// Removed when the demo ends.
     _temporary: Option<TempDir>,
 }
 
 impl Layout {
-    /// Makes the directory, the secret and the configuration files.
+    /// Creates the directory, the secret and the configuration files.
     ///
     /// # Errors
-    /// When the directory cannot be written.
+    /// An error if the directory cannot be written.
     pub fn prepare(options: &DemoOptions, entropy: &dyn Entropy) -> anyhow::Result<Self> {
         let (dir, temporary) = match &options.data {
             Some(dir) => (dir.clone(), None),
@@ -107,7 +106,7 @@ impl Layout {
         loopback(self.base_port + APP_OFFSET)
     }
 
-    /// The issuer: what a person opens.
+    /// The issuer: the URL that a user opens.
     pub fn front_url(&self) -> String {
         format!("http://{}", self.front_addr())
     }
@@ -128,7 +127,7 @@ impl Layout {
         self.dir.join(format!("node-{node}.log"))
     }
 
-    /// What the node is started with; a person may read it to see how three nodes are set up.
+    /// The configuration that the node is started with. It also serves as an example of how three nodes are set up.
     fn config(&self, node: u64) -> String {
         let peers: Vec<String> = self.ids().map(|id| format!("\"{id}@{}\"", self.cluster_addr(id))).collect();
         format!(
@@ -157,7 +156,7 @@ const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// The secret of an earlier demo in the same directory, or a new one, readable by its owner alone.
+/// The secret of an earlier demo in this directory, or a new one, readable only by its owner.
 fn secret(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<ClusterSecret> {
     if let Ok(text) = fs::read_to_string(path) {
         return Ok(ClusterSecret::parse(&text)?);

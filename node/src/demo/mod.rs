@@ -1,4 +1,4 @@
-//! `conclave demo`: a whole cluster on this machine, to click through and to break.
+//! `conclave demo`: a whole cluster on this machine, to try out and to break.
 //!
 //! | file | owns |
 //! |---|---|
@@ -6,10 +6,10 @@
 //! | `children` | the nodes: real `conclave serve` processes, watched, stopped with the demo |
 //! | `front` | one URL in front of all: each request goes to the next node |
 //! | `app` | a small application behind forward-auth |
-//! | `furnish` | admin, client and application, made through the admin API |
-//! | `guide` | what is printed: a guide for people, one line of JSON for programs |
+//! | `furnish` | admin, client and application, created through the admin API |
+//! | `guide` | the output: a guide for users, one line of JSON for programs |
 //!
-//! It is a tool over the product and no part of it: nothing in the product imports this room.
+//! It is a tool on top of the product and not part of it: nothing in the product imports this room.
 
 mod app;
 mod children;
@@ -29,36 +29,37 @@ use conclave_http::HttpListener;
 use children::{Children, News};
 use layout::Layout;
 
-/// Most nodes: the ports of one node lie ten apart from the next kind's.
+/// The largest number of nodes: the ports of one kind begin ten above those of the kind before.
 pub const MAX_NODES: u64 = 9;
 
-/// What was asked for on the command line.
+/// The options of the command line.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
     pub nodes: u64,
     pub base_port: u16,
-    /// Kept, and used again by the next demo; none = a fresh directory that is removed at the end.
+    /// A directory that is kept, and used again by the next demo; `None` for a temporary one that is removed at the
+    /// end.
     pub data: Option<PathBuf>,
     pub admin_password: Option<String>,
     pub json: bool,
-    /// Starts a node that has died again by itself.
+    /// Restarts a node that has died.
     pub restart: bool,
 }
 
-/// How often the demo looks whether its own parent is still there.
+/// The interval at which the demo checks that its own parent still exists.
 const PARENT_POLL: Duration = Duration::from_millis(500);
 
-/// Runs until interrupted, or until the process that started it is gone.
+/// Runs until interrupted, or until the process that started it has ended.
 ///
 /// # Errors
-/// What kept it from starting, in words.
+/// The reason why it did not start.
 pub async fn run(options: DemoOptions, runtime: Runtime) -> anyhow::Result<()> {
     anyhow::ensure!((1..=MAX_NODES).contains(&options.nodes), "--nodes must be between 1 and {MAX_NODES}");
     let started = runtime.clock.monotonic();
     let stop = CancellationToken::new();
     tokio::spawn(stop_when_told(stop.clone()));
     let layout = Arc::new(Layout::prepare(&options, &*runtime.entropy)?);
-    // Bound before anything is started: a taken port is said at once.
+    // Bound before anything is started, so that a port in use is reported at once.
     let front = HttpListener::bind("the front", layout.front_addr()).await?;
     let application = HttpListener::bind("the demo application", layout.app_addr()).await?;
 
@@ -81,10 +82,10 @@ pub async fn run(options: DemoOptions, runtime: Runtime) -> anyhow::Result<()> {
     result.map(|_| ())
 }
 
-/// News of children waiting to be told; there are at most nine.
+/// The queue of events; there are at most nine nodes.
 const NEWS_QUEUE: usize = 64;
 
-/// Front and application open, the nodes founded and furnished.
+/// Opens the front and the application, and founds and seeds the nodes.
 async fn open(
     options: &DemoOptions,
     layout: &Arc<Layout>,
@@ -99,7 +100,7 @@ async fn open(
     furnish::furnish(options, layout, runtime).await.map(Some)
 }
 
-/// Tells what happens to the nodes, and starts dead ones again when asked.
+/// Prints the events of the nodes, and restarts dead ones on request.
 async fn watch(
     options: &DemoOptions,
     children: &Children,
@@ -116,7 +117,7 @@ async fn watch(
     }
 }
 
-/// SIGINT, SIGTERM, or the end of the process that started this one.
+/// Stops on SIGINT, SIGTERM, or the end of the process that started this one.
 async fn stop_when_told(stop: CancellationToken) {
     let parent = std::os::unix::process::parent_id();
     let mut poll = tokio::time::interval(PARENT_POLL);

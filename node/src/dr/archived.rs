@@ -1,5 +1,5 @@
-//! What an archive holds of a cluster, put together: the newest state there is, with everything that is known to have
-//! been taken away after it, and the state at an earlier point, where one is wanted.
+//! Reconstructs a cluster from its archive: the newest state with every known later revocation, and the state at an
+//! earlier point if one is requested.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use conclave_config as config;
 use conclave_crypto::keys::ClusterKeys;
 use conclave_store::snapshot::SealingKey;
 
-/// Entries applied between two looks at memory: bounds what is held beside the state.
+/// Entries applied at once: bounds the memory beside the state.
 const AT_ONCE: usize = 1_024;
 
-/// Why it cannot be had.
+/// The reason why the archive cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchivedError {
     #[error(transparent)]
@@ -26,22 +26,22 @@ pub enum ArchivedError {
     Known(#[from] KnownError),
 }
 
-/// What was put together.
+/// The reconstructed states.
 pub struct Archived {
-    /// At the point that was wanted.
+    /// The state at the requested point.
     pub older: Known,
-    /// The newest, with the journal behind it.
+    /// The newest state, with the later revocations of the journal.
     pub newest: Known,
-    /// The last entry of the archive's log; what came after it is in the journal alone, or lost.
+    /// The last entry of the archive's log. Later entries are only in the journal, or lost.
     pub log_ends_at: u64,
-    /// What the journal took away beyond that.
+    /// The revocations that the journal applied after that entry.
     pub journal: Replayed,
-    /// Up to this entry nothing that was taken away is unknown.
+    /// Up to this entry every revocation is known.
     pub journal_complete_to: u64,
 }
 
-/// Reads it, of one life of the cluster where two went on at once. Files are put into `scratch`, which is the caller's
-/// to remove.
+/// Reads the archive, restricted to the lineage `life` if two continued in parallel. Files are written into `scratch`,
+/// which the caller removes.
 ///
 /// # Errors
 /// [`ArchivedError`].
@@ -71,8 +71,8 @@ pub async fn read(
     Ok(Archived { older, newest, log_ends_at, journal, journal_complete_to })
 }
 
-/// All there is. Where the log is broken, what lies before that, if whoever asks has said that they want no more; the
-/// journal tells what was taken away behind it.
+/// Fetches everything there is. If the log has a gap, fetches the part before it, but only if the caller requested an
+/// earlier point. The journal contains the revocations after the gap.
 async fn newest_of(
     reader: &Reader,
     point: Until,

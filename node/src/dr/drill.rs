@@ -1,5 +1,5 @@
-//! A fire drill: a snapshot is restored as on the worst day, into a scratch directory, a node is started on it, and
-//! somebody who was added for this signs in. Nothing of it leaves this machine, and nothing of it stays.
+//! A restore drill: a snapshot is restored into a scratch directory as in an emergency, a node is started on it, and a
+//! user that was added for the drill signs in. Nothing leaves this machine, and nothing is kept.
 
 use std::{
     future::Future,
@@ -35,26 +35,26 @@ use conclave_store::{DataDir, StoreError};
 
 use super::offline::{LogTime, Restore, RestoreError, restore};
 
-/// How long the node may take until it is ready: a million people, on a slow machine.
+/// The time that the node may take until it is ready: a million users, on a slow machine.
 const READY_LIMIT: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Outbox rows acknowledged by one entry.
 const ACKNOWLEDGED_AT_ONCE: usize = 1_000;
 
-/// What was found.
+/// The result of a drill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The index that the snapshot is of.
+    /// The index of the snapshot.
     pub index: u64,
     pub users: usize,
-    /// The digest of the state as it was restored and read back from the scratch disk.
+    /// The digest of the state as restored and read back from the scratch disk.
     pub digest: [u8; 32],
     pub restored_ms: u64,
     pub ready_ms: u64,
     pub signed_in_ms: u64,
 }
 
-/// Why the snapshot would not have helped.
+/// The reason why the snapshot would not have been usable.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
     #[error(transparent)]
@@ -65,7 +65,7 @@ pub enum DrillError {
     Store(#[from] StoreError),
     #[error("the scratch directory cannot be used: {0}")]
     Scratch(#[from] std::io::Error),
-    #[error("what was written is not what was read back: digest {written} became {read}")]
+    #[error("the data read back differ from those written: digest {written} became {read}")]
     Digest { written: String, read: String },
     #[error("a password could not be hashed: {0}")]
     Password(String),
@@ -75,11 +75,11 @@ pub enum DrillError {
     NotReady,
     #[error("the node on the restored data does not answer: {0}")]
     Answer(#[from] OutboundError),
-    #[error("nobody can sign in on the restored data: {0}")]
+    #[error("the test user cannot sign in on the restored data: {0}")]
     SignIn(String),
 }
 
-/// Goes through with it. `serve` runs a node until it is told to stop.
+/// Runs the drill. `serve` runs a node until it is stopped.
 ///
 /// # Errors
 /// [`DrillError`].
@@ -128,8 +128,7 @@ where
     Ok(Outcome { index, users, digest, restored_ms, ready_ms, signed_in_ms })
 }
 
-/// Nobody outside is told or asked anything by a node that is only tried out: no provider is looked at, no announcement
-/// is sent.
+/// Keeps the drill's node from contacting others: no upstream provider is contacted, and no announcement is sent.
 fn quieten(known: &mut Known, runtime: &Runtime) -> Result<(), KnownError> {
     let providers: Vec<String> = known.state.upstreams().map(|upstream| upstream.name.to_string()).collect();
     for name in providers {
@@ -149,7 +148,7 @@ fn entry(body: Body, runtime: &Runtime) -> Vec<u8> {
     LogEntry { at_ms: runtime.clock.now_ms(), command: command.encode_to_vec() }.encode_to_vec()
 }
 
-/// A node of its own on free ports of loopback.
+/// The configuration of a separate node on free ports of loopback.
 fn config(scratch: &Path, secrets: &SecretRing) -> Result<Config, DrillError> {
     let free =
         || -> std::io::Result<SocketAddr> { TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr() };
@@ -223,12 +222,12 @@ async fn ready(url: &str) -> Result<(), DrillError> {
     Err(DrillError::NotReady)
 }
 
-/// This machine and nothing else.
+/// Outbound requests to this machine only.
 fn outbound() -> Outbound {
     Outbound::new("127.0.0.0/8".parse().into_iter().collect())
 }
 
-/// Who is added for the drill alone.
+/// A user that is added for the drill only.
 struct Person {
     username: String,
     password: String,
@@ -256,12 +255,12 @@ impl Person {
         entry(Body::CreateUser(order), runtime)
     }
 
-    /// As a browser would: the form, the password, and the page behind it.
+    /// Signs in as a browser does: the form, the password, and the page after it.
     async fn signs_in(&self, url: &str) -> Result<(), DrillError> {
         let http = outbound();
         let failed = |what: &str, answer: &Answer| DrillError::SignIn(format!("{what}: {}", answer.status));
         let mut cookies = Vec::new();
-        // The home page sends whoever is not signed in to the form.
+        // The home page redirects a visitor who is not signed in to the form.
         let mut form = http.page(&format!("{url}/login"), &[("accept", "text/html")]).await?;
         keep(&mut cookies, &form);
         if let Some(path) = location(&form).filter(|path| path.starts_with('/')) {
@@ -283,7 +282,7 @@ impl Person {
         let cookie = cookies.join("; ");
         let answer = http.submit(&format!("{url}/login"), &fields, &[("cookie", &cookie)]).await?;
         if answer.status != StatusCode::SEE_OTHER {
-            return Err(failed("the password was not taken", &answer));
+            return Err(failed("the password was not accepted", &answer));
         }
         keep(&mut cookies, &answer);
         let cookie = cookies.join("; ");
@@ -405,7 +404,7 @@ mod tests {
         let dir = order.data_dir.clone();
         restore(order, &ring, node.runtime()).unwrap();
         let identity = DataDir::peek(&dir).unwrap().unwrap();
-        // Pairwise subjects are made from the first secret: whoever starts here must know which that is.
+        // Pairwise subjects are made from the first secret, so the restored node must know which secret that is.
         assert_eq!(identity.secret_check, node.auth().cluster_keys().secret_check);
         assert_ne!(identity.secret_check, ring.secret_check);
     }

@@ -1,6 +1,6 @@
-//! Drills on schedule: what the archive holds is restored once in a while in a process of its own, so that the day on
-//! which it is needed is not the first. One node of the cluster does it, and not the one that leads if there is
-//! another. How it went stands in the archive's status.
+//! Drills on schedule: the archive is restored from time to time in a separate process, so that the first restore is
+//! not the emergency. One node of the cluster does it, and not the leader if there is another node. The result is in
+//! the archive's status.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -14,26 +14,26 @@ use tokio::{
 use conclave_base::runtime::Runtime;
 use conclave_cluster::Cluster;
 
-/// How often it looks whether a drill is due.
+/// The interval at which a node checks if a drill is due.
 const PERIOD: Duration = Duration::from_mins(1);
-/// After a start nothing is tried for so long: a machine that has just come up has other work.
+/// The time after a start before the first drill: a machine that has just started has other work.
 const FIRST_AFTER: Duration = Duration::from_mins(10);
-/// Longest drill: a million people on a slow machine, several times over.
+/// The longest drill: a million users on a slow machine, several times over.
 const LIMIT: Duration = Duration::from_mins(30);
-/// Longest report read.
+/// The longest report that is read.
 const MAX_REPORT_BYTES: u64 = 64 * 1024;
 
-/// How drills are held.
+/// The settings of scheduled drills.
 pub struct Drills {
     pub cluster: Cluster,
-    /// Between two.
+    /// The time between two drills.
     pub every: Duration,
-    /// The settings that the other process reads; it has this one's environment.
+    /// The configuration file of the other process; it also gets this process's environment.
     pub config: Option<PathBuf>,
     pub runtime: Runtime,
 }
 
-/// What a drill prints.
+/// The output of a drill.
 #[derive(Deserialize)]
 struct Report {
     index: u64,
@@ -56,8 +56,8 @@ impl Drills {
         }
     }
 
-    /// Nobody has passed one lately, and of those who answer and do not lead this is the node with the highest number;
-    /// alone, it is this one.
+    /// True if no node has passed a drill lately and this node is to run it: the answering node with the highest number
+    /// that is not the leader, or this node if it is alone.
     async fn is_ours_and_due(&self) -> bool {
         let members = self.cluster.member_statuses().await;
         let answering = members.iter().filter_map(|member| Some((member.node, member.status.as_ref().ok()?)));
@@ -82,12 +82,12 @@ impl Drills {
             Ok(report) => {
                 tracing::info!(
                     index = report.index,
-                    "the archive was restored for a try, and somebody signed in"
+                    "a drill restored the archive, and its test user signed in"
                 );
                 self.cluster.report_drill(Some(now), String::new());
             }
             Err(error) => {
-                tracing::error!("what the archive holds could not be restored for a try: {error}");
+                tracing::error!("a drill could not restore the archive: {error}");
                 self.cluster.report_drill(None, error);
             }
         }
@@ -104,8 +104,8 @@ impl Drills {
     }
 }
 
-/// Runs it with a directory for what it writes, which goes with it: a drill that is killed cannot clear away what it
-/// restored, and the secret that it was restored with.
+/// Runs the command with a temporary directory that is removed afterwards. A drill that is killed cannot remove what it
+/// restored, nor the secret that it was restored with.
 async fn with_scratch(mut command: Command) -> Result<Report, String> {
     let scratch = tempfile::Builder::new().prefix("conclave-drills-").tempdir().map_err(|e| e.to_string())?;
     command.env("TMPDIR", scratch.path());

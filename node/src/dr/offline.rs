@@ -1,5 +1,5 @@
-//! A restore into a data directory that no process uses. Everything is read and proven before anything is written; what
-//! is written counts as a whole or not at all; what was there before is set aside.
+//! A restore into a data directory that no process uses. Everything is read and verified before anything is written.
+//! The new contents become valid as a whole or not at all, and the old contents are set aside.
 
 use std::path::PathBuf;
 
@@ -19,66 +19,67 @@ use conclave_store::{DataDir, StoreError};
 
 use super::report::Report;
 
-/// What is restored, and where to.
+/// The source and the target of a restore.
 #[expect(clippy::struct_excessive_bools, reason = "four questions that an operator answers one by one")]
 pub struct Restore {
-    /// What people made is taken from here.
+    /// The state from which users and settings are taken.
     pub older: Known,
-    /// What was taken away is taken from here: the last that is known of the cluster. The same as `older`, unless an
-    /// earlier point in time is wanted.
+    /// The state from which revocations and restrictions are taken: the last known state of the cluster. It equals
+    /// `older`, unless an earlier point in time is requested.
     pub newest: Known,
     pub data_dir: PathBuf,
     /// `host:port` of the new node's cluster plane.
     pub cluster_addr: String,
-    /// The new node's admin API.
+    /// The URL of the new node's admin API.
     pub api_url: String,
-    /// Only where it is proven that nothing was revoked after `newest`.
+    /// Keeps sessions. Allowed only if it is proved that nothing was revoked after `newest`.
     pub keep_sessions: bool,
-    /// People who were deleted between the two come back as they were.
+    /// Re-enables users that were deleted between `older` and `newest`.
     pub enable_returning: bool,
-    /// What is in the directory is set aside; else it must be empty.
+    /// Sets existing contents of the directory aside; otherwise it must be empty.
     pub set_aside: bool,
-    /// Says what would come of it, and writes nothing.
+    /// Only reports the changes, and writes nothing.
     pub dry_run: bool,
     pub log_time: LogTime,
 }
 
-/// What becomes of a log time that is ahead of this machine's clock.
+/// The treatment of a log time that is ahead of this machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTime {
-    /// Nothing is restored: the operator is asked which of the two is wrong.
+    /// Nothing is restored: the operator must find out which of the two is wrong.
     Refuse,
-    /// It stays: `conclave cluster reset-clock` brings it back later.
+    /// The log time is kept: `conclave cluster reset-clock` sets it back later.
     Keep,
-    /// It begins anew at this machine's clock.
+    /// The log time starts again at this machine's clock.
     Reset,
 }
 
-/// How far log time may be ahead of this machine's clock without a word: what a node decides beside as well.
+/// The most by which log time may be ahead of this machine's clock without the operator's choice: a node accepts as
+/// much.
 const MAX_LOG_AHEAD_MS: u64 = 15 * 60_000;
 
-/// What came of it, or would.
+/// The result of a restore, or of a dry run.
 #[derive(Clone, Debug)]
 pub struct Restored {
     pub life: NewLife,
     pub report: Report,
     /// The digest of the restored state.
     pub digest: [u8; 32],
-    /// Where the old contents of the directory are.
+    /// The path of the old contents of the directory.
     pub aside: Option<PathBuf>,
 }
 
-/// Why nothing was restored. The directory is what it was.
+/// The reason why nothing was restored. The directory is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error(
-        "{} holds the data of node {node}; say --set-aside to keep it beside the restored data, or name an empty directory",
+        "{} holds the data of node {node}; use --set-aside to keep it beside the restored data, or name an empty directory",
         dir.display()
     )]
     Occupied { dir: PathBuf, node: u64 },
     #[error(
-        "log time in what is to be restored is {} min ahead of this machine's clock. If this machine's clock is right, clocks were \
-         wrong when it was written: run again with --reset-log-time. If not, correct it first",
+        "the log time of the data to restore is {} min ahead of this machine's clock. If this machine's clock is \
+         right, clocks were wrong when they were written: run again with --reset-log-time. If not, correct it first",
         ahead_ms / 60_000
     )]
     LogTimeAhead { ahead_ms: u64 },
@@ -90,7 +91,7 @@ pub enum RestoreError {
     Refound(#[from] RefoundError),
 }
 
-/// Restores.
+/// Restores the state into the data directory.
 ///
 /// # Errors
 /// [`RestoreError`].
@@ -133,7 +134,8 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
     Ok(Restored { life, report, digest, aside })
 }
 
-/// A dry run looks without a lock: a node may be running there.
+/// Refuses a directory with the data of a node, unless it is to be set aside. A dry run reads it without a lock: a node
+/// may be running there.
 fn refuse_occupied(order: &Restore, data: Option<&DataDir>) -> Result<(), RestoreError> {
     let found = match data {
         Some(data) => data.identity().cloned(),

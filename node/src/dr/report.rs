@@ -1,28 +1,28 @@
-//! What a restore would change, for the person who decides.
+//! The changes that a restore would make, for the operator who decides.
 
 use conclave_state::{
     State,
     restore::{Change, changes},
 };
 
-/// Most changes that are listed; a person reads no more.
+/// The most changes that are listed; an operator reads no more.
 const MAX_LISTED: usize = 200;
 
-/// What becomes of the newest state.
+/// The changes to the newest state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Some of the changes.
     pub changes: Vec<Change>,
-    /// How many there are.
+    /// The number of all changes.
     pub change_count: usize,
-    /// People afterwards.
+    /// The number of users afterwards.
     pub users: usize,
-    /// Who is signed out.
+    /// The number of sessions that end.
     pub sessions_ended: usize,
 }
 
 impl Report {
-    /// Compares the newest state with the one that takes its place.
+    /// Compares the newest state with the one that replaces it.
     pub fn of(newest: &State, next: &State) -> Self {
         let (changes, change_count) = changes(newest, next, MAX_LISTED);
         let (before, after) = (newest.sessions_after(None).count(), next.sessions_after(None).count());

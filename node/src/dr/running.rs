@@ -1,5 +1,5 @@
-//! A restore through the log of a cluster that runs: begun, brought in pieces, put in force in one step. Whoever leads
-//! may die at any point; every piece has a name, so it is counted once. Until the last entry nothing has changed.
+//! A restore through the log of a running cluster: begun, sent in pieces, put in force in one step. The leader may die
+//! at any point: every piece has a name, so it is counted once. Nothing changes before the last entry.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use tokio::time::{Instant, sleep};
 use crate::auth::derive::Derivation;
 use conclave_cluster::{Cluster, Committed, ProposeError};
 
-/// How long one entry is tried again, under its name: two elections and a node that comes back.
+/// The time for which one entry is retried under its name: two elections and a node that restarts.
 const ENTRY_LIMIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Why it is not restored. What was staged is forgotten, at the latest in an hour.
+/// The reason why nothing was restored. The staged pieces are discarded after an hour at the latest.
 #[derive(Debug, thiserror::Error)]
 pub enum RunningError {
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    #[error("the restore was given up")]
+    #[error("the restore was cancelled")]
     GivenUp,
 }
 
-/// What the restore would make of `newest`.
+/// The state that the restore would make of `newest`.
 pub fn preview(older: &State, newest: &State, enable_returning: bool) -> State {
     let terms = Terms {
         index: newest.index(),
@@ -42,7 +42,7 @@ pub fn preview(older: &State, newest: &State, enable_returning: bool) -> State {
     restored(older, newest, &terms)
 }
 
-/// Puts `older` in force. `step` is told (bytes brought, bytes in all) and says whether to go on.
+/// Puts `older` in force. `step` receives (bytes sent, bytes in total), and returns false to stop.
 ///
 /// # Errors
 /// [`RunningError`].
@@ -67,7 +67,7 @@ pub async fn restore(
             Ok(log.give("commit", Body::CommitRestore(commit)).await?)
         }
         Err(error) => {
-            // What cannot be said now is forgotten by itself, later.
+            // If the command cannot be sent now, the staged pieces expire by themselves.
             let _ = log.give("abort", Body::AbortRestore(AbortRestore { restore_id })).await;
             Err(error)
         }
@@ -104,7 +104,7 @@ impl Log<'_> {
         Ok((sequence, hash))
     }
 
-    /// One entry, again and again under the same name while nobody takes it or nobody knows.
+    /// Proposes one entry, and retries it under one name while the write is refused or its outcome is unknown.
     async fn give(&self, label: &str, body: Body) -> Result<Committed, ProposeError> {
         let request = self.derivation.then(label).request();
         let deadline = Instant::now() + ENTRY_LIMIT;

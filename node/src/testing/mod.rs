@@ -1,5 +1,5 @@
-//! Nodes for tests, in this process: real clusters on loopback with ephemeral ports and data directories that vanish,
-//! cheap password hashing, and a clock that moves only when told.
+//! In-process nodes for tests: real clusters on loopback with ephemeral ports and temporary data directories, cheap
+//! password hashing, and a clock that only tests move.
 //!
 //! ```ignore
 //! let node = TestNode::start().await;
@@ -43,13 +43,13 @@ use conclave_crypto::{
     secret::ClusterSecret,
 };
 
-/// When tests begin: a Friday in January 2027.
+/// The time at which tests begin: a Friday in January 2027.
 pub const START_MS: u64 = 1_800_000_000_000;
 
-/// Instant hashing: what is tested here is never its strength.
+/// Instant hashing: the tests do not depend on its strength.
 pub(crate) const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
-/// One node and its admin API. Dropping it stops its Raft and removes its data.
+/// One node and its admin API. Dropping it stops Raft and removes its data.
 pub struct TestNode {
     auth: Auth,
     keys: Arc<ClusterKeys>,
@@ -61,13 +61,13 @@ pub struct TestNode {
 }
 
 impl TestNode {
-    /// A cluster of one voter, which leads.
+    /// Starts a cluster of one voter, which leads.
     pub async fn start() -> Self {
         let mut nodes = Self::start_cluster(1).await;
         nodes.pop().expect("one node")
     }
 
-    /// The same with other settings than the defaults.
+    /// Like [`Self::start`], with changed settings.
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
@@ -79,8 +79,8 @@ impl TestNode {
         node
     }
 
-    /// A cluster of one voter whose clock is the machine's: for what compares times with another process or an outside
-    /// library. [`clock`](Self::clock) moves nothing here.
+    /// Starts a cluster of one voter that uses the machine's clock, for tests that compare times with another process
+    /// or an outside library. [`clock`](Self::clock) moves nothing here.
     pub async fn start_on_the_machines_clock() -> Self {
         let runtime = Runtime { entropy: SeededEntropy::new(1), ..Runtime::system() };
         let plane = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -89,17 +89,17 @@ impl TestNode {
         node
     }
 
-    /// A cluster of so many voters, one of which leads. They share a clock.
+    /// Starts a cluster of `count` voters, one of which leads. They share a clock.
     pub async fn start_cluster(count: u64) -> Vec<Self> {
         Self::start_cluster_with(count, |_| {}).await
     }
 
-    /// The same with other settings than the defaults, on each.
+    /// Like [`Self::start_cluster`], with changed settings on each node.
     pub async fn start_cluster_with(count: u64, change: impl Fn(&mut Settings)) -> Vec<Self> {
         Self::start_cluster_at(START_MS, count, change).await
     }
 
-    /// The same at another time: for peers that go by the machine's clock.
+    /// Like [`Self::start_cluster_with`], at another time: for peers that use the machine's clock.
     pub async fn start_cluster_at(start_ms: u64, count: u64, change: impl Fn(&mut Settings)) -> Vec<Self> {
         let clock = FixedClock::at(start_ms);
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -120,7 +120,7 @@ impl TestNode {
         nodes
     }
 
-    /// The secret of every cluster here.
+    /// The secret of every test cluster.
     pub fn secret() -> ClusterSecret {
         ClusterSecret::generate(&*SeededEntropy::new(0))
     }
@@ -183,7 +183,7 @@ impl TestNode {
         &self.api_url
     }
 
-    /// A bearer text that is root for two minutes of the node's clock.
+    /// An operator assertion that is valid for two minutes of the node's clock.
     pub fn operator_token(&self) -> String {
         operator::make(&self.keys.operator, self.runtime.clock.now_ms(), &*self.runtime.entropy)
     }
@@ -203,7 +203,7 @@ impl TestNode {
         (id, self.auth.issue(HandleKind::Api, *id.bytes(), secret, 0, created.index))
     }
 
-    /// A user with this password (empty = none) in these groups, which are made when missing.
+    /// Creates a user with this password (empty for none) in these groups. Missing groups are created.
     pub async fn create_user(&self, username: &str, password: &str, groups: &[&str]) -> UserId {
         let id = UserId::new(self.bytes());
         let password_phc = if password.is_empty() { String::new() } else { self.hash(password).await };
@@ -223,7 +223,7 @@ impl TestNode {
         id
     }
 
-    /// The group with this name, made when missing.
+    /// The group with this name. It is created if it is missing.
     pub async fn group(&self, name: &str) -> GroupId {
         if let Some(group) = self.cluster().view().group_by_name(name) {
             return group.id;
@@ -234,7 +234,7 @@ impl TestNode {
         id
     }
 
-    /// Any command, under a request id of its own.
+    /// Proposes any command, under a request id of its own.
     ///
     /// # Errors
     /// [`ProposeError`].
@@ -242,7 +242,7 @@ impl TestNode {
         self.cluster().propose(RequestId::new(self.bytes()), body).await
     }
 
-    /// Bytes of the node's seeded chance.
+    /// Random bytes from the node's seed.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         self.runtime.entropy.bytes()
     }
@@ -256,12 +256,12 @@ impl TestNode {
 impl Drop for TestNode {
     fn drop(&mut self) {
         self.api.abort();
-        // Started by being polled once; it ends on the consensus threads.
+        // Polling the shutdown once starts it; it ends on the consensus threads.
         let _ = self.cluster().shutdown().now_or_never();
     }
 }
 
-/// The settings of a node without a configuration, known as `http://127.0.0.1:9000`.
+/// The settings of a node without a configuration, at `http://127.0.0.1:9000`.
 fn settings() -> Settings {
     let config = Config::from_sources(None, &Environment::of([])).expect("the defaults are good");
     let public_url = config.http.public_url().expect("loopback has a public URL");
@@ -279,10 +279,10 @@ fn settings() -> Settings {
     }
 }
 
-/// Looks until it is so, at most ten seconds: elections are on the machine's clock.
+/// Waits until `is_so` returns true, at most ten seconds: elections run on the machine's clock.
 ///
 /// # Panics
-/// When it does not become so.
+/// Panics if it does not become true in time.
 pub async fn wait_until(mut is_so: impl FnMut() -> bool) {
     let looking = async {
         while !is_so() {

@@ -1,17 +1,17 @@
-//! The data directory of a node: who it belongs to, and that only one process uses it.
+//! The data directory of a node: the identity of its node, and a lock so that only one process uses it.
 //!
 //! ```text
 //! lock         locked while a process uses the directory; holds its pid
-//! identity     who this node is
+//! identity     the identity of this node
 //! log/         see `sled_log`
 //! snapshots/   see `snapshot`
-//! aside-*/     what a restore found here; see `exchange`
+//! aside-*/     contents that a restore replaced; see `exchange`
 //! ```
 //!
-//! The identity is a small file of its own and not a record of the log: it must be readable before the log is opened
-//! (to refuse a foreign directory without touching it), must outlive a rewrite of the log, and makes a *missing* log
-//! visible: it is written last when a directory is set up, so a directory with an identity once had a complete log and
-//! vote. Opening an empty log under an old identity would let a node vote twice in one term.
+//! The identity is a small file of its own and not a record of the log. It must be readable before the log is opened
+//! (to refuse a foreign directory without touching it), and must outlive a rewrite of the log. It also makes a
+//! *missing* log visible: it is written last when a directory is set up, so a directory with an identity once had a
+//! complete log and vote. Opening an empty log under an old identity would let a node vote twice in one term.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -27,7 +27,7 @@ const BELONGS: u8 = 1;
 const JOINED: u8 = 2;
 const IDENTITY_BYTES: usize = 8 + 1 + 1 + 16 + 8 + 8 + 16 + 16 + 4;
 
-/// The names a directory may hold before it has an identity: what an interrupted set-up leaves.
+/// The names that a directory may hold before it has an identity: remains of an interrupted set-up.
 const SETUP_NAMES: [&str; 9] = [
     "cluster.secret",
     "lock",
@@ -40,23 +40,23 @@ const SETUP_NAMES: [&str; 9] = [
     "restored.tmp",
 ];
 
-/// Who a node is. Fixed at set-up, but for the cluster it joins.
+/// The identity of a node. It is fixed at set-up, except for the cluster, which the node joins later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The cluster this node belongs to; `None` until it was bootstrapped or has joined.
+    /// The cluster this node belongs to; `None` until it is bootstrapped or has joined.
     pub cluster: Option<[u8; 16]>,
     /// Raised by each restore (design.md §8).
     pub lineage_epoch: u64,
     pub node_id: u64,
-    /// Whether it came to a cluster that stood already: its log starts empty, and it must not found anything.
+    /// True if the node joined an existing cluster: its log starts empty, and it must not found a cluster.
     pub joined: bool,
-    /// Made anew with the directory: a wiped disk is another member.
+    /// Made anew with the directory: a node with a wiped disk is another member.
     pub incarnation: [u8; 16],
-    /// Derived from the cluster secret, so that a wrong secret is seen at start and not in a handshake.
+    /// Derived from the cluster secret, so that a wrong secret is noticed at start and not in a handshake.
     pub secret_check: [u8; 16],
 }
 
-/// A directory held by this process until dropped.
+/// A directory that this process holds until this value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -66,12 +66,13 @@ pub struct DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // Closing alone would leave the lock to a process being spawned just now. The kernel has the last word anyway.
+        // Closing alone would leave the lock to a process that is being spawned just now. The kernel releases it in any
+        // case.
         let _ = self.lock.unlock();
     }
 }
 
-/// The name of the secret that a data directory was made with, while a node runs with it.
+/// The name of the secret that a data directory was made with, for a running node.
 #[derive(Debug)]
 pub struct SecretMark {
     path: PathBuf,
@@ -79,15 +80,15 @@ pub struct SecretMark {
 }
 
 impl SecretMark {
-    /// The name.
+    /// The name of the secret.
     pub const fn secret_check(&self) -> [u8; 16] {
         self.identity.secret_check
     }
 
-    /// From here on the directory is one of this secret. Durable when it returns; without effect when it is already.
+    /// Records this secret as that of the directory. Durable when it returns; does nothing if it is recorded already.
     ///
     /// # Errors
-    /// When it cannot be written; the directory is then as it was.
+    /// An error if it cannot be written; the directory is then unchanged.
     pub fn settle(&mut self, secret_check: [u8; 16]) -> Result<(), StoreError> {
         if self.identity.secret_check == secret_check {
             return Ok(());
@@ -100,8 +101,8 @@ impl SecretMark {
 }
 
 impl DataDir {
-    /// Creates the directory if need be (0700), locks it and reads its identity. Refuses a directory in use, one with
-    /// files that are not ours, and one whose identity is damaged.
+    /// Creates the directory if necessary (0700), locks it and reads its identity. Refuses a directory that is in use,
+    /// that contains foreign files, or whose identity is damaged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         create_all(path)?;
         refuse_foreign(path)?;
@@ -113,9 +114,9 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), identity, lock })
     }
 
-    /// The identity of the node whose data lies at `path`, looking without a lock: the answer may be old when it
-    /// arrives. None in a directory that is fresh or missing. Where a restore was cut short after it counted, it is
-    /// ended first: the identity that lies there may still be the one before.
+    /// The identity of the node whose data are at `path`. It is read without a lock, so it may be outdated when it is
+    /// returned. `None` for a directory that is fresh or missing. A restore that was interrupted after its mark is
+    /// finished first: the identity there may still be the earlier one.
     pub fn peek(path: &Path) -> Result<Option<Identity>, StoreError> {
         if exchange::is_begun(path) {
             return Ok(Self::open(path)?.identity.clone());
@@ -123,12 +124,12 @@ impl DataDir {
         read_identity(&path.join("identity"))
     }
 
-    /// Refuses what [`open`](Self::open) would refuse for what lies there, changing nothing.
+    /// Refuses the contents that [`open`](Self::open) would refuse, and changes nothing.
     pub fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
         if path.exists() { refuse_foreign(path) } else { Ok(()) }
     }
 
-    /// Whether nothing was set up at `path` yet, looking without a lock: the answer may be old when it arrives.
+    /// True if nothing was set up at `path` yet. It is read without a lock, so it may be outdated when it is returned.
     pub fn is_fresh(path: &Path) -> bool {
         !path.join("identity").exists()
     }
@@ -138,12 +139,12 @@ impl DataDir {
         self.identity.as_ref()
     }
 
-    /// Sets a fresh directory up: log, snapshots, and last the identity, each durable before the next.
+    /// Sets up a fresh directory: log, snapshots, and the identity last, each durable before the next.
     pub fn initialize(&mut self, identity: Identity) -> Result<SledLog, StoreError> {
         self.initialize_over(identity, SledLog::create)
     }
 
-    /// The same over a log of the caller's making.
+    /// Like [`Self::initialize`], over a log that the caller creates.
     pub fn initialize_over<L>(
         &mut self,
         identity: Identity,
@@ -163,7 +164,7 @@ impl DataDir {
         self.open_log_with(SledLog::open)
     }
 
-    /// The same for a log of the caller's making.
+    /// Like [`Self::open_log`], for a log that the caller opens.
     pub fn open_log_with<L>(
         &self,
         open: impl FnOnce(&Path) -> Result<L, StoreError>,
@@ -174,18 +175,17 @@ impl DataDir {
         }
     }
 
-    /// Replaces the identity, durably and as a whole.
+    /// Replaces the identity durably and as a whole.
     pub fn save_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
         files::replace(&self.path.join("identity"), &encode(&identity))?;
         self.identity = Some(identity);
         Ok(())
     }
 
-    /// Takes back a set-up that was refused before anything came of it: the directory is fresh again. The log must be
-    /// closed.
+    /// Undoes a set-up that was refused before it was used: the directory is fresh again. The log must be closed.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// An error if something cannot be removed.
     pub fn abandon(self) -> Result<(), StoreError> {
         let identity = self.path.join("identity");
         fs::remove_file(&identity).map_err(StoreError::io("remove", &identity))?;
@@ -195,16 +195,16 @@ impl DataDir {
         Ok(())
     }
 
-    /// Which secret these data were made with, for whoever runs with them. The identity must not be saved otherwise
-    /// after this.
+    /// The mark of the secret that these data were made with, for a running node. The identity must not be saved in
+    /// another way after this call.
     pub fn secret_mark(&self) -> Option<SecretMark> {
         let identity = self.identity.clone()?;
         Some(SecretMark { path: self.path.join("identity"), identity })
     }
 
-    /// Replaces the contents as a whole: `build` makes a log and a directory of snapshots at the places it is given.
-    /// After a crash at any point the directory holds the old contents or the new ones. The old ones are kept below
-    /// `aside-<name>`; the answer says where, if there were any.
+    /// Replaces the contents as a whole: `build` creates a log and a snapshot directory at the given paths. After a
+    /// crash at any point the directory holds the old contents or the new ones. The old contents are kept below
+    /// `aside-<name>`; returns that path if there were any.
     pub fn replace_contents<E: From<StoreError>>(
         &mut self,
         identity: Identity,
@@ -231,7 +231,7 @@ impl DataDir {
         self.path.join("log")
     }
 
-    /// Where the snapshot files are.
+    /// The path of the snapshot files.
     pub fn snapshots(&self) -> PathBuf {
         self.path.join("snapshots")
     }
@@ -247,7 +247,7 @@ fn create_all(path: &Path) -> Result<(), StoreError> {
     files::create_dir(path)
 }
 
-/// Before anything is written into it.
+/// Checked before anything is written into the directory.
 fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     if !DataDir::is_fresh(path) {
         return Ok(());
@@ -276,7 +276,7 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
-            // The pid is a courtesy: without it the refusal stands all the same.
+            // The pid is only informative: the refusal also works without it.
             let _ = file.take(20).read_to_string(&mut pid);
             let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
             return Err(StoreError::InUse { path: dir.to_owned(), pid });

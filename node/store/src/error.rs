@@ -1,4 +1,4 @@
-//! What can go wrong between us and the disk, in words an operator can act on.
+//! Errors between the node and its disk, in words that an operator can act on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// operation that was queued behind it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The operating system refused. Sticky in the log: see [`crate`].
+    /// An error of the operating system. The log keeps it: see [`crate`].
     #[error("{action} {}: {source}", path.display())]
     Io {
         action: &'static str,
@@ -17,11 +17,11 @@ pub enum StoreError {
         source: Arc<io::Error>,
     },
 
-    /// The log engine failed for a reason that is not a damaged log.
+    /// The log engine failed for a reason other than a damaged log.
     #[error("log engine in {}: {detail}", path.display())]
     Engine { path: PathBuf, detail: String },
 
-    /// The log on disk is not what was once reported durable.
+    /// The log on disk differs from what was once reported durable.
     #[error(
         "the raft log in {} is damaged: {detail}; this node must not vote: set the data directory aside and \
          let the node rejoin the cluster as a new member",
@@ -37,7 +37,7 @@ pub enum StoreError {
     #[error("the log writer has stopped")]
     Closed,
 
-    /// The caller broke the log's rules (a hole, an overlap, a term that runs back).
+    /// The caller broke the log's rules (a gap, an overlap, a term that runs back).
     #[error("refused by the log: {0}")]
     Misuse(String),
 

@@ -1,14 +1,14 @@
-//! Other contents for a data directory that may be in use by nobody: built whole beside the old ones, then put in their
-//! place in one step that a crash cannot halve. The old ones are set aside, never deleted.
+//! Replaces the contents of a data directory that no process uses. The new contents are built as a whole beside the old
+//! ones, then put in their place in one step that a crash cannot split. The old ones are set aside, never deleted.
 //!
 //! ```text
-//! restoring/        log, snapshots, identity of the new contents; without the mark it is rubbish
-//! restored.mark     from here on the new contents count; holds the name of the directory below
+//! restoring/        log, snapshots, identity of the new contents; not valid without the mark
+//! restored.mark     from here on the new contents are valid; holds the name of the directory below
 //! aside-…/          log, snapshots, identity of the old contents
 //! ```
 //!
-//! The mark decides: before it is there, the directory is what it was; from then on every opening first ends what was
-//! begun, and nothing is read before that.
+//! The mark decides. Before it exists, the directory is unchanged. Once it exists, every opening first finishes the
+//! exchange, and nothing is read before that.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,10 +20,10 @@ pub(super) const STAGE: &str = "restoring";
 pub(super) const MARK: &str = "restored.mark";
 pub(super) const ASIDE_PREFIX: &str = "aside-";
 
-/// What is exchanged. The identity comes last: what has one is complete.
+/// The parts that are exchanged. The identity is the last: contents with an identity are complete.
 const CONTENTS: [&str; 3] = ["log", "snapshots", "identity"];
 
-/// An empty place for new contents. What an earlier attempt left there is removed.
+/// Creates an empty directory for new contents. Removes the remains of an earlier attempt.
 pub(super) fn begin(dir: &Path) -> Result<PathBuf, StoreError> {
     let stage = dir.join(STAGE);
     match fs::remove_dir_all(&stage) {
@@ -33,7 +33,7 @@ pub(super) fn begin(dir: &Path) -> Result<PathBuf, StoreError> {
     Ok(stage)
 }
 
-/// Puts the contents that lie in the stage in force, durably. The old ones go to `aside`, a name below `dir`.
+/// Makes the contents of the stage valid, durably. The old ones go to `aside`, a name below `dir`.
 pub(super) fn commit(dir: &Path, aside: &str) -> Result<(), StoreError> {
     files::sync_tree(&dir.join(STAGE))?;
     files::create_dir(&dir.join(aside))?;
@@ -41,12 +41,12 @@ pub(super) fn commit(dir: &Path, aside: &str) -> Result<(), StoreError> {
     finish(dir)
 }
 
-/// Whether an exchange counts that has not been ended.
+/// True if there is a marked exchange that has not been finished.
 pub(super) fn is_begun(dir: &Path) -> bool {
     dir.join(MARK).exists()
 }
 
-/// Ends an exchange that was cut short after its mark. Does nothing where there is none.
+/// Finishes an exchange that was interrupted after its mark. Does nothing if there is none.
 pub(super) fn finish(dir: &Path) -> Result<(), StoreError> {
     let mark = dir.join(MARK);
     let aside = match fs::read_to_string(&mark) {
@@ -55,25 +55,25 @@ pub(super) fn finish(dir: &Path) -> Result<(), StoreError> {
         Err(e) => return Err(StoreError::io("read", &mark)(e)),
     };
     if !aside.starts_with(ASIDE_PREFIX) || aside.contains('/') {
-        let detail = format!("{} holds no name of ours", mark.display());
+        let detail = format!("{} does not contain a directory name of conclave", mark.display());
         return Err(StoreError::BadIdentity { path: dir.to_owned(), detail });
     }
     for name in CONTENTS {
         exchange(dir, &dir.join(&aside), name)?;
     }
-    // What is left of the stage is empty.
+    // At this point the stage is empty.
     let stage = dir.join(STAGE);
     match fs::remove_dir(&stage) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(StoreError::io("remove", &stage)(e)),
         _ => {}
     }
-    // Nothing was there before: nothing is aside.
+    // If there were no old contents, nothing was set aside.
     let _ = fs::remove_dir(dir.join(&aside));
     fs::remove_file(&mark).map_err(StoreError::io("remove", &mark))?;
     files::sync_dir(dir)
 }
 
-/// Each step leaves a state from which the same steps go on.
+/// Exchanges one part. Each step leaves a state from which these steps can continue.
 fn exchange(dir: &Path, aside: &Path, name: &str) -> Result<(), StoreError> {
     let (new, here, old) = (dir.join(STAGE).join(name), dir.join(name), aside.join(name));
     if !new.exists() {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn cut_short_at_any_step_it_is_the_old_contents_or_the_new_ones() {
-        // After how many renames the process dies; the renames of an exchange, one by one.
+        // The number of renames after which the process dies. Covers each rename of an exchange.
         for done in 0..=6 {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path();

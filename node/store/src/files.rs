@@ -1,4 +1,4 @@
-//! Durable file steps: the pieces every "temp, fsync, rename, fsync directory" in this room is made of.
+//! Durable file steps: the parts of every "temp, fsync, rename, fsync directory" in this room.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -7,13 +7,13 @@ use std::path::Path;
 
 use super::StoreError;
 
-/// Makes names in `dir` (created, renamed, removed) durable.
+/// Makes changes of names in `dir` (created, renamed, removed) durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io("sync directory", dir))
 }
 
-/// Creates `dir` for the owner alone and makes its name durable in its parent. Existing directories are left as
-/// they are.
+/// Creates `dir` with access for the owner only, and makes its name durable in its parent. Existing directories are
+/// unchanged.
 pub(super) fn create_dir(dir: &Path) -> Result<(), StoreError> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
@@ -27,7 +27,7 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Opens a new file for the owner alone, dropping what a crashed predecessor left under the same name.
+/// Opens a new file with access for the owner only. Discards what a crashed process left under this name.
 pub(super) fn create_file(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()
         .read(true)
@@ -48,7 +48,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     rename(&temp, path)
 }
 
-/// Renames within one directory and makes it durable.
+/// Renames within one directory, durably.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(StoreError::io("rename", from))?;
     to.parent().map_or(Ok(()), sync_dir)

@@ -1,16 +1,17 @@
-//! The seam between consensus and disk: what a durable log must do, in plain types. `sled_log` does it on a disk,
-//! `mem_log` in memory, the simulator with faults. Nothing else of the disk is visible above.
+//! The interface between consensus and disk: the requirements on a durable log, in plain types. `sled_log` implements
+//! it on a disk, `mem_log` in memory, and the simulator with faults. Nothing else of the disk is visible to other
+//! rooms.
 
 use super::StoreError;
 
 /// The largest payload of one entry. A command is a few hundred bytes; the bound keeps a record below 64 KiB and one
-/// group of writes below the engine's segment. Refuse larger ones before proposing: here it is the last line.
+/// group of writes below the engine's segment. Larger ones must be refused before proposing: this is the last check.
 pub const MAX_PAYLOAD_BYTES: usize = 60 * 1024;
 
 /// The largest opaque vote record.
 pub const MAX_VOTE_BYTES: usize = 256;
 
-/// Where an entry stands: the term it was written in and its place in the log.
+/// The position of an entry: its term and its index in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogId {
     pub term: u64,
@@ -34,12 +35,12 @@ impl LogRecord {
 /// One change of the log. Changes are applied in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Adds entries right after the last one. A hole, an overlap or a term that runs back is refused.
+    /// Adds entries right after the last one. A gap, an overlap or a term that runs back is refused.
     Append(Vec<LogRecord>),
-    /// Removes the entries above this index; all of them for `None`.
+    /// Removes the entries above this index; all entries for `None`.
     TruncateAfter(Option<u64>),
-    /// Removes the entries up to and including this one. It may lie beyond the last entry: then the log is empty and
-    /// goes on behind it (a snapshot was installed).
+    /// Removes the entries up to and including this one. It may be beyond the last entry: then the log is empty and
+    /// continues after it (a snapshot was installed).
     Purge(LogId),
     /// Replaces the vote.
     SaveVote(Vec<u8>),
@@ -47,22 +48,22 @@ pub enum Op {
     SaveCommitted(Option<LogId>),
 }
 
-/// Whether a commit waits for the disk.
+/// The durability that a commit requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
-    /// Returns after the data is on stable storage.
+    /// Returns after the data are on stable storage.
     Durable,
-    /// May return before; a crash may undo it, but only together with everything after it.
+    /// May return earlier. A crash may undo it, but only together with everything after it.
     Buffered,
 }
 
-/// The small facts a log keeps beside its entries.
+/// The small facts that a log stores beside its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogState {
     /// The last entry removed by a purge.
     pub purged: Option<LogId>,
-    /// The first entry's index, or the one the next entry must have in an empty log. `None` in a log that never
-    /// held an entry: it may begin anywhere.
+    /// The first entry's index, or the one that the next entry must have in an empty log. `None` in a log that never
+    /// had an entry: it may begin anywhere.
     pub first_index: Option<u64>,
     /// The last entry present (not the purged one).
     pub last: Option<LogId>,
@@ -71,17 +72,17 @@ pub struct LogState {
 }
 
 impl LogState {
-    /// The last entry the log has or had: what Raft calls the last log id.
+    /// The last entry that the log has or had: Raft's last log id.
     pub fn last_or_purged(&self) -> Option<LogId> {
         self.last.or(self.purged)
     }
 
-    /// The index the next entry must have, `None` if any will do.
+    /// The index that the next entry must have; `None` if any index is allowed.
     pub fn next_index(&self) -> Option<u64> {
         self.last.map(|last| last.index.saturating_add(1)).or(self.first_index)
     }
 
-    /// Checks what an append must hold, so that every implementation refuses alike.
+    /// Checks the records of an append, so that every implementation refuses in one way.
     pub fn check_append(&self, records: &[LogRecord]) -> Result<(), StoreError> {
         let mut next = self.next_index();
         let mut term = self.last_or_purged().map_or(0, |id| id.term);
@@ -125,7 +126,7 @@ impl LogState {
         }
     }
 
-    /// The facts after everything up to `id` was removed. Returns false if that had been done before.
+    /// The facts after everything up to `id` was removed. Returns false if it had been removed before.
     pub fn purged_upto(&mut self, id: LogId) -> bool {
         if self.purged.is_some_and(|purged| purged >= id) {
             return false;
@@ -138,7 +139,7 @@ impl LogState {
         true
     }
 
-    /// Checks that a truncation does not reach into what was purged.
+    /// Checks that a truncation does not reach into the purged part.
     pub fn check_truncate(&self, after: Option<u64>) -> Result<(), StoreError> {
         match (self.purged, after) {
             (Some(purged), after) if after.is_none_or(|after| after < purged.index) => {
@@ -164,18 +165,18 @@ pub trait LogStore: Send + 'static {
     /// A handle to read entries from other threads.
     fn reader(&self) -> std::sync::Arc<dyn LogReader>;
 
-    /// Housekeeping while nothing waits. May take long.
+    /// Housekeeping while no job waits. May take long.
     fn idle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-/// The reading half of a log, usable beside the writer. It sees what was committed, flushed or not.
+/// The reading half of a log, usable beside the writer. It sees everything that was committed, flushed or not.
 pub trait LogReader: Send + Sync + 'static {
-    /// The entries in `from..to`, in order and without holes, beginning with the first present one. It stops early
-    /// once the payloads exceed `max_bytes`, but never before one entry.
+    /// The entries in `from..to`, in order and without gaps, beginning with the first one present. It stops early once
+    /// the payloads exceed `max_bytes`, but returns at least one entry.
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<LogRecord>, StoreError>;
 
-    /// The bytes the entries above `index` take, to within a few hundred entries.
+    /// The bytes that the entries above `index` take, to within a few hundred entries.
     fn bytes_after(&self, index: u64) -> u64;
 }

@@ -1,5 +1,5 @@
-//! The log in memory: for tests and for the simulator. It keeps the same rules as the disk log and forgets everything
-//! when dropped; clones share one log, so a "restarted" node finds what its predecessor left.
+//! The log in memory, for tests and for the simulator. It obeys the rules of the disk log and forgets everything when
+//! dropped. Clones share one log, so a "restarted" node finds the entries of its predecessor.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ impl MemLog {
         Self::default()
     }
 
-    /// Another log with the same entries.
+    /// A separate log with equal entries.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self { inner: Arc::new(Mutex::new(self.lock().clone())) }

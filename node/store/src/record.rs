@@ -1,4 +1,4 @@
-//! How an entry and the log's facts lie on disk. Pure: bytes in, bytes out.
+//! The encoding of an entry and of the log's facts on disk. Pure: bytes in, bytes out.
 //!
 //! Integers are big-endian. An entry is
 //!
@@ -6,8 +6,8 @@
 //! version u8 = 1 | crc32c u32 | previous crc32c u32 | term u64 | index u64 | payload length u32 | payload
 //! ```
 //!
-//! where the checksum covers everything behind it, so it covers the previous entry's checksum too: the entries form a
-//! chain, and none can be lost, exchanged or altered without breaking it. The facts ([`Facts`]) hold both ends of the
+//! where the checksum covers everything after it, so it covers the previous entry's checksum too. The entries form a
+//! chain: none can be lost, exchanged or altered without breaking it. The facts ([`Facts`]) hold both ends of the
 //! chain.
 
 use super::log::{LogId, LogRecord, LogState, MAX_PAYLOAD_BYTES, MAX_VOTE_BYTES};
@@ -15,7 +15,7 @@ use super::log::{LogId, LogRecord, LogState, MAX_PAYLOAD_BYTES, MAX_VOTE_BYTES};
 const VERSION: u8 = 1;
 pub(super) const HEADER_BYTES: usize = 1 + 4 + 4 + 8 + 8 + 4;
 
-/// An entry with the two checksums that tie it into the chain.
+/// An entry with the two checksums that link it into the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chained {
     pub record: LogRecord,
@@ -23,7 +23,7 @@ pub(super) struct Chained {
     pub previous: u32,
 }
 
-/// The bytes of a record behind `previous`, and its own checksum.
+/// Encodes a record that follows the checksum `previous`. Returns its bytes and its own checksum.
 pub(super) fn encode(record: &LogRecord, previous: u32) -> (Vec<u8>, u32) {
     let mut out = Vec::with_capacity(HEADER_BYTES + record.payload.len());
     out.push(VERSION);
@@ -41,7 +41,7 @@ pub(super) fn encode(record: &LogRecord, previous: u32) -> (Vec<u8>, u32) {
     (out, crc)
 }
 
-/// Reads one record back. The words of an error say what is wrong with it.
+/// Decodes one record. The text of an error describes what is wrong with it.
 pub(super) fn decode(bytes: &[u8]) -> Result<Chained, String> {
     let mut input = Input(bytes);
     input.version()?;
@@ -65,7 +65,7 @@ pub(super) struct Facts {
     /// Counts the batches of this log for ever; see `sled_log::mark`.
     pub sequence: u64,
     pub state: LogState,
-    /// What the first entry's `previous` must be: the checksum of the entry purged last.
+    /// The value that the first entry's `previous` must have: the checksum of the entry purged last.
     pub anchor_crc: u32,
     /// The checksum of the last entry, `anchor_crc` if there is none.
     pub last_crc: u32,

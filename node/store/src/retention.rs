@@ -1,15 +1,15 @@
-//! When to take a snapshot and what may then leave the log: one pure rule (design.md §4).
+//! Decides when to take a snapshot and which entries may then leave the log: one pure rule (design.md §4).
 
 /// A tail smaller than this is cheap to replay, whatever the snapshot's size.
 pub const MIN_TAIL_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Entries kept behind a snapshot, so that a follower that was away for a moment catches up from the log.
+/// Entries kept behind a snapshot, so that a follower that was unreachable for a moment catches up from the log.
 pub const KEEP_ENTRIES: u64 = 10_000;
 
-/// Snapshots kept: should the newest be unreadable, the one before it and the log behind that still make a node.
+/// Snapshots kept: if the newest is unreadable, a node can start from the one before it and the log behind that.
 pub const KEEP_SNAPSHOTS: usize = 2;
 
-/// What the rule looks at.
+/// The inputs of the rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     /// Payload bytes of the entries behind the newest snapshot; the whole log's if there is none.
@@ -22,7 +22,7 @@ pub struct Held {
     pub last_index: u64,
 }
 
-/// What to do now.
+/// The actions that are due now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     pub take_snapshot: bool,
@@ -30,8 +30,8 @@ pub struct Plan {
     pub purge_upto: Option<u64>,
 }
 
-/// Decides. A snapshot is due once the tail exceeds max(64 MiB, half the last snapshot): the half keeps the cost of
-/// writing snapshots within a constant factor of the writes themselves however large the state grows.
+/// Applies the rule. A snapshot is due once the tail exceeds max(64 MiB, half the last snapshot). The half keeps the
+/// cost of writing snapshots within a constant factor of the writes themselves, however large the state grows.
 pub fn plan(held: &Held) -> Plan {
     let limit = MIN_TAIL_BYTES.max(held.last_snapshot_bytes / 2);
     let purge_upto = held
@@ -40,7 +40,7 @@ pub fn plan(held: &Held) -> Plan {
     Plan { take_snapshot: held.tail_bytes > limit, purge_upto }
 }
 
-/// What an archive of the log still lacks (the `archive` room keeps it current).
+/// The log entries that an archive still lacks (the `archive` room keeps this current).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ArchiveHold {
     /// The archive has every entry up to this one; `None` while it has none.
@@ -49,12 +49,13 @@ pub struct ArchiveHold {
     pub limit_bytes: u64,
 }
 
-/// Of the free disk, the share that entries waiting for the archive may take: a disk that fills up would stop the node.
+/// The share of the free disk that entries waiting for the archive may take (one in this number). A full disk would
+/// stop the node.
 const HOLD_DISK_SHARE: u64 = 10;
 
-/// How far the log may be purged while an archive is behind: to what the archive has, unless more than the limit, or
-/// more than a tenth of the free disk, waits. Then the log goes on without it, and the archive begins again with a
-/// whole snapshot.
+/// The index up to which the log may be purged while an archive is behind: the last entry that the archive has, unless
+/// more than the limit, or more than a tenth of the free disk, waits. Then the log is purged anyway, and the archive
+/// starts again with a whole snapshot.
 pub fn purge_beside_archive(
     upto: u64,
     hold: &ArchiveHold,

@@ -1,9 +1,9 @@
 //! The one thread that writes the log. Votes, appends, truncations, purges and the committed id pass through a single
 //! ordered queue, because a vote that overtakes an append, or the reverse, can lose committed entries.
 //!
-//! Group commit: the thread takes what is queued, writes it as one group, syncs once if anything in the group asks for
-//! it, and then completes the jobs in order. At the first error it completes everything with that error, reports it
-//! through [`LogWriter::failure`] and never touches the log again; whoever runs the node must stop it then.
+//! Group commit: the thread takes the queued jobs, writes them as one group, syncs once if any job of the group
+//! requires it, and then completes the jobs in order. At the first error it completes every job with that error,
+//! reports it through [`LogWriter::failure`] and never touches the log again. The node must then be stopped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ pub const GROUP_JOBS: usize = 256;
 /// Called once, on the writer's thread, when the job is done or has failed. Must not block.
 pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// How many commits the log has begun and done: a commit that stays the same one for long waits for its disk.
+/// The numbers of commits that the log has begun and done. A commit that stays unfinished for long waits for its disk.
 #[derive(Debug, Default)]
 pub struct CommitCount {
     begun: AtomicU64,
@@ -32,7 +32,7 @@ pub struct CommitCount {
 }
 
 impl CommitCount {
-    /// The number of the commit that is under way, if one is.
+    /// The number of the commit in progress, if there is one.
     pub fn waiting(&self) -> Option<u64> {
         let begun = self.begun.load(Ordering::Acquire);
         (begun > self.done.load(Ordering::Acquire)).then_some(begun)
@@ -69,7 +69,7 @@ struct Inner {
 enum Backend {
     /// `None` only while dropping: closing the queue first lets the thread end.
     Thread { queue: Option<mpsc::Sender<Job>>, thread: Option<JoinHandle<()>> },
-    /// Commits on the caller's stack: where a thread of its own would be chance.
+    /// Commits on the caller's stack, for callers that must avoid the nondeterminism of a thread.
     Inline(Mutex<(Core, watch::Sender<Option<StoreError>>)>),
 }
 
@@ -89,7 +89,7 @@ impl LogWriter {
         Ok(Self { inner: Arc::new(Inner { initial, reader, failure, commits, backend }) })
     }
 
-    /// A writer without a thread: every submit commits before it returns.
+    /// A writer without a thread: every submitted job commits before the call returns.
     pub fn inline(store: impl LogStore) -> Self {
         let (report, failure) = watch::channel(None);
         let (initial, reader) = (store.state(), store.reader());
@@ -99,8 +99,8 @@ impl LogWriter {
         Self { inner: Arc::new(Inner { initial, reader, failure, commits, backend }) }
     }
 
-    /// A writer that is a task of the caller's runtime and takes its time: for the simulator. What it writes may be on
-    /// the disk from then on; after the pause that `pace` gives, it must be.
+    /// A writer that is a task of the caller's runtime and takes its time, for the simulator. Its writes may be on the
+    /// disk at once; after the pause that `pace` returns, they must be.
     #[cfg(any(test, feature = "testing"))]
     pub fn paced(
         store: impl LogStore,
@@ -133,8 +133,8 @@ impl LogWriter {
         Self { inner: Arc::new(Inner { initial, reader, failure, commits, backend }) }
     }
 
-    /// Queues `ops`; waits while the queue is full. `done` is called in the order of submission, with
-    /// [`Flush::Durable`] only after the disk has everything up to and including `ops`.
+    /// Queues `ops`; waits while the queue is full. `done` is called in the order of submission; with
+    /// [`Flush::Durable`], only after the disk has everything up to and including `ops`.
     pub async fn submit(&self, ops: Vec<Op>, flush: Flush, done: Done) {
         let job = Job { ops, flush, done };
         match &self.inner.backend {
@@ -161,17 +161,17 @@ impl LogWriter {
         Arc::clone(&self.inner.reader)
     }
 
-    /// Becomes `Some` at the first error, for ever. The node must stop then: it can no longer keep its word.
+    /// Becomes `Some` at the first error and stays so. The node must stop then: it can no longer keep its promises.
     pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
         self.inner.failure.clone()
     }
 
-    /// What tells whether the disk answers.
+    /// The counter that shows if the disk answers.
     pub fn commits(&self) -> Arc<CommitCount> {
         Arc::clone(&self.inner.commits)
     }
 
-    /// Whether reads must leave the caller's thread because the disk may make them wait.
+    /// True if reads must leave the caller's thread because the disk may make them wait.
     pub fn may_block(&self) -> bool {
         matches!(self.inner.backend, Backend::Thread { thread: Some(_), .. })
     }
@@ -185,8 +185,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if let Backend::Thread { queue, thread } = &mut self.backend {
             queue.take();
-            // What is queued is still written: a new process must be able to open the log once this returns.
-            // A completion may hold the last handle, and a thread cannot wait for itself.
+            // Queued jobs are still written: a new process must be able to open the log once this returns. A completion
+            // may hold the last handle, and a thread cannot wait for itself.
             if let Some(thread) = thread.take().filter(|t| t.thread().id() != thread::current().id()) {
                 let _ = thread.join();
             }
@@ -270,7 +270,7 @@ impl Core {
     }
 }
 
-/// The engine may panic on a damaged file. The node must hear of that like of any other error.
+/// Turns a panic of the engine on a damaged file into an error, so that the node handles it like any other.
 fn guarded(run: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err(StoreError::Stopped("the log engine panicked".to_owned())))

@@ -1,5 +1,5 @@
-//! Asking the peers for their clocks once a second, and what follows: the log, and another leader if this one's clock
-//! is wrong.
+//! Polls the clocks of the peers once a second and acts on the result: logs, and transfers the lead if this leader's
+//! clock is wrong.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,19 +19,20 @@ use crate::{
     types::{Member, NodeId},
 };
 
-/// How often clocks are compared. Even a bad oscillator drifts by far less than a millisecond in that time.
+/// The interval between two comparisons of clocks. Even a bad oscillator drifts by far less than a millisecond in that
+/// time.
 const POLL: Duration = Duration::from_secs(1);
-/// The pause while there is no agreement yet, so that a start is not held up; doubled up to [`POLL`].
+/// The pause while there is no agreement yet, so that a start is not delayed. It doubles up to [`POLL`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// How long an answer is waited for: what takes longer says little about a clock.
+/// The time limit of one reply. A slower reply says little about a clock.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// The least time between two attempts to give the lead away, so that two nodes with wrong clocks do not pass it to and
-/// fro.
+/// The least time between two attempts to transfer the lead, so that two nodes with wrong clocks do not pass it back
+/// and forth.
 const BETWEEN_HANDOVERS: Duration = Duration::from_mins(1);
-/// How often a trouble that lasts is logged again.
+/// The interval at which a lasting problem is logged again.
 const REMIND: Duration = Duration::from_mins(1);
 
-/// What the loop remembers.
+/// The state that the loop keeps between rounds.
 struct Keeper {
     clock: Arc<ClusterClock>,
     leader: Leader,
@@ -63,7 +64,7 @@ pub async fn run(leader: Leader, leases: Leases, peers: Arc<Peers>, settings: Ar
 }
 
 impl Keeper {
-    /// Asks every member, looks, and acts on it. `None` while no member is known.
+    /// Polls every member, evaluates the clocks and acts on the verdict. Returns `None` while no member is known.
     async fn round(&mut self) -> Option<Verdict> {
         let voters = voters(&self.leader);
         if voters.is_empty() {
@@ -96,7 +97,7 @@ impl Keeper {
         }
     }
 
-    /// Logs each change once, and a trouble when it begins, once a minute, and when it ends.
+    /// Logs each change once. Logs a problem when it begins, once a minute while it lasts, and when it ends.
     fn report(&mut self, verdict: &Verdict) {
         match verdict.change {
             Some(Change::Stepped(by)) => {
@@ -104,7 +105,7 @@ impl Keeper {
             }
             Some(Change::Rejoined(by)) => tracing::warn!(
                 clock.step_us = by,
-                "this node's clock had left the others'; it follows the cluster clock again"
+                "this node's clock had drifted from the others; it follows the cluster clock again"
             ),
             Some(Change::Reconciled(by)) => {
                 tracing::warn!(clock.step_us = by, "the members' clocks had drifted apart; they agree again");
@@ -117,7 +118,7 @@ impl Keeper {
         let trouble = self.clock.trouble();
         match (trouble, self.said) {
             (Some(trouble), Some((said, at))) if same(trouble, said) && now - at < REMIND => {}
-            // At its start a node has not heard of the others yet.
+            // At its start a node has not heard from the others yet.
             (Some(ClockTrouble::Unestablished | ClockTrouble::Alone), None) => {
                 self.said = trouble.map(|it| (it, now))
             }
@@ -149,8 +150,8 @@ impl Keeper {
         }
     }
 
-    /// A leader whose clock is the wrong one stamps correctly, by the cluster clock; still another one leads from here
-    /// on.
+    /// Transfers the lead if this leader's clock is wrong. Its stamps are correct, because they follow the cluster
+    /// clock, but another node leads from here on.
     async fn give_away_if_wrong(&mut self, verdict: &Verdict) {
         let is_wrong = verdict.is_wall_off || matches!(verdict.change, Some(Change::Rejoined(_)));
         let too_soon = self.handed_over.is_some_and(|at| at.elapsed() < BETWEEN_HANDOVERS);
@@ -158,13 +159,13 @@ impl Keeper {
             return;
         }
         self.handed_over = Some(Instant::now());
-        tracing::warn!("this node's clock is the wrong one: another node is to take the lead");
+        tracing::warn!("this node's clock is wrong: transferring the lead to another node");
         let clock = &self.clock;
         handover::give_away(&self.leader, &self.leases, |node| clock.is_wall_of_peer_right(node)).await;
     }
 }
 
-/// True for the same trouble, whatever its size.
+/// True if both are the same kind of problem, whatever its size.
 fn same(one: ClockTrouble, other: ClockTrouble) -> bool {
     std::mem::discriminant(&one) == std::mem::discriminant(&other)
 }
@@ -181,7 +182,7 @@ fn answer_of(reply: &pb::ReadClocksReply) -> Answer {
     Answer { wall: reply.wall_us, cluster: has_cluster.then_some(ClusterReading { at, steps: reply.steps }) }
 }
 
-/// What is sent to a peer that asks.
+/// The reply to a peer's request.
 pub(crate) fn reply_of(answer: Answer, settings: &SharedSettings) -> pb::ReadClocksReply {
     let cluster = answer.cluster;
     pb::ReadClocksReply {

@@ -5,7 +5,7 @@ use conclave_proto::command::v1::{SetClock, command::Body};
 use conclave_state::{State, level, stamp::MAX_STEP_MS};
 
 use super::{ClusterClock, lock};
-/// Log time is set forward when an entry would move it by more than this: half of what an entry may.
+/// Log time is set forward when one entry would move it by more than this: half of the largest step of an entry.
 const SET_FORWARD_FROM_MS: u64 = MAX_STEP_MS / 2;
 
 /// A leader may not stamp: no quorum of members agrees with its cluster clock.
@@ -33,10 +33,10 @@ impl ClusterClock {
         is_due.then_some(SetClock { from_ms: meta.clock.0, to_ms: now_ms })
     }
 
-    /// The command that brings log time back to the cluster clock.
+    /// The command that sets log time back to the cluster clock.
     ///
     /// # Errors
-    /// The reason why it must not be done, or need not.
+    /// The reason why log time must not be set back, or need not be.
     pub fn back(&self) -> Result<Body, String> {
         let to_ms = self.stamp().map_err(|unsure| unsure.to_string())?;
         let from_ms = self.log_time_ms();
@@ -47,8 +47,8 @@ impl ClusterClock {
         Ok(Body::SetClock(SetClock { from_ms, to_ms }))
     }
 
-    /// True for a command whose answer depends on the time, so that it is not proposed while the clocks are in doubt.
-    /// What an operator does to mend them is.
+    /// True for a command whose result depends on the time. It is not proposed while the clocks are in doubt. The
+    /// commands with which an operator corrects the clocks do not depend on the time.
     pub const fn depends_on_time(body: &Body) -> bool {
         matches!(
             body,

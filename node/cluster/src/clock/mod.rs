@@ -1,13 +1,13 @@
-//! The cluster clock on this node: `conclave-clock` with this machine's clocks and the cluster plane.
+//! The cluster clock on this node: `conclave-clock` on top of this machine's clocks and the cluster plane.
 //!
 //! | file | owns |
 //! |---|---|
-//! | this | [`ClusterClock`]: the time that everything on this node is judged by, and what is wrong with it |
-//! | `keep` | asking the peers once a second, and what follows from their answers |
-//! | `log_time` | stamps: bounded steps of log time, and the way back |
+//! | this | [`ClusterClock`]: the time by which everything on this node is judged, and its problems |
+//! | `keep` | polling the peers once a second, and acting on their replies |
+//! | `log_time` | stamps: bounded steps of log time, and setting it back |
 //!
-//! [`ClusterClock`] takes the place of the machine's clock for the whole node: sign-in tickets, sessions, tokens and
-//! policies are judged by one time on all nodes, however wrong the wall clock of one of them is.
+//! [`ClusterClock`] takes the place of the machine's clock for the whole node. Sign-in tickets, sessions, tokens and
+//! policies are judged by one time on all nodes, even if the wall clock of one node is wrong.
 
 mod keep;
 mod log_time;
@@ -36,33 +36,33 @@ pub use log_time::ClockUnsure;
 /// The offset while there is no estimate.
 const NONE: i64 = i64::MIN;
 
-/// How far log time may be ahead of the cluster clock while this node still decides what depends on time. Log time
-/// stands still meanwhile, so a session may last longer by as much: after clocks were corrected by minutes that is
-/// better than turning everyone away.
+/// The most by which log time may be ahead of the cluster clock while this node still decides what depends on time. Log
+/// time stands still meanwhile, so a session may last longer by that much. After clocks were corrected by minutes, that
+/// is better than refusing every user.
 const MAX_LOG_AHEAD: Micros = 15 * 60 * SECOND;
 
-/// What is wrong with the clocks as this node sees them.
+/// A problem with the clocks, as seen by this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockTrouble {
     /// The members' wall clocks disagree, or too few members have answered: there is no cluster clock yet.
     Unestablished,
     /// No quorum of members is known to agree with this node's cluster clock.
     Alone,
-    /// Log time is ahead of the cluster clock by so many milliseconds: clocks were wrong before.
+    /// Log time is ahead of the cluster clock by this many milliseconds: clocks were wrong before.
     LogAhead(u64),
-    /// The wall clock of this machine is off by so many milliseconds.
+    /// The wall clock of this machine is off by this many milliseconds.
     WallOff(i64),
 }
 
-/// A state of the clocks in which this node still decides, and that ends differently than operators expect if they do
-/// nothing.
+/// A state of the clocks in which this node still decides, but which leads to a result that operators may not expect
+/// unless they act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockWarning {
-    /// A quorum of wall clocks asks for a time that differs by so many milliseconds; it is adopted once it has lasted
+    /// A quorum of wall clocks shows a time that differs by this many milliseconds. It is adopted once it has lasted
     /// for a minute.
     StepPending(i64),
-    /// Log time is ahead of the cluster clock by so many milliseconds, within the bound: it stands still until the
-    /// clocks have caught up, and proofs that clients make (DPoP, assertions) look too old meanwhile.
+    /// Log time is ahead of the cluster clock by this many milliseconds, within the bound. It stands still until the
+    /// clocks have caught up. Meanwhile proofs that clients make (DPoP, assertions) look too old.
     LogAhead(u64),
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for ClockTrouble {
     }
 }
 
-/// A length of time for people, from milliseconds, rounded to its unit.
+/// Formats a length of time in milliseconds for operators, rounded to its unit.
 fn span(ms: i64) -> String {
     let ms = ms.unsigned_abs();
     let whole = |unit_ms: u64| (ms + unit_ms / 2) / unit_ms;
@@ -121,11 +121,11 @@ fn span(ms: i64) -> String {
     }
 }
 
-/// One time for all nodes. Shared by everything on this node.
+/// The time of the cluster. Shared by everything on this node.
 pub struct ClusterClock {
     machine: Arc<dyn Clock>,
     discipline: Mutex<Discipline>,
-    /// The cluster clock minus the steady clock in microseconds, for one load on the way of a check.
+    /// The cluster clock minus the steady clock, in microseconds. A check reads it with one load.
     offset_us: AtomicI64,
     verdict: Mutex<Option<Verdict>>,
     /// True while nothing that depends on time may be decided here.
@@ -135,7 +135,7 @@ pub struct ClusterClock {
 }
 
 impl ClusterClock {
-    /// The clock of `node` over the clocks of its machine.
+    /// The clock of `node`, based on the clocks of its machine.
     pub fn new(node: NodeId, machine: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             machine,
@@ -147,13 +147,13 @@ impl ClusterClock {
         })
     }
 
-    /// From here on the time is never before log time.
+    /// From this call on, the time is never before log time.
     pub fn attach(&self, view: View) {
         // Set once, at start.
         let _ = self.view.set(view);
     }
 
-    /// This node's clocks, for a peer that asks.
+    /// The clocks of this node, for a peer that requests them.
     pub fn answer(&self) -> Answer {
         let steady = self.steady_us();
         let clocks = self.clocks();
@@ -162,24 +162,25 @@ impl ClusterClock {
     }
 
     /// The times by which an operator's short-lived assertion is judged: the cluster clock without regard to log time,
-    /// and the wall clock of this machine, on which the operator's tool may have made it.
+    /// and the wall clock of this machine, by which the operator's tool may have made the assertion.
     pub fn operator_times_ms(&self) -> [u64; 2] {
         [self.cluster_us(), self.wall_us()].map(|time| u64::try_from(time / 1_000).unwrap_or(0))
     }
 
-    /// True if the time of this node may decide something.
+    /// True if the time of this node may be used for decisions.
     pub fn is_sure(&self) -> bool {
         !self.is_unsure.load(Ordering::Relaxed)
     }
 
-    /// What is wrong with the clocks, the worst first; `None` if nothing is.
+    /// The gravest problem of the clocks; `None` if there is none.
     pub fn trouble(&self) -> Option<ClockTrouble> {
         let verdict = *lock(&self.verdict);
         match verdict {
             None | Some(Verdict { standing: Standing::Unestablished, .. }) => {
                 Some(ClockTrouble::Unestablished)
             }
-            // Also until the next look after log time was set back: so long nothing is decided here.
+            // This also applies after log time was set back, until the next evaluation: nothing is decided here until
+            // then.
             _ if !self.is_sure() || self.log_ahead_us() > MAX_LOG_AHEAD => {
                 Some(ClockTrouble::LogAhead(self.log_ahead_ms()))
             }
@@ -189,7 +190,7 @@ impl ClusterClock {
         }
     }
 
-    /// What operators should know of the clocks while this node still decides.
+    /// A warning for operators about clocks by which this node still decides.
     pub fn warning(&self) -> Option<ClockWarning> {
         let step = lock(&self.verdict).and_then(|verdict| verdict.pending_step);
         let log_ahead = || Some(self.log_ahead_us()).filter(|ahead| *ahead > WALL_BOUND);
@@ -197,7 +198,7 @@ impl ClusterClock {
             .or_else(|| log_ahead().map(|_| ClockWarning::LogAhead(self.log_ahead_ms())))
     }
 
-    /// How far log time is ahead of the cluster clock, in milliseconds.
+    /// The milliseconds by which log time is ahead of the cluster clock.
     pub fn log_ahead_ms(&self) -> u64 {
         u64::try_from(self.log_ahead_us() / 1_000).unwrap_or(0)
     }
@@ -207,7 +208,7 @@ impl ClusterClock {
         lock(&self.verdict).map_or(0, |verdict| verdict.wall_offset)
     }
 
-    /// What this node says of its clocks.
+    /// The clock status that this node reports.
     pub fn status(&self) -> pb::ClockStatus {
         let standing = match lock(&self.verdict).map(|verdict| verdict.standing) {
             None | Some(Standing::Unestablished) => "unestablished",
@@ -224,12 +225,12 @@ impl ClusterClock {
         }
     }
 
-    /// Whether the wall clock of this peer is within the bound, as far as is known.
+    /// True if the wall clock of this peer is within the bound, as far as is known.
     fn is_wall_of_peer_right(&self, peer: NodeId) -> bool {
         self.clocks().wall_offset_of(peer).is_some_and(|offset| offset.abs() <= WALL_BOUND)
     }
 
-    /// Looks at all clocks and publishes what follows.
+    /// Evaluates all clocks and publishes the verdict.
     fn look(&self, voters: &[NodeId]) -> Verdict {
         let mut clocks = self.clocks();
         let verdict = clocks.look(self.steady_us(), self.wall_us(), voters);
@@ -292,7 +293,7 @@ impl Clock for ClusterClock {
     }
 }
 
-/// A poisoned lock: the transitions leave no half-done state behind.
+/// Locks the mutex even if it is poisoned: the transitions leave no half-done state behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

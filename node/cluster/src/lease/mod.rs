@@ -1,13 +1,13 @@
-//! Serve leases on this node: the protocol of `conclave-lease` with this machine's clocks and wire (design.md §6).
+//! Serve leases on this node: the protocol of `conclave-lease` on this machine's clocks and network (design.md §6).
 //!
 //! | file | owns |
 //! |---|---|
-//! | this | what is shared: this node's own lease, and the table it keeps while it leads |
-//! | `renew` | asking for the lease, telling the leader what was applied, the farewell |
-//! | `settle` | the leader's side: grants, and until when a revocation waits |
+//! | this | the shared part: this node's own lease, and the table it keeps while it leads |
+//! | `renew` | requesting the lease, confirming applied revocations to the leader, releasing the lease |
+//! | `settle` | the leader's side: grants, and the time until which a revocation waits |
 //!
-//! Every lease lives in memory alone. It never decides who may be let in; it decides whether this node may say so by
-//! itself.
+//! Every lease lives in memory only. A lease never decides which users are let in; it decides if this node may answer
+//! checks without contacting the leader.
 
 mod renew;
 mod settle;
@@ -31,17 +31,18 @@ use super::{leader::Leader, peers::Peers, read, rt, types::NodeId};
 
 pub use settle::Settled;
 
-/// Whether checks are decided under a lease, or each is confirmed by a quorum.
+/// The way checks are decided: under a lease, or each confirmed by a quorum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checks {
     /// Under a serve lease: no network hop.
     #[default]
     Lease,
-    /// Each asks the leader, who asks a quorum: no clock is trusted, and each check costs a round trip or two.
+    /// Each check asks the leader, and the leader asks a quorum. No clock is trusted, and each check costs a round trip
+    /// or two.
     Quorum,
 }
 
-/// This node's part in the leases. Cheap to clone.
+/// This node's part in the lease protocol. Cheap to clone.
 #[derive(Clone)]
 pub struct Leases {
     shared: Arc<Shared>,
@@ -52,21 +53,21 @@ struct Shared {
     peers: Arc<Peers>,
     runtime: Runtime,
     checks: Checks,
-    /// Tells this process of the node from an earlier one.
+    /// Distinguishes this process of the node from earlier ones.
     process: u64,
     holder: Mutex<Holder>,
-    /// What the holder has in force, for checks: one load, no lock.
+    /// The lease that the holder has in force, for checks: one load, no lock.
     in_force: ArcSwapOption<Lease>,
     table: Mutex<Table>,
-    /// A node has confirmed, or said farewell.
+    /// Notified when a node confirms an index or releases its lease.
     news: Notify,
-    /// While this node gives its lead away it grants nothing.
+    /// True while this node transfers the lead: it grants nothing.
     closing: AtomicBool,
-    /// Revocations that wait here.
+    /// The number of revocations that wait here.
     waiting: AtomicUsize,
 }
 
-/// A poisoned lock: the core's transitions leave no half-done state behind.
+/// Locks the mutex even if it is poisoned: the core's transitions leave no half-done state behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -94,7 +95,7 @@ impl Leases {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts what runs beside Raft. Must be called inside the consensus runtime.
+    /// Starts the tasks that run beside Raft. Must be called inside the consensus runtime.
     pub fn start(&self) {
         tokio::spawn(self.clone().follow_leadership());
         tokio::spawn(self.clone().keep_confirming());
@@ -107,7 +108,7 @@ impl Leases {
         }
     }
 
-    /// Whether what is decided on this version may be accepted without asking anybody.
+    /// True if a decision on this version may be accepted without contacting another node.
     pub fn covers(&self, state: &State) -> bool {
         self.shared.checks == Checks::Lease
             && self
@@ -118,16 +119,16 @@ impl Leases {
                 .is_some_and(|lease| lease.covers(self.now(), state.index()))
     }
 
-    /// Whether this node was covered at some moment within the last `limit`: for applications that would rather be
-    /// served from what was known then than not at all.
+    /// True if this node was covered at some moment within the last `limit`. For applications that prefer an answer
+    /// from the state known then to no answer.
     pub fn covered_within(&self, limit: Duration, state: &State) -> bool {
         self.shared.in_force.load().as_ref().is_some_and(|lease| {
             state.index() >= lease.min_index && self.now().most_since(lease.since) < limit.max(lease.length)
         })
     }
 
-    /// Without leases: at `asked` a quorum knew nothing beyond `index`, and this node has seen it. It entitles to
-    /// nothing but to say what was known.
+    /// For nodes without leases: records that at `asked` a quorum knew nothing beyond `index`, and that this node has
+    /// seen it. It only allows this node to answer from the state known then.
     pub fn note_confirmed(&self, asked: Moment, index: u64) {
         self.shared.in_force.store(Some(Arc::new(Lease::lapsed(asked, index))));
     }
@@ -138,18 +139,18 @@ impl Leases {
         Duration::from_millis(length.into()) / renew::RENEWALS
     }
 
-    /// How long this node's own lease still covers checks.
+    /// The time for which this node's own lease still covers checks.
     pub fn left(&self) -> Duration {
         let lease = self.shared.in_force.load();
         lease.as_ref().map_or(Duration::ZERO, |l| l.length.saturating_sub(self.now().most_since(l.since)))
     }
 
-    /// Whether this node can decide checks: it holds a lease, or needs none.
+    /// True if this node can decide checks: it holds a lease, or needs none.
     pub fn can_serve(&self) -> bool {
         self.shared.checks == Checks::Quorum || self.left() > Duration::ZERO
     }
 
-    /// Who may hold a lease granted by this process, and for how much longer.
+    /// The nodes that may hold a lease granted by this process, and for how much longer.
     pub fn holders(&self) -> Vec<(NodeId, Duration)> {
         lock(&self.shared.table).holders(self.now()).filter(|(_, left)| *left > Duration::ZERO).collect()
     }

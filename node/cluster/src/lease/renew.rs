@@ -1,4 +1,4 @@
-//! The node's side: asking in time, telling what was applied, saying farewell.
+//! The node's side: renewing in time, confirming applied revocations, and releasing the lease.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::{
 
 /// Renewals in the length of one lease: several may fail before it lapses (design.md §6: every 400 ms of 2 s).
 pub(super) const RENEWALS: u32 = 5;
-/// How long one question may take.
+/// The time limit of one request.
 const QUESTION: Duration = Duration::from_millis(300);
-/// The pause after one that failed.
+/// The pause after a request that failed.
 const RETRY: Duration = Duration::from_millis(25);
-/// How long the farewell may hold up the end of a process.
+/// The longest time for which the release may delay the end of a process.
 const FAREWELL: Duration = Duration::from_millis(200);
 
 impl Leases {
@@ -52,7 +52,7 @@ impl Leases {
         }
     }
 
-    /// One question; none when it was not answered, or the answer does not count.
+    /// Sends one renewal. Returns `None` if it was not answered, or if the reply is not accepted.
     async fn renew(&self, leader: NodeId) -> Option<()> {
         let nonce = u64::from_be_bytes(self.shared.runtime.entropy.bytes());
         lock(&self.shared.holder).ask(nonce, self.now());
@@ -64,7 +64,7 @@ impl Leases {
         let pending = lock(&self.shared.holder).granted(nonce, grant, self.now())?;
         let view = self.shared.leader.view();
         timeout(QUESTION, view.reach(pending.index())).await.ok()??;
-        // Under the holder's lock, as the farewell: a lease is not in force after the leader has been told that there
+        // Under the holder's lock, as the release is: a lease is not in force after the leader has been told that there
         // is none.
         let mut holder = lock(&self.shared.holder);
         let lease = holder.activate(pending, view.load().index())?;
@@ -91,8 +91,9 @@ impl Leases {
         Some(Grant { index: reply.index, length: Duration::from_millis(reply.length_ms.into()) })
     }
 
-    /// Tells the leader when a revocation has been applied here, and is seen by this node's checks. Plain writes are
-    /// not told: nobody waits for them. What is lost on the way, the next renewal says.
+    /// Confirms to the leader each revocation that has been applied here and is seen by this node's checks. Plain
+    /// writes are not confirmed, because no barrier waits for them. If a confirmation is lost, the next renewal carries
+    /// it.
     pub(super) async fn keep_confirming(self) {
         let view = self.shared.leader.view().clone();
         let mut revoked = view.revoked();
@@ -110,7 +111,8 @@ impl Leases {
         }
     }
 
-    /// Serves no more in this process, and tells the leader. Revocations then need not wait for this node.
+    /// Stops serving in this process, and releases the lease at the leader. Revocations then need not wait for this
+    /// node.
     pub async fn stop(&self) {
         {
             let mut holder = lock(&self.shared.holder);

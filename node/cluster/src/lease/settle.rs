@@ -1,4 +1,4 @@
-//! The leader's side: first the table, then the quorum round; and how long a revocation waits.
+//! The leader's side of leases: first the table, then the quorum round; and the barrier of a revocation.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -16,15 +16,15 @@ use crate::{
     types::NodeId,
 };
 
-/// The shortest pause between two looks at the table: the clocks of leases and of timers need not agree to the
+/// The shortest pause between two reads of the table: the clocks of leases and of timers need not agree to the
 /// millisecond.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How long the lead is kept for revocations that wait: a confirmation takes a round trip, and a node that does not
-/// give one must not hold up a restart.
+/// The time for which a leader transfer waits for pending revocations. A confirmation takes a round trip, and a node
+/// that gives none must not delay a restart.
 const LAST_CONFIRMATIONS: Duration = Duration::from_millis(50);
 
-/// Counts a revocation that waits, while it does.
+/// Counts a revocation while it waits.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -40,20 +40,21 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What passes between a read that is done too early and its record, where a test asks for that mistake.
+/// The delay between a read that is done too early and its record, when a test injects that fault.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// Whether a revocation holds on every node.
+/// The result of a revocation barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// No check that starts from now on misses it.
+    /// The revocation holds on every node: no check that starts from now on misses it.
     Yes,
-    /// Not within the time given.
+    /// The barrier was not reached within the time limit.
     NotYet,
 }
 
 impl Leases {
-    /// Answers a renewal of `node`. The order is the protocol: recorded, and only then a fresh quorum round.
+    /// Answers a renewal of `node`. The order is part of the protocol: record the grant first, and only then do a fresh
+    /// quorum round.
     ///
     /// # Errors
     /// [`LeaderError`].
@@ -72,7 +73,7 @@ impl Leases {
         Ok(Grant { index, length: Duration::from_millis(lease_terms.length_ms.into()) })
     }
 
-    /// What a read that starts now must have seen.
+    /// The index that a read which starts now must have seen.
     async fn read_now(&self) -> Result<u64, LeaderError> {
         if rt::wrong().grants == WrongGrants::NoQuorum {
             return Ok(self.shared.leader.view().load().index());
@@ -80,7 +81,7 @@ impl Leases {
         self.shared.leader.read_index().await
     }
 
-    /// Nothing, but where a test asks for the mistake of reading before the record.
+    /// Returns `None`, unless a test injects the fault of reading before the record.
     async fn read_too_early(&self) -> Result<Option<u64>, LeaderError> {
         if rt::wrong().grants != WrongGrants::ReadBeforeRecord {
             return Ok(None);
@@ -90,13 +91,13 @@ impl Leases {
         Ok(Some(read))
     }
 
-    /// `node` has applied everything up to `index`, and its checks see it.
+    /// Records that `node` has applied everything up to `index`, and that its checks see it.
     pub fn confirm(&self, node: NodeId, index: u64) {
         lock(&self.shared.table).confirm(node, index);
         self.shared.news.notify_waiters();
     }
 
-    /// `node` has stopped serving.
+    /// Records that `node` has stopped serving.
     pub fn released(&self, node: NodeId, process: u64) {
         lock(&self.shared.table).release(node, process);
         self.shared.news.notify_waiters();
@@ -125,8 +126,8 @@ impl Leases {
         }
     }
 
-    /// Before the lead is given away (design.md §5): nothing more is granted, and the revocations that wait here may
-    /// still be confirmed, which only this node can see. Undone by [`Leases::reopen`] once the transfer is over.
+    /// Prepares a leader transfer (design.md §5): no more leases are granted, and pending revocations may still be
+    /// confirmed, which only this node can see. [`Leases::reopen`] undoes it once the transfer has ended.
     pub async fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         let deadline = Instant::now() + LAST_CONFIRMATIONS;
@@ -135,12 +136,12 @@ impl Leases {
         }
     }
 
-    /// Grants again.
+    /// Allows grants again.
     pub fn reopen(&self) {
         self.shared.closing.store(false, Ordering::Release);
     }
 
-    /// The longest that a committed revocation may have to wait: every lease that does not know of it was asked for
+    /// The longest that a committed revocation may have to wait. Every lease that does not reflect it was requested
     /// before.
     pub fn patience(&self) -> Duration {
         terms(self.shared.leader.view().load().longest_lease_terms()).wait()
@@ -149,14 +150,14 @@ impl Leases {
     fn barrier(&self, term: u64, index: u64) -> Barrier {
         let state = self.shared.leader.view().load();
         if self.shared.leader.is_alone_since_ever() {
-            // Nobody else has ever been granted anything, and this node has applied it.
+            // No other node has ever been granted a lease, and this node has applied the revocation.
             return Barrier::Open;
         }
         let mut table = lock(&self.shared.table);
         table.barrier(term, index, terms(state.longest_lease_terms()), self.now())
     }
 
-    /// Notes since when this process leads. Seen late, revocations only wait longer.
+    /// Records the time since when this process leads. If the change is noticed late, revocations only wait longer.
     pub(super) async fn follow_leadership(self) {
         let mut metrics = self.shared.leader.raft().metrics();
         loop {

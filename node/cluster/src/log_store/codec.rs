@@ -1,5 +1,5 @@
-//! How entries, votes and memberships lie on disk: our own bytes, so that a new release of openraft never changes what
-//! an old disk holds. Integers are big-endian, lengths come first, the first byte is the version.
+//! The encoding of entries, votes and memberships on disk. It is our own, so that a new release of openraft never
+//! changes the content of an old disk. Integers are big-endian, lengths come first, and the first byte is the version.
 //!
 //! ```text
 //! entry       1 | kind u8 | body             kind 0 blank: empty; 1 normal: the payload; 2: a membership
@@ -25,7 +25,7 @@ const BLANK: u8 = 0;
 const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
-/// The record of an entry.
+/// Encodes an entry as a record.
 pub fn encode_entry(entry: &Entry) -> store::LogRecord {
     let mut payload = vec![VERSION];
     match &entry.payload {
@@ -43,7 +43,7 @@ pub fn encode_entry(entry: &Entry) -> store::LogRecord {
     store::LogRecord { term, index, payload }
 }
 
-/// The entry of a record.
+/// Decodes the entry of a record.
 pub fn decode_entry(record: &store::LogRecord) -> io::Result<Entry> {
     let log_id = raft_id(record.id());
     let mut input = Input(&record.payload);
@@ -61,7 +61,7 @@ pub fn decode_entry(record: &store::LogRecord) -> io::Result<Entry> {
     Ok(Entry { log_id, payload })
 }
 
-/// The encoded `conclave.command.v1.LogEntry` of a record; none of a blank or a membership.
+/// The encoded `conclave.command.v1.LogEntry` of a record; `None` for a blank or a membership.
 pub fn command_entry(record: &store::LogRecord) -> Option<&[u8]> {
     record.payload.strip_prefix(&[VERSION, NORMAL])
 }
@@ -83,7 +83,7 @@ pub fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
     Ok(Vote { leader_id, committed })
 }
 
-/// A membership with the entry it came from, as a snapshot's header carries it.
+/// Encodes a membership with the log id of its entry, as the header of a snapshot carries it.
 pub fn encode_stored_membership(stored: &StoredMembership) -> Vec<u8> {
     let id = (*stored.log_id()).map(plain);
     let mut out = vec![VERSION, u8::from(id.is_some())];
@@ -104,12 +104,12 @@ pub fn decode_stored_membership(bytes: &[u8]) -> io::Result<StoredMembership> {
     Ok(StoredMembership::new(present.then(|| raft_id(id)), membership))
 }
 
-/// openraft's log id in the store's words.
+/// Converts openraft's log id to the store's.
 pub fn plain(id: LogId) -> store::LogId {
     store::LogId { term: id.leader_id.term, index: id.index }
 }
 
-/// The store's log id in openraft's words.
+/// Converts the store's log id to openraft's.
 pub fn raft_id(id: store::LogId) -> LogId {
     LogId::new(CommittedLeaderIdOf::<Config>::new(id.term), id.index)
 }
@@ -132,8 +132,8 @@ fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
     }
 }
 
-/// Counts and texts beyond 65,535 do not occur: an address is checked when a member joins, and an entry that large is
-/// refused by the log.
+/// Counts and texts beyond 65,535 do not occur: an address is checked when a member joins, and the log refuses an entry
+/// that large.
 fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes());
 }
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(decode_stored_membership(&encode_stored_membership(&stored)).unwrap(), stored);
     }
 
-    /// Disks written by this release must be readable for ever: these bytes may only be added to.
+    /// Disks written by this release must be readable for ever, so new bytes may be added here and none changed.
     #[test]
     fn the_bytes_on_disk_are_frozen() {
         let log_id = raft_id(store::LogId { term: 2, index: 3 });

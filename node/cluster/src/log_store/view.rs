@@ -9,14 +9,14 @@ use conclave_store::{LogId, LogRecord, LogState, StoreError};
 
 pub(super) struct View {
     state: LogState,
-    /// The vote on disk: unlike the log it is shown only once it is durable.
+    /// The vote on disk. Unlike the log, it is visible only once it is durable.
     pub(super) vote: Option<Vote>,
-    /// Counts truncations and purges, so that a read can tell that one came between its steps.
+    /// Counts truncations and purges, so that a read notices one between its steps.
     changes: u64,
-    /// The last entries of the log, without a hole. Whatever is not on disk is here.
+    /// The last entries of the log, without a gap. Every entry that is not on disk is here.
     recent: VecDeque<Recent>,
     recent_bytes: usize,
-    /// The append last accepted, and the one last completed.
+    /// The last accepted append, and the last completed one.
     accepted: u64,
     flushed: u64,
 }
@@ -42,7 +42,8 @@ impl View {
         self.changes
     }
 
-    /// Narrows `from..to` to what the log has, and tells where the recent entries begin (`cut`, at most `to`).
+    /// Narrows `from..to` to the entries that the log has. Also returns the index at which the recent entries begin
+    /// (`cut`, at most `to`).
     pub(super) fn clamp(&self, from: u64, to: u64) -> (u64, u64, u64, u64) {
         let end = self.state.last.map_or(0, |last| last.index.saturating_add(1));
         let from = from.max(self.state.first_index.unwrap_or(0));
@@ -51,7 +52,7 @@ impl View {
         (self.changes, from, to, cut.min(to))
     }
 
-    /// Adds the recent entries of `from..to` to `out` within the limit.
+    /// Appends the recent entries of `from..to` to `out` within the limit.
     pub(super) fn recent(
         &self,
         from: u64,
@@ -71,7 +72,7 @@ impl View {
         }
     }
 
-    /// Takes entries in; the number returned goes to [`Self::flushed`] once the disk has them.
+    /// Adds entries. The returned number is passed to [`Self::flushed`] once the disk has them.
     pub(super) fn append(&mut self, entries: Vec<Entry>, records: &[LogRecord]) -> Result<u64, StoreError> {
         self.state.check_append(records)?;
         self.state.appended(records);

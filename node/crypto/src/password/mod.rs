@@ -1,9 +1,9 @@
 //! Password hashing: argon2id in threads of its own, behind a bounded queue.
 //!
-//! One hash costs 19 MiB and tens of milliseconds by design. So it never runs on a runtime thread (consensus
-//! shares the machine), at most as many run as there are threads, and at most [`MAX_WAITING`] wait: beyond that
-//! the caller learns [`PasswordError::Busy`] at once. A name nobody has costs the same time as one somebody has:
-//! [`PasswordPool::verify`] takes `None` and works as hard.
+//! One hash costs 19 MiB and tens of milliseconds by design. So it never runs on a runtime thread (consensus shares the
+//! machine). At most as many hashes run as there are threads, and at most [`MAX_WAITING`] wait: beyond that the caller
+//! gets [`PasswordError::Busy`] at once. An unknown username takes as long as a known one: [`PasswordPool::verify`]
+//! accepts `None` and does equal work.
 
 mod phc;
 mod pool;
@@ -21,16 +21,16 @@ use self::pool::{Memory, Pool};
 pub use self::phc::Cost;
 pub use self::pool::MAX_WAITING;
 
-/// Longest password in bytes. Longer ones are refused before any hashing: argon2 reads its whole input.
+/// The longest password in bytes. Longer ones are refused before any hashing: argon2 reads its whole input.
 pub const MAX_PASSWORD_LEN: usize = 1024;
 
-/// Least characters of a password that is set (NIST SP 800-63B §5.1.1.2).
+/// The least number of characters of a new password (NIST SP 800-63B §5.1.1.2).
 pub const MIN_PASSWORD_CHARS: usize = 8;
 
 /// Salt length in bytes (RFC 9106 §3.1 recommends 16).
 pub const SALT_LEN: usize = 16;
 
-/// Why there is no hash or no verdict. None of these says anything about the password.
+/// The reason why there is no hash or no verdict. None of these reveals anything about the password.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PasswordError {
     #[error("a password has at most {MAX_PASSWORD_LEN} bytes")]
@@ -45,18 +45,19 @@ pub enum PasswordError {
     CostTooHigh,
 }
 
-/// A password that a user typed. Any characters, NUL included; prints as nothing and is wiped when dropped.
+/// A password that a user typed. It may contain any characters, including NUL. It is never printed, and wiped when
+/// dropped.
 ///
-/// It is kept in the form of [`text::opaque`], so that keyboards that compose characters differently make the same
-/// password. Where that changes the typed bytes, these are kept as well: a hash from before passwords were normalised
-/// is of them.
+/// It is kept in the form of [`text::opaque`], so that keyboards that compose characters differently produce equal
+/// passwords. If that changes the typed bytes, these are kept as well: a hash from before passwords were normalised is
+/// made of them.
 pub struct Password {
     normal: Zeroizing<String>,
     typed: Option<Zeroizing<String>>,
 }
 
 impl Password {
-    /// Normalises what was typed.
+    /// Normalises the typed text.
     ///
     /// # Errors
     /// `TooLong` if it is longer than [`MAX_PASSWORD_LEN`], as typed or normalised.
@@ -90,7 +91,7 @@ impl Password {
     }
 }
 
-/// The form of a password that a stored hash was made of.
+/// The form of a password that a stored hash was made from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Normal,
@@ -103,13 +104,13 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The right password. `needs_rehash` when it was hashed with parameters other than today's, or before it was
-    /// normalised.
+    /// The right password. `needs_rehash` is true if it was hashed with parameters other than the current ones, or
+    /// before it was normalised.
     Match { needs_rehash: bool },
-    /// The wrong password, or no such user.
+    /// The wrong password, or an unknown user.
     Mismatch,
 }
 
@@ -139,8 +140,8 @@ impl PasswordPool {
         Ok(phc.to_string())
     }
 
-    /// Compares a password with a stored PHC string. `None` stands for a user that does not exist: the same work
-    /// is done and the verdict is [`Verdict::Mismatch`].
+    /// Compares a password with a stored PHC string. `None` stands for a user that does not exist: equal work is done
+    /// and the verdict is [`Verdict::Mismatch`].
     pub async fn verify(&self, password: Password, phc: Option<&str>) -> Result<Verdict, PasswordError> {
         let stored = phc.map(Phc::parse).transpose()?;
         let (known, stored) = (stored.is_some(), stored.unwrap_or_else(|| Phc::nobody(self.cost)));

@@ -1,4 +1,4 @@
-//! A stored password hash: argon2id in PHC string format, its parameters within bounds.
+//! A stored password hash: argon2id in PHC string format, with bounded parameters.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use super::pool::Memory;
 use super::{PasswordError, SALT_LEN};
 use crate::mac;
 
-/// Bytes of hash in what is made here; stored ones may have 16 to 64.
+/// The bytes of a hash that is made here; stored ones may have 16 to 64.
 const OUTPUT_LEN: usize = 32;
 const OUTPUT_LENS: std::ops::RangeInclusive<usize> = 16..=64;
 
-/// Upper bounds on the parameters of a stored hash: an imported row must not buy minutes of CPU per sign-in.
+/// Upper bounds on the parameters of a stored hash: an imported row must not cause minutes of CPU per sign-in.
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
 const MAX_PASSES: u32 = 10;
 const MAX_LANES: u32 = 8;
 
-/// How much work one hash is.
+/// The amount of work of one hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// Memory in KiB (`m`).
@@ -87,13 +87,13 @@ impl Phc {
         Ok(Self { cost, salt: salt.to_vec(), output: output.as_bytes().to_vec() })
     }
 
-    /// Whether `password` is the one that was hashed: as expensive as [`Phc::of`].
+    /// True if `password` is the one that was hashed. As expensive as [`Phc::of`].
     pub(super) fn matches(&self, password: &[u8], memory: &mut Memory) -> Result<bool, PasswordError> {
         let found = compute(password, &self.salt, self.cost, self.output.len(), memory)?;
         Ok(mac::equal(&found, &self.output))
     }
 
-    /// Whether a new hash of the same password would be made differently.
+    /// True if a new hash of this password would have other parameters.
     pub(super) fn is_outdated(&self, cost: Cost) -> bool {
         self.cost != cost || self.output.len() != OUTPUT_LEN
     }

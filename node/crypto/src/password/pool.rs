@@ -1,4 +1,4 @@
-//! Threads that hash, the queue before them, and the memory they hash in.
+//! The hashing threads, the queue before them, and the memory they hash in.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,16 +14,16 @@ use tokio::sync::oneshot;
 
 use super::PasswordError;
 
-/// Most jobs waiting. At some 50 hashes a second on two cores the last one waits five seconds, which is about
-/// as long as a person waits before pressing the button again.
+/// The most jobs waiting. At some 50 hashes a second on two cores the last one waits five seconds, which is about as
+/// long as a user waits before pressing the button again.
 pub const MAX_WAITING: usize = 256;
 
-/// A thread without work for this long gives its memory back: an idle node is promised to be small.
+/// A thread without work for this long releases its memory: an idle node is promised to be small.
 const IDLE_RELEASE: Duration = Duration::from_secs(5);
 
-/// Room reserved per thread, in blocks of 1 KiB. Only what is used becomes resident. Above 32 MiB the C
-/// library's allocator always maps and unmaps, so that giving back really gives back; below, it learns to keep
-/// freed memory for itself after the first time.
+/// Room reserved per thread, in blocks of 1 KiB. Only the used part becomes resident. Above 32 MiB the C library's
+/// allocator always maps and unmaps, so that a release really returns the memory. Below, it keeps freed memory for
+/// itself after the first time.
 const RESERVED_BLOCKS: usize = 33 * 1024;
 
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
@@ -42,7 +42,7 @@ struct Shared {
 }
 
 struct Queue {
-    /// First come, first served.
+    /// In order of arrival.
     jobs: VecDeque<Job>,
     open: bool,
 }
@@ -60,7 +60,7 @@ impl Pool {
         Ok(Self(Arc::new(owner)))
     }
 
-    /// Runs `work` on one of the threads. A caller that goes away before its turn costs nothing.
+    /// Runs `work` on one of the threads. A caller that is dropped before its turn costs nothing.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Memory) -> T + Send + 'static,
@@ -68,7 +68,7 @@ impl Pool {
         let (reply, answer) = oneshot::channel();
         self.0.shared.enqueue(Box::new(move |memory| {
             if !reply.is_closed() {
-                // A caller that left meanwhile is no error.
+                // A caller that was dropped meanwhile is not an error.
                 reply.send(work(memory)).ok();
             }
         }))?;
@@ -91,7 +91,7 @@ impl Drop for Owner {
         }
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // Each ends after the hash it is at. One that panicked has nothing left to stop.
+            // Each thread ends after its current hash. A thread that panicked has nothing left to stop.
             thread.join().ok();
         }
     }
@@ -119,7 +119,7 @@ impl Shared {
     fn work(&self) {
         let mut memory = Memory::default();
         while let Some(job) = self.next(&mut memory) {
-            // The caller of a job that panics gets `Stopped` (its channel closes); the thread serves the next.
+            // If a job panics, its caller gets `Stopped` (its channel closes), and the thread serves the next.
             if catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
                 memory.release();
             }
@@ -127,7 +127,7 @@ impl Shared {
         }
     }
 
-    /// The next job, or `None` once closed. Gives the memory back when none comes for [`IDLE_RELEASE`].
+    /// The next job, or `None` once closed. Releases the memory if no job arrives for [`IDLE_RELEASE`].
     fn next(&self, memory: &mut Memory) -> Option<Job> {
         let mut queue = self.lock();
         loop {
@@ -151,12 +151,12 @@ impl Shared {
     }
 }
 
-/// A thread's working memory, kept from one hash to the next: mapping 19 MiB anew costs a tenth of a hash.
+/// A thread's working memory, kept between hashes: mapping 19 MiB anew costs a tenth of a hash.
 #[derive(Default)]
 pub(super) struct Memory(Vec<Block>);
 
 impl Memory {
-    /// At least `count` blocks; their content is whatever the last hash left.
+    /// At least `count` blocks. They still contain the data of the last hash.
     pub(super) fn blocks(&mut self, count: usize) -> &mut [Block] {
         if self.0.len() < count {
             if self.0.capacity() < count {
@@ -175,7 +175,7 @@ impl Memory {
         self.0 = Vec::new();
     }
 
-    /// A stored hash with a large `m` must not make the thread large for good.
+    /// Releases the memory after a stored hash with a large `m`: it must not make the thread large for good.
     fn release_if_outsized(&mut self) {
         if self.0.capacity() > RESERVED_BLOCKS {
             self.release();

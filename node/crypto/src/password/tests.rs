@@ -76,7 +76,7 @@ fn a_password_beyond_the_bound_is_refused_before_hashing() {
     assert_eq!(format!("{:?}", password("hunter2")), "(password)");
 }
 
-/// How composed and decomposed keyboards type the same password, and a no-break space for a space.
+/// One password as composed and decomposed keyboards type it, with a no-break space in place of a space.
 const COMPOSED: &str = "K\u{e4}se \u{1112}";
 const DECOMPOSED: &str = "Ka\u{308}se\u{a0}\u{1112}";
 
@@ -159,8 +159,8 @@ async fn a_panic_in_one_job_costs_that_job_alone() {
     assert_eq!(pool.run(|_| 5).await, Ok(5));
 }
 
-/// Medians of interleaved runs. Scheduling on a busy machine can spoil one attempt, so there are several; a
-/// missing dummy hash would differ by a factor of thousands in each.
+/// Medians of interleaved runs. Scheduling on a busy machine can spoil one attempt, so there are several. Without the
+/// dummy hash, the medians would differ by a factor of thousands in each.
 #[tokio::test]
 async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
     const RUNS: usize = 9;

@@ -1,11 +1,11 @@
-//! Failed handshakes of the cluster plane, in words an operator can act on.
+//! Failed handshakes of the cluster plane, in words that an operator can act on.
 
 use std::error::Error;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
-/// What was wrong between two nodes.
+/// The fault of a handshake between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
     #[error(
@@ -24,18 +24,18 @@ pub enum TlsFault {
     NotClusterPlane,
 }
 
-/// The fault behind an error of a TLS stream, looked for through all its causes. `None` when it is no TLS fault
-/// (a refused connection, a time-out).
+/// The fault behind an error of a TLS stream, found in its chain of causes. `None` if it is not a TLS fault (a refused
+/// connection, a time-out).
 ///
-/// In TLS 1.3 a client finishes its handshake before the server has judged its certificate: the refusal then
-/// arrives as an alert with the *first read*. So hand read errors of young connections to this as well.
+/// In TLS 1.3 a client finishes its handshake before the server has checked its certificate: the refusal then arrives
+/// as an alert with the *first read*. So read errors of young connections must be passed here as well.
 pub fn explain(error: &(dyn Error + 'static)) -> Option<TlsFault> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return fault(tls);
         }
-        // `io::Error::source` skips the error it wraps, so this looks inside by hand.
+        // `io::Error::source` skips the error it wraps, so the wrapped error is examined here.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if let Some(fault) = wrapped.and_then(|inner| explain(inner)) {
             return Some(fault);

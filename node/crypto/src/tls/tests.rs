@@ -43,7 +43,7 @@ fn node(keys: &ClusterKeys, id: u64) -> ClusterTls {
     ClusterTls::new(keys, id, SeededEntropy::new(100 + id).as_ref()).unwrap()
 }
 
-/// Each side sends a word and reads one; what each side saw.
+/// Each side sends a message and reads one. Returns the result of each side.
 async fn converse(client: &ClusterTls, server: &ClusterTls, name: &str) -> [io::Result<Option<u64>>; 2] {
     let (near, far) = duplex(64 * 1024);
     let [client, server] = [client.clone(), server.clone()];
@@ -94,7 +94,7 @@ async fn a_node_with_another_secret_is_refused_and_both_sides_say_why() {
 
 #[tokio::test]
 async fn a_client_refused_by_the_server_learns_it_with_its_first_read() {
-    // Trusts our authority, so its own handshake succeeds, but was minted by another.
+    // It trusts our authority, so its own handshake succeeds, but its certificate is from another authority.
     let (ours, theirs) = (keys(1), keys(2));
     let foreign = Authority::of(&theirs).unwrap().mint(3, SeededEntropy::new(9).as_ref()).unwrap();
     let intruder = ClusterTls::assemble(roots_of(&ours), foreign).unwrap();

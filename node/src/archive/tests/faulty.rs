@@ -1,4 +1,4 @@
-//! A store in memory that misbehaves when told: away, half-written objects, writes that arrive and are not answered,
+//! A store in memory with injected faults: unreachable, half-written objects, writes that arrive without a response,
 //! listings that lag, calls that hang.
 
 use std::{
@@ -14,20 +14,20 @@ use object_store::{
     memory::InMemory, path::Path,
 };
 
-/// What goes wrong now.
+/// The faults that are injected now.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// Every call fails.
     pub away: bool,
-    /// So many writes leave the first half of the object and fail.
+    /// This many writes store the first half of the object and fail.
     pub half_written: u32,
-    /// So many writes arrive and fail.
+    /// This many writes arrive and fail.
     pub unanswered: u32,
     /// Listings lack the objects written last.
     pub hidden: usize,
     /// Writes never return.
     pub hangs: bool,
-    /// Objects whose names hold this cannot be removed.
+    /// Objects whose names contain this text cannot be removed.
     pub locked: Option<String>,
 }
 
@@ -43,12 +43,12 @@ impl Faulty {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every object, in the order written.
+    /// The names of all objects, in the order written.
     pub fn written(&self) -> Vec<Path> {
         self.written.lock().unwrap().clone()
     }
 
-    /// Puts other bytes in the place of an object.
+    /// Replaces the bytes of an object.
     pub async fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
         self.store.put(path, bytes.into()).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! The archive over a store that misbehaves: nothing is lost, order is kept, the alarm comes and goes.
+//! Tests of the archive over a faulty store: nothing is lost, order is kept, the alarm starts and ends.
 
 mod faulty;
 mod world;
@@ -109,7 +109,7 @@ async fn an_altered_or_exchanged_segment_is_found() {
 #[tokio::test]
 async fn a_segment_of_another_history_does_not_fit() {
     let (world, _one) = sixty().await;
-    // The same cluster, copied: another entry 30, and everything else alike.
+    // A copy of the cluster: another entry 30, and everything else equal.
     let copy = World::new();
     let mut two = copy.node(2);
     copy.write(10);
@@ -184,7 +184,7 @@ async fn what_left_the_log_before_it_was_archived_is_said_and_bridged_by_a_snaps
         Err(ArchiveError::Hole { from: 60, to: 79, reachable: 59 })
     ));
     let old = world.restore(Until::Index(40)).await.unwrap();
-    // The last piece of the journal before the gap speaks for the entries up to its batch's end.
+    // The last piece of the journal before the gap covers the entries up to the end of its batch.
     assert_eq!(old.journal_complete_to, 58, "what was taken away in the gap is unknown");
 
     one.keeper.tick().await;
@@ -242,7 +242,7 @@ async fn another_secret_gets_a_snapshot_of_its_own_at_once() {
     let snapshots = |world: &World| {
         world.store.written().iter().filter(|path| path.as_ref().contains("/snapshots/")).count()
     };
-    // The second time by a log whose time is ahead of the clock: one is enough all the same.
+    // The second change is in a log whose time is ahead of the clock: one snapshot is still enough.
     for (times, ahead_ms) in [(2, 0), (3, 600_000)] {
         world.write(1);
         world.change_secret(ahead_ms);
@@ -265,7 +265,7 @@ async fn a_copy_that_was_restored_for_a_try_does_not_pass_for_the_cluster() {
     two.keeper.tick().await;
     assert_eq!(latest(&world).await.plan.epoch, 9, "the old life is over, as far as anybody can tell");
 
-    // More than a minute later the old life still writes.
+    // More than a minute later the old lineage still writes.
     world.write(7_000);
     one.catch_up().await;
     let refused = world.restore(Until::Latest).await.err().unwrap();
@@ -312,7 +312,7 @@ async fn a_snapshot_that_fails_is_told_until_one_succeeds() {
 #[tokio::test]
 async fn what_is_locked_stays_and_keeps_nothing_else_there() {
     let (world, one) = sixty().await;
-    // Long after: everything before the newest snapshot may go.
+    // Long after: everything before the newest snapshot may be removed.
     world.clock.advance(Duration::from_hours(24 * 400));
     let policy = Policy { keep: one.keeper.policy.keep.clone(), journal_ms: 0 };
     world.store.faults().locked = Some(String::new());
@@ -365,7 +365,7 @@ async fn a_directory_that_is_gone_is_not_made_anew() {
     std::fs::rename(&place, &away).unwrap();
     world.write(5);
     one.shipper.tick().await;
-    assert!(one.node.status().last_error.contains("away"), "{:?}", one.node.status());
+    assert!(one.node.status().last_error.contains("does not exist"), "{:?}", one.node.status());
     assert!(!place.exists());
     std::fs::rename(&away, &place).unwrap();
     one.catch_up().await;
@@ -375,7 +375,7 @@ async fn a_directory_that_is_gone_is_not_made_anew() {
     let reader = super::read::Reader::over(target, Arc::new(World::key())).await.unwrap();
     let fetched = reader.restore(Until::Latest, &parent.path().join("into"), &mut |_| ()).await.unwrap();
     assert_eq!(read(&fetched), world.records(15, 16));
-    // The store of files keeps to the same names.
+    // The file store uses equal names.
     assert!(LocalFileSystem::new_with_prefix(&place).is_ok());
 }
 
@@ -407,8 +407,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Two nodes that lead in turn, or both at once, over a store that is away, loses the end of writes, does not
-    /// answer and lists late: in the end everything is there once, in order, and so is all that was taken away.
+    /// Two nodes that lead in turn, or both at once, over a store that is unreachable, loses the end of writes, does
+    /// not answer and lists late. In the end every entry is there once, in order, and so are all revocations.
     #[test]
     fn nothing_is_lost_and_order_is_kept(steps in prop::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -445,7 +445,7 @@ proptest! {
             let first = fetched.plan.snapshot.last + 1;
             prop_assert_eq!(read(&fetched), world.records(first, last));
             let fetched = world.restore(Until::Index(2)).await.unwrap();
-            // A damaged piece of the journal speaks for nothing, though nothing is missing: then less is claimed, never
+            // A damaged piece of the journal covers nothing, even if nothing is missing: then less is claimed, never
             // more.
             prop_assert!(fetched.journal_complete_to == last || (damages && fetched.journal_complete_to < last));
             let all: Vec<u64> = (3..=last).filter(|index| index % 5 == 0).collect();

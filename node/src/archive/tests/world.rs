@@ -1,4 +1,4 @@
-//! A log that goes on without a cluster, and what archives it.
+//! A log that grows without a cluster, and its archive.
 
 use std::{
     sync::{Arc, Mutex},
@@ -45,7 +45,7 @@ struct Log {
     secret_since_ms: u64,
 }
 
-/// One node's part of it.
+/// The part of one node.
 pub struct Node {
     log: Arc<Mutex<Log>>,
     id: u64,
@@ -60,7 +60,7 @@ pub struct World {
     pub store: Faulty,
 }
 
-/// A node with what archives on it.
+/// A node with its archive tasks.
 pub struct Archiving {
     pub node: Arc<Node>,
     pub shipper: Shipper,
@@ -72,7 +72,7 @@ impl World {
         Self { log: Arc::default(), clock: FixedClock::at(START_MS), store: Faulty::default() }
     }
 
-    /// Another copy of the same cluster, which begins with nothing and writes to the same place.
+    /// Another copy of the cluster, which begins empty and writes to the same target.
     pub fn copy(&self) -> Self {
         Self { log: Arc::default(), clock: Arc::clone(&self.clock), store: self.store.clone() }
     }
@@ -119,7 +119,7 @@ impl World {
         Archiving { node, shipper, keeper }
     }
 
-    /// Adds entries, stamped a millisecond apart; every fifth one takes something away.
+    /// Adds entries, stamped a millisecond apart; every fifth one is a revocation.
     pub fn write(&self, count: u64) {
         let mut log = self.log.lock().unwrap();
         for _ in 0..count {
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// What left the log.
+    /// Purges the entries before `first`.
     pub fn purge_before(&self, first: u64) {
         let mut log = self.log.lock().unwrap();
         log.records.retain(|record| record.index >= first);
@@ -150,7 +150,7 @@ impl World {
         log.records.iter_mut().find(|record| record.index == index).unwrap().payload.push(0);
     }
 
-    /// The cluster was restored: its log goes on in another life.
+    /// Restores the cluster: its log continues in another lineage.
     pub fn begin_life(&self, epoch: u64) {
         let mut log = self.log.lock().unwrap();
         log.first += log.records.len() as u64;
@@ -158,7 +158,7 @@ impl World {
         log.epoch = epoch;
     }
 
-    /// Another secret is in use from here on.
+    /// Switches to another secret from here on.
     pub fn change_secret(&self, ahead_ms: u64) {
         let at_ms = stamp_of(self.last()) + ahead_ms;
         self.log.lock().unwrap().secret_since_ms = at_ms;
@@ -193,7 +193,7 @@ pub fn stamp_of(index: u64) -> u64 {
 }
 
 impl Archiving {
-    /// Ships, whatever is wrong with snapshots.
+    /// Ships the log, whatever the state of snapshots.
     pub async fn catch_up_log(&mut self) {
         self.shipper.tick().await;
         assert_eq!(self.node.status().behind_entries, 0);
@@ -257,7 +257,7 @@ impl Source for Node {
         Some(self.log.lock().unwrap().first)
     }
 
-    /// Seven at a time, so that a history has many segments.
+    /// Returns seven at a time, so that a history has many segments.
     async fn entries(&self, from: u64, _max_bytes: usize) -> Result<Vec<LogRecord>, ArchiveError> {
         let log = self.log.lock().unwrap();
         Ok(log.records.iter().filter(|record| record.index >= from).take(7).cloned().collect())

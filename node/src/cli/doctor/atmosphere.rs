@@ -1,5 +1,5 @@
-//! Whether account servers of the Atmosphere can read who this cluster is: what they ask for, and what they refuse
-//! (atproto OAuth).
+//! Checks that account servers of the Atmosphere can read this cluster's client metadata: the documents that they
+//! request, and the faults that they refuse (atproto OAuth).
 
 use http::header;
 use serde_json::Value;
@@ -12,12 +12,12 @@ use super::{
 
 const DOCUMENT: &str = "/oauth-client-metadata.json";
 
-/// Everything that is wrong with the cluster at this public address, as an account server sees it.
+/// Every fault of the cluster at this public address, as an account server sees it.
 pub async fn cluster(url: &Url) -> Vec<Finding> {
     let mut found = Vec::new();
     let is_name = url.domain().is_some_and(|name| name.contains('.'));
     if url.scheme() != "https" || url.port().is_some() || !is_name {
-        let what = format!("{url} is not https, has a port, or is no name of the DNS");
+        let what = format!("{url} is not https, has a port, or has no DNS name");
         found.push(Finding::new("atmosphere_address", what));
     }
     let Ok(at) = url.join(DOCUMENT) else { return found };
@@ -46,7 +46,7 @@ pub async fn cluster(url: &Url) -> Vec<Finding> {
     found
 }
 
-/// A document, as account servers take it: 200 at once, of a JSON type.
+/// Requests a document as account servers do: 200 at once, of a JSON type.
 async fn asked(url: &Url) -> Result<Value, Finding> {
     let hop: Hop = match Browser::new().get(url, &[("accept", "application/json")]).await {
         Ok(hop) => hop,
@@ -61,7 +61,7 @@ async fn asked(url: &Url) -> Result<Value, Finding> {
     document.ok_or_else(|| {
         Finding::new(
             "atmosphere_status",
-            format!("{url} is no JSON document, but {}", kind.unwrap_or("of no type")),
+            format!("{url} is not a JSON document but {}", kind.unwrap_or("of no type")),
         )
     })
 }

@@ -1,4 +1,4 @@
-//! What is tried, and what is concluded. Every conclusion rests on an answer that anybody can have.
+//! The checks and their conclusions. Every conclusion is based on a response that any client can get.
 
 use http::header;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
@@ -9,9 +9,9 @@ use super::{
     walk::{Browser, Hop, NAVIGATION},
 };
 
-/// Beside tickets that live minutes and assertions that live one.
+/// The largest clock difference, compared with tickets that live minutes and assertions that live one.
 const MOST_SKEW_SECS: u64 = 30;
-/// What clients may write and no proxy may believe: where the request goes, and who it is from.
+/// Headers that clients may set and no proxy may trust: the target of the request, and its sender.
 const FORGED: [(&str, &str); 8] = [
     ("x-forwarded-uri", "/.conclave/start"),
     ("x-forwarded-method", "OPTIONS"),
@@ -22,10 +22,10 @@ const FORGED: [(&str, &str); 8] = [
     ("x-authentik-username", "admin"),
     ("x-auth-request-user", "admin"),
 ];
-/// Where checks are answered; not to the outside.
+/// The paths of the checks, which must not be reachable from outside.
 const CHECKS: [&str; 3] = ["/auth/traefik", "/auth/nginx", "/outpost.goauthentik.io/auth/nginx"];
 
-/// Everything that is wrong with the application at `url`, the gravest first.
+/// Every fault of the application at `url`, the gravest first.
 pub async fn application(url: &Url, now_ms: u64) -> Vec<Finding> {
     let mut browser = Browser::new();
     let (hops, broken) = browser.follow(url).await;
@@ -58,7 +58,7 @@ fn clock(hop: &Hop, now_ms: u64) -> Option<Finding> {
     })
 }
 
-/// From the page to the sign-in: what each step must be.
+/// Checks each step from the page to the sign-in.
 fn way_in(url: &Url, hops: &[Hop]) -> Vec<Finding> {
     let Some(first) = hops.first() else { return Vec::new() };
     if let Some(stopped) = stopped(first) {
@@ -68,24 +68,25 @@ fn way_in(url: &Url, hops: &[Hop]) -> Vec<Finding> {
     if hops.iter().enumerate().any(|(n, hop)| n > 0 && hop.url == *url && hop.next.is_some())
         || hops.iter().any(|hop| hop.code().as_deref() == Some("sign_in_loop"))
     {
-        found.push(Finding::new("loop", format!("{url} leads back to itself after {} steps", hops.len())));
+        found
+            .push(Finding::new("loop", format!("{url} redirects back to itself after {} steps", hops.len())));
     }
     let Some(start) = &first.next else { return found };
     if start.scheme() != url.scheme() {
         found.push(Finding::new(
             "scheme",
-            format!("{url} is sent to {}://, another scheme than people use", start.scheme()),
+            format!("{url} redirects to {}://, another scheme than users open", start.scheme()),
         ));
     }
     if start.path().ends_with("/start") && start.authority() != url.authority() && start.host() != url.host()
     {
-        found.push(Finding::new("other_host", format!("{url} is sent to {}", start.authority())));
+        found.push(Finding::new("other_host", format!("{url} redirects to {}", start.authority())));
     }
     found.extend(hops.get(1).and_then(|hop| at_start(url, hop)));
     found
 }
 
-/// The first answer, where it goes no further.
+/// The fault of the first response, if it does not lead further.
 fn stopped(first: &Hop) -> Option<Finding> {
     let at = &first.url;
     let finding = |code, what: &str| Some(Finding::new(code, format!("{at}: {what}")));
@@ -104,7 +105,8 @@ fn stopped(first: &Hop) -> Option<Finding> {
     }
 }
 
-/// `/.conclave/start` on the application's own host: it must be Conclave that answers, and its cookie must arrive.
+/// Checks `/.conclave/start` on the application's own host: it must be answered by Conclave, and its cookie must
+/// arrive.
 fn at_start(url: &Url, hop: &Hop) -> Option<Finding> {
     if !hop.url.path().ends_with("/start") {
         return None;
@@ -143,12 +145,12 @@ fn at_start(url: &Url, hop: &Hop) -> Option<Finding> {
     })
 }
 
-/// Without its ticket, which is the visitor's alone.
+/// The URL without its ticket, which belongs to the visitor.
 fn path_only(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
-/// The sign-in must be a Conclave that calls itself what the browser calls it.
+/// Checks that the sign-in page is a Conclave whose issuer is the address that the browser sees.
 async fn provider(url: &Url, login: &Hop) -> Option<Finding> {
     let origin = login.url.origin().ascii_serialization();
     if url.scheme() == "https" && login.url.scheme() == "http" {
@@ -163,15 +165,17 @@ async fn provider(url: &Url, login: &Hop) -> Option<Finding> {
         _ => None,
     };
     match issuer {
-        None => Some(Finding::new("not_conclave", format!("{discovery} is no provider's document"))),
+        None => {
+            Some(Finding::new("not_conclave", format!("{discovery} is not a provider's discovery document")))
+        }
         Some(issuer) if issuer != origin => {
-            Some(Finding::new("issuer", format!("{origin} calls itself {issuer}")))
+            Some(Finding::new("issuer", format!("{origin} has the issuer {issuer}")))
         }
         Some(_) => None,
     }
 }
 
-/// A stranger who is let in with a header that anybody can write.
+/// Checks if a visitor gets in with a header that any client can set.
 async fn forged(plain: &Hop) -> Vec<Finding> {
     let mut found = Vec::new();
     if plain.answer.status.is_success() {
@@ -183,7 +187,7 @@ async fn forged(plain: &Hop) -> Vec<Finding> {
         if hop.answer.status.is_success() {
             found.push(Finding::new(
                 "forged_header",
-                format!("{}: opens without a sign-in for whoever sends {name}: {value}", plain.url),
+                format!("{}: opens without a sign-in for any client that sends {name}: {value}", plain.url),
             ));
         } else if hop.code().as_deref() == Some("unknown_application") && plain.code() != hop.code() {
             found.push(Finding::new(
@@ -195,7 +199,8 @@ async fn forged(plain: &Hop) -> Vec<Finding> {
     found
 }
 
-/// The check answers proxies; whoever reaches it from outside can pose as one behind a trusted address.
+/// Checks that the check endpoints are not reachable from outside: a client that reaches them can pose as one behind a
+/// trusted address.
 async fn exposed(login: &Url) -> Option<Finding> {
     for path in CHECKS {
         let Ok(url) = login.join(path) else { continue };
@@ -215,6 +220,9 @@ async fn program(url: &Url, plain: &Hop) -> Option<Finding> {
     let headers = [("accept", "application/json"), ("x-requested-with", "XMLHttpRequest")];
     let hop = Browser::new().get(url, &headers).await.ok()?;
     hop.answer.status.is_redirection().then(|| {
-        Finding::new("xhr_redirected", format!("{url}: a script is sent to a page instead of being told 401"))
+        Finding::new(
+            "xhr_redirected",
+            format!("{url}: a script is redirected to a page instead of getting a 401"),
+        )
     })
 }

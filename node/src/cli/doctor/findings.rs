@@ -1,31 +1,31 @@
-//! What each kind of trouble is called, and what to change. The codes are for programs and stay.
+//! The code of each kind of finding, and its remedy. The codes are for programs and never change.
 
 use serde_json::{Value, json};
 
-/// Whether people are kept out or in danger, or only served worse.
+/// The gravity: users are locked out or at risk, or they are only served worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
     Error,
     Warning,
 }
 
-/// Something that is wrong.
+/// A fault that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub code: &'static str,
     pub weight: Weight,
-    /// What was seen.
+    /// The observation.
     pub what: String,
-    /// What to change.
+    /// The remedy.
     pub change: &'static str,
 }
 
-/// Code, weight and remedy of every finding.
+/// The code, weight and remedy of every finding.
 const KNOWN: [(&str, Weight, &str); 22] = [
     (
         "atmosphere_address",
         Weight::Error,
-        "account servers take a public https address without a port only; set http.public_url of the nodes to one",
+        "account servers accept a public https address without a port only; set http.public_url of the nodes to one",
     ),
     (
         "atmosphere_status",
@@ -51,17 +51,17 @@ const KNOWN: [(&str, Weight, &str); 22] = [
     (
         "unknown_host",
         Weight::Error,
-        "no application has this host: conclave app update SLUG --host HOST; and give the proxy's X-Forwarded-Host, scheme and port as people see them",
+        "no application has this host: conclave app update SLUG --host HOST; and give the proxy's X-Forwarded-Host, scheme and port as browsers see them",
     ),
     (
         "bad_check",
         Weight::Error,
-        "the node refuses the proxy's question: put the proxy's address into http.trusted_proxies; the node's log says under the request id what it missed",
+        "the node refuses the proxy's check request: add the proxy's address to http.trusted_proxies; the node's log shows under the request id what was missing",
     ),
     (
         "check_failed",
         Weight::Error,
-        "the proxy cannot use the check's answer: ask at /auth/nginx from nginx, and see that the nodes' addresses in the proxy are right",
+        "the proxy cannot use the check's response: use /auth/nginx with nginx, and check the nodes' addresses in the proxy",
     ),
     (
         "loop",
@@ -76,7 +76,7 @@ const KNOWN: [(&str, Weight, &str); 22] = [
     (
         "foreign_login",
         Weight::Error,
-        "set http.public_url of the nodes to the address at which people reach them",
+        "set http.public_url of the nodes to the address at which users reach them",
     ),
     (
         "not_conclave",
@@ -91,18 +91,18 @@ const KNOWN: [(&str, Weight, &str); 22] = [
     (
         "scheme",
         Weight::Error,
-        "let the proxy say X-Forwarded-Proto (nginx: the scheme in X-Original-URL) as browsers see it; https in front and http behind is the usual cause",
+        "let the proxy send X-Forwarded-Proto (nginx: the scheme in X-Original-URL) as browsers see it; https in front and http behind is the usual cause",
     ),
     (
         "other_host",
         Weight::Error,
-        "let the proxy say X-Forwarded-Host with the host and port that browsers see",
+        "let the proxy send X-Forwarded-Host with the host and port that browsers see",
     ),
     ("cookie_dropped", Weight::Error, "let the proxy pass Set-Cookie of /.conclave/ on"),
     (
         "cookie_secure",
         Weight::Error,
-        "the cookie does not fit the scheme: let the proxy say the true one in X-Forwarded-Proto",
+        "the cookie does not fit the scheme: let the proxy send the right one in X-Forwarded-Proto",
     ),
     (
         "cookie_domain",
@@ -113,7 +113,7 @@ const KNOWN: [(&str, Weight, &str); 22] = [
     (
         "forged_header",
         Weight::Error,
-        "the proxy believes its clients: set or strip this header before the check, as deploy/proxies does",
+        "the proxy trusts its clients: set or strip this header before the check, as deploy/proxies does",
     ),
     (
         "check_exposed",
@@ -122,7 +122,7 @@ const KNOWN: [(&str, Weight, &str); 22] = [
     ),
 ];
 
-/// A program is sent to a page.
+/// A program is redirected to a page.
 const XHR: (&str, Weight, &str) = (
     "xhr_redirected",
     Weight::Warning,
@@ -130,13 +130,13 @@ const XHR: (&str, Weight, &str) = (
 );
 
 impl Finding {
-    /// One that this file knows.
+    /// Creates a finding with a known code.
     pub fn new(code: &'static str, what: impl Into<String>) -> Self {
         let known = KNOWN.iter().find(|(known, ..)| *known == code).unwrap_or(&XHR);
         Self { code: known.0, weight: known.1, what: what.into(), change: known.2 }
     }
 
-    /// For printing.
+    /// The finding as JSON for output.
     pub fn value(&self) -> Value {
         let weight = match self.weight {
             Weight::Error => "error",

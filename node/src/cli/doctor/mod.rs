@@ -1,14 +1,14 @@
-//! `conclave doctor …`: looks at a protected application from the outside, as a browser that nobody is signed in with,
-//! and says what is wrong and what to change.
+//! `conclave doctor …`: checks a protected application from the outside, as a browser without a sign-in, and reports
+//! faults and their remedies.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `walk` | requests, cookies and redirects, as a browser has them |
-//! | `findings` | what each kind of trouble is called and what to change |
-//! | `examine` | what is tried, and what is concluded from the answers |
-//! | `atmosphere` | the same for who this cluster is on the Atmosphere |
+//! | `walk` | requests, cookies and redirects, as in a browser |
+//! | `findings` | the code of each kind of finding, and its remedy |
+//! | `examine` | the checks, and the conclusions from the responses |
+//! | `atmosphere` | checks of this cluster's client metadata on the Atmosphere |
 //!
-//! It needs no token and no cluster: everything it knows, anybody can see.
+//! It needs no token and no cluster: everything it uses is public.
 
 mod atmosphere;
 mod examine;
@@ -33,30 +33,30 @@ const COLUMNS: &[&str] = &["weight", "code", "what", "change"];
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Look at an application behind forward-auth: loops, wrong addresses, cookies, clocks, headers that are believed
+    /// Check an application behind forward-auth: loops, wrong addresses, cookies, clocks, trusted headers
     #[command(after_help = "\
 Examples:
   conclave doctor forward-auth https://wiki.example.org/
   conclave doctor forward-auth https://wiki.example.org/ -o json | jq -r .[].code
 
-Ends with 1 when something is wrong.")]
+The exit code is 1 if a fault was found.")]
     ForwardAuth {
-        /// A page of the application, as people open it
+        /// A page of the application, as users open it
         url: Url,
-        /// How to print the result
+        /// The output format
         #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
         output: Format,
     },
-    /// Look at who this cluster is on the Atmosphere, as account servers do; best from outside its network
+    /// Check this cluster's client metadata as account servers of the Atmosphere do; best from outside its network
     #[command(after_help = "\
 Examples:
   conclave doctor atmosphere https://id.example.org
 
-Ends with 1 when something is wrong.")]
+The exit code is 1 if a fault was found.")]
     Atmosphere {
-        /// The address at which people reach the cluster (http.public_url)
+        /// The address at which users reach the cluster (http.public_url)
         url: Url,
-        /// How to print the result
+        /// The output format
         #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
         output: Format,
     },

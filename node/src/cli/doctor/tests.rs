@@ -1,4 +1,4 @@
-//! The doctor against proxies that are broken on purpose, one fault at a time.
+//! Tests of the doctor against proxies with one injected fault each.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const NOW_MS: u64 = 1_800_000_000_000;
 const DATE: &str = "Fri, 15 Jan 2027 08:00:00 GMT";
 
 type Answer = Response<Body>;
-/// What a broken one answers instead; none where it is sound.
+/// The response of a faulty server; `None` for requests that it answers correctly.
 type Fault = fn(&str, &str, &HeaderMap) -> Option<Answer>;
 
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -26,7 +26,7 @@ fn page(code: &str) -> String {
     format!("<dd id=\"error-code\">{code}</dd>")
 }
 
-/// An application, its proxy and the sign-in, all at one address, as they should be.
+/// An application, its proxy and the sign-in, all at one address, without faults.
 fn sound(origin: &str, path: &str, headers: &HeaderMap) -> Answer {
     match path {
         "/" if headers.contains_key("x-requested-with") => answer(401, &[], ""),
@@ -166,7 +166,7 @@ async fn who_the_cluster_is_on_the_atmosphere_is_looked_at_as_account_servers_do
         tokio::spawn(async move { axum::serve(listener, router).await });
         let found = super::atmosphere::cluster(&origin.parse().unwrap()).await;
         let codes: Vec<&str> = found.iter().map(|finding| finding.code).collect();
-        // No address of this machine is one that account servers take.
+        // No address of this machine is one that account servers accept.
         assert_eq!(codes, [vec!["atmosphere_address"], wanted].concat(), "{fault}: {found:?}");
     }
 }

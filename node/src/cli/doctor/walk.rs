@@ -1,4 +1,4 @@
-//! A browser without a face: a cookie jar, redirects followed by hand, everything seen kept.
+//! A minimal browser: a cookie jar, redirects followed by hand, and a record of every response.
 
 use http::{HeaderMap, header};
 use url::Url;
@@ -8,18 +8,18 @@ use conclave_http::{
     outbound::{Answer, OutboundError},
 };
 
-/// Most redirects followed; a sign-in has two, and its pages know a loop at the third turn of as many.
+/// The most redirects that are followed. A sign-in has two, and its pages detect a loop at the third round of as many.
 const MOST_HOPS: usize = 12;
 
-/// What a navigation says of itself.
+/// The headers of a navigation.
 pub const NAVIGATION: [(&str, &str); 2] = [("accept", "text/html"), ("sec-fetch-mode", "navigate")];
 
-/// An answer, and where it came from.
+/// A response, and its URL.
 #[derive(Clone, Debug)]
 pub struct Hop {
     pub url: Url,
     pub answer: Answer,
-    /// Where it leads.
+    /// The URL of the redirect.
     pub next: Option<Url>,
 }
 
@@ -28,14 +28,14 @@ impl Hop {
         self.answer.status.as_u16()
     }
 
-    /// The `code` of one of our own pages of faults.
+    /// The `code` of one of Conclave's error pages.
     pub fn code(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.answer.body);
         let (_, rest) = text.split_once("id=\"error-code\">")?;
         Some(rest.split('<').next()?.trim().to_owned())
     }
 
-    /// The cookies that it sets, as they are written.
+    /// The cookies that it sets, as written.
     pub fn cookies(&self) -> impl Iterator<Item = &str> {
         set_cookies(&self.answer.headers)
     }
@@ -45,24 +45,24 @@ fn set_cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers.get_all(header::SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok())
 }
 
-/// The browser.
+/// A minimal browser.
 pub struct Browser {
     outbound: Outbound,
-    /// Host, name, value: a cookie's domain is judged elsewhere.
+    /// Host, name, value. The domain of a cookie is checked elsewhere.
     cookies: Vec<(String, String, String)>,
 }
 
 impl Browser {
-    /// Goes wherever this machine can: whoever runs it chose the address.
+    /// Connects to any address: the operator chose it.
     pub fn new() -> Self {
         let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect();
         Self { outbound: Outbound::new(everywhere), cookies: Vec::new() }
     }
 
-    /// One request.
+    /// Sends one request.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// An error if there is no response.
     pub async fn get(&mut self, url: &Url, headers: &[(&str, &str)]) -> Result<Hop, OutboundError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let own: Vec<String> = self
@@ -89,10 +89,10 @@ impl Browser {
         Ok(Hop { url: url.clone(), answer, next })
     }
 
-    /// A navigation, to its end or to the most hops.
+    /// Follows a navigation to its end, or to the most hops.
     ///
     /// # Errors
-    /// When a hop has no answer; what was seen before comes with it.
+    /// The error of a hop without a response is returned together with the hops before it.
     pub async fn follow(&mut self, url: &Url) -> (Vec<Hop>, Option<(Url, OutboundError)>) {
         let (mut hops, mut next) = (Vec::new(), Some(url.clone()));
         while let Some(at) = next.take().filter(|_| hops.len() < MOST_HOPS) {

@@ -12,26 +12,27 @@ use super::{archive, connection::ApiArgs, failure::Failure, output::Output};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Take a snapshot at any node, while everything goes on, and write it to a file here
+    /// Take a snapshot at any node, without interrupting it, and write it to a file here
     #[command(after_help = "\
 Examples:
   conclave snapshot save
   conclave snapshot save --to /backup/conclave-2026-11-21.snapshot --linearizable
-      with everything acknowledged before, though the node that is asked lags
+      includes everything acknowledged before, even if the node lags
   conclave snapshot save --min-index 48213
-      with this entry at least, as an answer of the API named it
+      includes at least this entry, as named in a response of the API
   conclave snapshot save --to s3://bucket/conclave/before-upgrade.snapshot --config conclave.toml
       to a bucket, with the keys of [archive] in these settings
 
-The file is sealed under the cluster secret. Keep that apart from it, and safe: without it nobody can open the file.")]
+The file is sealed under the cluster secret. Keep the secret in another, safe place: without it the file cannot be opened.")]
     Save {
-        /// Where to: a file, or s3://BUCKET/NAME; what exists is left alone [default: conclave-INDEX.snapshot]
+        /// The destination: a file, or s3://BUCKET/NAME; an existing file is not changed [default:
+        /// conclave-INDEX.snapshot]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
-        /// With everything that was acknowledged before
+        /// Include everything that was acknowledged before
         #[arg(long)]
         linearizable: bool,
-        /// With at least this log entry
+        /// Include at least this log entry
         #[arg(
             long,
             value_name = "INDEX",
@@ -41,15 +42,15 @@ The file is sealed under the cluster secret. Keep that apart from it, and safe: 
         )]
         min_index: u64,
     },
-    /// What a file says it is: needs no cluster, and no secret
+    /// Show the header of a file: needs no cluster, and no secret
     #[command(
-        after_help = "Examples:\n  conclave snapshot inspect conclave.snapshot\n  conclave snapshot inspect conclave.snapshot --config conclave.toml\n      says as well whether this machine's secret opens it"
+        after_help = "Examples:\n  conclave snapshot inspect conclave.snapshot\n  conclave snapshot inspect conclave.snapshot --config conclave.toml\n      also shows if this machine's secret opens it"
     )]
     Inspect {
         /// The file
         file: PathBuf,
     },
-    /// Read a file to its last byte and prove all of it: needs the cluster secret, and no cluster
+    /// Read a file to its last byte and verify all of it: needs the cluster secret, and no cluster
     #[command(
         after_help = "Examples:\n  conclave snapshot verify conclave.snapshot --config conclave.toml\n  conclave snapshot verify conclave.snapshot -o json"
     )]
@@ -57,42 +58,41 @@ The file is sealed under the cluster secret. Keep that apart from it, and safe: 
         /// The file
         file: PathBuf,
     },
-    /// Restore a file into a scratch directory, start a node on it and sign somebody in: whether it would help on the
-    /// worst day
+    /// Restore a file into a scratch directory, start a node on it and sign a user in: a test of disaster recovery
     #[command(after_help = "\
 Examples:
   conclave snapshot drill conclave.snapshot --config conclave.toml
   conclave snapshot drill --archive --config conclave.toml -o json
-      the newest that the archive of these settings holds, with its log and journal
+      the newest snapshot in the archive of these settings, with its log and journal
 
-Needs the cluster secret, and no cluster. Nothing leaves this machine, and nothing stays.")]
+Needs the cluster secret, and no cluster. Nothing leaves this machine, and nothing is kept.")]
     Drill {
         /// The file
         #[arg(required_unless_present = "archive", conflicts_with = "archive")]
         file: Option<PathBuf>,
-        /// What the archive holds
+        /// Use the archive in place of a file
         #[arg(long)]
         archive: bool,
     },
-    /// List what lies in the archive, as `conclave archive list`
+    /// List the snapshots in the archive, as `conclave archive list`
     #[command(after_help = "Examples:\n  conclave snapshot list\n  conclave snapshot list -o json")]
     List,
-    /// Remove what nothing kept needs any more from the archive, as `conclave archive prune`
+    /// Remove objects that no kept object needs from the archive, as `conclave archive prune`
     #[command(after_help = "Examples:\n  conclave snapshot prune --dry-run\n  conclave snapshot prune")]
     Prune {
-        /// Only say what would go
+        /// Only show what would be removed
         #[arg(long)]
         dry_run: bool,
     },
-    /// Put a snapshot in the place of everything in the cluster that runs; everybody is signed out
+    /// Replace everything in the running cluster by a snapshot; all users are signed out
     #[command(after_help = "\
 Examples:
   conclave snapshot restore conclave.snapshot --dry-run
-      what would change
+      shows what would change
   conclave snapshot restore conclave.snapshot --yes
 
-Passwords, secrets and keys stay as they are now, and whoever was disabled or deleted since comes back disabled. For a cluster
-that is lost: conclave restore.")]
+Passwords, secrets and keys keep their current values, and users disabled or deleted since come back disabled. For a lost cluster:
+conclave restore.")]
     Restore(Restoring),
 }
 
@@ -100,13 +100,13 @@ that is lost: conclave restore.")]
 pub struct Restoring {
     /// The file
     file: PathBuf,
-    /// Say what would change, and change nothing
+    /// Show the changes, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace what the cluster holds now; nothing is done without it
+    /// Confirm the replacement of the current contents; without it nothing is done
     #[arg(long)]
     yes: bool,
-    /// Whoever was deleted since comes back as they were
+    /// Re-enable users deleted after the snapshot was taken
     #[arg(long)]
     enable_returning: bool,
 }

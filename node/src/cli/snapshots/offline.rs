@@ -1,4 +1,4 @@
-//! What is done with a file without a cluster: look at it, prove it, try it out.
+//! Commands for a snapshot file without a cluster: inspect, verify, drill.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub(super) fn inspect(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
     Ok(Output::One { fields: INSPECTED, value })
 }
 
-/// What the head of a file says.
+/// The contents of a file's header.
 fn described(file: &Path, header: &SnapshotHeader, size_bytes: u64) -> Value {
     json!({
         "file": file,
@@ -101,10 +101,10 @@ pub(super) async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output
         let runtime = runtime.clone();
         move |config, stop| async move { boot::run(config, runtime, stop).await.map_err(|e| e.to_string()) }
     };
-    // Given up, it still clears away what it restored, and the secret beside it.
+    // An interrupted drill still removes what it restored, and the secret with it.
     let outcome = tokio::select! {
         outcome = crate::dr::drill::drill(known, &secret, &runtime, serve) => outcome.map_err(|e| failed(&e))?,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::other("the drill was given up")),
+        _ = tokio::signal::ctrl_c() => return Err(Failure::other("the drill was cancelled")),
     };
     let value = json!({
         "file": file,

@@ -1,4 +1,4 @@
-//! `conclave snapshot restore`: a file sent into a cluster that runs.
+//! `conclave snapshot restore`: sends a file to a running cluster.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use super::{
     Restoring,
 };
 
-/// Bytes of one message on the way to a node.
+/// Bytes of one message to a node.
 const PART_BYTES: usize = 256 * 1024;
 /// Messages read ahead of the network.
 const QUEUE: usize = 4;
@@ -26,8 +26,8 @@ const CHANGES: &[&str] = &["kind", "name", "what"];
 pub(super) async fn run(client: &Client, order: Restoring) -> Result<Output, Failure> {
     if !order.yes && !order.dry_run {
         return Err(Failure::usage(
-            "this replaces everything that the cluster holds now and signs everybody out; see what would change with --dry-run, and \
-             give --yes to do it",
+            "this replaces everything in the cluster and signs all users out; show the changes with --dry-run, and \
+             confirm with --yes",
         ));
     }
     let unreadable = |e: std::io::Error| Failure::usage(format!("{}: {e}", order.file.display()));
@@ -53,11 +53,11 @@ pub(super) async fn run(client: &Client, order: Restoring) -> Result<Output, Fai
     }
     drop(progress);
     let report =
-        report.ok_or_else(|| Failure::other("the node did not say what came of it; nothing was restored"))?;
+        report.ok_or_else(|| Failure::other("the node did not report a result; nothing was restored"))?;
     Ok(told(&report))
 }
 
-/// The order and the bytes of the file, read on a thread of their own as the network takes them.
+/// The command and the bytes of the file, read on a thread of their own at the speed of the network.
 fn parts(file: &Path, order: v1::RestoreOrder) -> ReceiverStream<v1::RestorePart> {
     let (out, stream) = tokio::sync::mpsc::channel(QUEUE);
     let file = file.to_owned();
@@ -68,7 +68,7 @@ fn parts(file: &Path, order: v1::RestoreOrder) -> ReceiverStream<v1::RestorePart
         loop {
             let mut data = Vec::with_capacity(PART_BYTES);
             let read = (&mut file).take(PART_BYTES as u64).read_to_end(&mut data);
-            // A file that ends early is noticed by the node: its length was announced.
+            // The node notices a file that ends early: its length was announced.
             if read.is_err() || data.is_empty() {
                 return;
             }

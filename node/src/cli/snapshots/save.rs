@@ -1,4 +1,4 @@
-//! `conclave snapshot save`: a file that has its name only once it is complete, here or in a bucket.
+//! `conclave snapshot save`: writes a file that gets its name only once it is complete, here or in a bucket.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -62,14 +62,14 @@ async fn save(client: &Client, to: Option<PathBuf>, request: SaveSnapshotRequest
     Ok(Output::One { fields: SAVED, value })
 }
 
-/// The bucket and the name of what is not a file here.
+/// The bucket and the name of a destination that is not a local file.
 fn in_bucket(to: &Path) -> Option<(String, String)> {
     let url = to.to_str().filter(|url| url.starts_with("s3://"))?;
     let (bucket, name) = url.rsplit_once('/')?;
     Some((bucket.to_owned(), name.to_owned()))
 }
 
-/// By way of a file here, which is gone afterwards.
+/// Saves by way of a temporary local file.
 async fn save_to_bucket(
     api: &ApiArgs,
     bucket: String,
@@ -94,7 +94,7 @@ async fn save_to_bucket(
     }
 }
 
-/// A file that has its name only once it is complete.
+/// A file that gets its name only once it is complete.
 struct Aside {
     path: PathBuf,
     file: File,
@@ -122,11 +122,11 @@ impl Aside {
     }
 }
 
-/// Gives the file its name, never in the place of another one.
+/// Gives the file its name, but never replaces another file.
 fn name(path: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(path, to) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !to.exists() => {
-            // A stick or a share that knows no links.
+            // The file system may not support links.
             fs::rename(path, to)
         }
         linked => linked,
@@ -137,7 +137,7 @@ fn name(path: &Path, to: &Path) -> io::Result<()> {
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        // Kept: it has another name by now.
+        // A kept file has another name by now.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -1,5 +1,5 @@
-//! The names in a certificate (RFC 8705 §2.1.2), for comparison with one that is registered. Nothing here says whether
-//! the certificate is to be trusted.
+//! The names in a certificate (RFC 8705 §2.1.2), for comparison with a registered name. Nothing here decides if the
+//! certificate is trusted.
 
 use std::{fmt::Write as _, net::IpAddr};
 
@@ -10,7 +10,8 @@ use x509_parser::{
     x509::X509Name,
 };
 
-/// Attribute types that RFC 4514 §3 has a short name for; a subject with others is not written, and so is nobody's.
+/// Attribute types that RFC 4514 §3 has a short name for. A subject with others is not written, and so matches no
+/// client.
 const ATTRIBUTES: [(&str, &str); 9] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.7", "L"),
@@ -23,7 +24,7 @@ const ATTRIBUTES: [(&str, &str); 9] = [
     ("0.9.2342.19200300.100.1.1", "UID"),
 ];
 
-/// Whether the certificate bears this name. Doubt denies.
+/// True if the certificate bears this name. Doubt denies.
 pub fn bears(der: &[u8], name: &CertificateName) -> bool {
     let Ok((rest, certificate)) = X509Certificate::from_der(der) else { return false };
     if !rest.is_empty() {
@@ -68,7 +69,7 @@ fn subject(name: &X509Name<'_>) -> Option<String> {
     (!written.is_empty()).then(|| written.join(","))
 }
 
-/// RFC 4514 §2.4.
+/// Escapes a value as in RFC 4514 §2.4.
 fn escaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     let last = value.chars().count().saturating_sub(1);

@@ -1,8 +1,8 @@
-//! One sled directory: keys, records in pieces, and what makes a write durable.
+//! One sled directory: keys, records in pieces, and the steps that make a write durable.
 //!
 //! Records are cut into pieces of [`PIECE_BYTES`], because sled writes a page that outgrows a quarter of its segment
 //! (128 KiB) to a file of its own *without ever syncing it*. A leaf holds at most 16 items before it splits (20 while
-//! two leaves merge), so 20 pieces must stay below that; then every byte of ours is in the one file we sync.
+//! two leaves merge), so 20 pieces must stay below that. Then all our bytes are in the one file that we sync.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 5 * 1024;
 /// sled's page cache. Recent entries are read from memory by the layer above, so this only serves followers that lag.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// How long to wait for the lock of a database closed a moment ago: 2 s in all.
+/// The attempts to get the lock of a database that was closed a moment ago: 2 s in total.
 const LOCK_ATTEMPTS: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -35,7 +35,7 @@ pub(super) struct Engine {
     db: sled::Db,
 }
 
-/// What one atomic batch will change.
+/// The changes of one atomic batch.
 #[derive(Default)]
 pub(super) struct Writes(sled::Batch);
 
@@ -52,7 +52,7 @@ impl Writes {
 }
 
 impl Engine {
-    /// Opens or creates the directory. sled panics on some kinds of damage, which is an answer like another.
+    /// Opens or creates the directory. sled panics on some kinds of damage; this becomes an error like any other.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         remove_unfinished_snapshots(dir)?;
         let db = open_db(dir)?.map_err(|e| match e {
@@ -73,9 +73,9 @@ impl Engine {
         self.db.apply_batch(writes.0).map_err(|e| self.failed(e))
     }
 
-    /// Brings everything written to stable storage. sled's `flush` hands its buffers to the kernel (`pwrite`, then
-    /// `sync_file_range`, which is no durability at all); `fdatasync` works on the inode, so another handle of the same
-    /// file will do. Never called again after it failed.
+    /// Brings everything written to stable storage. sled's `flush` passes its buffers to the kernel (`pwrite`, then
+    /// `sync_file_range`, which gives no durability). `fdatasync` works on the inode, so another handle of the file is
+    /// enough. Never called again after it failed.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|e| self.failed(e))?;
         self.file.sync_data().map_err(StoreError::io("fdatasync", &self.dir.join("db")))
@@ -110,7 +110,7 @@ impl Engine {
         })
     }
 
-    /// The entries in `from..to` as bytes, their pieces put together.
+    /// The entries in `from..to` as bytes, joined from their pieces.
     pub(super) fn raw_records(&self, from: u64, to: u64) -> RawRecords<'_> {
         let range = if from < to { key(from, 0)..key(to, 0) } else { key(from, 0)..key(from, 0) };
         RawRecords { engine: self, pieces: self.db.range(range), ahead: None }
@@ -133,7 +133,7 @@ impl Engine {
         Ok(out)
     }
 
-    /// Marks the entries `from..=to` for removal and tells their sizes.
+    /// Marks the entries `from..=to` for removal and returns their sizes.
     pub(super) fn remove(
         &self,
         writes: &mut Writes,
@@ -164,8 +164,9 @@ impl Engine {
     }
 }
 
-/// sled locks its file, and its threads, or a process just being spawned, may hold the lock a moment longer than the
-/// database it belonged to. Another node cannot be the holder: the data directory has a lock of its own.
+/// Opens sled, and retries if its lock is held. sled's threads, or a process that is just being spawned, may hold the
+/// lock a moment longer than the database it belonged to. Another node cannot be the holder: the data directory has a
+/// lock of its own.
 fn open_db(dir: &Path) -> Result<sled::Result<sled::Db>, StoreError> {
     let open = || sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open();
     for _ in 0..LOCK_ATTEMPTS {
@@ -179,7 +180,7 @@ fn open_db(dir: &Path) -> Result<sled::Result<sled::Db>, StoreError> {
     guarded(dir, open)
 }
 
-/// Runs what may panic inside the engine when the files are damaged.
+/// Runs code that may panic inside the engine when the files are damaged.
 pub(super) fn guarded<T>(dir: &Path, run: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(run))
         .map_err(|_| StoreError::damaged(dir, "the log engine gave up while reading its files"))
@@ -188,7 +189,7 @@ pub(super) fn guarded<T>(dir: &Path, run: impl FnOnce() -> T) -> Result<T, Store
 pub(super) struct RawRecords<'a> {
     engine: &'a Engine,
     pieces: sled::Iter,
-    /// The first piece of the next entry, met while the one before it was put together.
+    /// The first piece of the next entry, read while the entry before it was joined.
     ahead: Option<(u64, Vec<u8>)>,
 }
 
@@ -240,14 +241,17 @@ fn parse_key(name: &[u8]) -> Option<(u64, u16)> {
     Some((u64::from_be_bytes(*index), u16::from_be_bytes(piece)))
 }
 
-/// A crash while sled writes its start-up snapshot leaves `snap.*.generating`, which it then takes for a snapshot and
-/// refuses to open for ever. The file is never needed.
+/// Removes `snap.*.generating`. A crash while sled writes its start-up snapshot leaves this file; sled then takes it
+/// for a snapshot and never opens again. The file is never needed.
 fn remove_unfinished_snapshots(dir: &Path) -> Result<(), StoreError> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
     for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with("snap.") && name.ends_with(".generating") {
-            tracing::warn!(file = name, "removing what a crash left of the log engine's start-up snapshot");
+            tracing::warn!(
+                file = name,
+                "removing an unfinished start-up snapshot of the log engine, left by a crash"
+            );
             fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
         }
     }

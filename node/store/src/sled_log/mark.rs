@@ -1,9 +1,9 @@
-//! The mark: how many batches were reported durable, kept outside the engine. After a crash the engine goes back to
-//! the last state it can read and says nothing; a mark ahead of it proves that something promised is gone, be it
+//! The mark: the number of batches that were reported durable, stored outside the engine. After a crash the engine
+//! silently goes back to the last state that it can read. A mark ahead of it proves that something promised is lost,
 //! entries or the vote.
 //!
-//! It is written in place after each durable commit and synced only now and then: after `kill -9` it is exact, after a
-//! power loss it may be behind, which only makes it less sharp. It can never be ahead of an honest log.
+//! It is written in place after each durable commit and synced only now and then. After `kill -9` it is exact. After a
+//! power loss it may be behind, which only makes it less precise. It can never be ahead of an undamaged log.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,12 +1,13 @@
-//! The log on disk, over sled 0.34.7. What that engine does not promise, this module adds:
+//! The log on disk, over sled 0.34.7. This module adds the guarantees that the engine lacks:
 //!
 //! - its `flush()` writes but never syncs on Linux, so a durable commit is: write, `flush()`, then `fdatasync` on a
 //!   second handle of its `db` file ([`engine`]);
 //! - after a crash it silently goes back to what it can read, so a *mark* outside of it counts the batches reported
-//!   durable, and the entries form a chain of checksums; what does not add up does not open ([`mark`], [`verify`]);
+//!   durable, and the entries form a chain of checksums; a log that is inconsistent does not open ([`mark`],
+//!   [`verify`]);
 //! - its files grow, so a log far larger on disk than its entries is copied into a fresh directory ([`place`]).
 //!
-//! One batch of the engine carries the entries and the facts beside them, so both move together.
+//! One batch of the engine carries the entries and the facts beside them, so both change together.
 
 mod engine;
 mod mark;
@@ -25,7 +26,7 @@ use super::StoreError;
 use super::log::{Flush, LogId, LogReader, LogRecord, LogState, LogStore, MAX_VOTE_BYTES, Op};
 use super::record::{self, Facts};
 
-/// A log directory far larger than its entries is rewritten: this many times larger …
+/// A log directory far larger than its entries is rewritten: if it is this many times larger …
 pub const REWRITE_FACTOR: u64 = 8;
 /// … and at least this large, because the engine's own minimum is a few segments of 512 KiB.
 pub const REWRITE_MIN_BYTES: u64 = 64 * 1024 * 1024;
@@ -36,20 +37,20 @@ pub struct SledLog {
     mark: Mark,
     facts: Facts,
     shared: Arc<Shared>,
-    /// The first error, for ever.
+    /// The first error. It stays for ever.
     stopped: Option<String>,
-    /// A purge happened since the size on disk was last looked at.
+    /// True if a purge happened since the size on disk was last checked.
     purged: bool,
 }
 
-/// What the reading half sees. The engine is exchanged by a rewrite.
+/// The part that readers share. A rewrite exchanges the engine.
 struct Shared {
     engine: RwLock<Engine>,
     sizes: Mutex<Sizes>,
 }
 
 impl SledLog {
-    /// Makes an empty log in `root`, which must not hold one. What an interrupted creation left is cleared away.
+    /// Creates an empty log in `root`, which must not hold one. Removes the remains of an interrupted creation.
     pub fn create(root: &Path) -> Result<Self, StoreError> {
         let (place, engine) = Place::create(root)?;
         let mark = Mark::open(&place.mark())?;
@@ -71,7 +72,7 @@ impl SledLog {
         Self { place, mark, facts, shared, stopped: None, purged: false }
     }
 
-    /// Copies the log into a fresh directory and goes on there. A crash at any point leaves one good copy.
+    /// Copies the log into a fresh directory and continues there. A crash at any point leaves one valid copy.
     pub fn rewrite(&mut self) -> Result<(), StoreError> {
         let copy = self.shared.with_engine(|old| self.place.copy(old))?;
         let old = {
@@ -102,7 +103,7 @@ impl SledLog {
                 }
                 Op::SaveVote(vote) => self.facts.state.vote = Some(vote),
                 Op::SaveCommitted(id) => self.facts.state.committed = id,
-                // Both look at the entries written so far, so those go to the engine first.
+                // Both read the entries written so far, so those go to the engine first.
                 Op::TruncateAfter(after) => {
                     self.write(std::mem::take(&mut writes))?;
                     self.truncate(&mut writes, after)?;
@@ -121,7 +122,7 @@ impl SledLog {
         Ok(())
     }
 
-    /// One atomic batch: the entries and the facts that go with them.
+    /// Writes one atomic batch: the entries and the facts that belong to them.
     fn write(&mut self, mut writes: Writes) -> Result<(), StoreError> {
         self.facts.sequence += 1;
         writes.facts(&self.facts);
@@ -167,7 +168,7 @@ impl SledLog {
         let empty = self.facts.state.last.is_none();
         match removed {
             Some(removed) => self.facts.anchor_crc = removed.crc,
-            // The log goes on behind an installed snapshot: nothing to chain to, a new chain begins.
+            // The log continues after an installed snapshot: there is no entry to link to, so a new chain begins.
             None if empty => self.facts.anchor_crc = 0,
             None => {}
         }

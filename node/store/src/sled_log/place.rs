@@ -1,4 +1,4 @@
-//! Where the engine's directory lies, and how one takes the place of another.
+//! The path of the engine's directory, and its replacement by another.
 //!
 //! ```text
 //! current        the number of the directory in use, replaced atomically
@@ -6,8 +6,8 @@
 //! log-000001/    a sled directory
 //! ```
 //!
-//! A directory counts only once `current` names it, and `current` names only directories that are complete and synced.
-//! So whatever else lies here is what a crash left behind, and goes at the next start.
+//! A directory is valid only once `current` names it, and `current` names only directories that are complete and
+//! synced. Everything else here is left from a crash, and is removed at the next start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ impl Place {
         Ok(copy)
     }
 
-    /// Goes on with the next directory, which [`Self::copy`] made current.
+    /// Continues with the next directory, which [`Self::copy`] made current.
     pub(super) fn advance(&mut self) -> Result<(), StoreError> {
         self.number += 1;
         self.remove_others()
@@ -102,7 +102,7 @@ impl Place {
         Engine::open(&dir)
     }
 
-    /// Syncs a complete directory, then names it.
+    /// Syncs a complete directory, then records it as current.
     fn publish(&self, engine: &Engine, number: u64) -> Result<(), StoreError> {
         engine.sync()?;
         files::sync_tree(&self.dir(number))?;
@@ -122,7 +122,8 @@ impl Place {
         Ok(())
     }
 
-    /// A creation cut short reported nothing durable, so its remains may go; anything more is somebody's log.
+    /// Removes the remains of an interrupted creation. It reported nothing durable, so they may go; anything more is an
+    /// existing log.
     fn clear_interrupted_creation(&self) -> Result<(), StoreError> {
         let Ok(mut entries) = fs::read_dir(&self.root) else { return Ok(()) };
         if self.root.join("current").exists() {

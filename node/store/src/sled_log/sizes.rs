@@ -1,4 +1,4 @@
-//! How many bytes the entries take, without looking at them: the snapshot rule and the rewrite rule ask often.
+//! The size of the entries in bytes, kept without reading them: the snapshot rule and the rewrite rule need it often.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Is this the log that was reported durable? Walks the whole chain at start-up; doubt is [`StoreError::Damaged`].
+//! Verifies at start-up that this is the log that was reported durable, by walking the whole chain. Any doubt is
+//! [`StoreError::Damaged`].
 
 use super::super::StoreError;
 use super::super::record::Facts;

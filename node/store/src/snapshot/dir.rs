@@ -1,4 +1,4 @@
-//! The directory of snapshots: names, the latest good one, old ones, and files that arrive from another node.
+//! The directory of snapshots: names, the latest valid one, old ones, and files received from another node.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::{LogId, files};
 
 const SUFFIX: &str = ".snapshot";
 
-/// Where snapshots are kept. Names sort as log ids do.
+/// The directory that snapshots are kept in. Names sort as log ids do.
 #[derive(Debug, Clone)]
 pub struct SnapshotDir {
     path: PathBuf,
@@ -28,8 +28,8 @@ impl SnapshotDir {
         &self.path
     }
 
-    /// The newest file that is whole, read to its end. A damaged one is reported and passed over; one sealed under
-    /// another key is an error, because then it is the key that is wrong and the node must not start without its state.
+    /// The newest file that is complete, verified to its end. A damaged file is logged and skipped. A file sealed under
+    /// another key is an error: then the key is wrong, and the node must not start without its state.
     pub fn latest(&self, key: &SealingKey) -> Result<Option<SnapshotFile>, SnapshotError> {
         for path in self.newest_first()? {
             match SnapshotReader::open(&path, key).and_then(SnapshotReader::verify) {
@@ -43,7 +43,7 @@ impl SnapshotDir {
         Ok(None)
     }
 
-    /// Removes all but the newest `keep`. Call it after one was written and verified.
+    /// Removes all but the newest `keep`. Call it after a snapshot was written and verified.
     pub fn prune(&self, keep: usize) -> Result<(), SnapshotError> {
         for path in self.newest_first()?.into_iter().skip(keep) {
             fs::remove_file(&path).map_err(SnapshotError::io("remove", &path))?;
@@ -51,7 +51,7 @@ impl SnapshotDir {
         Ok(files::sync_dir(&self.path)?)
     }
 
-    /// Removes what a crash left half written. Call it at start-up, before anything is written here.
+    /// Removes files that a crash left half written. Call it at start-up, before anything is written here.
     pub fn sweep_temp(&self) -> Result<(), SnapshotError> {
         for path in self.list()? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
@@ -73,13 +73,13 @@ impl SnapshotDir {
         Ok(self.newest_first()?.iter().filter_map(|path| parse_name(path)).collect())
     }
 
-    /// The size in bytes of the newest file present, not verified; none without one.
+    /// The size in bytes of the newest file present, not verified; `None` if there is no file.
     pub fn latest_size(&self) -> Option<u64> {
         let newest = self.newest_first().ok()?.into_iter().next()?;
         fs::metadata(newest).ok().map(|file| file.len())
     }
 
-    /// Whether the newest file present is sealed under another key than the current one of the ring. Nothing of it is
+    /// True if the newest file present is sealed under another key than the current one of the ring. Nothing in it is
     /// verified.
     pub fn latest_is_under_other_key(&self, key: &SealingKey) -> Result<bool, SnapshotError> {
         let Some(path) = self.newest_first()?.into_iter().next() else { return Ok(false) };
@@ -101,7 +101,7 @@ impl SnapshotDir {
     }
 }
 
-/// A file on its way in. Dropped unfinished, it leaves nothing.
+/// A file that is being received. If dropped unfinished, it leaves nothing.
 pub struct Incoming {
     dir: PathBuf,
     temp: Temp,
@@ -120,7 +120,7 @@ impl Incoming {
         self.file.write_all(bytes).map_err(SnapshotError::io("write", &self.temp.0))
     }
 
-    /// Verifies the whole file, then gives it its name. A bad one is gone afterwards and changed nothing.
+    /// Verifies the whole file, then gives it its name. An invalid file is removed and changes nothing.
     pub fn finish(self, key: &SealingKey) -> Result<SnapshotFile, SnapshotError> {
         self.file.sync_all().map_err(SnapshotError::io("sync", &self.temp.0))?;
         let mut file = SnapshotReader::open(&self.temp.0, key)?.verify()?.file;
@@ -136,7 +136,7 @@ pub(super) fn file_name(last: Option<LogId>) -> String {
     format!("{term:020}-{index:020}{SUFFIX}")
 }
 
-/// A name no other writer of this process uses; other processes are kept out by the data directory's lock.
+/// A name that no other writer of this process uses; the data directory's lock excludes other processes.
 pub(super) fn temp_path(dir: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     dir.join(format!("{}.tmp", NEXT.fetch_add(1, Ordering::Relaxed)))

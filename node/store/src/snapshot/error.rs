@@ -1,4 +1,4 @@
-//! What can be wrong with a snapshot file: what and where.
+//! Errors of a snapshot file, with their position.
 
 use std::io;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub enum SnapshotError {
     #[error("{} has snapshot format {format}, this release reads format {known}", path.display())]
     UnknownFormat { path: PathBuf, format: u16, known: u16 },
 
-    /// The file may be perfect: the node has another cluster secret than the one that wrote it.
+    /// The file may be undamaged: the node has another cluster secret than the one that wrote it.
     #[error(
         "{} is sealed under another key ({key_id}): give this node the cluster secret that it was written with, as its own or in cluster.accept_secret_files",
         path.display()
@@ -51,7 +51,7 @@ impl SnapshotError {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
-    /// Whether another file may do in this one's place.
+    /// True if another file may be used instead of this one.
     pub fn is_damage(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! The header of a snapshot file: what it is of, and which key opens it. Integers are big-endian.
+//! The header of a snapshot file: its log id and membership, and the key that opens it. Integers are big-endian.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -12,7 +12,7 @@ pub(super) const FORMAT: u16 = 1;
 pub(super) const SALT_BYTES: usize = 32;
 const FIXED_BYTES: usize = 16 + 8 + 1 + 8 + 8 + 8 + KEY_ID_BYTES + SALT_BYTES + 4;
 
-/// What a snapshot is of.
+/// The origin of a snapshot: cluster, lineage and last entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotHeader {
     pub cluster: [u8; 16],
@@ -21,11 +21,11 @@ pub struct SnapshotHeader {
     pub last: Option<LogId>,
     /// The membership as of `last`, opaque here.
     pub membership: Vec<u8>,
-    /// Unix time in milliseconds, for people.
+    /// Unix time in milliseconds, for display.
     pub created_at_ms: u64,
 }
 
-/// The header as it lies in the file.
+/// The header as stored in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
     pub header: SnapshotHeader,
@@ -55,7 +55,7 @@ impl Stored {
         out
     }
 
-    /// Reads a header and the bytes it was read from. Nothing in it is proven yet.
+    /// Reads a header and the bytes it was read from. Nothing in it is verified yet.
     pub(super) fn read(path: &Path, input: &mut impl Read) -> Result<(Self, Vec<u8>), SnapshotError> {
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::UnexpectedEof => damaged(path, "it ends too early"),
@@ -94,7 +94,7 @@ impl Stored {
         let created_at_ms = u64::from_be_bytes(take(input)?);
         let (key_id, salt) = (take(input)?, take(input)?);
         let len = u32::from_be_bytes(take(input)?) as usize;
-        // Exactly one encoding per header: the tag is checked over the re-encoded bytes.
+        // There is exactly one encoding per header: the tag is checked over the re-encoded bytes.
         if present[0] > 1 || len != membership_len || (present[0] == 0 && (last.term, last.index) != (0, 0)) {
             return Ok(Err(damaged(path, "its fields do not fit together")));
         }

@@ -1,5 +1,6 @@
 //! A Merkle tree over the chunks of one table, kept as the roots of its complete subtrees: `log2(n)` hashes in memory.
-//! Leaves and nodes are hashed under different prefixes (as RFC 9162 §2.1 does), so neither passes for the other.
+//! Leaves and nodes are hashed under different prefixes (as RFC 9162 §2.1 does), so neither can be mistaken for the
+//! other.
 
 use conclave_crypto::mac::sha256_of;
 
@@ -43,7 +44,7 @@ fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    /// The definition, word for word: split at the largest power of two below n.
+    /// The definition in RFC 9162, literally: split at the largest power of two below n.
     fn by_definition(leaves: &[Vec<u8>]) -> [u8; 32] {
         match leaves {
             [] => sha256_of(&[]),

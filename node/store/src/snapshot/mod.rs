@@ -1,19 +1,19 @@
-//! Snapshot files: the whole state at one log id, sealed. The same file is kept on disk, sent to a follower and taken
-//! as a backup, so the restore path runs every day.
+//! Snapshot files: the whole state at one log id, sealed. One format is kept on disk, sent to a follower and used for
+//! backups, so the restore path runs every day.
 //!
 //! ```text
 //! "CNCLSNAP" | format u16 | header length u32 | header | tag 16
 //! frame*         kind u8 | table u32 | plain length u32 | sealed length u32 | sealed bytes
 //! ```
 //!
-//! Frames are chunks (kind 1) and one trailer (kind 2), which is the last thing in the file. Each is compressed with
-//! zstd, then sealed with AES-256-GCM under a key of this file alone, derived from the sealing key, a random salt and
+//! Frames are chunks (kind 1) and one trailer (kind 2), which is the last part of the file. Each is compressed with
+//! zstd, then sealed with AES-256-GCM under a key for this file alone, derived from the sealing key, a random salt and
 //! the header. The frame's number, kind, table and plain length and the header's hash are authenticated with it, so
 //! nothing can be altered, moved, exchanged between files or cut off unnoticed. The trailer holds the number of chunks
-//! and a Merkle root per table; the roots are over the plain chunks, so that two nodes can compare states whatever key
-//! or salt their files use.
+//! and a Merkle root per table. The roots cover the plain chunks, so that two nodes can compare states whatever key or
+//! salt their files use.
 //!
-//! A header is readable without the key (an operator may ask what a file is) and proven only with it.
+//! A header is readable without the key (for operators who inspect a file) and verified only with it.
 
 mod dir;
 mod error;
@@ -31,7 +31,7 @@ pub use write::SnapshotWriter;
 
 use std::path::PathBuf;
 
-/// The plain bytes of one chunk. Memory of a reader and of a writer is a few times this.
+/// The plain bytes of one chunk. A reader or a writer needs a few times this much memory.
 pub const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 
 /// The opaque membership in the header.
@@ -40,7 +40,8 @@ pub const MAX_MEMBERSHIP_BYTES: usize = 60 * 1024;
 /// Tables in one file.
 pub const MAX_TABLES: usize = 4096;
 
-/// What a node accepts from another: far above any state that fits in memory, far below a full disk by mistake.
+/// The largest file that a node accepts from another: far above any state that fits in memory, and far below what fills
+/// a disk by mistake.
 pub const MAX_SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 
 /// A complete, verified file.

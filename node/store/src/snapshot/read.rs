@@ -1,5 +1,5 @@
-//! Reading a snapshot, chunk by chunk, each proven before it is handed out. Only after the iterator has ended without
-//! an error is the whole proven: install nothing before.
+//! Reads a snapshot chunk by chunk, each verified before it is returned. The whole is verified only once the iterator
+//! has ended without an error: install nothing before that.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,11 +15,11 @@ use conclave_crypto::keys::KeyId;
 use super::{MAX_CHUNK_BYTES, MAX_TABLES, SealingKey, SnapshotError, SnapshotFile, SnapshotHeader};
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// What zstd may add to bytes it cannot shrink, and the tag.
+/// The most that zstd may add to bytes it cannot shrink, and the tag.
 const MAX_SEALED_BYTES: usize = MAX_CHUNK_BYTES + MAX_CHUNK_BYTES / 128 + 1024 + TAG_BYTES;
 const FRAME_HEAD_BYTES: u64 = 13;
 
-/// An open snapshot with a proven header.
+/// An open snapshot with a verified header.
 pub struct SnapshotReader {
     path: PathBuf,
     input: BufReader<File>,
@@ -34,7 +34,7 @@ pub struct SnapshotReader {
     secret_id: KeyId,
 }
 
-/// What a whole file was found to hold.
+/// The contents of a whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     pub file: SnapshotFile,
@@ -44,19 +44,19 @@ pub struct Summary {
     pub roots: BTreeMap<u32, [u8; 32]>,
 }
 
-/// What a file says of itself before anything is proven.
+/// The header of a file before anything is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peeked {
     pub header: SnapshotHeader,
     pub size_bytes: u64,
-    /// Whether this key is the one that it is sealed under; none when no key was given.
+    /// True if this key is the one that it is sealed under; `None` if no key was given.
     pub opens: Option<bool>,
-    /// The name of the key that it is sealed under, hex.
+    /// The name of the key that it is sealed under, in hex.
     pub key_id: String,
 }
 
 impl Peeked {
-    /// Reads the header alone. Without the key nothing in it is proven.
+    /// Reads only the header. Without the key nothing in it is verified.
     pub fn read(path: &Path, key: Option<&SealingKey>) -> Result<Self, SnapshotError> {
         let mut file = File::open(path).map_err(SnapshotError::io("open", path))?;
         let size_bytes = file.metadata().map_err(SnapshotError::io("stat", path))?.len();
@@ -68,14 +68,14 @@ impl Peeked {
 }
 
 impl Peeked {
-    /// Whether the current key of this ring is the one that the file is sealed under.
+    /// True if the file is sealed under the current key of this ring.
     pub fn is_under(&self, key: &SealingKey) -> Result<bool, SnapshotError> {
         Ok(format!("{:032x}", u128::from_be_bytes(key.id()?)) == self.key_id)
     }
 }
 
 impl SnapshotReader {
-    /// Opens a file and proves its header.
+    /// Opens a file and verifies its header.
     pub fn open(path: &Path, key: &SealingKey) -> Result<Self, SnapshotError> {
         let file = File::open(path).map_err(SnapshotError::io("open", path))?;
         let size_bytes = file.metadata().map_err(SnapshotError::io("stat", path))?.len();
@@ -114,12 +114,12 @@ impl SnapshotReader {
         &self.header
     }
 
-    /// The name of the secret, of those in the ring, that this file was written under.
+    /// The name of the secret in the ring that this file was written under.
     pub const fn secret_id(&self) -> KeyId {
         self.secret_id
     }
 
-    /// Reads all of it, keeps nothing.
+    /// Reads and verifies all of it, and keeps nothing.
     pub fn verify(mut self) -> Result<Summary, SnapshotError> {
         for chunk in self.by_ref() {
             chunk?;
@@ -129,7 +129,7 @@ impl SnapshotReader {
         Ok(Summary { file, chunks: self.sequence, plain_bytes: self.plain_bytes, roots })
     }
 
-    /// The next chunk; `None` once the trailer has proven that there is none.
+    /// The next chunk; `None` once the trailer has proved that there is none.
     fn step(&mut self) -> Result<Option<(u32, Vec<u8>)>, SnapshotError> {
         let (frame, mut sealed) = self.read_frame()?;
         let opened = self.key.open(frame, &mut sealed).ok_or_else(|| self.damaged("it was altered"))?;
@@ -170,7 +170,7 @@ impl SnapshotReader {
         take(&mut self.input).map(u32::from_be_bytes).map_err(|e| self.failed(e))
     }
 
-    /// The trailer says what was written; the file must hold exactly that and nothing behind it.
+    /// Checks the trailer: the file must contain exactly the chunks that it lists, and nothing after it.
     fn end(&mut self, trailer: &[u8]) -> Result<(), SnapshotError> {
         if trailer != encode_trailer(self.sequence, self.plain_bytes, &self.tables) {
             return Err(self.damaged("the trailer does not match the chunks before it"));

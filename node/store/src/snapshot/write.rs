@@ -15,10 +15,10 @@ use crate::files;
 use conclave_crypto::file_seal::{self, FileKey, Frame};
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// zstd's own default: on rows of identities higher levels cost much and gain little.
+/// zstd's own default: on identity rows, higher levels cost much and gain little.
 const ZSTD_LEVEL: i32 = 3;
 
-/// A snapshot being written. Dropped unfinished, it leaves nothing.
+/// A snapshot that is being written. If dropped unfinished, it leaves nothing.
 pub struct SnapshotWriter {
     temp: Temp,
     target: PathBuf,
@@ -31,7 +31,7 @@ pub struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    /// Begins a file in `dir`. `random` gives the salt: random bytes, never twice the same.
+    /// Begins a file in `dir`. `random` gives the salt: random bytes that never repeat.
     pub fn create(
         dir: &Path,
         header: SnapshotHeader,
@@ -68,7 +68,7 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Seals the trailer and gives the file its name, durably. A file of the same log id is replaced.
+    /// Seals the trailer and gives the file its name, durably. A file with this log id is replaced.
     pub fn finish(mut self) -> Result<SnapshotFile, SnapshotError> {
         let trailer = encode_trailer(self.sequence, self.plain_bytes, &self.tables);
         self.frame(file_seal::TRAILER, 0, &trailer)?;
@@ -117,12 +117,12 @@ fn limit(what: &'static str, size: usize, limit: usize) -> Result<(), SnapshotEr
     Err(SnapshotError::TooLarge { what, size: size as u64, limit: limit as u64 })
 }
 
-/// A temporary file: gone when dropped, unless it was renamed.
+/// A temporary file: removed when dropped, unless it was renamed.
 pub(super) struct Temp(pub PathBuf);
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        // Renamed: nothing there. Otherwise the start-up sweep takes what this leaves.
+        // After a rename there is nothing to remove. Otherwise the start-up sweep removes the rest.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -129,7 +129,7 @@ async fn the_archive_holds_what_was_acknowledged_whoever_leads_and_whatever_was_
     let away = parent.path().join("unmounted");
     std::fs::rename(&place, &away).unwrap();
     let (third, _) = world.work("third").await;
-    world.until(|status| status.last_error.contains("away") && status.behind_entries > 0).await;
+    world.until(|status| status.last_error.contains("does not exist") && status.behind_entries > 0).await;
     assert!(!place.exists(), "a directory that is gone is not made anew");
     std::fs::rename(&away, &place).unwrap();
     world.until(|status| status.last_error.is_empty() && status.behind_entries == 0).await;

@@ -242,8 +242,8 @@ async fn one_disk_that_is_left_founds_the_cluster_anew() {
     let base = ["recover", "from-survivor", &left, "--config", &config];
     let say = |more: &[&str]| json(&[&base[..], more].concat());
     assert!(say(&["--lost", "1"]).unwrap_err().contains("node 2 is a member"));
-    assert!(say(&["--lost", "1,2,3"]).unwrap_err().contains("node 3 is said to be lost"));
-    assert!(say(&["--lost", "1,2,9"]).unwrap_err().contains("node 9 is no member"));
+    assert!(say(&["--lost", "1,2,3"]).unwrap_err().contains("node 3 is given as lost"));
+    assert!(say(&["--lost", "1,2,9"]).unwrap_err().contains("node 9 is not a member"));
     assert!(say(&["--lost", "1,2"]).unwrap_err().contains("confirm with the words: lost 1 2"));
     let kept = say(&["--lost", "1,2", "--keep-sessions", "--confirm", "lost 1 2"]).unwrap_err();
     assert!(kept.contains("1 of 3 nodes are read"), "{kept}");
@@ -252,7 +252,7 @@ async fn one_disk_that_is_left_founds_the_cluster_anew() {
 
     let twice = ["recover", "from-survivor", &left, &left, "--config", &config, "--lost", "1,2"];
     let twice = json(&[&twice[..], &["--keep-sessions", "--confirm", "lost 1 2"]].concat()).unwrap_err();
-    assert!(twice.contains("node 3 is named twice"), "one node passes for two: {twice}");
+    assert!(twice.contains("node 3 is given twice"), "one node passes for two: {twice}");
 
     // With two of three nothing can be missing, and people stay signed in.
     let second = house.demo.cluster.nodes[1].data_dir.display().to_string();

@@ -149,7 +149,7 @@ async fn a_lost_quorum() {
     let recover =
         "conclave recover from-survivor /var/lib/conclave --lost 1,2 --config /etc/conclave/conclave.toml";
     let said = book.step(&house, 3, &format!("{recover} --dry-run"));
-    assert!(said.contains("What was acknowledged after that by the lost nodes alone is lost"), "{said}");
+    assert!(said.contains("Writes acknowledged after that by the lost nodes alone are lost"), "{said}");
     book.step_with(&house, 3, recover, &["--confirm", "lost 1 2"]);
     book.end();
     let _serving = Serving::start(&house.config(3), &house.file("3.log"));
