@@ -1,8 +1,7 @@
-//! One trace across nodes: W3C trace context (`traceparent`) in gRPC metadata, and in what a node seals for another to
-//! take up.
+//! One trace across nodes: W3C trace context (`traceparent`) in gRPC metadata, and in sealed values that another node
+//! opens.
 //!
-//! Only nodes of the cluster exchange it, over mutual TLS or under their seal; a `traceparent` from outside is not
-//! taken up.
+//! Only nodes of the cluster exchange it, over mutual TLS or under their seal; a `traceparent` from outside is ignored.
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::TraceContextExt as _;
@@ -11,30 +10,29 @@ use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Writes the current span into the metadata of an outgoing call. Without a collector this writes nothing.
+/// Writes the current span into the metadata of an outgoing call. Without a collector it writes nothing.
 pub fn inject(metadata: &mut MetadataMap) {
     let context = Span::current().context();
     TraceContextPropagator::new().inject_context(&context, &mut Outgoing(metadata));
 }
 
-/// Makes the caller's span the parent of `span`. Does nothing when the caller sent none. Call it before `span` is
+/// Makes the caller's span the parent of `span`. Does nothing if the caller sent none. Call it before `span` is
 /// entered.
 pub fn adopt(span: &Span, metadata: &MetadataMap) {
     let context = TraceContextPropagator::new().extract(&Incoming(metadata));
-    // Fails only where no traces are collected; then there is nothing to adopt.
+    // Fails only if no traces are collected; then there is nothing to adopt.
     span.set_parent(context).ok();
 }
 
-/// The current span in the form that travels sealed with what is on its way: ids and flags, [`LENGTH`] bytes. Empty
-/// without a collector.
+/// The current span as text for a sealed value: ids and flags, [`LENGTH`] bytes. Empty without a collector.
 pub fn sealed() -> String {
     let mut text = String::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut Text(&mut text));
     text
 }
 
-/// Makes what [`sealed`] gave the parent of `span`, which points at the current span beside it. Does nothing for
-/// anything else. Call it before `span` is entered.
+/// Makes the span from [`sealed`] the parent of `span`, which also links to the current span. Ignores any other text.
+/// Call it before `span` is entered.
 pub fn resume(span: &Span, sealed: &str) {
     if sealed.len() != LENGTH {
         return;
@@ -50,7 +48,7 @@ pub fn resume(span: &Span, sealed: &str) {
 const LENGTH: usize = 55;
 const TRACEPARENT: &str = "traceparent";
 
-/// The one header, by itself.
+/// Carries the one header on its own.
 struct Text<'a>(&'a mut String);
 
 impl Injector for Text<'_> {

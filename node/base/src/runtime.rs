@@ -1,8 +1,8 @@
-//! Time and chance: the only file of the node that asks the machine for either (design.md §2).
+//! Time and randomness: the only file of the node that requests either from the machine (design.md §2).
 //!
-//! Everything else receives a [`Clock`] or an [`Entropy`] as an argument, so that a test can move the one and
-//! seed the other. Leases are measured by [`Clock::lease_moment`] alone: it reads two clocks, of which one runs on in
-//! suspend and the other is never slewed (design.md §6).
+//! Everything else receives a [`Clock`] or an [`Entropy`] as an argument, so that a test can advance the one and seed
+//! the other. Leases are measured by [`Clock::lease_moment`] alone. It reads two clocks: one continues during suspend,
+//! and the other is never slewed (design.md §6).
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use conclave_lease::Moment;
 use rustix::time::{ClockId, clock_gettime};
 
-/// What a request handler needs to know of the outside world. Cheap to clone.
+/// The clock and the source of randomness for a request handler. Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
     pub clock: Arc<dyn Clock>,
@@ -31,7 +31,7 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// Where time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync {
     /// Wall time in milliseconds since 1970-01-01 UTC. May jump either way; never use it to measure.
     fn now_ms(&self) -> u64;
@@ -39,8 +39,8 @@ pub trait Clock: Send + Sync {
     /// Time since some fixed point of this process. Never goes back; for local waits and throttles only.
     fn monotonic(&self) -> Duration;
 
-    /// Time since some fixed point of this machine, the time it was suspended included. Never goes back and never
-    /// leaps: what the cluster clock runs on between two corrections.
+    /// Time since some fixed point of this machine, including suspended time. Never goes back and never jumps: the
+    /// cluster clock runs on it between two corrections.
     fn steady(&self) -> Duration {
         self.monotonic()
     }
@@ -49,7 +49,7 @@ pub trait Clock: Send + Sync {
     fn lease_moment(&self) -> Moment;
 }
 
-/// Where randomness comes from: every byte must be fit for a key.
+/// A source of randomness: every byte must be fit for a key.
 pub trait Entropy: Send + Sync {
     /// Overwrites all of `out`.
     fn fill(&self, out: &mut [u8]);
@@ -105,7 +105,7 @@ impl Clock for SystemClock {
 
 fn read(clock: ClockId) -> Duration {
     let at = clock_gettime(clock);
-    // Neither clock is ever before its boot.
+    // Neither clock is ever before the boot of the machine.
     Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
 }
 
@@ -124,7 +124,7 @@ impl Entropy for SystemEntropy {
     }
 }
 
-/// Stand-ins for tests: time that moves only when told, and chance that repeats.
+/// Test doubles: time that moves only on request, and randomness that repeats.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     use std::sync::Arc;
@@ -150,7 +150,7 @@ pub mod testing {
             Arc::new(Self { start_ms, passed_ms, wall_ahead_ms, machine: SystemClock::new() })
         }
 
-        /// Sets the wall clock alone: it is ahead of what has passed by so much.
+        /// Sets the wall clock alone: it is ahead of the passed time by this much.
         pub fn set_wall_ahead(&self, by: Duration) {
             self.wall_ahead_ms.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
         }
@@ -171,7 +171,7 @@ pub mod testing {
             Duration::from_millis(self.passed_ms.load(Ordering::SeqCst))
         }
 
-        /// Leases run in real time: they are renewed and waited for beside the test, which moves hours at once.
+        /// Leases run in real time: they are renewed in the background, while the test advances hours at once.
         fn lease_moment(&self) -> Moment {
             self.machine.lease_moment()
         }
@@ -203,7 +203,7 @@ pub mod testing {
         }
     }
 
-    /// A runtime for tests together with the clock that moves it.
+    /// A runtime for tests, together with the clock that controls it.
     pub fn runtime(start_ms: u64, seed: u64) -> (Runtime, Arc<FixedClock>) {
         let clock = FixedClock::at(start_ms);
         (Runtime { clock: clock.clone(), entropy: SeededEntropy::new(seed) }, clock)

@@ -1,9 +1,9 @@
-//! Typed text in one form (Unicode normalisation), at the place where it enters the node.
+//! Normalizes typed text (Unicode), at the place where it enters the node.
 //!
-//! The same word arrives in different bytes: some keyboards send `ä` as one character, others as `a` and a combining
-//! mark. Text is brought to one form here, before it becomes part of a command. The rules compare bytes and fold ASCII
-//! only: the tables of Unicode differ between versions of this program, and all members must agree on every entry
-//! (decision 0060).
+//! A word can arrive in different bytes: some keyboards send `ä` as one character, others as `a` and a combining mark.
+//! Text is brought to one form here, before it becomes part of a command. The rules compare bytes and fold ASCII only:
+//! the tables of Unicode differ between versions of this program, and all members must agree on every entry (decision
+//! 0060).
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
@@ -13,13 +13,13 @@ pub fn nfc(text: &str) -> String {
 }
 
 /// Returns a password in the form in which passwords are compared: every space is U+0020, and the whole is in
-/// normalization form C (RFC 8265 §4.2, OpaqueString). Upper and lower case stay apart, and no character is refused.
+/// normalization form C (RFC 8265 §4.2, OpaqueString). Case is preserved, and no character is refused.
 pub fn opaque(text: &str) -> String {
     nfc(&text.chars().map(|c| if is_space(c) { ' ' } else { c }).collect::<String>())
 }
 
-/// Returns an e-mail address in the form in which it is kept: without spaces around it, in normalization form C, and
-/// with letters beyond ASCII in lower case. ASCII letters stay as typed; the rules compare them without regard to case.
+/// Returns an e-mail address in the form in which it is stored: without surrounding spaces, in normalization form C,
+/// and with letters beyond ASCII in lower case. ASCII letters stay as typed; the rules ignore their case.
 pub fn address(text: &str) -> String {
     let mut lower = String::with_capacity(text.len());
     for c in nfc(text.trim()).chars() {

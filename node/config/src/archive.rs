@@ -1,4 +1,4 @@
-//! `[archive]`: where the log and snapshots are copied to, when, and for how long.
+//! `[archive]`: the target, schedule and retention of the archive of log and snapshots.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -9,13 +9,13 @@ use super::parse::{self, SecretText, duration, size};
 
 const DAY: Duration = Duration::from_hours(24);
 const MINUTE_MS: u64 = 60_000;
-/// Nodes' clocks differ by less.
+/// Upper bound for the difference between nodes' clocks.
 const CLOCKS_APART_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
-/// Least and most between two snapshots.
+/// Minimum and maximum time between two snapshots.
 const LEAST_EVERY: Duration = Duration::from_mins(10);
 const MOST_EVERY: Duration = Duration::from_hours(24 * 31);
-/// Most times of a day in a schedule.
+/// Maximum number of times of day in a schedule.
 const MAX_TIMES: usize = 24;
 
 /// `[archive]`
@@ -24,42 +24,41 @@ const MAX_TIMES: usize = 24;
 pub struct Archive {
     /// `file:///directory` or `s3://bucket/prefix`. Default none: nothing is archived.
     pub target: Option<String>,
-    /// URL of an S3-compatible service. Default: Amazon's of the region.
+    /// URL of an S3-compatible service. Default: Amazon's service in the region.
     pub endpoint: Option<Url>,
     /// Default `us-east-1`, which other services ignore.
     pub region: String,
-    /// Name of the key pair for S3.
+    /// Access key id for S3.
     pub access_key_id: Option<SecretText>,
-    /// The pair's secret half. Meant for `CONCLAVE_ARCHIVE__SECRET_ACCESS_KEY`; a file is better.
+    /// The secret access key. Meant for `CONCLAVE_ARCHIVE__SECRET_ACCESS_KEY`; a file is better.
     pub secret_access_key: Option<SecretText>,
-    /// A file with the pair's secret half.
+    /// A file with the secret access key.
     pub secret_access_key_file: Option<PathBuf>,
-    /// What the log may keep for an archive that is away, beyond what it keeps anyway; never more than a tenth of the
-    /// free disk. Default 4GiB.
+    /// Extra log that a node keeps for an unreachable archive; never more than a tenth of the free disk. Default 4GiB.
     #[serde(deserialize_with = "size", serialize_with = "super::parse::write_size")]
     pub hold_back: u64,
-    /// When snapshots go there: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first one
-    /// goes at once.
+    /// Times of snapshots: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first snapshot is
+    /// taken at once.
     pub schedule: Schedule,
     pub keep: Keep,
-    /// How often one node restores what lies there for a try, in a process of its own. Default 24h; 0s = never.
+    /// Interval at which one node test-restores the archive, in a separate process. Default 24h; 0s = never.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub drill_every: Duration,
 }
 
-/// `[archive.keep]`: which snapshots stay, and how far back a point in time can be restored.
+/// `[archive.keep]`: retention of snapshots, and of the log for point-in-time restores.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keep {
-    /// The last one of so many hours. Default 24.
+    /// Number of hours of which the last snapshot is kept. Default 24.
     pub hourly: u32,
-    /// The last one of so many days. Default 7.
+    /// Number of days of which the last snapshot is kept. Default 7.
     pub daily: u32,
-    /// The last one of so many weeks. Default 5.
+    /// Number of weeks of which the last snapshot is kept. Default 5.
     pub weekly: u32,
-    /// The last one of so many months. Default 12.
+    /// Number of months of which the last snapshot is kept. Default 12.
     pub monthly: u32,
-    /// So far back every point in time can be restored. Default 7d.
+    /// Time back to which every point in time can be restored. Default 7d.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub log: Duration,
 }
@@ -87,10 +86,10 @@ impl Default for Keep {
     }
 }
 
-/// When snapshots are due.
+/// The schedule of snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// So long after the last one, in milliseconds.
+    /// This long after the last one, in milliseconds.
     Every(u64),
     /// At these times of each day, milliseconds after midnight UTC, in order.
     At(Vec<u64>),
@@ -103,9 +102,9 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// Whether one is due at `now_ms`, the last one having been taken at `last_ms`. Unix milliseconds.
+    /// True if a snapshot is due at `now_ms`, when the last one was taken at `last_ms`. Unix milliseconds.
     pub fn is_due(&self, last_ms: u64, now_ms: u64) -> bool {
-        // By a clock that was wrong: else there would be none until the clock is there.
+        // The last one was taken with a wrong clock; otherwise none would be due until the clock reaches that time.
         if last_ms > now_ms.saturating_add(CLOCKS_APART_MS) {
             return true;
         }
@@ -123,7 +122,7 @@ impl Schedule {
 
     fn parse(text: &str) -> Result<Self, String> {
         let hint = "write \"03:00\", \"03:00, 15:00\" (UTC) or \"every 6h\"";
-        let wrong = || format!("{text:?} is no schedule; {hint}");
+        let wrong = || format!("{text:?} is not a schedule; {hint}");
         if let Some(period) = text.trim().strip_prefix("every ") {
             let period = parse::parse_duration(period).ok_or_else(wrong)?;
             if !(LEAST_EVERY..=MOST_EVERY).contains(&period) {

@@ -1,5 +1,5 @@
-//! `[atmosphere]`: how identities of the Atmosphere network (atproto) are looked up. Whether anybody signs in with one
-//! is decided by `conclave upstream add`.
+//! `[atmosphere]`: lookup of identities on the Atmosphere network (atproto). `conclave upstream add` enables sign-in
+//! with them.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,20 +14,19 @@ const DAY: Duration = Duration::from_hours(24);
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Atmosphere {
-    /// Directories of `did:plc` identities, asked in this order. Default `["https://plc.directory"]`.
+    /// Directories of `did:plc` identities, tried in this order. Default `["https://plc.directory"]`.
     pub plc_directories: Vec<String>,
-    /// Nameservers that handles are looked up at, with their ports: `["192.0.2.53:53"]`. Default: those of the machine.
+    /// Nameservers for handles, with their ports: `["192.0.2.53:53"]`. Default: those of the machine.
     pub nameservers: Vec<SocketAddr>,
-    /// How often the handle of somebody whom it let in is looked up again. Default `"24h"`, at least an hour.
+    /// Interval at which the handle of an admitted user is verified again. Default `"24h"`, at least an hour.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub reverify: Duration,
-    /// How long one that is not confirmed lets them in nevertheless. Default `"7d"`.
+    /// Time for which an unconfirmed handle still admits its user. Default `"7d"`.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub reverify_patience: Duration,
-    /// Take over what people show of themselves to everybody at their own server: the name of who is new, and the
-    /// picture. Default true.
+    /// Import the public profile from a user's own server: the name of a new user, and the picture. Default true.
     pub import_profile: bool,
-    /// Take names for tests and plain http. Only where `http.public_url` is on this machine. Default false.
+    /// Accept names for tests and plain http. Only if `http.public_url` is on this machine. Default false.
     pub unsafe_dev: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `[authorization]`: what authorization requests must be like, and how long those last that do not come by a browser.
+//! `[authorization]`: requirements for authorization requests, and lifetimes of those outside a browser.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{login::within, parse::duration};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Who may register clients.
+/// The clients that may register themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
@@ -21,21 +21,21 @@ pub enum Registration {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Authorization {
-    /// Take pushed requests only (RFC 9126), whatever the client. The same on every node. Default false.
+    /// Accept pushed requests only (RFC 9126), from every client. Must be equal on every node. Default false.
     pub require_pushed: bool,
-    /// Who may register clients at `/oidc/register` (RFC 7591): `off`, `token` (who holds an API token of the role
-    /// registrar or admin) or `open` (everybody). Default off.
+    /// Access to client registration at `/oidc/register` (RFC 7591): `off`, `token` (with an API token of the role
+    /// registrar or admin) or `open` (every client). Default off.
     pub registration: Registration,
     /// Hosts whose documents describe clients (Client ID Metadata Documents): names, `*.example.com` for all names
-    /// below one, or `*` for any. Default none.
+    /// below one, or `*` for all. Default none.
     pub client_documents: Vec<String>,
-    /// How long a browser may take to bring a pushed request. Default 60s.
+    /// Lifetime of a pushed request until the browser presents it. Default 60s.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub pushed_ttl: Duration,
-    /// How long a device waits for a person. Default 10m.
+    /// Time for which a device waits for the user. Default 10m.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub device_ttl: Duration,
-    /// How often a device may ask. Default 5s.
+    /// Minimum interval between two polls of a device. Default 5s.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub device_interval: Duration,
 }
@@ -54,7 +54,7 @@ impl Default for Authorization {
 }
 
 impl Authorization {
-    /// Whether a document on this host may describe a client.
+    /// True if a document on this host may describe a client.
     pub fn takes_documents_of(&self, host: &str) -> bool {
         self.client_documents.iter().any(|pattern| match pattern.strip_prefix("*.") {
             Some(domain) => {
@@ -67,7 +67,7 @@ impl Authorization {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         for pattern in self.client_documents.iter().filter(|pattern| !is_host_pattern(pattern)) {
             problems.push(format!(
-                "authorization.client_documents: {pattern:?} is no host; write app.example.com, *.example.com or *"
+                "authorization.client_documents: {pattern:?} is not a host; write app.example.com, *.example.com or *"
             ));
         }
         within(problems, "authorization.pushed_ttl", self.pushed_ttl, 5 * SECOND, 90 * SECOND);

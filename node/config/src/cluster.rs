@@ -1,4 +1,4 @@
-//! `[node]`, `[cluster]` and `[api]`: who this node is, who the others are, where they meet.
+//! `[node]`, `[cluster]` and `[api]`: this node, its peers, and their addresses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,11 +10,12 @@ use url::{Host, Url};
 
 use super::parse::{self, ListenAddr, SecretText};
 
-/// Most members in `cluster.peers`: beyond nine voters each write waits for more disks and gains nothing.
+/// Maximum number of members in `cluster.peers`: beyond nine voters each write waits for more disks without a benefit.
 pub const MAX_PEERS: usize = 9;
 
-/// Most files in `cluster.accept_secret_files`. One change has one other secret; a second place is for a change that
-/// must be broken off for a third secret. Each more would be one more secret whose leak opens the cluster.
+/// Maximum number of files in `cluster.accept_secret_files`. A rotation needs one other secret; the second place is for
+/// a rotation that must be aborted in favour of a third secret. Each further file would be one more secret whose leak
+/// compromises the cluster.
 pub const MAX_ACCEPTED: usize = 2;
 
 /// `[node]`: this node.
@@ -23,7 +24,7 @@ pub const MAX_ACCEPTED: usize = 2;
 pub struct Node {
     /// Number of this node, from 1. Never give a number to another machine or an emptied disk. Default 1.
     pub id: u64,
-    /// Where the log and snapshots live. Default `./conclave-data`.
+    /// Directory of the log and snapshots. Default `./conclave-data`.
     pub data_dir: PathBuf,
 }
 
@@ -33,32 +34,32 @@ impl Default for Node {
     }
 }
 
-/// `[cluster]`: the plane between nodes.
+/// `[cluster]`: the connections between nodes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// Where this node listens for the others. Default `127.0.0.1:9300`.
+    /// Address on which this node listens for the others. Default `127.0.0.1:9300`.
     pub listen: ListenAddr,
-    /// All members of the first start, this node included: `["1@10.0.0.1:9300", "2@10.0.0.2:9300"]`. Default
-    /// empty: a cluster of this node alone.
+    /// All members of the first start, this node included: `["1@10.0.0.1:9300", "2@10.0.0.2:9300"]`. Default empty: a
+    /// cluster of this node alone.
     #[serde(deserialize_with = "peers", serialize_with = "super::parse::write_texts")]
     pub peers: Vec<Peer>,
-    /// Whether this node was given its number by a cluster that ran already (`conclave cluster join` writes it): it
-    /// then never founds one, however empty its disk. Default false.
+    /// True if a running cluster gave this node its number (`conclave cluster join` writes it). The node then never
+    /// founds a cluster, even with an empty disk. Default false.
     pub joined: bool,
-    /// `host:port` at which the others reach this node. Default: its entry in `peers`, else `listen`.
+    /// `host:port` at which the other nodes reach this one. Default: its entry in `peers`, else `listen`.
     #[serde(deserialize_with = "advertise")]
     pub advertise: Option<String>,
-    /// File with the cluster secret. Default `cluster.secret` in `node.data_dir`; made there for a node without
+    /// File with the cluster secret. Default `cluster.secret` in `node.data_dir`; created there for a node without
     /// peers.
     pub secret_file: Option<PathBuf>,
-    /// Files with secrets that are also accepted, while the cluster goes from one secret to the next: what they made is
-    /// good, and so are nodes that make with them; nothing is made with them here. At most two: the secret that is
-    /// coming or going, and one more for a change that has to be broken off for another. Default empty.
+    /// Files with secrets that are also accepted during a rotation of the cluster secret. Values made with them are
+    /// valid, and so are nodes that use them; this node makes nothing with them. At most two: the incoming or outgoing
+    /// secret, and one more for a rotation that has to be aborted in favour of another. Default empty.
     #[serde(deserialize_with = "files")]
     pub accept_secret_files: Vec<PathBuf>,
-    /// How a check is decided: `lease` (default) under a serve lease, without a network hop; `quorum` asks the leader
-    /// and a quorum for each one and trusts no clock.
+    /// Decision of checks: `lease` (default) under a serve lease, without a network hop; `quorum` contacts the leader
+    /// and a quorum for each check and trusts no clock.
     pub checks: Checks,
     /// The cluster secret itself. Meant for `CONCLAVE_CLUSTER__SECRET`; a file is better.
     pub secret: Option<SecretText>,
@@ -79,7 +80,7 @@ impl Default for Cluster {
     }
 }
 
-/// How checks are decided (design.md §6).
+/// The way in which checks are decided (design.md §6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checks {
@@ -92,11 +93,11 @@ pub enum Checks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub id: u64,
-    /// `host:port` of its cluster plane.
+    /// `host:port` of its cluster listener.
     pub address: String,
 }
 
-/// As in `cluster.peers`: `2@10.0.0.2:9300`.
+/// Written as in `cluster.peers`: `2@10.0.0.2:9300`.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.id, self.address)
@@ -104,7 +105,7 @@ impl fmt::Display for Peer {
 }
 
 impl Cluster {
-    /// `host:port` at which the others reach node `id`, this one.
+    /// `host:port` at which the others reach node `id`, which is this one.
     pub fn address_of(&self, id: u64) -> String {
         let own = || self.peers.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone());
         self.advertise.clone().or_else(own).unwrap_or_else(|| self.listen.0.to_string())
@@ -153,7 +154,7 @@ impl Cluster {
 
 fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
     parse::list(deserializer, |text| match text {
-        "" => Err("a file has a name".into()),
+        "" => Err("a file name is empty".into()),
         name => Ok(PathBuf::from(name)),
     })
 }
@@ -183,7 +184,7 @@ fn advertise<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
     Ok(Some(address))
 }
 
-/// `host:port` with a host that could be one and a port other than 0.
+/// Accepts `host:port` with a plausible host and a port other than 0.
 fn host_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -197,7 +198,7 @@ fn host_port(text: &str) -> Option<String> {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// Where the admin API listens. Default `127.0.0.1:9200`.
+    /// Address on which the admin API listens. Default `127.0.0.1:9200`.
     pub listen: ListenAddr,
     /// URL at which clients reach this node's API, for leader hints. Default `http://` + `listen`.
     pub advertise_url: Option<Url>,
@@ -210,13 +211,13 @@ impl Default for Api {
 }
 
 impl Api {
-    /// The URL for leader hints, without a slash at its end.
+    /// The URL for leader hints, without a trailing slash.
     pub fn url(&self) -> String {
         let default = || format!("http://{}", self.listen.0);
         self.advertise_url.as_ref().map_or_else(default, |url| url.as_str().trim_end_matches('/').to_owned())
     }
 
-    /// The port at which other machines reach this API by plain http; none if it listens on loopback alone or is
+    /// The port at which other machines reach this API by plain http. `None` if it listens only on loopback, or is
     /// advertised by https, whose certificates are for names that peers do not have.
     pub(super) fn port_for_others(&self) -> Option<u16> {
         match &self.advertise_url {

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 
-/// What every variable of ours begins with.
+/// Prefix of all our variables.
 pub const ENV_PREFIX: &str = "CONCLAVE_";
 
-/// Between the name of a section and of a key.
+/// Separates section and key.
 const NESTING: &str = "__";
 
-/// The sections, to tell a setting with a forgotten underscore from a variable of the command line tools.
+/// The sections, to distinguish a setting with a missing underscore from a variable of the command line tools.
 const SECTIONS: [&str; 14] = [
     "NODE",
     "CLUSTER",
@@ -32,15 +32,15 @@ const SECTIONS: [&str; 14] = [
     "TELEMETRY",
 ];
 
-/// The variables that are settings, `SECTION__KEY` without the prefix. Others of our prefix (`CONCLAVE_TOKEN`)
-/// belong to the command line tools and are left alone.
+/// The variables that are settings, `SECTION__KEY` without the prefix. Other variables with our prefix
+/// (`CONCLAVE_TOKEN`) belong to the command line tools and are ignored.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     settings: BTreeMap<String, String>,
     mistakes: Vec<String>,
 }
 
-/// The file that `CONCLAVE_CONFIG` names, if it names one.
+/// The file named by `CONCLAVE_CONFIG`, if it is set.
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
 pub(super) fn configuration_file() -> Option<PathBuf> {
     std::env::var_os("CONCLAVE_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -52,7 +52,7 @@ impl Environment {
         Self::from_os(std::env::vars_os())
     }
 
-    /// The environment a test makes up.
+    /// An environment for tests.
     pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self::from_os(variables.into_iter().map(|(name, value)| (name.into(), value.into())))
     }
@@ -93,7 +93,7 @@ impl Provider for &Environment {
         let mut root = Dict::new();
         for (name, value) in &self.settings {
             let path: Vec<String> = name.to_lowercase().split(NESTING).map(str::to_owned).collect();
-            // Numbers, booleans and lists as TOML writes them; all else is text.
+            // Numbers, booleans and lists in TOML syntax; everything else is text.
             let value = value.parse().unwrap_or_else(|never: Infallible| match never {});
             insert(&mut root, &path, value);
         }

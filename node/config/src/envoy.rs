@@ -1,4 +1,4 @@
-//! `[envoy]`: where Envoy asks about requests by gRPC.
+//! `[envoy]`: the gRPC listener for Envoy's checks.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +7,8 @@ use super::{http::Http, parse::ListenAddr};
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Envoy {
-    /// Where this node listens for `envoy.service.auth.v3.Authorization`, without TLS. Only `http.trusted_proxies` are
-    /// answered. Default none: Envoy may ask over HTTP as well, and then needs nothing here.
+    /// Address on which this node listens for `envoy.service.auth.v3.Authorization`, without TLS. It only serves
+    /// `http.trusted_proxies`. Default none: Envoy can also check over HTTP, which needs no setting here.
     pub listen: Option<ListenAddr>,
 }
 
@@ -16,7 +16,7 @@ impl Envoy {
     pub(super) fn check(&self, http: &Http, problems: &mut Vec<String>) {
         if self.listen.is_some() && http.trusted_proxies.is_empty() {
             problems.push(
-                "envoy.listen: nobody would be answered; name Envoy's address in http.trusted_proxies".into(),
+                "envoy.listen: no proxy would be served; add Envoy's address to http.trusted_proxies".into(),
             );
         }
     }

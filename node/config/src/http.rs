@@ -1,4 +1,4 @@
-//! `[http]`: the listener people and proxies reach.
+//! `[http]`: the public listener, for users and proxies.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,39 +11,39 @@ use super::public_url::PublicUrl;
 use super::tls::{Mtls, Tls};
 use conclave_policy::Cidr;
 
-/// Bounds of `max_body_bytes`: a login form must fit, and a request must not fill the memory.
+/// Bounds of `max_body_bytes`: a login form must fit, and a request must not exhaust the memory.
 const BODY_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=16 * 1024 * 1024;
 
-/// Supervisors kill what does not end in time; most wait 30 s or longer, and requests in flight need their part of it.
+/// Supervisors kill a process that does not end in time; most wait 30 s or longer, and requests in flight need part of
+/// that.
 const MAX_DRAIN_DELAY: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Where this node listens. Default `127.0.0.1:9000`.
+    /// Address on which this node listens. Default `127.0.0.1:9000`.
     pub listen: ListenAddr,
-    /// The URL of the whole cluster, and the OIDC issuer. The same on every node. Default `http://` + `listen`
-    /// when that is loopback; must be set otherwise.
+    /// The URL of the whole cluster, and the OIDC issuer. Must be equal on every node. Default `http://` + `listen` if
+    /// that is loopback; required otherwise.
     pub public_url: Option<PublicUrl>,
-    /// Addresses or networks whose `X-Forwarded-*` headers are believed: `["10.0.0.7", "fd00::/8"]`. Default
-    /// none.
+    /// Addresses or networks whose `X-Forwarded-*` headers are trusted: `["10.0.0.7", "fd00::/8"]`. Default none.
     #[serde(deserialize_with = "networks", serialize_with = "super::parse::write_texts")]
     pub trusted_proxies: Vec<Cidr>,
-    /// Largest request body. Default 65536.
+    /// Maximum length of a request body in bytes. Default 65536.
     pub max_body_bytes: usize,
     /// Folder with templates that replace the built-in pages. Default none.
     pub template_dir: Option<PathBuf>,
-    /// How long a node that was told to stop still answers, while its readiness says that it stops: as long as load
-    /// balancers take to look. Default 1s.
+    /// Time for which a stopping node still serves requests while its readiness already reports the stop: as long as
+    /// load balancers take to notice. Default 1s.
     #[serde(deserialize_with = "parse::duration", serialize_with = "super::parse::write_duration")]
     pub drain_delay: Duration,
     /// Parent domain for cookies shared between hosts (`example.org`). Default none: cookies of one host only.
     pub cookie_domain: Option<String>,
-    /// Parent domains of applications' hosts (`["example.org", "example.net"]`): on each, one sign-in does for every
-    /// host below it. Every host below can then see and overwrite that cookie, so name only domains that are yours
-    /// alone. Default none: a sign-in for each host.
+    /// Parent domains of applications' hosts (`["example.org", "example.net"]`): all hosts below such a domain share
+    /// one sign-in. Every host below it can see and overwrite that cookie, so name only domains that are yours alone.
+    /// Default none: a sign-in for each host.
     pub app_domains: Vec<String>,
-    /// A second listener, with TLS. Default none: a proxy in front speaks TLS.
+    /// A second listener, with TLS. Default none: a proxy in front terminates TLS.
     pub tls: Option<Tls>,
 }
 
@@ -69,7 +69,7 @@ impl Http {
         self.public_url.clone().or_else(|| PublicUrl::of_loopback(self.listen.0))
     }
 
-    /// What certificates of clients are good for.
+    /// The settings for client certificates.
     pub fn mtls(&self) -> Mtls {
         self.tls.as_ref().map(Tls::mtls).unwrap_or_default()
     }
@@ -95,7 +95,7 @@ impl Http {
         }
         let Some(public_url) = self.public_url() else {
             problems.push(format!(
-                "http.public_url: must be set when http.listen ({}) is not loopback; write the https URL people use",
+                "http.public_url: must be set when http.listen ({}) is not loopback; write the https URL that users open",
                 self.listen.0
             ));
             return;
@@ -111,7 +111,7 @@ impl Http {
     }
 }
 
-/// A name under which browsers may share cookies between hosts; international ones as `xn--`.
+/// True for a name under which browsers may share cookies between hosts; international names as `xn--`.
 fn is_domain(domain: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -120,7 +120,7 @@ fn is_domain(domain: &str) -> bool {
     domain.contains('.') && domain.split('.').all(label) && domain.parse::<Ipv4Addr>().is_err()
 }
 
-/// Whether browsers accept a cookie for `domain` from `host` (RFC 6265 §5.1.3); a bare top-level domain is not
+/// True if browsers accept a cookie for `domain` from `host` (RFC 6265 §5.1.3); a bare top-level domain is not
 /// accepted.
 fn is_parent(domain: &str, host: &str) -> bool {
     let suffix = host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));

@@ -1,9 +1,9 @@
-//! What an operator may set: one TOML file and `CONCLAVE_SECTION__KEY` in the environment, which wins.
+//! The settings of an operator: one TOML file, and `CONCLAVE_SECTION__KEY` in the environment, which takes precedence.
 //!
-//! Everything has a default that works: `conclave serve` without any setting is a single node on loopback.
-//! A key nobody knows, a value that cannot be read and values that contradict each other are refused at start,
-//! all of them at once, each named by its path and by where it came from. The environment and the secret file are
-//! read here and nowhere else; the rest of the node receives typed parts.
+//! Every setting has a working default: `conclave serve` without any setting is a single node on loopback. Unknown
+//! keys, unreadable values and contradictory values are refused at start. All of them are reported at once, each with
+//! its path and source. Only this room reads the environment and the secret file; the rest of the node receives typed
+//! parts.
 
 mod archive;
 mod atmosphere;
@@ -47,8 +47,8 @@ pub use self::show::{Origin, Setting, effective};
 pub use self::telemetry::{Log, LogFormat, Telemetry};
 pub use self::tls::{ClientCertificates, Mtls, Tls};
 
-/// Where the configuration of an installed node is. A file in the working directory is never taken unasked: who can
-/// write there would decide whom the cluster secret is shown to.
+/// The configuration file of an installed node. A file in the working directory is never read implicitly: an attacker
+/// with write access there could redirect the cluster secret.
 pub const DEFAULT_FILE: &str = "/etc/conclave/conclave.toml";
 
 /// The whole configuration of a node.
@@ -69,17 +69,17 @@ pub struct Config {
     pub archive: Archive,
     pub log: Log,
     pub telemetry: Telemetry,
-    /// The file that this was read from, for processes that are to read the same.
+    /// The file that this was read from, for child processes that must read it too.
     #[serde(skip)]
     pub source: Option<PathBuf>,
 }
 
-/// Why a node does not start with this configuration.
+/// The reason why a node does not start with this configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {}: {reason}", path.display())]
     Unreadable { path: PathBuf, reason: String },
-    /// Every line names the path of a setting and what is wrong with it.
+    /// Every line names the path of a setting and the error.
     #[error("{}", problems.join("\n"))]
     Invalid { problems: Vec<String> },
     #[error("{0}")]
@@ -87,30 +87,30 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The file to read: the one that is named, else that of `CONCLAVE_CONFIG`, else [`DEFAULT_FILE`] if it is there.
+    /// The file to read: the named one, else that of `CONCLAVE_CONFIG`, else [`DEFAULT_FILE`] if it exists.
     pub fn find(named: Option<&Path>) -> Option<PathBuf> {
         let installed = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
         named.map(Path::to_owned).or_else(environment::configuration_file).or_else(installed)
     }
 
-    /// Reads the file that [`find`](Self::find) finds, if any, and the process's environment.
+    /// Reads the file that [`find`](Self::find) returns, if any, and the process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let file = Self::find(file);
         let file = file.as_deref();
         let config = Self::from_sources(file, &Environment::of_process())?;
-        // Named from anywhere.
+        // Absolute, so that it is valid in every working directory.
         let source = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
         Ok(Self { source, ..config })
     }
 
-    /// As [`load`](Self::load), with the environment given.
+    /// Like [`load`](Self::load), with the given environment.
     pub fn from_sources(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
         Self::extract(&sources(file, environment)?)
     }
 
-    /// The admin APIs to ask, this node's first. Peers are added where this node's API is reached from other machines:
-    /// they are asked at the host of their entry in `cluster.peers` and the port of this node's API, which is where a
-    /// cluster with one configuration has it.
+    /// The URLs of the admin APIs to try, this node's first. Peers are included if other machines can reach this node's
+    /// API. Their URL has the host of their entry in `cluster.peers` and the port of this node's API, which is correct
+    /// if the whole cluster uses one configuration.
     pub fn api_urls(&self) -> Vec<String> {
         let own = self.api.url();
         let Some(port) = self.api.port_for_others() else { return vec![own] };
@@ -145,14 +145,14 @@ impl Config {
     }
 }
 
-/// The settings of the file, and those of the environment above them.
+/// The settings of the file, overridden by those of the environment.
 fn sources(file: Option<&Path>, environment: &Environment) -> Result<Figment, ConfigError> {
     let mistakes = environment.mistakes();
     let mut figment = Figment::new();
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
-        // Read before and parsed from the text, so that a missing file is an error and not an empty one.
+        // Read first and parsed from the text, so that a missing file is an error and not an empty one.
         figment = figment.merge(problem::Named::new(path.display().to_string(), Toml::string(&text)));
     }
     if !mistakes.is_empty() {

@@ -1,4 +1,4 @@
-//! `[login]` and `[tokens]`: how long things last and how much trying is too much.
+//! `[login]` and `[tokens]`: lifetimes, and limits for attempts.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -11,20 +11,20 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// Most threads for argon2: each may hold 256 MiB for a moment.
+/// Maximum number of threads for argon2: each may use 256 MiB for a moment.
 const MAX_ARGON2_THREADS: usize = 256;
 
-/// `[login]`: signing in.
+/// `[login]`: sign-in.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Login {
-    /// How long a session lasts after signing in. Default 12h.
+    /// Lifetime of a session after the sign-in. Default 12h.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub session_ttl: Duration,
-    /// How long a login may take from its first page to its last. Default 15m.
+    /// Time limit of a login from its first page to its last. Default 15m.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub flow_ttl: Duration,
-    /// Threads that hash passwords. Default: one for each core.
+    /// Number of threads that hash passwords. Default: one for each core.
     pub argon2_threads: Option<NonZeroUsize>,
     pub throttle: Throttle,
 }
@@ -40,15 +40,15 @@ impl Default for Login {
     }
 }
 
-/// `[login.throttle]`: failed sign-ins before further ones are refused for a while.
+/// `[login.throttle]`: limits of failed sign-ins, beyond which further ones are refused for a while.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Throttle {
     /// Failures for one account within `window`. Default 10.
     pub account_failures: NonZeroU32,
-    /// Failures from one address within `window`. Default 50: many people may share one.
+    /// Failures from one address within `window`. Default 50: many users may share an address.
     pub address_failures: NonZeroU32,
-    /// Default 15m.
+    /// Length of the window. Default 15m.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub window: Duration,
 }
@@ -60,27 +60,27 @@ impl Default for Throttle {
     }
 }
 
-/// `[tokens]`: what relying parties receive.
+/// `[tokens]`: lifetimes of tokens and keys for relying parties.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tokens {
-    /// Access and ID tokens. A token verified offline outlives a revocation by at most this. Default 10m.
+    /// Lifetime of access and ID tokens. A token verified offline outlives a revocation by at most this. Default 10m.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub access_ttl: Duration,
-    /// Authorization codes. Default 60s.
+    /// Lifetime of authorization codes. Default 60s.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub code_ttl: Duration,
-    /// Refresh tokens, from the last use. Default 30d.
+    /// Lifetime of refresh tokens, from the last use. Default 30d.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub refresh_ttl: Duration,
-    /// How long a refresh token already used still gives the same answer, for a client whose first answer was
-    /// lost. Default 30s.
+    /// Time for which a used refresh token still gives the same response, for a client whose first response was lost.
+    /// Default 30s.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub refresh_retry_window: Duration,
-    /// How long a key signs before another takes its place. Default 90d.
+    /// Time for which a key signs before another replaces it. Default 90d.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub signing_key_ttl: Duration,
-    /// How long a key is published before it signs: relying parties keep copies of the key set. Default 24h.
+    /// Time for which a key is published before it signs: relying parties cache the key set. Default 24h.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub signing_key_notice: Duration,
 }
@@ -115,7 +115,7 @@ impl Tokens {
         within(problems, "tokens.access_ttl", self.access_ttl, 10 * second, DAY);
         within(problems, "tokens.code_ttl", self.code_ttl, 5 * second, 10 * MINUTE);
         within(problems, "tokens.refresh_ttl", self.refresh_ttl, MINUTE, 400 * DAY);
-        // The rules honour no longer window.
+        // The rules accept no longer window.
         within(
             problems,
             "tokens.refresh_retry_window",
@@ -123,7 +123,8 @@ impl Tokens {
             Duration::ZERO,
             2 * MINUTE,
         );
-        // Copies of the key set are good for five minutes; a key that signs for less than a day would crowd it.
+        // Relying parties cache the key set for five minutes. With keys that sign for less than a day the set would
+        // grow too large.
         within(problems, "tokens.signing_key_notice", self.signing_key_notice, 10 * MINUTE, 30 * DAY);
         within(
             problems,

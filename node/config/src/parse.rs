@@ -1,4 +1,4 @@
-//! Values of settings: durations, addresses, lists, secrets.
+//! Parsing of setting values: durations, addresses, lists, secrets.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use conclave_crypto::secret::ClusterSecret;
 /// Units of a duration in milliseconds, largest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
 
-/// Reads `"90s"`, `"10m"`, `"1h30m"`, `"30d"`, `"250ms"`.
+/// Parses `"90s"`, `"10m"`, `"1h30m"`, `"30d"`, `"250ms"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = text(deserializer, "a duration such as \"10m\"")?;
     parse_duration(&text).ok_or_else(|| {
@@ -21,7 +21,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     })
 }
 
-/// The same, from anywhere.
+/// Parses a duration, also for callers outside this room.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut total_ms: u64 = 0;
     let mut rest = text.trim();
@@ -39,7 +39,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(total_ms))
 }
 
-/// Writes a duration as it is read: `1h30m`, `0s`.
+/// Writes a duration in the syntax in which it is parsed: `1h30m`, `0s`.
 pub(super) fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&duration_text(*duration))
 }
@@ -60,7 +60,7 @@ fn duration_text(duration: Duration) -> String {
 /// Units of a size in bytes.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// Reads `"4GiB"`, `"512MiB"`, `"100B"`.
+/// Parses `"4GiB"`, `"512MiB"`, `"100B"`.
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = text(deserializer, "a size such as \"4GiB\"")?;
     parse_size(&text)
@@ -88,7 +88,7 @@ pub(super) fn write_texts<S: Serializer, T: fmt::Display>(
     serializer.collect_seq(values.iter().map(ToString::to_string))
 }
 
-/// Where a listener binds: `ip:port`. Port 0 lets the system choose, for tests.
+/// The address of a listener: `ip:port`. With port 0 the system chooses the port, for tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddr(pub SocketAddr);
 
@@ -109,7 +109,7 @@ impl Serialize for ListenAddr {
     }
 }
 
-/// A secret written into a setting. Prints as nothing.
+/// A secret in a setting. Its debug and serialized forms hide the text.
 #[derive(Clone)]
 pub struct SecretText(Zeroizing<String>);
 
@@ -119,7 +119,7 @@ impl SecretText {
         &self.0
     }
 
-    /// The cluster secret it spells.
+    /// Parses the text as a cluster secret.
     pub fn cluster_secret(&self) -> Result<ClusterSecret, conclave_crypto::secret::SecretError> {
         ClusterSecret::parse(&self.0)
     }
@@ -131,7 +131,7 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// Without the secret.
+/// Writes `(secret)` instead of the text.
 impl Serialize for SecretText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str("(secret)")
@@ -144,7 +144,7 @@ impl<'de> Deserialize<'de> for SecretText {
     }
 }
 
-/// A list of texts: a TOML list, or one text with commas as the environment has it. `entry` reads each; its
+/// Parses a list of texts: a TOML list, or one text with commas as in the environment. `entry` parses each entry; its
 /// error is reported with the position.
 pub(super) fn list<'de, D: Deserializer<'de>, T>(
     deserializer: D,

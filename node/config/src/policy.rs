@@ -1,4 +1,4 @@
-//! `[policy]`: what this node keeps of its decisions, and where it learns which country an address is in.
+//! `[policy]`: the decision log of this node, and its databases of countries.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Of so many requests that were let in, one is recorded; 0 = none. What is denied is always recorded.
+    /// One of this many admitted requests is recorded; 0 = none. Denials are always recorded.
     pub sample_allows: u64,
     pub geoip: GeoIp,
 }
@@ -15,11 +15,12 @@ pub struct Policy {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoIp {
-    /// A MaxMind database (.mmdb) with countries, read when the node starts and whenever it changes.
+    /// A MaxMind database (.mmdb) with countries, read at start and whenever it changes.
     pub country_file: Option<PathBuf>,
-    /// A MaxMind database (.mmdb) with autonomous systems, read when the node starts and whenever it changes.
+    /// A MaxMind database (.mmdb) with autonomous systems, read at start and whenever it changes.
     pub asn_file: Option<PathBuf>,
-    /// Without a database an address is nowhere, instead of nobody being let in by a policy that asks.
+    /// Without a database, treat an address as having no location, instead of denying by every policy that requires
+    /// one.
     pub fail_open: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What figment reports, in the words of an operator: `http.listen: … (in conclave.toml)`.
+//! Translates figment's errors for operators: `http.listen: … (in conclave.toml)`.
 
 use figment::error::Kind;
 use figment::value::{Dict, Map, Value};
@@ -6,7 +6,7 @@ use figment::{Error, Figment, Metadata, Profile, Provider};
 
 use super::environment::ENV_PREFIX;
 
-/// A provider under a name of our choosing: the file's path as the operator gave it.
+/// A provider with a chosen name: the file's path as the operator gave it.
 pub(super) struct Named<P> {
     name: String,
     provider: P,
@@ -28,12 +28,12 @@ impl<P: Provider> Provider for Named<P> {
     }
 }
 
-/// One line for each error; `source` is where the setting comes from, if the error does not say so itself.
+/// One line per error; `source` is the source of the setting, if the error does not contain it.
 fn describe(error: Error, source: Option<&str>) -> Vec<String> {
     error.into_iter().map(|error| line(&error, source)).collect()
 }
 
-/// All mistakes of the settings: figment ends at the first, so each key is read by itself.
+/// All errors in the settings: figment stops at the first, so each key is parsed on its own.
 pub(super) fn all<'de, C: serde::Deserialize<'de>>(figment: &Figment, first: Error) -> Vec<String> {
     let data = figment.data().unwrap_or_default();
     let sections = data.into_values().flatten();
@@ -80,7 +80,7 @@ fn line(error: &Error, source: Option<&str>) -> String {
             }
             format!(": no such setting; known here: {}", known.join(", "))
         }
-        // Lists name the entry themselves: `cluster.peers` + `[1]: …`.
+        // Errors in lists contain the entry already: `cluster.peers` + `[1]: …`.
         Kind::Message(message) if message.starts_with('[') => message.clone(),
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!(": expected {expected}, found {found}")

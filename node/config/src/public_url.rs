@@ -1,4 +1,4 @@
-//! The URL people and relying parties know the cluster by: the OIDC issuer. The same on every node.
+//! The cluster's URL for users and relying parties: the OIDC issuer. It must be equal on every node.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,14 +9,14 @@ use url::{Host, Url};
 /// `scheme://host[:port]`, https unless the host is this machine.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicUrl {
-    /// Without a slash at its end.
+    /// Without a trailing slash.
     text: String,
     host: String,
     secure: bool,
 }
 
 impl PublicUrl {
-    /// What a node without the setting is known by: the address it listens at, if that is loopback.
+    /// The URL of a node without the setting: its listener's address, if that is loopback.
     pub fn of_loopback(listen: SocketAddr) -> Option<Self> {
         listen.ip().is_loopback().then(|| Self::parse(&format!("http://{listen}")).ok())?
     }
@@ -41,12 +41,12 @@ impl PublicUrl {
         Ok(Self { text: url.as_str().trim_end_matches('/').to_owned(), host, secure })
     }
 
-    /// The issuer identifier: no slash at its end, as it stands in every token.
+    /// The issuer identifier: without a trailing slash, exactly as in every token.
     pub fn issuer(&self) -> &str {
         &self.text
     }
 
-    /// The URL of a path, which begins with a slash.
+    /// The URL of a path, which starts with a slash.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.text)
     }
@@ -56,13 +56,13 @@ impl PublicUrl {
         &self.host
     }
 
-    /// Whether browsers reach it by https, so that cookies can be `Secure` and `__Host-`.
+    /// True if browsers use https, so that cookies can be `Secure` and `__Host-`.
     pub fn is_secure(&self) -> bool {
         self.secure
     }
 }
 
-/// Loopback addresses and names that browsers resolve to them (RFC 6761 §6.3).
+/// True for loopback addresses and names that browsers resolve to them (RFC 6761 §6.3).
 fn is_this_machine(host: &Host<&str>) -> bool {
     match host {
         Host::Ipv4(ip) => ip.is_loopback(),

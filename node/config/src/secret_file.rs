@@ -1,4 +1,4 @@
-//! Where the cluster secret comes from: the environment, a file, or, for a node on its own, a file made now.
+//! Loads the cluster secret: from the environment, from a file, or, for a single node, from a file created now.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -11,14 +11,14 @@ use super::{Config, ConfigError};
 use conclave_base::runtime::Entropy;
 use conclave_crypto::secret::{ClusterSecret, SecretRing};
 
-/// Bits of a file's mode that let others than its owner and group in.
+/// Mode bits that give access to users other than the file's owner and group.
 const OPEN_TO_OTHERS: u32 = 0o007;
 
-/// Longest secret file read: the secret and generous white space.
+/// Maximum length of a secret file: the secret and generous white space.
 const MAX_FILE_LEN: u64 = 4096;
 
 /// The cluster secret of this configuration, and those that are also accepted. A node without peers and without a
-/// secret makes itself one, readable by its owner alone; a node with peers must be given the secret they share.
+/// secret creates one, readable by its owner alone. A node with peers must be given the secret that they share.
 pub fn load_secret(config: &Config, entropy: &dyn Entropy) -> Result<SecretRing, ConfigError> {
     let current = match find_current(config)? {
         Some(secret) => secret,
@@ -27,13 +27,14 @@ pub fn load_secret(config: &Config, entropy: &dyn Entropy) -> Result<SecretRing,
     Ok(SecretRing { current, accepted: accepted(config)? })
 }
 
-/// The cluster secrets of this configuration, if there is one: makes nothing, for tools that only look.
+/// The cluster secrets of this configuration, if there are any. Creates nothing, for read-only tools.
 pub fn find_secret(config: &Config) -> Result<Option<SecretRing>, ConfigError> {
     let Some(current) = find_current(config)? else { return Ok(None) };
     Ok(Some(SecretRing { current, accepted: accepted(config)? }))
 }
 
-/// A file that is named must be there: a node that silently accepted less than it was told would refuse its peers.
+/// The additional secrets. A named file must exist: a node that silently accepted fewer secrets than configured would
+/// refuse its peers.
 fn accepted(config: &Config) -> Result<Vec<ClusterSecret>, ConfigError> {
     let read = |path: &PathBuf| {
         read_private(path)?.ok_or_else(|| {
@@ -54,7 +55,7 @@ fn find_current(config: &Config) -> Result<Option<ClusterSecret>, ConfigError> {
     read_private(&secret_path(config))
 }
 
-/// The secret in a file that only its owner and group may read; none when there is no such file.
+/// The secret in a file that only its owner and group may read; `None` if the file does not exist.
 fn read_private(path: &Path) -> Result<Option<ClusterSecret>, ConfigError> {
     match fs::metadata(path) {
         Ok(found) if found.mode() & OPEN_TO_OTHERS != 0 => Err(secret_error(format!(
@@ -70,11 +71,11 @@ fn read_private(path: &Path) -> Result<Option<ClusterSecret>, ConfigError> {
     }
 }
 
-/// Writes the secret into a new file that its owner alone can read. A file that is there stays as it is: another secret
-/// in its place would lock a cluster out of its own data.
+/// Writes the secret into a new file that only its owner can read. An existing file is not changed: another secret in
+/// its place would make a cluster's own data unreadable.
 ///
 /// # Errors
-/// When the file exists or cannot be written.
+/// Fails if the file exists or cannot be written.
 pub fn write_new_secret(path: &Path, secret: &ClusterSecret) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{}", *secret.to_text())?;
@@ -110,7 +111,7 @@ fn absent(config: &Config, path: &Path, entropy: &dyn Entropy) -> Result<Cluster
     Ok(secret)
 }
 
-/// Written aside and renamed: a node killed in between must not find half a secret at its next start.
+/// Written to a temporary file and renamed: a node killed in between must not find a partial secret at its next start.
 fn write(path: &Path, secret: &ClusterSecret) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

@@ -1,12 +1,12 @@
-//! Settings that must be equal on all nodes: the cluster compares them by digest, and a node that differs is not ready.
+//! Settings that must be equal on all nodes. The cluster compares them by digest, and a node that differs is not ready.
 //!
-//! Every section is taken apart here field by field, so that a new setting does not compile before it is decided
-//! whether it is one.
+//! Every section is destructured here field by field, so that a new setting does not compile until it is classified as
+//! shared or not.
 
 use super::{Authorization, Config, Http, Login, Tokens};
 
 impl Config {
-    /// The shared settings by name, in a canonical form. Secrets and what belongs to one machine are not among them.
+    /// The shared settings by name, in a canonical form. Secrets and settings of a single machine are not included.
     pub fn shared(&self) -> Vec<(String, String)> {
         let mut shared = Vec::new();
         let mut add = |name: &str, value: String| shared.push((name.to_owned(), value));
@@ -67,7 +67,7 @@ impl Config {
     }
 }
 
-/// The values of a list whose order means nothing.
+/// The values of a list whose order has no meaning.
 fn sorted<T: std::fmt::Debug>(values: &[T]) -> String {
     let mut texts: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
     texts.sort_unstable();

@@ -1,4 +1,4 @@
-//! Every setting with its value and where it comes from, for `conclave config show`.
+//! All settings with their value and origin, for `conclave config show`.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use super::{Config, ConfigError, Environment, sources};
 
-/// Where the value of a setting comes from.
+/// The origin of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Neither the file nor the environment names it.
+    /// Set neither in the file nor in the environment.
     Default,
     /// The configuration file.
     File,
@@ -21,11 +21,10 @@ pub enum Origin {
 /// One setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
-    /// As in the file: `http.listen`.
+    /// The path, as in the file: `http.listen`.
     pub path: String,
-    /// As it is written in the file; null when it has no value. Secrets are replaced by `(secret)`.
+    /// The value, as written in the file; null if it has none. Secrets are replaced by `(secret)`.
     pub value: Value,
-    /// Where it comes from.
     pub origin: Origin,
 }
 

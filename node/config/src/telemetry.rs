@@ -1,4 +1,4 @@
-//! `[log]` and `[telemetry]`: what the node says of itself.
+//! `[log]` and `[telemetry]`: logs, traces and metrics.
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -34,10 +34,11 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
-    /// OTLP collector over gRPC (`http://127.0.0.1:4317`). Default none: no traces leave the node.
+    /// OTLP collector over gRPC (`http://127.0.0.1:4317`). Default none: no traces are exported.
     pub otlp_endpoint: Option<Url>,
-    /// Where this node tells its metrics to whoever asks (`127.0.0.1:9464`), at `/metrics`, in the text format of
-    /// OpenMetrics. They hold no secret, but nobody is asked who they are: keep it from the Internet. Default none.
+    /// Address on which this node serves its metrics (`127.0.0.1:9464`), at `/metrics`, in the OpenMetrics text format.
+    /// They contain no secrets, but are served without authentication: do not expose them to the Internet. Default
+    /// none.
     pub metrics_listen: Option<ListenAddr>,
 }
 

@@ -14,7 +14,7 @@ fn load(toml: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::from_sources(Some(&file), &Environment::of(variables.iter().copied()))
 }
 
-/// The problems of a file, with the folder it lay in taken out.
+/// The problems of a file, with its folder removed from the texts.
 fn problems(toml: &str) -> Vec<String> {
     problems_with(toml, &[])
 }
@@ -312,7 +312,7 @@ fn the_public_url_is_https_or_this_machine() {
     fault("https://me@login.example.org", "must not name a user");
     refuses(
         "[http]\nlisten = \"0.0.0.0:9000\"",
-        "http.public_url: must be set when http.listen (0.0.0.0:9000) is not loopback; write the https URL people use",
+        "http.public_url: must be set when http.listen (0.0.0.0:9000) is not loopback; write the https URL that users open",
     );
 }
 
@@ -352,7 +352,7 @@ fn domains_of_applications_are_whole_names_and_envoy_needs_a_proxy_to_answer() {
         refuses(&toml(bad), &problem);
     }
     let envoy = "[envoy]\nlisten = \"127.0.0.1:9002\"\n";
-    refuses(envoy, "envoy.listen: nobody would be answered; name Envoy's address in http.trusted_proxies");
+    refuses(envoy, "envoy.listen: no proxy would be served; add Envoy's address to http.trusted_proxies");
     assert!(load(&format!("{envoy}[http]\ntrusted_proxies = [\"10.0.0.1\"]"), &[]).is_ok());
 }
 

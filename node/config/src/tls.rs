@@ -1,5 +1,5 @@
-//! `[http.tls]`: a second listener, with TLS of its own; where no proxy in front ends the TLS of clients that show
-//! certificates.
+//! `[http.tls]`: a second listener with its own TLS, for installations in which no proxy in front terminates the TLS of
+//! clients with certificates.
 
 use std::path::PathBuf;
 
@@ -7,45 +7,43 @@ use serde::{Deserialize, Serialize};
 
 use super::{parse::ListenAddr, public_url::PublicUrl};
 
-/// Whether clients are asked for a certificate.
+/// The use of client certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificates {
     #[default]
     Off,
-    /// They are asked, and may have none.
+    /// Clients are requested to send a certificate, and may send none.
     Request,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// Where this node listens with TLS.
+    /// Address on which this node listens with TLS.
     pub listen: ListenAddr,
-    /// The chain that it shows, PEM, its own certificate first.
+    /// The certificate chain, PEM, its own certificate first.
     pub certificate_file: PathBuf,
     /// The key of the certificate, PEM.
     pub key_file: PathBuf,
-    /// Whether clients may prove themselves by certificates (RFC 8705): `off` or `request`. The same on every node.
-    /// Default off.
+    /// Client authentication by certificate (RFC 8705): `off` or `request`. Must be equal on every node. Default off.
     #[serde(default)]
     pub client_certificates: ClientCertificates,
-    /// Authorities whose certificates count for `tls_client_auth`, PEM. Default none: only certificates that clients
-    /// registered.
+    /// Certificate authorities for `tls_client_auth`, PEM. Default none: only certificates that clients registered.
     pub client_ca_file: Option<PathBuf>,
-    /// Where clients reach this listener when that is not `http.public_url`: published as `mtls_endpoint_aliases`.
+    /// URL at which clients reach this listener, if it is not `http.public_url`: published as `mtls_endpoint_aliases`.
     /// Default none.
     pub public_url: Option<PublicUrl>,
 }
 
-/// What certificates of clients are good for, on every node.
+/// The settings for client certificates, equal on every node.
 #[derive(Clone, Debug, Default)]
 pub struct Mtls {
-    /// Clients may prove themselves by certificates, and tokens are bound to them.
+    /// True if clients may authenticate by certificates, and tokens are bound to them.
     pub is_on: bool,
-    /// Also by certificates that an authority issued.
+    /// True if certificates issued by an authority are accepted as well.
     pub has_authorities: bool,
-    /// Where else than at the issuer.
+    /// The URL of the endpoints with TLS, if it is not the issuer's.
     pub alias: Option<PublicUrl>,
 }
 

@@ -1,11 +1,10 @@
-//! Networks, and which one an address belongs to when it is counted.
+//! Networks, and the grouping of addresses for limits.
 
 use std::net::IpAddr;
 
 pub use conclave_policy::{Cidr, NotACidr};
 
-/// The network that one customer has: an IPv4 address, and of IPv6 a whole /64. What is counted by address counts
-/// these.
+/// The network of one customer: an IPv4 address, or a whole /64 of IPv6. Limits by address count these.
 pub fn customer_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),

@@ -1,9 +1,8 @@
-//! Who is calling: the address and scheme of the client, through trusted proxies and through no others.
+//! The client's address and scheme, through trusted proxies only.
 //!
-//! Only a peer within `http.trusted_proxies` may speak for someone else. From such a peer `X-Forwarded-For` is read
-//! from the right: each trusted hop is skipped, and the first that is not is the client; what stands left of it is
-//! hearsay. Anything unreadable refuses the request: skipping it would let a client choose its own address by
-//! sending nonsense.
+//! Only a peer within `http.trusted_proxies` may name another client. Its `X-Forwarded-For` is read from the right:
+//! each trusted hop is skipped, and the first other hop is the client; everything left of it is unverified. An
+//! unreadable value refuses the request: if it were skipped, a client could choose its own address by sending garbage.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -18,10 +17,10 @@ use super::tls::OverTls;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Most hops in `X-Forwarded-For`: longer chains are made up.
+/// Maximum number of hops in `X-Forwarded-For`: longer chains are forged.
 const MAX_HOPS: usize = 32;
 
-/// How the client spoke to the outermost trusted proxy, or to us.
+/// The scheme that the client used to the outermost trusted proxy, or to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
@@ -34,7 +33,7 @@ pub struct ClientInfo {
     /// The client's address, IPv4 in plain form.
     pub ip: IpAddr,
     pub scheme: Scheme,
-    /// Whether the connection came from a configured proxy, whose `X-Forwarded-*` headers may be believed.
+    /// True if the connection came from a configured proxy, whose `X-Forwarded-*` headers are trusted.
     pub via_trusted_proxy: bool,
 }
 
@@ -44,7 +43,7 @@ impl ClientInfo {
         extensions: &Extensions,
         trusted: &[Cidr],
     ) -> Result<Self, Fault> {
-        // Without a peer address (a request made up in a test) nobody is trusted.
+        // Without a peer address (a request made in a test) no peer is trusted.
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Self::of_proxy(headers, peer, trusted).unwrap_or_else(|| {
@@ -54,7 +53,7 @@ impl ClientInfo {
         })
     }
 
-    /// The client that a trusted proxy speaks for. None: the peer is not one.
+    /// The client that a trusted proxy names. `None` if the peer is not a trusted proxy.
     pub(super) fn of_proxy(
         headers: &HeaderMap,
         peer: IpAddr,
@@ -83,11 +82,11 @@ fn bad(header: &HeaderName) -> Fault {
 
 struct Unreadable;
 
-/// Of all addresses of all `X-Forwarded-For` lines the rightmost that is no trusted hop; the first when all are; none
-/// when there are none.
+/// Of all addresses in all `X-Forwarded-For` lines, the rightmost that is not a trusted hop; the first if all are
+/// trusted; `None` if there are none.
 ///
 /// # Errors
-/// When one of them is no address, or there are too many.
+/// Fails if one of them is not an address, or there are too many.
 fn client(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Result<Option<IpAddr>, Unreadable> {
     let (mut client, mut hops) = (None, 0);
     for line in headers.get_all(FORWARDED_FOR) {
@@ -105,14 +104,14 @@ fn client(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Result<Op
     Ok(client)
 }
 
-/// An address as proxies write it: bare, in brackets, or with a port.
+/// Parses an address as proxies write it: bare, in brackets, or with a port.
 fn address(hop: &str) -> Option<IpAddr> {
     let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let with_port = || hop.parse().ok().map(|address: SocketAddr| address.ip());
     hop.parse().ok().or_else(with_port).or_else(bracketed).map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// One `X-Forwarded-Proto` with one value; none means plain http. Traefik names upgrades `ws` and `wss`.
+/// The single value of `X-Forwarded-Proto`; plain http if there is none. Traefik sends `ws` and `wss` for upgrades.
 fn scheme(headers: &HeaderMap) -> Option<Scheme> {
     let mut lines = headers.get_all(FORWARDED_PROTO).iter();
     let Some(line) = lines.next() else { return Some(Scheme::Http) };
@@ -123,7 +122,7 @@ fn scheme(headers: &HeaderMap) -> Option<Scheme> {
     }
 }
 
-/// Outside the [`Edge`](super::Edge) the client is unknown, and the request is refused.
+/// Fails outside the [`Edge`](super::Edge), where the client is unknown.
 impl<S: Sync> FromRequestParts<S> for ClientInfo {
     type Rejection = StatusCode;
 

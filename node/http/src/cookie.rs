@@ -1,32 +1,31 @@
-//! Cookies: reading ours strictly, passing over all others, and writing ours as safely as the public URL allows.
+//! Cookies: strict parsing of ours, ignoring all others, and setting ours as safely as the public URL allows.
 //!
 //! Browsers send cookies that other programs set: applications on the same host, siblings below a shared parent domain,
-//! scripts (`document.cookie` takes any text). Their bytes and their length are not judged here, because a neighbour
-//! could otherwise lock a user out. Only a pair with the exact name of one of our cookies is read, and only that pair
-//! is refused.
+//! scripts (`document.cookie` accepts any text). Their content and length are not checked here, because another
+//! application could otherwise lock a user out. Only a pair with the exact name of one of our cookies is read, and only
+//! such a pair can be refused.
 
 use std::time::Duration;
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-/// The part that the names of all our cookies have in common, after the browser's prefix and before the cookie's own
-/// name.
+/// The common part of the names of all our cookies, after the browser's prefix and before the cookie's own name.
 const OURS: &str = "conclave_";
 
-/// Longest value of one of our cookies: browsers keep at most 4 KiB for a name and its value together (RFC 6265bis
+/// Maximum length of a value of our cookies: browsers keep at most 4 KiB for name and value together (RFC 6265bis
 /// §5.6).
 const MAX_VALUE_LEN: usize = 4 * 1024;
 
-/// Why one of our cookies, or a cookie to be set, was refused.
+/// The reason why one of our cookies, or a cookie to be set, was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CookieError {
     #[error("the cookie {0} is longer than {MAX_VALUE_LEN} bytes")]
     TooLong(String),
     #[error("the value of the cookie {0} is not ASCII text")]
     NotText(String),
-    /// An attacker planted a second cookie of this name, from a sibling host or a longer path. The two cannot be told
-    /// apart.
+    /// An attacker planted a second cookie of this name, from a sibling host or a longer path. The two cannot be
+    /// distinguished.
     #[error("the cookie {0} was sent twice")]
     Duplicate(String),
     #[error("the value of the cookie {0} holds a character cookies cannot carry")]
@@ -41,7 +40,7 @@ pub struct Cookies<'a>(Vec<Pair<'a>>);
 type Pair<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> Cookies<'a> {
-    /// Collects our cookies from the raw bytes of all `Cookie` lines. Cookies of other programs are passed over.
+    /// Collects our cookies from the raw bytes of all `Cookie` lines, ignoring all others.
     pub fn of(headers: &'a HeaderMap) -> Self {
         Self(entries(headers).filter_map(pair_of).filter(|(name, _)| is_our_name(name)).collect())
     }
@@ -49,7 +48,7 @@ impl<'a> Cookies<'a> {
     /// The value of our cookie with this full name.
     ///
     /// # Errors
-    /// When the cookie came twice, is too long or is not ASCII text.
+    /// Fails if the cookie was sent twice, is too long or is not ASCII text.
     pub fn get(&self, name: &str) -> Result<Option<&'a str>, CookieError> {
         self.only(|found| found == name.as_bytes(), || name.to_owned())
     }
@@ -57,7 +56,7 @@ impl<'a> Cookies<'a> {
     /// The value of our cookie `name`, under the full name that `policy` gives it.
     ///
     /// # Errors
-    /// When the cookie came twice, is too long or is not ASCII text.
+    /// Fails if the cookie was sent twice, is too long or is not ASCII text.
     pub fn ours(&self, policy: &CookiePolicy, name: &str) -> Result<Option<&'a str>, CookieError> {
         self.only(|found| policy.calls(name, found), || policy.name(name))
     }
@@ -104,15 +103,16 @@ fn is_our_name(name: &[u8]) -> bool {
 /// A request's cookies without ours.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// There are none of ours among them.
+    /// None of them are ours.
     Same,
-    /// There are only ours.
+    /// All of them are ours.
     Nothing,
-    /// The cookies of others, byte for byte; not necessarily text.
+    /// The cookies of other programs, byte for byte; not necessarily text.
     Other(Vec<u8>),
 }
 
-/// The cookies that an application behind the check may see: those of others. Ours open more than that application.
+/// The cookies that an application behind the check may see: those of other programs. Ours grant more than that
+/// application.
 pub fn without_ours(headers: &HeaderMap) -> Rest {
     let is_ours = |entry: &[u8]| is_our_name(pair_of(entry).map_or(entry, |(name, _)| name));
     if !entries(headers).any(is_ours) {
@@ -122,7 +122,7 @@ pub fn without_ours(headers: &HeaderMap) -> Rest {
     if others.is_empty() { Rest::Nothing } else { Rest::Other(others.join(&b"; "[..])) }
 }
 
-/// How cookies are named and fenced: decided once, from the public URL.
+/// The names and attributes of our cookies, decided once from the public URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookiePolicy {
     secure: bool,
@@ -130,8 +130,8 @@ pub struct CookiePolicy {
 }
 
 impl CookiePolicy {
-    /// Cookies of this very host: `__Host-` and `Secure` when browsers come by https, so that no sibling host can
-    /// set or overwrite them.
+    /// Cookies of this exact host: `__Host-` and `Secure` if browsers use https, so that no sibling host can set or
+    /// overwrite them.
     pub fn host_only(secure: bool) -> Self {
         Self { secure, domain: None }
     }
@@ -146,7 +146,7 @@ impl CookiePolicy {
         format!("{}{OURS}{name}", self.prefix())
     }
 
-    /// Whether `full` is what [`Self::name`] makes of `name`.
+    /// True if `full` equals [`Self::name`] of `name`.
     fn calls(&self, name: &str, full: &[u8]) -> bool {
         let rest = full.strip_prefix(self.prefix().as_bytes());
         rest.and_then(|rest| rest.strip_prefix(OURS.as_bytes())) == Some(name.as_bytes())
@@ -160,7 +160,7 @@ impl CookiePolicy {
         }
     }
 
-    /// A `Set-Cookie` value. Without `max_age` the cookie lasts as long as the browser runs.
+    /// A `Set-Cookie` value. Without `max_age` the cookie is a session cookie of the browser.
     pub fn set(
         &self,
         name: &str,
@@ -192,7 +192,8 @@ impl CookiePolicy {
     }
 }
 
-/// RFC 6265 §4.1.1: printable ASCII without space, quote, comma, semicolon and backslash.
+/// True for characters that RFC 6265 §4.1.1 allows: printable ASCII without space, quote, comma, semicolon and
+/// backslash.
 fn is_cookie_octet(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\')
 }
@@ -242,7 +243,7 @@ mod tests {
             Rest::Other(b"a=1; b=conclave_; c".to_vec())
         );
         assert_eq!(of(&[]), Rest::Same);
-        // A line that is not text hides none of ours, and arrives byte for byte.
+        // A line that is not text does not hide our cookies, and is passed on byte for byte.
         let mixed = raw(&[b"nick=J\xfcrgen; __Host-conclave_app=x; lang=fran\xc3\xa7ais"]);
         assert_eq!(without_ours(&mixed), Rest::Other(b"nick=J\xfcrgen; lang=fran\xc3\xa7ais".to_vec()));
     }

@@ -1,11 +1,11 @@
-//! One log line and one count for each request that is refused.
+//! One log line and one count for each refused request.
 //!
-//! The handler that refuses puts a [`Denial`] on its response; the [`Edge`](super::Edge) writes the line when the
-//! response leaves, so each event has exactly one line, on the node that answered. A refusal without a `Denial` (no
-//! such page, a body that is too large) gets its reason from the status. `docs/logs.md` documents the fields, and
-//! `deploy/fail2ban` and `deploy/crowdsec` read them: their order and names do not change.
+//! The handler that refuses attaches a [`Denial`] to its response. The [`Edge`](super::Edge) writes the line when the
+//! response leaves, so each event has exactly one line, on the node that answered. A refusal without a `Denial` (an
+//! unknown path, a body that is too large) gets its reason from the status. `docs/logs.md` documents the fields, and
+//! `deploy/fail2ban` and `deploy/crowdsec` parse them: their order and names do not change.
 //!
-//! Values that a stranger chose are cut to a bound and escaped, so that no value can contain what looks like another
+//! Values that a client chose are truncated and escaped, so that no value can contain text that looks like another
 //! field.
 
 use std::{
@@ -20,31 +20,31 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::request_id::RequestId;
 
-/// Most characters of a user name or a client id in a line: longer than any that is registered in practice.
+/// Maximum length of a user name or client id in a line, characters: longer than any that is registered in practice.
 const MAX_SUBJECT_CHARS: usize = 128;
-/// Most characters of the sentence at the end of a line.
+/// Maximum length of the sentence at the end of a line, characters.
 const MAX_DETAIL_CHARS: usize = 512;
-/// Most pairs of kind and reason that are counted. Both come from the code, which has fewer; the bound holds if that
-/// changes.
+/// Maximum number of counted pairs of kind and reason. Both come from the code, which has fewer; the bound also holds
+/// if that changes.
 const MAX_COUNTED: usize = 1_024;
-/// Longest form that is looked into for the name of who asked.
+/// Maximum length of a form that is searched for the name of the user or client.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
-/// Why a request was refused, for the operator.
+/// The reason why a request was refused, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// What was asked for; none = what the path says.
+    /// The kind of request; `None` means the kind of the path.
     pub kind: Option<&'static str>,
-    /// Stable code, such as `bad_credentials`.
+    /// A stable code, such as `bad_credentials`.
     pub reason: &'static str,
-    /// The user or client as presented; none = what the request itself says.
+    /// The user or client as presented; `None` means the one that the request names.
     pub subject: Option<String>,
-    /// What was wrong and what to do.
+    /// The cause and the remedy.
     pub detail: String,
 }
 
 impl Denial {
-    /// A refusal with this code and this sentence.
+    /// A denial with this code and this sentence.
     pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
         Self { kind: None, reason, subject: None, detail: detail.into() }
     }
@@ -55,7 +55,7 @@ impl Denial {
         Self { subject: Some(subject.into()), ..self }
     }
 
-    /// The response, marked as this refusal. The reason that was given last stands.
+    /// Marks the response as this denial. A later mark replaces an earlier one.
     #[must_use]
     pub fn on(self, mut response: Response) -> Response {
         response.extensions_mut().insert(Mark::Denied(self));
@@ -63,8 +63,8 @@ impl Denial {
     }
 }
 
-/// The response, marked as no refusal of its own: a question that is part of a protocol, or a page about a refusal that
-/// has its line.
+/// Marks the response as not a denial of its own: a normal step of a protocol, or a page about a denial that was
+/// already logged.
 #[must_use]
 pub fn not_denied(mut response: Response) -> Response {
     response.extensions_mut().insert(Mark::NotDenied);
@@ -77,13 +77,14 @@ enum Mark {
     NotDenied,
 }
 
-/// What a line needs of a request. Taken before the handler runs, looked into only if the request is refused.
+/// The parts of a request that a log line may need. Collected before the handler runs, parsed only if the request is
+/// refused.
 #[derive(Debug)]
 pub(super) struct Presented {
     pub kind: &'static str,
     pub query: Option<String>,
     pub authorization: Option<http::HeaderValue>,
-    /// The form that was sent.
+    /// The submitted form.
     pub form: std::sync::OnceLock<axum::body::Bytes>,
 }
 
@@ -97,7 +98,7 @@ impl Presented {
         }
     }
 
-    /// Who asks, as the request says: the name of a form, the id of a client.
+    /// The user or client that the request names: the username in a form, or a client id.
     fn subject(&self) -> Option<String> {
         let form = self.form.get().filter(|form| form.len() <= MAX_FORM_BYTES);
         let form = form.map(AsRef::as_ref).unwrap_or_default();
@@ -122,14 +123,14 @@ impl Presented {
     }
 }
 
-/// The subject of a client's assertion, unverified.
+/// The subject of a client assertion, unverified.
 fn subject_of_assertion(jwt: &str) -> Option<String> {
     let claims = BASE64_URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
     claims.get("sub")?.as_str().map(str::to_owned)
 }
 
-/// What is asked for at a path, for people who read the log.
+/// The kind of request of a path, for the log.
 fn kind_of(path: &str) -> &'static str {
     const KINDS: &[(&str, &str)] = &[
         ("/login", "sign_in"),
@@ -155,13 +156,13 @@ fn kind_of(path: &str) -> &'static str {
     KINDS.iter().find(|(start, _)| path.starts_with(start)).map_or("page", |(_, kind)| kind)
 }
 
-/// Writes the line and counts, if this response refuses.
+/// Writes the line and counts the event, if this response is a denial.
 pub(super) fn tell(response: &Response, presented: &Presented, address: IpAddr, id: &RequestId) {
     let denial = match response.extensions().get::<Mark>() {
         Some(Mark::NotDenied) => return,
         Some(Mark::Denied(denial)) => denial.clone(),
         None => match reason_of(response.status()) {
-            Some(reason) => Denial::new(reason, "see what was answered to this request"),
+            Some(reason) => Denial::new(reason, "see the response to this request"),
             None => return,
         },
     };
@@ -170,8 +171,8 @@ pub(super) fn tell(response: &Response, presented: &Presented, address: IpAddr, 
     log(kind, denial.reason, &address.to_string(), subject.as_deref(), id.as_str(), &denial.detail);
 }
 
-/// Readiness and the like (503 without a mark) are no refusals of anybody, but a page that says so has an id that is
-/// looked for.
+/// The reason code of a status. A 503 without a mark (such as readiness) is not a denial of a client, but an error page
+/// has a request id that the user may report.
 fn reason_of(status: StatusCode) -> Option<&'static str> {
     match status {
         StatusCode::NOT_FOUND => Some("not_found"),
@@ -186,7 +187,7 @@ fn reason_of(status: StatusCode) -> Option<&'static str> {
     }
 }
 
-/// Writes one line and counts it: for callers that are no HTTP requests. `kind` and `reason` are texts of the code.
+/// Writes and counts one line, for callers other than HTTP handlers. `kind` and `reason` are constants of the code.
 pub fn log(
     kind: &'static str,
     reason: &'static str,
@@ -207,8 +208,8 @@ pub fn log(
     );
 }
 
-/// Text that a stranger chose, for a log line: at most `most` characters; what could end a value, a line, or look like
-/// another field is escaped. Spaces stay with `spaces`.
+/// Escapes text that a client chose for a log line: at most `most` characters. Characters that could end a value or a
+/// line, or look like another field, are escaped. Spaces stay if `spaces` is true.
 pub fn escaped(text: &str, most: usize, spaces: bool) -> String {
     let mut out = String::new();
     for (at, c) in text.chars().enumerate() {
@@ -220,7 +221,7 @@ pub fn escaped(text: &str, most: usize, spaces: bool) -> String {
             ' ' if spaces => out.push(c),
             '"' | '\\' | '=' | '\'' => out.extend(c.escape_unicode()),
             c if c.is_whitespace() || c.is_control() => out.extend(c.escape_unicode()),
-            // Direction marks and the like: `escape_debug` knows what does not print.
+            // Direction marks and similar: `escape_debug` escapes what is not printable.
             c => out.extend(c.escape_debug()),
         }
     }
@@ -229,11 +230,11 @@ pub fn escaped(text: &str, most: usize, spaces: bool) -> String {
 
 type Counts = BTreeMap<(&'static str, &'static str), u64>;
 
-/// Of this process, which is one node.
+/// The counts of this process, which is one node.
 static COUNTS: Mutex<Counts> = Mutex::new(BTreeMap::new());
 
 fn count(kind: &'static str, reason: &'static str) {
-    // A poisoned lock leaves nothing half done.
+    // A poisoned lock leaves no partial entry.
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     if counts.len() < MAX_COUNTED || counts.contains_key(&(kind, reason)) {
         let counted = counts.entry((kind, reason)).or_default();
@@ -241,7 +242,7 @@ fn count(kind: &'static str, reason: &'static str) {
     }
 }
 
-/// How often this process refused, by kind and reason.
+/// The number of denials of this process, by kind and reason.
 pub fn counts() -> Counts {
     COUNTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -1,8 +1,8 @@
-//! What every request passes on its way in and out, as one story.
+//! The steps around every request and response.
 //!
-//! In: it gets an id, its client is resolved, its body is read within the limit. Then its handler has
-//! [`REQUEST_TIMEOUT`]. Out: a panic or time-out has become a plain answer, the id and the fence of security
-//! headers are on every response, whoever made it.
+//! Incoming: the request gets an id, its client is resolved, and its body is read within the limit. Its handler then
+//! has [`REQUEST_TIMEOUT`]. Outgoing: a panic or time-out becomes a plain response, and every response carries the id
+//! and the security headers, whichever code made it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,14 +31,14 @@ use super::headers::fence;
 use super::request_id::{self, Names, RequestId};
 use conclave_base::runtime::Entropy;
 
-/// Longest a request may take, its body included. A write held through an election takes 3 s; a proxy in front
-/// gives up at 60 s as a rule.
+/// Time limit of a request, its body included. A write held through an election takes 3 s; a proxy in front usually
+/// gives up at 60 s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Draws an error page: the pages live elsewhere.
+/// Renders an error page; the pages are in another room.
 pub type ErrorPage = Arc<dyn Fn(&Fault, &RequestId) -> String + Send + Sync>;
 
-/// What the edge needs to know.
+/// The configuration of the edge.
 #[derive(Clone)]
 pub struct EdgeConfig {
     pub entropy: Arc<dyn Entropy>,
@@ -58,7 +58,7 @@ impl fmt::Debug for EdgeConfig {
     }
 }
 
-/// The way in and out. Cheap to clone.
+/// The layer around all requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Edge(Arc<Inner>);
 
@@ -79,12 +79,12 @@ impl Edge {
         Self(Arc::new(Inner { config, names }))
     }
 
-    /// Puts the edge around all routes of `router`, its fallback included.
+    /// Wraps all routes of `router`, its fallback included.
     pub fn around(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.clone(), pass))
     }
 
-    /// The answer for a fault: a page where a person is looking, else a problem document.
+    /// The response for a fault: a page for a browser, else a problem document.
     pub fn answer(&self, fault: &Fault, id: &RequestId, page: bool) -> Response {
         if page {
             let page = (fault.status, Html((self.0.config.error_page)(fault, id))).into_response();
@@ -94,8 +94,8 @@ impl Edge {
         }
     }
 
-    /// The answer for a fault that no route saw, such as a body that is too large. Programs of any origin may read it:
-    /// it is the same for every caller, and an application in a browser would otherwise see a network error.
+    /// The response for a fault before the router, such as a body that is too large. Programs of any origin may read
+    /// it: it is equal for all callers, and a browser application would otherwise get a network error.
     fn answered_before_the_router(&self, fault: &Fault, id: &RequestId, page: bool) -> Response {
         let mut response = self.answer(fault, id, page);
         if !page {
@@ -105,27 +105,27 @@ impl Edge {
         response
     }
 
-    /// Whether this peer is a configured proxy.
+    /// True if this peer is a configured proxy.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.0.config.trusted_proxies.iter().any(|network| network.contains(peer.to_canonical()))
     }
 
-    /// The client that a configured proxy speaks for; none when the peer is not one, or cannot be understood.
+    /// The client that a configured proxy names; `None` if the peer is not a proxy, or its headers are unreadable.
     pub fn client_of_proxy(&self, headers: &HeaderMap, peer: IpAddr) -> Option<ClientInfo> {
         ClientInfo::of_proxy(headers, peer, &self.0.config.trusted_proxies)?.ok()
     }
 
-    /// A name for a request.
+    /// An id for a request.
     pub fn new_id(&self) -> RequestId {
         self.0.names.next()
     }
 
-    /// Writes the line of a refusal that was answered before the router or beside it.
+    /// Writes the log line of a denial that was answered before the router or beside it.
     pub fn tell(response: &Response, path: &str, headers: &HeaderMap, client: IpAddr, id: &RequestId) {
         denial::tell(response, &Presented::of(path, None, headers), client, id);
     }
 
-    /// What every response carries, whoever made it.
+    /// Adds the headers that every response carries.
     pub fn finish(response: &mut Response, id: &RequestId) {
         if let Some(value) = id.header() {
             response.headers_mut().insert(request_id::HEADER, value);
@@ -153,7 +153,7 @@ impl Edge {
                 Err(Fault::internal())
             }
             Err(_elapsed) => {
-                tracing::warn!(request.id = %id, "a request was given up after {:?}", self.0.config.request_timeout);
+                tracing::warn!(request.id = %id, "a request was aborted after {:?}", self.0.config.request_timeout);
                 Err(Fault::timeout())
             }
         }
@@ -171,13 +171,13 @@ impl Edge {
         parts.extensions.insert(client);
         parts.extensions.insert(id.clone());
         let body = self.read(body, parts.headers.get(CONTENT_LENGTH)).await?;
-        // Set once for each request; the bytes are shared with the handler, not copied.
+        // Set once per request; the bytes are shared with the handler, not copied.
         let _ = presented.form.set(body.clone());
         Ok(Request::from_parts(parts, Body::from(body)))
     }
 
-    /// Reads the body before the handler runs: a handler then never waits for a slow client, and one that is too
-    /// large meets the same refusal everywhere.
+    /// Reads the body before the handler runs. So a handler never waits for a slow client, and a body that is too large
+    /// is refused alike everywhere.
     async fn read(&self, body: Body, announced: Option<&http::HeaderValue>) -> Result<Bytes, Fault> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
@@ -198,7 +198,7 @@ impl Edge {
 async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     let id = edge.new_id();
     let page = wants_page(request.headers());
-    // The path only: queries carry codes and states.
+    // The path only: queries contain codes and states.
     let span = tracing::info_span!(
         "http.request",
         request.id = %id,
@@ -229,9 +229,8 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
     response
 }
 
-/// The fault behind an answer that the router or an extractor made for programs: nothing, plain text or a problem
-/// document. None for every answer that says something of its own, such as the errors of OAuth, which are JSON for
-/// every caller.
+/// The fault behind a bare response of the router or an extractor: empty, plain text or a problem document. `None` for
+/// every response with content of its own, such as OAuth errors, which are JSON for every caller.
 fn bare_refusal(response: &Response) -> Option<Fault> {
     let headers = response.headers();
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A request that failed, as its caller is told: a page for people, a problem document for programs.
+//! A failed request, as reported to its caller: a page for users, a problem document for programs.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 use super::denial::Denial;
 use super::request_id::RequestId;
 
-/// What went wrong, in words for the person or program that asked. Says nothing a stranger should not know.
+/// The error, in words for the user or program. It contains nothing that an attacker must not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub status: StatusCode,
-    /// Stable, for programs and for the manual: `body_too_large`.
+    /// A stable code, for programs and for the manual: `body_too_large`.
     pub code: &'static str,
     /// A few words: `Request too large`.
     pub title: &'static str,
-    /// A sentence or two: what happened and what to do.
+    /// A sentence or two: the cause and the remedy.
     pub detail: String,
-    /// The link of the error page; none = to the start page of this site.
+    /// The link on the error page; `None` means the start page of this site.
     pub way_on: Option<WayOn>,
 }
 
-/// A link that leads a person on from an error page. Never an address that a request brought unchecked.
+/// A link on an error page. Never an unchecked address from a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WayOn {
     pub url: String,
@@ -57,7 +57,7 @@ impl Fault {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not allowed", detail)
     }
 
-    /// Something failed that the caller can do nothing about.
+    /// An error that the caller cannot remedy.
     pub fn internal() -> Self {
         let detail = "Something went wrong on this server. Please try again; if it happens again, tell your administrator the request id.";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong", detail)
@@ -78,7 +78,7 @@ impl Fault {
         Self::new(StatusCode::BAD_REQUEST, "body_unreadable", "Bad request", detail)
     }
 
-    /// RFC 9457.
+    /// The problem document (RFC 9457).
     pub fn problem(&self, id: &RequestId) -> Response {
         let document = Problem {
             r#type: "about:blank",
@@ -104,7 +104,7 @@ struct Problem<'a> {
     request_id: &'a str,
 }
 
-/// Whether the caller is a browser showing a page rather than a program.
+/// True if the caller is a browser that shows a page, and not a program.
 pub fn wants_page(headers: &HeaderMap) -> bool {
     let accepts = |value: &http::HeaderValue| value.to_str().is_ok_and(|value| value.contains("text/html"));
     headers.get_all(ACCEPT).iter().any(accepts)

@@ -1,9 +1,9 @@
-//! What answers a listener's requests: the router, and before it whoever can answer at once.
+//! The request handling of a listener: a fast path for some requests, then the router.
 //!
-//! Most requests of an identity provider are checks of requests to somebody else, hundreds for each page that a person
-//! sees here. They need no body, no time-out and no handler that waits, and the router's layers cost several times what
-//! deciding one does. So [`Express`] is asked first. What it leaves, takes the way of all requests; what it answers has
-//! the same fence, id and client as everything else ([`Edge`]).
+//! Most requests of an identity provider are checks of requests to applications, hundreds for each page that a user
+//! sees here. A check needs no body, no time-out and no handler that waits, and the router's layers cost several times
+//! as much as its decision. So [`Express`] is tried first. Requests that it leaves take the regular path. Its responses
+//! have the same security headers, id and client information as all others ([`Edge`]).
 
 use std::{
     fmt,
@@ -39,16 +39,16 @@ pub struct Asked<'a> {
     pub id: &'a RequestId,
 }
 
-/// Answers some requests without waiting for anything.
+/// Answers some requests without waiting.
 pub trait Express: Send + Sync {
-    /// Whether requests of this path may be answered here; asked of every request, so it must cost nothing.
+    /// True if requests to this path may be answered here. Called for every request, so it must be cheap.
     fn takes(&self, path: &str) -> bool;
 
-    /// The answer. None: the router's.
+    /// The response; `None` leaves the request to the router.
     fn answer(&self, asked: &Asked<'_>) -> Option<Response>;
 }
 
-/// From the moment there is one.
+/// Matches nothing until the value is set.
 impl<T: Express> Express for OnceLock<T> {
     fn takes(&self, path: &str) -> bool {
         self.get().is_some_and(|express| express.takes(path))
@@ -59,7 +59,7 @@ impl<T: Express> Express for OnceLock<T> {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The peer of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub addr: SocketAddr,
@@ -68,13 +68,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// One without TLS.
+    /// A peer without TLS.
     pub const fn plain(addr: SocketAddr) -> Self {
         Self { addr, over_tls: None, certificate: None }
     }
 }
 
-/// The router and what comes before it. Cheap to clone.
+/// The router with the fast path in front of it. Cheap to clone.
 #[derive(Clone)]
 pub struct Front {
     router: Router,
@@ -94,18 +94,18 @@ impl From<Router> for Front {
 }
 
 impl Front {
-    /// `router` is within this edge already.
+    /// `router` must already be wrapped by this edge.
     pub fn new(edge: Edge, router: Router, express: Arc<dyn Express>) -> Self {
         Self { router, express: Some((edge, express)) }
     }
 
-    /// The answer, if it is there at once.
+    /// The response, if the fast path has one.
     pub fn at_once<B: HttpBody>(&self, request: &Request<B>, peer: IpAddr) -> Option<Response> {
         let (edge, express) = self.express.as_ref()?;
         if !express.takes(request.uri().path()) || !request.body().is_end_stream() {
             return None;
         }
-        // Strangers, and proxies that cannot be understood, are told what is wrong by the edge.
+        // Untrusted peers and unreadable proxies get their error from the edge.
         let client = edge.client_of_proxy(request.headers(), peer)?;
         let id = edge.new_id();
         let asked = Asked {
@@ -115,7 +115,7 @@ impl Front {
             client,
             id: &id,
         };
-        // One that panics is answered by the router, which knows what to do should it panic there as well.
+        // After a panic the router answers, which handles a panic of its own as well.
         let answered = std::panic::catch_unwind(AssertUnwindSafe(|| express.answer(&asked)));
         let mut response = answered.ok().flatten()?;
         Edge::tell(&response, request.uri().path(), request.headers(), client.ip, &id);
@@ -123,7 +123,7 @@ impl Front {
         Some(response)
     }
 
-    /// The router's answer.
+    /// The response of the router.
     pub async fn route<B>(self, mut request: Request<B>, peer: Peer) -> Response
     where
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,

@@ -1,9 +1,10 @@
-//! How much of a listener one address may have: connections, and patience with them. A stranger must not fill the node.
+//! Limits per address on a listener: the number of connections, and the time to wait for a request. One client must not
+//! be able to exhaust the node.
 //!
-//! Two kinds of peers. **Crowds** are the configured proxies and this machine itself: one address speaks for everybody
-//! behind it, so it may have every place, and it may keep a connection idle for longer than proxies do. Whoever is
-//! behind a proxy is the proxy's to limit; it has the whole head before it calls here. All others are **strangers**: a
-//! share each, and soon cut off.
+//! There are two kinds of peers. **Trusted proxies** are the configured proxies and this machine itself: one address
+//! carries the requests of many clients. It may use every connection, and may keep a connection idle for longer than
+//! proxies do. The proxy limits the clients behind it; it receives the whole request head before it connects here. All
+//! others are **untrusted peers**: each has a limited share, and is soon disconnected.
 
 use std::{
     collections::BTreeMap,
@@ -14,19 +15,19 @@ use std::{
 
 use super::cidr::{Cidr, customer_of};
 
-/// Most connections of one stranger (of one /64) at once, an eighth of all. A browser opens six to a host, so a whole
-/// company behind one address fits; a stranger needs eight networks to fill a node.
+/// Maximum number of connections of one untrusted peer (a /64 for IPv6), an eighth of all. A browser opens six to a
+/// host, so a whole company behind one address fits; an attacker needs eight networks to fill a node.
 const MOST_OF_A_STRANGER: usize = 512;
 
-/// A stranger who has not sent a request's head in this time is cut off, idle keep-alive included: browsers then simply
-/// connect anew.
+/// Time for an untrusted peer to send a request's head, idle keep-alive included; then it is disconnected. Browsers
+/// simply reconnect.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The same for a crowd. Longer than the 60 s for which nginx keeps idle connections to a backend, so that the proxy
-/// closes first and no request meets a closing connection.
+/// Time for a trusted proxy to send a request's head. It exceeds the 60 s for which nginx keeps idle connections to a
+/// backend, so that the proxy closes first and no request meets a closing connection.
 const PATIENCE_WITH_A_CROWD: Duration = Duration::from_secs(75);
 
-/// Who is connected, and who may be.
+/// The connections per peer, and their limits.
 #[derive(Debug)]
 pub(super) struct Guests {
     pub(super) crowds: Vec<Cidr>,
@@ -35,18 +36,18 @@ pub(super) struct Guests {
     strangers: Arc<Mutex<BTreeMap<IpAddr, Count>>>,
 }
 
-/// Connections of one network. At most as many rows as there are connections.
+/// Connections of one network. There are at most as many rows as connections.
 #[derive(Debug, Default)]
 struct Count {
     held: usize,
-    /// Whether it was said that the limit is met: once until the last connection is gone, whatever is tried.
+    /// True if the limit was logged: once until the last connection has ended, whatever is tried.
     told: bool,
 }
 
-/// An admitted connection; its share is free again when this is dropped.
+/// An admitted connection; its share is released when this is dropped.
 #[derive(Debug)]
 pub(super) struct Guest {
-    /// How long to wait for a request's head.
+    /// Time to wait for a request's head.
     pub patience: Duration,
     _share: Option<Share>,
 }
@@ -58,7 +59,7 @@ struct Share {
 }
 
 impl Guests {
-    /// `proxies` are crowds, and so is loopback: a proxy on the same machine, or the machine's owner.
+    /// Trusts `proxies` and loopback: a proxy on this machine, or the machine's owner.
     pub fn new(proxies: &[Cidr]) -> Self {
         let loopback = [(Ipv4Addr::LOCALHOST.into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)]
             .map(|(network, prefix)| Cidr::new(network, prefix));
@@ -70,7 +71,7 @@ impl Guests {
         }
     }
 
-    /// A place for a connection from `peer`, unless it has its share already.
+    /// A permit for a connection from `peer`, unless its share is used up.
     pub fn admit(&self, peer: IpAddr) -> Option<Guest> {
         if self.crowds.iter().any(|network| network.contains(peer)) {
             return Some(Guest { patience: PATIENCE_WITH_A_CROWD, _share: None });

@@ -1,4 +1,4 @@
-//! The headers that fence every response: what a browser may load, show and remember.
+//! The security headers of every response: what a browser may load, show and remember.
 
 use axum::response::Response;
 use http::header::{
@@ -7,16 +7,16 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 use url::Url;
 
-/// No script at all, no foreign anything, never inside a frame.
+/// The default policy: no script, nothing from other origins, no framing.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 
-/// Put into a response's extensions by a page whose form ends in a redirect to another origin. Browsers apply
-/// `form-action` to the redirects after a post as well, so the way back to a relying party must be named.
+/// An extension of a response whose page has a form that ends in a redirect to another origin. Browsers apply
+/// `form-action` to the redirects after a post as well, so the relying party's origin must be named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FormAction(Vec<String>);
 
 impl FormAction {
-    /// Allows forms to end at the origin of `target`; for a scheme of an app (`com.example.app:`) at the scheme.
+    /// Allows forms to end at the origin of `target`, or at the scheme of a native app (`com.example.app:`).
     pub fn to(target: &Url) -> Self {
         let source = match target.scheme() {
             "http" | "https" => target.origin().ascii_serialization(),
@@ -25,12 +25,12 @@ impl FormAction {
         Self(vec![source])
     }
 
-    /// Allows forms to end at any origin of this scheme: where it is known only after the post.
+    /// Allows forms to end at any origin of this scheme, for an origin that is known only after the post.
     pub fn to_scheme(scheme: &str) -> Self {
         Self(vec![format!("{scheme}:")])
     }
 
-    /// Allows those of `other` as well.
+    /// Also allows the sources of `other`.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
@@ -38,15 +38,15 @@ impl FormAction {
     }
 }
 
-/// Put into a response's extensions by a page that may be shown inside a frame of another origin. Such a page must have
-/// nothing on it that a click could do harm with: it only leads to the top.
+/// An extension of a response whose page may be shown in a frame of another origin. Such a page must contain nothing
+/// that a click could do harm with: it only links to the top level.
 #[derive(Clone, Copy, Debug)]
 pub struct Framable;
 
 /// [`POLICY`] without its `frame-ancestors`, and without forms.
 const FRAMABLE_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'";
 
-/// Adds what the response does not say itself.
+/// Adds the headers that the response does not have.
 pub(super) fn fence(response: &mut Response) {
     if let Some(allowed) = response.extensions_mut().remove::<FormAction>() {
         response.headers_mut().entry(CONTENT_SECURITY_POLICY).or_insert_with(|| policy(&allowed));
@@ -61,14 +61,14 @@ pub(super) fn fence(response: &mut Response) {
     }
 }
 
-/// The same for headers that are made once and sent often; nothing in them leads to another origin.
+/// Adds the headers to a map that is built once and sent often; it allows no other origin.
 pub fn fence_headers(headers: &mut HeaderMap) {
     let fixed = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         // Not "no-referrer": with it browsers send `Origin: null` from our own forms.
         (REFERRER_POLICY, "same-origin"),
-        // Pages and answers of an identity provider are for one person at one moment; assets say otherwise.
+        // Responses of an identity provider are for one user at one moment; assets set their own value.
         (CACHE_CONTROL, "no-store"),
         (CONTENT_SECURITY_POLICY, POLICY),
     ];
@@ -79,7 +79,7 @@ pub fn fence_headers(headers: &mut HeaderMap) {
 
 fn policy(FormAction(sources): &FormAction) -> HeaderValue {
     let policy = sources.iter().fold(POLICY.to_owned(), |policy, source| policy + " " + source);
-    // Origins and schemes of parsed URLs are ASCII without separators; should one not be, nothing extra is allowed.
+    // Origins and schemes of parsed URLs are ASCII without separators; if one is not, nothing extra is allowed.
     let is_plain = sources.iter().all(|source| !source.contains([' ', ';', ',', '\'']));
     HeaderValue::from_str(&policy)
         .ok()

@@ -1,19 +1,19 @@
-//! Hosts and authorities, in one canonical form from the moment they are read: lower case, without a trailing dot and
+//! Hosts and authorities in canonical form from the moment they are parsed: lower case, without a trailing dot and
 //! without the scheme's default port; IPv6 addresses in brackets in their short form (RFC 5952); international names as
 //! `xn--` (UTS 46).
 //!
-//! A host that is compared, signed or shown anywhere has passed here. Two spellings of one host would otherwise be two
+//! Every host that is compared, signed or shown passes through here. Otherwise two spellings of one host would be two
 //! hosts.
 
 use std::net::Ipv6Addr;
 
-/// Longest host name (RFC 1035 §2.3.4).
+/// Maximum length of a host name (RFC 1035 §2.3.4).
 const MAX_HOST_BYTES: usize = 253;
 
 /// The canonical form of `host` or `host:port`, for the scheme `http` or `https`. Returns `None` for anything else,
 /// such as a user name, a list or a path.
 pub fn canonical_authority(scheme: &str, authority: &str) -> Option<String> {
-    // Nearly every authority is canonical as it comes: this is the path of each check.
+    // Nearly every authority is already canonical, and every check runs this.
     if is_canonical_name(authority) {
         return Some(authority.to_owned());
     }
@@ -26,7 +26,7 @@ pub fn canonical_authority(scheme: &str, authority: &str) -> Option<String> {
     })
 }
 
-/// The canonical form of a host without a port. Returns `None` when it is not a name or an address.
+/// The canonical form of a host without a port. Returns `None` if it is not a name or an address.
 pub fn canonical_host(host: &str) -> Option<String> {
     if is_canonical_name(host) {
         return Some(host.to_owned());
@@ -51,7 +51,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     Some((host, Some(number)))
 }
 
-/// A name as it stands in DNS; `url` would decode escapes and read numbers as addresses, so neither is handed to it.
+/// A name as it is in DNS. `url` would decode escapes and read numbers as addresses, so such names are refused.
 fn international(name: &str) -> Option<String> {
     if name.contains('%') {
         return None;

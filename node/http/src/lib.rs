@@ -1,8 +1,8 @@
-//! The HTTP leaf: listening, and what surrounds every request whatever it is for.
+//! The HTTP leaf: listeners, and the steps common to all requests.
 //!
-//! Owns the listener with its limits and its drain, the [`Edge`] every request passes (request id, client address,
-//! body limit, time-out, panics, security headers), cookies, and problem responses. Knows no route, no page and
-//! no session. Nothing here believes a header of a peer that is not a configured proxy.
+//! Owns the listener with its limits and its drain, the [`Edge`] that every request passes (request id, client address,
+//! body limit, time-out, panics, security headers), cookies, and problem responses. It knows no routes, pages or
+//! sessions. It trusts no header of a peer that is not a configured proxy.
 
 pub mod cidr;
 pub mod client;

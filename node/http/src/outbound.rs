@@ -1,10 +1,9 @@
-//! Requests that leave: the one way to a URL that someone else chose (a client's logout endpoint, a provider's
-//! documents).
+//! Outbound requests: the one client for URLs that others chose (a client's logout endpoint, a provider's documents).
 //!
-//! The name is resolved here, each address judged, and the connection made to the address that was judged, so that a
-//! name cannot mean one thing at the check and another at the connection. Public addresses by https; others only where
-//! the configuration names them. No redirect is followed, no body kept beyond a bound, nothing waits longer than
-//! [`LIMIT`].
+//! The name is resolved here, each address is checked, and the connection is made to the checked address, so that a
+//! name cannot resolve differently for the check and for the connection. Public addresses are contacted by https;
+//! others only if the configuration names them. Redirects are not followed, bodies are bounded, and no request takes
+//! longer than [`LIMIT`].
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -33,18 +32,19 @@ use url::{Host, Url};
 
 use super::cidr::Cidr;
 
-/// A request from the look-up to the last byte of the answer. A peer that takes longer is asked again later.
+/// Time limit of a request, from the name lookup to the last byte of the response. Callers retry later with a slower
+/// peer.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The same of an attempt that only looks whether there is somebody: an operator waits for it.
+/// Time limit of a connection test, for which an operator waits.
 const REACH_LIMIT: Duration = Duration::from_secs(2);
-/// Most of an answer that is read: the key sets of the largest providers have a third of it.
+/// Maximum length of a response: the key sets of the largest providers have a third of it.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// The same of a picture, which its server bounds likewise.
+/// Maximum length of a picture; its server has a similar limit.
 const MAX_PICTURE_BYTES: usize = 1024 * 1024;
-/// Networks that are not routed in public: RFC 1918, RFC 6598, RFC 4193, and this machine.
+/// Networks that are not publicly routed: RFC 1918, RFC 6598, RFC 4193, and this machine.
 const PRIVATE: [&str; 7] =
     ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "127.0.0.0/8", "::1/128"];
-/// Where operating systems keep the authorities that they trust: Debian and Alpine, Fedora, SUSE, BSD.
+/// Certificate authority bundles of operating systems: Debian and Alpine, Fedora, SUSE, BSD.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -52,14 +52,14 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Why a request was not made, or brought no answer. Whether the peer acted on it is then unknown.
+/// The reason why a request was not made, or got no response. In the latter case it is unknown if the peer acted on it.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
     #[error("the address is not an http or https URL")]
     Url,
     #[error("{0} cannot be resolved")]
     Resolve(String),
-    #[error("{0} is no public address; name it in outbound.allow if it is to be reached")]
+    #[error("{0} is not a public address; add it to outbound.allow to permit it")]
     Forbidden(String),
     #[error("http without TLS is for addresses in outbound.allow only; use https")]
     Insecure,
@@ -71,13 +71,13 @@ pub enum OutboundError {
     Exchange(#[from] hyper::Error),
     #[error("the request cannot be built")]
     Request(#[from] http::Error),
-    #[error("the answer is longer than may be read or was cut off")]
+    #[error("the response is too long or was cut off")]
     Answer,
     #[error("no answer within {} s", LIMIT.as_secs())]
     TooSlow,
 }
 
-/// What a peer answered, whole.
+/// A peer's complete response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -86,7 +86,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Whether it says that it is JSON (RFC 8259 §11, RFC 6839 §3.1).
+    /// True if its content type is JSON (RFC 8259 §11, RFC 6839 §3.1).
     pub fn is_json(&self) -> bool {
         let told = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let kind = told.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -102,19 +102,19 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Trusts the operating system's certificate authorities; `allowed` are the private networks that may be reached.
+    /// Trusts the operating system's certificate authorities; `allowed` are the private networks that may be contacted.
     pub fn new(allowed: Vec<Cidr>) -> Self {
         Self { tls: trusted(), allowed: allowed.into() }
     }
 
-    /// The same for addresses that strangers name: public ones alone, whatever the configuration allows.
+    /// A client for addresses that users or clients chose: public ones only, whatever the configuration allows.
     #[must_use]
     pub fn for_strangers(&self) -> Self {
         Self { tls: self.tls.clone(), allowed: Arc::new([]) }
     }
 
-    /// The same for addresses that an administrator wrote: private networks and this machine as well, with or without
-    /// TLS. Not link-local ones, where clouds keep the credentials of a machine.
+    /// A client for addresses that an administrator configured: private networks and this machine as well, with or
+    /// without TLS. Link-local addresses are excluded, since clouds serve a machine's credentials there.
     #[must_use]
     pub fn for_administrators(&self) -> Self {
         let private = PRIVATE.iter().filter_map(|network| network.parse().ok());
@@ -122,10 +122,10 @@ impl Outbound {
         Self { tls: self.tls.clone(), allowed: allowed.into() }
     }
 
-    /// Whether a connection to the address can be made from here now. Sends nothing.
+    /// Tests if a connection to the address can be made from here now. Sends nothing.
     ///
     /// # Errors
-    /// [`OutboundError`]; the reason why not.
+    /// [`OutboundError`] with the reason.
     pub async fn reach(&self, url: &str) -> Result<(), OutboundError> {
         let url = Url::parse(url).map_err(|_| OutboundError::Url)?;
         let reaching = async {
@@ -135,7 +135,7 @@ impl Outbound {
         timeout(REACH_LIMIT, reaching).await.unwrap_or(Err(OutboundError::TooSlow))
     }
 
-    /// Posts a form; gives the status of the answer.
+    /// Posts a form; returns the status of the response.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -143,7 +143,7 @@ impl Outbound {
         self.post(url, form, None).await.map(|answer| answer.status)
     }
 
-    /// Posts a form with these credentials; gives the answer, which is asked to be JSON.
+    /// Posts a form with these credentials; requests JSON and returns the response.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -172,7 +172,7 @@ impl Outbound {
         self.within_limit(url, Asked { form: Some(body), headers, ..Asked::default() }).await
     }
 
-    /// Gets a document with these credentials; it is asked to be JSON.
+    /// Gets a document with these credentials; requests JSON.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -180,7 +180,7 @@ impl Outbound {
         self.within_limit(url, Asked { authorization, ..Asked::default() }).await
     }
 
-    /// Gets a page with these headers, as whatever they make of the caller.
+    /// Gets a page with these headers, for example as a browser would.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -188,7 +188,7 @@ impl Outbound {
         self.within_limit(url, Asked { headers, ..Asked::default() }).await
     }
 
-    /// Gets a picture, of whatever kind; up to a mebibyte of it.
+    /// Gets a picture of any type, up to one mebibyte.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -197,7 +197,7 @@ impl Outbound {
         self.within_limit(url, asked).await
     }
 
-    /// Posts a form as a page does, with these headers.
+    /// Posts a form like a page does, with these headers.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -235,13 +235,13 @@ impl Outbound {
         exchange(TlsConnector::from(tls).connect(name, stream).await?, request, most).await
     }
 
-    /// The first address behind the name that may be reached this way.
+    /// The first address of the name that may be contacted.
     async fn judged(&self, url: &Url, is_secure: bool) -> Result<SocketAddr, OutboundError> {
         let port = url.port_or_known_default().ok_or(OutboundError::Url)?;
         let found: Vec<SocketAddr> = match url.host().ok_or(OutboundError::Url)? {
             Host::Ipv4(ip) => vec![(ip, port).into()],
             Host::Ipv6(ip) => vec![(ip, port).into()],
-            // Names of this machine by definition (RFC 6761 §6.3); not every resolver knows it.
+            // Names of this machine by definition (RFC 6761 §6.3); not every resolver knows that.
             Host::Domain(name) if name.ends_with(".localhost") => vec![(Ipv4Addr::LOCALHOST, port).into()],
             Host::Domain(name) => {
                 let resolved = lookup_host((name, port)).await;
@@ -261,7 +261,7 @@ impl Outbound {
     }
 }
 
-/// TLS towards whoever the operating system's certificate authorities vouch for; none on a machine without them.
+/// TLS that trusts the operating system's certificate authorities; `None` on a machine without them.
 pub fn trusted() -> Option<Arc<ClientConfig>> {
     let bundle = authorities_file()?;
     let roots = Some(authorities(bundle)).filter(|roots| !roots.is_empty())?;
@@ -270,7 +270,7 @@ pub fn trusted() -> Option<Arc<ClientConfig>> {
     Some(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// The file of certificate authorities that this machine trusts, in PEM; none on a machine without them.
+/// The PEM file of certificate authorities that this machine trusts; `None` on a machine without them.
 pub fn authorities_file() -> Option<&'static Path> {
     BUNDLES.iter().map(Path::new).find(|path| path.exists())
 }
@@ -285,14 +285,14 @@ fn authorities(bundle: &Path) -> RootCertStore {
     roots
 }
 
-/// What is asked of a peer.
+/// A request to a peer.
 struct Asked<'a> {
-    /// Posted, when there is one.
+    /// The form to post; without one the request is a GET.
     form: Option<String>,
     authorization: Option<&'a str>,
-    /// Further headers; one that is set anyway is replaced.
+    /// Further headers, which replace the default ones.
     headers: &'a [(&'a str, &'a str)],
-    /// Most bytes of an answer.
+    /// Maximum length of the response in bytes.
     most: usize,
 }
 
@@ -328,7 +328,7 @@ fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, Outbound
     Ok(request)
 }
 
-/// The connection is driven here, beside the exchange, so that nothing of it outlives the caller.
+/// The connection is driven here, together with the exchange, so that nothing of it outlives the caller.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     request: Request<Full<Bytes>>,
@@ -343,13 +343,13 @@ async fn exchange(
     };
     match select(pin!(answering), pin!(connection)).await {
         Either::Left((answer, _)) => answer,
-        // It may end with the answer already read.
+        // The connection may end after the response was read.
         Either::Right((_, answering)) => answering.await,
     }
 }
 
-/// Whether this address belongs to the internet at large: no loopback, link-local, private, shared, reserved or
-/// multicast one, however it is written.
+/// True for a public internet address: not loopback, link-local, private, shared, reserved or multicast, in any
+/// notation.
 fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -375,8 +375,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [first, second, ..] = ip.segments();
-    // Global unicast is 2000::/3. Of it: Teredo and other special uses, documentation, 6to4 (an IPv4 address in
-    // disguise).
+    // Global unicast is 2000::/3. Excluded are Teredo and other special uses, documentation, and 6to4 (an embedded IPv4
+    // address).
     let is_special = first == 0x2001 && second < 0x0200;
     let is_documentation = (first == 0x2001 && second == 0x0db8) || (first == 0x3fff && second < 0x1000);
     first & 0xe000 == 0x2000 && !is_special && !is_documentation && first != 0x2002

@@ -1,4 +1,4 @@
-//! A name for each request, in its log lines, its error pages and its response.
+//! An id for each request, in its log lines, its error pages and its response.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,15 +11,15 @@ use http::{HeaderName, HeaderValue};
 use conclave_base::runtime::Entropy;
 use conclave_crypto::{hex, mac::take};
 
-/// Response header that carries it.
+/// The response header with the id.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Bytes of chance in an id.
+/// Random bytes in an id.
 const BYTES: usize = 16;
-/// Bytes asked for at once: the system's generator takes as long for one id as for so many.
+/// Random bytes requested at once: the system's generator takes as long for one id as for this many.
 const DRAWN: usize = 64 * BYTES;
 
-/// 32 hex digits, made here for each request; one sent by the client is not looked at.
+/// 32 hex digits, made here for each request; an id sent by the client is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(Option<[u8; 2 * BYTES]>);
 
@@ -37,7 +37,7 @@ impl RequestId {
     }
 }
 
-/// Names requests. Ids are no secrets: what is drawn ahead for the next ones may lie here.
+/// Makes request ids. They are not secret, so random bytes for later ids may be kept here.
 pub(super) struct Names {
     entropy: Arc<dyn Entropy>,
     drawn: Mutex<Drawn>,
@@ -54,7 +54,7 @@ impl Names {
     }
 
     pub(super) fn next(&self) -> RequestId {
-        // A poisoned lock leaves nothing half done but bytes that were not given out.
+        // A poisoned lock leaves at worst bytes that were not used.
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         let at = drawn.used;
         if let Some(bytes) = drawn.bytes.get(at..).and_then(<[u8]>::first_chunk) {
@@ -74,7 +74,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Outside the [`Edge`](super::Edge) there is no id, and the extractor gives an empty one.
+/// Outside the [`Edge`](super::Edge) there is no id, and the extractor returns an empty one.
 impl<S: Sync> FromRequestParts<S> for RequestId {
     type Rejection = Infallible;
 

@@ -1,6 +1,6 @@
-//! The listener: binding with a clear error, connections within limits, and a drain that ends.
+//! The listener: binding with a clear error, connections within limits, and a bounded drain.
 //!
-//! HTTP/1.1 only: a reverse proxy in front speaks it to its backends, and so do browsers without TLS.
+//! HTTP/1.1 only: a reverse proxy in front uses it for its backends, and so do browsers without TLS.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -28,23 +28,23 @@ use super::front::{Front, Peer};
 use super::guests::{Guest, Guests};
 use super::tls::{OverTls, ServerTls};
 
-/// Most connections at once. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue. How many
-/// of them one address may have is said in `guests`.
+/// Maximum number of connections. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue.
+/// `guests` has the limit per address.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// Bytes of request head read: a cookie jar, a long authorize URL and a proxy's headers fit well.
+/// Maximum length of a request head in bytes: many cookies, a long authorize URL and a proxy's headers fit well.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// How long requests in flight may take to finish once the node stops.
+/// Time limit for requests in flight once the node stops.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a TLS handshake may take.
+/// Time limit of a TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept, so that a process out of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why nothing is listening.
+/// The reason why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("{setting}: port {} on {} is already taken by another process; stop it or choose another port", addr.port(), addr.ip())]
@@ -64,7 +64,7 @@ pub enum HttpError {
     Tls { setting: &'static str, path: PathBuf, reason: String },
 }
 
-/// How a drain ended.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// Every request in flight was answered.
@@ -73,8 +73,7 @@ pub enum Drained {
     Cut(usize),
 }
 
-/// Binds `addr`; `setting` is the path of the setting it came from, for the error. Any listener of the node may
-/// use it.
+/// Binds `addr`; `setting` is the path of its setting, for the error. Any listener of the node may use it.
 pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, HttpError> {
     TcpListener::bind(addr).await.map_err(|source| refused(setting, addr, source))
 }
@@ -88,11 +87,11 @@ fn refused(setting: &'static str, addr: SocketAddr, source: io::Error) -> HttpEr
     }
 }
 
-/// Connections that wait in the kernel's queue until they are taken.
+/// Length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: u32 = 1024;
 
-/// A bound port that refuses connections: whoever comes goes to the next node at once. Opened, it is an
-/// [`HttpListener`].
+/// A bound port that refuses connections, so that clients and proxies go to the next node at once. [`Self::open`] makes
+/// it an [`HttpListener`].
 #[derive(Debug)]
 pub struct ClosedDoor {
     socket: TcpSocket,
@@ -101,12 +100,12 @@ pub struct ClosedDoor {
 }
 
 impl ClosedDoor {
-    /// Takes the port, and listens to nobody. A port that is taken by another process is found now.
+    /// Binds the port without listening. A port that another process uses is detected now.
     ///
     /// # Errors
     /// [`HttpError`].
     pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Self, HttpError> {
-        // The system lets two sockets have a port as long as neither listens: so listen once, for a moment.
+        // The system lets two sockets bind a port as long as neither listens, so listen once for a moment.
         drop(bind(setting, addr).await?);
         let new = || {
             let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -118,7 +117,7 @@ impl ClosedDoor {
         Ok(Self { socket, setting, addr })
     }
 
-    /// Listens.
+    /// Begins to listen for HTTP.
     ///
     /// # Errors
     /// [`HttpError`].
@@ -126,7 +125,7 @@ impl ClosedDoor {
         Ok(HttpListener::over(self.listen()?))
     }
 
-    /// The same for what speaks something else than this room does.
+    /// Begins to listen, for protocols other than those of this room.
     ///
     /// # Errors
     /// [`HttpError`].
@@ -153,25 +152,25 @@ impl HttpListener {
         Self { listener, drain_limit: DRAIN_LIMIT, guests: Guests::new(&[]), tls: None }
     }
 
-    /// Lets these proxies have as many connections as there are: each speaks for many people.
+    /// Lets these proxies use any number of connections: each carries the requests of many clients.
     #[must_use]
     pub fn with_proxies(self, proxies: &[Cidr]) -> Self {
         Self { guests: Guests::new(proxies), ..self }
     }
 
-    /// Speaks TLS.
+    /// Serves TLS.
     #[must_use]
     pub fn with_tls(self, tls: ServerTls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Where it listens: the port the system chose, if it was asked to.
+    /// The bound address, with the port that the system chose for port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is cancelled; then accepts no more, lets requests in flight finish, closes idle
-    /// connections, and returns.
+    /// Serves until `stop` is cancelled. Then it accepts no more connections, lets requests in flight finish, closes
+    /// idle connections, and returns.
     pub async fn serve(self, front: impl Into<Front>, stop: CancellationToken) -> Drained {
         let front = front.into();
         let connections = TaskTracker::new();
@@ -187,8 +186,8 @@ impl HttpListener {
         }
     }
 
-    /// The next connection, once there is room for one; those beyond their address's share are closed on the way.
-    /// `None` when it is time to stop.
+    /// The next connection, once there is room for one. Connections beyond their address's share are closed. `None`
+    /// once the server stops.
     async fn next(&self, places: &Arc<Semaphore>, stop: &CancellationToken) -> Option<Accepted> {
         let accept = async {
             let place = Arc::clone(places).acquire_owned().await.ok()?;
@@ -213,7 +212,7 @@ impl HttpListener {
     }
 }
 
-/// A connection and what it holds while it lasts.
+/// A connection with the permits that it holds.
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
@@ -223,7 +222,7 @@ struct Accepted {
 
 async fn converse(accepted: Accepted, tls: Option<ServerTls>, front: Front, stop: CancellationToken) {
     let Accepted { stream, peer, guest, _place } = accepted;
-    // Small answers must not wait for the client's acknowledgement of the one before.
+    // Small responses must not wait for the client's acknowledgement of the previous one.
     stream.set_nodelay(true).ok();
     let Some(tls) = tls else {
         return speak(stream, Peer::plain(peer), guest, front, stop).await;
@@ -244,7 +243,7 @@ async fn converse(accepted: Accepted, tls: Option<ServerTls>, front: Front, stop
     }
 }
 
-/// Holds the guest's place while it lasts.
+/// Serves one connection; holds its permit until it ends.
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
@@ -256,7 +255,7 @@ async fn speak(
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         match front.at_once(&request, addr.ip()) {
             Some(response) => Either::Left(ready(Ok::<Response, Infallible>(response))),
-            // Boxed: hyper keeps room for the larger of the two in every connection.
+            // Boxed: hyper reserves room for the larger of the two in every connection.
             None => Either::Right(Box::pin(front.clone().route(request, peer.clone()).map(Ok))),
         }
     });
@@ -274,7 +273,7 @@ async fn speak(
         }
     };
     if let Err(error) = ended {
-        // Clients that hang up or speak nonsense are everyday matters.
+        // Clients that disconnect or send garbage are normal.
         tracing::debug!(%error, peer = %addr, "a connection ended early");
     }
 }

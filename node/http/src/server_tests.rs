@@ -45,7 +45,7 @@ async fn a_taken_port_is_named_with_its_setting() {
     assert_eq!(error, "api.listen: this machine has no address 192.0.2.1");
 }
 
-/// A server with one route that answers when told, and the means to tell.
+/// A server with one route that answers on demand, and the handles to control it.
 async fn slow_server(
     drain_limit: Duration,
 ) -> (SocketAddr, [Arc<Notify>; 2], CancellationToken, tokio::task::JoinHandle<Drained>) {
@@ -91,14 +91,14 @@ async fn a_request_that_never_ends_is_cut_when_the_drain_is_over() {
     drop(stuck);
 }
 
-/// A connection from another of loopback's addresses; the kernel has sixteen million.
+/// A connection from another loopback address; the kernel has sixteen million.
 async fn connect_from(source: &str, addr: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
     socket.connect(addr).await.unwrap()
 }
 
-/// One request, and the connection stays.
+/// Sends one request and keeps the connection.
 async fn ask(stream: &mut TcpStream) {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = [0; 15];
@@ -106,7 +106,7 @@ async fn ask(stream: &mut TcpStream) {
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
 }
 
-/// A listener whose proxy is 127.0.0.1, with two connections and this patience for all others.
+/// A listener whose proxy is 127.0.0.1, with two connections and this head timeout for all others.
 async fn with_strangers(patience: Duration) -> (SocketAddr, CancellationToken) {
     let mut listener = HttpListener::bind("http.listen", loopback()).await.unwrap();
     listener.guests.crowds = vec!["127.0.0.1".parse().unwrap()];
@@ -128,7 +128,7 @@ async fn one_address_cannot_take_every_connection() {
     let mut third = connect_from("127.0.0.2", addr).await;
     let closed = tokio::time::timeout(Duration::from_secs(10), third.read(&mut [0])).await;
     assert!(matches!(closed.expect("a third connection is held"), Ok(0) | Err(_)));
-    // Others are served all the same, and a proxy may have more.
+    // Others are still served, and a proxy may have more.
     ask(&mut connect_from("127.0.0.3", addr).await).await;
     let mut crowd = Vec::new();
     for _ in 0..5 {
@@ -136,7 +136,7 @@ async fn one_address_cannot_take_every_connection() {
         ask(&mut stream).await;
         crowd.push(stream);
     }
-    // Its share is free again when a connection has ended; the server learns that a moment later.
+    // The share is released when a connection has ended; the server notices that a moment later.
     drop(held);
     let admitted = async {
         loop {
@@ -160,7 +160,7 @@ async fn a_head_that_never_ends_is_cut_off_and_a_proxy_is_given_time() {
     stranger.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     let cut = tokio::time::timeout(Duration::from_secs(10), stranger.read(&mut [0])).await;
     assert!(matches!(cut.expect("a slow head is waited for in vain"), Ok(0) | Err(_)));
-    // Kept alive without a further request: the same.
+    // An idle keep-alive connection is closed as well.
     let mut idle = connect_from("127.0.0.2", addr).await;
     ask(&mut idle).await;
     let cut = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut Vec::new())).await;

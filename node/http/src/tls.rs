@@ -1,9 +1,8 @@
-//! TLS on a listener of people and clients, with certificates of clients (RFC 8705) where the configuration asks for
-//! them.
+//! TLS on the public listener, with client certificates (RFC 8705) if the configuration enables them.
 //!
-//! A client is asked for a certificate and may have none. Whoever shows one has proved in the handshake that the key is
-//! theirs; what the certificate is worth is for the caller to judge: whether one of the configured authorities issued
-//! it is said beside it, and one that nobody issued is as good as its thumbprint.
+//! The server requests a certificate, and a client may send none. A client that sends one has proved possession of its
+//! key in the handshake. The caller decides what the certificate is worth: this module reports if a configured
+//! authority issued it. A self-signed certificate is identified by its thumbprint alone.
 
 use std::{convert::Infallible, fmt, fs, path::Path, sync::Arc, time::Duration};
 
@@ -26,17 +25,17 @@ use conclave_crypto::mac;
 
 use super::{client::ClientInfo, server::HttpError};
 
-/// Longest chain of a client that is looked at.
+/// Maximum length of a client's certificate chain.
 const MAX_CHAIN: usize = 8;
-/// Longest certificate of a client.
+/// Maximum length of a client's certificate.
 const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 
-/// Where the certificates are.
+/// The paths of the PEM files.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsFiles<'a> {
     pub certificate: &'a Path,
     pub key: &'a Path,
-    /// Whether clients are asked for one, and whose are trusted.
+    /// `Some` if clients are requested to send certificates, with the file of trusted authorities if there is one.
     pub clients: Option<Option<&'a Path>>,
 }
 
@@ -54,7 +53,7 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// The certificate that a client showed, and whose key it proved to have.
+/// The certificate that a client sent, with proof of its key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate(Arc<Shown>);
 
@@ -75,7 +74,8 @@ impl ClientCertificate {
         &self.0.der
     }
 
-    /// Whether a configured authority issued it, for clients, and it was in force when the connection was made.
+    /// True if a configured authority issued it for client authentication, and it was valid when the connection was
+    /// made.
     pub fn is_trusted(&self) -> bool {
         self.0.is_trusted
     }
@@ -86,12 +86,11 @@ impl ClientCertificate {
     }
 }
 
-/// The request came by a connection with TLS of ours.
+/// Marks a request on a connection with our own TLS.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OverTls;
 
-/// The certificate of the connection that a request came by, if there is one. A proxy's own is not that of the client
-/// it speaks for.
+/// The certificate of the request's connection, if there is one. A proxy's own certificate is not that of its client.
 #[derive(Clone, Debug)]
 pub struct PeerCertificate(pub Option<ClientCertificate>);
 
@@ -105,7 +104,7 @@ impl<S: Sync> FromRequestParts<S> for PeerCertificate {
 }
 
 impl ServerTls {
-    /// Reads the files.
+    /// Loads the files.
     ///
     /// # Errors
     /// [`HttpError::Tls`], naming the setting.
@@ -129,13 +128,14 @@ impl ServerTls {
             .with_single_cert(chain, key)
             .map_err(|error| wrong("http.tls.certificate_file", files.certificate, &error))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A resumed connection would show the certificate of another one: each is proved anew.
+        // A resumed connection would reuse the certificate of an earlier one, so each connection makes a full
+        // handshake.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), authorities, clock })
     }
 
-    /// What the peer of this connection showed.
+    /// The certificate that the peer of this connection sent.
     pub(super) fn certificate<IO>(&self, stream: &TlsStream<IO>) -> Option<ClientCertificate> {
         let chain = stream.get_ref().1.peer_certificates()?;
         let (own, issuers) = chain.split_first()?;
@@ -154,7 +154,7 @@ fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer
     let pem = read(setting, path)?;
     let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|error| wrong(setting, path, &error))?;
-    if found.is_empty() { Err(wrong(setting, path, &"it holds no certificate")) } else { Ok(found) }
+    if found.is_empty() { Err(wrong(setting, path, &"it contains no certificate")) } else { Ok(found) }
 }
 
 fn verifier(provider: &Arc<CryptoProvider>, path: &Path) -> Result<Arc<dyn ClientCertVerifier>, HttpError> {
@@ -171,7 +171,7 @@ fn wrong(setting: &'static str, path: &Path, reason: &dyn fmt::Display) -> HttpE
     HttpError::Tls { setting, path: path.to_owned(), reason: reason.to_string() }
 }
 
-/// Takes any certificate whose key the peer proves to have, and none.
+/// Accepts every certificate whose key the peer proves, and no certificate.
 #[derive(Debug)]
 struct AnyCertificate {
     provider: Arc<CryptoProvider>,
@@ -182,7 +182,7 @@ impl ClientCertVerifier for AnyCertificate {
         false
     }
 
-    /// No hints: browsers would ask people for certificates of these authorities.
+    /// No hints: browsers would ask users for certificates of these authorities.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

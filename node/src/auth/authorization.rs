@@ -1,7 +1,7 @@
-//! A validated OAuth authorization request, and the ways back to its client (RFC 6749 §4.1, OIDC Core §3.1.2).
+//! A validated OAuth authorization request, and the responses to its client (RFC 6749 §4.1, OIDC Core §3.1.2).
 //!
-//! Only [`AuthorizationRequest`]s whose client and redirect URI were checked exist, so a redirect built here never
-//! leads to an unregistered place.
+//! An [`AuthorizationRequest`] exists only after its client and redirect URI were checked, so a redirect built here
+//! never leads to an unregistered address.
 
 use axum::response::Response;
 use conclave_state::{Reason, Refusal};
@@ -10,39 +10,39 @@ use url::Url;
 
 use conclave_http::{Denial, denial::not_denied};
 
-/// What a client asked for. Made by the OIDC slice, after the redirect URI was matched exactly.
+/// The parameters of an authorization request. Built by the OIDC slice after the redirect URI was matched exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationRequest {
     pub client_id: String,
-    /// Registered for the client; an exact string.
+    /// Registered for the client; compared as an exact string.
     pub redirect_uri: String,
-    /// How the answer travels there.
+    /// The `response_mode`: how the response travels to the redirect URI.
     #[serde(default)]
     pub response_mode: ResponseMode,
     pub scopes: Vec<String>,
     pub state: Option<String>,
     pub nonce: String,
-    /// S256, 32 bytes (RFC 7636); none only for a client that may do without.
+    /// The S256 challenge, 32 bytes (RFC 7636). `None` only for a client that is exempt from PKCE.
     pub code_challenge: Option<[u8; 32]>,
     pub prompt: Prompt,
     /// `max_age`, seconds.
     pub max_age_secs: Option<u64>,
     pub login_hint: String,
-    /// Who must be signed in, as a verified `id_token_hint` or the `claims` parameter says.
+    /// The required `sub`, from a verified `id_token_hint` or the `claims` parameter.
     pub subject: Option<String>,
-    /// The DPoP key that the code is to be bound to (RFC 9449 §10), SHA-256 thumbprint.
+    /// SHA-256 thumbprint of the DPoP key to which the code is bound (RFC 9449 §10).
     #[serde(default)]
     pub dpop_jkt: Option<[u8; 32]>,
-    /// What the access token is for (RFC 8707); the client may name each.
+    /// The resources for which the access token is requested (RFC 8707); the client may use each of them.
     #[serde(default)]
     pub resources: Vec<String>,
-    /// Claims asked for by name (OIDC Core §5.5).
+    /// Claims requested by name (OIDC Core §5.5).
     #[serde(default)]
     pub claims: RequestedClaims,
-    /// The pushed request that this is; used up by the code.
+    /// The pushed request behind this one, if any; issuing the code spends it.
     #[serde(default)]
     pub pushed: Option<Pushed>,
-    /// An `acr` is essential that a password alone reaches here.
+    /// True if an essential `acr` was requested that only a password satisfies.
     #[serde(default)]
     pub needs_password: bool,
 }
@@ -50,7 +50,7 @@ pub struct AuthorizationRequest {
 /// The authentication method of a password (RFC 8176).
 pub const PASSWORD_METHOD: &str = "pwd";
 
-/// How an answer travels to the client.
+/// The way a response travels to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResponseMode {
     /// In the query of a redirect.
@@ -58,12 +58,12 @@ pub enum ResponseMode {
     Query,
     /// In a form that the browser posts (OAuth 2.0 Form Post Response Mode).
     FormPost,
-    /// In the fragment of a redirect, which the browser keeps to itself (OAuth 2.0 Multiple Response Type Encoding
-    /// Practices §2.1).
+    /// In the fragment of a redirect, which the browser does not send to the server (OAuth 2.0 Multiple Response Type
+    /// Encoding Practices §2.1).
     Fragment,
 }
 
-/// Claims asked for by name: those that this provider knows, sorted.
+/// Claims requested by name, sorted; only those that this provider supports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestedClaims {
     pub id_token: Vec<String>,
@@ -71,7 +71,7 @@ pub struct RequestedClaims {
 }
 
 impl RequestedClaims {
-    /// All of them, for what a person is asked.
+    /// The claims of both places, sorted and without duplicates, for the consent page.
     pub fn all(&self) -> Vec<String> {
         let mut all = [self.id_token.as_slice(), &self.userinfo].concat();
         all.sort();
@@ -80,8 +80,8 @@ impl RequestedClaims {
     }
 }
 
-/// A pushed request, and how long it must be remembered that it was used: no login that began with it is on its way any
-/// longer.
+/// A pushed request, and the time until which its use must be remembered. By then every login that began with it has
+/// expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
     pub id: [u8; 16],
@@ -91,11 +91,11 @@ pub struct Pushed {
 /// `prompt` (OIDC Core §3.1.2.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
-    /// No page may be shown.
+    /// No page may be shown to the user.
     pub none: bool,
-    /// The person must prove who they are again.
+    /// The user must authenticate again.
     pub login: bool,
-    /// The person must be asked again.
+    /// The user must give consent again.
     pub consent: bool,
 }
 
@@ -156,19 +156,19 @@ impl AuthorizationError {
     }
 }
 
-/// The way back to a client: a redirect URI that was matched, how to go it, the client's `state`, and who answers (RFC
-/// 9207).
+/// Everything needed to send a response to a client: a matched redirect URI, the response mode, the client's `state`
+/// and the issuer (RFC 9207).
 #[derive(Clone, Debug)]
 pub struct WayBack<'a> {
     pub redirect_uri: &'a str,
     pub mode: ResponseMode,
     pub state: Option<&'a str>,
     pub issuer: &'a str,
-    /// The client is not told in errors who answers: it misreads them.
+    /// True if error responses to this client carry no `iss`, because the client misreads it.
     pub omits_error_issuer: bool,
 }
 
-/// An answer to a client, on its way through the browser.
+/// A response to a client, sent through the browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub redirect_uri: String,
@@ -198,7 +198,8 @@ impl WayBack<'_> {
 }
 
 impl Answer {
-    /// The response that carries this answer, marked if it is an error: its line names the code and the description.
+    /// Marks the HTTP response that carries this answer, if it is an error. The denial log line then names the code and
+    /// the description.
     #[must_use]
     pub fn told(&self, response: Response) -> Response {
         let value =
@@ -206,7 +207,7 @@ impl Answer {
         let error = AuthorizationError::ALL.iter().find(|known| Some(known.code()) == value("error"));
         let Some(error) = error else { return response };
         if *error == AuthorizationError::LoginRequired {
-            // A client that asks in silence whether somebody is signed in is told so, and refused nothing.
+            // A client that checks silently for a signed-in user gets the expected response, so this is not a denial.
             return not_denied(response);
         }
         let detail =
@@ -214,15 +215,15 @@ impl Answer {
         Denial::new(error.code(), detail).on(response)
     }
 
-    /// The answer in the query of the redirect URI, or in its fragment where the mode says so. No registered URI has a
-    /// fragment.
+    /// The redirect location: the parameters in the query of the redirect URI, or in the fragment if the mode requires
+    /// it. A registered URI never has a fragment.
     pub fn location(&self) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(&self.parameters);
         if self.mode == ResponseMode::Fragment {
             return format!("{}#{}", self.redirect_uri, query.finish());
         }
-        // The registered string stays as it is, byte for byte; a query it has is continued (RFC 6749 §3.1.2).
+        // The registered string stays as it is, byte for byte. An existing query is extended (RFC 6749 §3.1.2).
         let joint = if self.redirect_uri.contains('?') { '&' } else { '?' };
         format!("{}{joint}{}", self.redirect_uri, query.finish())
     }
@@ -234,12 +235,12 @@ impl AuthorizationRequest {
         WayBack { redirect_uri, mode, state: self.state.as_deref(), issuer, omits_error_issuer }
     }
 
-    /// Whether somebody who proved who they are by these methods will do.
+    /// True if these authentication methods satisfy the request.
     pub fn is_satisfied_by(&self, methods: &[String]) -> bool {
         !self.needs_password || methods.iter().any(|method| method == PASSWORD_METHOD)
     }
 
-    /// For the `form-action` of pages whose POST ends in a redirect to the client.
+    /// The origin of the redirect URI, for the `form-action` of pages whose POST ends in a redirect to the client.
     pub fn origin(&self) -> Option<String> {
         origin_of(&self.redirect_uri)
     }
@@ -254,7 +255,7 @@ pub fn origin_of(uri: &str) -> Option<String> {
     }
 }
 
-/// What a refusal of the rules means to the client.
+/// The error code that the client receives for a refusal by the rules.
 pub fn error_of(refusal: &Refusal) -> AuthorizationError {
     match refusal.reason {
         Reason::AccessDenied | Reason::UserDisabled | Reason::ClientDisabled => {

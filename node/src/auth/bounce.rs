@@ -1,12 +1,13 @@
-//! The guard against redirect loops: the check sends a browser here to sign in, it is signed in already and is sent
-//! back, and the check does not see the cookie. Without a guard that goes on for ever, and tells nobody why
-//! (features.md §2, redirect loops).
+//! The guard against redirect loops. In such a loop the check sends a browser to the sign-in, the browser is already
+//! signed in and is sent back, and the check does not receive the cookie. Without a guard this never ends, and neither
+//! the user nor the operator learns why (features.md §2, redirect loops).
 //!
-//! Counted are turns: a redirect whose attempt began after the redirect before it was sent. Several tabs of one page
-//! began before the first of them arrived, so they are no turns. A session of its own begins a count of its own.
+//! The guard counts turns. A turn is a redirect whose attempt began after the previous redirect was sent. Several tabs
+//! of one page began before the first of them was redirected, so they do not count as turns. A new session starts a new
+//! count.
 //!
-//! The count is in a sealed cookie of this site, the one place where the browser's cookies are known to arrive: without
-//! them it would be asked for its password instead. The server keeps nothing.
+//! The count is in a sealed cookie of this site. This is the one host where the browser's cookies certainly arrive:
+//! without them the browser would be asked for a password instead. The server stores nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,16 +15,17 @@ use conclave_crypto::mac;
 
 use super::{Auth, ticket::AppUrl};
 
-/// The cookie.
+/// The cookie's name.
 pub const COOKIE: &str = "bounces";
-/// What its seal is for; it opens as nothing else.
+/// The purpose that the seal is bound to; a value sealed for another purpose does not open.
 const PURPOSE: &str = "bounces/2";
-/// So many turns to one address are explained instead of followed. One is a sign-in, two may be a doubled click.
+/// After this many turns to one address the user sees an explanation instead of a redirect. One turn is a sign-in; two
+/// may be a double click.
 const MOST_TURNS: u32 = 3;
-/// So many redirects to one address are explained even where none seems to be a turn, since the clocks of nodes differ.
-/// More tabs than a browser restores of one page.
+/// After this many redirects to one address the user sees an explanation even if no redirect was counted as a turn,
+/// since the clocks of nodes differ. It is more than the number of tabs that a browser restores of one page.
 const MOST_REDIRECTS: u32 = 20;
-/// Within so long: a loop takes well below a second a turn.
+/// The window of a count. A turn of a loop takes well below a second.
 const WINDOW_MS: u64 = 15_000;
 
 #[derive(Serialize, Deserialize)]
@@ -36,27 +38,27 @@ struct Counted {
     last_ms: u64,
 }
 
-/// A redirect to an application, as the guard against loops sees it.
+/// A redirect to an application, as the guard against redirect loops needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppRedirect {
     /// The id of the session that is handed over.
     pub session: [u8; 16],
-    /// When the attempt began, milliseconds since 1970, by the clock of the node that was asked. `None`: counted as a
+    /// The start of the attempt, milliseconds since 1970, by the clock of the node that received it. `None` counts as a
     /// turn.
     pub asked_at_ms: Option<u64>,
 }
 
-/// What to do with a browser that is about to be sent to an application.
+/// The decision about a browser that is about to be redirected to an application.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Bounce {
-    /// Send it, with this text in its cookie.
+    /// Redirect the browser, and set its cookie to this text.
     Send(Option<String>),
-    /// It goes in circles.
+    /// Explain the redirect loop instead.
     Explain,
 }
 
 impl Auth {
-    /// Counts this redirect of a browser to `url`, with what its cookie says of the redirects before.
+    /// Counts this redirect of a browser to `url`. `cookie` holds the count of the redirects before it.
     pub fn bounce(&self, cookie: Option<&str>, url: &AppUrl, redirect: AppRedirect) -> Bounce {
         let now_ms = self.runtime().clock.now_ms();
         let to = mac::sha256(&[&redirect.session[..], url.to_string().as_bytes()].concat());
@@ -99,7 +101,7 @@ mod tests {
         };
         assert_eq!(counted(&[1, 2, 3, 4]).turns, 1);
         assert_eq!(counted(&[9, 10, 11]).turns, 3);
-        // A node whose clock is behind is not seen to turn; the redirects are counted all the same.
+        // A node whose clock is behind never sees a turn; the number of redirects still ends the loop.
         let behind = counted(&[0; 20]);
         assert_eq!((behind.turns, behind.redirects), (1, MOST_REDIRECTS));
     }

@@ -1,6 +1,6 @@
-//! Claims that a client has of its own, made by expressions (docs/policy.md). An expression says something of the
-//! person and of how they signed in, within the bounds of those of policies. One that comes to nothing is left out: a
-//! token says what is known, and no application is told a claim that nobody could make.
+//! Claims of a single client, computed by expressions (docs/policy.md). An expression reads the user and the sign-in,
+//! within the same bounds as a policy expression. An expression that fails is left out: a token states only known
+//! facts, and an application never receives a claim that could not be computed.
 
 use std::{
     collections::BTreeMap,
@@ -13,19 +13,19 @@ use serde_json::{Map, Value};
 
 use super::policy::{Circumstances, person};
 
-/// Most expressions kept compiled: what a text means never changes, so any may be forgotten.
+/// Maximum number of compiled expressions in memory. The meaning of a text never changes, so any entry may be dropped.
 const MAX_KEPT: usize = 256;
 
-/// Compiled, by their text; none for one that this version cannot read.
+/// Compiled expressions by their text; `None` for a text that this version cannot parse.
 #[derive(Default)]
 pub struct ClaimExpressions(Mutex<BTreeMap<Arc<str>, Option<Arc<Expression>>>>);
 
-/// Who the claims are about.
+/// The subject of the claims.
 #[derive(Clone, Copy)]
 pub struct About<'a> {
     pub state: &'a State,
     pub user: &'a User,
-    /// When the person signed in, Unix milliseconds, and how.
+    /// The time of the sign-in, Unix milliseconds, and its authentication methods.
     pub sign_in: (u64, &'a [String]),
     pub now_ms: u64,
 }
@@ -44,7 +44,7 @@ impl ClaimExpressions {
         expression
     }
 
-    /// Adds the client's own claims for these scopes. What is there already stays.
+    /// Adds the client's own claims for these scopes. Existing claims are kept.
     pub fn add(
         &self,
         claims: &mut Map<String, Value>,
@@ -67,8 +67,8 @@ impl ClaimExpressions {
     }
 }
 
-/// Names that say something of the token, or that somebody was verified (OIDC Core §2 and §5.1, RFC 7519, RFC 9068): no
-/// expression does.
+/// Names that describe the token, or that state a verification (OIDC Core §2 and §5.1, RFC 7519, RFC 9068). An
+/// expression may not use them.
 const RESERVED: [&str; 27] = [
     "iss",
     "sub",
@@ -99,7 +99,7 @@ const RESERVED: [&str; 27] = [
     "phone_number_verified",
 ];
 
-/// Whether a client may have no claim of its own by this name.
+/// True if a client's own claim may not have this name.
 pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
 }

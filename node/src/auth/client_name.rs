@@ -1,5 +1,5 @@
-//! What people are shown of a client: the name that an operator gave it, or that it gave itself. For a client described
-//! by a document nobody here has looked at the name, so the host that it comes from stands beside it.
+//! The display name of a client: the name that an operator gave it, or the one that it gave itself. The name in a
+//! client metadata document was not reviewed by an operator, so the document's host stands beside it.
 
 use conclave_state::client::Client;
 use url::Url;

@@ -1,4 +1,4 @@
-//! The one write that ends a login: ticket spent, session opened, the code it was for issued.
+//! The single write that ends a login: it spends the ticket, opens the session and issues the requested code.
 
 use std::sync::Arc;
 
@@ -27,27 +27,26 @@ use super::{
     ticket::{Target, Ticket},
 };
 
-/// Where a browser comes from, for the list of sessions.
+/// The user agent and address of a browser, for the list of sessions.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     pub user_agent: String,
     pub address: String,
 }
 
-/// A login that is done.
+/// A completed login.
 #[derive(Debug)]
 pub struct Completed {
-    /// The session's new cookie. None when the session got another one meanwhile: this answer is a late retry, and the
-    /// browser has it.
+    /// The session's new cookie. `None` if the session got another cookie meanwhile: then this is the reply to a late
+    /// retry, and the browser already has the newer cookie.
     pub cookie: Option<String>,
     pub signed_in: SignedIn,
-    /// The code, when the login was for one and nothing else is to be asked. Never one that was redeemed or has
-    /// expired.
+    /// The code, if the login was for one and needs no further page. Never a code that was redeemed or has expired.
     pub code: Option<String>,
 }
 
-/// Whether the client gets its code without asking the person: nobody is asked for it, or this person said yes to all
-/// of it before.
+/// True if no consent page is needed: the client never asks for consent, or the user already consented to everything
+/// requested.
 pub fn consent_stands(request: &AuthorizationRequest, client: &Client, state: &State, user: &User) -> bool {
     if request.prompt.consent {
         return false;
@@ -62,7 +61,7 @@ pub fn consent_stands(request: &AuthorizationRequest, client: &Client, state: &S
 }
 
 impl Auth {
-    /// Whether this is the person that the client wants to be signed in, if it wants one.
+    /// True if this user is the one that the request names, or if the request names none.
     pub fn is_wanted(&self, request: &AuthorizationRequest, client: &Client, user: &User) -> bool {
         request
             .subject
@@ -70,10 +69,10 @@ impl Auth {
             .is_none_or(|subject| self.subject(client, user).is_ok_and(|own| own == *subject))
     }
 
-    /// Ends the login that `ticket` stands for.
+    /// Completes the login that `ticket` stands for.
     ///
     /// # Errors
-    /// [`AuthError`]; `Refused(TicketSpent)` when this login was completed before.
+    /// [`AuthError`]; `Refused(TicketSpent)` when this login was already completed.
     pub async fn complete(
         &self,
         ticket: &Ticket,
@@ -92,7 +91,7 @@ impl Auth {
         self.completed(&committed, derivation)
     }
 
-    /// A session for this person, however they proved who they are.
+    /// The command that opens a session for this user, whatever the method of authentication.
     pub(super) fn session_order(
         &self,
         ticket: &Ticket,
@@ -113,7 +112,7 @@ impl Auth {
         }
     }
 
-    /// The login that this write ended.
+    /// The result of the write that completed a login.
     pub(super) fn completed(
         &self,
         committed: &Committed,
@@ -125,11 +124,11 @@ impl Auth {
         };
         let session_id = SessionId::parse(&started.session_id).map_err(AuthError::Refused)?;
         let (state, now) = (&committed.state, self.now(&committed.state));
-        // A retry's answer may come after the session has ended again: then there is nobody to let in.
+        // The reply to a retry may arrive after the session has ended; then the user is not signed in.
         let ended = || {
             AuthError::Refused(conclave_state::Refusal::new(
                 conclave_state::Reason::SessionUnknown,
-                "it has ended",
+                "the session has ended",
             ))
         };
         let (session, user) = state.live_session(session_id, now).ok_or_else(ended)?;
@@ -141,8 +140,7 @@ impl Auth {
         Ok(Completed { cookie, signed_in, code })
     }
 
-    /// Issues a code to the client of `request` for a person who is signed in. Spends the consent ticket, if there was
-    /// one.
+    /// Issues a code to the client of `request` for a signed-in user. Spends the consent ticket, if there is one.
     ///
     /// # Errors
     /// [`AuthError`].
@@ -170,7 +168,7 @@ impl Auth {
         if is_redeemable(&committed.state, &issued.grant_id, &signed_in.session, now) {
             return Ok(self.code_text(derivation, issued.index));
         }
-        // The step was done before, and its code was redeemed: whoever repeats it gets another one.
+        // This step was done before and its code was redeemed, so the repetition gets a new code.
         let again = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
         let order = IssueCode { ticket_id: Vec::new(), ..named_by(order, &again) };
         let committed = self.cluster().propose(again.request(), Body::IssueCode(order)).await?;
@@ -190,7 +188,7 @@ impl Auth {
     ) -> Option<IssueCode> {
         let Target::Authorize(request) = target else { return None };
         let client = state.client(&request.client_id)?;
-        // The session that is about to be.
+        // The session that this write will open.
         let around = Circumstances {
             address: session.address.parse().ok(),
             sign_in: Some((self.now(state).0, &session.amr)),
@@ -232,8 +230,8 @@ impl Auth {
     }
 }
 
-/// The sign-in as a command. A session whose cookie the browser showed is strengthened or ended by the same write;
-/// while a member of the cluster does not know how to strengthen one, it is ended.
+/// The sign-in as a command. This write also strengthens or ends the session whose cookie the browser presented. While
+/// a member of the cluster does not know the command for strengthening, the session is ended.
 pub(super) fn in_browser(state: &State, shown: Option<ShownSession>, mut sign_in: SignIn) -> Body {
     let can_strengthen = state.meta().level >= level::STRENGTHENING;
     if let Some(shown) = shown.filter(|_| !can_strengthen) {
@@ -251,7 +249,7 @@ pub(super) fn in_browser(state: &State, shown: Option<ShownSession>, mut sign_in
     }
 }
 
-/// Lets the sign-in end the session that the browser showed, if the cookie's secret is that of the session.
+/// Makes the sign-in end the session that the browser presented, if the cookie's secret matches that session.
 fn replace(state: &State, shown: ShownSession, sign_in: &mut SignIn) {
     let live = state.live_session(shown.session, state.meta().clock);
     let Some((session, _)) = live.filter(|(session, _)| session.secret_hash.matches(&shown.secret_hash))
@@ -268,7 +266,7 @@ fn replace(state: &State, shown: ShownSession, sign_in: &mut SignIn) {
     }
 }
 
-/// The order for a code whose id and secret come of this derivation.
+/// The command for a code whose id and secret come from this derivation.
 fn named_by(order: IssueCode, derivation: &Derivation) -> IssueCode {
     IssueCode {
         grant_id: GrantId::new(derivation.id("grant")).to_vec(),
@@ -277,8 +275,8 @@ fn named_by(order: IssueCode, derivation: &Derivation) -> IssueCode {
     }
 }
 
-/// True while the code of this grant can be redeemed. A second click whose first answer was followed up gets a new code
-/// instead: a code that is brought twice ends everything that came of it.
+/// True while the code of this grant can be redeemed. After a repeated click whose first code was redeemed, the caller
+/// issues a new code: a code presented twice revokes everything that was issued from it.
 fn is_redeemable(state: &State, grant_id: &[u8], session: &Session, now: Stamp) -> bool {
     let grant = GrantId::parse(grant_id).ok().and_then(|id| state.grant(id));
     grant.is_some_and(|grant| {
@@ -291,5 +289,5 @@ pub(crate) fn millis(length: std::time::Duration) -> u64 {
 }
 
 pub(crate) fn unexpected(body: &ReplyBody) -> AuthError {
-    AuthError::Internal(format!("the rules answered another question: {body:?}"))
+    AuthError::Internal(format!("unexpected reply to a command: {body:?}"))
 }

@@ -1,18 +1,19 @@
 //! Ids and secrets of a write, derived from its request id under a key of the cluster.
 //!
 //! A load balancer may send the same request to another node when the first died before answering. The second node must
-//! then make the *same* command and the same cookie, or the retry would be answered with a secret it does not know. So
-//! chance enters once, as the request id; with an `Idempotency-Key` header even that is the same on every node.
+//! then make the *same* command and the same cookie, or the retry would be answered with a secret it does not know.
+//! Randomness therefore enters once, as the request id; with an `Idempotency-Key` header even that is the same on every
+//! node.
 
 use conclave_state::ids::RequestId;
 
 use conclave_base::runtime::Entropy;
 use conclave_crypto::{handle::HandleSecret, keys::Key, mac};
 
-/// Longest `Idempotency-Key` honoured; longer ones are treated as absent.
+/// Maximum length of an accepted `Idempotency-Key`; a longer one is treated as absent.
 const MAX_KEY_BYTES: usize = 128;
 
-/// The name of a write, and the source of everything that is random in it.
+/// The request id of a write, and the source of all random values in it.
 #[derive(Clone)]
 pub struct Derivation {
     key: Key,
@@ -20,13 +21,14 @@ pub struct Derivation {
 }
 
 impl Derivation {
-    /// A fresh one.
+    /// A derivation with a fresh random request id.
     pub fn fresh(key: &Key, entropy: &dyn Entropy) -> Self {
         Self { key: key.clone(), request: RequestId::new(entropy.bytes()) }
     }
 
-    /// The one that this idempotency key always gives for this purpose and these parameters. Without a usable key:
-    /// fresh. The parameters are part of it, so that a key seen by a stranger is of no use with anything else.
+    /// The derivation that an idempotency key always gives for this purpose and these parameters. Without a usable key
+    /// it is fresh. The parameters are part of the derivation, so an attacker who sees a key cannot use it for another
+    /// request.
     pub fn of_request(
         key: &Key,
         idempotency_key: Option<&str>,
@@ -36,23 +38,23 @@ impl Derivation {
         let usable = idempotency_key.filter(|k| !k.is_empty() && k.len() <= MAX_KEY_BYTES);
         let Some(idempotency_key) = usable else { return Self::fresh(key, entropy) };
         let mut material: Vec<Vec<u8>> = vec![mac::sha256(idempotency_key.as_bytes()).to_vec()];
-        // Hashed one by one: parts cannot flow into each other.
+        // Hashed one by one, so that bytes cannot move from one part to the next.
         material.extend(parts.iter().map(|part| mac::sha256(part).to_vec()));
         let joined = material.concat();
         let request = first_16(mac::hmac_sha256(key, &[b"request", &joined]));
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
-    /// The one that these parts always give, on any node. For a step of a flow that is done once by one browser: sent a
-    /// second time, it makes the same write and gets the first answer.
+    /// The derivation that these parts always give, on any node. For a step of a flow that one browser does once: a
+    /// repeated request makes the same write and gets the first reply.
     pub fn of_step(key: &Key, parts: &[&[u8]]) -> Self {
         let material: Vec<Vec<u8>> = parts.iter().map(|part| mac::sha256(part).to_vec()).collect();
         let request = first_16(mac::hmac_sha256(key, &[b"step", &material.concat()]));
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
-    /// The name of the write that follows this one in the same request. Two writes under one name would answer each
-    /// other.
+    /// The derivation of the write that follows this one in the same request. Two writes with one request id would
+    /// count as retries of each other.
     #[must_use]
     pub fn then(&self, label: &str) -> Self {
         Self { key: self.key.clone(), request: RequestId::new(first_16(self.bytes(b"then", label))) }
@@ -62,12 +64,12 @@ impl Derivation {
         self.request
     }
 
-    /// An id for the row called `label` in this write.
+    /// The id of the row called `label` in this write.
     pub fn id(&self, label: &str) -> [u8; 16] {
         first_16(self.bytes(b"id", label))
     }
 
-    /// A secret for the row called `label` in this write.
+    /// The secret of the row called `label` in this write.
     pub fn secret(&self, label: &str) -> HandleSecret {
         HandleSecret::new(self.bytes(b"secret", label))
     }

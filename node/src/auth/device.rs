@@ -1,10 +1,11 @@
-//! Browsers that have signed in to an account before (OWASP "device cookies"). Their attempts are counted apart, so
-//! that strangers who guess at an account do not lock its owner out.
+//! Browsers that have signed in to an account before (OWASP "device cookies"). Their attempts are counted separately,
+//! so that guesses from unknown browsers do not lock the owner out of the account.
 //!
-//! The cookie holds a few *marks*, one for each account that signed in here last. A mark is an id, the time it was
-//! made, and a MAC over both and the account: it names nobody, cannot be made up, and says nothing for any other
-//! account. It lets nobody in: all it gives is a count of its own, within the limit of an account. Whoever steals one
-//! may try that many passwords more in a window. Each sign-in makes a new mark, with a fresh count. Nothing is stored.
+//! The cookie holds a few *marks*, one for each account that recently signed in here. A mark is an id, its creation
+//! time, and a MAC over both and the account. It does not reveal the account, cannot be forged, and is worthless for
+//! any other account. It does not authenticate anyone: it only gives the browser a count of its own, within the limit
+//! of an account. A thief of the cookie gains that many more password attempts in a window. Each sign-in makes a new
+//! mark with a fresh count. The server stores nothing.
 
 use std::time::Duration;
 
@@ -13,17 +14,18 @@ use conclave_state::{Stamp, ids::UserId};
 
 use conclave_crypto::{keys::Key, mac};
 
-/// How long a mark is good: browsers keep no cookie longer (RFC 6265bis §5.5).
+/// Lifetime of a mark: the longest that browsers keep a cookie (RFC 6265bis §5.5).
 pub const LIFE: Duration = Duration::from_hours(400 * 24);
 
-/// Accounts that one browser is known for: a family's machine. The one that signed in longest ago makes room.
+/// Maximum number of accounts that one browser is known for, as on a machine that a family shares. A new mark replaces
+/// the one of the oldest sign-in.
 const MAX_MARKS: usize = 4;
 
 const ID_LEN: usize = 16;
 const MAC_LEN: usize = 16;
 const MARK_LEN: usize = ID_LEN + size_of::<u64>() + MAC_LEN;
 
-/// The marks of a browser, as its cookie brought them. Nothing is believed before it is asked about an account.
+/// The marks in a browser's cookie. A mark is unverified until it is checked against an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device(Vec<Mark>);
 
@@ -35,20 +37,21 @@ struct Mark {
 }
 
 impl Device {
-    /// What a cookie brought. What is no mark is passed over: the browser is then a stranger, which is no mistake.
+    /// Parses a cookie. An invalid mark is ignored: the browser then counts as unknown, which is not an error.
     pub fn parse(text: &str) -> Self {
         let marks = text.split('.').take(MAX_MARKS);
         Self(marks.filter_map(|mark| Mark::parse(&URL_SAFE_NO_PAD.decode(mark).ok()?)).collect())
     }
 
-    /// Where this browser's attempts at the account are counted, if it has signed in there before.
+    /// The id under which this browser's attempts at the account are counted, if the browser has signed in to it
+    /// before.
     pub fn count_of(&self, key: &Key, account: UserId, now: Stamp) -> Option<UserId> {
         let mark = self.0.iter().find(|mark| mark.is_good(key, account, now))?;
         let hash = mac::hmac_sha256(key, &[b"count", account.bytes(), &mark.id]);
         Some(UserId::new(first(&hash)))
     }
 
-    /// The browser after a sign-in to the account, with a mark that takes the place of the one it had.
+    /// The marks after a sign-in to the account: the new mark replaces the account's old one.
     #[must_use]
     pub fn signed_in(&self, key: &Key, account: UserId, id: [u8; ID_LEN], now: Stamp) -> Self {
         let others = self.0.iter().filter(|mark| !mark.is_of(key, account));
@@ -61,7 +64,7 @@ impl Device {
         )
     }
 
-    /// The browser without its mark of the account, as far as this key made it.
+    /// The marks without the account's mark, if it was made under this key.
     #[must_use]
     pub fn without(&self, key: &Key, account: UserId) -> Self {
         Self(self.0.iter().filter(|mark| !mark.is_of(key, account)).copied().collect())

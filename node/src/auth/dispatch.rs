@@ -1,4 +1,4 @@
-//! What comes next, in one place: password, consent, the way home. Steps know only the way back here.
+//! Decides the next step of a login, in one place: password, consent or the response. All steps return here.
 
 use std::net::IpAddr;
 
@@ -18,59 +18,59 @@ use super::{
     ticket::{AppUrl, Note, Step, Target, Ticket},
 };
 
-/// What the browser is to be shown, or where it is to go.
+/// The page to show to the browser, or the address to redirect it to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The login page for this ticket.
     Login { ticket: Ticket },
     /// The consent page for this ticket.
     Consent { ticket: Ticket, client: String, scopes: Vec<String>, claims: Vec<String>, username: String },
-    /// Away, to a place that was checked.
+    /// A redirect to a checked address.
     Redirect(String),
-    /// To this page of an application, by way of this location.
+    /// A redirect to this page of an application, through the location `by`.
     Open { url: AppUrl, by: String, redirect: AppRedirect },
-    /// Back to the client, with this.
+    /// A response to the client.
     Answer(Answer),
-    /// The person may not open it; said in a page.
+    /// The user may not open it; a page explains this.
     Forbidden { what: String, username: String, decision: Option<String>, target: Box<Target> },
-    /// What was asked for is not there any more.
+    /// The requested client, application or request no longer exists.
     Gone(Gone),
 }
 
-/// What is not there any more.
+/// The thing that no longer exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gone {
     Client,
     Application,
-    /// A pushed request whose time is over, or that became a code before: no sign-in and no consent makes another one
-    /// of it. `start` is where the user begins anew, if that is known.
+    /// A pushed request that has expired or already became a code. No sign-in and no consent can turn it into another
+    /// code. `start` is the address at which the user can begin again, if it is known.
     Pushed {
         start: Option<String>,
     },
 }
 
-/// What is known of the visitor at this point.
+/// The facts known about the visitor at this point.
 #[derive(Clone, Debug, Default)]
 pub struct Visitor {
     /// The browser's own cookie.
     pub browser: Option<String>,
     pub signed_in: Option<SignedIn>,
-    /// The session that the browser's cookie names, alive or not.
+    /// The session that the browser's cookie names, live or not.
     pub shown: Option<ShownSession>,
-    /// Where they come from; none: nobody knows, and a policy that asks denies.
+    /// The visitor's address. `None` if it is unknown: a policy that depends on it then denies.
     pub address: Option<IpAddr>,
-    /// The person has proved who they are in this very attempt.
+    /// True if the user authenticated in this very attempt.
     pub just_now: bool,
-    /// The consent ticket with which the person said yes.
+    /// The consent ticket with which the user agreed.
     pub consented: Option<Ticket>,
-    /// When this attempt was asked for, milliseconds since 1970; `None` when that is not known.
+    /// The start of this attempt, milliseconds since 1970; `None` if it is unknown.
     pub asked_at_ms: Option<u64>,
-    /// Why a page is shown again.
+    /// The reason why a page is shown again.
     pub note: Option<Note>,
 }
 
 impl Visitor {
-    /// The same, from this address.
+    /// The visitor with this address.
     #[must_use]
     pub fn from(self, address: IpAddr) -> Self {
         Self { address: Some(address), ..self }
@@ -78,10 +78,10 @@ impl Visitor {
 }
 
 impl Auth {
-    /// Decides.
+    /// Decides the next step.
     ///
     /// # Errors
-    /// [`AuthError`] when the cluster cannot take the write that the decision needs.
+    /// [`AuthError`] when the cluster cannot accept the write that the decision needs.
     pub async fn next(
         &self,
         target: &Target,
@@ -91,7 +91,7 @@ impl Auth {
         match target {
             Target::Authorize(request) => self.next_for_client(request, visitor, derivation).await,
             Target::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
-            // The link to it is of any age and of any browser, so the place is checked when a browser is sent there.
+            // The link to it may be old and from any browser, so the address is checked when a browser is sent there.
             Target::Leave { uri } => Ok(match self.still_stands(target).await? {
                 Some(gone) => Next::Gone(gone),
                 None => Next::Redirect(uri.clone()),
@@ -119,7 +119,7 @@ impl Auth {
             visitor.signed_in.as_ref().filter(|s| self.is_recent_enough(request, s, visitor))
         else {
             if request.prompt.none {
-                return Ok(back(AuthorizationError::LoginRequired, "nobody is signed in"));
+                return Ok(back(AuthorizationError::LoginRequired, "no user is signed in"));
             }
             return Ok(self.login(&target(), visitor, visitor.signed_in.is_some()));
         };
@@ -130,16 +130,19 @@ impl Auth {
         if !self.is_wanted(request, client, &signed_in.user) {
             return Ok(back(
                 AuthorizationError::LoginRequired,
-                "another person signed in than was asked for",
+                "the signed-in user is not the requested one",
             ));
         }
         if !request.is_satisfied_by(&signed_in.session.amr) {
             if visitor.just_now {
-                let why = "the way in which the person signed in reaches none of the essential acr";
+                let why = "the authentication does not satisfy any requested essential acr value";
                 return Ok(back(AuthorizationError::UnmetAuthenticationRequirements, why));
             }
             if request.prompt.none {
-                return Ok(back(AuthorizationError::LoginRequired, "the person must sign in another way"));
+                return Ok(back(
+                    AuthorizationError::LoginRequired,
+                    "the user must sign in with another method",
+                ));
             }
             return Ok(self.login(&target(), visitor, true));
         }
@@ -164,16 +167,16 @@ impl Auth {
         };
         if visitor.consented.is_none() && !stands {
             if request.prompt.none {
-                return Ok(back(AuthorizationError::ConsentRequired, "the person must be asked"));
+                return Ok(back(AuthorizationError::ConsentRequired, "the user must be asked for consent"));
             }
             return Ok(consent_page());
         }
-        // Another write than the one that may have ended the login in this very request.
+        // Uses its own request id: the login in this request may already have written under the other one.
         let derivation = derivation.then("code");
         match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &derivation).await {
             Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
-            // The page was answered before, and what was answered then is not remembered any more. Or the pushed
-            // request is over: then the next page would be of no use either.
+            // The consent page was answered before and its result is no longer stored. Or the pushed request has
+            // expired; then another consent page would not help either.
             Err(AuthError::Refused(refusal))
                 if visitor.consented.is_some() && is_of_ticket(refusal.reason) =>
             {
@@ -184,8 +187,8 @@ impl Auth {
         }
     }
 
-    /// `prompt=login`, `max_age` and `id_token_hint` (OIDC Core §3.1.2.1): a session that was there before may not do,
-    /// nor one of somebody else.
+    /// True if the session satisfies `prompt=login`, `max_age` and `id_token_hint` (OIDC Core §3.1.2.1): an older
+    /// session, or one of another user, may not.
     fn is_recent_enough(
         &self,
         request: &AuthorizationRequest,
@@ -247,14 +250,14 @@ impl Auth {
         request.way_back(self.settings().public_url.issuer(), omits)
     }
 
-    /// True if an administrator said that errors go to this client without `iss`.
+    /// True if an administrator configured that errors go to this client without `iss`.
     pub(crate) fn omits_error_issuer(&self, client_id: &str) -> bool {
         let state = self.cluster().view();
         state.client(client_id).is_some_and(|client| client.requests.exceptions.omit_error_issuer)
     }
 }
 
-/// Where a person types the code of a device, with it filled in.
+/// The page where a user types the code of a device, with the code filled in.
 pub fn device_page(user_code: &str) -> String {
     if user_code.is_empty() {
         return "/device".into();
@@ -273,7 +276,7 @@ fn is_of_ticket(reason: Reason) -> bool {
     matches!(reason, Reason::TicketSpent | Reason::TicketExpired)
 }
 
-/// What is shown to one person is answered by that person: the session is part of the ticket.
+/// The consent step. The session is part of the ticket, so only the user who saw the page can answer it.
 fn consent_of(signed_in: &SignedIn) -> Step {
     Step::Consent { session: *signed_in.session.id.bytes() }
 }

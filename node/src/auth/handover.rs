@@ -1,9 +1,10 @@
-//! From a session here to a cookie on an application's own host: a one-time ticket carried by a redirect.
+//! Single sign-on from a session here to a cookie on an application's own host: a one-time ticket carried by a
+//! redirect.
 //!
-//! The application's host has its own cookie jar. The check of forward-auth sends a visitor to `/.conclave/start` on
-//! that host, which binds the attempt to the browser there; after the login the browser comes back to
-//! `/.conclave/callback` with the ticket made here, which is spent for a cookie of that host. A ticket that leaks opens
-//! nothing in another browser.
+//! Cookies of this site do not reach the application's host. The forward-auth check sends a visitor to
+//! `/.conclave/start` on that host, which binds the attempt to the browser there. After the login the browser returns
+//! to `/.conclave/callback` with the ticket made here, which is spent for a cookie of that host. A leaked ticket is
+//! useless in another browser.
 
 use conclave_proto::command::v1::{OpenAppSession, command::Body};
 use conclave_state::{ReplyBody, application::Application, ids::SessionId};
@@ -18,11 +19,11 @@ use super::{
     ticket::{AppUrl, Step, Target, Ticket},
 };
 
-/// How long the redirect may take: it follows at once.
+/// Lifetime of the ticket: the redirect follows at once.
 const LIFE_MS: u64 = 60_000;
 
 impl Auth {
-    /// Whether browsers send the session's own cookie to this host (`http.cookie_domain`).
+    /// True if browsers send the session's own cookie to this host (`http.cookie_domain`).
     pub fn shares_session_cookie(&self, host: &str) -> bool {
         let below = |domain: &str| {
             host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -30,7 +31,7 @@ impl Auth {
         self.settings().cookie_domain.as_deref().is_some_and(below)
     }
 
-    /// The domain on whose hosts one sign-in does, for this host; the longest that is configured (`http.app_domains`).
+    /// The longest configured domain that this host is below and whose hosts share one sign-in (`http.app_domains`).
     pub fn app_domain(&self, host: &str) -> Option<&str> {
         let is_below = |domain: &&str| {
             host.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -39,10 +40,9 @@ impl Auth {
         domains.filter(is_below).max_by_key(|domain| domain.len())
     }
 
-    /// Whether this URL is where the application really lives. A proxy says which scheme and port a request came to,
-    /// and what it says becomes a place that a session is handed to: in production that is https on the usual port, or
-    /// the origin of the application's launch URL. On a machine of a developer (an issuer without TLS) any port will
-    /// do.
+    /// True if this URL has the application's own origin. The proxy reports scheme and port of a request, and a session
+    /// is handed to the resulting address. In production this must be https on the default port, or the origin of the
+    /// application's launch URL. On a developer's machine (an issuer without TLS) any port is accepted.
     pub fn is_true_origin(&self, url: &AppUrl, application: &Application) -> bool {
         !self.settings().public_url.is_secure() || is_true_origin(url, &application.launch_url)
     }
@@ -50,7 +50,7 @@ impl Auth {
     /// The URL on the application's host that turns this session into a cookie there.
     ///
     /// # Errors
-    /// When the ticket cannot be made.
+    /// Fails if the ticket cannot be made.
     pub fn hand_over(
         &self,
         url: &AppUrl,
@@ -65,7 +65,7 @@ impl Auth {
         Ok(format!("{}{}/callback?ticket={}", url.origin(), url.mount.prefix(), self.seal(&ticket)?))
     }
 
-    /// Spends a hand-over ticket; answers with the text of the cookie for the application's host.
+    /// Spends a hand-over ticket; returns the text of the cookie for the application's host.
     ///
     /// # Errors
     /// [`AuthError`]; `Refused(TicketSpent)` when it was used before.
@@ -94,7 +94,7 @@ impl Auth {
 }
 
 fn is_true_origin(url: &AppUrl, launch_url: &str) -> bool {
-    // The authority is canonical: one on the usual port says no port.
+    // The authority is canonical: it contains no default port.
     let usual = url.scheme == "https" && url.authority == url.host();
     usual || super::authorization::origin_of(launch_url).is_some_and(|origin| origin == url.origin())
 }

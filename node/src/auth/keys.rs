@@ -1,5 +1,5 @@
-//! The cluster's signing keys, opened. Rows hold the private half sealed; what is opened here is kept by key id, which
-//! never means another key, and a key is used only while the state that the caller holds has it.
+//! The cluster's signing keys, opened. Rows hold the private key sealed. An opened key is kept by its key id, which is
+//! never reused, and is used only while the caller's state contains it.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,14 @@ use conclave_crypto::{
 
 use super::{Auth, AuthError, derive::Derivation};
 
-/// The algorithms that every cluster has a key for. PS256 has one from when a client first wants it: RSA keys are slow
-/// to make, and few do.
+/// The algorithms for which every cluster has a key. A PS256 key is made when a client first needs one: RSA keys are
+/// slow to make, and few clients need it.
 const ALGORITHMS: [SigningAlgorithm; 3] =
     [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];
-/// How often a node looks whether it is to make a key. Only the first moments of a cluster's life find one missing, and
-/// nobody is served before they are there.
+/// The interval at which a node checks for missing keys. A key is missing only right after the cluster was founded, and
+/// no request is served before all keys exist.
 const PERIOD: Duration = Duration::from_millis(5);
-/// Most keys kept open; the rules publish no more.
+/// Maximum number of opened keys; the rules publish no more.
 const MAX_OPEN: usize = 64;
 
 /// Opens and keeps signing keys.
@@ -41,7 +41,7 @@ fn purpose(kid: &str) -> String {
     format!("signing-key/{kid}")
 }
 
-/// The algorithm in the terms of the crypto room.
+/// The algorithm as a type of the crypto room.
 pub const fn alg(algorithm: SigningAlgorithm) -> Option<Alg> {
     match algorithm {
         SigningAlgorithm::Rs256 => Some(Alg::Rs256),
@@ -52,7 +52,7 @@ pub const fn alg(algorithm: SigningAlgorithm) -> Option<Alg> {
     }
 }
 
-/// Whether every algorithm has a key. False only in the first moments of a cluster's life.
+/// True if every algorithm has a key. False only right after the cluster was founded.
 pub fn all_present(state: &State) -> bool {
     ALGORITHMS.into_iter().all(|algorithm| state.active_key(algorithm).is_some())
 }
@@ -65,7 +65,7 @@ impl SigningKeys {
     /// The key that signs with this algorithm in `state`.
     ///
     /// # Errors
-    /// When there is none yet, or it cannot be opened.
+    /// Fails if there is none yet, or it cannot be opened.
     pub fn signer(&self, state: &State, algorithm: SigningAlgorithm) -> Result<Arc<SigningKey>, AuthError> {
         let row = state.active_key(algorithm).ok_or(AuthError::Unavailable)?;
         self.opened(row)
@@ -74,7 +74,7 @@ impl SigningKeys {
     /// The key with this id, as long as the state has it.
     ///
     /// # Errors
-    /// When there is none, or it cannot be opened.
+    /// Fails if there is none, or it cannot be opened.
     pub fn signer_named(&self, state: &State, kid: &str) -> Result<Arc<SigningKey>, AuthError> {
         self.opened(state.key(kid).ok_or(AuthError::Unavailable)?)
     }
@@ -85,15 +85,15 @@ impl SigningKeys {
         if let Some(key) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&row.kid) {
             return Some(key.verifying_key());
         }
-        // The private half is not needed, and may be sealed under a secret that this node has no more.
+        // The private key is not needed, and may be sealed under a secret that this node no longer has.
         let jwk = serde_json::from_slice(&row.public_jwk).ok()?;
         VerifyingKey::from_jwk(&jwk).ok()
     }
 
-    /// The value of a row sealed under the current key, if it is under another.
+    /// The row's value, sealed again under the current key; `None` if it already is.
     ///
     /// # Errors
-    /// When this node cannot open it.
+    /// Fails if this node cannot open it.
     pub fn resealed(
         &self,
         row: &key::SigningKey,
@@ -121,11 +121,11 @@ impl SigningKeys {
     }
 }
 
-/// A private key as PKCS#8, while a thread looks for it.
+/// The generation of a private key (PKCS#8) on a blocking thread.
 struct Making(JoinHandle<Result<Zeroizing<Vec<u8>>, JwtError>>);
 
 impl Making {
-    /// RSA takes up to a second of a core, so this is never done beside other tasks.
+    /// RSA takes up to a second of a core, so this never runs on the async runtime's threads.
     fn start(alg: Alg, runtime: &Runtime) -> Self {
         let entropy = Arc::clone(&runtime.entropy);
         Self(tokio::task::spawn_blocking(move || SigningKey::generate_pkcs8(alg, &*entropy)))
@@ -137,8 +137,9 @@ impl Making {
     }
 }
 
-/// The RSA key of a cluster that is being founded, begun while the node still opens its log: its primes are most of a
-/// first start. Forgotten, and overwritten in memory, when the cluster turns out to have one.
+/// The RSA key of a cluster that is being founded. Its generation begins while the node still opens its log, because
+/// the primes take most of a first start. The key is dropped, and overwritten in memory, if the cluster already has
+/// one.
 pub struct EarlyRsa(Making);
 
 impl EarlyRsa {
@@ -153,8 +154,8 @@ fn cannot_be_made(error: &dyn std::fmt::Display) -> AuthError {
 }
 
 impl Auth {
-    /// Makes the first keys of a cluster, when this node leads; `early` is taken for the first of RSA. Returns once
-    /// every algorithm has a key.
+    /// Makes the first keys of a cluster while this node leads; `early` becomes the first RSA key. Returns once every
+    /// algorithm has a key.
     pub async fn ensure_signing_keys(self, mut early: Option<EarlyRsa>) {
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
@@ -167,31 +168,31 @@ impl Auth {
             if !self.cluster().is_leader() {
                 continue;
             }
-            // Side by side: RSA takes its time.
+            // Concurrently, because RSA takes long.
             let making = missing.into_iter().map(|algorithm| {
                 let early = early.take_if(|_| algorithm == SigningAlgorithm::Rs256);
                 self.add_signing_key(algorithm, early, false)
             });
             for made in futures_util::future::join_all(making).await {
                 if let Err(error) = made {
-                    tracing::debug!(%error, "no signing key was made; another node may have");
+                    tracing::debug!(%error, "no signing key was made; another node may have made it");
                 }
             }
         }
     }
 
-    /// Makes and publishes the key that is to follow the active one.
+    /// Makes and publishes the key that will follow the active one.
     ///
     /// # Errors
-    /// When there is one already, or the write fails.
+    /// Fails if there is one already, or the write fails.
     pub async fn publish_next_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
         self.add_signing_key(algorithm, None, true).await
     }
 
-    /// Sees to it that there is a key for this algorithm, before a client is told that it may rely on one.
+    /// Ensures that there is a key for this algorithm before a client is registered to rely on it.
     ///
     /// # Errors
-    /// [`AuthError`], also for no algorithm.
+    /// [`AuthError`], also for an unspecified algorithm.
     pub async fn provide_signing_key(&self, algorithm: SigningAlgorithm) -> Result<(), AuthError> {
         if self.cluster().view().active_key(algorithm).is_some() {
             return Ok(());

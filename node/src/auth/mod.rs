@@ -1,31 +1,30 @@
-//! **Who is this, in any protocol**: sessions, passwords, throttles, login attempts and the one place that decides what
-//! comes next. Protocol slices parse requests and say what they want ([`ticket::Target`]); this room gets the person
-//! there.
+//! **Authentication for all protocols**: sessions, passwords, throttles, login attempts and the one place that decides
+//! the next step. Protocol slices parse requests into a [`ticket::Target`]; this room takes the user to it.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `session` | the session cookie, and [`session::SignedIn`]: the permit that a live session was seen |
-//! | `ticket` | a login on its way: sealed, carried by the browser, spent once inside the rules |
-//! | `authorization` | a validated OAuth authorization request, and the ways back to its client |
-//! | `dispatch` | what comes next: password, consent, the way home |
+//! | `ticket` | a login in progress: sealed, carried by the browser, spent once inside the rules |
+//! | `authorization` | a validated OAuth authorization request, and the responses to its client |
+//! | `dispatch` | the next step: password, consent or the response |
 //! | `complete` | the one write that ends a login |
-//! | `password`, `throttle`, `device` | the password step, and whose attempts count where |
+//! | `password`, `throttle`, `device` | the password step, and the counts of attempts |
 //! | `handover` | from a session here to a cookie on an application's host |
-//! | `user_code` | what a person types for a device |
+//! | `user_code` | the code that a user types for a device |
 //! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
 //! | `keys` | the cluster's signing keys, opened |
-//! | `rotation` | when signing keys change |
-//! | `operator` | the bearer text of whoever holds the cluster secret |
-//! | `seen` | the log index that a caller of the API has seen |
-//! | `subject` | what a person is called towards a client |
-//! | `program` | programs at the check: app passwords, and who judges access tokens |
-//! | `bounce` | a browser that goes back and forth between the check and the sign-in |
-//! | `upstream/` | sign-in at another provider |
-//! | `policy/` | may this person open this application, now |
-//! | `redirect_uri` | the one parser of addresses that people are sent to |
+//! | `rotation` | the rotation of signing keys |
+//! | `operator` | the bearer text made from the cluster secret |
+//! | `seen` | the consistency token of an API caller |
+//! | `subject` | the subject identifier of a user for a client |
+//! | `program` | machine clients at the check: app passwords and access tokens |
+//! | `bounce` | the guard against redirect loops between the check and the sign-in |
+//! | `upstream/` | sign-in through an upstream provider |
+//! | `policy/` | decides if this user may open this application now |
+//! | `redirect_uri` | the one parser of addresses that users are redirected to |
 //! | `pages/` | the routes of login, consent, logout and home |
 //!
-//! Unauthenticated visitors cost no write: their attempt lives in the ticket. A login is one write (design.md §7).
+//! An unauthenticated visitor costs no write: the attempt is kept in the ticket. A login is one write (design.md §7).
 
 pub mod authorization;
 pub mod bounce;
@@ -77,27 +76,27 @@ use policy::Policies;
 use throttle::Throttles;
 use upstream::Upstreams;
 
-/// What this room needs from the configuration.
+/// The configuration that this room needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The issuer; every link is built from it, never from a request.
+    /// The issuer. Every link is built from it, never from a request.
     pub public_url: config::PublicUrl,
     pub login: config::Login,
     pub tokens: config::Tokens,
     pub authorization: config::Authorization,
     pub cookie_domain: Option<String>,
-    /// Parent domains of applications' hosts on which one sign-in does for all of them.
+    /// Parent domains of application hosts that share one sign-in.
     pub app_domains: Vec<String>,
-    /// Private networks that may be reached when somebody else chose the address.
+    /// Private networks that may be contacted at addresses chosen by clients or users.
     pub outbound: config::Outbound,
-    /// Where identities of the Atmosphere network are looked up.
+    /// The servers that resolve identities of the Atmosphere network.
     pub atmosphere: config::Atmosphere,
     pub policy: config::Policy,
-    /// What certificates of clients are good for.
+    /// The rules for client certificates.
     pub mtls: config::Mtls,
 }
 
-/// The room's door. Cheap to clone.
+/// The entry point of this room. Cheap to clone.
 #[derive(Clone)]
 pub struct Auth {
     inner: Arc<Inner>,
@@ -114,12 +113,12 @@ struct Inner {
     secrets: secrets::Secrets,
     passwords: PasswordPool,
     throttles: Throttles,
-    /// Attempts at the codes of devices; apart from passwords, whose limit they must not use up.
+    /// Attempts at the codes of devices; separate from passwords, whose limit they must not use up.
     user_codes: Throttles,
-    /// Clients that register themselves.
+    /// Dynamic client registrations, by address.
     registrations: Throttles,
     upstreams: Upstreams,
-    /// Callbacks from providers, by address.
+    /// Callbacks from upstream providers, by address.
     upstream_attempts: Throttles,
     policies: Policies,
     claim_expressions: claims::ClaimExpressions,
@@ -128,22 +127,22 @@ struct Inner {
     runtime: Runtime,
 }
 
-/// Why a step could not be taken, besides what the person did.
+/// The reason why a step failed, other than invalid input of the user.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The rules said no.
+    /// The rules refused the command.
     #[error(transparent)]
     Refused(conclave_state::Refusal),
-    /// The cluster could not take the write; nothing happened.
+    /// The cluster could not accept the write; nothing was changed.
     #[error("the cluster cannot take writes at the moment")]
     Unavailable,
-    /// The write was sent and nobody knows what became of it.
+    /// The write was sent, and its outcome is unknown.
     #[error("the outcome of the write is unknown")]
     Unknown,
-    /// This node is too busy; nothing happened.
+    /// This node is too busy; nothing was changed.
     #[error("this node is busy")]
     Busy,
-    /// What the browser would have to carry is longer than browsers and proxies take; nothing happened.
+    /// The ticket or cookie would be longer than browsers and proxies accept; nothing was changed.
     #[error("the request is longer than a browser can carry")]
     TooLong,
     /// A defect; the text is for the log.
@@ -200,7 +199,7 @@ impl Auth {
         &self.inner.cluster
     }
 
-    /// What became of back-channel logouts that wait.
+    /// The delivery attempts of pending back-channel logouts.
     pub fn notices(&self) -> &notices::Notices {
         &self.inner.notices
     }
@@ -217,32 +216,32 @@ impl Auth {
         &self.inner.signing
     }
 
-    /// Attempts at the codes of devices.
+    /// The throttle of attempts at the codes of devices.
     pub fn user_codes(&self) -> &Throttles {
         &self.inner.user_codes
     }
 
-    /// Clients that register themselves, by address.
+    /// The throttle of dynamic client registrations, by address.
     pub fn registrations(&self) -> &Throttles {
         &self.inner.registrations
     }
 
-    /// What policies need and keep.
+    /// The policies, compiled, with their decision log.
     pub fn policies(&self) -> &Policies {
         &self.inner.policies
     }
 
-    /// Claims that clients have of their own.
+    /// The claim expressions of clients.
     pub fn claim_expressions(&self) -> &claims::ClaimExpressions {
         &self.inner.claim_expressions
     }
 
-    /// Sign-in at other providers.
+    /// The upstream providers.
     pub fn upstreams(&self) -> &Upstreams {
         &self.inner.upstreams
     }
 
-    /// Callbacks from providers, by address.
+    /// The throttle of callbacks from upstream providers, by address.
     pub fn upstream_attempts(&self) -> &Throttles {
         &self.inner.upstream_attempts
     }
@@ -264,18 +263,18 @@ impl Auth {
         &self.inner.keys
     }
 
-    /// What handles of this cluster's present life carry.
+    /// The tag of the cluster's current lineage, which every handle carries.
     pub fn lineage_tag(&self) -> LineageTag {
         self.inner.lineage
     }
 
-    /// The time for decisions on `state`: this node's clock, but never before what the log has already seen.
+    /// The time for decisions on `state`: this node's clock, but never earlier than the newest time in the log.
     pub fn now(&self, state: &State) -> Stamp {
         state.meta().clock.max(Stamp(self.inner.runtime.clock.now_ms()))
     }
 }
 
-/// What a failed wait for a version means to a visitor.
+/// The error that a visitor gets when the wait for a state version fails.
 impl From<ViewError> for AuthError {
     fn from(error: ViewError) -> Self {
         match error {

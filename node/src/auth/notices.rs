@@ -1,5 +1,5 @@
-//! What became of back-channel logouts that wait, as far as this node tried to deliver them. Memory of the node that
-//! leads, for people who look; what waits is in the replicated outbox.
+//! Failed attempts to deliver back-channel logouts, for display. Kept in the memory of the leader; the pending logouts
+//! themselves are in the replicated outbox.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +12,14 @@ use conclave_state::{
     outbox::Effect,
 };
 
-/// Attempts to deliver one notice.
+/// The attempts to deliver one notice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
     pub times: u32,
     pub last_error: String,
 }
 
-/// Attempts by sequence number. Bounded by the outbox: what has left it is forgotten in the next round.
+/// Attempts by sequence number. Bounded by the outbox: entries that left it are dropped in the next round.
 #[derive(Debug, Default)]
 pub struct Notices(Mutex<BTreeMap<u64, Attempts>>);
 
@@ -28,7 +28,7 @@ impl Notices {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a failure.
+    /// Records a failure.
     pub fn failed(&self, sequence: u64, error: String) {
         let mut attempts = self.locked();
         let attempt = attempts.entry(sequence).or_default();
@@ -36,12 +36,12 @@ impl Notices {
         attempt.last_error = error;
     }
 
-    /// Forgets those that wait no longer.
+    /// Drops the entries that have left the outbox.
     pub fn keep_waiting(&self, state: &State) {
         self.locked().retain(|sequence, _| state.outbox_item(*sequence).is_some());
     }
 
-    /// Forgets all: another node leads.
+    /// Drops all entries: another node leads.
     pub fn clear(&self) {
         self.locked().clear();
     }
@@ -51,15 +51,14 @@ impl Notices {
     }
 }
 
-/// Whose sign-out it is.
+/// The scope of a sign-out.
 #[derive(Clone, Copy, Debug)]
 pub enum Whose {
     Session(SessionId),
     User(UserId),
 }
 
-/// The clients, by name, that have not taken a notice of this sign-out yet. Looks at no more than the oldest `most`
-/// rows.
+/// The names of the clients that have not accepted a notice of this sign-out yet. Reads only the oldest `most` rows.
 pub fn not_told(state: &State, whose: Whose, most: usize) -> Vec<String> {
     let mut clients: Vec<String> = state
         .outbox()

@@ -1,42 +1,43 @@
-//! The operator assertion: a bearer text for the admin API made from the cluster secret itself, for the hours before
-//! any token exists and for tools on a node's own machine. Whoever holds the secret is root of the cluster anyway
+//! The operator assertion: a bearer text for the admin API, made from the cluster secret itself. It serves before any
+//! token exists, and for tools on a node's own machine. The holder of the cluster secret controls the cluster anyway
 //! (design.md §5).
 //!
-//! `op1.<expiry, Unix ms>.<nonce, hex>.<HMAC-SHA256 of all before it, hex>`. Short-lived: a text that leaks from a
-//! terminal or a log is soon worth nothing. It may be used more than once in its time, like any bearer token.
+//! `op1.<expiry, Unix ms>.<nonce, hex>.<HMAC-SHA256 of all before it, hex>`. It is short-lived, so a text that leaks
+//! from a terminal or a log is soon worthless. It may be used more than once before it expires, like any bearer token.
 
 use std::time::Duration;
 
 use conclave_base::runtime::Entropy;
 use conclave_crypto::{hex, keys::Key, mac};
 
-/// The furthest ahead that an expiry is accepted: bounds what a stolen text, or a maker's wrong clock, can do.
+/// Maximum time from now to an accepted expiry. It bounds the use of a stolen text, and the effect of a wrong clock on
+/// the machine that made it.
 const MAX_AHEAD: Duration = Duration::from_mins(5);
-/// What [`make`] gives: long enough for one command and clocks a minute apart.
+/// Lifetime of an assertion from [`make`]: long enough for one command, with clocks up to a minute apart.
 const LIFETIME: Duration = Duration::from_mins(2);
-/// Distinguishes the text from a token's.
+/// Distinguishes an assertion from a token.
 const PREFIX: &str = "op1.";
-/// Longest text looked at: a u64, 32 and 64 digits, and the dots.
+/// Maximum length of an accepted text: a u64, 32 and 64 digits, and the dots.
 const MAX_BYTES: usize = 128;
 
-/// Whether the text claims to be an operator assertion, true or not.
+/// True if the text has the form of an operator assertion, valid or not.
 pub fn is_assertion(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
-/// An assertion good for two minutes from `now_ms`. Takes
-/// [`ClusterKeys::operator`](conclave_crypto::keys::ClusterKeys::operator).
+/// Makes an assertion that is valid for two minutes from `now_ms`. Takes
+/// [`ClusterKeys::operator`](crate::crypto::keys::ClusterKeys::operator).
 pub fn make(key: &Key, now_ms: u64, entropy: &dyn Entropy) -> String {
     let expiry = now_ms.saturating_add(ms(LIFETIME));
     sign(key, expiry, &hex::encode(&entropy.bytes::<16>()))
 }
 
-/// Whether the text is an assertion under this key whose time is not over and not too far ahead.
+/// True if the text is an assertion under this key that has not expired and whose expiry is not too far ahead.
 pub fn verify(key: &Key, now_ms: u64, text: &str) -> bool {
     if text.len() > MAX_BYTES {
         return false;
     }
-    // The MAC comes first: nothing inside is looked at before it holds.
+    // The MAC is checked first: nothing else is parsed before it matches.
     let Some((body, presented)) = text.rsplit_once('.') else { return false };
     if !mac::equal(presented.as_bytes(), hex::encode(&mac::hmac_sha256(key, &[body.as_bytes()])).as_bytes()) {
         return false;

@@ -1,5 +1,5 @@
-//! The password step: throttled before anything is looked at, and the same work, time and answer whether or not the
-//! user exists.
+//! The password step. It is throttled before anything is compared, and takes the same work and time, with the same
+//! response, whether or not the user exists.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -13,7 +13,8 @@ use conclave_crypto::{
 };
 use conclave_http::cidr::customer_of;
 
-/// Sessions of an account whose addresses are compared: those of a person fit, and a loop of sign-ins costs no time.
+/// Maximum number of an account's sessions whose addresses are compared. Real users have fewer; a loop of sign-ins
+/// cannot make the comparison slow.
 const MAX_SESSIONS_LOOKED_AT: usize = 64;
 
 use super::{
@@ -24,21 +25,21 @@ use super::{
     throttle::{Admission, Count},
 };
 
-/// Someone proved a password, of this version.
+/// Proof that a user presented the right password, with its version.
 #[derive(Clone, Debug)]
 pub struct Proof {
     pub user: Arc<User>,
     pub credential_version: u64,
-    /// The version of the state in which it was checked.
+    /// The version of the state against which the password was checked.
     pub state: Arc<State>,
-    /// The counts that the cluster keeps of attempts like this one; the sign-in clears them.
+    /// The cluster's counts of attempts to which this one belongs; the sign-in clears them.
     pub counts: Vec<UserId>,
 }
 
-/// Why there is no proof.
+/// The reason why there is no proof.
 #[derive(Debug, thiserror::Error)]
 pub enum Unproved {
-    /// Wrong username or password; which, is not said.
+    /// Wrong username or password; deliberately not distinguished.
     #[error("the username or password is wrong")]
     Wrong,
     /// The password was right, but the account is disabled.
@@ -51,7 +52,7 @@ pub enum Unproved {
     Failed(#[from] AuthError),
 }
 
-/// What is compared with what was typed.
+/// The stored data with which the typed password is compared.
 struct Candidate {
     state: Arc<State>,
     user: Option<Arc<User>>,
@@ -77,8 +78,8 @@ impl Candidate {
 }
 
 impl Auth {
-    /// Checks a username, or an address that leads to one user, and a password. They were typed at `address`, in a
-    /// browser that may have signed in to this account before.
+    /// Checks a username (or an e-mail address that leads to one user) and a password. They were typed at the network
+    /// address `address`, in a browser that may have signed in to this account before.
     ///
     /// # Errors
     /// [`Unproved`].
@@ -110,7 +111,7 @@ impl Auth {
         Ok(Proof { user, credential_version: candidate.version, state: candidate.state, counts })
     }
 
-    /// Counts the attempt before the password is looked at, so that parallel guesses are counted too. Gives the counts
+    /// Counts the attempt before the password is compared, so that parallel guesses are counted too. Returns the counts
     /// that it went to.
     async fn admit_attempt(
         &self,
@@ -120,25 +121,25 @@ impl Auth {
         device: &Device,
     ) -> Result<Vec<Count>, Unproved> {
         let counts = self.counts(candidate, username, address, device);
-        // One after the other: what the first refuses is not counted against the second, so one address cannot use up
-        // what all have.
+        // One after the other: an attempt that the first count refuses is not added to the second. So one address
+        // cannot use up the common limit.
         for count in &counts {
             self.admit(&candidate.state, *count).await?;
         }
         Ok(counts)
     }
 
-    /// Where an attempt is counted. An account that does not exist is counted like one that no browser and no address
-    /// is known for.
+    /// The counts that an attempt belongs to. An account that does not exist is counted like one with no known browser
+    /// and no known address.
     ///
-    /// A user's username and address count apart at one browser or one address, as the names of two users do. With one
-    /// count for both, an attacker who used up a username could see which address is refused too, and so is of that
-    /// user.
+    /// The username and the e-mail address of a user have separate counts at one browser or one network address, as two
+    /// users would. With a common count, an attacker who used up the username's limit could see which e-mail address is
+    /// refused too, and so belongs to that user.
     fn counts(&self, candidate: &Candidate, username: &str, address: IpAddr, device: &Device) -> Vec<Count> {
         let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
-        // A new password and an unlocking start the counts of browsers and addresses anew; that of strangers is cleared
-        // by the rules.
+        // A new password, or an unlock, starts new counts for browsers and addresses. The rules clear the count of
+        // strangers.
         let unlocked = candidate.user.as_ref().map_or(0, |user| user.unlock_version);
         let since = [candidate.version.to_be_bytes(), unlocked.to_be_bytes()].concat();
         let key = &self.deriving_keys().request;
@@ -170,7 +171,7 @@ impl Auth {
             Admission::Free => Ok(()),
             Admission::Refused { retry_in } => Err(Unproved::TooMany { retry_in }),
             Admission::Reserve { limit, window_ms } => match counted {
-                // No further one is reserved before the window ends, so the log need not be asked.
+                // No further attempt can be reserved before the window ends, so no command is proposed.
                 Some(counted) if counted.attempts >= limit => Err(self.too_many(counted.window_ends_at)),
                 _ => self.reserve(count.id(), limit, window_ms).await,
             },
@@ -182,7 +183,7 @@ impl Auth {
         Unproved::TooMany { retry_in }
     }
 
-    /// The browser after this sign-in: known for its account. The same for the retry of a lost answer.
+    /// The marks of the browser after this sign-in. A retry of a lost response gives the same marks.
     pub fn device_after(&self, device: &Device, signed_in: &SignedIn, derivation: &Derivation) -> Device {
         let (keys, account) = (self.cluster_keys(), signed_in.user.id);
         let others = keys.accepted().iter();
@@ -212,7 +213,8 @@ impl Auth {
         }
     }
 
-    /// A user who does not exist has an id of the same kind, so that throttling tells nobody.
+    /// The id under which attempts at a nonexistent user are counted. It looks like any other id, so throttling does
+    /// not reveal if a user exists.
     fn nobody(&self, username: &str) -> UserId {
         let name = text::address(username).to_ascii_lowercase();
         let hash = mac::hmac_sha256(&self.deriving_keys().request, &[b"nobody", name.as_bytes()]);
@@ -221,8 +223,8 @@ impl Auth {
         UserId::new(id)
     }
 
-    /// Compares. Before a no is final, the cluster is asked whether this node is up to date: the account or its
-    /// password may be a moment old (design.md P5).
+    /// Compares the password. Before a mismatch is final, this node makes sure that its state is current: the account
+    /// or its password may be new (design.md P5).
     async fn verify(
         &self,
         candidate: Candidate,

@@ -1,4 +1,4 @@
-//! Where pictures of people are found: at a path that changes with the picture and says nothing of whose it is.
+//! The address of a user's picture: a path that changes with the picture and does not reveal the user.
 
 use conclave_state::ids::PictureId;
 
@@ -9,7 +9,7 @@ pub fn path(id: PictureId) -> String {
     format!("/picture/{id}{SUFFIX}")
 }
 
-/// The picture that the last part of such a path names.
+/// The id in the last segment of such a path.
 pub fn named(text: &str) -> Option<PictureId> {
     PictureId::from_hex(text.strip_suffix(SUFFIX)?)
 }

@@ -1,4 +1,4 @@
-//! Programs at the check, which have no browser and no session: app passwords, and who judges access tokens.
+//! Machine clients at the check, without a browser and a session: app passwords, and the interface for access tokens.
 
 use std::sync::Arc;
 
@@ -18,44 +18,44 @@ use conclave_crypto::{
 
 use super::{Auth, AuthError, session::SignedIn};
 
-/// How a program proved whose it is, in place of an authentication method of a person.
+/// The authentication method of a machine client, in place of a user's.
 const APP_PASSWORD_METHOD: &str = "app_password";
 
-/// What replicated state keeps of an app password's secret. Fast, since the secret is random; keyed, so that a copy of
-/// the state alone confirms no guess.
+/// The hash of an app password in replicated state. It is fast, because the secret is random. It is keyed, so that a
+/// guess cannot be confirmed with a copy of the state alone.
 pub fn app_password_hash(key: &Key, secret: &HandleSecret) -> [u8; 32] {
     mac::hmac_sha256(key, &[b"app-password", secret.expose()])
 }
 
-/// Whom an app password speaks for, and where.
+/// The user that an app password authenticates, and its restriction.
 #[derive(Debug)]
 pub struct ByAppPassword {
     pub signed_in: SignedIn,
-    /// The only application that it opens; none = every one that takes app passwords.
+    /// The only application that it opens; `None` means every application that accepts app passwords.
     pub only: Option<ApplicationId>,
 }
 
-/// Whom an access token speaks for, and at whom.
+/// The user that an access token authenticates, and its audiences.
 #[derive(Debug)]
 pub struct ByAccessToken {
     pub signed_in: SignedIn,
-    /// Its `aud`.
+    /// The token's `aud`.
     pub audiences: Vec<String>,
 }
 
-/// Who judges access tokens. The slice that issues them; whoever asks knows nothing of it.
+/// Validates access tokens. Implemented by the slice that issues them, so that callers do not depend on it.
 pub trait AccessTokens: Send + Sync {
-    /// Whom the token speaks for, if it is good and its session is alive. None for every token that is not, that is
-    /// bound to a key which a bearer does not prove, or that speaks for no person.
+    /// Returns the token's user if the token is valid and its session is live. Returns `None` for an invalid token, for
+    /// one bound to a key that a bearer request does not prove, and for one without a user.
     fn judge<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<ByAccessToken>, AuthError>>;
 }
 
 impl Auth {
-    /// Whom this app password speaks for, presented with this username or with an address that leads to its user. None:
-    /// it is not ours, not theirs, or over.
+    /// Returns the user of this app password, presented with a username or with an e-mail address of that user. Returns
+    /// `None` if it was not made here, belongs to another user, or has expired.
     ///
     /// # Errors
-    /// When this node is behind and cannot catch up.
+    /// Fails if this node is behind and cannot catch up.
     pub async fn app_password(&self, username: &str, text: &str) -> Result<Option<ByAppPassword>, AuthError> {
         let Some(handle) = self.parse(HandleKind::AppPassword, text) else { return Ok(None) };
         let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
@@ -65,8 +65,8 @@ impl Auth {
         if !self.is_app_password(password, &handle.secret) || named.is_none_or(|named| named.id != user.id) {
             return Ok(None);
         }
-        // What decides on people asks when and how they signed in. A program never has; it speaks from when its
-        // password was made.
+        // Policies read the time and method of a sign-in. A machine client never signs in, so the creation time of its
+        // password is used.
         let session = Session {
             id: SessionId::new(handle.id),
             user: user.id,

@@ -1,5 +1,5 @@
-//! What an old ticket asks for, checked anew: a form that was open for long is answered by a fresh one only if its
-//! request still stands.
+//! Checks again the request behind an old ticket. A form that was open too long is replaced by a fresh one only if its
+//! request is still valid.
 
 use conclave_state::{Stamp, State, client::Client, ids::TicketId};
 use url::Url;
@@ -14,11 +14,11 @@ use super::{
 };
 
 impl Auth {
-    /// The reason why what the login is for does not stand any more; none if it does. The rules check everything again
-    /// when something is written; this guards what is shown and where the browser may be sent.
+    /// Returns the reason why the login's target is not valid any more, or `None` if it is. The rules check everything
+    /// again at each write; this guards the page that is shown and the address to which the browser may be redirected.
     ///
     /// # Errors
-    /// When this node cannot tell at the moment.
+    /// Fails if this node cannot decide at the moment.
     pub async fn still_stands(&self, target: &Target) -> Result<Option<Gone>, AuthError> {
         let state = self.cluster().serving_view(0).await.map_err(|_| AuthError::Unavailable)?;
         Ok(match target {
@@ -38,7 +38,7 @@ impl Auth {
         })
     }
 
-    /// True if the rules make no code of this pushed request any more: too late, or used before.
+    /// True if the rules issue no code for this pushed request any more, because it has expired or was used.
     fn is_over(&self, state: &State, pushed: Pushed) -> bool {
         let is_late = Stamp(pushed.until_ms).is_over_at(self.now(state));
         is_late || state.is_ticket_spent(TicketId::new(pushed.id))
@@ -51,8 +51,8 @@ impl Auth {
     }
 }
 
-/// Where a user of this client begins anew: at the launch URL of its application, or else at the first page of the site
-/// that the client is answered at. None for an app of the device.
+/// The address at which a user of this client can begin again: the launch URL of its application, or else the first
+/// page of the site that the redirect URI belongs to. `None` for a native app.
 fn start_of(state: &State, client: &Client, redirect_uri: &str) -> Option<String> {
     let application = client.application.and_then(|id| state.application(id));
     let launch_url = application.map(|application| application.launch_url.clone());
@@ -60,7 +60,7 @@ fn start_of(state: &State, client: &Client, redirect_uri: &str) -> Option<String
     launch_url.filter(|url| !url.is_empty()).or_else(|| origin_of(redirect_uri).filter(is_web))
 }
 
-/// The parts of an `http` or `https` address; none for any other text. A name or password before the host is refused.
+/// The parts of an `http` or `https` address; `None` for any other text. User information before the host is refused.
 fn page_at(uri: &str) -> Option<AppUrl> {
     let url = Url::parse(uri).ok()?;
     let is_plain = url.username().is_empty() && url.password().is_none();

@@ -1,7 +1,7 @@
-//! The way back in when nobody can administer the cluster any more: a link, made from the cluster secret on a node's
-//! machine, with or without a cluster that runs. It is good once, for a quarter of an hour. Whoever opens it sets a
-//! password for an account that is then enabled and in the group of administrators. The account is created only by a
-//! link that was made to.
+//! Recovery of administration when no administrator can sign in any more: a link, made from the cluster secret on a
+//! node's machine, with or without a running cluster. It can be used once, within a quarter of an hour. Its user sets a
+//! password for an account, which is then enabled and in the group of administrators. The account is created only by a
+//! link that was made to do so.
 
 use std::time::Duration;
 
@@ -28,34 +28,35 @@ use conclave_crypto::{
 
 use super::{Auth, AuthError, derive::Derivation, ticket::TicketError};
 
-/// What the seal is for.
+/// The purpose that the seal is bound to.
 const PURPOSE: &str = "recovery-link/1";
-/// Long enough to walk to another machine with it.
+/// Lifetime of a link: long enough to walk to another machine with it.
 const LIFE: Duration = Duration::from_mins(15);
 
-/// Who is let back in.
+/// The account that a link recovers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recovery {
     id: [u8; 16],
     pub username: String,
-    /// Whether the account is created if there is none.
+    /// True if the account is created when it does not exist.
     #[serde(default)]
     create: bool,
     expires_at_ms: u64,
 }
 
 impl Recovery {
-    /// Whether there is no account for this link, and it may not create one: the name was mistyped, or the account is
-    /// gone.
+    /// True if there is no account for this link, and the link may not create one: the name was mistyped, or the
+    /// account was deleted.
     pub fn lacks_account(&self, state: &State) -> bool {
         !self.create && state.user_by_name(&self.username).is_none()
     }
 }
 
-/// A link's text. Takes the cluster secret's keys: whoever has them is root anyway (design.md §5).
+/// Makes the text of a link. Takes the keys of the cluster secret: their holder controls the cluster anyway (design.md
+/// §5).
 ///
 /// # Errors
-/// When the name is too long to be sealed.
+/// Fails if the name is too long to be sealed.
 pub fn make(
     keys: &ClusterKeys,
     runtime: &Runtime,
@@ -87,11 +88,10 @@ impl Auth {
         Ok(recovery)
     }
 
-    /// Uses the link up, and lets its person back in with this password. Ends every session and app password that they
-    /// have.
+    /// Spends the link and gives its account this password. Ends all sessions and app passwords of the account.
     ///
     /// # Errors
-    /// [`AuthError`]; a refusal with `TicketSpent` says that the link was used before.
+    /// [`AuthError`]; a refusal with `TicketSpent` means that the link was used before.
     pub async fn recover(
         &self,
         recovery: &Recovery,
@@ -153,7 +153,7 @@ impl Auth {
         derivation: &Derivation,
     ) -> Result<(), AuthError> {
         let user_id = user.id.to_vec();
-        // With the app passwords: whoever lost the account may have made some.
+        // App passwords end as well: an attacker who controlled the account may have made some.
         let order = ResetPassword { user_id: user_id.clone(), password_phc, keep_sessions: false };
         self.change(derivation, "password", Body::ResetPassword(order)).await?;
         if let Some(group) = state.group_by_name(ADMINS).filter(|group| !user.groups.contains(&group.id)) {
@@ -165,7 +165,7 @@ impl Auth {
                 UpdateUser { user_id: user_id.clone(), disabled: Some(false), ..UpdateUser::default() };
             self.change(derivation, "enable", Body::UpdateUser(order)).await?;
         }
-        // Whoever guessed at the account must not keep its owner out. An older member does not know the command.
+        // An attacker's guesses must not keep the owner out. Older members do not know this command.
         if state.meta().level >= level::STRENGTHENING {
             self.change(derivation, "unlock", Body::UnlockUser(UnlockUser { user_id })).await?;
         }

@@ -1,21 +1,21 @@
-//! The one parser of addresses that people are sent to (RFC 6749 §3.1.2, RFC 9700 §2.1, RFC 8252 §7 and §8).
+//! The one parser of addresses that users are redirected to (RFC 6749 §3.1.2, RFC 9700 §2.1, RFC 8252 §7 and §8).
 //!
-//! Redirect URIs are compared as exact strings later, so an address gets in only in its one normal spelling: what a
-//! browser would read differently from what stands here (backslashes, dot segments, odd IP notations, user names before
-//! the host) is refused, and the error says how to write it.
+//! Redirect URIs are compared as exact strings later, so only the normalized spelling of an address is accepted. A text
+//! that a browser might parse differently (backslashes, dot segments, unusual IP notations, user names before the host)
+//! is refused, and the error tells the correct spelling.
 
 use std::fmt;
 
 use url::{Host, Url};
 
-/// Longest address: what browsers and proxies carry safely, and what the rules keep.
+/// Maximum length of an address: what browsers and proxies carry safely, and the limit of the rules.
 const MAX_BYTES: usize = 2048;
 
-/// An address in its normal spelling, safe to send a code to.
+/// An address in its normalized spelling, safe to send a code to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectUri(String);
 
-/// Why a text is not one.
+/// The reason why a text is not an accepted address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectUriError {
     #[error("is empty or longer than {MAX_BYTES} bytes")]
@@ -48,7 +48,7 @@ pub enum RedirectUriError {
 }
 
 impl RedirectUri {
-    /// Where a code, or a person after logout, may be sent.
+    /// Parses an address to which a code, or a user after logout, may be sent.
     ///
     /// # Errors
     /// [`RedirectUriError`].
@@ -58,14 +58,14 @@ impl RedirectUri {
             "https" => {}
             "http" if is_this_machine(&url) => {}
             "http" => return Err(RedirectUriError::Insecure),
-            // RFC 8252 §7.1: reverse domain names. `javascript`, `data` and their like have no dot.
+            // RFC 8252 §7.1: reverse domain names. `javascript`, `data` and similar schemes have no dot.
             scheme if scheme.contains('.') => {}
             scheme => return Err(RedirectUriError::Scheme(scheme.to_owned())),
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// The same for a client to which an administrator allowed more.
+    /// Like [`Self::parse`], with the exceptions that an administrator allowed for the client.
     ///
     /// # Errors
     /// [`RedirectUriError`].
@@ -82,7 +82,7 @@ impl RedirectUri {
         }
     }
 
-    /// What the portal may link to: http or https anywhere, for a link carries no secret.
+    /// Parses an address that the portal may link to: http or https on any host, since a link carries no secret.
     ///
     /// # Errors
     /// [`RedirectUriError`].
@@ -105,16 +105,16 @@ impl fmt::Display for RedirectUri {
     }
 }
 
-/// What an administrator allowed one client beyond what every client may have.
+/// Exceptions that an administrator allowed for one client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowed<'a> {
     /// Plain http on private hosts.
     pub http: bool,
-    /// These schemes, though they have no dot.
+    /// These schemes, although they have no dot.
     pub schemes: &'a [String],
 }
 
-/// What holds whatever the scheme.
+/// The checks that apply to every scheme.
 fn parse(text: &str) -> Result<Url, RedirectUriError> {
     if text.is_empty() || text.len() > MAX_BYTES {
         return Err(RedirectUriError::Length);
@@ -126,7 +126,7 @@ fn parse(text: &str) -> Result<Url, RedirectUriError> {
         return Err(RedirectUriError::Fragment);
     }
     let url = Url::parse(text).map_err(|_| RedirectUriError::NotAbsolute)?;
-    // An empty user name is dropped by the parser, but not by every browser: look at the text.
+    // The parser drops an empty user name, but not every browser does, so the text itself is checked.
     let authority =
         text.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
     if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
@@ -135,14 +135,14 @@ fn parse(text: &str) -> Result<Url, RedirectUriError> {
     if authority.contains('*') {
         return Err(RedirectUriError::Wildcard);
     }
-    // A bare origin is often written without its slash, and every parser reads it alike.
+    // A bare origin is often written without its slash, and all parsers read both forms alike.
     if url.as_str() != text && url.as_str() != format!("{text}/") {
         return Err(RedirectUriError::Spelling(url.into()));
     }
     Ok(url)
 }
 
-/// RFC 8252 §7.3 and §8.3: loopback literals, and localhost for development.
+/// True for loopback literals, and for localhost in development (RFC 8252 §7.3 and §8.3).
 fn is_this_machine(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -152,10 +152,10 @@ fn is_this_machine(url: &Url) -> bool {
     }
 }
 
-/// Endings of names that no public name has (RFC 6762, RFC 8375, RFC 6761 and what home routers use).
+/// Suffixes that no public name has (RFC 6762, RFC 8375, RFC 6761, and those of common home routers).
 const PRIVATE_ENDINGS: [&str; 5] = [".lan", ".local", ".internal", ".home.arpa", ".test"];
 
-/// Whether the host is of a private network, as far as its spelling shows.
+/// True if the spelling of the host shows that it is on a private network.
 fn is_private(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_private() || ip.is_link_local(),

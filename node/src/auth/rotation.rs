@@ -1,6 +1,6 @@
-//! **When keys change.** A signing key is published first, so that relying parties and every node know it; it signs
-//! from one log entry on; it stays published until nothing that it signed is valid any more. Whoever leads looks after
-//! it.
+//! **Rotation of signing keys.** A signing key is published first, so that relying parties and every node know it. It
+//! signs from one log entry on. It stays published until everything that it signed has expired. The leader is
+//! responsible for the rotation.
 
 use std::time::Duration;
 
@@ -9,23 +9,24 @@ use conclave_state::{Stamp, State, client::SigningAlgorithm, key::Stage};
 
 use super::{Auth, AuthError, derive::Derivation};
 
-/// How often the leader looks. Nothing here is due to the minute.
+/// The interval at which the leader checks. No step is due to the minute.
 const PERIOD: Duration = Duration::from_mins(1);
-/// A retired key outlives what it signed by this: clocks of relying parties, and hints at sign-out, which may be old.
+/// A retired key stays published this much longer than its signatures are valid: the clocks of relying parties differ,
+/// and hints at sign-out may be old.
 const MARGIN: Duration = Duration::from_hours(24);
 
-/// How long each stage lasts.
+/// The length of each stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
-    /// How long a key signs.
+    /// The time for which a key signs.
     pub signs_for: Duration,
-    /// How long it is published before. Longer than anybody may keep a copy of the key set.
+    /// The time for which it is published before. Longer than any copy of the key set may be cached.
     pub known_for: Duration,
-    /// How long it stays published after.
+    /// The time for which it stays published afterwards.
     pub kept_for: Duration,
 }
 
-/// What is to be done.
+/// A change of a signing key that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Publish(SigningAlgorithm),
@@ -33,7 +34,7 @@ enum Step {
     Retire(String),
 }
 
-/// Everything that is due on this state at this time.
+/// All steps that are due on this state at this time.
 fn due(state: &State, now: Stamp, schedule: &Schedule) -> Vec<Step> {
     let over =
         |since: Stamp, length: Duration| Duration::from_millis(now.0.saturating_sub(since.0)) >= length;
@@ -101,7 +102,7 @@ impl Auth {
     }
 }
 
-/// The algorithm of this name, as registered with IANA.
+/// The algorithm with this name, as registered with IANA.
 pub fn algorithm_named(name: &str) -> Option<SigningAlgorithm> {
     let known =
         [SigningAlgorithm::Rs256, SigningAlgorithm::Ps256, SigningAlgorithm::Es256, SigningAlgorithm::Eddsa];

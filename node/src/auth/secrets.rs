@@ -1,11 +1,12 @@
-//! **From one cluster secret to the next**: which one things are derived from, what outlives its secret, and the work
-//! that this makes.
+//! **Rotation of the cluster secret**: the secret from which values are derived, the data that outlives its secret, and
+//! the background work of a rotation.
 //!
-//! During the day nodes hold both secrets, and some make with the old one while others make with the new. What must be
-//! the *same* from every node (ids and secrets derived from a request, successors of refresh tokens) is derived from
-//! the one that the replicated state names, so that a retry at another node finds what the first made. What must
-//! outlive its secret is kept in the state, sealed: the key of pairwise subjects for ever, and of earlier secrets the
-//! keys of what people hold for long. See `docs/decisions/0017-secret-rotation.md`.
+//! During a rotation nodes hold both secrets, and some derive from the old one while others derive from the new one.
+//! Values that must be *equal* on every node (ids and secrets derived from a request, successors of refresh tokens) are
+//! derived from the secret that the replicated state names, so that a retry at another node finds the result of the
+//! first. Data that must outlive its secret is kept in the state, sealed: the key of pairwise subjects for ever, and
+//! the keys of earlier secrets behind the long-lived credentials of users. See
+//! `docs/decisions/0017-secret-rotation.md`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -35,35 +36,36 @@ use conclave_crypto::{
 
 use super::{Auth, AuthError, derive::Derivation, program::app_password_hash};
 
-/// How often a node looks. A look costs nothing when nothing is to be done, and the day should not wait for it.
+/// The interval at which a node checks. A check costs nothing when nothing is due, and a rotation should not have to
+/// wait for it.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Earlier secrets of which anything is kept. Each is a key more that a forged handle is compared with.
+/// Maximum number of earlier secrets whose keys are kept. Each is one more key with which a forged handle is compared.
 const MAX_RETIRED: usize = 4;
-/// App passwords hashed anew at once; those beyond are when they are next used.
+/// Maximum number of app passwords rehashed at once; others are rehashed when they are next used.
 const REHASHED_AT_ONCE: usize = 16;
-/// What the kept keys are sealed for.
+/// The purpose that the seal of the kept keys is bound to.
 const PURPOSE: &str = "kept-keys";
 
-/// Opens and keeps what outlives its secret.
+/// Opens and caches the keys that outlive their secret.
 pub struct Secrets {
     sealer: Sealer,
     opened: Mutex<Option<(Arc<SecretInUse>, Arc<Kept>)>>,
     rehashing: Arc<Semaphore>,
 }
 
-/// The keys that outlive the secret that they were derived from.
+/// The keys that outlive the secret from which they were derived.
 #[derive(Debug)]
 struct Kept {
     pairwise: Key,
     retired: Vec<Retired>,
 }
 
-/// What is kept of an earlier secret.
+/// The kept keys of an earlier secret.
 #[derive(Debug)]
 struct Retired {
     id: KeyId,
     mac: Key,
-    /// The same key, taken in.
+    /// `mac`, prepared as a handle key.
     handles: HandleKey,
     refresh: Key,
     app_password: Key,
@@ -76,8 +78,8 @@ impl Secrets {
         Self { sealer, opened: Mutex::default(), rehashing: Arc::new(Semaphore::new(REHASHED_AT_ONCE)) }
     }
 
-    /// What the state keeps. Where it cannot be opened (it was sealed anew while this node lacks the secret), what was
-    /// opened before still holds: keys that are kept do not change, others come to them.
+    /// The keys kept in the state. If the row cannot be opened (it was sealed again while this node lacks the secret),
+    /// the keys opened before are still valid: kept keys never change, new ones are only added.
     fn kept(&self, row: &Arc<SecretInUse>) -> Result<Arc<Kept>, SealError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, kept)) = opened.as_ref().filter(|(of, _)| Arc::ptr_eq(of, row) || of == row) {
@@ -146,8 +148,8 @@ fn key(bytes: &[u8]) -> Option<Key> {
 }
 
 impl Auth {
-    /// The keys from which is derived what every node must derive alike: those of the secret that the state names, as
-    /// far as this node has it.
+    /// The keys for values that every node must derive alike: those of the secret that the state names, if this node
+    /// has it.
     pub fn deriving_keys(&self) -> &ClusterKeys {
         let (keys, state) = (self.cluster_keys(), self.cluster().view());
         let named = state.meta().secret.as_ref().and_then(|secret| keys.named(&secret.id));
@@ -157,11 +159,11 @@ impl Auth {
     /// The key of pairwise subjects: that of the first secret, for ever.
     ///
     /// # Errors
-    /// When it is kept under a secret that this node lacks.
+    /// Fails if it is kept under a secret that this node lacks.
     pub fn pairwise_key(&self) -> Result<Key, AuthError> {
         let state = self.cluster().view();
         let Some(row) = &state.meta().secret else {
-            // Nothing is kept yet: the data directory remembers which secret is the first.
+            // Nothing is kept yet: the data directory records which secret is the first.
             let first = self.cluster_keys().named(&self.cluster().secret_of_data());
             return Ok(first.unwrap_or_else(|| self.cluster_keys()).pairwise.clone());
         };
@@ -169,15 +171,15 @@ impl Auth {
         kept.map(|kept| kept.pairwise.clone()).map_err(|error| unusable(&error))
     }
 
-    /// Whether this node has the secrets that the state needs. Asked at its start, before anybody is served.
+    /// Checks that this node has the secrets that the state needs. Called at start, before the first request is served.
     ///
     /// # Errors
-    /// What it lacks.
+    /// Fails if this node lacks a secret.
     pub fn check_secrets(&self) -> Result<(), AuthError> {
         self.pairwise_key().map(drop)
     }
 
-    /// Names of earlier secrets of which something is kept.
+    /// Ids of retired secrets that stored data still depends on.
     pub fn retired_secrets(&self) -> Vec<KeyId> {
         self.kept().map(|kept| kept.retired.iter().map(|retired| retired.id).collect()).unwrap_or_default()
     }
@@ -187,8 +189,8 @@ impl Auth {
         self.inner.secrets.kept(state.meta().secret.as_ref()?).ok()
     }
 
-    /// A handle that an earlier secret made. Its MAC keeps strangers from making nodes wait; whom it lets in is decided
-    /// by its secret.
+    /// Parses a handle that an earlier secret made. The MAC keeps attackers from making nodes wait for an index; the
+    /// handle's own secret decides if it is accepted.
     pub(super) fn parse_of_earlier_secret(
         &self,
         kind: HandleKind,
@@ -200,9 +202,9 @@ impl Auth {
         parsed.find(|parsed| !matches!(parsed, Err(HandleError::Forged))).unwrap_or(Err(HandleError::Forged))
     }
 
-    /// Whether the secret of a refresh token is the one of its family and generation, under any secret of the ring;
-    /// under an earlier one only while the family has not been rotated since, so that who has that secret can make none
-    /// for what is newer.
+    /// True if the secret of a refresh token matches its family and generation, under any secret of the ring. Under an
+    /// earlier secret this holds only while the family has not been rotated since, so that a holder of that secret
+    /// cannot make tokens for newer generations.
     pub fn is_refresh_secret(&self, handle: &Handle) -> bool {
         let is_of = |key: &Key| {
             let expected = refresh_secret(key, &handle.id, handle.generation);
@@ -214,13 +216,13 @@ impl Auth {
         let Some(kept) = self.kept() else { return false };
         let state = self.cluster().view();
         let rotated_at = state.family(FamilyId::new(handle.id)).map_or(Stamp(0), |family| family.rotated_at);
-        // A retry of the last token from before is not newer: its successor is what was rotated to.
+        // A retry with the last token from before the rotation is not newer: its successor is the current token.
         let is_older = |retired: &&Retired| rotated_at <= retired.at || is_retry(&state, handle);
         kept.retired.iter().filter(is_older).any(|retired| is_of(&retired.refresh))
     }
 
-    /// Whether this is the secret of the app password. One that was hashed under another key than that in use is hashed
-    /// anew, once.
+    /// True if this is the secret of the app password. A password hashed under another key than the current one is
+    /// rehashed once.
     pub(super) fn is_app_password(&self, row: &AppPassword, secret: &HandleSecret) -> bool {
         let is_of = |key: &Key| row.secret_hash.matches(&SecretHash::new(app_password_hash(key, secret)));
         let deriving = self.deriving_keys();
@@ -243,7 +245,7 @@ impl Auth {
         true
     }
 
-    /// Beside the check, which does not wait for a write.
+    /// Rehashes in the background, because the check does not wait for a write.
     fn rehash(&self, order: RehashAppPassword) {
         let Ok(place) = Arc::clone(&self.inner.secrets.rehashing).try_acquire_owned() else { return };
         let auth = self.clone();
@@ -268,16 +270,17 @@ impl Auth {
         }
     }
 
-    /// Does what is due: the leader changes the secret in use to its own and seals anew what is under another; every
-    /// node makes its data directory one of its own secret, once the state is.
+    /// Does the steps that are due. The leader changes the secret in use to its own, and seals again every value that
+    /// is under another secret. Once the state uses this node's secret, every node records that secret in its data
+    /// directory.
     ///
     /// # Errors
-    /// When a write fails, or something cannot be opened.
+    /// Fails if a write fails, or the kept keys cannot be opened.
     pub async fn tend_secret(&self) -> Result<(), AuthError> {
         if self.cluster().is_leader() {
             if let Some(order) = self.change_due()? {
                 self.order(Body::ChangeSecret(order)).await?;
-                tracing::info!("things are derived from another cluster secret from here on");
+                tracing::info!("keys are derived from another cluster secret from now on");
             }
             let (values, _) = self.values_to_reseal();
             for values in values.chunks(MAX_RESEALED) {
@@ -292,8 +295,8 @@ impl Auth {
         Ok(())
     }
 
-    /// The change to this node's secret, if another is in use. While there has only ever been one, there is nothing to
-    /// keep.
+    /// The change to this node's secret, if another one is in use. Nothing needs to be kept while there has been only
+    /// one secret.
     fn change_due(&self) -> Result<Option<ChangeSecret>, AuthError> {
         let (keys, state) = (self.cluster_keys(), self.cluster().view());
         let (before, kept) = match &state.meta().secret {
@@ -325,7 +328,8 @@ impl Auth {
         Ok(Some(ChangeSecret { before, secret_id: keys.secret_check.to_vec(), sealed }))
     }
 
-    /// Every value in the state that is not sealed under this node's key, sealed anew; and how many it cannot open.
+    /// Every value in the state that is not sealed under this node's key, sealed again; and the number of values that
+    /// cannot be opened.
     pub fn values_to_reseal(&self) -> (Vec<Resealed>, usize) {
         let state = self.cluster().view();
         let entropy = &*self.runtime().entropy;
@@ -358,13 +362,13 @@ impl Auth {
     }
 }
 
-/// Whether the token is the one before that which is alive.
+/// True if the token is the predecessor of the family's current one.
 fn is_retry(state: &State, handle: &Handle) -> bool {
     let family = state.family(FamilyId::new(handle.id));
     family.is_some_and(|family| handle.generation.checked_add(1) == Some(family.generation))
 }
 
-/// What is kept when `own` takes the place of `former`.
+/// The keys to keep when `own` replaces `former`.
 fn after(kept: &Kept, former: &ClusterKeys, own: &ClusterKeys, now: Stamp) -> KeptKeys {
     let mut kept = kept.to_wire();
     kept.retired

@@ -1,33 +1,33 @@
-//! What a caller of the API has seen, in its own hands: a log index under a MAC. Nobody outside can make a node wait
-//! for an index that never was, and one of another cluster, or of this one before a restore, is told from ours
-//! (design.md §7).
+//! The consistency token: the log index that an API caller has seen, under a MAC, kept by the caller. An outsider
+//! cannot make a node wait for an index that does not exist. A token of another cluster, or of this one before a
+//! restore, is recognized as foreign (design.md §7).
 //!
-//! Its text is `INDEX.TAG`: the number is there to be compared by clients, which keep the highest they were given.
+//! Its text is `INDEX.TAG`. Clients compare the number and keep the highest token that they received.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::Auth;
 use conclave_crypto::{keys::ClusterKeys, mac};
 
-/// Bytes of the tag: enough that nobody guesses one.
+/// Bytes of the tag: enough that it cannot be guessed.
 const TAG_BYTES: usize = 12;
 
-/// Why a text is no index of ours.
+/// The reason why a text is not a consistency token of this lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unseen {
-    /// It is not of the form.
+    /// The format is wrong.
     Malformed,
-    /// It was not made here, or before a restore.
+    /// It was made by another cluster, or before a restore.
     Foreign,
 }
 
 impl Auth {
-    /// The text for this index of this cluster's present life.
+    /// The token for this index in the current lineage.
     pub fn seen(&self, index: u64) -> String {
         format!("{index}.{}", URL_SAFE_NO_PAD.encode(self.tag(self.cluster_keys(), index)))
     }
 
-    /// The index in a text.
+    /// The index in a token.
     ///
     /// # Errors
     /// [`Unseen`].

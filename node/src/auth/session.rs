@@ -1,8 +1,8 @@
-//! The session cookie, and the permit that a live session was seen.
+//! The session cookie, and the permit that proves a live session.
 //!
-//! The cookie is a handle: it names the session, proves it, and carries the log index that made it. A node that lags
-//! waits for that index before it decides, so that a person who has just signed in elsewhere never sees the login page
-//! (design.md P5).
+//! The cookie is a handle: it names the session, proves possession, and carries the log index of the write that made
+//! it. A lagging node waits for that index before it decides, so a user who has just signed in at another node never
+//! sees the login page (design.md P5).
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use conclave_crypto::handle::{Handle, HandleError, HandleKind, HandleSecret, Lin
 
 use super::{Auth, AuthError};
 
-/// Someone is signed in, as seen in this version of the state. Functions that need a person take this and nothing less.
+/// A signed-in user, as seen in this version of the state. Functions that need a user take this type.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
     pub session: Arc<Session>,
@@ -25,8 +25,7 @@ pub struct SignedIn {
     pub state: Arc<State>,
 }
 
-/// The session that a browser's cookie names, and the hash of the secret in it. The rules decide whether the browser
-/// holds it.
+/// The session that a browser's cookie names, and the hash of the secret in the cookie. The rules check the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShownSession {
     pub session: SessionId,
@@ -34,17 +33,18 @@ pub struct ShownSession {
 }
 
 impl Auth {
-    /// The session that this cookie shows, alive or not. None when the cookie was not made here.
+    /// The session that this cookie names, live or not. `None` if the cookie was not made here.
     pub fn shown_session(&self, cookie: Option<&str>) -> Option<ShownSession> {
         let handle = self.parse(HandleKind::Session, cookie?)?;
         let secret_hash = SecretHash::new(handle.secret_hash());
         Some(ShownSession { session: SessionId::new(handle.id), secret_hash })
     }
 
-    /// Who the session cookie stands for. None when there is no cookie, it is not ours, or the session is over.
+    /// The user and session of the session cookie. `None` if there is no cookie, it was not made here, or the session
+    /// has ended.
     ///
     /// # Errors
-    /// When this node is behind and cannot catch up: then nobody is told to sign in again.
+    /// Fails if this node is behind and cannot catch up. The user must not be asked to sign in again then.
     pub async fn signed_in(&self, cookie: Option<&str>) -> Result<Option<SignedIn>, AuthError> {
         let Some(handle) = cookie.and_then(|text| self.parse(HandleKind::Session, text)) else {
             return Ok(None);
@@ -53,8 +53,8 @@ impl Auth {
         Ok(self.live(&state, &handle))
     }
 
-    /// Whom a handle stands for in this version of the state, on this host only. The version must be one that checks
-    /// may be decided on, and have seen the handle's index.
+    /// The live session behind an app-session cookie, if it is valid for `host`. The state must be a version on which
+    /// checks may be decided, and must include the handle's index.
     pub fn live_on_host(&self, state: &Arc<State>, handle: &Handle, host: &str) -> Option<SignedIn> {
         let arm = state.app_session(AppSessionId::new(handle.id))?;
         if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || !arm.counts_on(host) {
@@ -69,7 +69,7 @@ impl Auth {
         self.issue(HandleKind::Session, *session.bytes(), secret, 0, index)
     }
 
-    /// The text of a handle of this cluster's present life.
+    /// The text of a handle of the current lineage.
     pub fn issue(
         &self,
         kind: HandleKind,
@@ -81,8 +81,9 @@ impl Auth {
         self.handles().issue(&Handle { kind, id, secret, generation, lineage: self.lineage_tag(), index })
     }
 
-    /// A handle of this kind and of this cluster's present life, or nothing. Why not is nobody's business. One of an
-    /// earlier life counts as far as its row has been restored; its index is before every one of this life.
+    /// Parses a handle of this kind and the current lineage. Returns `None` for any invalid handle; the reason is
+    /// deliberately not reported. A handle of an earlier lineage is accepted if its row was restored; its index
+    /// precedes every index of the current lineage.
     pub fn parse(&self, kind: HandleKind, text: &str) -> Option<Handle> {
         match self.read(kind, self.lineage_tag(), text) {
             Err(HandleError::OtherLineage) if kind.may_outlive_a_restore() => self.parse_former(kind, text),
@@ -90,7 +91,7 @@ impl Auth {
         }
     }
 
-    /// Of the present secrets first: one of an earlier secret is looked at only when it is of none of them.
+    /// Tries the present secrets first, and an earlier one only if none of them made the handle.
     fn read(&self, kind: HandleKind, lineage: LineageTag, text: &str) -> Result<Handle, HandleError> {
         match self.handles().parse(kind, lineage, text) {
             Err(HandleError::Forged) => self.parse_of_earlier_secret(kind, lineage, text),
@@ -105,16 +106,16 @@ impl Auth {
         former.map(|epoch| LineageTag::of(&cluster, *epoch)).find_map(|tag| self.read(kind, tag, text).ok())
     }
 
-    /// Whether what was made in the life of this epoch may count now.
+    /// True if a handle or token made in this lineage epoch may be accepted now.
     pub fn knows_epoch(&self, epoch: u64) -> bool {
         self.cluster().lineage().epoch == epoch || self.cluster().view().meta().former_epochs.contains(&epoch)
     }
 
-    /// A version of the state that knows the handle's row and every acknowledged revocation. None: the index is not of
-    /// this history.
+    /// A version of the state that includes the handle's row and every acknowledged revocation. `None` if the index
+    /// does not belong to this history.
     ///
     /// # Errors
-    /// When this node cannot catch up in time.
+    /// Fails if this node cannot catch up in time.
     pub async fn state_at(&self, handle: &Handle) -> Result<Option<Arc<State>>, AuthError> {
         match self.cluster().serving_view(handle.index).await {
             Ok(state) => Ok(Some(state)),
@@ -123,7 +124,7 @@ impl Auth {
         }
     }
 
-    /// The same for the handle of the session itself.
+    /// The live session behind a session cookie's handle. Requirements for `state` are those of [`Self::live_on_host`].
     pub fn live(&self, state: &Arc<State>, handle: &Handle) -> Option<SignedIn> {
         let (session, user) = state.live_session(SessionId::new(handle.id), self.now(state))?;
         let presented = SecretHash::new(handle.secret_hash());

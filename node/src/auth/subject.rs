@@ -1,6 +1,6 @@
-//! What a person is called towards a client (OIDC Core §8): everywhere the same, or by a name for its sector alone, so
-//! that two applications cannot compare notes. Pairwise names are derived under a key of the cluster: the same from
-//! every node, after every restore, and stored nowhere.
+//! The subject identifier of a user for a client (OIDC Core §8): either one identifier for all clients, or a pairwise
+//! one per sector, so that two applications cannot correlate their users. Pairwise identifiers are derived under a key
+//! of the cluster. They are equal on every node and after every restore, and are not stored.
 
 use conclave_state::{client::Client, user::User};
 
@@ -9,11 +9,11 @@ use conclave_crypto::{hex, keys::Key, mac};
 use super::{Auth, AuthError};
 
 impl Auth {
-    /// The `sub` of this person for this client.
+    /// The `sub` of this user for this client.
     ///
     /// # Errors
-    /// When the key that made pairwise names cannot be opened: another name would be another person to its relying
-    /// party.
+    /// Fails if the key of pairwise identifiers cannot be opened. A different identifier would be a different user to
+    /// the relying party.
     pub fn subject(&self, client: &Client, user: &User) -> Result<String, AuthError> {
         match client.tokens.pairwise_sector.as_str() {
             "" => Ok(user.id.to_string()),

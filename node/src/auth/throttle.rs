@@ -1,9 +1,10 @@
-//! Attempts at passwords: counted on this node first, in the log only when an account runs hot (design.md §7).
+//! Password attempts. They are counted on this node first, and in the log only when an account has many of them
+//! (design.md §7).
 //!
-//! Each voter may let [`FREE_ATTEMPTS`] attempts of a count pass on its own in a window. Every further one is reserved
-//! in the log before the password is looked at, against a limit from which all free ones are taken off. So the cluster
-//! never tries more than the limit of a count in a window, however the attempts are spread and however parallel they
-//! are, and an attack writes next to nothing.
+//! Each voter may allow [`FREE_ATTEMPTS`] attempts per count in a window on its own. Every further attempt is reserved
+//! in the log before the password is compared, against a limit from which all free attempts are subtracted. So the
+//! cluster never tries more passwords than the limit of a count in a window, however the attempts are distributed and
+//! however parallel they are. An attack causes almost no writes.
 //!
 //! An attempt at an account goes to one of these counts (decision 0049):
 //!
@@ -13,13 +14,13 @@
 //! | an address that the account has a session from | of that address and the account | `account_failures` |
 //! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`STRANGERS`] times that |
 //!
-//! The username and the address of one user count apart, but for the count of all strangers: what is refused by one
-//! name tells nothing of the other.
+//! The username and the e-mail address of one user have separate counts, except the count of all strangers: a refusal
+//! for one name reveals nothing about the other.
 //!
-//! So one attacker uses up the attempts of one address, many of them those of strangers, and neither those of the
-//! owner's browsers and addresses.
+//! So one attacker uses up the attempts of one address, and many attackers those of strangers. Neither uses up the
+//! attempts of the owner's browsers and addresses.
 //!
-//! Addresses are also counted for all accounts together, on the node alone: a coarse brake, bounded in memory.
+//! Addresses are also counted for all accounts together, on the node alone: a coarse limit, bounded in memory.
 
 use std::{
     collections::BTreeMap,
@@ -34,26 +35,26 @@ use conclave_base::runtime::Runtime;
 use conclave_config as config;
 use conclave_http::cidr::customer_of;
 
-/// Attempts at a count that a node lets pass without asking the cluster.
+/// Attempts at a count that a node allows without a command to the cluster.
 const FREE_ATTEMPTS: u32 = 2;
-/// Attempts of all strangers at an account together, as a multiple of those of one address: a user may sign in at ten
-/// new places while ten others guess, and guesses from many addresses stay far below what a password of the least
+/// Attempts of all strangers at an account together, as a multiple of those of one address. A user may sign in at ten
+/// new places while ten attackers guess, and guesses from many addresses stay far below what a password of minimum
 /// length withstands.
 const STRANGERS: u32 = 10;
-/// Most accounts and addresses counted at once; beyond, the oldest windows are dropped first.
+/// Maximum number of accounts and addresses counted at once; beyond it the oldest windows are dropped first.
 const MAX_COUNTED: usize = 10_000;
 
-/// Where an attempt at an account is counted.
+/// The count to which an attempt at an account belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Of one browser or one address, at one account.
+    /// The count of one browser or one address, at one account.
     One(UserId),
-    /// Of all strangers at this account.
+    /// The count of all strangers at this account.
     Strangers(UserId),
 }
 
 impl Count {
-    /// The id that the cluster counts it under.
+    /// The id under which the cluster keeps the count.
     pub const fn id(self) -> UserId {
         match self {
             Self::One(id) | Self::Strangers(id) => id,
@@ -61,14 +62,14 @@ impl Count {
     }
 }
 
-/// What the next attempt needs.
+/// The decision about the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Go on.
+    /// Allowed.
     Free,
-    /// Reserve it in the log, within this limit.
+    /// Must be reserved in the log, within this limit.
     Reserve { limit: u32, window_ms: u64 },
-    /// Not now.
+    /// Refused for now.
     Refused { retry_in: Duration },
 }
 
@@ -80,11 +81,11 @@ pub struct Throttles {
     addresses: Mutex<Windows<IpAddr>>,
 }
 
-/// Counts in windows that start with their first attempt.
+/// Counts in windows, each of which starts with its first attempt.
 struct Windows<K>(BTreeMap<K, (Duration, u32)>);
 
 impl<K: Ord + Copy> Windows<K> {
-    /// Counts one more and says how many there were before it, and when the window ends.
+    /// Adds one attempt. Returns how many there were before it, and the end of the window.
     fn count(&mut self, key: K, now: Duration, window: Duration) -> (u32, Duration) {
         if self.0.len() >= MAX_COUNTED && !self.0.contains_key(&key) {
             self.make_room(now, window);
@@ -119,7 +120,7 @@ impl Throttles {
         Self { settings, runtime, accounts, addresses }
     }
 
-    /// Counts an attempt from this address, before anything else is looked at.
+    /// Counts an attempt from this address, before any other check.
     pub fn address(&self, address: IpAddr) -> Admission {
         let now = self.runtime.clock.monotonic();
         let (before, ends) = locked(&self.addresses).count(customer_of(address), now, self.settings.window);
@@ -129,18 +130,19 @@ impl Throttles {
         Admission::Free
     }
 
-    /// A sign-in from this address succeeded: people who share it are not made to pay for each other's success.
+    /// A sign-in from this address succeeded. It is not counted, so that users who share the address do not use up the
+    /// limit by signing in.
     pub fn address_succeeded(&self, address: IpAddr) {
         if let Some((_, count)) = locked(&self.addresses).0.get_mut(&customer_of(address)) {
             *count = count.saturating_sub(1);
         }
     }
 
-    /// Counts an attempt at this count. `hot` = the cluster counts it already.
+    /// Counts an attempt. `hot` is true if the cluster already counts it.
     pub fn count(&self, count: Count, voters: usize, hot: bool) -> Admission {
         let limit = self.limit(count);
         let voters = u32::try_from(voters).unwrap_or(u32::MAX);
-        // With many voters or a small limit nothing is free, and every attempt is reserved.
+        // With many voters or a small limit no attempt is free: every one is reserved.
         let free = if FREE_ATTEMPTS.saturating_mul(voters) < limit { FREE_ATTEMPTS } else { 0 };
         let now = self.runtime.clock.monotonic();
         let (before, _) = locked(&self.accounts).count(count.id(), now, self.settings.window);
@@ -159,8 +161,7 @@ impl Throttles {
         }
     }
 
-    /// An attempt at this count succeeded. The completion of the sign-in clears the cluster's count of strangers as
-    /// well.
+    /// Resets the count after a successful attempt. The completed sign-in also clears the cluster's count of strangers.
     pub fn succeeded(&self, count: Count) {
         locked(&self.accounts).0.remove(&count.id());
     }

@@ -1,6 +1,6 @@
-//! A login on its way. The ticket is sealed under a key of the cluster, carried by the browser and bound to it, so that
-//! any node continues and an unauthenticated visitor costs no write. Its id is spent inside the rules, once (design.md
-//! §7).
+//! A login in progress. The ticket is sealed under a key of the cluster, carried by the browser and bound to it, so
+//! that any node can continue the login and an unauthenticated visitor costs no write. Its id is spent inside the
+//! rules, once (design.md §7).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::ids::TicketId;
@@ -10,56 +10,56 @@ use conclave_crypto::mac;
 
 use super::{Auth, authorization::AuthorizationRequest};
 
-/// Longest ticket text: what fits a URL beside everything else.
+/// Maximum length of a ticket's text: it must fit into a URL with everything else.
 const MAX_TEXT_BYTES: usize = 8 * 1024;
-/// What the seal is for; a ticket opens as nothing else.
+/// The purpose that the seal is bound to; a value sealed for another purpose does not open.
 const PURPOSE: &str = "login-ticket/1";
 
-/// What the login is for.
+/// The goal of a login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
-    /// An OAuth client waits for a code.
+    /// A code for an OAuth client.
     Authorize(Box<AuthorizationRequest>),
-    /// A page behind forward-auth. `binding` is SHA-256 of the cookie that the browser has on that host.
+    /// A page behind forward-auth. `binding` is the SHA-256 of the browser's cookie on that host.
     Open { url: AppUrl, binding: Option<[u8; 32]> },
-    /// The home page here.
+    /// The home page of this site.
     Home,
-    /// The page for the code of a device, with what was typed or scanned.
+    /// The page for the code of a device, with the code that was typed or scanned.
     Device { user_code: String },
     /// Another site. In a logout, an address that the client registered; in a sign-in with another account, a page of
     /// an application.
     Leave { uri: String },
 }
 
-/// A URL on an application's host, made from a proxy's metadata and never from a query string.
+/// A URL on an application's host, built from a proxy's metadata and never from a query string.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppUrl {
     /// `https` or `http`.
     pub scheme: String,
-    /// The canonical `host[:port]` ([`conclave_http::host`]); the scheme's default port is not written.
+    /// The canonical `host[:port]` ([`crate::http::host`]), without the scheme's default port.
     pub authority: String,
-    /// Path and query, ASCII: raw bytes outside ASCII were percent-encoded when it was read.
+    /// Path and query, ASCII: raw bytes outside ASCII were percent-encoded when it was parsed.
     pub path: String,
-    /// Where this product's own routes live on that host.
+    /// The mount of this product's own routes on that host.
     #[serde(default)]
     pub mount: Mount,
 }
 
-/// Below which path of an application's host this product's own routes live. The proxy sends them here without a check.
+/// The path prefix of this product's own routes on an application's host. The proxy forwards them here without a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mount {
-    /// Ours.
+    /// This product's own prefix.
     #[default]
     Conclave,
-    /// That of the product whose proxy configurations are taken over as they stand (features.md F1).
+    /// The prefix of the product whose proxy configurations work here unchanged (features.md F1).
     Authentik,
 }
 
 impl Mount {
-    /// Every one.
+    /// All mounts.
     pub const ALL: [Self; 2] = [Self::Conclave, Self::Authentik];
 
-    /// Before `/start`, `/callback` and the sign-out, on the application's host.
+    /// The prefix of `/start`, `/callback` and the sign-out on the application's host.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Conclave => "/.conclave",
@@ -67,7 +67,7 @@ impl Mount {
         }
     }
 
-    /// Before the routes that proxies ask at.
+    /// The prefix of the routes that proxies send checks to.
     pub const fn checks(self) -> &'static str {
         match self {
             Self::Conclave => "",
@@ -75,7 +75,7 @@ impl Mount {
         }
     }
 
-    /// The sign-out's own path.
+    /// The path of the sign-out.
     pub fn sign_out(self) -> String {
         let name = match self {
             Self::Conclave => "sign-out",
@@ -86,7 +86,7 @@ impl Mount {
 }
 
 impl AppUrl {
-    /// The host without its port: what applications are found by.
+    /// The host without its port, by which applications are found.
     pub fn host(&self) -> String {
         let host = match self.authority.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
@@ -106,41 +106,41 @@ impl std::fmt::Display for AppUrl {
     }
 }
 
-/// Where the attempt stands.
+/// The state of a login attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// The person is to prove who they are. With `fresh`, a session that is older than the ticket does not do.
+    /// The user must authenticate. If `fresh` is true, a session older than the ticket does not satisfy this.
     Login { fresh: bool },
-    /// The person of this session is to say yes or no to the client.
+    /// The user of this session must accept or reject the client.
     Consent { session: [u8; 16] },
     /// The session, written at `index`, is to be handed over to the application's host.
     HandOver { session: [u8; 16], index: u64 },
-    /// The person is to confirm the logout.
+    /// The user must confirm the logout.
     Logout,
-    /// The person of this session is to say yes or no to the device.
+    /// The user of this session must accept or reject the device.
     Device { session: [u8; 16], device: [u8; 16] },
-    /// The person of this session is to prove who they are at a provider, to be known by that here as well.
+    /// The user of this session must sign in at an upstream provider, to link that identity to the account here.
     Link { session: [u8; 16] },
-    /// The browser is at an application's host, about to be sent here. Bound to no browser yet.
+    /// The browser is at an application's host, about to be sent here. Not bound to a browser yet.
     Outside,
 }
 
-/// A login on its way.
+/// A login in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     pub id: [u8; 16],
     pub issued_at_ms: u64,
     pub expires_at_ms: u64,
-    /// SHA-256 of the browser's own cookie; none while it has no browser.
+    /// SHA-256 of the browser's own cookie; `None` while the ticket is not bound to a browser.
     pub browser: Option<[u8; 32]>,
     pub step: Step,
     pub target: Target,
-    /// Why the form is shown again.
+    /// The reason why the form is shown again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Note>,
 }
 
-/// What a form says when it is shown again, and what was typed before.
+/// The note on a form that is shown again, with the username that was typed before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     pub why: Why,
@@ -148,7 +148,7 @@ pub struct Note {
     pub username: String,
 }
 
-/// Why a form is shown again.
+/// The reason why a form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// Wrong username or password.
@@ -157,18 +157,18 @@ pub enum Why {
     Disabled,
     /// Too many attempts; the next one may be made after this many seconds.
     TooMany { seconds: u64 },
-    /// The form was open for longer than a ticket lives.
+    /// The form was open longer than the lifetime of a ticket.
     Expired,
-    /// The form was sent before, and what it was for is done.
+    /// The form was sent before, and its action is done.
     Spent,
     /// The form was shown in another browser, or the browser has lost its cookies.
     OtherBrowser,
-    /// The form came without proof that it was shown here, to this browser.
+    /// The form was sent without proof that this site showed it to this browser.
     NotFromHere,
 }
 
 impl Why {
-    /// One line for the person.
+    /// One line for the user.
     pub fn text(self) -> String {
         match self {
             Self::Wrong => "The username or password is wrong.".into(),
@@ -190,7 +190,7 @@ impl Why {
     }
 }
 
-/// Why a ticket is of no use.
+/// The reason why a ticket is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
     #[error("the sign-in link is damaged or was not made here")]
@@ -202,7 +202,7 @@ pub enum TicketError {
 }
 
 impl TicketError {
-    /// What a form says that is shown anew for it.
+    /// The reason shown on the new form.
     pub const fn why(self) -> Why {
         match self {
             Self::Expired => Why::Expired,
@@ -217,7 +217,7 @@ impl Ticket {
     }
 }
 
-/// What a ticket remembers of a browser's cookie.
+/// The hash of a browser's cookie that a ticket contains.
 pub fn browser_hash(cookie: &str) -> [u8; 32] {
     mac::sha256(cookie.as_bytes())
 }
@@ -241,12 +241,12 @@ impl Auth {
     /// The ticket as text for a URL or a form field.
     ///
     /// # Errors
-    /// When it is too long to be carried.
+    /// Fails if it is too long to be carried.
     pub fn seal(&self, ticket: &Ticket) -> Result<String, super::AuthError> {
         self.seal_for_browser(PURPOSE, ticket)
     }
 
-    /// Anything that a browser carries for a while, as text.
+    /// Seals a value that a browser carries for a while, as text.
     pub fn seal_for_browser(&self, purpose: &str, what: &impl Serialize) -> Result<String, super::AuthError> {
         let internal =
             |e: &dyn std::fmt::Display| super::AuthError::Internal(format!("a ticket cannot be sealed: {e}"));
@@ -270,9 +270,8 @@ impl Auth {
         Ok(ticket)
     }
 
-    /// Opens a ticket of this cluster whether or not its time is over or it is of this browser, and says which it is.
-    /// What it asks for must be checked anew ([`Auth::still_stands`]) before a person is led on by one that is not in
-    /// order.
+    /// Opens a ticket of this cluster even if it has expired or belongs to another browser, and returns that problem.
+    /// The target of such a ticket must be checked again ([`Auth::still_stands`]) before the user may continue with it.
     ///
     /// # Errors
     /// [`TicketError::NotOurs`].
@@ -300,7 +299,7 @@ impl Auth {
         serde_json::from_slice(&plain).map_err(|_| TicketError::NotOurs)
     }
 
-    /// Whether its time is not over, and it is this browser's.
+    /// Checks that the ticket has not expired and belongs to this browser.
     pub fn check_ticket(&self, ticket: &Ticket, browser: Option<&str>) -> Result<(), TicketError> {
         if self.runtime().clock.now_ms() >= ticket.expires_at_ms {
             return Err(TicketError::Expired);

@@ -1,18 +1,19 @@
-//! The code that a person types for a device (RFC 8628 §6.1): eight consonants, so that it spells no word and is read
-//! to a phone without doubt. 34 bits, of ten minutes' life: those who guess are counted. The state keeps a keyed hash.
+//! The code that a user types for a device (RFC 8628 §6.1): eight consonants, so that it does not spell a word and can
+//! be read aloud without ambiguity. It has 34 bits and lives ten minutes; attempts are throttled. The state keeps a
+//! keyed hash.
 
 use conclave_crypto::{keys::Key, mac};
 
 /// Consonants without `Y`; 20 of them.
 const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 const LENGTH: usize = 8;
-/// The greatest multiple of the alphabet's length below 256: bytes from here on would favour some letters.
+/// The greatest multiple of the alphabet's length below 256: higher bytes would favour some letters.
 const FAIR_BELOW: u8 = 240;
-/// Longest text looked at: what people put between the letters has its room.
+/// Maximum length of an accepted text, with room for separators between the letters.
 pub const MAX_TEXT_BYTES: usize = 32;
 
-/// The code made of these random bytes, as people are shown it: `BCDF-GHJK`. None when they hold too few fair bytes,
-/// which for 32 bytes does not happen in practice.
+/// The code made of these random bytes, as it is displayed: `BCDF-GHJK`. `None` if they hold too few usable bytes,
+/// which does not happen in practice for 32 bytes.
 pub fn make(random: &[u8]) -> Option<String> {
     let fair = random.iter().filter(|byte| **byte < FAIR_BELOW);
     let letters: String = fair
@@ -23,14 +24,13 @@ pub fn make(random: &[u8]) -> Option<String> {
     (letters.len() == LENGTH).then(|| shown(&letters))
 }
 
-/// The same with a dash in its middle.
+/// The letters with a dash in the middle.
 fn shown(letters: &str) -> String {
     let (first, second) = letters.split_at_checked(LENGTH / 2).unwrap_or((letters, ""));
     format!("{first}-{second}")
 }
 
-/// What was typed, as it is shown: without regard to case and to whatever stands between the letters. None: it is no
-/// code.
+/// Normalizes a typed code to its displayed form, ignoring case and separators. `None` if it is not a code.
 pub fn parse(typed: &str) -> Option<String> {
     if typed.len() > MAX_TEXT_BYTES {
         return None;
@@ -41,7 +41,7 @@ pub fn parse(typed: &str) -> Option<String> {
     fits.then(|| shown(&letters))
 }
 
-/// What the state keeps of a code, made or parsed here.
+/// The keyed hash of a code from [`make`] or [`parse`].
 pub fn hash(key: &Key, code: &str) -> [u8; 32] {
     mac::hmac_sha256(key, &[b"user-code", code.as_bytes()])
 }

@@ -1,5 +1,5 @@
-//! The protocols, a slice each. A slice parses requests, says what it wants from `auth`, and writes answers. Slices
-//! never import each other.
+//! The protocols, one slice each. A slice parses requests, calls `auth`, and writes responses. Slices never import each
+//! other.
 
 pub mod atproto;
 pub mod forward_auth;

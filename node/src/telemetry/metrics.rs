@@ -1,7 +1,7 @@
-//! What a node says of itself in numbers: every name of a metric, in this file alone, and the text of them.
+//! Metrics of a node: all metric names, in this file alone, and their text format.
 //!
-//! They are read from the node's status at each scrape; nothing is counted beside the work. Labels hold what the node
-//! itself chose, never what a stranger sent.
+//! They are read from the node's status at each scrape; the work itself updates no counters. Labels contain values that
+//! the node chose, never values that a client sent.
 
 use std::sync::atomic::AtomicU64;
 
@@ -14,16 +14,16 @@ use prometheus_client::{
 
 use conclave_http::denial;
 
-/// `Content-Type` of what [`exposition`] makes.
+/// `Content-Type` of the text from [`exposition`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What is told beside the node's own status.
+/// The values that are not part of the node's status.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// Unix milliseconds.
     pub now_ms: u64,
     pub users: usize,
-    /// Back-channel logouts that clients have not taken yet.
+    /// Back-channel logouts that clients have not accepted yet.
     pub logout_notices: usize,
 }
 
@@ -31,10 +31,10 @@ pub struct Moment {
 pub fn exposition(status: &NodeStatus, moment: Moment) -> String {
     let mut page = Page(Registry::with_prefix("conclave"));
     page.about(status);
-    page.whole("users", "People in the replicated state", moment.users as u64);
+    page.whole("users", "Users in the replicated state", moment.users as u64);
     page.whole(
         "logout_notices_waiting",
-        "Back-channel logouts that clients have not taken yet",
+        "Back-channel logouts that clients have not accepted yet",
         moment.logout_notices as u64,
     );
     page.refusals();
@@ -52,33 +52,37 @@ struct Page(Registry);
 impl Page {
     fn about(&mut self, status: &NodeStatus) {
         let labels = [("version", status.version.clone()), ("node", status.node_id.to_string())];
-        self.0.register("build", "The program and the number of this node", Info::new(labels));
+        self.0.register("build", "Program version and node number", Info::new(labels));
         self.truth("ready", "Whether this node can serve", status.ready);
         self.truth("leads", "Whether this node is the leader", status.role == "leader");
-        self.whole("leader", "The number of the leader, as this node knows; 0 = none", status.leader_id);
-        self.whole("term", "Raft's term", status.term);
-        self.whole("log_last_index", "The last entry of the log here", status.last_log_index);
-        self.whole("applied_index", "The entry that the state here is of", status.applied_index);
-        self.whole("snapshot_index", "The entry that the newest snapshot here is of", status.snapshot_index);
-        self.bytes("log", "What the log takes on disk", status.log_bytes);
-        self.bytes("disk_free", "What is free where the data directory is", status.disk_free_bytes);
-        self.seconds("uptime", "Since this node started", status.uptime_ms);
+        self.whole("leader", "Node number of the leader known to this node; 0 = none", status.leader_id);
+        self.whole("term", "Raft term", status.term);
+        self.whole("log_last_index", "Index of the last log entry on this node", status.last_log_index);
+        self.whole(
+            "applied_index",
+            "Index of the last log entry applied to the state of this node",
+            status.applied_index,
+        );
+        self.whole("snapshot_index", "Index of the newest snapshot on this node", status.snapshot_index);
+        self.bytes("log", "Size of the log on disk", status.log_bytes);
+        self.bytes("disk_free", "Free space on the disk of the data directory", status.disk_free_bytes);
+        self.seconds("uptime", "Time since this node started", status.uptime_ms);
         let clock = status.clock.clone().unwrap_or_default();
         self.signed_seconds(
             "clock_offset",
             "The wall clock of this machine minus the cluster clock",
             clock.wall_offset_us,
         );
-        self.seconds("log_time_ahead", "How far log time is ahead of the cluster clock", clock.log_ahead_ms);
+        self.seconds("log_time_ahead", "Lead of log time over the cluster clock", clock.log_ahead_ms);
         self.truth(
             "clock_agreed",
             "Whether a quorum agrees on the cluster clock",
             clock.standing == "agreed",
         );
-        self.whole("clock_steps", "How often the cluster clock has stepped", clock.steps);
+        self.whole("clock_steps", "Number of steps of the cluster clock", clock.steps);
         self.seconds(
             "lease_left",
-            "How long checks here need no other node; 0 = no lease",
+            "Time for which checks on this node need no other node; 0 = no lease",
             status.lease_left_ms,
         );
     }
@@ -89,30 +93,34 @@ impl Page {
         self.truth("archive_fails", "Whether the last attempt to archive failed", fails);
         self.whole(
             "archive_behind_entries",
-            "Entries that are not in the archive yet",
+            "Log entries that are not in the archive yet",
             archive.behind_entries,
         );
-        self.seconds("archive_behind", "How long the oldest of them has waited", archive.behind_ms);
+        self.seconds(
+            "archive_behind",
+            "Time for which the oldest of those entries has waited",
+            archive.behind_ms,
+        );
         self.truth(
             "drill_fails",
-            "Whether the last try to restore what the archive holds failed",
+            "Whether the last test restore of the archive failed",
             !archive.last_drill_error.is_empty(),
         );
         self.age(
             "last_archived_snapshot_age",
-            "Since the newest snapshot in the archive",
+            "Time since the newest snapshot in the archive",
             archive.last_snapshot_at_ms,
             now_ms,
         );
         self.age(
             "last_verified_snapshot_age",
-            "Since this node last restored what the archive holds for a try, and somebody signed in",
+            "Time since the last successful test restore of the archive on this node, including a sign-in",
             archive.last_verified_at_ms,
             now_ms,
         );
     }
 
-    /// Both labels are texts of the code, so there are as many series as the code has refusals.
+    /// Both labels are constants of the code, so there are as many series as the code has kinds of refusals.
     fn refusals(&mut self) {
         let counters = Family::<[(&'static str, &'static str); 2], Counter>::default();
         for ((kind, reason), count) in denial::counts() {
@@ -146,7 +154,7 @@ impl Page {
         self.0.register_with_unit(name, help, Unit::Seconds, gauge);
     }
 
-    /// What never was has no age: it is left out, so that an alert on its absence sees it.
+    /// An event that never happened has no age: the metric is absent, so that an alert on its absence fires.
     fn age(&mut self, name: &str, help: &str, at_ms: u64, now_ms: u64) {
         if at_ms != 0 {
             self.seconds(name, help, now_ms.saturating_sub(at_ms));

@@ -1,9 +1,8 @@
 //! Logs and traces: set up once at start, for the whole process.
 //!
-//! Logs go to standard error, for people on a terminal and as JSON lines elsewhere; standard output belongs to
-//! commands. Traces leave the node only when a collector is configured; then one trace spans a follower and the
-//! leader, carried by [`propagation`](conclave_base::propagation). Nothing in here may stop or slow the node: a collector that is away costs
-//! spans.
+//! Logs go to standard error, as text on a terminal and as JSON lines elsewhere; standard output is for commands.
+//! Traces are exported only when a collector is configured. One trace then spans a follower and the leader, carried by
+//! [`propagation`]. Nothing in here may stop or slow the node: if a collector is unreachable, spans are lost.
 
 pub mod metrics;
 mod one_line;
@@ -28,16 +27,16 @@ use tracing_subscriber::{Layer, Registry};
 use self::one_line::OneLine;
 use conclave_config::{Log, LogFormat, Telemetry};
 
-/// Longest the last spans may take on their way out when the node stops.
+/// Time limit for exporting the last spans when the node stops.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// Longest one batch of spans may take to the collector.
+/// Time limit for exporting one batch of spans.
 const EXPORT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Crates that work for the exporter itself: spans of theirs would be exported by making more of them.
+/// Crates that the exporter itself uses: exporting their spans would create more of them.
 const EXPORTER_TARGETS: [&str; 5] = ["h2", "hyper", "tonic", "tower", "opentelemetry"];
 
-/// Why there are no logs or traces.
+/// The reason why logs or traces could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     #[error("log.level: not a level or filter")]
@@ -48,13 +47,13 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// What must be flushed when the process ends.
+/// The tracer provider to flush when the process ends.
 #[derive(Debug)]
 #[must_use = "the last spans are flushed by `shutdown`"]
 pub struct TelemetryGuard(Option<SdkTracerProvider>);
 
 impl TelemetryGuard {
-    /// Sends what is left, for at most two seconds. Blocks: call it last.
+    /// Exports the remaining spans, for at most two seconds. Blocks: call it last.
     pub fn shutdown(self) {
         let Some(provider) = self.0 else { return };
         if let Err(error) = provider.shutdown_with_timeout(FLUSH_LIMIT) {
@@ -78,7 +77,7 @@ pub fn init(log: &Log, telemetry: &Telemetry, node_id: u64) -> Result<TelemetryG
     Ok(TelemetryGuard(provider))
 }
 
-/// The subscriber itself, for tests that look at what it writes.
+/// The subscriber itself, for tests that read its output.
 fn subscriber<W>(
     level: &str,
     json: bool,
@@ -99,11 +98,11 @@ where
         .with(traces))
 }
 
-/// A dead peer would be worth a warning of each heartbeat, twenty a second; the cluster room tells it once.
+/// An unreachable peer would log a warning for each heartbeat, twenty a second; the cluster room logs it once.
 const QUIET_RAFT: &str = "openraft=error";
 
-/// openraft tells each vote and heartbeat at `info`; what matters of it we say ourselves. A filter that names it is
-/// left alone.
+/// Adds [`QUIET_RAFT`] to the filter. openraft logs each vote and heartbeat at `info`; the cluster room logs the
+/// important ones itself. A filter that names openraft is not changed.
 fn with_quiet_raft(level: &str) -> String {
     if level.contains("openraft") { level.to_owned() } else { format!("{level},{QUIET_RAFT}") }
 }
@@ -115,7 +114,7 @@ where
 {
     let layer = tracing_subscriber::fmt::layer();
     if json {
-        // The message and the fields of the event at the top, those of its spans beneath `span` and `spans`.
+        // The message and the fields of the event at the top level, those of its spans under `span` and `spans`.
         layer.json().flatten_event(true).with_writer(writer).boxed()
     } else {
         layer.with_ansi(io::stderr().is_terminal()).with_target(false).with_writer(OneLine(writer)).boxed()
@@ -138,7 +137,7 @@ fn provider(endpoint: &str, node_id: u64) -> Result<SdkTracerProvider, Telemetry
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// An error with all its causes on one line, as logs and command lines show it.
+/// An error with all its causes on one line, for logs and command lines.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
 impl fmt::Display for Chain<'_> {

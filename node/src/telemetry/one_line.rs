@@ -1,11 +1,11 @@
-//! Keeps each event of the log on one line: text that a stranger chose must not begin another.
+//! Keeps each log event on one line: text from a client must not be able to start another line.
 
 use std::io::{self, Write};
 
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Writers that replace the line breaks within an event by `\\n` and `\\r`. An event is written in one piece.
+/// A writer factory that replaces the line breaks within an event by `\\n` and `\\r`. An event is written in one piece.
 pub(super) struct OneLine<W>(pub(super) W);
 
 /// A writer of one event.

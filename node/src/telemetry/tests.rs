@@ -68,7 +68,7 @@ fn people_get_a_sentence_and_the_filter_is_obeyed_per_module() {
     assert!(subscriber("a=b=c", false, Written::default(), None).is_err());
 }
 
-/// What `deploy/fail2ban` and `deploy/crowdsec` look for: these names, in this order, in both forms.
+/// The shipped filters in `deploy/fail2ban` and `deploy/crowdsec` match these names, in this order, in both forms.
 #[test]
 fn the_line_of_a_refusal_is_what_the_shipped_filters_read() {
     let work = || {
@@ -99,7 +99,7 @@ fn the_line_of_a_refusal_is_what_the_shipped_filters_read() {
     assert!(counted.get(&("sign_in", "bad_credentials")).is_some_and(|count| *count >= 2));
 }
 
-/// The shipped pattern of fail2ban, and that of CrowdSec, for lines for people.
+/// The shipped patterns of fail2ban and CrowdSec, for lines in text form.
 fn shipped_patterns() -> Vec<regex::Regex> {
     let fail2ban = include_str!("../../../deploy/fail2ban/conclave.conf");
     let rules =

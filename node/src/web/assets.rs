@@ -1,4 +1,4 @@
-//! The stylesheet and the logo, served under URLs that carry a digest of their content, so that browsers may keep
+//! The stylesheet and the logo, served under URLs that contain a digest of their content, so that browsers may cache
 //! them for ever and still never show old ones.
 
 use std::path::Path;
@@ -14,13 +14,14 @@ use serde::Serialize;
 use super::files::{self, CSS, LOGO};
 use conclave_crypto::{hex, mac};
 
-/// Under the URL with its own digest an asset never changes.
+/// Caching of an asset under the URL with its own digest, where it never changes.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
-/// Under any other (a page of another version of the node, an operator's template) it may.
+/// Caching under any other URL (from a page of another version of the node, or an operator's template), where it may
+/// change.
 const FOR_A_MINUTE: &str = "public, max-age=60";
 
-/// What the pages load.
+/// The assets that the pages load.
 #[derive(Clone, Debug)]
 pub struct Assets {
     css: Arc<Asset>,
@@ -28,7 +29,7 @@ pub struct Assets {
     urls: AssetUrls,
 }
 
-/// Where templates find them: `{{ assets.css }}`, `{{ assets.logo }}`.
+/// The URLs for templates: `{{ assets.css }}`, `{{ assets.logo }}`.
 #[derive(Clone, Debug, Serialize)]
 pub struct AssetUrls {
     pub css: String,
@@ -56,7 +57,7 @@ impl Assets {
         &self.urls
     }
 
-    /// The routes that serve them.
+    /// The routes that serve the assets.
     pub fn routes(&self) -> Router {
         let mut router = Router::new();
         for asset in [&self.css, &self.logo] {

@@ -1,8 +1,8 @@
-//! Tokens that show a form was sent from our own page in the same browser.
+//! Tokens that prove that a form was sent from our own page in one browser.
 //!
-//! Each browser holds a random id in a cookie of this host; the token in a form is a MAC over that id and the
-//! form's name. A foreign site can neither read the cookie nor make the token, and a token of one form or browser
-//! is worth nothing in another. Nothing is stored, so any node can check what another one made.
+//! Each browser holds a random id in a cookie of this host. The token in a form is a MAC over that id and the form's
+//! name. A foreign site can neither read the cookie nor make the token, and a token of one form or browser is invalid
+//! in another. Nothing is stored, so any node can check a token that another one made.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +11,7 @@ use conclave_base::runtime::Entropy;
 use conclave_crypto::keys::Key;
 use conclave_crypto::mac;
 
-/// Own name of the cookie with the browser's id, before the policy's prefix.
+/// The cookie's own name, after the policy's prefix.
 pub const COOKIE: &str = "browser";
 
 /// Length of an id: 16 bytes in base64url.
@@ -26,7 +26,7 @@ impl BrowserId {
         Self(URL_SAFE_NO_PAD.encode(entropy.bytes::<16>()))
     }
 
-    /// What a cookie brought; `None` for anything we did not make.
+    /// Parses a cookie's value; `None` for anything that was not made here.
     pub fn parse(text: &str) -> Option<Self> {
         let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         (text.len() == ID_LEN && text.bytes().all(alphabet)).then(|| Self(text.to_owned()))
@@ -42,7 +42,7 @@ pub fn token(key: &Key, browser: &BrowserId, form: &str) -> String {
     URL_SAFE_NO_PAD.encode(mac::hmac_sha256(key, &[b"csrf", form.as_bytes(), browser.0.as_bytes()]))
 }
 
-/// Whether `presented` is the token for `form` in this browser.
+/// True if `presented` is the token for `form` in this browser.
 pub fn is_valid(key: &Key, browser: &BrowserId, form: &str, presented: &str) -> bool {
     mac::equal(token(key, browser, form).as_bytes(), presented.as_bytes())
 }

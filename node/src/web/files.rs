@@ -1,9 +1,9 @@
-//! The built-in templates and assets, and those of the operator's folder.
+//! The built-in templates and assets, and their replacements in the operator's folder.
 
 use std::io;
 use std::path::Path;
 
-/// The page every other one extends.
+/// The template that all others extend.
 const LAYOUT: (&str, &str) = ("layout.html", include_str!("templates/layout.html"));
 
 /// All templates by file name.
@@ -27,17 +27,17 @@ pub(super) const TEMPLATES: [(&str, &str); 14] = [
 pub(super) const CSS: (&str, &str) = ("conclave.css", include_str!("assets/conclave.css"));
 pub(super) const LOGO: (&str, &str) = ("logo.svg", include_str!("assets/logo.svg"));
 
-/// Largest file taken from the operator's folder.
+/// Maximum length of a file in the operator's folder.
 const MAX_LEN: u64 = 256 * 1024;
 
-/// The operator's file of that name, if there is one that can be read.
+/// The operator's file of that name, if it exists and can be read.
 pub(super) fn replacement(folder: Option<&Path>, name: &str) -> Option<String> {
     let path = folder?.join(name);
     match read(&path) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "a replaced page cannot be read; the built-in one serves");
+            tracing::warn!(path = %path.display(), %error, "a replaced page cannot be read; the built-in one is used");
             None
         }
     }

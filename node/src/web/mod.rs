@@ -1,10 +1,10 @@
-//! Pages: what a person sees, rendered on the server, without any script but one: the form that posts itself back to a
-//! client, which works by a press of its button as well.
+//! Pages, rendered on the server. They contain no script except one: the form that posts itself back to a client, which
+//! also works by its button.
 //!
-//! Owns the templates, the stylesheet and logo, and CSRF tokens. Knows no rules: it is handed finished view structs
-//! and returns HTML. An operator may replace any template, the stylesheet or the logo by a file of the same name
-//! in `http.template_dir`; a replacement that does not work is warned about and the built-in one serves instead.
-//! Everything is escaped, always.
+//! Owns the templates, the stylesheet and logo, and CSRF tokens. It knows no rules: it receives finished view structs
+//! and returns HTML. An operator may replace any template, the stylesheet or the logo by a file of that name in
+//! `http.template_dir`. If a replacement does not work, a warning is logged and the built-in one is used. Everything is
+//! always escaped.
 
 pub mod assets;
 pub mod csrf;

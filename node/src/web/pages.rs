@@ -1,4 +1,4 @@
-//! From a view to HTML.
+//! Renders a view to HTML.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use super::views::View;
 use crate::web::views::{ErrorView, Link};
 use conclave_http::{Fault, RequestId, WayOn};
 
-/// What is shown should even the built-in error page fail to render. Nothing in it needs escaping.
+/// The page if even the built-in error page fails to render. Nothing in it needs escaping.
 const LAST_RESORT: &str = "<!doctype html><title>Error</title><h1>Something went wrong</h1>";
 
-/// The label of the link that every error page has where nothing better is known.
+/// The label of the link on error pages without a better link.
 const START_PAGE: &str = "To the start page";
 
-/// All pages. Cheap to clone; the templates are read once.
+/// All pages. Cheap to clone; the templates are loaded once.
 #[derive(Clone, Debug)]
 pub struct Pages(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     built_in: Environment<'static>,
-    /// The built-in templates with the operator's in their place; `None` when nothing is replaced.
+    /// The built-in templates with the operator's replacements; `None` if nothing is replaced.
     replaced: Option<Environment<'static>>,
     assets: Assets,
 }
 
 impl Pages {
-    /// Reads the operator's folder once. What does not compile there is warned about and left out.
+    /// Loads the operator's folder once. Templates that do not compile are logged and skipped.
     pub fn new(template_dir: Option<&Path>) -> Self {
         let built_in = built_in();
         let mut replaced = built_in.clone();
@@ -106,7 +106,7 @@ impl Pages {
 fn built_in() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    // A misspelt variable in a replaced page must show in the log and not as a gap on the page.
+    // A misspelt variable in a replaced page must appear in the log and not as a gap on the page.
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     for (name, source) in TEMPLATES {
         if let Err(error) = environment.add_template(name, source) {
@@ -118,7 +118,7 @@ fn built_in() -> Environment<'static> {
 
 fn warn(name: &str, error: &minijinja::Error) {
     let error = format!("{error:#}");
-    tracing::warn!(template = name, %error, "a replaced page does not work; the built-in one serves");
+    tracing::warn!(template = name, %error, "a replaced page does not work; the built-in one is used");
 }
 
 #[cfg(test)]

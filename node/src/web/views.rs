@@ -1,17 +1,17 @@
-//! What each page shows: one struct a page, finished data only.
+//! The data of each page: one struct per page, with finished data only.
 
 use serde::Serialize;
 
-/// A struct that one template draws.
+/// A struct that one template renders.
 pub trait View: Serialize {
     /// File name of the template.
     const TEMPLATE: &'static str;
 }
 
-/// What every form posts besides its own fields.
+/// The common data of every form, besides its own fields.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Form {
-    /// Path it posts to.
+    /// The path that it posts to.
     pub action: String,
     /// See [`csrf`](super::csrf).
     pub csrf: String,
@@ -25,7 +25,7 @@ pub struct Hidden {
     pub value: String,
 }
 
-/// A link. The URL must be one of ours or of a registered application, never one a request brought.
+/// A link. The URL must be one of ours or of a registered application, never one from a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Link {
     pub url: String,
@@ -36,11 +36,11 @@ pub struct Link {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LoginView {
     pub form: Form,
-    /// Name of the application the person is on the way to.
+    /// Name of the application that the user is about to open.
     pub application: Option<String>,
-    /// What was typed before, after a failed attempt.
+    /// The username typed before a failed attempt.
     pub username: String,
-    /// Why the last attempt failed.
+    /// The reason why the last attempt failed.
     pub error: Option<String>,
     /// Other providers to sign in at.
     pub providers: Vec<Provider>,
@@ -55,25 +55,26 @@ pub struct Provider {
     pub url: String,
 }
 
-/// Who one is on the Atmosphere. Posts `handle`. Ids: `atmosphere-form`, `handle`, `submit`, `error`, `error-code`.
+/// The form for an Atmosphere identity. Posts `handle`. Ids: `atmosphere-form`, `handle`, `submit`, `error`,
+/// `error-code`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct AtmosphereView {
     pub form: Form,
-    /// What was typed before.
+    /// The text typed before.
     pub handle: String,
-    /// Why the last attempt failed, in words and as a code.
+    /// The reason why the last attempt failed, in words and as a code.
     pub error: Option<String>,
     pub code: String,
-    /// The page is for linking an account, not for signing in.
+    /// True if the page is for linking an account, not for signing in.
     pub linking: bool,
 }
 
-/// A provider on the home page. Ids: `unlink-<name>` when the person is known there, `link-<name>` otherwise.
+/// A provider on the home page. Ids: `unlink-<name>` if an identity there is linked, `link-<name>` otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkedProvider {
     pub name: String,
     pub label: String,
-    /// What the person is called there.
+    /// The display name of the linked identity.
     pub identity: Option<String>,
     pub url: String,
 }
@@ -85,28 +86,28 @@ pub struct ConsentView {
     pub application: String,
     pub username: String,
     pub scopes: Vec<ScopeLine>,
-    /// Host the browser is sent to afterwards; empty when it stays here.
+    /// Host that the browser is redirected to afterwards; empty if it stays here.
     pub destination: String,
-    /// What the device shows, for the person to compare; empty when no device asks.
+    /// The code on the device, for the user to compare; empty without a device.
     pub user_code: String,
-    /// Why the person is asked again.
+    /// The reason why the page is shown again.
     pub note: Option<String>,
 }
 
-/// The way back to a client that wants its answer posted. Ids: `form-post`, `continue`.
+/// The form that posts the response to a client. Ids: `form-post`, `continue`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FormPostView {
     /// A registered redirect URI.
     pub action: String,
     pub fields: Vec<Hidden>,
-    /// The only script of any page; the response's policy names its hash.
+    /// The only script of any page; the response's content security policy names its hash.
     pub script: &'static str,
 }
 
-/// A page that leads on to another site by itself, at once. Id: `continue`.
+/// A page that redirects to another site at once. Id: `continue`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ContinueView {
-    /// An address that was checked.
+    /// A checked address.
     pub next: String,
 }
 
@@ -114,13 +115,13 @@ pub struct ContinueView {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DeviceView {
     pub form: Form,
-    /// What was typed or scanned.
+    /// The code that was typed or scanned.
     pub user_code: String,
     pub username: String,
     pub error: Option<String>,
 }
 
-/// A new password for somebody who was let back in. Posts `password` and `again`. Ids: `recover-form`, `account`,
+/// The form for a new password after a recovery link. Posts `password` and `again`. Ids: `recover-form`, `account`,
 /// `password`, `again`, `submit`, `error`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RecoverView {
@@ -129,7 +130,7 @@ pub struct RecoverView {
     pub error: Option<String>,
 }
 
-/// The device was answered. Id: `device-done`, with `data-outcome` = `allowed` or `denied`.
+/// The result of a device's request. Id: `device-done`, with `data-outcome` = `allowed` or `denied`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DeviceDoneView {
     pub outcome: &'static str,
@@ -137,7 +138,7 @@ pub struct DeviceDoneView {
     pub detail: String,
 }
 
-/// A client that one said yes to.
+/// A client that the user gave consent to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Connection {
     pub client_id: String,
@@ -145,12 +146,12 @@ pub struct Connection {
     pub scopes: Vec<ScopeLine>,
 }
 
-/// One thing an application asks for.
+/// One permission that an application requests.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScopeLine {
     /// The OAuth scope.
     pub name: String,
-    /// What it allows, completing "It will be able to …".
+    /// The permission, completing "It will be able to …".
     pub text: String,
 }
 
@@ -162,31 +163,31 @@ pub struct LogoutView {
     pub back: Option<Link>,
 }
 
-/// After signing out. Ids: `signed-out`, `sign-in` or `continue`, `frame-0` and so on.
+/// The page after signing out. Ids: `signed-out`, `sign-in` or `continue`, `frame-0` and so on.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SignedOutView {
     pub sign_in_url: String,
-    /// Pages of applications that are to be loaded, so that they sign out as well.
+    /// Pages of applications to load, so that the user is signed out there as well.
     pub frames: Vec<String>,
-    /// Where the browser goes by itself once they had a moment.
+    /// The address to continue to, after the pages had a moment to load.
     pub next: Option<String>,
     pub back: Option<Link>,
 }
 
-/// Who one is. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `providers`, `logout-form`,
-/// `sign-out`.
+/// The user's start page. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `providers`,
+/// `logout-form`, `sign-out`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HomeView {
     /// Posts the sign-out.
     pub form: Form,
     pub username: String,
     pub display_name: Option<String>,
-    /// Where the picture for the circle is, if there is one.
+    /// The address of the picture in the circle, if there is one.
     pub picture: Option<String>,
-    /// Letter in the circle without one: see [`HomeView::initial_of`].
+    /// Letter in the circle without a picture: see [`HomeView::initial_of`].
     pub initial: String,
     pub applications: Vec<Link>,
-    /// What one said yes to, once for all.
+    /// The consents that the user gave for good.
     pub connections: Vec<Connection>,
     /// Posts the `client_id` of the connection to end.
     pub disconnect: Form,
@@ -203,22 +204,23 @@ impl HomeView {
     }
 }
 
-/// Signed in, but not allowed. Ids: `forbidden`, `account`, `application`, `error-code`, `decision-id`, `request-id`.
+/// The page for a signed-in user without access. Ids: `forbidden`, `account`, `application`, `error-code`,
+/// `decision-id`, `request-id`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ForbiddenView {
     pub username: String,
     /// Name or host of the application.
     pub application: String,
-    /// Groups that may open it, if the person may know them.
+    /// Groups that may open it, if the user may know them.
     pub groups: Vec<String>,
     pub sign_out_url: Option<String>,
-    /// Under which the decision is recorded.
+    /// The id under which the decision is recorded.
     pub decision_id: Option<String>,
     pub request_id: String,
     pub back: Option<Link>,
 }
 
-/// Something failed. Ids: `error-title`, `error-detail`, `what-to-do`, `error-code`, `request-id`.
+/// An error page. Ids: `error-title`, `error-detail`, `what-to-do`, `error-code`, `request-id`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ErrorView {
     pub title: String,

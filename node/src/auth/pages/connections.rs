@@ -1,4 +1,4 @@
-//! `/connections/end`: the person takes back what they allowed a client, with everything that the client was given.
+//! `/connections/end`: the user withdraws the consent to a client, and everything issued to that client is revoked.
 
 use std::sync::Arc;
 

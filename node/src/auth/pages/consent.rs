@@ -1,4 +1,4 @@
-//! `/consent`: the person says yes or no to the client. The ticket stands for exactly what the page showed.
+//! `/consent`: the user accepts or rejects the client. The ticket stands for exactly what the page showed.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub struct Asked {
     ticket: String,
 }
 
-/// The page again, under an address of its own: after a form, and when the browser reloads it.
+/// Shows the page at its own address: after a form, and when the browser reloads it.
 pub async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
@@ -80,7 +80,7 @@ async fn submitted(
     let page = Page { site, client, headers, browser: &browser };
     let next = match checked {
         Ok(()) => page.answered(opened, &form).await?,
-        // What was not sent from here is no answer: the person is asked again.
+        // A form that this site did not show is not an answer; the page is shown again.
         Err(_) if browser.reads_pages => page.asked_again(opened).await?,
         Err(fault) => return Err(fault),
     };
@@ -107,19 +107,19 @@ impl Page<'_> {
         if trouble.is_some() {
             return self.asked_again((ticket, trouble)).await;
         }
-        // Anything but a plain yes is a no.
+        // Every value except "allow" is a rejection.
         if form.decision != "allow" {
             let way_back = self.site.auth.way_back(request);
             return Ok(Next::Answer(
-                way_back.with_error(AuthorizationError::AccessDenied, "the person said no"),
+                way_back.with_error(AuthorizationError::AccessDenied, "the user denied the request"),
             ));
         }
         let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
-        // A second click by the same person in the same browser is the same write, and gets the first answer.
+        // A second click by the same user in the same browser is the same write, and gets the first reply.
         let key = &self.site.auth.deriving_keys().request;
         let browser = self.browser.id.as_str().as_bytes();
         let derivation = Derivation::of_step(key, &[b"consent", &ticket.id, browser, &session]);
-        // The page was shown to the person of that session. Another person is asked anew.
+        // The page was shown to the user of that session. Another user gets a page of their own.
         let same =
             visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
         let visitor = Visitor { consented: same.then(|| ticket.clone()), ..visitor };
@@ -127,7 +127,7 @@ impl Page<'_> {
         next.map_err(|e| fault_of(&e))
     }
 
-    /// The page anew, for what it asked, checked anew.
+    /// Shows the page again, after its request was checked again.
     async fn asked_again(&self, (ticket, trouble): (Ticket, Option<TicketError>)) -> Result<Next, Fault> {
         let Step::Consent { session } = ticket.step else {
             return Err(fault_of_ticket(TicketError::NotOurs));
@@ -138,15 +138,14 @@ impl Page<'_> {
             return Ok(Next::Gone(gone));
         }
         let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
-        // The page follows a proof by that session's person in this browser, who is not asked to prove it again to see
-        // it again.
+        // The page follows a sign-in by that session's user in this browser, so seeing it again needs no new sign-in.
         let same =
             visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
         let note = match trouble {
             Some(trouble) => Some(Note { why: trouble.why(), username: String::new() }),
             None => ticket.note,
         };
-        // An old page says nothing of how recent the proof is.
+        // An old page proves nothing about the age of the sign-in.
         let just_now = same && trouble.is_none();
         let visitor = Visitor { just_now, note, ..visitor };
         let derivation = self.site.derivation(self.headers, &[b"consent-again", &ticket.id]);

@@ -1,8 +1,8 @@
-//! `/device`: the person types the code that a device shows, sees what the device asks for, and says yes or no (RFC
+//! `/device`: the user types the code that a device shows, sees the device's request, and accepts or rejects it (RFC
 //! 8628 §3.3).
 //!
-//! Somebody else may have started the device and sent the code: the page says what will be allowed and asks to compare
-//! the code. Codes are looked up for people who are signed in, and a limited number of times from one address.
+//! An attacker may have started the device and sent the code, so the page shows what will be allowed and tells the user
+//! to compare the code. Codes are looked up only for signed-in users, and a limited number of times per address.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -158,7 +158,7 @@ async fn submitted(
     confirm_page(site, id, &browser, &Person { signed_in, address }, &device, ticket)
 }
 
-/// Why the form is shown again.
+/// The reason why the form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Problem {
@@ -184,7 +184,7 @@ impl Problem {
     }
 }
 
-/// The form again: for a browser under an address of its own, for a program with a status.
+/// Shows the form again: for a browser at its own address, for a program with an error status.
 fn refused(
     site: &Site,
     browser: &Browser,
@@ -217,7 +217,7 @@ pub struct Confirmed {
     ticket: String,
 }
 
-/// The page that asks, under an address of its own: after a form, and when the browser reloads it.
+/// Shows the confirmation page at its own address: after a form, and when the browser reloads it.
 pub async fn confirm(
     State(site): State<Arc<Site>>,
     id: RequestId,
@@ -240,7 +240,7 @@ pub async fn confirm(
     shown.await.unwrap_or_else(|fault: Fault| site.fault(&to_start(fault), &id))
 }
 
-/// The ticket of the page that asks, its session and its device.
+/// The ticket of the confirmation page, with its session and its device.
 fn ticket_of(site: &Site, browser: &Browser, text: &str) -> Result<(Ticket, [u8; 16], DeviceId), Fault> {
     let in_words = |error| fault_of_ticket(error).with_way_on(ACTION, "Type the code again");
     let ticket = site.auth.open(text, Some(browser.id.as_str())).map_err(in_words)?;
@@ -262,7 +262,8 @@ fn confirm_ticket(
     site.auth.ticket(step, target, Some(browser.id.as_str()))
 }
 
-/// The device may have asked a moment ago at another node: before its code is called unknown, the leader is asked.
+/// Finds a device request by its code. It may have been made a moment ago at another node, so the leader is consulted
+/// before a code counts as unknown.
 async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
     if code.is_empty() {
         return None;
@@ -281,7 +282,7 @@ async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
     }
 }
 
-/// Who sits there, and where.
+/// The signed-in user and their address.
 struct Person<'a> {
     signed_in: &'a SignedIn,
     address: IpAddr,
@@ -340,7 +341,7 @@ pub async fn answer(
     site.formed(&headers, result.map_err(to_start), &id)
 }
 
-/// Every failure of these pages leads back to where a code is typed, but for one that names a better way.
+/// Every failure of these pages links to the form for a code, unless it has a better link.
 fn to_start(fault: Fault) -> Fault {
     match fault.way_on {
         Some(_) => fault,
@@ -348,7 +349,7 @@ fn to_start(fault: Fault) -> Fault {
     }
 }
 
-/// The version of the policy that lets the person answer for the device's client.
+/// The version of the policy that lets the user answer for the device's client.
 fn admitted_by(site: &Site, signed_in: &SignedIn, address: IpAddr, device: DeviceId) -> u64 {
     let state = &signed_in.state;
     let device = state.device_request(device, site.auth.now(state));
@@ -366,11 +367,11 @@ async fn answered(
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ANSWER, &form.csrf)?;
     let (ticket, session, device) = ticket_of(site, &browser, &form.ticket)?;
-    // The page was shown to the person of that session, and is answered by nobody else.
+    // The page was shown to the user of that session, and only that user may answer it.
     let signed_in = site.visitor(&browser).await?.signed_in;
     let signed_in = signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
     let Some(signed_in) = signed_in else { return Err(fault_of_ticket(TicketError::OtherBrowser)) };
-    // Anything but a plain yes is a no.
+    // Every value except "allow" is a rejection.
     let allow = form.decision == "allow";
     let order = AnswerDevice {
         device_id: device.to_vec(),
@@ -380,7 +381,7 @@ async fn answered(
         ticket_expires_at_ms: ticket.expires_at_ms,
         policy_version: admitted_by(site, &signed_in, address, device),
     };
-    // A second click is the same write, and gets the first answer.
+    // A second click is the same write, and gets the first reply.
     let key = &site.auth.deriving_keys().request;
     let parts: [&[u8]; 5] =
         [b"device", &ticket.id, browser.id.as_str().as_bytes(), &session, &[u8::from(allow)]];
@@ -416,8 +417,8 @@ pub(super) fn done(site: &Site, allowed: bool) -> Response {
 }
 
 fn over() -> Fault {
-    let detail = "The device does not wait any more, or was answered before. Start again on the device.";
-    Fault::new(StatusCode::CONFLICT, "device_over", "The device does not wait any more", detail)
+    let detail = "The device is not waiting any more, or was answered before. Start again on the device.";
+    Fault::new(StatusCode::CONFLICT, "device_over", "The device is not waiting any more", detail)
 }
 
 fn incomplete() -> Fault {

@@ -1,7 +1,7 @@
-//! Answers to clients: a redirect, or a form that posts itself (OAuth 2.0 Form Post Response Mode 1.0).
+//! Responses to clients: a redirect, or a form that posts itself (OAuth 2.0 Form Post Response Mode 1.0).
 //!
-//! The form's page is the only one here with a script. The policy allows exactly that script, by its hash; without
-//! JavaScript the person presses the button.
+//! The form's page is the only page here with a script. Its content security policy allows exactly that script, by
+//! hash. Without JavaScript the user presses the button.
 
 use std::sync::LazyLock;
 
@@ -19,7 +19,7 @@ use conclave_crypto::mac;
 
 use super::site::{Site, see_other};
 
-/// Nothing in the page is called `submit`: it would stand in the way of the form's own method.
+/// No field of the page may be named `submit`: it would shadow the form's method.
 const SCRIPT: &str = "document.forms[0].submit()";
 
 /// The script's source expression (CSP 3 §2.3.1).
@@ -27,7 +27,7 @@ static SCRIPT_SOURCE: LazyLock<String> =
     LazyLock::new(|| format!("'sha256-{}'", STANDARD.encode(mac::sha256(SCRIPT.as_bytes()))));
 
 impl Site {
-    /// Sends the browser back to the client with the answer.
+    /// Sends the browser back to the client with the response.
     pub fn answer(&self, answer: &Answer) -> Response {
         answer.told(match answer.mode {
             ResponseMode::Query | ResponseMode::Fragment => see_other(&answer.location()),
@@ -58,8 +58,8 @@ impl Site {
     }
 }
 
-/// Without `form-action`: the page has one form, made here, and the client's callback may go on to any other place,
-/// which browsers hold against `form-action` as well.
+/// Without `form-action`: the page has one form, made here. The client's callback may redirect to any other origin, and
+/// browsers apply `form-action` to those redirects too.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "default-src 'none'; script-src {}; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",

@@ -1,4 +1,4 @@
-//! `/`: who is signed in here, and the way out.
+//! `/`: the signed-in user's start page.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ async fn shown(site: &Site, client: &ClientInfo, headers: &HeaderMap) -> Result<
     Ok(site.with_browser(&browser, Html(site.pages.render(&view)).into_response()))
 }
 
-/// Whether the person may open the page that the link leads to.
+/// True if the user may open the page that the link leads to.
 fn opens(site: &Site, client: &ClientInfo, signed_in: &SignedIn, application: &Application) -> bool {
     let url = url::Url::parse(&application.launch_url).ok();
     let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
@@ -79,7 +79,7 @@ fn opens(site: &Site, client: &ClientInfo, signed_in: &SignedIn, application: &A
     site.auth.admits(&signed_in.state, application, &signed_in.user, &around)
 }
 
-/// Other providers: those that the person is known at, and those that they may link.
+/// The other providers: those that the user is linked to, and those that the user may link.
 fn providers(
     site: &Site,
     browser: &Browser,
@@ -100,7 +100,7 @@ fn providers(
     Ok(shown.collect())
 }
 
-/// What the person said yes to, once for all.
+/// The consents that the user gave for good.
 fn connections(signed_in: &SignedIn) -> Vec<views::Connection> {
     let rows = signed_in.state.consents_of(signed_in.user.id).take(MAX_APPLICATIONS);
     let shown = rows.filter_map(|consent| {
@@ -114,5 +114,5 @@ fn connections(signed_in: &SignedIn) -> Vec<views::Connection> {
     shown.collect()
 }
 
-/// Most applications on the page.
+/// Maximum number of applications on the page.
 const MAX_APPLICATIONS: usize = 200;

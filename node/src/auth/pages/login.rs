@@ -1,4 +1,4 @@
-//! `/login`: username and password. Shown for a ticket; without one, for the home page here.
+//! `/login`: username and password. Shown for a ticket; without one, the target is the home page.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub struct Submitted {
     password: String,
 }
 
-/// Longest username looked at.
+/// Maximum length of an accepted username.
 const MAX_USERNAME_BYTES: usize = 256;
 
 pub async fn show(
@@ -96,7 +96,7 @@ async fn shown(
         }
     };
     if visitor.signed_in.is_some() && !again {
-        // Signed in meanwhile, in another tab or here: go on from where the person is.
+        // The user signed in meanwhile, in another tab or here: continue from there.
         let derivation = site.derivation(headers, &[b"login", text.as_bytes()]);
         let visitor = Visitor { asked_at_ms: Some(ticket.issued_at_ms), ..visitor };
         let next = site.auth.next(&ticket.target, &visitor, &derivation).await.map_err(|e| fault_of(&e))?;
@@ -108,8 +108,8 @@ async fn shown(
 }
 
 impl Site {
-    /// A ticket that was opened, whatever its age and browser, if what it asks for still stands: one that is not in
-    /// order says why the form is shown anew.
+    /// The ticket for a fresh form, from an opened ticket of any age and browser whose target is still valid. If the
+    /// old ticket was not in order, the new one holds the reason as a note.
     async fn revived(
         &self,
         (mut ticket, trouble): (Ticket, Option<TicketError>),
@@ -147,8 +147,8 @@ pub(super) fn page(site: &Site, browser: &Browser, ticket: &Ticket) -> Result<Re
     Ok(response)
 }
 
-/// The other ways to sign in. Plain OAuth 2.0 cannot say when somebody proved who they are, so it is not offered to
-/// those who must.
+/// The other ways to sign in. Plain OAuth 2.0 cannot state the time of authentication, so it is not offered when a
+/// recent authentication is required.
 fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::Provider> {
     let must_be_recent = wanted_age(ticket).is_some();
     let state = site.auth.cluster().view();
@@ -161,7 +161,7 @@ fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::Provider> {
     shown.collect()
 }
 
-/// The name of what the person is about to open.
+/// The name of the application that the user is about to open.
 fn destination(site: &Site, target: &Target) -> Option<String> {
     let state = site.auth.cluster().view();
     match target {
@@ -207,7 +207,7 @@ async fn submitted(
     }
     let Step::Login { fresh } = ticket.step else { return Err(fault_of_ticket(TicketError::NotOurs)) };
     if trouble == Some(TicketError::Expired) && ticket.target == Target::Home && checked.is_ok() {
-        // Nothing but this site waits for the sign-in, so there is nothing that could be too old.
+        // Only this site waits for the sign-in, so nothing can have expired.
         ticket = site.auth.ticket(Step::Login { fresh }, Target::Home, Some(browser.id.as_str()));
         trouble = None;
     }
@@ -216,7 +216,7 @@ async fn submitted(
         form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default().to_owned();
     let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
     let mut attempt = Attempt { site, id, browser, ticket, typed: username.clone(), username, derivation };
-    // A form that was not shown here is not looked into: a fresh one is shown.
+    // A form that this site did not show is not processed; a fresh one is shown.
     let why = checked.err().map(|_| Why::NotFromHere).or_else(|| trouble.map(TicketError::why));
     if let Some(why) = why {
         return match site.auth.still_stands(&attempt.ticket.target).await.map_err(|e| fault_of(&e))? {
@@ -234,7 +234,7 @@ async fn submitted(
     match site.auth.complete(&attempt.ticket, &proof, &attempt.derivation, visitor.shown, origin).await {
         Ok(completed) => attempt.go_on(completed).await,
         Err(AuthError::Refused(refusal)) => {
-            // A form that another account used up is not answered with that account's session.
+            // A form whose ticket was spent for another account must not continue with that account's session.
             let own = visitor.signed_in.filter(|signed_in| signed_in.user.id == proof.user.id);
             attempt.again(Visitor { signed_in: own, ..visitor }, &refusal).await
         }
@@ -242,28 +242,28 @@ async fn submitted(
     }
 }
 
-/// Where a browser comes from.
+/// The user agent and address of a browser.
 pub(super) fn origin_of(headers: &HeaderMap, client: &ClientInfo) -> Origin {
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     Origin { user_agent: user_agent.unwrap_or_default().to_owned(), address: client.ip.to_string() }
 }
 
-/// A form that was sent, and everything that its answer is made of.
+/// A submitted form, with everything needed to answer it.
 pub(super) struct Attempt<'a> {
     pub site: &'a Site,
     pub id: &'a RequestId,
     pub browser: Browser,
     pub ticket: Ticket,
-    /// What the person is called, as far as this attempt knows.
+    /// The name of the user, as far as this attempt knows it.
     pub username: String,
-    /// What was typed, to be shown in a fresh form.
+    /// The text that was typed, for a fresh form.
     pub typed: String,
     pub derivation: Derivation,
 }
 
 impl Attempt<'_> {
-    /// The name of the write of a proven password. A second click on the same form, by the same user in the same
-    /// browser, is the same write on any node, and gets the first answer.
+    /// The request id of the write after a proven password. A second click on the same form, by the same user in the
+    /// same browser, is the same write on any node, and gets the first reply.
     fn named_by(&self, proof: &Proof) -> Derivation {
         let key = &self.site.auth.deriving_keys().request;
         let (browser, version) =
@@ -272,7 +272,7 @@ impl Attempt<'_> {
         Derivation::of_step(key, &[b"login", &self.ticket.id, browser, user.bytes(), &version])
     }
 
-    /// Signed in: home with the code, or to whatever is still to be asked.
+    /// The response after the sign-in: to the client with the code, or to the next page.
     pub async fn go_on(self, completed: Completed) -> Result<Response, Fault> {
         let device =
             self.site.auth.device_after(&self.browser.device, &completed.signed_in, &self.derivation);
@@ -285,7 +285,7 @@ impl Attempt<'_> {
                 let browser = Some(self.browser.id.as_str().to_owned());
                 let visitor = Visitor {
                     browser,
-                    // Where the session was opened is where this request comes from.
+                    // This request has the address from which the session was opened.
                     address: completed.signed_in.session.address.parse().ok(),
                     signed_in: Some(completed.signed_in),
                     shown: None,
@@ -304,7 +304,7 @@ impl Attempt<'_> {
         Ok(self.site.answer_form(next.map_err(|e| fault_of(&e))?, &self.browser, self.id))
     }
 
-    /// The rules would not complete it: most often because it was completed before (a second click, another tab).
+    /// The rules refused to complete the login, usually because it was completed before (a second click, another tab).
     pub async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
         match refusal.reason {
             Reason::TicketSpent if visitor.signed_in.is_some() => self.next(&visitor).await,
@@ -323,8 +323,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// A fresh form for a ticket that the rules refused, unless what it is for does not stand any more: a pushed
-    /// request that is over would have every further form refused as well.
+    /// A fresh form for a ticket that the rules refused, unless its target is not valid any more: with an expired
+    /// pushed request every further form would be refused as well.
     async fn form_if_of_use(&self, why: Why) -> Result<Response, Fault> {
         match self.site.auth.still_stands(&self.ticket.target).await.map_err(|e| fault_of(&e))? {
             Some(gone) => Ok(self.site.answer_form(Next::Gone(gone), &self.browser, self.id)),
@@ -332,8 +332,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// A refusal that is of the client's request and not of the person: the client is told, if it may still be answered
-    /// there.
+    /// Sends a refusal that concerns the client's request, not the user, to the client, if its redirect URI is still
+    /// valid.
     async fn told_to_client(&self, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
         let Target::Authorize(request) = &self.ticket.target else {
             return Err(fault_of(&AuthError::Refused(refusal.clone())));
@@ -349,7 +349,7 @@ impl Attempt<'_> {
         Ok(self.site.answer_form(next, &self.browser, self.id))
     }
 
-    /// The form again with the reason. Whether the user exists is not said.
+    /// Shows the form again with the reason. The reason does not reveal if the user exists.
     fn refused(&self, unproved: Unproved) -> Result<Response, Fault> {
         let (status, why) = match unproved {
             Unproved::Wrong => (StatusCode::UNAUTHORIZED, Why::Wrong),
@@ -362,17 +362,17 @@ impl Attempt<'_> {
         self.form_again(why, status)
     }
 
-    /// The line of a sign-in that is not accepted. Whether the user exists is not in it: logs go further than
-    /// databases.
+    /// The denial log line of a refused sign-in. It does not reveal if the user exists: logs are copied to more places
+    /// than databases.
     fn denied(&self, why: Why) -> Denial {
         let (reason, detail) = match why {
             Why::Wrong => ("bad_credentials", "the username or the password is wrong"),
-            Why::Disabled => ("account_disabled", "the account is disabled; conclave user enable ends that"),
+            Why::Disabled => ("account_disabled", "the account is disabled; conclave user enable enables it"),
             Why::TooMany { .. } => (
                 "too_many_attempts",
-                "too many attempts at this account from here; they end by themselves, or by a new password",
+                "too many attempts at this account from here; the limit ends by itself, or with a new password",
             ),
-            Why::NotFromHere => ("csrf", "the form was not shown to this browser; it may keep no cookies"),
+            Why::NotFromHere => ("csrf", "the form was not shown to this browser; it may not keep cookies"),
             _ => (
                 "ticket",
                 "the sign-in was too old, spent or begun in another browser; a fresh form was shown",
@@ -381,13 +381,14 @@ impl Attempt<'_> {
         Denial::new(reason, detail).of(&self.typed)
     }
 
-    /// A fresh form for the same target, with what was typed and one line that says why: for a browser under an address
-    /// of its own, for a program with this status, and so for a browser if the ticket is too long for an address.
+    /// A fresh form for the same target, with the typed username and one line with the reason. A browser gets it at its
+    /// own address, a program with this status. A browser also gets it with this status if the ticket is too long for
+    /// an address.
     fn form_again(&self, why: Why, status: StatusCode) -> Result<Response, Fault> {
         let (browser, target) = (Some(self.browser.id.as_str()), self.ticket.target.clone());
         let mut ticket = self.site.auth.ticket(self.ticket.step, target, browser);
         ticket.note = Some(Note { why, username: self.typed.clone() });
-        // What another account used up is asked for anew although that account's session may be there.
+        // A ticket that another account spent needs a new sign-in, although that account's session may be live.
         if why == Why::Spent {
             ticket.step = Step::Login { fresh: true };
         }

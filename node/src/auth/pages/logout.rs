@@ -1,5 +1,5 @@
-//! `/logout`: asks, then ends the session everywhere. A relying party's logout comes here with a ticket that names
-//! where the person goes afterwards.
+//! `/logout`: asks for confirmation, then ends the session everywhere. A relying party's logout arrives here with a
+//! ticket that holds the address to return to.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ use super::{
     site::{Browser, Site, allow_way_home, fault_of, see_other},
 };
 
-/// Most pages of clients that one page loads: more would neither load in time nor fit the policy.
+/// Maximum number of clients' pages that one page loads: more would neither load in time nor fit into the content
+/// security policy.
 const MAX_FRAMES: usize = 32;
 
 #[derive(Deserialize)]
@@ -98,11 +99,11 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
 }
 
 impl Site {
-    /// Ends the session, for every node and every client of it. Gives the pages of its clients that the browser is to
-    /// load (OIDC Front-Channel Logout §3).
+    /// Ends the session, on every node and for all its clients. Returns the clients' pages that the browser must load
+    /// (OIDC Front-Channel Logout §3).
     ///
     /// # Errors
-    /// When the cluster cannot take the write: then the person is still signed in, and told so.
+    /// Fails if the cluster cannot accept the write. The user is then still signed in, and an error page must say so.
     pub async fn sign_out(&self, headers: &HeaderMap, signed_in: &SignedIn) -> Result<Vec<Url>, AuthError> {
         let id = signed_in.session.id;
         let derivation = self.derivation(headers, &[b"logout", id.bytes()]);
@@ -111,7 +112,7 @@ impl Site {
         Ok(self.frames(signed_in))
     }
 
-    /// The same in answer to a form.
+    /// The response to a logout by form.
     pub fn signed_out_by_form(&self, target: Option<&Target>, frames: &[Url], browser: &Browser) -> Response {
         let response = match next_of(target) {
             Some(uri) if frames.is_empty() => self.leave(&uri, browser),
@@ -137,15 +138,15 @@ impl Site {
         uris.take(MAX_FRAMES).collect()
     }
 
-    /// Signed out: to the client if it named a place that was checked, else a page here. Where pages of clients are to
-    /// be loaded, always by a page here, which goes on by itself.
+    /// The response after a logout: a redirect to the client if it named a checked address, else a page here. If pages
+    /// of clients must be loaded, always a page here, which then continues by itself.
     pub fn signed_out(&self, target: Option<&Target>, frames: &[Url]) -> Response {
         self.without_session(left(self, target, frames))
     }
 }
 
-/// Where the relying party sends the person afterwards. A ticket that is damaged, too old or of another browser names
-/// no place any more, and never keeps anybody from signing out.
+/// The address to which the relying party returns the user. A ticket that is damaged, expired or of another browser
+/// yields none, and never prevents a logout.
 fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Option<Target> {
     let ticket = site.auth.open(ticket, Some(browser.id.as_str())).ok()?;
     (ticket.step == Step::Logout).then_some(ticket.target)
@@ -158,7 +159,7 @@ fn next_of(target: Option<&Target>) -> Option<String> {
     }
 }
 
-/// Signed out: to the relying party if it named a place that was checked, else a page here.
+/// The response after a logout: a redirect to the relying party if it named a checked address, else a page here.
 fn left(site: &Site, target: Option<&Target>, frames: &[Url]) -> Response {
     let next = next_of(target);
     if let (Some(uri), []) = (&next, frames) {
@@ -168,7 +169,7 @@ fn left(site: &Site, target: Option<&Target>, frames: &[Url]) -> Response {
     signed_out_page(site, &frames, next)
 }
 
-/// The page after signing out, which loads these pages of clients.
+/// The page after the logout, which loads these pages of clients.
 pub(super) fn signed_out_page(site: &Site, frames: &[String], next: Option<String>) -> Response {
     let view =
         views::SignedOutView { sign_in_url: "/login".into(), frames: frames.to_vec(), next, back: None };
@@ -176,7 +177,7 @@ pub(super) fn signed_out_page(site: &Site, frames: &[String], next: Option<Strin
     if frames.is_empty() { page } else { framing(page, frames) }
 }
 
-/// The page may load the clients' pages, and nothing else more than any page here.
+/// Allows the page to load the clients' pages, and nothing else beyond the usual.
 fn framing(mut page: Response, frames: &[String]) -> Response {
     let urls = frames.iter().filter_map(|frame| Url::parse(frame).ok());
     let mut origins: Vec<String> = urls.map(|url| url.origin().ascii_serialization()).collect();

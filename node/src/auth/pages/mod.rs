@@ -1,8 +1,8 @@
 //! The pages of the login flow: `/login`, `/consent`, `/continue`, `/device`, `/upstream/…`, `/recover`, `/picture/…`,
 //! `/logout`, `/`. They work without JavaScript, from any node at each step.
 //!
-//! A page reads cookies and a form, asks `auth`, and shows what [`Next`](super::dispatch::Next) says. It decides
-//! nothing.
+//! A page reads cookies and a form, calls `auth`, and renders the returned [`Next`](super::dispatch::Next). It makes no
+//! decisions.
 
 mod connections;
 mod consent;

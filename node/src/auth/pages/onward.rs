@@ -1,12 +1,13 @@
-//! `/continue`: the answer to a form, as a page of its own.
+//! `/continue`: the response to a form, as a page of its own.
 //!
-//! A browser that sent a form is redirected here, and never shown a page in answer to the POST: Back and reload then
-//! never send the form again. What is to be shown, or where the browser goes, travels sealed and bound to the browser.
+//! A browser that sent a form is redirected here and never gets a page in response to the POST, so Back and reload
+//! never send the form again. The content of the page, or the next address, is carried in the URL, sealed and bound to
+//! the browser.
 //!
-//! To another site it goes on from here by `<meta http-equiv="refresh">` and a link, not by a redirect. Chromium
-//! applies `form-action` to every redirect after a form, so a callback that goes on to another origin would be blocked
-//! there; a navigation of this page is not part of the form's chain, and `form-action` stays `'self'` (decision 0046).
-//! Programs, which do not ask for pages, are redirected at once.
+//! To another site the browser continues from here by `<meta http-equiv="refresh">` and a link, not by a redirect.
+//! Chromium applies `form-action` to every redirect after a form, so a callback that redirects to another origin would
+//! be blocked. A navigation of this page is not part of the form's redirect chain, and `form-action` stays `'self'`
+//! (decision 0046). Programs, which do not accept HTML, are redirected at once.
 
 use std::sync::Arc;
 
@@ -33,35 +34,36 @@ use super::{
     site::{Browser, Site, denied_by_policy, see_other},
 };
 
-/// What the seal is for.
+/// The purpose that the seal is bound to.
 const PURPOSE: &str = "onward/1";
-/// How long the page may be opened: as long as a person may look at it and reload it.
+/// Time for which the page may be opened: as long as a user may look at it and reload it.
 const LIFE_MS: u64 = 15 * 60_000;
-/// Longest text, in bytes, that the `Location` of an answer carries: beside the cookies that follow a sign-in and the
-/// other headers it fits the 4 KiB that nginx takes by default. A longer one is answered with the page itself.
+/// Maximum length of a text, in bytes, in the `Location` of a response. With the cookies that follow a sign-in and the
+/// other headers it fits into the 4 KiB that nginx accepts by default. If the text is longer, the response is the page
+/// itself.
 pub(super) const MAX_IN_LOCATION: usize = 2_000;
 
-/// What follows a form.
+/// The step after a form.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Onward {
-    /// Away, to a place that was checked.
+    /// A redirect to a checked address.
     Away(String),
-    /// To a client that wants its answer posted.
+    /// A form post to a client with that response mode.
     Post { action: String, fields: Vec<(String, String)> },
-    /// Signed out; the pages to load, and where the browser goes afterwards.
+    /// The page after a logout: the pages to load, and the next address.
     SignedOut { frames: Vec<String>, next: Option<String> },
     /// The user may not open it.
     Forbidden { what: String, username: String, decision: Option<String>, request: String, switch: String },
-    /// The device was answered.
+    /// The user accepted or rejected the device.
     DeviceDone { allowed: bool },
-    /// A mistake.
+    /// An error page.
     Fault { status: u16, code: String, title: String, detail: String, request: String, way_on: Option<WayOn> },
 }
 
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     expires_at_ms: u64,
-    /// SHA-256 of the browser's own cookie; none for what is of no use to others.
+    /// SHA-256 of the browser's own cookie; `None` for content that does not concern a user.
     browser: Option<[u8; 32]>,
     onward: Onward,
 }
@@ -83,15 +85,15 @@ pub async fn show(
         Err(fault) => return site.fault(&fault, &id),
     };
     match site.open_onward(&asked.to, &browser) {
-        // A refusal got its line when the form was answered.
+        // The refusal was logged when the form was answered.
         Ok(onward) => not_denied(site.onward_page(&onward)),
-        // Too old, or of another browser: from the start page everything can be reached.
+        // Expired, or of another browser: the start page leads everywhere.
         Err(_) => site.with_browser(&browser, see_other("/")),
     }
 }
 
 impl Site {
-    /// Answers a form with what comes next.
+    /// The response to a form that leads to the next step.
     pub fn answer_form(&self, next: Next, browser: &Browser, id: &RequestId) -> Response {
         if !browser.reads_pages {
             return self.show(next, browser, id);
@@ -99,7 +101,7 @@ impl Site {
         let response = match next {
             Next::Consent { ref ticket, .. } => match self.auth.seal(ticket) {
                 Ok(text) if text.len() <= MAX_IN_LOCATION => see_other(&format!("/consent?ticket={text}")),
-                // What an application asked for may be long; the page carries it in its form.
+                // The application's request may be long; then the page carries it in its form.
                 _ => return self.show(next, browser, id),
             },
             Next::Redirect(location) => self.leave(&location, browser),
@@ -118,11 +120,11 @@ impl Site {
         self.with_browser(browser, response)
     }
 
-    /// The result of a form's handler as the answer.
+    /// The response to a form from the result of its handler.
     pub fn formed(&self, headers: &HeaderMap, result: Result<Response, Fault>, id: &RequestId) -> Response {
         match result {
             Ok(response) => response,
-            // A failure of the server is answered as such: whatever stands in front may try another node.
+            // A server error is returned as such, so that a proxy in front may try another node.
             Err(fault) if wants_page(headers) && fault.status.is_client_error() => {
                 self.fault_after_form(&fault, id)
             }
@@ -139,13 +141,12 @@ impl Site {
             request: id.to_string(),
             way_on: fault.way_on.clone(),
         };
-        // Bound to no browser: it says nothing of anybody, and is read by browsers that keep no cookies as well.
+        // Not bound to a browser: it does not concern a user, and browsers without cookies can read it too.
         Denial::new(fault.code, &fault.detail).on(self.onward_bound(onward, None))
     }
 
-    /// On to an address that was made here: by a redirect, or by a page that leads there when the address would make a
-    /// head longer than proxies take. To an address of this site the browser then goes from a page of this site, with
-    /// its cookies.
+    /// Sends the browser to an address that was made here: by a redirect, or by a page with a link if the address would
+    /// make the head longer than proxies accept. From that page a browser sends its cookies to an address of this site.
     pub fn go_on_to(&self, location: &str) -> Response {
         if location.len() <= MAX_IN_LOCATION {
             return see_other(location);
@@ -153,12 +154,11 @@ impl Site {
         self.onward_page(&Onward::Away(location.to_owned()))
     }
 
-    /// Away from a form to a place that was checked: on this site, on another, or to an app of the device.
+    /// Sends the browser from a form to a checked address: on this site, on another, or of a native app.
     pub fn leave(&self, location: &str, browser: &Browser) -> Response {
         let is_web = location.starts_with("https:") || location.starts_with("http:");
         if !browser.reads_pages || !is_web {
-            // An app's own scheme ends the chain, and some browsers open an app only straight from what a person
-            // pressed.
+            // An app's own scheme ends the redirect chain, and some browsers open an app only directly after a click.
             return see_other(location);
         }
         self.onward(Onward::Away(location.to_owned()), browser)
@@ -176,7 +176,7 @@ impl Site {
         })
     }
 
-    /// To the page of this, for this browser.
+    /// Redirects this browser to the page with this content.
     pub(super) fn onward(&self, onward: Onward, browser: &Browser) -> Response {
         self.onward_bound(onward, Some(browser_hash(browser.id.as_str())))
     }

@@ -1,5 +1,4 @@
-//! `/picture/…`: what a person looks like, for whoever was told the name of the picture. It says nothing of whose it
-//! is.
+//! `/picture/…`: a user's picture, for clients that know its name. The name does not reveal the user.
 
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use conclave_http::{Fault, RequestId};
 
 use super::site::Site;
 
-/// A picture never changes under its name; a day is long enough for a browser.
+/// A picture never changes under its name; a browser may cache it for a day.
 const CACHE: &str = "public, max-age=86400, immutable";
 
 pub async fn show(State(site): State<Arc<Site>>, id: RequestId, Path(name): Path<String>) -> Response {

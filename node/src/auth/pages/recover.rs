@@ -1,4 +1,4 @@
-//! `/recover`: somebody with a link from the operator sets a password and can administer again.
+//! `/recover`: the holder of a recovery link sets a password and becomes an administrator again.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct Wanted {
     problem: Option<Problem>,
 }
 
-/// Why the form is shown again.
+/// The reason why the form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Problem {
@@ -122,13 +122,13 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
     }
 }
 
-/// The link, if it can be used here.
+/// Opens the link, if it can be used here.
 fn opened(site: &Site, link: &str) -> Result<Recovery, Fault> {
     let recovery = site.auth.open_recovery(link).map_err(fault_of_link)?;
     if recovery.lacks_account(&site.auth.cluster().view()) {
         let name = &recovery.username;
         let detail = format!(
-            "There is no account named {name}. Check the name, or, to create an account of this name that administers, make another link: conclave recover admin {name} --create."
+            "There is no account named {name}. Check the name, or, to create an administrator with this name, make another link: conclave recover admin {name} --create."
         );
         return Err(Fault::new(StatusCode::NOT_FOUND, "no_such_user", "There is no such account", detail));
     }
@@ -158,7 +158,7 @@ fn fault_of_link(error: TicketError) -> Fault {
             StatusCode::BAD_REQUEST,
             "link_expired",
             "This link is too old",
-            "A recovery link is good for a quarter of an hour. Make another one: conclave recover admin.",
+            "A recovery link is valid for a quarter of an hour. Make another one: conclave recover admin.",
         ),
         TicketError::NotOurs | TicketError::OtherBrowser => Fault::new(
             StatusCode::BAD_REQUEST,
@@ -174,7 +174,7 @@ fn used() -> Fault {
         StatusCode::CONFLICT,
         "link_used",
         "This link was used before",
-        "A recovery link is good once. If it was not you, make another one at once and look at who is an administrator: \
+        "A recovery link can be used once. If it was not you, make another one at once and check who is an administrator: \
          conclave user list.",
     )
 }

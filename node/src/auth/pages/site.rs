@@ -1,4 +1,5 @@
-//! What the pages share: the browser's cookies in, responses out, every mistake as a page that says what to do.
+//! The common parts of all pages: reading the browser's cookies, building responses, and error pages that tell what to
+//! do.
 
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ use conclave_http::{
 
 use super::login;
 
-/// Longest ticket that travels in a `Location`: with the rest of the head it fits into the 4 KiB that proxies allow
-/// when nobody told them otherwise.
+/// Maximum length of a ticket in a `Location`. With the rest of the head it fits into the 4 KiB that proxies accept by
+/// default.
 const MAX_REDIRECTED_TICKET_BYTES: usize = 2_560;
 
 /// The cookie of a session.
@@ -40,23 +41,23 @@ const SESSION: &str = "session";
 /// The cookie of a browser that has signed in before.
 const DEVICE: &str = "device";
 
-/// A browser, as its cookies tell.
+/// A browser, as described by its cookies.
 pub struct Browser {
-    /// What tells it from others, before anybody is signed in.
+    /// The browser's own id, also before a sign-in.
     pub id: BrowserId,
-    /// Whether the value was made just now and must be set.
+    /// True if the id was made just now and its cookie must be set.
     is_new: bool,
     /// The session cookie's value.
     session: Option<String>,
-    /// Where it has signed in before.
+    /// The accounts that it has signed in to before.
     pub device: Device,
-    /// How often it was sent to an application just now, sealed.
+    /// The recent redirects to applications, counted and sealed.
     bounces: Option<String>,
-    /// True if a person looks at what it is answered; false for programs.
+    /// True for a browser that shows pages; false for programs.
     pub(super) reads_pages: bool,
 }
 
-/// The pages and what they stand on.
+/// The pages and their dependencies.
 pub struct Site {
     pub auth: Auth,
     pub pages: Pages,
@@ -64,7 +65,7 @@ pub struct Site {
     browser_cookie: CookiePolicy,
 }
 
-/// `303 See Other`: after a form the browser goes on by GET.
+/// `303 See Other`: after a form the browser continues with GET.
 pub fn see_other(location: &str) -> Response {
     match HeaderValue::from_str(location) {
         Ok(location) => (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response(),
@@ -86,7 +87,7 @@ impl Site {
     /// The session's cookie among these.
     ///
     /// # Errors
-    /// When it is there twice.
+    /// Fails if it is present twice.
     pub fn session_in<'a>(&self, cookies: &Cookies<'a>) -> Result<Option<&'a str>, CookieError> {
         cookies.ours(&self.session_cookie, SESSION)
     }
@@ -94,7 +95,7 @@ impl Site {
     /// Reads the browser's cookies.
     ///
     /// # Errors
-    /// When they cannot be told apart from planted ones.
+    /// Fails if they cannot be distinguished from planted ones.
     pub fn browser(&self, headers: &HeaderMap) -> Result<Browser, Fault> {
         let unreadable = |error: &dyn std::fmt::Display| {
             tracing::debug!("a request's cookies cannot be read: {error}");
@@ -117,10 +118,10 @@ impl Site {
         })
     }
 
-    /// Who sits at the browser.
+    /// The visitor at the browser.
     ///
     /// # Errors
-    /// When this node cannot tell yet.
+    /// Fails if this node cannot decide yet.
     pub async fn visitor(&self, browser: &Browser) -> Result<Visitor, Fault> {
         let signed_in = self.auth.signed_in(browser.session.as_deref()).await.map_err(|e| fault_of(&e))?;
         Ok(Visitor {
@@ -131,13 +132,13 @@ impl Site {
         })
     }
 
-    /// The name of the write that a request may lead to.
+    /// The derivation of the write that a request may lead to.
     pub fn derivation(&self, headers: &HeaderMap, parts: &[&[u8]]) -> Derivation {
         let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
         Derivation::of_request(&self.auth.deriving_keys().request, key, parts, &*self.auth.runtime().entropy)
     }
 
-    /// The form of a page: where it posts to, its ticket, its CSRF token.
+    /// The form of a page: its action, its ticket and its CSRF token.
     pub fn form(&self, browser: &Browser, action: &'static str, ticket: &str) -> views::Form {
         let ticket =
             (!ticket.is_empty()).then(|| views::Hidden { name: "ticket".into(), value: ticket.to_owned() });
@@ -148,10 +149,10 @@ impl Site {
         }
     }
 
-    /// Whether the form came from a page that this browser was shown here.
+    /// Checks that the form came from a page that this site showed to this browser.
     ///
     /// # Errors
-    /// The page that says what to do.
+    /// The error page.
     pub fn check_csrf(&self, browser: &Browser, action: &str, token: &str) -> Result<(), Fault> {
         let keys = self.auth.cluster_keys();
         let is_valid = || keys.any(|keys| csrf::is_valid(&keys.csrf, &browser.id, action, token));
@@ -163,11 +164,11 @@ impl Site {
         Err(Fault::new(StatusCode::FORBIDDEN, "csrf", "The form could not be accepted", detail))
     }
 
-    /// Shows what comes next.
+    /// Renders the next step.
     pub fn show(&self, next: Next, browser: &Browser, id: &RequestId) -> Response {
         let response = match next {
             Next::Login { ticket } => match self.auth.seal(&ticket) {
-                // What an application asked for may be long; the page can carry it in its form.
+                // The application's request may be long; then the page carries it in its form.
                 Ok(text) if text.len() > MAX_REDIRECTED_TICKET_BYTES => {
                     login::page(self, browser, &ticket).unwrap_or_else(|fault| self.fault(&fault, id))
                 }
@@ -195,7 +196,7 @@ impl Site {
         self.with_browser(browser, response)
     }
 
-    /// Away to the application; a browser that comes back again and again is told why instead.
+    /// Redirects to the application. A browser in a redirect loop gets an explanation instead.
     pub(super) fn to_application(
         &self,
         url: &AppUrl,
@@ -212,7 +213,7 @@ impl Site {
                 with_cookie(away(), self.browser_cookie.set(bounce::COOKIE, &count, None).ok())
             }
             Bounce::Explain => {
-                tracing::warn!(request.id = %id, host = url.host(), "a browser goes back and forth between the sign-in and {}", url.host());
+                tracing::warn!(request.id = %id, host = url.host(), "a browser is in a redirect loop between the sign-in and {}", url.host());
                 let page = self.fault(&fault_of_bounce(&url.origin()), id);
                 with_cookie(page, self.browser_cookie.clear(bounce::COOKIE).ok())
             }
@@ -239,8 +240,8 @@ impl Site {
         response
     }
 
-    /// The page that says that this account may not open it.
-    /// `decision` is under what the operator can look up why; `target` is what another account may be used for.
+    /// The page for an account that may not open the application. `decision` is the id under which the operator can
+    /// look up the reason; `target` is the target for a sign-in with another account.
     pub fn forbidden(
         &self,
         what: &str,
@@ -262,7 +263,7 @@ impl Site {
         denied_by_policy(username, what, decision).on(page)
     }
 
-    /// The sign-in for this target, whoever is signed in: to go on with another account.
+    /// The address of a sign-in for this target with another account, even if a user is signed in.
     pub fn switch_url(&self, target: &Target) -> String {
         let ticket = self.auth.ticket(Step::Login { fresh: true }, target.clone(), None);
         let path = match self.auth.seal(&ticket) {
@@ -272,7 +273,7 @@ impl Site {
         self.auth.settings().public_url.join(&path)
     }
 
-    /// A mistake, as a page.
+    /// An error as a page.
     pub fn fault(&self, fault: &Fault, id: &RequestId) -> Response {
         let mut response = (fault.status, Html(self.pages.fault(fault, id))).into_response();
         if fault.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -289,7 +290,7 @@ impl Site {
         with_cookie(response, self.browser_cookie.set(csrf::COOKIE, browser.id.as_str(), None).ok())
     }
 
-    /// The full name of a cookie of this host that a slice keeps something in.
+    /// The full name of a cookie of this host for a slice's own use.
     pub fn own_cookie_name(&self, name: &str) -> String {
         self.browser_cookie.name(name)
     }
@@ -317,7 +318,7 @@ impl Site {
         with_cookie(response, self.session_cookie.set(SESSION, cookie, Some(life)).ok())
     }
 
-    /// Makes the browser known for where it has signed in. Stays when the session ends.
+    /// Sets the cookie that holds the accounts of this browser. It outlives the session.
     pub fn with_device(&self, device: &Device, response: Response) -> Response {
         with_cookie(response, self.browser_cookie.set(DEVICE, &device.text(), Some(device::LIFE)).ok())
     }
@@ -328,14 +329,14 @@ impl Site {
     }
 }
 
-/// The refusal of a user whom a policy does not let in.
+/// The denial of a user that a policy does not admit.
 pub(super) fn denied_by_policy(username: &str, what: &str, decision: Option<&str>) -> Denial {
     let decided = decision.unwrap_or("-");
-    let detail = format!("{what} is not open to the user; conclave policy explain {decided} says why");
+    let detail = format!("the user may not open {what}; conclave policy explain {decided} shows the reason");
     Denial::new("forbidden", detail).of(username)
 }
 
-/// What a claim that is asked for by name lets an application do.
+/// The consent lines for claims requested by name.
 fn claim_lines(claims: &[String]) -> impl Iterator<Item = views::ScopeLine> + '_ {
     claims.iter().map(|claim| views::ScopeLine {
         name: claim.clone(),
@@ -343,7 +344,7 @@ fn claim_lines(claims: &[String]) -> impl Iterator<Item = views::ScopeLine> + '_
     })
 }
 
-/// What a scope lets an application do, completing "It will be able to …".
+/// The consent lines for scopes, completing "It will be able to …".
 pub(super) fn lines(scopes: &[String]) -> Vec<views::ScopeLine> {
     let text = |scope: &str| match scope {
         "openid" => "know who you are".to_owned(),
@@ -365,8 +366,8 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
     response
 }
 
-/// The page's form ends in a redirect to an app of the device; browsers must be told that it may. To another site a
-/// browser goes from a page of its own, which `form-action` does not concern.
+/// Allows the page's form to redirect to a native app, which browsers must be told in the content security policy. To
+/// another site a browser continues from a page of its own, which `form-action` does not affect.
 pub fn allow_way_home(response: &mut Response, target: &Target) {
     let uri = match target {
         Target::Authorize(request) => request.redirect_uri.clone(),
@@ -381,7 +382,7 @@ pub fn allow_way_home(response: &mut Response, target: &Target) {
     }
 }
 
-/// What a failure of `auth` is to a visitor.
+/// The error page for a failure of `auth`.
 pub fn fault_of(error: &AuthError) -> Fault {
     let unavailable =
         |title, detail: &str| Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
@@ -420,7 +421,7 @@ pub fn fault_of(error: &AuthError) -> Fault {
     }
 }
 
-/// What is wrong with a ticket, in words.
+/// The error page for an invalid ticket.
 pub fn fault_of_ticket(error: TicketError) -> Fault {
     let page = |code, title, detail: &str| {
         Fault::new(StatusCode::BAD_REQUEST, code, title, detail).with_way_on("/login", "Sign in")
@@ -445,7 +446,7 @@ pub fn fault_of_ticket(error: TicketError) -> Fault {
     }
 }
 
-/// What to look at when a browser goes in circles: the causes that were seen, the most frequent first.
+/// The explanation of a redirect loop: the known causes, the most frequent first.
 fn fault_of_bounce(origin: &str) -> Fault {
     let detail = format!(
         "You are signed in here, but {origin} does not see it and sends you back. Reload the page there to try once more. If it happens \
@@ -457,7 +458,7 @@ fn fault_of_bounce(origin: &str) -> Fault {
     Fault::new(StatusCode::BAD_REQUEST, "sign_in_loop", "You are being sent back and forth", detail)
 }
 
-/// The same words as for a pushed request that a browser brings too late.
+/// Like the error for a pushed request that a browser presents too late.
 fn fault_of_pushed(start: Option<String>) -> Fault {
     let detail = "The application's request has expired or was used before. Go back to the application and start again.";
     let fault = Fault::new(StatusCode::BAD_REQUEST, "unknown_request_uri", "The request has expired", detail);
@@ -473,6 +474,6 @@ pub(super) fn fault_of_gone(what: Gone) -> Fault {
         Gone::Application => "address does not belong to an application that is protected here",
         Gone::Pushed { start } => return fault_of_pushed(start),
     };
-    let detail = format!("This {what}. Ask whoever runs it, or your administrator.");
+    let detail = format!("This {what}. Ask its operator, or your administrator.");
     Fault::new(StatusCode::NOT_FOUND, "unknown_application", "Unknown application", detail)
 }

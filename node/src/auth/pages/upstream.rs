@@ -1,7 +1,8 @@
-//! `/upstream/…`: to another provider and back, linking and unlinking. Every failure has a page with an id of its own.
+//! `/upstream/…`: sign-in at another provider, its callback, linking and unlinking. Every failure has a page with its
+//! own request id.
 //!
-//! The ways there are links, not forms: each carries a ticket that is sealed, good for minutes and bound to this
-//! browser, so no other site can send anybody on one.
+//! The sign-in starts from links, not forms. Each link carries a ticket that is sealed, valid for minutes and bound to
+//! this browser, so another site cannot start a sign-in.
 
 use std::sync::Arc;
 
@@ -44,13 +45,13 @@ pub struct Submitted {
     upstream: String,
 }
 
-/// What a browser that comes back from a provider is answered with.
+/// Everything needed to answer an upstream provider's callback.
 pub struct Here<'a> {
     pub site: &'a Site,
     pub id: &'a RequestId,
     pub headers: &'a HeaderMap,
     pub client: &'a ClientInfo,
-    /// The provider.
+    /// The provider's name.
     pub name: &'a str,
     pub browser: Browser,
 }
@@ -66,7 +67,7 @@ pub async fn start(
         let browser = site.browser(&headers)?;
         let opened = site.auth.reopen(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
         let (ticket, None) = opened else {
-            // The sign-in page knows what to do with a ticket that is not in order.
+            // The sign-in page handles a ticket that is not in order.
             return Ok(format!("/login?ticket={}", asked.ticket));
         };
         if !matches!(ticket.step, Step::Login { .. }) || ticket.browser.is_none() {
@@ -75,7 +76,7 @@ pub async fn start(
         site.auth.depart(&name, ticket).await.map_err(|error| fault(&error, &name))
     };
     match started.await {
-        // The state that the provider brings back is a sealed ticket, as long as what the client asked for.
+        // The state that the provider returns is a sealed ticket, as long as the client's request.
         Ok(location) => site.go_on_to(&location),
         Err(fault) => site.fault(&fault, &id),
     }
@@ -103,7 +104,7 @@ async fn linking(
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     let opened = site.auth.reopen(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
-    // The home page has a new one.
+    // The home page has a new ticket.
     let (ticket, None) = opened else { return Ok(see_other("/")) };
     let visitor = site.visitor(&browser).await?;
     let Some(signed_in) = &visitor.signed_in else { return Ok(see_other("/login")) };
@@ -117,7 +118,7 @@ async fn linking(
     Ok(site.go_on_to(&location))
 }
 
-/// The login page, whoever is signed in; then home again.
+/// Shows the login page even to a signed-in user; then returns to the home page.
 fn prove_again(site: &Site, id: &RequestId, browser: &Browser) -> Result<Response, Fault> {
     let ticket = site.auth.ticket(Step::Login { fresh: true }, Target::Home, Some(browser.id.as_str()));
     Ok(site.show(crate::auth::dispatch::Next::Login { ticket }, browser, id))
@@ -147,7 +148,7 @@ impl Here<'_> {
         let auth = &self.site.auth;
         let flight = auth.open_flight(&callback.state, Some(self.browser.id.as_str()));
         let flight = flight.map_err(fault_of_ticket)?;
-        // What follows costs a request to the provider: no address may have us make too many.
+        // The next step costs a request to the provider, so the number of attempts per address is limited.
         if let Admission::Refused { .. } = auth.upstream_attempts().address(self.client.ip) {
             return Err(too_many());
         }
@@ -158,10 +159,11 @@ impl Here<'_> {
         self.landed(flight, &identity, callback.state.as_bytes()).await
     }
 
-    /// What the provider said is good: signed in, or linked. `once` is what this callback has and no other.
+    /// Completes a verified sign-in at the provider: signs the user in, or links the identity. `once` is a value unique
+    /// to this callback.
     ///
     /// # Errors
-    /// The page that says what to do.
+    /// The error page.
     pub async fn landed(self, flight: Flight, identity: &Identity, once: &[u8]) -> Result<Response, Fault> {
         let visitor = self.site.visitor(&self.browser).await?.from(self.client.ip);
         match flight.ticket.step {
@@ -224,7 +226,7 @@ impl Here<'_> {
     }
 }
 
-/// Refusals that mean the same whatever the person proved.
+/// True for refusals that do not depend on the user.
 fn is_of_login(reason: Reason) -> bool {
     matches!(reason, Reason::TicketSpent | Reason::TicketExpired | Reason::AccessDenied)
 }
@@ -274,7 +276,7 @@ fn too_many() -> Fault {
     Fault::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", "Too many attempts", detail)
 }
 
-/// What a failure is to a visitor. The operator's log has the reason; the page says what can be done.
+/// The error page for a failure. The operator's log has the reason; the page tells what the user can do.
 fn fault(error: &UpstreamError, name: &str) -> Fault {
     tracing::info!({ upstream.name = %name.escape_debug() }, "a sign-in at a provider failed: {error}");
     let page =
@@ -299,13 +301,13 @@ fn fault(error: &UpstreamError, name: &str) -> Fault {
             StatusCode::BAD_GATEWAY,
             "upstream_answer",
             "The provider's answer cannot be used",
-            "The provider answered something that cannot be used. Try again; if it stays so, tell your administrator the request id below.",
+            "The provider sent a response that cannot be used. Try again; if it happens again, tell your administrator the request id below.",
         ),
         UpstreamError::Token(_) => page(
             StatusCode::BAD_GATEWAY,
             "upstream_token",
             "The provider's answer cannot be trusted",
-            "What the provider says of you could not be verified, so you were not signed in. Start again; if it stays so, tell your \
+            "The provider's statement about you could not be verified, so you were not signed in. Start again; if it happens again, tell your \
              administrator the request id below.",
         ),
         UpstreamError::Denied => page(
@@ -323,22 +325,22 @@ fn fault(error: &UpstreamError, name: &str) -> Fault {
         UpstreamError::NotFresh => page(
             StatusCode::FORBIDDEN,
             "upstream_not_fresh",
-            "You must prove who you are again",
-            "The application wants you to sign in anew, and the provider does not say that you did. Go back and sign in another way.",
+            "You must sign in again",
+            "The application requires a new sign-in, and the provider does not confirm one. Go back and sign in another way.",
         ),
         UpstreamError::Stranger => stranger(),
         UpstreamError::NotListed => page(
             StatusCode::FORBIDDEN,
             "not_allowed",
             "This account may not sign in here",
-            "Your DID and your handle are not on the list of who may come in. Ask your administrator to list one of them, or sign in another \
+            "Your DID and your handle are not on the list of users who may sign in. Ask your administrator to list one of them, or sign in another \
              way and link this account on your home page.",
         ),
         UpstreamError::NoSignUp => page(
             StatusCode::FORBIDDEN,
             "signup_not_allowed",
             "No account here belongs to yours",
-            "Nobody new comes in by this way. Sign in another way and link this account on your home page, or ask your administrator for an \
+            "New users are not admitted this way. Sign in another way and link this account on your home page, or ask your administrator for an \
              account.",
         ),
     }
@@ -369,7 +371,7 @@ fn fault_of_refusal(refusal: &Refusal) -> Fault {
             StatusCode::FORBIDDEN,
             "handle_unconfirmed",
             "Your handle is not confirmed any more",
-            "You were let in here by a handle that does not lead to your account at present. Set it up again and sign in, or ask your \
+            "Your access here depends on a handle that does not lead to your account at present. Set it up again and sign in, or ask your \
              administrator to list your DID.",
         ),
         Reason::UpstreamUnknown | Reason::UpstreamDisabled => page(
@@ -382,7 +384,7 @@ fn fault_of_refusal(refusal: &Refusal) -> Fault {
             StatusCode::CONFLICT,
             "upstream_identity_taken",
             "This identity belongs to another account",
-            "Somebody linked it to another account here. Sign in to that account and unlink it there first.",
+            "It is linked to another account here. Sign in to that account and unlink it there first.",
         ),
         Reason::AlreadyExists => page(
             StatusCode::CONFLICT,
@@ -393,7 +395,7 @@ fn fault_of_refusal(refusal: &Refusal) -> Fault {
         Reason::SessionTooOld | Reason::SessionUnknown => page(
             StatusCode::FORBIDDEN,
             "upstream_session_too_old",
-            "You must prove who you are again",
+            "You must sign in again",
             "You signed in too long ago to change how you sign in. Sign in again, then try once more.",
         ),
         Reason::LastSignIn => page(

@@ -1,4 +1,4 @@
-//! What is known besides the person.
+//! The facts of a decision besides the user.
 
 use std::net::IpAddr;
 
@@ -7,26 +7,26 @@ use conclave_state::{State, grant::Grant, ids::GroupId, session::Session, user::
 
 use super::geo::Located;
 
-/// Methods of RFC 8176 that are, or prove, a second factor. One day the session will say itself when it was used; until
-/// then it was at sign-in.
+/// Methods of RFC 8176 that are a second factor, or prove one. Their use is dated by the sign-in, until the session
+/// records its own time for it.
 const SECOND_FACTORS: [&str; 11] =
     ["mfa", "otp", "hwk", "swk", "fpt", "face", "iris", "retina", "vbm", "sms", "tel"];
 
-/// What one decision is made from, besides the person.
+/// The facts of one decision, besides the user.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances<'a> {
     /// The client's address.
     pub address: Option<IpAddr>,
-    /// None: not for one request (OIDC).
+    /// The request; `None` if the decision is not about one request (OIDC).
     pub request: Option<Asked<'a>>,
-    /// When the person signed in, Unix milliseconds, and how.
+    /// The time of the sign-in, Unix milliseconds, and its methods.
     pub sign_in: Option<(u64, &'a [String])>,
 }
 
 /// One request to an application.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// None: the proxy does not tell, and what asks for it denies.
+    /// `None` if the proxy does not send the method; a condition on it then denies.
     pub method: Option<&'a str>,
     /// Lower case, without port.
     pub host: &'a str,
@@ -35,18 +35,18 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Circumstances<'a> {
-    /// Of somebody who is signed in and comes from this address.
+    /// The circumstances of a signed-in user at this address.
     pub fn of_session(session: &'a Session, address: Option<IpAddr>) -> Self {
         Self { address, request: None, sign_in: Some((session.auth_time.0, &session.amr)) }
     }
 
-    /// Of a grant that a client uses from a machine of its own: the person was last seen where they signed in.
+    /// The circumstances of a grant that a client uses from its own machine: the user's address is that of the sign-in.
     pub fn of_grant(state: &State, grant: &'a Grant) -> Self {
         let address = state.session_address(grant.session).and_then(|address| address.parse().ok());
         Self { address, request: None, sign_in: Some((grant.auth_time.0, &grant.amr)) }
     }
 
-    /// Where nothing is asked but who it is and how they signed in.
+    /// The facts about the user and the sign-in alone, without a request.
     pub(in crate::auth) fn facts_without_request(&self, person: &'a Known<'a>, now_ms: u64) -> Facts<'a> {
         self.facts(person, None, None, now_ms)
     }
@@ -77,12 +77,12 @@ impl<'a> Circumstances<'a> {
     }
 }
 
-/// The user of this version of the state.
+/// The user as of this version of the state.
 pub(in crate::auth) const fn person<'a>(state: &'a State, user: &'a User) -> Known<'a> {
     Known { state, user }
 }
 
-/// A replicated user, as policies see them.
+/// A replicated user as a [`Person`] for policies.
 pub(in crate::auth) struct Known<'a> {
     pub(super) state: &'a State,
     pub(super) user: &'a User,

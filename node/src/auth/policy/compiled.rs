@@ -1,4 +1,4 @@
-//! Compiled policies, by version. Derived from the state alone: a version never means two things.
+//! Compiled policies, by version. They are derived from the state alone, and a version never changes its meaning.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use conclave_state::policy::Version;
 
 use super::translate;
 
-/// Most versions kept; beyond, all are compiled anew when they are next asked for.
+/// Maximum number of versions kept; beyond it all are dropped and compiled again on demand.
 const MAX_KEPT: usize = 1_024;
 
 #[derive(Default)]
@@ -21,14 +21,14 @@ pub(super) struct Compiled {
 
 struct Entry {
     row: Arc<pb::Policy>,
-    /// None: it does not compile on this version of the program, and denies.
+    /// `None` if it does not compile on this version of the program; it then denies.
     policy: Arc<Option<Policy>>,
 }
 
 impl Compiled {
     pub(super) fn get(&self, version: &Version) -> Arc<Option<Policy>> {
         let kept = self.by_version.read().unwrap_or_else(PoisonError::into_inner);
-        // The very row: after a snapshot was taken in, a number alone would not say that.
+        // Compares the row itself: after a snapshot was installed, an equal version number would not be enough.
         if let Some(entry) =
             kept.get(&version.version).filter(|entry| Arc::ptr_eq(&entry.row, &version.policy))
         {
@@ -38,7 +38,10 @@ impl Compiled {
         let policy = translate::spec(&version.policy)
             .and_then(|spec| Policy::compile(&spec).map_err(|e| e.to_string()));
         let policy = policy.inspect_err(|why| {
-            tracing::error!(policy.version = version.version, "a policy denies everybody: {why}")
+            tracing::error!(
+                policy.version = version.version,
+                "a policy does not compile and denies every request: {why}"
+            )
         });
         let policy = Arc::new(policy.ok());
         let mut kept = self.by_version.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! A policy as people write it: TOML or JSON, with names instead of ids. docs/policy.md describes it.
+//! A policy as operators write it: TOML or JSON, with names instead of ids. docs/policy.md describes it.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::translate;
 use conclave_config::parse_duration;
 
-/// Longest document.
+/// Maximum length of a document.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 
-/// The whole.
+/// A whole policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
@@ -116,7 +116,7 @@ macro_rules! conditions {
 }
 
 conditions!(
-    /// One row: its effect, what must hold, and what may not.
+    /// One row: its effect, the conditions that must hold, and those that must not.
     Row {
         effect: Effect,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +125,7 @@ conditions!(
 );
 
 conditions!(
-    /// None of these may hold.
+    /// Conditions of which none may hold.
     Unless {}
 );
 
@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for Names {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
-    /// `mon` … `sun`; none = all.
+    /// `mon` … `sun`; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub days: Vec<String>,
     /// `08:00`
@@ -185,15 +185,15 @@ pub struct Header {
     pub expression: String,
 }
 
-/// What `mfa_within` says for a second factor of whatever age.
+/// The value of `mfa_within` for a second factor of any age.
 const IN_SESSION: &str = "session";
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 impl Document {
-    /// Reads JSON.
+    /// Parses JSON.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// A message for the operator.
     pub fn from_json(text: &str) -> Result<Self, String> {
         if text.len() > MAX_DOCUMENT_BYTES {
             return Err(format!("a policy has at most {MAX_DOCUMENT_BYTES} bytes"));
@@ -201,10 +201,10 @@ impl Document {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Reads TOML.
+    /// Parses TOML.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// A message for the operator.
     pub fn from_toml(text: &str) -> Result<Self, String> {
         use figment::{
             Figment,
@@ -216,10 +216,11 @@ impl Document {
         Figment::from(Toml::string(text)).extract().map_err(|error| error.to_string())
     }
 
-    /// As it is replicated, after it was compiled once: what does not compile is refused here and nowhere later.
+    /// The policy as it is replicated. It is compiled once first, so a policy that does not compile is refused here and
+    /// nowhere later.
     ///
     /// # Errors
-    /// What is wrong, with the row, for people.
+    /// A message for the operator that names the row.
     pub fn to_row(&self, state: &State) -> Result<pb::Policy, String> {
         let mode = match self.mode {
             Mode::FirstMatch => pb::PolicyMode::FirstMatch,
@@ -247,7 +248,7 @@ impl Document {
         Ok(policy)
     }
 
-    /// As it was written, with the names of today.
+    /// The document of a replicated policy, with the current names.
     pub fn of_row(policy: &pb::Policy, state: &State) -> Self {
         let mode = match policy.mode() {
             pb::PolicyMode::Any => Mode::Any,
@@ -314,7 +315,7 @@ impl Row {
     }
 }
 
-/// The conditions of a row, wherever they stand.
+/// The conditions of a [`Row`] or an [`Unless`].
 struct Written<'a> {
     everyone: bool,
     user: &'a Names,
@@ -380,7 +381,7 @@ fn age(text: &str) -> Result<u64, String> {
     if text == IN_SESSION {
         return Ok(0);
     }
-    let bad = || format!("mfa_within: {text:?} is no duration; write for example 12h, or session");
+    let bad = || format!("mfa_within: {text:?} is not a duration; write for example 12h, or session");
     let ms =
         parse_duration(text).as_ref().map(Duration::as_millis).filter(|ms| *ms >= 1_000).ok_or_else(bad)?;
     u64::try_from(ms).map_err(|_| bad())
@@ -392,7 +393,7 @@ impl Window {
             let known = DAYS.iter().position(|day| *day == name.as_str());
             known
                 .map(|day| 1 << day)
-                .ok_or_else(|| format!("{name:?} is no day; write mon, tue, wed, thu, fri, sat or sun"))
+                .ok_or_else(|| format!("{name:?} is not a day; write mon, tue, wed, thu, fri, sat or sun"))
         };
         let days = self.days.iter().map(day).collect::<Result<Vec<u32>, _>>()?;
         let days = if days.is_empty() { 0x7f } else { days.into_iter().fold(0, |all, day| all | day) };
@@ -413,7 +414,7 @@ impl Window {
 }
 
 fn minute(text: &str) -> Result<u32, String> {
-    let bad = || format!("{text:?} is no time of the day; write for example 08:00");
+    let bad = || format!("{text:?} is not a time of day; write for example 08:00");
     let (hour, minute) =
         text.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2).ok_or_else(bad)?;
     let (hour, minute): (u32, u32) = (hour.parse().map_err(|_| bad())?, minute.parse().map_err(|_| bad())?);

@@ -1,7 +1,7 @@
-//! Where an address is, by local files in the MaxMind format. Nothing is asked of the network.
+//! The location of an address, from local files in the MaxMind format. No network request is made.
 //!
-//! Such files are replaced every week or so: each is looked at now and then, and read again when it is another. One
-//! that is gone or cannot be read leaves in force what was read before it.
+//! Such files are replaced about once a week. Each is checked periodically and read again when it has changed. If a
+//! file is missing or cannot be read, the data read before stays in force.
 
 use std::{
     net::IpAddr,
@@ -16,17 +16,17 @@ use maxminddb::{PathElement, Reader};
 
 use conclave_config as config;
 
-/// Largest file that is read: the usual ones have 10 MB.
+/// Maximum size of a file; the usual ones have 10 MB.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How often files are looked at: two questions to the file system, for news of once a week.
+/// The interval at which files are checked. A check is two file system calls; a change comes about once a week.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// The databases.
 pub(super) struct Geo {
     countries: Database,
     numbers: Database,
-    /// What is said when there is no database or it fails.
+    /// The lookup result when there is no database or it fails.
     missing: Missing,
 }
 
@@ -36,7 +36,7 @@ enum Missing {
     IsNowhere,
 }
 
-/// Where an address is.
+/// The country and autonomous system of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Located {
     pub(super) country: Lookup<String>,
@@ -44,7 +44,8 @@ pub(super) struct Located {
 }
 
 impl Geo {
-    /// A file that cannot be read is as none: told once, here, and to whoever asks why they were denied.
+    /// Opens the configured files. A file that cannot be read counts as missing; it is logged once, and shown in the
+    /// explanation of a denial.
     pub(super) fn open(settings: &config::GeoIp) -> Self {
         Self {
             countries: Database::open(settings.country_file.clone()),
@@ -53,7 +54,7 @@ impl Geo {
         }
     }
 
-    /// Reads again what is another file than it was. Waits for the disk.
+    /// Reads a file again if it has changed. Blocks on the disk.
     fn look_again(&self) {
         self.countries.look_again();
         self.numbers.look_again();
@@ -84,7 +85,7 @@ impl Geo {
     }
 }
 
-/// Looks at the files now and then, for as long as the node runs.
+/// Checks the files periodically, for as long as the node runs.
 pub(super) async fn keep_fresh(geo: Arc<Geo>) {
     if geo.countries.file.is_none() && geo.numbers.file.is_none() {
         return;
@@ -92,22 +93,22 @@ pub(super) async fn keep_fresh(geo: Arc<Geo>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let looking = Arc::clone(&geo);
-        // Reading ten megabytes is nothing for a thread that answers.
+        // Reading ten megabytes would block a thread that serves requests.
         if let Err(error) = tokio::task::spawn_blocking(move || looking.look_again()).await {
-            tracing::error!(%error, "the files of policy.geoip could not be looked at");
+            tracing::error!(%error, "the files of policy.geoip could not be checked");
         }
     }
 }
 
-/// One file, and what was read of it.
+/// One file, and the data read from it.
 struct Database {
     file: Option<PathBuf>,
     reader: ArcSwapOption<Reader<Vec<u8>>>,
-    /// What the file was like when it was last looked at, good or bad; none: it could not be looked at.
+    /// The file's length and time at the last check, valid or not; `None` if it could not be checked.
     seen: Mutex<Option<Seen>>,
 }
 
-/// What tells one file from the next under the same name.
+/// Length and modification time: they distinguish a file from its replacement.
 type Seen = (u64, Option<SystemTime>);
 
 impl Database {
@@ -121,13 +122,13 @@ impl Database {
         database
     }
 
-    /// Reads the file again if it is another than it was.
+    /// Reads the file again if it has changed.
     fn look_again(&self) {
         let Some(file) = &self.file else { return };
         let now = seen(file);
         let mut before = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *before != now {
-            // Remembered before it is read: one that is replaced meanwhile is another the next time.
+            // Recorded before the file is read: a replacement during the read is then noticed at the next check.
             *before = now;
             self.take_in(file);
         }
@@ -141,10 +142,10 @@ impl Database {
                 self.reader.store(Some(Arc::new(reader)));
             }
             Err(why) if self.reader.load().is_some() => {
-                tracing::error!(file = %file.display(), "what was read before stays in force: {why}");
+                tracing::error!(file = %file.display(), "the data read before stays in force: {why}");
             }
             Err(why) => {
-                tracing::error!(file = %file.display(), "policies that ask where an address is deny: {why}");
+                tracing::error!(file = %file.display(), "policies that depend on this file deny: {why}");
             }
         }
     }
@@ -168,7 +169,7 @@ fn read(file: &Path) -> Result<Reader<Vec<u8>>, String> {
 mod tests {
     use super::*;
 
-    /// A text of the format: type 2, up to 28 bytes long.
+    /// A string of the format: type 2, up to 28 bytes long.
     fn text(text: &str) -> Vec<u8> {
         let mut out = vec![0x40 | u8::try_from(text.len()).unwrap()];
         out.extend(text.as_bytes());
@@ -196,7 +197,7 @@ mod tests {
         out
     }
 
-    /// A database of one bit: addresses from 128.0.0.0 on have this row, others none.
+    /// A database of one bit: addresses from 128.0.0.0 on have this row, others have none.
     fn database(row: &[u8]) -> Vec<u8> {
         let mut out = vec![0, 0, 1, 0, 0, 17];
         out.extend([0; 16]);
@@ -253,7 +254,8 @@ mod tests {
         assert_eq!(place(&bad), Lookup::Unavailable);
     }
 
-    /// The file's country by that database, and its length: each name here has another.
+    /// Replaces the file with a database of that country. Each country name used here has another length, so the file's
+    /// length changes too.
     fn in_country(path: &Path, country: &str) {
         let row = map(vec![("country", map(vec![("iso_code", text(country))]))]);
         let next = path.with_extension("new");

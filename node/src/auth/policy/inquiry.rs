@@ -1,5 +1,4 @@
-//! Decisions that nobody asked for by a request: a policy is tested, a candidate is replayed. Nothing of it is
-//! recorded.
+//! Decisions without a request: tests of a policy, and replays of a candidate. They are not recorded.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -8,7 +7,7 @@ use conclave_state::{State, application::Application, policy::Version, user::Use
 
 use super::{Auth, Circumstances, Decision, why_of_access_rule};
 
-/// Whom and what a test is about.
+/// The circumstances of a test.
 #[derive(Clone, Debug)]
 pub struct Subject {
     pub address: Option<IpAddr>,
@@ -16,24 +15,24 @@ pub struct Subject {
     pub request: Option<(String, String, String)>,
     /// Unix milliseconds.
     pub at_ms: u64,
-    /// How they signed in, at that very moment (RFC 8176).
+    /// The methods of a sign-in at that very moment (RFC 8176).
     pub methods: Vec<String>,
-    /// By the candidate instead of by what holds.
+    /// True to test the candidate instead of the active policy.
     pub candidate: bool,
 }
 
-/// What a test found.
+/// The result of a test.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub allowed: bool,
-    /// From 0.
+    /// Counted from 0.
     pub row: Option<usize>,
     /// 0 = the access rule.
     pub version: u64,
     pub why: Why,
 }
 
-/// A recorded decision that a candidate decides otherwise.
+/// A recorded decision that a candidate would change.
 #[derive(Clone, Debug)]
 pub struct Changed {
     pub decision: Arc<Decision>,
@@ -41,7 +40,7 @@ pub struct Changed {
 }
 
 impl Auth {
-    /// Whether this person could open the application. None: it has no candidate.
+    /// Tests if this user could open the application. `None` if the candidate is to be tested and there is none.
     pub fn test_policy(
         &self,
         state: &State,
@@ -69,8 +68,8 @@ impl Auth {
         Some(self.found(version, state, user, &around, subject.at_ms))
     }
 
-    /// What the candidate makes of the decisions that this node recorded: how many it could look at, and those that it
-    /// changes.
+    /// Replays the decisions that this node recorded against the candidate. Returns how many could be replayed, and
+    /// those that the candidate changes.
     pub fn replay(
         &self,
         state: &State,

@@ -1,8 +1,9 @@
-//! Decisions that can be explained later: every deny, and a sample of what was let in. In memory, on the node that
-//! decided; the id names it.
+//! The decision log, for later explanations: every denial, and a sample of the admissions. Kept in memory on the node
+//! that decided; the decision id contains the node.
 //!
-//! Each application has places of its own, and so have denials beside what was let in: a loud application pushes out
-//! nobody else's, and a sample pushes out no denial. When there are too many altogether, whoever has most makes room.
+//! Each application has its own places, and denials have places separate from admissions. So a busy application does
+//! not push out decisions of others, and a sample does not push out a denial. If there are too many in total, the
+//! group with the most entries loses its oldest.
 
 use std::{
     cmp::Reverse,
@@ -21,16 +22,16 @@ use conclave_state::{ids::ApplicationId, user::User};
 use super::circumstances::{Asked, Circumstances};
 use conclave_base::runtime::Entropy;
 
-/// Most decisions kept: with paths and explanations about 8 MB at the worst.
+/// Maximum number of decisions kept: with paths and explanations about 8 MB at worst.
 const MAX_KEPT: usize = 4_096;
-/// Most denials kept of one application, the youngest.
+/// Maximum number of denials kept per application, the youngest ones.
 const MAX_DENIED: usize = 512;
-/// Most kept of what one application let in, the youngest: for replays of a candidate.
+/// Maximum number of admissions kept per application, the youngest ones: for replays of a candidate.
 const MAX_ADMITTED: usize = 256;
-/// Most admissions sampled in one second, whatever their share: each is explained and logged, which costs as much as
-/// many checks.
+/// Maximum number of admissions sampled per second, whatever their share. Each is explained and logged, which costs as
+/// much as many checks.
 const MAX_SAMPLED_A_SECOND: u64 = 50;
-/// Longest path kept; the query never is, for it may hold secrets.
+/// Maximum length of a recorded path. The query is never recorded, since it may contain secrets.
 const MAX_PATH_BYTES: usize = 512;
 
 /// A decision as it was made.
@@ -40,24 +41,24 @@ pub struct Decision {
     pub at_ms: u64,
     pub application: ApplicationId,
     pub slug: String,
-    /// The person as they were then.
+    /// The user as of that time.
     pub user: Arc<User>,
     pub allowed: bool,
-    /// The policy's version; 0 = the access rule.
+    /// The policy's version; 0 means the access rule.
     pub version: u64,
-    /// The row that decided, from 0.
+    /// The row that decided, counted from 0.
     pub row: Option<usize>,
     pub why: Why,
     pub around: Remembered,
 }
 
-/// What a decision was made from, for looking at it again.
+/// The circumstances of a decision, for a replay.
 #[derive(Clone, Debug)]
 pub struct Remembered {
     pub address: Option<IpAddr>,
-    /// Method, host and path; none: not for one request.
+    /// Method, host and path; `None` if the decision was not about one request.
     pub request: Option<(String, String, String)>,
-    /// The path was too long to keep, so that nobody can decide again.
+    /// True if the path was too long to keep, so that the decision cannot be replayed.
     pub is_cut: bool,
     sign_in: Option<(u64, Vec<String>)>,
 }
@@ -78,7 +79,7 @@ impl From<&Circumstances<'_>> for Remembered {
 }
 
 impl Remembered {
-    /// The same circumstances again.
+    /// The recorded circumstances as input for a decision.
     pub(super) fn circumstances(&self) -> Circumstances<'_> {
         Circumstances {
             address: self.address,
@@ -92,17 +93,17 @@ impl Remembered {
     }
 }
 
-/// What this node decided lately.
+/// The recent decisions of this node.
 pub struct Journal {
-    /// Of so many that were let in, one is kept; 0 = none.
+    /// One of this many admissions is recorded; 0 records none.
     sample_allows: u64,
     allowed: AtomicU64,
-    /// The second in which was sampled last, and how often in it.
+    /// The second of the last sample, and the number of samples in it.
     sampled: Mutex<(u64, u64)>,
     kept: Mutex<Kept>,
 }
 
-/// Of each application, what it denied and what it let in.
+/// The denials and the admissions of each application.
 #[derive(Default)]
 struct Kept {
     of: BTreeMap<(ApplicationId, bool), VecDeque<Arc<Decision>>>,
@@ -123,7 +124,7 @@ impl Kept {
         }
     }
 
-    /// Takes from whoever has most; of those who have as many, the oldest.
+    /// Drops the oldest entry of the fullest queue; among equally full queues, the one with the oldest entry.
     fn make_room(&mut self) {
         let oldest = |queue: &VecDeque<Arc<Decision>>| queue.front().map(|decision| decision.at_ms);
         let fullest = self.of.iter().max_by_key(|(_, queue)| (queue.len(), Reverse(oldest(queue))));
@@ -146,7 +147,7 @@ impl Journal {
         Self { sample_allows, allowed: AtomicU64::new(0), sampled: Mutex::default(), kept: Mutex::default() }
     }
 
-    /// Whether this one of those that are let in is kept.
+    /// True if this admission is to be recorded.
     pub(super) fn samples_this(&self, now_ms: u64) -> bool {
         let before = self.allowed.fetch_add(1, Ordering::Relaxed);
         self.sample_allows != 0 && before.is_multiple_of(self.sample_allows) && self.has_room(now_ms / 1_000)
@@ -185,7 +186,7 @@ impl Journal {
         kept.of.values().flatten().find(|decision| decision.id == id).cloned()
     }
 
-    /// The latest decisions that are wanted, at most `most`, the latest first.
+    /// The latest decisions that match, at most `most`, newest first.
     pub fn latest(&self, most: usize, is_wanted: impl Fn(&Decision) -> bool) -> Vec<Arc<Decision>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted: Vec<_> = kept.of.values().flatten().filter(|one| is_wanted(one)).cloned().collect();
@@ -195,7 +196,7 @@ impl Journal {
         wanted
     }
 
-    /// What is kept about this application, oldest first.
+    /// The recorded decisions about this application, oldest first.
     pub fn of(&self, application: ApplicationId) -> Vec<Arc<Decision>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let own = [false, true].into_iter().filter_map(|allowed| kept.of.get(&(application, allowed)));
@@ -215,7 +216,7 @@ pub(super) fn new_id(node: u64, entropy: &dyn Entropy) -> String {
     })
 }
 
-/// Which node made the decision; none: it is no id of a decision.
+/// The node that made the decision; `None` if the text is not a decision id.
 pub fn node_of(id: &str) -> Option<u64> {
     let (node, random) = id.split_once('-')?;
     let is_id = random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit());

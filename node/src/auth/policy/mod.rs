@@ -1,18 +1,19 @@
-//! **May this person open this application, now?** The one place where policies meet requests: forward-auth, OIDC and
-//! the pages all ask here. What a policy may know is gathered here; what comes of it, `conclave-policy` decides.
+//! **Decides if a user may open an application now.** The one place where policies meet requests: forward-auth, OIDC
+//! and the pages all call it. This module gathers the facts for a policy; `conclave-policy` evaluates it.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `circumstances` | what is known besides the person: address, request, sign-in |
-//! | `document` | a policy as people write it (TOML, JSON), to and from the replicated row |
-//! | `translate` | from the replicated row to what is compiled |
+//! | `circumstances` | the facts besides the user: address, request, sign-in |
+//! | `document` | a policy as operators write it (TOML, JSON), to and from the replicated row |
+//! | `translate` | from the replicated row to the compiler's input |
 //! | `compiled` | compiled policies, by version |
 //! | `geo` | countries and autonomous systems, from local files |
-//! | `journal` | decisions that can be explained later |
-//! | `shadow` | what a candidate would have changed |
-//! | `inquiry` | decisions that nobody asked for by a request: tests, replays |
+//! | `journal` | the decision log, for later explanations |
+//! | `shadow` | the effect that a candidate would have had |
+//! | `inquiry` | decisions without a request: tests, replays |
 //!
-//! An application without a policy has its access rule, and is recorded alike. A decision is local: no write, no hop.
+//! An application without a policy is decided by its access rule and recorded alike. A decision is local: no write, no
+//! network hop.
 
 mod circumstances;
 mod compiled;
@@ -42,7 +43,7 @@ use geo::Geo;
 use journal::Journal;
 use shadow::{Shadows, Verdicts};
 
-/// What this room keeps.
+/// Compiled policies and the data that goes with them.
 pub struct Policies {
     compiled: Compiled,
     geo: Arc<Geo>,
@@ -50,13 +51,13 @@ pub struct Policies {
     shadows: Shadows,
 }
 
-/// What was decided about a request.
+/// The decision about a request.
 #[derive(Clone, Debug)]
 pub struct Judgement {
     pub allowed: bool,
-    /// Under which the decision can be explained; always there when it was no.
+    /// The id under which the decision can be explained; set for every denial by a policy or an access rule.
     pub decision: Option<String>,
-    /// Extra headers of an admitted request.
+    /// Extra headers for an admitted request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -84,17 +85,17 @@ impl Policies {
     }
 }
 
-/// One verdict with all that it was made from.
+/// A verdict with the data behind it.
 struct Judged {
     verdict: Verdict,
-    /// 0 = by the access rule.
+    /// 0 means the access rule.
     version: u64,
     why: Option<Why>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Auth {
-    /// Decides about a request, watches the candidate, and records what is to be recorded.
+    /// Decides about a request, compares the candidate, and records the decision if required.
     pub fn judge(
         &self,
         state: &State,
@@ -130,7 +131,8 @@ impl Auth {
         Judgement { allowed, decision: Some(id), headers: judged.headers }
     }
 
-    /// The same decision without a trace: lists of what somebody may open, tokens that are looked at again.
+    /// Like [`Auth::judge`], without recording the decision: for lists of applications, and for repeated checks of
+    /// tokens.
     pub fn admits(
         &self,
         state: &State,
@@ -141,7 +143,7 @@ impl Auth {
         self.verdict(state, application, user, around, self.now(state).0).verdict.allowed
     }
 
-    /// Looks at what the candidate would have made of a request of somebody who is signed in, and was let in or not.
+    /// Compares the candidate's verdict on a request of a signed-in user with the decision that was made.
     pub fn watch(
         &self,
         state: &State,
@@ -166,8 +168,8 @@ impl Auth {
         self.policies().shadows.note(application, candidate.version, &user.username, verdicts, now_ms);
     }
 
-    /// The same of a request that nobody is signed in for. Counted where the candidate or what holds opens anything to
-    /// everybody.
+    /// Like [`Auth::watch`], for a request without a signed-in user. Counted if the candidate or the active policy has
+    /// public paths.
     pub fn watch_visitor(
         &self,
         state: &State,
@@ -190,7 +192,7 @@ impl Auth {
         self.policies().shadows.note(application, candidate.version, shadow::VISITOR, verdicts, now_ms);
     }
 
-    /// Whether the rule behind a client admits the person. A rule that is gone admits nobody.
+    /// True if the rule behind a client admits the user. A missing application admits no user.
     pub fn client_admits(
         &self,
         state: &State,
@@ -202,7 +204,8 @@ impl Auth {
         state.application(id).is_some_and(|application| self.admits(state, application, user, around))
     }
 
-    /// As [`Auth::judge`], of the application that a client belongs to. Without one, everybody who can sign in may.
+    /// Like [`Auth::judge`], for the application that a client belongs to. A client without one admits every user who
+    /// can sign in.
     pub fn judge_client(
         &self,
         state: &State,
@@ -219,8 +222,8 @@ impl Auth {
         }
     }
 
-    /// The version of the policy that admits the person to the client, for the command that relies on it; 0 = there is
-    /// no policy, or it does not, and then the rules refuse.
+    /// The version of the policy that admits the user to the client, for the command that relies on it. 0 if there is
+    /// no policy, or if it does not admit the user; in the latter case the rules refuse.
     pub fn admitted_by(
         &self,
         state: &State,
@@ -232,8 +235,8 @@ impl Auth {
         version.filter(|_| self.client_admits(state, client, user, around)).unwrap_or(0)
     }
 
-    /// Whether this request needs no sign-in, by the canonical path and the method and by nothing else: then the
-    /// policy's extra headers, empty, so that a client's own copies get through no more than elsewhere.
+    /// Returns the policy's extra headers if this request needs no sign-in, decided by the canonical path and the
+    /// method alone. The headers are empty, so that a client's own copies of them are removed here as well.
     pub fn public_headers(
         &self,
         state: &State,
@@ -287,8 +290,7 @@ impl Auth {
             if verdict.allowed {
                 match extra_headers(policy, facts) {
                     Ok(headers) => judged.headers = headers,
-                    // A header that cannot be told could be taken for another role by the application: nobody is let in
-                    // (P8).
+                    // Without the header the application could assume another role, so the request is denied (P8).
                     Err(text) => {
                         judged.verdict.allowed = false;
                         judged.why = Some(Why { text, saw: Vec::new() });
@@ -299,7 +301,7 @@ impl Auth {
         })
     }
 
-    /// Why one version gave this verdict.
+    /// The explanation of one version's verdict.
     fn why_of(
         &self,
         version: &Version,
@@ -361,7 +363,7 @@ fn extra_headers(policy: &Policy, facts: &Facts<'_>) -> Result<Vec<(HeaderName, 
     for (name, expression) in policy.headers() {
         let value = expression
             .header_value(facts)
-            .map_err(|fault| format!("the header {name} cannot be told: {fault}"))?;
+            .map_err(|fault| format!("the header {name} cannot be computed: {fault}"))?;
         let unwritable = |_| format!("the header {name} cannot be written");
         let value = HeaderValue::from_bytes(value.as_bytes()).map_err(unwritable)?;
         headers.push((HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?, value));
@@ -369,12 +371,12 @@ fn extra_headers(policy: &Policy, facts: &Facts<'_>) -> Result<Vec<(HeaderName, 
     Ok(headers)
 }
 
-/// Most texts of an explanation that are kept, and of each so many characters.
+/// Maximum number of values kept in an explanation, and of characters in each.
 const MAX_SAW: usize = 16;
 const MAX_SAW_CHARS: usize = 160;
 
 trait Shortened {
-    /// As it is kept: bounded.
+    /// The explanation, cut to its bounds.
     fn shortened(self) -> Self;
 }
 

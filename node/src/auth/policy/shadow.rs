@@ -1,4 +1,4 @@
-//! What a candidate would have changed, over what really was asked of this node.
+//! The effect that a candidate policy would have had on real requests to this node.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,61 +8,61 @@ use std::{
 use conclave_policy::{Reason, Verdict};
 use conclave_state::{application::Application, ids::ApplicationId};
 
-/// In place of a username: nobody was signed in.
+/// The username of a visitor without a session.
 pub(super) const VISITOR: &str = "";
-/// What a candidate says of a request that needs no sign-in.
+/// The candidate's verdict on a request that needs no sign-in.
 pub(super) const OPEN: Verdict = Verdict { allowed: true, row: None, reason: Reason::Matched };
 pub(super) const IS_PUBLIC: &str = "this path needs no sign-in";
-/// And of one that does, when nobody is signed in.
+/// The candidate's verdict on a request that needs a sign-in and has none.
 pub(super) const CLOSED: Verdict = Verdict { allowed: false, row: None, reason: Reason::NoRow };
 pub(super) const IS_NOT_PUBLIC: &str = "this path needs a sign-in";
 
-/// Most candidates watched at once.
+/// Maximum number of candidates watched at once.
 const MAX_WATCHED: usize = 256;
-/// Most differences listed, the youngest; each of one person, in one direction, by one row.
+/// Maximum number of differences listed, the youngest ones; each is of one user, in one direction, by one row.
 const MAX_DIFFERENCES: usize = 100;
 
-/// What was seen of one candidate on this node.
+/// The observations about one candidate on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The candidate's version.
     pub version: u64,
-    /// Requests that both decided.
+    /// Requests that both policies decided.
     pub seen: u64,
-    /// Let in now, and denied by the candidate.
+    /// Admitted now, and denied by the candidate.
     pub would_deny: u64,
-    /// Denied now, and let in by the candidate.
+    /// Denied now, and admitted by the candidate.
     pub would_allow: u64,
-    /// Of those that it would deny: because it could not be told.
+    /// Of `would_deny`, those where the candidate could not be evaluated.
     pub faults: u64,
     /// The youngest differences, oldest first.
     pub differences: VecDeque<Difference>,
 }
 
-/// One way in which the candidate differs.
+/// One kind of difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Empty: nobody was signed in.
+    /// Empty if no user was signed in.
     pub username: String,
-    /// What the candidate says.
+    /// The candidate's verdict.
     pub would_allow: bool,
     pub row: Option<usize>,
     pub text: String,
-    /// How often.
+    /// The number of occurrences.
     pub count: u64,
-    /// The last time.
+    /// The time of the last occurrence.
     pub at_ms: u64,
 }
 
-/// What is, and what would be.
+/// The decision that was made, and the candidate's verdict.
 pub(super) struct Verdicts {
     pub(super) is_allowed: bool,
     pub(super) would: Verdict,
-    /// Why it would; looked at when it is another.
+    /// The explanation of the candidate's verdict; used when it differs.
     pub(super) why: String,
 }
 
-/// All candidates that are watched.
+/// The reports of all watched candidates.
 #[derive(Default)]
 pub struct Shadows {
     reports: Mutex<BTreeMap<ApplicationId, Report>>,
@@ -88,7 +88,7 @@ impl Shadows {
         report.note(username, verdicts, at_ms);
     }
 
-    /// What was seen of this version of the candidate.
+    /// The report about this version of the candidate.
     pub fn report(&self, application: ApplicationId, version: u64) -> Report {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let known = reports.get(&application).filter(|report| report.version == version);

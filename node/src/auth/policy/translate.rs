@@ -1,5 +1,5 @@
-//! From the replicated row to what is compiled. A condition that this version does not know makes the whole
-//! undecidable.
+//! Translates the replicated row into the compiler's input. A condition that this version does not know makes the whole
+//! policy undecidable.
 
 use conclave_policy::{Condition, Effect, Header, Id, Mode, Protected, Row, Spec, Window};
 use conclave_proto::command::v1::{self as pb, policy_condition::Kind};

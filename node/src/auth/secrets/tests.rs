@@ -1,4 +1,4 @@
-//! What outlives a change of the cluster secret, and what does not.
+//! Tests of what survives a change of the cluster secret, and what does not.
 
 use std::num::NonZeroUsize;
 
@@ -17,7 +17,7 @@ fn new() -> ClusterSecret {
     ClusterSecret::generate(&*SeededEntropy::new(77))
 }
 
-/// The same cluster as a node of another phase sees it.
+/// This cluster as a node in another phase of the rotation sees it.
 fn phase(node: &TestNode, current: ClusterSecret, accepted: Vec<ClusterSecret>) -> Auth {
     let keys = ClusterKeys::ring(&SecretRing { current, accepted });
     let passwords = PasswordPool::start(NonZeroUsize::MIN, CHEAP).unwrap();

@@ -1,5 +1,5 @@
-//! The write at the end: a session for the person whose identity it is, a person who is new, or a link. The ticket of
-//! the attempt is spent by it, so that a callback counts once in the cluster.
+//! The final write of an upstream sign-in: a session for the user of the identity, a new user, or a link. It spends the
+//! ticket of the attempt, so that a callback is accepted once in the cluster.
 
 use conclave_proto::command::v1::{
     CreateUser, LinkIdentity, SignInByHandle, SignInUpstream, command::Body, sign_in_again::SignIn,
@@ -21,11 +21,11 @@ use conclave_crypto::hex;
 
 use super::{FRESH, Flight, Identity, UpstreamError, able};
 
-/// How the person proved who they are: an assertion of another provider. RFC 8176 has no word for it; this one is in
-/// common use.
+/// The authentication method: an assertion of another provider. RFC 8176 has no value for it; this one is in common
+/// use.
 const METHOD: &str = "fed";
 
-/// What a sign-in at a provider leads to here.
+/// A completed sign-in at a provider, to be completed here.
 struct Arrival<'a> {
     flight: &'a Flight,
     identity: &'a Identity,
@@ -34,7 +34,7 @@ struct Arrival<'a> {
 }
 
 impl Auth {
-    /// Signs in whoever has this identity; makes somebody new when the provider may bring them in.
+    /// Signs in the user of this identity, or creates a user if the provider may bring in new ones.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -68,8 +68,9 @@ impl Auth {
         self.admit_upstream(&arrival, &state, upstream, derivation).await
     }
 
-    /// Makes a user for a newcomer. A name that is not free for newcomers gets a random end, so that nobody holds the
-    /// result beforehand. Another may take the name meanwhile: then a second one is tried, once.
+    /// Creates a user for a new identity. A username that is not free for new users gets a random suffix, so that an
+    /// attacker cannot hold the resulting name beforehand. If another user takes the name meanwhile, a second one is
+    /// tried, once.
     async fn admit_upstream(
         &self,
         arrival: &Arrival<'_>,
@@ -144,7 +145,7 @@ impl Auth {
         shown: Option<ShownSession>,
         derivation: &Derivation,
     ) -> Result<Completed, AuthError> {
-        // A handle that lets somebody in is looked at again later.
+        // A handle that admitted a user is verified again later.
         let sign_in = if order.new_user.is_some() && !order.verified_handle.is_empty() {
             SignIn::ByHandle(SignInByHandle { sign_in: Some(order) })
         } else {
@@ -157,7 +158,7 @@ impl Auth {
         self.completed(&committed, derivation)
     }
 
-    /// The person of this session is also known there.
+    /// Links this identity to the user of this session.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -182,14 +183,14 @@ impl Auth {
         proposed.map(drop).map_err(|error| AuthError::from(error).into())
     }
 
-    /// Whether the person of this session proved who they are recently enough to change how they sign in.
+    /// True if the user of this session authenticated recently enough to change their ways to sign in.
     pub fn is_fresh(&self, signed_in: &SignedIn) -> bool {
         let age_ms = self.now(&signed_in.state).0.saturating_sub(signed_in.session.auth_time.0);
         age_ms < millis(FRESH)
     }
 }
 
-/// Asked before anything is written; the rules ask again, and have the last word.
+/// True if the identity may become a new user. Checked before anything is written; the rules check again and decide.
 fn may_come_in(state: &State, upstream: &Upstream, identity: &Identity, now: Stamp) -> bool {
     if !upstream.is_atmosphere() {
         return upstream.rule.admits(&identity.email, identity.email_verified);
@@ -201,13 +202,12 @@ fn may_come_in(state: &State, upstream: &Upstream, identity: &Identity, now: Sta
         || state.invitation_of(&upstream.name, did, handle, now).is_some()
 }
 
-/// Whether it matters that this handle was verified, beyond what somebody is called: for whether they come in, or into
-/// which groups.
+/// True if the verified handle affects more than the display name: the admission of the user, or their groups.
 pub fn is_decided_by_handle(state: &State, name: &str, identity: &Identity, now: Stamp) -> bool {
     let (did, handle) = (identity.subject.as_str(), identity.verified_handle.as_str());
     let Some(upstream) = state.upstream(name).filter(|_| !handle.is_empty()) else { return false };
     if let Some(known) = state.identity(name, did) {
-        // It keeps them in, or lets them in again.
+        // The handle keeps the user admitted, or admits them again.
         return known.let_in.as_ref().is_some_and(|by| by.doubt.is_some() || *by.handle != *handle);
     }
     let invited = |handle| state.invitation_of(name, did, handle, now).map(|invitation| invitation.id);
@@ -217,7 +217,7 @@ pub fn is_decided_by_handle(state: &State, name: &str, identity: &Identity, now:
         || invited(handle) != invited("")
 }
 
-/// Whether this handle let in somebody who is here, and would be known as verified again.
+/// True if a handle admitted this user earlier, and the present handle would be recorded as verified again.
 pub fn is_kept_by_handle(state: &State, name: &str, identity: &Identity) -> bool {
     let known = state.identity(name, &identity.subject);
     !identity.verified_handle.is_empty() && known.is_some_and(|known| known.let_in.is_some())

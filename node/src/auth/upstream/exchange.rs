@@ -1,4 +1,4 @@
-//! A code for what the provider says: the token endpoint, then the ID token or userinfo.
+//! Exchanges a code for the provider's claims: the token endpoint, then the ID token or userinfo.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use conclave_state::upstream::{Admission, Upstream};
@@ -14,7 +14,7 @@ use super::{
     provider::Provider,
 };
 
-/// RFC 6749 §5.1. Some providers answer an error with 200.
+/// RFC 6749 §5.1. Some providers send an error with status 200.
 #[derive(Deserialize)]
 struct Tokens {
     #[serde(default)]
@@ -24,7 +24,7 @@ struct Tokens {
 }
 
 impl Auth {
-    /// Who the provider says it is.
+    /// The identity that the provider asserts.
     pub(super) async fn redeem_upstream_code(
         &self,
         upstream: &Upstream,
@@ -35,7 +35,7 @@ impl Auth {
         let tokens = self.upstream_tokens(upstream, provider, flight, code).await?;
         if !upstream.is_openid() {
             let claims = self.upstream_userinfo(provider, &tokens).await?;
-            // Nothing of it is signed: when the person proved who they are is not among what it may say.
+            // Nothing of it is signed, so it may not state the time of authentication.
             let identity = Identity::read(&claims, &upstream.claims)?;
             return Ok(Identity { auth_time_secs: None, ..identity });
         }
@@ -48,7 +48,7 @@ impl Auth {
         if may_be_new && identity.email.is_empty() && provider.userinfo.is_some() {
             let more = self.upstream_userinfo(provider, &tokens).await?;
             let more = Identity::read(&more, &upstream.claims)?;
-            // OIDC Core §5.3.2: or it is about somebody else.
+            // OIDC Core §5.3.2: otherwise it is about another user.
             if more.subject != identity.subject {
                 return Err(UpstreamError::Answer("its userinfo is about another subject".into()));
             }
@@ -82,18 +82,19 @@ impl Auth {
         }
         let answer = self.upstreams().outbound.post(&provider.token, &form, authorization.as_deref()).await?;
         if answer.status != StatusCode::OK {
-            let why = format!("its token endpoint answers {}", answer.status);
+            let why = format!("its token endpoint returned {}", answer.status);
             return Err(UpstreamError::Answer(why));
         }
         let tokens: Tokens = serde_json::from_slice(&answer.body)
-            .map_err(|_| UpstreamError::Answer("its token endpoint answers no JSON".into()))?;
+            .map_err(|_| UpstreamError::Answer("its token endpoint did not return JSON".into()))?;
         if tokens.access_token.is_empty() || (upstream.is_openid() && tokens.id_token.is_empty()) {
-            return Err(UpstreamError::Answer("its token endpoint answers without a token".into()));
+            return Err(UpstreamError::Answer("its token endpoint returned no token".into()));
         }
         Ok(tokens)
     }
 
-    /// The claims of the ID token. A key that is not known is looked for once more: the provider may have changed keys.
+    /// The claims of the ID token. If the key is unknown, the key set is fetched once more: the provider may have
+    /// rotated its keys.
     async fn id_token_claims(
         &self,
         upstream: &Upstream,
@@ -127,14 +128,14 @@ impl Auth {
         let bearer = format!("Bearer {}", tokens.access_token);
         let answer = self.upstreams().outbound.get(url, Some(&bearer)).await?;
         if answer.status != StatusCode::OK {
-            return Err(UpstreamError::Answer(format!("its userinfo endpoint answers {}", answer.status)));
+            return Err(UpstreamError::Answer(format!("its userinfo endpoint returned {}", answer.status)));
         }
         serde_json::from_slice(&answer.body)
-            .map_err(|_| UpstreamError::Answer("its userinfo endpoint answers no JSON object".into()))
+            .map_err(|_| UpstreamError::Answer("its userinfo endpoint did not return a JSON object".into()))
     }
 }
 
-/// RFC 6749 §2.3.1: each part form-encoded first.
+/// RFC 6749 §2.3.1: each part is form-encoded first.
 fn basic(id: &str, secret: &str) -> String {
     let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     format!("Basic {}", STANDARD.encode(format!("{}:{}", encoded(id), encoded(secret))))

@@ -1,6 +1,6 @@
-//! An attempt on its way to a provider and back. It travels as the `state` parameter, sealed under a key of the cluster
-//! and bound to the browser, so that any node can take it up again and nobody else can. The nonce and the PKCE verifier
-//! are derived from what only the seal holds; the login ticket inside is spent by the write at the end.
+//! An upstream login in progress. It travels as the `state` parameter, sealed under a key of the cluster and bound to
+//! the browser, so that any node can continue it and another browser cannot. The nonce and the PKCE verifier are
+//! derived from a secret inside the seal. The final write spends the login ticket inside.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::upstream::Upstream;
@@ -14,10 +14,10 @@ use crate::auth::{
 use conclave_base::runtime::Entropy;
 use conclave_crypto::{keys::Key, mac};
 
-/// What the seal is for; a flight opens as nothing else.
+/// The purpose that the seal is bound to; a value sealed for another purpose does not open.
 const PURPOSE: &str = "upstream-flight/1";
 
-/// On its way.
+/// An upstream login in progress.
 #[derive(Serialize, Deserialize)]
 pub struct Flight {
     pub ticket: Ticket,
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Flight {
     }
 }
 
-/// What came back with the browser.
+/// The callback's parameters.
 #[derive(Debug, Default, Deserialize)]
 pub struct Callback {
     #[serde(default)]
@@ -41,17 +41,17 @@ pub struct Callback {
     pub error: Option<String>,
 }
 
-/// What the provider is asked.
+/// The parameters of the authorization request to the provider.
 pub(super) struct Asked<'a> {
     pub upstream: &'a Upstream,
     pub redirect_uri: &'a str,
     pub state: &'a str,
-    /// How long ago the person may have proved who they are, seconds.
+    /// Maximum age of the user's authentication, seconds.
     pub age: Option<u64>,
 }
 
 impl Flight {
-    /// One that came back by a way of its own, which has judged it.
+    /// An upstream login whose callback was verified by another slice.
     pub fn landed(ticket: Ticket, upstream: &str) -> Self {
         Self { ticket, upstream: upstream.to_owned(), secret: [0; 32] }
     }
@@ -60,12 +60,12 @@ impl Flight {
         Self { ticket, upstream: upstream.to_owned(), secret: entropy.bytes() }
     }
 
-    /// What the ID token must repeat.
+    /// The nonce that the ID token must repeat.
     pub fn nonce(&self) -> String {
         self.derived(b"nonce")
     }
 
-    /// What proves at the token endpoint that the code is ours (RFC 7636).
+    /// The PKCE verifier for the token endpoint (RFC 7636).
     pub fn verifier(&self) -> String {
         self.derived(b"verifier")
     }
@@ -74,7 +74,8 @@ impl Flight {
         URL_SAFE_NO_PAD.encode(mac::hmac_sha256(&Key::new(self.secret), &[b"upstream-flight", label]))
     }
 
-    /// The provider's address with everything it must know. None when it is no address that a browser may be sent to.
+    /// The provider's authorization URL with all parameters. `None` if the endpoint is not an address that a browser
+    /// may be redirected to.
     pub(super) fn address(&self, endpoint: &str, asked: &Asked<'_>) -> Option<String> {
         let mut url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
         let challenge = URL_SAFE_NO_PAD.encode(mac::sha256(self.verifier().as_bytes()));
@@ -93,7 +94,7 @@ impl Flight {
             query.append_pair("nonce", &self.nonce());
         }
         if let Some(age) = asked.age {
-            // Asked for, `auth_time` must be in the ID token (OIDC Core §2).
+            // With `max_age` in the request, `auth_time` must be in the ID token (OIDC Core §2).
             query.append_pair("max_age", &age.to_string());
         }
         if asked.age == Some(0) {
@@ -109,10 +110,10 @@ impl Auth {
         self.seal_for_browser(PURPOSE, flight)
     }
 
-    /// Opens what this browser brought back.
+    /// Opens the `state` that this browser returned.
     ///
     /// # Errors
-    /// [`TicketError`]; a flight that is bound to no browser is nobody's.
+    /// [`TicketError`]; a login that is not bound to a browser is refused.
     pub fn open_flight(&self, text: &str, browser: Option<&str>) -> Result<Flight, TicketError> {
         let flight: Flight = self.open_sealed(PURPOSE, text)?;
         if flight.ticket.browser.is_none() {

@@ -1,4 +1,4 @@
-//! Whether an ID token is good (OIDC Core §3.1.3.7). The signature is looked at by `crypto`; what the claims say, here.
+//! Validation of ID tokens (OIDC Core §3.1.3.7). `crypto` checks the signature; this module checks the claims.
 
 use serde_json::{Map, Value};
 
@@ -11,20 +11,20 @@ use conclave_crypto::{
 
 use super::SKEW_SECS;
 
-/// What is wrong with it. Nothing of the token is repeated.
+/// The reason why a token is invalid. It repeats nothing from the token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdTokenError {
     #[error("{0}")]
     Signature(#[from] JwtError),
     #[error("it is signed by a key that the provider does not publish")]
     UnknownKey,
-    #[error("its claims are no JSON object")]
+    #[error("its claims are not a JSON object")]
     Malformed,
-    #[error("it is of another issuer")]
+    #[error("it is from another issuer")]
     Issuer,
     #[error("it is for another audience")]
     Audience,
-    #[error("it has expired, or does not say when it does")]
+    #[error("it has expired, or has no expiry")]
     Expired,
     #[error("it was issued in the future")]
     Future,
@@ -34,7 +34,7 @@ pub enum IdTokenError {
     Subject,
 }
 
-/// What it must say.
+/// The values that the claims must have.
 pub(super) struct Expected<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
@@ -45,7 +45,7 @@ pub(super) struct Expected<'a> {
 /// The claims of a token that one of these keys signed with one of these algorithms.
 ///
 /// # Errors
-/// [`IdTokenError`]; `UnknownKey` when other keys might do.
+/// [`IdTokenError`]; `UnknownKey` when another key of the provider might verify it.
 pub(super) fn verify(
     token: &str,
     keys: &[VerifyingKey],
@@ -58,16 +58,16 @@ pub(super) fn verify(
     Ok(claims)
 }
 
-/// A token without `kid` is tried with each key; one with a `kid` meets that key alone.
+/// A token without `kid` is tried with each key; one with a `kid` only with that key.
 fn signed(token: &str, keys: &[VerifyingKey], algs: &[Alg]) -> Result<Vec<u8>, IdTokenError> {
     let has_kid = unverified_kid(token)?.is_some();
     let mut worst = IdTokenError::UnknownKey;
     for key in keys {
         match key.verify(token, Expect { typ: None, algs }) {
             Ok(claims) => return Ok(claims),
-            // A key for another algorithm, or another key: the next may be it.
+            // A key for another algorithm, or another key: the next one may match.
             Err(JwtError::WrongKey | JwtError::UnsupportedKey) => {}
-            // Without a name, a key that was published since may be the one.
+            // Without a `kid`, a key published since may match.
             Err(JwtError::BadSignature) if !has_kid => {}
             Err(error @ (JwtError::WrongAlg | JwtError::BadSignature)) => worst = error.into(),
             Err(error) => return Err(error.into()),
@@ -101,7 +101,8 @@ fn check(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), IdT
     Ok(())
 }
 
-/// In the audience; and where there are several, or somebody is named, the one who asked.
+/// True if the client is in the audience. If there are several audiences, or an authorized party is named, that party
+/// must be this client.
 fn is_for(claims: &Map<String, Value>, client_id: &str) -> bool {
     let (named, several) = match claims.get("aud") {
         Some(Value::String(one)) => (one == client_id, false),

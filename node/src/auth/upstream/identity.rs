@@ -1,40 +1,40 @@
-//! What a provider says of a person, by the names that are configured for it.
+//! The claims of a provider about a user, read by the configured names.
 
 use conclave_state::upstream::Claims;
 use serde_json::{Map, Value};
 
 use super::{UpstreamError, id_token::seconds};
 
-/// Longest text taken over from a provider, characters.
+/// Maximum length of a text taken over from a provider, characters.
 const MAX_CHARS: usize = 64;
-/// Longest e-mail address (RFC 5321 §4.5.3.1.3).
+/// Maximum length of an e-mail address (RFC 5321 §4.5.3.1.3).
 const MAX_EMAIL_BYTES: usize = 254;
 
-/// Somebody at a provider.
+/// A user's identity at a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub subject: String,
     pub username: String,
     pub name: String,
     pub email: String,
-    /// As the provider says.
+    /// As the provider states.
     pub email_verified: bool,
-    /// When the person proved who they are there, as the provider says.
+    /// The time of the user's authentication there, as the provider states.
     pub auth_time_secs: Option<u64>,
-    /// On the Atmosphere: the handle, verified just now; empty = none.
+    /// On the Atmosphere: the handle, verified just now; empty if there is none.
     pub verified_handle: String,
-    /// SHA-256 of the token with which the first person comes in; empty = none was shown.
+    /// SHA-256 of the token with which the first user is admitted; empty if none was presented.
     pub first_token_hash: Vec<u8>,
 }
 
 impl Identity {
-    /// Reads the claims. A subject may be a number, as plain OAuth 2.0 providers have it.
+    /// Reads the claims. The subject may be a number, as with plain OAuth 2.0 providers.
     pub(super) fn read(claims: &Map<String, Value>, names: &Claims) -> Result<Self, UpstreamError> {
         let find = |name: &str, usual: &str| claims.get(if name.is_empty() { usual } else { name });
         let subject = match find(&names.subject, "sub") {
             Some(Value::String(text)) if !text.is_empty() => text.clone(),
             Some(Value::Number(number)) if number.is_u64() => number.to_string(),
-            _ => return Err(UpstreamError::Answer("it does not say who the person is".into())),
+            _ => return Err(UpstreamError::Answer("it names no subject for the user".into())),
         };
         let text = |name: &str, usual: &str| {
             let text = find(name, usual).and_then(Value::as_str).unwrap_or_default();
@@ -42,7 +42,7 @@ impl Identity {
         };
         let email = find(&names.email, "email").and_then(Value::as_str).unwrap_or_default();
         let email = if is_address(email) { email.to_owned() } else { String::new() };
-        // Some providers write it as text.
+        // Some providers send it as a string.
         let verified = find(&names.email_verified, "email_verified");
         let verified = verified.is_some_and(|value| value == &Value::Bool(true) || value == "true");
         Ok(Self {
@@ -56,7 +56,7 @@ impl Identity {
         })
     }
 
-    /// What is missing here and is there.
+    /// Fills in the values that are missing here from `other`.
     pub(super) fn fill(&mut self, other: Self) {
         if self.username.is_empty() {
             self.username = other.username;
@@ -64,14 +64,14 @@ impl Identity {
         if self.name.is_empty() {
             self.name = other.name;
         }
-        // The address and whether it is verified come from one place.
+        // The address and its verification must come from one source.
         if self.email.is_empty() {
             (self.email, self.email_verified) = (other.email, other.email_verified);
         }
     }
 
-    /// What the identity is called, for people. A DID without a verified handle is called by itself: whoever has it may
-    /// show any name to everybody, another's handle as well.
+    /// The display name of the identity. A DID without a verified handle is shown as the DID itself: its owner can
+    /// claim any name, including another user's handle.
     pub fn label(&self) -> &str {
         let shown = if self.subject.starts_with("did:") { "" } else { self.name.as_str() };
         [self.verified_handle.as_str(), &self.email, &self.username, shown]
@@ -80,7 +80,8 @@ impl Identity {
             .unwrap_or(&self.subject)
     }
 
-    /// A username made of what is known: the one there, the address's local part, or the provider's name and a number.
+    /// A username from the known values: the provider's username, the local part of the e-mail address, or the
+    /// provider's name with a suffix.
     pub(super) fn wanted_username(&self, upstream: &str) -> String {
         let local = self.email.split_once('@').map(|(local, _)| local).unwrap_or_default();
         let usable = |text: &str| {

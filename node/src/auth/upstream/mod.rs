@@ -2,16 +2,16 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `flight` | an attempt on its way to a provider and back: sealed, carried by `state`, bound to the browser |
-//! | `provider` | a provider's endpoints and keys, fetched, kept for a while, and refetched seldom |
-//! | `exchange` | a code for what the provider says |
-//! | `id_token` | whether an ID token is good: signature, issuer, audience, times, nonce |
-//! | `identity` | what the provider says of the person, by the configured names |
+//! | `flight` | a login at a provider in progress: sealed, carried by `state`, bound to the browser |
+//! | `provider` | a provider's endpoints and keys, fetched and cached |
+//! | `exchange` | exchanges a code for the provider's claims |
+//! | `id_token` | validates an ID token: signature, issuer, audience, times, nonce |
+//! | `identity` | the provider's claims about the user, by the configured names |
 //! | `arrive` | the one write at the end: a session, or a link |
 //!
-//! The provider is believed about its own subjects and nothing else: an address, verified or not, never finds a person
-//! here. All requests go out by [`Outbound`], a bounded number at a time. What is one-time is used up by the write at
-//! the end, inside the rules, so that any node may take the callback.
+//! The provider is trusted about its own subjects and nothing else: an e-mail address, verified or not, never leads to
+//! an account here. All requests go through [`Outbound`], a bounded number at a time. One-time values are spent by the
+//! final write, inside the rules, so that any node may handle the callback.
 
 mod arrive;
 mod exchange;
@@ -43,16 +43,16 @@ pub use identity::Identity;
 
 use provider::Providers;
 
-/// Callbacks worked on at once: each holds a connection to a provider for some seconds at most.
+/// Maximum number of callbacks handled at once: each holds a connection to a provider for some seconds at most.
 const AT_ONCE: usize = 64;
-/// Clocks of providers may differ from ours by so much.
+/// Accepted difference between a provider's clock and ours.
 pub const SKEW_SECS: u64 = 60;
-/// Where a person says who they are on the Atmosphere. Its slice answers there.
+/// The page on which a user enters an Atmosphere identity. Its slice serves it.
 pub const ATMOSPHERE: &str = "/atproto";
-/// How long ago a person may have proved who they are to change how they sign in.
+/// Maximum age of an authentication with which a user may change their ways to sign in.
 pub const FRESH: Duration = Duration::from_mins(10);
 
-/// What this room keeps about providers. Nothing of it is needed after a restart.
+/// The state of this module about providers. Nothing of it is needed after a restart.
 pub struct Upstreams {
     pub outbound: Outbound,
     sealer: Sealer,
@@ -60,7 +60,7 @@ pub struct Upstreams {
     places: Arc<Semaphore>,
 }
 
-/// Why a sign-in at a provider did not come about.
+/// The reason why a sign-in at a provider failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     #[error("there is no such provider, or it is disabled")]
@@ -70,25 +70,25 @@ pub enum UpstreamError {
     #[error("the provider cannot be reached: {0}")]
     Unreachable(#[from] OutboundError),
     /// The text is for the log.
-    #[error("the provider answered what cannot be used: {0}")]
+    #[error("the provider's response cannot be used: {0}")]
     Answer(String),
-    #[error("the person or the provider said no")]
+    #[error("the user or the provider denied the sign-in")]
     Denied,
-    #[error("the answer came from another provider than was asked")]
+    #[error("the response came from another provider than the requested one")]
     MixUp,
-    #[error("the ID token is not good: {0}")]
+    #[error("the ID token is not valid: {0}")]
     Token(#[from] IdTokenError),
-    /// Who must prove who they are again did not, or the provider does not say when they did.
-    #[error("the provider does not say that the person proved who they are just now")]
+    /// The user had to authenticate again and did not, or the provider does not state the time of authentication.
+    #[error("the provider does not confirm that the user has just authenticated")]
     NotFresh,
-    /// Nobody here has this identity, and the provider brings in nobody.
-    #[error("nobody here has this identity")]
+    /// No account is linked to this identity, and the provider does not admit new users.
+    #[error("no account is linked to this identity")]
     Stranger,
-    /// Nobody here has this DID, and neither it nor its handle is listed.
-    #[error("nobody here has this DID, and it is not listed")]
+    /// No account is linked to this DID, and neither the DID nor its handle is listed.
+    #[error("no account is linked to this DID, and it is not listed")]
     NotListed,
-    /// Nobody here has this DID, and new people do not come in by themselves.
-    #[error("nobody here has this DID, and nobody new comes in")]
+    /// No account is linked to this DID, and new users are not admitted without an invitation.
+    #[error("no account is linked to this DID, and new users are not admitted")]
     NoSignUp,
     #[error(transparent)]
     Failed(#[from] AuthError),
@@ -109,16 +109,16 @@ fn purpose(name: &str) -> String {
     format!("upstream-secret/{name}")
 }
 
-/// Where the provider sends people back to. Each has its own address, so that none can answer for another.
+/// The path of the provider's callback. Each provider has its own, so that no provider can answer for another.
 pub fn callback_path(name: &str) -> String {
     format!("/upstream/{name}/callback")
 }
 
 impl Auth {
-    /// The secret of this cluster at a provider, as the state keeps it.
+    /// The cluster's client secret at a provider, sealed for the state.
     ///
     /// # Errors
-    /// When it is too long.
+    /// Fails if it is too long.
     pub fn seal_upstream_secret(&self, name: &str, secret: &str) -> Result<Vec<u8>, AuthError> {
         if secret.is_empty() {
             return Ok(Vec::new());
@@ -128,10 +128,10 @@ impl Auth {
         sealed.map_err(|error| AuthError::Internal(format!("a client secret cannot be sealed: {error}")))
     }
 
-    /// The secret of a provider's row sealed under the current key, if it is under another.
+    /// The secret of a provider's row, sealed again under the current key; `None` if it already is.
     ///
     /// # Errors
-    /// When this node cannot open it.
+    /// Fails if this node cannot open it.
     pub fn resealed_upstream(&self, row: &Upstream) -> Result<Option<Vec<u8>>, SealError> {
         if row.sealed_secret.is_empty() {
             return Ok(None);
@@ -151,12 +151,12 @@ impl Auth {
         Ok(Some(text))
     }
 
-    /// The provider's address for what it registers: the redirect URI.
+    /// The redirect URI to register at the provider.
     pub fn upstream_redirect_uri(&self, name: &str) -> String {
         self.settings().public_url.join(&callback_path(name))
     }
 
-    /// Where the browser goes to sign in at this provider for the login that `ticket` stands for.
+    /// The address of the provider's sign-in for the login that `ticket` stands for.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -168,7 +168,7 @@ impl Auth {
             return Err(UpstreamError::NotFresh);
         }
         if upstream.is_atmosphere() {
-            // Which server it is, the person says on a page of its own.
+            // The user names the server on a page of that slice.
             return Ok(format!("{ATMOSPHERE}?ticket={}", self.seal(&ticket)?));
         }
         let provider = self.upstreams().providers.of(self, upstream).await?;
@@ -176,12 +176,12 @@ impl Auth {
         let sealed = self.seal_flight(&flight)?;
         let redirect_uri = self.upstream_redirect_uri(name);
         let asked = flight::Asked { upstream, redirect_uri: &redirect_uri, state: &sealed, age };
-        flight
-            .address(&provider.authorization, &asked)
-            .ok_or_else(|| UpstreamError::Answer("its authorization endpoint is no https address".into()))
+        flight.address(&provider.authorization, &asked).ok_or_else(|| {
+            UpstreamError::Answer("its authorization endpoint is not an http or https URL".into())
+        })
     }
 
-    /// What the provider says of the person that it sent back.
+    /// Exchanges the code of a callback for the provider's identity of the user.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -221,7 +221,7 @@ fn able<'a>(state: &'a State, name: &str) -> Result<&'a Upstream, UpstreamError>
     upstream.map(|upstream| &**upstream).ok_or(UpstreamError::Unknown)
 }
 
-/// How long ago, in seconds, the person may have proved who they are for this login; none = whenever.
+/// Maximum age of the user's authentication for this login, seconds; `None` for any age.
 pub fn wanted_age(ticket: &Ticket) -> Option<u64> {
     if matches!(ticket.step, Step::Login { fresh: true }) {
         return Some(0);
@@ -233,13 +233,16 @@ pub fn wanted_age(ticket: &Ticket) -> Option<u64> {
     }
 }
 
-/// RFC 6749 §4.1.2.1. What it says may be anybody's text: only its usual words are believed.
+/// The error for an error response (RFC 6749 §4.1.2.1). Its text may be from an attacker, so only the usual codes are
+/// repeated.
 fn refused_by(error: &str) -> UpstreamError {
     match error {
         "access_denied" | "login_required" | "interaction_required" | "consent_required" => {
             UpstreamError::Denied
         }
-        "temporarily_unavailable" | "server_error" => UpstreamError::Answer(format!("it says {error}")),
-        _ => UpstreamError::Answer("it answered with an error".into()),
+        "temporarily_unavailable" | "server_error" => {
+            UpstreamError::Answer(format!("it returned the error {error}"))
+        }
+        _ => UpstreamError::Answer("it returned an error".into()),
     }
 }

@@ -1,5 +1,4 @@
-//! A provider's endpoints and keys: discovered (OIDC Discovery 1.0), kept for a while, and never asked for more often
-//! than needed.
+//! A provider's endpoints and keys: discovered (OIDC Discovery 1.0), cached, and requested no more often than needed.
 
 use std::{
     collections::BTreeMap,
@@ -17,19 +16,19 @@ use conclave_crypto::{jwk::Alg, jwt::VerifyingKey};
 
 use super::UpstreamError;
 
-/// How long a document is good without being looked at again.
+/// Time for which a document is used without another fetch.
 const FRESH: Duration = Duration::from_hours(1);
-/// How long an old one does when the provider cannot be reached.
+/// Time for which an old document is used when the provider cannot be reached.
 const STALE: Duration = Duration::from_hours(24);
-/// A key that is not known is asked for once; the next that is not known waits so long, lest strangers make us hammer
-/// the provider.
+/// An unknown key leads to one fetch of the key set. The next one waits this long, so that an attacker cannot make us
+/// flood the provider.
 const BETWEEN_KEY_FETCHES: Duration = Duration::from_secs(30);
-/// Most keys of a provider that are looked at.
+/// Maximum number of keys of a provider that are used.
 const MAX_KEYS: usize = 32;
-/// Most documents kept; there are fewer providers than this.
+/// Maximum number of documents kept; there are fewer providers than this.
 const MAX_KEPT: usize = 64;
 
-/// A provider's endpoints, and how it is talked to.
+/// A provider's endpoints and capabilities.
 #[derive(Clone, Debug)]
 pub struct Provider {
     pub issuer: Option<String>,
@@ -37,11 +36,11 @@ pub struct Provider {
     pub token: String,
     pub userinfo: Option<String>,
     jwks_uri: String,
-    /// What its ID tokens may be signed with: of what is known here, what it says.
+    /// Accepted signature algorithms of its ID tokens: those that the provider lists and that are supported here.
     pub algs: Vec<Alg>,
-    /// It names itself in its answers (RFC 9207).
+    /// True if it sends `iss` in its responses (RFC 9207).
     names_itself: bool,
-    /// The client secret goes into the body instead of the header.
+    /// True if the client secret goes into the body instead of the header.
     pub posts_secret: bool,
 }
 
@@ -65,7 +64,7 @@ struct Kept<T> {
     what: Arc<T>,
 }
 
-/// What was fetched, by issuer.
+/// The fetched documents and keys, by issuer.
 #[derive(Default)]
 pub(super) struct Providers {
     documents: Mutex<BTreeMap<String, Kept<Provider>>>,
@@ -82,7 +81,7 @@ impl Provider {
             jwks_uri: String::new(),
             algs: Vec::new(),
             names_itself: false,
-            // What providers without discovery took before there was a choice.
+            // Providers without discovery accepted this method before there was a choice.
             posts_secret: true,
         }
     }
@@ -105,12 +104,12 @@ impl Provider {
         }
     }
 
-    /// RFC 9207 §2.4: who answers must be who was asked; a provider that names itself does so always.
+    /// RFC 9207 §2.4: the responding provider must be the requested one; a provider that sends `iss` always does so.
     pub fn is_answered_by(&self, iss: Option<&str>) -> Result<(), UpstreamError> {
         match (&self.issuer, iss) {
             (Some(issuer), Some(iss)) if issuer == iss => Ok(()),
             (Some(_), None) if !self.names_itself => Ok(()),
-            // Without an issuer there is nothing to compare; its own redirect URI tells it from others.
+            // Without an issuer there is nothing to compare; the provider's own redirect URI identifies it.
             (None, _) => Ok(()),
             (Some(_), _) => Err(UpstreamError::MixUp),
         }
@@ -118,14 +117,14 @@ impl Provider {
 }
 
 impl Providers {
-    /// The provider, as it described itself not long ago.
+    /// The provider, from its cached or freshly fetched document.
     pub async fn of(&self, auth: &Auth, upstream: &Upstream) -> Result<Arc<Provider>, UpstreamError> {
         let issuer = match &upstream.place {
             Place::Issuer(issuer) => issuer,
             Place::Endpoints { authorization, token, userinfo } => {
                 return Ok(Arc::new(Provider::of_endpoints(authorization, token, userinfo)));
             }
-            // Each person has another there; its own slice finds them.
+            // Each user has a different server there; its own slice finds it.
             Place::Atmosphere => return Err(UpstreamError::Unknown),
         };
         let now = auth.runtime().clock.monotonic();
@@ -139,7 +138,7 @@ impl Providers {
         }
     }
 
-    /// The provider's keys. `again`: one was named that is not among those that are kept.
+    /// The provider's keys. `again` is true if a token named a key that is not among the cached ones.
     pub async fn keys(
         &self,
         auth: &Auth,
@@ -180,7 +179,7 @@ fn keep<T>(kept: &Mutex<BTreeMap<String, Kept<T>>>, key: &str, at: Duration, wha
     what
 }
 
-/// OIDC Discovery §4: the document must name the very issuer that was asked for.
+/// OIDC Discovery §4: the document must name exactly the configured issuer.
 async fn discover(auth: &Auth, issuer: &str) -> Result<Provider, UpstreamError> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let document: Document = fetch(auth, &url).await?;
@@ -194,7 +193,7 @@ async fn discover(auth: &Auth, issuer: &str) -> Result<Provider, UpstreamError> 
     Ok(provider)
 }
 
-/// Keys of kinds that are not known here, or not for signatures, are for somebody else.
+/// Keys of unknown kinds, or not for signatures, are ignored.
 async fn fetch_keys(auth: &Auth, url: &str) -> Result<Vec<VerifyingKey>, UpstreamError> {
     let set: Value = fetch(auth, url).await?;
     let keys = set.get("keys").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -207,7 +206,7 @@ async fn fetch<T: for<'de> Deserialize<'de>>(auth: &Auth, url: &str) -> Result<T
         return Err(UpstreamError::Answer(format!("{url} answers {}", answer.status)));
     }
     serde_json::from_slice(&answer.body)
-        .map_err(|error| UpstreamError::Answer(format!("{url} is not what it should be: {error}")))
+        .map_err(|error| UpstreamError::Answer(format!("{url} is not a valid document: {error}")))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The way back: everything that must hold before a person is somebody here. The transaction is the browser's; the
-//! answer is of the server that was asked; the token is of the person who was meant; and that person's own documents
+//! The callback of a sign-in: all checks before a user is signed in. The transaction must be this browser's. The
+//! response must come from the requested server. The token must be of the expected user. That user's own documents must
 //! still name that server.
 
 use std::{sync::Arc, time::Duration};
@@ -35,12 +35,12 @@ use conclave_base::propagation;
 use conclave_cluster::{Occasion, SeenElsewhere};
 use conclave_http::{ClientInfo, Fault, RequestId, cookie::Cookies};
 
-/// The whole of it: two documents, a post, three documents more.
+/// Time limit for everything: two documents, a post, three more documents.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Longest parameter that is looked at.
+/// Maximum length of an accepted parameter.
 const MAX_VALUE_BYTES: usize = 2_048;
 
-/// What came back with the browser, each parameter at most once.
+/// The callback's parameters, each at most once.
 #[derive(Debug, Default)]
 struct Answered {
     state: String,
@@ -92,7 +92,7 @@ pub async fn arrive(
     let arrived = async {
         let browser = atproto.site.browser(&headers)?;
         let transaction = transaction(&atproto, &browser, &headers, &answered).map_err(|e| e.fault())?;
-        // The same trace as its start, at whichever node that was.
+        // Continues the trace of the start, on whichever node that was.
         let span = info_span!("atproto.callback");
         propagation::resume(&span, &transaction.trace);
         let landing = async {
@@ -118,7 +118,7 @@ pub async fn arrive(
         landing.instrument(span).await
     };
     let response = arrived.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id));
-    // One way or the other it is over; only the cluster's own trouble leaves it to be tried again.
+    // The sign-in has ended, with either result; only a failure of the cluster leaves it open for another attempt.
     if response.status().is_server_error() {
         response
     } else {
@@ -126,7 +126,7 @@ pub async fn arrive(
     }
 }
 
-/// The transaction that this browser began, if it is the one that is answered, and by the server that was asked.
+/// The transaction that this browser began, if the response is for it and comes from the requested server.
 fn transaction(
     atproto: &Atproto,
     browser: &Browser,
@@ -147,9 +147,9 @@ fn transaction(
     Ok(transaction)
 }
 
-/// Who it is, when everything holds.
+/// Runs all checks; returns the identity.
 ///
-/// The address was counted at the start, and a start has one answer.
+/// The address was counted at the start, and each start has one response.
 async fn proved(
     atproto: &Atproto,
     transaction: &Transaction,
@@ -168,7 +168,7 @@ async fn proved(
         let exchange = Exchange { auth: &atproto.site.auth, net, client, server: &server, transaction };
         let token = exchange.redeem(code).await?;
         let judged = judged(atproto, transaction, &token).await;
-        // Boxed: two requests at once are a large part of this future otherwise.
+        // Boxed: two concurrent requests would otherwise be a large part of this future.
         let shown = Box::pin(shown(atproto, judged.as_ref().ok()));
         let (profile, ()) = join(shown, exchange.revoke(&token.access)).await;
         judged.map(|somebody| (somebody, profile))
@@ -187,15 +187,14 @@ async fn proved(
     } else if is_kept_by_handle(&state, upstream, &identity)
         && confirmed_elsewhere(atproto, &identity, occasion).await.is_err()
     {
-        // They are here and come in; that the handle is still theirs, they have not shown, and it is soon looked at
-        // again.
+        // The user may sign in, but the handle stays unverified until the next check.
         identity.verified_handle.clear();
         identity.username.clear();
     }
     Ok((identity, profile))
 }
 
-/// What they show to everybody, where that is taken over.
+/// The user's public profile, if the configuration imports it.
 async fn shown(atproto: &Atproto, somebody: Option<&Somebody>) -> Option<Profile> {
     if !atproto.site.auth.settings().atmosphere.import_profile {
         return None;
@@ -203,7 +202,7 @@ async fn shown(atproto: &Atproto, somebody: Option<&Somebody>) -> Option<Profile
     profile::read(atproto.net(), somebody?).await
 }
 
-/// A handle that decides something is one that another node sees as well, where there is another node.
+/// Requires a second node, if there is one, to confirm the handle of the DID. Called if the handle affects access.
 async fn confirmed_elsewhere(
     atproto: &Atproto,
     identity: &Identity,
@@ -215,7 +214,7 @@ async fn confirmed_elsewhere(
         SeenElsewhere::Seen(other) => {
             let (did, here) = (&identity.subject, &identity.verified_handle);
             tracing::warn!(
-                "{did} is {here:?} from here, and {:?} from another node",
+                "{did} has the handle {here:?} from here, and {:?} from another node",
                 other.unwrap_or_default()
             );
             Err(AtmosphereError::HandleDisputed)
@@ -224,12 +223,12 @@ async fn confirmed_elsewhere(
     }
 }
 
-/// The answer counts once, whichever node it comes to: written before the code is spent, so that a cluster that cannot
-/// write at the moment leaves the code for the next try. A write of its own name each time, or two callbacks would be
-/// each other's retry.
+/// Spends the response, once in the cluster. This is written before the code is redeemed, so that a cluster that cannot
+/// write at the moment leaves the code for another attempt. Each attempt has a fresh request id; otherwise a second
+/// callback would count as a retry of the first.
 async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc<Rows>), AtmosphereError> {
     let auth = &atproto.site.auth;
-    // An answer that is brought again and again must not make the log grow.
+    // A response that is sent again and again must not make the log grow.
     if auth.cluster().view().is_ticket_spent(transaction.proof()) {
         return Err(AtmosphereError::StateInvalid);
     }
@@ -242,8 +241,8 @@ async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc
     }
 }
 
-/// The token says whose it is; that counts only if it is who was meant, and if their own documents name the server that
-/// said it.
+/// Checks the token's DID: it must be the expected one, and its own documents must name the server that issued the
+/// token.
 #[tracing::instrument(name = "atproto.judge", skip_all)]
 async fn judged(
     atproto: &Atproto,
@@ -260,8 +259,8 @@ async fn judged(
     Ok(somebody)
 }
 
-/// Nothing that the server says of the person but that it is they; the handle, because it was verified here. The name
-/// that they show is added for whoever is new, and only shown.
+/// The identity of the user. From the server only the DID is trusted; the handle was verified by us. The name in the
+/// profile is added for new users, for display only.
 fn identity(somebody: &Somebody, transaction: &Transaction) -> Identity {
     let handle = somebody.handle.as_ref().map(|handle| handle.as_str().to_owned()).unwrap_or_default();
     Identity {

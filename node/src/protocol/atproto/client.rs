@@ -1,6 +1,5 @@
-//! What this cluster is called on the Atmosphere: a client described by a document at its own address (atproto OAuth),
-//! by which it proves itself with a key of the state; or, on this machine in development, the loopback client that
-//! needs no document.
+//! This cluster as an atproto OAuth client. It is described by a document at its own address and authenticates with a
+//! key of the state. In development on a single machine it is the loopback client, which needs no document.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,32 +20,33 @@ use url::{Host, Url};
 use super::{Atproto, SCOPE};
 use conclave_config::PublicUrl;
 
-/// Where the document is, now and for ever: it is the client's name. And the name that people may expect.
+/// The path of the document. It must never change, because the URL is the client id. The alias is a path that operators
+/// may expect.
 pub const DOCUMENT: &str = "/oauth-client-metadata.json";
 pub const DOCUMENT_ALIAS: &str = "/.well-known/atproto-client-metadata.json";
-/// The keys by which the client proves itself.
+/// The keys with which the client authenticates.
 pub const KEYS: &str = "/oauth-client-jwks.json";
-/// Where people come back to. The only one.
+/// The only redirect URI.
 pub const CALLBACK: &str = "/atproto/callback";
 
-/// Servers keep the document and the keys for ten minutes anyway.
+/// Servers cache the document and the keys for ten minutes anyway.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
-/// How long a key has been published before the client proves itself by it. Servers keep what they have read for ten
-/// minutes, caches on the way for five ([`CACHE`]); the rest is for clocks that differ and nodes that lag.
+/// Minimum time for which a key must be published before the client authenticates with it. Servers cache documents for
+/// ten minutes, caches in between for five ([`CACHE`]); the rest allows for differing clocks and lagging nodes.
 const KNOWN_FOR: Duration = Duration::from_mins(20);
 
-/// What this cluster is called.
+/// The client id of this cluster, with its redirect URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientIdentity {
     pub id: String,
     pub redirect_uri: String,
-    /// It proves itself by a key.
+    /// True if it authenticates with a key.
     pub is_confidential: bool,
 }
 
 impl ClientIdentity {
-    /// None where the network cannot know it: a name of this machine that is no address, for callbacks must go to an
-    /// address there.
+    /// Returns `None` if the network cannot know this cluster: for a name of this machine that is not an IP address,
+    /// because loopback callbacks must go to an IP address.
     pub fn of(url: &PublicUrl) -> Option<Self> {
         let redirect_uri = url.join(CALLBACK);
         if url.is_secure() {
@@ -69,7 +69,7 @@ impl ClientIdentity {
     }
 }
 
-/// The document. The same bytes from every node, for they come from the configuration alone.
+/// Serves the document. The bytes are equal on every node, because they come from the configuration alone.
 pub async fn document(State(atproto): State<Atproto>) -> Response {
     let url = &atproto.site.auth.settings().public_url;
     let Some(client) = (*atproto.client).as_ref().filter(|client| client.is_confidential) else {
@@ -78,7 +78,7 @@ pub async fn document(State(atproto): State<Atproto>) -> Response {
     (shared(), Json(described(client, url))).into_response()
 }
 
-/// What the document says.
+/// The content of the document.
 pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
     json!({
         "client_id": client.id,
@@ -96,9 +96,9 @@ pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
     })
 }
 
-/// The key by which the client proves itself: the latest that every server must have seen. That is the one that signs,
-/// unless an operator made it sign before its time; then the one before it, as long as it is published. Where none is
-/// known so long, the eldest: the likeliest to be known.
+/// The key with which the client authenticates: the latest one that every server must have seen. That is the active
+/// key, unless an operator activated it early; then the one before it, while it is published. If no key is published
+/// long enough, the oldest, which is the likeliest to be known.
 pub fn proving_key(state: &Rows, now: Stamp) -> Option<&Arc<SigningKey>> {
     let own = || state.keys().filter(|key| is_own(key) && key.stage != Stage::Next);
     let known_for = |key: &SigningKey| Duration::from_millis(now.0.saturating_sub(key.created_at.0));
@@ -114,7 +114,7 @@ fn is_own(key: &SigningKey) -> bool {
     key.algorithm == SigningAlgorithm::Es256
 }
 
-/// Every key that signs, will sign, or has signed what may still be on its way.
+/// Serves every key that signs, will sign, or has signed something still in use.
 pub async fn keys(State(atproto): State<Atproto>) -> Response {
     let state = atproto.site.auth.cluster().view();
     let own = state.keys().filter(|key| is_own(key));

@@ -1,4 +1,4 @@
-//! DIDs of the two methods that atproto has: `did:plc`, of a directory, and `did:web`, of a host.
+//! DIDs of the two methods of atproto: `did:plc`, from a directory, and `did:web`, from a host.
 
 use url::{Host, Url};
 
@@ -7,12 +7,12 @@ use super::{error::AtmosphereError, identifier::Handle};
 /// `did:plc` is 24 characters of base32 after its name.
 const PLC_CHARS: usize = 24;
 
-/// A DID in the one spelling it has.
+/// A DID in its only valid spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Did(String);
 
 impl Did {
-    /// `dev`: a `did:web` of this machine, with a port, is taken.
+    /// Parses a DID. With `dev`, a `did:web` of this machine with a port is accepted.
     ///
     /// # Errors
     /// [`AtmosphereError::DidUnsupported`]
@@ -21,7 +21,7 @@ impl Did {
             Some(("plc", id)) if text.starts_with("did:") => {
                 id.len() == PLC_CHARS && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
             }
-            // A host and nothing else: no path, no port, no address, nothing written in percents.
+            // A host name and nothing else: no path, no port, no IP address, no percent-encoding.
             Some(("web", host)) if text.starts_with("did:") => {
                 Handle::parse(host, dev).is_ok_and(|name| name.as_str() == host)
                     || (dev && is_this_machine(host))
@@ -35,7 +35,7 @@ impl Did {
         &self.0
     }
 
-    /// Where its document is, by the directory for those that are of one.
+    /// The address of its document, with the directory for a `did:plc`.
     pub fn document_url(&self, directory: &str) -> String {
         match self.0.strip_prefix("did:web:") {
             Some(host) if is_this_machine(host) => {
@@ -56,8 +56,8 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || port.is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number > 0))
 }
 
-/// Whether a server may be asked at all: by name, for the name is what the address policy judges; never by number, but
-/// on this machine in development.
+/// True if requests to this server are allowed: by name only, because the address policy judges names; an IP address
+/// only for this machine in development.
 pub fn is_by_name(url: &str, dev: bool) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     match url.host() {

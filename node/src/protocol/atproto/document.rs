@@ -1,4 +1,4 @@
-//! DID documents: which handle a DID claims, and which server speaks for it.
+//! DID documents: the handle that a DID claims, and its personal data server.
 
 use serde_json::Value;
 
@@ -8,23 +8,23 @@ use super::{
     identifier::{Handle, server},
 };
 
-/// What a DID's own document says. Nothing else says it.
+/// The content of a DID's own document, the only source of these facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// The first handle that it claims. True only if the handle claims the DID as well.
+    /// The first handle that it claims. Confirmed only if the handle claims the DID as well.
     pub handle: Option<Handle>,
     /// The origin of its personal data server.
     pub pds: String,
 }
 
-/// Reads the document of this DID and of no other.
+/// Parses the document of this DID.
 ///
 /// # Errors
-/// [`AtmosphereError::ProviderInvalid`] with what is wrong, for the log.
+/// [`AtmosphereError::ProviderInvalid`] with a description for the log.
 pub fn read(document: &Value, did: &Did, dev: bool) -> Result<Described, AtmosphereError> {
     let wrong = |why| Err(AtmosphereError::ProviderInvalid(why));
     if document.get("id").and_then(Value::as_str) != Some(did.as_str()) {
-        return wrong("the DID document is another's");
+        return wrong("the DID document is of another DID");
     }
     let Some(pds) = pds(document) else { return wrong("the DID document names no personal data server") };
     Ok(Described { handle: handle(document, dev), pds })
@@ -32,12 +32,12 @@ pub fn read(document: &Value, did: &Did, dev: bool) -> Result<Described, Atmosph
 
 fn handle(document: &Value, dev: bool) -> Option<Handle> {
     let names = document.get("alsoKnownAs")?.as_array()?;
-    // The first that is one at all: a later one is no claim.
+    // The first valid one; later ones are not claims.
     let claimed = names.iter().filter_map(|name| name.as_str()?.strip_prefix("at://"));
     claimed.into_iter().find_map(|name| Handle::parse(name, dev).ok())
 }
 
-/// The first service of that kind counts; whether its address is one is for nobody to guess.
+/// The first service of that kind is used, even if its address is invalid; others are not tried.
 fn pds(document: &Value) -> Option<String> {
     let services = document.get("service")?.as_array()?;
     let is_pds = |service: &&Value| {

@@ -1,4 +1,4 @@
-//! Why a sign-in with Atmosphere did not come about: a stable code for each reason, and a page that says what to do.
+//! Failures of a sign-in with Atmosphere: a stable code for each, and an error page that tells what to do.
 
 use http::StatusCode;
 
@@ -6,54 +6,54 @@ use super::txt::NoAnswer;
 use crate::auth::{AuthError, ticket::TicketError};
 use conclave_http::{Fault, outbound::OutboundError};
 
-/// The reasons. Texts inside are for the log.
+/// The reasons for a failure. Texts inside are for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum AtmosphereError {
-    #[error("what was typed is no handle, DID or server")]
+    #[error("the typed text is not a handle, DID or server")]
     BadIdentifier,
-    #[error("the handle leads to no DID")]
+    #[error("the handle does not resolve to a DID")]
     HandleNotFound,
-    /// Nothing is known of the handle: neither that it is there nor that it is not.
+    /// It is unknown if the handle exists.
     #[error("the handle cannot be looked up: {0}")]
     LookupUnavailable(#[from] NoAnswer),
     #[error("the handle and the DID do not name each other")]
     HandleMismatch,
-    /// Answers of the network are not the same for everybody, or are forged for somebody.
+    /// The network gives different answers to different nodes, or forged ones to one of them.
     #[error("another node sees another handle")]
     HandleDisputed,
-    #[error("no other node could look at the handle")]
+    #[error("no other node could verify the handle")]
     NoSecondLook,
     #[error("the DID is of a method or spelling that is not supported")]
     DidUnsupported,
     #[error("the DID has no document")]
     DidNotFound,
-    #[error("a server of the person's does not answer: {0}")]
+    #[error("a server of the user does not answer: {0}")]
     Unreachable(OutboundError),
-    #[error("a server of the person's answers what cannot be used: {0}")]
+    #[error("a server of the user sent a response that cannot be used: {0}")]
     ProviderInvalid(&'static str),
-    /// It could not read, or does not take, the document or the keys of this cluster.
+    /// It could not read, or does not accept, the document or the keys of this cluster.
     #[error(
-        "a server of the person's does not know this cluster; `conclave doctor atmosphere` says what is wrong with its document"
+        "a server of the user does not accept this cluster as a client; `conclave doctor atmosphere` checks its document"
     )]
     ClientUnknown,
-    #[error("a server of the person's is at an address that may not be asked: {0}")]
+    #[error("a server of the user is at an address that may not be contacted: {0}")]
     Blocked(String),
-    #[error("the person or the server said no")]
+    #[error("the user or the server denied the sign-in")]
     Denied,
-    #[error("the answer belongs to no sign-in that is on its way")]
+    #[error("the response does not belong to a sign-in in progress")]
     StateInvalid,
-    #[error("the answer came from another server than was asked")]
+    #[error("the response came from another server than the requested one")]
     IssuerMismatch,
-    #[error("another person signed in than was meant, or their server changed meanwhile")]
+    #[error("another user signed in than the expected one, or their server changed meanwhile")]
     SubjectMismatch,
     #[error("the server's token cannot be used: {0}")]
     TokenRejected(&'static str),
-    /// Who must prove who they are again cannot do so here: no server says when they did.
-    #[error("the network does not say when a person proved who they are")]
+    /// The user must authenticate again, but no server states the time of authentication.
+    #[error("the network does not state when a user authenticated")]
     NotFresh,
     #[error("sign-in with Atmosphere is off")]
     Off,
-    #[error("too many sign-ins are on their way")]
+    #[error("too many sign-ins are in progress")]
     Busy,
     #[error("too many sign-ins came from this address")]
     TooMany,
@@ -64,7 +64,7 @@ pub enum AtmosphereError {
 }
 
 impl PartialEq for AtmosphereError {
-    /// By their codes.
+    /// Compares the codes.
     fn eq(&self, other: &Self) -> bool {
         self.code() == other.code()
     }
@@ -81,7 +81,7 @@ impl From<OutboundError> for AtmosphereError {
 }
 
 impl AtmosphereError {
-    /// Stable, for people who search and for tests.
+    /// A stable code, for searches and tests.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::BadIdentifier => "atproto_bad_identifier",
@@ -127,11 +127,11 @@ impl AtmosphereError {
         }
     }
 
-    /// What a person is told: a title, and what to do.
+    /// The texts of the error page: a title, and what to do.
     const fn words(&self) -> (&'static str, &'static str) {
         match self {
             Self::BadIdentifier => (
-                "That is no handle",
+                "That is not a handle",
                 "Type your handle as you see it in your profile, such as alice.example.com, or your DID.",
             ),
             Self::HandleNotFound => (
@@ -140,7 +140,7 @@ impl AtmosphereError {
             ),
             Self::LookupUnavailable(_) => (
                 "Your handle cannot be looked up at the moment",
-                "The name service of this site does not answer. That says nothing of your handle. Try again in a moment, or sign in another way.",
+                "The name service of this site does not answer. This does not mean that your handle is wrong. Try again in a moment, or sign in another way.",
             ),
             Self::HandleMismatch => (
                 "The handle is not confirmed by its account",
@@ -148,12 +148,12 @@ impl AtmosphereError {
             ),
             Self::HandleDisputed => (
                 "Your handle is not the same everywhere",
-                "It decides whether you may come in, and from another place on the network it leads elsewhere or nowhere. If you have just set \
+                "It decides if you may sign in, and from another place on the network it leads elsewhere or nowhere. If you have just set \
                  it, wait until every nameserver knows it; otherwise tell your administrator the request id below.",
             ),
             Self::NoSecondLook => (
                 "Your handle could not be confirmed",
-                "It decides whether you may come in, and no second server could look it up just now. Start again in a moment.",
+                "It decides if you may sign in, and no second server could look it up just now. Start again in a moment.",
             ),
             Self::DidUnsupported => (
                 "That DID cannot be used",
@@ -169,25 +169,25 @@ impl AtmosphereError {
             ),
             Self::ProviderInvalid(_) => (
                 "Your account's server cannot be used",
-                "The server that holds your account answers in a way that cannot be used to sign in. Ask whoever runs it, and tell them \
+                "The server that holds your account answers in a way that cannot be used to sign in. Ask its operator, and tell them \
                  the request id below.",
             ),
             Self::ClientUnknown => (
                 "Your account's server does not know this site",
-                "It could not read the public document that says who this site is, or does not take it. Try again in some minutes; if it stays \
+                "It could not read the public document that identifies this site, or does not accept it. Try again in some minutes; if it stays \
                  so, ask your administrator to run conclave doctor atmosphere, which says what is wrong with it.",
             ),
             Self::Blocked(_) => (
-                "Your account's server is at an address that is not asked",
-                "The server that holds your account must be on the public internet and use https. Ask whoever runs it.",
+                "Your account's server is at an address that is not contacted",
+                "The server that holds your account must be on the public internet and use https. Ask its operator.",
             ),
             Self::Denied => (
                 "Sign-in was cancelled",
                 "You or your account's server ended the sign-in there. Go back and try again, or sign in another way.",
             ),
             Self::StateInvalid => (
-                "This sign-in is not on its way any more",
-                "It was completed before, took too long, or was begun in another browser. Start again.",
+                "This sign-in has ended",
+                "It was completed before, took too long, or was started in another browser. Start again.",
             ),
             Self::IssuerMismatch => (
                 "The answer came from another server",
@@ -199,11 +199,11 @@ impl AtmosphereError {
             ),
             Self::TokenRejected(_) => (
                 "The server's answer cannot be trusted",
-                "What your account's server says of you could not be verified, so you were not signed in. Start again.",
+                "The statement of your account's server about you could not be verified, so you were not signed in. Start again.",
             ),
             Self::NotFresh => (
-                "You must prove who you are again",
-                "The application wants you to sign in anew, and Atmosphere does not say when you did. Go back and sign in another way.",
+                "You must sign in again",
+                "The application requires a new sign-in, and Atmosphere does not state the time of a sign-in. Go back and sign in another way.",
             ),
             Self::Off => (
                 "This way to sign in is not available",
@@ -217,7 +217,7 @@ impl AtmosphereError {
         }
     }
 
-    /// The page.
+    /// The error page.
     pub fn fault(&self) -> Fault {
         tracing::debug!("a sign-in with Atmosphere failed ({}): {self}", self.code());
         let (title, detail) = self.words();

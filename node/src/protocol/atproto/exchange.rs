@@ -1,6 +1,6 @@
-//! What this cluster posts to a person's authorization server: the pushed request, the code, the token to be revoked.
-//! Each with a DPoP proof of the sign-in's own key (RFC 9449), and with the server's nonce once it has given one; each,
-//! for a client that proves itself, with an assertion of a moment (RFC 7523).
+//! Requests to a user's authorization server: the pushed request, the code exchange, the revocation of the token. Each
+//! carries a DPoP proof of the sign-in's own key (RFC 9449), with the server's nonce once it has sent one. A
+//! confidential client also sends a short-lived assertion (RFC 7523).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
@@ -16,15 +16,15 @@ use super::{
     transaction::Transaction,
 };
 
-/// How long an assertion is good for: a slow network's time.
+/// Lifetime of an assertion, enough for a slow network.
 const ASSERTION_SECS: u64 = 60;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// What the server may ask back (RFC 9449 §8): once, and no second time.
+/// The error by which the server requests a nonce (RFC 9449 §8); accepted once per request.
 const WANTS_NONCE: &str = "use_dpop_nonce";
-/// What it says where the fault is with who asks: no document, no key, or not as it wants them.
+/// Errors about the client itself: the server found no document, no key, or invalid ones.
 const UNKNOWN_CLIENT: [&str; 3] = ["invalid_client", "invalid_client_id", "invalid_client_metadata"];
 
-/// One server, for one sign-in.
+/// The exchange with one server, for one sign-in.
 pub struct Exchange<'a> {
     pub auth: &'a Auth,
     pub net: &'a Net,
@@ -33,7 +33,7 @@ pub struct Exchange<'a> {
     pub transaction: &'a Transaction,
 }
 
-/// A token, and whose it says it is.
+/// A token, and the DID that it states.
 pub struct Token {
     pub access: String,
     pub did: Did,
@@ -46,7 +46,7 @@ struct Failure {
 }
 
 impl Exchange<'_> {
-    /// Leaves the request there (RFC 9126); the name that it has from then on.
+    /// Pushes the request (RFC 9126); returns its `request_uri`.
     ///
     /// # Errors
     /// [`AtmosphereError`]
@@ -67,14 +67,14 @@ impl Exchange<'_> {
             return Err(AtmosphereError::ClientUnknown);
         }
         if !answer.status.is_success() {
-            return Err(AtmosphereError::ProviderInvalid("it does not take the request"));
+            return Err(AtmosphereError::ProviderInvalid("it does not accept the request"));
         }
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let name = body.get("request_uri").and_then(Value::as_str).filter(|name| !name.is_empty());
-        name.map(str::to_owned).ok_or(AtmosphereError::ProviderInvalid("it gives no request_uri"))
+        name.map(str::to_owned).ok_or(AtmosphereError::ProviderInvalid("it returns no request_uri"))
     }
 
-    /// The code for a token, with everything that atproto asks of one.
+    /// Exchanges the code for a token, and checks everything that atproto requires of it.
     ///
     /// # Errors
     /// [`AtmosphereError`]
@@ -90,7 +90,7 @@ impl Exchange<'_> {
         let answer = self.post(&self.server.token, &form).await?;
         let wrong = |why| Err(AtmosphereError::TokenRejected(why));
         if answer.status != StatusCode::OK {
-            return wrong("the token endpoint says no");
+            return wrong("the token endpoint refuses");
         }
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -100,37 +100,37 @@ impl Exchange<'_> {
         if !text("scope").split(' ').any(|scope| scope == SCOPE) {
             return wrong("it is not of the scope atproto");
         }
-        let Ok(did) = Did::parse(text("sub"), self.net.dev) else { return wrong("it is nobody's") };
+        let Ok(did) = Did::parse(text("sub"), self.net.dev) else { return wrong("it names no valid DID") };
         if text("access_token").is_empty() {
             return wrong("there is none");
         }
         Ok(Token { access: text("access_token").to_owned(), did })
     }
 
-    /// The token has done its work. A server that does not take it back keeps it for an hour at most.
+    /// Revokes the token, which is not needed any more. A server that does not revoke it keeps it for an hour at most.
     #[tracing::instrument(name = "atproto.revoke", skip_all)]
     pub async fn revoke(&self, access: &str) {
         let Some(url) = &self.server.revocation else { return };
         match self.post(url, &[("token", access)]).await {
             Ok(answer) if answer.status.is_success() => {}
-            Ok(answer) => tracing::debug!("a token was not taken back: {}", answer.status),
-            Err(error) => tracing::debug!("a token was not taken back: {error}"),
+            Ok(answer) => tracing::debug!("a token was not revoked: {}", answer.status),
+            Err(error) => tracing::debug!("a token was not revoked: {error}"),
         }
     }
 
-    /// With a proof; once more with the nonce that the server asks for.
+    /// Posts with a proof, and once more with the nonce that the server requests.
     async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, AtmosphereError> {
         let key = self.transaction.dpop_key()?;
         let first = self.post_once(url, form, &key, None).await?;
         let nonce = nonce_of(&first);
         if !wants_nonce(&first) {
-            // atproto's servers give one with every answer; one that does not is none.
+            // Servers of atproto send a nonce with every response; without one it is not such a server.
             return if nonce.is_some() { Ok(first) } else { Err(NO_NONCE) };
         }
         let nonce = nonce.ok_or(NO_NONCE)?;
         let second = self.post_once(url, form, &key, Some(&nonce)).await?;
         if wants_nonce(&second) {
-            return Err(AtmosphereError::ProviderInvalid("it does not take its own nonce"));
+            return Err(AtmosphereError::ProviderInvalid("it does not accept its own nonce"));
         }
         if nonce_of(&second).is_some() { Ok(second) } else { Err(NO_NONCE) }
     }
@@ -161,7 +161,7 @@ impl Exchange<'_> {
             .map_err(|_| AtmosphereError::ProviderInvalid("no proof can be made"))
     }
 
-    /// By the key that the sign-in began with: the server binds it to that.
+    /// The client assertion, by the key with which the sign-in began: the server binds it to that key.
     fn assertion(&self) -> Result<Option<String>, AtmosphereError> {
         let Some(kid) = &self.transaction.kid else { return Ok(None) };
         let key = self.auth.signing().signer_named(&self.auth.cluster().view(), kid)?;
@@ -183,7 +183,7 @@ impl Exchange<'_> {
     }
 }
 
-const NO_NONCE: AtmosphereError = AtmosphereError::ProviderInvalid("it gives no DPoP nonce");
+const NO_NONCE: AtmosphereError = AtmosphereError::ProviderInvalid("it sends no DPoP nonce");
 
 fn nonce_of(answer: &Answer) -> Option<String> {
     let nonce = answer.headers.get("dpop-nonce")?.to_str().ok()?;
@@ -194,7 +194,7 @@ fn wants_nonce(answer: &Answer) -> bool {
     refusal(answer).is_some_and(|error| error == WANTS_NONCE)
 }
 
-/// The word with which it says no (RFC 6749 §5.2).
+/// The error code of a refusal (RFC 6749 §5.2).
 fn refusal(answer: &Answer) -> Option<String> {
     let is_refusal = matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
     let read = is_refusal.then(|| serde_json::from_slice::<Failure>(&answer.body));

@@ -1,28 +1,28 @@
-//! What a person types to say who they are on the Atmosphere: a handle, a DID, or the server that they sign in at.
+//! The identifier that a user types for an Atmosphere sign-in: a handle, a DID, or the address of their server.
 
 use conclave_state::upstream::Who;
 use url::Url;
 
 use super::{did::Did, error::AtmosphereError};
 
-/// Longest text that is looked at: a DID, a handle and a server are all shorter.
+/// Maximum length of an accepted text: a DID, a handle and a server are all shorter.
 const MAX_BYTES: usize = 512;
-/// Top-level names that no handle ends in (atproto handle spec).
+/// Top-level domains that a handle may not end in (atproto handle spec).
 const FORBIDDEN: [&str; 8] = ["alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion"];
-/// The one that is for tests.
+/// The top-level domain for tests.
 const TEST: &str = "test";
 
-/// Somebody, or where they sign in.
+/// A user, or the server at which they sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identifier {
     Handle(Handle),
     Did(Did),
-    /// An origin without a trailing slash. Who it is turns out at the end.
+    /// An origin without a trailing slash. The user is known only at the end.
     Server(String),
 }
 
 impl Identifier {
-    /// What their server is told of who comes: in its one spelling, for servers take no other.
+    /// The login hint for the user's server, in normalized spelling, because servers accept no other.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Handle(handle) => Some(handle.as_str()),
@@ -32,11 +32,13 @@ impl Identifier {
     }
 }
 
-/// A name of at least two labels, lower case, that the network can have.
+/// A domain name of at least two labels, lower case, that can exist on the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle(String);
 
 impl Handle {
+    /// Parses a handle.
+    ///
     /// # Errors
     /// [`AtmosphereError::BadIdentifier`]
     pub fn parse(text: &str, dev: bool) -> Result<Self, AtmosphereError> {
@@ -53,7 +55,7 @@ impl Handle {
     }
 }
 
-/// `dev`: names for tests and plain http are taken.
+/// Parses a typed identifier. With `dev`, names for tests and plain http are accepted.
 ///
 /// # Errors
 /// [`AtmosphereError::BadIdentifier`], [`AtmosphereError::DidUnsupported`]
@@ -74,7 +76,7 @@ pub fn parse(typed: &str, dev: bool) -> Result<Identifier, AtmosphereError> {
     Handle::parse(text, dev).map(Identifier::Handle)
 }
 
-/// What pasting brings along: directions of writing, joiners, a byte order mark.
+/// True for invisible characters that pasted text may contain: text direction marks, joiners, a byte order mark.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
         || c.is_control()

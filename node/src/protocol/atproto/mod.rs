@@ -1,24 +1,24 @@
-//! Sign-in with Atmosphere (atproto): a person's own server vouches for their DID, whichever server that is.
+//! Sign-in with Atmosphere (atproto): a user's own server vouches for their DID, whichever server that is.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `identifier`, `did`, `document` | what people type, what a DID is, what its document says; pure |
-//! | `resolve`, `txt` | handle to DID to document and back, as it is now; nothing is kept |
-//! | `server` | the authorization server of an account, and what it must promise |
-//! | `net` | every request to a server that a person chose |
-//! | `client` | what this cluster is called there: document, keys |
-//! | `transaction` | a sign-in on its way, in a sealed cookie |
+//! | `identifier`, `did`, `document` | parsing of typed identifiers, DIDs and DID documents; pure |
+//! | `resolve`, `txt` | handle to DID to document and back, as it is now; nothing is cached |
+//! | `server` | the authorization server of an account, and its required capabilities |
+//! | `net` | every request to a server that a user chose |
+//! | `client` | this cluster as a client: document, keys |
+//! | `transaction` | a sign-in in progress, in a sealed cookie |
 //! | `exchange` | pushed request, code, revocation, each with its proofs |
-//! | `start`, `callback` | the way out and the way back |
-//! | `profile`, `portrait` | the name and the picture that people show to everybody |
-//! | `self_check` | whether account servers can read who this cluster is |
-//! | `reverify` | handles that let somebody in, looked at again; and for other nodes |
+//! | `start`, `callback` | the redirect to the server and the callback |
+//! | `profile`, `portrait` | the public name and picture of a user |
+//! | `self_check` | checks that account servers can read this cluster's document |
+//! | `reverify` | repeated verification of the handles that admitted users; and resolution for other nodes |
 //!
-//! Owns the protocol; `auth` signs in or links whoever it brings, as by any other provider. Refuses: any scope but
-//! `atproto`, refresh tokens, and whatever a server says of a person beyond that it is they (their e-mail, their
-//! handle). A name and a picture are taken over, and mean nothing.
+//! Owns the protocol; `auth` signs in or links the user, as for any other provider. Refuses: any scope but `atproto`,
+//! refresh tokens, and all statements of a server about a user except the DID (so not their e-mail, not their handle).
+//! A name and a picture are copied for display, and have no effect on access.
 //!
-//! Writes (design.md §7): none on the way out; on the way back one that spends the answer, before its code is redeemed,
+//! Writes (design.md §7): none at the start; at the callback one that spends the response, before its code is redeemed,
 //! and one that signs in. So a sign-in may begin on one node and end on another, once.
 
 mod callback;
@@ -55,15 +55,15 @@ use error::AtmosphereError;
 use net::Net;
 use resolve::Resolver;
 
-/// All that a login needs; nothing is done in anybody's name.
+/// The only scope that a login needs; it allows no action in the user's name.
 const SCOPE: &str = "atproto";
 
-/// What the endpoints stand on.
+/// The dependencies of the endpoints.
 #[derive(Clone)]
 struct Atproto {
     site: Arc<Site>,
     resolver: Arc<Resolver>,
-    /// None where the network cannot know this cluster.
+    /// `None` if the network cannot know this cluster.
     client: Arc<Option<ClientIdentity>>,
 }
 
@@ -72,13 +72,13 @@ impl Atproto {
         &self.resolver.net
     }
 
-    /// What this cluster is called, and the row that sign-ins belong to, where an operator turned them on.
+    /// The client identity of this cluster, and the row that sign-ins belong to, if an operator enabled them.
     async fn open(&self) -> Result<(&ClientIdentity, String), AtmosphereError> {
         let Some(client) = &*self.client else { return Err(AtmosphereError::Off) };
         let cluster = self.site.auth.cluster();
         let found = match row(&cluster.view()) {
             Some(name) => Some(name),
-            // It may have been turned on at another node a moment ago (design.md P5).
+            // It may have been enabled at another node a moment ago (design.md P5).
             None => cluster.confirmed_view().await.as_deref().and_then(row),
         };
         found.map(|name| (client, name)).ok_or(AtmosphereError::Off)
@@ -92,7 +92,7 @@ fn row(state: &State) -> Option<String> {
 
 pub use reverify::Reverifier;
 
-/// The slice's routes, and what is to be run beside them.
+/// The slice's routes, and its background task.
 pub fn routes(auth: &Auth, site: Arc<Site>) -> (Router, Reverifier) {
     let settings = auth.settings();
     let atmosphere = &settings.atmosphere;

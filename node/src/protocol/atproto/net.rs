@@ -1,4 +1,4 @@
-//! Every request to a server that a person chose, and how many at once: none takes all the places, however slow it is.
+//! Requests to servers that users chose, with limits: no server occupies all permits, however slow it is.
 
 use std::{
     collections::BTreeMap,
@@ -13,27 +13,27 @@ use url::Url;
 use super::{did::is_by_name, error::AtmosphereError};
 use conclave_http::outbound::{Answer, Outbound};
 
-/// Requests under way at once.
+/// Maximum number of concurrent requests.
 const AT_ONCE: usize = 64;
-/// Of them to one host: a dead one holds no more.
+/// Maximum number of them to one host, so that a dead one holds no more.
 const AT_ONE_HOST: usize = 8;
-/// Longest answer to "which DID is this handle": a DID and white space.
+/// Maximum length of a response with a handle's DID: a DID and white space.
 const MAX_DID_ANSWER: usize = 2_048;
-/// How many redirects the same question follows (the handle specification lets a host redirect it).
+/// Maximum number of redirects of such a request (the handle specification allows a host to redirect it).
 const MAX_HOPS: usize = 3;
 
-/// The way out.
+/// The outbound clients with their limits.
 pub struct Net {
-    /// To servers that people chose.
+    /// Sends to servers that users chose.
     outbound: Outbound,
-    /// To those that the configuration names.
+    /// Sends to servers that the configuration names.
     configured: Outbound,
-    /// Names of this machine are taken: development.
+    /// True if names of this machine are accepted, for development.
     pub dev: bool,
     hosts: Mutex<BTreeMap<String, usize>>,
 }
 
-/// A place, given back when dropped.
+/// A permit for one request, returned when dropped.
 pub(super) struct Place<'a> {
     net: &'a Net,
     host: String,
@@ -50,8 +50,8 @@ impl Drop for Place<'_> {
 }
 
 impl Net {
-    /// What `outbound` may reach beside public addresses is for servers that the configuration names; for those that
-    /// people name, in development alone.
+    /// Private networks that `configured` may contact are only for servers that the configuration names; in development
+    /// also for those that users name.
     pub fn new(configured: Outbound, dev: bool) -> Self {
         let outbound = if dev { configured.clone() } else { configured.for_strangers() };
         Self { outbound, configured, dev, hosts: Mutex::new(BTreeMap::new()) }
@@ -59,10 +59,11 @@ impl Net {
 
     pub(super) fn place(&self, url: &str) -> Result<Place<'_>, AtmosphereError> {
         if !is_by_name(url, self.dev) {
-            // For the log, where nobody else's line may begin.
+            // For the log, escaped so that it cannot forge a log line.
             return Err(AtmosphereError::Blocked(url.escape_debug().take(100).collect()));
         }
-        let parsed = Url::parse(url).map_err(|_| AtmosphereError::ProviderInvalid("an address is none"))?;
+        let parsed =
+            Url::parse(url).map_err(|_| AtmosphereError::ProviderInvalid("an address is not a URL"))?;
         let host = parsed.host_str().unwrap_or_default().to_owned();
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let here = hosts.get(&host).copied().unwrap_or_default();
@@ -78,25 +79,25 @@ impl Net {
         Ok(self.outbound.get(url, None).await?)
     }
 
-    /// A document of JSON; none when there is none.
+    /// A JSON document; `None` if it does not exist.
     pub async fn json(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
         document(&self.get(url).await?)
     }
 
-    /// The same of a directory, which the configuration names.
+    /// Like [`Self::json`], from a directory that the configuration names.
     pub async fn entry(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
         let _place = self.place(url)?;
         document(&self.configured.get(url, None).await?)
     }
 
-    /// The bytes of a picture, of whatever kind; none when there is none.
+    /// The bytes of a picture of any type; `None` if it does not exist.
     pub async fn picture(&self, url: &str) -> Result<Option<Bytes>, AtmosphereError> {
         let _place = self.place(url)?;
         let answer = self.outbound.picture(url).await?;
         Ok(Some(answer.body).filter(|_| answer.status == StatusCode::OK))
     }
 
-    /// The short text at this address; none when there is none.
+    /// The short text at this address; `None` if it does not exist.
     pub async fn text(&self, url: &str) -> Result<Option<String>, AtmosphereError> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_HOPS {
@@ -117,7 +118,7 @@ impl Net {
         Ok(None)
     }
 
-    /// Posts a form with a proof.
+    /// Posts a form with a DPoP proof.
     pub async fn post(
         &self,
         url: &str,
@@ -138,12 +139,12 @@ fn document(answer: &Answer) -> Result<Option<Value>, AtmosphereError> {
         StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
         _ => {
             return Err(AtmosphereError::ProviderInvalid(
-                "a document is answered with another status than 200",
+                "a document is returned with another status than 200",
             ));
         }
     }
     let read = serde_json::from_slice(&answer.body);
-    read.map(Some).map_err(|_| AtmosphereError::ProviderInvalid("a document is no JSON"))
+    read.map(Some).map_err(|_| AtmosphereError::ProviderInvalid("a document is not JSON"))
 }
 
 #[cfg(test)]

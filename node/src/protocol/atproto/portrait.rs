@@ -1,5 +1,5 @@
-//! A picture drawn anew: whatever came, what is kept is a small square JPEG of this node's own making, without a trace
-//! of the file it was.
+//! Re-encodes a picture: whatever the server sent, this node stores a small square JPEG that it made itself, without
+//! any remains of the original file.
 
 use std::io::Cursor;
 
@@ -9,29 +9,29 @@ use image::{
     imageops::FilterType,
 };
 
-/// Width and height of what is kept, pixels: twice what pages show.
+/// Width and height of the result, pixels: twice the size on pages.
 const SIDE: u32 = 128;
-/// Most pixels along one side of what comes.
+/// Maximum number of pixels along one side of the input.
 const MAX_SIDE: u32 = 4_096;
-/// Most memory that reading one may take: four bytes for each pixel, and as much again.
+/// Maximum memory for decoding: four bytes for each pixel, and as much again.
 const MAX_MEMORY: u64 = 128 * 1024 * 1024;
-/// What is tried until it is small enough.
+/// JPEG qualities, tried in order until the result is small enough.
 const QUALITIES: [u8; 3] = [85, 60, 30];
 
-/// Why there is no picture.
+/// The reason why there is no picture.
 #[derive(Debug, thiserror::Error)]
 pub enum PortraitError {
-    #[error("it is no PNG, JPEG or WebP")]
+    #[error("it is not a PNG, JPEG or WebP")]
     Kind,
     #[error(transparent)]
     Image(#[from] ImageError),
-    #[error("what is inside it is larger than it says, or moves")]
+    #[error("its content is larger than stated, or animated")]
     Inside,
     #[error("it cannot be made small enough")]
     Size,
 }
 
-/// A JPEG of [`SIDE`] by [`SIDE`] pixels, of what is in the middle.
+/// A JPEG of [`SIDE`] by [`SIDE`] pixels, of the middle of the picture.
 pub fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
     let format = image::guess_format(bytes).map_err(|_| PortraitError::Kind)?;
     if !matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) {
@@ -57,8 +57,9 @@ pub fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
     Err(PortraitError::Size)
 }
 
-/// A WebP says twice how large it is: outside, where the limits are held against it, and in the frame, by which memory
-/// is taken (RFC 9649 §2.5, RFC 6386 §9.1). Every frame is looked at here; one that moves has many, and is left out.
+/// True if no frame of a WebP exceeds the limits. A WebP states its size twice: in the container, against which the
+/// decoder checks the limits, and in the frame, by which memory is allocated (RFC 9649 §2.5, RFC 6386 §9.1). All frames
+/// are checked here; an animation is refused.
 fn is_plain_webp(bytes: &[u8]) -> bool {
     let mut rest = bytes.get(12..).unwrap_or_default();
     while let Some((head, body)) = rest.split_at_checked(8) {
@@ -74,14 +75,14 @@ fn is_plain_webp(bytes: &[u8]) -> bool {
     true
 }
 
-/// Width and height of a frame, 14 bits each.
+/// Checks width and height of a frame, 14 bits each.
 fn is_small(sides: &[u8]) -> bool {
     let side =
         |pair: &[u8]| pair.try_into().map_or(u32::MAX, |pair| u32::from(u16::from_le_bytes(pair) & 0x3fff));
     sides.chunks(2).all(|pair| side(pair) <= MAX_SIDE)
 }
 
-/// A JPEG has no transparency.
+/// Draws the picture on white, because a JPEG has no transparency.
 fn on_white(picture: &DynamicImage) -> RgbImage {
     let over = picture.to_rgba8();
     let blend = |color: u8, alpha: u8| {
@@ -145,7 +146,7 @@ mod tests {
             assert!(drawn_anew(wrong).is_err(), "{wrong:?}");
         }
         assert!(drawn_anew(&png(MAX_SIDE + 1, 1, |_, _| [1; 4])).is_err());
-        // A few bytes that say they are 60,000 by 60,000 pixels.
+        // A few bytes that claim to be 60,000 by 60,000 pixels.
         let mut bomb = png(1, 1, |_, _| [1; 4]);
         bomb.splice(16..24, [0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
         assert!(drawn_anew(&bomb).is_err());
@@ -155,7 +156,7 @@ mod tests {
         }
     }
 
-    /// An extended WebP that says it is 16 by 16 pixels, with one chunk behind that.
+    /// An extended WebP that claims 16 by 16 pixels, followed by one chunk.
     fn webp(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
         let chunk = |kind: &[u8; 4], body: &[u8]| {
             [kind, &u32::try_from(body.len()).unwrap().to_le_bytes()[..], body].concat()
@@ -172,7 +173,7 @@ mod tests {
             let drawn = drawn_anew(&webp(kind, &body));
             assert!(matches!(drawn, Err(PortraitError::Inside)), "{drawn:?}");
         }
-        // Read, and found to be cut off.
+        // Decoded, and found to be truncated.
         assert!(matches!(drawn_anew(&webp(b"VP8 ", &frame(16))), Err(PortraitError::Image(_))));
         let mut good = Cursor::new(Vec::new());
         RgbaImage::from_pixel(9, 9, Rgba([200, 0, 0, 255])).write_to(&mut good, ImageFormat::WebP).unwrap();

@@ -1,5 +1,5 @@
-//! What people show of themselves to everybody at their own server: a name, a picture. Read without a token; a server
-//! that answers wrongly, late or not at all costs nobody their sign-in.
+//! The public profile of a user on their own server: a name and a picture. It is read without a token. A server that
+//! fails or is slow never prevents the sign-in.
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use url::form_urlencoded::Serializer;
 use super::{Atproto, net::Net, portrait, resolve::Somebody};
 use crate::auth::derive::Derivation;
 
-/// How long a sign-in waits for it.
+/// Time limit for a sign-in to wait for the profile.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Pictures that are fetched and drawn at once on one node: each may take some 150 MiB for a moment.
+/// Maximum number of pictures fetched and re-encoded at once on a node: each may take some 150 MiB for a moment.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
-/// Longest name, characters: what the network itself allows.
+/// Maximum length of a name, characters: the limit of the network itself.
 const MAX_NAME_CHARS: usize = 64;
-/// Longest content identifier that is asked for.
+/// Maximum length of an accepted content identifier.
 const MAX_CID_BYTES: usize = 100;
-/// Before the name of what a picture was made from: others are not this room's to replace.
+/// Prefix of a picture's source. Pictures from other sources are not replaced here.
 const SOURCE: &str = "atproto:";
 
-/// What somebody shows.
+/// A user's public profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// Empty = none.
+    /// Empty if there is none.
     pub name: String,
     /// The content identifier of the picture.
     avatar: Option<String>,
     pds: String,
 }
 
-/// What they show; none when their server does not say.
+/// Reads the profile; `None` if the server does not return one.
 pub async fn read(net: &Net, somebody: &Somebody) -> Option<Profile> {
     let record =
         [("repo", somebody.did.as_str()), ("collection", "app.bsky.actor.profile"), ("rkey", "self")];
@@ -43,7 +43,7 @@ pub async fn read(net: &Net, somebody: &Somebody) -> Option<Profile> {
     Some(Profile { pds: somebody.pds.clone(), ..shown(found.get("value")?) })
 }
 
-/// Of a profile record (`app.bsky.actor.profile`).
+/// The profile in a record (`app.bsky.actor.profile`).
 fn shown(record: &Value) -> Profile {
     let name = record.get("displayName").and_then(Value::as_str).unwrap_or_default();
     let cid = record.pointer("/avatar/ref/$link").and_then(Value::as_str);
@@ -53,7 +53,8 @@ fn shown(record: &Value) -> Profile {
     Profile { name: plain(name), avatar: cid.filter(is_cid).map(str::to_owned), pds: String::new() }
 }
 
-/// On one line, without what turns the text around it (Unicode TR36 §3.3) or cannot be seen.
+/// Removes control characters, invisible characters and characters that change the text direction (Unicode TR36 §3.3);
+/// the result is one line.
 fn plain(text: &str) -> String {
     let is_hidden = |c: char| {
         c.is_control()
@@ -68,8 +69,8 @@ fn call(pds: &str, method: &str, query: &[(&str, &str)]) -> String {
     format!("{}/xrpc/{method}?{query}", pds.trim_end_matches('/'))
 }
 
-/// Takes over the picture of somebody who has just signed in, if it is another than before. Nobody waits for it, and it
-/// is tried again at the next sign-in.
+/// Copies the picture of a user who has just signed in, if it has changed. The sign-in does not wait for it, and the
+/// next sign-in tries again.
 pub async fn take_over(atproto: Atproto, upstream: String, did: String, profile: Profile) {
     let Ok(_place) = AT_ONCE.try_acquire() else { return };
     let auth = &atproto.site.auth;

@@ -1,4 +1,4 @@
-//! From what was typed to who it is and which server speaks for them: handle to DID, DID to document, and back again.
+//! Resolution of an identifier to a user and their server: handle to DID, DID to document, and back again.
 
 use std::sync::Arc;
 
@@ -11,22 +11,23 @@ use super::{
     txt::TxtLookup,
 };
 
-/// Names longer than this have no room for `_atproto.` before them (RFC 1035 §2.3.4): they are asked by https alone.
+/// Maximum length of a handle that leaves room for `_atproto.` before it (RFC 1035 §2.3.4); longer ones are resolved by
+/// https alone.
 const MAX_DNS_HANDLE: usize = 244;
 
-/// Who is who on the network, as it is now: nothing is kept.
+/// Resolves identities on the network without a cache.
 pub struct Resolver {
     pub net: Arc<Net>,
     txt: Box<dyn TxtLookup>,
-    /// Directories of `did:plc`, asked in this order.
+    /// Directories of `did:plc`, tried in this order.
     directories: Vec<String>,
 }
 
-/// Somebody, resolved.
+/// A resolved user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Somebody {
     pub did: Did,
-    /// The handle, where it and the DID name each other.
+    /// The handle, if it and the DID name each other.
     pub handle: Option<Handle>,
     /// The origin of the server that holds the account.
     pub pds: String,
@@ -37,10 +38,10 @@ impl Resolver {
         Self { net, txt, directories }
     }
 
-    /// Who this is; none for a server, which knows many.
+    /// Resolves an identifier; `None` for a server, which has many users.
     ///
     /// # Errors
-    /// [`AtmosphereError`]. A handle that was typed must be confirmed by its DID.
+    /// [`AtmosphereError`]. A typed handle must be confirmed by its DID.
     pub async fn somebody(&self, identifier: &Identifier) -> Result<Option<Somebody>, AtmosphereError> {
         match identifier {
             Identifier::Server(_) => Ok(None),
@@ -56,7 +57,7 @@ impl Resolver {
         }
     }
 
-    /// Who has this DID. The handle that it claims counts only if it leads back.
+    /// Resolves a DID. The handle that it claims is accepted only if the handle resolves to this DID.
     ///
     /// # Errors
     /// [`AtmosphereError`]
@@ -64,7 +65,7 @@ impl Resolver {
         let Described { handle, pds } = self.document(did).await?;
         let confirmed = match &handle {
             Some(claimed) => match self.did_of(claimed).await {
-                // Nobody was asked: that says nothing of the handle.
+                // There was no lookup, so nothing is known about the handle.
                 Err(error @ (AtmosphereError::Busy | AtmosphereError::LookupUnavailable(_))) => {
                     return Err(error);
                 }
@@ -75,7 +76,8 @@ impl Resolver {
         Ok(Somebody { did: did.clone(), handle: handle.filter(|_| confirmed), pds })
     }
 
-    /// By DNS and by https, both at once; where both answer and differ, DNS is right (atproto handle specification).
+    /// Resolves a handle by DNS and by https, both at once. If both give a DID and they differ, DNS is used (atproto
+    /// handle specification).
     ///
     /// # Errors
     /// [`AtmosphereError`]
@@ -84,14 +86,14 @@ impl Resolver {
         match by_dns {
             Ok(Some(did)) => Ok(did),
             Ok(None) => by_https?.ok_or(AtmosphereError::HandleNotFound),
-            // The handle's own host is as good an answer; that it has none says nothing while the name service is
-            // silent.
+            // The handle's own host is an equally good source. If it names no DID, that proves nothing while the name
+            // service does not answer.
             Err(silent @ AtmosphereError::LookupUnavailable(_)) => by_https?.ok_or(silent),
             Err(error) => Err(error),
         }
     }
 
-    /// Records that are not of atproto are others' business; two that are and differ are nobody's.
+    /// Other TXT records are ignored. Two different DIDs make the handle invalid.
     async fn by_dns(&self, handle: &Handle) -> Result<Option<Did>, AtmosphereError> {
         if handle.as_str().len() > MAX_DNS_HANDLE {
             return Ok(None);
@@ -105,7 +107,7 @@ impl Resolver {
         Did::parse(first, self.net.dev).map(Some)
     }
 
-    /// A host that does not answer has no handle; it says nothing about the one who typed it.
+    /// A host that does not respond names no DID; this is not an error of the user.
     async fn by_https(&self, handle: &Handle) -> Result<Option<Did>, AtmosphereError> {
         let url = format!("https://{}/.well-known/atproto-did", handle.as_str());
         match self.net.text(&url).await {
@@ -119,8 +121,8 @@ impl Resolver {
         }
     }
 
-    /// Directories mirror each other: the next is asked where one does not answer, not where it says that there is
-    /// nobody.
+    /// Directories mirror each other: the next one is tried if one does not respond, but not if it reports that the DID
+    /// does not exist.
     async fn document(&self, did: &Did) -> Result<Described, AtmosphereError> {
         if !did.is_of_directory() {
             let found = self.net.json(&did.document_url("")).await?;

@@ -1,5 +1,5 @@
-//! Handles that let somebody in, looked at again: by whoever leads, a few at a time, each about once in `[atmosphere]
-//! reverify`, and more often while one is not confirmed. What becomes of people, the rules decide
+//! Repeated verification of the handles that admitted users: by the leader, a few at a time, each about once in
+//! `[atmosphere] reverify`, and more often while a handle is not confirmed. The rules decide what follows for a user
 //! (`conclave_state::upstream`).
 
 use std::{
@@ -24,18 +24,18 @@ use crate::auth::{Auth, AuthError, derive::Derivation};
 use conclave_cluster::{Occasion, SeenElsewhere, Vantage};
 use conclave_crypto::mac;
 
-/// How often the leader looks whether any is due.
+/// The interval at which the leader checks for handles that are due.
 const PERIOD: Duration = Duration::from_mins(1);
-/// Looked at together: sign-ins have the network first.
+/// Maximum number of concurrent verifications: sign-ins have priority on the network.
 const AT_ONCE: usize = 4;
-/// Most of one round; the rest is due in the next.
+/// Maximum number of handles in one round; the rest is due in the next.
 const MOST_OF_ROUND: usize = 256;
-/// When one that is not confirmed is looked at again; twice as long each time, up to the period.
+/// The first pause before an unconfirmed handle is verified again; it doubles each time, up to the period.
 const FIRST_PAUSE: Duration = Duration::from_mins(10);
-/// Most doubtful ones whose pauses are remembered; beyond, all are due again.
+/// Maximum number of unconfirmed handles whose pauses are remembered; beyond it all are due again.
 const MOST_REMEMBERED: usize = 10_000;
 
-/// What this node sees, for others.
+/// Resolves handles for other nodes.
 pub(super) struct View(pub(super) Arc<Resolver>, pub(super) tokio::runtime::Handle);
 
 impl Vantage for View {
@@ -44,7 +44,8 @@ impl Vantage for View {
         did: String,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send>> {
         let resolver = Arc::clone(&self.0);
-        // Not beside heartbeats: documents that people chose are parsed where pages are made.
+        // Not on the runtime of the heartbeats: documents that users chose are parsed on the runtime that renders
+        // pages.
         let looking = self.1.spawn(async move { seen(&resolver, &did).await });
         Box::pin(async move {
             let seen = looking.await.map_err(|error| error.to_string())?;
@@ -62,14 +63,14 @@ async fn seen(resolver: &Resolver, did: &str) -> Result<Option<String>, Atmosphe
     }
 }
 
-/// How often in a row a handle was not confirmed, and when it is looked at next, Unix milliseconds.
+/// The number of consecutive failures of a handle, and the time of its next verification, Unix milliseconds.
 type Pauses = BTreeMap<String, (u32, u64)>;
 
-/// The task.
+/// The background task.
 pub struct Reverifier {
     auth: Auth,
     resolver: Arc<Resolver>,
-    /// What this cluster is called, of which the document is looked at once.
+    /// The client identity of this cluster, whose document is checked once.
     client: Arc<Option<ClientIdentity>>,
     pauses: Mutex<Pauses>,
 }
@@ -83,14 +84,14 @@ impl Reverifier {
         Self { auth, resolver, client, pauses: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Once in a life of the process, when sign-in with Atmosphere is on.
+    /// Checks this cluster's own document, once per process, when sign-in with Atmosphere is enabled.
     async fn look_at_own_document(&self) {
         let Some(client) = (*self.client).as_ref().filter(|client| client.is_confidential) else { return };
         let own = client::described(client, &self.auth.settings().public_url);
         match self_check::wrong_with(&self.resolver.net, client, &own).await {
-            None => tracing::info!("account servers can read who this cluster is at {}", client.id),
+            None => tracing::info!("account servers can read this cluster's document at {}", client.id),
             Some(why) => tracing::warn!(
-                "nobody can sign in with Atmosphere while {} cannot be read: {why}; try `conclave doctor atmosphere`",
+                "sign-in with Atmosphere fails while {} cannot be read: {why}; try `conclave doctor atmosphere`",
                 client.id
             ),
         }
@@ -113,7 +114,7 @@ impl Reverifier {
         }
     }
 
-    /// Looks at those that are due; answers how many they were.
+    /// Verifies the handles that are due; returns their number.
     pub async fn round(&self) -> usize {
         let state = self.auth.cluster().view();
         let due = self.due(&state);
@@ -132,7 +133,7 @@ impl Reverifier {
             }
             match (pauses.get(&*identity.subject), identity.doubt()) {
                 (Some((_, at)), _) => *at <= now,
-                // Another leader found it so.
+                // Another leader recorded the doubt.
                 (None, Some(_)) => true,
                 (None, None) => now >= identity.looked_at().0 + early(&identity.subject, period),
             }
@@ -151,7 +152,7 @@ impl Reverifier {
         };
         let found = self.found(&identity, &by.handle, is_good).await;
         let Some((finding, handle)) = found else {
-            // Nobody could be asked, which is no step towards an unconfirmed handle. The resolver has warned.
+            // No lookup was possible, which is not evidence against the handle. The resolver has logged a warning.
             self.pause(&identity.subject, Finding::Unconfirmed);
             return;
         };
@@ -170,13 +171,13 @@ impl Reverifier {
             Ok(committed) => tell(&identity, &committed.state),
             // It is due again.
             Err(error) => {
-                tracing::debug!(did = %identity.subject, %error, "a look at a handle was not written")
+                tracing::debug!(did = %identity.subject, %error, "the result of verifying a handle was not written")
             }
         }
     }
 
-    /// What is the matter with the handle, and which one that is; none if the name service does not answer here. That
-    /// it is another's is believed only where another node sees it too.
+    /// The finding about the handle, and the handle itself; `None` if the name service does not respond here. A handle
+    /// counts as another user's only if another node, where there is one, sees that too.
     async fn found(
         &self,
         identity: &Identity,
@@ -231,7 +232,7 @@ impl Reverifier {
     }
 }
 
-/// The audit line.
+/// Logs the audit line.
 fn tell(before: &Identity, state: &State) {
     let Some(now) = state.identity(&before.upstream, &before.subject) else { return };
     let (did, by) = (&*now.subject, before.let_in.as_ref().map_or("", |by| &*by.handle));
@@ -244,12 +245,12 @@ fn tell(before: &Identity, state: &State) {
             };
             tracing::warn!(
                 { user.id = %now.user, atproto.did = did },
-                "audit: {did} is signed out and not let in any more: the handle {by} {why}"
+                "audit: {did} is signed out and not admitted any more: the handle {by} {why}"
             );
         }
         (true, false) => tracing::warn!(
             { user.id = %now.user, atproto.did = did },
-            "audit: {did} may come in again: the handle is confirmed"
+            "audit: {did} may sign in again: the handle is confirmed"
         ),
         _ => {}
     }
@@ -259,7 +260,8 @@ fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Up to a tenth sooner, each at a time of its own: people who came on one day are not all looked up at one moment.
+/// Subtracts up to a tenth of the interval, by a hash of the subject, so that users who were admitted on one day are
+/// not all verified at one moment.
 fn early(subject: &str, length_ms: u64) -> u64 {
     let chance = mac::sha256(subject.as_bytes()).first().copied().unwrap_or_default();
     length_ms - length_ms / 10 * u64::from(chance) / 255

@@ -1,16 +1,16 @@
-//! Whether account servers can read who this cluster is: it asks for its own document at its public address, as they
-//! do, before the first person finds out. Says in one line what is wrong, and stops nobody.
+//! Checks that account servers can read this cluster's document: it fetches the document at the public address, as they
+//! do, before the first user notices a problem. The result is one log line; nothing is blocked.
 
 use serde_json::Value;
 
 use super::{client::ClientIdentity, error::AtmosphereError, net::Net};
 
-/// What is wrong with the document at the public address, in words for an operator; none where it is the one that this
-/// node has.
+/// The problem with the document at the public address, as a text for the operator; `None` if it equals this node's
+/// own.
 pub async fn wrong_with(net: &Net, client: &ClientIdentity, own: &Value) -> Option<String> {
     let seen = match net.json(&client.id).await {
         Ok(Some(seen)) => seen,
-        Ok(None) => return Some("there is nothing; let the proxy pass this path to the nodes".into()),
+        Ok(None) => return Some("there is no document; let the proxy pass this path to the nodes".into()),
         Err(AtmosphereError::Blocked(why)) => {
             return Some(format!(
                 "from here it leads to an address that is not public ({why}); account servers must reach it"

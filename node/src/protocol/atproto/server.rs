@@ -1,5 +1,5 @@
-//! The authorization server that speaks for an account: found from the account's own server, and held to what atproto
-//! asks of it.
+//! The authorization server of an account: found through the account's own server, and checked against the requirements
+//! of atproto.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::{error::AtmosphereError, identifier::server, net::Net};
 /// An authorization server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// An origin; what its answers must be signed with (`iss`).
+    /// An origin; responses must carry it as `iss`.
     pub issuer: String,
     pub authorization: String,
     pub token: String,
@@ -25,17 +25,19 @@ pub async fn issuer_of(net: &Net, pds: &str) -> Result<String, AtmosphereError> 
     let document = net
         .json(&url)
         .await?
-        .ok_or(AtmosphereError::ProviderInvalid("the server is no protected resource"))?;
+        .ok_or(AtmosphereError::ProviderInvalid("the server is not a protected resource"))?;
     let named = document.get("authorization_servers").and_then(Value::as_array).map(Vec::as_slice);
     match named {
         Some([Value::String(issuer)]) => server(issuer)
             .filter(|origin| origin == issuer.trim_end_matches('/'))
-            .ok_or(AtmosphereError::ProviderInvalid("the authorization server's name is no origin")),
-        _ => Err(AtmosphereError::ProviderInvalid("the server names not exactly one authorization server")),
+            .ok_or(AtmosphereError::ProviderInvalid("the authorization server's name is not an origin")),
+        _ => {
+            Err(AtmosphereError::ProviderInvalid("the server does not name exactly one authorization server"))
+        }
     }
 }
 
-/// What the authorization server says of itself (RFC 8414), checked.
+/// The authorization server's metadata (RFC 8414), checked.
 ///
 /// # Errors
 /// [`AtmosphereError`]
@@ -44,11 +46,11 @@ pub async fn described(net: &Net, issuer: &str) -> Result<Server, AtmosphereErro
     let document = net
         .json(&url)
         .await?
-        .ok_or(AtmosphereError::ProviderInvalid("the server is no authorization server"))?;
+        .ok_or(AtmosphereError::ProviderInvalid("the server is not an authorization server"))?;
     read(&document, issuer, net.dev)
 }
 
-/// Whether a server can be signed in at: by path of its own, or as an account's server that names another.
+/// The authorization server behind an origin: the one that it names as an account's server, or the origin itself.
 ///
 /// # Errors
 /// [`AtmosphereError`]
@@ -69,7 +71,7 @@ fn read(document: &Value, issuer: &str, dev: bool) -> Result<Server, AtmosphereE
         list.is_some_and(|list| list.iter().any(|one| one.as_str() == Some(wanted)))
     };
     if text("issuer") != Some(issuer) {
-        return wrong("the authorization server calls itself otherwise");
+        return wrong("the authorization server names another issuer");
     }
     let endpoint = |name: &str| text(name).filter(|url| is_endpoint(url, dev)).map(str::to_owned);
     let (Some(authorization), Some(token), Some(pushed)) = (
@@ -77,21 +79,24 @@ fn read(document: &Value, issuer: &str, dev: bool) -> Result<Server, AtmosphereE
         endpoint("token_endpoint"),
         endpoint("pushed_authorization_request_endpoint"),
     ) else {
-        return wrong("an endpoint of the authorization server is missing or no https address");
+        return wrong("an endpoint of the authorization server is missing or not an https address");
     };
     let promises = [
-        (says("require_pushed_authorization_requests"), "requests need not be pushed"),
-        (says("authorization_response_iss_parameter_supported"), "answers do not say who gives them"),
-        (says("client_id_metadata_document_supported"), "it does not read documents of clients"),
-        (has("code_challenge_methods_supported", "S256"), "it does not know S256"),
-        (has("dpop_signing_alg_values_supported", "ES256"), "it does not know ES256 for DPoP"),
+        (says("require_pushed_authorization_requests"), "it does not require pushed requests"),
+        (says("authorization_response_iss_parameter_supported"), "its responses do not name the issuer"),
+        (says("client_id_metadata_document_supported"), "it does not support client metadata documents"),
+        (has("code_challenge_methods_supported", "S256"), "it does not support S256"),
+        (has("dpop_signing_alg_values_supported", "ES256"), "it does not support ES256 for DPoP"),
         (
             has("token_endpoint_auth_signing_alg_values_supported", "ES256"),
-            "it does not know ES256 for clients",
+            "it does not support ES256 for clients",
         ),
-        (has("token_endpoint_auth_methods_supported", "private_key_jwt"), "it does not know private_key_jwt"),
-        (has("token_endpoint_auth_methods_supported", "none"), "it does not know public clients"),
-        (has("scopes_supported", "atproto"), "it does not know the scope atproto"),
+        (
+            has("token_endpoint_auth_methods_supported", "private_key_jwt"),
+            "it does not support private_key_jwt",
+        ),
+        (has("token_endpoint_auth_methods_supported", "none"), "it does not support public clients"),
+        (has("scopes_supported", "atproto"), "it does not support the scope atproto"),
     ];
     if let Some((_, why)) = promises.into_iter().find(|(kept, _)| !kept) {
         return wrong(why);
@@ -100,7 +105,8 @@ fn read(document: &Value, issuer: &str, dev: bool) -> Result<Server, AtmosphereE
     Ok(Server { issuer: issuer.to_owned(), authorization, token, pushed, revocation })
 }
 
-/// Where a browser or this cluster may be sent. Whether the address may be reached, the way out judges.
+/// True for the URL of an endpoint for a browser or this cluster. The outbound client decides if the address may be
+/// contacted.
 fn is_endpoint(text: &str, dev: bool) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
     let is_web = url.scheme() == "https" || (dev && url.scheme() == "http");

@@ -1,4 +1,4 @@
-//! The way out: a person says who they are, and is sent to their own server.
+//! The start of a sign-in: the user types an identifier, and is redirected to their own server.
 
 use std::time::Duration;
 
@@ -36,14 +36,14 @@ use conclave_crypto::mac;
 use conclave_http::{ClientInfo, Fault, RequestId};
 
 pub const START: &str = "/atproto/start";
-/// Everything before the person is sent away: three documents and a post, each of which may be slow.
+/// Time limit for everything before the redirect: three documents and a post, each of which may be slow.
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
 pub struct Asked {
     #[serde(default)]
     ticket: String,
-    /// The one-time token of the first person.
+    /// The one-time token of the first user.
     #[serde(default)]
     first: String,
 }
@@ -57,7 +57,7 @@ pub struct Submitted {
     first: String,
 }
 
-/// What the page was filled in with.
+/// The values already filled in on the page.
 struct Filled {
     text: String,
     first: String,
@@ -73,7 +73,7 @@ pub async fn show(
     let shown = async {
         let browser = atproto.site.browser(&headers)?;
         let text = match asked.ticket.as_str() {
-            // Whoever has the first token has no page to come from.
+            // The holder of the first token does not come from another page.
             "" if !asked.first.is_empty() => fresh(&atproto, &browser)?,
             text => text.to_owned(),
         };
@@ -90,7 +90,7 @@ fn fresh(atproto: &Atproto, browser: &Browser) -> Result<String, Fault> {
     auth.seal(&ticket).map_err(|error| AtmosphereError::from(error).fault())
 }
 
-/// A login or a link that is on its way in this browser.
+/// The ticket of a login or a link in progress in this browser.
 fn ticket(atproto: &Atproto, browser: &Browser, text: &str) -> Result<Ticket, Fault> {
     let ticket = atproto.site.auth.open(text, Some(browser.id.as_str()));
     let ticket = ticket.map_err(|error| AtmosphereError::from(error).fault())?;
@@ -175,7 +175,7 @@ fn away(
     atproto.site.with_browser(browser, response)
 }
 
-/// From what was typed to where the browser goes.
+/// Resolves the typed identifier and pushes the request; returns the address for the browser.
 async fn departing(
     atproto: &Atproto,
     caller: &ClientInfo,
@@ -185,7 +185,7 @@ async fn departing(
     if wanted_age(ticket).is_some() {
         return Err(AtmosphereError::NotFresh);
     }
-    // What follows costs others' servers requests: no address may have us make too many.
+    // The next step costs requests to other servers, so the number of attempts per address is limited.
     if let Admission::Refused { .. } = atproto.site.auth.upstream_attempts().address(caller.ip) {
         return Err(AtmosphereError::TooMany);
     }
@@ -216,7 +216,7 @@ fn too_slow() -> AtmosphereError {
     AtmosphereError::Unreachable(conclave_http::outbound::OutboundError::TooSlow)
 }
 
-/// The authorization server, and who it must be that signs in there.
+/// The authorization server, and the DID that must sign in there.
 #[tracing::instrument(name = "atproto.resolve", skip_all)]
 async fn way_to(
     atproto: &Atproto,
@@ -243,7 +243,7 @@ fn key_of(atproto: &Atproto, client: &ClientIdentity) -> Result<Option<String>, 
 
 fn address(server: &Server, client: &ClientIdentity, pushed: &str) -> Result<String, AtmosphereError> {
     let mut url = Url::parse(&server.authorization)
-        .map_err(|_| AtmosphereError::ProviderInvalid("its authorization endpoint is none"))?;
+        .map_err(|_| AtmosphereError::ProviderInvalid("its authorization endpoint is not a URL"))?;
     url.query_pairs_mut().append_pair("client_id", &client.id).append_pair("request_uri", pushed);
     Ok(url.into())
 }

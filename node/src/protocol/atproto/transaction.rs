@@ -1,7 +1,7 @@
-//! A sign-in on its way to a person's server and back. It travels in a cookie, sealed under a key of the cluster and of
-//! this browser alone; `state` is chance and says nothing. What it must end as is in it: the server, the person, the
-//! key. Any node can take it up, and nothing is written until the end, where the login ticket inside is spent by the
-//! rules.
+//! A sign-in through a user's server in progress. It is kept in a cookie, sealed under a key of the cluster and bound
+//! to this browser; `state` is random and carries no information. The transaction holds the expected result: the
+//! server, the DID, the key. Any node can continue it. Nothing is written until the end, where the rules spend the
+//! login ticket inside.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
@@ -17,32 +17,32 @@ use conclave_base::propagation;
 use conclave_base::runtime::Entropy;
 use conclave_crypto::{jwk::Alg, jwt::SigningKey, mac};
 
-/// What the seal is for; a transaction opens as nothing else.
+/// The purpose that the seal is bound to; a value sealed for another purpose does not open.
 const PURPOSE: &str = "atproto-transaction/1";
-/// Longest cookie: browsers keep no longer one.
+/// Maximum length of the cookie: browsers do not store longer ones.
 const MAX_COOKIE_BYTES: usize = 3_800;
 
-/// On its way.
+/// A sign-in in progress.
 #[derive(Serialize, Deserialize)]
 pub struct Transaction {
     pub ticket: Ticket,
-    /// The row of the state that sign-ins of this kind belong to.
+    /// The upstream row that sign-ins of this kind belong to.
     pub upstream: String,
-    /// Chance; comes back with the browser.
+    /// Random; returned by the browser.
     pub state: [u8; 16],
-    /// Who answers, to the letter.
+    /// The issuer that must respond, compared exactly.
     pub issuer: String,
-    /// Who it must be; none when a server was named.
+    /// The DID that must sign in; `None` if the user named a server.
     pub did: Option<String>,
-    /// What the PKCE verifier is made from.
+    /// The bytes from which the PKCE verifier is made.
     pub verifier: [u8; 32],
-    /// The DPoP key of this sign-in and no other, PKCS#8.
+    /// The DPoP key of this sign-in alone, PKCS#8.
     key: Vec<u8>,
-    /// The key by which this cluster proved itself; the end must be of the same.
+    /// The key with which this cluster authenticated; the code exchange must use it too.
     pub kid: Option<String>,
-    /// SHA-256 of the token with which the first person comes in.
+    /// SHA-256 of the token with which the first user is admitted.
     pub first_token_hash: Vec<u8>,
-    /// The span in which it began: one sign-in is one trace, wherever it ends. Ids alone; empty where no traces are
+    /// The span in which it began: one sign-in is one trace, wherever it ends. Only ids; empty if no traces are
     /// collected.
     #[serde(default)]
     pub trace: String,
@@ -55,8 +55,10 @@ impl std::fmt::Debug for Transaction {
 }
 
 impl Transaction {
+    /// Begins a sign-in.
+    ///
     /// # Errors
-    /// When no key can be made.
+    /// Fails if no key can be made.
     pub fn begin(ticket: Ticket, upstream: &str, entropy: &dyn Entropy) -> Result<Self, AuthError> {
         let key = SigningKey::generate_pkcs8(Alg::Es256, entropy);
         let key = key.map_err(|error| AuthError::Internal(format!("no DPoP key: {error}")))?;
@@ -74,12 +76,12 @@ impl Transaction {
         })
     }
 
-    /// `state`, as it travels.
+    /// The `state` parameter as text.
     pub fn state(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.state)
     }
 
-    /// What proves at the token endpoint that the code is ours (RFC 7636), and what is shown of it before.
+    /// The PKCE verifier for the token endpoint (RFC 7636).
     pub fn verifier(&self) -> Zeroizing<String> {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.verifier))
     }
@@ -88,20 +90,22 @@ impl Transaction {
         URL_SAFE_NO_PAD.encode(mac::sha256(self.verifier().as_bytes()))
     }
 
+    /// The DPoP key.
+    ///
     /// # Errors
-    /// When it is none, which only a defect makes.
+    /// Fails if the bytes are not a key, which only a defect can cause.
     pub fn dpop_key(&self) -> Result<SigningKey, AuthError> {
         let key = SigningKey::from_pkcs8(Alg::Es256, &self.key);
         key.map_err(|error| AuthError::Internal(format!("the DPoP key: {error}")))
     }
 
-    /// What the rules know it by, once it is answered.
+    /// The id under which the rules record it as spent.
     pub fn proof(&self) -> TicketId {
         let id = mac::sha256(&[b"atproto-state".as_slice(), &self.state].concat());
         TicketId::new(*id.first_chunk::<16>().unwrap_or(&[0; 16]))
     }
 
-    /// What the rules are to remember of it.
+    /// The proof that the rules must record as spent.
     pub fn spent(&self) -> SpentProof {
         SpentProof {
             kind: Kind::AtprotoState.into(),
@@ -111,20 +115,22 @@ impl Transaction {
         }
     }
 
-    /// The cookie's own name: several sign-ins may be on their way in one browser.
+    /// The cookie's own name: one browser may have several sign-ins in progress.
     pub fn cookie(state: &str) -> String {
         let short: String = state.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         format!("atproto_{short}")
     }
 
+    /// Seals it as text for the cookie.
+    ///
     /// # Errors
-    /// When no browser would keep it.
+    /// Fails if it is longer than browsers store.
     pub fn seal(&self, auth: &Auth) -> Result<String, AuthError> {
         let text = auth.seal_for_browser(PURPOSE, self)?;
         if text.len() > MAX_COOKIE_BYTES { Err(AuthError::TooLong) } else { Ok(text) }
     }
 
-    /// Opens what this browser brought back.
+    /// Opens the cookie of this browser.
     ///
     /// # Errors
     /// [`TicketError`]

@@ -1,4 +1,4 @@
-//! TXT records of the DNS: by the machine's nameservers, or by those that the configuration names.
+//! DNS TXT records, from the machine's nameservers or from those in the configuration.
 
 use std::{future::Future, net::SocketAddr, pin::Pin, time::Duration};
 
@@ -9,25 +9,25 @@ use hickory_resolver::{
     proto::{op::ResponseCode, rr::RData},
 };
 
-/// One question, and how often it is asked again: less than a person waits.
+/// Timeout of one query, and the number of repetitions: less than a user would wait.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 1;
-/// Most records of one name that are looked at.
+/// Maximum number of records of one name that are used.
 const MAX_RECORDS: usize = 32;
 
-/// Looks names up.
+/// Looks up TXT records.
 pub trait TxtLookup: Send + Sync {
     /// The texts at this name; empty if the name does not exist or has none.
     ///
     /// # Errors
-    /// [`NoAnswer`] if no nameserver said so.
+    /// [`NoAnswer`] if no nameserver confirmed that.
     fn lookup<'a>(&'a self, name: &'a str) -> Looking<'a>;
 }
 
-/// A lookup under way.
+/// A lookup in progress.
 pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, NoAnswer>> + Send + 'a>>;
 
-/// No nameserver answered, or each refused to: nothing is known of the name. For the log.
+/// No nameserver answered, or each refused: nothing is known about the name. For the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nameservers {servers} do not answer: {why}")]
 pub struct NoAnswer {
@@ -35,15 +35,16 @@ pub struct NoAnswer {
     pub why: String,
 }
 
-/// By DNS. Nothing is kept between two questions: an identity may change its handle at any time.
+/// Lookups by DNS. Nothing is cached between two lookups: an identity may change its handle at any time.
 pub struct Dns {
     resolver: Option<TokioResolver>,
-    /// Those that are asked, for the log.
+    /// The nameservers, for the log.
     servers: String,
 }
 
 impl Dns {
-    /// Without `nameservers`, those of the machine; where it names none, no handle is found by DNS.
+    /// Uses `nameservers`, or those of the machine if there are none. If the machine has none either, no handle is
+    /// found by DNS.
     pub fn new(nameservers: &[SocketAddr]) -> Self {
         let mut options = ResolverOpts::default();
         options.timeout = TIMEOUT;
@@ -72,7 +73,7 @@ impl Dns {
     }
 }
 
-/// By UDP, and by TCP what is too long for it.
+/// Queries by UDP, and by TCP for responses that are too long for it.
 fn server(address: SocketAddr) -> NameServerConfig {
     let on_port = |mut connection: ConnectionConfig| {
         connection.port = address.port();
@@ -85,7 +86,7 @@ fn server(address: SocketAddr) -> NameServerConfig {
 impl TxtLookup for Dns {
     fn lookup<'a>(&'a self, name: &'a str) -> Looking<'a> {
         Box::pin(async move {
-            // Without nameservers DNS is no way to find a handle here, and https alone decides.
+            // Without nameservers handles cannot be found by DNS, and https alone decides.
             let Some(resolver) = &self.resolver else { return Ok(Vec::new()) };
             let found = match resolver.txt_lookup(name).await {
                 Ok(found) => found,
@@ -108,8 +109,8 @@ impl TxtLookup for Dns {
     }
 }
 
-/// Whether a nameserver said that there is nothing: the name does not exist, or has no such record. SERVFAIL, REFUSED
-/// and silence say nothing of the name.
+/// True if a nameserver confirmed that there is nothing: the name does not exist, or has no such record. SERVFAIL,
+/// REFUSED and silence prove nothing about the name.
 fn is_answer(error: &NetError) -> bool {
     matches!(
         error,
@@ -126,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A nameserver that answers each question with this code and no record.
+    /// A nameserver that answers each query with this code and no record.
     async fn nameserver(code: u8) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -134,7 +135,7 @@ mod tests {
             let mut buffer = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
                 let mut answer = buffer[..length].to_vec();
-                // An answer (RFC 1035 4.1.1), recursion available, with the code; the question alone.
+                // A response (RFC 1035 4.1.1), recursion available, with the code; the question alone.
                 answer[2] |= 0x80;
                 answer[3] = 0x80 | code;
                 answer[6..12].fill(0);
@@ -153,7 +154,7 @@ mod tests {
             let found = dns.lookup("_atproto.alice.test.").await;
             assert_eq!(found.is_ok(), is_answer, "code {code}: {found:?}");
         }
-        // Nobody listens.
+        // No process listens there.
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let gone = socket.local_addr().unwrap();
         drop(socket);

@@ -1,9 +1,9 @@
-//! The address of the original request, read once into its canonical form: scheme, authority, path.
+//! The address of the original request, parsed once into its canonical form: scheme, authority, path.
 //!
-//! Paths come as applications use them: with escaped slashes, backslashes, broken escapes and raw UTF-8. They are
-//! passed on here and a visitor returns to exactly that address. Whether a path has two readings is judged only where a
-//! rule looks at it (`conclave_policy::CanonicalPath`), and there doubt denies. Refused here is only what no browser
-//! sends: dot segments, fragments, blanks and control bytes (reference: forward-auth.md §4).
+//! Paths are accepted as applications use them: with escaped slashes, backslashes, broken escapes and raw UTF-8. They
+//! are passed on unchanged, and a visitor returns to exactly that address. A rule that looks at a path decides if it is
+//! ambiguous (`conclave_policy::CanonicalPath`), and denies it then. This module refuses only what browsers never send:
+//! dot segments, fragments, blanks and control bytes (reference: forward-auth.md §4).
 
 use std::fmt::Write as _;
 
@@ -11,11 +11,11 @@ use super::metadata::Refused;
 use crate::auth::ticket::{AppUrl, Mount};
 use conclave_http::host::canonical_authority;
 
-/// Longest path and query that is looked at. The listener bounds a whole head at 64 KiB; proxies bound a request line
-/// at 8 KiB as a rule and 60 KiB at most.
+/// Maximum length of path and query. The listener limits a whole head to 64 KiB; proxies limit a request line to 8 KiB
+/// as a rule and 60 KiB at most.
 const MAX_URI_BYTES: usize = 60 * 1024;
 
-/// The parts as a proxy gave them, each under the name that is told when it cannot be read.
+/// The parts of the address as a proxy sent them, each with its source, for error messages.
 pub struct Parts<'a> {
     pub scheme: (&'static str, &'a str),
     pub authority: (&'static str, &'a str),
@@ -23,6 +23,8 @@ pub struct Parts<'a> {
     pub path: (&'static str, &'a [u8]),
 }
 
+/// Parses the parts into a canonical address.
+///
 /// # Errors
 /// [`Refused`].
 pub fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, Refused> {
@@ -36,7 +38,7 @@ pub fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, Refused> {
     })
 }
 
-/// Cuts `scheme://authority/path` into its parts. Returns `None` when it is not that.
+/// Splits `scheme://authority/path` into its parts. Returns `None` for any other text.
 pub fn cut(url: &[u8]) -> Option<(&str, &str, &[u8])> {
     const AFTER_SCHEME: &[u8] = b"://";
     let at = url.windows(AFTER_SCHEME.len()).position(|window| window == AFTER_SCHEME)?;
@@ -45,7 +47,7 @@ pub fn cut(url: &[u8]) -> Option<(&str, &str, &[u8])> {
     Some((std::str::from_utf8(scheme).ok()?, std::str::from_utf8(authority).ok()?, path))
 }
 
-/// WebSocket schemes are named by some proxies; the page they belong to is http or https.
+/// The http scheme of a request. Some proxies send WebSocket schemes; the page that they belong to is http or https.
 fn scheme_of((name, scheme): (&'static str, &str)) -> Result<&'static str, Refused> {
     match scheme {
         "https" | "wss" => Ok("https"),
@@ -54,7 +56,7 @@ fn scheme_of((name, scheme): (&'static str, &str)) -> Result<&'static str, Refus
     }
 }
 
-/// The path and query as text that a `Location` can carry.
+/// The path and query as text that fits into a `Location`.
 fn path_of((said_in, uri): (&'static str, &[u8])) -> Result<String, Refused> {
     if uri.len() > MAX_URI_BYTES || uri.first() != Some(&b'/') {
         return Err(Refused::Unreadable(said_in));
@@ -67,7 +69,7 @@ fn path_of((said_in, uri): (&'static str, &[u8])) -> Result<String, Refused> {
     Ok(encoded(uri, path.len()))
 }
 
-/// `.` and `..`, each dot also as `%2e` (RFC 3986 §6.2.2.2). Browsers resolve them before they send.
+/// True for `.` and `..`, each dot also as `%2e` (RFC 3986 §6.2.2.2). Browsers resolve them before they send.
 fn is_dot_segment(segment: &[u8]) -> bool {
     let mut rest = segment;
     let mut dots = 0;
@@ -79,8 +81,8 @@ fn is_dot_segment(segment: &[u8]) -> bool {
     rest.is_empty() && matches!(dots, 1 | 2)
 }
 
-/// Percent-encodes what a browser would change on its way back (WHATWG URL): bytes outside ASCII, and backslashes in
-/// the path, which is the first `path_len` bytes.
+/// Percent-encodes the bytes that a browser would change when it returns (WHATWG URL): bytes outside ASCII, and
+/// backslashes in the path, which is the first `path_len` bytes.
 fn encoded(uri: &[u8], path_len: usize) -> String {
     let changes = |at: usize, byte: u8| !byte.is_ascii() || byte == b'\\' && at < path_len;
     if let Ok(text) = std::str::from_utf8(uri)

@@ -1,9 +1,9 @@
-//! A signed assertion: proof for applications that do not trust the headers of whoever reaches them. A JWT, verifiable
-//! with the cluster's published keys, that names the person, the host, the method and the address of one request, and
-//! is good for a minute.
+//! A signed assertion: proof for applications that do not trust plain headers, because clients may reach them without
+//! the proxy. It is a JWT, verifiable with the cluster's published keys, that names the user, the host, the method and
+//! the address of one request, and is valid for a minute.
 //!
-//! One ECDSA signature a request, so only where an application wants it. Its `typ` is of its own: no token of the
-//! provider passes for one, and it passes for none.
+//! It costs one ECDSA signature per request, so only applications that require it get one. It has its own `typ`: a
+//! token of the provider is not accepted as an assertion, nor the reverse.
 
 use conclave_state::{application::Application, client::SigningAlgorithm};
 use serde::Serialize;
@@ -17,19 +17,19 @@ use super::{
 
 /// `typ` of an assertion.
 pub const TYP: &str = "conclave-assertion+jwt";
-/// How long one is good, seconds: the proxy passes it on at once, and clocks differ.
+/// Lifetime of an assertion, seconds: the proxy passes it on at once, and clocks differ.
 const LIFE_SECS: u64 = 60;
 
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
-    /// The origin that the request is for.
+    /// The origin of the request.
     aud: String,
     /// The user's id.
     sub: String,
     iat: u64,
     exp: u64,
-    /// The method (as in RFC 9449 §4.2); absent when the proxy does not tell it.
+    /// The method (as in RFC 9449 §4.2); absent if the proxy does not send it.
     #[serde(skip_serializing_if = "Option::is_none")]
     htm: Option<&'a str>,
     /// The address without its query (as in RFC 9449 §4.2).
@@ -43,7 +43,7 @@ struct Claims<'a> {
 /// The assertion for one request.
 ///
 /// # Errors
-/// When there is no key to sign with.
+/// Fails if there is no key to sign with.
 pub fn sign(
     auth: &Auth,
     signed_in: &SignedIn,

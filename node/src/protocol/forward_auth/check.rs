@@ -1,4 +1,5 @@
-//! The decision: who is it from, and may they open this application. The same for every proxy.
+//! The decision: identifies the user of a request, and decides if they may open the application. It does not depend on
+//! the proxy.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,37 +22,38 @@ use super::{
 
 /// The cookie of an application's own host.
 pub const APP: &str = "app";
-/// The same where a sign-in does for a whole domain (`http.app_domains`).
+/// The cookie of a domain whose hosts share one sign-in (`http.app_domains`).
 pub const APP_OF_DOMAIN: &str = "app_domain";
 
-/// What was decided.
+/// The result of a check.
 #[derive(Debug)]
 pub enum Decision {
-    /// Let it through, with these people's headers and what the policy adds.
+    /// Allow the request, adding the user's identity headers and the policy's extra headers.
     Allow {
         signed_in: SignedIn,
         application: Arc<Application>,
         by: By,
         extra: Vec<(HeaderName, HeaderValue)>,
     },
-    /// Let it through without asking who it is from: its path needs no sign-in. With the policy's headers, empty.
+    /// Allow the request without identifying a user, because its path needs no sign-in. The policy's headers are added,
+    /// empty.
     Public { extra: Vec<(HeaderName, HeaderValue)> },
-    /// Nobody is signed in; what a program brought instead is `refused`, or was not brought.
+    /// No user is signed in. `refused` is true if a program sent credentials that are not accepted.
     Unauthenticated { application: Arc<Application>, refused: bool },
-    /// Somebody is, and may not.
+    /// The user is signed in, but may not open the application.
     Forbidden { signed_in: SignedIn, application: Arc<Application>, decision: Option<String> },
     /// No application has this host.
     UnknownHost,
-    /// An application has this host, but lives at another scheme or port.
+    /// An application has this host, but at another scheme or port.
     WrongOrigin { application: Arc<Application> },
-    /// The cookies cannot be told from planted ones.
+    /// The cookies cannot be distinguished from planted ones.
     BadCookies(CookieError),
-    /// This node cannot tell now, for a reason that is for the log.
+    /// This node cannot decide now, for a reason that is logged.
     Unavailable { why: String },
 }
 
 impl Decision {
-    /// What the policy adds to a request that is let in.
+    /// The extra headers that the policy adds to an admitted request.
     pub fn extra(&self) -> &[(HeaderName, HeaderValue)] {
         match self {
             Self::Allow { extra, .. } | Self::Public { extra } => extra,
@@ -59,8 +61,8 @@ impl Decision {
         }
     }
 
-    /// Refuses a request with a header that the application could read as one of those: which they are, is known only
-    /// now.
+    /// Refuses a request with a header that the application could read as one of the policy's extra headers, which are
+    /// known only after the decision.
     ///
     /// # Errors
     /// [`Refused`].
@@ -74,22 +76,22 @@ impl Decision {
     }
 }
 
-/// What somebody is let in by.
+/// The kind of credential that admitted the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// A cookie.
     Session,
-    /// What a program brought in `Authorization`, which is then ours and not the application's.
+    /// A program's `Authorization` header, which is then for us and not for the application.
     Program,
 }
 
-/// Cookies of an application's host follow the scheme that the browser uses there.
+/// The policy for cookies of an application's host: they follow the scheme that the browser uses there.
 pub fn app_cookie(original_scheme: &str) -> CookiePolicy {
     CookiePolicy::host_only(original_scheme == "https")
 }
 
-/// The decision, when it needs nobody's answer: on a version that this node may decide on by itself, and that knows of
-/// all the cookies presented. None: [`decide`] has to wait for something.
+/// The decision, if it needs no communication: on a version that this node may decide on by itself, and that includes
+/// all the cookies presented. `None` if [`decide`] has to wait.
 pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Option<Decision> {
     let presented = match Presented::read(state, original, headers) {
         Ok(presented) => presented,
@@ -109,7 +111,7 @@ pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &Header
     }
 }
 
-/// The decision about a host at which nothing is protected in this version.
+/// The decision about a host where this version has no protected application.
 fn unprotected(version: &State, original: &Original) -> Decision {
     match version.application_by_host(&original.host) {
         Some(application) => Decision::WrongOrigin { application: Arc::clone(application) },
@@ -117,16 +119,18 @@ fn unprotected(version: &State, original: &Original) -> Decision {
     }
 }
 
-/// The handles that a request brought, opened: of the host, of its domain, and the session's own where browsers send
-/// it.
+/// The handles in a request, opened: of the host, of its domain, and of the session itself if browsers send that cookie
+/// here.
 struct Presented {
     arms: [Option<Handle>; 2],
     session: Option<Handle>,
 }
 
 impl Presented {
+    /// Reads the cookies.
+    ///
     /// # Errors
-    /// When the cookies cannot be told from planted ones.
+    /// Fails if the cookies cannot be distinguished from planted ones.
     fn read(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Result<Self, CookieError> {
         let cookies = Cookies::of(headers);
         let opened = |kind, text: Option<&str>| text.and_then(|text| state.auth.parse(kind, text));
@@ -146,12 +150,12 @@ impl Presented {
         self.arms.iter().chain([&self.session]).flatten()
     }
 
-    /// The least that a version must have seen to know of them.
+    /// The lowest index at which a version includes all of them.
     fn index(&self) -> u64 {
         self.handles().map(|handle| handle.index).max().unwrap_or(0)
     }
 
-    /// Whom the first of them that is alive stands for.
+    /// The user of the first live handle.
     fn who(&self, state: &ForwardAuth, view: &Arc<State>, host: &str) -> Option<SignedIn> {
         let mut arms = self.arms.iter().flatten();
         let on_host = arms.find_map(|arm| state.auth.live_on_host(view, arm, host));
@@ -159,7 +163,7 @@ impl Presented {
     }
 }
 
-/// The cookie policy of the domain that this host shares a sign-in with, if there is one.
+/// The cookie policy of the domain with which this host shares a sign-in, if there is one.
 pub fn domain_cookie(state: &ForwardAuth, original_scheme: &str, host: &str) -> Option<CookiePolicy> {
     let domain = state.auth.app_domain(host)?;
     Some(CookiePolicy::for_domain(original_scheme == "https", domain))
@@ -183,7 +187,7 @@ fn unavailable(error: &AuthError) -> Decision {
     Decision::Unavailable { why: error.to_string() }
 }
 
-/// A program may have brought something else.
+/// The decision without a session: a program may have sent other credentials.
 async fn without_session(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     let application = match confirmed(state, original).await {
         Ok(Some(application)) => application,
@@ -193,7 +197,7 @@ async fn without_session(state: &ForwardAuth, original: &Original, headers: &Hea
     match program::judge(state, original, &application, headers).await {
         Ok(Judged::SignedIn(signed_in)) => judge(state, original, signed_in, By::Program),
         Ok(Judged::Nothing) => nobody(state, original, application).await,
-        // Where nobody is asked, what it brought may be for the application itself.
+        // On a public path the credentials may be for the application itself.
         Ok(Judged::Refused) => match nobody(state, original, application).await {
             Decision::Unauthenticated { application, .. } => {
                 Decision::Unauthenticated { application, refused: true }
@@ -204,14 +208,14 @@ async fn without_session(state: &ForwardAuth, original: &Original, headers: &Hea
     }
 }
 
-/// The application at this host in this version, if the request is where it really lives.
+/// The application at this host in this version, if the request has its true origin.
 fn protected(state: &ForwardAuth, version: &State, original: &Original) -> Option<Arc<Application>> {
     let found = version.application_by_host(&original.host)?;
     state.auth.is_true_origin(&original.url, found).then(|| Arc::clone(found))
 }
 
-/// The application at this host. That there is none is said only in a version that knows every acknowledged change: an
-/// application may have been made at another node a moment ago (design.md P5).
+/// The application at this host. Its absence is reported only from a version with every acknowledged change: an
+/// application may have been created at another node a moment ago (design.md P5).
 async fn confirmed(state: &ForwardAuth, original: &Original) -> Result<Option<Arc<Application>>, AuthError> {
     let cluster = state.auth.cluster();
     if let Some(application) = protected(state, &cluster.view(), original) {
@@ -227,13 +231,13 @@ async fn confirmed(state: &ForwardAuth, original: &Original) -> Result<Option<Ar
     Ok(protected(state, &version, original))
 }
 
-/// Nobody is signed in: to the login, unless the path needs none.
+/// The decision without a user: sign-in required, unless the path is public.
 async fn nobody(state: &ForwardAuth, original: &Original, application: Arc<Application>) -> Decision {
     let view = state.auth.cluster().view();
     if public(state, &view, original, &application).is_none() {
         return visitor(state, &view, original, application);
     }
-    // It may have been taken back meanwhile: what opens is looked at in a version that knows every acknowledged change.
+    // The path may have been closed meanwhile, so it is opened only by a version with every acknowledged change.
     let version = match state.auth.cluster().serving_view(0).await {
         Ok(version) => version,
         Err(error) => return unavailable(&error.into()),
@@ -244,7 +248,7 @@ async fn nobody(state: &ForwardAuth, original: &Original, application: Arc<Appli
     }
 }
 
-/// Nobody is signed in, in this version of the state.
+/// The decision without a user, in this version of the state.
 fn visitor(
     state: &ForwardAuth,
     version: &State,
@@ -256,7 +260,7 @@ fn visitor(
     open.unwrap_or(Decision::Unauthenticated { application, refused: false })
 }
 
-/// Whether the path needs no sign-in, in this version of the state.
+/// The decision for a path that is public in this version of the state; `None` for any other.
 fn public(
     state: &ForwardAuth,
     version: &State,
@@ -315,7 +319,8 @@ impl From<AuthError> for Undecided {
     }
 }
 
-/// Whom this node knew, for an application whose owner chose so: while the cluster is out of reach, and not for long.
+/// The user as last known to this node, for an application whose owner enabled this: while the cluster is unreachable,
+/// and only for a limited time.
 fn known(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Option<SignedIn> {
     let host = &original.host;
     let limit = state.auth.cluster().view().application_by_host(host)?.serve_known_for_ms;
@@ -329,12 +334,12 @@ fn known(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Optio
     }
     let signed_in =
         presented.arms.iter().flatten().find_map(|arm| state.auth.live_on_host(&view, arm, host))?;
-    tracing::info!("let in on what was known: the cluster is out of reach");
+    tracing::info!("a request was admitted by an earlier state: the cluster is unreachable");
     Some(signed_in)
 }
 
-/// On a version that knows of what was presented. A handle that is ahead of the whole cluster is of another history and
-/// counts as none.
+/// The signed-in user, from a version that includes the presented handles. A handle that is ahead of the whole cluster
+/// belongs to another history and is ignored.
 async fn signed_in(
     state: &ForwardAuth,
     original: &Original,

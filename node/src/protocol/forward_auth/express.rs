@@ -1,7 +1,7 @@
-//! The check on the short way: decided before the router, when nothing has to be waited for and nobody to be asked.
+//! The fast path of the check: decided before the router, when no waiting and no communication is needed.
 //!
-//! What is decided is what [`check`](super::check) decides on the long way; only what has to wait goes there. The
-//! identity headers of a person at an application are made once in each version of the state, and copied.
+//! The decision is that of [`check`](super::check); requests that have to wait take the regular path. The identity
+//! headers of a user at an application are built once per version of the state, and copied.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ impl Express for ForwardAuth {
             uri: asked.uri,
             headers: asked.headers,
         };
-        // Refusals are told by the long way, with the request's span around what is logged.
+        // Refusals take the regular path, where the request's span surrounds the log lines.
         let original = metadata::read(&check).ok()?;
         let decision = check::decide_at_once(self, &original, asked.headers)?;
         decision.no_aliases(asked.headers).ok()?;
@@ -50,7 +50,7 @@ impl Express for ForwardAuth {
     }
 }
 
-/// Which check a path is the way of.
+/// The check that a path belongs to.
 fn question(path: &str) -> Option<(Mount, Dialect)> {
     CHECKS.iter().find_map(|(mount, dialects)| {
         let rest = path.strip_prefix(mount.checks())?;
@@ -63,21 +63,21 @@ fn question(path: &str) -> Option<(Mount, Dialect)> {
     })
 }
 
-/// Most people at applications kept, of some two KiB each.
+/// Maximum number of entries kept, each of some two KiB.
 const MOST_KEPT: usize = 4096;
 
-/// The head of an answer that lets a user in, without the assertion and the policy's extra headers.
+/// The head of a response that admits a user, without the assertion and the policy's extra headers.
 #[derive(Clone, Debug)]
 pub struct Head {
     pub headers: HeaderMap,
-    /// How many bytes it takes with the status line.
+    /// The number of bytes including the status line.
     pub bytes: usize,
 }
 
-/// The status line of an answer, its date, the length of its body and the empty line at its end.
+/// Bytes for the status line of a response, its date, the length of its body and the empty line at its end.
 const FRAME_BYTES: usize = 128;
 
-/// The headers that admitted requests carry, of one version of the state: another version, and they are made anew.
+/// The headers for admitted requests in one version of the state; a new version starts empty.
 #[derive(Debug, Default)]
 pub struct Written(Mutex<Kept>);
 
@@ -88,10 +88,10 @@ struct Kept {
 }
 
 impl Written {
-    /// The whole head of the answer that lets this person into this application. None when it cannot be written.
+    /// The whole head of the response that admits this user to this application. `None` if it cannot be written.
     pub fn head(&self, auth: &ForwardAuth, signed_in: &SignedIn, to: &Application) -> Option<Head> {
         let key = (signed_in.user.id, to.id);
-        // A poisoned lock leaves nothing half done: a head is there or is not.
+        // A poisoned lock leaves no partial entry: a head is complete or missing.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &signed_in.state)) || kept.by.len() >= MOST_KEPT
         {
@@ -102,7 +102,7 @@ impl Written {
         }
         let mut headers = identity::headers(&auth.auth, signed_in, to)?;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // Its place; each answer has one of its own.
+        // A placeholder; each response has its own id.
         headers.insert(request_id::HEADER, HeaderValue::from_static(""));
         fence_headers(&mut headers);
         let bytes = identity::bytes_of(headers.iter()) + FRAME_BYTES;

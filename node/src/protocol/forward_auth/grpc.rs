@@ -1,12 +1,12 @@
 //! Envoy's ext_authz over gRPC: `envoy.service.auth.v3.Authorization/Check`, on a listener of its own.
 //!
-//! Of its own, since the other one speaks HTTP/1.1 to everybody: HTTP/2 without TLS is for one proxy in the next rack
-//! and need not be offered to the world. Peers that are no configured proxies are denied, and so is every question that
-//! cannot be read.
+//! The listener is separate, since the main one speaks HTTP/1.1 to all clients. HTTP/2 without TLS is meant for one
+//! nearby proxy and need not be exposed to the world. Connections of peers that are not configured proxies are dropped,
+//! and unreadable requests are denied.
 //!
-//! Envoy tells method, scheme, host and path as fields, which no client writes; the headers beside them are the
-//! client's own. So all identity headers are overwritten, look-alikes of them and our cookies are removed, and what a
-//! program proved itself with goes too.
+//! Envoy sends method, scheme, host and path as fields, which a client cannot set; the headers beside them are the
+//! client's own. So all identity headers are overwritten, look-alikes of them and our cookies are removed, and so are
+//! the credentials of a program.
 
 use std::{
     collections::BTreeSet,
@@ -44,17 +44,18 @@ use super::{
     respond,
 };
 
-/// Largest question: Envoy passes the request's head, of which it takes 60 KiB as a rule, and never a body.
+/// Maximum length of a check request: Envoy sends the request's head, of which it accepts 60 KiB by default, and never
+/// a body.
 const MAX_QUESTION_BYTES: usize = 256 * 1024;
-/// Largest page for whoever is denied.
+/// Maximum length of a page for a denied request.
 const MAX_PAGE_BYTES: usize = 256 * 1024;
-/// Longest check: one that waits for a leader takes a second.
+/// Time limit of a check: one that waits for a leader takes a second.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// Most checks of one connection at once; Envoy opens further connections.
+/// Maximum number of concurrent checks per connection; Envoy opens further connections.
 const CHECKS_PER_CONNECTION: usize = 1024;
-/// A connection whose peer is silent for so long is asked whether it lives.
+/// Time after which a silent connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long checks under way may take once the node stops.
+/// Time limit for checks in progress once the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// google.rpc.Code
@@ -62,7 +63,7 @@ const OK: i32 = 0;
 const PERMISSION_DENIED: i32 = 7;
 const UNAUTHENTICATED: i32 = 16;
 
-/// Answers Envoy.
+/// The ext_authz service.
 #[derive(Clone)]
 pub struct Grpc {
     slice: ForwardAuth,
@@ -72,7 +73,7 @@ pub struct Grpc {
 /// Serves until `shutdown`.
 ///
 /// # Errors
-/// When the listener cannot be used.
+/// Fails if the listener cannot be used.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     slice: ForwardAuth,
@@ -80,7 +81,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
     let guard = edge.clone();
-    // Whoever is no configured proxy holds no connection here, let alone asks.
+    // Connections of peers that are not configured proxies are dropped.
     let proxies = TcpIncoming::from(listener).with_nodelay(Some(true)).filter(move |accepted| {
         let peer = accepted.as_ref().map(TcpStream::peer_addr);
         ready(peer.map_or(true, |peer| peer.is_ok_and(|peer| guard.trusts(peer.ip()))))
@@ -94,7 +95,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(service)
         .serve_with_incoming_shutdown(proxies, async {
-            // Gone is told as well.
+            // A dropped sender also ends the wait.
             let _ = told.await;
         });
     let stopping = async {
@@ -116,8 +117,7 @@ impl Authorization for Grpc {
     ) -> Result<tonic::Response<pb::CheckResponse>, Status> {
         let peer = request.remote_addr();
         let asked = request.into_inner().attributes.and_then(|attributes| attributes.request?.http);
-        let asked =
-            asked.ok_or_else(|| Status::invalid_argument("the question has no HTTP request in it"))?;
+        let asked = asked.ok_or_else(|| Status::invalid_argument("the check contains no HTTP request"))?;
         self.answer(peer, &asked).await.map(tonic::Response::new)
     }
 }
@@ -144,12 +144,12 @@ impl Grpc {
         let extra = names_of(decision.extra());
         let by = match &decision {
             Decision::Allow { by, .. } => Some(*by),
-            // What a program brought is then the application's.
+            // The program's credentials are then for the application.
             Decision::Public { .. } => Some(By::Session),
-            // Envoy asks the next node, if its configuration says so.
+            // Envoy tries the next node, if its configuration says so.
             Decision::Unavailable { why } => {
                 respond::log_unavailable(&original, &id, why);
-                return Err(Status::unavailable("this node cannot tell; ask another"));
+                return Err(Status::unavailable("this node cannot decide; try another"));
             }
             _ => None,
         };
@@ -180,7 +180,7 @@ impl Grpc {
         metadata::read_told(&told, Mount::Conclave)
     }
 
-    /// The page, or the way to the sign-in, in place of the application's answer.
+    /// The page, or the redirect to the sign-in, in place of the application's response.
     async fn denied(
         &self,
         mut response: Response,
@@ -236,11 +236,11 @@ fn raw_option(name: &str, value: Vec<u8>) -> pb::HeaderValueOption {
     pb::HeaderValueOption { header: Some(header), append_action, keep_empty_value: true }
 }
 
-/// The client's headers, each as often as it came where Envoy says so (`encode_raw_headers`).
+/// The client's headers; a repeated header stays repeated if Envoy sends it so (`encode_raw_headers`).
 fn headers_of(asked: &pb::HttpRequest) -> Result<HeaderMap, Refused> {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &[u8]| {
-        // HTTP/2's own, which are told as fields.
+        // HTTP/2 pseudo-headers, which are sent as fields.
         if name.starts_with(':') {
             return Ok(());
         }
@@ -263,14 +263,14 @@ fn names_of(headers: &[(HeaderName, HeaderValue)]) -> Vec<HeaderName> {
     headers.iter().map(|(name, _)| name.clone()).collect()
 }
 
-/// `extra`: the headers that the policy adds.
+/// The response for an admitted request. `extra`: the headers that the policy adds.
 fn allowed<'a>(
     response: &'a Response,
     request: &HeaderMap,
     by: By,
     extra: &[HeaderName],
 ) -> pb::CheckResponse {
-    // Names of people are UTF-8, which `to_str` does not take.
+    // Users' names are UTF-8, which `to_str` does not accept.
     let text = |value: &'a HeaderValue| std::str::from_utf8(value.as_bytes()).ok();
     let value = |name: &str| response.headers().get(name).and_then(text).unwrap_or_default();
     let overwrite = |name: &str, value: &str| option(name, value, AppendAction::OverwriteIfExistsOrAdd);
@@ -293,11 +293,12 @@ fn allowed<'a>(
     answer(OK, HttpResponse::OkResponse(ok))
 }
 
-/// `Remote_User`, `remote.user` and every mixture of them that came: applications may read one as ours.
+/// The names to remove: `Remote_User`, `remote.user` and every mixture in the request, because applications may read
+/// one as ours.
 fn look_alikes(request: &HeaderMap, extra: &[HeaderName]) -> BTreeSet<String> {
     let seen =
         request.keys().filter(|name| identity::is_look_alike(name.as_str(), extra)).map(ToString::to_string);
-    // Of what Envoy was told not to tell, the two usual spellings.
+    // For headers that Envoy was configured not to send, the two usual spellings.
     let known = identity::NAMES.into_iter().chain(extra.iter().map(HeaderName::as_str));
     // A name without a dash has no other spelling.
     let known = known.filter(|name| name.contains('-'));

@@ -1,11 +1,11 @@
-//! The headers of an admitted request: one of three profiles that applications know, and an assertion of our own.
+//! The headers of an admitted request: one of three profiles that applications know, and Conclave's own assertion.
 //!
-//! Every name is always written, and the names that the application did not choose are empty. A header that is left out
-//! would let a client's own copy through in most proxies (reference: forward-auth.md §2).
+//! Every name is always written; the names that the application did not choose are empty. A missing header would let a
+//! client's own copy through in most proxies (reference: forward-auth.md §2).
 //!
-//! The answer has a bound, because proxies and applications have one: see [`MAX_HEAD_BYTES`]. The only part that can be
-//! long is the list of groups; [`groups_of`] says which groups are left out, and [`GROUPS_OMITTED`] tells the
-//! application how many.
+//! The size of the response is bounded, because proxies and applications have limits: see [`MAX_HEAD_BYTES`]. The only
+//! part that can be long is the list of groups: [`groups_of`] decides which groups are omitted, and [`GROUPS_OMITTED`]
+//! tells the application how many.
 
 use std::borrow::Cow;
 
@@ -15,17 +15,18 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::auth::{Auth, session::SignedIn};
 
-/// Most bytes of the head of an answer to a check, with its status line, the assertion and the policy's extra headers.
-/// The shipped proxy configurations take 32 KiB. An answer that would be longer is a refusal.
+/// Maximum length of the head of a check's response, in bytes, with its status line, the assertion and the policy's
+/// extra headers. The shipped proxy configurations accept 32 KiB. If the response would be longer, the request is
+/// refused.
 pub const MAX_HEAD_BYTES: usize = 24 * 1024;
 
-/// Most bytes of a list of groups in one header. Many servers refuse a header line of more than 8 KiB.
+/// Maximum length of a list of groups in one header, in bytes. Many servers refuse a header line of more than 8 KiB.
 const MAX_GROUPS_BYTES: usize = 4 * 1024;
-/// The same where the application wants an assertion, which carries the list as well, in base64 and in up to two
-/// headers.
+/// Maximum length of the list of groups if the application requires an assertion, in bytes. The assertion carries the
+/// list as well, in base64 and in up to two headers.
 const MAX_GROUPS_BYTES_BESIDE_ASSERTION: usize = 2 * 1024;
 
-/// Every name that is written.
+/// All header names that are written.
 pub const NAMES: [&str; 23] = [
     "x-authentik-username",
     "x-authentik-groups",
@@ -52,15 +53,15 @@ pub const NAMES: [&str; 23] = [
     ASSERTION,
 ];
 
-/// How many of the user's groups did not fit; empty when all did.
+/// The number of the user's groups that did not fit; empty if all did.
 pub const GROUPS_OMITTED: &str = "x-conclave-groups-omitted";
-/// The signed assertion, where the application wants one.
+/// The signed assertion, if the application requires one.
 pub const ASSERTION: &str = "x-conclave-assertion";
 /// The assertion under the name of the authentik profile.
 pub const AUTHENTIK_JWT: &str = "x-authentik-jwt";
 
-/// Whether some server could read this name as one of ours, or as one of these that the policy adds: `_` or `.` in
-/// place of a dash. Not the name itself.
+/// True if a server could read this name as one of ours, or as one of the policy's extra headers: with `_` or `.` in
+/// place of a dash. False for the name itself.
 pub fn is_look_alike(name: &str, extra: &[HeaderName]) -> bool {
     name.contains(['_', '.']) && {
         let plain = name.replace(['_', '.'], "-");
@@ -69,18 +70,18 @@ pub fn is_look_alike(name: &str, extra: &[HeaderName]) -> bool {
     }
 }
 
-/// The full set for a request that nobody was asked about: every name, and nothing in it.
+/// All headers, empty, for a request whose user was not identified.
 pub fn nobody() -> HeaderMap {
     NAMES.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static(""))).collect()
 }
 
-/// The groups that an application is told, and how many are left out because they do not fit.
+/// The groups sent to an application, and the number of those omitted because they do not fit.
 pub struct Groups<'a> {
     pub names: Vec<&'a str>,
     pub omitted: usize,
 }
 
-/// The groups of the user that fit, whole names only. When all fit, they are in the state's order. Otherwise the groups
+/// The groups of the user that fit, whole names only. If all fit, they are in the state's order. Otherwise the groups
 /// that the application's access rule names come first, then the others by name, up to the first that does not fit.
 pub fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Groups<'a> {
     let limit =
@@ -107,7 +108,8 @@ pub fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Grou
     Groups { omitted: all - names.len(), names }
 }
 
-/// The full set. None when a value cannot stand in a header: then nobody is let in (design.md P8).
+/// All headers for this user. `None` if a value cannot be written in a header; the request is then refused (design.md
+/// P8).
 pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &Application) -> Option<HeaderMap> {
     let (user, choice) = (&signed_in.user, application.identity_headers);
     let groups = groups_of(signed_in, application);
@@ -164,7 +166,7 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &Application) -> 
     Some(headers)
 }
 
-/// The names under which an application with this choice gets its assertion.
+/// The header names that carry the assertion in this profile.
 pub const fn assertion_names(profile: HeaderProfile) -> &'static [&'static str] {
     match profile {
         HeaderProfile::All | HeaderProfile::Authentik => &[ASSERTION, AUTHENTIK_JWT],
@@ -172,10 +174,10 @@ pub const fn assertion_names(profile: HeaderProfile) -> &'static [&'static str] 
     }
 }
 
-/// Bytes that are not written as they are under [`HeaderText::Percent`]; all bytes outside ASCII are encoded anyway.
+/// Bytes that are encoded under [`HeaderText::Percent`]; bytes outside ASCII always are.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Text for people, as the application wants it in a header.
+/// A user's text in the encoding that the application requires.
 fn written(text: &str, how: HeaderText) -> Cow<'_, str> {
     match how {
         HeaderText::Raw => Cow::Borrowed(text),
@@ -184,7 +186,7 @@ fn written(text: &str, how: HeaderText) -> Cow<'_, str> {
     }
 }
 
-/// How many bytes these headers take in the head of an answer, each with its colon, blank and line end.
+/// The bytes of these headers in the head of a response, each with its colon, blank and line end.
 pub fn bytes_of<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> usize {
     headers.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }

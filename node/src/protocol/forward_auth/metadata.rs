@@ -1,13 +1,13 @@
-//! What the original request was, as one proxy says it. Each dialect reads its own header names and no other's.
+//! The original request, as each proxy describes it. Each dialect reads only its own header names.
 //!
-//! Attacks that worked elsewhere live here: `X-Forwarded-Uri` from a client, a second `X-Forwarded-Host`,
-//! `X_Forwarded_Host`. So: only configured proxies speak; a name comes once; a look-alike name refuses the request
-//! (features.md §3).
+//! This module defends against attacks that succeeded elsewhere: `X-Forwarded-Uri` from a client, a second
+//! `X-Forwarded-Host`, `X_Forwarded_Host`. So only configured proxies are trusted, each name may appear once, and a
+//! look-alike name refuses the request (features.md §3).
 //!
 //! | dialect | original method | scheme | host | path and query |
 //! |---|---|---|---|---|
 //! | Traefik, Caddy, HAProxy | `X-Forwarded-Method` | `X-Forwarded-Proto` | `X-Forwarded-Host` | `X-Forwarded-Uri` |
-//! | nginx | `X-Original-Method` | `X-Original-URL` | the same | the same |
+//! | nginx | `X-Original-Method` | `X-Original-URL` | as the scheme | as the scheme |
 //! | nginx, for the page of a refusal | as nginx | | | |
 //! | Envoy over HTTP | the check's own | `X-Forwarded-Proto` | `Host` | the check's own path, after the route |
 //! | Envoy over gRPC | fields of the message: `method`, `scheme`, `host`, `path` | | | |
@@ -25,25 +25,25 @@ use super::{
     purpose::{self, Purpose},
 };
 
-/// Whose way of asking.
+/// The proxy's request format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     Traefik,
     Caddy,
     Nginx,
-    /// nginx again, for what the visitor is shown instead of the application: `auth_request` passes a status on and
-    /// nothing else.
+    /// nginx's second request, for the page that the visitor gets instead of the application: `auth_request` passes on
+    /// a status and nothing else.
     NginxPage,
     Haproxy,
     Envoy,
-    /// Asks in messages, at no path of ours: see `grpc`.
+    /// Sends messages instead of requests to a path: see `grpc`.
     EnvoyGrpc,
 }
 
-/// A check as it came in.
+/// A check request.
 pub struct Asked<'a> {
     pub dialect: Dialect,
-    /// Below which paths it came, and where on the application's host the round trip therefore begins.
+    /// The mount of the check's path, and so of the round trip on the application's host.
     pub mount: Mount,
     pub client: ClientInfo,
     pub method: &'a Method,
@@ -56,20 +56,20 @@ pub struct Asked<'a> {
 pub struct Original {
     pub method: Method,
     pub url: AppUrl,
-    /// Of the URL: what applications are found by.
+    /// The URL's host, by which applications are found.
     pub host: String,
-    /// The client's, through trusted proxies.
+    /// The client's address, through trusted proxies.
     pub address: IpAddr,
-    /// True if a header asks the application to treat the request as one of another method: then no rule about methods
-    /// can be decided, because proxy and application may disagree.
+    /// True if a header tells the application to treat the request as one of another method. Rules about methods cannot
+    /// be decided then, because proxy and application may disagree.
     pub method_in_doubt: bool,
-    /// What the client does with the answer.
+    /// The client's use of the response.
     pub purpose: Purpose,
-    /// It says that it is a browser, or wants a page: then it is never asked for what only programs have.
+    /// True if the client is a browser or accepts a page; it then never gets a challenge for programs.
     pub is_browser: bool,
 }
 
-/// Why the metadata is refused. For the operator's log; the visitor learns less.
+/// The reason why the metadata is refused. For the operator's log; the visitor gets less detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the peer is not a trusted proxy; add its address to http.trusted_proxies")]
@@ -90,7 +90,7 @@ pub enum Refused {
     Ambiguous,
 }
 
-/// A header's name, parsed once, and the same for people.
+/// A header name, as `HeaderName` and as text for error messages.
 struct Name {
     told: &'static str,
     header: HeaderName,
@@ -108,7 +108,7 @@ const HOST: Name = Name::new("x-forwarded-host");
 const URI: Name = Name::new("x-forwarded-uri");
 const ORIGINAL_URL: Name = Name::new("x-original-url");
 const ORIGINAL_METHOD: Name = Name::new("x-original-method");
-/// What the route of a check over Envoy is called in messages.
+/// The name of the route of an Envoy check, for error messages.
 const CHECK_PATH: &str = "the path of the check";
 
 impl Dialect {
@@ -121,7 +121,7 @@ impl Dialect {
         }
     }
 
-    /// The check's path, before the original one in Envoy's dialect.
+    /// The path of the check; in Envoy's dialect the original path follows it.
     pub const fn route(self) -> &'static str {
         match self {
             Self::Traefik => "/auth/traefik",
@@ -134,13 +134,13 @@ impl Dialect {
         }
     }
 
-    /// Whether the proxy passes a redirect on. nginx makes a 500 of one.
+    /// True if the proxy passes a redirect on. nginx turns it into a 500.
     pub const fn passes_redirects(self) -> bool {
         !matches!(self, Self::Nginx)
     }
 }
 
-/// Reads the original request.
+/// Parses the original request.
 ///
 /// # Errors
 /// [`Refused`].
@@ -148,7 +148,7 @@ pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
     if !asked.client.via_trusted_proxy {
         return Err(Refused::NotAProxy);
     }
-    // Envoy asks with the original method; the others with one of their own.
+    // Envoy's check has the original method; the others use their own.
     let readable = asked.method == Method::GET || asked.method == Method::HEAD;
     if asked.dialect != Dialect::Envoy && !readable {
         return Err(Refused::Method);
@@ -183,19 +183,19 @@ pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
     original(method, &parts, asked.mount, asked.client, headers)
 }
 
-/// A request as Envoy tells it over gRPC, in fields that no client writes.
+/// A request as Envoy describes it over gRPC, in fields that a client cannot set.
 pub struct Told<'a> {
     pub client: ClientInfo,
     pub method: &'a str,
     pub scheme: &'a str,
     pub host: &'a str,
-    /// With its query.
+    /// Path and query.
     pub path: &'a str,
-    /// The client's own.
+    /// The client's own headers.
     pub headers: &'a HeaderMap,
 }
 
-/// Reads it.
+/// Parses the request of an Envoy message.
 ///
 /// # Errors
 /// [`Refused`].
@@ -230,10 +230,10 @@ fn original(
     })
 }
 
-/// What stands for a method that the proxy does not tell: no rule about methods matches it.
+/// Placeholder for an unknown method; matches no method rule.
 pub const UNTOLD: &str = "UNTOLD";
 
-/// Snippets written for the other product do not tell the method.
+/// The original method in nginx's dialect. Configurations written for the other product do not send it.
 fn nginx_method(asked: &Asked<'_>) -> Result<Method, Refused> {
     if asked.mount == Mount::Authentik && !asked.headers.contains_key(&ORIGINAL_METHOD.header) {
         return parse_method(ORIGINAL_METHOD.told, UNTOLD);
@@ -266,7 +266,7 @@ fn after_the_route<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
 
 fn one<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a str, Refused> {
     let value = one_value(headers, name)?;
-    // Names of hosts may come in UTF-8.
+    // Host names may be UTF-8.
     std::str::from_utf8(value.as_bytes()).map_err(|_| Refused::Unreadable(name.told))
 }
 
@@ -279,8 +279,8 @@ fn one_value<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a HeaderValue,
     Ok(value)
 }
 
-/// `X_Forwarded_Host` and `X.Forwarded.Host` become `X-Forwarded-Host` in some servers behind the proxy
-/// (CVE-2026-39858).
+/// Refuses look-alike names: `X_Forwarded_Host` and `X.Forwarded.Host` become `X-Forwarded-Host` in some servers behind
+/// the proxy (CVE-2026-39858).
 fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
     for name in headers.keys().map(HeaderName::as_str).filter(|name| name.contains(['_', '.'])) {
         let plain = name.replace(['_', '.'], "-");

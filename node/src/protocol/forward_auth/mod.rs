@@ -1,26 +1,26 @@
-//! Forward-auth: a proxy asks about each request of an application, and learns who it is from or where to send the
-//! visitor.
+//! Forward-auth: a proxy checks each request to an application here, and receives the user's identity or the address of
+//! the sign-in.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `address` | the original address, read once or refused |
-//! | `metadata` | one proxy's way of saying what the original request was; refuses everything that is not exactly that |
-//! | `check` | the decision, the same for every proxy |
-//! | `program` | access tokens and app passwords, where an application takes them |
-//! | `assertion` | the signed proof that an application may want |
-//! | `grpc` | the same check as Envoy asks over gRPC |
-//! | `express` | the same check on the short way, when nothing has to be waited for |
-//! | `identity` | the headers that an admitted request carries, always all of them, and the bound of the whole answer |
-//! | `purpose` | what the client's own headers say of its request |
-//! | `sign_in` | the way to the sign-in |
-//! | `respond` | the decision in the words that the proxy understands |
-//! | `unknown` | how often the leader is asked about hosts that no application has |
+//! | `address` | the original address, parsed once or refused |
+//! | `metadata` | the original request in each proxy's format; refuses every deviation from it |
+//! | `check` | the decision, equal for every proxy |
+//! | `program` | access tokens and app passwords, for applications that accept them |
+//! | `assertion` | the signed proof that an application may require |
+//! | `grpc` | the check over gRPC, for Envoy |
+//! | `express` | the fast path of the check, when no waiting is needed |
+//! | `identity` | the headers of an admitted request, always all of them, and the size limit of the response |
+//! | `purpose` | the purpose of a request, from the client's own headers |
+//! | `sign_in` | the redirect to the sign-in |
+//! | `respond` | the decision as a response for each proxy |
+//! | `unknown` | the limit of leader requests about unknown hosts |
 //! | `roundtrip` | `/.conclave/…` on the application's host: sign-in and sign-out |
 //!
-//! Every route is there a second time below `/outpost.goauthentik.io`, for proxies that were set up for authentik.
+//! Every route also exists below `/outpost.goauthentik.io`, for proxies that were set up for authentik.
 //!
-//! A check is read-only and local: no write, no hop (design.md §7). It takes nothing from the query string, nothing
-//! from peers that are not configured proxies, and guesses at nothing: what cannot be read is refused.
+//! A check is read-only and local: no write, no network hop (design.md §7). It reads nothing from the query string and
+//! nothing from peers that are not configured proxies. It never guesses: unreadable input is refused.
 
 mod address;
 mod assertion;
@@ -55,7 +55,7 @@ use conclave_http::{ClientInfo, RequestId};
 use express::Written;
 use metadata::{Asked, Dialect};
 
-/// What the slice stands on.
+/// The dependencies of the slice.
 #[derive(Clone)]
 pub struct ForwardAuth {
     auth: Auth,
@@ -71,10 +71,10 @@ impl ForwardAuth {
     }
 }
 
-/// Answers 503 with the page for a cluster that cannot answer, for proxies that would show a page of their own instead.
+/// Serves a 503 with the page for an unavailable cluster, for proxies that would otherwise show their own page.
 const UNAVAILABLE_PAGE: &str = "/.conclave/unavailable";
 
-/// What is asked under our own paths, and what under those of the other product.
+/// The dialects below each mount.
 const CHECKS: [(Mount, &[Dialect]); 2] = [
     (
         Mount::Conclave,

@@ -1,7 +1,7 @@
-//! Programs: what they bring in `Authorization`, and how one that brought nothing good is asked for it.
+//! Machine clients: their credentials in `Authorization`, and the challenge for requests without valid ones.
 //!
-//! Looked at only where the application says so, and only after no session let the request in: anywhere else the header
-//! is the application's own business.
+//! The header is read only if the application's settings say so, and only after no session admitted the request. In all
+//! other cases the header is for the application itself.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -17,31 +17,31 @@ use conclave_http::host::canonical_authority;
 
 use super::{ForwardAuth, metadata::Original};
 
-/// What a program brought, of a kind that the application takes.
+/// Credentials of a kind that the application accepts.
 enum Brought {
     Token(String),
     Password { username: String, password: String },
 }
 
-/// What became of it.
+/// The result of checking the credentials.
 pub enum Judged {
-    /// There was nothing, or nothing of a kind that is taken here.
+    /// There were none, or none of a kind that is accepted here.
     Nothing,
-    /// It speaks for this person.
+    /// They authenticate this user.
     SignedIn(SignedIn),
-    /// It is no good: nobody's business why.
+    /// They are invalid; the reason is deliberately not reported.
     Refused,
 }
 
-/// Whether a request brought something that [`judge`] would look at.
+/// True if a request has credentials that [`judge`] would check.
 pub fn is_brought(rules: CheckRules, headers: &HeaderMap) -> bool {
     matches!(brought(rules, headers), Ok(Some(_)) | Err(()))
 }
 
-/// Whom it speaks for at `application`.
+/// Checks the credentials of a request to `application`.
 ///
 /// # Errors
-/// When this node cannot tell.
+/// Fails if this node cannot decide.
 pub async fn judge(
     state: &ForwardAuth,
     original: &Original,
@@ -73,7 +73,7 @@ pub async fn judge(
     })
 }
 
-/// Whether an audience is this origin, however it is written: with the usual port, a slash at its end, in capitals.
+/// True if an audience is this origin in any spelling: with the default port, a trailing slash, or in capitals.
 fn is_origin(audience: &str, origin: &str) -> bool {
     let canonical = || {
         let (scheme, rest) = audience.split_once("://")?;
@@ -83,7 +83,7 @@ fn is_origin(audience: &str, origin: &str) -> bool {
     audience == origin || canonical().is_some_and(|canonical| canonical == origin)
 }
 
-/// In the version that is decided on: the one in which the header was looked at may be older.
+/// Repeats the checks in the version that is decided on: the one in which the header was parsed may be older.
 fn still_taken(
     signed_in: &SignedIn,
     brought: &Brought,
@@ -98,7 +98,7 @@ fn still_taken(
     kind && only.is_none_or(|only| only == application)
 }
 
-/// `Err`: something of a kind that is taken, which cannot be read, or two of them.
+/// Reads the credentials. `Err` means credentials of an accepted kind that are malformed, or two of them.
 fn brought(rules: CheckRules, headers: &HeaderMap) -> Result<Option<Brought>, ()> {
     if !rules.bearer && !rules.basic {
         return Ok(None);
@@ -126,7 +126,7 @@ fn basic(text: &str) -> Option<Brought> {
     Some(Brought::Password { username: username.to_owned(), password: password.to_owned() })
 }
 
-/// What a program is asked for (RFC 6750 §3, RFC 7617 §2): one challenge for each kind that the application takes.
+/// The challenges for a program (RFC 6750 §3, RFC 7617 §2): one for each kind that the application accepts.
 pub fn challenges(application: &Arc<Application>, refused: bool) -> Vec<HeaderValue> {
     let rules = application.check;
     let realm = format!("realm=\"{}\"", application.slug);

@@ -1,38 +1,37 @@
-//! What the client's own headers say of its request: what it does with the answer, whether it is a browser, and whether
-//! it asks the application for another method than the one that stands in the request line. Nothing here lets a request
-//! in.
+//! The purpose of a request, from the client's own headers: the use of the response, whether the client is a browser,
+//! and whether it asks the application for another method than that of the request line. None of this admits a request.
 
 use axum::http::{HeaderMap, HeaderName, Method, header};
 
 use super::metadata::UNTOLD;
 
-/// Fetch Metadata.
+/// Fetch Metadata headers.
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-/// Browsers that fetch a page before anybody opens it; the second name is the older one.
+/// Headers of browsers that prefetch a page; the second name is the older one.
 const PREFETCH: [HeaderName; 2] =
     [HeaderName::from_static("sec-purpose"), HeaderName::from_static("purpose")];
-/// Headers by which many frameworks let a POST stand for another method. Proxies should remove them.
+/// Headers by which many frameworks let a POST replace another method. Proxies should remove them.
 const METHOD_OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-method-override"),
 ];
-/// What scripts say they are.
+/// The header by which scripts identify themselves.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// What a browser does with the answer to a request.
+/// A browser's use of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Shows it as a page: the browser can be sent to another one.
+    /// Shown as a page: the browser can be redirected.
     Navigation,
-    /// Shows it inside a page of another site, where the sign-in is never shown.
+    /// Shown in a frame of another site, where the sign-in is never shown.
     Framed,
-    /// Anything else: a script, a socket, a prefetch, a program.
+    /// Any other: a script, a socket, a prefetch, a program.
     Other,
 }
 
-/// Browsers name their mode with each request (Fetch Metadata), and ask for pages by name.
+/// True for browsers: they send their mode with each request (Fetch Metadata), or accept `text/html`.
 pub fn is_browser(headers: &HeaderMap) -> bool {
     let wants_page =
         |value: &axum::http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/html"));
@@ -41,8 +40,8 @@ pub fn is_browser(headers: &HeaderMap) -> bool {
         || headers.get_all(header::ACCEPT).iter().any(wants_page)
 }
 
-/// What a browser does with the answer (features.md F11, F12). A navigation says so (`Sec-Fetch-Mode: navigate`), or
-/// asks for `text/html` by name: `Accept: */*` alone is what programs send, such as git, curl and package managers.
+/// A browser's use of the response (features.md F11, F12). A navigation has `Sec-Fetch-Mode: navigate`, or accepts
+/// `text/html` by name. `Accept: */*` alone is sent by programs such as git, curl and package managers.
 pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == UNTOLD;
@@ -58,7 +57,7 @@ pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
             wants_page && text(&REQUESTED_WITH).is_none()
         }
     };
-    // An embedded object is fetched as a navigation or without one, depending on the browser.
+    // Depending on the browser, an embedded object is fetched as a navigation or not.
     let is_framed =
         mode.is_some() && matches!(text(&FETCH_DEST), Some("iframe" | "frame" | "embed" | "object"));
     let is_prefetch = || PREFETCH.iter().any(|name| text(name).is_some_and(|text| text.contains("prefetch")));
@@ -69,7 +68,7 @@ pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     }
 }
 
-/// Whether a header asks for another method, in any spelling that an application may read as one of
+/// True if a header requests another method, in any spelling that an application may read as one of
 /// [`METHOD_OVERRIDES`].
 pub fn method_in_doubt(headers: &HeaderMap) -> bool {
     let is_alias = |name: &&str| name.contains(['_', '.']);

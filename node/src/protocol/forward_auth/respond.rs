@@ -1,12 +1,12 @@
-//! The decision in the words that each proxy understands (reference: forward-auth.md §2, §5).
+//! The decision as a response for each proxy (reference: forward-auth.md §2, §5).
 //!
-//! Allow is 200, never 204 (Envoy takes a 204 for a denial). All but nginx pass a 302 on; nginx turns one into a 500,
-//! so it gets a 401 with the same `Location`. nginx hears 200, 401 and 403 only, save for 503 when this node cannot
-//! tell; whatever it hears but 200, the shipped configuration then asks again as [`Dialect::NginxPage`], and passes
-//! that answer on whole.
+//! Allow is 200, never 204 (Envoy treats a 204 as a denial). All proxies but nginx pass on a 302; nginx turns it into a
+//! 500, so it gets a 401 with that `Location`. nginx handles only 200, 401 and 403, and 503 when this node cannot
+//! decide. On any status but 200 the shipped configuration requests [`Dialect::NginxPage`], and passes on that response
+//! whole.
 //!
-//! The head of every answer is bounded: what lets a request in by [`MAX_HEAD_BYTES`], what sends a visitor to sign in
-//! by 4 KiB, what proxies allow when nobody told them otherwise.
+//! The head of every response is bounded: for an admitted request by [`MAX_HEAD_BYTES`], for a redirect to the sign-in
+//! by 4 KiB, the default limit of proxies.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub fn to_proxy(
     id: &RequestId,
 ) -> Response {
     match decision {
-        // The page of a refusal was asked for, and there is no refusal any more.
+        // The page of a refusal was requested, but the request is allowed by now.
         Decision::Allow { .. } | Decision::Public { .. } if dialect == Dialect::NginxPage => {
             state.site.fault(&fault_of_change(), id)
         }
@@ -59,7 +59,7 @@ pub fn to_proxy(
                 sign_in::unauthenticated(state, dialect, original, id)
             };
             if !refused {
-                // Sent to sign in, which is no refusal.
+                // A redirect to the sign-in is not a denial.
                 let is_fault = response.status().is_server_error();
                 return if is_fault { response } else { not_denied(response) };
             }
@@ -69,9 +69,10 @@ pub fn to_proxy(
         Decision::Forbidden { signed_in, application, decision } => {
             let (name, user) = (&application.name, &signed_in.user.username);
             let decided = decision.as_deref().unwrap_or("-");
-            let why =
-                format!("the policy does not let the user in; conclave policy explain {decided} says why");
-            // Another account is signed in here and then sent back to the address that was asked for.
+            let why = format!(
+                "the policy does not admit the user; conclave policy explain {decided} shows the reason"
+            );
+            // Another account signs in here and is then redirected to the requested address.
             let is_its_own = state.auth.is_true_origin(&original.url, &application);
             let target = is_its_own.then(|| Target::Leave { uri: original.url.to_string() });
             let page = state.site.forbidden(name, user, decision.as_deref(), target.as_ref(), id);
@@ -95,17 +96,17 @@ pub fn to_proxy(
         }
         Decision::Unavailable { why } => {
             log_unavailable(original, id, &why);
-            // The warning is its line.
+            // The warning is its log line.
             not_denied(state.site.fault(&fault_of_unavailable(), id))
         }
     }
 }
 
-/// The refusal of a check, whose line the edge writes. What a client chose (path, headers) is not logged, but for the
-/// host.
+/// The denial of a check; the edge writes its log line. Of the values that a client chose (path, headers) only the host
+/// is logged.
 ///
-/// nginx asks twice: for the decision, and then for its page. The second has a kind of its own, so that each event
-/// counts once.
+/// nginx sends two requests: for the decision, and then for its page. The second has its own kind, so that each event
+/// is counted once.
 fn denied(
     dialect: Dialect,
     original: &Original,
@@ -119,7 +120,7 @@ fn denied(
     Denial { kind: Some(kind), ..Denial::new(reason, detail).of(subject) }
 }
 
-/// A check that this node could not decide; a warning, because others than the visitor are concerned.
+/// Logs a check that this node could not decide. It is a warning, because it affects more than one visitor.
 pub fn log_unavailable(original: &Original, id: &RequestId, why: &str) {
     tracing::warn!(
         request.id = %id,
@@ -131,7 +132,7 @@ pub fn log_unavailable(original: &Original, id: &RequestId, why: &str) {
     );
 }
 
-/// Lets the request in, with everything that the application is told.
+/// Admits the request, with all headers for the application.
 fn admitted(
     state: &ForwardAuth,
     dialect: Dialect,
@@ -146,8 +147,8 @@ fn admitted(
         denied(dialect, original, &signed_in.user.username, &application.slug, reason, why).on(page)
     };
     let Some(Head { mut headers, mut bytes }) = state.written.head(state, signed_in, application) else {
-        let what = "Your account cannot be told to the application";
-        return unwritable(what, "unwritable_identity", "a value of the user cannot stand in a header");
+        let what = "Your account's data cannot be sent to the application";
+        return unwritable(what, "unwritable_identity", "a value of the user cannot be written in a header");
     };
     if application.check.assertion {
         match assert(state, signed_in, application, original, &mut headers) {
@@ -159,14 +160,14 @@ fn admitted(
     if bytes > MAX_HEAD_BYTES {
         let why =
             format!("the answer would have {bytes} bytes of headers, at most {MAX_HEAD_BYTES} are sent");
-        let what = "What the application is to be told does not fit into one answer";
+        let what = "The data for the application does not fit into one response";
         return unwritable(what, "answer_too_long", &why);
     }
     headers.extend(extra);
     allow(headers)
 }
 
-/// The application lives at another scheme or port than the request came to.
+/// The response if the application has another scheme or port than the request.
 fn wrong_origin(
     state: &ForwardAuth,
     dialect: Dialect,
@@ -186,7 +187,7 @@ fn wrong_origin(
     denied(dialect, original, "-", &application.slug, "wrong_origin", &why).on(page)
 }
 
-/// Adds the assertion, under each name that the application looks at; returns how many bytes it takes.
+/// Adds the assertion, under each name that the application reads; returns the number of bytes added.
 fn assert(
     state: &ForwardAuth,
     signed_in: &SignedIn,
@@ -204,7 +205,7 @@ fn assert(
     Ok(text.len() * names.len())
 }
 
-/// A program is asked for what it may bring, and is led nowhere.
+/// The response to a program: challenges for the accepted credentials, without a redirect.
 fn challenge(application: &Arc<Application>, refused: bool) -> Response {
     let mut response =
         (StatusCode::UNAUTHORIZED, "sign in with a token or an app password\n").into_response();
@@ -220,15 +221,15 @@ fn allow(head: HeaderMap) -> Response {
     response
 }
 
-/// The metadata was refused: 403 whatever the proxy, since nothing is known of who asks.
+/// The response to refused metadata: 403 for every proxy, since nothing is known about the client.
 pub fn unreadable(state: &ForwardAuth, refused: Refused, id: &RequestId) -> Response {
-    let what = "The proxy in front of this application asked in a way that is not accepted";
+    let what = "The proxy in front of this application sent a check that is not accepted";
     let page = fault(state, "bad_check", what, id);
     Denial { kind: Some("check"), ..Denial::new("bad_check", refused.to_string()) }.on(page)
 }
 
 fn fault_of_unavailable() -> Fault {
-    let detail = "This server cannot tell at the moment whether you are signed in. Try again in a moment.";
+    let detail = "This server cannot check at the moment if you are signed in. Try again in a moment.";
     Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail)
 }
 
@@ -237,8 +238,8 @@ fn fault_of_change() -> Fault {
     Fault::new(StatusCode::SERVICE_UNAVAILABLE, "try_again", "One moment, please", detail)
 }
 
-/// The page for a cluster that cannot answer. Says so whatever the state of this node: a proxy asks when it got no
-/// answer.
+/// The page for an unavailable cluster. It does not depend on the state of this node: a proxy requests it when it got
+/// no response.
 pub async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -> Response {
     let detail =
         "The sign-in service cannot answer at the moment. Nothing was changed. Try again in a moment.";
@@ -247,6 +248,7 @@ pub async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -
 }
 
 fn fault(state: &ForwardAuth, code: &'static str, what: &str, id: &RequestId) -> Response {
-    let detail = format!("{what}. If you run it, the log of this server says more under the request id.");
+    let detail =
+        format!("{what}. If you run it, the log of this server has the details under the request id.");
     state.site.fault(&Fault::new(StatusCode::FORBIDDEN, code, "Not allowed", detail), id)
 }

@@ -25,7 +25,7 @@ use super::{
     sign_in,
 };
 
-/// The cookie that tells one browser from another on an application's host.
+/// The cookie that identifies a browser on an application's host.
 const APP_BROWSER: &str = "app_browser";
 
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ pub async fn start(
     }
 }
 
-/// Binds the attempt to this browser on this host, and sends it to the login.
+/// Binds the attempt to this browser on this host, and redirects it to the login.
 fn started(state: &ForwardAuth, headers: &HeaderMap, query: &str) -> Result<Response, Fault> {
     let (url, asked_at_ms) = match parameter(query, "ticket") {
         None => (registered(state, headers, &return_address(query))?, None),
@@ -63,7 +63,7 @@ fn started(state: &ForwardAuth, headers: &HeaderMap, query: &str) -> Result<Resp
     let browser = known.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(state.auth.runtime().entropy.bytes::<32>()));
     let target = Target::Open { url, binding: Some(browser_hash(&browser)) };
     let mut bound = state.auth.ticket(Step::Outside, target, None);
-    // The attempt began at the check: what counts redirects must see that attempts from before an arrival are not a
+    // The attempt began at the check: the redirect loop guard must see that attempts from before a redirect are not a
     // loop.
     bound.issued_at_ms = asked_at_ms.unwrap_or(bound.issued_at_ms);
     let text = state.auth.seal(&bound).map_err(|e| fault_of(&e))?;
@@ -76,9 +76,9 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The URL to come back to, which nginx snippets for authentik send as `rd` instead of a ticket. nginx cannot encode:
-/// an `rd` that begins with an unescaped `http://` or `https://` is everything behind it, as it stands. Any other is
-/// one parameter, decoded once.
+/// The URL to return to, which nginx configurations for authentik send as `rd` instead of a ticket. nginx cannot
+/// encode: an `rd` that begins with an unescaped `http://` or `https://` extends to the end of the query, unchanged.
+/// Any other `rd` is one parameter, decoded once.
 fn return_address(query: &str) -> Vec<u8> {
     let is_start = |at: usize| at == 0 || query.get(..at).is_some_and(|before| before.ends_with('&'));
     let at = query.match_indices("rd=").map(|(at, _)| at).find(|at| is_start(*at));
@@ -89,9 +89,9 @@ fn return_address(query: &str) -> Vec<u8> {
     percent_decode_str(rest.split('&').next().unwrap_or(rest)).collect()
 }
 
-/// A URL that anybody may have written into a link: taken only when it is on the true origin of a registered
-/// application. What it leads to is a sign-in and a page of that application; the round trip ends only in the browser
-/// and on the host where it began. A path alone is one on the host that the request came to.
+/// The address of a URL that an attacker may have written into a link: accepted only on the true origin of a registered
+/// application. It leads only to a sign-in and a page of that application, and the round trip ends only in the browser
+/// and on the host where it began. A path alone is on the host of the request.
 fn registered(state: &ForwardAuth, headers: &HeaderMap, text: &[u8]) -> Result<AppUrl, Fault> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let scheme = if state.auth.settings().public_url.is_secure() { "https" } else { "http" };
@@ -112,7 +112,7 @@ fn registered(state: &ForwardAuth, headers: &HeaderMap, text: &[u8]) -> Result<A
     Ok(url)
 }
 
-/// The value of this host's browser cookie. A doubled one is treated as absent and set anew.
+/// The value of this host's browser cookie. A duplicate counts as absent and is set anew.
 fn browser_cookie(headers: &HeaderMap, scheme: &str) -> Option<String> {
     let cookies = Cookies::of(headers);
     let value = cookies.get(&app_cookie(scheme).name(APP_BROWSER)).ok().flatten()?;
@@ -138,7 +138,7 @@ pub async fn callback(
     }
 }
 
-/// Spends the hand-over ticket for this host's cookie, and goes on to the page that was asked for.
+/// Spends the hand-over ticket for this host's cookie, and redirects to the requested page.
 async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
     let (ticket, url) = opened(state, headers, text)?;
     let derivation = state.site.derivation(headers, &[b"arrive", text.as_bytes()]);
@@ -152,7 +152,7 @@ async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result
             };
             Ok(with_cookie(home, set.ok()))
         }
-        // A second click or the back button: the page decides anew whether the visitor is signed in.
+        // A second click or the back button: the page decides again if the visitor is signed in.
         Err(AuthError::Refused(refusal))
             if matches!(refusal.reason, Reason::TicketSpent | Reason::SessionUnknown) =>
         {
@@ -162,7 +162,8 @@ async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result
     }
 }
 
-/// The ticket says which host it is for, and so which cookie must prove the browser; only then is it opened for good.
+/// Opens the ticket. The ticket names the host, and so the cookie that must prove the browser; the ticket is accepted
+/// only with that cookie.
 fn opened(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<(Ticket, AppUrl), Fault> {
     let schemes = ["https", "http"];
     let browsers = schemes.map(|scheme| browser_cookie(headers, scheme));
@@ -183,10 +184,11 @@ fn opened(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<(Ticke
     }
 }
 
-/// Removes this host's cookie, and its domain's, and goes to the sign-out page, which ends the session everywhere.
+/// Removes the cookies of this host and of its domain, and redirects to the sign-out page, which ends the session
+/// everywhere.
 pub async fn sign_out(State(state): State<ForwardAuth>, headers: HeaderMap) -> Response {
     let mut response = see_other(&state.auth.settings().public_url.join("/logout"));
-    // Which domain is for the browser to say; it takes no other than its own.
+    // The host header is the browser's own; a browser accepts cookies only for its own domain.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let host = canonical_authority("https", host).unwrap_or_default();
     let host = host.split(':').next().unwrap_or_default();

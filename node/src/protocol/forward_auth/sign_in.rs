@@ -1,5 +1,5 @@
-//! The way to the sign-in, for a visitor whom the check does not know: a redirect, an address to go to, or a page
-//! inside a frame. Its head fits into 4 KiB whatever the address that was asked for.
+//! The redirect to the sign-in, for a visitor without a session: a redirect, an address, or a page inside a frame. Its
+//! head fits into 4 KiB, whatever the requested address.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -19,7 +19,7 @@ use super::{
     purpose::Purpose,
 };
 
-/// The answer to a request that nobody is signed in for, in the words that the proxy understands.
+/// The response to a request without a signed-in user, in the proxy's format.
 pub fn unauthenticated(
     state: &ForwardAuth,
     dialect: Dialect,
@@ -43,8 +43,8 @@ pub fn unauthenticated(
         "You are not signed in. Sign in and open the page again.",
     );
     let mut response = (status, Html(state.site.pages.fault(&page, id))).into_response();
-    // An nginx that was set up with an earlier file sends whoever is told an address there: a program or a socket is
-    // told none.
+    // An nginx with an earlier configuration redirects to every `Location` that it gets, so a program or a socket gets
+    // none.
     if (is_navigation || dialect.passes_redirects())
         && let Ok(location) = HeaderValue::from_str(&location)
     {
@@ -53,8 +53,8 @@ pub fn unauthenticated(
     response
 }
 
-/// A page that may be shown inside a page of another site, where the sign-in never is: it says so, and leads to the
-/// top.
+/// A page that may be shown in a frame of another site, where the sign-in never is. It links to the sign-in at the top
+/// level.
 fn framed(location: &str) -> Response {
     let address = location.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
     let page = format!(
@@ -67,13 +67,13 @@ fn framed(location: &str) -> Response {
     response
 }
 
-/// Longest path and query that a visitor is taken back to, in the form that the ticket has. Sealed and encoded it makes
-/// an address of some 2 KiB, and a head that fits into the 4 KiB that proxies allow when nobody told them otherwise.
+/// Maximum length of path and query that a visitor returns to, in the ticket's encoding. Sealed and encoded it makes an
+/// address of some 2 KiB, and a head that fits into the 4 KiB that proxies accept by default.
 const MAX_RETURN_BYTES: usize = 1024;
 
-/// Where the sign-in starts: on the application's own host, or at once here when both share the session's cookie.
+/// The address of the sign-in: on the application's own host, or directly here if both share the session's cookie.
 fn login_location(state: &ForwardAuth, original: &Original) -> Result<String, AuthError> {
-    // Programs and WebSockets are not taken back to the URL they called; a person is taken to the first page.
+    // Programs and WebSockets do not return to the URL that they called; a user is taken to the first page.
     let path = if original.purpose == Purpose::Other { "/" } else { &original.url.path };
     let url = AppUrl { path: return_path(path), ..original.url.clone() };
     let start = format!("{}{}/start", url.origin(), url.mount.prefix());
@@ -86,8 +86,7 @@ fn login_location(state: &ForwardAuth, original: &Original) -> Result<String, Au
     Ok(format!("{start}?ticket={text}"))
 }
 
-/// The path and query to come back to. One that is too long is left without its query, or else becomes the host's first
-/// page.
+/// The path and query to return to. If it is too long, the query is dropped, or else it becomes the host's first page.
 pub fn return_path(whole: &str) -> String {
     let bare = whole.split('?').next().unwrap_or(whole);
     // Quotes and backslashes take two bytes in JSON.

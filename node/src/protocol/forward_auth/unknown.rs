@@ -1,8 +1,8 @@
-//! How often the leader is asked about hosts that this node knows no application of.
+//! Limits requests to the leader about hosts for which this node knows no application.
 //!
-//! Only a node whose lease is over asks at all; one with a lease knows. The names come from strangers, as many as they
-//! like, and each question is a round through a quorum. Who is not asked about is not denied either: the check is
-//! answered that this node cannot tell now.
+//! Only a node whose lease has expired sends such requests; with a lease its own state is sufficient. The host names
+//! come from clients, in any number, and each request is a round through a quorum. A host beyond the limit is not
+//! denied: the check's response is that this node cannot decide now.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-/// Questions about one host in a second: an application that was just made is found by the first or, once this node has
-/// caught up, by the second.
+/// Maximum number of requests about one host per second: a new application is found by the first, or by the second once
+/// this node has caught up.
 const MAX_A_HOST: u32 = 2;
-/// Questions altogether in a second, so many fewer than a quorum answers that they are not felt; and so many hosts are
-/// remembered.
+/// Maximum number of requests per second in total, far below the capacity of a quorum. It also bounds the number of
+/// hosts remembered.
 const MAX_ALTOGETHER: u32 = 64;
 
-/// What was asked in the present second.
+/// The requests in the current second.
 #[derive(Debug, Default)]
 pub struct Questions(Mutex<Second>);
 
@@ -29,7 +29,7 @@ struct Second {
 }
 
 impl Questions {
-    /// Whether one more may be asked; counted if so. `now` is monotonic.
+    /// True if one more request may be sent; counts it if so. `now` is monotonic.
     pub fn may_ask(&self, host: &str, now: Duration) -> bool {
         let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if second.number != now.as_secs() {

@@ -1,5 +1,5 @@
-//! Access tokens that come back: what one says, and whether it is still good. The same judgement for userinfo,
-//! introspection, revocation and exchange, so that none of them accepts what another refuses.
+//! Presented access tokens: their content and validity. Userinfo, introspection, revocation and exchange use this one
+//! check, so that none of them accepts a token that another refuses.
 
 use std::sync::Arc;
 
@@ -23,26 +23,26 @@ use super::{
     tokens::{ACCESS_PURPOSE, ACCESS_TYP, AccessClaims},
 };
 
-/// An access token that is good in this version of the state.
+/// An access token that is valid in this version of the state.
 pub struct Live {
     pub claims: AccessClaims,
     pub state: Arc<State>,
     /// The client that holds it.
     pub client: Arc<Client>,
-    /// Who let the client have it; none for a client's own token.
+    /// The user who authorized the client; `None` for a client's own token.
     pub person: Option<Arc<User>>,
 }
 
-/// Why a token does not count.
+/// The reason why a token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dead {
-    /// Not ours, over, ended, or no longer allowed: nobody's business which.
+    /// Not made here, expired, revoked, or no longer allowed; deliberately not distinguished.
     Invalid,
-    /// This node is behind and cannot tell.
+    /// This node is behind and cannot decide.
     Unavailable,
 }
 
-/// The token, if it is good now as far as anybody in the cluster knows.
+/// Returns the token's content if it is valid now, according to a state with all acknowledged revocations.
 ///
 /// # Errors
 /// [`Dead`].
@@ -53,21 +53,21 @@ pub async fn live(oidc: &Oidc, token: &str) -> Result<Live, Dead> {
         Err(ViewError::FromTheFuture) => return Err(Dead::Invalid),
         Err(ViewError::Behind) => return Err(Dead::Unavailable),
     };
-    // The signature was checked with a key that this node knew; that the key still stands is for the same version to
-    // say as all else.
+    // The signature was checked with a key from this node's view. Like all other facts, the key must still be in the
+    // version of the state that is decided on.
     if kid.is_some_and(|kid| state.key(&kid).is_none()) {
         return Err(Dead::Invalid);
     }
     judged(claims, state, &oidc.auth).ok_or(Dead::Invalid)
 }
 
-/// What a token of this cluster's present life says, dead or alive. Its seal or signature is checked before anything in
-/// it is used.
+/// The claims of a token of the current lineage, valid or not. Its seal or signature is checked before any of its
+/// content is used.
 pub async fn read(oidc: &Oidc, token: &str) -> Option<AccessClaims> {
     opened(oidc, token).await.map(|read| read.claims)
 }
 
-/// What a token says, and the key that vouches for it; none for one that is sealed.
+/// The claims of a token and the id of the key that signed it; `None` for a sealed token.
 struct Read {
     claims: AccessClaims,
     kid: Option<String>,
@@ -97,7 +97,8 @@ async fn signed(oidc: &Oidc, token: &str) -> Option<(Vec<u8>, String)> {
     Some((json, kid))
 }
 
-/// A key may have been made a moment ago on another node: before a token is called foreign, the leader is asked.
+/// Finds a verification key. It may have been made a moment ago on another node, so the leader is consulted before a
+/// token counts as foreign.
 async fn key(oidc: &Oidc, kid: &str) -> Option<VerifyingKey> {
     if let Some(key) = oidc.auth.signing().verifier(&oidc.auth.cluster().view(), kid) {
         return Some(key);
@@ -110,7 +111,7 @@ fn judged(claims: AccessClaims, state: Arc<State>, auth: &Auth) -> Option<Live> 
     if claims.exp.saturating_mul(1_000) <= now.0 {
         return None;
     }
-    // With the token that it was exchanged for ends what it was exchanged into.
+    // A token ends together with the token that it was exchanged for.
     let is_ended = |jti: &String| token_id(jti).is_none_or(|id| state.is_access_revoked(id));
     if claims.exchanged.iter().chain([&claims.jti]).any(is_ended) {
         return None;
@@ -124,7 +125,8 @@ fn judged(claims: AccessClaims, state: Arc<State>, auth: &Auth) -> Option<Live> 
     Some(Live { claims, state, client, person })
 }
 
-/// Both the client that was let in and, after an exchange, the one that holds the token must still be able to.
+/// The user of the grant. After an exchange, the client that the user authorized and the client that holds the token
+/// must both still be allowed.
 fn person(gid: &str, holder: &Client, state: &State, auth: &Auth) -> Option<Arc<User>> {
     let (grant, user) = state.live_grant(GrantId::from_hex(gid)?, auth.now(state))?;
     let first = state.client(grant.client.as_str()).filter(|client| !client.disabled)?;
@@ -142,7 +144,7 @@ fn is_own(claims: &AccessClaims, client: &Client) -> bool {
         && claims.idx >= client.own_tokens_since
 }
 
-/// The row that an early end of this token would have.
+/// The id of the row that would revoke this token early.
 pub fn token_id(jti: &str) -> Option<AccessTokenId> {
     let bytes: [u8; 16] = URL_SAFE_NO_PAD.decode(jti).ok()?.try_into().ok()?;
     Some(AccessTokenId::new(bytes))

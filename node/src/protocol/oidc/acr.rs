@@ -1,7 +1,7 @@
-//! Authentication context (OIDC Core §2): which levels there are. One so far: a password.
+//! Authentication context classes (OIDC Core §2). There is one so far: a password.
 
-/// A person proved a password (level 1 of ISO/IEC 29115).
+/// The user proved a password (level 1 of ISO/IEC 29115).
 pub const PASSWORD: &str = "1";
 
-/// What discovery promises.
+/// The supported values, for discovery.
 pub const SUPPORTED: [&str; 1] = [PASSWORD];

@@ -1,5 +1,5 @@
-//! `private_key_jwt` (RFC 7523, OIDC Core §9): a client proves itself by an assertion signed with a key of its own.
-//! Only keys and the one algorithm of its registration count; the assertion counts once, which the rules see to.
+//! `private_key_jwt` (RFC 7523, OIDC Core §9): a client authenticates by an assertion signed with its own key. Only the
+//! keys and the algorithm of its registration are accepted. Each assertion is accepted once, which the rules enforce.
 
 use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
 use conclave_state::client::Client;
@@ -17,11 +17,11 @@ use conclave_crypto::{
 /// `client_assertion_type` (RFC 7523 §2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How far ahead an assertion may end. Some libraries write an hour; each is remembered for as long.
+/// Maximum time until an assertion expires. Some libraries write an hour; each assertion is remembered that long.
 const MAX_LIFE_SECS: u64 = 3_600;
-/// How far ahead or behind the clock of the assertion's maker may be.
+/// Accepted difference between the client's clock and ours, in both directions.
 const LEEWAY_SECS: u64 = 30;
-/// Longest `jti`: a UUID and room.
+/// Maximum length of a `jti`: a UUID with room to spare.
 const MAX_JTI_BYTES: usize = 256;
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Claims {
     jti: String,
 }
 
-/// One audience, as text or as a list of one. An assertion for several could be passed on to another of them.
+/// One audience, as text or as a list of one. An assertion for several audiences could be passed on to another of them.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneAudience {
@@ -51,7 +51,7 @@ impl OneAudience {
     }
 }
 
-/// Who the assertion says it is from, to look the client up. Nothing is verified yet.
+/// The `sub` of the assertion, to look the client up. Nothing is verified yet.
 pub fn unverified_client(assertion: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Subject {
@@ -61,8 +61,8 @@ pub fn unverified_client(assertion: &str) -> Option<String> {
     serde_json::from_slice::<Subject>(&claims).ok().map(|claims| claims.sub)
 }
 
-/// Verifies an assertion of `client` for one of `audiences` at `now_ms`; gives what the rules are to remember. None: it
-/// proves nothing.
+/// Verifies an assertion of `client` for one of `audiences` at `now_ms`; returns the proof that the rules must record
+/// as spent. `None` if the assertion is invalid.
 pub fn verify(client: &Client, assertion: &str, audiences: &[&str], now_ms: u64) -> Option<SpentProof> {
     let expected = client.tokens.assertion_algorithm.and_then(alg)?;
     let kid = unverified_kid(assertion).ok()?;
@@ -74,7 +74,7 @@ pub fn verify(client: &Client, assertion: &str, audiences: &[&str], now_ms: u64)
     (is_from_and_for && claims.are_fresh(now_ms / 1_000)).then(|| claims.spent())
 }
 
-/// The key that the header names; without a name, the only one that fits.
+/// The key that the header names; without a `kid`, the only one that fits.
 fn key(registered: &[u8], kid: Option<&str>, expected: Alg) -> Option<VerifyingKey> {
     let keys = jwks::parse(registered).ok()?;
     let mut fitting = keys.into_iter().filter(|key| key.fits(expected));

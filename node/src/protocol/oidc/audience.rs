@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Who a token is for.
+/// The audience of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Audience {
@@ -11,7 +11,7 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// The resources that were asked for; with `openid` also the provider, whose userinfo the token opens. Without any
+    /// The requested resources. With `openid` also the provider, whose userinfo endpoint accepts the token. Without a
     /// resource the provider alone.
     pub fn of(issuer: &str, resources: &[String], is_openid: bool) -> Self {
         match resources {
@@ -24,7 +24,7 @@ impl Audience {
         }
     }
 
-    /// Whether the token is for this one, too.
+    /// True if the token is for this audience.
     pub fn includes(&self, audience: &str) -> bool {
         match self {
             Self::One(one) => one == audience,

@@ -34,8 +34,8 @@ pub async fn by_get(
     endpoint(&oidc, &id, &caller, &headers, query.unwrap_or_default().as_bytes()).await
 }
 
-/// A cross-site POST brings no SameSite=Lax cookie, so the browser is sent round by GET first (OIDC Core §3.1.2.1 asks
-/// for POST).
+/// A cross-site POST carries no SameSite=Lax cookie, so the browser is redirected to GET first (OIDC Core §3.1.2.1
+/// requires support for POST).
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
     let Ok(form) = std::str::from_utf8(&body) else {
         return here(&oidc, &id, NoWayBack::Unreadable("not a form"));
@@ -46,7 +46,7 @@ pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Re
     oidc.site.go_on_to(&format!("{}?{form}", super::paths::AUTHORIZE))
 }
 
-/// Longest request that is sent round by GET: what browsers and proxies carry in a URL.
+/// Maximum length of a request that is redirected to GET: what browsers and proxies carry in a URL.
 const MAX_QUERY_BYTES: usize = 8 * 1024;
 
 async fn endpoint(
@@ -80,10 +80,10 @@ async fn endpoint(
     }
 }
 
-/// Most registered addresses that a log line names.
+/// Maximum number of registered addresses in a log line.
 const MOST_COMPARED: usize = 4;
 
-/// The line of an address that is not registered: what came, and what is registered.
+/// The log line for an unregistered address: the received one and the registered ones.
 fn compared(oidc: &Oidc, query: &[u8]) -> Denial {
     let parameter = |name: &str| {
         let found = url::form_urlencoded::parse(query).find(|(key, _)| key == name);
@@ -100,7 +100,7 @@ fn compared(oidc: &Oidc, query: &[u8]) -> Denial {
     Denial::new("redirect_uri_mismatch", detail).of(client_id)
 }
 
-/// The parameters, of a client that is known as well as it can be.
+/// The parameters, after the client's metadata document was brought up to date.
 async fn known(oidc: &Oidc, caller: &ClientInfo, query: &[u8]) -> Result<Parameters, NoWayBack> {
     let parameters = Parameters::parse(query)?;
     if let Some(client_id) = parameters.get("client_id") {
@@ -109,7 +109,7 @@ async fn known(oidc: &Oidc, caller: &ClientInfo, query: &[u8]) -> Result<Paramet
     Ok(parameters)
 }
 
-/// The request in the browser's own parameters, or the pushed one that they name.
+/// The request in the browser's own parameters, or the pushed request that they name.
 async fn requested(oidc: &Oidc, parameters: Parameters) -> Result<AuthorizationRequest, Unacceptable> {
     let must_be_pushed = oidc.auth.settings().authorization.require_pushed;
     let direct = Circumstances { pushed: None, must_be_pushed };
@@ -124,7 +124,7 @@ async fn requested(oidc: &Oidc, parameters: Parameters) -> Result<AuthorizationR
     hinted(oidc, &parameters, request).await
 }
 
-/// The request object, if there is one, in the place of the parameters it came with.
+/// The parameters of the request object, if there is one, instead of those around it.
 ///
 /// # Errors
 /// [`NoWayBack`].
@@ -132,14 +132,15 @@ pub async fn opened(oidc: &Oidc, parameters: Parameters) -> Result<Parameters, N
     if parameters.get("request").is_none() {
         return Ok(parameters);
     }
-    // A key that was taken away opens nothing from then on, whichever node is asked.
+    // A removed key must open nothing from then on, on any node.
     let served = oidc.auth.cluster().serving_view(0).await;
     let state = served.map_err(|_| NoWayBack::RequestObject("it cannot be checked at the moment"))?;
     let issuer = oidc.auth.settings().public_url.issuer();
     request_object::opened(parameters, &state, issuer, oidc.auth.now(&state).0)
 }
 
-/// A client may have been registered a moment ago on another node: before it is called unknown, the leader is asked.
+/// Validates the request. The client may have been registered a moment ago on another node, so the leader is consulted
+/// before it counts as unknown.
 ///
 /// # Errors
 /// [`Unacceptable`].
@@ -148,7 +149,7 @@ pub async fn validated(
     parameters: &Parameters,
     circumstances: Circumstances,
 ) -> Result<AuthorizationRequest, Unacceptable> {
-    // Nobody is sent to an address that was taken away, whichever node is asked.
+    // A browser must not be sent to a removed address, on any node.
     let Ok(state) = oidc.auth.cluster().serving_view(0).await else {
         return Err(Unacceptable::Here(NoWayBack::Unavailable));
     };
@@ -164,7 +165,7 @@ pub async fn validated(
     }
 }
 
-/// With an `id_token_hint`, the person it names must be the one who is signed in.
+/// Applies the `id_token_hint`: the user that it names must be the signed-in one.
 pub async fn hinted(
     oidc: &Oidc,
     parameters: &Parameters,
@@ -176,7 +177,7 @@ pub async fn hinted(
             request.subject = Some(hint.sub);
             return Ok(request);
         }
-        Ok(_) => (AuthorizationError::InvalidRequest, "id_token_hint and claims name two people"),
+        Ok(_) => (AuthorizationError::InvalidRequest, "id_token_hint and claims name different users"),
         Err(Unread::Foreign) => (AuthorizationError::InvalidRequest, "id_token_hint was not made here"),
         Err(Unread::Unavailable) => (AuthorizationError::TemporarilyUnavailable, "try again in a moment"),
     };
@@ -208,7 +209,7 @@ async fn next(
     Ok(oidc.site.show(next, &browser, id))
 }
 
-/// A mistake that nobody else may be told of: never a redirect.
+/// Shows an error page here, never a redirect: there is no verified address to report the error to.
 pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
     let (code, title, detail) = match mistake {
         NoWayBack::Unavailable => return oidc.site.fault(&fault_of(&AuthError::Unavailable), id),
@@ -222,8 +223,8 @@ pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
         ),
         NoWayBack::Document(why) => (
             "client_document",
-            "The application cannot be known",
-            format!("The application that sent you here describes itself by a document, and {why}. Tell whoever runs the application."),
+            "The application cannot be identified",
+            format!("The application that sent you here describes itself by a document, and {why}. Tell the operator of the application."),
         ),
         NoWayBack::DisabledClient => (
             "client_disabled",
@@ -233,7 +234,7 @@ pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
         NoWayBack::RequestObject(why) => (
             "bad_request_object",
             "The request cannot be trusted",
-            format!("The application sent a signed request that is not good: {why}."),
+            format!("The application sent a signed request that is not valid: {why}."),
         ),
         NoWayBack::UnknownRequestUri => (
             "unknown_request_uri",
@@ -243,9 +244,7 @@ pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
         NoWayBack::UnregisteredRedirectUri => (
             "redirect_uri_mismatch",
             "Wrong return address",
-            "The application asked to be answered at an address that is not registered for it. Its redirect_uri must equal a \
-             registered one to the letter."
-                .into(),
+            "The redirect_uri is not registered for this application. It must match a registered value exactly.".into(),
         ),
     };
     oidc.site.fault(&Fault::new(StatusCode::BAD_REQUEST, code, title, detail), id)

@@ -1,10 +1,9 @@
-//! Back-channel logout (OIDC Back-Channel Logout 1.0): the leader tells each client of an ended session that it is
-//! over.
+//! Back-channel logout (OIDC Back-Channel Logout 1.0): the leader notifies each client of a session that has ended.
 //!
-//! What is to be told stands in the replicated outbox, so that the next leader goes on where this one stopped. A client
-//! hears it at least once: a notice leaves the outbox by a command after the client took it, and a leader that dies in
-//! between leaves it to be told again, under the same `jti`. How often was tried is only this leader's memory; when to
-//! give up is told by the age of the notice.
+//! The pending notices are in the replicated outbox, so that the next leader continues where this one stopped. A client
+//! is notified at least once: a notice leaves the outbox by a command after the client accepted it. If a leader dies in
+//! between, the next one sends the notice again, under the same `jti`. The number of attempts is only in this leader's
+//! memory; a notice is given up by its age.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,28 +25,28 @@ use conclave_http::Outbound;
 const LOGOUT_TYP: &str = "logout+jwt";
 /// The one event of a logout token.
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-/// How long a logout token is good: §2.4 recommends two minutes at most.
+/// Lifetime of a logout token: §2.4 recommends two minutes at most.
 const TOKEN_LIFE_SECS: u64 = 120;
-/// How often the leader looks. A look at an empty outbox costs nothing.
+/// The interval at which the leader checks the outbox. Checking an empty one costs nothing.
 const PERIOD: Duration = Duration::from_millis(250);
-/// Clients told side by side: a slow one holds up as few others as may be.
+/// Maximum number of clients notified concurrently, so that a slow one delays few others.
 const AT_ONCE: usize = 32;
-/// Rows looked at in one round, however many wait.
+/// Maximum number of rows handled in one round.
 const MAX_LOOKED_AT: usize = 10_000;
-/// The first pause after a failure; it doubles up to the longest.
+/// The pause after the first failure; it doubles up to the longest.
 const FIRST_PAUSE_MS: u64 = 1_000;
 const LONGEST_PAUSE_MS: u64 = 60_000;
-/// A client that took no notice for so long is given up: its own sessions have their own end.
+/// A client that accepted no notice for this long is given up. Its own sessions expire by themselves.
 const GIVE_UP_AFTER_MS: u64 = 3_600_000;
 
-/// What failed so far.
+/// The failed attempts so far.
 #[derive(Clone, Copy, Debug)]
 struct Failed {
     times: u32,
     again_at_ms: u64,
 }
 
-/// What is to be said to whom.
+/// A notice that is ready to be sent.
 struct Notice {
     sequence: u64,
     uri: String,
@@ -56,21 +55,21 @@ struct Notice {
     by_administrator: bool,
 }
 
-/// What becomes of a row now.
+/// The decision about a row of the outbox.
 enum Judged {
     Tell(Notice),
-    /// There is nobody to be told any longer.
+    /// No client is left to be notified.
     Over,
     /// It cannot be signed at the moment.
     Later,
 }
 
-/// Works the outbox off while this node leads.
+/// Empties the outbox while this node leads.
 pub struct Announcer {
     auth: Auth,
-    /// For addresses of clients that registered themselves.
+    /// Sends to addresses of clients that registered themselves.
     outbound: Outbound,
-    /// For addresses that an administrator wrote.
+    /// Sends to addresses that an administrator configured.
     trusted: Outbound,
     failed: BTreeMap<u64, Failed>,
 }
@@ -91,7 +90,7 @@ impl Announcer {
         }
     }
 
-    /// Tells those that are due, once. Gives how many notices left the outbox.
+    /// Sends the notices that are due, once. Returns how many left the outbox.
     pub async fn round(&mut self) -> usize {
         if !self.auth.cluster().is_leader() {
             self.failed.clear();
@@ -137,10 +136,10 @@ impl Announcer {
             return Judged::Over;
         };
         if now_ms.saturating_sub(item.created_at.0) > GIVE_UP_AFTER_MS {
-            tracing::warn!(client.id = %client.id, session.id = %session, "a client was not told of a logout: it took no notice for an hour");
+            tracing::warn!(client.id = %client.id, session.id = %session, "a logout notice was given up: the client accepted none for an hour");
             return Judged::Over;
         }
-        // Who has been deleted meanwhile is named by the session alone.
+        // A user deleted meanwhile is named by the session alone.
         let Ok(subject) = state.user(*user).map(|user| self.auth.subject(client, user)).transpose() else {
             return Judged::Later;
         };
@@ -193,7 +192,7 @@ impl Announcer {
         };
         tracing::warn!(
             { client.id = %notice.client, error = %why },
-            "client {} was not told of a logout and is told again: {why}; see conclave session notices",
+            "the logout notice to client {} failed and will be sent again: {why}; see conclave session notices",
             notice.client
         );
         self.auth.notices().failed(notice.sequence, why);
@@ -217,7 +216,7 @@ impl Announcer {
         match self.auth.cluster().propose(derivation.request(), order).await {
             Ok(_) => count,
             Err(error) => {
-                tracing::info!(%error, "notices of logouts stay in the outbox and are given again");
+                tracing::info!(%error, "logout notices stay in the outbox and will be sent again");
                 0
             }
         }

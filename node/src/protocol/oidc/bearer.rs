@@ -1,4 +1,4 @@
-//! Access tokens as others are shown them: whom one speaks for, without anything of how it is made.
+//! Validation of access tokens for the other slices: returns a token's user without exposing how tokens are made.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{
     polls::Polls,
 };
 
-/// Who judges access tokens for the other slices.
+/// The access token validator for the other slices.
 pub fn access_tokens(auth: Auth, site: Arc<Site>) -> Arc<dyn AccessTokens> {
     let polls = Arc::new(Polls::new(auth.runtime().clone()));
     Arc::new(Oidc { auth, site, polls, documents: Arc::default() })
@@ -38,7 +38,8 @@ impl AccessTokens for Oidc {
     }
 }
 
-/// A grant may outlive its session (`offline_access`); at the check the session is what counts.
+/// The session behind the token. A grant may outlive its session (`offline_access`), but the check requires a live
+/// session.
 fn spoken_for(oidc: &Oidc, live: access::Live) -> Option<ByAccessToken> {
     if live.claims.cnf.is_some() || live.person.is_none() {
         return None;

@@ -1,14 +1,14 @@
-//! Claims about a person, by scope (OIDC Core §5.4) and by name (§5.5). The same in ID token and userinfo, so that
-//! neither surprises. What is not known is left out.
+//! Claims about a user, by scope (OIDC Core §5.4) and by name (§5.5). ID token and userinfo use the same claims.
+//! Unknown values are left out.
 //!
-//! What the directory has no field for is taken from the user's attributes of the same name.
+//! Claims without a field in the directory are taken from the user's attribute with the claim's name.
 
 use conclave_state::{State, user::User};
 use serde_json::{Map, Value, json};
 
 use crate::auth::picture;
 
-/// Claims about the token and the sign-in, besides those about the person.
+/// Claims about the token and the sign-in, besides those about the user.
 const OF_TOKENS: [&str; 12] =
     ["iss", "sub", "aud", "exp", "iat", "jti", "nonce", "auth_time", "acr", "amr", "sid", "at_hash"];
 
@@ -27,12 +27,12 @@ const PROFILE: &[&str] = &[
     "zoneinfo",
     "locale",
     "updated_at",
-    // Of people who are known on the Atmosphere; of no standard.
+    // For users linked on the Atmosphere; not part of a standard.
     "atproto_did",
     "atproto_handle",
 ];
 
-/// Which claims a scope stands for.
+/// The claims of each scope.
 const SCOPES: [(&str, &[&str]); 5] = [
     ("profile", PROFILE),
     ("email", &["email", "email_verified"]),
@@ -41,7 +41,7 @@ const SCOPES: [(&str, &[&str]); 5] = [
     ("groups", &["groups"]),
 ];
 
-/// The members of the address claim (OIDC Core §5.1.1), and the attributes that they are made from.
+/// The members of the address claim (OIDC Core §5.1.1), and the attributes that they come from.
 const ADDRESS: [(&str, &str); 6] = [
     ("formatted", "address"),
     ("street_address", "street_address"),
@@ -51,30 +51,30 @@ const ADDRESS: [(&str, &str); 6] = [
     ("country", "country"),
 ];
 
-/// Everything about a person that may be given away.
+/// All claims about a user that may be disclosed.
 fn about_people() -> impl Iterator<Item = &'static str> {
     SCOPES.iter().flat_map(|(_, names)| names.iter().copied())
 }
 
-/// What discovery promises.
+/// The supported claims, for discovery.
 pub fn supported() -> Vec<&'static str> {
     OF_TOKENS.into_iter().chain(about_people()).collect()
 }
 
-/// What the claims parameter may name: everything about a person, and how they were authenticated.
+/// True if the claims parameter may name this claim: all claims about a user, and `acr`.
 pub fn may_be_named(name: &str) -> bool {
     name == "acr" || about_people().any(|known| known == name)
 }
 
-/// Whom claims are about, as one version of the state knows them.
+/// The subject of claims, in one version of the state.
 pub struct Person<'a> {
     pub user: &'a User,
     pub state: &'a State,
-    /// Where what is published of them is found.
+    /// The issuer, under which the user's picture is published.
     pub issuer: &'a str,
 }
 
-/// The claims that these scopes give away.
+/// The claims that these scopes disclose.
 pub fn of(person: &Person<'_>, scopes: &[String]) -> Map<String, Value> {
     let mut claims = Map::new();
     claims.insert("sub".into(), json!(person.user.id.to_string()));
@@ -83,7 +83,7 @@ pub fn of(person: &Person<'_>, scopes: &[String]) -> Map<String, Value> {
     claims
 }
 
-/// Adds the claims that were asked for by name.
+/// Adds the claims requested by name.
 pub fn add_named(claims: &mut Map<String, Value>, person: &Person<'_>, names: &[String]) {
     put(claims, person, names.iter().map(String::as_str));
 }
@@ -123,7 +123,7 @@ fn value(person: &Person<'_>, name: &str) -> Option<Value> {
     }
 }
 
-/// As an administrator says, or as the person shows themselves elsewhere.
+/// The picture's address: set by an administrator, or the user's picture from elsewhere that is published here.
 fn portrait(person: &Person<'_>) -> Option<String> {
     if let Some(url) = attribute(person.user, "picture") {
         return Some(url.to_owned());

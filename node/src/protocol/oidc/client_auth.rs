@@ -1,7 +1,8 @@
-//! Who the client at the token endpoint and its neighbours is (RFC 6749 §2.3): none, secret in HTTP Basic, secret in
-//! the body, signed assertion, certificate of its TLS connection (RFC 8705). A secret is taken in the header, in the
-//! body, or alike in both, unless the client is registered as strict; every other method counts only if it is the
-//! registered one, and only alone. What a public client sends as its secret is not looked at: it proves nothing.
+//! Client authentication at the token endpoint and the endpoints like it (RFC 6749 §2.3): none, secret in HTTP Basic,
+//! secret in the body, signed assertion, certificate of the TLS connection (RFC 8705). A secret is accepted in the
+//! header, in the body, or equal in both, unless the client is registered as strict. Every other method is accepted
+//! only if it is the registered one and the only one in the request. A secret sent by a public client is ignored: it
+//! proves nothing.
 
 use std::sync::Arc;
 
@@ -21,22 +22,22 @@ use conclave_http::tls::ClientCertificate;
 
 use super::{Oidc, assertion, error::TokenError, head::Head, paths, request::Parameters};
 
-/// A client that proved itself.
+/// An authenticated client.
 pub struct Authenticated {
     pub client: Arc<Client>,
-    /// What must be used up with whatever it proved itself for: its assertion, if that was how.
+    /// The proofs to spend with the write that follows: the client's assertion, if it sent one.
     pub proofs: Vec<SpentProof>,
-    /// SHA-256 of the certificate by which it did: its tokens are bound to it.
+    /// SHA-256 of the certificate that authenticated the client: its tokens are bound to it.
     pub certificate: Option<[u8; 32]>,
 }
 
 impl Authenticated {
-    /// The client, where nothing else is written: its proofs, and this further one, are used up by a write of their
-    /// own. That write has a name of its own as well: whoever sends a whole request again, `Idempotency-Key` and all,
-    /// sends a used proof.
+    /// Spends the client's proofs, and this further one, by a write of their own, for endpoints that write nothing
+    /// else. The write has a fresh request id: a request that is sent again in full, including its `Idempotency-Key`,
+    /// presents a spent proof.
     ///
     /// # Errors
-    /// [`TokenError`]; `invalid_client` for an assertion that came before.
+    /// [`TokenError`]; `invalid_client` for an assertion that was used before.
     pub async fn used_up(self, oidc: &Oidc, further: Option<SpentProof>) -> Result<Arc<Client>, TokenError> {
         let proofs: Vec<SpentProof> = self.proofs.into_iter().chain(further).collect();
         if !proofs.is_empty() {
@@ -49,7 +50,7 @@ impl Authenticated {
     }
 }
 
-/// Where a secret stood.
+/// The place of a secret in the request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Header,
@@ -57,7 +58,7 @@ enum Place {
     Both,
 }
 
-/// What was presented.
+/// The credentials in a request.
 enum Presented {
     Secret { id: String, secret: String, place: Place },
     Assertion { id: String, assertion: String },
@@ -76,19 +77,19 @@ impl Presented {
         TokenError::InvalidClient { basic, why }
     }
 
-    /// Why it proves nothing. Whether there is such a client is not told.
+    /// The error for credentials that prove nothing. It does not reveal if the client exists.
     const fn refusal(&self) -> TokenError {
         self.refused(match self {
             Self::Secret { .. } => {
-                "the client is unknown or disabled, its secret is wrong, or it proves itself in another way; compare client_id, \
+                "the client is unknown or disabled, its secret is wrong, or it uses another authentication method; compare client_id, \
                  client_secret and the method with its registration"
             }
             Self::Assertion { .. } => {
-                "the client is unknown or disabled, or its assertion is not good; check its key, algorithm and clock, that iss and sub are \
+                "the client is unknown or disabled, or its assertion is not valid; check its key, algorithm and clock, that iss and sub are \
                  the client_id, that aud is the issuer or the URL of this endpoint, and that jti is new"
             }
             Self::IdOnly { .. } => {
-                "the client is unknown or disabled, or must prove itself; send client_secret in an Authorization header (Basic) or in the body, \
+                "the client is unknown or disabled, or must authenticate; send client_secret in an Authorization header (Basic) or in the body, \
                  or what it is registered for"
             }
         })
@@ -104,7 +105,7 @@ const BASIC_IS_MALFORMED: TokenError = TokenError::InvalidClient {
     why: "the Authorization header is not Basic with the base64 of client_id, a colon and client_secret",
 };
 
-/// The client, authenticated against `state`.
+/// Authenticates the client against `state`.
 ///
 /// # Errors
 /// `invalid_client`, or `invalid_request` when two methods are mixed.
@@ -138,11 +139,12 @@ fn known(
     Ok(Authenticated { client: Arc::clone(client), proofs, certificate })
 }
 
-/// The same where no handle says which version of the state knows the client: one that was registered, or whose secret
-/// was changed, a moment ago on another node is asked of the leader before it is refused.
+/// Like [`authenticate`], for requests without a handle that determines the version of the state. The client may have
+/// been registered, or its secret changed, a moment ago on another node, so the leader is consulted before the client
+/// is refused.
 ///
 /// # Errors
-/// As [`authenticate`], and when no version can be had that may be decided on.
+/// As [`authenticate`], and if no version of the state may be decided on.
 pub async fn authenticate_now(
     oidc: &Oidc,
     headers: &Head,
@@ -158,10 +160,10 @@ pub async fn authenticate_now(
     }
 }
 
-/// What is to be used up; none when nothing was proved.
+/// The proofs to spend; `None` if the credentials prove nothing.
 ///
 /// # Errors
-/// When a strict client shows its own secret in the wrong place.
+/// Fails if a strict client sends its own secret in the wrong place.
 fn proved(
     oidc: &Oidc,
     head: &Head,
@@ -204,7 +206,7 @@ fn proved(
     }
 }
 
-/// Why a strict client may not show its secret there. Told only to a client that has shown the right one.
+/// The reason why a strict client may not send its secret there. Returned only to a client that sent the right one.
 fn misplaced(client: &Client, place: Place) -> Option<&'static str> {
     if !client.requests.exceptions.strict_authentication {
         return None;
@@ -224,8 +226,8 @@ const fn is_by_certificate(method: ClientAuthMethod) -> bool {
     matches!(method, ClientAuthMethod::TlsClientAuth | ClientAuthMethod::SelfSignedTlsClientAuth)
 }
 
-/// The handshake has shown that whoever asks has the certificate's key. Whose it is, an authority says under the
-/// registered name (RFC 8705 §2.1), or the client said when it registered this very certificate (§2.2).
+/// True if the certificate is the client's. The handshake has proved possession of its key. An authority certifies the
+/// registered name (RFC 8705 §2.1), or the client registered this very certificate (§2.2).
 fn is_certificate_of(client: &Client, certificate: &ClientCertificate) -> bool {
     match client.auth_method {
         ClientAuthMethod::TlsClientAuth => {
@@ -240,7 +242,8 @@ fn is_certificate_of(client: &Client, certificate: &ClientCertificate) -> bool {
     }
 }
 
-/// The readings of what was presented: one, but for an Authorization header, which not every library form-encodes.
+/// The possible readings of the credentials: one, except for an Authorization header, which not every library
+/// form-encodes.
 fn read(headers: &HeaderMap, form: &Parameters) -> Result<Vec<Presented>, TokenError> {
     let (id, secret) = (form.get("client_id"), form.get("client_secret"));
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
@@ -265,7 +268,7 @@ fn read(headers: &HeaderMap, form: &Parameters) -> Result<Vec<Presented>, TokenE
     }
 }
 
-/// The header, beside what the body says: the body may repeat it and not contradict it.
+/// The credentials in the header. The body may repeat them, but not contradict them.
 fn in_header(
     value: Option<&str>,
     id_in_body: Option<&str>,
@@ -304,8 +307,8 @@ fn asserted(
     Ok(Presented::Assertion { id, assertion: assertion.into() })
 }
 
-/// `Basic base64(urlencoded id ":" urlencoded secret)` (RFC 6749 §2.3.1). Libraries that leave out the encoding send an
-/// id with a colon, or a secret with `+` or `%`, as it is: after the reading of the standard come those two.
+/// `Basic base64(urlencoded id ":" urlencoded secret)` (RFC 6749 §2.3.1). Libraries that omit the encoding send an id
+/// with a colon, or a secret with `+` or `%`, as it is. Those two readings come after the standard one.
 fn basic(value: &str) -> Option<Vec<(String, String)>> {
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

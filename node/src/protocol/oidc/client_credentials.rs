@@ -1,5 +1,5 @@
-//! The client credentials grant (RFC 6749 §4.4): an access token for the client itself. No person, so no ID token, no
-//! refresh token and no scope that is about one. Nothing is written, unless the client's proof must be used up.
+//! The client credentials grant (RFC 6749 §4.4): an access token for the client itself. There is no user, so no ID
+//! token, no refresh token and no scope about a user. Nothing is written, unless the client's proof must be spent.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
@@ -16,10 +16,10 @@ use super::{
     tokens::{AccessClaims, Confirmation, TokenResponse, access_text, seconds},
 };
 
-/// Scopes that are about a person.
+/// Scopes about a user.
 const OF_PEOPLE: [&str; 2] = ["openid", OFFLINE_ACCESS];
 
-/// Gives a client a token of its own.
+/// Issues a token to the client itself.
 ///
 /// # Errors
 /// [`TokenError`].
@@ -32,7 +32,7 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
         return Err(TokenError::InvalidRequest("this client must send a DPoP proof"));
     }
     if request.form.get("resource").is_some() {
-        return Err(TokenError::InvalidTarget("a client's own token cannot be asked for a resource"));
+        return Err(TokenError::InvalidTarget("a client's own token cannot be requested for a resource"));
     }
     let scope = scope(request.form.get("scope"), &known.client)?;
     let spent = request.proof.as_ref().map(|proof| proof.spent_by(known.client.id.as_str()));
@@ -43,14 +43,14 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
     Ok(TokenResponse::of_access(text, &claims))
 }
 
-/// What is asked for, which must be the client's; all that it has, when it does not say (RFC 6749 §3.3).
+/// The requested scopes, which must be the client's; all of the client's if it requests none (RFC 6749 §3.3).
 fn scope(asked: Option<&str>, client: &Client) -> Result<String, TokenError> {
     let own: Vec<&str> =
         client.scopes.iter().map(String::as_str).filter(|scope| !OF_PEOPLE.contains(scope)).collect();
     let Some(asked) = asked else { return Ok(own.join(" ")) };
     let wanted: Vec<&str> = asked.split(' ').filter(|scope| !scope.is_empty()).collect();
     if wanted.iter().any(|scope| !own.contains(scope)) {
-        return Err(TokenError::InvalidScope("a scope is not the client's, or is about a person"));
+        return Err(TokenError::InvalidScope("a scope is not the client's, or is about a user"));
     }
     Ok(wanted.join(" "))
 }

@@ -1,11 +1,12 @@
 //! Clients described by a document (Client ID Metadata Documents, draft-ietf-oauth-client-id-metadata-document): the
-//! `client_id` is an https URL, and what stands there is the registration. Off unless the configuration names hosts.
+//! `client_id` is an https URL, and the document at that URL is the registration. Off unless the configuration names
+//! hosts.
 //!
-//! The document is looked at when the client sends a person or pushes a request, at most every [`FRESH`] on a node,
-//! through the one outbound way with its address policy; a stranger's first look counts against the address that
-//! brought it. What it says is kept as a client of the state, so all nodes and the token endpoint know it, and whoever
-//! is let in stays bound to what was known then. It is shown to people under the name of its host, for nobody else
-//! vouches for it. What an operator registered, no document touches.
+//! The document is fetched when the client sends a user or pushes a request, at most every [`FRESH`] per node, through
+//! the outbound client with its address policy. The first fetch for an unknown client is throttled by the address that
+//! requested it. The metadata is kept as a client in the state, so all nodes and the token endpoint know it, and every
+//! authorization stays bound to the metadata of its time. Pages show the client under the name of its host, since no
+//! operator vouches for it. A document never changes a client that an operator registered.
 
 use std::{
     collections::BTreeMap,
@@ -33,28 +34,28 @@ use super::{
     request::NoWayBack,
 };
 
-/// How long a node goes by what it saw: what a changed redirect URI or key takes to be known.
+/// Time for which a node uses a fetched document: a changed redirect URI or key takes this long to be known.
 const FRESH: Duration = Duration::from_mins(10);
-/// How long a client does whose document cannot be reached.
+/// Time for which a client is accepted while its document cannot be reached.
 const STALE_MS: u64 = 24 * 3_600_000;
-/// After how long it is written down that the document still says the same.
+/// Age at which an unchanged document is recorded as seen again.
 const SEEN_AGAIN_MS: u64 = STALE_MS / 2;
-/// A document that could not be had is not asked for again before.
+/// Minimum time between attempts for a document that could not be fetched.
 const BETWEEN_FAILURES: Duration = Duration::from_secs(30);
-/// Longest document: twice what the draft recommends (§6.6).
+/// Maximum length of a document: twice the recommendation of the draft (§6.6).
 const MAX_BYTES: usize = 10 * 1024;
-/// Most documents fetched at once, so that slow hosts hold few connections.
+/// Maximum number of documents fetched at once, so that slow hosts hold few connections.
 const AT_ONCE: usize = 8;
-/// Most looks remembered.
+/// Maximum number of results remembered.
 const MAX_KEPT: usize = 1_024;
 
-/// What this node saw of documents lately.
+/// The recent results of document fetches on this node.
 pub struct Documents {
     looks: Mutex<BTreeMap<String, Look>>,
     fetches: Semaphore,
 }
 
-/// Until when a look counts, and what was wrong.
+/// The result of a fetch: its expiry, and the error if there was one.
 #[derive(Clone, Copy)]
 struct Look {
     until: Duration,
@@ -85,31 +86,31 @@ impl Documents {
     }
 }
 
-/// Why a document does not count.
+/// The reason why a document is not accepted.
 #[derive(Clone, Copy)]
 enum Failure {
-    /// It could not be had; what is known of the client does for a while.
+    /// It could not be fetched; a client known from before is accepted for a while.
     Unreachable(&'static str),
-    /// It is gone, or is not what it must be.
+    /// It does not exist any more, or is invalid.
     Wrong(&'static str),
 }
 
-/// Brings what the cluster knows of the client up to date with its document, if it is one that has a document.
+/// Brings the cluster's record of the client up to date with its document, if the client is described by one.
 ///
 /// # Errors
-/// [`NoWayBack`] when the client cannot be known: nobody is sent anywhere for it.
+/// [`NoWayBack`] if the client cannot be known; the browser is not redirected then.
 pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> Result<(), NoWayBack> {
     let known = oidc.auth.cluster().view().client(client_id).cloned();
     let Some(host) = host_of(client_id) else { return Ok(()) };
     if !oidc.auth.settings().authorization.takes_documents_of(&host) {
         return match known {
             Some(client) if client.is_described() => {
-                Err(NoWayBack::Document("documents of its host are not taken here"))
+                Err(NoWayBack::Document("documents of its host are not accepted here"))
             }
             _ => Ok(()),
         };
     }
-    // What an operator registered or disabled, no document touches.
+    // A document never changes a client that an operator registered or disabled.
     if known.as_ref().is_some_and(|client| !client.is_described() || client.disabled) {
         return Ok(());
     }
@@ -125,8 +126,8 @@ pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> R
         ));
     }
     let Ok(_permit) = oidc.documents.fetches.try_acquire() else {
-        // Slow hosts of others have all the places: who is known from not long ago need not wait for one.
-        let busy = Failure::Unreachable("too many documents are on their way");
+        // Slow hosts occupy all permits: a client known from recently does not have to wait for one.
+        let busy = Failure::Unreachable("too many documents are being fetched");
         return excused(oidc, known.as_deref(), busy).map_err(|_| NoWayBack::Unavailable);
     };
     let looked = match fetch(oidc, client_id).await {
@@ -136,15 +137,15 @@ pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> R
     let look = match looked {
         Ok(good_for) => Look { until: now + good_for, wrong: None },
         Err(NoWayBack::Document(why)) => Look { until: now + BETWEEN_FAILURES, wrong: Some(why) },
-        // This cluster's own trouble says nothing about the document.
+        // A failure of this cluster is not a result about the document.
         Err(other) => return Err(other),
     };
     oidc.documents.remember(client_id, look, now);
     looked.map(drop)
 }
 
-/// The host of a URL that may name a client (draft §3): https or, where the outbound policy lets it, http; with a path;
-/// in its one normal spelling; without user, query and fragment.
+/// The host of a URL that may name a client (draft §3): https or, if the outbound policy allows it, http; with a path;
+/// in normalized spelling; without user, query and fragment.
 fn host_of(client_id: &str) -> Option<String> {
     if !client_id.starts_with("http") || ClientId::parse(client_id).is_err() {
         return None;
@@ -158,12 +159,13 @@ fn host_of(client_id: &str) -> Option<String> {
     url.host_str().filter(|_| is_plain).map(str::to_owned)
 }
 
-/// An unknown client costs a request to somebody and a write: as many are let in from an address as may register.
+/// True if the address has caused too many unknown clients. Each costs a request to another host and a write, so the
+/// limit is that of registrations.
 fn is_too_much(oidc: &Oidc, caller: IpAddr) -> bool {
     matches!(oidc.auth.registrations().address(caller), Admission::Refused { .. })
 }
 
-/// A client that is known from not long ago does while its document is merely out of reach.
+/// Accepts a client known from recently while its document is merely unreachable.
 fn excused(oidc: &Oidc, known: Option<&Client>, failure: Failure) -> Result<(), NoWayBack> {
     match failure {
         Failure::Wrong(why) => Err(NoWayBack::Document(why)),
@@ -195,17 +197,18 @@ async fn fetch(oidc: &Oidc, url: &str) -> Result<Checked, Failure> {
     })
 }
 
-const NO_DOCUMENT: Failure = Failure::Wrong("what stands at its address is no JSON document of a client");
+const NO_DOCUMENT: Failure = Failure::Wrong("there is no JSON document of a client at its address");
 
-/// A document of JSON, by the outbound way alone: no redirect is followed, no private address asked.
+/// Fetches a document through the outbound client alone: redirects are not followed, private addresses are not
+/// contacted.
 async fn get(oidc: &Oidc, url: &str) -> Result<Vec<u8>, Failure> {
     let answer = match oidc.auth.upstreams().outbound.get(url, None).await {
         Ok(answer) => answer,
         Err(OutboundError::Url | OutboundError::Forbidden(_) | OutboundError::Insecure) => {
-            return Err(Failure::Wrong("its address may not be asked from here"));
+            return Err(Failure::Wrong("its address may not be contacted from here"));
         }
         Err(error) => {
-            tracing::info!("the document of client {url} cannot be had: {error}");
+            tracing::info!("the document of client {url} cannot be fetched: {error}");
             return Err(Failure::Unreachable("its document cannot be reached"));
         }
     };
@@ -219,8 +222,8 @@ async fn get(oidc: &Oidc, url: &str) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Writes what changed. One that proves itself in another way than before is another client, which takes the place of
-/// the old in one write: what was let in with the old ends.
+/// Writes the changes. A client whose authentication method changed is a new client, which replaces the old one in one
+/// write; grants of the old client end.
 async fn keep(
     oidc: &Oidc,
     known: Option<&Client>,
@@ -250,12 +253,12 @@ async fn propose(oidc: &Oidc, order: Body) -> Result<(), NoWayBack> {
     let derivation = Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
     match oidc.auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
         Ok(_) => Ok(()),
-        // Another node, or another request, was first.
+        // Another node, or another request, wrote it first.
         Err(AuthError::Refused(refusal)) if refusal.reason == Reason::ClientIdTaken => Ok(()),
         Err(AuthError::Refused(refusal)) => {
-            tracing::info!("a client's document is not taken: {}", refusal.detail);
+            tracing::info!("a client's document is not accepted: {}", refusal.detail);
             Err(NoWayBack::Document(match refusal.reason {
-                Reason::TooManyWaiting => "too many applications have made themselves known here",
+                Reason::TooManyWaiting => "too many applications have registered themselves here",
                 _ => "its document holds more than can be kept",
             }))
         }

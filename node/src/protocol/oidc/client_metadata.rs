@@ -1,7 +1,7 @@
-//! What a client says of itself (RFC 7591 §2), in a registration or in a document of its own, and what is kept of it.
+//! Client metadata (RFC 7591 §2), from a registration or from a metadata document, and the part of it that is kept.
 //!
-//! Redirect URIs pass the same parser as an operator's. What is not supported is refused where ignoring it would
-//! mislead the client; members that are not known here are not looked at.
+//! Redirect URIs pass the same parser as those of an operator. An unsupported value is refused where ignoring it would
+//! mislead the client; unknown members are ignored.
 
 use conclave_proto::command::v1::{
     ClientTokens, ClientTokensChange, CreateClient, GrantTypes, Scopes, UpdateClient, Uris,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::auth::{keys::alg, redirect_uri::RedirectUri};
 use conclave_crypto::jwks;
 
-/// What a client that nobody vouched for may ask for.
+/// Scopes that a client without an operator's approval may request.
 const SCOPES: [&str; 7] = ["openid", "profile", "email", "address", "phone", "groups", "offline_access"];
 const DEFAULT_SCOPES: &str = "openid profile email offline_access";
 const ALGORITHMS: [(&str, SigningAlgorithm); 4] = [
@@ -27,20 +27,20 @@ const GRANT_TYPES: [(&str, GrantType); 3] = [
     ("refresh_token", GrantType::RefreshToken),
     (super::device::GRANT_TYPE, GrantType::DeviceCode),
 ];
-/// How it may prove itself, the first being what silence means.
+/// Accepted authentication methods; the first one is the default.
 pub type Methods = &'static [(&'static str, ClientAuthMethod)];
-/// Where a secret can be given to it.
+/// Authentication methods of clients that can be issued a secret.
 pub const WITH_SECRET: Methods = &[
     ("client_secret_basic", ClientAuthMethod::SecretBasic),
     ("client_secret_post", ClientAuthMethod::SecretPost),
     ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt),
     ("none", ClientAuthMethod::None),
 ];
-/// Where none can.
+/// Authentication methods of clients that cannot be issued a secret.
 pub const WITHOUT_SECRET: Methods =
     &[("none", ClientAuthMethod::None), ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt)];
 
-/// As it was given.
+/// The metadata as it was sent.
 #[derive(Debug, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "as RFC 7591 and its neighbours have them")]
 pub struct Metadata {
@@ -78,7 +78,7 @@ pub struct Metadata {
     pub client_secret: Option<Value>,
 }
 
-/// Why it is not taken (RFC 7591 §3.2.2).
+/// The reason why the metadata is refused (RFC 7591 §3.2.2).
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unacceptable {
     RedirectUri(String),
@@ -98,6 +98,8 @@ pub struct Checked {
 }
 
 impl Metadata {
+    /// Parses the metadata.
+    ///
     /// # Errors
     /// [`Unacceptable`].
     pub fn parse(body: &[u8]) -> Result<Self, Unacceptable> {
@@ -105,6 +107,8 @@ impl Metadata {
             .map_err(|_| Unacceptable::Metadata("it is not a JSON object of client metadata"))
     }
 
+    /// Checks the metadata against the supported values.
+    ///
     /// # Errors
     /// [`Unacceptable`].
     pub fn check(self, methods: Methods) -> Result<Checked, Unacceptable> {
@@ -112,9 +116,9 @@ impl Metadata {
         self.check_what_is_asked()?;
         let wrong = Unacceptable::Metadata;
         let method = choice(self.token_endpoint_auth_method.as_deref(), methods)
-            .ok_or(wrong("token_endpoint_auth_method is not one that is supported"))?;
+            .ok_or(wrong("token_endpoint_auth_method is not supported"))?;
         let algorithm = choice(self.id_token_signed_response_alg.as_deref(), &ALGORITHMS)
-            .ok_or(wrong("id_token_signed_response_alg is not one that is supported"))?;
+            .ok_or(wrong("id_token_signed_response_alg is not supported"))?;
         let (jwks, assertion_algorithm) = match method {
             ClientAuthMethod::PrivateKeyJwt => {
                 let (jwks, algorithm) = self.keys().map_err(wrong)?;
@@ -148,7 +152,7 @@ impl Metadata {
         let wrong = if !only(&self.response_types, &["code"]) {
             "only response_types [\"code\"] is supported"
         } else if !only(&self.grant_types, &GRANT_TYPES.map(|(name, _)| name)) {
-            "grant_types holds one that is not supported"
+            "grant_types contains an unsupported value"
         } else if self.subject_type.as_deref().is_some_and(|subject| subject != "public") {
             "only subject_type public is supported"
         } else if self.userinfo_signed_response_alg.is_some() {
@@ -156,7 +160,7 @@ impl Metadata {
         } else if self.id_token_encrypted_response_alg.is_some()
             || self.userinfo_encrypted_response_alg.is_some()
         {
-            "no answer is encrypted here"
+            "encrypted responses are not supported"
         } else if self.tls_client_certificate_bound_access_tokens {
             "tls_client_certificate_bound_access_tokens is not supported here; use dpop_bound_access_tokens"
         } else if self.require_signed_request_object {
@@ -169,8 +173,7 @@ impl Metadata {
         Err(Unacceptable::Metadata(wrong))
     }
 
-    /// The keys by which it proves itself, and with which of the algorithms: the one it says, or the one that a key of
-    /// it is for.
+    /// The keys for client authentication, and their algorithm: the named one, or the first that a key fits.
     fn keys(&self) -> Result<(Vec<u8>, SigningAlgorithm), &'static str> {
         let set = self.jwks.as_ref().ok_or("private_key_jwt needs jwks with the client's public keys")?;
         let jwks = jwks::without_unknown(set)?.to_string().into_bytes();
@@ -178,12 +181,12 @@ impl Metadata {
         let fits = |algorithm| alg(algorithm).is_some_and(|alg| keys.iter().any(|key| key.fits(alg)));
         let algorithm = match self.token_endpoint_auth_signing_alg.as_deref() {
             Some(_) => choice(self.token_endpoint_auth_signing_alg.as_deref(), &ALGORITHMS)
-                .ok_or("token_endpoint_auth_signing_alg is not one that is supported")?,
+                .ok_or("token_endpoint_auth_signing_alg is not supported")?,
             None => ALGORITHMS
                 .into_iter()
                 .map(|(_, algorithm)| algorithm)
                 .find(|algorithm| fits(*algorithm))
-                .ok_or("no key of jwks is for an algorithm that is supported")?,
+                .ok_or("no key of jwks is for a supported algorithm")?,
         };
         if fits(algorithm) {
             Ok((jwks, algorithm))
@@ -192,7 +195,7 @@ impl Metadata {
         }
     }
 
-    /// What it asks for and may have.
+    /// The requested scopes that the client may have.
     fn scopes(&self) -> Vec<String> {
         let asked = self.scope.as_deref().unwrap_or(DEFAULT_SCOPES);
         let scopes = SCOPES.iter().filter(|scope| asked.split(' ').any(|one| one == **scope));
@@ -213,12 +216,12 @@ impl Metadata {
 }
 
 impl Checked {
-    /// Who it says it is.
+    /// The `client_id` in the metadata.
     pub fn named(&self) -> Option<&str> {
         self.metadata.client_id.as_deref()
     }
 
-    /// The client that it describes. It asks people once, and has no application's access rule.
+    /// The command that creates this client. It asks each user for consent once, and has no application's access rule.
     pub fn create(&self, client_id: &str) -> CreateClient {
         let metadata = &self.metadata;
         CreateClient {
@@ -245,7 +248,8 @@ impl Checked {
         }
     }
 
-    /// The client of now becomes what this describes: what is left out falls back to its default (RFC 7592 §2.2).
+    /// The command that makes the existing client match this metadata: omitted members fall back to their default (RFC
+    /// 7592 §2.2).
     pub fn update(self, client_id: &str) -> UpdateClient {
         let metadata = self.metadata;
         UpdateClient {
@@ -270,7 +274,7 @@ impl Checked {
         }
     }
 
-    /// Whether the client is already what this describes.
+    /// True if the client already matches this metadata.
     pub fn is_of(&self, client: &Client) -> bool {
         let as_created = self.create(client.id.as_str());
         let tokens = as_created.tokens.clone().unwrap_or_default();
@@ -293,7 +297,7 @@ impl Checked {
     }
 }
 
-/// The client in the words of a registration (RFC 7591 §3.2.1).
+/// The client as registration metadata (RFC 7591 §3.2.1).
 pub fn shown(client: &Client) -> Value {
     let mut answer = json!({
         "client_id": client.id.as_str(),
@@ -331,12 +335,12 @@ pub fn shown(client: &Client) -> Value {
     answer
 }
 
-/// Whether it turns the direction of the text around it: a name that did could hide the host that is shown after it.
+/// True if the character changes the text direction: such a name could hide the host that is shown after it.
 const fn turns_text(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// One of a few words; the first when nothing is said.
+/// The choice with this name; the first if there is no text.
 fn choice<T: Copy>(text: Option<&str>, choices: &[(&str, T)]) -> Option<T> {
     let found = choices.iter().find(|(word, _)| text.is_none_or(|text| text == *word));
     found.map(|(_, value)| *value)

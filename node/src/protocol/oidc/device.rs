@@ -1,8 +1,8 @@
-//! Device authorization (RFC 8628): a device without a browser asks, shows a code, and polls until a person has
-//! answered elsewhere.
+//! Device authorization (RFC 8628): a device without a browser sends a request, shows a code, and polls until a user
+//! has answered elsewhere.
 //!
-//! Its device code is a handle, so any node knows which version of the state to look at. Polling reads; the fetch that
-//! follows a yes is the one write, and in it the request ends, so it is fetched once.
+//! Its device code is a handle, so any node knows which version of the state it needs. Polling only reads. The
+//! redemption after the user's approval is the one write; it removes the request, so tokens are issued once.
 
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ use super::{
 };
 
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// How often another user code is tried when one is in use: with 10,000 of 25,600,000,000 taken, even the second is
-/// luck.
+/// Maximum number of attempts when a user code is in use: with 10,000 of 25,600,000,000 taken, even a second attempt is
+/// rare.
 const MAX_TRIES: u32 = 3;
 
 const BAD_CODE: TokenError = TokenError::InvalidGrant("the device code is invalid");
@@ -77,7 +77,7 @@ fn order(client: &Client, form: &Parameters, oidc: &Oidc) -> Result<StartDevice,
     Ok(StartDevice {
         client_id: client.id.to_string(),
         scopes: scopes(form, client)
-            .ok_or(TokenError::InvalidScope("no scope that the client may ask for"))?,
+            .ok_or(TokenError::InvalidScope("no requested scope is allowed for the client"))?,
         resources: wanted_resources(form, client).map_err(TokenError::InvalidTarget)?,
         ttl_ms: millis(oidc.auth.settings().authorization.device_ttl),
         ..StartDevice::default()
@@ -108,7 +108,7 @@ async fn ask(oidc: &Oidc, derivation: &Derivation, order: StartDevice) -> Result
     }))
 }
 
-/// The version of the policy that admits the person who said yes; 0 = none does, and the rules say so.
+/// The version of the policy that admits the user who approved; 0 if none does, and then the rules refuse.
 fn admitted_by(oidc: &Oidc, state: &conclave_state::State, client: &Client, device: &DeviceRequest) -> u64 {
     let Answer::Allowed { session } = device.answer else { return 0 };
     let live = state.live_session(session, oidc.auth.now(state));
@@ -118,7 +118,7 @@ fn admitted_by(oidc: &Oidc, state: &conclave_state::State, client: &Client, devi
     })
 }
 
-/// A poll (RFC 8628 §3.4): tokens once a person said yes.
+/// A poll (RFC 8628 §3.4): returns tokens once a user has approved.
 ///
 /// # Errors
 /// [`TokenError`].
@@ -138,12 +138,12 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
     }
     match device.map(|device| device.answer) {
         Some(Answer::Waiting) => return Err(TokenError::AuthorizationPending),
-        // A named retry may be of a fetch whose answer was lost: the log remembers it.
+        // A retry with an idempotency key may repeat a redemption whose response was lost: the log remembers it.
         None if !request.headers.contains_key("idempotency-key") => return Err(TokenError::ExpiredToken),
         Some(Answer::Allowed { .. } | Answer::Denied) | None => {}
     }
     if let Some(device) = device {
-        // Before the write: a mistake must not use the device code up.
+        // Before the write: an error must not spend the device code.
         resources(&request.form, &device.resources).map_err(TokenError::InvalidTarget)?;
     }
     let settings = &oidc.auth.settings().tokens;

@@ -1,5 +1,5 @@
-//! Discovery (OIDC Discovery §4, RFC 8414) and JWKS. Both say exactly what is true on this cluster, also the `false`s,
-//! and are the same from every node: the one from configuration, the other from one version of the state.
+//! Discovery (OIDC Discovery §4, RFC 8414) and JWKS. Both state exactly what this cluster supports, including every
+//! `false`. They are equal on every node: discovery comes from the configuration, JWKS from one version of the state.
 
 use axum::{
     Json,
@@ -13,14 +13,14 @@ use conclave_config::{Mtls, PublicUrl, Registration};
 
 use super::{Oidc, acr, claims, device, dpop, exchange, paths};
 
-/// What tokens, userinfo and answers of introspection are signed with, and client assertions may be.
+/// Algorithms that sign tokens, userinfo and introspection responses, and that client assertions may use.
 const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
-/// How clients with something to hide prove themselves.
+/// Authentication methods of confidential clients.
 const CONFIDENTIAL_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
-/// With those that have nothing.
+/// Authentication methods including public clients.
 const AUTH_METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"];
 
-/// Relying parties may keep either document this long. Shorter than any key's life before it signs.
+/// Caching time of both documents. Shorter than the time for which a key is published before it signs.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
@@ -76,7 +76,7 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
         "request_uri_parameter_supported": false,
         "require_request_uri_registration": false,
     });
-    // An endpoint that turns everybody away is none (RFC 8414 §2).
+    // An endpoint that refuses every request is not advertised (RFC 8414 §2).
     if oidc.auth.settings().authorization.registration != Registration::Off
         && let Some(members) = document.as_object_mut()
     {
@@ -93,7 +93,7 @@ pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
     (cached(), Json(document))
 }
 
-/// With the certificates that this cluster asks for.
+/// The methods including those by certificate, if this cluster requests certificates.
 fn methods(others: &[&'static str], mtls: &Mtls) -> Vec<&'static str> {
     let by_certificate = [
         ("tls_client_auth", mtls.is_on && mtls.has_authorities),
@@ -103,7 +103,7 @@ fn methods(others: &[&'static str], mtls: &Mtls) -> Vec<&'static str> {
     others.iter().copied().chain(more).collect()
 }
 
-/// Where clients show their certificates (RFC 8705 §5).
+/// The endpoints at which clients present certificates (RFC 8705 §5).
 fn aliases(url: &PublicUrl) -> Value {
     json!({
         "token_endpoint": url.join(paths::TOKEN),
@@ -122,7 +122,7 @@ pub async fn jwks(State(oidc): State<Oidc>) -> impl IntoResponse {
     (cached(), Json(json!({ "keys": keys })))
 }
 
-/// Browser applications read both from other origins.
+/// Browser applications read both documents from other origins.
 fn cached() -> HeaderMap {
     HeaderMap::from_iter([
         (header::CACHE_CONTROL, CACHE),

@@ -1,8 +1,8 @@
-//! DPoP (RFC 9449): a proof that whoever asks holds a key, which the tokens are bound to.
+//! DPoP (RFC 9449): a proof of possession of a key, to which the tokens are bound.
 //!
-//! A proof counts once in the cluster (its `jti` goes into the log with the write that it is for) and only with a nonce
-//! of ours, so that its maker cannot have made it long ago. What it says is checked here; that it comes for the first
-//! time, in the rules.
+//! A proof is accepted once in the cluster: its `jti` goes into the log with the write that it belongs to. It needs a
+//! nonce of this cluster, so it cannot have been made long ago. This module checks the content of a proof; the rules
+//! check that it is new.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -14,23 +14,23 @@ use conclave_crypto::{jwk::Alg, mac, numeric_date::NumericDate, self_signed};
 
 use super::{Oidc, nonce, request::Parameters};
 
-/// The proof's header, and the one of the answer that brings a nonce.
+/// The header of the proof, and the response header with a nonce.
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// What proofs may be signed with.
+/// Accepted signature algorithms of proofs.
 pub const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
 /// `typ` of a proof (RFC 9449 §4.2).
 const TYP: &str = "dpop+jwt";
-/// How old a proof may be: what a slow network needs. Each is remembered for as long.
+/// Maximum age of a proof, enough for a slow network. Each proof is remembered that long.
 const MAX_AGE_SECS: u64 = 60;
-/// How far ahead the clock of the proof's maker may be: as far as that of an assertion. A proof needs a nonce of this
-/// cluster, so it cannot be made long before it is used, and it is remembered until its time is over.
+/// Maximum lead of the client's clock, equal to that for assertions. A proof needs a nonce of this cluster, so it
+/// cannot be made long before its use, and it is remembered until it expires.
 const MAX_AHEAD_SECS: u64 = 30;
-/// Longest `jti`: a UUID and room.
+/// Maximum length of a `jti`: a UUID with room to spare.
 const MAX_JTI_BYTES: usize = 256;
 
-/// A proof whose key, request, age and nonce hold.
+/// A proof whose key, request, age and nonce are valid.
 #[derive(Clone, Debug)]
 pub struct Proven {
     /// SHA-256 thumbprint of the key (RFC 7638).
@@ -39,22 +39,22 @@ pub struct Proven {
 }
 
 impl Proven {
-    /// What the rules are to remember, as this client's.
+    /// The proof that the rules must record as spent, for this client.
     pub fn spent_by(&self, client_id: &str) -> SpentProof {
         SpentProof { client_id: client_id.to_owned(), ..self.spent.clone() }
     }
 
-    /// The thumbprint as tokens carry it.
+    /// The thumbprint as it appears in tokens.
     pub fn jkt_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.jkt)
     }
 }
 
-/// Why a proof proves nothing.
+/// The reason why a proof is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DpopError {
     Invalid(&'static str),
-    /// A good proof, but without a nonce of ours that is still good.
+    /// A valid proof without a current nonce of this cluster.
     NonceWanted,
 }
 
@@ -68,8 +68,8 @@ struct Claims {
     ath: Option<String>,
 }
 
-/// The proof in the headers, if there is one, for a request of this method to this path; with `access_token` it must be
-/// bound to that as well (RFC 9449 §4.3).
+/// The proof in the headers, if there is one, for a request with this method and path. With `access_token` the proof
+/// must be bound to that token as well (RFC 9449 §4.3).
 ///
 /// # Errors
 /// [`DpopError`].
@@ -85,7 +85,7 @@ pub fn shown(
     if values.next().is_some() {
         return Err(DpopError::Invalid("more than one DPoP header"));
     }
-    let text = value.to_str().map_err(|_| DpopError::Invalid("the DPoP header is no text"))?;
+    let text = value.to_str().map_err(|_| DpopError::Invalid("the DPoP header is not text"))?;
     let signed = self_signed::verify(text, TYP, &Alg::ALL)
         .map_err(|_| DpopError::Invalid("the DPoP proof is malformed, or its signature does not hold"))?;
     let claims: Claims = serde_json::from_slice(&signed.claims).map_err(|_| {
@@ -104,7 +104,7 @@ pub fn shown(
     Ok(Some(Proven { spent: claims.spent(&jkt), jkt }))
 }
 
-/// The nonce that the next proof is to carry.
+/// The nonce for the next proof.
 pub fn next_nonce(oidc: &Oidc) -> Option<HeaderValue> {
     let now_ms = oidc.auth.now(&oidc.auth.cluster().view()).0;
     HeaderValue::from_str(&nonce::make(&oidc.auth.cluster_keys().dpop_nonce, now_ms)).ok()
@@ -113,7 +113,7 @@ pub fn next_nonce(oidc: &Oidc) -> Option<HeaderValue> {
 /// `dpop_jkt` of an authorization request (RFC 9449 §10).
 ///
 /// # Errors
-/// When it is no thumbprint.
+/// Fails if it is not a thumbprint.
 pub fn wanted_key(parameters: &Parameters) -> Result<Option<[u8; 32]>, &'static str> {
     let Some(text) = parameters.get("dpop_jkt") else { return Ok(None) };
     parse_jkt(text).map(Some).ok_or("dpop_jkt is not the base64url of a SHA-256 thumbprint")
@@ -149,20 +149,20 @@ impl Claims {
         Ok(())
     }
 
-    /// By key and `jti`: a stranger's proof cannot use up another's.
+    /// Identified by key and `jti`, so that an attacker's proof cannot spend another client's.
     fn spent(&self, jkt: &[u8; 32]) -> SpentProof {
         let named = [b"dpop".as_slice(), jkt, &mac::sha256(self.jti.as_bytes())].concat();
         SpentProof {
             kind: Kind::Dpop.into(),
             proof_id: mac::sha256(&named).first_chunk::<16>().map(|id| id.to_vec()).unwrap_or_default(),
-            // The second after the last in which its age would be accepted.
+            // The second after the last one in which its age would be accepted.
             expires_at_ms: self.iat.0.saturating_add(MAX_AGE_SECS + 1).saturating_mul(1_000),
             client_id: String::new(),
         }
     }
 }
 
-/// Compared after normalisation, without query and fragment (RFC 9449 §4.3, check 9).
+/// True if both URLs are equal after normalisation, without query and fragment (RFC 9449 §4.3, check 9).
 fn is_same_place(htu: &str, url: &str) -> bool {
     let normal = |text: &str| {
         let mut url = Url::parse(text).ok()?;

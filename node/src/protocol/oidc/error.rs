@@ -1,4 +1,4 @@
-//! Errors as OAuth says them (RFC 6749 §5.2, RFC 6750 §3): the one place where this slice maps anything to the wire.
+//! OAuth errors (RFC 6749 §5.2, RFC 6750 §3): the one place where this slice maps errors to responses.
 
 use axum::{
     Json,
@@ -13,11 +13,11 @@ use conclave_http::{Denial, denial::not_denied};
 
 use super::{access::Dead, dpop::DpopError};
 
-/// What the token endpoint answers when it does not answer with tokens.
+/// The errors of the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
     InvalidRequest(&'static str),
-    /// `basic` = the client tried HTTP Basic, so the answer must say so (RFC 6749 §5.2).
+    /// True if the client tried HTTP Basic; the response must then offer it (RFC 6749 §5.2).
     InvalidClient {
         basic: bool,
         why: &'static str,
@@ -26,25 +26,25 @@ pub enum TokenError {
     UnsupportedGrantType,
     InvalidScope(&'static str),
     InvalidTarget(&'static str),
-    /// Nobody has answered the device yet (RFC 8628 §3.5).
+    /// The user has not answered the device's request yet (RFC 8628 §3.5).
     AuthorizationPending,
-    /// The device asks too often (RFC 8628 §3.5).
+    /// The device polls too often (RFC 8628 §3.5).
     SlowDown,
     /// The device waited too long (RFC 8628 §3.5).
     ExpiredToken,
-    /// The person said no (RFC 8628 §3.5).
+    /// The user denied the request (RFC 8628 §3.5).
     AccessDenied,
-    /// The client may not do this at all (RFC 6749 §5.2).
+    /// The client may not use this grant type (RFC 6749 §5.2).
     UnauthorizedClient(&'static str),
     /// RFC 9449 §5.
     InvalidDpopProof(&'static str),
     /// RFC 9449 §8.
     UseDpopNonce,
-    /// The cluster cannot take the write now; nothing happened.
+    /// The cluster cannot accept the write now; nothing was changed.
     Unavailable,
-    /// The write was sent, and nobody knows what became of it.
+    /// The write was sent, and its outcome is unknown.
     Unknown,
-    /// A defect; the text went to the log.
+    /// A defect; the details are in the log.
     ServerError,
 }
 
@@ -61,16 +61,18 @@ impl TokenError {
             ),
             Self::InvalidScope(why) => (StatusCode::BAD_REQUEST, "invalid_scope", why),
             Self::InvalidTarget(why) => (StatusCode::BAD_REQUEST, "invalid_target", why),
-            Self::AuthorizationPending => {
-                (StatusCode::BAD_REQUEST, "authorization_pending", "nobody has answered yet; ask again")
-            }
+            Self::AuthorizationPending => (
+                StatusCode::BAD_REQUEST,
+                "authorization_pending",
+                "the user has not answered yet; poll again",
+            ),
             Self::SlowDown => {
-                (StatusCode::BAD_REQUEST, "slow_down", "wait five seconds longer between two questions")
+                (StatusCode::BAD_REQUEST, "slow_down", "increase the polling interval by five seconds")
             }
             Self::ExpiredToken => {
                 (StatusCode::BAD_REQUEST, "expired_token", "the device waited too long; start again")
             }
-            Self::AccessDenied => (StatusCode::BAD_REQUEST, "access_denied", "the person said no"),
+            Self::AccessDenied => (StatusCode::BAD_REQUEST, "access_denied", "the user denied the request"),
             Self::UnauthorizedClient(why) => (StatusCode::BAD_REQUEST, "unauthorized_client", why),
             Self::InvalidDpopProof(why) => (StatusCode::BAD_REQUEST, "invalid_dpop_proof", why),
             Self::UseDpopNonce => (
@@ -81,16 +83,18 @@ impl TokenError {
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "temporarily_unavailable",
-                "the cluster cannot take writes at the moment; nothing happened, try again",
+                "the cluster cannot take writes at the moment; nothing was changed, try again",
             ),
             Self::Unknown => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "temporarily_unavailable",
                 "the outcome is unknown; a retry with the same Idempotency-Key gets the first answer",
             ),
-            Self::ServerError => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "an error here; the request id finds it")
-            }
+            Self::ServerError => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "server_error",
+                "internal error; see the server log under the request id",
+            ),
         }
     }
 }
@@ -119,7 +123,7 @@ impl From<AuthError> for TokenError {
     }
 }
 
-/// Strangers learn no more than the code; the log has the reason.
+/// The response contains only the code; the log has the reason.
 fn of_refusal(refusal: &Refusal) -> TokenError {
     tracing::info!("the token endpoint refused: {refusal}");
     match refusal.reason {
@@ -209,14 +213,14 @@ impl IntoResponse for TokenError {
         let body = Json(json!({ "error": code, "error_description": description }));
         let response = (status, headers, body).into_response();
         match self {
-            // Steps of a protocol, which no client does without.
+            // Normal steps of the protocol, not denials.
             Self::AuthorizationPending | Self::SlowDown | Self::UseDpopNonce => not_denied(response),
             _ => Denial::new(code, description).on(response),
         }
     }
 }
 
-/// Token answers are never kept (RFC 6749 §5.1).
+/// Token responses must not be cached (RFC 6749 §5.1).
 pub fn no_store() -> HeaderMap {
     HeaderMap::from_iter([
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -226,18 +230,17 @@ pub fn no_store() -> HeaderMap {
     ])
 }
 
-/// Every answer of an endpoint for machines can be read by applications of other origins: a 405 or a 413, which no
-/// handler makes, too.
+/// Allows applications of other origins to read every response of an endpoint for machines, including a 405 or a 413
+/// that no handler made.
 pub async fn readable_from_anywhere(mut response: Response) -> Response {
     let anywhere = HeaderValue::from_static("*");
     response.headers_mut().entry(header::ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(anywhere);
     response
 }
 
-/// The answer to a browser that asks whether an application of another origin may send a request with headers of its
-/// own. No cookie counts at these endpoints, so any origin may call them with what it holds, and with any header:
-/// clients for tracing and for MCP add theirs. `*` leaves out `Authorization` by the Fetch standard, so that one is
-/// named.
+/// The response to a CORS preflight request. These endpoints ignore cookies, so any origin may call them with its own
+/// credentials and with any header: clients for tracing and for MCP add theirs. By the Fetch standard `*` does not
+/// include `Authorization`, so that header is named.
 pub async fn preflight() -> (StatusCode, HeaderMap) {
     let mut headers = no_store();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE"));
@@ -249,15 +252,15 @@ pub async fn preflight() -> (StatusCode, HeaderMap) {
     (StatusCode::NO_CONTENT, headers)
 }
 
-/// Why userinfo says nothing (RFC 6750 §3.1).
+/// The errors of the userinfo endpoint (RFC 6750 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BearerError {
-    /// No token at all.
+    /// No token was sent.
     Missing,
     InvalidRequest,
     InvalidToken,
     InsufficientScope,
-    /// The token is bound to a key that was not proved, or was presented in the wrong scheme (RFC 9449 §7.1).
+    /// The token is bound to a key that was not proved, or was sent with the wrong scheme (RFC 9449 §7.1).
     DpopTokenRefused,
     InvalidDpopProof,
     UseDpopNonce,
@@ -286,7 +289,7 @@ impl From<DpopError> for BearerError {
 }
 
 impl BearerError {
-    /// For programs that read the body and not the header: OAuth's error codes, and what to do.
+    /// The body, for programs that do not read the header: OAuth's error code, and what to do.
     const fn body(self) -> (&'static str, &'static str) {
         match self {
             Self::Missing => {
@@ -310,12 +313,12 @@ impl BearerError {
                 ("use_dpop_nonce", "make the proof again, with the nonce of the DPoP-Nonce header")
             }
             Self::Unavailable => {
-                ("temporarily_unavailable", "this node cannot tell at the moment; try again")
+                ("temporarily_unavailable", "this node cannot decide at the moment; try again")
             }
         }
     }
 
-    /// The code of the log line: a request without a token is told apart from one with a wrong token.
+    /// The code in the log line: it distinguishes a missing token from an invalid one.
     const fn reason(self) -> &'static str {
         match self {
             Self::Missing => "missing_token",

@@ -1,5 +1,6 @@
-//! Token exchange (RFC 8693) within the cluster's own tokens: a client that was handed a person's access token gets one
-//! of its own, for the same person, for no more, no longer, and dead as soon as the first. `act` says who acts (§4.1).
+//! Token exchange (RFC 8693) among the cluster's own tokens. A client that received a user's access token gets one of
+//! its own for that user: with no more scopes, no longer lifetime, and revoked together with the first. `act` names the
+//! acting clients (§4.1).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
@@ -19,9 +20,9 @@ use super::{
 
 /// `grant_type` (RFC 8693 §2.1).
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-/// The only type taken and given.
+/// The only token type accepted and issued.
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// Longest chain of exchanges: each is named in the token.
+/// Maximum length of a chain of exchanges: each is named in the token.
 const MAX_CHAIN: usize = 4;
 
 /// Exchanges an access token.
@@ -47,7 +48,7 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
     Ok(TokenResponse::of_access(text, &claims).issued_as(ACCESS_TOKEN))
 }
 
-/// The token that is exchanged: live, a person's, and this client's to use: its own, or meant for it.
+/// The token to exchange. It must be valid, a user's, and either the client's own or meant for the client.
 async fn subject(oidc: &Oidc, request: &TokenRequest<'_>, client: &Client) -> Result<Live, TokenError> {
     let form = &request.form;
     if form.get("actor_token").is_some() {
@@ -59,7 +60,8 @@ async fn subject(oidc: &Oidc, request: &TokenRequest<'_>, client: &Client) -> Re
         return Err(TokenError::InvalidRequest("only access tokens are exchanged, for access tokens"));
     }
     let text = form.get("subject_token").ok_or(TokenError::InvalidRequest("subject_token is missing"))?;
-    let bad = TokenError::InvalidRequest("subject_token is invalid, over, or not this client's to exchange");
+    let bad =
+        TokenError::InvalidRequest("subject_token is invalid, expired, or not this client's to exchange");
     let subject = match access::live(oidc, text).await {
         Ok(live) => live,
         Err(Dead::Invalid) => return Err(bad),
@@ -85,13 +87,13 @@ async fn subject(oidc: &Oidc, request: &TokenRequest<'_>, client: &Client) -> Re
     Ok(subject)
 }
 
-/// Whether the client is one of those that the token is for.
+/// True if the client is among the token's audiences.
 pub fn is_meant_for(aud: &Audience, client: &Client) -> bool {
     let names = std::iter::once(client.id.as_str());
     names.chain(client.tokens.audiences.iter().map(String::as_str)).any(|name| aud.includes(name))
 }
 
-/// Never more than the token had, and never what the client may not have.
+/// The requested scopes, which must be both the token's and the client's.
 fn scope(asked: Option<&str>, had: &str, client: &Client) -> Result<String, TokenError> {
     let possible: Vec<&str> =
         had.split(' ').filter(|scope| client.scopes.iter().any(|own| own == scope)).collect();
@@ -105,8 +107,8 @@ fn scope(asked: Option<&str>, had: &str, client: &Client) -> Result<String, Toke
     Ok(wanted.join(" "))
 }
 
-/// Another client as a resource server, by its `client_id` or another of its names; without one, whom the token was
-/// for.
+/// The requested audience: another client as a resource server, by its `client_id` or another of its names. Without
+/// one, the audience of the original token.
 fn audience(request: &TokenRequest<'_>, subject: &Live) -> Result<Audience, TokenError> {
     if request.form.get("resource").is_some() {
         return Err(TokenError::InvalidTarget("name the target as audience"));
@@ -115,7 +117,7 @@ fn audience(request: &TokenRequest<'_>, subject: &Live) -> Result<Audience, Toke
     if is_known(&subject.state, name) {
         return Ok(Audience::One(name.to_owned()));
     }
-    Err(TokenError::InvalidTarget("no client here answers to this audience"))
+    Err(TokenError::InvalidTarget("no client here has this audience"))
 }
 
 fn is_known(state: &State, name: &str) -> bool {
@@ -132,7 +134,7 @@ fn claims(
     aud: Audience,
 ) -> Result<AccessClaims, TokenError> {
     let before = &subject.claims;
-    let person = subject.person.as_ref().ok_or(TokenError::InvalidRequest("no person"))?;
+    let person = subject.person.as_ref().ok_or(TokenError::InvalidRequest("the token has no user"))?;
     let iat = oidc.auth.now(&subject.state).0 / 1_000;
     let exp = iat.saturating_add(seconds(oidc.auth.settings().tokens.access_ttl)).min(before.exp);
     let mut exchanged = before.exchanged.clone();

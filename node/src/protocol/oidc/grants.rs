@@ -1,5 +1,5 @@
-//! The grant types: authorization code (RFC 6749 §4.1.3) and refresh (§6). Each is one write; what is single-use is
-//! decided in it.
+//! The grant types: authorization code (RFC 6749 §4.1.3) and refresh (§6). Each is one write, which also decides the
+//! single use.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ const BAD_REFRESH: TokenError = TokenError::InvalidGrant("the refresh token is i
 pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let form = &request.form;
     let text = form.get("code").ok_or(TokenError::InvalidRequest("code is missing"))?;
-    // Whether one is needed, the code says.
+    // The code records whether a verifier is required.
     let verifier = form.get("code_verifier");
     let redirect_uri =
         form.get("redirect_uri").ok_or(TokenError::InvalidRequest("redirect_uri is missing"))?;
@@ -55,7 +55,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     let (client, binding) = (Arc::clone(&known.client), Binding::of(known, request)?);
     let state = oidc.auth.cluster().view();
     if let Some(grant) = state.grant(GrantId::new(handle.id)).filter(|grant| grant.client == client.id) {
-        // Before the write: a mistake must not use the code up.
+        // Before the write: an error must not spend the code.
         narrowed_resources(form, &grant.resources)?;
     }
     let order = RedeemCode {
@@ -76,7 +76,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
     redeemed(oidc, &client, form, binding.bound, &committed)
 }
 
-/// The tokens of a grant that was just handed out.
+/// The tokens for a redeemed grant.
 ///
 /// # Errors
 /// [`TokenError`].
@@ -91,7 +91,7 @@ pub fn redeemed(
         return Err(unexpected(&committed.body).into());
     };
     let family = match redeemed.family_id.as_slice() {
-        // The client may not refresh.
+        // The client may not use refresh tokens.
         [] => None,
         id => Some(FamilyId::parse(id).map_err(AuthError::Refused)?),
     };
@@ -118,7 +118,7 @@ pub fn redeemed(
     Ok(tokens::issue(&oidc.auth, &issue)?)
 }
 
-/// Uses a refresh token. The retry of a lost answer gets the same successor.
+/// Uses a refresh token. A retry after a lost response gets the same successor.
 ///
 /// # Errors
 /// [`TokenError`].
@@ -135,7 +135,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
     let family = state.family(FamilyId::new(handle.id));
     let grant = family.and_then(|family| state.grant(family.grant)).filter(|grant| grant.client == client.id);
     if let Some(grant) = grant {
-        // Before the write: a mistake must not use the token up.
+        // Before the write: an error must not spend the token.
         narrowed(request.form.get("scope"), &grant.scopes)?;
         narrowed_resources(&request.form, &grant.resources)?;
     }
@@ -179,7 +179,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
     Ok(tokens::issue(&oidc.auth, &issue)?)
 }
 
-/// The version of the policy that still admits the person of the grant; 0 = none does, and the rules say so.
+/// The version of the policy that still admits the user of the grant; 0 if none does, and then the rules refuse.
 fn admitted_by(oidc: &Oidc, client: &Client, grant: Option<GrantId>) -> u64 {
     let state = oidc.auth.cluster().view();
     let live = grant.and_then(|grant| state.live_grant(grant, oidc.auth.now(&state)));
@@ -188,7 +188,7 @@ fn admitted_by(oidc: &Oidc, client: &Client, grant: Option<GrantId>) -> u64 {
     })
 }
 
-/// Reads the handle first: it says which version of the state knows the client.
+/// Parses the handle first: it determines the version of the state against which the client is authenticated.
 pub async fn handle_and_client(
     oidc: &Oidc,
     request: &TokenRequest<'_>,
@@ -201,30 +201,32 @@ pub async fn handle_and_client(
         Some(handle) => oidc.auth.state_at(handle).await?,
         None => None,
     };
-    // A client that does not prove itself is told so, whatever it presents.
+    // A client that fails to authenticate gets that error, whatever token it presents.
     let current = state.unwrap_or_else(|| oidc.auth.cluster().view());
     let known = client_auth::authenticate(oidc, request.headers, &request.form, &current)?;
     Ok((handle.ok_or(bad)?, known))
 }
 
-/// What the tokens are bound to.
+/// The keys that the tokens are bound to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bound {
     /// A DPoP key, SHA-256 thumbprint.
     pub jkt: Option<[u8; 32]>,
-    /// The certificate by which the client proved itself, SHA-256.
+    /// The certificate that authenticated the client, SHA-256.
     pub certificate: Option<[u8; 32]>,
 }
 
-/// What the tokens are bound to, and the proofs that are used up with the write.
+/// The keys that the tokens are bound to, and the proofs to spend with the write.
 pub struct Binding {
     pub bound: Bound,
     pub proofs: Vec<SpentProof>,
 }
 
 impl Binding {
+    /// The binding for a request.
+    ///
     /// # Errors
-    /// `invalid_request` when the client must show a key and does not.
+    /// `invalid_request` when the client must prove a key and does not.
     pub fn of(known: Authenticated, request: &TokenRequest<'_>) -> Result<Self, TokenError> {
         if known.client.tokens.dpop_bound && request.proof.is_none() {
             return Err(TokenError::InvalidRequest("this client must send a DPoP proof"));
@@ -237,7 +239,7 @@ impl Binding {
     }
 }
 
-/// A refresh may ask for less than was granted, never for more (RFC 6749 §6).
+/// The requested scopes: a refresh may request fewer than were granted, never more (RFC 6749 §6).
 fn narrowed(asked: Option<&str>, granted: &[String]) -> Result<Vec<String>, TokenError> {
     let Some(asked) = asked else { return Ok(granted.to_vec()) };
     let wanted: Vec<String> = asked.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
@@ -247,7 +249,8 @@ fn narrowed(asked: Option<&str>, granted: &[String]) -> Result<Vec<String>, Toke
     Ok(wanted)
 }
 
-/// An access token may be asked for fewer resources than were granted, never for others (RFC 8707 §2.2).
+/// The requested resources: an access token may be requested for fewer than were granted, never for others (RFC 8707
+/// §2.2).
 fn narrowed_resources(form: &Parameters, granted: &[String]) -> Result<Vec<String>, TokenError> {
     let asked = resources(form, granted).map_err(TokenError::InvalidTarget)?;
     Ok(if asked.is_empty() { granted.to_vec() } else { asked })
@@ -264,7 +267,7 @@ impl Rows {
     fn find(state: &State, user: &[u8], grant: &[u8], session: &[u8]) -> Result<Self, TokenError> {
         let refused = |refusal: Refusal| TokenError::from(AuthError::Refused(refusal));
         let user = UserId::parse(user).map_err(refused)?;
-        // Deleted in the moment between: nobody to make tokens for.
+        // The user was deleted meanwhile: no tokens are made.
         let user = state.user(user).cloned().ok_or(BAD_CODE)?;
         Ok(Self {
             user,

@@ -1,4 +1,4 @@
-//! What a client shows of itself beside the form: its headers, and the certificate of its connection.
+//! The parts of a client's request besides the form: its headers, and the certificate of its connection.
 
 use std::{net::IpAddr, ops::Deref};
 
@@ -12,11 +12,11 @@ use conclave_http::{ClientInfo, PeerCertificate, tls::ClientCertificate};
 /// The head of a client's request.
 pub struct Head {
     headers: HeaderMap,
-    /// The path of the endpoint that was asked.
+    /// The path of the requested endpoint.
     pub path: String,
-    /// The address that it comes from.
+    /// The client's address.
     pub caller: IpAddr,
-    /// What the client's TLS connection to this node showed (RFC 8705).
+    /// The certificate of the client's TLS connection to this node (RFC 8705).
     pub certificate: Option<ClientCertificate>,
 }
 

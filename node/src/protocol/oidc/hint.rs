@@ -1,5 +1,5 @@
-//! `id_token_hint`: an ID token that this cluster made, taken as a hint of who and for whom. Its expiry does not matter
-//! (OIDC RP-Initiated Logout §4, Core §3.1.2.1); its signature and issuer do.
+//! `id_token_hint`: an ID token of this cluster, used as a hint of the user and the client. Its expiry is ignored (OIDC
+//! RP-Initiated Logout §4, Core §3.1.2.1); its signature and issuer are checked.
 
 use conclave_state::State;
 use serde::Deserialize;
@@ -11,22 +11,22 @@ use conclave_crypto::{
 
 use super::{Oidc, tokens::ID_TYP};
 
-/// What of an ID token matters as a hint.
+/// The claims of an ID token that matter as a hint.
 #[derive(Debug, Deserialize)]
 pub struct Hint {
     iss: String,
     pub sub: String,
     pub aud: String,
-    /// The session it was made in.
+    /// The session in which it was made.
     pub sid: Option<String>,
 }
 
-/// Why there is nothing to be learnt from a hint.
+/// The reason why a hint cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// It was not made here, or its key has been taken away.
+    /// It was not made here, or its key was removed.
     Foreign,
-    /// This node cannot tell at the moment.
+    /// This node cannot decide at the moment.
     Unavailable,
 }
 

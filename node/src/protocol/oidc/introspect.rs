@@ -1,5 +1,5 @@
-//! Token introspection (RFC 7662; as a signed JWT, RFC 9701): what a token says and whether it is good now, for a
-//! confidential client that holds it or that it is for. Everything else is `{"active": false}`, whatever the reason.
+//! Token introspection (RFC 7662; as a signed JWT, RFC 9701): a token's content and validity, for a confidential client
+//! that holds it or is its audience. The response to everything else is `{"active": false}`, whatever the reason.
 
 use axum::{
     Json,
@@ -28,11 +28,11 @@ use super::{
     tokens::token_type,
 };
 
-/// The signed answer's media type and `typ` (RFC 9701 §5).
+/// The media type and `typ` of a signed response (RFC 9701 §5).
 const JWT_TYPE: &str = "application/token-introspection+jwt";
 const JWT_TYP: &str = "token-introspection+jwt";
 
-/// What is known of a live token.
+/// The members of a response about a valid token.
 type Facts = Map<String, Value>;
 
 pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
@@ -46,10 +46,10 @@ async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, To
     let (form, _) = read_form(oidc, "introspect", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
     if known.client.is_public() {
-        // Anybody could ask in its name.
+        // Any attacker could send requests in its name.
         return Err(TokenError::InvalidClient {
             basic: false,
-            why: "introspection is for clients that prove themselves; a public client cannot",
+            why: "introspection requires client authentication; a public client cannot use it",
         });
     }
     let caller = known.used_up(oidc, None).await?;
@@ -104,9 +104,8 @@ fn of_access(oidc: &Oidc, live: &Live) -> Facts {
     facts
 }
 
-/// What is known of the person behind the token: the claims of its scopes, those that its client has of its own, and
-/// `username` (RFC 7662 §2.2). A client that knows people by pairwise names gives the username away with `profile`
-/// alone.
+/// The facts about the token's user: the claims of its scopes, the client's own claims, and `username` (RFC 7662 §2.2).
+/// For a client with pairwise subjects the username is disclosed only with `profile`.
 fn of_person(oidc: &Oidc, live: &Live) -> Facts {
     let Some(user) = &live.person else { return Map::new() };
     let scopes: Vec<String> = live.claims.scope.split(' ').map(str::to_owned).collect();
@@ -125,7 +124,7 @@ fn of_person(oidc: &Oidc, live: &Live) -> Facts {
     facts
 }
 
-/// A refresh token, for the client that holds it; only the one that is alive.
+/// A refresh token, for the client that holds it; only the current one of its family.
 async fn of_refresh(oidc: &Oidc, caller: &Client, token: &str) -> Result<Option<Facts>, TokenError> {
     let Some(handle) = oidc.auth.parse(HandleKind::Refresh, token) else { return Ok(None) };
     if !oidc.auth.is_refresh_secret(&handle) {

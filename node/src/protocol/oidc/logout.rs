@@ -1,6 +1,6 @@
 //! RP-initiated logout (OIDC RP-Initiated Logout 1.0). A valid ID token of the browser's session ends that session,
-//! whatever else is wrong with the request; so does its `sid` as `logout_hint`. Otherwise the person is asked. The
-//! place where they go afterwards must be registered, to the letter, for the client that the hint or `client_id` names.
+//! whatever else is wrong with the request; so does its `sid` as `logout_hint`. Otherwise the user must confirm. The
+//! address to return to must equal a registered one of the client that the hint or `client_id` names.
 
 use axum::{
     body::Bytes,
@@ -23,9 +23,9 @@ use super::{
     request::Parameters,
 };
 
-/// What the seal of a request that came by POST is for.
+/// The purpose that the seal of a posted request is bound to.
 const PURPOSE: &str = "logout-request/1";
-/// The parameter in which such a request comes by GET.
+/// The parameter that carries such a request in the GET.
 const POSTED: &str = "posted";
 
 pub async fn by_get(
@@ -41,8 +41,9 @@ pub async fn by_get(
     result.await.unwrap_or_else(|fault| oidc.site.fault(&fault, &id))
 }
 
-/// Read here, up to the limit of a body. A cross-site POST brings no SameSite=Lax cookie, so a request that is not of a
-/// session that the browser shows is sent round by GET, as what was read of it: an ID token may be longer than a URL.
+/// The body is read here, up to the limit of a body. A cross-site POST carries no SameSite=Lax cookie. If the browser
+/// presents no session that the request is part of, it is redirected to GET with the parsed request: an ID token may be
+/// longer than a URL.
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap, body: Bytes) -> Response {
     let result = async {
         let asked = asked(&oidc, &body).await?;
@@ -52,14 +53,14 @@ pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap
     oidc.site.formed(&headers, result, &id)
 }
 
-/// What a relying party asks for, checked.
+/// A relying party's logout request, checked.
 #[derive(Debug, Serialize, Deserialize)]
 struct Asked {
-    /// The session that the relying party showed to be part of.
+    /// The session that the relying party proved to be part of.
     sid: Option<String>,
-    /// Where the person goes afterwards.
+    /// The address to which the user returns.
     target: Option<Target>,
-    /// Why they go nowhere, though the relying party named a place.
+    /// The reason why the user does not return, although the relying party named an address.
     mistake: Option<Mistake>,
 }
 
@@ -67,7 +68,7 @@ struct Asked {
 enum Mistake {
     OtherClient,
     UnknownClient,
-    /// The address that was asked for.
+    /// The requested address.
     UnregisteredUri(String),
 }
 
@@ -89,19 +90,21 @@ async fn asked(oidc: &Oidc, encoded: &[u8]) -> Result<Asked, Fault> {
     Ok(Asked { sid, target, mistake })
 }
 
-/// A hint that was not made here says nothing: the person is asked.
+/// A hint that was not made here is ignored: the user must confirm.
 async fn read(oidc: &Oidc, token: &str) -> Result<Option<Hint>, Fault> {
     match hint::read(oidc, token).await {
         Ok(hint) => Ok(Some(hint)),
         Err(Unread::Foreign) => {
-            tracing::info!("a logout request carries an ID token that was not made here; the user is asked");
+            tracing::info!(
+                "a logout request carries an ID token that was not made here; the user must confirm"
+            );
             Ok(None)
         }
         Err(Unread::Unavailable) => Err(fault_of_auth(&AuthError::Unavailable)),
     }
 }
 
-/// The place to go to afterwards, if one is named and registered.
+/// The address to return to, if one is named and registered.
 async fn target(
     oidc: &Oidc,
     parameters: &Parameters,
@@ -113,7 +116,7 @@ async fn target(
     }
     let Some(uri) = parameters.get("post_logout_redirect_uri") else { return Ok(Ok(None)) };
     let Some(client_id) = hint.map(|hint| hint.aud.as_str()).or(named) else {
-        // With a hint that cannot be read it is not known whose address it is. The person is asked, and stays here.
+        // With a hint that cannot be parsed the client is unknown. The user must confirm, and stays here.
         let unread = parameters.get("id_token_hint").is_some();
         return Ok(if unread { Ok(None) } else { Err(Mistake::UnknownClient) });
     };
@@ -122,8 +125,8 @@ async fn target(
     Ok(registered.map(|()| Some(Target::Leave { uri })))
 }
 
-/// With an ID token of this very session the relying party has shown that it is part of it, and nobody need be asked.
-/// Anyone else could have made the person come here, so they are.
+/// Answers the request. An ID token of this very session proves that the relying party is part of it, and no
+/// confirmation is needed. Without one an attacker could have sent the browser here, so the user must confirm.
 async fn answer(
     oidc: &Oidc,
     id: &RequestId,
@@ -139,7 +142,7 @@ async fn answer(
     if let Some(signed_in) = own {
         let frames = site.sign_out(headers, &signed_in).await.map_err(|e| fault_of_auth(&e))?;
         return Ok(match asked.mistake {
-            // The session is over; that the address is wrong concerns the way on alone.
+            // The session has ended; the wrong address only concerns the way on.
             Some(mistake) if by_form => {
                 site.without_session(site.formed(headers, Err(signed_out_but(&mistake)), id))
             }
@@ -156,14 +159,14 @@ async fn answer(
         return Err(fault_of(&mistake));
     }
     let Some(target) = asked.target else { return Ok(see_other("/logout")) };
-    // Bound to no browser: it only names a place that was checked.
+    // Not bound to a browser: it only names a checked address.
     let ticket = oidc.auth.ticket(Step::Logout, target, None);
     let text = oidc.auth.seal(&ticket).map_err(|e| fault_of_auth(&e))?;
     Ok(site.go_on_to(&format!("/logout?ticket={text}")))
 }
 
-/// A client may have been registered, or its addresses changed, a moment ago on another node: before it is refused, the
-/// leader is asked.
+/// Checks the address. The client may have been registered, or its addresses changed, a moment ago on another node, so
+/// the leader is consulted before the address is refused.
 async fn may_return(oidc: &Oidc, client_id: &str, uri: &str) -> Result<Result<(), Mistake>, Fault> {
     let unavailable = || fault_of_auth(&AuthError::Unavailable);
     let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| unavailable())?;
@@ -191,7 +194,7 @@ fn with_state(uri: &str, state: Option<&str>) -> String {
 }
 
 impl Mistake {
-    /// Its code, and what is wrong with the application's request.
+    /// The error code, and a description of the application's mistake.
     fn words(&self) -> (&'static str, String) {
         match self {
             Self::OtherClient => (
@@ -213,14 +216,14 @@ impl Mistake {
     }
 }
 
-/// The session has ended; the person stays here.
+/// The session has ended; the user stays here.
 fn signed_out_but(mistake: &Mistake) -> Fault {
     let (code, detail) = mistake.words();
     Fault::new(StatusCode::BAD_REQUEST, code, "You are signed out", detail)
         .with_way_on("/login", "Sign in again")
 }
 
-/// Nothing has ended: the request showed no session of this browser.
+/// Nothing has ended: the request proved no session of this browser.
 fn fault_of(mistake: &Mistake) -> Fault {
     let (code, detail) = mistake.words();
     Fault::new(StatusCode::BAD_REQUEST, code, "Signing out from the application failed", detail)

@@ -1,14 +1,15 @@
 //! OpenID Provider: discovery, JWKS, authorization code with PKCE, pushed requests, devices, token (code, refresh,
-//! client credentials, exchange), DPoP, userinfo, introspection, revocation, logout at a relying party's word and told
-//! to relying parties, registration.
+//! client credentials, exchange), DPoP, userinfo, introspection, revocation, RP-initiated and back-channel logout,
+//! registration.
 //!
 //! Owns the parsing and the errors of these endpoints. Refuses everything else by its OAuth name: no implicit or hybrid
-//! response, no password grant, no `plain` challenge, no request object, no request by a foreign URI. It decides
-//! nothing about people: `auth` does; and nothing about single use: the rules do.
+//! response, no password grant, no `plain` challenge, no request object from a client without registered keys, no
+//! foreign `request_uri`. It makes no decisions about users, which `auth` does, and none about single use, which the
+//! rules do.
 //!
 //! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh
-//! 1, revocation 1, pushed request 1, device 3 (asked, answered, fetched; polling none); client credentials, exchange
-//! and introspection 0, userinfo 0; of the last four each 1 where a proof (DPoP, assertion) must be used up.
+//! 1, revocation 1, pushed request 1, device 3 (request, answer, redemption; polling none); client credentials,
+//! exchange and introspection 0, userinfo 0; of the last four each 1 if a proof (DPoP, assertion) must be spent.
 
 mod access;
 mod acr;
@@ -58,7 +59,7 @@ use axum::{
 
 use crate::{auth::Auth, auth::pages::Site};
 
-/// Where the endpoints are. Relying parties learn them from discovery; they are stable all the same.
+/// The paths of the endpoints. Relying parties find them through discovery; they are stable all the same.
 pub mod paths {
     pub const DISCOVERY: &str = "/.well-known/openid-configuration";
     pub const METADATA: &str = "/.well-known/oauth-authorization-server";
@@ -75,7 +76,7 @@ pub mod paths {
     pub const LOGOUT: &str = "/oidc/logout";
 }
 
-/// What the endpoints stand on.
+/// The dependencies of the endpoints.
 #[derive(Clone)]
 pub struct Oidc {
     auth: Auth,

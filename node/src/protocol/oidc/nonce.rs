@@ -1,22 +1,24 @@
-//! Nonces for DPoP proofs (RFC 9449 §8): a time under a MAC. No node keeps them, and each accepts those of every other.
+//! Nonces for DPoP proofs (RFC 9449 §8): a time under a MAC. Nodes store no nonces, and each accepts those of every
+//! other.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use conclave_crypto::{keys::Key, mac};
 
-/// How long a nonce is good: a client asks again seldom, and a proof made ahead of time is soon worth nothing.
+/// Lifetime of a nonce: long enough that a client seldom needs a new one, short enough that a proof made in advance
+/// soon becomes worthless.
 const LIFE_MS: u64 = 300_000;
-/// How far ahead of ours the clock of the node that made it may be.
+/// Maximum lead of the clock of the node that made it.
 const MAX_AHEAD_MS: u64 = 60_000;
 const MAC_LEN: usize = 16;
 
-/// The nonce of this moment.
+/// A nonce for the current time.
 pub fn make(key: &Key, now_ms: u64) -> String {
     let time = now_ms.to_be_bytes();
     URL_SAFE_NO_PAD.encode([time.as_slice(), &tag(key, time)].concat())
 }
 
-/// Whether a node of this cluster made it, not too long ago.
+/// True if a node of this cluster made it, not too long ago.
 pub fn is_good(key: &Key, now_ms: u64, nonce: &str) -> bool {
     let Ok(bytes) = URL_SAFE_NO_PAD.decode(nonce) else { return false };
     let Some((time, presented)) = bytes.split_first_chunk::<8>() else { return false };

@@ -1,9 +1,9 @@
-//! Pushed authorization requests (RFC 9126): the client leaves its request here and gets a name for it, good once and
-//! for a minute.
+//! Pushed authorization requests (RFC 9126): the client stores its request here and gets a `request_uri`, valid once
+//! and for a minute.
 //!
-//! The name is a handle: it says which log index wrote the request, so that the browser may bring it to any node. It is
-//! bound to the client that pushed. The request is used up by the code that comes of it, in the same write; until then
-//! the person may reload the page.
+//! The `request_uri` is a handle with the log index that wrote the request, so that the browser may present it to any
+//! node. It is bound to the client that pushed. The request is spent by the code that is issued for it, in the same
+//! write; until then the user may reload the page.
 
 use std::sync::Arc;
 
@@ -38,26 +38,26 @@ use super::{
     token,
 };
 
-/// What every name begins with (RFC 9126 §2.2).
+/// The prefix of every `request_uri` (RFC 9126 §2.2).
 const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
-/// What proves the client is no part of its request.
+/// Client credentials, which are not part of the request.
 const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
 
-/// A pushed request, found.
+/// A pushed request that was found.
 pub struct Fetched {
     pub parameters: Parameters,
     pub pushed: Pushed,
 }
 
-/// The handle in a `request_uri`; none when it is not one of this endpoint's.
+/// The handle in a `request_uri`; `None` if it is not one of this endpoint.
 pub fn handle_of(request_uri: &str) -> Option<&str> {
     request_uri.strip_prefix(PREFIX)
 }
 
-/// The request that a browser names.
+/// The pushed request that a browser names.
 ///
 /// # Errors
-/// A page here: whose way back would it be?
+/// Shown as an error page here, because no redirect URI has been verified yet.
 pub async fn fetch(oidc: &Oidc, handle: &str, client_id: Option<&str>) -> Result<Fetched, Unacceptable> {
     let unknown = || Unacceptable::Here(NoWayBack::UnknownRequestUri);
     let handle = oidc.auth.parse(HandleKind::Pushed, handle).ok_or_else(unknown)?;
@@ -74,7 +74,7 @@ pub async fn fetch(oidc: &Oidc, handle: &str, client_id: Option<&str>) -> Result
     Ok(Fetched { parameters, pushed: Pushed { id: handle.id, until_ms } })
 }
 
-/// Why a request is not taken.
+/// The reason why a request is refused.
 enum PushError {
     Client(TokenError),
     Request(AuthorizationError, &'static str),
@@ -138,13 +138,13 @@ async fn push(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, Push
     Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
 }
 
-/// Who the client says it is. Without a secret it says so in the form.
+/// The client id that the request claims. Without a secret it is in the form.
 fn claimed_client(form: &Parameters) -> Option<String> {
     let named = form.get("client_id").map(str::to_owned);
     named.or_else(|| form.get("client_assertion").and_then(assertion::unverified_client))
 }
 
-/// The client, its assertion used up.
+/// Authenticates the client; its assertion is spent.
 pub async fn client(oidc: &Oidc, headers: &Head, form: &Parameters) -> Result<Arc<Client>, TokenError> {
     if let Some(client_id) = claimed_client(form) {
         let known = client_document::bring_up_to_date(oidc, headers.caller, &client_id).await;
@@ -157,7 +157,7 @@ pub async fn client(oidc: &Oidc, headers: &Head, form: &Parameters) -> Result<Ar
     known.used_up(oidc, None).await
 }
 
-/// The request as the browser could have brought it.
+/// The request as the browser could have sent it.
 fn with_client(client: &Client, form: &Parameters) -> String {
     let own = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("client_id", client.id.as_str())
@@ -166,7 +166,7 @@ fn with_client(client: &Client, form: &Parameters) -> String {
     if rest.is_empty() { own } else { format!("{own}&{rest}") }
 }
 
-/// The same check as when the browser comes, so that the client hears of its mistakes at once (RFC 9126 §2.1).
+/// Checks the request like one of a browser, so that the client gets its errors at once (RFC 9126 §2.1).
 async fn check(oidc: &Oidc, encoded: &str) -> Result<(), PushError> {
     let pushed = Some(Pushed { id: [0; 16], until_ms: 0 });
     let circumstances = Circumstances { pushed, must_be_pushed: false };
@@ -185,7 +185,7 @@ async fn check(oidc: &Oidc, encoded: &str) -> Result<(), PushError> {
     }
 }
 
-/// What would be a page for a browser.
+/// The error response in place of a browser's error page.
 fn refused(mistake: NoWayBack) -> PushError {
     let why = match mistake {
         NoWayBack::RequestObject(why) => {

@@ -1,5 +1,5 @@
-//! How often a device asks (RFC 8628 §3.5). Counted on the node that is asked: polling costs no write, and a device
-//! that is sent to several nodes in turn may ask a little oftener, which hurts nobody.
+//! Polling intervals of devices (RFC 8628 §3.5). They are tracked on each node: polling costs no write. A device whose
+//! polls reach several nodes in turn may poll slightly more often, which does no harm.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,14 @@ use conclave_state::ids::DeviceId;
 
 use conclave_base::runtime::Runtime;
 
-/// What a device that asks too soon must wait longer from then on.
+/// The increase of the interval for a device that polls too early.
 const SLOWER: Duration = Duration::from_secs(5);
-/// A little earlier is in time: networks are uneven.
+/// A slightly early poll is accepted: network delays vary.
 const TOLERANCE: Duration = Duration::from_millis(500);
-/// Most devices remembered; beyond, those that asked longest ago are forgotten.
+/// Maximum number of devices tracked; beyond it those that polled longest ago are forgotten.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// When each device asked last, and how long it must wait in between.
+/// The time of each device's last poll, and its interval.
 pub struct Polls {
     runtime: Runtime,
     devices: Mutex<BTreeMap<DeviceId, (Duration, Duration)>>,
@@ -29,7 +29,7 @@ impl Polls {
         Self { runtime, devices: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Counts a question; false when it comes too soon.
+    /// Records a poll; returns false if it is too early.
     pub fn is_in_time(&self, device: DeviceId, interval: Duration) -> bool {
         let now = self.runtime.clock.monotonic();
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +46,7 @@ impl Polls {
         in_time
     }
 
-    /// The device has its answer.
+    /// Forgets a device whose request was answered.
     pub fn forget(&self, device: DeviceId) {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner).remove(&device);
     }

@@ -1,7 +1,7 @@
 //! Dynamic client registration (RFC 7591, OIDC Dynamic Registration 1.0) and its management (RFC 7592). Off unless the
-//! configuration opens it: to holders of an API token, or to everybody.
+//! configuration opens it: to holders of an API token, or to all clients.
 //!
-//! What a client may say of itself, and what becomes of it, is in `client_metadata`.
+//! `client_metadata` defines the accepted metadata and its effect.
 
 use axum::{
     Json,
@@ -36,11 +36,11 @@ use super::{
     paths,
 };
 
-/// Why there is no registration (RFC 7591 §3.2.2).
+/// The reason why there is no registration (RFC 7591 §3.2.2).
 enum Refused {
     /// The endpoint is closed.
     Off,
-    /// No token, or one that is not good here.
+    /// No token, or an invalid one.
     Token,
     TooMany,
     RedirectUri(String),
@@ -100,7 +100,7 @@ async fn registered(
     let keys = &oidc.auth.deriving_keys().request;
     let derivation = Derivation::of_request(keys, key, &parts, &*oidc.auth.runtime().entropy);
     let (id, token) = (derivation.id("client"), derivation.secret("registration"));
-    // 256 bits as text: what is hashed is the text that is presented.
+    // 256 bits as text: the hash is of the text that the client presents.
     let has_secret = matches!(checked.method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost);
     let secret = has_secret.then(|| URL_SAFE_NO_PAD.encode(derivation.secret("client").expose()));
     let client_id = hex::encode(&id);
@@ -120,8 +120,8 @@ async fn registered(
     Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
 }
 
-/// PS256 has a key from when a client first wants it. The state must have it before a client is told that it may rely
-/// on it.
+/// Ensures a key for the algorithm. A PS256 key is made when a client first needs one. The state must have it before
+/// the client is registered to rely on it.
 async fn provide_key(oidc: &Oidc, algorithm: SigningAlgorithm) -> Result<(), Refused> {
     oidc.auth.provide_signing_key(algorithm).await.map_err(Refused::Failed)
 }
@@ -160,7 +160,7 @@ async fn state_at(oidc: &Oidc, handle: &Handle) -> Result<std::sync::Arc<conclav
     oidc.auth.state_at(handle).await.map_err(Refused::Failed)?.ok_or(Refused::Token)
 }
 
-/// The one bearer token of the request.
+/// The single bearer token of the request.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (scheme, token) = values.next()?.to_str().ok()?.split_once(' ')?;
@@ -179,7 +179,8 @@ fn shown(oidc: &Oidc, client: &Client, token: &str) -> Value {
     answer
 }
 
-/// What is registered, checked. Keys are given, not fetched: nobody makes this cluster ask where it likes.
+/// The metadata to register, checked. Keys are accepted by value only: a client cannot make this cluster fetch an
+/// address.
 fn check(body: &[u8]) -> Result<Checked, Refused> {
     let metadata = Metadata::parse(body)?;
     if metadata.jwks_uri.is_some() {
@@ -203,7 +204,7 @@ struct Own {
     token: String,
 }
 
-/// Whatever is wrong with the token, the answer is one (RFC 7592 §2.1).
+/// Authenticates the client by its registration token. Every failure gives the same error (RFC 7592 §2.1).
 async fn own(oidc: &Oidc, headers: &HeaderMap, client_id: &str) -> Result<Own, Refused> {
     if oidc.auth.settings().authorization.registration == Registration::Off {
         return Err(Refused::Off);
@@ -236,7 +237,7 @@ pub async fn replace(
     replaced(&oidc, &headers, &client_id, &body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// All of the metadata at once: what is left out falls back to its default (RFC 7592 §2.2).
+/// Replaces all metadata at once: omitted members fall back to their default (RFC 7592 §2.2).
 async fn replaced(
     oidc: &Oidc,
     headers: &HeaderMap,

@@ -1,8 +1,8 @@
-//! The authorization request: parsed once, by one parser, into something that cannot be wrong (RFC 6749 §4.1.1, RFC
-//! 7636, OIDC Core §3.1.2.1).
+//! The authorization request: parsed once, by one parser, into a validated type (RFC 6749 §4.1.1, RFC 7636, OIDC Core
+//! §3.1.2.1).
 //!
-//! The order matters: nothing is ever sent to a redirect URI before it was found, byte for byte, among those of a
-//! client that exists. Until then every mistake is a page here.
+//! The order matters: nothing is ever sent to a redirect URI before it was found, byte for byte, among those of an
+//! existing client. Until then every error is a page here.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::{
@@ -18,50 +18,49 @@ use conclave_http::denial;
 
 use super::{dpop, requested_claims};
 
-/// Longest value of any parameter; `state` is the client's own and may be long.
+/// Maximum length of a parameter's value; `state` is the client's own and may be long.
 const MAX_VALUE_BYTES: usize = 2_048;
-/// Longest value of those that hold JSON, a token, or a logout request that this cluster sealed.
+/// Maximum length of values that hold JSON, a token, or a logout request that this cluster sealed.
 const MAX_LONG_VALUE_BYTES: usize = 8 * 1024;
 const LONG: [&str; 4] = ["claims", "request", "client_assertion", "posted"];
-/// The same for an ID token that comes back as a hint: whatever was made here can be read here, up to the default limit
-/// of a body.
+/// Maximum length of an ID token as a hint: every token made here can be read here, up to the default limit of a body.
 const MAX_HINT_BYTES: usize = 64 * 1024;
-/// The only parameter that may be given more than once (RFC 8707 §2), and how often.
+/// The only parameter that may be repeated (RFC 8707 §2), and how often.
 const RESOURCE: &str = "resource";
 const MAX_RESOURCES: usize = 8;
-/// Most parameters looked at.
+/// Maximum number of parameters.
 const MAX_PARAMETERS: usize = 64;
-/// Most scopes asked for at once.
+/// Maximum number of scopes requested at once.
 const MAX_SCOPES: usize = 32;
 
-/// A mistake that is shown here, since nobody it could be sent to is known.
+/// An error that is shown here, since there is no verified address to send it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoWayBack {
-    /// The parameters cannot be read: too many, too long, or one of them twice (RFC 6749 §3.1).
+    /// The parameters cannot be parsed: too many, too long, or a duplicate (RFC 6749 §3.1).
     Unreadable(&'static str),
     UnknownClient,
     DisabledClient,
     UnregisteredRedirectUri,
-    /// The request object is not good.
+    /// The request object is invalid.
     RequestObject(&'static str),
-    /// The client is described by a document, and the document does not count.
+    /// The client is described by a document, and the document is not accepted.
     Document(&'static str),
-    /// The pushed request is not known, not of this client, expired or used.
+    /// The pushed request is unknown, another client's, expired or used.
     UnknownRequestUri,
-    /// This node cannot tell at the moment who is registered.
+    /// This node cannot look up registrations at the moment.
     Unavailable,
 }
 
-/// Where a request came from, and what the cluster asks of all.
+/// The origin of a request, and the cluster's requirements.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
-    /// The pushed request that it is.
+    /// The pushed request behind it, if any.
     pub pushed: Option<Pushed>,
-    /// No other requests are taken, whatever the client.
+    /// True if only pushed requests are accepted, from every client.
     pub must_be_pushed: bool,
 }
 
-/// A mistake that the client is told of.
+/// An error that is reported to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     pub redirect_uri: String,
@@ -69,7 +68,7 @@ pub struct Mistake {
     pub state: Option<String>,
     pub error: AuthorizationError,
     pub description: &'static str,
-    /// The client is not told who answers.
+    /// True if the error response carries no `iss`.
     pub omits_error_issuer: bool,
 }
 
@@ -82,12 +81,12 @@ pub enum Unacceptable {
 /// The request's parameters: each name once, unknown ones ignored.
 pub struct Parameters {
     pairs: Vec<(String, String)>,
-    /// `state` was given and is too long to be kept.
+    /// True if `state` was sent and is too long to be kept.
     state_is_too_long: bool,
 }
 
 impl Parameters {
-    /// Reads a query string or a form body.
+    /// Parses a query string or a form body.
     ///
     /// # Errors
     /// [`NoWayBack::Unreadable`].
@@ -96,7 +95,7 @@ impl Parameters {
         Self::of(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())))
     }
 
-    /// The same from pairs.
+    /// Builds the parameters from pairs.
     ///
     /// # Errors
     /// [`NoWayBack::Unreadable`].
@@ -113,7 +112,7 @@ impl Parameters {
                 _ => MAX_VALUE_BYTES,
             };
             if value.len() > limit {
-                // The client is told of its own mistake, without the state that it would know it by.
+                // The error is reported to the client, without the state by which it could match the response.
                 if name == "state" {
                     state_is_too_long = true;
                     continue;
@@ -128,7 +127,7 @@ impl Parameters {
         Ok(Self { pairs, state_is_too_long })
     }
 
-    /// The value, if it is given and not empty (RFC 6749 §3.1: an empty parameter is an absent one).
+    /// The value, if it is present and not empty (RFC 6749 §3.1: an empty parameter counts as absent).
     pub fn get(&self, name: &str) -> Option<&str> {
         self.pairs
             .iter()
@@ -137,7 +136,7 @@ impl Parameters {
             .filter(|value| !value.is_empty())
     }
 
-    /// Each value of a parameter that may be given more than once.
+    /// Each value of a parameter that may be repeated.
     fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let own = self.pairs.iter().filter(move |(known, _)| known == name);
         own.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
@@ -150,7 +149,7 @@ impl Parameters {
     }
 }
 
-/// The parameters that clients are known to fill up, by name.
+/// The message for a parameter that is too long, with the name for those that clients often overfill.
 fn too_long(name: &str) -> &'static str {
     match name {
         "nonce" => "nonce is longer than 2048 bytes",
@@ -176,10 +175,10 @@ fn nonce(parameters: &Parameters) -> Result<&str, &'static str> {
     Ok(nonce)
 }
 
-/// Validates the request against the clients that `state` knows.
+/// Validates the request against the clients in `state`.
 ///
 /// # Errors
-/// [`Unacceptable`], saying where the mistake is to be told.
+/// [`Unacceptable`], with the place where the error must be reported.
 pub fn validate(
     parameters: &Parameters,
     state: &State,
@@ -223,9 +222,9 @@ type Wrong = (AuthorizationError, &'static str);
 const UNKNOWN_MODE: Wrong =
     (AuthorizationError::InvalidRequest, "only response_mode=query, fragment and form_post are supported");
 
-/// A mode that is not known is answered in the usual one: the query for a code; the fragment for the response types
-/// that would bring a token, where their clients look for an error, too (OAuth 2.0 Multiple Response Type Encoding
-/// Practices §5).
+/// The response mode, and false if the requested one is unknown. The default then applies: the query for a code, and
+/// the fragment for response types that would return a token, whose clients look for errors there too (OAuth 2.0
+/// Multiple Response Type Encoding Practices §5).
 fn response_mode(parameters: &Parameters) -> (ResponseMode, bool) {
     let mut types = parameters.get("response_type").unwrap_or_default().split(' ');
     let usual = if types.any(|one| one == "token" || one == "id_token") {
@@ -242,7 +241,7 @@ fn response_mode(parameters: &Parameters) -> (ResponseMode, bool) {
     }
 }
 
-/// A request whose client and redirect URI are sound: from here on mistakes are told to the client.
+/// A request with a valid client and redirect URI: from here on errors are reported to the client.
 struct Asking<'a> {
     parameters: &'a Parameters,
     client: &'a Client,
@@ -250,7 +249,7 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Everything but the way back.
+    /// Parses everything except the redirect URI and response mode.
     fn read(&self) -> Result<AuthorizationRequest, Wrong> {
         let parameters = self.parameters;
         let invalid = |why| (AuthorizationError::InvalidRequest, why);
@@ -273,7 +272,7 @@ impl Asking<'_> {
             redirect_uri: String::new(),
             response_mode: ResponseMode::default(),
             scopes: scopes(parameters, self.client)
-                .ok_or((AuthorizationError::InvalidScope, "no scope that the client may ask for"))?,
+                .ok_or((AuthorizationError::InvalidScope, "no requested scope is allowed for the client"))?,
             state: None,
             nonce: nonce.to_owned(),
             code_challenge: challenge(parameters, self.client, nonce).map_err(invalid)?,
@@ -297,14 +296,14 @@ impl Asking<'_> {
         wanted_resources(self.parameters, self.client).map_err(|why| (AuthorizationError::InvalidTarget, why))
     }
 
-    /// `claims` and `acr_values`: an `acr` that is asked for in any way is answered with the one that was reached.
+    /// `claims` and `acr_values`: every request for an `acr` gets the one that was reached.
     fn claims(&self) -> Result<requested_claims::Asked, Wrong> {
         let parsed = self.parameters.get("claims").map(requested_claims::parse).transpose();
         let mut asked = parsed.map_err(|why| (AuthorizationError::InvalidRequest, why))?.unwrap_or_default();
         if asked.unmet_acr {
             return Err((
                 AuthorizationError::UnmetAuthenticationRequirements,
-                "no acr of those that are essential can be reached here",
+                "no requested essential acr value can be satisfied here",
             ));
         }
         let RequestedClaims { id_token, .. } = &mut asked.names;
@@ -316,14 +315,14 @@ impl Asking<'_> {
     }
 }
 
-/// What the access tokens of an authorization are to be for: what the request names, or the client's default resources
-/// where it names none.
+/// The resources for the access tokens of an authorization: those that the request names, or the client's default
+/// resources.
 pub fn wanted_resources(parameters: &Parameters, client: &Client) -> Result<Vec<String>, &'static str> {
     let named = resources(parameters, &client.requests.resources)?;
     Ok(if named.is_empty() { client.requests.exceptions.default_resources.clone() } else { named })
 }
 
-/// What the access token is to be for: absolute URIs that are registered for the client (RFC 8707 §2).
+/// The resources that the request names: absolute URIs that are registered for the client (RFC 8707 §2).
 pub fn resources(parameters: &Parameters, allowed: &[String]) -> Result<Vec<String>, &'static str> {
     let mut resources: Vec<String> = Vec::new();
     for resource in parameters.all(RESOURCE) {
@@ -331,7 +330,7 @@ pub fn resources(parameters: &Parameters, allowed: &[String]) -> Result<Vec<Stri
             return Err("too many resources");
         }
         if !allowed.iter().any(|registered| registered == resource) {
-            return Err("a resource is not one that the client may ask for");
+            return Err("a resource is not one that the client may request");
         }
         if !resources.iter().any(|known| known == resource) {
             resources.push(resource.to_owned());
@@ -340,7 +339,7 @@ pub fn resources(parameters: &Parameters, allowed: &[String]) -> Result<Vec<Stri
     Ok(resources)
 }
 
-/// What this provider does not do is refused by name, never ignored (OIDC Core §3.1.2.6).
+/// Unsupported features are refused by name, never ignored (OIDC Core §3.1.2.6).
 fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static str)> {
     if parameters.get("request").is_some() {
         return Some((
@@ -360,11 +359,11 @@ fn unsupported(parameters: &Parameters) -> Option<(AuthorizationError, &'static 
     }
 }
 
-/// Longest text of dropped scopes in the log: enough to see what a client asks for.
+/// Maximum length of dropped scopes in the log: enough to see what a client requests.
 const MAX_LOGGED_SCOPES: usize = 256;
 
-/// What is asked for and allowed. A scope that the client may not have is left out (RFC 6749 §3.3), which the log says;
-/// none left is a mistake.
+/// The scopes that are requested and allowed. A scope that the client may not have is dropped (RFC 6749 §3.3) and
+/// logged. `None` if no scope is left.
 pub fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
     let (mut granted, mut dropped): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
     let asked = parameters.get("scope").unwrap_or_default().split(' ').filter(|scope| !scope.is_empty());
@@ -391,7 +390,7 @@ fn challenge(
     nonce: &str,
 ) -> Result<Option<[u8; 32]>, &'static str> {
     let Some(challenge) = parameters.get("code_challenge") else {
-        // A method without a challenge is half a request, not one that does without.
+        // A method without a challenge is an incomplete request, not one that omits PKCE.
         if parameters.get("code_challenge_method").is_some() {
             return Err("code_challenge_method is given, and code_challenge is missing; send both");
         }
@@ -420,11 +419,11 @@ fn prompt(parameters: &Parameters) -> Result<Prompt, &'static str> {
             // Choosing an account means signing in: a browser has one session here.
             "login" | "select_account" => prompt.login = true,
             "consent" => prompt.consent = true,
-            _ => return Err("prompt has a value that is not known"),
+            _ => return Err("prompt has an unknown value"),
         }
     }
     if prompt.none && (prompt.login || prompt.consent) {
-        return Err("prompt=none goes with nothing else");
+        return Err("prompt=none cannot be combined with other values");
     }
     Ok(prompt)
 }

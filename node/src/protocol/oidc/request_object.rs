@@ -1,8 +1,8 @@
-//! Request objects (RFC 9101, OIDC Core §6): an authorization request in a JWT signed with a key of the client. Taken
-//! from clients that have registered keys; by value only, for a URI is taken from nobody but the push endpoint.
+//! Request objects (RFC 9101, OIDC Core §6): an authorization request in a JWT signed with a key of the client.
+//! Accepted from clients with registered keys, and by value only: the only accepted `request_uri` is one of the push
+//! endpoint.
 //!
-//! What the object says is the whole request: parameters beside it are not looked at, so that nothing unsigned can be
-//! mixed in.
+//! The object is the whole request. Parameters beside it are ignored, so that nothing unsigned can be mixed in.
 
 use conclave_state::{State, client::Client};
 use serde_json::{Map, Value};
@@ -11,17 +11,17 @@ use conclave_crypto::{jwk::Alg, jwks, jwt::Expect, numeric_date::NumericDate};
 
 use super::request::{NoWayBack, Parameters};
 
-/// How long ago an object may have been made, and how far ahead it may end (FAPI 2.0 §5.3.2.1 has sixty minutes).
+/// Maximum age of an object, and maximum time until its expiry (FAPI 2.0 §5.3.2.1 has sixty minutes).
 const MAX_AGE_SECS: u64 = 3_600;
-/// How far apart the clocks may be.
+/// Accepted difference between the clocks.
 const LEEWAY_SECS: u64 = 30;
-/// Claims about the object itself, which are no parameters.
+/// Claims about the object itself, which are not parameters.
 const OWN_CLAIMS: [&str; 7] = ["iss", "aud", "exp", "nbf", "iat", "jti", "typ"];
 
-/// The request that counts: the one in the object, if the client sent one and has keys, else the one it came in.
+/// The effective request: the one in the object, if the client sent one and has keys, else the one that was sent.
 ///
 /// # Errors
-/// A page here: what is not proved to be the client's has no way back to it.
+/// An error page here: nothing proves that the request is the client's, so its redirect URI is not used.
 pub fn opened(
     parameters: Parameters,
     state: &State,
@@ -30,7 +30,7 @@ pub fn opened(
 ) -> Result<Parameters, NoWayBack> {
     let Some(object) = parameters.get("request") else { return Ok(parameters) };
     let client = parameters.get("client_id").and_then(|id| state.client(id));
-    // Without keys there is nothing to hold it against; the client is told that it is not supported.
+    // Without keys the object cannot be verified; the client gets the error that it is not supported.
     let Some(client) = client.filter(|client| !client.tokens.jwks.is_empty()) else { return Ok(parameters) };
     let claims = verified(client, object).ok_or(NoWayBack::RequestObject("its signature does not hold"))?;
     are_for(&claims, client, issuer, now_ms / 1_000).map_err(NoWayBack::RequestObject)?;
@@ -51,7 +51,7 @@ fn are_for(claims: &Map<String, Value>, client: &Client, issuer: &str, now: u64)
     if text("iss") != Some(client.id.as_str()) || text("client_id") != Some(client.id.as_str()) {
         return Err("iss and client_id must both be the client");
     }
-    // An assertion with which a client proves itself has one (RFC 9101 §10.8): it is no request.
+    // A client assertion has a `sub` (RFC 9101 §10.8); it is not a request.
     if claims.contains_key("sub") {
         return Err("it has a sub, as only assertions have");
     }
@@ -72,10 +72,10 @@ fn are_for(claims: &Map<String, Value>, client: &Client, issuer: &str, now: u64)
         && exp <= now.saturating_add(MAX_AGE_SECS).saturating_add(LEEWAY_SECS)
         && begins <= now.saturating_add(LEEWAY_SECS)
         && begins.saturating_add(MAX_AGE_SECS) > now;
-    if is_fresh { Ok(()) } else { Err("it has expired, or is not yet good") }
+    if is_fresh { Ok(()) } else { Err("it has expired, or is not valid yet") }
 }
 
-/// A parameter's values as a query would have them.
+/// The values of a parameter as a query would have them.
 fn texts(value: Value) -> impl Iterator<Item = String> {
     let values = match value {
         Value::Array(values) => values,

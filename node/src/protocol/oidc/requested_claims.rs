@@ -1,5 +1,5 @@
-//! The `claims` parameter (OIDC Core §5.5): which claims a client asks for by name. What is not known here is left out,
-//! as the standard has it; what cannot be read is a mistake.
+//! The `claims` parameter (OIDC Core §5.5): claims requested by name. Unknown claims are ignored, as the standard
+//! requires; a malformed parameter is an error.
 
 use serde_json::{Map, Value};
 
@@ -7,27 +7,27 @@ use crate::auth::authorization::RequestedClaims;
 
 use super::{acr, claims};
 
-/// Longest parameter: all claims known here, with room to spare.
+/// Maximum length of the parameter: all known claims, with room to spare.
 const MAX_BYTES: usize = 4 * 1024;
-/// Deepest nesting: target, claim, member, list of values.
+/// Maximum nesting depth: target, claim, member, list of values.
 const MAX_DEPTH: usize = 4;
 
-/// What the parameter says.
+/// The content of the parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     pub names: RequestedClaims,
-    /// The person that must be signed in.
+    /// The `sub` of the user that must be signed in.
     pub subject: Option<String>,
-    /// An `acr` is essential that cannot be reached here (OIDC Core §5.5.1.1).
+    /// True if an essential `acr` cannot be satisfied here (OIDC Core §5.5.1.1).
     pub unmet_acr: bool,
-    /// An `acr` is essential that a password alone reaches.
+    /// True if an essential `acr` is satisfied by a password alone.
     pub needs_password: bool,
 }
 
-/// Reads the parameter.
+/// Parses the parameter.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the error.
 pub fn parse(text: &str) -> Result<Asked, &'static str> {
     if text.len() > MAX_BYTES {
         return Err("claims is too long");
@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Result<Asked, &'static str> {
     let (id_token, userinfo) = (members(&targets, "id_token")?, members(&targets, "userinfo")?);
     let subject = subject(id_token)?;
     if subject.is_some() && subject_of(userinfo).is_some_and(|other| Some(other) != subject.as_deref()) {
-        return Err("claims asks for two people at once");
+        return Err("claims names two users at once");
     }
     let wanted_acr = id_token.and_then(|members| members.get("acr"));
     Ok(Asked {
@@ -78,11 +78,11 @@ fn subject(members: Members<'_>) -> Result<Option<String>, &'static str> {
     match members.and_then(|members| members.get("sub")).and_then(|sub| sub.get("value")) {
         None => Ok(None),
         Some(Value::String(subject)) => Ok(Some(subject.clone())),
-        Some(_) => Err("claims asks for a sub that is not text"),
+        Some(_) => Err("claims requests a sub that is not text"),
     }
 }
 
-/// Must be reached, and is named.
+/// True if an `acr` is named and must be reached.
 fn essential(acr: &Value) -> bool {
     let is_named = acr.get("value").is_some() || acr.get("values").is_some();
     is_named && acr.get("essential").and_then(Value::as_bool).unwrap_or(false)

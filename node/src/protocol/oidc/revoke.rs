@@ -1,6 +1,6 @@
-//! Token revocation (RFC 7009): a client gives back what it was given. With a refresh token ends its grant and all that
-//! came of it; with an access token only that one. Answered once no node accepts it any longer; a party that verifies a
-//! JWT by itself still accepts it until it expires, and nothing here can change that.
+//! Token revocation (RFC 7009). Revoking a refresh token ends its grant and everything issued under it; revoking an
+//! access token ends only that token. The response is sent once no node accepts the token any more. A party that
+//! verifies a JWT by itself still accepts it until it expires, which nothing here can change.
 
 use axum::{
     body::Bytes,
@@ -30,7 +30,7 @@ pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> R
     }
 }
 
-/// A token that nobody knows is as good as revoked (§2.2). `token_type_hint` is not needed: a token shows what it is.
+/// An unknown token counts as revoked (§2.2). `token_type_hint` is not needed: a token's form shows its type.
 async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<(), TokenError> {
     let (form, derivation) = read_form(oidc, "revoke", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
@@ -42,7 +42,7 @@ async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<(), TokenErr
     }
 }
 
-/// One of an earlier generation ends the line as well: it is the same line.
+/// A token of an earlier generation ends the family as well.
 async fn refresh(
     oidc: &Oidc,
     client: &Client,

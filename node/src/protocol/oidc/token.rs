@@ -1,4 +1,4 @@
-//! The token endpoint (RFC 6749 §3.2). Everything is read from the form once; a grant type adds a function.
+//! The token endpoint (RFC 6749 §3.2). The form is parsed once; each grant type is a function.
 
 use axum::{
     Json,
@@ -21,13 +21,14 @@ use super::{
     tokens::TokenResponse,
 };
 
-/// What a grant type works with.
+/// The input of a grant type.
 pub struct TokenRequest<'a> {
     pub headers: &'a Head,
     pub form: Parameters,
-    /// The name of the write; from the `Idempotency-Key` and everything the client sent, if it sent a key.
+    /// The derivation of the write. With an `Idempotency-Key` it depends on the key and on everything that the client
+    /// sent.
     pub derivation: Derivation,
-    /// The key that the tokens are to be bound to, if the client showed one.
+    /// The key that the tokens are bound to, if the client proved one.
     pub proof: Option<Proven>,
 }
 
@@ -44,7 +45,7 @@ pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> R
     response
 }
 
-/// The parameters of a form, and the name of the write that the request may end in.
+/// The parameters of a form, and the derivation of the write that the request may lead to.
 ///
 /// # Errors
 /// `invalid_request`.
@@ -79,7 +80,7 @@ pub fn read_form(
 
 async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<TokenResponse, TokenError> {
     let proof = dpop::shown(oidc, headers, "POST", paths::TOKEN, None)?;
-    // The key is part of the write's name: a retry under another key is another request.
+    // The key is part of the derivation: a retry under another key is another request.
     let jkt = proof.as_ref().map_or(&b""[..], |proof| &proof.jkt);
     let certificate = headers.thumbprint().map(|hash| hash.to_vec()).unwrap_or_default();
     let key = [jkt, &certificate].concat();

@@ -1,8 +1,8 @@
-//! The tokens that leave: access token (RFC 9068, or sealed), ID token (OIDC Core §2), refresh token (a handle).
+//! The issued tokens: access token (RFC 9068, or sealed), ID token (OIDC Core §2), refresh token (a handle).
 //!
-//! An access token names its grant and the log index that it is made from, so that userinfo on any node waits for that
-//! index and refuses once the grant has ended. A relying party that verifies it offline learns of an end only when it
-//! expires.
+//! An access token names its grant and the log index of its creation, so that userinfo on any node waits for that index
+//! and refuses once the grant has ended. A relying party that verifies the token offline notices a revocation only when
+//! it expires.
 
 use std::time::Duration;
 
@@ -30,22 +30,22 @@ pub const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
 pub const ID_TYP: &str = "JWT";
 
-/// What an access token says to the cluster itself: a claim about the user by one of these names is left out, or the
-/// token could not be read back.
+/// Claims of an access token for the cluster's own use. A claim about the user with one of these names is left out;
+/// otherwise the token could not be parsed again.
 const NAMES_OF_THE_CLUSTER: [&str; 4] = ["gid", "idx", "epc", "exchanged"];
 
-/// Most bytes of what an access token says of its user: with the rest, the token fits a header of 4 KiB, which many
-/// servers take.
+/// Maximum length of an access token's claims about its user, in bytes. With the rest the token fits into a header of 4
+/// KiB, which many servers accept.
 const MAX_ABOUT_USER_BYTES: usize = 2_048;
 
-/// What the seal of an opaque access token is for; it opens as nothing else.
+/// The purpose that the seal of an opaque access token is bound to.
 pub const ACCESS_PURPOSE: &str = "access-token/1";
 
-/// What an access token says, signed or sealed.
+/// The claims of an access token, signed or sealed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AccessClaims {
     pub iss: String,
-    /// The person, as the client knows them; for a client's own token its `client_id` (RFC 9068 §2.2).
+    /// The user's subject identifier for the client; for a client's own token its `client_id` (RFC 9068 §2.2).
     pub sub: String,
     pub aud: Audience,
     pub client_id: String,
@@ -58,25 +58,25 @@ pub struct AccessClaims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<u64>,
     pub jti: String,
-    /// The grant it came from; none for a client's own token.
+    /// The grant it was issued under; `None` for a client's own token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<String>,
-    /// The log index and the restore epoch it was made at.
+    /// The log index and the restore epoch of its creation.
     pub idx: u64,
     pub epc: u64,
     /// The key that must be proved with it (RFC 9449 §6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
-    /// Which clients act for the person, the last first (RFC 8693 §4.1).
+    /// The clients that act for the user, the last one first (RFC 8693 §4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Actor>,
-    /// The `jti` of each token that it was exchanged for, the first first.
+    /// The `jti` of each token that it was exchanged for, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exchanged: Vec<String>,
 }
 
-/// A signed access token with what it says of its user to resource servers (RFC 9068 §2.2.3). That is written and never
-/// read back: this cluster asks the state.
+/// A signed access token with claims about its user for resource servers (RFC 9068 §2.2.3). Those are written and never
+/// parsed again: this cluster reads the state.
 #[derive(Serialize)]
 struct AboutUser<'a> {
     #[serde(flatten)]
@@ -85,7 +85,7 @@ struct AboutUser<'a> {
     user: Map<String, Value>,
 }
 
-/// `cnf`: what must be proved with the token. At least one.
+/// `cnf`: the keys that must be proved with the token. At least one is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// A DPoP key (RFC 9449 §6.1).
@@ -97,7 +97,7 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    /// None when the token is bound to nothing.
+    /// `None` if the token is not bound to a key.
     pub fn of(jkt: Option<[u8; 32]>, certificate: Option<[u8; 32]>) -> Option<Self> {
         let text = |hash: [u8; 32]| URL_SAFE_NO_PAD.encode(hash);
         let confirmation = Self { jkt: jkt.map(text), x5t: certificate.map(text) };
@@ -105,7 +105,7 @@ impl Confirmation {
     }
 }
 
-/// `act`: who acts, and for whom that one acted.
+/// `act`: the acting client, and the one before it in the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     pub sub: String,
@@ -113,7 +113,7 @@ pub struct Actor {
     pub act: Option<Box<Actor>>,
 }
 
-/// What tokens are made from: a reply of the rules, and the rows it names.
+/// The input for tokens: a reply of the rules, and the rows that it names.
 pub struct Issue<'a> {
     pub state: &'a State,
     pub client: &'a Client,
@@ -121,22 +121,22 @@ pub struct Issue<'a> {
     pub grant: GrantId,
     pub session: SessionId,
     pub scopes: &'a [String],
-    /// What the access token is for (RFC 8707): of what was granted, that which was asked for.
+    /// The resources of the access token (RFC 8707): the requested ones among those that were granted.
     pub resources: &'a [String],
     pub nonce: &'a str,
     pub auth_time_ms: u64,
     pub amr: &'a [String],
     pub refresh: Option<(FamilyId, u64)>,
-    /// The key that the access token is bound to.
+    /// The DPoP key that the access token is bound to.
     pub dpop_jkt: Option<[u8; 32]>,
     /// The certificate that it is bound to, SHA-256.
     pub certificate: Option<[u8; 32]>,
-    /// When and where in the log: the same for the retry of a lost answer, which then gets the same tokens.
+    /// The time and log index of the write: equal for a retry after a lost response, which then gets the same tokens.
     pub at_ms: u64,
     pub index: u64,
 }
 
-/// The token endpoint's answer (RFC 6749 §5.1).
+/// The response of the token endpoint (RFC 6749 §5.1).
 #[derive(Debug, Serialize)]
 pub struct TokenResponse {
     access_token: String,
@@ -148,15 +148,15 @@ pub struct TokenResponse {
     refresh_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id_token: Option<String>,
-    /// Of an exchange only (RFC 8693 §2.2.1).
+    /// Set for an exchange only (RFC 8693 §2.2.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     issued_token_type: Option<&'static str>,
 }
 
-/// Makes the tokens.
+/// Issues the tokens.
 ///
 /// # Errors
-/// When there is no key to sign with.
+/// Fails if there is no key to sign with.
 pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError> {
     let access = access_claims(auth, issue)?;
     let access_token = if issue.client.tokens.opaque_access_tokens {
@@ -173,7 +173,7 @@ pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError>
 }
 
 impl TokenResponse {
-    /// An access token and nothing else.
+    /// A response with an access token and nothing else.
     pub fn of_access(access_token: String, claims: &AccessClaims) -> Self {
         Self {
             access_token,
@@ -186,22 +186,22 @@ impl TokenResponse {
         }
     }
 
-    /// The answer to an exchange.
+    /// The response to an exchange.
     #[must_use]
     pub fn issued_as(self, token_type: &'static str) -> Self {
         Self { issued_token_type: Some(token_type), ..self }
     }
 }
 
-/// How the token is to be presented (RFC 6750, RFC 9449 §5).
+/// The scheme with which the token must be presented (RFC 6750, RFC 9449 §5).
 pub fn token_type(claims: &AccessClaims) -> &'static str {
     if claims.cnf.as_ref().is_some_and(|cnf| cnf.jkt.is_some()) { "DPoP" } else { "Bearer" }
 }
 
-/// The text of an access token: signed, or sealed for a client that is to see nothing in it.
+/// The text of an access token: signed, or sealed for a client that must not see its content.
 ///
 /// # Errors
-/// When there is no key to sign with.
+/// Fails if there is no key to sign with.
 pub fn access_text(
     auth: &Auth,
     state: &State,
@@ -228,8 +228,8 @@ pub fn seconds(length: Duration) -> u64 {
 }
 
 impl Issue<'_> {
-    /// The `sid`, while the session lives. A grant with `offline_access` outlives it, and an application that keys its
-    /// own sessions by a dead one would open one that no logout ever ends.
+    /// The `sid`, while the session is live. A grant with `offline_access` outlives its session. An application that
+    /// binds its own session to an ended one would open a session that no logout ever ends.
     fn live_session(&self) -> Option<String> {
         self.state.live_session(self.session, Stamp(self.at_ms)).map(|_| self.session.to_string())
     }
@@ -237,7 +237,7 @@ impl Issue<'_> {
 
 fn access_claims(auth: &Auth, issue: &Issue<'_>) -> Result<AccessClaims, AuthError> {
     let iat = issue.at_ms / 1_000;
-    // Derived, not random: the retry of a lost answer gets the same token, not a second one.
+    // Derived, not random: a retry after a lost response gets the same token, not a second one.
     let material = [issue.grant.bytes().as_slice(), &issue.index.to_be_bytes()];
     let jti = mac::hmac_sha256(&auth.deriving_keys().request, &[b"jti", material[0], material[1]]);
     Ok(AccessClaims {
@@ -260,7 +260,7 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> Result<AccessClaims, AuthErr
     })
 }
 
-/// The groups, where the scope was granted, and the client's own claims; nothing where they are too long together.
+/// The groups, if that scope was granted, and the client's own claims; empty if they are too long together.
 fn about_user(auth: &Auth, issue: &Issue<'_>) -> Map<String, Value> {
     let person =
         claims::Person { user: issue.user, state: issue.state, issuer: auth.settings().public_url.issuer() };
@@ -280,7 +280,7 @@ fn about_user(auth: &Auth, issue: &Issue<'_>) -> Map<String, Value> {
     Map::new()
 }
 
-/// The claims that the client has of its own.
+/// Adds the client's own claims.
 fn add_own(claims: &mut Map<String, Value>, auth: &Auth, issue: &Issue<'_>) {
     let sign_in = (issue.auth_time_ms, issue.amr);
     let about = About { state: issue.state, user: issue.user, sign_in, now_ms: issue.at_ms };
@@ -292,11 +292,11 @@ fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
     Audience::of(auth.settings().public_url.issuer(), issue.resources, is_openid)
 }
 
-/// What was asked for by name; before everything that the token says itself.
+/// Adds the claims requested by name; called before the token's own claims are added.
 fn add_requested(claims: &mut Map<String, Value>, person: &claims::Person<'_>, issue: &Issue<'_>) {
     let Some(grant) = issue.state.grant(issue.grant) else { return };
     claims::add_named(claims, person, &grant.id_token_claims);
-    // How people prove who they are elsewhere is not known here, so it reaches no level.
+    // The authentication context of a sign-in at another provider is not known here, so it reaches no level.
     let by_password = issue.amr.iter().any(|method| method == PASSWORD_METHOD);
     if by_password && grant.id_token_claims.iter().any(|name| name == "acr") {
         claims.insert("acr".into(), json!(acr::PASSWORD));
@@ -324,8 +324,8 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Result<Map<S
     if !issue.nonce.is_empty() {
         put("nonce", json!(issue.nonce));
     }
-    // Ed25519 hashes with SHA-512 inside, and what its at_hash is made with is read differently by different parties;
-    // in the code flow the claim is optional (OIDC Core §3.1.3.6), so it is left out there.
+    // Ed25519 uses SHA-512 internally, and implementations differ in the hash for its at_hash. In the code flow the
+    // claim is optional (OIDC Core §3.1.3.6), so it is left out there.
     if issue.client.signing_algorithm != SigningAlgorithm::Eddsa {
         let hash = mac::sha256(access_token.as_bytes());
         put("at_hash", json!(URL_SAFE_NO_PAD.encode(hash.first_chunk::<16>().unwrap_or(&[0; 16]))));
@@ -333,7 +333,7 @@ fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Result<Map<S
     Ok(claims)
 }
 
-/// Generation `generation` of the family: derived, so that it can be given again and is stored nowhere.
+/// The refresh token of this generation of the family. It is derived, so that it can be issued again and is not stored.
 fn refresh_token(auth: &Auth, family: FamilyId, generation: u64, index: u64) -> String {
     let secret = refresh_secret(&auth.deriving_keys().refresh, family.bytes(), generation);
     auth.issue(HandleKind::Refresh, *family.bytes(), secret, generation, index)

@@ -1,6 +1,6 @@
-//! Userinfo (OIDC Core §5.3): claims for an access token whose grant is alive in the state that this node has now; as
-//! JSON, or as a JWT for a client that is registered so (§5.3.2). A token that is bound to a key is taken with a proof
-//! of that key alone (RFC 9449 §7).
+//! Userinfo (OIDC Core §5.3): claims for an access token whose grant is live in this node's state; as JSON, or as a JWT
+//! for a client that is registered so (§5.3.2). A token bound to a key is accepted only with a proof of that key (RFC
+//! 9449 §7).
 
 use axum::{
     Json,
@@ -29,7 +29,7 @@ use super::{
     tokens::{Confirmation, ID_TYP},
 };
 
-/// A token, and how it was presented (RFC 6750 §2, RFC 9449 §7.1).
+/// A token, and the scheme with which it was presented (RFC 6750 §2, RFC 9449 §7.1).
 enum Presented {
     Bearer(String),
     Dpop(String),
@@ -40,7 +40,7 @@ pub async fn by_get(State(oidc): State<Oidc>, headers: Head) -> Response {
     respond(&oidc, &headers, answer(&oidc, &headers, "GET", presented).await)
 }
 
-/// The token may also come in the form body (RFC 6750 §2.2), but not in both places.
+/// The token may also be in the form body (RFC 6750 §2.2), but not in both places.
 pub async fn by_post(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
     let in_body = Parameters::parse(&body).ok().and_then(|form| form.get("access_token").map(str::to_owned));
     let presented = match (in_header(&headers), in_body) {
@@ -104,14 +104,14 @@ async fn answer(
     told(oidc, &live, claims)
 }
 
-/// A bound token without its key is a stolen one; a proof with a token that is bound to nothing proves nothing about
-/// it.
+/// Checks the DPoP binding. A bound token without its key is a stolen one; a proof with an unbound token proves nothing
+/// about it.
 fn bound_to_key(live: &Live, proof: Option<&Proven>) -> Result<(), BearerError> {
     let bound = live.claims.cnf.as_ref().and_then(|cnf| cnf.jkt.clone());
     if bound == proof.map(Proven::jkt_text) { Ok(()) } else { Err(BearerError::DpopTokenRefused) }
 }
 
-/// A token that is bound to a certificate counts on a connection that showed it (RFC 8705 §3).
+/// Checks the certificate binding: such a token is accepted only on a connection with that certificate (RFC 8705 §3).
 fn bound_to_certificate(live: &Live, head: &Head) -> Result<(), BearerError> {
     let Some(bound) = live.claims.cnf.as_ref().and_then(|cnf| cnf.x5t.as_ref()) else { return Ok(()) };
     let shown = Confirmation::of(None, head.thumbprint()).and_then(|shown| shown.x5t);
@@ -143,7 +143,8 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
     Ok(claims)
 }
 
-/// The proof counts once in the cluster. Last, so that nobody without a good token makes the log grow.
+/// Spends the proof: it is accepted once in the cluster. This is the last step, so that only a valid token can make the
+/// log grow.
 async fn use_up(oidc: &Oidc, proof: SpentProof) -> Result<(), BearerError> {
     let derivation = Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
     let order = Body::SpendProofs(SpendProofs { proofs: vec![proof] });
@@ -151,7 +152,7 @@ async fn use_up(oidc: &Oidc, proof: SpentProof) -> Result<(), BearerError> {
         Ok(_) => Ok(()),
         Err(ProposeError::Refused(_)) => Err(BearerError::InvalidDpopProof),
         Err(error) => {
-            tracing::info!("a DPoP proof could not be used up: {}", AuthError::from(error));
+            tracing::info!("a DPoP proof could not be spent: {}", AuthError::from(error));
             Err(BearerError::Unavailable)
         }
     }

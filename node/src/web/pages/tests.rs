@@ -34,7 +34,7 @@ fn login(text: &str) -> LoginView {
     }
 }
 
-/// Every page, with `text` in every place that takes one.
+/// Every page, with `text` in every field that takes one.
 fn every_page(pages: &Pages, text: &str) -> Vec<String> {
     let scope = ScopeLine { name: text.into(), text: text.into() };
     let text = || text.to_owned();
@@ -213,7 +213,7 @@ async fn a_stylesheet_of_the_operator_has_a_url_of_its_own() {
     assert_eq!(asset(&own, &own.assets().urls().css).await.2, "body { color: teal }");
 }
 
-/// WCAG 2.1 §1.4.3 over the stylesheet's own colours, light and dark.
+/// Checks the contrast of the stylesheet's own colours (WCAG 2.1 §1.4.3), light and dark.
 #[test]
 fn text_stands_out_from_its_ground() {
     let css = include_str!("../assets/conclave.css");

@@ -184,7 +184,7 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
         (notice.client_id.as_str(), notice.username.as_str(), notice.attempts),
         ("stranger", "ada", 1)
     );
-    assert!(notice.last_error.contains("no public address"), "{}", notice.last_error);
+    assert!(notice.last_error.contains("not a public address"), "{}", notice.last_error);
     let order = pb::RevokeSessionRequest { session_id: session.to_string(), with_grants: false };
     let said = sessions.revoke_session(by_operator(&site.node, order)).await.unwrap().into_inner();
     assert_eq!(said.not_told, ["stranger"]);
