@@ -16,7 +16,6 @@ use tower::ServiceExt as _;
 use crate::{
     admin,
     archive::{self, Archive},
-    auth::{self, Auth, pages::Site},
     doors::Doors,
     dr::drills::Drills,
     health::Health,
@@ -26,8 +25,8 @@ use crate::{
         forward_auth::{self, ForwardAuth},
         oidc,
     },
-    web::Pages,
 };
+use conclave_auth::Auth;
 use conclave_base::runtime::Runtime;
 use conclave_cluster::{Checks, Cluster, ClusterOptions, Peer, Plane, StartError};
 use conclave_config::{self, Config, ConfigError};
@@ -40,6 +39,8 @@ use conclave_http::{
     server,
 };
 use conclave_store::DataDir;
+use conclave_web::Pages;
+use conclave_web::pages::Site;
 
 /// The reason why a node does not start, or ended by itself. It is reported to the operator.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +104,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let options =
         ClusterOptions { hints, ..cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())? };
     // Runs beside everything up to the first leader, since the search for primes takes most of a first start.
-    let early = options.may_found().then(|| auth::keys::EarlyRsa::start(&runtime));
+    let early = options.may_found().then(|| conclave_auth::keys::EarlyRsa::start(&runtime));
     let founding = Cluster::start(options);
     let cluster = tokio::select! {
         cluster = founding => cluster?,
@@ -172,7 +173,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
 }
 
 /// Spawns the background tasks.
-fn keep_house(auth: &Auth, early: Option<auth::keys::EarlyRsa>) {
+fn keep_house(auth: &Auth, early: Option<conclave_auth::keys::EarlyRsa>) {
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
     tokio::spawn(auth.clone().keep_to_the_secret());
@@ -271,7 +272,7 @@ fn auth(
     let threads: NonZeroUsize = config.login.argon2_threads.unwrap_or_else(PasswordPool::default_threads);
     let passwords =
         PasswordPool::start(threads, Cost::OWASP).map_err(|e| BootError::Machine(e.to_string()))?;
-    let settings = auth::Settings {
+    let settings = conclave_auth::Settings {
         public_url,
         login: config.login.clone(),
         authorization: config.authorization.clone(),
@@ -302,7 +303,7 @@ pub fn slices(auth: &Auth, pages: Pages) -> Slices {
     let express = ForwardAuth::new(auth.clone(), Arc::clone(&site), tokens);
     let (atmosphere, reverifier) = atproto::routes(auth, Arc::clone(&site));
     let router = Router::new()
-        .merge(auth::pages::routes(Arc::clone(&site)))
+        .merge(conclave_web::pages::routes(Arc::clone(&site)))
         .merge(oidc::routes(auth.clone(), Arc::clone(&site)))
         .merge(atmosphere)
         .merge(forward_auth::routes(express.clone()))

@@ -19,7 +19,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::auth;
+use conclave_auth as auth;
 use conclave_cluster::Cluster;
 use conclave_http::denial::not_denied;
 

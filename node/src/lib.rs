@@ -15,18 +15,18 @@
 //! | [`demo`] | three nodes on one machine, to try | `auth`, `base`, `client`, `crypto`, `http`, `protocol::forward_auth`, `state` |
 //! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `auth`, `base`, `cluster`, `config`, `crypto`, `doors`, `dr`, `health`, `http`, `metrics`, `protocol::atproto`, `protocol::forward_auth`, `protocol::oidc`, `store`, `web` |
 //! | `doors` | the listeners of the public ports | `base`, `config`, `health`, `http` |
-//! | `protocol::oidc` | OpenID Connect and OAuth 2.0 | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state` |
-//! | `protocol::forward_auth` | checks for proxies | `auth`, `crypto`, `http`, `proto`, `state` |
+//! | `protocol::oidc` | OpenID Connect and OAuth 2.0 | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `web` |
+//! | `protocol::forward_auth` | checks for proxies | `auth`, `crypto`, `http`, `proto`, `state`, `web` |
 //! | `protocol::atproto` | sign-in with Atmosphere | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `web` |
 //! | [`health`] | liveness and readiness | `auth`, `cluster`, `http` |
 //! | `metrics` | counters and gauges for Prometheus | `base`, `cluster`, `telemetry` |
 //! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth`, `base`, `cluster`, `crypto`, `dr`, `http`, `policy`, `proto`, `state`, `store` |
 //! | [`dr`] | snapshots, restore, drills | `archive`, `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
 //! | [`archive`] | the log and snapshots copied elsewhere, and read back | `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
-//! | [`auth`] | users, sessions, tickets, passwords, throttles, policies, and the sign-in pages, for any protocol | `base`, `cluster`, `config`, `crypto`, `http`, `policy`, `proto`, `state`, `web` |
+//! | `auth` | users, sessions, tickets, passwords, throttles, policies, and the sign-in pages, for any protocol | `base`, `cluster`, `config`, `crypto`, `http`, `policy`, `proto`, `state` |
 //! | `cluster` | Raft: the only room that names openraft | `base`, `clock`, `crypto`, `lease`, `proto`, `state`, `store` |
 //! | `store` | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
-//! | [`web`] | templates and the stylesheet | `base`, `crypto`, `http` |
+//! | `web` | templates and the stylesheet | `auth`, `base`, `crypto`, `http`, `proto`, `state` |
 //! | `config` | settings from the file and the environment | `base`, `crypto`, `policy` |
 //! | [`telemetry`] | logs, traces and metrics | `config`, `http`, `proto` |
 //! | `http` | servers, the edge around every request, outbound requests | `base`, `crypto`, `policy` |
@@ -40,7 +40,7 @@
 //! | `client` | the client of the admin API | |
 //!
 //! The rules are a separate crate, `conclave-state`: pure, with no I/O, clock or randomness. So are serve leases
-//! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), to which [`auth::policy`] passes the facts of
+//! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), to which [`conclave_auth::policy`] passes the facts of
 //! a request.
 //!
 //! # Three examples
@@ -65,11 +65,10 @@
 //!
 //! `kill -9` is an ordinary way to stop. After a leader's death the other nodes hold writes for as long as an election
 //! takes. A retry under an equal request id gets the first reply. Ids and secrets of a write are derived from its
-//! request id ([`auth::derive`]), so that a retry on another node, after a lost response, makes an equal cookie.
+//! request id ([`conclave_auth::derive`]), so that a retry on another node, after a lost response, makes an equal cookie.
 
 pub mod admin;
 pub mod archive;
-pub mod auth;
 pub mod boot;
 pub mod cli;
 pub mod demo;
@@ -82,4 +81,3 @@ pub mod serve;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod web;

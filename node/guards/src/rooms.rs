@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(rooms.names().collect::<Vec<_>>(), ["auth", "http", "web"]);
         let auth = || sources("", vec![file("auth/mod.rs", "use crate::x; use conclave_http::Fault;")]);
         let http = || {
-            let code = "use conclave_node::auth::Auth; fn f() { conclave_web::g(); crate::h() }";
+            let code = "use conclave_auth::Auth; fn f() { conclave_web::g(); crate::h() }";
             sources(
                 "http",
                 vec![file("http/lib.rs", code), file("http/tests.rs", "use conclave_auth::Auth;")],

@@ -57,7 +57,7 @@ impl Denial {
 
     /// Marks the response as this denial. A later mark replaces an earlier one.
     #[must_use]
-    pub fn on(self, mut response: Response) -> Response {
+    pub fn on<B>(self, mut response: http::Response<B>) -> http::Response<B> {
         response.extensions_mut().insert(Mark::Denied(self));
         response
     }
@@ -66,7 +66,7 @@ impl Denial {
 /// Marks the response as not a denial of its own: a normal step of a protocol, or a page about a denial that was
 /// already logged.
 #[must_use]
-pub fn not_denied(mut response: Response) -> Response {
+pub fn not_denied<B>(mut response: http::Response<B>) -> http::Response<B> {
     response.extensions_mut().insert(Mark::NotDenied);
     response
 }

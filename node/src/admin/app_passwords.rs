@@ -8,7 +8,7 @@ use conclave_proto::{
 use conclave_state::{ReplyBody, State, app_password::AppPassword, ids::AppPasswordId};
 use tonic::{Request, Response, Status};
 
-use crate::auth::program::app_password_hash;
+use conclave_auth::program::app_password_hash;
 use conclave_crypto::handle::HandleKind;
 
 use super::{Api, errors, names};

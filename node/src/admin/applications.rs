@@ -14,7 +14,7 @@ use conclave_state::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::auth::redirect_uri::RedirectUri;
+use conclave_auth::redirect_uri::RedirectUri;
 use conclave_http::host::canonical_host;
 
 use super::{Api, errors, names, request::Writing};

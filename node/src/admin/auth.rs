@@ -10,7 +10,7 @@ use conclave_state::{
 };
 use tonic::{Status, metadata::MetadataMap};
 
-use crate::auth::operator;
+use conclave_auth::operator;
 use conclave_cluster::ViewError;
 use conclave_crypto::{handle::HandleKind, keys::Key};
 

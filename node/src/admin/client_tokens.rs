@@ -9,7 +9,7 @@ use conclave_state::client::{AccessTokenFormat, Client, GrantType, SigningAlgori
 use tonic::Status;
 use url::Url;
 
-use crate::auth::claims::is_reserved;
+use conclave_auth::claims::is_reserved;
 use conclave_crypto::{jwk::Alg, jwks};
 
 use super::{

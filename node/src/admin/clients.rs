@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::auth::redirect_uri::{Allowed, RedirectUri};
+use conclave_auth::redirect_uri::{Allowed, RedirectUri};
 use conclave_crypto::{hex, mac};
 
 use super::{Api, client_exceptions, client_tokens, errors, names, request::Writing};

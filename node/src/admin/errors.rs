@@ -9,7 +9,8 @@ use std::time::Duration;
 use conclave_state::{Reason, Refusal};
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{archive::ArchiveError, auth::redirect_uri::RedirectUriError};
+use crate::archive::ArchiveError;
+use conclave_auth::redirect_uri::RedirectUriError;
 use conclave_cluster::{MembershipError, ProposeError, ViewError};
 use conclave_crypto::password::PasswordError;
 
@@ -101,7 +102,7 @@ pub(super) fn password(error: &PasswordError) -> Status {
 }
 
 /// A signing key that a client needs could not be made.
-pub(super) fn signing_key(error: &crate::auth::AuthError) -> Status {
+pub(super) fn signing_key(error: &conclave_auth::AuthError) -> Status {
     tracing::warn!(%error, "a signing key could not be made");
     unavailable("a signing key for the client cannot be made at the moment; nothing happened".into(), LATER)
 }

@@ -11,7 +11,7 @@ use conclave_state::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::auth::{keys::alg, rotation::algorithm_named};
+use conclave_auth::{keys::alg, rotation::algorithm_named};
 
 use super::{Api, errors};
 

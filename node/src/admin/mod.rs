@@ -40,7 +40,8 @@ mod users;
 
 pub use server::{router, serve};
 
-use crate::{archive::Archive, auth::Auth};
+use crate::archive::Archive;
+use conclave_auth::Auth;
 
 /// All services. Cheap to clone.
 #[derive(Clone)]

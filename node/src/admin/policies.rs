@@ -17,7 +17,7 @@ use conclave_state::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, errors, names};
-use crate::auth::policy::{Decision, Found, Subject, document::Document};
+use conclave_auth::policy::{Decision, Found, Subject, document::Document};
 use conclave_http::host::canonical_host;
 
 /// The most differences and changed decisions in one response.

@@ -11,7 +11,7 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 
-use crate::auth::{derive::Derivation, seen::Unseen};
+use conclave_auth::{derive::Derivation, seen::Unseen};
 use conclave_cluster::{Committed, ProposeError, ViewError};
 use conclave_http::denial;
 

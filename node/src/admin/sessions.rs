@@ -15,7 +15,7 @@ use conclave_state::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::auth::notices::{self, Whose};
+use conclave_auth::notices::{self, Whose};
 use conclave_cluster::Committed;
 
 use super::{

@@ -18,10 +18,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use crate::{
-    auth::derive::Derivation,
-    dr::{report::Report, running},
-};
+use crate::dr::{report::Report, running};
+use conclave_auth::derive::Derivation;
 use conclave_cluster::{Cluster, SaveError, known::Known};
 use conclave_crypto::hex;
 use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotHeader};

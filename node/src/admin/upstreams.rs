@@ -16,7 +16,7 @@ use conclave_state::{
 use tonic::{Request, Response, Status};
 use url::Url;
 
-use crate::auth::upstream::ATMOSPHERE;
+use conclave_auth::upstream::ATMOSPHERE;
 
 use super::{Api, errors, names, request::Writing};
 

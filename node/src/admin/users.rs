@@ -11,7 +11,7 @@ use conclave_proto::{
 use conclave_state::{State, ids::UserId, user::User};
 use tonic::{Request, Response, Status};
 
-use crate::auth::notices::Whose;
+use conclave_auth::notices::Whose;
 use conclave_base::text;
 use conclave_cluster::Committed;
 use conclave_crypto::password::{MIN_PASSWORD_CHARS, Password};

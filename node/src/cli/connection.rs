@@ -8,7 +8,7 @@ use std::{
 
 use conclave_client::{Builder, Client};
 
-use crate::auth::operator;
+use conclave_auth::operator;
 use conclave_base::runtime::Runtime;
 use conclave_config::{Config, find_secret};
 use conclave_crypto::keys::ClusterKeys;

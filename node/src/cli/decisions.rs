@@ -10,7 +10,7 @@ use super::{
     output::{Output, with},
     policies::{everywhere, members, verdict},
 };
-use crate::auth::policy::node_of;
+use conclave_auth::policy::node_of;
 
 const DECISION: &[&str] = &[
     "id",

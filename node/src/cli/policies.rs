@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{decisions, failure::Failure, output::Output};
-use crate::auth::policy::document::{Document, MAX_DOCUMENT_BYTES};
+use conclave_auth::policy::document::{Document, MAX_DOCUMENT_BYTES};
 
 const VERDICT: &[&str] = &["user", "allowed", "row", "why"];
 const REPORT: &[&str] =

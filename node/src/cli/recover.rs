@@ -10,10 +10,8 @@ use std::{
 use conclave_state::user::parse_username;
 use serde_json::{Value, json};
 
-use crate::{
-    auth::recovery,
-    dr::offline::{LogTime, Restore, restore},
-};
+use crate::dr::offline::{LogTime, Restore, restore};
+use conclave_auth::recovery;
 use conclave_base::runtime::Runtime;
 use conclave_cluster::known::Survivor;
 use conclave_crypto::keys::ClusterKeys;

@@ -429,7 +429,7 @@ async fn policies_by_command() {
 
 #[tokio::test]
 async fn what_one_node_decided_is_explained_and_counted_from_any_other() {
-    use crate::auth::policy::Circumstances;
+    use conclave_auth::policy::Circumstances;
     let nodes = TestNode::start_cluster(3).await;
     let (_, token) = nodes[0].api_token(ApiRole::Admin).await;
     let run = async |line: &[&str]| run(&nodes[0], &token, line).await;

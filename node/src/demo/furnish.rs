@@ -18,7 +18,7 @@ use conclave_client::{
 };
 use conclave_state::level::SUPPORTED;
 
-use crate::auth::operator;
+use conclave_auth::operator;
 use conclave_base::runtime::Runtime;
 use conclave_crypto::keys::ClusterKeys;
 

@@ -11,7 +11,7 @@ use conclave_state::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::auth::derive::Derivation;
+use conclave_auth::derive::Derivation;
 use conclave_cluster::{Cluster, Committed, ProposeError};
 
 /// The time for which one entry is retried under its name: two elections and a node that restarts.

@@ -25,10 +25,8 @@ use futures_util::FutureExt as _;
 
 pub use conclave_state::token::ApiRole;
 
-use crate::{
-    admin,
-    auth::{Auth, Settings, operator},
-};
+use crate::admin;
+use conclave_auth::{Auth, Settings, operator};
 use conclave_base::runtime::{
     Runtime,
     testing::{FixedClock, SeededEntropy},
@@ -47,7 +45,7 @@ use conclave_crypto::{
 pub const START_MS: u64 = 1_800_000_000_000;
 
 /// Instant hashing: the tests do not depend on its strength.
-pub(crate) const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
+pub const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
 /// One node and its admin API. Dropping it stops Raft and removes its data.
 pub struct TestNode {

@@ -6,6 +6,8 @@ mod admin;
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod auth;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod dependencies;

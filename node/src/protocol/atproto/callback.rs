@@ -24,16 +24,16 @@ use super::{
     server,
     transaction::Transaction,
 };
-use crate::auth::{
+use conclave_auth::{
     AuthError,
     derive::Derivation,
-    pages::{Browser, Here},
     ticket::Step,
     upstream::{Flight, Identity, is_decided_by_handle, is_kept_by_handle},
 };
 use conclave_base::propagation;
 use conclave_cluster::{Occasion, SeenElsewhere};
 use conclave_http::{ClientInfo, Fault, RequestId, cookie::Cookies};
+use conclave_web::pages::{Browser, Here};
 
 /// Time limit for everything: two documents, a post, three more documents.
 const LIMIT: Duration = Duration::from_secs(20);

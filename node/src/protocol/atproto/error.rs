@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::txt::NoAnswer;
-use crate::auth::{AuthError, ticket::TicketError};
+use conclave_auth::{AuthError, ticket::TicketError};
 use conclave_http::{Fault, outbound::OutboundError};
 
 /// The reasons for a failure. Texts inside are for the log.
@@ -222,8 +222,8 @@ impl AtmosphereError {
         tracing::debug!("a sign-in with Atmosphere failed ({}): {self}", self.code());
         let (title, detail) = self.words();
         match self {
-            Self::Ticket(error) => crate::auth::pages::fault_of_ticket(*error),
-            Self::Failed(error) => crate::auth::pages::fault_of(error),
+            Self::Ticket(error) => conclave_web::pages::fault_of_ticket(*error),
+            Self::Failed(error) => conclave_web::pages::fault_of(error),
             _ => Fault::new(self.status(), self.code(), title, detail),
         }
     }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::auth::Auth;
+use conclave_auth::Auth;
 use conclave_crypto::jwt::SigningKey;
 use conclave_http::outbound::Answer;
 

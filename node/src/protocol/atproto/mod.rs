@@ -48,7 +48,8 @@ use axum::{
     routing::{get, post},
 };
 
-use crate::auth::{Auth, pages::Site, upstream::ATMOSPHERE};
+use conclave_auth::{Auth, upstream::ATMOSPHERE};
+use conclave_web::pages::Site;
 
 use client::ClientIdentity;
 use error::AtmosphereError;

@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 use url::form_urlencoded::Serializer;
 
 use super::{Atproto, net::Net, portrait, resolve::Somebody};
-use crate::auth::derive::Derivation;
+use conclave_auth::derive::Derivation;
 
 /// Time limit for a sign-in to wait for the profile.
 const LIMIT: Duration = Duration::from_secs(2);

@@ -20,7 +20,7 @@ use super::{
     resolve::Resolver,
     self_check,
 };
-use crate::auth::{Auth, AuthError, derive::Derivation};
+use conclave_auth::{Auth, AuthError, derive::Derivation};
 use conclave_cluster::{Occasion, SeenElsewhere, Vantage};
 use conclave_crypto::mac;
 

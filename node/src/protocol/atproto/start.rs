@@ -22,18 +22,16 @@ use super::{
     server::{self, Server},
     transaction::Transaction,
 };
-use crate::{
-    auth::{
-        AuthError,
-        pages::Browser,
-        throttle::Admission,
-        ticket::{Step, Target, Ticket, TicketError},
-        upstream::wanted_age,
-    },
-    web::views,
+use conclave_auth::{
+    AuthError,
+    throttle::Admission,
+    ticket::{Step, Target, Ticket, TicketError},
+    upstream::wanted_age,
 };
 use conclave_crypto::mac;
 use conclave_http::{ClientInfo, Fault, RequestId};
+use conclave_web::pages::Browser;
+use conclave_web::views;
 
 pub const START: &str = "/atproto/start";
 /// Time limit for everything before the redirect: three documents and a post, each of which may be slow.

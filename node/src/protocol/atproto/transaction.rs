@@ -9,7 +9,7 @@ use conclave_state::ids::TicketId;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::auth::{
+use conclave_auth::{
     Auth, AuthError,
     ticket::{Ticket, TicketError},
 };

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use super::metadata::Refused;
-use crate::auth::ticket::{AppUrl, Mount};
+use conclave_auth::ticket::{AppUrl, Mount};
 use conclave_http::host::canonical_authority;
 
 /// Maximum length of path and query. The listener limits a whole head to 64 KiB; proxies limit a request line to 8 KiB

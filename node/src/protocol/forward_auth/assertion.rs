@@ -8,7 +8,7 @@
 use conclave_state::{application::Application, client::SigningAlgorithm};
 use serde::Serialize;
 
-use crate::auth::{Auth, AuthError, session::SignedIn};
+use conclave_auth::{Auth, AuthError, session::SignedIn};
 
 use super::{
     identity,

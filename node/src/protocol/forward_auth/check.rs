@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use conclave_state::{State, application::Application};
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
     policy::{Asked, Circumstances},
     session::SignedIn,

@@ -18,7 +18,7 @@ use conclave_state::{
     ids::{ApplicationId, UserId},
 };
 
-use crate::auth::{session::SignedIn, ticket::Mount};
+use conclave_auth::{session::SignedIn, ticket::Mount};
 use conclave_http::{Express, front, headers::fence_headers, request_id};
 
 use super::{

@@ -33,7 +33,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use crate::auth::ticket::Mount;
+use conclave_auth::ticket::Mount;
 use conclave_http::{ClientInfo, Edge, RequestId, cookie};
 
 use super::{

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use conclave_state::application::{Application, HeaderProfile, HeaderText};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::auth::{Auth, session::SignedIn};
+use conclave_auth::{Auth, session::SignedIn};
 
 /// Maximum length of the head of a check's response, in bytes, with its status line, the assertion and the policy's
 /// extra headers. The shipped proxy configurations accept 32 KiB. If the response would be longer, the request is

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
-use crate::auth::ticket::{AppUrl, Mount};
+use conclave_auth::ticket::{AppUrl, Mount};
 use conclave_http::ClientInfo;
 
 use super::{

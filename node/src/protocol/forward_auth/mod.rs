@@ -49,8 +49,9 @@ use axum::{
     routing::{any, get},
 };
 
-use crate::auth::{Auth, pages::Site, program::AccessTokens, ticket::Mount};
+use conclave_auth::{Auth, program::AccessTokens, ticket::Mount};
 use conclave_http::{ClientInfo, RequestId};
+use conclave_web::pages::Site;
 
 use express::Written;
 use metadata::{Asked, Dialect};

@@ -12,7 +12,7 @@ use conclave_state::{
     ids::ApplicationId,
 };
 
-use crate::auth::{AuthError, session::SignedIn};
+use conclave_auth::{AuthError, session::SignedIn};
 use conclave_http::host::canonical_authority;
 
 use super::{ForwardAuth, metadata::Original};

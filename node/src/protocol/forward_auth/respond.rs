@@ -19,8 +19,9 @@ use axum::{
 
 use conclave_state::application::Application;
 
-use crate::auth::{AuthError, authorization::origin_of, pages::fault_of, session::SignedIn, ticket::Target};
+use conclave_auth::{AuthError, authorization::origin_of, session::SignedIn, ticket::Target};
 use conclave_http::{Denial, Fault, RequestId, denial::not_denied};
+use conclave_web::pages::fault_of;
 
 use super::{
     ForwardAuth, assertion,

@@ -11,12 +11,12 @@ use conclave_state::Reason;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
-    pages::{fault_of, fault_of_ticket, see_other},
     ticket::{AppUrl, Mount, Step, Target, Ticket, TicketError, browser_hash},
 };
 use conclave_http::{Fault, RequestId, cookie::Cookies, host::canonical_authority};
+use conclave_web::pages::{fault_of, fault_of_ticket, see_other};
 
 use super::{
     ForwardAuth,

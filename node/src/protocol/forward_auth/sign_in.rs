@@ -6,12 +6,12 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
-    pages::fault_of,
     ticket::{AppUrl, Step, Target},
 };
 use conclave_http::{Fault, Framable, RequestId};
+use conclave_web::pages::fault_of;
 
 use super::{
     ForwardAuth,

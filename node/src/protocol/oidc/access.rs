@@ -11,7 +11,7 @@ use conclave_state::{
     user::User,
 };
 
-use crate::auth::{Auth, policy::Circumstances};
+use conclave_auth::{Auth, policy::Circumstances};
 use conclave_cluster::ViewError;
 use conclave_crypto::{
     jwk::Alg,

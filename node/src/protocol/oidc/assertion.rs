@@ -5,7 +5,7 @@ use conclave_proto::command::v1::{SpentProof, spent_proof::Kind};
 use conclave_state::client::Client;
 use serde::Deserialize;
 
-use crate::auth::keys::alg;
+use conclave_auth::keys::alg;
 use conclave_crypto::{
     jwk::Alg,
     jwks,

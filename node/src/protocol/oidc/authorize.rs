@@ -8,13 +8,13 @@ use axum::{
     response::Response,
 };
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
     authorization::{AuthorizationError, AuthorizationRequest, WayBack},
-    pages::fault_of,
     ticket::Target,
 };
 use conclave_http::{ClientInfo, Denial, Fault, RequestId};
+use conclave_web::pages::fault_of;
 
 use super::{
     Oidc, client_document,

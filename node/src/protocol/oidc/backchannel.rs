@@ -17,7 +17,7 @@ use conclave_state::{
 };
 use serde_json::{Value, json};
 
-use crate::auth::{Auth, derive::Derivation};
+use conclave_auth::{Auth, derive::Derivation};
 use conclave_crypto::mac;
 use conclave_http::Outbound;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use conclave_state::ids::SessionId;
 use futures_util::{FutureExt as _, future::BoxFuture};
 
-use crate::auth::{
+use conclave_auth::{
     Auth, AuthError,
-    pages::Site,
     program::{AccessTokens, ByAccessToken},
     session::SignedIn,
 };
+use conclave_web::pages::Site;
 
 use super::{
     Oidc,

@@ -6,7 +6,7 @@
 use conclave_state::{State, user::User};
 use serde_json::{Map, Value, json};
 
-use crate::auth::picture;
+use conclave_auth::picture;
 
 /// Claims about the token and the sign-in, besides those about the user.
 const OF_TOKENS: [&str; 12] =

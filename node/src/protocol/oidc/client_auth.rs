@@ -16,7 +16,7 @@ use conclave_state::{
 };
 
 use super::certificate;
-use crate::auth::{AuthError, derive::Derivation};
+use conclave_auth::{AuthError, derive::Derivation};
 use conclave_crypto::{jwks, mac};
 use conclave_http::tls::ClientCertificate;
 

@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::auth::{AuthError, derive::Derivation, throttle::Admission};
+use conclave_auth::{AuthError, derive::Derivation, throttle::Admission};
 use conclave_http::outbound::OutboundError;
 
 use super::{

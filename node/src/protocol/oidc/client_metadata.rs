@@ -10,7 +10,7 @@ use conclave_state::client::{Client, ClientAuthMethod, ConsentMode, GrantType, S
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::auth::{keys::alg, redirect_uri::RedirectUri};
+use conclave_auth::{keys::alg, redirect_uri::RedirectUri};
 use conclave_crypto::jwks;
 
 /// Scopes that a client without an operator's approval may request.

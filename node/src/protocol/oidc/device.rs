@@ -21,7 +21,7 @@ use conclave_state::{
 };
 use serde_json::{Value, json};
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
     complete::{millis, unexpected},
     derive::Derivation,

@@ -8,7 +8,7 @@ use axum::{
 use conclave_state::{Reason, Refusal};
 use serde_json::json;
 
-use crate::auth::AuthError;
+use conclave_auth::AuthError;
 use conclave_http::{Denial, denial::not_denied};
 
 use super::{access::Dead, dpop::DpopError};

@@ -11,7 +11,7 @@ use conclave_state::{
     user::User,
 };
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
     complete::{millis, unexpected},
     policy::Circumstances,

@@ -14,7 +14,7 @@ use conclave_state::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::auth::{AuthError, claims::About, policy::Circumstances};
+use conclave_auth::{AuthError, claims::About, policy::Circumstances};
 use conclave_crypto::handle::HandleKind;
 
 use super::{

@@ -10,12 +10,12 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
-    pages::{fault_of as fault_of_auth, fault_of_ticket, see_other},
     ticket::{Step, Target},
 };
 use conclave_http::{Fault, RequestId};
+use conclave_web::pages::{fault_of as fault_of_auth, fault_of_ticket, see_other};
 
 use super::{
     Oidc,

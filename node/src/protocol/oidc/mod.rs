@@ -57,7 +57,8 @@ use axum::{
     routing::{get, post},
 };
 
-use crate::{auth::Auth, auth::pages::Site};
+use conclave_auth::Auth;
+use conclave_web::pages::Site;
 
 /// The paths of the endpoints. Relying parties find them through discovery; they are stable all the same.
 pub mod paths {

@@ -22,7 +22,7 @@ use conclave_state::{
 };
 use serde_json::json;
 
-use crate::auth::{
+use conclave_auth::{
     AuthError,
     authorization::{AuthorizationError, Pushed},
     complete::{millis, unexpected},

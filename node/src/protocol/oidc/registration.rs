@@ -20,7 +20,7 @@ use conclave_state::{
 };
 use serde_json::{Value, json};
 
-use crate::auth::{AuthError, derive::Derivation, throttle::Admission};
+use conclave_auth::{AuthError, derive::Derivation, throttle::Admission};
 use conclave_cluster::Committed;
 use conclave_config::Registration;
 use conclave_crypto::{
@@ -131,7 +131,7 @@ async fn propose(oidc: &Oidc, derivation: &Derivation, body: Body) -> Result<Com
     let committed = committed.map_err(|error| Refused::Failed(error.into()))?;
     match &committed.body {
         ReplyBody::Done(_) => Ok(committed),
-        other => Err(Refused::Failed(crate::auth::complete::unexpected(other))),
+        other => Err(Refused::Failed(conclave_auth::complete::unexpected(other))),
     }
 }
 

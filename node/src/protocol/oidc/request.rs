@@ -11,7 +11,7 @@ use conclave_state::{
     grant::MAX_NONCE_BYTES,
 };
 
-use crate::auth::authorization::{
+use conclave_auth::authorization::{
     AuthorizationError, AuthorizationRequest, Prompt, Pushed, RequestedClaims, ResponseMode,
 };
 use conclave_http::denial;

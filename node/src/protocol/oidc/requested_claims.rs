@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::auth::authorization::RequestedClaims;
+use conclave_auth::authorization::RequestedClaims;
 
 use super::{acr, claims};
 

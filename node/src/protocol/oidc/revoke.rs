@@ -11,7 +11,7 @@ use axum::{
 use conclave_proto::command::v1::{RevokeAccessToken, RevokeGrant, command::Body};
 use conclave_state::{client::Client, ids::FamilyId};
 
-use crate::auth::{AuthError, derive::Derivation};
+use conclave_auth::{AuthError, derive::Derivation};
 use conclave_crypto::handle::{Handle, HandleKind};
 
 use super::{

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::auth::derive::Derivation;
+use conclave_auth::derive::Derivation;
 
 use super::{
     Oidc, client_credentials, device,

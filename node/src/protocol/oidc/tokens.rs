@@ -16,8 +16,8 @@ use conclave_state::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::auth::claims::{About, is_reserved};
-use crate::auth::{Auth, AuthError, authorization::PASSWORD_METHOD};
+use conclave_auth::claims::{About, is_reserved};
+use conclave_auth::{Auth, AuthError, authorization::PASSWORD_METHOD};
 use conclave_crypto::{
     handle::{HandleKind, refresh_secret},
     mac,

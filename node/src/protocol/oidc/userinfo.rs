@@ -13,8 +13,8 @@ use conclave_proto::command::v1::{SpendProofs, SpentProof, command::Body};
 use conclave_state::ids::GrantId;
 use serde_json::{Map, Value, json};
 
-use crate::auth::claims::About;
-use crate::auth::{AuthError, derive::Derivation};
+use conclave_auth::claims::About;
+use conclave_auth::{AuthError, derive::Derivation};
 use conclave_cluster::ProposeError;
 
 use super::{

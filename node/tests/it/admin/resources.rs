@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use conclave_auth::device::Device;
 use conclave_crypto::mac::sha256;
-use conclave_node::{auth::device::Device, testing::TestNode};
+use conclave_node::testing::TestNode;
 use conclave_proto::{
     admin::v1::{
         self as pb, app_password_service_client::AppPasswordServiceClient,
@@ -71,7 +72,7 @@ async fn a_user_from_first_to_last() {
         .auth()
         .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &Device::default())
         .await;
-    assert!(matches!(proof, Err(conclave_node::auth::password::Unproved::Disabled)));
+    assert!(matches!(proof, Err(conclave_auth::password::Unproved::Disabled)));
 
     users.delete_user(by_operator(&node, pb::DeleteUserRequest { user: "ada".into() })).await.unwrap();
     let gone = refusal(users.get_user(by_operator(&node, pb::GetUserRequest { user: "ada".into() })).await);

@@ -15,8 +15,9 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use conclave_auth::Settings;
 use conclave_base::runtime::Clock as _;
-use conclave_node::{auth::Settings, testing::TestNode};
+use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{CreateUpstream, Upstream, UpstreamAdmission, UpstreamRule, command::Body};
 use http::StatusCode;
 use serde_json::Value;

@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use conclave_auth::Settings;
 use conclave_base::runtime::Runtime;
 use conclave_config::{Config, Environment};
 use conclave_http::{HttpListener, ServerTls, TlsFiles};
-use conclave_node::{auth::Settings, testing::wait_until};
+use conclave_node::testing::wait_until;
 use conclave_proto::command::v1::{ActivateSigningKey, command::Body};
 use conclave_state::{State, client::SigningAlgorithm, key::Stage};
 use http::StatusCode;

@@ -33,7 +33,7 @@ pub fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
     }
 }
 
-pub fn settings(network: &Network) -> impl Fn(&mut conclave_node::auth::Settings) + use<> {
+pub fn settings(network: &Network) -> impl Fn(&mut conclave_auth::Settings) + use<> {
     let (url, nameserver) = (network.url.clone(), network.nameserver);
     move |settings| {
         settings.outbound.allow = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
@@ -549,7 +549,7 @@ async fn no_address_inside_is_ever_connected_to() {
     // Nothing private may be reached, and names for tests are not taken: the configuration of every day.
     let network = Network::start().await;
     network.account(&did(0), "alice.example.com");
-    let inside = |settings: &mut conclave_node::auth::Settings| {
+    let inside = |settings: &mut conclave_auth::Settings| {
         settings.atmosphere.nameservers = vec![network.nameserver];
         settings.atmosphere.plc_directories = vec![format!("{}/plc", network.url).replace("http", "https")];
     };
@@ -586,7 +586,7 @@ async fn people_who_share_an_address_do_not_pay_for_each_others_success() {
     let network = Network::start().await;
     network.account(&did(0), "alice.test");
     let usual = settings(&network);
-    let few = move |settings: &mut conclave_node::auth::Settings| {
+    let few = move |settings: &mut conclave_auth::Settings| {
         usual(settings);
         settings.login.throttle.address_failures = 3.try_into().unwrap();
     };
@@ -612,7 +612,7 @@ async fn what_may_be_reached_for_others_is_not_reached_for_whoever_types_its_nam
     inside.set_nonblocking(true).unwrap();
     let port = inside.local_addr().unwrap().port();
     let directory = network.url.replace("localhost", "plc.localhost");
-    let settings = |settings: &mut conclave_node::auth::Settings| {
+    let settings = |settings: &mut conclave_auth::Settings| {
         settings.outbound.allow = vec!["127.0.0.0/8".parse().unwrap()];
         settings.atmosphere.nameservers = vec![network.nameserver];
         settings.atmosphere.plc_directories = vec![format!("{directory}/plc")];
@@ -738,7 +738,7 @@ async fn a_server_that_is_down_is_named_as_what_it_is_and_nothing_else_suffers()
     assert_eq!(site.at_home(&mut ada).await.as_deref(), Some("ada"));
 }
 
-pub fn public(settings: &mut conclave_node::auth::Settings) {
+pub fn public(settings: &mut conclave_auth::Settings) {
     let environment = Environment::of([("CONCLAVE_HTTP__PUBLIC_URL", "https://id.example.com")]);
     let config = Config::from_sources(None, &environment).unwrap();
     settings.public_url = config.http.public_url().unwrap();

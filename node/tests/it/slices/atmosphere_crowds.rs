@@ -8,16 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_node::{
-    auth::{
-        AuthError,
-        complete::Origin,
-        derive::Derivation,
-        ticket::{Step, Target},
-        upstream::{Flight, Identity, UpstreamError},
-    },
-    testing::{TestNode, wait_until},
+use conclave_auth::{
+    AuthError,
+    complete::Origin,
+    derive::Derivation,
+    ticket::{Step, Target},
+    upstream::{Flight, Identity, UpstreamError},
 };
+use conclave_node::testing::{TestNode, wait_until};
 use conclave_proto::command::v1::{UpdateUpstream, UpstreamAdmission, UpstreamRule, command::Body};
 use conclave_state::Reason;
 use futures_util::future::join_all;

@@ -151,7 +151,7 @@ async fn nothing_is_asked_where_it_is_turned_off_and_a_picture_of_others_stays()
     network.says(|script| script.profiles_hang = true);
     let quiet = settings(&network);
     let site = Site::of(
-        TestNode::start_with(move |settings: &mut conclave_node::auth::Settings| {
+        TestNode::start_with(move |settings: &mut conclave_auth::Settings| {
             quiet(settings);
             settings.atmosphere.import_profile = false;
         })

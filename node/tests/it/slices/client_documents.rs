@@ -126,7 +126,7 @@ async fn keys(State(publisher): State<Arc<Publisher>>) -> impl IntoResponse {
     axum::Json(publisher.keys.lock().unwrap().clone())
 }
 
-fn takes_documents(settings: &mut conclave_node::auth::Settings) {
+fn takes_documents(settings: &mut conclave_auth::Settings) {
     settings.authorization.client_documents = vec!["127.0.0.1".into()];
     settings.outbound.allow = vec!["127.0.0.1".parse().unwrap()];
 }
@@ -194,7 +194,7 @@ async fn documents_are_taken_only_where_the_configuration_says_and_never_against
     assert_eq!(page.shown("error-code"), "unknown_client");
 
     // A host that is named, at an address that nothing may be asked at.
-    let named = |settings: &mut conclave_node::auth::Settings| {
+    let named = |settings: &mut conclave_auth::Settings| {
         settings.authorization.client_documents = vec!["127.0.0.1".into()];
     };
     let closed = Site::of(TestNode::start_with(named).await);

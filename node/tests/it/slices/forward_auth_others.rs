@@ -5,6 +5,7 @@ use std::{path::Path, process::Command, sync::Arc};
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use conclave_auth::{policy::document::Document, program::app_password_hash};
 use conclave_crypto::{
     handle::{HandleKind, HandleSecret},
     jwk::Alg,
@@ -12,11 +13,9 @@ use conclave_crypto::{
 };
 use conclave_http::{Edge, EdgeConfig, edge::REQUEST_TIMEOUT};
 use conclave_node::{
-    auth::{policy::document::Document, program::app_password_hash},
     boot,
     protocol::forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS, grpc},
     testing::TestNode,
-    web::Pages,
 };
 use conclave_proto::{
     command::v1::{
@@ -27,6 +26,7 @@ use conclave_proto::{
         self as envoy, authorization_client::AuthorizationClient, check_response::HttpResponse,
     },
 };
+use conclave_web::Pages;
 use http::{Request, StatusCode};
 
 use super::{

@@ -1,7 +1,8 @@
 //! Addresses as they come: every spelling of a host is one origin, every path passes where no rule looks at it, and a
 //! method that a header puts in doubt decides nothing.
 
-use conclave_node::{auth::policy::document::Document, testing::TestNode};
+use conclave_auth::policy::document::Document;
+use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
     CheckRules, Hosts, SetPolicy, UpdateApplication, Uris, command::Body as Order,
 };

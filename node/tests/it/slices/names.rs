@@ -180,7 +180,7 @@ async fn a_rename_is_seen_at_the_next_check_and_ends_nothing() {
 
 #[tokio::test]
 async fn an_expression_that_names_a_group_holds_its_rename_up() {
-    use conclave_node::auth::policy::document::Document;
+    use conclave_auth::policy::document::Document;
     use conclave_proto::command::v1::SetPolicy;
     let site = open().await;
     let text = "[[row]]\neffect = \"deny\"\nexpression = \"!('staff' in user.groups)\"\n\n[[row]]\neffect = \"allow\"\neveryone = true\n";

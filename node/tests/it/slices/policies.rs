@@ -1,7 +1,7 @@
 //! Policies of applications, as visitors meet them and as operators try them.
 
+use conclave_auth::policy::document::Document;
 use conclave_node::{
-    auth::policy::document::Document,
     protocol::forward_auth::IDENTITY_HEADERS,
     testing::{ApiRole, TestNode},
 };

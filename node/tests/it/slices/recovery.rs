@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conclave_node::auth::recovery;
+use conclave_auth::recovery;
 use conclave_proto::command::v1::{UpdateUser, command::Body};
 use http::StatusCode;
 

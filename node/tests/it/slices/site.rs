@@ -9,12 +9,12 @@ use conclave_node::{
     boot::{self, Slices},
     protocol::atproto::Reverifier,
     testing::TestNode,
-    web::Pages,
 };
 use conclave_proto::command::v1::{
     Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, RaiseLevel, SigningAlgorithm,
     UpdateClient, command::Body as Order,
 };
+use conclave_web::Pages;
 use http::{HeaderMap, Request, StatusCode};
 use sha2::{Digest as _, Sha256};
 

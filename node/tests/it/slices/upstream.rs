@@ -19,7 +19,7 @@ use super::{
 
 const SESSION: &str = "conclave_session";
 
-fn loopback(settings: &mut conclave_node::auth::Settings) {
+fn loopback(settings: &mut conclave_auth::Settings) {
     settings.outbound.allow = vec!["127.0.0.1".parse().unwrap()];
 }
 

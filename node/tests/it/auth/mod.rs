@@ -1,0 +1,5 @@
+//! Keys and secrets over time, on a node of their own.
+
+mod keys;
+mod rotation;
+mod secrets;

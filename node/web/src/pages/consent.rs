@@ -1,0 +1,155 @@
+//! `/consent`: the user accepts or rejects the client. The ticket stands for exactly what the page showed.
+
+use std::sync::Arc;
+
+use axum::{
+    Form,
+    extract::{Query, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde::Deserialize;
+
+use conclave_auth::{
+    authorization::AuthorizationError,
+    derive::Derivation,
+    dispatch::{Next, Visitor},
+    ticket::{Note, Step, Target, Ticket, TicketError},
+};
+use conclave_http::{ClientInfo, Fault, RequestId};
+
+use super::site::{Browser, Site, fault_of, fault_of_ticket};
+
+#[derive(Deserialize)]
+pub struct Submitted {
+    ticket: String,
+    csrf: String,
+    decision: String,
+}
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    ticket: String,
+}
+
+/// Shows the page at its own address: after a form, and when the browser reloads it.
+pub async fn show(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let shown = async {
+        let browser = site.browser(&headers)?;
+        let opened = site.auth.reopen(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+        let page = Page { site: &site, client: &client, headers: &headers, browser: &browser };
+        let next = page.asked_again(opened).await?;
+        Ok(site.show(next, &browser, &id))
+    };
+    shown.await.unwrap_or_else(|fault: Fault| site.fault(&fault, &id))
+}
+
+pub async fn submit(
+    State(site): State<Arc<Site>>,
+    id: RequestId,
+    client: ClientInfo,
+    headers: HeaderMap,
+    form: Result<Form<Submitted>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        let detail = "The form arrived incomplete. Go back, reload the page and try again.";
+        let fault = Fault::new(StatusCode::BAD_REQUEST, "bad_form", "The form is incomplete", detail);
+        return site.formed(&headers, Err(fault), &id);
+    };
+    let result = submitted(&site, &id, &client, &headers, form).await;
+    site.formed(&headers, result, &id)
+}
+
+async fn submitted(
+    site: &Site,
+    id: &RequestId,
+    client: &ClientInfo,
+    headers: &HeaderMap,
+    form: Submitted,
+) -> Result<Response, Fault> {
+    let browser = site.browser(headers)?;
+    let checked = site.check_csrf(&browser, "/consent", &form.csrf);
+    let opened = site.auth.reopen(&form.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+    let page = Page { site, client, headers, browser: &browser };
+    let next = match checked {
+        Ok(()) => page.answered(opened, &form).await?,
+        // A form that this site did not show is not an answer; the page is shown again.
+        Err(_) if browser.reads_pages => page.asked_again(opened).await?,
+        Err(fault) => return Err(fault),
+    };
+    Ok(site.answer_form(next, &browser, id))
+}
+
+/// A browser at the page.
+struct Page<'a> {
+    site: &'a Site,
+    client: &'a ClientInfo,
+    headers: &'a HeaderMap,
+    browser: &'a Browser,
+}
+
+impl Page<'_> {
+    async fn answered(
+        &self,
+        (ticket, trouble): (Ticket, Option<TicketError>),
+        form: &Submitted,
+    ) -> Result<Next, Fault> {
+        let (Step::Consent { session }, Target::Authorize(request)) = (ticket.step, &ticket.target) else {
+            return Err(fault_of_ticket(TicketError::NotOurs));
+        };
+        if trouble.is_some() {
+            return self.asked_again((ticket, trouble)).await;
+        }
+        // Every value except "allow" is a rejection.
+        if form.decision != "allow" {
+            let way_back = self.site.auth.way_back(request);
+            return Ok(Next::Answer(
+                way_back.with_error(AuthorizationError::AccessDenied, "the user denied the request"),
+            ));
+        }
+        let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
+        // A second click by the same user in the same browser is the same write, and gets the first reply.
+        let key = &self.site.auth.deriving_keys().request;
+        let browser = self.browser.id.as_str().as_bytes();
+        let derivation = Derivation::of_step(key, &[b"consent", &ticket.id, browser, &session]);
+        // The page was shown to the user of that session. Another user gets a page of their own.
+        let same =
+            visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
+        let visitor = Visitor { consented: same.then(|| ticket.clone()), ..visitor };
+        let next = self.site.auth.next(&ticket.target, &visitor, &derivation).await;
+        next.map_err(|e| fault_of(&e))
+    }
+
+    /// Shows the page again, after its request was checked again.
+    async fn asked_again(&self, (ticket, trouble): (Ticket, Option<TicketError>)) -> Result<Next, Fault> {
+        let Step::Consent { session } = ticket.step else {
+            return Err(fault_of_ticket(TicketError::NotOurs));
+        };
+        if trouble.is_some()
+            && let Some(gone) = self.site.auth.still_stands(&ticket.target).await.map_err(|e| fault_of(&e))?
+        {
+            return Ok(Next::Gone(gone));
+        }
+        let visitor = self.site.visitor(self.browser).await?.from(self.client.ip);
+        // The page follows a sign-in by that session's user in this browser, so seeing it again needs no new sign-in.
+        let same =
+            visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
+        let note = match trouble {
+            Some(trouble) => Some(Note { why: trouble.why(), username: String::new() }),
+            None => ticket.note,
+        };
+        // An old page proves nothing about the age of the sign-in.
+        let just_now = same && trouble.is_none();
+        let visitor = Visitor { just_now, note, ..visitor };
+        let derivation = self.site.derivation(self.headers, &[b"consent-again", &ticket.id]);
+        let next = self.site.auth.next(&ticket.target, &visitor, &derivation).await;
+        next.map_err(|e| fault_of(&e))
+    }
+}
