@@ -10,7 +10,7 @@ use conclave_base::runtime::Runtime;
 use conclave_cluster::known::Survivor;
 use conclave_config::{Config, find_secret};
 use conclave_crypto::keys::ClusterKeys;
-use conclave_node::dr::offline::{LogTime, Restore, restore};
+use conclave_dr::offline::{LogTime, Restore, restore};
 use conclave_proto::command::v1::{Command, CreateUser, LogEntry, StartSession, command::Body};
 use conclave_state::ids::UserId;
 use conclave_store::DataDir;

@@ -13,19 +13,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{
-    admin,
-    archive::{self, Archive},
-    doors::Doors,
-    dr::drills::Drills,
-    health::Health,
-    metrics,
-    protocol::{
-        atproto,
-        forward_auth::{self, ForwardAuth},
-        oidc,
-    },
-};
+use crate::{doors::Doors, health::Health, metrics};
+use conclave_admin as admin;
+use conclave_archive::Archive;
 use conclave_auth::Auth;
 use conclave_base::runtime::Runtime;
 use conclave_cluster::{Checks, Cluster, ClusterOptions, Peer, Plane, StartError};
@@ -34,6 +24,8 @@ use conclave_crypto::{
     keys::ClusterKeys,
     password::{Cost, PasswordPool},
 };
+use conclave_dr::drills::Drills;
+use conclave_forward_auth::{self, ForwardAuth};
 use conclave_http::{
     ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT,
     server,
@@ -124,7 +116,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let envoy_close = close.clone();
     let envoy = envoy_door.map(ClosedDoor::listen).transpose()?.map(|listener| {
         let stop = async move { envoy_close.cancelled().await };
-        tokio::spawn(forward_auth::grpc::serve(listener, slices.express, edge, stop))
+        tokio::spawn(conclave_forward_auth::grpc::serve(listener, slices.express, edge, stop))
     });
     let api_close = close.clone();
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
@@ -179,7 +171,7 @@ fn keep_house(auth: &Auth, early: Option<conclave_auth::keys::EarlyRsa>) {
     tokio::spawn(auth.clone().keep_to_the_secret());
     tokio::spawn(auth.policies().keep_places_fresh());
     let outbound = auth.upstreams().outbound.clone();
-    tokio::spawn(oidc::Announcer::new(auth.clone(), outbound).run());
+    tokio::spawn(conclave_oidc::Announcer::new(auth.clone(), outbound).run());
 }
 
 /// Takes the node id from the data directory of a node that joined or was restored. Such a node finds its peers in its
@@ -222,8 +214,8 @@ fn drills(config: &Config, cluster: &Cluster, runtime: &Runtime) -> impl Future<
     }
 }
 
-fn archive_options(config: &Config, keys: Arc<ClusterKeys>, runtime: &Runtime) -> archive::Options {
-    archive::Options {
+fn archive_options(config: &Config, keys: Arc<ClusterKeys>, runtime: &Runtime) -> conclave_archive::Options {
+    conclave_archive::Options {
         settings: config.archive.clone(),
         longest_life: config.login.session_ttl.max(config.tokens.refresh_ttl),
         keys,
@@ -293,20 +285,20 @@ pub struct Slices {
     /// The fast path, which is tried before the router.
     pub express: ForwardAuth,
     /// The task that verifies handles again. It must be run.
-    pub reverifier: atproto::Reverifier,
+    pub reverifier: conclave_atproto::Reverifier,
 }
 
 /// Composes every slice, by name. A protocol is deleted by deleting its line.
 pub fn slices(auth: &Auth, pages: Pages) -> Slices {
     let site = Arc::new(Site::new(auth.clone(), pages));
-    let tokens = oidc::access_tokens(auth.clone(), Arc::clone(&site));
+    let tokens = conclave_oidc::access_tokens(auth.clone(), Arc::clone(&site));
     let express = ForwardAuth::new(auth.clone(), Arc::clone(&site), tokens);
-    let (atmosphere, reverifier) = atproto::routes(auth, Arc::clone(&site));
+    let (atmosphere, reverifier) = conclave_atproto::routes(auth, Arc::clone(&site));
     let router = Router::new()
         .merge(conclave_web::pages::routes(Arc::clone(&site)))
-        .merge(oidc::routes(auth.clone(), Arc::clone(&site)))
+        .merge(conclave_oidc::routes(auth.clone(), Arc::clone(&site)))
         .merge(atmosphere)
-        .merge(forward_auth::routes(express.clone()))
+        .merge(conclave_forward_auth::routes(express.clone()))
         .fallback(async |id: RequestId| Fault::not_found().problem(&id));
     Slices { router, express, reverifier }
 }

@@ -5,39 +5,41 @@
 //!
 //! # The rooms
 //!
-//! Product code of a room uses no other room than its row names; a test resolves every path and compares
-//! (`node/guards`).
+//! A room is a crate below `node/` (a slice: below `node/protocol/`) or, from `serve` to `telemetry`, a module of this
+//! crate. Product code of a room uses no other room than its row names. Cargo's manifests hold the crates to it, and a
+//! test resolves every path and compares (`node/guards`). `deny.toml` keeps heavy libraries in the one crate that may name
+//! them.
 //!
 //! | room | owns | uses |
 //! |---|---|---|
 //! | [`serve`] | the process of a node | `base`, `boot`, `config`, `telemetry` |
-//! | [`cli`] | the command line, on the client crate | `archive`, `auth`, `base`, `boot`, `client`, `cluster`, `config`, `crypto`, `demo`, `dr`, `http`, `state`, `store` |
-//! | [`demo`] | three nodes on one machine, to try | `auth`, `base`, `client`, `crypto`, `http`, `protocol::forward_auth`, `state` |
-//! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `auth`, `base`, `cluster`, `config`, `crypto`, `doors`, `dr`, `health`, `http`, `metrics`, `protocol::atproto`, `protocol::forward_auth`, `protocol::oidc`, `store`, `web` |
+//! | [`cli`] | the command line, over the client crate | `archive`, `auth`, `base`, `boot`, `client`, `cluster`, `config`, `crypto`, `demo`, `dr`, `http`, `state`, `store` |
+//! | [`demo`] | three nodes on one machine, to try | `auth`, `base`, `client`, `crypto`, `forward_auth`, `http`, `state` |
+//! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `atproto`, `auth`, `base`, `cluster`, `config`, `crypto`, `doors`, `dr`, `forward_auth`, `health`, `http`, `metrics`, `oidc`, `store`, `web` |
 //! | `doors` | the listeners of the public ports | `base`, `config`, `health`, `http` |
-//! | `protocol::oidc` | OpenID Connect and OAuth 2.0 | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `web` |
-//! | `protocol::forward_auth` | checks for proxies | `auth`, `crypto`, `http`, `proto`, `state`, `web` |
-//! | `protocol::atproto` | sign-in with Atmosphere | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `web` |
 //! | [`health`] | liveness and readiness | `auth`, `cluster`, `http` |
 //! | `metrics` | counters and gauges for Prometheus | `base`, `cluster`, `telemetry` |
-//! | [`admin`] | the gRPC admin API, one file a resource | `archive`, `auth`, `base`, `cluster`, `crypto`, `dr`, `http`, `policy`, `proto`, `state`, `store` |
-//! | [`dr`] | snapshots, restore, drills | `archive`, `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
-//! | [`archive`] | the log and snapshots copied elsewhere, and read back | `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
-//! | `auth` | users, sessions, tickets, passwords, throttles, policies, and the sign-in pages, for any protocol | `base`, `cluster`, `config`, `crypto`, `http`, `policy`, `proto`, `state` |
-//! | `cluster` | Raft: the only room that names openraft | `base`, `clock`, `crypto`, `lease`, `proto`, `state`, `store` |
-//! | `store` | the durable log (the only room that names sled), snapshot files, the data directory | `crypto` |
-//! | `web` | templates and the stylesheet | `auth`, `base`, `crypto`, `http`, `proto`, `state` |
-//! | `config` | settings from the file and the environment | `base`, `crypto`, `policy` |
 //! | [`telemetry`] | logs, traces and metrics | `config`, `http`, `proto` |
-//! | `http` | servers, the edge around every request, outbound requests | `base`, `crypto`, `policy` |
-//! | `crypto` | keys, handles, seals, passwords | `base` |
+//! | `admin` | the gRPC admin API, one file a resource | `archive`, `auth`, `base`, `cluster`, `crypto`, `dr`, `http`, `policy`, `proto`, `state`, `store` |
+//! | `dr` | snapshots, restore, drills | `archive`, `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
+//! | `oidc` | OpenID Connect and OAuth 2.0 | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `web` |
+//! | `forward_auth` | checks for proxies | `auth`, `crypto`, `http`, `proto`, `state`, `web` |
+//! | `atproto` | sign-in with Atmosphere; alone names image and hickory | `auth`, `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `web` |
+//! | `web` | the sign-in pages, templates and the stylesheet | `auth`, `base`, `crypto`, `http`, `proto`, `state` |
+//! | `archive` | copies of the log and of snapshots elsewhere, and reading them back; alone names object_store | `base`, `cluster`, `config`, `crypto`, `http`, `proto`, `state`, `store` |
+//! | `auth` | users, sessions, tickets, passwords, throttles, policies and keys, for any protocol; knows no axum | `base`, `cluster`, `config`, `crypto`, `http`, `policy`, `proto`, `state` |
+//! | `cluster` | Raft, serve leases and the cluster plane; alone names openraft | `base`, `clock`, `crypto`, `lease`, `proto`, `state`, `store` |
+//! | `http` | listeners, the edge around every request, outbound requests | `base`, `crypto`, `policy` |
+//! | `store` | the durable log, snapshot files, the data directory; alone names sled | `crypto` |
+//! | `config` | settings from the file and the environment | `base`, `crypto`, `policy` |
+//! | `crypto` | keys, handles, seals, passwords, certificates; alone names aws-lc and argon2 | `base` |
 //! | `base` | time, randomness, typed text, trace context | `lease` |
+//! | `client` | the client of the admin API | |
 //! | `state` | the rules: pure, no I/O, no clock, no randomness | `proto` |
-//! | `lease` | serve leases, pure | |
 //! | `policy` | the evaluation of policies, pure | |
+//! | `lease` | serve leases, pure | |
 //! | `clock` | the cluster clock, pure | |
 //! | `proto` | the wire: protobuf and gRPC | |
-//! | `client` | the client of the admin API | |
 //!
 //! The rules are a separate crate, `conclave-state`: pure, with no I/O, clock or randomness. So are serve leases
 //! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), to which [`conclave_auth::policy`] passes the facts of
@@ -67,16 +69,12 @@
 //! takes. A retry under an equal request id gets the first reply. Ids and secrets of a write are derived from its
 //! request id ([`conclave_auth::derive`]), so that a retry on another node, after a lost response, makes an equal cookie.
 
-pub mod admin;
-pub mod archive;
 pub mod boot;
 pub mod cli;
 pub mod demo;
 mod doors;
-pub mod dr;
 pub mod health;
 mod metrics;
-pub mod protocol;
 pub mod serve;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{files::SourceFile, paths};
 
-/// The rooms that each room may use. A slice of `protocol` is a room of its own, named `protocol::oidc`.
+/// The rooms that each room may use.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rooms(BTreeMap<String, BTreeSet<String>>);
 
@@ -101,7 +101,6 @@ fn quoted(cell: &str) -> impl Iterator<Item = String> {
 fn room_of(module: &[String]) -> String {
     match module {
         [] => String::new(),
-        [protocol, slice, ..] if protocol == "protocol" => format!("protocol::{slice}"),
         [room, ..] => room.clone(),
     }
 }
@@ -134,19 +133,8 @@ mod tests {
         };
         let arrows: Vec<String> =
             rooms.forbidden(&[auth(), http()]).into_iter().map(|found| found.arrow).collect();
-        assert_eq!(arrows, ["auth -> x", "http -> node", "http -> web"]);
+        assert_eq!(arrows, ["auth -> x", "http -> auth", "http -> web"]);
         assert!(rooms.unused(&[auth(), http()]).is_empty());
         assert_eq!(rooms.unused(&[http()]), ["auth -> http"]);
-    }
-
-    #[test]
-    fn slices_are_rooms_of_their_own() {
-        let rooms = Rooms::of_page(PAGE);
-        let slice = file("protocol/oidc/mod.rs", "use crate::protocol::atproto::x;");
-        let found = rooms.forbidden(&[sources("", vec![slice])]);
-        assert_eq!(
-            found.first().map(|found| found.arrow.as_str()),
-            Some("protocol::oidc -> protocol::atproto")
-        );
     }
 }

@@ -10,11 +10,11 @@ use std::{
 use conclave_state::user::parse_username;
 use serde_json::{Value, json};
 
-use crate::dr::offline::{LogTime, Restore, restore};
 use conclave_auth::recovery;
 use conclave_base::runtime::Runtime;
 use conclave_cluster::known::Survivor;
 use conclave_crypto::keys::ClusterKeys;
+use conclave_dr::offline::{LogTime, Restore, restore};
 use conclave_store::DataDir;
 
 use super::{

@@ -4,18 +4,16 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::{
-    archive::read::Until,
-    dr::{
-        archived,
-        offline::{LogTime, Restore, Restored, restore},
-        report::Report,
-    },
-};
+use conclave_archive::read::Until;
 use conclave_base::runtime::Runtime;
 use conclave_cluster::known::Known;
 use conclave_config::{Config, find_secret};
 use conclave_crypto::{hex, keys::ClusterKeys};
+use conclave_dr::{
+    archived,
+    offline::{LogTime, Restore, Restored, restore},
+    report::Report,
+};
 use conclave_store::snapshot::SealingKey;
 
 use super::{
@@ -180,7 +178,7 @@ async fn of_archive(
     let scratch = scratch
         .map_err(|error| Failure::other(format!("there is no room for the archive's files: {error}")))?;
     let mut progress = Progress::new("fetching", 0);
-    let mut step = |done: crate::archive::read::Progress| {
+    let mut step = |done: conclave_archive::read::Progress| {
         progress.then("fetching", done.bytes_total);
         progress.at(done.bytes);
     };

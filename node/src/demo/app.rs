@@ -14,7 +14,7 @@ pub fn router() -> Router {
 
 async fn show(uri: Uri, headers: HeaderMap) -> Html<String> {
     let mut rows = String::new();
-    for name in crate::protocol::forward_auth::IDENTITY_HEADERS {
+    for name in conclave_forward_auth::IDENTITY_HEADERS {
         let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let value = escaped(&value.unwrap_or_default());
         // Writing to a String cannot fail.

@@ -186,7 +186,7 @@ impl Front {
         if answer.status() != StatusCode::OK {
             return answer;
         }
-        for name in crate::protocol::forward_auth::IDENTITY_HEADERS {
+        for name in conclave_forward_auth::IDENTITY_HEADERS {
             whole.headers.remove(name);
             whole.headers.extend(
                 answer.headers().get(name).map(|value| (HeaderName::from_static(name), value.clone())),
@@ -204,8 +204,8 @@ fn strip(headers: &mut HeaderMap) {
         .keys()
         .filter(|name| {
             let name = name.as_str();
-            let identity = crate::protocol::forward_auth::IDENTITY_HEADERS
-                .contains(&name.replace(['_', '.'], "-").as_str());
+            let identity =
+                conclave_forward_auth::IDENTITY_HEADERS.contains(&name.replace(['_', '.'], "-").as_str());
             identity || name.starts_with("x-forwarded-") || name.contains(['_', '.'])
         })
         .cloned()

@@ -25,7 +25,7 @@ use futures_util::FutureExt as _;
 
 pub use conclave_state::token::ApiRole;
 
-use crate::admin;
+use conclave_admin as admin;
 use conclave_auth::{Auth, Settings, operator};
 use conclave_base::runtime::{
     Runtime,

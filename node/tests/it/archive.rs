@@ -7,17 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use conclave_archive::{
+    Archive, ArchiveError, Options, Target,
+    names::{self, Kind},
+    read::{self, Until},
+};
 use conclave_config::{self, Config, Environment};
 use conclave_crypto::keys::ClusterKeys;
-use conclave_node::{
-    archive::{
-        Archive, ArchiveError, Options, Target,
-        names::{self, Kind},
-        read::{self, Until},
-    },
-    dr::archived,
-    testing::TestNode,
-};
+use conclave_dr::archived;
+use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{UpdateUser, command::Body};
 use conclave_state::State;
 use hyper_util::{

@@ -12,6 +12,8 @@ mod cluster;
 #[cfg(test)]
 mod dependencies;
 #[cfg(test)]
+mod drill;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod slices;

@@ -10,11 +10,13 @@ use super::super::{
     output::{Output, with},
     progress::Progress,
 };
-use crate::{archive::read::Until, boot, dr::archived};
+use crate::boot;
+use conclave_archive::read::Until;
 use conclave_base::runtime::Runtime;
 use conclave_cluster::known::Known;
 use conclave_config::find_secret;
 use conclave_crypto::{hex, keys::ClusterKeys};
+use conclave_dr::archived;
 use conclave_store::snapshot::{Peeked, SealingKey, SnapshotHeader, SnapshotReader};
 
 const INSPECTED: &[&str] =
@@ -90,7 +92,7 @@ pub(super) async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output
         Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?
     } else {
         let scratch = tempfile::Builder::new().prefix("conclave-drill-").tempdir().map_err(|e| failed(&e))?;
-        let mut step = |done: crate::archive::read::Progress| progress.at(done.bytes);
+        let mut step = |done: conclave_archive::read::Progress| progress.at(done.bytes);
         let found =
             archived::read(&config.archive, &keys, Until::Latest, None, scratch.path(), &mut step).await;
         found.map_err(|e| failed(&e))?.newest
@@ -103,7 +105,7 @@ pub(super) async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output
     };
     // An interrupted drill still removes what it restored, and the secret with it.
     let outcome = tokio::select! {
-        outcome = crate::dr::drill::drill(known, &secret, &runtime, serve) => outcome.map_err(|e| failed(&e))?,
+        outcome = conclave_dr::drill::drill(known, &secret, &runtime, serve) => outcome.map_err(|e| failed(&e))?,
         _ = tokio::signal::ctrl_c() => return Err(Failure::other("the drill was cancelled")),
     };
     let value = json!({

@@ -19,7 +19,7 @@ use super::super::{
     output::{Output, with},
     progress::Progress,
 };
-use crate::archive::Target;
+use conclave_archive::Target;
 
 const SAVED: &[&str] = &["file", "cluster_id", "epoch", "term", "index", "created_at_ms", "size_bytes"];
 

@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use conclave_archive::read::{self, Until};
 use conclave_client::{Client, v1};
 use conclave_cluster::command_entry;
 use conclave_config::{self, Config, Environment};
 use conclave_crypto::{keys::ClusterKeys, secret::ClusterSecret};
-use conclave_node::archive::read::{self, Until};
 use conclave_proto::command::v1::{Command, LogEntry, command::Body};
 use prost::Message as _;
 

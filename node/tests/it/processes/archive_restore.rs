@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use conclave_archive::read::Until;
 use conclave_client::v1;
 use conclave_config::{Config, Environment};
 use conclave_crypto::{hex, keys::ClusterKeys, secret::ClusterSecret};
-use conclave_node::{archive::read::Until, dr::archived};
+use conclave_dr::archived;
 use conclave_state::snapshot;
 
 use super::{

@@ -18,7 +18,7 @@ use conclave_crypto::{
     jwk::Alg,
     jwt::{Expect, VerifyingKey, unverified_kid},
 };
-use conclave_node::protocol::forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS};
+use conclave_forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS};
 use reqwest::cookie::{CookieStore as _, Jar};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -1,7 +1,7 @@
 //! The check, in every dialect: who is let through, and that nothing else is.
 
 use axum::body::Body;
-use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
+use conclave_forward_auth::IDENTITY_HEADERS;
 use conclave_proto::command::v1::{UpdateApplication, command::Body as Order};
 use http::{HeaderValue, Request, StatusCode};
 

@@ -1,7 +1,7 @@
 //! How large the check's answers get, and what stands in them: one profile of headers, bounded heads, refusals that say
 //! why.
 
-use conclave_node::protocol::forward_auth::{IDENTITY_HEADERS, MAX_HEAD_BYTES};
+use conclave_forward_auth::{IDENTITY_HEADERS, MAX_HEAD_BYTES};
 use conclave_proto::command::v1::{
     Access, AddGroupMember, CheckRules, CreateGroup, HeaderProfile, HeaderText, IdentityHeaders,
     UpdateApplication, UpdateUser, command::Body as Order,

@@ -11,12 +11,9 @@ use conclave_crypto::{
     jwk::Alg,
     jwt::{Expect, VerifyingKey},
 };
+use conclave_forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS, grpc};
 use conclave_http::{Edge, EdgeConfig, edge::REQUEST_TIMEOUT};
-use conclave_node::{
-    boot,
-    protocol::forward_auth::{ASSERTION_TYP, IDENTITY_HEADERS, grpc},
-    testing::TestNode,
-};
+use conclave_node::{boot, testing::TestNode};
 use conclave_proto::{
     command::v1::{
         CheckRules, CreateAppPassword, CreateApplication, Hosts, RevokeAppPassword, SetPolicy,

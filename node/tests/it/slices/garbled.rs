@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use conclave_base::runtime::{Entropy, testing::SeededEntropy};
-use conclave_node::protocol::forward_auth::IDENTITY_HEADERS;
+use conclave_forward_auth::IDENTITY_HEADERS;
 use http::{Request, StatusCode};
 
 use super::{

@@ -8,7 +8,8 @@ use std::{
 use axum::{Router, body::Bytes, extract::State, routing::post};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_http::Outbound;
-use conclave_node::{protocol::oidc::Announcer, testing::TestNode};
+use conclave_node::testing::TestNode;
+use conclave_oidc::Announcer;
 use conclave_proto::{
     admin::v1::{self as pb, session_service_client::SessionServiceClient},
     command::v1::{

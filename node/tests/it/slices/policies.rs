@@ -1,10 +1,8 @@
 //! Policies of applications, as visitors meet them and as operators try them.
 
 use conclave_auth::policy::document::Document;
-use conclave_node::{
-    protocol::forward_auth::IDENTITY_HEADERS,
-    testing::{ApiRole, TestNode},
-};
+use conclave_forward_auth::IDENTITY_HEADERS;
+use conclave_node::testing::{ApiRole, TestNode};
 use conclave_proto::{
     admin::v1::{self as admin, policy_service_client::PolicyServiceClient},
     command::v1::{AddGroupMember, SetPolicy, command::Body as Order},

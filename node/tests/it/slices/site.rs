@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use conclave_atproto::Reverifier;
 use conclave_http::{Edge, EdgeConfig, Front, Peer, edge::REQUEST_TIMEOUT};
 use conclave_node::{
     boot::{self, Slices},
-    protocol::atproto::Reverifier,
     testing::TestNode,
 };
 use conclave_proto::command::v1::{

@@ -10,7 +10,7 @@ use tonic::{
 };
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::archive::Archive;
+use conclave_archive::Archive;
 use conclave_auth::Auth;
 
 use super::{Api, health::NodeHealth};

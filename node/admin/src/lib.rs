@@ -40,7 +40,7 @@ mod users;
 
 pub use server::{router, serve};
 
-use crate::archive::Archive;
+use conclave_archive::Archive;
 use conclave_auth::Auth;
 
 /// All services. Cheap to clone.

@@ -18,10 +18,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use crate::dr::{report::Report, running};
 use conclave_auth::derive::Derivation;
 use conclave_cluster::{Cluster, SaveError, known::Known};
 use conclave_crypto::hex;
+use conclave_dr::{report::Report, running};
 use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotHeader};
 
 use super::{Api, errors};

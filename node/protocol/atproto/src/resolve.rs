@@ -146,7 +146,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::atproto::txt::Looking;
+    use crate::txt::Looking;
     use conclave_http::outbound::Outbound;
 
     const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";

@@ -9,7 +9,7 @@ use std::time::Duration;
 use conclave_state::{Reason, Refusal};
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::archive::ArchiveError;
+use conclave_archive::ArchiveError;
 use conclave_auth::redirect_uri::RedirectUriError;
 use conclave_cluster::{MembershipError, ProposeError, ViewError};
 use conclave_crypto::password::PasswordError;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use conclave_state::restore::Replayed;
 
-use crate::archive::{
+use conclave_archive::{
     ArchiveError,
     read::{self, Fetched, Progress, Reader, Until},
 };

@@ -6,7 +6,7 @@ use conclave_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::archive::{self, Archive, ArchiveError, names::Kind};
+use conclave_archive::{self, Archive, ArchiveError, names::Kind};
 use conclave_cluster::MemberStatus;
 
 use super::{Api, errors};
@@ -35,7 +35,7 @@ impl ArchiveService for Api {
             |kind: Kind| objects.iter().filter(|object| object.kind == kind).cloned().collect::<Vec<_>>();
         let snapshots = of(Kind::Snapshot);
         let chains = [Kind::Log, Kind::Journal].into_iter().flat_map(|kind| {
-            archive::runs(&of(kind)).into_iter().map(move |run| pb::ArchivedChain {
+            conclave_archive::runs(&of(kind)).into_iter().map(move |run| pb::ArchivedChain {
                 epoch: run.epoch,
                 first_index: run.first,
                 last_index: run.last,
@@ -90,7 +90,7 @@ pub(super) fn status(members: &[MemberStatus]) -> Option<pb::ArchiveStatus> {
 }
 
 fn message(node: u64, word: plane::ArchiveStatus) -> pb::ArchiveStatus {
-    let late = u128::from(word.behind_ms) > archive::ALARM.as_millis();
+    let late = u128::from(word.behind_ms) > conclave_archive::ALARM.as_millis();
     pb::ArchiveStatus {
         target: word.target,
         node_id: if word.ships { node } else { 0 },
@@ -108,7 +108,7 @@ fn message(node: u64, word: plane::ArchiveStatus) -> pb::ArchiveStatus {
     }
 }
 
-fn snapshot(object: crate::archive::names::Object) -> pb::ArchivedSnapshot {
+fn snapshot(object: conclave_archive::names::Object) -> pb::ArchivedSnapshot {
     pb::ArchivedSnapshot {
         name: object.name,
         epoch: object.epoch,
