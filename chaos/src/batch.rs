@@ -1,4 +1,4 @@
-//! Many seeds, a process each, as many at once as there are processors.
+//! Runs many seeds, one process each, as many at once as there are processors.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use conclave_chaos::sim::{self, Bug, Plan};
 use serde_json::{Value, json};
 
-/// Which seeds, and how.
+/// The seeds of a batch, and its options.
 pub struct Batch {
     pub first: u64,
     pub seeds: u64,
@@ -25,7 +25,7 @@ pub struct Batch {
     pub bug: Bug,
 }
 
-/// A worker's part: one seed, and a line of what it found.
+/// The worker process: runs one seed and prints a line with its result.
 pub fn line(seed: u64, plan: Plan, bug: Bug) -> ExitCode {
     let outcome = sim::run(seed, plan, bug);
     let violations: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
@@ -33,10 +33,11 @@ pub fn line(seed: u64, plan: Plan, bug: Bug) -> ExitCode {
     ExitCode::from(u8::from(!violations.is_empty()))
 }
 
-/// Whether every promise was kept. Each seed has a process of its own: chance is a property of the process.
+/// Runs all seeds. Returns true if every promise was kept. Each seed has its own process, because randomness is seeded
+/// per process.
 ///
 /// # Errors
-/// When a worker cannot be started, or ends before its time.
+/// A worker that cannot be started, or that ends early.
 pub fn run(batch: &Batch, json: bool) -> anyhow::Result<bool> {
     let own = std::env::current_exe()?;
     let next = AtomicU64::new(0);
@@ -47,7 +48,7 @@ pub fn run(batch: &Batch, json: bool) -> anyhow::Result<bool> {
             let (sender, own, next) = (sender.clone(), &own, &next);
             scope.spawn(move || {
                 while let Some(seed) = batch.seed(next.fetch_add(1, Ordering::Relaxed)) {
-                    // The receiver goes when an earlier seed could not be lived through.
+                    // The receiver is gone after an earlier seed could not be run.
                     if sender.send(worker(own, seed, batch)).is_err() {
                         return;
                     }
@@ -82,7 +83,7 @@ fn worker(own: &Path, seed: u64, batch: &Batch) -> anyhow::Result<Value> {
     command.args(["sim", "--line", "--seed", &seed.to_string(), "--mutate", batch.bug.name()]);
     command.args(["--plan", &batch.plan.to_string()]);
     let output = command.stderr(Stdio::null()).output().context("a worker cannot be started")?;
-    serde_json::from_slice(&output.stdout).with_context(|| format!("seed {seed} ended without a word"))
+    serde_json::from_slice(&output.stdout).with_context(|| format!("seed {seed} ended without output"))
 }
 
 #[derive(Default)]
@@ -98,7 +99,7 @@ impl Found {
         let counts = line.get("counts").and_then(Value::as_object);
         for (name, count) in counts.into_iter().flatten() {
             let (total, count) = (self.counts.entry(name.clone()).or_default(), count.as_u64().unwrap_or(0));
-            // Times are not to be added up.
+            // Times are not summed.
             *total = if name.contains(" ms") && !name.starts_with("virtual") {
                 count.max(*total)
             } else {
@@ -152,7 +153,7 @@ impl Found {
     }
 }
 
-/// What shows this seed again.
+/// The command that reproduces this seed.
 fn command(seed: u64, batch: &Batch) -> String {
     let plain = format!("sim --seed {seed} --seeds 1 --plan {}", batch.plan);
     match batch.bug {

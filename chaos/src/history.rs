@@ -1,4 +1,4 @@
-//! Every operation with its times, and what must hold of them. The judge knows the promises and nothing of Raft.
+//! Every operation with its times, and the rules for judging them. The judge knows the promises and nothing of Raft.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,39 +8,39 @@ use std::{
 
 use crate::promise::{Broken, Promise};
 
-/// What a check showed a visitor.
+/// The result of a visitor's check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// They may pass.
+    /// The visitor may pass.
     Accepted,
-    /// They were sent to sign in.
+    /// The visitor was redirected to sign in.
     Denied,
-    /// No answer, or none that says either.
+    /// No response, or one that says neither.
     Unavailable,
 }
 
-/// What became of an operation, as far as whoever asked for it knows.
+/// The result of an operation, as far as its caller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done, or told.
+    /// It was carried out, or answered.
     Acknowledged,
-    /// It was certainly not done.
+    /// It was certainly not carried out.
     Refused,
-    /// It may have been done.
+    /// It may have been carried out.
     Unknown,
 }
 
-/// When, since the history began. Later is later, on whatever node.
+/// Time since the history began, comparable across nodes.
 pub type When = Duration;
 
-/// A session: one sign-in of one person.
+/// A session: one sign-in of one user.
 #[derive(Default)]
 struct Session {
     user: String,
     signed_in: Option<When>,
-    /// When the first attempt to revoke it began.
+    /// The time at which the first attempt to revoke it began.
     revoking: Option<When>,
-    /// When a revocation was acknowledged.
+    /// The time at which a revocation was acknowledged.
     revoked: Option<When>,
     checks: Vec<Check>,
 }
@@ -57,25 +57,25 @@ struct Inner {
     sessions: BTreeMap<u64, Session>,
     /// Successful redemptions, by code.
     redeemed: BTreeMap<String, u32>,
-    /// The newest refresh token of each family that was acknowledged, and whether a use of it went unanswered.
+    /// The newest acknowledged refresh token of each family, and whether a use of it got no response.
     families: BTreeMap<u64, (String, bool)>,
-    /// The children that each refresh token was seen to have.
+    /// The successors that were observed for each refresh token.
     children: BTreeMap<String, BTreeSet<String>>,
     /// Users whose creation was acknowledged.
     users: BTreeSet<String>,
     counts: BTreeMap<&'static str, u64>,
-    /// How long revocations took.
+    /// Durations of revocations.
     revocations: Vec<Duration>,
 }
 
-/// What has happened.
+/// The record of all operations.
 pub struct History {
     inner: Mutex<Inner>,
     clock: Box<dyn Fn() -> When + Send + Sync>,
 }
 
 impl Default for History {
-    /// By this process's clock.
+    /// A history with this process's clock.
     fn default() -> Self {
         let start = Instant::now();
         Self::new(move || start.elapsed())
@@ -83,12 +83,12 @@ impl Default for History {
 }
 
 impl History {
-    /// By a clock of the caller, which never goes back.
+    /// A history with a clock of the caller, which never goes back.
     pub fn new(clock: impl Fn() -> When + Send + Sync + 'static) -> Self {
         Self { inner: Mutex::default(), clock: Box::new(clock) }
     }
 
-    /// Now.
+    /// The present time.
     pub fn now(&self) -> When {
         (self.clock)()
     }
@@ -97,7 +97,7 @@ impl History {
         *self.locked().counts.entry(what).or_default() += 1;
     }
 
-    /// An operation has ended, for whoever asked for it.
+    /// Records that an operation has ended for its caller.
     pub fn ran(&self, answer: Answer) {
         let name = match answer {
             Answer::Acknowledged => "operations acknowledged",
@@ -130,7 +130,7 @@ impl History {
         }
     }
 
-    /// A revocation of everything of this user begins; the sessions that it ends.
+    /// Records that a revocation of all sessions of this user begins; returns the sessions that it ends.
     pub fn revoking(&self, user: &str) -> Vec<u64> {
         let mut inner = self.locked();
         let live = inner.sessions.iter_mut().filter(|(_, row)| row.user == user && row.revoked.is_none());
@@ -158,18 +158,18 @@ impl History {
         *inner.counts.entry("codes redeemed").or_default() += 1;
     }
 
-    /// The newest token of a session's family; `certain` is false when a later use of it went unanswered.
+    /// Records the newest token of a session's family; `certain` is false if a later use of it got no response.
     pub fn refresh_token(&self, session: u64, token: &str, certain: bool) {
         self.locked().families.insert(session, (token.to_owned(), certain));
     }
 
-    /// A refresh token was exchanged for another.
+    /// Records that a refresh token was exchanged for another.
     pub fn rotated(&self, parent: &str, child: &str) {
         let mut inner = self.locked();
         inner.children.entry(parent.to_owned()).or_default().insert(child.to_owned());
     }
 
-    /// The creation of this user was acknowledged.
+    /// Records that the creation of this user was acknowledged.
     pub fn user_created(&self, name: &str) {
         self.locked().users.insert(name.to_owned());
     }
@@ -179,8 +179,7 @@ impl History {
         self.locked().users.clone()
     }
 
-    /// Sessions that were signed in and whose revocation nobody ever asked for, with their family's token if it is
-    /// certain.
+    /// Sessions that were signed in and never asked to be revoked, with their family's token if it is certain.
     pub fn must_live(&self) -> Vec<(u64, Option<String>)> {
         let inner = self.locked();
         let live = inner.sessions.iter().filter(|(_, row)| row.signed_in.is_some() && row.revoking.is_none());
@@ -191,12 +190,13 @@ impl History {
         .collect()
     }
 
-    /// What must be true of each session at the end: that it lives, that it does not, or nothing, where nobody knows.
+    /// The required state of each session at the end: true if it must be live, false if it must not, none if that is
+    /// unknown.
     pub fn fates(&self) -> Vec<(String, Option<bool>)> {
         self.locked().sessions.values().map(|row| (row.user.clone(), row.fate())).collect()
     }
 
-    /// The same of one session.
+    /// The required state of one session, like in [`fates`](Self::fates).
     pub fn fate(&self, session: u64) -> Option<bool> {
         self.locked().sessions.get(&session).and_then(Session::fate)
     }
@@ -217,7 +217,7 @@ impl History {
         counts
     }
 
-    /// What was promised and not kept.
+    /// The broken promises.
     pub fn judge(&self) -> Vec<Broken> {
         let inner = self.locked();
         let mut broken = Vec::new();
@@ -230,7 +230,7 @@ impl History {
         }));
         let forked = inner.children.values().filter(|children| children.len() > 1);
         broken.extend(forked.map(|children| {
-            Promise::OnceOnly.broken(format!("a refresh token has {} children", children.len()))
+            Promise::OnceOnly.broken(format!("a refresh token has {} successors", children.len()))
         }));
         broken
     }
@@ -252,20 +252,20 @@ impl Session {
     fn complaint(&self, id: u64, check: &Check) -> Option<Broken> {
         let Check { node, began, ended, seen } = check;
         match seen {
-            // Linearizable: what starts after the acknowledgement must see it, on any node.
+            // Linearizable: a check that starts after the acknowledgement must see it, on any node.
             Seen::Accepted if self.revoked.is_some_and(|revoked| *began > revoked) => {
                 let late = self.revoked.map(|revoked| began.saturating_sub(revoked)).unwrap_or_default();
                 Some(Promise::RevokedAtOnce.broken(format!(
                     "session {id} was accepted by node {node} {late:?} after its revocation was acknowledged"
                 )))
             }
-            // No login loop: who is signed in is never sent to sign in.
+            // No login loop: a signed-in user is never redirected to sign in.
             Seen::Denied
                 if self.signed_in.is_some_and(|signed_in| *began > signed_in)
                     && self.revoking.is_none_or(|revoking| *ended < revoking) =>
             {
                 Some(Promise::NoLoginLoop.broken(format!(
-                    "session {id} was sent to the login page by node {node} though nobody revoked it"
+                    "session {id} was sent to the login page by node {node} although it was not revoked"
                 )))
             }
             _ => None,
@@ -301,7 +301,7 @@ mod tests {
         history.checked(looped, 1, history.now() + Duration::from_millis(1), Seen::Denied);
         history.redeemed("twice");
         history.redeemed("twice");
-        history.rotated("parent", "another child");
+        history.rotated("parent", "another successor");
         let promises: Vec<_> = history.judge().into_iter().map(|broken| broken.promise).collect();
         assert_eq!(
             promises,

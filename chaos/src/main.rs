@@ -1,4 +1,4 @@
-//! `conclave-chaos`: histories from seeds, judged by the oracle. Exit code 1 when a promise was broken.
+//! `conclave-chaos`: histories from seeds, judged by the oracle. Exit code 1 if a promise was broken.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -14,7 +14,7 @@ use conclave_chaos::{
 };
 
 #[derive(Parser)]
-#[command(version, about = "Random histories with faults, and an oracle that knows what was promised")]
+#[command(version, about = "Random histories with faults, and an oracle that knows the promises")]
 struct Args {
     #[command(subcommand)]
     mode: Mode,
@@ -24,66 +24,66 @@ struct Args {
 enum Mode {
     /// Three whole nodes in one thread, over a simulated network, disk and clock
     Sim {
-        /// How many histories
+        /// Number of histories
         #[arg(long, default_value_t = 100)]
         seeds: u64,
         /// The first history's seed; the others follow it
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Processes at once [default: as many as there are processors]
+        /// Number of processes at once [default: the number of processors]
         #[arg(long)]
         jobs: Option<u64>,
-        /// Print JSON in place of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
-        /// One seed in this process, and a line of JSON
+        /// Run one seed in this process and print a line of JSON
         #[arg(long, hide = true)]
         line: bool,
-        /// Live through one seed and show what its nodes log, in the manner of RUST_LOG
+        /// Run one seed and show the log lines of its nodes, with a filter like RUST_LOG
         #[arg(long, value_name = "FILTER")]
         log: Option<String>,
-        /// A bug to put into the nodes (with the feature "mutations")
+        /// A bug to inject into the nodes (with the feature "mutations")
         #[arg(long, default_value = "none", value_parser = bug)]
         mutate: sim::Bug,
-        /// storm: whatever the seed brings; deposed, returned, reborn, power-lost: situations brought about on purpose
-        /// [default: storm, or that in which the bug must show]
+        /// storm: faults chosen by the seed; deposed, returned, reborn, power-lost: staged situations [default: storm,
+        /// or the one in which the bug must show]
         #[arg(long, value_parser = plan)]
         plan: Option<sim::Plan>,
     },
     /// Replicas of the rules crate in one thread, in simulated time
     Rules {
-        /// How many histories
+        /// Number of histories
         #[arg(long, default_value_t = 100)]
         seeds: u64,
         /// The first history's seed; the others follow it
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Print JSON in place of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
-        /// A bug to put into the replicas (with the feature "mutations")
+        /// A bug to inject into the replicas (with the feature "mutations")
         #[arg(long, default_value = "none", value_parser = mutation)]
         mutate: Mutation,
     },
-    /// Three real processes under faults and traffic, judged by what was acknowledged
+    /// Three real processes under faults and traffic, judged by the acknowledged operations
     Live {
         /// kill, pause, term, delay, wipe, churn; partition, full-disk and mixed, which need root and iproute2
         #[arg(long, default_value = "kill", value_parser = scenario)]
         scenario: Scenario,
-        /// How long the faults last
+        /// Duration of the faults
         #[arg(long, default_value = "60s", value_parser = seconds)]
         duration: Duration,
-        /// For the choice of faults; timing is the machine's
+        /// Seed for the choice of faults; timing depends on the machine
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// The node to run [default: the one beside this program]
         #[arg(long, value_name = "FILE")]
         binary: Option<std::path::PathBuf>,
-        /// Print JSON in place of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// How long the next write takes when the leader goes
+    /// Measure the time until the next write when the leader fails
     Failover {
         /// kill, freeze, cut, term or heal; cut and heal need root and iproute2
         #[arg(long, default_value = "kill", value_parser = how)]
@@ -93,13 +93,13 @@ enum Mode {
         /// The node to run [default: the one beside this program]
         #[arg(long, value_name = "FILE")]
         binary: Option<std::path::PathBuf>,
-        /// Print JSON in place of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// What a revocation costs beside a plain write
+    /// Measure the cost of a revocation compared with a plain write
     Revocation {
-        /// With a follower frozen by SIGSTOP at each of them
+        /// Freeze a follower by SIGSTOP during each of them
         #[arg(long)]
         frozen: bool,
         #[arg(long, default_value_t = 50)]
@@ -107,33 +107,33 @@ enum Mode {
         /// The node to run [default: the one beside this program]
         #[arg(long, value_name = "FILE")]
         binary: Option<std::path::PathBuf>,
-        /// Print JSON in place of lines
+        /// Print JSON instead of lines
         #[arg(long)]
         json: bool,
     },
-    /// A slow link before a node in a network namespace: started by `live`
+    /// A slow link before a node in a network namespace; started by `live`
     #[command(hide = true)]
     Relay { near: String, far: String },
-    /// Every known bug, shown to the checker that must catch it (with the feature "mutations")
+    /// Run every known bug against the checker that must catch it (with the feature "mutations")
     Teeth,
-    /// The serve leases in every order of events within bounds
+    /// Check the serve leases in every order of events within bounds
     Model {
-        /// Search further: minutes, and some gigabytes of memory
+        /// Search further: takes minutes, and some gigabytes of memory
         #[arg(long)]
         wide: bool,
-        /// Most worlds to visit for each of the bounds; what is not finished by then has not been shown
+        /// Most worlds to visit for each of the bounds; an unfinished search proves nothing
         #[arg(long, default_value_t = 50_000_000)]
         limit: u64,
-        /// Only the bounds whose name has this in it
+        /// Only the bounds whose name contains this text
         #[arg(long, default_value = "")]
         only: String,
-        /// Print JSON in place of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
 }
 
-/// A release build's own folder has the node beside this program.
+/// The node beside this program, as in a release build's own folder.
 fn sibling() -> std::path::PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.with_file_name("conclave")
@@ -173,7 +173,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Fails when a bug survives, or none is compiled in.
+/// Fails if a bug survives, or if none is compiled in.
 fn bite() -> ExitCode {
     let own = std::env::current_exe().unwrap_or_default();
     let bites = teeth::run(&own, |bite| {
@@ -198,7 +198,7 @@ fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-/// Whether every promise was kept.
+/// True if every promise was kept.
 fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<bool> {
     let findings = tokio::runtime::Runtime::new()?.block_on(live::run(scenario, options))?;
     if json {
@@ -220,7 +220,7 @@ fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<boo
     Ok(findings.violations.is_empty())
 }
 
-/// Whether nothing was accepted that had been ended.
+/// True if no check accepted a session that had been ended.
 fn revocation(frozen: bool, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
     let costs = tokio::runtime::Runtime::new()?.block_on(live::revocations(frozen, runs, options))?;
     let ms = |times: &[Duration], permille| live::quantile(times, permille).as_secs_f64() * 1_000.0;
@@ -246,7 +246,7 @@ fn revocation(frozen: bool, runs: u32, options: &Options, json: bool) -> anyhow:
     Ok(costs.stale == 0)
 }
 
-/// Always true: times are to be read, not judged.
+/// Always true: times are reported, not judged.
 fn failover(how: How, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
     let times = tokio::runtime::Runtime::new()?.block_on(live::measure(how, runs, options))?;
     let ms = |permille| live::quantile(&times.writes, permille).as_secs_f64() * 1_000.0;
@@ -290,12 +290,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
         None => (text.strip_suffix('s').unwrap_or(text), 1),
     };
     let number: u32 =
-        number.parse().map_err(|_| format!("{text:?} is no time; write for example 60s or 10m"))?;
+        number.parse().map_err(|_| format!("{text:?} is not a duration; write for example 60s or 10m"))?;
     Ok(Duration::from_secs(u64::from(number) * unit))
 }
 
-/// Each of the bounds, a line as it is done. Fails when a promise is broken, and also when a search was not finished,
-/// or none was meant: only all of it shows something.
+/// Checks each of the bounds and prints a line for it. Fails if a promise is broken, and also if a search was not
+/// finished or no bounds were selected: only a complete search proves anything.
 fn check_model(wide: bool, limit: u64, only: &str, json: bool) -> ExitCode {
     let further = if wide { WIDE_BOUNDS } else { &[] };
     let (mut total, mut shown, mut searched) = (0, true, false);

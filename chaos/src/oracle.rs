@@ -1,4 +1,4 @@
-//! Shows every step of a history to every invariant.
+//! Passes every step of a history to every invariant.
 
 use conclave_state::State;
 
@@ -10,17 +10,17 @@ use crate::{
 /// One entry, as one replica has just applied it.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// Which replica.
+    /// The replica.
     pub replica: usize,
     /// The entry's log index.
     pub index: u64,
     /// The entry.
     pub entry: &'a Committed,
-    /// What the replica knew before.
+    /// The replica's state before.
     pub before: &'a State,
-    /// What it knows now.
+    /// The replica's state after.
     pub after: &'a State,
-    /// What it answered; nothing to an entry without a command.
+    /// Its reply; none for an entry without a command.
     pub reply: Option<&'a conclave_state::Reply>,
 }
 
@@ -28,13 +28,13 @@ pub struct Step<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant}: {what} (replica {replica}, index {index})")]
 pub struct Violation {
-    /// Which promise.
+    /// The promise.
     pub invariant: &'static str,
-    /// Where it was seen.
+    /// The replica that showed it.
     pub replica: usize,
-    /// At which log index.
+    /// The log index.
     pub index: u64,
-    /// What was seen.
+    /// A description of the violation.
     pub what: String,
 }
 
@@ -48,13 +48,14 @@ impl Default for Oracle {
 }
 
 impl Oracle {
-    /// With this invariant alone: a bug that one sees first must not hide that another is blind.
+    /// An oracle with this invariant alone: a bug that one invariant catches first must not hide that another misses
+    /// it.
     #[must_use]
     pub fn only(name: &str) -> Self {
         Self(invariants::all().into_iter().filter(|invariant| invariant.name() == name).collect())
     }
 
-    /// An entry was applied.
+    /// Checks an entry that was applied.
     ///
     /// # Errors
     /// The first promise that it breaks.
@@ -65,7 +66,7 @@ impl Oracle {
         })
     }
 
-    /// A replica holds this state without having applied an entry: it came back from a snapshot.
+    /// Checks a state that a replica holds without having applied an entry: it was loaded from a snapshot.
     ///
     /// # Errors
     /// The first promise that it breaks.

@@ -1,4 +1,4 @@
-//! What was promised, by name, so that a broken promise can be told from a complaint of another kind.
+//! The promises by name, so that a broken promise can be distinguished from other errors.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use std::fmt;
 pub enum Promise {
     /// No check that starts after the acknowledgement of a revocation is accepted, on any node.
     RevokedAtOnce,
-    /// What was acknowledged is there, and stays.
+    /// An acknowledged result exists, and stays.
     AcknowledgedStays,
     /// Codes and refresh tokens are used once.
     OnceOnly,
-    /// Who is signed in is never sent to sign in.
+    /// A signed-in user is never redirected to sign in.
     NoLoginLoop,
     /// Nodes at the same index hold the same state.
     EqualDigests,
-    /// Everything works soon after the faults are over.
+    /// Everything works soon after the faults have ended.
     WorksAgain,
-    /// Nothing panics, hangs, or ends without being told to.
+    /// No process panics, hangs, or ends without a request.
     RunsOn,
 }
 
@@ -41,19 +41,19 @@ impl Promise {
         Broken { promise: self, how: how.into() }
     }
 
-    /// Whether the line that a [`Broken`] was printed as speaks of this promise.
+    /// True if the line that a [`Broken`] was printed as is about this promise.
     #[must_use]
     pub fn is_of(self, line: &str) -> bool {
         line.strip_prefix(self.name()).is_some_and(|rest| rest.starts_with(": "))
     }
 }
 
-/// A broken promise. Printed as its name and what was seen.
+/// A broken promise. Printed as its name and a description.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Broken {
-    /// Which.
+    /// The promise.
     pub promise: Promise,
-    /// In words.
+    /// The description.
     pub how: String,
 }
 

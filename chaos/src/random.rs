@@ -1,5 +1,5 @@
-//! Chance from a seed: SplitMix64 (Steele, Lea, Flood 2014). A few lines of our own, because a history must be the same
-//! in ten years, whatever a crate changes meanwhile.
+//! Seeded random numbers: SplitMix64 (Steele, Lea, Flood 2014). A few lines of our own, because a history must be
+//! identical in ten years, whatever changes in a crate.
 
 /// A stream of numbers.
 #[derive(Debug)]
@@ -23,27 +23,27 @@ impl Random {
         self.next() % bound.max(1)
     }
 
-    /// A place in a list of this length.
+    /// A random index into a list of this length.
     pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap_or_default()
     }
 
-    /// One of them, if there is one.
+    /// A random item, if there is one.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         from.get(self.index(from.len()))
     }
 
-    /// In so many of a hundred cases.
+    /// True in this percentage of cases.
     pub fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 
-    /// Sixteen bytes that nobody else has.
+    /// Sixteen random bytes, unique in practice.
     pub fn id(&mut self) -> [u8; 16] {
         (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
     }
 
-    /// How long nothing happens: mostly a moment, sometimes half a minute, rarely long enough for things to expire.
+    /// The time until the next event: mostly short, sometimes half a minute, rarely long enough for things to expire.
     pub fn pause_ms(&mut self) -> u64 {
         match self.below(100) {
             0..90 => self.below(1_500),

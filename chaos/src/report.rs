@@ -1,4 +1,4 @@
-//! What a run found, for people and for programs, with the command that shows it again.
+//! The results of a run, for readers and for programs, with the command that reproduces them.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::{
     rules::{self, Counts, mutation::Mutation},
 };
 
-/// What a run found.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Report {
     seeds: u64,
@@ -19,7 +19,7 @@ pub struct Report {
     pub failed: Vec<(u64, Violation)>,
 }
 
-/// Lives through `seeds` histories, the first with seed `first`.
+/// Runs `seeds` histories, the first with seed `first`.
 #[must_use]
 pub fn run(first: u64, seeds: u64, mutation: Mutation) -> Report {
     let mut report = Report { seeds, mutation, total: Counts::default(), failed: Vec::new() };
@@ -60,7 +60,7 @@ impl Report {
         text
     }
 
-    /// The same as JSON.
+    /// The results as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         let counts: serde_json::Map<String, Value> =
@@ -82,7 +82,7 @@ impl Report {
         json!({ "counts": counts, "failed": failed })
     }
 
-    /// What shows this seed again.
+    /// The command that reproduces this seed.
     fn command(&self, seed: u64) -> String {
         let plain = format!("--seed {seed} --seeds 1");
         match self.mutation {

@@ -1,7 +1,7 @@
-//! Every known bug, put in on purpose, one after the other: each must be caught. A checker that has never caught
-//! anything proves nothing.
+//! Mutation tests: every known bug is injected on purpose, one after the other, and each must be caught. A checker that
+//! has never caught anything proves nothing.
 //!
-//! Only with the feature "mutations" are there any.
+//! There are bugs only with the feature "mutations".
 
 use std::{
     path::Path,
@@ -19,23 +19,23 @@ use crate::{
 
 /// Histories in which a bug of the rules' replicas must show.
 const SEEDS: u64 = 60;
-/// Histories of whole nodes in which a bug of theirs must break its promise.
+/// Histories of whole nodes in which a bug of the nodes must break its promise.
 const NODE_SEEDS: &str = "40";
 /// More worlds than any of the model's bounds has.
 const WORLDS: u64 = 5_000_000;
 
-/// A bug, and what caught it.
+/// A bug, and the way in which it was caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bite {
     /// Its name.
     pub bug: &'static str,
-    /// Which checker it was shown to.
+    /// The checker.
     pub checker: &'static str,
-    /// How it was caught; none when it survived.
+    /// A description of how it was caught; none if it survived.
     pub caught: Option<String>,
 }
 
-/// Shows every known bug to its checker, and tells `done` of each. `own` is the path of `conclave-chaos`.
+/// Runs every known bug against its checker, and calls `done` with each. `own` is the path of `conclave-chaos`.
 pub fn run(own: &Path, mut done: impl FnMut(&Bite)) -> Vec<Bite> {
     let leases = Bug::ALL.iter().map(|(bug, kind)| (*bug, "model", Kind::Lease(*kind)));
     let replicas = Mutation::ALL
@@ -57,9 +57,9 @@ pub fn run(own: &Path, mut done: impl FnMut(&Bite)) -> Vec<Bite> {
         .collect()
 }
 
-/// In processes of their own, for chance belongs to the process. Only the promise that the bug is known to break
-/// counts: a panic, or a cluster that does not recover, would show that something is wrong, and not that the judge sees
-/// what.
+/// Runs a bug in separate processes, because randomness is seeded per process. Only the promise that the bug is known
+/// to break is accepted: a panic, or a cluster that does not recover, would show that something is wrong, but not that
+/// the judge detects it.
 fn in_simulation(own: &Path, bug: sim::Bug) -> Option<String> {
     let promise = bug.breaks()?;
     let mut command = Command::new(own);

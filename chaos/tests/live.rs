@@ -1,6 +1,6 @@
-//! A short life of three real processes under faults, judged as the long ones are.
+//! A short run of three real processes under faults, judged like the long ones.
 
-// `cfg(test)` is always true here; it is what tells clippy that helpers outside of `#[test]` are tests too.
+// `cfg(test)` is always true here; it makes clippy treat helpers outside `#[test]` as tests.
 #![cfg(test)]
 
 use std::{path::PathBuf, process::Command};

@@ -1,14 +1,14 @@
 //! The serve leases hold in every world within the bounds, and every known way to get them wrong is found.
 
-// `cfg(test)` is always true here; it is what tells clippy that helpers outside of `#[test]` are tests too.
+// `cfg(test)` is always true here; it makes clippy treat helpers outside `#[test]` as tests.
 #![cfg(test)]
 
 use conclave_chaos::model::{BOUNDS, Bounds, Bug, Outcome, search};
 
 /// More worlds than any of the bounds has.
 const LIMIT: u64 = 5_000_000;
-/// How many of the bounds look at one thing that goes wrong; the others join an election with another. Two tests, for
-/// the time it takes.
+/// The number of bounds that cover one kind of fault; the others combine an election with another. There are two tests
+/// because of their duration.
 const ONE_AT_A_TIME: usize = 8;
 
 #[test]

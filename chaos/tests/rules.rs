@@ -1,4 +1,4 @@
-//! The simulator finds nothing in the rules as they are, and finds each known bug; each invariant bites by itself.
+//! The simulator finds nothing in the correct rules, and finds each known bug; each invariant catches a bug by itself.
 
 use conclave_chaos::{
     oracle::Oracle,
@@ -6,7 +6,7 @@ use conclave_chaos::{
     rules::{self, mutation::Mutation},
 };
 
-/// Seeds that a bug may take to show.
+/// Seeds within which a bug must show.
 const PATIENCE: u64 = 60;
 
 fn caught_by(invariant: &str, mutation: Mutation) -> Option<u64> {

@@ -1,18 +1,17 @@
-//! Whole nodes keep every promise under simulated faults, the same way each time, and a node that does wrong is found
-//! out.
+//! Whole nodes keep every promise under simulated faults, reproducibly, and a node with a bug is detected.
 
-// `cfg(test)` is always true here; it is what tells clippy that helpers outside of `#[test]` are tests too.
+// `cfg(test)` is always true here; it makes clippy treat helpers outside `#[test]` as tests.
 #![cfg(test)]
 
 use std::process::{Command, Output};
 
 use conclave_chaos::sim::{Bug, Plan};
 
-/// Histories of one run of the tests; `make sim` lives through many more.
+/// Histories of one run of the tests; `make sim` runs many more.
 const SEEDS: &str = "16";
-/// Histories in which a bug must show, where chance decides.
+/// Histories in which a bug must show, if it depends on chance.
 const PATIENCE: &str = "24";
-/// Histories of a situation that is brought about on purpose.
+/// Histories of a staged situation.
 const IN_A_PLAN: &str = "8";
 
 fn sim(arguments: &[&str]) -> Output {
@@ -54,7 +53,7 @@ fn situations_brought_about_on_purpose_break_nothing() {
         let output = sim(&["--plan", plan, "--seeds", IN_A_PLAN, "--json"]);
         let found = json(&output);
         assert!(output.status.success(), "{plan}: {found}");
-        // A plan that does not come about proves nothing.
+        // A plan whose situation does not arise proves nothing.
         let (done, seeds) = (found["counts"][what].as_u64().unwrap_or(0), found["seeds"].as_u64().unwrap());
         assert!(done >= seeds, "{plan}: {found}");
     }
@@ -70,13 +69,13 @@ fn each_bug_that_needs_a_situation_breaks_the_promise_it_is_known_to_break() {
     assert_eq!(bite(|plan| plan != Plan::Storm), 7);
 }
 
-/// The number of histories that a bug gets. When the power goes, all nodes at once must lose what was not
-/// written: one history in four shows it.
+/// The number of histories that a bug gets. At a power loss, all nodes at once must lose unsynced writes: one
+/// history in four shows it.
 fn seeds(plan: Plan) -> &'static str {
     if matches!(plan, Plan::Storm | Plan::PowerLost) { PATIENCE } else { IN_A_PLAN }
 }
 
-/// How many known bugs of these plans there are; each must be caught.
+/// Runs the known bugs of these plans; each must be caught. Returns their number.
 fn bite(planned: impl Fn(Plan) -> bool) -> usize {
     let mut caught = 0;
     for (name, bug) in Bug::ALL.iter().filter(|(_, bug)| planned(bug.plan())) {

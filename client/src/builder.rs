@@ -1,4 +1,4 @@
-//! What a client is made from.
+//! Configuration of a client.
 
 use std::{
     fmt,
@@ -17,16 +17,16 @@ use crate::{
     routing::{Routing, endpoint},
 };
 
-/// How long a call may take with all its retries, unless told otherwise: an election, a restart, twice.
+/// Default time limit of a call with all its retries: enough for an election and a restart, twice.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest deadline: well below the two minutes for which a cluster remembers request ids, so that a retry is
-/// always known as one.
+/// always recognised.
 const MAX_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Makes the text of a bearer token, for each attempt anew.
+/// Returns the text of a bearer token, for each attempt anew.
 pub(crate) type TokenSource = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// What a client is made from. See [`Client::builder`].
+/// Configuration of a client. See [`Client::builder`].
 #[derive(Clone, Default)]
 pub struct Builder {
     endpoints: Vec<String>,
@@ -35,16 +35,16 @@ pub struct Builder {
     deadline: Option<Duration>,
 }
 
-/// Why a client cannot be made.
+/// The reason for which a client cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BuildError {
-    /// There is nobody to talk to.
+    /// No endpoint is configured.
     #[error("no endpoint is given; name at least one, such as http://127.0.0.1:9200")]
     NoEndpoint,
-    /// Not a URL that this client can talk to.
+    /// The URL is not one that this client can connect to.
     #[error("{0:?} is not http://host:port or https://host")]
     BadEndpoint(String),
-    /// An https endpoint, and no certificate authorities to check it against.
+    /// An https endpoint, but no certificate authorities to verify it against.
     #[error(
         "{0:?} is https, and this machine's certificate authorities were not found; name a PEM file of them"
     )]
@@ -52,49 +52,49 @@ pub enum BuildError {
     /// The authorities are not PEM certificates.
     #[error("the certificate authorities cannot be read; they must be PEM certificates")]
     BadAuthorities,
-    /// Not a text that fits a header. It is not repeated here.
+    /// The token does not fit into a header. It is not repeated here.
     #[error("the token holds characters that a bearer token cannot have")]
     BadToken,
 }
 
 impl Builder {
-    /// The admin API of some nodes, `http://host:port` or `https://host`. One is enough; with more, one may be down
-    /// from the start.
+    /// Sets the admin API URLs of some nodes, `http://host:port` or `https://host`. One is enough; with more, one may
+    /// be down from the start.
     #[must_use]
     pub fn endpoints<T: Into<String>>(mut self, urls: impl IntoIterator<Item = T>) -> Self {
         self.endpoints.extend(urls.into_iter().map(Into::into));
         self
     }
 
-    /// The bearer token.
+    /// Sets the bearer token.
     #[must_use]
     pub fn token(self, token: impl Into<String>) -> Self {
         let token = token.into();
         self.token_source(move || token.clone())
     }
 
-    /// Where bearer tokens come from, when they are short-lived: asked at each attempt.
+    /// Sets a source of short-lived bearer tokens: it is called at each attempt.
     #[must_use]
     pub fn token_source(mut self, source: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.token = Some(Arc::new(source));
         self
     }
 
-    /// PEM certificates of the authorities that https endpoints are checked against.
+    /// Sets the PEM certificates of the authorities that https endpoints are verified against.
     #[must_use]
     pub fn authorities(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.authorities = Some(Certificate::from_pem(pem));
         self
     }
 
-    /// How long a call may take with all its retries; at most a minute. Default ten seconds.
+    /// Sets the time limit of a call with all its retries; at most a minute. The default is ten seconds.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline.min(MAX_DEADLINE));
         self
     }
 
-    /// The client. Connects at the first call.
+    /// Builds the client. It connects at the first call.
     ///
     /// # Errors
     /// [`BuildError`].
@@ -119,7 +119,7 @@ impl Builder {
 }
 
 impl Client {
-    /// A client of this node and no other, with the same token: for what a node knows by itself.
+    /// A client of this node and no other, with the same token: for information that only this node has.
     ///
     /// # Errors
     /// [`BuildError`].
@@ -136,7 +136,7 @@ impl Client {
     }
 }
 
-/// The header's value, which prints as nothing.
+/// The header's value, marked as sensitive: its debug output is redacted.
 pub(crate) fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {
     let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim())).ok()?;
     value.set_sensitive(true);

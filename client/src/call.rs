@@ -1,8 +1,8 @@
-//! One call, with everything that may go wrong on its way.
+//! One call, and the handling of everything that may fail in it.
 //!
-//! An attempt ends in an answer, or in one of two ways that are told apart with care: it certainly changed nothing (no
-//! connection, or the server says `UNAVAILABLE`), or nobody knows. Both are tried again under the same request id; only
-//! what is said when the time is over differs.
+//! An attempt ends in a response, or in one of two other ways that are carefully distinguished: it certainly changed
+//! nothing (no connection, or the server returned `UNAVAILABLE`), or its outcome is unknown. Both are retried under the
+//! same request id; only the error after the deadline differs.
 
 use std::{
     error::Error as _,
@@ -28,14 +28,14 @@ use crate::{
     routing::{Routing, Target},
 };
 
-/// How long one attempt may take: a node holds a write for three seconds itself, a revocation may wait for another two
-/// and a fifth (design.md §5, §6), and one that hangs must not eat all the time.
+/// Time limit of one attempt: a node itself holds a write for three seconds, a revocation may wait for another 2.2
+/// (design.md §5, §6), and an attempt that hangs must not use up all the time.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(6);
 /// Most attempts of a call, whatever its deadline.
 const MAX_ATTEMPTS: u32 = 64;
-/// The first pause; each is twice the one before.
+/// The first pause; each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause, also when a server asks for a longer one.
+/// The longest pause, even if a server requests a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 const REQUEST_ID: &str = "x-conclave-request-id";
@@ -43,13 +43,13 @@ const INDEX: &str = "x-conclave-index";
 const LEADER: &str = "x-conclave-leader";
 const RETRY_AFTER: &str = "retry-after-ms";
 
-/// What clones of a client share.
+/// The part that clones of a client share.
 pub(crate) struct Inner {
     pub routing: Routing,
     pub token: Option<TokenSource>,
     pub deadline: Duration,
-    /// What this client has seen: no later answer may be older. The highest log index, and its text as the cluster gave
-    /// it.
+    /// The consistency token of this client: no later response may be older. The highest log index, and its text as the
+    /// cluster returned it.
     pub seen: Mutex<Option<(u64, MetadataValue<Ascii>)>>,
 }
 
@@ -66,13 +66,13 @@ pub(crate) struct Rpc {
     pub writes: bool,
 }
 
-/// How an attempt ended without success.
+/// The ways in which an attempt ends without success.
 enum Failure {
-    /// The cluster has answered; asking again changes nothing.
+    /// The cluster has answered; a retry would change nothing.
     Answered(Status),
-    /// Certainly nothing happened.
+    /// The request certainly had no effect.
     NotTaken(Status),
-    /// It may have happened.
+    /// The request may have had an effect.
     Lost(Status),
 }
 
@@ -99,7 +99,7 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Answered(status)) => return Err(self.answered(&status)),
                 Err(Failure::NotTaken(status)) => {
-                    // Without a connection nothing was sent, and no deadline can make that doubtful.
+                    // Without a connection nothing was sent, and no deadline can make that uncertain.
                     if status.source().is_none() {
                         doubt.refused(begun.elapsed());
                     }
@@ -184,14 +184,15 @@ impl Client {
 
     fn answered(&self, status: &Status) -> Error {
         if status.code() == Code::OutOfRange {
-            // The cluster has been restored from before what this client saw, or is another one: begin anew.
+            // The cluster has been restored from a state before this client's token, or is another cluster: start anew.
             *self.inner.seen() = None;
         }
         self.note_leader(status.metadata());
         Error::from(status)
     }
 
-    /// None while there are endpoints not asked yet; then growing, or what the server asks for.
+    /// The pause before the next attempt. None while there are endpoints that were not tried yet; then growing, or as
+    /// long as the server requests.
     fn pause(&self, attempt: u32, status: &Status) -> Duration {
         let rounds = attempt / u32::try_from(self.inner.routing.len()).unwrap_or(1).max(1);
         let asked = number(status.metadata(), RETRY_AFTER).map(Duration::from_millis);
@@ -204,8 +205,8 @@ impl Client {
     }
 }
 
-/// What did not come from the server is a failure of the way there, and only the lack of a connection proves that
-/// nothing was sent.
+/// Classifies a failure. A status that did not come from the server is a transport failure, and only the lack of a
+/// connection proves that nothing was sent.
 fn classify(status: Status) -> Failure {
     let came_from_here = status.source().is_some();
     match status.code() {
@@ -228,7 +229,7 @@ pub(crate) fn never_connected(status: &Status) -> bool {
     false
 }
 
-/// A log index is told as `INDEX.TAG`: compared by the number, sent back as it was given.
+/// Parses the consistency token `INDEX.TAG`: it is compared by the number, and sent back unchanged.
 fn numbered(metadata: &MetadataMap) -> Option<(u64, MetadataValue<Ascii>)> {
     let text = metadata.get(INDEX)?;
     let (number, _) = text.to_str().ok()?.split_once('.')?;
@@ -239,7 +240,7 @@ fn number(metadata: &MetadataMap, key: &'static str) -> Option<u64> {
     metadata.get(key)?.to_str().ok()?.parse().ok()
 }
 
-/// 32 hex digits that no other write has.
+/// A new request id of 32 hex digits, unique to one write.
 pub(crate) fn request_id() -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)

@@ -1,16 +1,16 @@
-//! What is certain of a write after the attempts made so far, and whether one more can be afforded. Pure: it is told
-//! what happened and how much time is left.
+//! The certainty about a write after the attempts made so far, and whether there is time for one more. Pure: the caller
+//! passes in the results and the remaining time.
 //!
-//! Two things must not be lost. That nothing happened, when every attempt was refused: one that the deadline cuts short
-//! would turn this certainty into doubt. And the chance to learn, when one attempt may have been carried out: only an
-//! answer ends that doubt.
+//! Two things must not be lost. First, the certainty that nothing happened if every attempt was refused: an attempt
+//! that the deadline cuts short would destroy it. Second, the chance to learn the outcome if one attempt may have been
+//! carried out: only a response ends that doubt.
 
 use std::time::Duration;
 
-/// The least time that an attempt needs to be refused, beyond what the slowest refusal took: a busy machine.
+/// The least time that an attempt needs to be refused, beyond the slowest refusal: allows for a busy machine.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// What is known of a write.
+/// The certainty about a write.
 #[derive(Debug, Default)]
 pub(crate) struct Doubt {
     maybe_done: bool,
@@ -18,23 +18,23 @@ pub(crate) struct Doubt {
 }
 
 impl Doubt {
-    /// A node answered after `took` that nothing happened.
+    /// Records that a node answered after `took` that nothing happened.
     pub fn refused(&mut self, took: Duration) {
         self.slowest_refusal = self.slowest_refusal.max(Some(took));
     }
 
-    /// An attempt was sent and not answered.
+    /// Records that an attempt was sent and got no response.
     pub fn lost(&mut self) {
         self.maybe_done = true;
     }
 
-    /// Whether some attempt may have been carried out.
+    /// True if an attempt may have been carried out.
     pub const fn maybe_done(&self) -> bool {
         self.maybe_done
     }
 
-    /// Whether another attempt, which gets at most `limit`, should be made with `left` to go: there must be time for
-    /// the next node to refuse as well, be it twice as slow as the slowest so far.
+    /// True if another attempt, which gets at most `limit`, should be made with `left` remaining: there must be time
+    /// for the next node to refuse as well, even if it takes twice as long as the slowest so far.
     pub fn allows_another(&self, left: Duration, limit: Duration) -> bool {
         let Some(slowest) = self.slowest_refusal.filter(|_| !self.maybe_done) else { return true };
         left >= slowest.saturating_mul(2).saturating_add(MARGIN).min(limit)
@@ -48,8 +48,8 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(6);
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    /// A cluster that holds each attempt for so long and then refuses it: how many attempts there were, and what is
-    /// known.
+    /// Simulates a cluster that holds each attempt for this long and then refuses it. Returns the number of attempts,
+    /// and the certainty.
     fn refused_until_the_end(mut doubt: Doubt, held: Duration) -> (u32, Doubt) {
         let (mut left, mut attempts) = (DEADLINE, 0);
         while !left.is_zero() && doubt.allows_another(left, LIMIT) {

@@ -1,42 +1,42 @@
-//! What a caller learns when a call does not succeed.
+//! Errors of a call.
 
 use tonic::{Code, Status};
 
-/// Why a call did not succeed. Texts are the cluster's own, fit for people.
+/// The reason for which a call did not succeed. Texts are the cluster's own, suitable for display.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The request itself is wrong. Nothing changed.
+    /// The request itself is invalid. Nothing changed.
     #[error("{0}")]
     InvalidArgument(String),
-    /// What the request names does not exist.
+    /// The object that the request names does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The rules said no: a name is taken, or the object is in no state for it. Nothing changed.
+    /// The rules refused: a name is taken, or the object is not in a state that allows it. Nothing changed.
     #[error("{0}")]
     Refused(String),
-    /// The token is missing, wrong, expired or revoked.
+    /// The token is missing, invalid, expired or revoked.
     #[error("{0}")]
     Unauthenticated(String),
-    /// The token may not do this.
+    /// The token does not permit this.
     #[error("{0}")]
     PermissionDenied(String),
-    /// Nobody took the request in time. Nothing changed.
+    /// No node accepted the request in time. Nothing changed.
     #[error("the cluster cannot be reached or has no leader: {0}")]
     Unavailable(String),
-    /// A write was sent and not answered in time: it may have happened, or may still. Look before doing it anew.
-    #[error("the outcome is unknown, look before trying again (request {request_id}): {last}")]
+    /// A write was sent and not answered in time: it may have happened, or may still happen. Check before repeating it.
+    #[error("the outcome is unknown; check before you try again (request {request_id}): {last}")]
     OutcomeUnknown {
-        /// The write's name, as it stands in the nodes' logs.
+        /// The write's request id, as it appears in the nodes' logs.
         request_id: String,
-        /// What the last attempt ended with.
+        /// The error of the last attempt.
         last: String,
     },
-    /// Anything else; a defect or a version that does not know the call.
+    /// Any other error; a defect, or a version that does not know the call.
     #[error("{code:?}: {message}")]
     Other {
         /// The gRPC code.
         code: Code,
-        /// The server's words.
+        /// The server's error message.
         message: String,
     },
 }

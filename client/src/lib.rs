@@ -1,5 +1,5 @@
-//! **The client of the admin API** (`conclave.admin.v1`): what the command line, the tests and other programs talk to a
-//! cluster with.
+//! **The client of the admin API** (`conclave.admin.v1`): the command line, the tests and other programs use it to talk
+//! to a cluster.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,16 +12,16 @@
 //! # }
 //! ```
 //!
-//! What it takes care of, so that its callers need not:
+//! It guarantees to its callers:
 //!
-//! - **Any node will do.** An endpoint that does not answer is left for the next one.
-//! - **Writes go to the leader** once a follower has said who leads, and stay there until it fails.
-//! - **Retries are safe.** Every write has a request id of its own and carries it at each attempt, so it happens once.
-//!   It is tried again, with growing pauses, until the deadline. A write that was sent and never answered ends as
+//! - **Any node is enough.** If an endpoint does not answer, the client tries the next one.
+//! - **Writes go to the leader** once a follower has named it, and stay there until it fails.
+//! - **Retries are safe.** Every write has its own request id and sends it at each attempt, so it happens once. It is
+//!   retried, with growing pauses, until the deadline. A write that was sent and never answered ends as
 //!   [`Error::OutcomeUnknown`], never as failed.
-//! - **Callers read their own writes**, on any node: the highest log index seen goes along with every request.
+//! - **Callers read their own writes**, on any node: every request carries the highest log index seen.
 //!
-//! It keeps no state on disk, reads no environment and prints nothing. Endpoints are HTTP/2, plain or by TLS.
+//! It keeps no state on disk, reads no environment and prints nothing. Endpoints are HTTP/2, plain or over TLS.
 #![warn(missing_docs)]
 
 mod builder;
@@ -52,13 +52,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Where a client begins.
+    /// A builder for the configuration of a client.
     pub fn builder() -> Builder {
         Builder::default()
     }
 }
 
-/// Without the token.
+/// Prints no token.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Client")

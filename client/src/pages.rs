@@ -1,13 +1,13 @@
-//! Listings as a whole.
+//! Complete listings.
 
 use crate::{Error, v1::Page};
 
-/// Rows asked for at once: the most that a page holds.
+/// Rows requested at once: the most that a page holds.
 const PAGE_ROWS: u32 = 500;
-/// Most pages fetched: a listing that never ends must not fill the memory. A million rows of ordinary size.
+/// Most pages fetched: an endless listing must not fill the memory. Enough for a million rows of ordinary size.
 const MAX_PAGES: usize = 2_000;
 
-/// Fetches page after page and puts them together. `fetch` gives a page's rows and the token of the next.
+/// Fetches all pages and concatenates them. `fetch` returns a page's rows and the token of the next.
 ///
 /// # Errors
 /// Those of `fetch`, and a listing without an end.

@@ -1,5 +1,6 @@
-//! Whom to ask. Reads stay with one endpoint until it fails; writes go to the leader, once somebody has named it, until
-//! it fails. A hint that led nowhere is ignored for a while: the address may be one that only nodes can reach.
+//! Selects the node for a call. Reads stay with one endpoint until it fails; writes go to the leader, once a node has
+//! named it, until it fails. A hint that failed is ignored for a while: the address may be one that only nodes can
+//! reach.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +14,16 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use crate::BuildError;
 
 const HTTPS: &str = "https://";
-/// How long a connection may take to stand.
+/// Time limit for establishing a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// How often an idle connection with a call open is asked whether it lives, and how long it may take to say so.
+/// The interval of keep-alive pings on an idle connection with an open call, and their timeout.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// How long a leader that did not answer is not believed in.
+/// The time for which a leader that did not answer is ignored.
 const SHUN: Duration = Duration::from_secs(5);
-/// Most connections kept: configured endpoints and leaders that were.
+/// Most connections kept: configured endpoints and former leaders.
 const MAX_CHANNELS: usize = 32;
 
-/// Whom to ask.
+/// The routing table.
 pub(crate) struct Routing {
     endpoints: Vec<String>,
     authorities: Option<Certificate>,
@@ -32,13 +33,13 @@ pub(crate) struct Routing {
 #[derive(Default)]
 struct Table {
     channels: BTreeMap<String, Channel>,
-    /// Which endpoint is asked; counts up for ever.
+    /// The endpoint in use; counts up for ever.
     turn: usize,
     leader: Option<String>,
     shunned: Option<(String, Instant)>,
 }
 
-/// A node to ask.
+/// A node to call.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub url: String,
@@ -46,22 +47,22 @@ pub(crate) struct Target {
 }
 
 impl Routing {
-    /// At least one endpoint, all checked.
+    /// Requires at least one endpoint, all of them valid.
     pub fn new(endpoints: Vec<String>, authorities: Option<Certificate>) -> Self {
         Self { endpoints, authorities, table: Mutex::default() }
     }
 
-    /// The certificate authorities that https endpoints are checked against.
+    /// The certificate authorities that https endpoints are verified against.
     pub const fn authorities(&self) -> Option<&Certificate> {
         self.authorities.as_ref()
     }
 
-    /// How many endpoints are configured.
+    /// The number of configured endpoints.
     pub fn len(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// Whom to ask now. None only if an address is no address, which was checked.
+    /// The node to call now. None only if an endpoint is not a valid address, which was checked before.
     pub fn target(&self, writes: bool) -> Option<Target> {
         let mut table = self.table();
         let leader = table.leader.clone().filter(|_| writes);
@@ -73,8 +74,8 @@ impl Routing {
         Some(Target { url, channel })
     }
 
-    /// An answer names the leader. A client that was given https never sends its token to a plain http address that an
-    /// answer names.
+    /// Records the leader that a response names. A client with an https endpoint never sends its token to a plain http
+    /// address from a response.
     pub fn leader_is(&self, url: &str) {
         let is_secure = self.endpoints.iter().any(|endpoint| endpoint.starts_with(HTTPS));
         if is_secure && !url.starts_with(HTTPS) {
@@ -88,7 +89,7 @@ impl Routing {
         }
     }
 
-    /// This node did not answer.
+    /// Records that this node did not answer.
     pub fn failed(&self, url: &str) {
         let mut table = self.table();
         if table.leader.as_deref() == Some(url) {
@@ -124,7 +125,7 @@ impl Table {
     }
 }
 
-/// How a node at this URL is reached: `http://host:port`, or `https://host`, whose certificate one of `authorities`
+/// The endpoint of a node at this URL: `http://host:port`, or `https://host`, whose certificate one of `authorities`
 /// must have signed.
 ///
 /// # Errors
@@ -145,7 +146,7 @@ pub(crate) fn endpoint(url: &str, authorities: Option<&Certificate>) -> Result<E
         return Ok(endpoint);
     }
     let authorities = authorities.ok_or_else(|| BuildError::NoAuthorities(url.to_owned()))?;
-    // An empty set of authorities would only fail later, as a certificate that nothing vouches for.
+    // An empty set of authorities would only fail later, as a certificate that no authority has signed.
     if !String::from_utf8_lossy(authorities.as_ref()).contains("-----BEGIN CERTIFICATE-----") {
         return Err(BuildError::BadAuthorities);
     }

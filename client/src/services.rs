@@ -1,4 +1,4 @@
-//! The API's services, typed: one line an RPC. A test holds this list against the API's descriptor.
+//! The API's services, typed: one line an RPC. A test compares this list with the API's descriptor.
 
 use crate::{Client, Error, call::Rpc, v1};
 
@@ -53,17 +53,17 @@ macro_rules! services {
 }
 
 services! {
-    /// People.
+    /// Users.
     users: Users = "UserService" {
-        /// Makes a user.
+        /// Creates a user.
         write create = "CreateUser"(CreateUserRequest) -> User;
         /// One user, by name or id.
         read get = "GetUser"(GetUserRequest) -> User;
         /// A page of users.
         read list = "ListUsers"(ListUsersRequest) -> ListUsersResponse;
-        /// Changes the fields that are given. Disabling ends the user's sessions and grants.
+        /// Changes the fields that are set. Disabling ends the user's sessions and grants.
         write update = "UpdateUser"(UpdateUserRequest) -> User;
-        /// Sets a password; ends the user's sessions and grants unless told otherwise.
+        /// Sets a password; ends the user's sessions and grants unless the request keeps them.
         write set_password = "SetPassword"(SetPasswordRequest) -> SetPasswordResponse;
         /// Deletes a user with sessions and grants.
         write delete = "DeleteUser"(DeleteUserRequest) -> DeleteUserResponse;
@@ -72,54 +72,54 @@ services! {
         /// Gives a user another username.
         write rename = "RenameUser"(RenameUserRequest) -> User;
     }
-    /// Groups of people.
+    /// Groups of users.
     groups: Groups = "GroupService" {
-        /// Makes a group.
+        /// Creates a group.
         write create = "CreateGroup"(CreateGroupRequest) -> Group;
         /// A page of groups.
         read list = "ListGroups"(ListGroupsRequest) -> ListGroupsResponse;
-        /// Deletes a group; access rules that name it admit fewer.
+        /// Deletes a group; access rules that name it admit fewer users.
         write delete = "DeleteGroup"(DeleteGroupRequest) -> DeleteGroupResponse;
         /// Gives a group another name.
         write rename = "RenameGroup"(RenameGroupRequest) -> Group;
-        /// Puts a user into a group.
+        /// Adds a user to a group.
         write add_member = "AddMember"(MemberRequest) -> MemberResponse;
-        /// Takes a user out of a group.
+        /// Removes a user from a group.
         write remove_member = "RemoveMember"(MemberRequest) -> MemberResponse;
     }
-    /// Applications: what people open, on which hosts, and who may.
+    /// Applications: hosts, launch URLs and access rules.
     applications: Applications = "ApplicationService" {
-        /// Makes an application.
+        /// Creates an application.
         write create = "CreateApplication"(CreateApplicationRequest) -> Application;
         /// One application, by slug or id.
         read get = "GetApplication"(GetApplicationRequest) -> Application;
         /// A page of applications.
         read list = "ListApplications"(ListApplicationsRequest) -> ListApplicationsResponse;
-        /// Changes the fields that are given.
+        /// Changes the fields that are set.
         write update = "UpdateApplication"(UpdateApplicationRequest) -> Application;
         /// Deletes an application that no client belongs to.
         write delete = "DeleteApplication"(DeleteApplicationRequest) -> DeleteApplicationResponse;
     }
     /// OIDC clients.
     clients: Clients = "ClientService" {
-        /// Makes a client. Its secret is in the answer and nowhere again.
+        /// Creates a client. Its secret is only in this response.
         write create = "CreateClient"(CreateClientRequest) -> CreateClientResponse;
         /// One client.
         read get = "GetClient"(GetClientRequest) -> Client;
         /// A page of clients.
         read list = "ListClients"(ListClientsRequest) -> ListClientsResponse;
-        /// Changes the fields that are given. Disabling ends what was granted to it.
+        /// Changes the fields that are set. Disabling ends its grants.
         write update = "UpdateClient"(UpdateClientRequest) -> Client;
-        /// A new secret; the old one stops at once.
+        /// Sets a new secret; the old one becomes invalid at once.
         write rotate_secret = "RotateClientSecret"(RotateClientSecretRequest) -> RotateClientSecretResponse;
-        /// Deletes a client with what was granted to it.
+        /// Deletes a client and its grants.
         write delete = "DeleteClient"(DeleteClientRequest) -> DeleteClientResponse;
-        /// What a person allowed, of clients that ask once.
+        /// The consents of a user, for clients whose mode is `once`.
         read list_consents = "ListConsents"(ListConsentsRequest) -> ListConsentsResponse;
-        /// Takes back what a person allowed a client, with every grant.
+        /// Revokes a user's consent to a client, with every grant.
         write revoke_consent = "RevokeConsent"(RevokeConsentRequest) -> RevokeConsentResponse;
     }
-    /// Other providers at which people may sign in.
+    /// Other providers at which users may sign in.
     upstreams: Upstreams = "UpstreamService" {
         /// Adds a provider.
         write create = "CreateUpstream"(CreateUpstreamRequest) -> Upstream;
@@ -127,106 +127,106 @@ services! {
         read get = "GetUpstream"(GetUpstreamRequest) -> Upstream;
         /// A page of providers.
         read list = "ListUpstreams"(ListUpstreamsRequest) -> ListUpstreamsResponse;
-        /// Changes the fields that are given. Disabling ends the sessions that it opened.
+        /// Changes the fields that are set. Disabling ends the sessions that it opened.
         write update = "UpdateUpstream"(UpdateUpstreamRequest) -> Upstream;
-        /// Removes a provider with every identity there.
+        /// Removes a provider with all its identities.
         write delete = "DeleteUpstream"(DeleteUpstreamRequest) -> DeleteUpstreamResponse;
-        /// What a person is called at providers.
+        /// The identities of a user at providers.
         read list_identities = "ListIdentities"(ListIdentitiesRequest) -> ListIdentitiesResponse;
-        /// Ends a link, and the sessions that came by it.
+        /// Removes a link, and ends the sessions that it opened.
         write unlink_identity = "UnlinkIdentity"(UnlinkIdentityRequest) -> UnlinkIdentityResponse;
-        /// Somebody may come in from the Atmosphere, once.
+        /// Invites a user from the Atmosphere, to sign in once.
         write invite_identity = "InviteIdentity"(InviteIdentityRequest) -> Invitation;
-        /// A page of invitations that are open.
+        /// A page of open invitations.
         read list_invitations = "ListInvitations"(ListInvitationsRequest) -> ListInvitationsResponse;
-        /// Takes an invitation back.
+        /// Revokes an invitation.
         write revoke_invitation = "RevokeInvitation"(RevokeInvitationRequest) -> RevokeInvitationResponse;
     }
-    /// Who may open an application, beyond its access rule.
+    /// Policies: conditions for opening an application, beyond its access rule.
     policies: Policies = "PolicyService" {
         /// Sets an application's policy, or its candidate.
         write set = "SetPolicy"(SetPolicyRequest) -> ApplicationPolicy;
         /// An application's policy and candidate.
         read get = "GetPolicy"(GetPolicyRequest) -> ApplicationPolicy;
-        /// Takes a policy, or a candidate, away: the access rule holds again.
+        /// Removes a policy or a candidate. Without a policy, the access rule is in force again.
         write remove = "RemovePolicy"(RemovePolicyRequest) -> RemovePolicyResponse;
-        /// The candidate becomes the policy.
+        /// Makes the candidate the policy.
         write promote = "PromoteCandidate"(PromoteCandidateRequest) -> ApplicationPolicy;
-        /// Who could open it, and why.
+        /// Tests which users a policy would admit, and why.
         read test = "TestPolicy"(TestPolicyRequest) -> TestPolicyResponse;
-        /// Why a decision of the node that is asked was made.
+        /// Explains a decision of the node that answers.
         read explain = "ExplainDecision"(ExplainDecisionRequest) -> Decision;
         read decisions = "ListDecisions"(ListDecisionsRequest) -> ListDecisionsResponse;
-        /// What the node that is asked saw of a candidate.
+        /// A report on a candidate, as observed by the node that answers.
         read shadow = "GetShadowReport"(GetShadowReportRequest) -> ShadowReport;
-        /// What a candidate makes of the decisions that the node that is asked recorded.
+        /// Evaluates a candidate against the decisions that the node that answers recorded.
         read replay = "ReplayCandidate"(ReplayCandidateRequest) -> ReplayCandidateResponse;
     }
-    /// Who is signed in.
+    /// Sessions of users.
     sessions: Sessions = "SessionService" {
         /// A page of live sessions, of one user or of all.
         read list = "ListSessions"(ListSessionsRequest) -> ListSessionsResponse;
-        /// Ends a session. One that is over already is answered alike.
+        /// Ends a session. A session that has already ended gets the same response.
         write revoke = "RevokeSession"(RevokeSessionRequest) -> RevokeSessionResponse;
         /// Ends every session and grant of a user.
         write revoke_of_user = "RevokeUserSessions"(RevokeUserSessionsRequest) -> RevokeUserSessionsResponse;
-        /// Back-channel logouts that clients have not taken yet. The node that leads knows why.
+        /// Back-channel logout notices that clients have not accepted yet. The leader knows the reasons.
         read notices = "ListNotices"(ListNoticesRequest) -> ListNoticesResponse;
     }
     /// Keys that tokens are signed with.
     keys: Keys = "KeyService" {
         /// A page of published keys.
         read list = "ListKeys"(ListKeysRequest) -> ListKeysResponse;
-        /// Publishes the next key of an algorithm, and signs with it at once when asked.
+        /// Publishes the next key of an algorithm, and signs with it at once on request.
         write rotate = "RotateKey"(RotateKeyRequest) -> SigningKey;
-        /// Takes a key that does not sign out of publication.
+        /// Removes a key that does not sign from publication.
         write retire = "RetireKey"(RetireKeyRequest) -> RetireKeyResponse;
     }
     /// Bearer tokens of this API.
     tokens: Tokens = "TokenService" {
-        /// Makes a token. Its text is in the answer and nowhere again.
+        /// Creates a token. Its text is only in this response.
         write create = "CreateToken"(CreateTokenRequest) -> CreateTokenResponse;
         /// A page of tokens.
         read list = "ListTokens"(ListTokensRequest) -> ListTokensResponse;
-        /// Ends a token.
+        /// Revokes a token.
         write revoke = "RevokeToken"(RevokeTokenRequest) -> RevokeTokenResponse;
     }
-    /// Passwords of programs, for HTTP Basic at the check.
+    /// App passwords, for HTTP Basic at the check.
     app_passwords: AppPasswords = "AppPasswordService" {
-        /// Makes an app password. Its text is in the answer and nowhere again.
+        /// Creates an app password. Its text is only in this response.
         write create = "CreateAppPassword"(CreateAppPasswordRequest) -> CreateAppPasswordResponse;
         /// A page of app passwords, of one user or of all.
         read list = "ListAppPasswords"(ListAppPasswordsRequest) -> ListAppPasswordsResponse;
-        /// Ends an app password.
+        /// Revokes an app password.
         write revoke = "RevokeAppPassword"(RevokeAppPasswordRequest) -> RevokeAppPasswordResponse;
     }
     /// The cluster itself.
     cluster: Cluster = "ClusterService" {
-        /// Its members and what each says of itself.
+        /// Its members, and the status that each reports.
         read status = "GetStatus"(GetStatusRequest) -> ClusterStatus;
-        /// Takes a node out for good.
+        /// Removes a node permanently.
         write remove = "RemoveNode"(RemoveNodeRequest) -> RemoveNodeResponse;
-        /// Puts a node that has caught up in the place of another.
+        /// Replaces a node by one that has caught up.
         write replace = "ReplaceNode"(ReplaceNodeRequest) -> ReplaceNodeResponse;
-        /// Gives the lead to another node.
+        /// Transfers leadership to another node.
         write transfer_leader = "TransferLeader"(TransferLeaderRequest) -> TransferLeaderResponse;
         /// Sets log time back to the clocks.
         write reset_log_time = "ResetLogTime"(ResetLogTimeRequest) -> ResetLogTimeResponse;
     }
-    /// The copy of the log elsewhere.
+    /// The archive: the copy of the log in other storage.
     archive: Archive = "ArchiveService" {
-        /// How far it is behind, as the leader says.
+        /// The archive's lag, as reported by the leader.
         read status = "GetArchiveStatus"(GetArchiveStatusRequest) -> ArchiveStatus;
-        /// What lies in it.
+        /// Its contents.
         read list = "ListArchive"(ListArchiveRequest) -> ListArchiveResponse;
-        /// Removes what nothing kept needs any more.
+        /// Removes everything that no kept snapshot needs.
         write prune = "PruneArchive"(PruneArchiveRequest) -> PruneArchiveResponse;
     }
     /// The cluster secret.
     secrets: Secrets = "SecretService" {
-        /// How far the way from one secret to the next is gone.
+        /// The progress of a change of the secret.
         read status = "GetSecretStatus"(GetSecretStatusRequest) -> SecretStatus;
-        /// Signs everybody out everywhere.
+        /// Signs out every user everywhere.
         write end_everything = "EndEverything"(EndEverythingRequest) -> EndEverythingResponse;
     }
 }

@@ -1,5 +1,5 @@
-//! Snapshots in and out: the calls of the API that stream. They are not tried again by themselves once bytes have
-//! flowed; who asked does that, knowing what has come of the first attempt.
+//! Saving and restoring snapshots: the streaming calls of the API. They are not retried automatically once bytes have
+//! been sent; the caller does that, after checking the result of the first attempt.
 
 use std::future::Future;
 
@@ -31,10 +31,10 @@ impl Client {
     }
 }
 
-/// A snapshot on its way here.
+/// A snapshot that is being received.
 #[derive(Debug)]
 pub struct SavedSnapshot {
-    /// What it is.
+    /// Its description.
     pub description: v1::SnapshotDescription,
     parts: Streaming<pb::SavedPart>,
 }
@@ -48,12 +48,12 @@ impl SavedSnapshot {
         match self.parts.message().await.map_err(|e| Error::from(&e))?.map(|message| message.part) {
             None => Ok(None),
             Some(Some(pb::saved_part::Part::Data(bytes))) => Ok(Some(bytes)),
-            Some(_) => Err(Error::from(&Status::internal("the node sent something else than bytes"))),
+            Some(_) => Err(Error::from(&Status::internal("the node sent a message without bytes"))),
         }
     }
 }
 
-/// A restore under way.
+/// A restore in progress.
 #[derive(Debug)]
 pub struct Restoring(Streaming<pb::RestoreProgress>);
 
@@ -61,7 +61,7 @@ impl Restoring {
     /// The next step; none after the last.
     ///
     /// # Errors
-    /// [`Error`]. The cluster is then as it was, unless the commit itself was under way: look at its sessions.
+    /// [`Error`]. The cluster is then unchanged, unless the commit itself was in progress: check its sessions.
     pub async fn next(&mut self) -> Result<Option<pb::restore_progress::Step>, Error> {
         Ok(self.0.message().await.map_err(|e| Error::from(&e))?.and_then(|message| message.step))
     }
@@ -81,14 +81,14 @@ impl Snapshots {
                 Some(pb::saved_part::Part::Description(description)) => {
                     Ok(SavedSnapshot { description, parts })
                 }
-                _ => Err(Status::internal("the node did not say what it sends")),
+                _ => Err(Status::internal("the node did not describe the snapshot")),
             }
         })
         .await
     }
 
-    /// Restores through any node. `parts` makes the stream to send: the order first, then the bytes. It is made again
-    /// for another node, when the one before could not be reached.
+    /// Restores through any node. `parts` makes the stream to send: the request first, then the bytes. It is called
+    /// again for another node if the one before could not be reached.
     ///
     /// # Errors
     /// [`Error`].
@@ -107,7 +107,7 @@ impl Snapshots {
         .await
     }
 
-    /// At the first node that can be reached: each is tried once.
+    /// Calls the first node that can be reached: each is tried once.
     async fn at_some_node<T, F>(
         &self,
         rpc: Rpc,

@@ -1,4 +1,4 @@
-//! The client against nodes that do as they are told.
+//! The client against scripted nodes.
 
 use std::{
     collections::VecDeque,
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// How a fake node answers one call.
+/// The response of a fake node to one call.
 enum Answer {
     Ok { index: u64, leader: Option<String> },
     Fail(Status),
 }
 
-/// What a fake node was asked.
+/// A request that a fake node received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
     request_id: Option<String>,
@@ -33,7 +33,7 @@ struct Asked {
     authorization: Option<String>,
 }
 
-/// A node that answers from a script; when that is over, with its last word.
+/// A node that answers from a script; after its end, it repeats the last response.
 #[derive(Clone, Default)]
 struct Fake {
     script: Arc<Mutex<VecDeque<Answer>>>,
@@ -124,7 +124,7 @@ impl UserService for Fake {
     }
 }
 
-/// A fake node with this script, and its URL. It ends with the test's runtime.
+/// Starts a fake node with this script; returns it and its URL. It ends with the test's runtime.
 async fn node(script: impl IntoIterator<Item = Answer>) -> (Fake, String) {
     let fake = Fake { script: Arc::new(Mutex::new(script.into_iter().collect())), ..Fake::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,13 +134,13 @@ async fn node(script: impl IntoIterator<Item = Answer>) -> (Fake, String) {
     (fake, url)
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 async fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// A node that hangs up on whoever has said something.
+/// A node that closes each connection after it has received something.
 async fn hangs_up() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -237,7 +237,7 @@ async fn another_endpoint_is_tried_under_the_same_name() {
     assert_eq!(
         (silent.asked().len(), fake.asked().len()),
         (1, 2),
-        "who answered is asked first the next time"
+        "the node that answered is called first the next time"
     );
 }
 

@@ -6,21 +6,21 @@
 //!
 //! Rules: field numbers are never reused; commands and rows are only added to (design.md §3).
 
-/// Orders to the rules, as they lie in the log.
+/// Commands to the rules, as stored in the log.
 pub mod command {
     pub mod v1 {
         include!("gen/conclave.command.v1.rs");
     }
 }
 
-/// Rows, as they lie in snapshots.
+/// Rows, as stored in snapshots.
 pub mod state {
     pub mod v1 {
         include!("gen/conclave.state.v1.rs");
     }
 }
 
-/// Node to node.
+/// Messages between nodes.
 #[cfg(feature = "grpc")]
 pub mod cluster {
     pub mod v1 {
@@ -28,7 +28,7 @@ pub mod cluster {
     }
 }
 
-/// What Envoy asks, in the part that is answered here.
+/// The part of Envoy's authorization request that is answered here.
 #[cfg(feature = "grpc")]
 pub mod envoy {
     pub mod auth {

@@ -7,7 +7,7 @@ use conclave_state::ReplyBody;
 use super::{Invariant, hex};
 use crate::oracle::Step;
 
-/// Which request redeemed the code of which grant.
+/// The request that redeemed the code of each grant.
 #[derive(Default)]
 pub struct Codes(BTreeMap<Vec<u8>, [u8; 16]>);
 

@@ -1,4 +1,4 @@
-//! Replicas at the same index hold the same state, however they came there.
+//! Replicas at the same index hold the same state, regardless of how they reached it.
 
 use std::collections::BTreeMap;
 

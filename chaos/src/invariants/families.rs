@@ -1,4 +1,4 @@
-//! A refresh token has at most one successor: a retry of a lost answer is given the same one.
+//! A refresh token has at most one successor: a retry after a lost response gets the same one.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What was promised. An invariant sees every applied entry on every replica, in the order of the simulation, and
-//! remembers what it needs; it never asks the simulator how it works.
+//! The promises. An invariant sees every applied entry on every replica, in the order of the simulation, and remembers
+//! what it needs; it knows nothing of the simulator's internals.
 
 mod codes;
 mod digests;
@@ -19,16 +19,16 @@ pub trait Invariant {
     /// Its name in reports.
     fn name(&self) -> &'static str;
 
-    /// An entry was applied.
+    /// Checks an entry that was applied.
     ///
     /// # Errors
-    /// What is broken, in words.
+    /// A description of the violation.
     fn applied(&mut self, step: &Step<'_>) -> Result<(), String>;
 
-    /// A state that came from a snapshot.
+    /// Checks a state that was loaded from a snapshot.
     ///
     /// # Errors
-    /// What is broken, in words.
+    /// A description of the violation.
     fn holds(&mut self, _state: &State) -> Result<(), String> {
         Ok(())
     }
@@ -47,7 +47,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
     ]
 }
 
-/// An id for people.
+/// An id in hexadecimal, for reports.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String does not fail.

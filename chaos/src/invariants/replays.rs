@@ -1,4 +1,4 @@
-//! A request that comes again changes nothing and gets its first reply, also through another leader.
+//! A repeated request changes nothing and gets its first reply, even through another leader.
 
 use std::collections::BTreeMap;
 
@@ -24,10 +24,10 @@ impl Invariant for Replays {
         }
         let request = hex(&order.request);
         if self.0.get(&order.request) != Some(reply) {
-            return Err(format!("request {request} got another reply when it came again"));
+            return Err(format!("request {request} got another reply when it was repeated"));
         }
         if digest_of_tables(step.before) != digest_of_tables(step.after) {
-            return Err(format!("request {request} changed something when it came again"));
+            return Err(format!("request {request} changed something when it was repeated"));
         }
         Ok(())
     }

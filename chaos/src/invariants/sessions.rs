@@ -1,4 +1,4 @@
-//! A session that was revoked is never alive again, on any replica that has seen the revocation.
+//! A revoked session is never live again, on any replica that has applied the revocation.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use conclave_state::{
 use super::Invariant;
 use crate::oracle::Step;
 
-/// At which index each session was revoked first.
+/// The index at which each session was first revoked.
 #[derive(Default)]
 pub struct Sessions(BTreeMap<SessionId, u64>);
 
@@ -31,7 +31,7 @@ impl Invariant for Sessions {
     }
 
     fn holds(&mut self, state: &State) -> Result<(), String> {
-        // Time zero is before every expiry: only the revocation counts here.
+        // Time zero is before every expiry: only the revocation matters here.
         let alive = |id: &SessionId| state.live_session(*id, Stamp(0)).is_some();
         let risen = self.0.iter().find(|(id, at)| **at <= state.index() && alive(id));
         match risen {
@@ -41,7 +41,7 @@ impl Invariant for Sessions {
     }
 }
 
-/// What an acknowledged order has ended, by what was there before it.
+/// The sessions that an acknowledged command has ended, given the state before it.
 fn ended_by(body: &Body, before: &State) -> Vec<SessionId> {
     let of_user = |user: &[u8]| -> Vec<SessionId> {
         UserId::parse(user)

@@ -1,4 +1,4 @@
-//! A user whose creation was acknowledged is there until their deletion is.
+//! A user whose creation was acknowledged exists until their deletion is.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use conclave_state::{ReplyBody, State, ids::UserId};
 use super::Invariant;
 use crate::oracle::Step;
 
-/// From which index, and until which, each user is there.
+/// The index from which, and the one until which, each user exists.
 #[derive(Default)]
 pub struct Users(BTreeMap<UserId, (u64, Option<u64>)>);
 

@@ -1,5 +1,5 @@
-//! What must be so when the faults are over: every session is as its owner was told, at every node; every user whose
-//! creation was acknowledged is there, at every node; and the newest refresh tokens of sessions that nobody ended
+//! Final checks after the faults: every session is, at every node, as it was last acknowledged; every user whose
+//! creation was acknowledged exists, at every node; and the newest refresh tokens of sessions that were not ended
 //! rotate once more.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -13,16 +13,16 @@ use crate::{
     promise::{Broken, Promise},
 };
 
-/// How often a node is asked again that gives no answer: everything works by now, but a machine may be slow.
+/// Attempts at a node that does not respond: everything works by now, but a machine may be slow.
 const ATTEMPTS: u32 = 5;
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long a node may take to list its users.
+/// Time limit for a node to list its users.
 const LISTING: Duration = Duration::from_secs(10);
 
-/// A session and who holds its cookies.
+/// A session and the visitor who holds its cookies.
 pub type Held = (u64, Visitor);
 
-/// Each acknowledged thing that is not as it was acknowledged.
+/// Each acknowledged result that does not hold.
 pub async fn judge(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<Broken> {
     let mut broken = sessions(cluster, history, held).await;
     broken.extend(users(cluster, history).await);
@@ -30,7 +30,7 @@ pub async fn judge(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<B
     broken
 }
 
-/// Every session at every node, all nodes at once.
+/// Checks every session at every node, all nodes at once.
 async fn sessions(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<Broken> {
     let mut asking = JoinSet::new();
     for place in cluster.places() {
@@ -47,7 +47,7 @@ async fn sessions(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<Br
     for (session, place, seen) in asking.join_all().await.into_iter().flatten() {
         let how = match (history.fate(session), seen) {
             (Some(true), Seen::Denied) => Promise::AcknowledgedStays
-                .broken(format!("session {session}, which nobody ended, is not known to node {place}")),
+                .broken(format!("session {session}, which was not ended, is unknown to node {place}")),
             (Some(false), Seen::Accepted) => Promise::RevokedAtOnce.broken(format!(
                 "session {session}, which was ended, is accepted by node {place} at the end"
             )),
@@ -90,8 +90,7 @@ async fn users(cluster: &Cluster, history: &History) -> Vec<Broken> {
             if known.contains(name) {
                 history.count("users as they must be at the end");
             } else {
-                let how =
-                    format!("user {name}, whose creation was acknowledged, is not known to node {place}");
+                let how = format!("user {name}, whose creation was acknowledged, is unknown to node {place}");
                 broken.push(Promise::AcknowledgedStays.broken(how));
             }
         }
@@ -122,7 +121,7 @@ async fn refresh_tokens(cluster: &Cluster, history: &History) -> Vec<Broken> {
                 history.count("refresh tokens as they must be at the end");
                 continue;
             }
-            Ok(None) => format!("the refresh token of session {session} was acknowledged and is gone"),
+            Ok(None) => format!("the refresh token of session {session} was acknowledged and is lost"),
             Err(error) => format!("the refresh token of session {session} cannot be used: {error:#}"),
         };
         broken.push(Promise::AcknowledgedStays.broken(how));

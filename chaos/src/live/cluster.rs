@@ -1,7 +1,7 @@
-//! The processes: start, kill, stop, pause, wait until ready; who sits where; and an operator's client.
+//! The processes: start, kill, stop, pause, wait until ready; the node at each place; and an operator's client.
 //!
-//! Nodes are called by their place. Their number is another thing: a place whose node was lost is taken by one with a
-//! new number.
+//! Nodes are named by their place. A node id is different from a place: if a node is lost, its place is taken by a node
+//! with a new id.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,13 @@ use super::{
     ground::{Ground, Kind, PLACES, nodes},
 };
 
-/// How often something is looked at again.
+/// The polling interval.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a node may take to be ready.
+/// Time limit for a node to become ready.
 const READY: Duration = Duration::from_secs(30);
 pub const CLIENT_ID: &str = "chaos";
 pub const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
-/// Where the application is that everybody may open.
+/// The host of the application that every user may open.
 pub const APP_HOST: &str = "app.chaos.test";
 
 pub struct Cluster {
@@ -39,15 +39,16 @@ pub struct Cluster {
     http: reqwest::Client,
 }
 
-/// Who sits at a place.
+/// The node at a place.
 struct Seat {
-    /// Its number in the cluster.
+    /// Its node id.
     id: u64,
     child: Option<Child>,
 }
 
 impl Cluster {
-    /// Three new nodes, ready, with an operator's token, an OIDC client and an application behind forward-auth.
+    /// Starts three new nodes and waits until they are ready, with an operator's token, an OIDC client and an
+    /// application behind forward-auth.
     pub async fn start(binary: &Path, kind: Kind, small_disks: u64) -> anyhow::Result<Self> {
         let ground = Ground::prepare(kind)?;
         let dir = tempfile::tempdir()?;
@@ -153,18 +154,18 @@ impl Cluster {
         })
     }
 
-    /// Where somebody sits.
+    /// Places that have a node.
     pub fn places(&self) -> Vec<u64> {
         self.locked().keys().copied().collect()
     }
 
-    /// Where nobody does.
+    /// Places without a node.
     pub fn free_places(&self) -> Vec<u64> {
         let taken = self.places();
         (1..=PLACES).filter(|place| !taken.contains(place)).collect()
     }
 
-    /// The number of the node at a place.
+    /// The id of the node at a place.
     pub fn id(&self, place: u64) -> u64 {
         self.locked().get(&place).map_or(0, |seat| seat.id)
     }
@@ -173,7 +174,7 @@ impl Cluster {
         self.disks.get(&place)
     }
 
-    /// Kills whoever sits there and loses its disk. The cluster still counts on it.
+    /// Kills the node at a place and deletes its disk. The cluster still has it as a member.
     pub async fn lose(&self, place: u64) -> anyhow::Result<u64> {
         self.signal(place, "-KILL")?;
         self.ended(place).await?;
@@ -188,9 +189,9 @@ impl Cluster {
         Ok(id)
     }
 
-    /// A new node at a free place, which asks a member for its number; it is started and ready.
+    /// Adds a new node at a free place: it requests an id from a member, and is started and ready.
     pub async fn join(&self, place: u64) -> anyhow::Result<u64> {
-        let member = self.places().into_iter().next().context("nobody to ask")?;
+        let member = self.places().into_iter().next().context("no running node")?;
         let (own, config) = (self.ground.addresses(place), self.config(place));
         let mut command = tokio::process::Command::from(self.ground.command(place, &self.binary));
         command.args(["cluster", "join", &self.ground.addresses(member).cluster, "-o", "json"]);
@@ -201,8 +202,8 @@ impl Cluster {
         let said = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "conclave cluster join: {said}");
         let joined: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let id = joined.get("node_id").and_then(serde_json::Value::as_u64).context("no number")?;
-        // What an operator sets beside.
+        let id = joined.get("node_id").and_then(serde_json::Value::as_u64).context("no node id")?;
+        // Additional settings of an operator.
         let more = std::fs::read_to_string(&config)?.replace(
             "[http]\n",
             "[http]\ndrain_delay = \"200ms\"\ntrusted_proxies = [\"127.0.0.1\", \"10.77.0.1\"]\n",
@@ -217,7 +218,7 @@ impl Cluster {
         Ok(id)
     }
 
-    /// What the cluster says of its members.
+    /// The cluster's status of its members.
     pub async fn members(&self) -> anyhow::Result<Vec<v1::NodeStatus>> {
         Ok(self.api(Duration::from_secs(5))?.cluster().status(v1::GetStatusRequest {}).await?.nodes)
     }
@@ -242,7 +243,7 @@ impl Cluster {
         tokio::time::timeout(limit, waiting).await.is_ok()
     }
 
-    /// Who leads, as the first ready node says.
+    /// The leader, as reported by the first ready node.
     pub async fn leader(&self) -> Option<u64> {
         for node in self.places() {
             let url = format!("{}/healthz/ready", self.url(node));
@@ -257,7 +258,7 @@ impl Cluster {
         None
     }
 
-    /// Returns once every node is ready and takes a write and a revocation.
+    /// Returns once every node is ready and accepts a write and a revocation.
     pub async fn works(&self) {
         for node in self.places() {
             loop {
@@ -296,7 +297,7 @@ impl Cluster {
             }
             tokio::time::sleep(LOOK).await;
         }
-        anyhow::bail!("the nodes do not come to one index")
+        anyhow::bail!("the nodes do not reach the same index")
     }
 
     fn settings(&self, node: u64) -> String {
@@ -347,14 +348,14 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for child in self.locked().values_mut().filter_map(|seat| seat.child.as_mut()) {
-            // Gone already, or going now.
+            // The process may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// A text in an answer.
+/// A text field of a response.
 fn text<'a>(answer: &'a serde_json::Value, name: &str) -> Option<&'a str> {
     answer.get(name)?.as_str()
 }

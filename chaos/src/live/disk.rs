@@ -1,4 +1,4 @@
-//! A disk that can be full: an ext4 of its own for each node, in a file.
+//! A disk that can become full: for each node an ext4 file system of its own, in a file.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Room for a log, its snapshots and a little more.
+/// Size: enough for a log, its snapshots and a little more.
 const BYTES: u64 = 128 * 1024 * 1024;
 static PIECE: [u8; 64 * 1024] = [0xa5; 64 * 1024];
 
@@ -18,12 +18,12 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Made and mounted below `dir`. Needs root.
+    /// Creates and mounts a disk below `dir`. Needs root.
     pub fn make(dir: &Path, place: u64) -> anyhow::Result<Self> {
         let (image, mounted) = (dir.join(format!("disk-{place}.img")), dir.join(format!("disk-{place}")));
         File::create(&image)?.set_len(BYTES)?;
         std::fs::create_dir(&mounted)?;
-        // Nothing is kept for root, who would never find it full.
+        // No blocks are reserved for root: otherwise the disk would never be full for root.
         run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted))?;
         Ok(Self { mounted })
@@ -33,11 +33,11 @@ impl SmallDisk {
         &self.mounted
     }
 
-    /// Writes until nothing more can be written.
+    /// Writes until the disk is full.
     pub fn fill(&self) -> anyhow::Result<()> {
         let mut file = File::create(self.filler())?;
         while file.write_all(&PIECE).is_ok() {}
-        // What a piece was too large for.
+        // The rest, for which a whole piece was too large.
         while file.write_all(&[0xa5; 512]).is_ok() {}
         Ok(())
     }
@@ -53,7 +53,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a node that was killed may still hold a file.
+        // Lazily, because a node that was killed may still have a file open.
         let _ = Command::new("umount").arg("-l").arg(&self.mounted).output();
     }
 }

@@ -1,6 +1,6 @@
-//! How long the next write takes when a leader goes: from the fault to the first acknowledgement of a write that began
-//! after it, at a survivor. Beside it every survivor is asked for forward-auth checks all the time, and people sign in;
-//! none of that may fail.
+//! Measures the time until the next write when a leader fails: from the fault to the first acknowledgement, at a
+//! survivor, of a write that began after it. Meanwhile every survivor constantly receives forward-auth checks, and
+//! visitors sign in; none of that may fail.
 
 use std::{
     sync::{
@@ -21,19 +21,19 @@ use super::{
 };
 use crate::history::Seen;
 
-/// How the leader goes.
+/// The way in which the leader fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// `kill -9`.
     Kill,
     /// SIGSTOP: its sockets stay open.
     Freeze,
-    /// Cut off from everybody, in both directions.
+    /// Partitioned from all others, in both directions.
     Cut,
     /// SIGTERM.
     Term,
-    /// The end of a partition: the node that was cut off, the leader or a follower, comes back. What counts is the
-    /// longest write after it.
+    /// The end of a partition: the node that was partitioned, the leader or a follower, reconnects. The longest write
+    /// after it is measured.
     Heal,
 }
 
@@ -53,34 +53,34 @@ impl How {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, how)| *how)
     }
 
-    /// Whether nodes must be cut apart.
+    /// The environment that it needs: some of them partition nodes.
     pub(super) const fn ground(self) -> Kind {
         if matches!(self, Self::Cut | Self::Heal) { Kind::Spaces } else { Kind::Plain }
     }
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 pub struct Times {
-    /// Each run's.
+    /// The write time of each run.
     pub writes: Vec<Duration>,
     /// Writes after the end of a partition that failed.
     pub writes_failed: u64,
     /// Forward-auth checks at survivors meanwhile.
     pub checks: u64,
-    /// Of those, without an answer or with a wrong one.
+    /// Failed checks: without a response or with a wrong one.
     pub checks_failed: u64,
-    /// Whole logins meanwhile, their steps at the survivors in turn.
+    /// Complete logins meanwhile, their steps at the survivors in turn.
     pub logins: u64,
-    /// Of those, the ones that did not end in a session.
+    /// Failed logins: those that did not end in a session.
     pub logins_failed: u64,
 }
 
-/// How long one write may take.
+/// Time limit of one write.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The pause before each fault: the cluster is whole and quiet.
+/// The pause before each fault: the cluster is complete and idle.
 const CALM: Duration = Duration::from_millis(700);
-/// How long a partition lasts that is to heal: the others have a leader by then.
+/// The duration of a partition that is to heal: the others have a leader by then.
 const APART: Duration = Duration::from_secs(2);
 const BETWEEN_CHECKS: Duration = Duration::from_millis(2);
 /// A login costs some 10 ms of a core for its hash alone; the nodes need the rest.
@@ -159,7 +159,7 @@ async fn one(
     Ok(())
 }
 
-/// One write after the other for this long; the longest, and how many failed.
+/// Makes one write after the other for this long; returns the longest, and the number that failed.
 async fn writes_for(time: Duration, api: &Client, run: u32) -> (Duration, u64) {
     let (began, mut longest, mut failed) = (Instant::now(), Duration::ZERO, 0);
     for number in 0_u32.. {
@@ -180,7 +180,7 @@ fn group(name: String) -> v1::CreateGroupRequest {
     v1::CreateGroupRequest { name, description: String::new() }
 }
 
-/// Checks and logins at survivors, until told that it is over.
+/// Checks and logins at survivors, until stopped.
 #[derive(Clone, Default)]
 struct Watch {
     over: Arc<AtomicBool>,
@@ -206,7 +206,7 @@ impl Watch {
         }
     }
 
-    /// Each in a browser of its own, its steps at survivors in turn.
+    /// Signs in repeatedly, each time in a new browser, with the steps at survivors in turn.
     async fn logins(self, visitor: Visitor, urls: Vec<String>) {
         let mut turn = urls.iter().cycle();
         while !self.over.load(Ordering::Relaxed) {
@@ -234,7 +234,7 @@ impl Times {
 }
 
 impl How {
-    /// Who goes: the leader; of partitions that heal, every other time a follower.
+    /// The node that fails: the leader; for partitions that heal, every other time a follower.
     fn victim(self, run: u32, leader: u64) -> u64 {
         let follower = nodes().find(|node| *node != leader);
         if self == Self::Heal && run % 2 == 1 { follower.unwrap_or(leader) } else { leader }

@@ -1,6 +1,6 @@
-//! Where nodes run: on ports of loopback, or each in a network namespace of its own, joined pair by pair, so that any
-//! direction of any pair can be cut without a word: packets are then sent to a hardware address that nobody has. A node
-//! has a *place* there, which another node may take when it has gone.
+//! The environment of the nodes: ports of loopback, or a network namespace for each node, joined pair by pair, so that
+//! any direction of any pair can be cut silently: packets are then sent to a hardware address that does not exist. A
+//! node has a *place* in it, which another node may take after it is gone.
 
 use std::{
     collections::BTreeMap,
@@ -13,25 +13,25 @@ use anyhow::Context as _;
 
 use super::relay::Relay;
 
-/// Places of a cluster as it is founded.
+/// Places of a cluster at its founding.
 pub const NODES: u64 = 3;
-/// Places there are at all: for three to become five.
+/// All places: enough to grow from three nodes to five.
 pub const PLACES: u64 = 5;
-/// Where the founders are.
+/// The places of the founding nodes.
 pub const fn nodes() -> std::ops::RangeInclusive<u64> {
     1..=NODES
 }
 
-/// A locally administered address that no interface bears.
+/// A locally administered address that no interface has.
 const NOBODY: &str = "02:00:00:00:00:66";
-/// The harness, in each pair with a node.
+/// The number of the harness, in each pair with a node.
 const HARNESS: u64 = 0;
 
-/// Where nodes run.
+/// The environment in which nodes run.
 pub enum Ground {
-    /// Ports of loopback, with a relay before each cluster plane where links are to be slow.
+    /// Ports of loopback, with a relay before each cluster plane if links are to be slow.
     Loopback { base_port: u16, relays: Vec<Relay> },
-    /// A network namespace each, with a relay in it where links are to be slow.
+    /// A network namespace each, with a relay in it if links are to be slow.
     Spaces { relays: BTreeMap<u64, Child> },
 }
 
@@ -39,13 +39,13 @@ pub enum Ground {
 pub struct Addresses {
     pub http: String,
     pub api: String,
-    /// Where the others find its cluster plane.
+    /// The address of its cluster plane for the other nodes.
     pub cluster: String,
-    /// Where its cluster plane listens.
+    /// The address on which its cluster plane listens.
     pub listen: String,
 }
 
-/// What a scenario needs of the ground.
+/// The requirements of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Plain,
@@ -57,10 +57,10 @@ pub enum Kind {
     SlowableSpaces,
 }
 
-/// Where the others find a cluster plane in its namespace, and where it listens itself when a relay stands before it.
+/// The port of a cluster plane in its namespace, and the address on which it listens itself if a relay is before it.
 const CLUSTER_PORT: u16 = 9300;
 const BEHIND_A_RELAY: &str = "127.0.0.1:9301";
-/// Ports of loopback: apart from those of a demo.
+/// Ports of loopback: different from those of a demo.
 const BASE_PORT: u16 = 24_000;
 
 impl Ground {
@@ -97,7 +97,7 @@ impl Ground {
                 anyhow::Ok((place, command.stdin(Stdio::piped()).spawn()?))
             };
             let started = (1..=PLACES).map(start).collect::<anyhow::Result<_>>()?;
-            // In place: a ground that is replaced clears the namespaces.
+            // Assigned in place: an environment that is replaced clears the namespaces.
             if let Self::Spaces { relays } = &mut ground {
                 *relays = started;
             }
@@ -121,7 +121,7 @@ impl Ground {
         }
     }
 
-    /// Everything sent to this node takes so much longer, up to twice of it.
+    /// Delays everything sent to this node by this much, up to twice that.
     pub fn slow(&self, node: u64, by: Duration) -> anyhow::Result<()> {
         match self {
             Self::Loopback { relays, .. } => {
@@ -137,7 +137,7 @@ impl Ground {
         Ok(())
     }
 
-    /// A command that runs where this node runs.
+    /// A command that runs in the environment of this node.
     pub fn command(&self, node: u64, program: &std::path::Path) -> Command {
         match self {
             Self::Loopback { .. } => Command::new(program),
@@ -149,7 +149,7 @@ impl Ground {
         }
     }
 
-    /// Nothing that `from` sends reaches `to` any more, and nobody is told.
+    /// Drops everything that `from` sends to `to`, without an error on either side.
     pub fn cut(&self, from: u64, to: u64) -> anyhow::Result<()> {
         self.must_be_spaces()?;
         neighbour(from, to, &["replace"], &["lladdr", NOBODY, "nud", "permanent"])
@@ -161,7 +161,7 @@ impl Ground {
     }
 
     fn must_be_spaces(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(matches!(self, Self::Spaces { .. }), "nodes on loopback cannot be cut apart");
+        anyhow::ensure!(matches!(self, Self::Spaces { .. }), "nodes on loopback cannot be partitioned");
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Drop for Ground {
     fn drop(&mut self) {
         if let Self::Spaces { relays } = self {
             for relay in relays.values_mut() {
-                // Gone already, or going now.
+                // The process may have ended already.
                 let _ = relay.kill();
                 let _ = relay.wait();
             }
@@ -201,12 +201,12 @@ fn address(node: u64) -> String {
     format!("10.77.0.{}", node + 1)
 }
 
-/// The end that `of` has of its link to `to`.
+/// The interface of node `of` on its link to `to`.
 fn interface(of: u64, to: u64) -> String {
     format!("cvc{of}t{to}")
 }
 
-/// A hardware address for each end, so that both sides know it without asking.
+/// The hardware address of each end, so that both sides know it without ARP.
 fn hardware(of: u64, to: u64) -> String {
     format!("02:00:00:00:{of:02x}:{to:02x}")
 }

@@ -1,20 +1,20 @@
 //! **Live**: real `conclave serve` processes with a real disk and mTLS, faults from outside, traffic from many sides,
-//! and a judge who knows only what was acknowledged when.
+//! and a judge who knows only which operations were acknowledged, and when.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `ground` | where nodes run: ports of loopback, or network namespaces that can be cut apart |
+//! | `ground` | the environment of the nodes: ports of loopback, or network namespaces that can be partitioned |
 //! | `relay` | a slow link |
-//! | `disk` | a disk that can be full |
-//! | `cluster` | processes: start, kill, stop, pause, wait until ready; who sits where |
-//! | `visitor` | a browser and what it does: sign in to an application, be checked, redeem a code |
-//! | `traffic` | visitors at all nodes, an operator who revokes, and one who makes users |
-//! | `aftermath` | whether all that was acknowledged is there at the end |
+//! | `disk` | a disk that can become full |
+//! | `cluster` | processes: start, kill, stop, pause, wait until ready; the node at each place |
+//! | `visitor` | a browser and its actions: sign in to an application, be checked, redeem a code |
+//! | `traffic` | visitors at all nodes, an operator who revokes, and one who creates users |
+//! | `aftermath` | the final checks of everything that was acknowledged |
 //! | `nemesis` | the faults |
-//! | `failover` | how long the next write takes when a leader goes |
-//! | `revocation` | what a revocation costs |
+//! | `failover` | the time until the next write when a leader fails |
+//! | `revocation` | the cost of a revocation |
 //!
-//! Times are those of this process alone, so "later" is certain: an operation that starts after another has returned.
+//! All times are those of this process, so "later" is certain: an operation that starts after another has returned.
 
 mod aftermath;
 mod cluster;
@@ -43,31 +43,31 @@ use crate::{
     promise::{Broken, Promise},
 };
 
-/// What a run is told.
+/// Options of a run.
 pub struct Options {
-    /// The `conclave` to run.
+    /// The `conclave` binary to run.
     pub binary: PathBuf,
-    /// How long the faults last.
+    /// The duration of the faults.
     pub duration: Duration,
-    /// For the choice of faults and of visitors; timing is the machine's.
+    /// The seed for the choice of faults and of visitors; timing depends on the machine.
     pub seed: u64,
 }
 
-/// What a run found.
+/// The results of a run.
 pub struct Findings {
     /// Name and count.
     pub counts: Vec<(&'static str, u64)>,
-    /// Each broken promise, in words.
+    /// A description of each broken promise.
     pub violations: Vec<Broken>,
 }
 
-/// How long everything may take to work again when the faults have stopped.
+/// Time limit for everything to work again after the faults have stopped.
 const HEALED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs one scenario and judges it.
 ///
 /// # Errors
-/// When the cluster cannot be set up, or the machine does not allow the faults.
+/// A cluster that cannot be set up, or a machine that does not allow the faults.
 pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findings> {
     let cluster = Arc::new(Cluster::start(&options.binary, scenario.ground(), scenario.small_disks()).await?);
     let history = Arc::new(History::default());
@@ -102,7 +102,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
 /// Measures `runs` failovers.
 ///
 /// # Errors
-/// When the cluster cannot be set up.
+/// A cluster that cannot be set up.
 pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<failover::Times> {
     let cluster = Arc::new(Cluster::start(&options.binary, how.ground(), 0).await?);
     failover::measure(how, runs, &cluster).await
@@ -111,13 +111,13 @@ pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<f
 /// Measures `runs` revocations.
 ///
 /// # Errors
-/// When the cluster cannot be set up.
+/// A cluster that cannot be set up.
 pub async fn revocations(frozen: bool, runs: u32, options: &Options) -> anyhow::Result<revocation::Costs> {
     let cluster = Arc::new(Cluster::start(&options.binary, Kind::Plain, 0).await?);
     revocation::measure(frozen, runs, &cluster).await
 }
 
-/// The value below which `permille` of the times lie.
+/// The value below which `permille` of the times are.
 #[must_use]
 pub fn quantile(times: &[Duration], permille: usize) -> Duration {
     let mut sorted = times.to_vec();

@@ -1,4 +1,4 @@
-//! The faults. What it does to a node it undoes, and between two faults it lets the cluster breathe for a moment.
+//! The faults. Each fault on a node is undone, and between two faults the cluster gets a short pause.
 
 use std::{
     fmt,
@@ -17,16 +17,16 @@ use super::{
     ground::{Kind, NODES, PLACES},
 };
 
-/// What happens to the cluster.
+/// The kind of faults of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// Processes are killed, mostly the leader's, and started again.
     Kill,
     /// Processes are frozen for 0.1 to 10 s with their sockets open.
     Pause,
-    /// Nodes are stopped in order, one after the other, and started again.
+    /// Nodes are stopped with SIGTERM, one after the other, and started again.
     Term,
-    /// Nodes are cut off in both directions, in one, or from one other alone.
+    /// Nodes are partitioned in both directions, in one, or from a single other node.
     Partition,
     /// Links to one node, or to all, become slow: 5 to 400 ms one way.
     Delay,
@@ -34,9 +34,9 @@ pub enum Scenario {
     FullDisk,
     /// A disk is lost: its node is removed, and a new one joins at its place.
     Wipe,
-    /// Three become five and three again, whoever they are.
+    /// Three nodes become five and three again, with any members.
     Churn,
-    /// All of it in turn.
+    /// All of them in turn.
     Mixed,
 }
 
@@ -60,7 +60,7 @@ impl Scenario {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, scenario)| *scenario)
     }
 
-    /// Where the nodes must run.
+    /// The environment that it needs.
     pub(super) const fn ground(self) -> Kind {
         match self {
             Self::Partition => Kind::Spaces,
@@ -70,7 +70,7 @@ impl Scenario {
         }
     }
 
-    /// How many places have a disk of their own, which can be full.
+    /// The number of places with a disk of their own, which can become full.
     pub(super) const fn small_disks(self) -> u64 {
         match self {
             Self::FullDisk => NODES,
@@ -88,10 +88,10 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// How long the cluster breathes between two faults.
+/// The pause between two faults.
 const BREATH: Duration = Duration::from_millis(1_500);
 
-/// What happens when everything does; changes of members, which take long, less often.
+/// The faults of the mixed scenario; membership changes, which take long, are less frequent.
 const MIX: &[Scenario] = &[
     Scenario::Kill,
     Scenario::Kill,
@@ -106,15 +106,15 @@ const MIX: &[Scenario] = &[
     Scenario::Churn,
 ];
 
-/// How long a change of members may take, asked for again while the cluster is busy with another or has no leader.
+/// Time limit of a membership change, which is retried while the cluster is busy with another or has no leader.
 const MEMBERS_LIMIT: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// How often and how soon whatever watches over a process starts it again.
+/// The number of restarts by the process supervisor, and their time limit.
 const RESTARTS: u32 = 4;
 const RESTART_WITHIN: Duration = Duration::from_secs(2);
 
-/// Goes on until the time is over; how many faults there were.
+/// Makes faults until the time is up; returns their number.
 pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) -> anyhow::Result<u64> {
     let mut random = Random::new(options.seed);
     let began = Instant::now();
@@ -143,7 +143,7 @@ pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) 
     Ok(faults)
 }
 
-/// The leader in two of three cases.
+/// The node to which the fault is applied: the leader in two of three cases.
 async fn victim(cluster: &Cluster, random: &mut Random) -> u64 {
     let any = random.pick(&cluster.places()).copied().unwrap_or(1);
     if random.percent(66) { cluster.leader().await.unwrap_or(any) } else { any }
@@ -158,7 +158,7 @@ async fn kill(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Re
 }
 
 async fn pause(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
-    // Mostly around the length of a lease and of an election, sometimes far beyond.
+    // Mostly around the duration of a lease and of an election, sometimes far beyond.
     let frozen = if random.percent(80) { 100 + random.below(3_000) } else { 3_000 + random.below(7_000) };
     cluster.signal(victim, "-STOP")?;
     sleep(Duration::from_millis(frozen)).await;
@@ -178,11 +178,11 @@ async fn restart_in_order(cluster: &Cluster) -> anyhow::Result<()> {
 async fn cut_off(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     let others: Vec<u64> = cluster.places().into_iter().filter(|node| *node != victim).collect();
     let ways: Vec<(u64, u64)> = match random.below(4) {
-        // Nobody hears it, and it hears nobody.
+        // No node hears it, and it hears none.
         0 => others.iter().flat_map(|other| [(victim, *other), (*other, victim)]).collect(),
-        // It speaks and hears nothing.
+        // It can send but hears nothing.
         1 => others.iter().map(|other| (*other, victim)).collect(),
-        // It hears and cannot speak.
+        // It hears but cannot send.
         2 => others.iter().map(|other| (victim, *other)).collect(),
         // A bridge: one of the others still reaches both.
         _ => others.first().map(|other| vec![(victim, *other), (*other, victim)]).unwrap_or_default(),
@@ -200,7 +200,7 @@ async fn cut_off(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow:
 async fn slow_links(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     let all = random.percent(30);
     let slowed: Vec<u64> = cluster.places().into_iter().filter(|place| all || *place == victim).collect();
-    // Beyond a heartbeat, and sometimes beyond the timeout of an election.
+    // Longer than a heartbeat, and sometimes longer than the election timeout.
     let by =
         Duration::from_millis(if random.percent(70) { 5 + random.below(60) } else { 60 + random.below(340) });
     for place in &slowed {
@@ -213,7 +213,8 @@ async fn slow_links(cluster: &Cluster, victim: u64, random: &mut Random) -> anyh
     Ok(())
 }
 
-/// A node may live through it, or end and say why; then it is started when there is room again.
+/// Fills a node's disk. The node may survive it, or end and log the reason; in that case it is started when there is
+/// room again.
 async fn fill_disk(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     let disk = cluster.disk(victim).context("no disk of its own")?;
     disk.fill()?;
@@ -235,7 +236,7 @@ async fn lose_disk(cluster: &Cluster, victim: u64) -> anyhow::Result<()> {
     let gone = cluster.lose(victim).await?;
     remove(cluster, gone).await?;
     let id = cluster.join(victim).await?;
-    anyhow::ensure!(id > gone, "node {id} was given a number that was taken before");
+    anyhow::ensure!(id > gone, "node {id} was given an id that was used before");
     votes(cluster, id).await
 }
 
@@ -252,7 +253,7 @@ async fn three_five_three(cluster: &Cluster, random: &mut Random) -> anyhow::Res
     Ok(())
 }
 
-/// Takes a node out, as an operator would who is told to try again.
+/// Removes a node, like an operator who retries when the cluster asks for it.
 async fn remove(cluster: &Cluster, node_id: u64) -> anyhow::Result<()> {
     let until = Instant::now() + MEMBERS_LIMIT;
     loop {
@@ -265,7 +266,7 @@ async fn remove(cluster: &Cluster, node_id: u64) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until a node that has joined votes.
+/// Waits until a node that has joined is a voter.
 async fn votes(cluster: &Cluster, id: u64) -> anyhow::Result<()> {
     let until = Instant::now() + MEMBERS_LIMIT;
     while Instant::now() < until {

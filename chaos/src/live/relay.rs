@@ -1,10 +1,9 @@
-//! A slow link: what stands between the others and one node's cluster plane, and holds back what goes to it and what
-//! comes from it. Bytes arrive late, in order and whole, as TCP over a long or a crowded line delivers them; the
-//! kernel's own packet delay is not to be had on every machine. While the node does not listen, neither does the relay:
-//! who knocks is refused, as without it.
+//! A slow link: a relay between the others and one node's cluster plane, which delays both directions. Bytes arrive
+//! late, in order and complete, as TCP over a long or a crowded line delivers them; the kernel's own packet delay is
+//! not available on every machine. While the node does not listen, neither does the relay: connections are refused, as
+//! without it.
 //!
-//! Where nodes have network namespaces of their own, their relays are processes inside: [`serve`] is what such a one
-//! does.
+//! If nodes have network namespaces of their own, their relays are processes inside; they run [`serve`].
 
 use std::{
     io,
@@ -23,11 +22,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// What is on the way in one direction: enough for a batch of entries, after that the sender waits as for a full
+/// Pieces in transit in one direction: enough for a batch of entries. After that the sender waits, as for a full
 /// window.
 const ON_THE_WAY: usize = 64;
 const PIECE_BYTES: usize = 16 * 1024;
-/// How often it is looked whether a node listens again.
+/// The interval at which the relay checks whether the node listens again.
 const LOOK: Duration = Duration::from_millis(5);
 
 pub struct Relay {
@@ -36,14 +35,14 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens at `near` and passes on to `far`. Must be called within a runtime.
+    /// Listens at `near` and forwards to `far`. Must be called within a runtime.
     pub fn start(near: String, far: String) -> Self {
         let delay_us = Arc::new(AtomicU64::new(0));
         let accepting = tokio::spawn(accept(near, far, Arc::clone(&delay_us)));
         Self { delay_us, accepting }
     }
 
-    /// From now on every piece takes between once and twice as long as this.
+    /// Delays every piece from now on by between once and twice this time.
     pub fn slow(&self, by: Duration) {
         self.delay_us.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -55,10 +54,10 @@ impl Drop for Relay {
     }
 }
 
-/// A relay as a process: each line of its standard input is a new delay in microseconds; it ends with its parent.
+/// Runs a relay as a process: each line of its standard input is a new delay in microseconds; it ends with its parent.
 ///
 /// # Errors
-/// When the standard input cannot be read.
+/// A standard input that cannot be read.
 pub fn serve(near: String, far: String) -> io::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let _inside = runtime.enter();
@@ -79,7 +78,7 @@ async fn accept(near: String, far: String, delay: Arc<AtomicU64>) {
             continue;
         };
         while let Ok((guest, _)) = listener.accept().await {
-            // The first one after the node has gone is closed at once, the next ones are refused.
+            // The first connection after the node is gone is closed at once; the next ones are refused.
             let Ok(host) = TcpStream::connect(&far).await else { break };
             tokio::spawn(pass_on(guest, host, Arc::clone(&delay)));
         }
@@ -87,7 +86,7 @@ async fn accept(near: String, far: String, delay: Arc<AtomicU64>) {
 }
 
 async fn pass_on(guest: TcpStream, host: TcpStream, delay: Arc<AtomicU64>) {
-    // Best effort: without it small pieces come later still.
+    // Best effort: without it small pieces arrive even later.
     let _ = (guest.set_nodelay(true), host.set_nodelay(true));
     let (from_guest, to_guest) = guest.into_split();
     let (from_host, to_host) = host.into_split();

@@ -1,5 +1,6 @@
-//! What a revocation costs: its acknowledgement beside that of a plain write, with every node well, or with a follower
-//! frozen. A follower that wakes is asked at once about the session that was ended while it slept.
+//! Measures the cost of a revocation: the time to its acknowledgement beside that of a plain write, with all nodes
+//! running, or with one follower frozen. A follower that wakes immediately gets a check of the session that was ended
+//! while it was frozen.
 
 use std::{
     sync::Arc,
@@ -13,22 +14,23 @@ use tokio::time::sleep;
 use super::{cluster::Cluster, traffic::password, visitor::Visitor};
 use crate::{history::Seen, random::Random};
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 pub struct Costs {
-    /// The first after the founding election, which waits for whatever leases an earlier leader may have granted.
+    /// The first revocation after the founding election, which waits for all leases that an earlier leader may have
+    /// granted.
     pub first: Vec<Duration>,
     /// Plain writes, each at the same node as the revocation after it.
     pub writes: Vec<Duration>,
     pub revocations: Vec<Duration>,
-    /// Sessions that a follower still accepted after they were ended. Must be 0.
+    /// Sessions that a follower still accepted after they had been ended. Must be 0.
     pub stale: u64,
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two runs: leases are renewed by then.
+/// The pause between two runs: leases are renewed by then.
 const CALM: Duration = Duration::from_millis(500);
-/// A follower may be frozen anywhere between two of its renewals.
+/// The renewal interval: a follower may be frozen at any point between two renewals.
 const RENEWAL_MS: u64 = 400;
 const USER: &str = "revoked";
 
@@ -63,14 +65,14 @@ pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow:
         visitor.sign_in([&url, &url], &password(USER)).await?;
         anyhow::ensure!(
             visitor.check(&cluster.url(asleep)).await == Seen::Accepted,
-            "a session that is no session"
+            "the new session is not valid"
         );
         if frozen {
             sleep(Duration::from_millis(random.below(RENEWAL_MS))).await;
             cluster.signal(asleep, "-STOP")?;
         }
         let outcome = cost(&cluster.api_of(std::iter::once(asked), PATIENCE)?, run, &mut costs).await;
-        // Asked while it sleeps, and answered when it wakes.
+        // Sent while it is frozen, and answered when it wakes.
         let at = cluster.url(asleep);
         let woken = async {
             if frozen {

@@ -1,4 +1,4 @@
-//! Visitors at all nodes, and an operator who revokes. Everything they do stands in the history.
+//! Visitors at all nodes, and an operator who revokes. All their operations are recorded in the history.
 
 use std::{
     sync::{
@@ -18,17 +18,17 @@ use crate::{
 
 use super::{aftermath::Held, cluster::Cluster, visitor::Visitor};
 
-/// People who sign in, each with one session at a time.
+/// Users who sign in, each with one session at a time.
 const PEOPLE: usize = 8;
 /// The pause of a visitor between two actions: the machine must also run the cluster.
 const PAUSE: Duration = Duration::from_millis(4);
-/// How long a visitor waits for an answer. Longer than any write is held.
+/// Time limit of a response. Longer than any write is held.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// The pause between two registrations.
 const REGISTRATION: Duration = Duration::from_millis(50);
-/// Of a hundred checks, those of the home page in place of the application.
+/// The percentage of checks that request the home page instead of the application.
 const AT_HOME: u64 = 20;
-/// Actions of one session before its person is revoked or leaves it behind.
+/// Actions in a session before its user is revoked or abandons it.
 const ACTIONS: u64 = 120;
 
 pub struct Traffic {
@@ -38,11 +38,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Every session there was, with its cookies.
+    /// Every session of the run, with its cookies.
     pub async fn stop(self) -> Vec<Held> {
         self.over.store(true, Ordering::Relaxed);
         for person in self.people {
-            // One that panicked has said so.
+            // A visitor that panicked has already reported it.
             let _ = person.await;
         }
         std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
@@ -99,7 +99,7 @@ impl Person {
             let Some((visitor, session)) = self.sign_in().await else { continue };
             let actions = 20 + self.random.below(ACTIONS);
             let revoke_at = self.random.below(actions * 2);
-            // Two windows of one browser, so that checks go on while a revocation is on its way.
+            // Two windows of one browser, so that checks continue while a revocation is in progress.
             let mut token = None;
             for action in 0..actions {
                 if self.over.load(Ordering::Relaxed) {
@@ -144,7 +144,7 @@ impl Person {
         note(&self.history, session, node, began, seen);
     }
 
-    /// A code, redeemed at two nodes at once; later the refresh token of it, rotated.
+    /// Obtains a code and redeems it at two nodes at once; later, rotates its refresh token.
     async fn use_grant(&mut self, visitor: &Visitor, session: u64, token: Option<String>) -> Option<String> {
         let (one, other) = (self.node().1, self.node().1);
         if let Some(token) = token {
@@ -168,7 +168,7 @@ impl Person {
                 }
             }
         }
-        // The second redemption has ended the grant (RFC 6749 §4.1.2): its refresh token is not to be used.
+        // The second redemption has ended the grant (RFC 6749 §4.1.2): its refresh token must not be used.
         let code = visitor.clone().code(&other).await.ok()?;
         let Ok(Some(refresh)) = visitor.redeem(&one, &code).await else { return None };
         self.history.redeemed(&code);
@@ -176,7 +176,7 @@ impl Person {
         Some(refresh)
     }
 
-    /// A refresh token, exchanged at two nodes at once: whoever is answered is given the same child.
+    /// Exchanges a refresh token at two nodes at once: every response contains the same successor.
     async fn race(
         &mut self,
         visitor: &Visitor,
@@ -211,7 +211,7 @@ impl Person {
         next.filter(|_| certain)
     }
 
-    /// Everything of this person, by an operator at any node; visitors go on meanwhile.
+    /// Revokes everything of this user, by an operator at any node; visitors continue meanwhile.
     async fn revoke(&mut self, visitor: &Visitor, session: u64) {
         let (node, _) = self.node();
         let Ok(api) = self.cluster.api_of([node].into_iter().chain(self.cluster.places()), PATIENCE) else {
@@ -246,7 +246,7 @@ impl Person {
             () = &mut watching => false,
         };
         if acknowledged {
-            // The moment that counts: right after it, at every node, several times.
+            // The critical moment: right after the acknowledgement, at every node, several times.
             for node in [self.cluster.places(), self.cluster.places()].concat() {
                 look(&self.history, visitor, session, node, &self.cluster.url(node)).await;
             }
@@ -259,7 +259,7 @@ impl Person {
     }
 }
 
-/// A forward-auth check, noted.
+/// A forward-auth check, recorded in the history.
 async fn look(history: &History, visitor: &Visitor, session: u64, node: u64, url: &str) {
     let began = history.now();
     let seen = visitor.check(url).await;
@@ -272,7 +272,7 @@ fn note(history: &History, session: u64, node: u64, began: When, seen: Seen) {
     history.ran(if seen == Seen::Unavailable { Answer::Unknown } else { Answer::Acknowledged });
 }
 
-/// Makes one user after the other, each at the next node, until the traffic is over: what is acknowledged must be found
+/// Creates one user after the other, each at the next node, until the traffic stops: every acknowledged one must exist
 /// at the end.
 async fn register(cluster: Arc<Cluster>, history: Arc<History>, over: Arc<AtomicBool>) {
     for number in 0_usize.. {

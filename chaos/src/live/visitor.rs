@@ -1,4 +1,4 @@
-//! A browser and what it does, each step at a node of its choice.
+//! A browser and its actions, each step at a chosen node.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use sha2::{Digest as _, Sha256};
 use super::cluster::{APP_HOST, CLIENT_ID, REDIRECT_URI};
 use crate::history::Seen;
 
-/// Between the check and the form.
+/// Redirects between the check and the form.
 const MAX_REDIRECTS: usize = 4;
 /// A code verifier (RFC 7636 §4.1). Nothing here is secret.
 const VERIFIER: &str = "chaos-chaos-chaos-chaos-chaos-chaos-chaos-chaos";
 
-/// Cookies of one host, kept by hand: they go to every node, as behind one name.
+/// Cookies of one host, kept by hand: they are sent to every node, as if all had one name.
 type Cookies = BTreeMap<String, String>;
 
-/// Somebody who is signed in at home and at the application, or is about to be.
+/// A user who is signed in at the portal and at the application, or is about to be.
 #[derive(Clone)]
 pub struct Visitor {
     http: reqwest::Client,
@@ -30,7 +30,7 @@ struct Page {
     status: u16,
     location: String,
     text: String,
-    /// Whom the application is told.
+    /// The user name that the check passes to the application.
     remote_user: String,
 }
 
@@ -39,13 +39,13 @@ impl Visitor {
         Self { http, user: user.to_owned(), home: Cookies::new(), app: Cookies::new() }
     }
 
-    /// The same person with another browser.
+    /// This user with another browser.
     pub fn anew(&self) -> Self {
         Self::new(self.http.clone(), &self.user)
     }
 
-    /// The whole round trip of somebody who opens the application, each step at another node: refused by the check,
-    /// sent from the application's host to the login, signed in there, and sent back.
+    /// Signs in with the whole round trip of a user who opens the application, each step at another node: refused by
+    /// the check, redirected from the application's host to the login, signed in there, and redirected back.
     pub async fn sign_in(&mut self, nodes: [&str; 2], password: &str) -> anyhow::Result<()> {
         let [first, second] = nodes;
         let refused = send(&mut self.app, asks_for_a_check(&self.http, first)).await?;
@@ -71,11 +71,11 @@ impl Visitor {
         let back = self.http.get(at(first, &signed_in.location)?).header("host", APP_HOST);
         let arrived = send(&mut self.app, back).await?;
         let home_again = arrived.location.contains(APP_HOST) && !self.app.is_empty();
-        anyhow::ensure!(home_again, "the way back of {} ended in {}", self.user, arrived.status);
+        anyhow::ensure!(home_again, "the redirect of {} ended in {}", self.user, arrived.status);
         Ok(())
     }
 
-    /// A forward-auth check: what a proxy asks before it passes on a request to the application.
+    /// A forward-auth check: the request that a proxy sends before it passes a request on to the application.
     pub async fn check(&self, node: &str) -> Seen {
         match send(&mut self.app.clone(), asks_for_a_check(&self.http, node)).await {
             Ok(page) if page.status == 200 && page.remote_user == self.user => Seen::Accepted,
@@ -84,7 +84,7 @@ impl Visitor {
         }
     }
 
-    /// The home page: only who is signed in sees it.
+    /// Requests the home page: only a signed-in user sees it.
     pub async fn at_home(&self, node: &str) -> Seen {
         match send(&mut self.home.clone(), self.http.get(format!("{node}/"))).await {
             Ok(page) if page.status == 200 => Seen::Accepted,
@@ -148,7 +148,7 @@ impl Visitor {
     }
 }
 
-/// As a proxy on this machine asks, which the nodes are told to trust.
+/// A check request as it is sent by a proxy on this machine, which the nodes are configured to trust.
 fn asks_for_a_check(http: &reqwest::Client, node: &str) -> reqwest::RequestBuilder {
     http.get(format!("{node}/auth/traefik"))
         .header("x-forwarded-method", "GET")
@@ -177,7 +177,7 @@ async fn send(cookies: &mut Cookies, request: reqwest::RequestBuilder) -> anyhow
     Ok(Page { status, location, remote_user, text: reply.text().await? })
 }
 
-/// Path and query of where a page leads, at this node.
+/// The path and query of a redirect target, at this node.
 fn at(node: &str, location: &str) -> anyhow::Result<reqwest::Url> {
     let mut url = reqwest::Url::parse(node)?;
     let target = url.join(location).with_context(|| format!("{location:?} leads nowhere"))?;

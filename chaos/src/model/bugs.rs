@@ -1,26 +1,26 @@
-//! The known ways to get it wrong: those inside the core, and those of the shell that drives it.
+//! Known ways to get the protocol wrong: errors inside the core, and errors of the code that drives it.
 
 use conclave_lease::Mutation;
 
-/// What the modelled nodes do wrong. All but [`Bug::None`] need the feature "mutations".
+/// A deliberate error of the modelled nodes. All but [`Bug::None`] need the feature "mutations".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bug {
-    /// Nothing.
+    /// No error.
     #[default]
     None,
-    /// The core does something wrong.
+    /// An error of the core.
     #[cfg(feature = "mutations")]
     Core(Mutation),
-    /// A grant is answered without a quorum round.
+    /// A request is granted without a quorum round.
     #[cfg(feature = "mutations")]
     NoQuorumConfirm,
     /// The read index is taken before the node is recorded.
     #[cfg(feature = "mutations")]
     IndexBeforeRecord,
-    /// The read index is the commit index, though the leader's own first entry is not committed yet.
+    /// The read index is the commit index, although the leader's own first entry is not committed yet.
     #[cfg(feature = "mutations")]
     IndexBelowOwnEntry,
-    /// A farewell counts for whichever process of the node now runs.
+    /// A release is applied to whichever process of the node runs now.
     #[cfg(feature = "mutations")]
     FarewellOfAnyProcess,
 }

@@ -1,4 +1,5 @@
-//! Breadth first over all worlds within bounds, each once; the shortest way to a broken promise is told step by step.
+//! A breadth-first search over all worlds within bounds, each once; the shortest path to a broken promise is reported
+//! step by step.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,27 +14,28 @@ use super::{
     world::{Bounds, World},
 };
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every world within the bounds was visited, and the promise holds in each.
     Holds {
-        /// How many there are.
+        /// The number of worlds.
         worlds: u64,
     },
-    /// There are more worlds than the search may visit; in those it saw the promise holds.
+    /// There are more worlds than the search may visit; the promise holds in those that it visited.
     Unfinished {
-        /// How many were visited.
+        /// The number of worlds visited.
         worlds: u64,
     },
-    /// The shortest way to a world in which the promise is broken.
+    /// The shortest path to a world in which the promise is broken.
     Broken {
         /// The names of the steps.
         steps: Vec<&'static str>,
     },
 }
 
-/// A world's name: 64 bits of a good hash. Two of some ten million share one with a chance of three in a million.
+/// The identity of a world: 64 bits of a good hash. Among some ten million worlds, two share one with a probability of
+/// three in a million.
 type Name = u64;
 
 /// Visits at most `limit` worlds.
@@ -84,7 +86,7 @@ fn visit(bounds: &Bounds, bug: Bug, limit: u64, seen: &mut impl FnMut(Name, Name
     Found::Holds(known.len() as u64)
 }
 
-/// Searches once more and remembers where each world came from: only a broken promise is worth that memory.
+/// Searches once more and remembers the predecessor of each world: only a broken promise is worth that memory.
 fn way_to(end: Name, bounds: &Bounds, bug: Bug, limit: u64) -> Vec<&'static str> {
     let mut origin: HashMap<Name, (Name, &'static str), FixedState> = HashMap::default();
     let _ = visit(bounds, bug, limit, &mut |from, name, step| {

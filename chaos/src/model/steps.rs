@@ -11,11 +11,11 @@ use super::{
     world::{Bounds, Entry, NODES, Node, Renewal, World},
 };
 
-/// Calls `found` with each next world and the name of the step there.
+/// Calls `found` with each next world and the name of the step to it.
 pub fn next(world: &World, bounds: &Bounds, bug: Bug, found: &mut impl FnMut(&'static str, World)) {
     let step = Steps { world, bounds, bug };
     if world.acknowledged {
-        // Nothing more is acknowledged: only what checks and leases may still do counts.
+        // Nothing more will be acknowledged: only checks and leases still matter.
         step.time(found);
         step.leases(found);
         return;
@@ -170,8 +170,8 @@ impl Steps<'_> {
         }
     }
 
-    /// The answer is taken, or dropped as no answer to anything. None while the node has not applied what it asks for:
-    /// that is the same as a slower wire.
+    /// The reply is accepted, or dropped because it matches no request. None while the node has not applied its index:
+    /// that is equivalent to a slower network.
     fn granted(&self, place: usize, n: usize, nonce: u8, index: u8) -> Option<World> {
         let now = self.world.now(n);
         let mut world = self.changed(|w| {
@@ -191,7 +191,8 @@ impl Steps<'_> {
             if node.leads && w.written < self.bounds.writes {
                 found("write", self.changed(|w| write(w, n)));
             }
-            // Whoever has known of the commit for as long as a lease can last may acknowledge without asking anybody.
+            // A node that has known of the commit for as long as a lease can last may acknowledge without contacting
+            // any other.
             let now = w.now(n);
             let wait = self.bug.core().wait(self.bounds.terms());
             if node.knows_since.is_some_and(|since| now.least_since(since) >= wait) {
@@ -206,8 +207,8 @@ impl Steps<'_> {
         }
     }
 
-    /// Confirmations say what is true for ever and open nothing but barriers: all that may have arrived are taken to
-    /// have arrived here. A slower one is a later acknowledgement.
+    /// Confirmations state what stays true and open only barriers: all that may have arrived are assumed to have
+    /// arrived here. A slower one is equivalent to a later acknowledgement.
     fn acknowledge(&self, n: usize, term: u8, index: usize, found: &mut impl FnMut(&'static str, World)) {
         let now = self.world.now(n);
         let mut table = self.world.nodes[n].table.clone();
@@ -221,14 +222,14 @@ impl Steps<'_> {
 }
 
 impl Node {
-    /// Tells the processes of all nodes apart.
+    /// A number that distinguishes the processes of all nodes.
     fn process_name(&self, n: usize) -> u8 {
         small(n) * 8 + self.process
     }
 }
 
-/// Commits and applies in one: a node that knows of a commit and has not applied it yet is like one that does not know
-/// of it yet.
+/// Commits and applies in one step: a node that knows of a commit and has not applied it yet is equivalent to one that
+/// does not know of it yet.
 fn learn(w: &mut World, n: usize, commit: u8, bounds: &Bounds) {
     let now = w.now(n);
     let node = &mut w.nodes[n];
@@ -239,7 +240,8 @@ fn learn(w: &mut World, n: usize, commit: u8, bounds: &Bounds) {
     }
 }
 
-/// What was in memory is gone; the log and the term stay. A state is rebuilt from what a leader confirms anew.
+/// Restarts a node: everything in memory is lost; the log and the term stay. The state is rebuilt from what a leader
+/// confirms again.
 fn restart(w: &mut World, n: usize, bug: Bug) {
     w.restarted += 1;
     let node = &mut w.nodes[n];
@@ -309,7 +311,7 @@ fn record(w: &mut World, at: usize, from: u8, process: u8, bounds: &Bounds) {
     w.nodes[at].table.record(from.into(), process.into(), bounds.terms(), now);
 }
 
-/// ReadIndex: what is committed, and at least the leader's own first entry (Raft §6.4).
+/// ReadIndex: the commit index, and at least the leader's own first entry (Raft §6.4).
 fn read_index(leader: &Node, bug: Bug) -> u8 {
     let own =
         leader.log.iter().position(|entry| entry.term == leader.term).map_or(0, |place| small(place + 1));

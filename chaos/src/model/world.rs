@@ -1,4 +1,4 @@
-//! A state of the modelled world, and what must hold in it.
+//! A state of the modelled world, and its invariant.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::bugs::Bug;
 
 pub const NODES: usize = 3;
 
-/// How far the search goes.
+/// The bounds of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Ticks of real time.
@@ -17,24 +17,25 @@ pub struct Bounds {
     pub length: u8,
     /// Elections after the first.
     pub elections: u8,
-    /// Renewals asked for, by all nodes together.
+    /// Renewals requested by all nodes together.
     pub asks: u8,
     /// Restarts of single nodes.
     pub restarts: u8,
-    /// Times the revocation is written: the first, and its retries.
+    /// Number of times that the revocation is written: the first, and its retries.
     pub writes: u8,
-    /// Nodes that stop in order and say farewell.
+    /// Nodes that stop gracefully and release their lease.
     pub farewells: u8,
-    /// Whether waiting alone may acknowledge.
+    /// True if waiting alone may acknowledge.
     pub patience: bool,
-    /// Whether clocks run at different speeds.
+    /// True if clocks run at different speeds.
     pub drift: bool,
-    /// Times that a machine's two clocks part: it is suspended for a tick, or the one that may be slewed gains one.
+    /// Number of times that a machine's two clocks diverge: it is suspended for a tick, or the clock that may be slewed
+    /// gains one.
     pub partings: u8,
 }
 
-/// What is searched: each exhausted in less than half a minute, the cheap ones first; together every event of the
-/// protocol beside every other that matters to it.
+/// The bounds that are searched: each exhausted in less than half a minute, the cheap ones first. Together they combine
+/// every event of the protocol with every other that matters to it.
 pub const BOUNDS: &[(&str, Bounds)] = &[
     ("an election", BASE),
     ("clocks apart", Bounds { elections: 0, partings: 2, ..BASE }),
@@ -53,7 +54,7 @@ pub const BOUNDS: &[(&str, Bounds)] = &[
     ("an election and two renewals", Bounds { ticks: 1, asks: 2, ..BASE }),
 ];
 
-/// What is searched in minutes and gigabytes: for a release build with time.
+/// Bounds that take minutes and gigabytes: for a release build with time.
 pub const WIDE_BOUNDS: &[(&str, Bounds)] = &[
     ("an election, longer leases", Bounds { ticks: 4, length: 2, ..BASE }),
     ("an election and drifting clocks, longer", Bounds { drift: true, ..BASE }),
@@ -80,7 +81,7 @@ const BASE: Bounds = Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub term: u8,
-    /// The revocation, rather than a leader's first entry.
+    /// True for the revocation, false for a leader's first entry.
     pub revokes: bool,
     /// The process that wrote it and waits for it.
     pub process: u8,
@@ -90,11 +91,12 @@ pub struct Entry {
 pub struct Node {
     pub term: u8,
     pub log: Vec<Entry>,
-    /// Known to be committed, and applied.
+    /// The highest index known to be committed, and applied.
     pub applied: u8,
-    /// The most any process of this node ever said it had applied: a late confirmation may still say so.
+    /// The highest index that any process of this node ever reported as applied: a late confirmation may still report
+    /// it.
     pub ever_applied: u8,
-    /// When this process first knew of a committed revocation.
+    /// The time at which this process first knew of a committed revocation.
     pub knows_since: Option<Moment>,
     pub leads: bool,
     pub process: u8,
@@ -102,7 +104,7 @@ pub struct Node {
     pub holder: Holder,
 }
 
-/// A renewal on its way.
+/// A renewal in transit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Renewal {
     Asked {
@@ -110,7 +112,7 @@ pub enum Renewal {
         process: u8,
         nonce: u8,
     },
-    /// The leader `at` has written it down; `index` only when it was, wrongly, read before that.
+    /// The leader `at` has recorded it; `index` only if it was, wrongly, read before that.
     Recorded {
         from: u8,
         nonce: u8,
@@ -150,7 +152,7 @@ pub struct World {
     pub slewed: [u8; NODES],
     pub nodes: [Node; NODES],
     pub renewals: Vec<Renewal>,
-    /// Farewells on their way: node and process.
+    /// Releases in transit: node and process.
     pub farewells: Vec<(u8, u8)>,
     pub asked: u8,
     pub elected: u8,
@@ -160,7 +162,7 @@ pub struct World {
     pub acknowledged: bool,
 }
 
-/// Ticks that the first leader has led when the search begins: longer than any lease.
+/// Ticks for which the first leader has led when the search begins: longer than any lease.
 const BEFORE: u64 = 100;
 /// Units of a true clock in a tick.
 const UNITS: u64 = 10;
@@ -176,7 +178,7 @@ impl Bounds {
         if self.drift { &[[11, 9, 10], [9, 11, 9], [10, 9, 11], [11, 11, 9]] } else { &[[10, 10, 10]] }
     }
 
-    /// Where the search begins: node 0 leads, all is replicated, nobody holds a lease.
+    /// The start of the search: node 0 leads, everything is replicated, no node holds a lease.
     pub fn beginnings(&self, bug: Bug) -> Vec<World> {
         let first = Entry { term: 1, revokes: false, process: 0 };
         let node = |leads: bool| {
@@ -220,7 +222,7 @@ fn units(units: u64) -> Duration {
 }
 
 impl World {
-    /// What the clocks of node `n` say: between what one of them counts and what the other does lies what has passed.
+    /// The clock readings of node `n`: the time that has passed is between what the one and the other clock measure.
     #[expect(clippy::indexing_slicing, reason = "nodes are numbered by the loops of the model")]
     pub fn now(&self, n: usize) -> Moment {
         let rate = u64::from(self.rates[n]);
@@ -230,12 +232,12 @@ impl World {
         Moment { boot, raw }
     }
 
-    /// How often clocks have parted.
+    /// The number of times that clocks have diverged.
     pub fn partings(&self) -> u8 {
         self.asleep.iter().chain(&self.slewed).sum()
     }
 
-    /// The promise: after the acknowledgement no node accepts in a state that has not seen the revocation.
+    /// The promise: after the acknowledgement no node accepts on a state without the revocation.
     pub fn holds(&self) -> bool {
         !self.acknowledged
             || self.nodes.iter().enumerate().all(|(n, node)| {

@@ -1,5 +1,5 @@
-//! Who asks for what: people who sign in, clients that redeem and refresh, admins who change things; some of it twice,
-//! some of it wrong.
+//! The random commands of a history: users who sign in, clients that redeem and refresh, administrators who change
+//! rows; some commands are repeated, some are invalid.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,14 +9,14 @@ use conclave_state::{Reply, ReplyBody, Stamp, State, ids::UserId, user::User};
 use super::log::Order;
 use crate::random::Random;
 
-/// How long after its first answer a request may come again: less than the rules remember it, as in the product, where
-/// a write is retried for seconds.
+/// The time after its first reply within which a request may be repeated: less than the rules remember it, as in the
+/// product, where a write is retried for seconds.
 const RETRIED_WITHIN_MS: u64 = 100_000;
-/// Most requests whose answer may still get lost.
+/// Most requests whose reply may still be lost.
 const MAX_RETRIED: usize = 12;
-/// Most grants and families looked at again; old ones make room.
+/// Most grants and families that are used again; old ones are dropped.
 const MAX_KNOWN: usize = 24;
-/// Most users, so that histories meet in the same rows.
+/// Most users, so that commands often affect the same rows.
 const MAX_USERS: usize = 8;
 const MINUTE: u64 = 60_000;
 const CLIENT: &str = "web";
@@ -24,17 +24,17 @@ const REDIRECT_URI: &str = "https://rp.test/cb";
 const CODE_SECRET: [u8; 32] = [8; 32];
 const CHALLENGE: [u8; 32] = [7; 32];
 
-/// What the people outside know, from the answers they got.
+/// The knowledge of users and clients, from the replies that they got.
 #[derive(Debug, Default)]
 pub struct History {
     recent: VecDeque<(Order, Stamp)>,
     grants: VecDeque<Vec<u8>>,
-    /// The generation that each refresh family was answered last.
+    /// The last generation that each refresh family returned.
     families: BTreeMap<Vec<u8>, u64>,
     made: u64,
 }
 
-/// What is there before anything happens.
+/// The commands at the start of every history.
 pub fn furniture() -> Vec<Body> {
     vec![
         Body::CreateGroup(pb::CreateGroup {
@@ -59,7 +59,7 @@ pub fn furniture() -> Vec<Body> {
 }
 
 impl History {
-    /// The next order. `state` is what the leader shows: people act on what they see.
+    /// The next command. `state` is the leader's: users act on what they see.
     pub fn next(&mut self, random: &mut Random, state: &State) -> Body {
         self.made += 1;
         let users: Vec<&User> = state.users_after(None).map(AsRef::as_ref).collect();
@@ -74,7 +74,7 @@ impl History {
         }
     }
 
-    /// A code that was issued; now and then one that was redeemed before.
+    /// Redeems a code that was issued; now and then one that was redeemed before.
     fn redeem(&self, random: &mut Random) -> Option<Body> {
         let grants: Vec<&Vec<u8>> = self.grants.iter().collect();
         let grant_id = (*random.pick(&grants)?).clone();
@@ -91,7 +91,7 @@ impl History {
         }))
     }
 
-    /// The token held, the one before it (its answer was lost), or an older one (stolen).
+    /// Presents the current token, the previous one (its reply was lost), or an older one (stolen).
     fn rotate(&self, random: &mut Random) -> Option<Body> {
         let families: Vec<(&Vec<u8>, &u64)> = self.families.iter().collect();
         let (family, held) = random.pick(&families)?;
@@ -110,7 +110,7 @@ impl History {
         }))
     }
 
-    /// What the outside learns from an answer.
+    /// Records what users and clients learn from a reply.
     pub fn learn(&mut self, order: &Order, reply: &Reply, clock: Stamp) {
         if !order.repeated {
             self.recent.push_back((order.clone(), clock));
@@ -138,7 +138,7 @@ impl History {
         }
     }
 
-    /// A request whose answer got lost. `stamp_ms` is when it would come again.
+    /// A request whose reply was lost. `stamp_ms` is the time of its repetition.
     pub fn retry(&self, random: &mut Random, stamp_ms: u64) -> Option<Order> {
         let still_known = |(_, first): &&(Order, Stamp)| {
             let last = self.recent.back().map_or(Stamp(stamp_ms), |(_, clock)| (*clock).max(Stamp(stamp_ms)));

@@ -1,4 +1,4 @@
-//! What the cluster has agreed on.
+//! The replicated log.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use prost::Message as _;
@@ -8,16 +8,16 @@ use prost::Message as _;
 pub struct Committed {
     /// The bytes of a `LogEntry`; none for an entry without a command, such as a new leader's first.
     pub bytes: Option<Vec<u8>>,
-    /// What the bytes say, for the oracle.
+    /// The decoded bytes, for the oracle.
     pub order: Option<Order>,
 }
 
 /// A command in the log.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// The request's name.
+    /// The request id.
     pub request: [u8; 16],
-    /// Whether the log has this request already, within the time for which it is remembered.
+    /// True if the log already contains this request, within the time for which it is remembered.
     pub repeated: bool,
     /// The command.
     pub body: Body,
@@ -28,12 +28,12 @@ pub struct Order {
 pub struct Log(Vec<Committed>);
 
 impl Log {
-    /// A new request.
+    /// Appends a new request.
     pub fn append(&mut self, at_ms: u64, request: [u8; 16], body: Body) {
         self.push(at_ms, Order { request, repeated: false, body });
     }
 
-    /// The same request again.
+    /// Appends a repeated request.
     pub fn append_again(&mut self, at_ms: u64, first: &Order) {
         self.push(at_ms, Order { repeated: true, ..first.clone() });
     }
@@ -44,7 +44,7 @@ impl Log {
         self.0.push(Committed { bytes: Some(bytes), order: Some(order) });
     }
 
-    /// A new leader's first entry.
+    /// Appends a new leader's first entry.
     pub fn append_blank(&mut self) {
         self.0.push(Committed { bytes: None, order: None });
     }

@@ -1,8 +1,9 @@
 //! One seed, one history: three replicas of one log, and everything that may happen to them.
 //!
-//! Raft itself is not here: the log is what it has agreed on. What a log still sees is here: replicas at different
-//! speeds, crashes and restarts from a snapshot with a replay, snapshots taken over from another replica, proposals
-//! that come again through the same or another leader, and leaders whose clocks differ, so that stamps run back.
+//! Raft itself is not included: the log is its result. The effects that a log still sees are included: replicas at
+//! different speeds, crashes and restarts from a snapshot with a replay, snapshots installed from another replica,
+//! proposals that are repeated through the same or another leader, and leaders whose clocks differ, so that stamps run
+//! back.
 
 mod history;
 pub mod log;
@@ -19,29 +20,29 @@ use crate::{
 
 /// Replicas of a cluster.
 const REPLICAS: usize = 3;
-/// Events of one history. A few hundred make several snapshots, restarts and leaders.
+/// Events of one history. A few hundred produce several snapshots, restarts and leaders.
 const EVENTS: usize = 250;
 /// Most entries that a follower applies at once.
 const MAX_BATCH: u64 = 12;
-/// How far a leader's clock may be from the true time, either way.
+/// The largest difference between a leader's clock and the true time, either way.
 const MAX_SKEW_MS: u64 = 3_000;
-/// When histories begin.
+/// The start time of histories.
 const START_MS: u64 = 1_800_000_000_000;
 
-/// What a history held, for the report.
+/// Counts of a history, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Entries in the log.
     pub entries: u64,
     /// Entries applied, over all replicas.
     pub applied: u64,
-    /// Requests that came again.
+    /// Repeated requests.
     pub repeats: u64,
     /// Crashes, each followed by a restart.
     pub restarts: u64,
-    /// Snapshots taken over from another replica.
+    /// Snapshots installed from another replica.
     pub installs: u64,
-    /// Changes of the leader.
+    /// Leader changes.
     pub leaders: u64,
 }
 
@@ -56,7 +57,7 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// Lives through the history of this seed.
+/// Runs the history of this seed.
 ///
 /// # Errors
 /// The first promise that was broken.
@@ -77,7 +78,7 @@ struct World {
     log: Log,
     replicas: Vec<Replica>,
     leader: usize,
-    /// The true time, and how much each replica's clock is ahead of the slowest possible one.
+    /// The true time, and the difference of each replica's clock to the slowest possible one.
     now_ms: u64,
     skews_ms: Vec<u64>,
     counts: Counts,
@@ -135,7 +136,7 @@ impl World {
         self.answer()
     }
 
-    /// The answer got lost and the request comes again, by whoever leads now, under their clock.
+    /// Repeats a request whose reply was lost, through the present leader and with its clock.
     fn propose_again(&mut self) -> Result<(), Violation> {
         let stamp = self.stamp();
         let Some(first) = self.history.retry(&mut self.random, stamp) else { return Ok(()) };
@@ -144,7 +145,7 @@ impl World {
         self.answer()
     }
 
-    /// The leader applies what is committed; its answer goes to the one who asked.
+    /// The leader applies what is committed; its reply goes to the caller.
     fn answer(&mut self) -> Result<(), Violation> {
         self.counts.entries += 1;
         self.each(self.leader, |replica, log, oracle| replica.apply(log, u64::MAX, oracle))?;
@@ -168,7 +169,7 @@ impl World {
         self.each(who, |replica, _, oracle| replica.restart(oracle).map(|()| 0))
     }
 
-    /// A replica that is behind takes over the newest snapshot in place of the entries.
+    /// A replica that is behind installs the newest snapshot instead of applying the entries.
     fn install(&mut self, who: usize) -> Result<(), Violation> {
         let newest = self.replicas.iter().filter_map(Replica::snapshot).max_by_key(|snapshot| snapshot.index);
         let Some(snapshot) = newest else { return Ok(()) };
@@ -188,7 +189,7 @@ impl World {
         self.each(who, |replica, log, oracle| replica.apply(log, u64::MAX, oracle))
     }
 
-    /// The faults are over: everybody restarts once more and catches up.
+    /// The faults are over: every replica restarts once more and catches up.
     fn heal(&mut self) -> Result<(), Violation> {
         (0..REPLICAS).try_for_each(|who| {
             self.restart(who)?;

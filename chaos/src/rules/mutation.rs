@@ -1,11 +1,12 @@
-//! Bugs, put into the replicas on purpose. An oracle that has never caught anything proves nothing.
+//! Bugs that are injected into the replicas on purpose. An oracle that has never caught anything proves nothing.
 //!
-//! Only with the feature "mutations" can one be chosen; without it, [`Mutation::ALL`] holds the faithful replica alone.
+//! A bug can be chosen only with the feature "mutations"; without it, [`Mutation::ALL`] contains only the correct
+//! replica.
 
-/// What the replicas do wrong.
+/// A deliberate error of the replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mutation {
-    /// Nothing.
+    /// No error.
     #[default]
     None,
     /// Snapshots leave out the users.
@@ -14,13 +15,13 @@ pub enum Mutation {
     /// The last replica skips an entry now and then.
     #[cfg(feature = "mutations")]
     EntrySkipped,
-    /// A restart forgets which requests were answered.
+    /// A restart forgets the remembered requests.
     #[cfg(feature = "mutations")]
     RequestsForgotten,
-    /// A snapshot claims to be of a later index than it is, so that the replay starts too late.
+    /// A snapshot claims a later index than it has, so that the replay starts too late.
     #[cfg(feature = "mutations")]
     SnapshotTooOld,
-    /// The last replica takes its own time in place of the leader's stamp.
+    /// The last replica uses its own time instead of the leader's stamp.
     #[cfg(feature = "mutations")]
     OwnClock,
 }
@@ -54,12 +55,12 @@ impl Mutation {
     }
 }
 
-/// Where a replica asks whether it is to do something wrong. Without the feature the answer is always no.
+/// The places at which a replica may behave incorrectly. Without the feature the result is always the correct one.
 impl Mutation {
-    /// Whether a snapshot leaves this table out.
+    /// True if a snapshot leaves this table out.
     #[cfg_attr(
         not(feature = "mutations"),
-        expect(clippy::unused_self, reason = "only bugs answer differently")
+        expect(clippy::unused_self, reason = "the result differs only for bugs")
     )]
     pub(super) fn omits(self, table: u32) -> bool {
         #[cfg(feature = "mutations")]
@@ -72,10 +73,10 @@ impl Mutation {
         }
     }
 
-    /// Whether this replica skips this entry.
+    /// True if this replica skips this entry.
     #[cfg_attr(
         not(feature = "mutations"),
-        expect(clippy::unused_self, reason = "only bugs answer differently")
+        expect(clippy::unused_self, reason = "the result differs only for bugs")
     )]
     pub(super) fn skips(self, replica: usize, index: u64) -> bool {
         #[cfg(feature = "mutations")]
@@ -87,10 +88,10 @@ impl Mutation {
         }
     }
 
-    /// How much later than it is a snapshot claims to be.
+    /// The number of entries by which a snapshot's claimed index is too high.
     #[cfg_attr(
         not(feature = "mutations"),
-        expect(clippy::unused_self, reason = "only bugs answer differently")
+        expect(clippy::unused_self, reason = "the result differs only for bugs")
     )]
     pub(super) fn lost_entries(self) -> u64 {
         #[cfg(feature = "mutations")]
@@ -99,10 +100,10 @@ impl Mutation {
         0
     }
 
-    /// What is added to the stamp of an entry.
+    /// The time that is added to the stamp of an entry.
     #[cfg_attr(
         not(feature = "mutations"),
-        expect(clippy::unused_self, reason = "only bugs answer differently")
+        expect(clippy::unused_self, reason = "the result differs only for bugs")
     )]
     pub(super) fn stamp_error_ms(self, replica: usize) -> u64 {
         #[cfg(feature = "mutations")]

@@ -1,4 +1,4 @@
-//! One copy of the state: applies the log, keeps its last snapshot, forgets everything else when it crashes.
+//! One copy of the state: it applies the log, keeps its last snapshot, and loses everything else when it crashes.
 
 use conclave_proto::command::v1 as pb;
 use conclave_state::{
@@ -13,15 +13,15 @@ use super::{
 };
 use crate::oracle::{Oracle, Step, Violation};
 
-/// What is left of a replica when it crashes, beside the log.
+/// The part of a replica that survives a crash, beside the log.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The last index that it holds.
+    /// The last index that it includes.
     pub index: u64,
     chunks: Vec<(u32, Vec<u8>)>,
 }
 
-/// One copy.
+/// One copy of the state.
 #[derive(Debug)]
 pub struct Replica {
     id: usize,
@@ -32,17 +32,17 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// An empty one.
+    /// An empty replica.
     pub fn new(id: usize, mutation: Mutation) -> Self {
         Self { id, mutation, state: State::default(), snapshot: None, last_reply: None }
     }
 
-    /// What it knows.
+    /// Its state.
     pub const fn state(&self) -> &State {
         &self.state
     }
 
-    /// What it answered last.
+    /// Its last reply.
     pub const fn last_reply(&self) -> Option<&Reply> {
         self.last_reply.as_ref()
     }
@@ -52,7 +52,7 @@ impl Replica {
         self.snapshot.clone()
     }
 
-    /// Applies at most so many entries that it does not have yet; says how many it did.
+    /// Applies at most this many entries that it does not have yet; returns the number applied.
     pub fn apply(&mut self, log: &Log, most: u64, oracle: &mut Oracle) -> Result<u64, Violation> {
         let mut done = 0;
         while let Some(entry) = log.entry(self.state.index() + 1).filter(|_| done < most) {
@@ -79,7 +79,7 @@ impl Replica {
         oracle.applied(&Step { replica: self.id, index, entry, before: &before, after: &self.state, reply })
     }
 
-    /// The entry as the leader stamped it, unless this replica is made to know better.
+    /// The entry as the leader stamped it, unless this replica uses a wrong time on purpose.
     fn stamped(&self, bytes: &[u8]) -> Vec<u8> {
         let error_ms = self.mutation.stamp_error_ms(self.id);
         match pb::LogEntry::decode(bytes) {
@@ -91,13 +91,13 @@ impl Replica {
         }
     }
 
-    /// Writes its state down.
+    /// Takes a snapshot of its state.
     pub fn take_snapshot(&mut self) {
         let chunks = chunks(&self.state).filter(|(table, _)| !self.mutation.omits(*table)).collect();
         self.snapshot = Some(Snapshot { index: self.state.index(), chunks });
     }
 
-    /// Crashes, and comes back from its last snapshot. The log is still there.
+    /// Crashes, and restarts from its last snapshot. The log is still there.
     pub fn restart(&mut self, oracle: &mut Oracle) -> Result<(), Violation> {
         self.last_reply = None;
         if let Some(snapshot) = self.snapshot.clone() {
@@ -107,7 +107,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over another replica's snapshot.
+    /// Installs another replica's snapshot.
     pub fn install(&mut self, snapshot: Snapshot, oracle: &mut Oracle) -> Result<(), Violation> {
         self.load(&snapshot, oracle)?;
         self.snapshot = Some(snapshot);

@@ -1,5 +1,5 @@
-//! The known bugs that whole nodes can be given, each with the plan under which it must show and the promise that it
-//! must break.
+//! Known bugs that can be injected into whole nodes, each with the plan under which it must show and the promise that
+//! it must break.
 
 #[cfg(feature = "mutations")]
 use conclave_cluster::testing::WrongGrants;
@@ -10,29 +10,29 @@ use conclave_lease::Mutation;
 use super::Plan;
 use crate::{promise::Promise, random::Random};
 
-/// What is wrong with the nodes on purpose. All but [`Bug::None`] need the feature "mutations".
+/// A deliberate error of the nodes. All but [`Bug::None`] need the feature "mutations".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bug {
-    /// Nothing.
+    /// No error.
     #[default]
     None,
-    /// The disk says that it has synced and has not, now and then.
+    /// The disk reports a sync that did not happen, now and then.
     #[cfg(feature = "mutations")]
     SyncForgotten,
-    /// The core of the serve leases does something wrong.
+    /// An error in the core of the serve leases.
     #[cfg(feature = "mutations")]
     Leases(Mutation),
-    /// A leader gets the index of its grants wrong.
+    /// A leader uses a wrong index in its grants.
     #[cfg(feature = "mutations")]
     Grants(WrongGrants),
-    /// A wiped disk comes back under its old number.
+    /// A wiped disk starts again under its old node id.
     #[cfg(feature = "mutations")]
     NodeIdReused,
 }
 
 impl Bug {
-    /// Each of them, with its name on the command line. Those of the leases that need a meeting of several rare things
-    /// are left to the model, which looks at every order of events.
+    /// Each of them, with its name on the command line. Bugs of the leases that need several rare events at once are
+    /// left to the model, which checks every order of events.
     pub const ALL: &[(&str, Self)] = &[
         ("none", Self::None),
         #[cfg(feature = "mutations")]
@@ -83,7 +83,7 @@ impl Bug {
         }
     }
 
-    /// The promise that it must break: anything else that goes wrong beside is no proof that the judge sees it.
+    /// The promise that it must break: any other failure does not prove that the judge detects the bug.
     #[must_use]
     pub const fn breaks(self) -> Option<Promise> {
         match self {
@@ -97,7 +97,7 @@ impl Bug {
 
     #[cfg_attr(
         not(feature = "mutations"),
-        expect(clippy::unused_self, reason = "only bugs answer differently")
+        expect(clippy::unused_self, reason = "the result differs only for bugs")
     )]
     pub(super) fn forgets_to_sync(self, random: &mut Random) -> bool {
         #[cfg(feature = "mutations")]
@@ -109,7 +109,7 @@ impl Bug {
         }
     }
 
-    /// From now on the nodes of this thread have it.
+    /// Injects the bug into the nodes of this thread from now on.
     pub(super) fn put_into_nodes(self) {
         do_wrong(match self {
             #[cfg(feature = "mutations")]

@@ -1,4 +1,5 @@
-//! The clocks of one machine: they drift, the wall clock is set, and a suspended machine wakes later than it thinks.
+//! The clocks of one machine: they drift, the wall clock is set, and a suspended machine does not notice all of the
+//! time that has passed.
 
 use std::{
     sync::{
@@ -11,10 +12,10 @@ use std::{
 use conclave_base::runtime::Clock;
 use conclave_lease::Moment;
 
-/// When histories begin.
+/// The start time of histories.
 const START_MS: i64 = 1_800_000_000_000;
 
-/// Since the simulation began; nothing outside of a host.
+/// The time since the simulation began; zero outside a host.
 pub fn true_time() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
 }
@@ -23,17 +24,17 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// One machine's.
+/// The clocks of one machine.
 #[derive(Debug)]
 pub struct Machine {
-    /// The true time when this machine last looked, in microseconds: its threads outside of the simulation see no later
+    /// The true time at this machine's last reading, in microseconds: its threads outside the simulation see no later
     /// one.
     seen: AtomicU64,
-    /// How much slower or faster than the truth, in parts of a million.
+    /// Clock drift in parts per million, positive or negative.
     drift_ppm: i64,
-    /// How long it was suspended, in microseconds.
+    /// The time for which it was suspended, in microseconds.
     suspended: AtomicU64,
-    /// How far the wall clock is off, in milliseconds.
+    /// The error of the wall clock, in milliseconds.
     wall_off: AtomicI64,
 }
 
@@ -43,12 +44,12 @@ impl Machine {
         Arc::new(Self { seen, drift_ppm, suspended, wall_off })
     }
 
-    /// As if it had slept: one of its clocks runs on, the other stood still.
+    /// Suspends the machine: one of its clocks continues, the other one stops.
     pub fn suspend(&self, time: Duration) {
         self.suspended.fetch_add(micros(time), Ordering::Relaxed);
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub fn set_wall(&self, off_ms: i64) {
         self.wall_off.store(off_ms, Ordering::Relaxed);
     }

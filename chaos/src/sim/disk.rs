@@ -1,4 +1,5 @@
-//! A disk that keeps what was synced, and after a crash some of what was not: any beginning of it, torn within a write.
+//! A disk that keeps everything synced, and after a crash some of the unsynced writes: any prefix of them, torn within
+//! a write.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,11 +11,11 @@ use conclave_store::{Flush, LogReader, LogState, LogStore, LogWriter, MemLog, Op
 use super::Bug;
 use crate::random::Random;
 
-/// Why a node has ended whose disk failed.
+/// The reason for the end of a node whose disk failed.
 pub const FAILED: &str = "the disk failed";
-/// Longest sync of a disk that is slow.
+/// Longest sync of a slow disk.
 const SLOW_MS: u64 = 250;
-/// Longest sync of one that is not.
+/// Longest sync of a normal disk.
 const USUAL_MS: u64 = 4;
 
 /// The disk of one node. Clones are the same disk.
@@ -24,9 +25,9 @@ pub struct Disk(Arc<Mutex<Platter>>);
 struct Platter {
     random: Random,
     bug: Bug,
-    /// What a crash leaves.
+    /// The content after a crash.
     synced: MemLog,
-    /// What the process sees, and what of it is not synced.
+    /// The content that the process sees, and its unsynced part.
     written: MemLog,
     unsynced: Vec<Op>,
     slow: bool,
@@ -47,7 +48,7 @@ impl Disk {
         Self(Arc::new(Mutex::new(platter)))
     }
 
-    /// A writer for the process that starts now. To be called on its runtime.
+    /// A writer for the process that starts now. Must be called on its runtime.
     pub fn open(&self) -> LogWriter {
         let pacing = self.clone();
         LogWriter::paced(Handle { disk: self.clone(), log: self.locked().written.clone() }, move || {
@@ -55,7 +56,7 @@ impl Disk {
         })
     }
 
-    /// The process is gone, or the machine.
+    /// Simulates a crash of the process or the machine.
     pub fn crash(&self) {
         let mut platter = self.locked();
         let platter = &mut *platter;
@@ -66,13 +67,13 @@ impl Disk {
             let torn = platter.random.index(records.len() + 1);
             records.truncate(torn);
         }
-        // What was written in order can be written again.
+        // Entries that were written in order can be written again.
         let _ = platter.synced.commit(surviving, Flush::Durable);
         platter.written = platter.synced.copy();
         platter.fails = false;
     }
 
-    /// Somebody puts an empty one in its place.
+    /// Replaces the disk with an empty one.
     pub fn wipe(&self) {
         let mut platter = self.locked();
         platter.unsynced.clear();
@@ -101,7 +102,7 @@ impl Platter {
     }
 }
 
-/// A process's way to its disk. One that has been crashed sees a log of its own, and changes nothing any more.
+/// The handle of a process to its disk. A crashed process sees a log of its own, and no longer changes the disk.
 struct Handle {
     disk: Disk,
     log: MemLog,

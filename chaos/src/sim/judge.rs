@@ -1,5 +1,5 @@
-//! What must hold when a history has ended: what was acknowledged is there, what was revoked is not, and every node has
-//! the same.
+//! The final checks of a history: what was acknowledged exists, what was revoked does not, and all nodes have equal
+//! states.
 
 use conclave_cluster::Cluster;
 use conclave_state::{State, ids::UserId, snapshot};
@@ -11,7 +11,7 @@ use super::{
     world::{World, nodes},
 };
 
-/// Whether all nodes run and have applied the same.
+/// True if all nodes run and have applied the same index.
 pub fn agree(world: &World) -> bool {
     let running = world.running();
     let mut indexes: Vec<u64> = running.values().map(|cluster| cluster.view().index()).collect();
@@ -19,7 +19,7 @@ pub fn agree(world: &World) -> bool {
     running.len() == nodes().count() && indexes.len() == 1
 }
 
-/// Each broken promise, in words.
+/// A description of each broken promise.
 pub fn at_the_end(world: &World) -> Vec<Broken> {
     let running = world.running();
     if !agree(world) {
@@ -32,7 +32,7 @@ pub fn at_the_end(world: &World) -> Vec<Broken> {
             )
         };
         let places: Vec<String> = running.iter().map(at).collect();
-        let how = format!("the nodes do not come to the same index: {}", places.join("; "));
+        let how = format!("the nodes do not reach the same index: {}", places.join("; "));
         return vec![Promise::WorksAgain.broken(how)];
     }
     let mut broken = Vec::new();
@@ -46,7 +46,8 @@ pub fn at_the_end(world: &World) -> Vec<Broken> {
     broken
 }
 
-/// What was acknowledged and is not there, or was ended and is there, in a state that this node serves from.
+/// Everything that was acknowledged and is missing, or was ended and still exists, in a state that this node serves
+/// from.
 pub fn missing(world: &World, node: u64, state: &State) -> Vec<Broken> {
     let users = world.users().into_iter().filter(|id| state.user(UserId::new(*id)).is_none());
     let mut broken: Vec<Broken> = users
@@ -60,7 +61,7 @@ pub fn missing(world: &World, node: u64, state: &State) -> Vec<Broken> {
     for (session_id, must_live) in world.sessions_at_the_end() {
         match (must_live, is_live(state, session_id)) {
             (Some(true), false) => broken.push(
-                Promise::AcknowledgedStays.broken(format!("node {node} lost a session that nobody revoked")),
+                Promise::AcknowledgedStays.broken(format!("node {node} lost a session that was not revoked")),
             ),
             (Some(false), true) => broken.push(
                 Promise::AcknowledgedStays

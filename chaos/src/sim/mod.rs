@@ -1,20 +1,20 @@
 //! **Sim**: three whole nodes of the cluster room (consensus, log storage, serve leases, failover, forwarding, the gRPC
-//! between them) in one thread, over a simulated network, disk and clock. One seed is one history: the same again,
-//! whenever it is asked for.
+//! between them) in one thread, over a simulated network, disk and clock. One seed is one history, which is always
+//! reproduced exactly.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `world` | what the nodes share with their watcher |
-//! | `node` | what runs on a host |
+//! | `world` | the data that the nodes share with their observer |
+//! | `node` | the software of a host |
 //! | `traffic` | visitors at each node |
 //! | `nemesis` | the faults, and their ends |
-//! | `script` | plans: situations brought about on purpose |
+//! | `script` | plans: staged situations |
 //! | `bug` | known bugs, each with its plan and the promise that it breaks |
-//! | `wire`, `disk`, `clock` | what stands in the place of the machine |
-//! | `judge` | what must hold at the end |
+//! | `wire`, `disk`, `clock` | replacements of the machine's parts |
+//! | `judge` | the final checks |
 //!
-//! Not simulated: TLS, the sled engine (its own tests break it), the files of snapshots, HTTP. A crash falls between
-//! two milliseconds.
+//! Not simulated: TLS, the sled engine (its own tests break it), snapshot files, HTTP. A crash happens between two
+//! milliseconds.
 
 mod bug;
 mod clock;
@@ -48,29 +48,29 @@ use self::{
 };
 use crate::promise::{Broken, Promise};
 
-/// How long the faults last.
+/// The duration of the faults.
 const FAULTS: Duration = Duration::from_secs(8);
-/// How long everything may take to work again afterwards.
+/// Time limit for everything to work again afterwards.
 const HEALED_WITHIN: Duration = Duration::from_secs(10);
-/// How long the nodes have to come to the same index when nobody writes any more.
+/// Time limit for the nodes to reach the same index after the last write.
 const QUIET: Duration = Duration::from_secs(3);
-/// Longest delay of a message while the network is well.
+/// Longest delay of a message while the network is healthy.
 const USUAL_LATENCY: Duration = Duration::from_millis(3);
 
-/// What a history held, and what it broke.
+/// Counts of a history, and the promises that it broke.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Name and count.
     pub counts: BTreeMap<&'static str, u64>,
-    /// Each broken promise, in words.
+    /// A description of each broken promise.
     pub violations: Vec<Broken>,
 }
 
-/// Lives through the history of this seed under this plan. Once in a process: chance is a property of the process.
+/// Runs the history of this seed under this plan. Only once in a process, because randomness is seeded per process.
 #[must_use]
 pub fn run(seed: u64, plan: Plan, bug: Bug) -> Outcome {
     let panics = note_panics();
-    // A thread of its own: what chance its thread-locals hold follows from the seed as well.
+    // A separate thread, so that the randomness in its thread-locals is seeded too.
     let history = thread::Builder::new().name(format!("seed-{seed}")).spawn(move || {
         seeded_getrandom::seed(seed);
         seed_raft(seed);
@@ -94,7 +94,7 @@ pub fn run(seed: u64, plan: Plan, bug: Bug) -> Outcome {
     outcome
 }
 
-/// A task's panic ends that task and nobody else hears of it; here they are heard.
+/// Records panics. A task's panic ends that task silently; here it is recorded.
 fn note_panics() -> Arc<Mutex<Vec<String>>> {
     let panics = Arc::<Mutex<Vec<String>>>::default();
     let noted = Arc::clone(&panics);
@@ -105,13 +105,13 @@ fn note_panics() -> Arc<Mutex<Vec<String>>> {
     panics
 }
 
-/// openraft asserts in debug builds that a replication never starts behind its end; after a change of the leader it
-/// may, and the release build sends a heartbeat there, as it should.
+/// True for a known panic: openraft asserts in debug builds that a replication never starts behind its end. After a
+/// change of the leader it may, and the release build correctly sends a heartbeat there.
 fn is_known(panic: &str) -> bool {
     cfg!(debug_assertions) && panic.contains("read_log_entries received reversed range")
 }
 
-/// Shows what the nodes log, with the simulation's time, in the manner of `RUST_LOG`.
+/// Shows the nodes' log lines, with simulated time, with a filter like `RUST_LOG`.
 pub fn show_log(filter: &str) {
     struct SimTime;
     impl FormatTime for SimTime {
@@ -121,7 +121,7 @@ pub fn show_log(filter: &str) {
     }
     let shown = tracing_subscriber::fmt().with_timer(SimTime).with_writer(std::io::stderr);
     let shown = shown.with_ansi(false).with_max_level(tracing::Level::TRACE);
-    // Only the first call counts.
+    // Only the first call has an effect.
     let _ = shown.with_env_filter(filter).try_init();
 }
 
@@ -177,7 +177,7 @@ fn storm(sim: &mut Sim<'_>, world: &Arc<World>, outcome: &mut Outcome) -> turmoi
         sim.step()?;
     }
     if !world.all_work() {
-        let how = format!("{} s after the faults not every node works", HEALED_WITHIN.as_secs());
+        let how = format!("{} s after the faults some node does not work", HEALED_WITHIN.as_secs());
         outcome.violations.push(Promise::WorksAgain.broken(how));
     }
     world.enter(Stage::Quiet);

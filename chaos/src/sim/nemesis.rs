@@ -21,7 +21,7 @@ const PAUSE_MS: u64 = 900;
 const LASTS_MS: u64 = 2_500;
 /// Longest time that a machine is suspended.
 const SUSPENDED_MS: u64 = 5_000;
-/// How far somebody sets a wall clock, either way.
+/// The largest error to which a wall clock is set, either way.
 const WALL_MS: u64 = 20_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ enum Fault {
     CrashOfAll,
     Isolation,
     OneWay,
-    /// One link only: both ends still see the third.
+    /// One link only: both ends still reach the third node.
     Bridge,
     /// Nothing arrives for a while, and then everything: as if the process were stopped.
     Held,
@@ -61,10 +61,10 @@ const FAULTS: [Fault; 14] = [
     Fault::StopInOrder,
 ];
 
-/// Why a process may end by itself.
+/// The reasons for which a process may end by itself.
 const EXPECTED: [&str; 2] = [traffic::STOPPED_IN_ORDER, disk::FAILED];
 
-/// Something that ends a fault, and when.
+/// The end of a fault, and its time.
 struct Cure {
     at: Duration,
     what: Ending,
@@ -87,14 +87,15 @@ fn pairs() -> impl Iterator<Item = (String, String)> {
 pub struct Nemesis {
     world: Arc<World>,
     random: Random,
-    /// A history has some kinds of faults and not others: rare meetings come about sooner than if each had all.
+    /// A history has some kinds of faults and not others: rare combinations occur sooner than if each history had all
+    /// of them.
     kinds: Vec<Fault>,
     next: Duration,
     cures: Vec<Cure>,
     down: Vec<u64>,
-    /// How many there were.
+    /// The number of faults.
     pub made: u64,
-    /// Processes that ended by themselves, and nobody had asked for it.
+    /// Processes that ended by themselves without a request.
     pub unexpected: Vec<Broken>,
 }
 
@@ -118,7 +119,7 @@ impl Nemesis {
         }
     }
 
-    /// What is due by now.
+    /// Carries out everything that is due by now.
     pub fn step(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         self.cure(sim, now);
@@ -131,7 +132,7 @@ impl Nemesis {
         }
     }
 
-    /// Ends what is over. A process that has ended by itself is started again by whoever watches over it.
+    /// Ends the faults that are due. A process that has ended by itself is restarted, as by a supervisor.
     pub fn cure(&mut self, sim: &mut Sim<'_>, now: Duration) {
         for (node, reason) in self.world.take_ended() {
             if !EXPECTED.iter().any(|known| reason.contains(known)) {
@@ -148,7 +149,7 @@ impl Nemesis {
         }
     }
 
-    /// No faults any more.
+    /// Ends all faults and makes no more.
     pub fn heal(&mut self, sim: &mut Sim<'_>) {
         for cure in std::mem::take(&mut self.cures) {
             self.end(sim, cure.what);

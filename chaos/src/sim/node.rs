@@ -1,4 +1,4 @@
-//! What runs on a host: the cluster room of a node, and visitors at it.
+//! The software of a host: the cluster room of a node, and visitors at it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const PORT: u16 = 7946;
 /// Visitors at each node.
 const VISITORS: u64 = 3;
 
-/// The address of this node, as turmoil gives the host of that number.
+/// The address of this node, as turmoil assigns it to the host of that number.
 pub fn ip(node: u64) -> String {
     format!("192.168.7.{node}")
 }
@@ -31,7 +31,7 @@ pub async fn software(world: Arc<World>, node: u64) -> turmoil::Result {
             world.ended(node);
         }
     }
-    // The process has ended; somebody starts it again.
+    // The process has ended; the simulation starts it again.
     std::future::pending().await
 }
 

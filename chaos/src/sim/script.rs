@@ -1,5 +1,5 @@
-//! Histories that follow a plan: the few situations in which a known bug must show, brought about on purpose. The seed
-//! decides the delays and which node plays which part.
+//! Histories that follow a plan: staged situations in which a known bug must show. The seed decides the delays and the
+//! role of each node.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,20 +14,21 @@ use super::{
 };
 use crate::random::Random;
 
-/// How a history goes.
+/// The plan of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plan {
-    /// Whatever the seed brings.
+    /// Faults chosen by the seed.
     #[default]
     Storm,
-    /// A leader that renews leases is cut off by something that answers for it, so that the others elect at once, and
-    /// revoke.
+    /// A leader that renews leases is partitioned by something that answers for it, so that the others elect at once,
+    /// and revoke.
     Deposed,
-    /// A node that was cut off until its lease was over comes back, slow to apply, just when something is revoked.
+    /// A node that was partitioned until its lease expired reconnects, slow to apply, just when a session is revoked.
     Returned,
-    /// One of the two that know of a write loses its disk and starts again under its number, the other one is away.
+    /// One of the two nodes that have a write loses its disk and starts again under its node id, while the other one is
+    /// down.
     Reborn,
-    /// Right after a write is acknowledged, every machine loses its power; several times.
+    /// Right after a write is acknowledged, every machine loses power; several times.
     PowerLost,
 }
 
@@ -55,24 +56,24 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Longer than any lease lasts and any leader waits, by the slowest of the clocks.
+/// Longer than any lease lasts and any leader waits, by the slowest clock.
 const OUTLIVES_LEASES: Duration = Duration::from_secs(3);
-/// Renewals come every 400 ms: a plan begins anywhere between two.
+/// The renewal interval of 400 ms: a plan begins at any point between two renewals.
 const RENEWAL_MS: u64 = 400;
-/// How much may pass between the end of a cut and a revocation: the node asks for a lease within a renewal's pause and
-/// a connection.
+/// The time between the end of a partition and a revocation: the node requests a lease within a renewal's pause and a
+/// connection.
 const SOON_MS: u64 = 120;
-/// How often the power goes.
+/// The number of power losses.
 const POWER_CUTS: u32 = 6;
-/// How long checks go on after the acknowledgement: longer than what a lease may last too long.
+/// The time for which checks continue after the acknowledgement: longer than a faulty lease may last.
 const AFTERWARDS: Duration = Duration::from_millis(400);
-/// Longest wait for what the plan needs to go on; a revocation takes 2.2 s.
+/// Longest wait for a condition of the plan; a revocation takes 2.2 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Goes through the plan.
+/// Carries out the plan.
 ///
 /// # Errors
-/// When the simulation ends, or the situation does not come about.
+/// The end of the simulation, or a situation that does not arise.
 pub fn play(plan: Plan, sim: &mut Sim<'_>, world: &Arc<World>) -> turmoil::Result {
     let random = Random::new(world.seed ^ 0x706c_616e);
     let mut stage = Play { sim, world, random, ordered: 0 };
@@ -91,19 +92,19 @@ struct Play<'a, 'b> {
     sim: &'a mut Sim<'b>,
     world: &'a Arc<World>,
     random: Random,
-    /// Orders given so far.
+    /// The number of commands so far.
     ordered: u64,
 }
 
 impl Play<'_, '_> {
-    /// Somebody is signed in, every node knows it, and nothing else happens. Who leads.
+    /// Starts the plan: a visitor is signed in, every node knows it, and nothing else happens. Returns the leader.
     fn begin(&mut self) -> turmoil::Result<u64> {
         self.all_are_there()?;
         self.carry_out(1, Order::SignIn)?;
         self.until("the same everywhere", judge::agree)?;
         let jitter = Duration::from_millis(self.random.below(RENEWAL_MS));
         self.pass(OUTLIVES_LEASES + jitter)?;
-        leader_of(self.world, &nodes().collect::<Vec<_>>()).ok_or_else(|| "nobody leads".into())
+        leader_of(self.world, &nodes().collect::<Vec<_>>()).ok_or_else(|| "no leader".into())
     }
 
     fn deposed(&mut self, leader: u64) -> turmoil::Result {
@@ -115,7 +116,7 @@ impl Play<'_, '_> {
         }
         let others_lead = others.clone();
         self.until("another leader", move |world| leader_of(world, &others_lead).is_some())?;
-        let next = leader_of(self.world, &others).ok_or("nobody leads")?;
+        let next = leader_of(self.world, &others).ok_or("no leader")?;
         self.carry_out(next, Order::Revoke)?;
         self.pass(AFTERWARDS)?;
         self.world.answer_for(None);
@@ -124,7 +125,7 @@ impl Play<'_, '_> {
     }
 
     fn returned(&mut self, leader: u64) -> turmoil::Result {
-        let late = *self.random.pick(&others(leader)).ok_or("nobody else")?;
+        let late = *self.random.pick(&others(leader)).ok_or("no other node")?;
         self.cut_off(late);
         self.pass(OUTLIVES_LEASES)?;
         self.cluster(late)?.hold_back(true);
@@ -156,7 +157,7 @@ impl Play<'_, '_> {
         self.sim.bounce(ip(wiped));
         self.pass(OUTLIVES_LEASES)?;
         self.look()?;
-        // The one that knows comes back, and the two that were never without a disk go on.
+        // The node that has the write restarts, and the two that always had a disk continue.
         self.sim.bounce(ip(leader));
         self.pass(OUTLIVES_LEASES)?;
         self.look()
@@ -164,7 +165,7 @@ impl Play<'_, '_> {
 
     fn power_lost(&mut self) -> turmoil::Result {
         for _ in 0..POWER_CUTS {
-            let leader = leader_of(self.world, &nodes().collect::<Vec<_>>()).ok_or("nobody leads")?;
+            let leader = leader_of(self.world, &nodes().collect::<Vec<_>>()).ok_or("no leader")?;
             self.carry_out(leader, Order::CreateUser)?;
             for node in nodes() {
                 self.world.forget(node);
@@ -187,7 +188,7 @@ impl Play<'_, '_> {
         })
     }
 
-    /// Whoever answers must know what was acknowledged.
+    /// Every node that answers must know everything that was acknowledged.
     fn look(&mut self) -> turmoil::Result {
         let running: Vec<u64> = self.world.running().into_keys().collect();
         running.into_iter().try_for_each(|node| self.carry_out(node, Order::Look))
@@ -195,7 +196,7 @@ impl Play<'_, '_> {
 
     fn end(&mut self) -> turmoil::Result {
         self.world.enter(Stage::Quiet);
-        // What is not so in time is judged.
+        // If they do not agree in time, the judge reports it.
         let _ = self.until("the same everywhere", judge::agree);
         Ok(())
     }
@@ -234,7 +235,7 @@ impl Play<'_, '_> {
         let end = self.sim.elapsed() + LIMIT;
         while !met(self.world) {
             if self.sim.elapsed() >= end {
-                return Err(format!("the plan needs {what}, and it does not come about").into());
+                return Err(format!("the plan needs {what}, which did not happen").into());
             }
             self.sim.step()?;
         }
@@ -246,7 +247,7 @@ fn others(node: u64) -> Vec<u64> {
     nodes().filter(|other| *other != node).collect()
 }
 
-/// Which of these leads by its own opinion.
+/// The node among these that considers itself the leader.
 fn leader_of(world: &World, among: &[u64]) -> Option<u64> {
     let running = world.running();
     let leads = |node: &&u64| running.get(node).is_some_and(|cluster| cluster.leader_id() == Some(**node));

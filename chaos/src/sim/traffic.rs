@@ -1,4 +1,5 @@
-//! Visitors at one node: they sign in, are checked, redeem codes, and revoke. Everything they do stands in the history.
+//! Visitors at one node: they sign in, are checked, redeem codes, and revoke. All their operations are recorded in the
+//! history.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{history::Seen, random::Random};
 
-/// Why a node has ended that its operator stopped.
+/// The reason for the end of a node that its operator stopped.
 pub const STOPPED_IN_ORDER: &str = "stopped in order";
 const CLIENT: &str = "app";
 const REDIRECT_URI: &str = "https://app.test/callback";
@@ -25,14 +26,13 @@ const SECRET: [u8; 32] = [9; 32];
 const CHALLENGE: [u8; 32] = [8; 32];
 const HOUR_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
-/// How often a write is asked again whose outcome is unknown.
+/// The number of retries of a write whose outcome is unknown.
 const AGAIN: u32 = 2;
-/// How often a node looks whether its operator wants something; where a plan is followed, at every step of the
-/// simulation.
+/// The interval at which a node looks for operator commands; under a plan, at every step of the simulation.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_OF_A_PLAN: Duration = Duration::from_millis(1);
 
-/// One visitor, until the process ends.
+/// Runs one visitor until the process ends.
 pub async fn visit(world: Arc<World>, node: u64, number: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(7_919).wrapping_add(node * 1_009 + number));
     let mut visitor = Visitor { world, node, cluster, random };
@@ -47,8 +47,7 @@ pub async fn visit(world: Arc<World>, node: u64, number: u64, cluster: Cluster) 
     }
 }
 
-/// Looks at the sessions that were revoked last, as fast as it can be asked: that is where a node that knows too little
-/// is seen.
+/// Checks the most recently revoked sessions as fast as possible: this detects a node that is behind.
 pub async fn watch(world: Arc<World>, node: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(104_729).wrapping_add(node));
     let mut watcher = Visitor { world, node, cluster, random };
@@ -59,14 +58,14 @@ pub async fn watch(world: Arc<World>, node: u64, cluster: Cluster) {
             watcher.check(&known).await;
             continue;
         }
-        // A check of a node that is behind waits for seconds; the next one may find a lease in force.
+        // A check at a node that is behind waits for seconds; the next one may find a lease in force.
         let (world, cluster) = (Arc::clone(&watcher.world), watcher.cluster.clone());
         let one = Visitor { world, node, cluster, random: Random::new(0) };
         tokio::spawn(async move { one.check(&known).await });
     }
 }
 
-/// Does what the operator of this node asks for.
+/// Runs the operator's commands at this node.
 pub async fn obey(world: Arc<World>, node: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(611_953).wrapping_add(node));
     let mut operator = Visitor { world, node, cluster, random };
@@ -91,7 +90,7 @@ impl Visitor {
         let cluster = &self.cluster;
         match order {
             Order::Compact => {
-                // One that fails is tried again by whoever asks again.
+                // The operator repeats the command, so a failure is ignored.
                 let _ = cluster.compact().await;
                 self.world.history.count("snapshots");
             }
@@ -117,7 +116,8 @@ impl Visitor {
         }
     }
 
-    /// The client and the user that all visitors use. Whoever comes first writes them, all under the same names.
+    /// Creates the client and the user that all visitors use. The first visitor writes them; all use the same request
+    /// ids.
     async fn furnish(&mut self) {
         for (name, body) in [(1, client()), (2, user(USER, "visitor".into()))] {
             while !self.world.furnished(false) {
@@ -206,7 +206,7 @@ impl Visitor {
         created
     }
 
-    /// That this node takes writes and answers checks.
+    /// Proves that this node accepts writes and answers checks.
     async fn prove(&mut self) {
         let serves = self.cluster.serving_view(0).await.is_ok();
         if serves && self.create_user().await {
@@ -214,7 +214,7 @@ impl Visitor {
         }
     }
 
-    /// A write, asked again under the same name while its outcome is unknown. None when it was not acknowledged.
+    /// Writes, and retries under the same request id while the outcome is unknown. None if it was not acknowledged.
     async fn write(&mut self, body: Body) -> Option<Committed> {
         let request = RequestId::new(self.random.id());
         for _ in 0..=AGAIN {

@@ -11,10 +11,10 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use super::world::World;
 
-/// Connections accepted and not yet taken.
+/// Connections that were accepted but not taken yet.
 const QUEUE: usize = 64;
 
-/// What a node dials with.
+/// The dialler of a node.
 struct Simulated {
     world: Arc<World>,
 }
@@ -39,7 +39,7 @@ fn address(text: &str) -> io::Result<SocketAddr> {
     text.parse().map_err(io::Error::other)
 }
 
-/// The cluster plane of the host that this is called on.
+/// The cluster plane of the host on which this is called.
 pub async fn plane(world: &Arc<World>, port: u16) -> io::Result<Plane> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     let (sender, incoming) = mpsc::channel(QUEUE);

@@ -1,4 +1,4 @@
-//! What the simulated nodes share with the one who watches them. None of it is known to the nodes' own code.
+//! The data that the simulated nodes share with their observer. The nodes' own code knows none of it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,11 +22,11 @@ use crate::{history::History, promise::Broken, random::Random};
 
 /// Nodes of a cluster.
 pub const NODES: u64 = 3;
-/// Furthest that a clock may run from the truth; two of them stay within the margin of the leases.
+/// Largest drift of a clock; two such clocks stay within the margin of the leases.
 const MAX_DRIFT_PPM: u64 = 40_000;
-/// What two clocks may run apart at most and stay within the margin: 1.047 / 0.953 is below 1.1.
+/// Largest drift of two clocks in opposite directions that is within the margin: 1.047 / 0.953 is below 1.1.
 const FURTHEST_DRIFT_PPM: i64 = 47_000;
-/// Sessions that are watched while they are revoked.
+/// Sessions that are checked while they are revoked.
 const WATCHED: usize = 4;
 /// Sessions and codes that visitors remember.
 const REMEMBERED: usize = 24;
@@ -36,14 +36,14 @@ pub fn nodes() -> std::ops::RangeInclusive<u64> {
     1..=NODES
 }
 
-/// What of a node outlives its process.
+/// The part of a node that outlives its process.
 pub struct Machine {
     pub clock: Arc<Clock>,
     pub disk: Disk,
     pub data_dir: PathBuf,
 }
 
-/// A session that somebody has signed in to.
+/// A session of a visitor.
 #[derive(Clone)]
 pub struct Known {
     pub number: u64,
@@ -52,27 +52,27 @@ pub struct Known {
     pub index: u64,
 }
 
-/// What visitors do at present.
+/// The present phase of the visitors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// They live.
+    /// They act at random.
     Faults,
-    /// The faults are over: each node must show that it works.
+    /// The faults are over: each node must prove that it works.
     Proof,
-    /// Nobody does anything.
+    /// No visitor acts.
     Quiet,
 }
 
-/// What a node is asked to do by its operator.
+/// A command of the operator to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Compact,
     Stop,
-    /// Makes what visitors need, and signs one in.
+    /// Creates what visitors need, and signs one in.
     SignIn,
     Revoke,
     CreateUser,
-    /// Whether this node serves, and from a state that has all that was acknowledged.
+    /// Checks whether this node serves, and from a state that has everything that was acknowledged.
     Look,
 }
 
@@ -91,7 +91,7 @@ struct Shared {
     users: Vec<[u8; 16]>,
     carried_out: u64,
     broken: Vec<Broken>,
-    /// Something on the way refuses connections in the name of this node.
+    /// The node in whose name the network refuses connections.
     answered_for: Option<u64>,
 }
 
@@ -111,7 +111,7 @@ impl World {
         let machine = |node: u64| {
             let drift = match plan {
                 Plan::Storm => i64::try_from(random.below(2 * MAX_DRIFT_PPM)).unwrap_or(0) - 40_000,
-                // The first node is the first leader; whoever follows it waits as short as may be.
+                // The first node is the first leader; its successor waits as short as possible.
                 _ if node == 1 => -FURTHEST_DRIFT_PPM,
                 _ => FURTHEST_DRIFT_PPM,
             };
@@ -145,7 +145,7 @@ impl World {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    /// A process starts; which one this is of its node.
+    /// Records the start of a process; returns its number among those of its node.
     pub fn begin_life(&self, node: u64) -> u64 {
         let mut shared = self.locked();
         shared.stopped.remove(&node);
@@ -158,26 +158,26 @@ impl World {
         self.locked().running.insert(node, cluster);
     }
 
-    /// The process stops, or has stopped, by itself; the first reason counts.
+    /// Records that the process stops, or has stopped, by itself; only the first reason is kept.
     pub fn stopped(&self, node: u64, reason: String) {
         self.locked().stopped.entry(node).or_insert(reason);
     }
 
-    /// The process has ended.
+    /// Records that the process has ended.
     pub fn ended(&self, node: u64) {
         let mut shared = self.locked();
         shared.running.remove(&node);
         shared.ended.push(node);
     }
 
-    /// Which processes have ended by themselves, and why.
+    /// The processes that have ended by themselves, and their reasons.
     pub fn take_ended(&self) -> Vec<(u64, String)> {
         let mut shared = self.locked();
         let ended = std::mem::take(&mut shared.ended);
         ended.into_iter().filter_map(|node| Some((node, shared.stopped.remove(&node)?))).collect()
     }
 
-    /// Everything of a process that is gone.
+    /// Drops everything of a process that is gone.
     pub fn forget(&self, node: u64) {
         let gone = self.locked().running.remove(&node);
         drop(gone);
@@ -199,7 +199,7 @@ impl World {
         self.locked().carried_out += 1;
     }
 
-    /// How many orders have been.
+    /// The number of commands carried out.
     pub fn carried_out(&self) -> u64 {
         self.locked().carried_out
     }
@@ -212,7 +212,7 @@ impl World {
         std::mem::take(&mut self.locked().broken)
     }
 
-    /// From now on connections to this node are refused by something on the way.
+    /// Makes the network refuse connections to this node from now on.
     pub fn answer_for(&self, node: Option<u64>) {
         self.locked().answered_for = node;
     }
@@ -248,14 +248,14 @@ impl World {
         shared.sessions.get(random.index(shared.sessions.len())).cloned()
     }
 
-    /// One of the last few that somebody has begun to revoke.
+    /// One of the last few sessions of which a revocation has begun.
     pub fn revoked_last(&self, random: &mut Random) -> Option<Known> {
         let shared = self.locked();
         let back = 1 + random.index(WATCHED.min(shared.revoked.len()));
         shared.revoked.get(shared.revoked.len().checked_sub(back)?).cloned()
     }
 
-    /// A session to be ended; from now on visitors look at it.
+    /// A session to be revoked; from now on visitors check it.
     pub fn to_revoke(&self, random: &mut Random) -> Option<Known> {
         let mut shared = self.locked();
         let place = random.index(shared.sessions.len());
@@ -273,7 +273,7 @@ impl World {
         self.locked().users.push(user);
     }
 
-    /// Each session, and whether it must live, if anybody knows.
+    /// Each session, and whether it must be live, if that is known.
     pub fn sessions_at_the_end(&self) -> Vec<([u8; 16], Option<bool>)> {
         let named = self.history.fates().into_iter();
         named

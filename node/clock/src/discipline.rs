@@ -1,4 +1,4 @@
-//! The estimate of the cluster clock on one node, and how it follows the clocks of a quorum.
+//! The estimate of the cluster clock on one node, and the rules by which it follows the clocks of a quorum.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,20 +16,20 @@ struct Estimate {
     steps: u64,
 }
 
-/// Another time that a quorum of wall clocks says.
+/// A different time on which a quorum of wall clocks agrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PendingStep {
     target: Micros,
     since: Micros,
 }
 
-/// One node's view of all clocks. Held in memory alone: a process that starts again asks its peers first.
+/// One node's view of all clocks. It is kept in memory only: a process that restarts queries its peers first.
 #[derive(Clone, Debug, Default)]
 pub struct Discipline {
     node: NodeId,
     own_wall: Micros,
     readings: BTreeMap<NodeId, Reading>,
-    /// Peers of a version that knows nothing of the cluster clock: they neither count nor vote.
+    /// Peers of a version without the cluster clock: they are neither counted nor vote.
     silent: BTreeSet<NodeId>,
     estimate: Option<Estimate>,
     pending: Option<PendingStep>,
@@ -43,7 +43,7 @@ impl Discipline {
         Self { node, ..Self::default() }
     }
 
-    /// Takes the answer of a peer. `sent` and `received` are by the own steady clock.
+    /// Records the reply of a peer. `sent` and `received` are by this node's steady clock.
     pub fn observe(&mut self, peer: NodeId, answer: Answer, sent: Micros, received: Micros) {
         self.silent.remove(&peer);
         let Some(reading) = Reading::of(answer, sent, received) else { return };
@@ -53,7 +53,7 @@ impl Discipline {
         }
     }
 
-    /// Notes that this peer's version does not know the question.
+    /// Records that this peer's version does not support the query.
     pub fn cannot_tell(&mut self, peer: NodeId) {
         self.readings.remove(&peer);
         self.silent.insert(peer);
@@ -65,19 +65,19 @@ impl Discipline {
         self.estimate.map(|estimate| now.saturating_add(estimate.offset))
     }
 
-    /// How often the cluster clock has stepped.
+    /// The number of steps of the cluster clock.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.estimate.map_or(0, |estimate| estimate.steps)
     }
 
-    /// A peer's wall clock minus the cluster clock, by its last answer.
+    /// A peer's wall clock minus the cluster clock, by its last reply.
     #[must_use]
     pub fn wall_offset_of(&self, peer: NodeId) -> Option<Micros> {
         Some(self.readings.get(&peer)?.wall.saturating_sub(self.estimate?.offset))
     }
 
-    /// Looks at all clocks: makes or moves the estimate. `voters` are the members whose clocks count.
+    /// Evaluates all clocks: makes or moves the estimate. `voters` are the members whose clocks are counted.
     pub fn look(&mut self, now: Micros, own_wall: Micros, voters: &[NodeId]) -> Verdict {
         let passed = now.saturating_sub(self.looked_at).clamp(0, FRESH);
         self.looked_at = now;
@@ -95,8 +95,8 @@ impl Discipline {
         self.verdict(&Round::of(self, voters), change)
     }
 
-    /// The others' estimate if there is one, since a running cluster knows better than the wall clocks; else what a
-    /// quorum of wall clocks says.
+    /// Makes the first estimate: the others' if there is one, because a running cluster knows better than the wall
+    /// clocks; otherwise the time of a quorum of wall clocks.
     fn establish(&mut self, round: &Round) -> Option<Change> {
         let newest = round.clusters.iter().map(|cluster| cluster.steps).max();
         let running = newest.and_then(|steps| {
@@ -110,7 +110,7 @@ impl Discipline {
         Some(Change::Established)
     }
 
-    /// A peer has stepped: this node does so as well, if a quorum has, or if the wall clocks say the same.
+    /// Follows a peer that has stepped, if a quorum has stepped, or if the wall clocks agree with it.
     fn follow_step(&mut self, round: &Round) -> Option<Change> {
         let own = self.estimate?;
         let steps =
@@ -129,7 +129,8 @@ impl Discipline {
         Some(Change::Stepped(offset - own.offset))
     }
 
-    /// A quorum of the others agrees, and not with this node: its steady clock was not steady.
+    /// Adopts the estimate of a quorum of the others that agrees, but not with this node: its steady clock was not
+    /// steady.
     fn rejoin(&mut self, round: &Round) -> Option<Change> {
         let own = self.estimate?;
         let others = round.clusters.iter().filter(|cluster| cluster.steps == own.steps);
@@ -143,9 +144,10 @@ impl Discipline {
         Some(Change::Rejoined(theirs - own.offset))
     }
 
-    /// No quorum agrees on anything, though a quorum was heard: steady clocks drifted apart while their nodes were cut
-    /// off. All adopt the same time at once: that of the wall clocks if those agree, else the middle of the estimates;
-    /// unless they are so far apart that one of them must be wrong.
+    /// Reconciles the estimates if a quorum was heard but no quorum agrees: steady clocks drifted apart while their
+    /// nodes were partitioned. All nodes adopt the same time at once: the time of the wall clocks if those agree,
+    /// otherwise the median of the estimates. Nothing is adopted if they are so far apart that one of them must be
+    /// wrong.
     fn reconcile(&mut self, round: &Round) -> Option<Change> {
         let own = self.estimate?;
         if round.agreeing_with(own) >= round.quorum {
@@ -162,7 +164,7 @@ impl Discipline {
         Some(Change::Reconciled(offset - own.offset))
     }
 
-    /// Slews toward what the clocks say; steps after a large difference has lasted.
+    /// Slews toward the time of the clocks; steps after a large difference has lasted.
     fn correct(&mut self, round: &Round, now: Micros, passed: Micros) -> Option<Change> {
         let own = self.estimate?;
         let walls = agreed(round.walls.clone(), round.quorum, AGREE);
@@ -187,8 +189,8 @@ impl Discipline {
         Some(Change::Stepped(target - own.offset))
     }
 
-    /// While the wall clocks agree on nothing: the middle of the estimates, so that they do not drift apart; on a node
-    /// that hears of none, its own wall clock, as long as that did not leap.
+    /// The target while the wall clocks do not agree: the median of the estimates, so that they do not drift apart; on
+    /// a node that hears of no estimates, its own wall clock, as long as it did not jump.
     fn without_walls(&self, round: &Round, own: Estimate) -> Option<Micros> {
         let mut estimates: Vec<Micros> =
             round.clusters.iter().filter(|cluster| cluster.steps == own.steps).map(|c| c.offset).collect();
@@ -220,7 +222,7 @@ struct PeerCluster {
     error: Micros,
 }
 
-/// The clocks of all voters at one look.
+/// The clocks of all voters at one evaluation.
 struct Round {
     quorum: usize,
     is_voter: bool,
@@ -229,7 +231,7 @@ struct Round {
 }
 
 impl Round {
-    /// The voters whose estimates are known to be within [`AGREE`] of this one, the own node included.
+    /// The number of voters whose estimates are known to be within [`AGREE`] of this one, this node included.
     fn agreeing_with(&self, own: Estimate) -> usize {
         let agrees = |cluster: &&PeerCluster| {
             let difference = (cluster.offset - own.offset).abs();

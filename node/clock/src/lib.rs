@@ -1,9 +1,9 @@
 //! **The cluster clock**: one time for all nodes, which a wrong wall clock on a minority of them cannot move.
 //!
 //! Every node keeps an estimate of the cluster's time that runs on its own steady clock (a clock that never jumps). It
-//! reads the clocks of its peers once a second, with the round trip known, and corrects the estimate by what a quorum
-//! of *wall clocks* says: small differences are slewed, large ones are adopted only after they have lasted for
-//! [`HOLD`]. A wall clock that leaps for a few seconds therefore changes nothing, and one that stays wrong is named and
+//! reads the clocks of its peers once a second, measures the round trip, and corrects the estimate towards the time of
+//! a quorum of *wall clocks*: small differences are slewed, large ones are adopted only after they have lasted for
+//! [`HOLD`]. So a wall clock that jumps for a few seconds changes nothing, and one that stays wrong is reported and
 //! outvoted.
 //!
 //! ```text
@@ -16,15 +16,15 @@
 //! The leader may stamp a log entry only while a quorum of estimates is within [`AGREE`] of its own
 //! ([`Standing::Agreed`]).
 //!
-//! This crate is the algorithm alone: readings and times come in as arguments. The node drives it with its clocks and
-//! its wire; the tests drive it through clocks that jump, drift, stop and disagree.
+//! This crate is the algorithm alone: readings and times are arguments. The node drives it with its clocks and its
+//! network; the tests drive it through clocks that jump, drift, stop and disagree.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `reading` | what one peer said, as an offset to this node's steady clock |
+//! | `reading` | the reply of one peer, as an offset to this node's steady clock |
 //! | `quorum` | the largest group of readings that agree |
 //! | [`Discipline`] | the estimate: established, slewed, stepped, adopted from the others |
-//! | [`Verdict`] | what a node must say of its clocks |
+//! | [`Verdict`] | the state of a node's clocks |
 #![warn(missing_docs)]
 
 mod discipline;
@@ -36,41 +36,41 @@ pub use discipline::Discipline;
 pub use reading::{Answer, ClusterReading};
 pub use verdict::{Change, Standing, Verdict};
 
-/// A time or a difference of times in microseconds. Wall times count from 1970-01-01 UTC, steady times from a point of
-/// the machine.
+/// A time or a difference of times in microseconds. Wall times count from 1970-01-01 UTC, steady times from an
+/// arbitrary point of the machine.
 pub type Micros = i64;
 
-/// A member's number.
+/// A member's node id.
 pub type NodeId = u64;
 
 /// One second.
 pub const SECOND: Micros = 1_000_000;
 
-/// How far clocks may be apart and still agree: far more than a round trip and a second of drift, far less than the
-/// shortest life of anything that the cluster hands out (a code lives for 60 seconds).
+/// The largest difference at which clocks agree: far more than a round trip and a second of drift, far less than the
+/// shortest lifetime of anything that the cluster issues (a code lives for 60 seconds).
 pub const AGREE: Micros = SECOND;
 
-/// How far a wall clock may be from the cluster clock before its node is called off: what one-time passwords and tokens
-/// of other providers tolerate without trouble.
+/// The largest difference between a wall clock and the cluster clock before its node reports it: one-time passwords and
+/// tokens of other providers tolerate this much.
 pub const WALL_BOUND: Micros = 5 * SECOND;
 
-/// How long a quorum of wall clocks must say the same other time before the cluster clock steps to it: longer than a
-/// clock that is set by mistake and set back, short enough for a machine that gets its time from the network after its
-/// start.
+/// The time for which a quorum of wall clocks must agree on a different time before the cluster clock steps to it:
+/// longer than a clock that is set by mistake and set back, short enough for a machine that gets its time from the
+/// network after its start.
 pub const HOLD: Micros = 60 * SECOND;
 
-/// How far estimates may have drifted apart, or wall clocks be apart at a start, and still be brought together without
-/// an operator. Machines without time synchronisation are seconds apart; what is further apart than this has another
-/// cause.
+/// The largest difference between estimates that have drifted apart, or between wall clocks at a start, that is
+/// reconciled without an operator. Machines without time synchronisation are seconds apart; a larger difference has
+/// another cause.
 pub const RECONCILE: Micros = 60 * SECOND;
 
-/// How long an answer of a peer is believed: many polls of one second, so that a busy machine loses nothing by a few
-/// late answers.
+/// The time for which a peer's reply is used: many polls of one second, so that a busy machine loses nothing by a few
+/// late replies.
 pub const FRESH: Micros = 30 * SECOND;
 
-/// How far the cluster clock is moved in one second to follow the wall clocks: it always runs forward, at a tenth
-/// faster or slower.
+/// The most by which the cluster clock is moved in one second to follow the wall clocks: it always runs forward, at
+/// most a tenth faster or slower.
 pub const SLEW_PER_SECOND: Micros = SECOND / 10;
 
-/// The longest round trip that is a measurement: half of it is the error.
+/// The longest round trip that is accepted as a measurement: half of it is the error.
 pub const MAX_ROUND_TRIP: Micros = 2 * SECOND;

@@ -17,7 +17,7 @@ pub(crate) fn agreed(mut values: Vec<Micros>, quorum: usize, spread: Micros) -> 
     median(&best.0)
 }
 
-/// The value in the middle of sorted values; the mean of the two in the middle where their number is even.
+/// The median of sorted values: the middle one, or the mean of the two in the middle if their number is even.
 pub(crate) fn median(sorted: &[Micros]) -> Option<Micros> {
     let upper = *sorted.get(sorted.len() / 2)?;
     if sorted.len() % 2 == 1 {

@@ -1,8 +1,8 @@
-//! One peer's answer, kept as offsets to this node's steady clock.
+//! One peer's reply, kept as offsets to this node's steady clock.
 
 use crate::{MAX_ROUND_TRIP, Micros, SECOND};
 
-/// How long a precise reading is kept although newer, less precise ones came.
+/// The time for which a precise reading is kept although newer, less precise ones arrived.
 const KEEP_PRECISE: Micros = 5 * SECOND;
 
 /// The clocks of a node at one moment.
@@ -17,27 +17,27 @@ pub struct Answer {
 /// A node's estimate of the cluster clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterReading {
-    /// Unix time.
+    /// The cluster time as Unix time.
     pub at: Micros,
-    /// How often the cluster clock has stepped, as far as that node knows.
+    /// The number of steps of the cluster clock, as far as that node knows.
     pub steps: u64,
 }
 
-/// An answer, relative to this node's steady clock at the middle of the round trip.
+/// A reply, relative to this node's steady clock at the middle of the round trip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// The peer's wall clock minus the own steady clock.
+    /// The peer's wall clock minus this node's steady clock.
     pub(crate) wall: Micros,
-    /// The peer's cluster clock minus the own steady clock, and its count of steps.
+    /// The peer's cluster clock minus this node's steady clock, and its number of steps.
     pub(crate) cluster: Option<(Micros, u64)>,
     /// Half of the round trip.
     pub(crate) error: Micros,
-    /// When the answer came, by the own steady clock.
+    /// The arrival time of the reply, by this node's steady clock.
     pub(crate) received: Micros,
 }
 
 impl Reading {
-    /// `None` where the round trip was too long, or is impossible.
+    /// Converts a reply. `None` if the round trip was too long, or is impossible.
     pub(crate) fn of(answer: Answer, sent: Micros, received: Micros) -> Option<Self> {
         let round_trip = received.checked_sub(sent).filter(|time| (0..=MAX_ROUND_TRIP).contains(time))?;
         let middle = sent.checked_add(round_trip / 2)?;
@@ -48,7 +48,7 @@ impl Reading {
         Some(Self { wall: answer.wall.checked_sub(middle)?, cluster, error: round_trip / 2, received })
     }
 
-    /// Whether this reading takes the place of `before`: it says more, is as precise, or the other one is old.
+    /// True if this reading replaces `before`: it differs from it, is as precise, or `before` is old.
     pub(crate) fn replaces(&self, before: &Self) -> bool {
         let differs = self.cluster.map(|(_, steps)| steps) != before.cluster.map(|(_, steps)| steps)
             || (self.wall - before.wall).abs() > self.error + before.error;

@@ -1,43 +1,43 @@
-//! What a node must say of its clocks after it has looked at them.
+//! The state of a node's clocks after an evaluation.
 
 use crate::Micros;
 
-/// Whether this node's estimate of the cluster clock can be relied on.
+/// The reliability of this node's estimate of the cluster clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// There is no estimate yet: too few peers have answered, or their wall clocks disagree.
     Unestablished,
     /// A quorum of estimates is within [`AGREE`](crate::AGREE) of this node's.
     Agreed,
-    /// No quorum of estimates is known to agree with this node's: it is cut off, or the members disagree.
+    /// No quorum of estimates is known to agree with this node's: it is partitioned, or the members disagree.
     Alone,
 }
 
-/// What happened to the estimate.
+/// A change of the estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The first estimate was made.
     Established,
-    /// The cluster clock stepped by this much, because a quorum of wall clocks said so for [`HOLD`](crate::HOLD).
+    /// The cluster clock stepped by this much, because a quorum of wall clocks agreed on it for [`HOLD`](crate::HOLD).
     Stepped(Micros),
-    /// This node was the odd one and adopted the estimate of the others, which differed by this much.
+    /// This node alone differed and adopted the estimate of the others, which differed by this much.
     Rejoined(Micros),
-    /// The members' estimates had drifted apart and were brought together; this node's moved by this much.
+    /// The members' estimates had drifted apart and were reconciled; this node's moved by this much.
     Reconciled(Micros),
 }
 
-/// What a node knows of its clocks at one moment.
+/// The state of a node's clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the estimate can be relied on.
+    /// The reliability of the estimate.
     pub standing: Standing,
-    /// The own wall clock minus the cluster clock; 0 without an estimate.
+    /// This node's wall clock minus the cluster clock; 0 without an estimate.
     pub wall_offset: Micros,
-    /// True if the own wall clock is further than [`WALL_BOUND`](crate::WALL_BOUND) from the cluster clock and no
-    /// quorum of wall clocks asks for another time: this machine's clock is the wrong one.
+    /// True if this node's wall clock is further than [`WALL_BOUND`](crate::WALL_BOUND) from the cluster clock and no
+    /// quorum of wall clocks requests another time: this machine's clock is wrong.
     pub is_wall_off: bool,
-    /// The step that a quorum of wall clocks asks for, while it has not lasted for [`HOLD`](crate::HOLD).
+    /// The step that a quorum of wall clocks requests, while it has not lasted for [`HOLD`](crate::HOLD).
     pub pending_step: Option<Micros>,
-    /// What happened to the estimate just now.
+    /// The change that was just made.
     pub change: Option<Change>,
 }

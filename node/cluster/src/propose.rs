@@ -62,7 +62,7 @@ pub enum ProposeError {
     #[error("this node is busy; try again shortly")]
     Busy,
     /// The write was sent, and no reply arrived in time: it may have happened, or may still happen.
-    #[error("the outcome of the write is unknown; look before trying again")]
+    #[error("the outcome of the write is unknown; check before you try again")]
     Unknown,
     /// The command is too large for the log. Nothing changed.
     #[error("the request is too large: {0}")]

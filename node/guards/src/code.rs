@@ -1,4 +1,5 @@
-//! Removes from Rust source what is not product code: comments, the contents of literals, items under `#[cfg(test)]`.
+//! Removes everything that is not product code from Rust source: comments, the contents of literals, items under
+//! `#[cfg(test)]`.
 
 /// The source without comments and with empty string and character literals.
 pub fn without_comments_and_literals(source: &str) -> String {
@@ -39,7 +40,8 @@ fn keep(out: &mut String, c: char, at: usize) -> usize {
     at + 1
 }
 
-/// An `r` at the end of a name does not begin a raw string; the `b` of `br"…"` may stand before it.
+/// True if the source ends in an identifier. An `r` at the end of a name does not begin a raw string; the `b` of
+/// `br"…"` may stand before it.
 fn follows_identifier(out: &str) -> bool {
     let mut before = out.chars().rev();
     match before.next() {
@@ -58,7 +60,7 @@ fn end_of_line(chars: &[char], from: usize) -> usize {
     rest.iter().position(|c| *c == '\n').map_or(chars.len(), |length| from + length)
 }
 
-/// Block comments nest.
+/// The end of a block comment. Block comments nest.
 fn end_of_comment(chars: &[char], from: usize) -> usize {
     let (mut depth, mut at) = (0_usize, from);
     while at < chars.len() {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Directories that hold nothing of ours: build output, dependencies of tests, generated code, patched crates.
+/// Directories without source of this workspace: build output, dependencies of tests, generated code, patched crates.
 const SKIPPED: [&str; 6] = ["target", "node_modules", "venv", "gen", "vendor", ".git"];
 
 /// A source file.
@@ -20,7 +20,7 @@ pub struct SourceFile {
 /// All `.rs` files below `root`, sorted by path.
 ///
 /// # Errors
-/// When a directory or file cannot be read.
+/// A directory or file that cannot be read.
 pub fn rust_files(root: &Path) -> io::Result<Vec<SourceFile>> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
@@ -43,7 +43,7 @@ pub fn rust_files(root: &Path) -> io::Result<Vec<SourceFile>> {
 }
 
 impl SourceFile {
-    /// True for files that hold tests and helpers of tests alone.
+    /// True for files that hold only tests and their helpers.
     pub fn is_test(&self) -> bool {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let in_tests =

@@ -1,9 +1,9 @@
 //! **Checks of the source itself.** [`rooms`] compares the paths that product code uses with the table of the
-//! architecture page; [`prose`] counts sentences that outsiders stumble over and compares the counts with a
+//! architecture page. [`prose`] counts sentences that outside readers stumble over, and compares the counts with a
 //! budget that may only fall.
 //!
-//! Both read the files as text: no build, no dependency. `make prose` prints the counts, `make verify` fails when
-//! one has risen.
+//! Both read the files as text: no build, no dependency. `make prose` prints the counts; `make verify` fails if one has
+//! risen.
 
 pub mod code;
 pub mod files;

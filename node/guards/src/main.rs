@@ -1,4 +1,4 @@
-//! `make prose`: prints the counts; exits with 1 when one differs from the budget. `--write` makes them the budget;
+//! `make prose`: prints the counts; exits with 1 if one differs from the budget. `--write` makes them the budget;
 //! `--list` prints every place.
 
 use std::{
@@ -12,7 +12,7 @@ use conclave_guards::{
     prose::{self, Budget},
 };
 
-/// The workspace: this crate lies two directories below it.
+/// The workspace: two directories above this crate.
 fn workspace() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     root.map_or_else(|| PathBuf::from("."), Path::to_owned)

@@ -20,9 +20,9 @@ pub fn module_of(path: &Path) -> Vec<String> {
     module
 }
 
-/// Every path of this file that stays within the workspace, of `use` items and inline. A path of another crate begins
-/// with the name of that crate without `conclave_`; one of the file's own crate begins with `root`, which is empty for
-/// the crate of the process.
+/// Every path of this file that stays within the workspace, from `use` items and inline. A path of another crate begins
+/// with the name of that crate without `conclave_`; a path of the file's own crate begins with `root`, which is empty
+/// for the crate of the process.
 pub fn used_by(file: &SourceFile, root: &[String]) -> Vec<Vec<String>> {
     let module = module_of(&file.path);
     let code = without_tests(&without_comments_and_literals(&file.text));
@@ -81,7 +81,7 @@ fn expand_below(prefix: &[String], tree: &str, paths: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The parts between commas that stand in no inner braces.
+/// The parts between commas that are not inside inner braces.
 fn split_at_commas(tree: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut from) = (Vec::new(), 0_usize, 0);
     for (at, c) in tree.char_indices() {
@@ -99,7 +99,7 @@ fn split_at_commas(tree: &str) -> Vec<&str> {
     parts
 }
 
-/// Paths in code that stand outside of `use` items.
+/// Paths in code outside `use` items.
 fn inline(code: &str) -> Vec<Vec<String>> {
     let compact =
         code.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ::", "::").replace(":: ", "::");

@@ -1,4 +1,5 @@
-//! Counts what makes the prose hard to read for outsiders, and compares the counts with a budget that may only fall.
+//! Counts the patterns that make the prose hard to read for outsiders, and compares the counts with a budget that may
+//! only fall.
 //!
 //! The rules are those of the guide in CONTRIBUTING: docs start with a noun or a verb, name the actor, and stand alone.
 
@@ -9,7 +10,7 @@ use std::{
 
 use crate::files::SourceFile;
 
-/// Words at the beginning of a sentence that turn a statement into a riddle.
+/// Question words at the beginning of a sentence, which hide its subject.
 const QUESTION_WORDS: [&str; 10] =
     ["What", "Who", "Whom", "Whose", "Where", "Whether", "Which", "When", "How", "Why"];
 /// Pronouns that hide the actor.
@@ -22,7 +23,7 @@ const MAX_LINE: usize = 120;
 pub struct Count {
     /// The name in the budget.
     pub name: &'static str,
-    /// How often it occurs.
+    /// The number of occurrences.
     pub found: u64,
     /// Every place, `path:line: text`.
     pub examples: Vec<String>,
@@ -38,7 +39,7 @@ struct Sentence {
     text: String,
 }
 
-/// All counts over these files, and the number of doc sentences that they are out of.
+/// All counts over these files, and the total number of doc sentences.
 pub fn counts(files: &[SourceFile]) -> (u64, Vec<Count>) {
     let sentences: Vec<Sentence> = files.iter().flat_map(sentences_of).collect();
     let of = |name, is_found: &dyn Fn(&str) -> bool| {
@@ -73,7 +74,7 @@ fn hides_its_actor(text: &str) -> bool {
     words(text).any(|word| HIDDEN_ACTORS.contains(&word.to_lowercase().as_str()))
 }
 
-/// "x is no y"; "there is no y" is plain English.
+/// True if "is" and "no" follow each other, except in "there is no y", which is plain English.
 fn says_is_no(text: &str) -> bool {
     let words: Vec<String> = words(text).map(str::to_lowercase).collect();
     words.windows(3).any(|three| match three {
@@ -220,7 +221,8 @@ impl Budget {
         text
     }
 
-    /// Says what exceeds the budget, and which numbers of it are too high by now.
+    /// Returns a line for each count that exceeds the budget, and for each number of the budget that is too high by
+    /// now.
     pub fn compare(&self, counts: &[Count]) -> Vec<String> {
         let one = |count: &Count| {
             let allowed = self.0.get(count.name).copied().unwrap_or_default();

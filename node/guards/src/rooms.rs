@@ -1,5 +1,5 @@
 //! The rooms of the node and the arrows between them: the table of the architecture page (`node/src/lib.rs`) is the
-//! rule. A room is a crate below `node/` or a module of the crate of the process.
+//! rule. A room is a crate below `node/`, or a module of the crate of the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +9,17 @@ use crate::{files::SourceFile, paths};
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rooms(BTreeMap<String, BTreeSet<String>>);
 
-/// A crate's files, and its name without `conclave-`: empty for the crate of the process.
+/// The files of a crate, and its name without `conclave-`: empty for the crate of the process.
 #[derive(Debug)]
 pub struct Sources {
     /// The first part of the path of every file, unless it is empty.
     pub name: String,
-    /// The files, by their path below `src`, behind `name`.
+    /// The files, by their path below `src`, prefixed with `name`.
     pub files: Vec<SourceFile>,
 }
 
 impl Sources {
-    /// The arrows of product code, with the file that has each: from room, to room, path.
+    /// The arrows of product code, with the file of each: from room, to room, path.
     fn arrows(&self) -> Vec<(&SourceFile, String, String, String)> {
         let root: Vec<String> = Some(self.name.clone()).filter(|name| !name.is_empty()).into_iter().collect();
         let product = self.files.iter().filter(|file| !file.is_test());
@@ -44,8 +44,8 @@ pub struct Forbidden {
 }
 
 impl Rooms {
-    /// Reads the table whose heading is `| room | owns | uses |`. Names stand between backquotes; links' brackets are
-    /// left out.
+    /// Reads the table whose heading is `| room | owns | uses |`. Names are between backquotes; the brackets of links
+    /// are left out.
     pub fn of_page(page: &str) -> Self {
         let lines = page.lines().map(|line| line.trim_start_matches("//!").trim());
         let rows = lines.skip_while(|line| *line != "| room | owns | uses |").skip(2);
@@ -85,7 +85,7 @@ impl Rooms {
     }
 }
 
-/// Rooms named in one row share its arrows.
+/// Reads a row. Rooms named in one row share its arrows.
 fn row(line: &str) -> Vec<(String, BTreeSet<String>)> {
     let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
     let [rooms, _, uses] = cells.as_slice() else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! The rooms of the node use each other as the table of the architecture page says, and no other way.
+//! The rooms of the node use each other only as the table of the architecture page allows.
 
 #![cfg(test)]
 
@@ -12,7 +12,7 @@ use conclave_guards::{
     rooms::{Rooms, Sources},
 };
 
-/// This crate: it has no part in the node.
+/// This crate: it is not part of the node.
 const GUARDS: &str = "guards";
 
 fn node() -> PathBuf {

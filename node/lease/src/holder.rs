@@ -1,65 +1,65 @@
-//! A node's side of its lease. Held in memory alone: a restarted process has asked for nothing and holds nothing.
+//! A node's side of its lease. It is kept in memory only: a restarted process has requested nothing and holds nothing.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{moment::Moment, mutation::Mutation};
 
-/// Names one question of one process. Drawn at random, so that no answer to an earlier process fits.
+/// Identifies one lease request of one process. Drawn at random, so that no reply to an earlier process matches.
 pub type Nonce = u64;
 
-/// Questions remembered at once: two renewals a second, each given up after a fraction of that.
+/// Lease requests remembered at once: two renewals a second, each with a timeout of a fraction of that.
 const MAX_ASKED: usize = 8;
 
-/// What the leader granted.
+/// A granted lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Grant {
-    /// What a check must have seen: the leader's ReadIndex, read after the node was recorded.
+    /// The index that a check's state must include: the leader's ReadIndex, read after the node was recorded.
     pub index: u64,
-    /// How long the lease may last from the moment it was asked for.
+    /// Longest duration of the lease, from the time of the request.
     pub length: Duration,
 }
 
-/// A grant that waits for this node to have applied what it asks for.
+/// A grant that waits until this node has applied its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pending {
     lease: Lease,
 }
 
 impl Pending {
-    /// What must be applied first.
+    /// The index that must be applied first.
     #[must_use]
     pub const fn index(&self) -> u64 {
         self.lease.min_index
     }
 }
 
-/// The right to accept without asking.
+/// The right to accept without contacting the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// When it was asked for: the leader had not yet heard of it then.
+    /// The time of the request: the leader had not received it yet.
     pub since: Moment,
-    /// How long it lasts from there.
+    /// Its duration from then on.
     pub length: Duration,
-    /// The state that a check is decided on must have seen this.
+    /// The index that the state of a check must include.
     pub min_index: u64,
     mutation: Mutation,
 }
 
 impl Lease {
-    /// One that lasts no time and covers nothing: it says only what was known, and since when.
+    /// A lease without duration that covers nothing: it only records the last confirmed index and its time.
     #[must_use]
     pub const fn lapsed(since: Moment, min_index: u64) -> Self {
         Self { since, length: Duration::ZERO, min_index, mutation: Mutation::None }
     }
 
-    /// Whether what was decided on a state of `index` may be accepted now.
+    /// True if a decision on a state of `index` may be accepted now.
     #[must_use]
     pub fn covers(&self, now: Moment, index: u64) -> bool {
         index >= self.min_index && self.mutation.held_for(self.since, now) < self.length
     }
 }
 
-/// The node's side: what it has asked, and what it holds.
+/// The node's side: its pending requests and its lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holder {
     asked: VecDeque<(Nonce, Moment)>,
@@ -69,13 +69,14 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// With a known bug in it.
+    /// A holder with a known bug.
     #[must_use]
     pub fn with(mutation: Mutation) -> Self {
         Self { mutation, ..Self::default() }
     }
 
-    /// Notes the question before it is sent. Of too many, the oldest is forgotten: its answer will not be accepted.
+    /// Records a request before it is sent. If there are too many, the oldest is forgotten: its reply will not be
+    /// accepted.
     pub fn ask(&mut self, nonce: Nonce, now: Moment) {
         if self.asked.len() == MAX_ASKED {
             self.asked.pop_front();
@@ -83,8 +84,8 @@ impl Holder {
         self.asked.push_back((nonce, now));
     }
 
-    /// Takes an answer, if this process asked for it and has not stopped serving. It counts from the question, not from
-    /// now.
+    /// Accepts a reply, if this process sent the request and has not stopped serving. The lease starts at the request,
+    /// not now.
     pub fn granted(&mut self, nonce: Nonce, grant: Grant, now: Moment) -> Option<Pending> {
         let place = self.asked.iter().position(|(asked, _)| *asked == nonce);
         let since = match place.and_then(|place| self.asked.remove(place)) {
@@ -98,7 +99,8 @@ impl Holder {
         (!self.stopped).then_some(Pending { lease })
     }
 
-    /// Puts the lease in force once `applied` has reached what it asks for; the lease now in force, or none yet.
+    /// Puts the lease in force once `applied` has reached its index. Returns the lease that is now in force, or none if
+    /// there is none yet.
     pub fn activate(&mut self, pending: Pending, applied: u64) -> Option<Lease> {
         let mut lease = pending.lease;
         if self.stopped || (applied < lease.min_index && !self.mutation.activates_early()) {
@@ -107,8 +109,8 @@ impl Holder {
         if self.mutation.activates_early() {
             lease.min_index = 0;
         }
-        // Answers may overtake each other: the later question is the longer right, and what was once asked for stays
-        // so.
+        // Replies may overtake each other: the later request gives the longer lease, and the highest index remains
+        // required.
         if let Some(held) = self.lease {
             lease.min_index = lease.min_index.max(held.min_index);
             if held.since > lease.since {
@@ -119,13 +121,13 @@ impl Holder {
         self.lease
     }
 
-    /// What is in force, or was last: look at [`Lease::covers`].
+    /// The lease in force, or the last one: check it with [`Lease::covers`].
     #[must_use]
     pub const fn lease(&self) -> Option<Lease> {
         self.lease
     }
 
-    /// Gives everything up for good: this process serves no more. Only then may it tell the leader so.
+    /// Gives up every lease for good: this process no longer serves. Only then may it send the release to the leader.
     pub fn stop(&mut self) {
         self.lease = None;
         self.asked.clear();
@@ -155,14 +157,14 @@ mod tests {
         assert_eq!(holder.activate(pending, 4), None, "not before it is applied");
         let lease = holder.activate(pending, 5).unwrap();
         assert!(lease.covers(at(2_999), 5));
-        assert!(!lease.covers(at(3_000), 5), "counted from the question");
+        assert!(!lease.covers(at(3_000), 5), "counted from the request");
         assert!(!lease.covers(at(2_000), 4), "a check on an older state");
     }
 
     #[test]
     fn only_answers_to_questions_of_this_process_count_and_each_once() {
         let mut holder = Holder::default();
-        assert_eq!(holder.granted(7, grant(5), at(0)), None, "never asked");
+        assert_eq!(holder.granted(7, grant(5), at(0)), None, "never requested");
         holder.ask(7, at(0));
         assert!(holder.granted(7, grant(5), at(1)).is_some());
         assert_eq!(holder.granted(7, grant(5), at(2)), None, "answered before");

@@ -1,7 +1,7 @@
-//! **Serve leases**: how an acknowledged revocation holds on every node while an ordinary check costs no network hop
+//! **Serve leases**: an acknowledged revocation holds on every node, and an ordinary check costs no network hop
 //! (design.md §6). This crate is the protocol alone: plain transitions over explicit times, without I/O, clock or
-//! chance. The node drives it with its clocks and its wire; the model checker drives the very same code through every
-//! order of events.
+//! randomness. The node drives it with its clocks and its network; the model checker drives the very same code through
+//! every order of events.
 //!
 //! ```text
 //! node:    ask(s, nonce) ──Renew──▶ leader: record(n, now)            first the table,
@@ -12,23 +12,23 @@
 //!          applied >= i or can no longer hold a lease, and this process has led for one wait
 //! ```
 //!
-//! **Why it holds.** *Under one leader* the record comes before R is read, so a write acknowledged before the record is
+//! **Correctness.** *Under one leader* the record comes before R is read, so a write acknowledged before the record is
 //! at or below R, and one acknowledged after it sees the record. *Across leaders* the grant's quorum round began after
 //! the record, so the lease's start precedes the new leader's election, and the new leader waits as long as any such
 //! lease can last. No vote lease is needed: restarts, transfers, membership changes and the consensus library's own
 //! leases do not matter.
 //!
-//! **Patience.** Whoever knows that a revocation is committed may also acknowledge it by waiting as long as a lease can
-//! last: every lease granted from now on asks for an index at or above it. So no revocation waits longer, whatever
-//! became of its leader.
+//! **Waiting.** A node that knows that a revocation is committed may also acknowledge it after waiting as long as a
+//! lease can last: every lease granted from now on requires an index at or above it. So no revocation waits longer,
+//! whatever happened to its leader.
 //!
-//! **Clocks.** A node measures its lease by the clock that ran furthest since, a leader its waiting by the one that ran
-//! least ([`Moment`]); the margin covers what is left of drift between two machines. A machine whose whole time is
-//! stopped from outside without its clocks noticing is the one hole, and `checks = "quorum"` its remedy.
+//! **Clocks.** A node measures its lease by the clock that ran furthest since, a leader its waiting time by the clock
+//! that ran least ([`Moment`]); the margin covers the remaining drift between two machines. The one gap is a machine
+//! that is paused from outside without any of its clocks noticing; `checks = "quorum"` closes it.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `terms` | how long a lease is, and how long a leader waits for it |
+//! | `terms` | the duration of a lease, and the time that a leader waits for it |
 //! | `moment` | two clocks read at once |
 //! | [`Holder`] | a node's side: ask, granted, activate, covers |
 //! | [`Table`] | the leader's side: record, confirm, release, barrier |

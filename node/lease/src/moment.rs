@@ -3,24 +3,24 @@
 
 use std::time::Duration;
 
-/// A moment on this machine, by two clocks with origins of their own. Moments of different machines, or of different
-/// boots, say nothing about each other.
+/// A reading of this machine's two clocks, which have different origins. Readings of different machines, or of
+/// different boots, cannot be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment {
-    /// `CLOCK_BOOTTIME`: runs on while the machine is suspended, but may be slewed by NTP.
+    /// `CLOCK_BOOTTIME`: continues while the machine is suspended, but may be slewed by NTP.
     pub boot: Duration,
-    /// `CLOCK_MONOTONIC_RAW`: never slewed, but stands still in suspend.
+    /// `CLOCK_MONOTONIC_RAW`: never slewed, but stops while the machine is suspended.
     pub raw: Duration,
 }
 
 impl Moment {
-    /// The most that may have passed since: what a node counts against its own lease.
+    /// The most time that may have passed since: the value that a node uses for its own lease.
     #[must_use]
     pub fn most_since(self, earlier: Self) -> Duration {
         self.boot.saturating_sub(earlier.boot).max(self.raw.saturating_sub(earlier.raw))
     }
 
-    /// The least that has passed since: what a leader counts of another's lease.
+    /// The least time that has passed since: the value that a leader uses for another node's lease.
     #[must_use]
     pub fn least_since(self, earlier: Self) -> Duration {
         self.boot.saturating_sub(earlier.boot).min(self.raw.saturating_sub(earlier.raw))

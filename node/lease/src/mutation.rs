@@ -1,31 +1,30 @@
 //! Known ways to get the protocol wrong. A model that has never caught anything proves nothing.
 //!
-//! Only with the feature "mutations" can one be chosen; without it every question below is answered with no, at compile
-//! time.
+//! A mutation can be chosen only with the feature "mutations"; without it every test below is false at compile time.
 
 use std::time::Duration;
 
 use crate::{moment::Moment, terms::Terms};
 
-/// What this side does wrong.
+/// A deliberate error of this side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mutation {
-    /// Nothing.
+    /// No error.
     #[default]
     None,
     /// A new leader acknowledges at once.
     #[cfg(feature = "mutations")]
     NoNewLeaderWait,
-    /// A lease counts from its answer.
+    /// A lease starts at its reply.
     #[cfg(feature = "mutations")]
     ExpiryFromReply,
-    /// A lease is in force before the node has applied what it asks for.
+    /// A lease is in force before the node has applied its index.
     #[cfg(feature = "mutations")]
     ActiveBeforeApplied,
-    /// A revocation is acknowledged though nodes may hold leases.
+    /// A revocation is acknowledged although nodes may hold leases.
     #[cfg(feature = "mutations")]
     AckIgnoresTable,
-    /// An answer to a question of an earlier process is taken.
+    /// A reply to a request of an earlier process is accepted.
     #[cfg(feature = "mutations")]
     GrantAfterRestart,
     /// A revocation is acknowledged by a node that does not lead the entry's term.
@@ -67,17 +66,17 @@ impl Mutation {
         leader_counts_most: LeaderCountsMost;
     }
 
-    /// What a node counts against its lease.
+    /// The time that a node subtracts from its lease.
     pub(crate) fn held_for(self, since: Moment, now: Moment) -> Duration {
         if self.holder_counts_least() { now.least_since(since) } else { now.most_since(since) }
     }
 
-    /// What a leader counts of its waiting.
+    /// The time that a leader has waited.
     pub(crate) fn waited(self, since: Moment, now: Moment) -> Duration {
         if self.leader_counts_most() { now.most_since(since) } else { now.least_since(since) }
     }
 
-    /// How long this side waits for a lease of these terms.
+    /// The time that this side waits for a lease of these terms.
     #[must_use]
     pub fn wait(self, terms: Terms) -> Duration {
         if self.drops_margin() { terms.length } else { terms.wait() }

@@ -1,32 +1,32 @@
-//! The leader's side: who may hold a lease, and whether a revocation may be acknowledged.
+//! The leader's side: the nodes that may hold a lease, and the barrier that a revocation waits for.
 //!
-//! One table a process, kept through its leaderships: what it says too much only makes it wait. A new process knows
-//! nothing of its predecessors' grants, and neither does a new leader of another's; both wait.
+//! There is one table a process, kept through its leaderships: entries in excess only make it wait. A new process knows
+//! nothing of its predecessor's grants, and a new leader nothing of the former leader's; both wait.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{moment::Moment, mutation::Mutation, terms::Terms};
 
-/// A member's number.
+/// A member's node id.
 pub type NodeId = u64;
 
-/// Who may hold a lease.
+/// A possible lease of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Holding {
     recorded: Moment,
     wait: Duration,
 }
 
-/// Whether a revocation may be acknowledged.
+/// The state of a revocation's barrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Barrier {
-    /// No check that starts from now on can miss it.
+    /// No check that starts from now on can miss the revocation.
     Open,
-    /// Not yet: ask again at the next confirmation, and at the latest after this.
+    /// Not open yet: check again at the next confirmation, and after this time at the latest.
     Wait {
-        /// When it opens by itself.
+        /// Time until it opens by itself.
         at_most: Duration,
-        /// Whom it waits for; empty when this process has not led for long enough.
+        /// The nodes that it waits for; empty if this process has not led for long enough.
         on: Vec<NodeId>,
     },
 }
@@ -34,60 +34,60 @@ pub enum Barrier {
 /// The leader's side of all leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Table {
-    /// The term this process was last seen to lead, and since when.
+    /// The latest term that this process has led, and the time since which it has.
     led: Option<(u64, Moment)>,
-    /// By node and process: a late farewell, or a late question, of an earlier process must not touch what a later one
-    /// holds.
+    /// Keyed by node and process: a late release or request of an earlier process must not affect the lease of a later
+    /// one.
     holders: BTreeMap<(NodeId, u64), Holding>,
-    /// The highest index each node said it has applied.
+    /// The highest index that each node reported as applied.
     confirmed: BTreeMap<NodeId, u64>,
     mutation: Mutation,
 }
 
 impl Table {
-    /// With a known bug in it.
+    /// A table with a known bug.
     #[must_use]
     pub fn with(mutation: Mutation) -> Self {
         Self { mutation, ..Self::default() }
     }
 
-    /// This process leads `term`, as seen now. Said again for the same term it changes nothing; said late it only waits
-    /// longer.
+    /// Records that this process leads `term`, as seen now. Repeated for the same term it changes nothing; a late call
+    /// only makes the wait longer.
     pub fn lead(&mut self, term: u64, now: Moment) {
         if self.led.is_none_or(|(led, _)| led < term) {
             self.led = Some((term, now));
         }
     }
 
-    /// Writes down that `node` may hold a lease from now on. To be called *before* the quorum round of its grant.
+    /// Records that `node` may hold a lease from now on. Must be called *before* the quorum round of its grant.
     pub fn record(&mut self, node: NodeId, process: u64, terms: Terms, now: Moment) {
         let mutation = self.mutation;
         self.holders.retain(|_, held| remaining(held, mutation, now) > Duration::ZERO);
         let new = Holding { recorded: now, wait: self.mutation.wait(terms) };
         let held = self.holders.entry((node, process)).or_insert(new);
-        // Terms may have been shortened since: what lasts longer counts.
+        // The terms may have been shortened since: the longer remaining time is kept.
         if remaining(held, mutation, now) <= new.wait {
             *held = new;
         }
     }
 
-    /// `node` has applied everything up to `index`, and its checks see it.
+    /// Records that `node` has applied everything up to `index`, and that its checks see it.
     pub fn confirm(&mut self, node: NodeId, index: u64) {
         let confirmed = self.confirmed.entry(node).or_insert(index);
         *confirmed = index.max(*confirmed);
     }
 
-    /// `node` has stopped serving: it neither holds nor will take a lease in this process of its.
+    /// Records that `node` has stopped serving: this process of it neither holds nor will accept a lease.
     pub fn release(&mut self, node: NodeId, process: u64) {
         self.holders.remove(&(node, process));
     }
 
-    /// Forgets what nodes that are no longer members once said, so that the table stays as small as the cluster.
+    /// Forgets the confirmations of nodes that are no longer members, so that the table stays as small as the cluster.
     pub fn keep(&mut self, members: impl Fn(NodeId) -> bool) {
         self.confirmed.retain(|node, _| members(*node));
     }
 
-    /// Whether the revocation at `index`, written by this process in `term`, may be acknowledged now.
+    /// Returns whether the revocation at `index`, written by this process in `term`, may be acknowledged now.
     pub fn barrier(&mut self, term: u64, index: u64, terms: Terms, now: Moment) -> Barrier {
         if !self.mutation.acks_outside_term() {
             self.lead(term, now);
@@ -113,12 +113,12 @@ impl Table {
         Barrier::Wait { at_most, on: missing.into_iter().map(|(node, _)| node).collect() }
     }
 
-    /// Who may hold a lease, and for how much longer.
+    /// The nodes that may hold a lease, and the remaining time of each.
     pub fn holders(&self, now: Moment) -> impl Iterator<Item = (NodeId, Duration)> + '_ {
         self.holders.iter().map(move |((node, _), held)| (*node, remaining(held, self.mutation, now)))
     }
 
-    /// Since when this process has led, if it has.
+    /// The term that this process leads and the time since which it does, if it has led.
     #[must_use]
     pub const fn led(&self) -> Option<(u64, Moment)> {
         self.led
@@ -157,7 +157,7 @@ mod tests {
         table.confirm(2, 8);
         assert_eq!(table.barrier(3, 9, TERMS, at(10_500)), wait(2_100, &[2]));
         assert_eq!(table.barrier(3, 9, TERMS, at(12_599)), wait(1, &[2]));
-        assert_eq!(table.barrier(3, 9, TERMS, at(12_600)), Barrier::Open, "the lease is over");
+        assert_eq!(table.barrier(3, 9, TERMS, at(12_600)), Barrier::Open, "the lease has expired");
         assert_eq!(table.barrier(3, 8, TERMS, at(10_500)), Barrier::Open, "an earlier one");
     }
 
@@ -175,7 +175,7 @@ mod tests {
         let mut table = settled();
         table.record(1, 11, TERMS, at(10_000));
         table.record(1, 12, TERMS, at(10_100));
-        // A question of the first process that comes late, and then its farewell.
+        // A late request of the first process, and then its release.
         table.record(1, 11, TERMS, at(10_150));
         table.release(1, 11);
         assert_ne!(table.barrier(3, 9, TERMS, at(10_200)), Barrier::Open, "the new process holds a lease");

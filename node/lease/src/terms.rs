@@ -1,21 +1,21 @@
-//! How long leases last. The same on every node: a replicated value, never a setting of one machine.
+//! The duration of leases: equal on every node, because it is a replicated value and not a setting of one machine.
 
 use std::time::Duration;
 
-/// Length of a lease and the margin for clocks that drift apart.
+/// Length of a lease, and the margin for clock drift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Terms {
-    /// How long a node may serve after it asked, by its own clock.
+    /// Longest time that a node may serve after its request, by its own clock.
     pub length: Duration,
-    /// How much longer a leader waits, in thousandths of the length.
+    /// Additional time that a leader waits, in thousandths of the length.
     pub margin_permille: u32,
 }
 
 impl Terms {
-    /// Two seconds and a tenth (design.md §6).
+    /// Two seconds, and a tenth as margin (design.md §6).
     pub const DEFAULT: Self = Self { length: Duration::from_secs(2), margin_permille: 100 };
 
-    /// How long a leader must wait until a lease it has granted, or another leader before it, is over for certain.
+    /// The time that a leader must wait until a lease that it or an earlier leader has granted has certainly expired.
     #[must_use]
     pub fn wait(self) -> Duration {
         self.length + self.length * self.margin_permille / 1000

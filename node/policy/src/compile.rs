@@ -1,5 +1,5 @@
-//! From what people write to something that decides. What cannot be decided is refused here, with the row and the
-//! reason.
+//! Compiles a policy from its written form to one that can decide. A policy that cannot be decided is refused here,
+//! with the row and the reason.
 
 use crate::{
     expression::{Expression, Refused},
@@ -11,7 +11,7 @@ use crate::{
     window::Hours,
 };
 
-/// A policy that decides.
+/// A compiled policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub(crate) mode: Mode,
@@ -22,7 +22,7 @@ pub struct Policy {
     reads_path: bool,
 }
 
-/// A row that decides.
+/// A compiled row.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
     pub(crate) effect: Effect,
@@ -30,7 +30,7 @@ pub(crate) struct Compiled {
     pub(crate) unless: Vec<Test>,
 }
 
-/// A condition that can be looked at.
+/// A compiled condition.
 #[derive(Clone, Debug)]
 pub(crate) enum Test {
     Everyone,
@@ -52,12 +52,12 @@ pub(crate) struct Requests {
     pub(crate) paths: Vec<PathPattern>,
 }
 
-/// What of a policy is wrong.
+/// The part of a policy that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The whole.
+    /// The whole policy.
     Whole,
-    /// A row, counted from 1 as people do.
+    /// A row, counted from 1.
     Row(usize),
     /// A rule for paths that need no sign-in, counted from 1.
     Public(usize),
@@ -76,17 +76,19 @@ impl std::fmt::Display for Part {
     }
 }
 
-/// Why a policy is refused.
+/// The reason for which a policy is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part}: {why}")]
 pub struct CompileError {
-    /// Where.
+    /// The part that is wrong.
     pub part: Part,
-    /// Why, for people.
+    /// The reason, for the operator.
     pub why: String,
 }
 
 impl Policy {
+    /// Compiles a policy.
+    ///
     /// # Errors
     /// [`CompileError`] naming the row and the reason.
     pub fn compile(spec: &Spec) -> Result<Self, CompileError> {
@@ -98,7 +100,7 @@ impl Policy {
             ("extra headers", spec.headers.len(), MAX_HEADERS),
         ] {
             if count > most {
-                return Err(whole(format!("it has {count} {what}, and {most} are the most")));
+                return Err(whole(format!("it has {count} {what}; the maximum is {most}")));
             }
         }
         let numbered = |index: usize| index + 1;
@@ -117,7 +119,7 @@ impl Policy {
                 return Err(at(why));
             }
             if headers.iter().any(|(name, _)| *name == header.name) {
-                return Err(at(format!("{} is there more than once", header.name)));
+                return Err(at(format!("{} is named more than once", header.name)));
             }
             headers.push((
                 header.name.clone(),
@@ -128,8 +130,7 @@ impl Policy {
             || rows.iter().flat_map(Compiled::expressions).chain(headers.iter().map(|(_, e)| e));
         let cost: u64 = expressions().map(Expression::cost).sum();
         if cost > MAX_COST {
-            let why =
-                format!("its expressions could take {cost} steps together, and {MAX_COST} are the most");
+            let why = format!("its expressions could take {cost} steps together; the maximum is {MAX_COST}");
             return Err(whole(why));
         }
         let asks = |test: &Test| matches!(test, Test::Country(_) | Test::Asn(_));
@@ -141,22 +142,22 @@ impl Policy {
         Ok(Self { mode: spec.mode, rows, public, headers, reads_place, reads_path })
     }
 
-    /// Whether it asks where the address is: only then is a database looked at.
+    /// True if it reads the location of the address: only then is a database queried.
     pub const fn reads_place(&self) -> bool {
         self.reads_place
     }
 
-    /// Whether rows or extra headers ask for the path of the request: only then need it be read for them.
+    /// True if rows or extra headers read the path of the request: only then does the caller parse it for them.
     pub const fn reads_path(&self) -> bool {
         self.reads_path
     }
 
-    /// Whether any request at all needs no sign-in.
+    /// True if any request needs no sign-in.
     pub const fn has_public(&self) -> bool {
         !self.public.is_empty()
     }
 
-    /// Whether this request needs no sign-in. A path with more than one reading always does.
+    /// True if this request needs no sign-in. A request whose path is ambiguous always needs one.
     pub fn is_public(&self, method: &str, path: Option<&CanonicalPath>) -> bool {
         path.is_some_and(|path| self.public.iter().any(|rule| rule.matches(method, path)))
     }
@@ -170,7 +171,7 @@ impl Policy {
 impl Compiled {
     fn of(row: &Row) -> Result<Self, String> {
         if row.when.is_empty() {
-            return Err("it has no condition; write everyone = true if that is what is meant".into());
+            return Err("it has no condition; write everyone = true to match every user".into());
         }
         if row.when.len() + row.unless.len() > MAX_CONDITIONS {
             return Err(format!("it has more than {MAX_CONDITIONS} conditions"));
@@ -192,11 +193,12 @@ impl Test {
     fn of(condition: &Condition) -> Result<Self, String> {
         Ok(match condition {
             Condition::Everyone => Self::Everyone,
-            Condition::User(ids) => Self::User(some("people", ids)?),
+            Condition::User(ids) => Self::User(some("users", ids)?),
             Condition::Group(ids) => Self::Group(some("groups", ids)?),
             Condition::Network(networks) => {
                 let parse = |text: &String| {
-                    text.parse().map_err(|_| format!("{text:?} is no network; write for example 10.0.0.0/8"))
+                    text.parse()
+                        .map_err(|_| format!("{text:?} is not a network; write for example 10.0.0.0/8"))
                 };
                 Self::Network(some("networks", networks)?.iter().map(parse).collect::<Result<_, _>>()?)
             }
@@ -204,7 +206,7 @@ impl Test {
             Condition::Country(countries) => {
                 let is_code = |c: &&String| c.len() == 2 && c.bytes().all(|b| b.is_ascii_uppercase());
                 if let Some(odd) = countries.iter().find(|c| !is_code(c)) {
-                    return Err(format!("{odd:?} is no country; write its two letters, such as DE"));
+                    return Err(format!("{odd:?} is not a country; write its two letters, such as DE"));
                 }
                 Self::Country(some("countries", countries)?)
             }
@@ -212,7 +214,7 @@ impl Test {
             Condition::MfaWithin(ms) => Self::MfaWithin(*ms),
             Condition::Request(requests) => {
                 if requests.methods.is_empty() && requests.paths.is_empty() {
-                    return Err("a condition about requests names a method or a path".into());
+                    return Err("a condition about requests must name a method or a path".into());
                 }
                 Self::Request(Requests::of(requests)?)
             }
@@ -234,7 +236,7 @@ impl Requests {
             !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
         };
         if let Some(odd) = requests.methods.iter().find(|method| !is_method(method)) {
-            return Err(format!("{odd:?} is no method; write for example GET"));
+            return Err(format!("{odd:?} is not a method; write for example GET"));
         }
         let paths = requests.paths.iter().map(|path| PathPattern::parse(path)).collect::<Result<_, _>>()?;
         Ok(Self { methods: requests.methods.clone(), paths })
@@ -246,7 +248,7 @@ impl Requests {
     }
 }
 
-/// A rule that opens something names a path, and methods that only read unless it says so itself.
+/// Compiles a rule that opens paths. It must name a path; without methods it opens GET and HEAD only.
 fn opening(rule: &Protected) -> Result<Requests, String> {
     if rule.paths.is_empty() {
         return Err("it names no path".into());
@@ -260,8 +262,8 @@ fn opening(rule: &Protected) -> Result<Requests, String> {
 
 fn some<T: Clone>(what: &str, values: &[T]) -> Result<Vec<T>, String> {
     match values.len() {
-        0 => Err(format!("a condition about {what} names at least one")),
-        count if count > MAX_VALUES => Err(format!("a condition names at most {MAX_VALUES} {what}")),
+        0 => Err(format!("a condition about {what} must name at least one")),
+        count if count > MAX_VALUES => Err(format!("a condition may name at most {MAX_VALUES} {what}")),
         _ => Ok(values.to_vec()),
     }
 }

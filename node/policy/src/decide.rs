@@ -1,4 +1,4 @@
-//! The verdict, and why.
+//! The verdict, and its reason.
 
 use crate::{
     compile::{Compiled, Policy, Requests, Test},
@@ -7,40 +7,40 @@ use crate::{
     spec::{Effect, Mode},
 };
 
-/// What was decided.
+/// The decision of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether they may.
+    /// True if the user is admitted.
     pub allowed: bool,
-    /// The row that decided, from 0; none: no row did.
+    /// The row that decided, from 0; none if no row did.
     pub row: Option<usize>,
-    /// How.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// How a verdict came about.
+/// The reason of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The row matched, and said so.
+    /// The row matched, and its effect applied.
     Matched,
-    /// No row did, and the default is no.
+    /// No row matched, and the default is to deny.
     NoRow,
     /// Under `all`, this allow row did not match.
     RowFailed,
     /// Every allow row matched, under `all`.
     AllMatched,
-    /// Something could not be told, and doubt denies.
+    /// Something could not be evaluated, and doubt denies.
     Fault(Fault),
     /// The account is disabled.
     Disabled,
 }
 
-/// A verdict for people.
+/// An explanation of a verdict, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Why {
     /// One sentence.
     pub text: String,
-    /// The names that the deciding row looks at, and what they were.
+    /// The names that the deciding row reads, and their values.
     pub saw: Vec<(String, String)>,
 }
 
@@ -49,17 +49,17 @@ impl Verdict {
         Self { allowed: false, row, reason }
     }
 
-    /// What a policy that did not compile on this node says to everything.
+    /// The verdict of a policy that did not compile on this node, for every request.
     pub const UNCOMPILED: Self = Self::no(None, Reason::Fault(Fault::Uncompiled));
 }
 
 impl Policy {
-    /// Decides. Nothing is allocated for rows about people, groups, networks, hours, places, factors and requests.
+    /// Decides. Rows about users, groups, networks, hours, locations, factors and requests allocate nothing.
     pub fn decide(&self, facts: &Facts<'_>) -> Verdict {
         if facts.person.is_disabled() {
             return Verdict::no(None, Reason::Disabled);
         }
-        // The allow row that will have decided, unless a later row vetoes.
+        // The allow row that decides, unless a later row vetoes.
         let mut allowed_by = None;
         for (index, row) in self.rows.iter().enumerate() {
             let matches = match row.matches(facts) {
@@ -83,7 +83,7 @@ impl Policy {
         }
     }
 
-    /// Says why `verdict` was given on these facts.
+    /// Explains why `verdict` was given on these facts.
     pub fn explain(&self, verdict: &Verdict, facts: &Facts<'_>) -> Why {
         let number = verdict.row.map_or(0, |row| row + 1);
         let row = verdict.row.and_then(|row| self.rows.get(row));
@@ -156,7 +156,7 @@ impl Test {
         })
     }
 
-    /// What it looks at, and what that is.
+    /// The names that the condition reads, and their values.
     fn saw(&self, facts: &Facts<'_>) -> Vec<(String, String)> {
         let one = |name: &str, value: String| vec![(name.to_owned(), value)];
         let lookup = |known: Option<String>, unavailable: bool| {
@@ -167,8 +167,7 @@ impl Test {
             Self::User(_) => one("user.username", facts.person.username().to_owned()),
             Self::Group(_) => one("user.groups", facts.person.group_names().join(", ")),
             Self::Network(_) => {
-                let address =
-                    facts.address.map_or_else(|| "(not known)".into(), |address| address.to_string());
+                let address = facts.address.map_or_else(|| "(unknown)".into(), |address| address.to_string());
                 one("request.address", address)
             }
             Self::Time(_) => one("now", (facts.now_ms / 1_000).to_string()),
@@ -188,11 +187,11 @@ impl Test {
             }
             Self::Request(_) => {
                 let Some(request) = facts.request else {
-                    return one("request.path", "(not for one request)".into());
+                    return one("request.path", "(not a single request)".into());
                 };
-                let path = request.path.map_or("(more than one reading)", |path| path.as_str());
+                let path = request.path.map_or("(ambiguous)", |path| path.as_str());
                 vec![
-                    ("request.method".to_owned(), request.method.unwrap_or("(not told)").to_owned()),
+                    ("request.method".to_owned(), request.method.unwrap_or("(unknown)").to_owned()),
                     ("request.path".to_owned(), path.to_owned()),
                 ]
             }

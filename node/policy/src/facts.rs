@@ -1,87 +1,88 @@
-//! What a policy may know. Everything comes in explicitly; what is not known is said to be so, and never guessed at.
+//! The facts that a policy may read. All of them are passed in explicitly; an unknown fact is marked as unknown and
+//! never guessed.
 
 use std::net::IpAddr;
 
 use crate::{path::CanonicalPath, spec::Id};
 
-/// Who asks. A trait, so that a row about a group reads the replicated row where it lies.
+/// The user of the request. A trait, so that a row about a group reads the replicated row in place.
 pub trait Person {
-    /// Whether the account is switched off: then nothing else counts.
+    /// True if the account is disabled: then no rule is evaluated.
     fn is_disabled(&self) -> bool;
     /// The user's id.
     fn id(&self) -> Id;
-    /// Whether the user is a member.
+    /// True if the user is a member.
     fn is_in(&self, group: &Id) -> bool;
-    /// For signing in.
+    /// The name for signing in.
     fn username(&self) -> &str;
-    /// For people.
+    /// The display name.
     fn display_name(&self) -> &str;
-    /// Empty = none.
+    /// The e-mail address; empty = none.
     fn email(&self) -> &str;
-    /// Whether the address was proved.
+    /// True if the address was verified.
     fn email_verified(&self) -> bool;
     /// Names of the user's groups.
     fn group_names(&self) -> Vec<&str>;
-    /// Their DID, where they are known on the Atmosphere (atproto).
+    /// The user's DID, if they have an Atmosphere identity (atproto).
     fn atproto_did(&self) -> Option<&str>;
-    /// Their handle there, while it is verified.
+    /// The user's Atmosphere handle, while it is verified.
     fn atproto_handle(&self) -> Option<&str>;
-    /// What an operator attached.
+    /// The value of an attribute that an operator set.
     fn attribute(&self, name: &str) -> Option<&str>;
 }
 
-/// Everything one decision is made from.
+/// The input of one decision.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
-    /// Who.
+    /// The user.
     pub person: &'a dyn Person,
-    /// From where; none: nobody knows.
+    /// The client address; none if it is unknown.
     pub address: Option<IpAddr>,
-    /// What for; none: not for one request (an OIDC client).
+    /// The request; none if the decision is not about a single request (an OIDC client).
     pub request: Option<Request<'a>>,
-    /// How they signed in.
+    /// The session.
     pub sign_in: Option<SignIn<'a>>,
-    /// Where that address is.
+    /// The location of the address.
     pub place: Place<'a>,
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     pub now_ms: u64,
 }
 
-/// The request that is asked about.
+/// The request to decide on.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// As the client wrote it. None: the proxy does not tell.
+    /// The method as the client wrote it; none if the proxy does not forward it.
     pub method: Option<&'a str>,
-    /// Lower case, without port.
+    /// The host in lower case, without port.
     pub host: &'a str,
-    /// None: the path has more than one reading.
+    /// The path; none if it is ambiguous.
     pub path: Option<&'a CanonicalPath>,
 }
 
 /// The session.
 #[derive(Clone, Copy, Debug)]
 pub struct SignIn<'a> {
-    /// When the person proved who they are, Unix milliseconds.
+    /// The time at which the user authenticated, Unix milliseconds.
     pub at_ms: u64,
-    /// When they last used a second factor, Unix milliseconds; none: not in this session.
+    /// The time of the last second factor, Unix milliseconds; none if there was none in this session.
     pub mfa_at_ms: Option<u64>,
-    /// How (RFC 8176).
+    /// The authentication methods (RFC 8176).
     pub methods: &'a [String],
 }
 
-/// An answer of a database.
+/// The result of a database lookup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lookup<T> {
-    /// It says this.
+    /// The database has this value.
     Known(T),
-    /// It says nothing about this address.
+    /// The database has no value for this address.
     Absent,
-    /// It could not be asked.
+    /// The database could not be queried.
     #[default]
     Unavailable,
 }
 
-/// Where an address is.
+/// The location of an address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place<'a> {
     /// ISO 3166-1 alpha-2, upper case.

@@ -1,13 +1,13 @@
-//! Extra headers: which names an operator may give away. A name that means something to the protocol, to the proxy, or
-//! to this product would let a policy say what only those may say.
+//! Extra headers: the names that an operator may use. A name with a meaning to the protocol, to the proxy or to this
+//! product would let a policy assert what only those may assert.
 
 /// Longest name.
 const MAX_NAME_BYTES: usize = 64;
 
-/// Names that carry the identity itself, which a policy does not change. Families are told by their beginning.
+/// Names that carry the identity itself, which a policy must not change. Families are recognised by their prefix.
 pub const NAMES_THAT_ARE_OURS: [&str; 4] = ["x-authentik-", "x-auth-request-", "remote-", "x-conclave-"];
 
-/// Families that proxies and protocols own.
+/// Families of names that proxies and protocols own.
 const FAMILIES: [&str; 10] = [
     "x-forwarded-",
     "x-original-",
@@ -21,7 +21,8 @@ const FAMILIES: [&str; 10] = [
     "cf-",
 ];
 
-/// Single names: hop-by-hop (RFC 9110 §7.6.1), framing, credentials, cookies, and what decides where a request goes.
+/// Single names: hop-by-hop headers (RFC 9110 §7.6.1), framing, credentials, cookies, and headers that decide the
+/// target of a request.
 const NAMES: [&str; 37] = [
     "connection",
     "keep-alive",
@@ -62,20 +63,22 @@ const NAMES: [&str; 37] = [
     "x-cluster-client-ip",
 ];
 
-/// Why the name may not be given to an extra header; none: it may.
+/// The reason for which the name may not be used for an extra header; none if it may.
 pub fn refusal(name: &str) -> Option<String> {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(fits) {
-        return Some(format!("{name:?} is no header name; it has lower-case letters, digits and '-' only"));
+        return Some(format!(
+            "{name:?} is not a header name; it may have only lower-case letters, digits and '-'"
+        ));
     }
     let is_of = |families: &[&str]| {
         families.iter().any(|prefix| name.starts_with(prefix) || name == prefix.trim_end_matches('-'))
     };
     if is_of(&NAMES_THAT_ARE_OURS) {
-        return Some(format!("{name} belongs to the headers of the identity"));
+        return Some(format!("{name} is one of the identity headers"));
     }
     if is_of(&FAMILIES) || NAMES.contains(&name) {
-        return Some(format!("{name} means something to proxies or to HTTP itself"));
+        return Some(format!("{name} has a meaning to proxies or to HTTP itself"));
     }
     None
 }

@@ -1,7 +1,7 @@
-//! **Policies**: who may open an application, as a pure function. A [`Spec`] is what people write; [`Policy::compile`]
-//! refuses what cannot be decided within bounds, naming the row; [`Policy::decide`] takes [`Facts`] and gives a
-//! [`Verdict`]. The same policy and the same facts give the same verdict on every node: no clock, no chance, no file,
-//! no network is asked here.
+//! **Policies**: the decision whether a user may open an application, as a pure function. A [`Spec`] is the written
+//! form; [`Policy::compile`] refuses, naming the row, what cannot be decided within bounds; [`Policy::decide`] takes
+//! [`Facts`] and returns a [`Verdict`]. Equal policies and equal facts give the same verdict on every node: no
+//! clock, no randomness, no file and no network is used here.
 //!
 //! ```text
 //! deny by default. A row has conditions: all of `when` must hold and none of `unless`.
@@ -11,22 +11,21 @@
 //! ```
 //!
 //! `any` and `all` are those of authentik's engine, whose `negate` is `unless` here, with two differences: a policy
-//! without rows admits nobody there is no doubt about, and a deny row is a veto, so that adding one never admits more
-//! people.
+//! without rows admits no user, and a deny row is a veto, so that an additional deny row never admits more users.
 //!
-//! **Doubt denies.** What a row asks for and nobody knows (an address, a country without a database) is a [`Fault`],
-//! not a "no": the whole decision denies, whether the row was to allow or to deny.
+//! **Doubt denies.** An unknown fact that a row reads (an address, a country without a database) is a [`Fault`], not a
+//! "no": the whole decision denies, whether the row was meant to allow or to deny.
 //!
-//! **Bounds.** Expressions are CEL by its own grammar (crate `cel`), checked and typed here and evaluated here: no loop
-//! but the macros over lists of known size, no regular expressions, no time, no floats. Their worst case is computed
-//! before anybody meets it ([`limits`]).
+//! **Bounds.** Expressions are CEL by its own grammar (crate `cel`), checked, typed and evaluated here: no loop except
+//! the macros over lists of bounded size, no regular expressions, no time, no floats. Their worst case is computed when
+//! the policy is compiled ([`limits`]).
 //!
 //! | module | owns |
 //! |---|---|
-//! | `spec` | what people write |
-//! | `compile` | from that to something that decides, or which row is wrong and why |
-//! | `decide` | the verdict; [`Policy::explain`] says why, when somebody asks |
-//! | `facts` | what a policy may know |
+//! | `spec` | the written form |
+//! | `compile` | the compiled form, or the row that is wrong and the reason |
+//! | `decide` | the verdict; [`Policy::explain`] gives its reason on request |
+//! | `facts` | the facts that a policy may read |
 //! | `expression` | CEL: types, worst-case cost, evaluation |
 //! | `network`, `window`, `path`, `header` | networks, hours, canonical paths, extra headers |
 //! | `limits` | every bound, with its reason |

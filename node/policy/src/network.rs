@@ -1,4 +1,4 @@
-//! Networks: an address and how many of its leading bits count.
+//! Networks: an address and its number of significant leading bits.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,18 +11,18 @@ pub struct Cidr {
     prefix: u8,
 }
 
-/// The text is no address or network.
+/// The text is not an address or a network.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not an address or network")]
 pub struct NotACidr;
 
 impl Cidr {
-    /// The network of `address` with `prefix` leading bits; more than it has count as all.
+    /// The network of `address` with `prefix` leading bits; a prefix longer than the address means all of its bits.
     pub const fn new(address: IpAddr, prefix: u8) -> Self {
         Self { network: address, prefix }
     }
 
-    /// Whether `ip` lies within. An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`) counts as IPv4, since a
+    /// True if `ip` is in the network. An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) is treated as IPv4, because a
     /// dual-stack listener reports it so.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.network, ip.to_canonical()) {

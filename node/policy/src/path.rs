@@ -1,20 +1,20 @@
-//! Paths with one reading, and patterns over them.
+//! Unambiguous paths, and patterns over them.
 //!
-//! A rule that opens a path is only as good as its reading of the path: `/public/../admin`, `%2e%2e`, `//`, `;` were
-//! each read one way by a proxy and another by the application behind it (features.md §3). So a path is decoded once,
-//! and what could still be read otherwise has no reading: no rule that opens matches it, and a row that asks about it
-//! is a fault, which denies.
+//! A rule that opens a path is only as safe as its reading of the path: proxies and the applications behind them have
+//! read `/public/../admin`, `%2e%2e`, `//` and `;` differently (features.md §3). So a path is decoded once, and a path
+//! that could still be read in another way is rejected as ambiguous: no rule that opens matches it, and a row that
+//! reads it is a fault, which denies.
 
 use crate::limits::MAX_PATTERN_BYTES;
 
-/// A path, decoded, without query and fragment, that every server reads alike.
+/// A path, decoded, without query and fragment, that every server reads in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath(String);
 
 impl CanonicalPath {
-    /// Reads the path of a request target (RFC 3986 §3.3), of which what follows `?` is left out. None: it has a
-    /// fragment, an escape that is broken or hides a separator, a dot segment, an empty segment, a path parameter
-    /// (`;`), a backslash, a percent sign that was escaped itself, or anything else that is not plain text.
+    /// Parses the path of a request target (RFC 3986 §3.3), without the part after `?`. None if it has a fragment, a
+    /// broken escape or one that hides a separator, a dot segment, an empty segment, a path parameter (`;`), a
+    /// backslash, an escaped percent sign, or anything else that is not plain text.
     pub fn parse(target: &str) -> Option<Self> {
         if target.contains('#') {
             return None;
@@ -41,7 +41,7 @@ impl CanonicalPath {
     }
 }
 
-/// Percent-decoded once; none when an escape is broken or the whole is not UTF-8.
+/// Percent-decodes once; none if an escape is broken or the result is not UTF-8.
 fn decoded(path: &str) -> Option<String> {
     let mut out = Vec::with_capacity(path.len());
     let mut bytes = path.bytes();
@@ -62,20 +62,22 @@ fn decoded(path: &str) -> Option<String> {
 pub enum PathPattern {
     /// This path.
     Exact(String),
-    /// Every path that begins so; ends with a slash.
+    /// Every path with this prefix, which ends with a slash.
     Below(String),
 }
 
 impl PathPattern {
+    /// Parses a pattern.
+    ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// The reason for which it is invalid, for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no path; write /exact or /below/*, decoded, without query");
+        let wrong = || format!("{text:?} is not a path; write /exact or /below/*, decoded, without query");
         if text.len() > MAX_PATTERN_BYTES {
             return Err(format!("a path has at most {MAX_PATTERN_BYTES} bytes"));
         }
         let plain = text.strip_suffix('*').unwrap_or(text);
-        // A pattern that no canonical path can match would be a rule that silently does nothing.
+        // A pattern that no canonical path can match would be a rule without effect.
         let canonical =
             CanonicalPath::parse(plain).filter(|path| path.as_str() == plain).ok_or_else(wrong)?;
         if plain.contains('*') || (plain.len() < text.len() && !plain.ends_with('/')) {
@@ -84,7 +86,7 @@ impl PathPattern {
         Ok(if plain.len() < text.len() { Self::Below(canonical.0) } else { Self::Exact(canonical.0) })
     }
 
-    /// Whether the path is meant. Upper and lower case are different.
+    /// True if the path matches. Case is significant.
     pub fn matches(&self, path: &CanonicalPath) -> bool {
         match self {
             Self::Exact(exact) => path.0 == *exact,

@@ -1,4 +1,4 @@
-//! What people write, before anybody knows whether it can be decided.
+//! The written form of a policy, before it is compiled.
 
 /// A user's or a group's id.
 pub type Id = [u8; 16];
@@ -6,17 +6,17 @@ pub type Id = [u8; 16];
 /// A policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
-    /// How the rows together make a decision.
+    /// The way in which the rows are combined.
     pub mode: Mode,
-    /// In order.
+    /// The rows, in order.
     pub rows: Vec<Row>,
     /// Paths that need no sign-in.
     pub public: Vec<Protected>,
-    /// Headers that an admitted request carries besides the identity's.
+    /// Headers that an admitted request carries besides the identity headers.
     pub headers: Vec<Header>,
 }
 
-/// How the rows together make a decision.
+/// The way in which the rows are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// The first row that matches decides.
@@ -28,19 +28,19 @@ pub enum Mode {
     All,
 }
 
-/// What a matching row says.
+/// The effect of a matching row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Yes.
+    /// Admit.
     Allow,
-    /// No.
+    /// Refuse.
     Deny,
 }
 
 /// One row: it matches when all of `when` hold and none of `unless`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// What it says when it matches.
+    /// The effect of the row when it matches.
     pub effect: Effect,
     /// All must hold; there is at least one.
     pub when: Vec<Condition>,
@@ -48,24 +48,24 @@ pub struct Row {
     pub unless: Vec<Condition>,
 }
 
-/// What a row asks.
+/// A condition of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Whoever is signed in.
+    /// Every user who is signed in.
     Everyone,
-    /// One of these people.
+    /// One of these users.
     User(Vec<Id>),
     /// A member of one of these groups.
     Group(Vec<Id>),
     /// The client's address lies in one of these networks.
     Network(Vec<String>),
-    /// It is one of these hours.
+    /// The time lies in this window.
     Time(Window),
     /// The address is in one of these countries (ISO 3166-1 alpha-2).
     Country(Vec<String>),
     /// The address belongs to one of these autonomous systems.
     Asn(Vec<u32>),
-    /// The session had a second factor at most so long ago, milliseconds; 0 = at all.
+    /// The session had a second factor at most this many milliseconds ago; 0 = at any time.
     MfaWithin(u64),
     /// The request has one of these methods (none given: any) and one of these paths (none given: any).
     Request(Protected),
@@ -89,16 +89,16 @@ pub struct Window {
 /// Requests by method and path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protected {
-    /// Empty = any.
+    /// Methods; empty = any.
     pub methods: Vec<String>,
-    /// `/exact` or `/below/*`; empty = any.
+    /// Paths, `/exact` or `/below/*`; empty = any.
     pub paths: Vec<String>,
 }
 
 /// An extra header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Lower case.
+    /// Name in lower case.
     pub name: String,
     /// A CEL expression of type string.
     pub expression: String,

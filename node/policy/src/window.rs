@@ -1,4 +1,4 @@
-//! Hours of a week in a time zone, by the time-zone database that is compiled in: the same on every node of a version.
+//! Hours of a week in a time zone, by the compiled-in time-zone database: identical on every node of a version.
 
 use jiff::{
     Timestamp,
@@ -9,10 +9,10 @@ use crate::spec::Window;
 
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
-/// All seven.
+/// All seven days.
 const ALL_DAYS: u8 = 0x7f;
 
-/// Hours that can be looked at.
+/// Compiled hours.
 #[derive(Clone, Debug)]
 pub(crate) struct Hours {
     days: u8,
@@ -24,18 +24,18 @@ pub(crate) struct Hours {
 impl Hours {
     pub(crate) fn compile(window: &Window) -> Result<Self, String> {
         if window.days == 0 || window.days > ALL_DAYS {
-            return Err("a time window has at least one day, Monday to Sunday".into());
+            return Err("a time window must have at least one day, Monday to Sunday".into());
         }
         if window.from_minute >= DAY || window.to_minute > DAY || window.from_minute == window.to_minute {
-            return Err("a time window has two different times between 00:00 and 24:00".into());
+            return Err("a time window must have two different times between 00:00 and 24:00".into());
         }
         let zone = TimeZoneDatabase::bundled()
             .get(&window.zone)
-            .map_err(|_| format!("{:?} is no time zone; write for example Europe/Berlin", window.zone))?;
+            .map_err(|_| format!("{:?} is not a time zone; write for example Europe/Berlin", window.zone))?;
         Ok(Self { days: window.days, from: window.from_minute, to: window.to_minute, zone })
     }
 
-    /// Whether the moment lies within. None: it is no moment of this calendar.
+    /// True if the time lies within. None if it is outside this calendar.
     pub(crate) fn contains(&self, now_ms: u64) -> Option<bool> {
         let now = Timestamp::from_millisecond(i64::try_from(now_ms).ok()?).ok()?;
         let local = self.zone.to_datetime(now);

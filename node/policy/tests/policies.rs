@@ -1,4 +1,4 @@
-//! Policies from the outside: each kind of row, the modes, and what must hold for all of them.
+//! Policies from the outside: each kind of row, the modes, and the properties that hold for all of them.
 
 #![expect(
     clippy::unwrap_used,
@@ -71,7 +71,8 @@ fn ada() -> Ada {
     }
 }
 
-/// What surrounds her: from 10.1.2.3 in Germany, five minutes after she used her second factor, `GET /docs/a`.
+/// The circumstances of her request: from 10.1.2.3 in Germany, five minutes after she used her second factor, `GET
+/// /docs/a`.
 struct World {
     ada: Ada,
     path: Option<CanonicalPath>,
@@ -222,7 +223,7 @@ fn what_nobody_knows_denies_whatever_the_row_was_to_say() {
             }
         }
     }
-    // An address that the database does not have is not in Germany; that is no doubt.
+    // An address that the database does not have is not in Germany; that is not a fault.
     let mut private = World::new();
     private.country = Lookup::Absent;
     let germany = || Condition::Country(vec!["DE".into()]);
@@ -231,7 +232,7 @@ fn what_nobody_knows_denies_whatever_the_row_was_to_say() {
             .decide(&private.facts())
             .allowed
     );
-    // Nor is a method that the proxy does not tell another one than the row names.
+    // A method that the proxy does not forward must not be treated as different from the row's method.
     let silent = World::new();
     let facts = silent.facts();
     let request = facts.request.map(|request| Request { method: None, ..request });
@@ -241,13 +242,13 @@ fn what_nobody_knows_denies_whatever_the_row_was_to_say() {
             policy(Mode::FirstMatch, vec![deny(condition), allow(Condition::Everyone)]).decide(&facts);
         assert_eq!(verdict.reason, Reason::Fault(Fault::Unknown("the method")));
     }
-    // An OIDC client asks for no path.
+    // A request of an OIDC client has no path.
     let mut oidc = World::new();
     oidc.with_request = false;
     let verdict = policy(Mode::FirstMatch, vec![deny(Condition::Request(requests(&[], &["/admin/*"])))])
         .decide(&oidc.facts());
     assert_eq!(verdict.reason, Reason::Fault(Fault::Unknown("the request")));
-    // Nor does a policy speak for an account that is switched off.
+    // A policy is not evaluated for a disabled account.
     let mut off = World::new();
     off.ada.disabled = true;
     assert_eq!(
@@ -389,7 +390,7 @@ fn paths_without_sign_in_are_those_and_no_others() {
     );
 }
 
-/// What the `cel` crate's own interpreter says, over the same facts.
+/// The result of the `cel` crate's own interpreter, over the same facts.
 fn oracle(text: &str, world: &World) -> Option<bool> {
     use cel::{Context, Program, Value};
     let program = Program::compile(text).ok()?;
@@ -474,7 +475,7 @@ fn condition() -> impl Strategy<Value = String> {
     })
 }
 
-/// Several of them fit into one policy.
+/// True if several such expressions fit into one policy.
 fn small(text: &str) -> bool {
     Expression::condition(text).is_ok_and(|expression| expression.cost() < limits::MAX_COST / 32)
 }
@@ -498,14 +499,14 @@ fn any_mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::FirstMatch), Just(Mode::Any), Just(Mode::All)]
 }
 
-/// Whether a row matches, told from a policy of that row alone. None: it cannot be told.
+/// True if a row matches, found by a policy of that row alone. None if that cannot be decided.
 fn matches(row: &Row, world: &World) -> Option<bool> {
     let alone = policy(Mode::FirstMatch, vec![Row { effect: Effect::Allow, ..row.clone() }]);
     let verdict = alone.decide(&world.facts());
     (!matches!(verdict.reason, Reason::Fault(_))).then_some(verdict.allowed)
 }
 
-/// The three sentences, told naively.
+/// A naive implementation of the three modes.
 fn naive(mode: Mode, rows: &[Row], world: &World) -> bool {
     let matched: Vec<(Effect, Option<bool>)> =
         rows.iter().map(|row| (row.effect, matches(row, world))).collect();
@@ -626,7 +627,7 @@ fn the_worst_that_compiles_is_bounded_in_steps_and_in_time() {
         assert!(began.elapsed().as_millis() < 500, "{text}: {:?}", began.elapsed());
     }
     assert!(compiled >= 2, "there is something to look at");
-    // A list that is longer than was reckoned with is a fault, not more work.
+    // A list that is longer than the computed bound is a fault, not more work.
     world.ada.groups.push((id(1), "one more".into()));
     assert_eq!(
         Expression::condition("'a' in user.groups").unwrap().holds(&world.facts()),
@@ -693,7 +694,7 @@ fn a_claim_may_be_a_map_whose_keys_are_written_out() {
 #[test]
 fn asking_whether_a_list_is_there_costs_what_it_is_said_to_cost() {
     let mut world = World::new();
-    // More than a policy reads: asking for it would be a fault.
+    // Longer than a policy reads: reading it would be a fault.
     world.ada.groups = (0..=limits::MAX_LIST).map(|n| (id(1), format!("g{n}"))).collect();
     let groups = Expression::condition("has(user.groups)").unwrap();
     assert_eq!(groups.holds(&world.facts()), Ok(true), "it is not gathered");

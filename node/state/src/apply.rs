@@ -1,4 +1,5 @@
-//! The one door. Around every command: decode, stamp, ask the request memory, dispatch, remember.
+//! The only entry point that changes the state. Around every command: decode, stamp, look up the request memory,
+//! dispatch, remember the reply.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use prost::Message as _;
@@ -19,7 +20,7 @@ use crate::{
     system, throttle, token, upstream, user,
 };
 
-/// A committed entry: where it stands in the log, and the bytes of a `LogEntry`.
+/// A committed entry: its index in the log, and the bytes of a `LogEntry`.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// The Raft log index.
@@ -28,37 +29,37 @@ pub struct Entry<'a> {
     pub bytes: &'a [u8],
 }
 
-/// What applying an entry gave.
+/// The result of applying an entry.
 #[derive(Clone, Debug)]
 pub struct Applied {
     /// The next version of the state.
     pub state: State,
-    /// The answer to whoever proposed it.
+    /// The reply to the proposer.
     pub reply: Reply,
-    /// Facts for metrics and the audit line.
+    /// Events for metrics and the audit line.
     pub events: Vec<Event>,
-    /// When the caller may be answered.
+    /// Decides when the caller gets the reply.
     pub class: Class,
 }
 
-/// The entry cannot be understood: the node stops, for skipping it would split the cluster's minds (design.md P9).
+/// The entry cannot be understood: the node stops, because skipping it would make the replicas diverge (design.md P9).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     /// Written by a newer version, or damaged.
     #[error("log entry {index} holds a command this version does not know; upgrade this node")]
     UnknownCommand {
-        /// Where.
+        /// The log index.
         index: u64,
     },
-    /// The cluster has risen above this build.
+    /// The entry raises the feature level above the one that this build supports.
     #[error(
         "log entry {index} raises the feature level to {level}, this version supports {}; upgrade this node",
         level::SUPPORTED
     )]
     LevelTooNew {
-        /// Where.
+        /// The log index.
         index: u64,
-        /// What was asked for.
+        /// The level that the entry requests.
         level: u32,
     },
 }

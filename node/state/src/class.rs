@@ -1,25 +1,27 @@
-//! **Which commands take something away**: the one place that says so. Such a command is acknowledged only when no node
-//! can still accept what it ended (design.md §6); every other one as soon as it is committed.
+//! **The class of each command**: the one place that decides which commands revoke or restrict something. Such a
+//! command is acknowledged only when no node can still accept what it ended (design.md §6); every other command is
+//! acknowledged as soon as it is committed.
 //!
-//! By the kind of the command and by its answer alone, so that a retry that is answered from memory is of the same
-//! class as the first. Where a command may give or take (an updated group, application or client), it counts as taking.
+//! The class depends only on the kind of the command and on its reply, so that a retry that is answered from the
+//! request memory has the same class as the first attempt. A command that may grant or restrict (an updated group,
+//! application or client) is of the revocation class.
 
 use conclave_proto::command::v1::{self as pb, check_handle::Finding, command::Body};
 use prost::Message as _;
 
 use crate::reply::{Reason, Reply, ReplyBody};
 
-/// When the caller of a command may be answered.
+/// The time at which the caller of a command gets the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Once it is committed.
     Plain,
-    /// Once each node that may accept without asking has seen it.
+    /// Once every node that may accept on its own lease has applied it.
     Revocation,
 }
 
-/// What was done in answering so takes something away: the reuse of a code or a refresh token ends all that came of it,
-/// though the command was to give.
+/// The class of what was done while answering. The reuse of a code or a refresh token revokes everything that was
+/// issued from it, although the command was meant to grant.
 pub fn class_of_answer(reply: &Reply) -> Class {
     match &reply.body {
         Some(ReplyBody::Refused(refused))
@@ -31,8 +33,8 @@ pub fn class_of_answer(reply: &Reply) -> Class {
     }
 }
 
-/// The class of an encoded `conclave.command.v1.LogEntry`, by its command alone: what was done in answering it
-/// ([`class_of_answer`]) only `apply` knows. None of bytes that hold no command this build knows.
+/// The class of an encoded `conclave.command.v1.LogEntry`, by its command alone; only `apply` knows what was done while
+/// answering it ([`class_of_answer`]). None if the bytes hold no command that this build knows.
 pub fn class_of(bytes: &[u8]) -> Option<Class> {
     let entry = pb::LogEntry::decode(bytes).ok()?;
     let command = pb::Command::decode(entry.command.as_slice()).ok()?;
@@ -42,16 +44,16 @@ pub fn class_of(bytes: &[u8]) -> Option<Class> {
 /// The class of this command.
 pub const fn class(order: &Body) -> Class {
     match order {
-        // A candidate decides nothing.
+        // A candidate has no effect on decisions.
         Body::SetPolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
         Body::RemovePolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
-        // A handle that is confirmed takes nothing away.
+        // A confirmed handle revokes nothing.
         Body::CheckHandle(order) => {
             if order.finding == Finding::Verified as i32 { Class::Plain } else { Class::Revocation }
         }
-        // Set back, it ends what was made while it was ahead.
+        // Setting the clock back ends what was made while it was ahead.
         Body::SetClock(order) => if order.to_ms < order.from_ms { Class::Revocation } else { Class::Plain },
-        // Sessions, grants and tokens end.
+        // These end sessions, grants and tokens.
         Body::RevokeSession(_)
         | Body::RevokeUserSessions(_)
         | Body::RevokeUserAccess(_)
@@ -62,35 +64,35 @@ pub const fn class(order: &Body) -> Class {
         | Body::RevokeAppPassword(_)
         | Body::RaiseRevocationEpoch(_)
         | Body::CommitRestore(_)
-        // The cookie secret that the browser had, or the session of the user before.
+        // Ends the former cookie secret of the browser, or the session of another user.
         | Body::SignInAgain(_)
-        // People: disabled, deleted, another password, another address.
+        // Users: disabled, deleted, another password, another address.
         | Body::UpdateUser(_)
         | Body::DeleteUser(_)
         | Body::SetPassword(_)
         | Body::ResetPassword(_)
-        // Applications know users by their names: no check may hand out the former one.
+        // Applications know users by their names: no check may return the former one.
         | Body::RenameUser(_)
-        // Other providers, and who is who there.
+        // Providers and linked identities.
         | Body::UpdateUpstream(_)
         | Body::DeleteUpstream(_)
         | Body::UnlinkIdentity(_)
         | Body::RevokeInvitation(_)
-        // Who may open what.
+        // Access rules.
         | Body::DeleteGroup(_)
-        // Applications give rights by names of groups.
+        // Applications grant rights by names of groups.
         | Body::RenameGroup(_)
         | Body::RemoveGroupMember(_)
         // A policy may deny a group.
         | Body::AddGroupMember(_)
-        // Its host may have been another's by a wildcard.
+        // Another application's wildcard may have matched its host.
         | Body::CreateApplication(_)
         | Body::UpdateApplication(_)
         | Body::DeleteApplication(_)
         | Body::UpdateClient(_)
         | Body::DeleteClient(_)
         | Body::PromoteCandidate(_)
-        // What signatures are worth.
+        // Retired keys no longer verify signatures.
         | Body::RetireSigningKey(_) => Class::Revocation,
 
         Body::CreateUser(_)
@@ -122,11 +124,11 @@ pub const fn class(order: &Body) -> Class {
         | Body::AcknowledgeOutbox(_)
         | Body::Sweep(_)
         | Body::SetLeaseTerms(_)
-        // Nothing is taken away: what was sealed, hashed or derived under the one key is under the other.
+        // Revokes nothing: what was sealed, hashed or derived under the one key is now under the other.
         | Body::ChangeSecret(_)
         | Body::Reseal(_)
         | Body::RehashAppPassword(_)
-        // Nothing of it counts before it is committed.
+        // Has no effect before the restore is committed.
         | Body::BeginRestore(_)
         | Body::StageRows(_)
         | Body::AbortRestore(_)

@@ -1,4 +1,5 @@
-//! What a command may touch while it is being applied: the next state, the time, the index, and the facts it reports.
+//! The mutable view of a command while it is applied: the next state, the time, the index, and the events that it
+//! reports.
 
 use crate::{
     event::Event,

@@ -1,4 +1,4 @@
-//! Facts, for local reactions only (metrics, audit line). Nothing that must happen hangs on an event: that is the
+//! Events for local reactions only (metrics, audit line). Effects that must happen are never events: they go to the
 //! outbox.
 
 use std::sync::Arc;
@@ -8,41 +8,41 @@ use crate::{
     stamp::Stamp,
 };
 
-/// What an entry changed, named for people and metrics.
+/// A change that an entry made, for the audit line and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Someone signed in.
+    /// A user signed in.
     SessionStarted {
-        /// Which session.
+        /// The session.
         session: SessionId,
-        /// Whose.
+        /// The user.
         user: UserId,
     },
     /// The user of a session signed in again in the same browser.
     SessionStrengthened {
-        /// Which session.
+        /// The session.
         session: SessionId,
-        /// Whose.
+        /// The user.
         user: UserId,
     },
     /// A session ended before its time.
     SessionRevoked {
-        /// Which session.
+        /// The session.
         session: SessionId,
     },
-    /// A code came a second time; what it gave is taken back.
+    /// A code was presented a second time; everything that was issued from it is revoked.
     CodeReused {
         /// The grant of the code.
         grant: GrantId,
     },
-    /// A refresh token came after its successor was used; the family is dead.
+    /// A refresh token was presented after its successor was used; the family is dead.
     RefreshReused {
         /// The family that ended.
         family: FamilyId,
     },
-    /// An account ran out of attempts.
+    /// An account has no attempts left.
     AttemptsExhausted {
-        /// Whose account.
+        /// The user.
         user: UserId,
     },
     /// A user has another username; applications that know users by it see another user.

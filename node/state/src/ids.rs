@@ -1,4 +1,4 @@
-//! One id type per entity. Ids are made at the edge and arrive in commands; nothing here invents one.
+//! One id type per entity. Ids are made at the edge and arrive in commands; no code here creates one.
 
 use std::fmt;
 
@@ -21,12 +21,12 @@ macro_rules! id_types {
                 &self.0
             }
 
-            /// For a message field.
+            /// The bytes for a message field.
             pub fn to_vec(self) -> Vec<u8> {
                 self.0.to_vec()
             }
 
-            /// Reads a message field of exactly 16 bytes.
+            /// Parses a message field of exactly 16 bytes.
             ///
             /// # Errors
             /// `Malformed` naming the type.
@@ -34,7 +34,7 @@ macro_rules! id_types {
                 bytes.try_into().map(Self).map_err(|_| Refusal::malformed(concat!(stringify!($name), " must be 16 bytes")))
             }
 
-            /// Reads the 32 hex digits that `Display` writes.
+            /// Parses the 32 hex digits that `Display` writes.
             pub fn from_hex(text: &str) -> Option<Self> {
                 parse_hex(text).map(Self)
             }
@@ -55,45 +55,45 @@ macro_rules! id_types {
 }
 
 id_types! {
-    /// A person.
+    /// A user.
     UserId,
-    /// A group of people.
+    /// A group of users.
     GroupId,
-    /// Something people open.
+    /// An application that users open.
     ApplicationId,
     /// A browser's sign-in. Also the `sid` claim (OIDC Front-Channel Logout §3).
     SessionId,
-    /// A session's arm on an application's own host.
+    /// An app session: a session's cookie on an application's own host.
     AppSessionId,
-    /// What a user let a client have; its code carries this id.
+    /// The authorization that a user gave a client; its code contains this id.
     GrantId,
-    /// A line of refresh tokens, of which one is alive.
+    /// A family of refresh tokens, of which one is valid.
     FamilyId,
     /// An authorization request that a client pushed.
     PushedRequestId,
-    /// A device that waits for a person's answer.
+    /// A device that waits for a user's answer.
     DeviceId,
     /// The `jti` of an access token.
     AccessTokenId,
-    /// A password of a program.
+    /// An app password.
     AppPasswordId,
-    /// What somebody looks like.
+    /// The picture of a user.
     PictureId,
-    /// Somebody may come in by another provider, once.
+    /// An invitation for a new user to sign in by another provider, once.
     InvitationId,
     /// A bearer token of the admin API.
     TokenId,
-    /// The id of a one-time login, consent or hand-over ticket.
+    /// The id of a one-time login, consent or SSO ticket.
     TicketId,
-    /// Names an attempt to put a snapshot in the place of everything.
+    /// An attempt to restore a snapshot into a running cluster.
     RestoreId,
-    /// Names a command so that a retry is known as one.
+    /// A command's id, by which a retry is recognised.
     RequestId,
 }
 
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
     let mut out = [0_u8; 16];
-    // A sign would be taken by the number parser.
+    // The number parser would accept a sign.
     if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
@@ -104,7 +104,7 @@ fn parse_hex(text: &str) -> Option<[u8; 16]> {
     Some(out)
 }
 
-/// SHA-256 of a secret that was handed out. The secret itself never enters the rules.
+/// SHA-256 of a secret that was issued. The secret itself never enters the rules.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash([u8; 32]);
 
@@ -119,7 +119,7 @@ impl SecretHash {
         &self.0
     }
 
-    /// Reads a message field of exactly 32 bytes.
+    /// Parses a message field of exactly 32 bytes.
     ///
     /// # Errors
     /// `Malformed`.

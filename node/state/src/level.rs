@@ -1,4 +1,5 @@
-//! The feature level: which meanings the log may use. It rises by a log entry, only when every member understands it.
+//! The feature level: the meanings that the log may use. A log entry raises it, only when every member understands the
+//! new level.
 
 use crate::reply::Refusal;
 
@@ -9,26 +10,26 @@ pub const SUPPORTED: u32 = 2;
 /// exists.
 pub const BOUNDED_LOG_TIME: u32 = 2;
 
-/// From this level on clients have exceptions of their own ([`Exceptions`](crate::client::Exceptions)), and their
-/// method of authentication and their application can be changed.
+/// From this level on clients can have exceptions ([`Exceptions`](crate::client::Exceptions)), and their authentication
+/// method and application can be changed.
 pub const EXCEPTIONS: u32 = 2;
 
-/// From this level on names of groups and e-mail addresses are unique without regard to case, an e-mail address names
-/// its user at sign-in, names of removed users are remembered, and users and groups can be renamed.
+/// From this level on group names and e-mail addresses are unique regardless of case, an e-mail address identifies its
+/// user at sign-in, names of removed users are remembered, and users and groups can be renamed.
 pub const NAMES: u32 = 2;
 
-/// From this level on a sign-in strengthens the session that the browser shows, and a lock-out can be ended. An older
-/// member does not know these commands and stops at one.
+/// From this level on a sign-in strengthens the session whose cookie the browser presents, and a lock-out can be ended.
+/// An older member does not know these commands and stops at them.
 pub const STRENGTHENING: u32 = 2;
 
 /// From this level on applications choose their identity headers and may have hosts that are IPv6 addresses. An older
 /// member drops both.
 pub const IDENTITY_HEADERS: u32 = 2;
 
-/// From this level on a sign-in clears the counts of attempts that it names, not that of the user alone.
+/// From this level on a sign-in clears all attempt counts that it names, not only the user's own.
 pub const CLEARED_COUNTS: u32 = 2;
 
-/// Refuses a command that counts from a level on which the cluster has not reached.
+/// Refuses a command that needs a higher level than the cluster has.
 pub(crate) fn check(current: u32, needed: u32) -> Result<(), Refusal> {
     if current >= needed {
         return Ok(());

@@ -1,25 +1,25 @@
-//! **The rules.** The only way replicated state changes:
+//! **The rules.** The only way in which replicated state changes:
 //!
 //! ```text
 //! apply(state, entry) -> (state', reply, events)     same state, same entry => same result, on every node
 //! ```
 //!
-//! This crate is pure and synchronous: no I/O, no clock, no chance, no unordered map, no float. Ids, salts and hashes
-//! arrive in the command; time is the leader's [`Stamp`], which never runs back. A refusal is a [`Reply`], remembered
-//! like any other. [`Halt`] stops the node: it is returned when an entry cannot be understood, and nothing is ever
-//! skipped.
+//! This crate is pure and synchronous: no I/O, no clock, no randomness, no unordered map, no float. Ids, salts and
+//! hashes arrive in the command; time is the leader's [`Stamp`], which never runs back. A refusal is a [`Reply`],
+//! remembered like any other. [`Halt`] stops the node: `apply` returns it when an entry cannot be understood, and no
+//! entry is ever skipped.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`apply`](mod@apply) | the one door, and what happens around every command: stamp, request memory, dispatch |
+//! | [`apply`](mod@apply) | the only entry point, and the steps around every command: stamp, request memory, dispatch |
 //! | [`state`] | the tables and their derived indexes; the only place that inserts and removes rows |
 //! | [`snapshot`] | one walk over all tables: encode, load, digest |
-//! | [`restore`] | another version takes the place of this one, and what was taken away stays away |
-//! | [`class`](mod@class) | which commands take something away |
+//! | [`restore`] | another version replaces the state, and what was revoked stays revoked |
+//! | [`class`](mod@class) | the commands that revoke or restrict something |
 //! | `user`, `group`, … | a domain each: its rows, their wire form, one file per command |
 //!
-//! Adding a command: a message in its domain's `.proto`, an arm in `Command.body`, one file here, an arm in `apply`,
-//! its test. Callers: `cluster` applies; everybody else reads [`State`] through its queries.
+//! To add a command: a message in its domain's `.proto`, an arm in `Command.body`, one file here, an arm in `apply`,
+//! its test. Callers: `cluster` applies; all other rooms read [`State`] through its queries.
 #![warn(missing_docs)]
 
 pub mod access;

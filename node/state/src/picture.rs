@@ -1,5 +1,5 @@
-//! `SetPicture`: what a person looks like (the `picture` claim, OIDC Core §5.1). A small JPEG that was encoded at the
-//! edge; whatever it came from never gets here. Ends with the person.
+//! `SetPicture`: a user's picture (the `picture` claim, OIDC Core §5.1). A small JPEG that was encoded at the edge; the
+//! original image never gets here. It ends with the user.
 
 use std::sync::Arc;
 
@@ -17,24 +17,24 @@ use crate::{
 
 /// Longest picture: every node keeps all of them in memory.
 pub const MAX_PICTURE_BYTES: usize = 16 * 1024;
-/// How each JPEG begins (ITU-T T.81 §B.1.1.3: SOI, and the first byte of the next marker).
+/// The first bytes of every JPEG (ITU-T T.81 §B.1.1.3: SOI, and the first byte of the next marker).
 const JPEG: [u8; 3] = [0xff, 0xd8, 0xff];
-/// Longest name of what it was made from.
+/// Longest name of the picture's source.
 const MAX_SOURCE_BYTES: usize = 128;
 
-/// What a person looks like.
+/// A user's picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
-    /// Whose.
+    /// The user.
     pub user: UserId,
     /// JPEG.
     pub jpeg: Vec<u8>,
-    /// What it was made from.
+    /// The name of the source that it was made from.
     pub source: String,
 }
 
 impl Picture {
-    /// A name that says nothing of the person, and changes with the picture.
+    /// An id that reveals nothing about the user, and changes with the picture.
     pub fn id(&self) -> PictureId {
         let hash: [u8; 32] = Sha256::digest(&self.jpeg).into();
         let mut id = [0; 16];
@@ -58,12 +58,12 @@ pub(crate) fn set(draft: &mut Draft, order: &pb::SetPicture) -> Result<Reply, Re
 }
 
 impl State {
-    /// What this person looks like, if that is known.
+    /// The picture of this user, if there is one.
     pub fn picture_of(&self, user: UserId) -> Option<&Arc<Picture>> {
         self.pictures.get(&user)
     }
 
-    /// The picture of this name, whoever has it.
+    /// The picture with this id, of any user.
     pub fn picture(&self, id: PictureId) -> Option<&Arc<Picture>> {
         let first = (id, UserId::new([0; 16]));
         let (found, user) = self.pictures_by_id.range(first..).next()?;

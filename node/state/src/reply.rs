@@ -1,4 +1,4 @@
-//! What the rules answer. A refusal is a reply: deterministic, replicated, remembered by request id.
+//! Replies of the rules. A refusal is a reply: deterministic, replicated, remembered by request id.
 
 use conclave_proto::command::v1 as pb;
 pub use pb::refused::Reason;
@@ -6,18 +6,18 @@ pub use pb::reply::Body as ReplyBody;
 
 use crate::stamp::Stamp;
 
-/// The answer to a command, as it travels and as it is remembered.
+/// The reply to a command, on the wire and in the request memory.
 pub type Reply = pb::Reply;
 
-/// Why a command changed nothing.
+/// The reason for which a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason:?}: {detail}")]
 pub struct Refusal {
-    /// The reason, for programs.
+    /// The machine-readable reason.
     pub reason: Reason,
-    /// Which field or name, for people. Never a secret.
+    /// The field or name concerned, for the operator. Never a secret.
     pub detail: String,
-    /// When trying again can help.
+    /// The time from which a retry can succeed.
     pub retry_at: Option<Stamp>,
 }
 
@@ -27,12 +27,12 @@ impl Refusal {
         Self { reason, detail: detail.into(), retry_at: None }
     }
 
-    /// The command itself is wrong.
+    /// A refusal because the command itself is invalid.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::new(Reason::Malformed, detail)
     }
 
-    /// The same, with the time from which trying again can help.
+    /// Adds the time from which a retry can succeed.
     #[must_use]
     pub fn until(mut self, at: Stamp) -> Self {
         self.retry_at = Some(at);

@@ -1,5 +1,5 @@
-//! **Which cluster secret is in use**, told by its name alone, and what outlives the earlier ones, sealed. The rules
-//! never see a key: they decide only that what takes the place of a value was made from that very value.
+//! **The cluster secret in use**, known by its id alone, and the sealed keys that outlive earlier secrets. The rules
+//! never see a key: they only check that the replacement of a value was made from that very value.
 
 use std::sync::Arc;
 
@@ -16,25 +16,25 @@ use crate::{
     upstream::Upstream,
 };
 
-/// Longest sealed keys: a key, and a handful of earlier ones.
+/// Longest sealed keys: one key, and a handful of earlier ones.
 const MAX_SEALED_BYTES: usize = 4096;
-/// Most values sealed anew by one entry: each comes twice, as it was and as it is to be, and an entry must stay below
-/// 64 KiB.
+/// Most values resealed by one entry: each is included twice, the former and the new value, and an entry must stay
+/// below 64 KiB.
 pub const MAX_RESEALED: usize = 3;
-/// Longest sealed value: the longest of those that are kept sealed.
+/// Longest sealed value: the longest kind of value that is stored sealed.
 const MAX_VALUE_BYTES: usize = 8192;
 
-/// Names a cluster secret without telling it.
+/// The id of a cluster secret; it does not reveal the secret.
 pub type SecretId = [u8; 16];
 
-/// The secret that new things are derived from, on every node that has it.
+/// The secret from which every node that has it derives new keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretInUse {
-    /// Its name.
+    /// Its id.
     pub id: SecretId,
     /// The keys that outlive their secret (`conclave.state.v1.KeptKeys`), sealed under this one.
     pub sealed: Vec<u8>,
-    /// Since when.
+    /// The time since which it is in use.
     pub changed_at: Stamp,
 }
 
@@ -59,7 +59,7 @@ impl SecretInUse {
     }
 }
 
-/// The name in a command.
+/// Parses the id in a command.
 pub(crate) fn parse_id(bytes: &[u8]) -> Result<SecretId, Refusal> {
     bytes.try_into().map_err(|_| Refusal::malformed("the name of a secret has 16 bytes"))
 }
@@ -78,7 +78,8 @@ pub(crate) fn change(draft: &mut Draft, order: &pb::ChangeSecret) -> Result<Repl
     Ok(done())
 }
 
-/// What is gone or another by now is passed over: it was sealed by whoever put it there.
+/// Replaces sealed values. A value that is gone or has changed is skipped: the command that changed it sealed it under
+/// the new secret.
 pub(crate) fn reseal(draft: &mut Draft, order: &pb::Reseal) -> Result<Reply, Refusal> {
     if order.values.len() > MAX_RESEALED {
         return Err(Refusal::malformed(format!("at most {MAX_RESEALED} values are sealed anew at once")));

@@ -1,9 +1,8 @@
-//! One walk over all tables. What it yields is the whole state: it is written to snapshots, sent to learners, and
-//! hashed.
+//! One walk over all tables. It yields the whole state, which is written to snapshots, sent to learners, and hashed.
 //!
 //! A table that is missing here would be missing after a restore, so the test `every_table_survives_a_snapshot` fills
-//! each and compares. Rows come in key order, encoded by prost without maps: the same state gives the same bytes on
-//! every node.
+//! each and compares. Rows are in key order, encoded by prost without maps: equal states give equal bytes on every
+//! node.
 
 use std::sync::Arc;
 
@@ -27,22 +26,22 @@ pub(crate) trait Row: Sized {
     type Wire: Message + Default;
     fn to_wire(&self) -> Self::Wire;
     fn from_wire(wire: Self::Wire) -> Result<Self, Refusal>;
-    /// Inserts the row and what is derived from it.
+    /// Inserts the row and its derived index entries.
     fn put(self, state: &mut State);
 }
 
-/// A row of a snapshot that cannot be taken in. Nothing of the snapshot is used then.
+/// A row of a snapshot that cannot be loaded. The whole snapshot is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// A table of a newer version.
     #[error("the snapshot has a table {0} that this version does not know; upgrade this node")]
     UnknownTable(u32),
-    /// Bytes that are no row of this table.
+    /// Bytes that are not a row of this table.
     #[error("a row of table {table} cannot be read: {reason}")]
     BadRow {
-        /// Which table.
+        /// The table's number.
         table: u32,
-        /// What was wrong.
+        /// The parse error.
         reason: String,
     },
 }
@@ -100,7 +99,7 @@ tables! {
 
 const META_TABLE: u32 = 1;
 
-/// How many bytes of rows go into one chunk, so that a reader never needs more memory than this for one.
+/// Bytes of rows in one chunk: a reader never needs more memory than this for a chunk.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The whole state as chunks of length-delimited rows, each chunk of one table and about [`CHUNK_BYTES`] long.
@@ -108,7 +107,7 @@ pub fn chunks(state: &State) -> impl Iterator<Item = (u32, Vec<u8>)> + Send + '_
     chunks_of(state, CHUNK_BYTES)
 }
 
-/// The same in chunks of about `bytes`; longer where a single row is.
+/// The whole state in chunks of about `bytes`; a chunk is longer if a single row is.
 pub fn chunks_of(state: &State, bytes: usize) -> impl Iterator<Item = (u32, Vec<u8>)> + Send + '_ {
     let mut rows = rows(state).peekable();
     std::iter::from_fn(move || {
@@ -127,12 +126,12 @@ fn append(chunk: &mut Vec<u8>, row: &[u8]) {
     chunk.extend_from_slice(row);
 }
 
-/// Builds a state from chunks, in the order in which [`chunks`] gave them.
+/// Builds a state from chunks, in the order in which [`chunks`] yields them.
 #[derive(Debug, Default)]
 pub struct Loader(State);
 
 impl Loader {
-    /// Takes in one chunk.
+    /// Loads one chunk.
     ///
     /// # Errors
     /// [`LoadError`] naming the table.
@@ -143,7 +142,7 @@ impl Loader {
         }
     }
 
-    /// Takes in the rows that are whole; gives back the beginning of one that goes on.
+    /// Loads the complete rows; returns the rest, the beginning of an incomplete row.
     ///
     /// # Errors
     /// [`LoadError`] naming the table.
@@ -151,7 +150,7 @@ impl Loader {
         while !bytes.is_empty() {
             let mut rest = bytes;
             let Ok(length) = prost::encoding::decode_varint(&mut rest) else {
-                // A length of ten bytes is the longest: more than that is no beginning of anything.
+                // The longest length has ten bytes: anything longer without a valid length is damaged.
                 return if bytes.len() < 10 { Ok(bytes) } else { Err(bad(table, &"a row has no length")) };
             };
             let Some((row, rest)) = rest.split_at_checked(usize::try_from(length).unwrap_or(usize::MAX))
@@ -164,12 +163,12 @@ impl Loader {
         Ok(bytes)
     }
 
-    /// Goes on with a state that was begun.
+    /// Continues with an existing state.
     pub(crate) const fn onto(state: State) -> Self {
         Self(state)
     }
 
-    /// The state, once all chunks are in.
+    /// The state, after all chunks are loaded.
     pub fn finish(self) -> State {
         self.0
     }
@@ -180,7 +179,7 @@ pub fn digest(state: &State) -> [u8; 32] {
     hash(rows(state))
 }
 
-/// The same without the state's own numbers (index, clock): what a replayed request must leave as it was.
+/// SHA-256 over every row except the state's own numbers (index, clock): a replayed request must leave it unchanged.
 pub fn digest_of_tables(state: &State) -> [u8; 32] {
     hash(rows(state).filter(|(table, _)| *table != META_TABLE))
 }

@@ -1,9 +1,9 @@
-//! Log time: the leader's clock as the log knows it. An entry never moves it back, and forward by a bounded step only
-//! (design.md §3); `SetClock` alone moves it further.
+//! Log time: the leader's clock as recorded in the log. An entry never moves it back, and moves it forward by a bounded
+//! step only (design.md §3); only `SetClock` moves it further.
 
 use std::fmt;
 
-/// The furthest that one entry moves log time, in milliseconds. After a longer silence the leader sets log time first,
+/// The furthest that one entry moves log time, in milliseconds. After a longer silence the leader first sets log time,
 /// once a quorum of clocks agrees; so an entry with a wrong stamp does not end what lives for longer than this.
 pub const MAX_STEP_MS: u64 = 3_600_000;
 
@@ -12,13 +12,13 @@ pub const MAX_STEP_MS: u64 = 3_600_000;
 pub struct Stamp(pub u64);
 
 impl Stamp {
-    /// This time plus a length, without overflow: the far future stays the far future.
+    /// This time plus a length; saturates instead of overflowing.
     #[must_use]
     pub const fn plus_ms(self, length_ms: u64) -> Self {
         Self(self.0.saturating_add(length_ms))
     }
 
-    /// Whether a thing that ends at this time is over at `now`.
+    /// True if something that ends at this time has ended at `now`.
     pub fn is_over_at(self, now: Self) -> bool {
         now >= self
     }

@@ -36,7 +36,7 @@ use crate::{
     user::{FormerName, Password, User},
 };
 
-/// One consistent version of everything the cluster agrees on.
+/// One consistent version of the replicated state.
 #[derive(Clone, Default)]
 pub struct State {
     pub(crate) meta: Meta,
@@ -106,13 +106,13 @@ pub struct Meta {
     pub revocation_epoch: u64,
     /// The sequence number that the next outbox row takes.
     pub next_outbox: u64,
-    /// How long serve leases last; none while nobody has changed it.
+    /// The lease terms; none while no operator has changed them.
     pub lease_terms: Option<ChangedTerms>,
-    /// The highest node number ever reserved; 0 = none.
+    /// The highest node id ever reserved; 0 = none.
     pub last_node_id: u64,
-    /// Epochs of the lineages that this state has lived through before the present one, oldest first.
+    /// Epochs of the lineages before the present one, oldest first.
     pub former_epochs: Vec<u64>,
-    /// Which cluster secret is in use; none while there has only ever been one.
+    /// The cluster secret in use; none while there has only ever been one.
     pub secret: Option<Arc<SecretInUse>>,
 }
 
@@ -132,7 +132,7 @@ impl Default for Meta {
     }
 }
 
-/// A row that leaves by itself when its time is over.
+/// A row that a sweep removes after its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Expiring {
     Session(SessionId),
@@ -154,12 +154,12 @@ impl State {
         &self.meta
     }
 
-    /// The last log index that this version has seen.
+    /// The last log index that this version includes.
     pub const fn index(&self) -> u64 {
         self.meta.index
     }
 
-    /// This version, having also seen an entry that carries no command (blank, membership).
+    /// This version, after an entry that carries no command (blank, membership).
     #[must_use]
     pub fn having_seen(&self, index: u64) -> Self {
         let mut next = self.clone();
@@ -167,7 +167,7 @@ impl State {
         next
     }
 
-    /// Whether a sweep at `now` would find anything.
+    /// True if a sweep at `now` would find anything.
     pub fn has_expired_rows(&self, now: Stamp) -> bool {
         self.expiries.get_min().is_some_and(|(at, _)| at.is_over_at(now))
     }

@@ -1,17 +1,18 @@
-//! Bounds and shapes of the short texts that people type. Parsed here once; inside, the types speak.
+//! Bounds and formats of the short texts that users and operators type. They are parsed once, here; afterwards the
+//! types carry the guarantee.
 
 use std::sync::Arc;
 
 use crate::reply::Refusal;
 
-/// Longest display text (names, descriptions): fits a line, bounds a row.
+/// Longest display text (names, descriptions): it fits on a line and bounds a row.
 pub(crate) const MAX_TEXT_BYTES: usize = 256;
-/// Longest URI kept: what browsers and proxies carry safely.
+/// Longest URI kept: one that browsers and proxies carry safely.
 pub(crate) const MAX_URI_BYTES: usize = 2048;
 /// Longest e-mail address (RFC 5321 §4.5.3.1.3).
 pub(crate) const MAX_EMAIL_BYTES: usize = 254;
 
-/// A line of text without control characters, at most `max` bytes.
+/// Parses a line of text without control characters, at most `max` bytes.
 pub(crate) fn line(field: &str, text: &str, max: usize) -> Result<String, Refusal> {
     if text.len() > max {
         return Err(Refusal::malformed(format!("{field} is longer than {max} bytes")));
@@ -22,7 +23,7 @@ pub(crate) fn line(field: &str, text: &str, max: usize) -> Result<String, Refusa
     Ok(text.to_owned())
 }
 
-/// The same, and not empty.
+/// Parses a line of text like [`line`], and refuses an empty one.
 pub(crate) fn required(field: &str, text: &str, max: usize) -> Result<String, Refusal> {
     if text.trim().is_empty() {
         return Err(Refusal::malformed(format!("{field} is empty")));
@@ -30,13 +31,13 @@ pub(crate) fn required(field: &str, text: &str, max: usize) -> Result<String, Re
     line(field, text, max)
 }
 
-/// The form in which names and addresses are compared: ASCII letters in lower case. Other letters are brought to one
-/// form before a command is made, since the tables of Unicode differ between versions of the program.
+/// The form in which names and addresses are compared: ASCII letters in lower case. Other letters are normalised before
+/// a command is made, because Unicode tables differ between versions of the program.
 pub(crate) fn folded(text: &str) -> Arc<str> {
     text.to_ascii_lowercase().into()
 }
 
-/// A name for machines and URLs: lower-case ASCII letters, digits, `-`, `_`, `.`; at most `max` bytes.
+/// Parses a name for machines and URLs: lower-case ASCII letters, digits, `-`, `_`, `.`; at most `max` bytes.
 pub(crate) fn slug(field: &str, text: &str, max: usize) -> Result<String, Refusal> {
     let text = required(field, text, max)?;
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');

@@ -35,14 +35,14 @@ impl SigningAlgorithm {
         }
     }
 }
-/// A password of a program, for HTTP Basic at the check. Made by chance, never chosen.
+/// An app password: the credential of a program, for HTTP Basic at the check. Random, never chosen by a user.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateAppPassword {
     #[prost(bytes = "vec", tag = "1")]
     pub app_password_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
-    /// Empty = every application that takes such passwords.
+    /// Empty = every application that accepts app passwords.
     #[prost(bytes = "vec", tag = "3")]
     pub application_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "4")]
@@ -53,7 +53,7 @@ pub struct CreateAppPassword {
     /// 0 = does not expire.
     #[prost(uint64, tag = "6")]
     pub ttl_ms: u64,
-    /// The name of the cluster secret whose key hashes it: 16 bytes. Empty = the first one.
+    /// The id of the cluster secret whose key hashes it: 16 bytes. Empty = the first one.
     #[prost(bytes = "vec", tag = "240")]
     pub secret_id: ::prost::alloc::vec::Vec<u8>,
 }
@@ -62,7 +62,7 @@ pub struct RevokeAppPassword {
     #[prost(bytes = "vec", tag = "1")]
     pub app_password_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// Who may open an application. Neither = nobody.
+/// The access rule of an application. If neither is set, no user may open it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Access {
     #[prost(bool, tag = "1")]
@@ -70,13 +70,13 @@ pub struct Access {
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
-/// How the check lets requests through to the application, besides by session.
+/// Ways to pass the application's check other than by a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckRules {
-    /// Programs may bring an access token of the cluster with the application as audience.
+    /// Programs may present an access token of the cluster with the application as audience.
     #[prost(bool, tag = "1")]
     pub bearer: bool,
-    /// Programs may bring an app password by HTTP Basic.
+    /// Programs may present an app password by HTTP Basic.
     #[prost(bool, tag = "2")]
     pub basic: bool,
     /// Each admitted request carries a signed assertion.
@@ -111,7 +111,7 @@ pub struct CreateApplication {
     pub check: ::core::option::Option<CheckRules>,
     #[prost(message, optional, tag = "190")]
     pub identity_headers: ::core::option::Option<IdentityHeaders>,
-    /// Hosts that are IPv6 addresses, in brackets. Apart from the others, because entries from before refused them.
+    /// Hosts that are IPv6 addresses, in brackets. In a separate field, because earlier versions refuse them.
     #[prost(string, repeated, tag = "191")]
     pub address_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -123,7 +123,7 @@ pub struct Hosts {
     #[prost(string, repeated, tag = "190")]
     pub address_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Absent fields stay as they are.
+/// Absent fields stay unchanged.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateApplication {
     #[prost(bytes = "vec", tag = "1")]
@@ -148,11 +148,11 @@ pub struct DeleteApplication {
     #[prost(bytes = "vec", tag = "1")]
     pub application_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// Which identity headers carry the user. Headers of the other profiles are written empty.
+/// The identity headers that carry the user. Headers of the other profiles are written empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum HeaderProfile {
-    /// Of entries from before there was a choice: all profiles. In an update: stays as it is.
+    /// In entries from before this field existed: all profiles. In an update: unchanged.
     Unspecified = 0,
     All = 1,
     /// X-authentik-*
@@ -188,11 +188,11 @@ impl HeaderProfile {
         }
     }
 }
-/// How identity headers carry text outside ASCII.
+/// The encoding of text outside ASCII in identity headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum HeaderText {
-    /// Of entries from before there was a choice: raw. In an update: stays as it is.
+    /// In entries from before this field existed: raw. In an update: unchanged.
     Unspecified = 0,
     /// UTF-8 bytes as they are.
     Raw = 1,
@@ -225,18 +225,18 @@ impl HeaderText {
         }
     }
 }
-/// A proof that counts once: a client assertion (RFC 7523 §3) or a DPoP proof (RFC 9449 §11.1). Its `jti` is in the id.
+/// A proof that is accepted once: a client assertion (RFC 7523 §3) or a DPoP proof (RFC 9449 §11.1). Its `jti` is in the id.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpentProof {
     #[prost(enumeration = "spent_proof::Kind", tag = "1")]
     pub kind: i32,
-    /// 16 bytes of SHA-256 over the kind, whose it is, and the jti.
+    /// 16 bytes of SHA-256 over the kind, its owner, and the jti.
     #[prost(bytes = "vec", tag = "2")]
     pub proof_id: ::prost::alloc::vec::Vec<u8>,
-    /// From when it would be refused for its age; remembered until then.
+    /// The time from which it would be refused for its age; remembered until then.
     #[prost(uint64, tag = "3")]
     pub expires_at_ms: u64,
-    /// Whose share of the memory it takes; empty = nobody's.
+    /// The client whose share of the memory it uses; empty = none.
     #[prost(string, tag = "4")]
     pub client_id: ::prost::alloc::string::String,
 }
@@ -258,9 +258,9 @@ pub mod spent_proof {
         Unspecified = 0,
         ClientAssertion = 1,
         Dpop = 2,
-        /// The `state` of a sign-in with Atmosphere, spent before its code is.
+        /// The `state` of a sign-in with Atmosphere, spent before its code is used.
         AtprotoState = 3,
-        /// A link that lets an administrator back in.
+        /// A recovery link for an administrator.
         RecoveryLink = 200,
     }
     impl Kind {
@@ -290,23 +290,23 @@ pub mod spent_proof {
         }
     }
 }
-/// Uses up proofs where nothing else is written.
+/// Spends proofs when the request writes nothing else.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SpendProofs {
     #[prost(message, repeated, tag = "1")]
     pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
 }
-/// Ends one access token before its time (RFC 7009); what else came of its grant stays.
+/// Revokes one access token (RFC 7009); the other tokens of its grant stay.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeAccessToken {
     /// The `jti`, 16 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub token_id: ::prost::alloc::vec::Vec<u8>,
-    /// The token's own end; remembered until then.
+    /// The token's expiry; remembered until then.
     #[prost(uint64, tag = "2")]
     pub expires_at_ms: u64,
 }
-/// An authorization request that its client left here (RFC 9126), for the browser to name later.
+/// An authorization request that a client pushed (RFC 9126), for the browser to name later.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -322,7 +322,7 @@ pub struct PushRequest {
     #[prost(uint64, tag = "5")]
     pub ttl_ms: u64,
 }
-/// A device without a browser asks for an answer (RFC 8628 §3.1).
+/// A device without a browser requests authorization (RFC 8628 §3.1).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartDevice {
     #[prost(bytes = "vec", tag = "1")]
@@ -336,13 +336,13 @@ pub struct StartDevice {
     /// SHA-256 of the device code's secret.
     #[prost(bytes = "vec", tag = "5")]
     pub secret_hash: ::prost::alloc::vec::Vec<u8>,
-    /// A keyed hash of the code that the person types, 32 bytes.
+    /// A keyed hash of the user code, 32 bytes.
     #[prost(bytes = "vec", tag = "6")]
     pub user_code_hash: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "7")]
     pub ttl_ms: u64,
 }
-/// The person's answer. The ticket is that of the page that asked.
+/// The user's answer. The ticket is that of the page that requested it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AnswerDevice {
     #[prost(bytes = "vec", tag = "1")]
@@ -355,11 +355,11 @@ pub struct AnswerDevice {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "5")]
     pub ticket_expires_at_ms: u64,
-    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    /// The version of the application's policy that admitted the user; 0 = there is no policy, or it did not admit the user.
     #[prost(uint64, tag = "140")]
     pub policy_version: u64,
 }
-/// The device fetches what it was allowed, once.
+/// The device redeems what the user allowed, once.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RedeemDevice {
     #[prost(bytes = "vec", tag = "1")]
@@ -381,11 +381,11 @@ pub struct RedeemDevice {
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "9")]
     pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
-    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    /// The version of the application's policy that admitted the user; 0 = there is no policy, or it did not admit the user.
     #[prost(uint64, tag = "140")]
     pub policy_version: u64,
 }
-/// Takes back what a person allowed a client: the answer that was kept, and every grant.
+/// Revokes a user's consent to a client: the stored answer, and every grant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeConsent {
     #[prost(bytes = "vec", tag = "1")]
@@ -393,8 +393,8 @@ pub struct RevokeConsent {
     #[prost(string, tag = "2")]
     pub client_id: ::prost::alloc::string::String,
 }
-/// How a client's tokens are asked for, made and bound. A message without anything means authorization_code and refresh_token,
-/// JWT access tokens bound to nobody, plain userinfo and public subjects.
+/// Rules for requesting, making and binding a client's tokens. An empty message means authorization_code and refresh_token,
+/// unbound JWT access tokens, plain userinfo and public subjects.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientTokens {
     /// Empty = authorization_code and refresh_token.
@@ -403,16 +403,16 @@ pub struct ClientTokens {
     /// A JWK Set, JSON: the client's public keys for private_key_jwt (RFC 7523).
     #[prost(bytes = "vec", tag = "2")]
     pub jwks: ::prost::alloc::vec::Vec<u8>,
-    /// The one algorithm of its assertions.
+    /// The only algorithm of its assertions.
     #[prost(enumeration = "SigningAlgorithm", tag = "3")]
     pub assertion_algorithm: i32,
     /// Every access token must be bound to a DPoP key (RFC 9449 §5.2).
     #[prost(bool, tag = "4")]
     pub dpop_bound: bool,
-    /// Userinfo as a JWT signed so; unspecified = JSON.
+    /// Userinfo as a JWT signed with this algorithm; unspecified = JSON.
     #[prost(enumeration = "SigningAlgorithm", tag = "5")]
     pub userinfo_algorithm: i32,
-    /// The host behind which the client's pairwise subjects are the same (OIDC Core §8.1); empty = public subjects.
+    /// The host for which the client's pairwise subjects are made (OIDC Core §8.1); empty = public subjects.
     #[prost(string, tag = "6")]
     pub pairwise_sector: ::prost::alloc::string::String,
     #[prost(enumeration = "AccessTokenFormat", tag = "7")]
@@ -421,19 +421,19 @@ pub struct ClientTokens {
     /// exchanged for these.
     #[prost(string, repeated, tag = "8")]
     pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// For tls_client_auth: what its certificate is called, as `kind=value` with a kind of subject_dn, san_dns, san_uri, san_ip, san_email.
+    /// For tls_client_auth: the name in its certificate, as `kind=value` with a kind of subject_dn, san_dns, san_uri, san_ip, san_email.
     #[prost(string, tag = "120")]
     pub certificate_name: ::prost::alloc::string::String,
-    /// Claims of its own, beside those of the scopes.
+    /// Claim rules of its own, beside the claims of the scopes.
     #[prost(message, repeated, tag = "130")]
     pub claims: ::prost::alloc::vec::Vec<ClaimRule>,
 }
-/// A claim that an expression makes (docs/policy.md says how they are written).
+/// A claim that an expression computes (docs/policy.md describes the syntax).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimRule {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Given away with this scope; empty = always.
+    /// The scope that releases it; empty = always released.
     #[prost(string, tag = "2")]
     pub scope: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
@@ -454,7 +454,7 @@ pub struct Audiences {
     #[prost(string, repeated, tag = "1")]
     pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Absent fields stay as they are.
+/// Absent fields stay unchanged.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientTokensChange {
     #[prost(message, optional, tag = "1")]
@@ -475,11 +475,11 @@ pub struct ClientTokensChange {
     pub certificate_name: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "130")]
     pub claims: ::core::option::Option<ClaimRules>,
-    /// From feature level 2 on; before it, as if absent. Empty = public subjects.
+    /// From feature level 2 on; at a lower level the field is ignored. Empty = public subjects.
     #[prost(string, optional, tag = "541")]
     pub pairwise_sector: ::core::option::Option<::prost::alloc::string::String>,
 }
-/// What a client may use at the token endpoint (RFC 6749 §4, RFC 8693).
+/// Grant types that a client may use at the token endpoint (RFC 6749 §4, RFC 8693).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum GrantType {
@@ -521,10 +521,10 @@ impl GrantType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AccessTokenFormat {
-    /// A JWT (RFC 9068): what a client had before there was a choice.
+    /// A JWT (RFC 9068): the default, also for clients from before this field existed.
     Unspecified = 0,
     Jwt = 1,
-    /// Sealed under a key of the cluster: only introspection and userinfo can tell what it says.
+    /// Sealed under a key of the cluster: only introspection and userinfo can read it.
     Opaque = 2,
 }
 impl AccessTokenFormat {
@@ -575,38 +575,38 @@ pub struct CreateClient {
     /// The application whose access rule applies; empty = every user.
     #[prost(bytes = "vec", tag = "10")]
     pub application_id: ::prost::alloc::vec::Vec<u8>,
-    /// Where the end of a session is announced (OIDC Back-Channel Logout §2.2); empty = nowhere.
+    /// The endpoint for back-channel logout notices (OIDC Back-Channel Logout §2.2); empty = none.
     #[prost(string, tag = "11")]
     pub back_channel_logout_uri: ::prost::alloc::string::String,
-    /// The client does not understand a logout token without `sid`.
+    /// The client requires `sid` in logout tokens.
     #[prost(bool, tag = "60")]
     pub back_channel_logout_session_required: bool,
-    /// Only requests that were pushed before are taken (RFC 9126 §6).
+    /// Only pushed requests are accepted (RFC 9126 §6).
     #[prost(bool, tag = "61")]
     pub require_pushed_authorization_requests: bool,
-    /// A confidential client may leave PKCE out when it sends a nonce (RFC 9700 §2.1.1).
+    /// A confidential client may omit PKCE if it sends a nonce (RFC 9700 §2.1.1).
     #[prost(bool, tag = "62")]
     pub pkce_optional: bool,
-    /// What the client may name as `resource` (RFC 8707); exact strings.
+    /// Values that the client may name as `resource` (RFC 8707); exact strings.
     #[prost(string, repeated, tag = "63")]
     pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// For a client that registered itself (RFC 7591): SHA-256 of the secret with which it changes its registration.
+    /// For a self-registered client (RFC 7591): SHA-256 of its registration access token.
     #[prost(bytes = "vec", tag = "64")]
     pub registration_token_hash: ::prost::alloc::vec::Vec<u8>,
     /// A page of the client that the browser loads when it signs out (OIDC Front-Channel Logout §2); empty = none.
     #[prost(string, tag = "65")]
     pub front_channel_logout_uri: ::prost::alloc::string::String,
-    /// The client's id is the URL of a document that describes it, and this is what the document says now.
+    /// The client's id is the URL of a metadata document that describes it; this command carries the document's present content.
     #[prost(bool, tag = "66")]
     pub of_document: bool,
-    /// Absent = as before these fields existed.
+    /// Absent = the defaults from before these fields existed.
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<ClientTokens>,
-    /// From feature level 2 on; before it, as if absent.
-    /// The secret is taken by the registered method alone, header or body.
+    /// From feature level 2 on; at a lower level the fields are ignored.
+    /// The secret is accepted only by the registered method, header or body.
     #[prost(bool, tag = "500")]
     pub strict_authentication: bool,
-    /// Neither PKCE nor a nonce is asked of a confidential client.
+    /// A confidential client needs neither PKCE nor a nonce.
     #[prost(bool, tag = "501")]
     pub pkce_without_nonce: bool,
     /// Redirect URIs may be plain http on private hosts; confidential clients only.
@@ -615,7 +615,7 @@ pub struct CreateClient {
     /// Schemes without a dot that redirect URIs may have.
     #[prost(string, repeated, tag = "503")]
     pub allowed_schemes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// What access tokens are for when a request names no resource.
+    /// Resources of access tokens if a request names none.
     #[prost(string, repeated, tag = "504")]
     pub default_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Errors of the authorization endpoint go to the client without iss (RFC 9207).
@@ -632,7 +632,7 @@ pub struct Scopes {
     #[prost(string, repeated, tag = "1")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Absent fields stay as they are.
+/// Absent fields stay unchanged.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateClient {
     #[prost(string, tag = "1")]
@@ -665,15 +665,15 @@ pub struct UpdateClient {
     pub back_channel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "65")]
     pub front_channel_logout_uri: ::core::option::Option<::prost::alloc::string::String>,
-    /// What else is given is what the client's document says now; only for a client that is described by one.
+    /// The other fields are the present content of the client's metadata document; only for a client that is described by one.
     #[prost(bool, tag = "66")]
     pub of_document: bool,
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<ClientTokensChange>,
-    /// With secret_hash: how long the secret before stays good; 0 = it stops at once.
+    /// With secret_hash: time for which the former secret stays valid; 0 = it becomes invalid at once.
     #[prost(uint64, tag = "41")]
     pub keep_previous_secret_ms: u64,
-    /// From feature level 2 on; before it, as if absent.
+    /// From feature level 2 on; at a lower level the fields are ignored.
     #[prost(bool, optional, tag = "500")]
     pub strict_authentication: ::core::option::Option<bool>,
     #[prost(bool, optional, tag = "501")]
@@ -684,10 +684,10 @@ pub struct UpdateClient {
     pub allowed_schemes: ::core::option::Option<Scopes>,
     #[prost(message, optional, tag = "504")]
     pub default_resources: ::core::option::Option<Uris>,
-    /// With a change between a method that has a secret and one that has none, secret_hash comes along.
+    /// With a change from a method without a secret to one with a secret, secret_hash is required.
     #[prost(enumeration = "ClientAuthMethod", optional, tag = "505")]
     pub auth_method: ::core::option::Option<i32>,
-    /// Empty bytes = of no application.
+    /// Empty bytes = no application.
     #[prost(bytes = "vec", optional, tag = "506")]
     pub application_id: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
     #[prost(bool, optional, tag = "540")]
@@ -708,7 +708,7 @@ pub enum ClientAuthMethod {
     SecretPost = 3,
     /// RFC 7523: an assertion signed with a key of the client.
     PrivateKeyJwt = 4,
-    /// RFC 8705: a certificate of a known authority under the registered name, or one of the client's own JWK Set.
+    /// RFC 8705: a certificate of a known authority under the registered name, or one from the client's own JWK Set.
     TlsClientAuth = 120,
     SelfSignedTlsClientAuth = 121,
 }
@@ -750,11 +750,11 @@ impl ClientAuthMethod {
 #[repr(i32)]
 pub enum ConsentMode {
     Unspecified = 0,
-    /// Straight back to the application.
+    /// No consent page: redirects straight back to the application.
     Implicit = 1,
     /// The user is asked at each authorization.
     Always = 2,
-    /// The user is asked once; the answer is kept until it is revoked or the client asks for more.
+    /// The user is asked once; the answer is stored until it is revoked or the client requests more.
     Once = 3,
 }
 impl ConsentMode {
@@ -813,7 +813,7 @@ pub struct CreateUser {
     #[prost(string, tag = "8")]
     pub password_phc: ::prost::alloc::string::String,
 }
-/// Absent fields stay as they are.
+/// Absent fields stay unchanged.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateUser {
     #[prost(bytes = "vec", tag = "1")]
@@ -836,17 +836,17 @@ pub struct RenameUser {
     pub user_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "2")]
     pub username: ::prost::alloc::string::String,
-    /// Also when an expression names the present username.
+    /// Rename even if an expression names the present username.
     #[prost(bool, tag = "3")]
     pub force: bool,
 }
-/// Ends the user's sessions and grants as well.
+/// Deletes a user, and ends the user's sessions and grants.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteUser {
     #[prost(bytes = "vec", tag = "1")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// Ends the user's sessions and grants, unless told otherwise.
+/// Sets a password. Ends the user's sessions and grants, unless the command keeps them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetPassword {
     #[prost(bytes = "vec", tag = "1")]
@@ -856,7 +856,7 @@ pub struct SetPassword {
     #[prost(bool, tag = "3")]
     pub keep_sessions: bool,
 }
-/// A password that somebody else sets, as a rule because the old one is in wrong hands: ends what SetPassword ends, and the app passwords.
+/// Sets a password on behalf of the user, usually because the old one was exposed: ends what SetPassword ends, and the app passwords.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResetPassword {
     #[prost(bytes = "vec", tag = "1")]
@@ -866,15 +866,15 @@ pub struct ResetPassword {
     #[prost(bool, tag = "3")]
     pub keep_sessions: bool,
 }
-/// What a person looks like, as pages show it: encoded anew here, whatever it came from.
+/// The picture of a user, as pages show it: always re-encoded here.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetPicture {
     #[prost(bytes = "vec", tag = "1")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
-    /// JPEG (ITU-T T.81), at most 16 KiB. Empty = none any more.
+    /// JPEG (ITU-T T.81), at most 16 KiB. Empty = removes the picture.
     #[prost(bytes = "vec", tag = "2")]
     pub jpeg: ::prost::alloc::vec::Vec<u8>,
-    /// What it was made from, for whoever would make it again.
+    /// The source that it was made from, so that it can be made again.
     #[prost(string, tag = "3")]
     pub source: ::prost::alloc::string::String,
 }
@@ -894,7 +894,7 @@ pub struct RenameGroup {
     pub group_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Also when an expression names the present name.
+    /// Rename even if an expression names the present name.
     #[prost(bool, tag = "3")]
     pub force: bool,
 }
@@ -932,7 +932,7 @@ pub struct IssueCode {
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "6")]
     pub nonce: ::prost::alloc::string::String,
-    /// S256 challenge, 32 bytes (RFC 7636 §4.2); empty for a client that may leave it out.
+    /// S256 challenge, 32 bytes (RFC 7636 §4.2); empty for a client that may omit it.
     #[prost(bytes = "vec", tag = "7")]
     pub code_challenge: ::prost::alloc::vec::Vec<u8>,
     /// SHA-256 of the code's secret.
@@ -940,31 +940,31 @@ pub struct IssueCode {
     pub secret_hash: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "9")]
     pub code_ttl_ms: u64,
-    /// The consent ticket, if a person was asked; spent here.
+    /// The consent ticket, if the user saw a consent page; it is spent here.
     #[prost(bytes = "vec", tag = "10")]
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "11")]
     pub ticket_expires_at_ms: u64,
-    /// What the access token is for (RFC 8707); empty = the provider itself.
+    /// The audience of the access token (RFC 8707); empty = the provider itself.
     #[prost(string, repeated, tag = "60")]
     pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Claims asked for by name (OIDC Core §5.5), beyond what the scopes give.
+    /// Claims requested by name (OIDC Core §5.5), beyond those of the scopes.
     #[prost(string, repeated, tag = "61")]
     pub id_token_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "62")]
     pub userinfo_claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The pushed request that is used up here, and how long that must be remembered; empty = none.
+    /// The pushed request that is used up here, and the time until which its use must be remembered; empty = none.
     #[prost(bytes = "vec", tag = "63")]
     pub pushed_request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "64")]
     pub pushed_until_ms: u64,
-    /// The person said yes, once for all.
+    /// The user consented permanently.
     #[prost(bool, tag = "65")]
     pub remember_consent: bool,
     /// The key that the code is bound to, SHA-256 thumbprint (RFC 9449 §10); empty = none.
     #[prost(bytes = "vec", tag = "40")]
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
-    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    /// The version of the application's policy that admitted the user; 0 = there is no policy, or it did not admit the user.
     #[prost(uint64, tag = "140")]
     pub policy_version: u64,
 }
@@ -986,7 +986,7 @@ pub struct RedeemCode {
     pub family_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "7")]
     pub refresh_ttl_ms: u64,
-    /// How long the grant must be remembered for the access token's sake.
+    /// The time for which the grant must be kept because of the access token.
     #[prost(uint64, tag = "8")]
     pub access_ttl_ms: u64,
     /// The key whose possession was proved (RFC 9449); empty = none.
@@ -994,11 +994,11 @@ pub struct RedeemCode {
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "41")]
     pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
-    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    /// The version of the application's policy that admitted the user; 0 = there is no policy, or it did not admit the user.
     #[prost(uint64, tag = "140")]
     pub policy_version: u64,
 }
-/// Uses a refresh token of the named generation. The one before the current is answered again within the window; any older
+/// Uses a refresh token of the named generation. The previous generation gets its reply again within the window; any older
 /// or later one ends the family.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RotateRefresh {
@@ -1016,7 +1016,7 @@ pub struct RotateRefresh {
     pub dpop_jkt: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "41")]
     pub proofs: ::prost::alloc::vec::Vec<SpentProof>,
-    /// The version of the application's policy that admitted the person; 0 = it has none, or it did not.
+    /// The version of the application's policy that admitted the user; 0 = there is no policy, or it did not admit the user.
     #[prost(uint64, tag = "140")]
     pub policy_version: u64,
 }
@@ -1035,7 +1035,7 @@ pub struct StartSession {
     /// SHA-256 of the cookie's secret.
     #[prost(bytes = "vec", tag = "3")]
     pub secret_hash: ::prost::alloc::vec::Vec<u8>,
-    /// The one-time ticket that carried the login, and when it would have expired.
+    /// The one-time ticket of the login, and its expiry.
     #[prost(bytes = "vec", tag = "4")]
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "5")]
@@ -1045,10 +1045,10 @@ pub struct StartSession {
     pub amr: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "7")]
     pub ttl_ms: u64,
-    /// The credential that was proved, so that a password changed meanwhile is not accepted.
+    /// The credential version that was verified, so that a password changed meanwhile is not accepted.
     #[prost(uint64, tag = "8")]
     pub credential_version: u64,
-    /// The session that this one replaces in the same browser; ended in the same step.
+    /// The session that this one replaces in the same browser; it ends in the same step.
     #[prost(bytes = "vec", tag = "9")]
     pub replaces_session_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "10")]
@@ -1058,8 +1058,8 @@ pub struct StartSession {
     /// The authorization that the login was for, if it needs no further step.
     #[prost(message, optional, tag = "12")]
     pub code: ::core::option::Option<IssueCode>,
-    /// Counts of attempts that this sign-in was counted at and that its success clears, beside that of the user: at most 4. From feature
-    /// level 2 on; before it, as if absent.
+    /// Attempt counts that include this sign-in and that its success clears, besides the user's own: at most 4. From feature
+    /// level 2 on; at a lower level the field is ignored.
     #[prost(bytes = "vec", repeated, tag = "560")]
     pub cleared_count_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
@@ -1072,17 +1072,17 @@ pub struct RevokeSession {
 pub struct RevokeUserSessions {
     #[prost(bytes = "vec", tag = "1")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
-    /// Left alone; empty = none.
+    /// A session that is kept; empty = none.
     #[prost(bytes = "vec", tag = "2")]
     pub except_session_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// Whatever speaks for a person: sessions, grants, and the passwords of programs.
+/// Ends all access of a user: sessions, grants and app passwords.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeUserAccess {
     #[prost(bytes = "vec", tag = "1")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// A session's arm on an application's host (forward-auth, single-application mode). The ticket is spent.
+/// Opens an app session: a session's cookie on an application's host (forward-auth, single-application mode). The ticket is spent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenAppSession {
     #[prost(bytes = "vec", tag = "1")]
@@ -1097,7 +1097,7 @@ pub struct OpenAppSession {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "6")]
     pub ticket_expires_at_ms: u64,
-    /// Instead of on the host alone, the arm counts on this domain and below it: the host's own or a parent's. Empty = no.
+    /// If set, the app session is valid on this domain and below it, instead of on the host alone: the host's own domain or a parent.
     #[prost(string, tag = "160")]
     pub domain: ::prost::alloc::string::String,
 }
@@ -1114,14 +1114,14 @@ pub struct AddSigningKey {
     /// PKCS#8, sealed under the cluster's sealing key.
     #[prost(bytes = "vec", tag = "4")]
     pub sealed_private_key: ::prost::alloc::vec::Vec<u8>,
-    /// Refused when the algorithm has an active key already: two leaders may race at the first start.
+    /// Refused if the algorithm already has an active key: two leaders may race at the first start.
     #[prost(bool, tag = "5")]
     pub only_if_absent: bool,
-    /// Published, and signs nothing until it is activated. Refused when the algorithm has no active key, or such a key already.
+    /// Published, but signs nothing until it is activated. Refused if the algorithm has no active key, or already has a next key.
     #[prost(bool, tag = "6")]
     pub next: bool,
 }
-/// The next key signs from this entry on, on every node; the one that signed until now stays published.
+/// Makes the next key sign from this entry on, on every node; the former key stays published.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ActivateSigningKey {
     #[prost(string, tag = "1")]
@@ -1185,7 +1185,7 @@ impl ApiRole {
         }
     }
 }
-/// Takes one of the account's attempts before the password is looked at; refused when none is left in the window.
+/// Reserves one of the account's attempts before the password is verified; refused if none is left in the window.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReserveAttempt {
     #[prost(bytes = "vec", tag = "1")]
@@ -1195,7 +1195,7 @@ pub struct ReserveAttempt {
     #[prost(uint64, tag = "3")]
     pub window_ms: u64,
 }
-/// Which claim says what; empty = the name in OIDC Core §5.1.
+/// Names of claims; empty = the name in OIDC Core §5.1.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpstreamClaims {
     #[prost(string, tag = "1")]
@@ -1215,24 +1215,24 @@ pub struct UpstreamRule {
     pub admission: i32,
     #[prost(string, repeated, tag = "2")]
     pub domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The groups of people who are new.
+    /// The groups of new users.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// For Atmosphere: who is listed. Handles are exact, or `*.` and a domain for all names below it.
+    /// For Atmosphere: the listed users. Handles are exact, or `*.` and a domain for all names below it.
     #[prost(string, repeated, tag = "4")]
     pub dids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "5")]
     pub handles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Further groups of people who are new.
+    /// Additional groups of new users.
     #[prost(message, repeated, tag = "6")]
     pub mapped: ::prost::alloc::vec::Vec<MappedGroups>,
-    /// SHA-256 of a token; whoever shows it first comes in, into this group as well. Good once; empty = none.
+    /// SHA-256 of a token; the first user who presents it is admitted, and added to this group. Valid once; empty = none.
     #[prost(bytes = "vec", tag = "7")]
     pub first_token_hash: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "8")]
     pub first_group_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// Who has this DID, or this verified handle, is put into these groups.
+/// Users with this DID, or this verified handle, are added to these groups.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MappedGroups {
     #[prost(string, tag = "1")]
@@ -1240,7 +1240,7 @@ pub struct MappedGroups {
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
-/// Another provider at which people may sign in.
+/// Another provider at which users may sign in.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Upstream {
     #[prost(string, tag = "1")]
@@ -1269,7 +1269,7 @@ pub struct Upstream {
     pub rule: ::core::option::Option<UpstreamRule>,
     #[prost(bool, tag = "12")]
     pub disabled: bool,
-    /// The Atmosphere network (atproto): subjects are DIDs, and who vouches for one is found anew at each sign-in. Has no endpoints.
+    /// The Atmosphere network (atproto): subjects are DIDs, and a DID's server is looked up at each sign-in. It has no endpoints.
     #[prost(bool, tag = "13")]
     pub atmosphere: bool,
 }
@@ -1278,7 +1278,7 @@ pub struct CreateUpstream {
     #[prost(message, optional, tag = "1")]
     pub upstream: ::core::option::Option<Upstream>,
 }
-/// Absent fields stay as they are. What subjects belong to (issuer, endpoints, the claim of the subject) cannot change.
+/// Absent fields stay unchanged. The fields that subjects belong to (issuer, endpoints, the claim of the subject) cannot change.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateUpstream {
     #[prost(string, tag = "1")]
@@ -1299,25 +1299,25 @@ pub struct UpdateUpstream {
     #[prost(bool, optional, tag = "8")]
     pub disabled: ::core::option::Option<bool>,
 }
-/// With every identity there, and the sessions that it opened.
+/// Deletes a provider with its identities, and ends the sessions that it opened.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteUpstream {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
-/// The person of this session is also known there, by this subject.
+/// Links an identity: the user of this session has this subject at the provider.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LinkIdentity {
     #[prost(string, tag = "1")]
     pub upstream: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub subject: ::prost::alloc::string::String,
-    /// For people: what the identity is called there.
+    /// Display name of the identity.
     #[prost(string, tag = "3")]
     pub label: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "4")]
     pub session_id: ::prost::alloc::vec::Vec<u8>,
-    /// How long ago the person may have proved who they are.
+    /// Longest time since the user authenticated.
     #[prost(uint64, tag = "5")]
     pub max_age_ms: u64,
     #[prost(bytes = "vec", tag = "6")]
@@ -1328,20 +1328,20 @@ pub struct LinkIdentity {
     #[prost(string, tag = "8")]
     pub verified_handle: ::prost::alloc::string::String,
 }
-/// Ends the link, and the sessions that came by it.
+/// Removes the link, and ends the sessions that it opened.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnlinkIdentity {
     #[prost(string, tag = "1")]
     pub upstream: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "2")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
-    /// The person's own session, which stays; empty = an operator asks.
+    /// The user's own session, which is kept; empty = the request of an operator.
     #[prost(bytes = "vec", tag = "3")]
     pub session_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "4")]
     pub max_age_ms: u64,
 }
-/// A completed sign-in at a provider. The credential version of the session is not looked at.
+/// A completed sign-in at a provider. The credential version of the session is ignored.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SignInUpstream {
     #[prost(message, optional, tag = "1")]
@@ -1352,20 +1352,20 @@ pub struct SignInUpstream {
     pub subject: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub label: ::prost::alloc::string::String,
-    /// Who is to be made when the subject belongs to nobody here.
+    /// The user to create if the subject has no account here.
     #[prost(message, optional, tag = "5")]
     pub new_user: ::core::option::Option<CreateUser>,
-    /// When the provider says that the person proved who they are; 0 = now.
+    /// The time of authentication as asserted by the provider; 0 = now.
     #[prost(uint64, tag = "6")]
     pub authenticated_at_ms: u64,
     /// For Atmosphere: the handle, if it was verified just now.
     #[prost(string, tag = "7")]
     pub verified_handle: ::prost::alloc::string::String,
-    /// SHA-256 of the token with which the first person comes in; empty = none was shown.
+    /// SHA-256 of the token with which the first user is admitted; empty = none was presented.
     #[prost(bytes = "vec", tag = "8")]
     pub first_token_hash: ::prost::alloc::vec::Vec<u8>,
 }
-/// Somebody may come in from the Atmosphere once, though the rule would not admit them.
+/// Invites a user from the Atmosphere to sign in once, although the rule would not admit them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InviteIdentity {
     #[prost(string, tag = "1")]
@@ -1373,10 +1373,10 @@ pub struct InviteIdentity {
     /// 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub invitation_id: ::prost::alloc::vec::Vec<u8>,
-    /// A DID, or a handle that must be verified when it is used; no pattern.
+    /// A DID, or a handle that must be verified at its use; not a pattern.
     #[prost(string, tag = "3")]
     pub who: ::prost::alloc::string::String,
-    /// Besides those of the rule.
+    /// In addition to the groups of the rule.
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub group_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     #[prost(uint64, tag = "5")]
@@ -1389,7 +1389,7 @@ pub struct RevokeInvitation {
     #[prost(bytes = "vec", tag = "2")]
     pub invitation_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// What became of the handle by which somebody was let in, when it was looked up again.
+/// The result of a new lookup of the handle by which a user was admitted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckHandle {
     #[prost(string, tag = "1")]
@@ -1398,10 +1398,10 @@ pub struct CheckHandle {
     pub subject: ::prost::alloc::string::String,
     #[prost(enumeration = "check_handle::Finding", tag = "3")]
     pub finding: i32,
-    /// The handle that was verified, or, otherwise, the one that was looked for: nothing happens if they are let in by another meanwhile.
+    /// The verified handle or, otherwise, the one that was looked up: the command is refused if the user is admitted by another one meanwhile.
     #[prost(string, tag = "4")]
     pub handle: ::prost::alloc::string::String,
-    /// How long an unconfirmed handle lets them in nevertheless.
+    /// The time for which the user is still admitted with an unconfirmed handle.
     #[prost(uint64, tag = "5")]
     pub patience_ms: u64,
 }
@@ -1423,9 +1423,9 @@ pub mod check_handle {
         Unspecified = 0,
         /// `handle` and the DID name each other.
         Verified = 1,
-        /// The DID has no handle that names it back, or nobody answers.
+        /// The DID has no handle that refers back to it, or no server answers.
         Unconfirmed = 2,
-        /// The handle by which they were let in is another DID's now.
+        /// The handle by which the user was admitted belongs to another DID now.
         Elsewhere = 3,
     }
     impl Finding {
@@ -1453,24 +1453,24 @@ pub mod check_handle {
         }
     }
 }
-/// The same as SignInUpstream; somebody new whom only their handle lets in is remembered as such, and the handle looked up again from then on.
+/// Like SignInUpstream; if only the handle admits a new user, this is recorded, and the handle is checked again from then on.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SignInByHandle {
     #[prost(message, optional, tag = "1")]
     pub sign_in: ::core::option::Option<SignInUpstream>,
 }
-/// Whom a provider brings in that was not here before.
+/// The new users that a provider admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum UpstreamAdmission {
     Unspecified = 0,
-    /// Nobody: only people who linked their account.
+    /// None: only users who linked their account.
     None = 1,
-    /// Whoever has an address in one of the domains that the provider says is verified.
+    /// New users with an address in one of the domains that the provider reports as verified.
     Domains = 2,
-    /// Whoever the provider signs in.
+    /// Every user that the provider authenticates.
     Any = 3,
-    /// For Atmosphere: whoever has a listed DID, or a listed handle that was verified.
+    /// For Atmosphere: new users with a listed DID, or with a listed handle that was verified.
     Listed = 4,
 }
 impl UpstreamAdmission {
@@ -1534,7 +1534,7 @@ pub struct PolicyRequests {
     #[prost(string, repeated, tag = "2")]
     pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// None that this build knows = it cannot be decided, and so denies.
+/// A kind that this build does not know cannot be decided, and so denies.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PolicyCondition {
     #[prost(oneof = "policy_condition::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
@@ -1563,7 +1563,7 @@ pub mod policy_condition {
         MfaWithinMs(u64),
         #[prost(message, tag = "9")]
         Requests(super::PolicyRequests),
-        /// CEL; looked at outside of the rules only.
+        /// CEL; evaluated outside the rules only.
         #[prost(string, tag = "10")]
         Expression(::prost::alloc::string::String),
     }
@@ -1598,7 +1598,7 @@ pub struct Policy {
     #[prost(message, repeated, tag = "4")]
     pub headers: ::prost::alloc::vec::Vec<PolicyHeader>,
 }
-/// The application's policy, in place of its access rule; or its candidate, which decides nothing and is only watched.
+/// Sets the application's policy, which replaces its access rule; or its candidate, which has no effect and is only watched.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetPolicy {
     #[prost(bytes = "vec", tag = "1")]
@@ -1607,11 +1607,11 @@ pub struct SetPolicy {
     pub policy: ::core::option::Option<Policy>,
     #[prost(bool, tag = "3")]
     pub candidate: bool,
-    /// Also when it locks everybody, or every administrator, out.
+    /// Set it even if it locks out every user, or every administrator.
     #[prost(bool, tag = "4")]
     pub force: bool,
 }
-/// The access rule holds again; or the candidate is given up.
+/// Removes the policy, so that the access rule is in force again; or drops the candidate.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemovePolicy {
     #[prost(bytes = "vec", tag = "1")]
@@ -1619,7 +1619,7 @@ pub struct RemovePolicy {
     #[prost(bool, tag = "2")]
     pub candidate: bool,
 }
-/// The candidate of this version becomes the policy.
+/// Makes the candidate of this version the policy.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PromoteCandidate {
     #[prost(bytes = "vec", tag = "1")]
@@ -1629,7 +1629,7 @@ pub struct PromoteCandidate {
     #[prost(bool, tag = "3")]
     pub force: bool,
 }
-/// How the rows together make a decision.
+/// The way in which the rows are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum PolicyMode {
@@ -1691,13 +1691,13 @@ impl PolicyEffect {
         }
     }
 }
-/// Only once every member understands it (design.md §3).
+/// Raises the feature level, only once every member understands it (design.md §3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaiseLevel {
     #[prost(uint32, tag = "1")]
     pub level: u32,
 }
-/// Everything signed in or granted before is dead.
+/// Ends every session and grant made before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaiseRevocationEpoch {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1705,7 +1705,7 @@ pub struct AcknowledgeOutbox {
     #[prost(uint64, repeated, tag = "1")]
     pub sequence_numbers: ::prost::alloc::vec::Vec<u64>,
 }
-/// How long serve leases last, and how much longer a leader waits for them, in thousandths (design.md §6).
+/// The duration of serve leases, and the additional time that a leader waits for them, in thousandths (design.md §6).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetLeaseTerms {
     #[prost(uint32, tag = "1")]
@@ -1713,13 +1713,13 @@ pub struct SetLeaseTerms {
     #[prost(uint32, tag = "2")]
     pub margin_permille: u32,
 }
-/// A number for a new member: above this one, and above every number given before.
+/// Reserves a node id for a new member: above this one, and above every id assigned before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReserveNodeId {
     #[prost(uint64, tag = "1")]
     pub above: u64,
 }
-/// Removes at most so many rows whose time is over.
+/// Removes at most this many expired rows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Sweep {
     #[prost(uint32, tag = "1")]
@@ -1729,29 +1729,29 @@ pub struct Sweep {
 /// moved it ahead. From feature level 2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetClock {
-    /// Log time as the sender knows it, Unix milliseconds. Setting it back is refused if it has changed since.
+    /// Log time as known to the sender, Unix milliseconds. Setting it back is refused if it has changed since.
     #[prost(uint64, tag = "1")]
     pub from_ms: u64,
     /// The new log time.
     #[prost(uint64, tag = "2")]
     pub to_ms: u64,
 }
-/// A snapshot is to take the place of what the cluster holds (design.md §8). What an earlier one had brought is forgotten.
+/// Begins a restore: a snapshot is to replace the state of the cluster (design.md §8). Pieces of an earlier restore are dropped.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BeginRestore {
-    /// 16 bytes; names this attempt in the commands that follow.
+    /// 16 bytes; identifies this attempt in the following commands.
     #[prost(bytes = "vec", tag = "1")]
     pub restore_id: ::prost::alloc::vec::Vec<u8>,
-    /// For people: which file.
+    /// The file's name, for the operator.
     #[prost(string, tag = "2")]
     pub source: ::prost::alloc::string::String,
 }
-/// The next rows of one table, length-delimited as in a snapshot. A row may go on in the next piece.
+/// The next rows of one table, length-delimited as in a snapshot. A row may continue in the next piece.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StageRows {
     #[prost(bytes = "vec", tag = "1")]
     pub restore_id: ::prost::alloc::vec::Vec<u8>,
-    /// Counts from 0.
+    /// Counted from 0.
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
     #[prost(uint32, tag = "3")]
@@ -1759,40 +1759,40 @@ pub struct StageRows {
     #[prost(bytes = "vec", tag = "4")]
     pub rows: ::prost::alloc::vec::Vec<u8>,
 }
-/// What was staged takes the place of what is there, in one step. Everybody is signed out.
+/// Replaces the state by the transferred one, in one step. Every user is signed out.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommitRestore {
     #[prost(bytes = "vec", tag = "1")]
     pub restore_id: ::prost::alloc::vec::Vec<u8>,
-    /// How many pieces there were, and what they hash to: h(0) = SHA-256 of nothing, h(n+1) = SHA-256(h(n), table, rows).
+    /// The number of pieces, and their hash: h(0) = SHA-256 of nothing, h(n+1) = SHA-256(h(n), table, rows).
     #[prost(uint64, tag = "2")]
     pub pieces: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub hash: ::prost::alloc::vec::Vec<u8>,
-    /// People who were deleted since come back as they were; else they come back disabled.
+    /// Re-enable users who were deleted since; otherwise they come back disabled.
     #[prost(bool, tag = "4")]
     pub enable_returning: bool,
 }
-/// What was staged is forgotten.
+/// Drops the transferred pieces.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AbortRestore {
     #[prost(bytes = "vec", tag = "1")]
     pub restore_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// Which cluster secret new things are derived from, on every node from this entry on, and what outlives the earlier ones.
+/// Sets the cluster secret from which every node derives new keys from this entry on, and the sealed keys that outlive earlier secrets.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeSecret {
-    /// What is sealed at present; empty = nothing yet. Refused when it is something else: two leaders may race.
+    /// The keys that are sealed at present; empty = none yet. Refused if they differ: two leaders may race.
     #[prost(bytes = "vec", tag = "1")]
     pub before: ::prost::alloc::vec::Vec<u8>,
-    /// The name of the secret: 16 bytes.
+    /// The id of the secret: 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub secret_id: ::prost::alloc::vec::Vec<u8>,
     /// The keys that outlive their secret, sealed under this one.
     #[prost(bytes = "vec", tag = "3")]
     pub sealed: ::prost::alloc::vec::Vec<u8>,
 }
-/// Values that were sealed under another key, sealed under the present one. What is inside does not change.
+/// Values that were sealed under another key, resealed under the present one. Their content does not change.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reseal {
     #[prost(message, repeated, tag = "1")]
@@ -1800,7 +1800,7 @@ pub struct Reseal {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resealed {
-    /// The value as it was; one that is another by now is left alone.
+    /// The former sealed value; a value that has changed since is left alone.
     #[prost(bytes = "vec", tag = "3")]
     pub before: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
@@ -1815,32 +1815,32 @@ pub mod resealed {
         /// The private half of the signing key with this id.
         #[prost(string, tag = "1")]
         SigningKey(::prost::alloc::string::String),
-        /// The secret at the provider of this name.
+        /// The client secret at the provider with this name.
         #[prost(string, tag = "2")]
         Upstream(::prost::alloc::string::String),
     }
 }
-/// The same app password under another key of the cluster, when its program has shown it.
+/// Stores the hash of an app password under another key of the cluster, when its program has presented the password.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RehashAppPassword {
     #[prost(bytes = "vec", tag = "1")]
     pub app_password_id: ::prost::alloc::vec::Vec<u8>,
-    /// The hash as it was; one that is another by now is left alone.
+    /// The former hash; a hash that has changed since is left alone.
     #[prost(bytes = "vec", tag = "2")]
     pub before: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
     pub secret_hash: ::prost::alloc::vec::Vec<u8>,
-    /// The name of the secret whose key hashes it: 16 bytes.
+    /// The id of the secret whose key hashes it: 16 bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub secret_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// A completed sign-in in a browser that showed a session's cookie. The same user's session is strengthened in place: its id, clients,
-/// grants and application sessions stay, its cookie secret and its proofs are renewed. Another user's session ends.
+/// A completed sign-in in a browser that presented a session's cookie. If the user is the same, the session is strengthened in place:
+/// its id, clients, grants and app sessions stay, its cookie secret and its proofs are renewed. Another user's session ends.
 ///
-/// A command of its own, not a field of StartSession: a node that does not know it must stop, not open a second session.
+/// A separate command, not a field of StartSession: a node that does not know it must stop, not open a second session.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SignInAgain {
-    /// The session that the cookie names, and SHA-256 of the secret in the cookie. A hash that the session does not know changes nothing.
+    /// The session that the cookie names, and SHA-256 of the cookie's secret. If the session does not know the hash, nothing changes.
     #[prost(bytes = "vec", tag = "1")]
     pub shown_session_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -1860,13 +1860,13 @@ pub mod sign_in_again {
         ByHandle(super::SignInByHandle),
     }
 }
-/// Forgets the counted sign-in attempts of a user, those of the browsers that the user is known in included.
+/// Forgets the counted sign-in attempts of a user, including those from the user's trusted browsers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnlockUser {
     #[prost(bytes = "vec", tag = "1")]
     pub user_id: ::prost::alloc::vec::Vec<u8>,
 }
-/// One entry of the log. The leader writes it around command bytes that it does not open.
+/// One entry of the log. The leader writes it around command bytes that it does not decode.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogEntry {
     /// The leader's clock, Unix milliseconds. The rules take max(state clock, at_ms).
@@ -1876,10 +1876,10 @@ pub struct LogEntry {
     #[prost(bytes = "vec", tag = "2")]
     pub command: ::prost::alloc::vec::Vec<u8>,
 }
-/// An order to the rules. No body that this build knows = the node halts; it never skips.
+/// A command to the rules. If this build does not know the body, the node halts; it never skips an entry.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
-    /// 16 bytes; a retry carries the same and is answered with the first reply.
+    /// 16 bytes; a retry carries the same id and gets the first reply.
     #[prost(bytes = "vec", tag = "1")]
     pub request_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(
@@ -2036,7 +2036,7 @@ pub mod command {
         RenameGroup(super::RenameGroup),
     }
 }
-/// What the rules answered. Remembered by request id, so also part of snapshots.
+/// The reply of the rules. Remembered by request id, and so also part of snapshots.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reply {
     #[prost(oneof = "reply::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 60")]
@@ -2081,7 +2081,7 @@ pub struct SessionStarted {
     /// The code issued with it, if any.
     #[prost(bytes = "vec", tag = "2")]
     pub grant_id: ::prost::alloc::vec::Vec<u8>,
-    /// The index at which it happened: what handles made from this reply carry.
+    /// The log index of the change: handles made from this reply carry it.
     #[prost(uint64, tag = "3")]
     pub index: u64,
 }
@@ -2131,7 +2131,7 @@ pub struct RefreshRotated {
     pub amr: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "7")]
     pub generation: u64,
-    /// The index of the rotation: the same for the retry, so that the successor is the same token.
+    /// The log index of the rotation: equal for a retry, so that it gives the same successor token.
     #[prost(uint64, tag = "8")]
     pub index: u64,
     #[prost(uint64, tag = "9")]
@@ -2142,7 +2142,7 @@ pub struct AttemptReserved {
     #[prost(uint32, tag = "1")]
     pub remaining: u32,
 }
-/// Log time was set; what was made while it was ahead has ended.
+/// Log time was set; everything made while it was ahead has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClockSet {
     #[prost(uint64, tag = "1")]
@@ -2165,7 +2165,7 @@ pub struct NodeIdReserved {
 /// A row that a handle names was written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recorded {
-    /// The index at which it happened: what the handle carries, the same for the retry.
+    /// The log index of the change: the handle carries it, also after a retry.
     #[prost(uint64, tag = "1")]
     pub index: u64,
 }
@@ -2176,7 +2176,7 @@ pub struct Swept {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ApiTokenCreated {
-    /// The index at which it happened: what the token carries, the same for the retry.
+    /// The log index of the change: the token carries it, also after a retry.
     #[prost(uint64, tag = "1")]
     pub index: u64,
 }
@@ -2184,10 +2184,10 @@ pub struct ApiTokenCreated {
 pub struct Refused {
     #[prost(enumeration = "refused::Reason", tag = "1")]
     pub reason: i32,
-    /// For people: which field, which name.
+    /// For the operator: the field or name concerned.
     #[prost(string, tag = "2")]
     pub detail: ::prost::alloc::string::String,
-    /// When trying again can help, for the refusals that end by themselves.
+    /// The time from which a retry can succeed, for refusals that end by themselves.
     #[prost(uint64, tag = "3")]
     pub retry_at_ms: u64,
 }
@@ -2257,7 +2257,7 @@ pub mod refused {
         LastSignIn = 127,
         InvitationUnknown = 260,
         HandleUnconfirmed = 261,
-        /// The policy would let nobody in, or no administrator.
+        /// The policy would admit no user, or no administrator.
         LocksOut = 140,
         PolicyUnknown = 141,
         CandidateChanged = 142,

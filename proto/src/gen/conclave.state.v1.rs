@@ -11,20 +11,20 @@ pub struct MetaRow {
     pub revocation_epoch: u64,
     #[prost(uint64, tag = "5")]
     pub next_outbox: u64,
-    /// Absent: as the version was made with.
+    /// Absent: the default of this version.
     #[prost(message, optional, tag = "6")]
     pub lease_terms: ::core::option::Option<LeaseTermsRow>,
-    /// The highest node number ever reserved; 0 = none.
+    /// The highest node id ever reserved; 0 = none.
     #[prost(uint64, tag = "7")]
     pub last_node_id: u64,
-    /// Epochs of the lineages that this state has lived through before the present one, oldest first.
+    /// Epochs of the lineages before the present one, oldest first.
     #[prost(uint64, repeated, tag = "200")]
     pub former_epochs: ::prost::alloc::vec::Vec<u64>,
     /// Absent: the cluster has only ever had one secret.
     #[prost(message, optional, tag = "240")]
     pub secret: ::core::option::Option<SecretRow>,
 }
-/// Which cluster secret new things are derived from, and what outlives the earlier ones.
+/// The cluster secret from which new keys are derived, and the sealed keys that outlive earlier secrets.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecretRow {
     #[prost(bytes = "vec", tag = "1")]
@@ -35,16 +35,16 @@ pub struct SecretRow {
     #[prost(uint64, tag = "3")]
     pub changed_at_ms: u64,
 }
-/// Keys that outlive the secret that they were derived from. Only ever sealed.
+/// Keys that outlive the secret that they were derived from. Only stored sealed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KeptKeys {
-    /// Makes pairwise subjects, for ever.
+    /// Makes pairwise subjects, permanently.
     #[prost(bytes = "vec", tag = "1")]
     pub pairwise: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "2")]
     pub retired: ::prost::alloc::vec::Vec<RetiredKeys>,
 }
-/// What an earlier secret made for long: sessions and refresh tokens.
+/// Keys of an earlier secret for long-lived handles: sessions and refresh tokens.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetiredKeys {
     #[prost(bytes = "vec", tag = "1")]
@@ -64,7 +64,7 @@ pub struct LeaseTermsRow {
     pub length_ms: u32,
     #[prost(uint32, tag = "2")]
     pub margin_permille: u32,
-    /// What was in force before: a lease may still be of that kind.
+    /// The former terms: a lease may still have been granted under them.
     #[prost(uint32, tag = "3")]
     pub before_length_ms: u32,
     #[prost(uint32, tag = "4")]
@@ -115,7 +115,7 @@ pub struct PasswordRow {
     pub user_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "2")]
     pub phc: ::prost::alloc::string::String,
-    /// The index that set it.
+    /// The log index that set it.
     #[prost(uint64, tag = "3")]
     pub version: u64,
     #[prost(uint64, tag = "4")]
@@ -199,17 +199,17 @@ pub struct ClientRow {
     pub registration_token_hash: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "65")]
     pub front_channel_logout_uri: ::prost::alloc::string::String,
-    /// When the document that describes the client was last seen to say this; 0 = there is none.
+    /// The time at which the client's metadata document was last seen with this content; 0 = there is none.
     #[prost(uint64, tag = "66")]
     pub document_seen_at_ms: u64,
     #[prost(message, optional, tag = "40")]
     pub tokens: ::core::option::Option<super::super::command::v1::ClientTokens>,
-    /// The secret before the present one, and until when it is good.
+    /// The former secret, and the end of its validity.
     #[prost(bytes = "vec", tag = "41")]
     pub previous_secret_hash: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "42")]
     pub previous_secret_until_ms: u64,
-    /// Access tokens of the client itself that were made before this index are dead.
+    /// Access tokens that the client obtained for itself before this index are dead.
     #[prost(uint64, tag = "43")]
     pub own_tokens_since_index: u64,
     #[prost(bool, tag = "500")]
@@ -245,13 +245,13 @@ pub struct SessionRow {
     pub user_agent: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub address: ::prost::alloc::string::String,
-    /// Clients that were given a code of this session: whom its end concerns.
+    /// Clients that received a code of this session, and are notified of its end.
     #[prost(string, repeated, tag = "60")]
     pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The provider at which the person signed in; empty = here.
+    /// The provider at which the user signed in; empty = here.
     #[prost(string, tag = "120")]
     pub upstream: ::prost::alloc::string::String,
-    /// The cookie secret before the last renewal. It opens nothing; beside a new proof it shows that the browser is the same. Empty = none.
+    /// The cookie secret before the last renewal. It opens nothing; with a new proof it shows that the browser is the same. Empty = none.
     #[prost(bytes = "vec", tag = "450")]
     pub former_secret_hash: ::prost::alloc::vec::Vec<u8>,
 }
@@ -341,10 +341,10 @@ pub struct SigningKeyRow {
     pub active: bool,
     #[prost(uint64, tag = "6")]
     pub created_at_ms: u64,
-    /// When it began to sign; 0 = when it came. Without meaning while neither active nor retired.
+    /// The time at which it became active; 0 = at its creation. Without meaning while neither active nor retired.
     #[prost(uint64, tag = "7")]
     pub active_since_ms: u64,
-    /// When another took its place; 0 = none has.
+    /// The time at which it was replaced; 0 = it was not.
     #[prost(uint64, tag = "8")]
     pub retired_at_ms: u64,
 }
@@ -379,10 +379,10 @@ pub struct AppPasswordRow {
     pub expires_at_ms: u64,
     #[prost(uint64, tag = "7")]
     pub created_at_ms: u64,
-    /// How often the revocation epoch had been raised when it was made.
+    /// The number of times that the revocation epoch had been raised when it was made.
     #[prost(uint64, tag = "180")]
     pub epochs_before: u64,
-    /// The name of the cluster secret whose key hashes it. Empty = the first one.
+    /// The id of the cluster secret whose key hashes it. Empty = the first one.
     #[prost(bytes = "vec", tag = "240")]
     pub secret_id: ::prost::alloc::vec::Vec<u8>,
 }
@@ -392,7 +392,7 @@ pub struct SpentTicketRow {
     pub ticket_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub expires_at_ms: u64,
-    /// For a proof: the client that it was of.
+    /// For a proof: the client that presented it.
     #[prost(string, tag = "3")]
     pub client_id: ::prost::alloc::string::String,
 }
@@ -469,7 +469,7 @@ pub struct DeviceRow {
     pub expires_at_ms: u64,
     #[prost(bool, tag = "8")]
     pub denied: bool,
-    /// The session in which a person said yes; empty = nobody has.
+    /// The session in which the user allowed it; empty = not yet.
     #[prost(bytes = "vec", tag = "9")]
     pub session_id: ::prost::alloc::vec::Vec<u8>,
 }
@@ -483,7 +483,7 @@ pub struct ConsentRow {
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "4")]
     pub granted_at_ms: u64,
-    /// Claims and resources that were part of it.
+    /// Claims and resources that the user allowed.
     #[prost(string, repeated, tag = "5")]
     pub claims: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "6")]
@@ -508,21 +508,21 @@ pub struct IdentityRow {
     pub label: ::prost::alloc::string::String,
     #[prost(uint64, tag = "5")]
     pub linked_at_ms: u64,
-    /// For Atmosphere: the handle that was last verified, and when.
+    /// For Atmosphere: the handle that was last verified, and the time.
     #[prost(string, tag = "6")]
     pub handle: ::prost::alloc::string::String,
     #[prost(uint64, tag = "7")]
     pub handle_verified_at_ms: u64,
-    /// The handle by which the person was let in, which is looked up again; empty = another way.
+    /// The handle by which the user was admitted, which is checked again; empty = admitted in another way.
     #[prost(string, tag = "260")]
     pub admitted_by: ::prost::alloc::string::String,
-    /// Since when it is not confirmed; 0 = it is.
+    /// The time since which it is unconfirmed; 0 = it is confirmed.
     #[prost(uint64, tag = "261")]
     pub unconfirmed_since_ms: u64,
-    /// It is another DID's now.
+    /// It belongs to another DID now.
     #[prost(bool, tag = "262")]
     pub handle_elsewhere: bool,
-    /// They are not let in until it is confirmed again.
+    /// The user is not admitted until it is confirmed again.
     #[prost(bool, tag = "263")]
     pub held_out: bool,
 }
@@ -550,7 +550,7 @@ pub struct PictureRow {
     #[prost(string, tag = "3")]
     pub source: ::prost::alloc::string::String,
 }
-/// The client must be told that the session is over (OIDC Back-Channel Logout §2.5).
+/// Notifies the client that the session has ended (OIDC Back-Channel Logout §2.5).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackChannelLogout {
     #[prost(string, tag = "1")]
@@ -571,7 +571,7 @@ pub struct PolicyRow {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PolicyVersionRow {
-    /// The index that set it.
+    /// The log index that set it.
     #[prost(uint64, tag = "1")]
     pub version: u64,
     #[prost(message, optional, tag = "2")]
@@ -579,7 +579,7 @@ pub struct PolicyVersionRow {
     #[prost(uint64, tag = "3")]
     pub at_ms: u64,
 }
-/// A snapshot that is about to take the place of everything.
+/// A snapshot that is about to replace the state.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StagingRow {
     #[prost(bytes = "vec", tag = "1")]
@@ -592,7 +592,7 @@ pub struct StagingRow {
     pub pieces: u64,
     #[prost(bytes = "vec", tag = "5")]
     pub hash: ::prost::alloc::vec::Vec<u8>,
-    /// The table of the piece before, and the beginning of a row that goes on in the next one.
+    /// The table of the piece before, and the beginning of a row that continues in the next one.
     #[prost(uint32, tag = "6")]
     pub table: u32,
     #[prost(bytes = "vec", tag = "7")]

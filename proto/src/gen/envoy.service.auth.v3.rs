@@ -21,20 +21,20 @@ pub mod attribute_context {
 pub struct HttpRequest {
     #[prost(string, tag = "2")]
     pub method: ::prost::alloc::string::String,
-    /// Of doubled headers the values joined by commas.
+    /// The values of repeated headers are joined by commas.
     #[prost(btree_map = "string, string", tag = "3")]
     pub headers: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// With the query.
+    /// Includes the query.
     #[prost(string, tag = "4")]
     pub path: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub host: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub scheme: ::prost::alloc::string::String,
-    /// Each header as it came; only with `encode_raw_headers`, and then `headers` is empty.
+    /// Each header as received; only with `encode_raw_headers`, and then `headers` is empty.
     #[prost(message, optional, tag = "13")]
     pub header_map: ::core::option::Option<HeaderMap>,
 }
@@ -51,7 +51,7 @@ pub struct HeaderValue {
     pub key: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
-    /// In `header_map` instead of `value`.
+    /// Used in `header_map` instead of `value`.
     #[prost(bytes = "vec", tag = "3")]
     pub raw_value: ::prost::alloc::vec::Vec<u8>,
 }

@@ -21,7 +21,7 @@ fn protos(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Only the services' own files: what reflection shows to the outside.
+/// Only the API's own files: the ones that reflection publishes.
 fn admin_descriptors(root: &Path) -> Vec<u8> {
     protox::compile([root.join("conclave/admin/v1/admin.proto")], [root]).unwrap().encode_to_vec()
 }

@@ -1,4 +1,4 @@
-//! The checked-in code is what the `.proto` files say.
+//! The checked-in code matches the `.proto` files.
 
 #[cfg(test)]
 mod generated;

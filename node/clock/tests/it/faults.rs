@@ -1,4 +1,4 @@
-//! Clusters of one, two and three nodes whose clocks jump, drift, stop and lie in another time zone, under simulated
+//! Clusters of one, two and three nodes whose clocks jump, drift, stop or are in another time zone, under simulated
 //! time.
 
 use conclave_clock::{
@@ -7,20 +7,20 @@ use conclave_clock::{
 
 const START: Micros = 1_800_000_000 * SECOND;
 const DAY: Micros = 86_400 * SECOND;
-/// What a test allows beside the bound: a round trip and a poll.
+/// The tolerance of a test beside the bound: a round trip and a poll.
 const SLACK: Micros = SECOND / 4;
 
-/// A machine: its clocks, and what is wrong with them.
+/// A machine with its clocks and their faults.
 struct Machine {
     clocks: Discipline,
     verdict: Option<Verdict>,
-    /// Wall clock minus truth.
+    /// Wall clock minus true time.
     wall_off: Micros,
-    /// Where the wall clock stands still, if it does.
+    /// The time at which the wall clock has stopped, if it has.
     wall_stopped: Option<Micros>,
     /// Parts per million that both clocks run fast.
     drift_ppm: i64,
-    /// What the steady clock has lost, for instance in a pause that no clock noticed.
+    /// Time that the steady clock has lost, for instance in a pause that no clock noticed.
     steady_lost: Micros,
     up: bool,
 }
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    /// A cluster that has found its time; what it refused until then does not count.
+    /// A cluster that has found its time; refusals until then are not counted.
     fn started(nodes: u64, seed: u64) -> Self {
         let mut world = Self::new(nodes, seed);
         world.run(5);
@@ -91,7 +91,7 @@ impl World {
         self.machines[node].clocks.cluster_at(self.steady(node, self.now))
     }
 
-    /// Every running node asks every other one, then looks; the first one that may then stamps an entry.
+    /// Every running node polls every other one, then evaluates; the first one that may then stamps an entry.
     fn poll(&mut self) {
         let voters: Vec<u64> = (0..self.machines.len() as u64).collect();
         for node in 0..self.machines.len() {
@@ -135,7 +135,7 @@ impl World {
         (0..seconds).for_each(|_| self.poll());
     }
 
-    /// The furthest that a running node's cluster clock is from the truth.
+    /// The largest difference between a running node's cluster clock and the true time.
     fn worst(&self) -> Micros {
         let running = (0..self.machines.len()).filter(|node| self.machines[*node].up);
         running.map(|node| (self.cluster(node).unwrap() - self.truth()).abs()).max().unwrap()
@@ -332,7 +332,7 @@ fn two_members_whose_estimates_are_an_hour_apart_stamp_nothing() {
     world.machines[2].up = false;
     world.machines[1].steady_lost = 3_600 * SECOND;
     world.machines[1].wall_off = -3_600 * SECOND;
-    // What was heard of the third one is believed for half a minute.
+    // The last reply of the third one is used for half a minute.
     world.run(35);
     world.stamped = 0;
     world.run(40);

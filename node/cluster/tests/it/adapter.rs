@@ -1,4 +1,4 @@
-//! openraft's view of the log beyond what its suite asks: reads before the flush, reads across memory and disk.
+//! openraft's view of the log beyond the tests of its suite: reads before the flush, reads across memory and disk.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -24,10 +24,10 @@ fn terms(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|entry| entry.log_id.leader_id.term).collect()
 }
 
-/// Commits only when told to.
+/// Commits only on a signal.
 struct Held(MemLog, Receiver<()>);
 
-/// Moved behind the log, so that a failing test lets the writer's thread go before it waits for it.
+/// Moved behind the log, so that a failing test releases the writer's thread before it waits for it.
 fn dropped_first<T>(release: T) -> T {
     release
 }

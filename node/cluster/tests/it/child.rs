@@ -1,5 +1,6 @@
 //! The child process of the strace and kill tests: this binary again, running one test. It appends through the real
-//! adapter and writes `ACK <index>` to its standard output the moment openraft would hear of the completion.
+//! adapter and writes `ACK <index>` to its standard output at the moment at which openraft would be notified of the
+//! completion.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,10 @@ const DIR: &str = "CONCLAVE_TEST_CHILD_DIR";
 const COUNT: &str = "CONCLAVE_TEST_CHILD_COUNT";
 const LYING: &str = "CONCLAVE_TEST_CHILD_LYING";
 
-/// Arguments that make this binary run [`entry`] and nothing else.
+/// Arguments that make this binary run only [`entry`].
 pub const ARGS: [&str; 4] = ["--exact", "child::entry", "--nocapture", "--test-threads=1"];
 
-/// How a child is to behave.
+/// The behaviour of a child.
 pub struct Orders<'a> {
     pub dir: &'a Path,
     pub count: u64,
@@ -38,7 +39,7 @@ impl Orders<'_> {
     }
 }
 
-/// The payload of entry `index`; the strace test looks for its beginning in what is written.
+/// The payload of entry `index`; the strace test searches for its beginning in the written bytes.
 pub fn payload(index: u64) -> Vec<u8> {
     let mut bytes = format!("RECORD-{index}-").into_bytes();
     bytes.resize(300, b'.');
@@ -69,7 +70,7 @@ async fn entry() {
         let (tell, told) = Config::oneshot();
         storage.append([appended(index)], IOFlushed::signal(tell)).await.unwrap();
         acks.push((index, told));
-        // Batches of one to four, so that group commit is seen too.
+        // Batches of one to four, so that group commit is covered too.
         if index % 4 == 0 {
             for (index, told) in acks.drain(..) {
                 told.await.unwrap().unwrap();
@@ -94,14 +95,14 @@ fn log_id(index: u64) -> LogId {
     LogId::new(CommittedLeaderIdOf::<Config>::new(1), index)
 }
 
-/// One `write` system call each, past the test harness's capture.
+/// Writes an acknowledgement by one `write` system call, bypassing the test harness's capture.
 fn ack(index: u64) {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("ACK {index}\n").as_bytes()).unwrap();
     out.flush().unwrap();
 }
 
-/// A store that says "durable" without asking the disk.
+/// A store that reports "durable" without waiting for the disk.
 struct Lying(SledLog);
 
 impl LogStore for Lying {

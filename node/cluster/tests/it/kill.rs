@@ -1,4 +1,4 @@
-//! `kill -9` at arbitrary points: whatever was acknowledged is there, and the chain is good.
+//! `kill -9` at arbitrary points: every acknowledged entry is there, and the chain is valid.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -33,7 +33,7 @@ fn every_acknowledged_entry_survives_kill_9() {
         assert_eq!(seen, patience, "the child of round {round} ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it still wrote before it died was acknowledged too.
+        // Lines that it wrote before it died are acknowledgements too.
         for line in lines {
             acknowledged = line.ok().as_deref().and_then(parse_ack).or(acknowledged);
         }

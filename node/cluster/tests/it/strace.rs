@@ -1,5 +1,5 @@
-//! Looks at the system calls: no append is reported before an `fdatasync` of sled's file that began after the append's
-//! bytes were handed to the kernel. Needs strace; without it the test fails, because then nothing is proven.
+//! Checks the system calls: no append is reported before an `fdatasync` of sled's file that began after the append's
+//! bytes were written to the kernel. Needs strace; without it the test fails, because then nothing is proven.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
@@ -40,19 +40,19 @@ fn trace(lying: bool) -> String {
     String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned()
 }
 
-/// Where each record is on its way to the disk.
+/// The progress of each record to the disk.
 #[derive(Default)]
 struct Progress {
     /// Line on which the write holding the record returned.
     written: BTreeMap<u64, usize>,
     /// The line on which the latest successful sync of the data file began.
     synced_from: Option<usize>,
-    /// What each thread is in the middle of: the line it began on and the text so far.
+    /// The unfinished call of each thread: the line on which it began, and the text so far.
     unfinished: HashMap<String, (usize, String)>,
     acks: u64,
 }
 
-/// Reads a trace and says how many acknowledgements it holds, or which came too early.
+/// Reads a trace; returns the number of acknowledgements, or an error naming one that came too early.
 fn check(trace: &str) -> Result<u64, String> {
     let mut progress = Progress::default();
     for (number, line) in trace.lines().enumerate() {
@@ -74,7 +74,7 @@ fn check(trace: &str) -> Result<u64, String> {
 }
 
 impl Progress {
-    /// An acknowledgement counts from the moment its write begins.
+    /// Handles the beginning of a call. An acknowledgement takes effect when its write begins.
     fn begins(&mut self, call: &str) -> Result<(), String> {
         if !call.starts_with("write(1<") {
             return Ok(());
@@ -99,7 +99,7 @@ impl Progress {
         } else if call.starts_with("pwrite64(") && !call.contains(" = -1 ") {
             for part in call.split("RECORD-").skip(1) {
                 if let Some(index) = number_after(part, "") {
-                    // The engine may write an entry again while it tidies up; its first way to the disk counts.
+                    // The engine may write an entry again when it compacts; the first write is the relevant one.
                     self.written.entry(index).or_insert(number);
                 }
             }

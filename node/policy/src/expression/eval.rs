@@ -1,4 +1,4 @@
-//! Evaluation: over facts, with a budget that the compiler has shown to suffice.
+//! Evaluation: over facts, with a step budget that the compiler has proved sufficient.
 
 use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap, fmt, fmt::Write as _};
 
@@ -12,7 +12,7 @@ use crate::{
     limits::{BYTES_PER_STEP, ITEMS_PER_STEP, MAX_LIST, MAX_NAME_BYTES, MAX_TEXT_BYTES},
 };
 
-/// What comes out.
+/// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Bool(bool),
@@ -233,12 +233,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A list that is written out is not built.
+    /// Tests membership. A list literal is not built.
     fn is_in(&mut self, wanted: &'a Node, list: &'a Node) -> Result<bool, Fault> {
         let wanted = self.eval(wanted)?;
         if let Node::List(items) = list {
             self.pay(1)?;
-            // To the end, since a fault in a later item is one as well.
+            // All items are evaluated, because a fault in a later item is a fault too.
             let mut found = false;
             for item in items {
                 self.pay(1)?;
@@ -299,7 +299,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// Whether a fact that may be missing is there.
+    /// True if an optional fact is present.
     fn has(&self, variable: &Variable) -> Result<bool, Fault> {
         let facts = self.facts;
         let found = |is_known, is_available, name| {
@@ -322,7 +322,7 @@ impl<'a> Machine<'a> {
                 found(matches!(asn, Lookup::Known(_)), asn != Lookup::Unavailable, "the network's number")
             }
             Variable::Email => Ok(!facts.person.email().is_empty()),
-            // There, however long: it is not gathered, since asking costs one step.
+            // Always present, whatever its length. The list is not built, because this test is charged one step.
             Variable::Groups => Ok(true),
             Variable::Amr => facts.sign_in.map(|_| true).ok_or(Fault::Unknown("the session")),
             other => self.variable(other).map(|_| true),

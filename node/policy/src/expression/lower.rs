@@ -1,4 +1,5 @@
-//! From CEL's tree to ours: every name resolved, every type checked, the worst case added up.
+//! Translates CEL's tree into the typed form: every name is resolved, every type is checked, and the worst case is
+//! added up.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,12 @@ use super::{
 };
 use crate::limits::{BYTES_PER_STEP, ITEMS_PER_STEP, MAX_COST, MAX_LIST, MAX_NODES, MAX_TEXT_BYTES};
 
-/// Longest text that an integer makes.
+/// Longest text of an integer.
 const MAX_INT_BYTES: usize = 20;
-/// Longest text that may come of putting texts together.
+/// Longest text that a concatenation may give.
 const MAX_MADE_BYTES: usize = 4 * MAX_TEXT_BYTES;
 
-/// What came of an expression, or of a part of it.
+/// The typed form of an expression, or of a part of it.
 pub(super) struct Lowered {
     pub(super) node: Node,
     pub(super) kind: Type,
@@ -63,9 +64,9 @@ impl<'t> Lowering<'t> {
             return Err(Refused::TooLarge(format!("it has more than {MAX_NODES} parts")));
         }
         let part = self.untested(tree)?;
-        // At every part, so that no sum of them is out of hand.
+        // This is checked at every part, so that no sum of parts can overflow.
         if part.cost > MAX_COST {
-            let why = format!("it could take {} steps, and {MAX_COST} are the most", part.cost);
+            let why = format!("it could take {} steps; the maximum is {MAX_COST}", part.cost);
             return Err(Refused::TooLarge(why));
         }
         Ok(part)
@@ -138,7 +139,7 @@ impl<'t> Lowering<'t> {
         for part in &parts {
             if !of.is_like(&part.kind) {
                 return wrong(format!(
-                    "a list has elements of one type: bool, int or string; not {of} and {}",
+                    "all elements of a list must have the same type: bool, int or string; not {of} and {}",
                     part.kind
                 ));
             }
@@ -151,7 +152,7 @@ impl<'t> Lowering<'t> {
         Ok(Part { node: Node::List(parts.into_iter().map(|part| part.node).collect()), kind, cost })
     }
 
-    /// A map literal: only a claim can be one, or hold one as a value.
+    /// A map literal. Only a claim can be a map, or have one as a value.
     fn map(&mut self, entries: &'t [IdedEntryExpr]) -> Result<Part, Refused> {
         let (mut parts, mut cost) = (BTreeMap::new(), 1);
         for entry in entries {
@@ -159,7 +160,7 @@ impl<'t> Lowering<'t> {
                 return wrong("optional parts are not available in expressions");
             };
             let Expr::Literal(LiteralValue::String(key)) = &key.expr else {
-                return wrong("the keys of a map are written out as strings: {\"roles\": user.groups}");
+                return wrong("the keys of a map must be string literals: {\"roles\": user.groups}");
             };
             let value = self.part(value)?;
             if !value.kind.is_value() {
@@ -167,7 +168,7 @@ impl<'t> Lowering<'t> {
             }
             cost += 1 + value.cost;
             if parts.insert(key.inner().to_owned(), value.node).is_some() {
-                return wrong(format!("the key {:?} is there twice", key.inner()));
+                return wrong(format!("the key {:?} occurs twice", key.inner()));
             }
         }
         Ok(Part { node: Node::Map(parts), kind: Type::Map, cost })
@@ -193,7 +194,7 @@ impl<'t> Lowering<'t> {
     fn has(&mut self, of: &'t IdedExpr) -> Result<Part, Refused> {
         match self.part(of)?.node {
             Node::Read(variable) => Ok(Part { node: Node::Has(variable), kind: Type::Bool, cost: 1 }),
-            _ => wrong("has() is asked about a name such as user.attributes.team"),
+            _ => wrong("has() takes a name such as user.attributes.team"),
         }
     }
 
@@ -285,7 +286,7 @@ impl<'t> Lowering<'t> {
         let condition = of_type(condition, &Type::Bool)?;
         if !yes.kind.is_like(&no.kind) {
             return wrong(format!(
-                "both branches are of one type: bool, int or string; not {} and {}",
+                "both branches must have the same type: bool, int or string; not {} and {}",
                 yes.kind, no.kind
             ));
         }
@@ -310,7 +311,7 @@ impl<'t> Lowering<'t> {
                     self.note(&variable);
                     Ok(Part { node: Node::Has(variable), kind: Type::Bool, cost: 1 })
                 }
-                _ => wrong("the name of an attribute is written out"),
+                _ => wrong("the name of an attribute must be a string literal"),
             };
         }
         let cost = 1 + left.cost.saturating_add(right.cost);
@@ -349,7 +350,7 @@ impl<'t> Lowering<'t> {
     fn attribute(&mut self, name: &'t IdedExpr) -> Result<Part, Refused> {
         match self.part(name)?.node {
             Node::Text(name) => Ok(self.read(Variable::Attribute(name))),
-            _ => wrong("the name of an attribute is written out: user.attributes[\"team\"]"),
+            _ => wrong("the name of an attribute must be a string literal: user.attributes[\"team\"]"),
         }
     }
 }
@@ -358,7 +359,7 @@ fn of_type(part: Part, wanted: &Type) -> Result<Part, Refused> {
     if part.kind.is_like(wanted) {
         return Ok(part);
     }
-    wrong(format!("{wanted} is wanted where {} stands", part.kind))
+    wrong(format!("expected {wanted}, found {}", part.kind))
 }
 
 fn literal_part(literal: &LiteralValue) -> Result<Part, Refused> {

@@ -1,12 +1,12 @@
-//! CEL expressions, in a form that is typed and whose worst case is known before it is ever evaluated.
+//! CEL expressions, in a typed form whose worst case is known before it is evaluated.
 //!
-//! The grammar is CEL's, parsed by crate `cel`; evaluation is ours, since an interpreter without a budget cannot sit on
-//! a path that every request takes. What is there: `bool`, `int`, `string`, lists of them, `&& || ! == != < <= > >= + -
-//! * / % ?: in []`, `has`, `all`, `exists`, `exists_one`, `filter`, `size`, `startsWith`, `endsWith`, `contains`,
-//! `lowerAscii`, `join`, `string`; and for claims maps whose keys are written out. What is not there is refused when an
-//! expression is compiled: floats, bytes, `matches`, `map`, timestamps, other names.
+//! The grammar is CEL's, parsed by crate `cel`. The evaluation is our own, because an interpreter without a budget
+//! cannot be part of the path that every request takes. Supported: `bool`, `int`, `string`, lists of them, `&& || ! ==
+//! != < <= > >= + - * / % ?: in []`, `has`, `all`, `exists`, `exists_one`, `filter`, `size`, `startsWith`, `endsWith`,
+//! `contains`, `lowerAscii`, `join`, `string`; and, for claims, maps whose keys are literals. Everything else is
+//! refused when an expression is compiled: floats, bytes, `matches`, `map`, timestamps, other names.
 //!
-//! In one thing it is stricter than CEL: an error on the left of `&&` and `||` is not forgotten when the right side
+//! In one point it is stricter than CEL: an error on the left of `&&` and `||` is not ignored when the right side
 //! decides.
 //!
 //! | name | type | |
@@ -14,12 +14,12 @@
 //! | `user.id`, `user.username`, `user.name`, `user.email` | string | |
 //! | `user.email_verified` | bool | |
 //! | `user.groups` | list of string | names |
-//! | `user.attributes.x`, `user.attributes["x"]` | string | no such attribute: a fault; `has(user.attributes.x)` asks |
-//! | `user.atproto.did`, `user.atproto.handle` | string | on the Atmosphere; not there, or not verified: a fault; `has` asks |
-//! | `session.age`, `session.mfa_age` | int | seconds since sign-in, since the second factor (a fault without one; `has` asks) |
+//! | `user.attributes.x`, `user.attributes["x"]` | string | a missing attribute is a fault; test with `has(user.attributes.x)` |
+//! | `user.atproto.did`, `user.atproto.handle` | string | on the Atmosphere; missing or not verified is a fault; test with `has` |
+//! | `session.age`, `session.mfa_age` | int | seconds since sign-in, since the second factor (a fault without one; test with `has`) |
 //! | `session.amr` | list of string | RFC 8176 |
 //! | `request.method`, `request.host`, `request.path`, `request.address` | string | the path is canonical |
-//! | `geo.country`, `geo.asn` | string, int | no entry: a fault; `has` asks |
+//! | `geo.country`, `geo.asn` | string, int | no database entry is a fault; test with `has` |
 //! | `now` | int | Unix seconds |
 
 use std::collections::BTreeMap;
@@ -42,50 +42,50 @@ pub struct Expression {
     reads: Vec<Variable>,
 }
 
-/// Why an expression is refused.
+/// The reason for which an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It is no CEL.
+    /// It is not valid CEL.
     #[error("the expression cannot be read: {0}")]
     Syntax(String),
-    /// A name, function or type that is not there, or types that do not fit.
+    /// An unknown name, function or type, or types that do not match.
     #[error("{0}")]
     Type(String),
-    /// It could take too long.
+    /// Its worst case takes too long.
     #[error("the expression is too large: {0}")]
     TooLarge(String),
 }
 
-/// Why no value came out. Every fault denies.
+/// The reason for which an evaluation gave no value. Every fault denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// Nobody knows this about the request.
+    /// This fact about the request is unknown.
     #[error("{0} is not known here")]
     Unknown(&'static str),
     /// The user has no such attribute.
     #[error("the user has no such attribute")]
     NoAttribute,
-    /// An index outside of a list.
-    #[error("an index is outside of its list")]
+    /// An index outside a list.
+    #[error("an index is outside its list")]
     OutOfRange,
     /// A number too large, or a division by zero.
     #[error("a number cannot be computed")]
     Arithmetic,
-    /// A fact is larger than policies look at.
+    /// A fact is longer than policies accept.
     #[error("{0} is too long for a policy")]
     TooLong(&'static str),
-    /// More steps than the worst case: a defect, and denied like every doubt.
+    /// The evaluation took more steps than the computed worst case: a defect, which denies like every doubt.
     #[error("the expression takes too many steps")]
     Overrun,
     /// The expression did not compile on this node.
     #[error("the policy does not compile on this version")]
     Uncompiled,
-    /// What an extra header would say cannot stand in one.
+    /// The value of an extra header contains characters that a header cannot contain.
     #[error("a header's value has control characters or is too long")]
     HeaderValue,
 }
 
-/// What a claim says.
+/// The value of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimValue {
     /// `true` or `false`.
@@ -94,14 +94,14 @@ pub enum ClaimValue {
     Int(i64),
     /// Text.
     Text(String),
-    /// Several of these.
+    /// A list of values.
     List(Vec<Self>),
-    /// These by name.
+    /// Values by name.
     Map(BTreeMap<String, Self>),
 }
 
 impl Expression {
-    /// An expression of type bool.
+    /// Compiles an expression of type bool.
     ///
     /// # Errors
     /// [`Refused`].
@@ -109,11 +109,11 @@ impl Expression {
         let (expression, kind) = Self::compile(text)?;
         match kind {
             Type::Bool => Ok(expression),
-            other => Err(Refused::Type(format!("a condition is of type bool, and this is {other}"))),
+            other => Err(Refused::Type(format!("a condition must be of type bool; this is {other}"))),
         }
     }
 
-    /// An expression of type string.
+    /// Compiles an expression of type string.
     ///
     /// # Errors
     /// [`Refused`].
@@ -121,14 +121,15 @@ impl Expression {
         let (expression, kind) = Self::compile(text)?;
         match kind {
             Type::Text(_) => Ok(expression),
-            other => Err(Refused::Type(format!("a header's value is of type string, and this is {other}"))),
+            other => Err(Refused::Type(format!("a header's value must be of type string; this is {other}"))),
         }
     }
 
-    /// An expression of any type, for a claim.
+    /// Compiles an expression of any type, for a claim.
     ///
     /// # Errors
-    /// [`Refused`], also where it asks for what is not known when a token is made: the request and where it comes from.
+    /// [`Refused`], also if it reads facts that are unknown when a token is made: the request and the location of its
+    /// address.
     pub fn claim(text: &str) -> Result<Self, Refused> {
         let (expression, kind) = Self::compile(text)?;
         if !kind.is_value() {
@@ -136,13 +137,13 @@ impl Expression {
         }
         match expression.reads.iter().find(|variable| !variable.is_of_the_person()) {
             Some(variable) => Err(Refused::Type(format!(
-                "a claim is about a person and how they signed in; {variable} is not"
+                "a claim can only use facts about the user and the sign-in, not {variable}"
             ))),
             None => Ok(expression),
         }
     }
 
-    /// The value, as a claim has it.
+    /// The value, in the form of a claim.
     ///
     /// # Errors
     /// [`Fault`].
@@ -161,17 +162,17 @@ impl Expression {
         self.cost
     }
 
-    /// Whether it looks at where the address is.
+    /// True if it reads the location of the address.
     pub fn reads_place(&self) -> bool {
         self.reads.iter().any(|v| matches!(v, Variable::Country | Variable::Asn))
     }
 
-    /// Whether it asks for the path of the request.
+    /// True if it reads the path of the request.
     pub fn reads_path(&self) -> bool {
         self.reads.iter().any(|v| matches!(v, Variable::Path))
     }
 
-    /// Whether the condition holds.
+    /// True if the condition holds.
     ///
     /// # Errors
     /// [`Fault`].
@@ -179,7 +180,7 @@ impl Expression {
         Machine::new(facts, self.cost).eval(&self.root)?.into_bool()
     }
 
-    /// The text, as it may stand in a header.
+    /// The text, as a valid header value.
     ///
     /// # Errors
     /// [`Fault`].
@@ -194,12 +195,12 @@ impl Expression {
     /// Steps that this evaluation took: never more than [`Expression::cost`].
     pub fn steps(&self, facts: &Facts<'_>) -> u64 {
         let mut machine = Machine::new(facts, self.cost);
-        // The value is not asked for: what an evaluation that ends in a fault took counts as well.
+        // The value is dropped: the steps of an evaluation that ends in a fault are counted too.
         drop(machine.eval(&self.root));
         machine.taken()
     }
 
-    /// The names it reads, with their values now, for people.
+    /// The names that it reads, with their present values, for the operator.
     pub fn saw(&self, facts: &Facts<'_>) -> Vec<(String, String)> {
         let shown = |variable: &Variable| {
             let value = Machine::new(facts, u64::MAX).variable(variable).map(|value| value.to_string());

@@ -4,30 +4,30 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::limits::{MAX_ATTRIBUTE_BYTES, MAX_NAME_BYTES, MAX_TEXT_BYTES};
 
-/// A type, with what bounds its values.
+/// A type, with the bounds of its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Bool,
     Int,
-    /// At most so many bytes.
+    /// A text of at most this many bytes.
     Text(usize),
-    /// Of these, at most so many.
+    /// A list of at most this many elements of this type.
     List(Box<Self>, usize),
-    /// A map from written-out keys, for claims alone: nothing is computed from it.
+    /// A map with literal keys, for claims only: no operation reads it.
     Map,
-    /// `user.attributes`, which is no value by itself.
+    /// `user.attributes`, which is not a value by itself.
     Attributes,
-    /// `user`, `request`, `session`, `geo`: likewise.
+    /// `user`, `request`, `session`, `geo`, which are not values by themselves.
     Room(&'static str),
 }
 
 impl Type {
-    /// False for the names that only their fields make a value of.
+    /// False for the names of which only the fields are values.
     pub(super) const fn is_value(&self) -> bool {
         !matches!(self, Self::Attributes | Self::Room(_))
     }
 
-    /// Whether values of both can be compared.
+    /// True if values of both types can be compared.
     pub(super) const fn is_like(&self, other: &Self) -> bool {
         matches!(
             (self, other),
@@ -50,7 +50,7 @@ impl fmt::Display for Type {
     }
 }
 
-/// What facts are called.
+/// The names of facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Variable {
     UserId,
@@ -75,12 +75,12 @@ pub(super) enum Variable {
 }
 
 impl Variable {
-    /// Whether it is about the person, how they signed in, or the time: known wherever a token is made.
+    /// True if it is about the user, their sign-in or the time: known wherever a token is made.
     pub(super) const fn is_of_the_person(&self) -> bool {
         !matches!(self, Self::Method | Self::Host | Self::Path | Self::Address | Self::Country | Self::Asn)
     }
 
-    /// Most bytes of its text, or of each of its texts; more is a fault.
+    /// Most bytes of its text, or of each of its texts; a longer one is a fault.
     pub(super) const fn max_bytes(&self) -> usize {
         match self {
             Self::Path => MAX_TEXT_BYTES,
@@ -116,7 +116,7 @@ impl fmt::Display for Variable {
     }
 }
 
-/// Two operands of one type, compared.
+/// A comparison of two operands of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison {
     Equal,
@@ -127,7 +127,7 @@ pub(super) enum Comparison {
     GreaterOrEqual,
 }
 
-/// Integers, checked.
+/// A checked integer operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arithmetic {
     Add,
@@ -137,7 +137,7 @@ pub(super) enum Arithmetic {
     Remainder,
 }
 
-/// Questions about two texts.
+/// A test of two texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TextTest {
     StartsWith,
@@ -145,7 +145,7 @@ pub(super) enum TextTest {
     Contains,
 }
 
-/// What a macro makes of the elements.
+/// The result that a macro computes from the elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Each {
     All,
@@ -164,7 +164,7 @@ pub(super) enum Node {
     Map(BTreeMap<String, Node>),
     Read(Variable),
     Has(Variable),
-    /// A macro's variable, by its place from the outermost.
+    /// A macro's variable, by its position from the outermost.
     Local(usize),
     And(Box<(Node, Node)>),
     Or(Box<(Node, Node)>),
@@ -181,6 +181,6 @@ pub(super) enum Node {
     Lower(Box<Node>),
     Join(Box<(Node, Node)>),
     IntToText(Box<Node>),
-    /// A list and what is asked of each element.
+    /// A list, and the expression that is evaluated for each element.
     Each(Each, Box<(Node, Node)>),
 }

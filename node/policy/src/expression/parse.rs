@@ -1,5 +1,5 @@
-//! From text to CEL's own tree. Parsers recurse: what would make one recurse deeply is refused by a look at the bytes
-//! first.
+//! Parses text into CEL's own tree. The parser is recursive, so deeply nested input is refused first by a scan of the
+//! bytes.
 
 use cel::{Env, common::ast::IdedExpr};
 
@@ -11,7 +11,7 @@ pub(super) fn parse(text: &str) -> Result<IdedExpr, Refused> {
         return Err(Refused::TooLarge(format!("it has more than {MAX_EXPRESSION_BYTES} bytes")));
     }
     shallow(text)?;
-    // Without macros: they are told from functions where expressions are typed, by what they are called on.
+    // Macros are not expanded here: the typing step tells them from functions by their target.
     Env::default()
         .with_optional_support(false)
         .parser()
@@ -26,8 +26,8 @@ fn first(errors: &cel::ParseErrors) -> String {
     )
 }
 
-/// Brackets that are open at once, signs in a row and branches: what grammars recurse over. Text in quotes counts too,
-/// which refuses at most too much.
+/// Refuses too many open brackets, consecutive signs and branches: grammars recurse over them. Quoted text is counted
+/// too, so at most too much is refused.
 fn shallow(text: &str) -> Result<(), Refused> {
     let (mut open, mut signs, mut branches) = (0_usize, 0_usize, 0_usize);
     for byte in text.bytes() {

@@ -1,6 +1,6 @@
-//! Access tokens that were ended before their time, one by one (RFC 7009). They are no rows while they live: a token
-//! says itself what it is, and dies with its grant, its client or its time. Only its early end is remembered, until it
-//! would have ended anyway.
+//! Access tokens that were revoked one by one before they expired (RFC 7009). A live token has no row: it is
+//! self-contained, and ends with its grant, its client or its expiry. Only an early revocation is remembered, until the
+//! token would have expired anyway.
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
@@ -13,21 +13,22 @@ use crate::{
     state::{Expiring, State},
 };
 
-/// Longest life of an access token: a day, as the configuration has it.
+/// Longest lifetime of an access token: a day, as in the configuration.
 const MAX_LIFE_MS: u64 = 24 * 3_600_000;
-/// Most tokens remembered. A client can only end what it was given, and has to wait for each.
+/// Most revoked tokens remembered. A client can only revoke tokens that were issued to it, and has to wait for each.
 const MAX_REMEMBERED: usize = 1_000_000;
 
-/// An access token that was ended.
+/// An access token that was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RevokedAccess {
-    /// Which.
+    /// The token's `jti`.
     pub id: AccessTokenId,
-    /// When it would have ended.
+    /// The time at which it would have expired.
     pub expires_at: Stamp,
 }
 
-/// One that has ended already, in whatever way, is answered alike: revocation is idempotent.
+/// Revokes an access token. A token that has already ended for any reason gets the normal reply, because revocation is
+/// idempotent.
 pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAccessToken) -> Result<Reply, Refusal> {
     let id = AccessTokenId::parse(&order.token_id)?;
     let expires_at = Stamp(order.expires_at_ms);
@@ -45,7 +46,7 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAccessToken) -> Result
 }
 
 impl State {
-    /// Whether this access token was ended before its time.
+    /// True if this access token was revoked before it expired.
     pub fn is_access_revoked(&self, id: AccessTokenId) -> bool {
         self.revoked_access.contains_key(&id)
     }

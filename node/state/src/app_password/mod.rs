@@ -1,8 +1,8 @@
-//! App passwords: what programs that know nothing but HTTP Basic bring to the check. Made by chance and shown once, so
-//! a fast keyed hash keeps them; each belongs to a person, and opens one application or all that take them. They end
-//! with their person, their application, their time, by being revoked, when somebody else resets the person's password,
-//! and when the revocation epoch rises. A person who changes a password of their own keeps them: they are no copies of
-//! it.
+//! App passwords: the credentials that programs which support only HTTP Basic present to the check. They are random and
+//! shown once, so a fast keyed hash is enough to store them. Each belongs to a user, and opens one application or all
+//! applications that accept such passwords. They end with their user, their application or their expiry, when they are
+//! revoked, when an administrator resets the user's password, and when the revocation epoch rises. A user who changes
+//! their own password keeps them, because they are not copies of it.
 
 use std::sync::Arc;
 
@@ -20,31 +20,31 @@ use crate::{
     user::User,
 };
 
-/// Most of one person: a phone, a calendar, a backup, and whatever else there is in a house.
+/// Most app passwords of one user: enough for a phone, a calendar, a backup and other devices at home.
 const MAX_OF_USER: usize = 64;
 
-/// The revocation epoch of a new cluster. Rows say by how much theirs is later, so that those of before there were
-/// epochs in them mean the same.
+/// The revocation epoch of a new cluster. Rows store their epoch as a difference to it, so that rows from before epochs
+/// existed keep their meaning.
 const FIRST_EPOCH: u64 = 1;
 
-/// A password of a program.
+/// An app password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppPassword {
-    /// Its id; part of what the program presents.
+    /// Its id; part of the credential that the program presents.
     pub id: AppPasswordId,
-    /// For whom it speaks.
+    /// The user it belongs to.
     pub user: UserId,
-    /// What it opens; none = every application that takes such passwords.
+    /// The application it opens; none = every application that accepts app passwords.
     pub application: Option<ApplicationId>,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// What its secret hashes to, under a key of the cluster.
+    /// Hash of its secret, under a key of the cluster.
     pub secret_hash: SecretHash,
-    /// When it ends; none = never.
+    /// Expiry; none = never.
     pub expires_at: Option<Stamp>,
-    /// When it was made.
+    /// Creation time.
     pub created_at: Stamp,
-    /// In which revocation epoch; in another it is dead.
+    /// The revocation epoch in which it was made; it is dead in any other.
     pub epoch: u64,
     /// The cluster secret whose key hashes it; none = the first one.
     pub secret_id: Option<SecretId>,
@@ -80,7 +80,8 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result
     Ok(body(ReplyBody::ApiTokenCreated(pb::ApiTokenCreated { index: draft.index })))
 }
 
-/// The same password under another key. One that is gone or was hashed anew already is left alone.
+/// Stores the hash of an app password under another key. An app password that is gone or was rehashed already is left
+/// alone.
 pub(crate) fn rehash(draft: &mut Draft, order: &pb::RehashAppPassword) -> Result<Reply, Refusal> {
     let id = AppPasswordId::parse(&order.app_password_id)?;
     let before = SecretHash::parse(&order.before)?;
@@ -106,7 +107,7 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAppPassword) -> Result
 }
 
 impl State {
-    /// The app password with this id and its person, if both are good at `now`.
+    /// The app password with this id and its user, if both are valid at `now`.
     pub fn live_app_password(
         &self,
         id: AppPasswordId,
@@ -117,7 +118,7 @@ impl State {
         (!user.disabled).then_some((password, user))
     }
 
-    /// Whether its time and its epoch are not over.
+    /// True if it has not expired and belongs to the current revocation epoch.
     pub fn is_app_password_good(&self, row: &AppPassword, now: Stamp) -> bool {
         let over = row.expires_at.is_some_and(|at| at.is_over_at(now));
         !over && row.epoch == self.meta.revocation_epoch
@@ -132,7 +133,7 @@ impl State {
         self.app_passwords.range((start, std::ops::Bound::Unbounded)).map(|(_, row)| row)
     }
 
-    /// Those of one person.
+    /// The app passwords of one user.
     pub fn app_passwords_of(&self, user: UserId) -> impl Iterator<Item = &Arc<AppPassword>> {
         let from = (user, AppPasswordId::new([0; 16]));
         let own = self.app_passwords_by_user.range(from..).take_while(move |(owner, _)| *owner == user);
@@ -163,7 +164,7 @@ impl State {
         }
     }
 
-    /// Those of earlier revocation epochs, which no sweep finds: most have no end.
+    /// Removes the app passwords of earlier revocation epochs. No sweep finds them, because most have no expiry.
     fn take_dead_app_passwords_of(&mut self, user: UserId) {
         let epoch = self.meta.revocation_epoch;
         let dead = self.app_passwords_of(user).filter(|row| row.epoch != epoch);

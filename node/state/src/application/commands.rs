@@ -72,7 +72,8 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateApplication) -> Result
     Ok(done())
 }
 
-/// Refused while a client leans on the application: without its rule the client would admit everybody.
+/// Deletes an application. Refused while a client refers to the application: without its access rule the client would
+/// admit every user.
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteApplication) -> Result<Reply, Refusal> {
     let application = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?;
     if let Some(client) =

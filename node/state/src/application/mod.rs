@@ -1,4 +1,4 @@
-//! Applications: what people open, on which hosts, and who may. Slugs and hosts are unique across the cluster.
+//! Applications: their hosts, launch URLs and access rules. Slugs and hosts are unique across the cluster.
 
 mod commands;
 mod wire;
@@ -17,49 +17,50 @@ use crate::{
     user::User,
 };
 
-/// Something people open.
+/// An application that users open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Application {
     /// The application's id.
     pub id: ApplicationId,
     /// Unique name for machines.
     pub slug: Arc<str>,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// Where people open it; empty = nowhere in particular.
+    /// The URL at which users open it; empty = none.
     pub launch_url: String,
     /// Hosts that forward-auth protects, lower case, without port; `*.example.org` is every host below that domain.
     pub hosts: OrdSet<Arc<str>>,
-    /// Who may open it.
+    /// Access rule: the users who may open it.
     pub access: Access,
-    /// How long after its last confirmation a node that is cut off may still let known sessions in, milliseconds; 0 =
-    /// not at all (design.md §6: `without_quorum`).
+    /// Longest time after its last confirmation for which a partitioned node may still admit known sessions, in
+    /// milliseconds; 0 = not at all (design.md §6: `without_quorum`).
     pub serve_known_for_ms: u64,
-    /// How requests come through besides by session.
+    /// Ways to pass the check other than by a session.
     pub check: CheckRules,
-    /// How the check tells the application who the user is.
+    /// Headers by which the check passes the user to the application.
     pub identity_headers: IdentityHeaders,
-    /// When the row was made.
+    /// Creation time.
     pub created_at: Stamp,
 }
 
-/// How the check lets requests through to an application, besides by session. The default is not at all.
+/// Ways to pass an application's check other than by a session. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckRules {
-    /// Programs may bring an access token with the application as audience.
+    /// Programs may present an access token with the application as audience.
     pub bearer: bool,
-    /// Programs may bring an app password by HTTP Basic.
+    /// Programs may present an app password by HTTP Basic.
     pub basic: bool,
     /// Each admitted request carries a signed assertion.
     pub assertion: bool,
 }
 
-/// How the check tells an application who the user is. The default is what applications had before there was a choice.
+/// Headers by which the check passes the user to an application. The default is the behaviour from before these options
+/// existed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
-    /// Which headers carry the user.
+    /// The headers that carry the user.
     pub profile: HeaderProfile,
-    /// How they carry text outside ASCII.
+    /// The encoding of text outside ASCII in them.
     pub text: HeaderText,
 }
 
@@ -77,7 +78,7 @@ pub enum HeaderProfile {
     AuthRequest,
 }
 
-/// How identity headers carry text outside ASCII, such as a display name.
+/// Encoding of text outside ASCII, such as a display name, in identity headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeaderText {
     /// UTF-8 bytes as they are.
@@ -89,17 +90,17 @@ pub enum HeaderText {
     Omit,
 }
 
-/// Who may open an application. The default is nobody.
+/// Access rule of an application. The default admits no user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Everybody who can sign in.
+    /// Every user who can sign in.
     pub everyone: bool,
-    /// Or the members of any of these.
+    /// Or the members of any of these groups.
     pub groups: OrdSet<GroupId>,
 }
 
 impl Access {
-    /// The decision. Nothing given = denied.
+    /// True if the rule admits the user. An empty rule admits no user.
     pub fn admits(&self, user: &User) -> bool {
         !user.disabled && (self.everyone || self.groups.iter().any(|group| user.groups.contains(group)))
     }
@@ -125,7 +126,7 @@ impl State {
     }
 
     fn owner_of_wildcard_above(&self, host: &str) -> Option<&ApplicationId> {
-        // An empty label is no host; a wildcard must not make one of it.
+        // An empty label makes the host invalid; a wildcard must not match it.
         if host.split('.').any(str::is_empty) {
             return None;
         }

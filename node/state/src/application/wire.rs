@@ -35,7 +35,7 @@ pub(super) fn parse_access(state: &State, access: Option<&pb::Access>) -> Result
     Ok(Access { everyone: access.everyone, groups })
 }
 
-/// Longest time without a quorum: whoever is cut off for a day is no outage any more but a fork.
+/// Longest time without a quorum: a node that is partitioned for a day is a fork, not an outage.
 const MAX_SERVE_KNOWN_FOR_MS: u64 = 24 * 3_600_000;
 
 pub(super) fn parse_serve_known_for(ms: u64) -> Result<u64, Refusal> {
@@ -50,13 +50,13 @@ pub(super) fn parse_check(rules: Option<&pb::CheckRules>) -> CheckRules {
     CheckRules { bearer: rules.bearer, basic: rules.basic, assertion: rules.assertion }
 }
 
-/// Absent when it says nothing: rows of before have none.
+/// Encodes the check rules. Absent for the default: rows from before these rules existed have none.
 fn check_to_wire(rules: CheckRules) -> Option<pb::CheckRules> {
     let CheckRules { bearer, basic, assertion } = rules;
     (rules != CheckRules::default()).then_some(pb::CheckRules { bearer, basic, assertion })
 }
 
-/// The choice after a command; what the command leaves unspecified stays as `before` has it.
+/// The identity headers after a command; fields that the command leaves unspecified stay as in `before`.
 pub(super) fn parse_identity_headers(
     before: IdentityHeaders,
     change: Option<&pb::IdentityHeaders>,
@@ -80,7 +80,7 @@ pub(super) fn parse_identity_headers(
     Ok(IdentityHeaders { profile, text })
 }
 
-/// Absent for the default: rows from before there was a choice have none.
+/// Encodes the identity headers. Absent for the default: rows from before these options existed have none.
 fn identity_headers_to_wire(headers: IdentityHeaders) -> Option<pb::IdentityHeaders> {
     let profile = match headers.profile {
         HeaderProfile::All => pb::HeaderProfile::All,
@@ -97,10 +97,11 @@ fn identity_headers_to_wire(headers: IdentityHeaders) -> Option<pb::IdentityHead
     (!is_default).then_some(pb::IdentityHeaders { profile: profile.into(), text: text.into() })
 }
 
-/// What a wildcard begins with.
+/// Prefix of a wildcard.
 const WILDCARD: &str = "*.";
 
-/// Lower case, no port: a name, or `*.` before a domain of at least two labels. `*.org` would be half the world.
+/// Parses a host: lower case, no port, a name, or `*.` before a domain of at least two labels. `*.org` would match too
+/// many hosts.
 fn parse_host(host: &str) -> Result<Arc<str>, Refusal> {
     let host = host.to_ascii_lowercase();
     let (prefix, name) = match host.strip_prefix(WILDCARD) {
@@ -116,7 +117,7 @@ fn parse_host(host: &str) -> Result<Arc<str>, Refusal> {
     Ok(format!("{prefix}{name}").into())
 }
 
-/// An IPv6 address in brackets, in the one form of RFC 5952.
+/// Parses an IPv6 address in brackets; only the canonical form of RFC 5952 is accepted.
 fn parse_address_host(host: &str) -> Result<Arc<str>, Refusal> {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok());

@@ -1,4 +1,4 @@
-//! What the certificate of a client is called (RFC 8705 §2.1.2): one name of one kind, compared as it is.
+//! The name in a client's certificate (RFC 8705 §2.1.2): one name of one kind, compared byte by byte.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use crate::{reply::Refusal, text};
 /// Longest name.
 const MAX_NAME_BYTES: usize = 512;
 
-/// Where in the certificate the name stands.
+/// The field of the certificate that holds the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameKind {
     /// The whole subject, as RFC 4514 writes it.
     SubjectDn,
-    /// A DNS name among the alternative names.
+    /// A DNS name in the subject alternative names.
     SanDns,
-    /// A URI there.
+    /// A URI in the subject alternative names.
     SanUri,
-    /// An IP address there.
+    /// An IP address in the subject alternative names.
     SanIp,
-    /// An e-mail address there.
+    /// An e-mail address in the subject alternative names.
     SanEmail,
 }
 
@@ -30,20 +30,20 @@ const KINDS: [(&str, NameKind); 5] = [
     ("san_email", NameKind::SanEmail),
 ];
 
-/// The name that a client's certificate must bear.
+/// The name that a client's certificate must contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateName {
-    /// Where it stands.
+    /// The field that holds it.
     pub kind: NameKind,
     /// The name.
     pub value: String,
 }
 
 impl CertificateName {
-    /// Reads `kind=value`; nothing for an empty text.
+    /// Parses `kind=value`; none for an empty text.
     ///
     /// # Errors
-    /// `Malformed`, saying which kinds there are.
+    /// `Malformed`, with the list of kinds.
     pub fn parse(name: &str) -> Result<Option<Self>, Refusal> {
         if name.is_empty() {
             return Ok(None);

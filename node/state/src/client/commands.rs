@@ -14,7 +14,7 @@ use crate::{
     text,
 };
 
-/// Most clients that registered themselves: strangers must not fill the state.
+/// Most self-registered clients: unauthenticated requests must not fill the state.
 const MAX_SELF_REGISTERED: usize = 10_000;
 
 pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Reply, Refusal> {
@@ -29,7 +29,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
     };
     let tokens = TokenPolicy::from_wire(order.tokens.as_ref())?;
     tokens.fits(order.auth_method())?;
-    // A client of the same id may have been deleted a moment ago: what it got for itself is not this one's.
+    // A deleted client of this id may have had tokens of its own: they must not be valid for the new one.
     let own_tokens_since = if tokens.allows(GrantType::ClientCredentials) { draft.index } else { 0 };
     let client = Client {
         id,
@@ -43,7 +43,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
         )?,
         scopes: wire::parse_scopes(&order.scopes)?,
         signing_algorithm: wire::parse_algorithm(order.signing_algorithm())?,
-        // How people are asked may be an operator's word, which outlives a change of the document.
+        // An operator may have set the consent mode, which survives a change of the document.
         consent: before.map_or_else(|| parse_consent(order.consent()), |before| Ok(before.consent))?,
         application,
         disabled: false,
@@ -66,8 +66,9 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateClient) -> Result<Repl
     Ok(done())
 }
 
-/// An id is given once; but where a document now describes a client that proves itself in another way, that one takes
-/// the place of the one before, of which nothing is left. A disabled one stays.
+/// Makes room for a client whose id is in use. A client id is unique. If a client's metadata document changes its
+/// authentication method, the old client is deleted with everything that belongs to it and is replaced. A disabled
+/// client stays.
 fn make_place(draft: &mut Draft, before: &Client, order: &pb::CreateClient) -> Result<(), Refusal> {
     let proves_otherwise = before.auth_method != order.auth_method();
     if !(order.of_document && before.is_described() && !before.disabled && proves_otherwise) {
@@ -139,8 +140,8 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateClient) -> Result<Repl
     Ok(done())
 }
 
-/// Another way in which the client proves itself. Between header and body the secret stays; with a method that has none
-/// it goes; a method that needs one where there was none comes with one.
+/// Changes the client's authentication method. A change between header and body keeps the secret; a method without a
+/// secret removes it; a method that needs a secret where there was none must come with one.
 fn change_method(client: &mut Client, order: &pb::UpdateClient) -> Result<(), Refusal> {
     if order.auth_method.is_none() || order.auth_method() == client.auth_method {
         return Ok(());
@@ -161,8 +162,8 @@ fn change_method(client: &mut Client, order: &pb::UpdateClient) -> Result<(), Re
     Ok(())
 }
 
-/// The application whose access rule applies from now on. What was granted under another rule is asked about again at
-/// its next use.
+/// Changes the application whose access rule applies. Grants that were made under another rule are checked against the
+/// new rule at their next use.
 fn change_application(draft: &Draft, client: &mut Client, order: &pb::UpdateClient) -> Result<(), Refusal> {
     match order.application_id.as_deref() {
         None => {}
@@ -175,7 +176,8 @@ fn change_application(draft: &Draft, client: &mut Client, order: &pb::UpdateClie
     Ok(())
 }
 
-/// The secret before stays good for as long as it is told to. Stopped at once, it takes along what it was used for.
+/// Replaces the secret. The former secret stays valid for the overlap that the command names. If there is no overlap,
+/// what was issued with it ends too.
 fn replace_secret(
     draft: &Draft,
     client: &mut Client,
@@ -196,7 +198,7 @@ fn replace_secret(
     Ok(())
 }
 
-/// With everything that was granted to it: a later client of the same id starts with nothing.
+/// Deletes a client with all its grants: a later client of the same id starts with nothing.
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteClient) -> Result<Reply, Refusal> {
     let client = draft.state.existing_client(&ClientId::parse(&order.client_id)?)?;
     remove(draft, &client.id);
@@ -209,7 +211,7 @@ fn remove(draft: &mut Draft, id: &ClientId) {
     draft.state.clients.remove(id);
 }
 
-/// What an operator registered, no document changes.
+/// Refuses a metadata document for a client that an operator registered.
 fn not_described(id: &ClientId) -> Refusal {
     Refusal::malformed(format!("client {id} is not described by a document"))
 }

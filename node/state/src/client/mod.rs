@@ -1,7 +1,7 @@
-//! OIDC clients (relying parties): how they prove themselves, where they may be answered, what they may ask for.
+//! OIDC clients (relying parties): authentication, redirect URIs, and what they may request.
 //!
-//! Redirect URIs are compared as exact strings here (RFC 9700 §2.1); whether a string is a sound URI is decided by the
-//! one parser at the edge before it becomes part of a command.
+//! Redirect URIs are compared as exact strings here (RFC 9700 §2.1). The one parser at the edge checks that a string is
+//! a valid URI before it becomes part of a command.
 
 mod certificate;
 mod commands;
@@ -58,7 +58,7 @@ impl ClientId {
         Ok(Self(text.into()))
     }
 
-    /// Before every id: where a range over one user's clients begins.
+    /// A value that sorts before every id: the start of a range over one user's clients.
     pub(crate) fn lowest() -> Self {
         Self("".into())
     }
@@ -87,7 +87,7 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// Longest time in which two secrets are good, in milliseconds: a quarter, for the slowest of deployments.
+/// Longest time for which two secrets are valid, in milliseconds: 90 days, for the slowest deployments.
 const MAX_OVERLAP_MS: u64 = 90 * 24 * 3_600_000;
 
 /// A relying party.
@@ -95,55 +95,55 @@ const MAX_OVERLAP_MS: u64 = 90 * 24 * 3_600_000;
 pub struct Client {
     /// `client_id`.
     pub id: ClientId,
-    /// For the consent page.
+    /// Display name, for the consent page.
     pub name: String,
-    /// How it proves itself at the token endpoint.
+    /// Authentication method at the token endpoint.
     pub auth_method: ClientAuthMethod,
-    /// What its secret hashes to; none for a public client.
+    /// Hash of its secret; none for a public client.
     pub secret_hash: Option<SecretHash>,
-    /// Where codes may be sent; exact strings.
+    /// URIs to which codes may be sent; exact strings.
     pub redirect_uris: Vec<String>,
-    /// Where a person may be sent after logout; exact strings.
+    /// URIs to which a user may be redirected after logout; exact strings.
     pub post_logout_redirect_uris: Vec<String>,
-    /// What it may ask for.
+    /// Scopes that it may request.
     pub scopes: Vec<String>,
-    /// How its tokens are signed.
+    /// Signing algorithm of its tokens.
     pub signing_algorithm: SigningAlgorithm,
-    /// Whether people are asked.
+    /// Consent mode: whether users are asked for consent.
     pub consent: ConsentMode,
-    /// Whose access rule applies; none = every user.
+    /// The application whose access rule applies; none = every user.
     pub application: Option<ApplicationId>,
     /// A disabled client gets nothing.
     pub disabled: bool,
-    /// When the row was made.
+    /// Creation time.
     pub created_at: Stamp,
-    /// Where the end of a session is announced; empty = nowhere.
+    /// The endpoint that receives back-channel logout tokens; empty = none.
     pub back_channel_logout_uri: String,
-    /// What its authorization requests must and may be.
+    /// Requirements and permissions for its authorization requests.
     pub requests: Requests,
-    /// How its tokens are asked for, made and bound.
+    /// Rules for requesting, making and binding its tokens.
     pub tokens: TokenPolicy,
-    /// The secret before the present one, while it is still good.
+    /// The former secret, while it is still valid.
     pub previous_secret: Option<PreviousSecret>,
-    /// Access tokens that it got for itself before this log index are dead.
+    /// Access tokens that it obtained for itself before this log index are dead.
     pub own_tokens_since: u64,
-    /// When the document at the URL that is its id was last seen to say this; none for a client that was registered.
+    /// The time at which the metadata document at the URL that is its id was last seen with this content; none for a
+    /// registered client.
     pub document_seen_at: Option<Stamp>,
 }
 
-/// A secret that was replaced, for the time in which both are good.
+/// A secret that was replaced, for the overlap in which both are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreviousSecret {
-    /// What it hashes to.
+    /// Its hash.
     pub hash: SecretHash,
-    /// When it stops.
+    /// The end of its validity.
     pub until: Stamp,
 }
 
 impl Client {
-    /// This client with no time that log time cannot have given it by `to`, if it has one: its document would not be
-    /// looked at again, and its secret before the present one would stay good for longer than was ever allowed. None:
-    /// nothing is to be changed.
+    /// This client with its times limited to what log time `to` allows, if any is later. A later time would keep its
+    /// document from being fetched again, and its former secret valid for longer than allowed. None if nothing changes.
     pub(crate) fn moved_before(&self, to: Stamp) -> Option<Self> {
         let latest = to.plus_ms(MAX_OVERLAP_MS);
         let previous_secret = self
@@ -154,12 +154,12 @@ impl Client {
         is_changed.then(|| Self { previous_secret, document_seen_at, ..self.clone() })
     }
 
-    /// Whether this client has no way to prove itself (RFC 6749 §2.1).
+    /// True if this client cannot authenticate (RFC 6749 §2.1).
     pub const fn is_public(&self) -> bool {
         matches!(self.auth_method, ClientAuthMethod::None)
     }
 
-    /// Whether this is its secret, or the one before that is still good at `now`.
+    /// True if this is its secret, or the former one while that is still valid at `now`.
     pub fn secret_is(&self, presented: &SecretHash, now: Stamp) -> bool {
         let is_present = self.secret_hash.is_some_and(|hash| hash.matches(presented));
         let is_previous = self
@@ -168,12 +168,12 @@ impl Client {
         is_present || is_previous
     }
 
-    /// Whether it may use this at the token endpoint.
+    /// True if it may use this grant type at the token endpoint.
     pub fn allows(&self, grant_type: GrantType) -> bool {
         self.tokens.allows(grant_type)
     }
 
-    /// Whether a token for this audience is for this client as a resource server.
+    /// True if a token for this audience is meant for this client as a resource server.
     pub fn answers_to(&self, audience: &str) -> bool {
         self.id.as_str() == audience || self.tokens.audiences.iter().any(|name| name == audience)
     }
@@ -186,17 +186,17 @@ impl Client {
         Err(Refusal::new(Reason::GrantTypeNotAllowed, detail))
     }
 
-    /// Whether it registered itself (RFC 7591).
+    /// True if it registered itself (RFC 7591).
     pub const fn is_self_registered(&self) -> bool {
         self.requests.registration_token_hash.is_some() || self.is_described()
     }
 
-    /// Whether a document at the URL that is its id describes it (Client ID Metadata Documents).
+    /// True if the metadata document at the URL that is its id describes it (Client ID Metadata Documents).
     pub const fn is_described(&self) -> bool {
         self.document_seen_at.is_some()
     }
 
-    /// Whether an authorization of this client may do without PKCE.
+    /// True if an authorization of this client may omit PKCE.
     pub fn may_omit_pkce(&self, nonce: &str) -> bool {
         let by_nonce = self.requests.pkce_optional && !nonce.is_empty();
         !self.is_public() && (by_nonce || self.requests.exceptions.pkce_without_nonce)
@@ -215,9 +215,9 @@ impl State {
         self.clients.range::<_, str>((start, std::ops::Bound::Unbounded)).map(|(_, client)| client)
     }
 
-    /// Whether the rule behind the client admits the user. A rule that is gone admits nobody. A policy is decided
-    /// outside of the rules, since it asks for more than they know: its word counts while it is still the one of that
-    /// version.
+    /// True if the access rule or policy of the client's application admits the user. A missing application admits no
+    /// user. A policy is evaluated outside this crate, because it needs facts that the rules do not have; its decision
+    /// is accepted only while `decided_by` is the version in force.
     pub(crate) fn client_admits(&self, client: &Client, user: &User, decided_by: u64) -> bool {
         let Some(id) = client.application else { return !user.disabled };
         match self.active_policy(id) {
@@ -226,13 +226,13 @@ impl State {
         }
     }
 
-    /// Looks at every client: one more registers itself seldom.
+    /// Counts self-registered clients by a walk over all clients: self-registration is rare.
     pub(crate) fn self_registered(&self) -> usize {
         self.clients.values().filter(|client| client.is_self_registered()).count()
     }
 
-    /// Where there are too many, one of those that nobody has let in any more: its document was not looked at for
-    /// longest.
+    /// If there are too many, removes one described client that has no grants: the one whose document has not been
+    /// fetched for the longest time.
     pub(crate) fn make_room_for_described(&mut self, most: usize) {
         if self.self_registered() < most {
             return;

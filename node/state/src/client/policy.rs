@@ -1,5 +1,5 @@
-//! How a client's tokens are asked for, made and bound. A client of before these choices existed has the default of
-//! each.
+//! Rules for requesting, making and binding a client's tokens. A client from before these options existed has the
+//! default of each.
 
 use std::sync::Arc;
 
@@ -9,60 +9,61 @@ pub use pb::{AccessTokenFormat, GrantType};
 use super::{CertificateName, ClientAuthMethod, SigningAlgorithm, wire};
 use crate::{reply::Refusal, text};
 
-/// What a client may use when nothing is said.
+/// The grant types of a client that names none.
 const USUAL: [GrantType; 2] = [GrantType::AuthorizationCode, GrantType::RefreshToken];
-/// Longest JWK Set: sixteen RSA keys of 4096 bits stay below.
+/// Longest JWK Set: sixteen RSA keys of 4096 bits fit.
 const MAX_JWKS_BYTES: usize = 16 * 1024;
-/// Most claims of its own, and how long an expression of one may be: what policies bound theirs by.
+/// Most claim rules of a client, and the longest expression of one: the bounds that policies have.
 const MAX_CLAIMS: usize = 16;
 const MAX_EXPRESSION_BYTES: usize = 2 * 1024;
-/// Most grant types of a client: a few more than there are.
+/// Most grant types of a client: a few more than exist.
 const MAX_GRANT_TYPES: usize = 16;
 
-/// How a client's tokens are asked for, made and bound.
+/// Rules for requesting, making and binding a client's tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenPolicy {
-    /// What it may use at the token endpoint; empty = authorization code and refresh.
+    /// Grant types that it may use at the token endpoint; empty = authorization code and refresh.
     pub grant_types: Vec<GrantType>,
     /// Its public keys, a JWK Set as JSON; empty = none.
     pub jwks: Vec<u8>,
     /// The one algorithm of its assertions (RFC 7523).
     pub assertion_algorithm: Option<SigningAlgorithm>,
-    /// Whether every access token must be bound to a DPoP key (RFC 9449 §5.2).
+    /// True if every access token must be bound to a DPoP key (RFC 9449 §5.2).
     pub dpop_bound: bool,
-    /// How userinfo is signed; none = plain JSON.
+    /// Signing algorithm of userinfo responses; none = plain JSON.
     pub userinfo_algorithm: Option<SigningAlgorithm>,
     /// The host that its pairwise subjects are made for (OIDC Core §8.1); empty = public subjects.
     pub pairwise_sector: String,
-    /// JWT (RFC 9068) or opaque.
+    /// True for opaque access tokens, false for JWTs (RFC 9068).
     pub opaque_access_tokens: bool,
-    /// Under which names, beside its `client_id`, it is a resource server.
+    /// Audience names, beside its `client_id`, under which it is a resource server.
     pub audiences: Vec<String>,
-    /// For `tls_client_auth`: what its certificate is called (RFC 8705 §2.1.2); none = no certificate will do.
+    /// For `tls_client_auth`: the name that its certificate must contain (RFC 8705 §2.1.2); none = no certificate is
+    /// accepted.
     pub certificate_name: Option<CertificateName>,
-    /// Claims of its own, beside those of the scopes.
+    /// Claim rules of its own, beside the claims of the scopes.
     pub claims: Vec<ClaimRule>,
 }
 
-/// A claim that an expression makes. What it means, the node that makes a token knows; one that it cannot make is left
-/// out.
+/// A claim that an expression computes. The node that makes a token evaluates it; a claim that it cannot compute is
+/// left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRule {
-    /// Of the claim.
+    /// Name of the claim.
     pub name: Arc<str>,
-    /// Given away with this scope; empty = always.
+    /// The scope that releases it; empty = always released.
     pub scope: String,
-    /// As it was written.
+    /// The expression as the operator wrote it.
     pub expression: Arc<str>,
 }
 
 impl TokenPolicy {
-    /// Whether the client may use this at the token endpoint.
+    /// True if the client may use this grant type at the token endpoint.
     pub fn allows(&self, grant_type: GrantType) -> bool {
         if self.grant_types.is_empty() { &USUAL[..] } else { &self.grant_types }.contains(&grant_type)
     }
 
-    /// What [`allows`](Self::allows) says yes to.
+    /// The grant types that [`allows`](Self::allows) accepts.
     pub fn grant_types(&self) -> &[GrantType] {
         if self.grant_types.is_empty() { &USUAL } else { &self.grant_types }
     }
@@ -83,7 +84,7 @@ impl TokenPolicy {
         })
     }
 
-    /// Nothing for the default: a row of before looks the same for ever.
+    /// Encodes the rules. None for the default, so that the encoding of an earlier row never changes.
     pub(super) fn to_wire(&self) -> Option<pb::ClientTokens> {
         let algorithm = |algorithm: Option<SigningAlgorithm>| algorithm.unwrap_or_default().into();
         let format = if self.opaque_access_tokens {
@@ -136,8 +137,8 @@ impl TokenPolicy {
         Ok(())
     }
 
-    /// Other subjects for every user: public ones, or those of another host. Only from the level on at which every
-    /// member reads the field.
+    /// Changes the subjects of all users: to public ones, or to those of another host. Accepted only from the level on
+    /// at which every member reads the field.
     pub(super) fn change_subjects(&mut self, change: &pb::ClientTokensChange) -> Result<(), Refusal> {
         if let Some(sector) = &change.pairwise_sector {
             self.pairwise_sector = text::line("pairwise_sector", sector, text::MAX_TEXT_BYTES)?;
@@ -145,7 +146,7 @@ impl TokenPolicy {
         Ok(())
     }
 
-    /// What a client that proves itself in this way can have.
+    /// Refuses options that this authentication method does not allow.
     pub(super) fn fits(&self, method: ClientAuthMethod) -> Result<(), Refusal> {
         let alone = [GrantType::ClientCredentials, GrantType::TokenExchange];
         if method == ClientAuthMethod::None && alone.into_iter().any(|grant_type| self.allows(grant_type)) {

@@ -1,17 +1,16 @@
-//! Where a client may be answered: at a registered address, to the letter (RFC 9700 §2.1), but for the port of a native
+//! Matches redirect URIs: a registered URI must match exactly (RFC 9700 §2.1), except for the port of a native
 //! application.
 //!
-//! A native application listens on whichever port is free (RFC 8252 §7.3), so for a public client whose registered
-//! address is http on a loopback literal or localhost any port will do. All else of the address must be the registered
-//! one.
+//! A native application listens on any free port (RFC 8252 §7.3). So for a public client whose registered URI is http
+//! on a loopback literal or localhost, any port matches. The rest of the URI must be the registered one.
 
 use super::Client;
 
-/// What the addresses of native applications begin with. No user name can stand before these hosts.
+/// Prefixes of the URIs of native applications. No user name can stand before these hosts.
 const LOOPBACK: [&str; 3] = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
 
 impl Client {
-    /// Whether a code may be sent to this address.
+    /// True if a code may be sent to this URI.
     pub fn may_be_answered_at(&self, address: &str) -> bool {
         let is_registered = |registered: &String| {
             registered == address || (self.is_public() && differ_in_port_alone(registered, address))
@@ -27,7 +26,7 @@ fn differ_in_port_alone(registered: &str, address: &str) -> bool {
     })
 }
 
-/// Path and query of what follows the host; none when it is no port that comes first.
+/// The path and query after the host and port; none if the text between them is not a port.
 fn portless(rest: &str) -> Option<&str> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (port, path) = rest.split_at(end);

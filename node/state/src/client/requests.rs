@@ -1,54 +1,53 @@
-//! What a client's authorization requests must and may be, and how it hears of logouts.
+//! Requirements and permissions for a client's authorization requests, and its logout notifications.
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
 use super::{Client, wire};
 use crate::{ids::SecretHash, level::EXCEPTIONS, reply::Refusal, text};
 
-/// What a client's authorization requests must and may be.
+/// Requirements and permissions for a client's authorization requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Its logout tokens must carry `sid`; they always do.
     pub back_channel_logout_session_required: bool,
-    /// Only pushed requests are taken (RFC 9126 §6).
+    /// Only pushed requests are accepted (RFC 9126 §6).
     pub must_be_pushed: bool,
-    /// PKCE may be left out where a nonce does its work (RFC 9700 §2.1.1). Means nothing for a public client.
+    /// PKCE may be omitted if the request has a nonce (RFC 9700 §2.1.1). Has no effect for a public client.
     pub pkce_optional: bool,
-    /// What it may name as `resource` (RFC 8707); exact strings.
+    /// Values that it may name as `resource` (RFC 8707); exact strings.
     pub resources: Vec<String>,
     /// A page of the client that the browser loads when it signs out; empty = none.
     pub front_channel_logout_uri: String,
-    /// For a client that registered itself: what the secret hashes to with which it changes its registration (RFC
-    /// 7592).
+    /// For a self-registered client: the hash of the registration access token (RFC 7592).
     pub registration_token_hash: Option<SecretHash>,
-    /// What an administrator allowed this client by an explicit word.
+    /// Exceptions that an administrator explicitly allowed this client.
     pub exceptions: Exceptions,
 }
 
-/// What an administrator allowed a client by an explicit word, beyond what is good for all; and what is stricter than
-/// for all.
+/// Exceptions that an administrator explicitly allowed a client beyond the general rules, and rules that are stricter
+/// than the general ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is allowed by a word of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each exception is allowed separately")]
 pub struct Exceptions {
-    /// A secret is taken by the registered method alone, and not by header or body alike.
+    /// A secret is accepted only by the registered method, not by header and body alike.
     pub strict_authentication: bool,
-    /// Neither PKCE nor a nonce is asked for; never of a public client.
+    /// Neither PKCE nor a nonce is required; never for a public client.
     pub pkce_without_nonce: bool,
     /// Redirect URIs may be plain http on private hosts; never those of a public client.
     pub allow_http: bool,
-    /// Schemes without a dot that redirect URIs may have: lower case, at most 8 of 64 bytes.
+    /// Schemes without a dot that redirect URIs may have: lower case, at most 8, each at most 64 bytes.
     pub allowed_schemes: Vec<String>,
-    /// What access tokens are for when a request names no resource: some of [`Requests::resources`].
+    /// Resources of access tokens if a request names none: a subset of [`Requests::resources`].
     pub default_resources: Vec<String>,
     /// Errors of the authorization endpoint carry no `iss`.
     pub omit_error_issuer: bool,
 }
 
-/// Most schemes of one client: one a platform and room.
+/// Most schemes of one client: one for each platform, and room for more.
 const MAX_SCHEMES: usize = 8;
 /// Longest scheme.
 const MAX_SCHEME_BYTES: usize = 64;
-/// Schemes that a browser runs, shows or keeps to itself: a code sent there is lost, or read by others.
+/// Schemes that a browser runs, shows or handles itself: a code sent there would be lost or leaked.
 const NEVER_ALLOWED: [&str; 12] = [
     "about",
     "blob",
@@ -65,7 +64,8 @@ const NEVER_ALLOWED: [&str; 12] = [
 ];
 
 impl Exceptions {
-    /// Only from the level on at which every member reads the fields: a member of before keeps a client without them.
+    /// Reads the exceptions. Only from the level on at which every member reads the fields: an older member would store
+    /// the client without them.
     fn of(order: &pb::CreateClient, level: u32) -> Result<Self, Refusal> {
         if level < EXCEPTIONS {
             return Ok(Self::default());
@@ -135,7 +135,8 @@ fn parse_scheme(scheme: &str) -> Result<String, Refusal> {
     Ok(scheme)
 }
 
-/// What only a client that can prove itself may be allowed, and what belongs together.
+/// Checks that only a client that can authenticate has the exceptions that need it, and that the fields agree with each
+/// other.
 pub(super) fn fits(client: &Client) -> Result<(), Refusal> {
     let Exceptions { pkce_without_nonce, allow_http, default_resources, .. } = &client.requests.exceptions;
     if client.is_public() && (*pkce_without_nonce || *allow_http) {
@@ -189,7 +190,7 @@ pub(super) fn parse_logout_uri(uri: &str) -> Result<String, Refusal> {
     text::line("back_channel_logout_uri", uri, text::MAX_URI_BYTES)
 }
 
-/// What is given changes, the rest stays.
+/// Changes the fields that the command sets; the rest stays.
 pub(super) fn change(client: &mut Client, order: &pb::UpdateClient, level: u32) -> Result<(), Refusal> {
     if let Some(uri) = &order.back_channel_logout_uri {
         client.back_channel_logout_uri = parse_logout_uri(uri)?;

@@ -1,8 +1,8 @@
-//! What people allowed a client once for all, where the client's mode is `once`. A request for more is asked about
+//! Consents that users gave a client permanently, if the client's mode is `once`. A request for more requires consent
 //! again.
 //!
-//! Revoking takes the answer back and ends every grant that the client has of the person. It ends with the person and
-//! the client.
+//! Revoking a consent deletes it and ends every grant that the client has from the user. A consent ends with its user
+//! and its client.
 
 use std::sync::Arc;
 
@@ -18,25 +18,25 @@ use crate::{
     state::State,
 };
 
-/// What a person allowed a client.
+/// The consent of a user to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consent {
-    /// Who.
+    /// The user who gave it.
     pub user: UserId,
-    /// Whom.
+    /// The client that received it.
     pub client: ClientId,
-    /// What for, sorted.
+    /// The granted scopes, sorted.
     pub scopes: Vec<String>,
-    /// Claims that were asked for by name, sorted.
+    /// Claims that were requested by name, sorted.
     pub claims: Vec<String>,
-    /// Resources its tokens may be for, sorted.
+    /// Resources that its tokens may be for, sorted.
     pub resources: Vec<String>,
-    /// When it was last given.
+    /// The time at which it was last given.
     pub granted_at: Stamp,
 }
 
 impl Consent {
-    /// Whether all of this was allowed.
+    /// True if the user consented to all of this.
     pub fn covers(&self, scopes: &[String], claims: &[String], resources: &[String]) -> bool {
         scopes.iter().all(|scope| self.scopes.contains(scope))
             && claims.iter().all(|claim| self.claims.contains(claim))
@@ -44,7 +44,7 @@ impl Consent {
     }
 }
 
-/// An answer that was taken back before is answered alike.
+/// Revokes a consent. A consent that was revoked before gets the same reply.
 pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeConsent) -> Result<Reply, Refusal> {
     let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?;
     let client = ClientId::parse(&order.client_id)?;
@@ -60,7 +60,7 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeConsent) -> Result<Rep
 }
 
 impl Draft {
-    /// Adds what was just allowed to what was before.
+    /// Adds what the user just allowed to the stored consent.
     pub(crate) fn remember_consent(&mut self, user: UserId, client: &ClientId, order: &pb::IssueCode) {
         let before = self.state.consents.get(&(user, client.clone())).cloned();
         let before = before.as_deref();
@@ -85,12 +85,12 @@ fn union(before: Option<&[String]>, more: &[String]) -> Vec<String> {
 }
 
 impl State {
-    /// What the person allowed this client.
+    /// The user's consent to this client.
     pub fn consent(&self, user: UserId, client: &ClientId) -> Option<&Arc<Consent>> {
         self.consents.get(&(user, client.clone()))
     }
 
-    /// What the person allowed, by client.
+    /// The user's consents, by client.
     pub fn consents_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Consent>> {
         let from = (user, ClientId::lowest());
         self.consents.range(from..).map(|(_, row)| row).take_while(move |row| row.user == user)
@@ -101,7 +101,7 @@ impl State {
         gone.into_iter().for_each(|client| drop(self.consents.remove(&(user, client))));
     }
 
-    /// Looks at every row: clients are deleted by hand, and seldom.
+    /// Removes the consents to a client by a walk over every row: clients are deleted by hand, and rarely.
     pub(crate) fn forget_consents_to(&mut self, client: &ClientId) {
         let gone: Vec<_> = self.consents.keys().filter(|(_, of)| of == client).cloned().collect();
         gone.into_iter().for_each(|key| drop(self.consents.remove(&key)));

@@ -1,4 +1,4 @@
-//! `AnswerDevice`: the person says yes or no, once (RFC 8628 §3.3).
+//! `AnswerDevice`: the user allows or denies, once (RFC 8628 §3.3).
 
 use conclave_proto::command::v1 as pb;
 

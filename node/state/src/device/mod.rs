@@ -1,7 +1,7 @@
-//! Device authorizations (RFC 8628): a device without a browser waits for what a person answers elsewhere.
+//! Device authorizations (RFC 8628): a device without a browser waits until a user answers in another browser.
 //!
-//! The device polls without a write; what changes is written once each: the request, the answer, the fetch. An answer
-//! is of a live session, and what the device fetches is a grant of that session like any other: it ends with it.
+//! Polling writes nothing; each change is one write: the request, the answer, the redemption. An answer belongs to a
+//! live session. The device receives a grant of that session like any other, and ends with it.
 
 mod answer;
 mod redeem;
@@ -22,48 +22,48 @@ use crate::{
     state::{Expiring, State},
 };
 
-/// A device that waits.
+/// A device authorization request that is pending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRequest {
-    /// Its id; the device code names it.
+    /// Its id; part of the device code.
     pub id: DeviceId,
-    /// Whose device it is.
+    /// The client that the device runs.
     pub client: ClientId,
-    /// What it asks for.
+    /// The requested scopes.
     pub scopes: Vec<String>,
-    /// What its access token is for (RFC 8707).
+    /// The audience of its access token (RFC 8707).
     pub resources: Vec<String>,
-    /// What the device code's secret hashes to.
+    /// Hash of the device code's secret.
     pub secret_hash: SecretHash,
-    /// A keyed hash of what the person types.
+    /// A keyed hash of the user code.
     pub user_code_hash: [u8; 32],
-    /// When it is over, answered or not.
+    /// Expiry, answered or not.
     pub expires_at: Stamp,
-    /// What the person said.
+    /// The user's answer.
     pub answer: Answer,
 }
 
-/// What the person said.
+/// The user's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing yet.
+    /// No answer yet.
     Waiting,
-    /// No.
+    /// The user denied.
     Denied,
-    /// Yes, in this session.
+    /// The user allowed, in this session.
     Allowed {
-        /// Whose grant it becomes.
+        /// The session that the grant will belong to.
         session: SessionId,
     },
 }
 
 impl State {
-    /// The device request, if its time is not over.
+    /// The device request, if it has not expired.
     pub fn device_request(&self, id: DeviceId, now: Stamp) -> Option<&Arc<DeviceRequest>> {
         self.devices.get(&id).filter(|device| !device.expires_at.is_over_at(now))
     }
 
-    /// The device request behind what a person typed, if its time is not over.
+    /// The device request for a user code, if it has not expired.
     pub fn device_by_user_code(&self, hash: &[u8; 32], now: Stamp) -> Option<&Arc<DeviceRequest>> {
         self.device_request(*self.user_codes.get(hash)?, now)
     }

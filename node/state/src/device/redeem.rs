@@ -1,5 +1,5 @@
-//! `RedeemDevice`: the device fetches what it was allowed (RFC 8628 §3.4). The request is gone afterwards, so it is
-//! fetched once.
+//! `RedeemDevice`: the device receives the grant that the user allowed (RFC 8628 §3.4). The request is deleted, so it
+//! can be redeemed only once.
 
 use conclave_proto::command::v1 as pb;
 
@@ -18,7 +18,7 @@ use super::DeviceRequest;
 pub(crate) fn redeem(draft: &mut Draft, order: &pb::RedeemDevice) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::DeviceUnknown, "there is no such device request");
     let device = draft.state.existing_device(DeviceId::parse(&order.device_id)?, draft.at)?;
-    // Whoever has the id without the secret, or is another client, learns nothing and ends nothing.
+    // A caller that has the id without the secret, or another client, learns nothing and ends nothing.
     if !device.secret_hash.matches(&SecretHash::parse(&order.secret_hash)?)
         || device.client != ClientId::parse(&order.client_id)?
     {
@@ -57,7 +57,8 @@ pub(crate) fn redeem(draft: &mut Draft, order: &pb::RedeemDevice) -> Result<Repl
     grant::redeem_as(draft, &client, &grant, &fetched)
 }
 
-/// The person signed out between the answer and the fetch: nothing is given.
+/// The session that the user allowed the device in, if it is live. If the user signed out between the answer and the
+/// redemption, nothing is granted.
 fn live(
     draft: &Draft,
     session: SessionId,

@@ -1,4 +1,4 @@
-//! `StartDevice`: a device asks (RFC 8628 §3.1).
+//! `StartDevice`: a device requests authorization (RFC 8628 §3.1).
 
 use conclave_proto::command::v1 as pb;
 
@@ -11,11 +11,12 @@ use crate::{
     reply::{Reason, Refusal, Reply, ReplyBody, body},
 };
 
-/// Longest wait for a person: half an hour.
+/// Longest time to wait for the user: half an hour.
 const MAX_TTL_MS: u64 = 1_800_000;
-/// Most that wait for one client: a public client can be played by anybody, and takes no room from the others.
+/// Most pending requests of one client: anyone can pretend to be a public client, and must not take room from the
+/// others.
 const MAX_OF_CLIENT: usize = 2_000;
-/// Most that wait at once, which bounds their memory and the chance to guess a user code.
+/// Most pending requests in all. This bounds their memory and the chance to guess a user code.
 const MAX_WAITING: usize = 10_000;
 
 pub(crate) fn start(draft: &mut Draft, order: &pb::StartDevice) -> Result<Reply, Refusal> {
@@ -30,7 +31,7 @@ pub(crate) fn start(draft: &mut Draft, order: &pb::StartDevice) -> Result<Reply,
     if draft.state.devices.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the device request exists"));
     }
-    // Also one whose time is over: the person may still hold it.
+    // Also the code of an expired request: the user may still have it.
     if draft.state.user_codes.contains_key(&user_code_hash) {
         return Err(Refusal::new(Reason::UserCodeTaken, "the user code is in use"));
     }

@@ -1,12 +1,12 @@
-//! Which key a redemption or a refresh must prove (RFC 9449). The proof itself was checked at the edge; here its key is
-//! compared.
+//! The key that a redemption or a refresh must prove (RFC 9449). The proof itself was verified at the edge; its key is
+//! compared here.
 
 use crate::{
     client::Client,
     reply::{Reason, Refusal},
 };
 
-/// A SHA-256 thumbprint (RFC 7638), or nothing.
+/// Parses a SHA-256 thumbprint (RFC 7638), or nothing.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<[u8; 32]>, Refusal> {
     match bytes {
         [] => Ok(None),
@@ -14,7 +14,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<[u8; 32]>, Refusal> {
     }
 }
 
-/// The key that was proved must be the one that the row is bound to, and there must be one where the client wants it.
+/// Checks that the proved key is the one that the row is bound to, and that there is one if the client requires it.
 pub(super) fn proved(
     client: &Client,
     bound: Option<[u8; 32]>,
@@ -27,7 +27,7 @@ pub(super) fn proved(
     Err(Refusal::new(Reason::DpopKeyMismatch, "bound to a DPoP key that was not proved"))
 }
 
-/// The same for what is bound to no key yet.
+/// Checks the proved key of something that is not bound to a key yet.
 pub(crate) fn proved_key(client: &Client, shown: &[u8]) -> Result<(), Refusal> {
     proved(client, None, parse(shown)?)
 }

@@ -12,12 +12,12 @@ use crate::{
     text,
 };
 
-/// Longest life of a code (RFC 6749 §4.1.2 recommends at most ten minutes; FAPI 2 wants one).
+/// Longest lifetime of a code (RFC 6749 §4.1.2 recommends at most ten minutes; FAPI 2 requires one).
 const MAX_CODE_TTL_MS: u64 = 600_000;
-/// Longest nonce kept, in bytes; a longer one is a mistake of the client. The parser of requests refuses it before a
-/// user is asked.
+/// Longest nonce kept, in bytes; a longer one is an error of the client. The request parser refuses it before the user
+/// sees a page.
 pub const MAX_NONCE_BYTES: usize = 512;
-/// Most claims asked for by name: as many as there are.
+/// Most claims requested by name: as many as there are.
 const MAX_CLAIMS: usize = 64;
 
 pub(crate) fn issue_code(draft: &mut Draft, order: &pb::IssueCode) -> Result<Reply, Refusal> {
@@ -28,7 +28,7 @@ pub(crate) fn issue_code(draft: &mut Draft, order: &pb::IssueCode) -> Result<Rep
     Ok(body(ReplyBody::CodeIssued(pb::CodeIssued { grant_id: id.to_vec(), index: draft.index })))
 }
 
-/// The grant with its code, for the session given by the caller (the order's own is not looked at).
+/// Creates the grant with its code, for the session given by the caller (the session in the command is ignored).
 pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId) -> Result<GrantId, Refusal> {
     let id = GrantId::parse(&order.grant_id)?;
     let (session, user) = draft.state.existing_live_session(session, draft.at)?;
@@ -87,8 +87,8 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
     Ok(id)
 }
 
-/// A pushed request becomes one code (RFC 9126 §4). That it was used is remembered as long as a login may be on its way
-/// with it, for the request itself is long gone when a person takes their time.
+/// Uses up a pushed request: it becomes one code (RFC 9126 §4). Its use is remembered for as long as a login may be
+/// pending with it, because the request itself expires while a user takes their time.
 fn use_pushed(draft: &mut Draft, order: &pb::IssueCode) -> Result<(), Refusal> {
     let id = PushedRequestId::parse(&order.pushed_request_id)?;
     draft.spend_ticket(TicketId::new(*id.bytes()), Stamp(order.pushed_until_ms))?;
@@ -96,7 +96,7 @@ fn use_pushed(draft: &mut Draft, order: &pb::IssueCode) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether the client may ask for all of this.
+/// Checks that the client may request all of this.
 pub(crate) fn within_client(client: &Client, scopes: &[String], resources: &[String]) -> Result<(), Refusal> {
     if let Some(scope) = scopes.iter().find(|scope| !client.scopes.contains(scope)) {
         return Err(Refusal::malformed(format!("scope {scope} is not allowed for the client")));
@@ -114,7 +114,7 @@ fn parse_claims(names: &[String]) -> Result<Vec<String>, Refusal> {
     names.iter().map(|name| text::required("claim", name, text::MAX_TEXT_BYTES)).collect()
 }
 
-/// 32 bytes, or none at all.
+/// Parses 32 bytes, or nothing.
 pub(super) fn parse_challenge(bytes: &[u8]) -> Result<Option<[u8; 32]>, Refusal> {
     match bytes {
         [] => Ok(None),

@@ -1,6 +1,6 @@
-//! Authorization grants: what a user let a client have, its one-time code, and its line of refresh tokens.
+//! Authorization grants: what a user allowed a client, its one-time code, and its refresh token family.
 //!
-//! A grant ends with its session (unless `offline_access`), its user, its client, its time, or misuse. Access tokens
+//! A grant ends with its session (unless `offline_access`), its user, its client, its expiry, or misuse. Access tokens
 //! name the grant, so that userinfo refuses them once it has ended.
 
 mod dpop;
@@ -32,75 +32,77 @@ use crate::{
     user::User,
 };
 
-/// What a user let a client have.
+/// The authorization that a user gave a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The grant's id.
     pub id: GrantId,
-    /// The sign-in it came from.
+    /// The session in which it was given.
     pub session: SessionId,
-    /// Who granted.
+    /// The user who gave it.
     pub user: UserId,
-    /// To whom.
+    /// The client that received it.
     pub client: ClientId,
-    /// Where the code was sent; the redemption must name it again (RFC 6749 §4.1.3).
+    /// The redirect URI of the code; the redemption must name it again (RFC 6749 §4.1.3).
     pub redirect_uri: String,
-    /// What for.
+    /// The granted scopes.
     pub scopes: Vec<String>,
     /// Goes into the ID token (OIDC Core §3.1.2.1).
     pub nonce: String,
-    /// S256 challenge (RFC 7636); none where the client may do without.
+    /// S256 challenge (RFC 7636); none if the client may omit PKCE.
     pub code_challenge: Option<[u8; 32]>,
-    /// What the code's secret hashes to.
+    /// Hash of the code's secret.
     pub secret_hash: SecretHash,
-    /// Until when the code can be redeemed.
+    /// Expiry of the code.
     pub code_expires_at: Stamp,
-    /// Whether and when it was.
+    /// The time at which the code was redeemed, if it was.
     pub redeemed_at: Option<Stamp>,
-    /// The refresh tokens that came of it.
+    /// The refresh token family that was issued from it.
     pub family: Option<FamilyId>,
-    /// When nothing that came of it is good any longer.
+    /// The time after which nothing that was issued from it is valid.
     pub expires_at: Stamp,
-    /// When the person had proved who they are.
+    /// The time at which the user authenticated.
     pub auth_time: Stamp,
-    /// How.
+    /// The authentication methods.
     pub amr: Vec<String>,
-    /// The revocation epoch it was made in.
+    /// The revocation epoch in which it was made.
     pub epoch: u64,
-    /// What its access tokens are for (RFC 8707); empty = the provider itself.
+    /// The audience of its access tokens (RFC 8707); empty = the provider itself.
     pub resources: Vec<String>,
-    /// Claims asked for by name for the ID token (OIDC Core §5.5).
+    /// Claims requested by name for the ID token (OIDC Core §5.5).
     pub id_token_claims: Vec<String>,
-    /// Claims asked for by name for userinfo.
+    /// Claims requested by name for userinfo.
     pub userinfo_claims: Vec<String>,
     /// The DPoP key that the code is bound to (RFC 9449 §10), SHA-256 thumbprint.
     pub dpop_jkt: Option<[u8; 32]>,
 }
 
 impl Grant {
-    /// Whether it outlives its session (OIDC Core §11).
+    /// True if it outlives its session (OIDC Core §11).
     pub fn is_offline(&self) -> bool {
         self.scopes.iter().any(|scope| scope == OFFLINE_ACCESS)
     }
 }
 
-/// A line of refresh tokens. Only the current generation is alive; the one before may be answered again for a moment.
+/// A family of refresh tokens. Only the current generation is valid; for a short time, the previous one gets its reply
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshFamily {
     /// The family's id.
     pub id: FamilyId,
     /// The grant it belongs to.
     pub grant: GrantId,
-    /// The generation of the token that is alive, from 1.
+    /// The generation of the valid token, from 1.
     pub generation: u64,
-    /// When it became so.
+    /// The time at which it was issued.
     pub rotated_at: Stamp,
-    /// At which log index: the token carries it, so that the retry of a lost answer gives the same token.
+    /// The log index at which it was issued. The token contains it, so that the retry of a lost response gives the same
+    /// token.
     pub rotated_index: u64,
-    /// When the family ends.
+    /// Expiry of the family.
     pub expires_at: Stamp,
-    /// The DPoP key that must be proved with it (RFC 9449 §5): of a public client that showed one. A confidential
-    /// client proves itself.
+    /// The DPoP key that must be proved with it (RFC 9449 §5), for a public client that presented one. A confidential
+    /// client authenticates instead.
     pub dpop_jkt: Option<[u8; 32]>,
 }
 
@@ -110,7 +112,7 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeGrant) -> Result<Reply
 }
 
 impl State {
-    /// The grant and its user, if both are good at `now`: not ended, not expired, the session alive or the grant
+    /// The grant and its user, if both are valid at `now`: not ended, not expired, and the session live or the grant
     /// offline.
     pub fn live_grant(&self, id: GrantId, now: Stamp) -> Option<(&Arc<Grant>, &Arc<User>)> {
         let grant = self.grants.get(&id)?;
@@ -123,24 +125,24 @@ impl State {
         live.then_some((grant, user))
     }
 
-    /// The grants that came of a session; of one that is over, those that outlive it.
+    /// The grants of a session; for a session that has ended, those that outlive it.
     pub fn grants_of_session(&self, session: SessionId) -> impl Iterator<Item = &Arc<Grant>> {
         let from = (session, GrantId::new([0; 16]));
         let own = self.grants_by_session.range(from..).take_while(move |(of, _)| *of == session);
         own.filter_map(|(_, grant)| self.grants.get(grant))
     }
 
-    /// The grant with this id, alive or not.
+    /// The grant with this id, live or not.
     pub fn grant(&self, id: GrantId) -> Option<&Arc<Grant>> {
         self.grants.get(&id)
     }
 
-    /// The refresh family with this id, alive or not.
+    /// The refresh family with this id, live or not.
     pub fn family(&self, id: FamilyId) -> Option<&Arc<RefreshFamily>> {
         self.families.get(&id)
     }
 
-    /// The grant that a refresh family belongs to, alive or not.
+    /// The grant that a refresh family belongs to, live or not.
     pub fn grant_of_family(&self, id: FamilyId) -> Option<&Arc<Grant>> {
         self.grants.get(&self.families.get(&id)?.grant)
     }
@@ -167,7 +169,7 @@ impl State {
         self.grants.insert(grant.id, Arc::new(grant));
     }
 
-    /// The grant, its code and its refresh family.
+    /// Removes the grant, its code and its refresh family.
     pub(crate) fn take_grant(&mut self, id: GrantId) {
         let Some(grant) = self.grants.remove(&id) else { return };
         self.grants_by_session.remove(&(grant.session, id));
@@ -179,7 +181,7 @@ impl State {
         }
     }
 
-    /// Whether anything is granted to this client.
+    /// True if this client has any grant.
     pub(crate) fn has_grants(&self, client: &ClientId) -> bool {
         let from = (client.clone(), GrantId::new([0; 16]));
         self.grants_by_client.range(from..).next().is_some_and(|(of, _)| of == client)

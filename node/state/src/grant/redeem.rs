@@ -1,4 +1,5 @@
-//! `RedeemCode`: once, by the client it was issued to, for the URI it was sent to, with the verifier it was bound to.
+//! `RedeemCode`: redeems a code once, by the client that it was issued to, for the redirect URI that it was sent to,
+//! with the verifier that it was bound to.
 
 use conclave_proto::command::v1 as pb;
 
@@ -11,9 +12,9 @@ use crate::{
     reply::{Reason, Refusal, Reply, ReplyBody, body},
 };
 
-/// Longest life of a refresh family, as the configuration has it.
+/// Longest lifetime of a refresh family, as in the configuration.
 const MAX_REFRESH_TTL_MS: u64 = 400 * 24 * 3_600_000;
-/// Longest life of an access token: a day.
+/// Longest lifetime of an access token: a day.
 const MAX_ACCESS_TTL_MS: u64 = 24 * 3_600_000;
 
 pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<Reply, Refusal> {
@@ -23,11 +24,11 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
         return Err(Refusal::new(Reason::GrantUnknown, "no such code"));
     }
     if grant.client != ClientId::parse(&order.client_id)? {
-        // Another client's second use ends nothing: it could not have used it the first time.
+        // A second use by another client ends nothing: that client could not have used the code the first time.
         return Err(mismatch());
     }
     if grant.redeemed_at.is_some() {
-        // Whoever came first may be the thief: take back what the code gave (RFC 6749 §4.1.2).
+        // The first caller may have been the thief: revoke what the code gave (RFC 6749 §4.1.2).
         draft.state.take_grant(id);
         draft.report(Event::CodeReused { grant: id });
         return Draft::refuse_and_keep(Refusal::new(Reason::CodeAlreadyUsed, "the code was used before"));
@@ -49,7 +50,7 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
     redeem_as(draft, &client, &grant, order)
 }
 
-/// What was granted is handed out; of `order` the lifetimes, the family and the key count.
+/// Issues the tokens of a grant. Only the lifetimes, the family and the key of `order` are used.
 pub(crate) fn redeem_as(
     draft: &mut Draft,
     client: &Client,
@@ -73,9 +74,10 @@ pub(crate) fn redeem_as(
     Ok(body(ReplyBody::CodeRedeemed(reply)))
 }
 
-/// A code that leaked to another client, URI or verifier is refused and stays good for its owner.
+/// Checks the code's bindings. A code that leaked to another client, URI or verifier is refused and stays valid for its
+/// owner.
 fn bound_to(grant: &Grant, order: &pb::RedeemCode) -> Result<(), Refusal> {
-    // A verifier for a code without a challenge is refused as well (RFC 9700 §4.8.2).
+    // A verifier for a code without a challenge is refused too (RFC 9700 §4.8.2).
     let proved = match (grant.code_challenge, parse_challenge(&order.code_challenge)?) {
         (Some(bound), Some(shown)) => SecretHash::new(bound).matches(&SecretHash::new(shown)),
         (None, None) => true,
@@ -119,7 +121,7 @@ fn redeemed(
             dpop_jkt: dpop::parse(&order.dpop_jkt)?.filter(|_| client.is_public()),
         });
         next.family = Some(id);
-        // The last refresh may come at the very end, and its access token lives on.
+        // The last refresh may happen just before the end, and its access token lives on.
         next.expires_at = expires_at.plus_ms(order.access_ttl_ms);
     }
     Ok(next)

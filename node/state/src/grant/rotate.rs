@@ -1,5 +1,5 @@
-//! `RotateRefresh`: the current token becomes its successor. A lost answer is given again for a moment; reuse ends the
-//! line.
+//! `RotateRefresh`: the current token is replaced by its successor. For a short time, the retry of a lost response gets
+//! the same token; reuse ends the family.
 
 use conclave_proto::command::v1 as pb;
 
@@ -13,7 +13,7 @@ use crate::{
     user::User,
 };
 
-/// Longest window in which the retry of a lost answer is honoured.
+/// Longest window in which the retry of a lost response is honoured.
 const MAX_RETRY_WINDOW_MS: u64 = 120_000;
 
 pub(crate) fn rotate_refresh(draft: &mut Draft, order: &pb::RotateRefresh) -> Result<Reply, Refusal> {
@@ -35,7 +35,8 @@ pub(crate) fn rotate_refresh(draft: &mut Draft, order: &pb::RotateRefresh) -> Re
         ));
     }
     client.must_allow(GrantType::RefreshToken)?;
-    // Before the generation is looked at: whoever lacks the key has a stolen token, and must not end its owner's line.
+    // Before the generation is compared: a caller without the key has a stolen token, and must not end the owner's
+    // family.
     dpop::proved(&client, family.dpop_jkt, dpop::parse(&order.dpop_jkt)?)?;
     draft.use_up(&order.proofs)?;
     match judge(draft, &family, order) {

@@ -1,4 +1,5 @@
-//! Groups of people. Membership lies in the user's row, so that a check reads one row; `members` is derived from it.
+//! Groups of users. Membership is stored in the user's row, so that a check reads one row; `members` is derived from
+//! it.
 
 mod rename;
 
@@ -25,16 +26,16 @@ const MAX_NAME_BYTES: usize = 64;
 /// Most groups of one user: bounds the row and the header.
 const MAX_GROUPS_OF_USER: usize = 256;
 
-/// A group of people.
+/// A group of users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The group's id.
     pub id: GroupId,
-    /// Unique. Without `|` and `,`, which separate names in headers.
+    /// Unique name. It contains neither `|` nor `,`, which separate names in headers.
     pub name: Arc<str>,
-    /// For people.
+    /// Description for operators.
     pub description: String,
-    /// When it was made.
+    /// Creation time.
     pub created_at: Stamp,
 }
 
@@ -50,8 +51,9 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateGroup) -> Result<Reply
     Ok(done())
 }
 
-/// Leaves no trace of the group: members lose it, access rules no longer name it (and so admit fewer, never more).
-/// Refused while a policy names it: without a row that denies its members, they would be admitted.
+/// Deletes a group and every reference to it: members lose it, and access rules no longer name it (and so admit fewer
+/// users, never more). Refused while a policy names it: without the row that denies its members, they would be
+/// admitted.
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply, Refusal> {
     let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
     draft.state.no_policy_names(group.id)?;
@@ -138,8 +140,8 @@ impl State {
             .ok_or_else(|| Refusal::new(Reason::GroupUnknown, format!("there is no group {id}")))
     }
 
-    /// The group that an administrator means: the one with this very name, or else the only one with it in another
-    /// case.
+    /// The group that an administrator names: the one with exactly this name, or else the only one that differs in case
+    /// only.
     pub fn group_named(&self, typed: &str) -> Option<&Arc<Group>> {
         let mut alike = self.groups_alike(typed);
         self.group_by_name(typed).or_else(|| alike.next().filter(|_| alike.next().is_none()))
@@ -153,8 +155,8 @@ impl State {
         rows.filter_map(|(_, group)| self.groups.get(group))
     }
 
-    /// Refuses a name that a group other than `of` has; from [`level::NAMES`] on in any case, and whatever differs from
-    /// [`ADMINS`] in case only: applications take it for the group of administrators.
+    /// Refuses a name that a group other than `of` has; from [`level::NAMES`] on, regardless of case. It also refuses
+    /// names that differ from [`ADMINS`] in case only: applications take them for the administrators' group.
     fn group_name_is_free(&self, name: &str, of: Option<GroupId>) -> Result<(), Refusal> {
         let taken = |other: &str| {
             let why = if other == name {

@@ -1,5 +1,5 @@
-//! `RenameGroup`: another name for the same group. Members, access rules, policy rows and providers' rules name groups
-//! by id and stay. Only expressions may name a group, and hold the rename up unless it is forced.
+//! `RenameGroup`: gives a group another name. Members, access rules, policy rows and providers' rules refer to groups
+//! by id and are not affected. Only expressions may name a group; they block the rename unless it is forced.
 
 use conclave_proto::command::v1 as pb;
 

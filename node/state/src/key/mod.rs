@@ -1,5 +1,5 @@
-//! Signing keys: public half in clear, private half sealed at the edge. Each algorithm has at most one active key and
-//! one that is to follow it: published, so that relying parties know it before it signs.
+//! Signing keys: the public half in clear, the private half sealed at the edge. Each algorithm has at most one active
+//! key and one next key. The next key is already published, so that relying parties know it before it signs.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
 
 /// Most keys published at once.
 const MAX_KEYS: usize = 64;
-/// Longest public or sealed private key: RSA 4096 as PKCS#8 stays below.
+/// Longest public or sealed private key: RSA 4096 as PKCS#8 fits.
 const MAX_KEY_BYTES: usize = 8192;
 
 /// A signing key.
@@ -25,36 +25,36 @@ const MAX_KEY_BYTES: usize = 8192;
 pub struct SigningKey {
     /// RFC 7638 thumbprint; the `kid` header.
     pub kid: Arc<str>,
-    /// What it signs with.
+    /// Its signing algorithm.
     pub algorithm: SigningAlgorithm,
     /// The public key as a JWK, JSON.
     pub public_jwk: Vec<u8>,
     /// PKCS#8, sealed under the cluster's sealing key.
     pub sealed_private_key: Vec<u8>,
-    /// What it is for.
+    /// Its stage.
     pub stage: Stage,
-    /// When it came.
+    /// Creation time.
     pub created_at: Stamp,
 }
 
-/// The life of a key. It is published throughout.
+/// The stage of a key. It is published in all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Signs nothing yet.
+    /// Does not sign yet.
     Next,
-    /// New tokens are signed with it, since then.
+    /// Signs new tokens, since this time.
     Active(Stamp),
-    /// Another took its place then; what it signed is still verified.
+    /// Replaced by another key; tokens that it signed are still verified.
     Retired {
-        /// Since when it signed.
+        /// The time at which it became active.
         active_since: Stamp,
-        /// Until when.
+        /// The time at which it was replaced.
         at: Stamp,
     },
 }
 
 impl SigningKey {
-    /// Whether new tokens are signed with it.
+    /// True if it signs new tokens.
     #[must_use]
     pub const fn is_active(&self) -> bool {
         matches!(self.stage, Stage::Active(_))
@@ -112,7 +112,7 @@ pub(crate) fn add(draft: &mut Draft, order: &pb::AddSigningKey) -> Result<Reply,
     Ok(done())
 }
 
-/// The next key of its algorithm signs from here on. Again for one that signs already: done.
+/// Makes the next key of its algorithm the active one. Succeeds without a change for a key that is active already.
 pub(crate) fn activate(draft: &mut Draft, order: &pb::ActivateSigningKey) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::KeyUnknown, "there is no such key that is to follow");
     let next = draft.state.keys.get(order.kid.as_str()).cloned().ok_or_else(unknown)?;
@@ -128,7 +128,8 @@ pub(crate) fn activate(draft: &mut Draft, order: &pb::ActivateSigningKey) -> Res
     Ok(done())
 }
 
-/// Takes a key out of publication. The active key of an algorithm stays: without it nothing could be signed.
+/// Removes a key from publication. The active key of an algorithm cannot be removed: without it nothing could be
+/// signed.
 pub(crate) fn retire(draft: &mut Draft, order: &pb::RetireSigningKey) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::KeyUnknown, "there is no such key");
     let key = draft.state.keys.get(order.kid.as_str()).cloned().ok_or_else(unknown)?;
@@ -143,12 +144,12 @@ pub(crate) fn retire(draft: &mut Draft, order: &pb::RetireSigningKey) -> Result<
 }
 
 impl State {
-    /// The key that signs with this algorithm.
+    /// The active key of this algorithm.
     pub fn active_key(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
         self.keys.values().find(|key| key.is_active() && key.algorithm == algorithm)
     }
 
-    /// The key that is to sign with this algorithm next.
+    /// The next key of this algorithm.
     pub fn next_key(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
         self.keys.values().find(|key| key.stage == Stage::Next && key.algorithm == algorithm)
     }
@@ -158,7 +159,7 @@ impl State {
         self.keys.get(kid)
     }
 
-    /// Every published key, in the order of their ids.
+    /// Every published key, in order of key id.
     pub fn keys(&self) -> impl Iterator<Item = &Arc<SigningKey>> {
         self.keys.values()
     }

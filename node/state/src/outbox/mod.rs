@@ -1,5 +1,5 @@
-//! Effects that must happen: rows that the leader works off and acknowledges by command. Twice is possible, never is
-//! not.
+//! Effects that must happen: rows that the leader carries out and acknowledges by command. An effect may happen twice,
+//! but it always happens.
 
 use std::sync::Arc;
 
@@ -15,30 +15,31 @@ use crate::{
     state::State,
 };
 
-/// Most rows waiting. When nobody works them off, the oldest leave: a notice about a session long over is worth least.
+/// Most pending rows. If no leader works them off, the oldest are dropped: a notice about a session that ended long ago
+/// is worth least.
 const MAX_WAITING: usize = 100_000;
 
-/// An effect that waits to be carried out.
+/// An effect that is pending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxItem {
-    /// Its place in the order.
+    /// Its position in the queue.
     pub sequence: u64,
-    /// Since when it waits.
+    /// The time since which it waits.
     pub created_at: Stamp,
-    /// What is to be done.
+    /// The effect.
     pub effect: Effect,
 }
 
-/// What is to be done.
+/// The action to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Tell the client that the session is over (OIDC Back-Channel Logout §2.5).
+    /// Notify the client that the session has ended (OIDC Back-Channel Logout §2.5).
     BackChannelLogout {
-        /// Whom to tell.
+        /// The client to notify.
         client: ClientId,
-        /// Which session ended.
+        /// The session that ended.
         session: SessionId,
-        /// Whose.
+        /// The session's user.
         user: UserId,
     },
 }
@@ -51,7 +52,7 @@ pub(crate) fn acknowledge(draft: &mut Draft, order: &pb::AcknowledgeOutbox) -> R
 }
 
 impl Draft {
-    /// Queues the notice, if the client asked for such notices.
+    /// Queues the notice, if the client has registered for such notices.
     pub(crate) fn announce_logout(&mut self, client: &ClientId, session: SessionId, user: UserId) {
         let wants = self.state.clients.get(client).is_some_and(|c| !c.back_channel_logout_uri.is_empty());
         if !wants {
@@ -70,17 +71,17 @@ impl Draft {
 }
 
 impl State {
-    /// The row with this sequence number, while it waits.
+    /// The row with this sequence number, while it is pending.
     pub fn outbox_item(&self, sequence: u64) -> Option<&Arc<OutboxItem>> {
         self.outbox.get(&sequence)
     }
 
-    /// How many rows wait.
+    /// The number of pending rows.
     pub fn outbox_len(&self) -> usize {
         self.outbox.len()
     }
 
-    /// What waits, oldest first.
+    /// The pending rows, oldest first.
     pub fn outbox(&self) -> impl Iterator<Item = &Arc<OutboxItem>> {
         self.outbox.values()
     }

@@ -28,7 +28,7 @@ pub(crate) fn set(draft: &mut Draft, order: &pb::SetPolicy) -> Result<Reply, Ref
     Ok(recorded(draft.index))
 }
 
-/// Without a policy the access rule holds again.
+/// Removes a policy. Without one, the access rule is in force again.
 pub(crate) fn remove(draft: &mut Draft, order: &pb::RemovePolicy) -> Result<Reply, Refusal> {
     let id = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?.id;
     let mut row = row_of(draft, id);
@@ -40,7 +40,7 @@ pub(crate) fn remove(draft: &mut Draft, order: &pb::RemovePolicy) -> Result<Repl
     Ok(done())
 }
 
-/// What was watched becomes what holds, if it is still what was watched.
+/// Puts the candidate in force, if it is still the version that the operator watched.
 pub(crate) fn promote(draft: &mut Draft, order: &pb::PromoteCandidate) -> Result<Reply, Refusal> {
     let id = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?.id;
     let mut row = row_of(draft, id);
@@ -52,7 +52,7 @@ pub(crate) fn promote(draft: &mut Draft, order: &pb::PromoteCandidate) -> Result
     if !order.force {
         guard::check(&draft.state, id, &candidate.policy)?;
     }
-    // Its own index: what was decided by the policy before must not count for this one.
+    // A new index as version: decisions of the former policy must not be accepted for this one.
     row.active = Some(Version { version: draft.index, at: draft.at, ..candidate });
     draft.state.put_policy(row);
     Ok(recorded(draft.index))

@@ -1,11 +1,11 @@
-//! Nobody is locked out by mistake.
+//! Checks that a policy does not lock users out by mistake.
 //!
-//! Only rows about everyone, users and groups can be looked at here; of every other condition nobody can say in advance
-//! whether it will hold. So somebody is *surely* admitted, *perhaps*, or *surely not*. A policy is refused, unless
-//! forced, when it
+//! Only conditions about everyone, users and groups can be evaluated here; the result of every other condition is
+//! unknown in advance. So a user is *surely* admitted, *perhaps* admitted, or *surely not*. A policy is refused, unless
+//! forced, if it
 //!
 //! 1. perhaps admits no enabled user at all, or
-//! 2. surely admits no enabled member of the group [`ADMINS`], though what holds now surely admits one.
+//! 2. surely admits no enabled member of the group [`ADMINS`], although the policy or rule in force surely admits one.
 
 use conclave_proto::command::v1::{self as pb, policy_condition::Kind};
 
@@ -16,19 +16,19 @@ use crate::{
     user::User,
 };
 
-/// The group of those who put things right again.
+/// The group of the administrators, who can repair a wrong policy.
 pub const ADMINS: &str = "admins";
 
-/// What can come of a policy for one person, whatever the circumstances.
+/// The possible results of a policy for one user, in any circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// There are circumstances in which they are admitted.
+    /// There are circumstances in which the user is admitted.
     pub may_allow: bool,
-    /// There are circumstances in which they are not.
+    /// There are circumstances in which the user is not admitted.
     pub may_deny: bool,
 }
 
-/// Whether a condition holds, whatever the circumstances.
+/// The result of a condition, in any circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
     Yes,
@@ -37,7 +37,7 @@ enum Holds {
 }
 
 pub(super) fn check(state: &State, application: ApplicationId, policy: &pb::Policy) -> Result<(), Refusal> {
-    // Looks at every user when nobody is admitted; policies change seldom and by hand.
+    // This walks over every user if none is admitted; policies change rarely and by hand.
     let enabled = || state.users.values().filter(|user| !user.disabled);
     if !enabled().any(|user| outcome(policy, user).may_allow) {
         return Err(Refusal::new(Reason::LocksOut, "the policy admits no enabled user at all"));
@@ -61,13 +61,13 @@ pub(super) fn check(state: &State, application: ApplicationId, policy: &pb::Poli
 impl Outcome {
     const DENY: Self = Self { may_allow: false, may_deny: true };
 
-    /// Admitted, whatever the circumstances.
+    /// True if the user is admitted in all circumstances.
     pub const fn is_sure(self) -> bool {
         self.may_allow && !self.may_deny
     }
 }
 
-/// What can come of the policy for this person.
+/// The possible results of the policy for this user.
 pub fn outcome(policy: &pb::Policy, user: &User) -> Outcome {
     let judged =
         policy.rows.iter().map(|row| (row.effect() == pb::PolicyEffect::Allow, row_holds(row, user)));
@@ -94,7 +94,7 @@ fn first_match(rows: impl Iterator<Item = (bool, Holds)>) -> Outcome {
     Outcome { may_deny: true, ..outcome }
 }
 
-/// `any` and `all`: `decisive` is what one allow row must be for the others not to count.
+/// Combines the rows of `any` and `all`. If one allow row is `decisive`, the other allow rows do not matter.
 fn together(rows: impl Iterator<Item = (bool, Holds)>, decisive: Holds) -> Outcome {
     let (mut allowed, mut may_veto) = (None, false);
     for (allows, holds) in rows {

@@ -1,8 +1,8 @@
-//! Policies of applications: what holds, and what is only being tried.
+//! Policies of applications: the active one, and a candidate that is only tried.
 //!
-//! The rules keep a policy and say which version is in force; they do not decide by it, for it asks for hours, networks
-//! and expressions, and two versions of the program must agree on every entry. What the rules hold by themselves:
-//! bounds, that the people and groups exist, and that nobody locks everybody out by mistake ([`guard`]).
+//! The rules store a policy and its version in force. They do not evaluate it: a policy depends on hours, networks and
+//! expressions, and two versions of the program must agree on every entry. The rules themselves enforce the bounds,
+//! that the users and groups exist, and that a policy does not lock every user out by mistake ([`guard`]).
 
 mod commands;
 pub mod guard;
@@ -25,37 +25,37 @@ use crate::{
 /// The policies of one application.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApplicationPolicy {
-    /// Whose.
+    /// The application.
     pub application: ApplicationId,
-    /// What holds in place of the access rule; none: the access rule does.
+    /// The policy in force instead of the access rule; none = the access rule is in force.
     pub active: Option<Version>,
-    /// What is watched and decides nothing.
+    /// The policy that is evaluated and logged, but has no effect.
     pub candidate: Option<Version>,
 }
 
-/// A policy as it was set once.
+/// A version of a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Version {
-    /// The log index that made it, or that made it hold: never the same twice.
+    /// The log index that set it, or that put it in force: never used twice.
     pub version: u64,
-    /// As it was written. What of it this program does not understand, it denies by.
+    /// The policy as it was written. The parts that this program does not understand deny.
     pub policy: Arc<pb::Policy>,
-    /// When.
+    /// The time of the change.
     pub at: Stamp,
 }
 
 impl State {
-    /// What holds for the application in place of its access rule.
+    /// The policy in force for the application instead of its access rule.
     pub fn active_policy(&self, application: ApplicationId) -> Option<&Version> {
         self.policies.get(&application)?.active.as_ref()
     }
 
-    /// What is being tried for the application.
+    /// The candidate policy of the application.
     pub fn candidate_policy(&self, application: ApplicationId) -> Option<&Version> {
         self.policies.get(&application)?.candidate.as_ref()
     }
 
-    /// The application's policies; none: it never had any.
+    /// The application's policies; none if it never had any.
     pub fn policies_of(&self, application: ApplicationId) -> Option<&Arc<ApplicationPolicy>> {
         self.policies.get(&application)
     }
@@ -68,8 +68,8 @@ impl State {
         }
     }
 
-    /// Refuses while a policy, or one that is tried, names the group. Looks at every policy: groups are deleted seldom,
-    /// by hand.
+    /// Refuses while a policy or a candidate names the group. Walks over every policy: groups are deleted rarely and by
+    /// hand.
     pub(crate) fn no_policy_names(&self, group: GroupId) -> Result<(), Refusal> {
         let names = |version: &Version| wire::groups(&version.policy).any(|id| id == group.bytes());
         let naming = self.policies.values().find(|p| p.active.iter().chain(&p.candidate).any(names));

@@ -1,4 +1,4 @@
-//! Expressions that name users and groups. The rules do not understand expressions; they look for a name between
+//! Expressions that name users and groups. The rules do not parse expressions; they search for the name between
 //! quotation marks.
 
 use conclave_proto::command::v1 as pb;
@@ -10,9 +10,9 @@ use crate::{
 };
 
 impl State {
-    /// Refuses while an expression of a policy, a candidate or a client's claim has this name as a text: it would mean
-    /// another user or group, or none. A name that an expression puts together is not found. Looks at every policy and
-    /// client: renames are rare.
+    /// Refuses while an expression of a policy, a candidate or a client's claim contains this name as a string literal:
+    /// after the rename it would mean another user or group, or none. A name that an expression assembles from parts is
+    /// not found. Walks over every policy and client: renames are rare.
     pub(crate) fn no_expression_names(&self, name: &str) -> Result<(), Refusal> {
         let in_policy = self.policies.values().find_map(|policy| {
             let mut versions = policy.active.iter().chain(&policy.candidate);
@@ -40,7 +40,7 @@ fn any_names(policy: &pb::Policy, name: &str) -> bool {
     wire::expressions(policy).any(|expression| has_text(expression, name))
 }
 
-/// Whether the expression has the name as a text of its own.
+/// True if the expression contains the name as a string literal.
 fn has_text(expression: &str, name: &str) -> bool {
     ['\'', '"'].iter().any(|quote| expression.contains(&format!("{quote}{name}{quote}")))
 }

@@ -1,4 +1,4 @@
-//! Policies on the wire, and what the rules hold of them: bounds, and that the people and groups exist.
+//! Policies on the wire, and the checks of the rules: bounds, and that the users and groups exist.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::{
 /// Longest encoded policy: an entry of the log stays below 64 KiB.
 const MAX_POLICY_BYTES: usize = 32 * 1024;
 
-/// Modes and effects that are not said are none. Whether texts mean anything is not asked here: that may change with
-/// the program.
+/// Parses a policy. An unspecified mode or effect is refused. Expressions and other texts are not checked here: their
+/// meaning may change with the program's version.
 pub(super) fn parse(state: &State, policy: pb::Policy) -> Result<pb::Policy, Refusal> {
     if policy.encoded_len() > MAX_POLICY_BYTES {
         return Err(Refusal::malformed(format!("a policy has at most {MAX_POLICY_BYTES} bytes")));
@@ -47,14 +47,14 @@ pub(super) fn parse(state: &State, policy: pb::Policy) -> Result<pb::Policy, Ref
     Ok(policy)
 }
 
-/// Every group that is named, as often as it is.
+/// Every group that the policy names, with repetitions.
 pub(super) fn groups(policy: &pb::Policy) -> impl Iterator<Item = &[u8]> {
     let named =
         kinds(policy).filter_map(|kind| if let Kind::Groups(groups) = kind { Some(groups) } else { None });
     named.flat_map(|groups| groups.ids.iter().map(Vec::as_slice))
 }
 
-/// Every expression, of rows and of headers.
+/// Every expression of the rows and the headers.
 pub(super) fn expressions(policy: &pb::Policy) -> impl Iterator<Item = &str> {
     let of_rows = kinds(policy).filter_map(|kind| {
         if let Kind::Expression(expression) = kind { Some(expression.as_str()) } else { None }

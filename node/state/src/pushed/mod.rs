@@ -1,7 +1,7 @@
 //! Authorization requests that a client pushed (RFC 9126), for a browser to name at any node.
 //!
-//! A pushed request is read as often as the browser asks for its page, and used up by the code that comes of it: the
-//! code's own command spends the request's id, so that of two codes for one request the second is refused.
+//! A pushed request is read each time the browser loads its page, and is used up by the code that is issued for it: the
+//! command that issues the code spends the request's id, so of two codes for one request the second is refused.
 
 use std::sync::Arc;
 
@@ -17,27 +17,27 @@ use crate::{
     state::{Expiring, State},
 };
 
-/// Longest life (RFC 9126 §2.2 names 5 to 600 seconds; a browser follows at once).
+/// Longest lifetime (RFC 9126 §2.2 names 5 to 600 seconds; a browser follows at once).
 const MAX_TTL_MS: u64 = 90_000;
 /// Longest request kept.
 const MAX_PARAMETERS_BYTES: usize = 12 * 1024;
-/// Most that wait for one client: one that floods takes no room from the others.
+/// Most pending requests of one client: a client that floods must not take room from the others.
 const MAX_OF_CLIENT: usize = 2_000;
-/// Most that wait at once, which bounds their memory.
+/// Most pending requests in all, which bounds their memory.
 const MAX_WAITING: usize = 10_000;
 
-/// A request on its way from its client to a browser.
+/// A pushed authorization request that is pending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedRequest {
     /// Its id.
     pub id: PushedRequestId,
-    /// Who pushed it; only this client's browsers may name it.
+    /// The client that pushed it; only its own authorization requests may name it.
     pub client: ClientId,
-    /// What the secret in its `request_uri` hashes to.
+    /// Hash of the secret in its `request_uri`.
     pub secret_hash: SecretHash,
     /// The parameters, form-encoded.
     pub parameters: Vec<u8>,
-    /// From when on nobody may begin with it.
+    /// The time from which no login may begin with it.
     pub expires_at: Stamp,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn push(draft: &mut Draft, order: &pb::PushRequest) -> Result<Reply, 
 }
 
 impl State {
-    /// The request, if it may still be begun with.
+    /// The request, if a login may still begin with it.
     pub fn pushed_request(&self, id: PushedRequestId, now: Stamp) -> Option<&Arc<PushedRequest>> {
         self.pushed.get(&id).filter(|request| !request.expires_at.is_over_at(now))
     }

@@ -1,5 +1,5 @@
-//! What a restore changes, for people who have to decide on it: everything that comes, goes or is otherwise than in the
-//! newest state.
+//! The changes that a restore makes, for the operator who has to decide on it: every row that is added, removed or
+//! different from the newest state.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use imbl::{OrdMap, ordmap::DiffItem};
 
 use crate::{policy::guard::ADMINS, state::State, user::User};
 
-/// One row that is not what it was.
+/// One row that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Of which kind: `user`, `group`, ….
+    /// The kind of row: `user`, `group`, ….
     pub kind: &'static str,
-    /// What people call it.
+    /// Display name of the row.
     pub name: String,
-    /// What becomes of it.
+    /// The change.
     pub what: &'static str,
 }
 
-/// Every difference of rows that people made, between the newest state and the one that takes its place. At most
-/// `limit`, in the order of kinds; the second is how many there are.
+/// Every difference in operator-made rows between the newest state and the one that replaces it. At most `limit`,
+/// ordered by kind; the second value is their full number.
 #[must_use]
 pub fn changes(newest: &State, next: &State, limit: usize) -> (Vec<Change>, usize) {
     let mut found = Found { list: Vec::new(), count: 0, limit };
@@ -66,9 +66,11 @@ impl Found {
     ) {
         for item in before.diff(after) {
             match item {
-                DiffItem::Add(_, row) => self.push(kind, || name(row), "comes back"),
-                DiffItem::Remove(_, row) => self.push(kind, || name(row), "goes: it was made since"),
-                DiffItem::Update { new: (_, row), .. } => self.push(kind, || name(row), "is as it was then"),
+                DiffItem::Add(_, row) => self.push(kind, || name(row), "is restored"),
+                DiffItem::Remove(_, row) => self.push(kind, || name(row), "is removed: created later"),
+                DiffItem::Update { new: (_, row), .. } => {
+                    self.push(kind, || name(row), "is reset to the older state")
+                }
             }
         }
     }
@@ -76,9 +78,9 @@ impl Found {
     fn users(&mut self, newest: &State, next: &State) {
         for item in newest.users.diff(&next.users) {
             let (row, what) = match item {
-                DiffItem::Add(_, user) if user.disabled => (user, "comes back, disabled"),
-                DiffItem::Add(_, user) => (user, "comes back"),
-                DiffItem::Remove(_, user) => (user, "goes: was made since"),
+                DiffItem::Add(_, user) if user.disabled => (user, "is restored, disabled"),
+                DiffItem::Add(_, user) => (user, "is restored"),
+                DiffItem::Remove(_, user) => (user, "is removed: created later"),
                 DiffItem::Update { old: (_, before), new: (_, after) } => {
                     let admins = |state: &State, user: &User| {
                         state.group_by_name(ADMINS).is_some_and(|group| user.groups.contains(&group.id))
@@ -93,5 +95,9 @@ impl Found {
 }
 
 fn becomes(before: &User, after: &User) -> &'static str {
-    if before.groups == after.groups { "is as they were then" } else { "is in the groups of then" }
+    if before.groups == after.groups {
+        "is reset to the older state"
+    } else {
+        "is in the former groups again"
+    }
 }

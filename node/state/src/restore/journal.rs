@@ -1,5 +1,5 @@
-//! Revocations of which nothing but their log entries is left: the entries between the end of what can be restored and
-//! the end of the journal. They are applied as they were, in their order. What they refer to may be missing: a refusal
+//! Revocations of which only the log entries are left: the entries between the end of the restorable state and the end
+//! of the journal. They are applied unchanged and in order. The rows that they refer to may be missing: a refusal
 //! changes nothing.
 
 use crate::{
@@ -8,18 +8,18 @@ use crate::{
     state::State,
 };
 
-/// What came of a journal.
+/// The result of replaying a journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Entries that took something away.
+    /// Entries that revoked or restricted something.
     pub applied: usize,
-    /// Entries whose object is not in what was restored.
+    /// Entries whose object is not in the restored state.
     pub without_object: usize,
-    /// Entries of a newer version; what they took away is unknown.
+    /// Entries of a newer version; their effect is unknown.
     pub not_understood: usize,
 }
 
-/// The state after the entries (index, bytes) of the journal that it has not seen.
+/// The state after those entries (index, bytes) of the journal that it has not applied yet.
 pub fn replay<'a>(state: &State, entries: impl IntoIterator<Item = (u64, &'a [u8])>) -> (State, Replayed) {
     let mut state = state.clone();
     let mut counts = Replayed::default();

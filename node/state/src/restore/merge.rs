@@ -1,9 +1,9 @@
-//! What comes of an older state that takes the place of the newest one.
+//! The state that results when an older state replaces the newest one.
 //!
-//! Taken from the older one: people, groups, applications, policies, clients, other providers. Taken from the newest:
-//! whatever would bring back what was taken away since, or take back what was spent: passwords, secrets, keys, spent
-//! tickets, throttles, the memory of requests. In both, or gone: tokens, app passwords, identities, consents. Whoever
-//! was disabled or deleted since is disabled. Nobody stays signed in.
+//! Taken from the older state: users, groups, applications, policies, clients, providers. Taken from the newest state,
+//! because the older values would bring back what was revoked or spent since: passwords, secrets, keys, spent tickets,
+//! throttles, the request memory. Kept only if both states have them: API tokens, app passwords, identities, consents.
+//! Users who were disabled or deleted since come back disabled. No session survives.
 
 use std::sync::Arc;
 
@@ -22,37 +22,38 @@ use crate::{
 
 use super::staging::Staging;
 
-/// Where the older state is put in force.
+/// The cluster in which the older state is put in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a cluster that is founded with it. Its keys sign nothing more: nobody knows who has them.
+    /// A new cluster that is founded with it. Its keys sign nothing more, because it is unknown who has them.
     Founding,
-    /// In the cluster that runs. Its keys are as they were.
+    /// The running cluster. Its keys stay.
     Running,
 }
 
-/// How it is put in force.
+/// Options of a restore.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The log index that the result has seen.
+    /// The log index of the result.
     pub index: u64,
-    /// The time.
+    /// The time of the restore.
     pub at: Stamp,
-    /// Where.
+    /// The target of the restore.
     pub place: Place,
-    /// The epoch of the lineage that ends with this.
+    /// The epoch of the lineage that the restore ends.
     pub former_epoch: Option<u64>,
-    /// No member gets this number or a lower one.
+    /// No member gets this node id or a lower one.
     pub last_node_id: u64,
-    /// Sessions go on. Only where `older` is the newest state itself, and nothing can have been revoked after it.
+    /// Sessions survive. Only if `older` is the newest state itself, and nothing can have been revoked after it.
     pub keep_sessions: bool,
-    /// Whoever was deleted since comes back as they were.
+    /// Re-enables users who were deleted since.
     pub enable_returning: bool,
-    /// Log time is set to `at`, though it was later in the states: clocks had been wrong. Not with `keep_sessions`.
+    /// Sets log time to `at` although it was later in the states, because clocks had been wrong. Not together with
+    /// `keep_sessions`.
     pub reset_log_time: bool,
 }
 
-/// What of a state a restore can take: the rest need not travel.
+/// The part of a state that a restore uses; the rest need not be sent.
 #[must_use]
 pub fn essence(older: &State) -> State {
     State {
@@ -63,7 +64,7 @@ pub fn essence(older: &State) -> State {
     }
 }
 
-/// The state in which `older` has taken the place of `newest`.
+/// The state after `older` has replaced `newest`.
 #[must_use]
 pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
     let meta = numbers(older, newest, terms);
@@ -88,7 +89,7 @@ pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
     next
 }
 
-/// Log time of the result. A cluster that runs keeps its own: a snapshot whose log time is ahead does not move it.
+/// Log time of the result. A running cluster keeps its own: a snapshot whose log time is ahead does not move it.
 fn log_time(older: &State, newest: &State, terms: &Terms) -> Stamp {
     let keeps_own = terms.place == Place::Running && newest.meta.level >= level::BOUNDED_LOG_TIME;
     if terms.reset_log_time {
@@ -108,7 +109,7 @@ fn without_staging(newest: &State) -> State {
     next
 }
 
-/// Lives that are remembered: what was handed out in an older one is unknown.
+/// Most lineage epochs remembered: handles from an older one are unknown.
 const MAX_FORMER_EPOCHS: usize = 64;
 
 fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
@@ -126,12 +127,12 @@ fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
         lease_terms: newest.meta.lease_terms,
         last_node_id: newest.meta.last_node_id.max(older.meta.last_node_id).max(terms.last_node_id),
         former_epochs,
-        // Relying parties know people by what is kept in there.
+        // The pairwise subjects that relying parties know are derived from the keys in there.
         secret: newest.meta.secret.clone().or_else(|| older.meta.secret.clone()),
     }
 }
 
-/// Maps that are shared as they are: a million rows cost nothing here.
+/// Takes over the maps that operators edit. They are shared, not copied, so a million rows cost nothing here.
 fn what_people_made(older: &State) -> State {
     let older = older.clone();
     State {
@@ -194,8 +195,8 @@ fn keep_people_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
     }
 }
 
-/// A name that was given up since, or whose user goes with the restore, stays taken for newcomers. A user who comes
-/// back keeps theirs.
+/// Keeps a name reserved that was given up since, or whose user is removed by the restore: no newcomer gets it. A user
+/// who comes back keeps their name.
 fn keep_former_names(next: &mut State, newest: &State) {
     if next.meta.level < level::NAMES {
         return;
@@ -220,7 +221,7 @@ fn keep_clients_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
                 previous_secret: known.previous_secret,
                 auth_method: known.auth_method,
                 own_tokens_since: known.own_tokens_since.max(client.own_tokens_since),
-                // By these it proves itself as by a secret: a key that was exchanged since is good no more.
+                // The client authenticates by these as by a secret: a key that was replaced since is no longer valid.
                 tokens: TokenPolicy {
                     jwks: known.tokens.jwks.clone(),
                     assertion_algorithm: known.tokens.assertion_algorithm,
@@ -245,13 +246,13 @@ fn keep_providers_as_restricted(next: &mut State, newest: &State) {
         let merged = match newest.upstreams.get(&name) {
             None => Upstream { disabled: true, ..(*upstream).clone() },
             Some(known) => Upstream {
-                // One that has moved since: the secret of there is not told here, and who is who here says nothing
-                // there.
+                // The provider's endpoints changed since: disable it, because its secret and its subject ids no longer
+                // match.
                 disabled: upstream.disabled || known.disabled || upstream.place != known.place,
                 sealed_secret: known.sealed_secret.clone(),
                 rule: Rule {
                     listed: Listed {
-                        // One that was used since stays used.
+                        // A first token that was used since stays used.
                         first: upstream
                             .rule
                             .listed
@@ -270,16 +271,16 @@ fn keep_providers_as_restricted(next: &mut State, newest: &State) {
     }
 }
 
-/// What is in the older state and was not taken away since.
+/// Keeps the credentials of the older state that were not revoked since.
 fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
     for token in older.tokens.values().filter(|token| newest.tokens.contains_key(&token.id)) {
         next.put_token((**token).clone());
     }
-    // Programs cannot sign in again by themselves: what was good is good in the new epoch.
+    // Programs cannot sign in again by themselves: app passwords that were valid stay valid in the new epoch.
     let epoch = next.meta.revocation_epoch;
     for id in older.app_passwords.keys() {
         let known = newest.app_passwords.get(id);
-        // As it is now: it may have been hashed anew, under another secret of the cluster.
+        // Take the newest row: it may have been rehashed since, under another cluster secret.
         if let Some(known) = known.filter(|known| known.epoch == newest.meta.revocation_epoch) {
             next.put_app_password(AppPassword { epoch, ..(**known).clone() });
         }
@@ -289,14 +290,14 @@ fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
         match newest.consents.get(key) {
             None => drop(next.consents.remove(key)),
             Some(known) if known == consent => {}
-            // Taken back in between, and given for less.
+            // The consent was revoked in between and given again for less.
             Some(known) => drop(next.consents.insert(key.clone(), Arc::new(in_both(consent, known)))),
         }
     }
     for (key, identity) in &older.identities {
         let known = newest.identities.get(key);
         let same = known.is_some_and(|known| known.user == identity.user);
-        // Of a person who returns disabled nothing was unlinked.
+        // Keep the identities of users that come back disabled.
         if !same && (known.is_some() || newest.users.contains_key(&identity.user)) {
             next.identities.remove(key);
         } else if let Some(known) = known.filter(|known| known.is_held_out()) {

@@ -1,13 +1,13 @@
-//! **Another version takes the place of this one** (design.md §8): an older state becomes the newest, and what was
-//! taken away between the two stays away. A cluster that is founded from a snapshot does it once; a running one by
-//! commands, which bring the older state piece by piece and put it in force in one step.
+//! **Another version replaces this state** (design.md §8): an older state becomes the newest, and what was revoked
+//! between the two stays revoked. A cluster that is founded from a snapshot does this once. A running cluster does it
+//! by commands, which transfer the older state piece by piece and put it in force in one step.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `merge` | what comes of an older and of the newest state |
-//! | `changes` | what that changes, for people |
-//! | `journal` | revocations of which nothing but their log entries is left |
-//! | `staging` | the older state on its way into a running cluster |
+//! | `merge` | the state that results from an older and the newest state |
+//! | `changes` | the differences, for the operator |
+//! | `journal` | revocations of which only the log entries are left |
+//! | `staging` | the transfer of the older state into a running cluster |
 
 mod changes;
 mod journal;

@@ -1,6 +1,6 @@
-//! The older state on its way into a running cluster: begun, brought piece by piece, committed in one step or
-//! forgotten. Until the commit nothing of it counts. It is part of snapshots like every table, so a restore survives
-//! its leader and a node that joins in the middle of it.
+//! The transfer of an older state into a running cluster: begun, sent piece by piece, then committed in one step or
+//! aborted. It has no effect before the commit. It is part of snapshots like every table, so a restore survives a
+//! change of leader and a node that joins in the middle of it.
 
 use std::sync::Arc;
 
@@ -21,19 +21,19 @@ use crate::{
 
 use super::merge::{Place, Terms, restored};
 
-/// Longest piece: with its envelope it fits into one entry of the log.
+/// Longest piece: it fits into one log entry with its envelope.
 pub const MAX_PIECE_BYTES: usize = 56 * 1024;
 /// Most pieces: 11 GiB, far above any state that fits into memory.
 const MAX_PIECES: u64 = 200_000;
-/// Longest row that may be spread over pieces. The longest there are hold a few commands' worth of fields.
+/// Longest row that may be spread over several pieces. The longest existing rows hold the fields of a few commands.
 const MAX_ROW_BYTES: usize = 4 * 1024 * 1024;
-/// How long a restore may take: what a client left behind does not stay in memory for ever.
+/// Longest duration of a restore: what a client left behind must not stay in memory for ever.
 const LIFE_MS: u64 = 3_600_000;
 
 pub(crate) const HEAD_TABLE: u32 = 200;
 pub(crate) const ROWS_TABLE: u32 = 201;
 
-/// The older state, as far as it has come.
+/// The part of the older state that has been transferred.
 #[derive(Clone)]
 pub struct Staging {
     id: RestoreId,
@@ -46,18 +46,18 @@ pub struct Staging {
     state: State,
 }
 
-/// What the pieces so far hash to.
+/// Running hash over the pieces so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceHash([u8; 32]);
 
 impl PieceHash {
-    /// Of no pieces.
+    /// The hash of no pieces.
     #[must_use]
     pub fn start() -> Self {
         Self(Sha256::digest(b"").into())
     }
 
-    /// With one more.
+    /// The hash with one more piece.
     #[must_use]
     pub fn with(self, table: u32, rows: &[u8]) -> Self {
         let mut hash = Sha256::new();
@@ -67,7 +67,7 @@ impl PieceHash {
         Self(hash.finalize().into())
     }
 
-    /// For a message field.
+    /// The bytes for a message field.
     #[must_use]
     pub fn to_vec(self) -> Vec<u8> {
         self.0.to_vec()
@@ -132,7 +132,7 @@ pub(crate) fn commit(draft: &mut Draft, order: &pb::CommitRestore) -> Result<Rep
     Ok(done())
 }
 
-/// Done as well when there is no such restore: it may have been forgotten before.
+/// Aborts a restore. Succeeds too if there is no such restore: it may have been aborted before.
 pub(crate) fn abort(draft: &mut Draft, order: &pb::AbortRestore) -> Result<Reply, Refusal> {
     draft.state.forget_restore(RestoreId::parse(&order.restore_id)?);
     Ok(done())
@@ -149,7 +149,7 @@ fn unknown(detail: &str) -> Refusal {
 }
 
 impl Staging {
-    /// Which restore, from where, and how many pieces of it have come.
+    /// The restore's id, its source, and the number of pieces transferred.
     #[must_use]
     pub fn progress(&self) -> (RestoreId, &str, u64) {
         (self.id, &self.source, self.pieces)
@@ -182,7 +182,7 @@ impl Staging {
 }
 
 impl State {
-    /// A restore on its way, if there is one.
+    /// The restore in progress, if there is one.
     #[must_use]
     pub fn restore_on_its_way(&self) -> Option<&Staging> {
         self.staging.as_deref()
@@ -200,7 +200,7 @@ impl State {
     }
 }
 
-/// The rows of a snapshot that are about a restore on its way.
+/// The snapshot rows of a restore in progress.
 pub(crate) fn rows(state: &State) -> impl Iterator<Item = (u32, Vec<u8>)> + Send + '_ {
     state.staging.iter().flat_map(|staging| {
         let head = rows::StagingRow {
@@ -213,7 +213,7 @@ pub(crate) fn rows(state: &State) -> impl Iterator<Item = (u32, Vec<u8>)> + Send
             begun_row: staging.begun_row.clone(),
         };
         let head = std::iter::once((HEAD_TABLE, head.encode_to_vec()));
-        // Boxed: the walk goes over a state that lies inside the one it walks over.
+        // Boxed, because the walk is recursive: it walks over a state inside the state that it walks over.
         let staged: Box<dyn Iterator<Item = (u32, Vec<u8>)> + Send + '_> =
             Box::new(crate::snapshot::rows(&staging.state));
         head.chain(staged.map(|(table, row)| (ROWS_TABLE, rows::StagedRow { table, row }.encode_to_vec())))
@@ -237,9 +237,9 @@ pub(crate) fn load_head(state: &mut State, wire: rows::StagingRow) -> Result<(),
 }
 
 pub(crate) fn load_staged(state: &mut State, wire: &rows::StagedRow) -> Result<(), LoadError> {
-    let staging = state.staging.as_mut().ok_or_else(|| bad(ROWS_TABLE, &"it comes before its head"))?;
+    let staging = state.staging.as_mut().ok_or_else(|| bad(ROWS_TABLE, &"it precedes its head"))?;
     if matches!(wire.table, HEAD_TABLE | ROWS_TABLE) {
-        return Err(bad(ROWS_TABLE, &"a restore is no part of a restore"));
+        return Err(bad(ROWS_TABLE, &"a restore cannot contain a restore"));
     }
     load_row(&mut Arc::make_mut(staging).state, wire.table, &wire.row)
 }

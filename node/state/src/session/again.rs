@@ -1,8 +1,8 @@
-//! `SignInAgain`: a sign-in in a browser that showed a session's cookie.
+//! `SignInAgain`: a sign-in in a browser that presented a session's cookie.
 //!
-//! The same user's session is strengthened in place: the cookie secret, the expiry and the proofs are renewed; the
-//! session's id, clients, grants and application sessions stay, and no logout is announced. The former secret opens
-//! nothing from then on. Another user's sign-in ends the session that was shown, and its clients are told.
+//! If the user is the same, the session is strengthened in place: the cookie secret, the expiry and the proofs are
+//! renewed; the session's id, clients, grants and app sessions stay, and no logout is announced. The former secret
+//! opens nothing from then on. A sign-in of another user ends the presented session, and its clients are notified.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     text, upstream,
 };
 
-/// The session that a browser showed by its cookie.
+/// The session whose cookie a browser presented.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown {
     session: SessionId,
@@ -45,7 +45,7 @@ pub(crate) fn sign_in_again(draft: &mut Draft, order: &pb::SignInAgain) -> Resul
 }
 
 impl Draft {
-    /// The live session that the browser proved to hold: by its present secret, or by the one before.
+    /// The live session that the browser proved to hold, by its present secret or by the former one.
     pub(super) fn proven(&self, shown: Shown) -> Option<Arc<Session>> {
         let (session, _) = self.state.live_session(shown.session, self.at)?;
         let former = session.former_secret_hash.is_some_and(|hash| hash.matches(&shown.secret_hash));
@@ -67,7 +67,7 @@ impl Draft {
             address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
             ..session.clone()
         };
-        // A provider may vouch for a proof that is older than the session's own: that one adds nothing.
+        // A provider may assert an authentication that is older than the session's own: that one adds nothing.
         if proved.at >= session.auth_time {
             renewed.amr.clone_from(&order.amr);
             renewed.auth_time = proved.at;

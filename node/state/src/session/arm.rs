@@ -1,4 +1,4 @@
-//! `OpenAppSession`: the hand-over ticket becomes a cookie on the application's own host, once.
+//! `OpenAppSession`: exchanges an SSO ticket for a cookie on the application's own host, once.
 
 use conclave_proto::command::v1 as pb;
 
@@ -10,10 +10,11 @@ use crate::{
     stamp::Stamp,
 };
 
-/// Most arms of one session: one for each application host, with room for several browser profiles of a host.
+/// Most app sessions of one session: one for each application host, with room for several browser profiles on a host.
 const MAX_ARMS_OF_SESSION: usize = 256;
 
-/// Where the arm counts: on the host, or on a domain that the host belongs to, which is written with a dot before it.
+/// The scope in which the app session is valid: the host, or a domain that the host belongs to, written with a leading
+/// dot.
 fn scope(host: &str, domain: &str) -> Result<String, Refusal> {
     if domain.is_empty() {
         return Ok(host.to_owned());

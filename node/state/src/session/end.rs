@@ -1,9 +1,9 @@
-//! The end of sessions: `RevokeSession`, `RevokeUserSessions`, `RevokeUserAccess`, and what disabling and deleting
-//! people need.
+//! The end of sessions: `RevokeSession`, `RevokeUserSessions`, `RevokeUserAccess`, and the parts that disabling and
+//! deleting users need.
 //!
-//! A session takes its grants with it, except those with `offline_access` (OIDC Core §11), which end with the user, the
-//! client or "sign out everywhere". Every client that was given something of it, and asked to be told, is told through
-//! the outbox.
+//! A session ends its grants with it, except those with `offline_access` (OIDC Core §11), which end with the user, the
+//! client or "sign out everywhere". Every client that received something from the session, and registered for logout
+//! notices, is notified through the outbox.
 
 use conclave_proto::command::v1 as pb;
 
@@ -15,7 +15,7 @@ use crate::{
     reply::{Refusal, Reply, done},
 };
 
-/// A session that is over already is answered like one that ends now: logout is idempotent.
+/// Ends a session. A session that has already ended gets the same reply, because logout is idempotent.
 pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeSession) -> Result<Reply, Refusal> {
     draft.end_session(SessionId::parse(&order.session_id)?);
     Ok(done())
@@ -31,7 +31,7 @@ pub(crate) fn revoke_of_user(draft: &mut Draft, order: &pb::RevokeUserSessions) 
     Ok(done())
 }
 
-/// What somebody who has a person's devices could still use: passwords of programs as well.
+/// Ends everything that an attacker with a user's devices could still use, app passwords included.
 pub(crate) fn revoke_access_of_user(
     draft: &mut Draft,
     order: &pb::RevokeUserAccess,
@@ -43,7 +43,7 @@ pub(crate) fn revoke_access_of_user(
 }
 
 impl Draft {
-    /// Ends one session, its arms and its grants.
+    /// Ends one session, its app sessions and its grants.
     pub(crate) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.state.take_session(id) else { return };
         let from = (id, GrantId::new([0; 16]));

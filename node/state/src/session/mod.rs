@@ -1,7 +1,7 @@
-//! Sessions: a browser's sign-in, and its arms on the hosts of applications.
+//! Sessions: a browser's sign-in, and its app sessions on the hosts of applications.
 //!
-//! A session is alive while its row stands, its time is not over, its epoch is the current one and its user is not
-//! disabled. Whoever decides on a session asks [`State::live_session`]; there is no other way to hold one.
+//! A session is live while its row exists, it has not expired, its epoch is the current one and its user is not
+//! disabled. Code that decides on a session calls [`State::live_session`]; there is no other way to obtain one.
 
 mod again;
 mod arm;
@@ -33,50 +33,51 @@ use crate::{
 pub struct Session {
     /// The session's id; the `sid` claim.
     pub id: SessionId,
-    /// Who signed in.
+    /// The user who signed in.
     pub user: UserId,
-    /// What the cookie's secret hashes to.
+    /// Hash of the cookie's secret.
     pub secret_hash: SecretHash,
-    /// How (RFC 8176).
+    /// The authentication methods (RFC 8176).
     pub amr: Vec<String>,
-    /// When the person proved who they are.
+    /// The time at which the user authenticated.
     pub auth_time: Stamp,
-    /// When it ends by itself.
+    /// Expiry.
     pub expires_at: Stamp,
-    /// The revocation epoch it was started in.
+    /// The revocation epoch in which it was started.
     pub epoch: u64,
-    /// What the browser called itself.
+    /// The browser's `User-Agent`.
     pub user_agent: String,
-    /// Where it came from.
+    /// The client address at sign-in.
     pub address: String,
-    /// Clients that were given something of this session, in the order in which they first were: whom its end concerns,
-    /// also when nothing of what they were given is left.
+    /// Clients that received something from this session, in the order in which they first did. They are notified of
+    /// its end, even if nothing of what they received is left.
     pub clients: Vec<ClientId>,
-    /// The provider at which the person signed in; empty = here.
+    /// The provider at which the user signed in; empty = here.
     pub upstream: Arc<str>,
-    /// The hash of the cookie secret before the last renewal. It opens nothing: beside a new proof of the same user it
-    /// shows that the browser is the one of this session, for a form that left before the renewed cookie arrived.
+    /// The hash of the cookie secret before the last renewal. It opens nothing. Together with a new proof of the same
+    /// user it shows that the browser is the one of this session, for a form that was sent before the renewed cookie
+    /// arrived.
     pub former_secret_hash: Option<SecretHash>,
 }
 
-/// Most clients remembered with a session; of further ones only those with a live grant hear of its end.
+/// Most clients remembered with a session; of further ones only those with a live grant are notified of its end.
 const MAX_CLIENTS: usize = 256;
 
-/// A session's arm on an application's host: another cookie of the same session.
+/// An app session: another cookie of the same session, on an application's host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppSession {
-    /// The arm's id.
+    /// The app session's id.
     pub id: AppSessionId,
     /// The session it belongs to.
     pub session: SessionId,
-    /// What the cookie's secret hashes to.
+    /// Hash of the cookie's secret.
     pub secret_hash: SecretHash,
-    /// The only host on which it counts; with a dot before it, that domain and every host below it.
+    /// The only host on which it is valid; with a leading dot, that domain and every host below it.
     pub host: Arc<str>,
 }
 
 impl AppSession {
-    /// Whether the arm counts on this host, lower case and without port.
+    /// True if the app session is valid on this host (lower case, without port).
     pub fn counts_on(&self, host: &str) -> bool {
         match self.host.strip_prefix('.') {
             Some(domain) => host == domain || host.ends_with(&*self.host),
@@ -86,7 +87,7 @@ impl AppSession {
 }
 
 impl Draft {
-    /// Remembers with the session that this client was given something of it.
+    /// Records with the session that this client received something from it.
     pub(crate) fn note_client(&mut self, session: &Session, client: &ClientId) {
         if session.clients.len() >= MAX_CLIENTS || session.clients.contains(client) {
             return;
@@ -98,7 +99,7 @@ impl Draft {
 }
 
 impl State {
-    /// The session and its user, if both are good at `now`.
+    /// The session and its user, if both are valid at `now`.
     pub fn live_session(&self, id: SessionId, now: Stamp) -> Option<(&Arc<Session>, &Arc<User>)> {
         let session = self.sessions.get(&id)?;
         let user = self.users.get(&session.user)?;
@@ -108,7 +109,7 @@ impl State {
         live.then_some((session, user))
     }
 
-    /// The arm with this id, whether or not its session is alive.
+    /// The app session with this id, whether or not its session is live.
     pub fn app_session(&self, id: AppSessionId) -> Option<&Arc<AppSession>> {
         self.app_sessions.get(&id)
     }
@@ -126,7 +127,7 @@ impl State {
         own.filter_map(|(_, id)| self.sessions.get(id))
     }
 
-    /// Where a session was opened from, alive or not; none: it is gone.
+    /// The client address at the session's sign-in, live or not; none if it is gone.
     pub fn session_address(&self, id: SessionId) -> Option<&str> {
         self.sessions.get(&id).map(|session| session.address.as_str())
     }
@@ -142,7 +143,7 @@ impl State {
         Ok((session.clone(), user.clone()))
     }
 
-    /// Forgets when the session expires, before a renewed row takes its place.
+    /// Removes the session's entry in the expiry index, before a renewed row replaces it.
     fn take_expiry_of(&mut self, session: &Session) {
         self.forget_expiry(session.expires_at, Expiring::Session(session.id));
     }
@@ -153,7 +154,8 @@ impl State {
         self.sessions.insert(session.id, Arc::new(session));
     }
 
-    /// The row, its arms and what is derived from them. Grants are ended by the caller, who knows why.
+    /// Removes the row, its app sessions and the derived index entries. The caller, who knows the reason, ends the
+    /// grants.
     pub(crate) fn take_session(&mut self, id: SessionId) -> Option<Arc<Session>> {
         let session = self.sessions.remove(&id)?;
         self.sessions_by_user.remove(&(session.user, id));

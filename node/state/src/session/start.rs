@@ -1,5 +1,5 @@
-//! `StartSession`: a completed sign-in in one entry: the ticket is spent, the session opens, the code it was for is
-//! issued.
+//! `StartSession`: a completed sign-in in one entry: the ticket is spent, the session opens, and the code that it was
+//! for is issued.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::{
     text,
 };
 
-/// Longest session, as the configuration has it. Longer is a configuration error.
+/// Longest session, as in the configuration. A longer one is a configuration error.
 const MAX_TTL_MS: u64 = 400 * 24 * 3_600_000;
-/// Most sessions of one user; the oldest makes room, so that a loop of logins cannot grow the state for ever.
+/// Most sessions of one user; the oldest is removed, so that a loop of logins cannot grow the state without bound.
 const MAX_SESSIONS_OF_USER: usize = 1_000;
 /// Most authentication methods of one session.
 const MAX_AMR: usize = 8;
@@ -28,7 +28,7 @@ pub(crate) fn start(draft: &mut Draft, order: &pb::StartSession) -> Result<Reply
     start_shown(draft, order, None)
 }
 
-/// The same in a browser that showed a session's cookie.
+/// Starts a session like `start`, in a browser that presented a session's cookie.
 pub(crate) fn start_shown(
     draft: &mut Draft,
     order: &pb::StartSession,
@@ -42,7 +42,7 @@ pub(crate) fn start_shown(
     open(draft, order, shown, Proved { user: user.id, upstream: "".into(), at: draft.at })
 }
 
-/// Most counts that one sign-in clears: an attempt is counted at two.
+/// Most counts that one sign-in clears: an attempt is counted in two counters.
 const MAX_CLEARED: usize = 4;
 
 fn clear_counts(draft: &mut Draft, user: UserId, counts: &[Vec<u8>]) -> Result<(), Refusal> {
@@ -59,7 +59,7 @@ fn clear_counts(draft: &mut Draft, user: UserId, counts: &[Vec<u8>]) -> Result<(
     Ok(())
 }
 
-/// Who proved who they are, where and when.
+/// The result of an authentication: user, provider and time.
 pub(crate) struct Proved {
     pub(crate) user: UserId,
     /// The provider; empty = here.
@@ -67,8 +67,8 @@ pub(crate) struct Proved {
     pub(crate) at: Stamp,
 }
 
-/// Opens the session of a user who has proved who they are, or strengthens the one that their browser showed, and
-/// issues the code that the sign-in was for.
+/// Opens the session of an authenticated user, or strengthens the one whose cookie their browser presented, and issues
+/// the code that the sign-in was for.
 pub(crate) fn open(
     draft: &mut Draft,
     order: &pb::StartSession,
@@ -134,7 +134,8 @@ fn open_new(
     Ok(())
 }
 
-/// The password may have been changed, or removed, between the proof at the edge and now.
+/// Checks that the password is still the one that was verified. It may have been changed or removed between the
+/// verification at the edge and now.
 fn credential_still_stands(draft: &Draft, user: UserId, version: u64) -> Result<(), Refusal> {
     let current = draft.state.passwords.get(&user).map_or(0, |password| password.version);
     if current == version {
@@ -153,7 +154,7 @@ fn make_room(draft: &mut Draft, user: UserId) {
     own.into_iter().take(surplus).for_each(|(_, id)| draft.end_session(id));
 }
 
-/// What a browser calls itself is kept for people only, so it is cut rather than refused.
+/// Shortens the `User-Agent`. It is only displayed, so it is cut rather than refused.
 pub(super) fn shortened(user_agent: &str) -> String {
     user_agent.chars().filter(|c| !c.is_control()).take(text::MAX_TEXT_BYTES).collect()
 }

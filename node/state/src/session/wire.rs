@@ -1,4 +1,4 @@
-//! Sessions and their arms on the wire.
+//! Sessions and app sessions on the wire.
 
 use conclave_proto::state::v1 as rows;
 

@@ -3,8 +3,8 @@
 //!
 //! Setting it forward ends nothing by itself: the leader does so once a quorum of clocks agrees, before an entry that
 //! would move log time by more than [`MAX_STEP_MS`](crate::stamp::MAX_STEP_MS). Setting it back is an operator's
-//! command. It ends what was handed out while log time was ahead, for it would live too long. Times of other rows that
-//! decide something are moved to the new log time; times that only say when a row was made stay.
+//! command. It ends what was issued while log time was ahead, because it would live too long. Times of other rows that
+//! affect decisions are moved to the new log time; times that only record when a row was made stay.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
     user::FormerName,
 };
 
-/// The longest life of a code that was not redeemed: one that expires later was issued while log time was ahead.
+/// The longest lifetime of a code that was not redeemed: one that expires later was issued while log time was ahead.
 const MAX_CODE_LIFE_MS: u64 = 3_600_000;
 
 pub(crate) fn set_clock(draft: &mut Draft, command: &pb::SetClock) -> Result<Reply, Refusal> {
@@ -45,7 +45,7 @@ pub(crate) fn set_clock(draft: &mut Draft, command: &pb::SetClock) -> Result<Rep
         return Ok(body(ReplyBody::ClockSet(ended)));
     }
     if command.to_ms > command.from_ms {
-        // Meant to go forward, and others were faster.
+        // The command was meant to set time forward, but other entries were faster.
         ended.to_ms = before.0;
         return Ok(body(ReplyBody::ClockSet(ended)));
     }
@@ -59,7 +59,7 @@ pub(crate) fn set_clock(draft: &mut Draft, command: &pb::SetClock) -> Result<Rep
     Ok(body(ReplyBody::ClockSet(ended)))
 }
 
-/// Ends what was handed out while log time was ahead of `to`, and moves the times of the rest.
+/// Ends what was issued while log time was ahead of `to`, and moves the times of the rest.
 fn set_back(draft: &mut Draft, to: Stamp, ended: &mut pb::ClockSet) {
     let sessions: Vec<SessionId> = draft
         .state
@@ -94,7 +94,7 @@ fn count(rows: usize) -> u64 {
 }
 
 impl State {
-    /// What setting log time back to `to` means for rows that are not sessions or grants; returns how many credentials
+    /// Applies the new log time `to` to rows other than sessions and grants; returns the number of credentials that
     /// ended.
     pub(crate) fn forget_what_came_after(&mut self, to: Stamp) -> u64 {
         let ended = self.end_credentials_made_after(to);
@@ -117,12 +117,12 @@ impl State {
         count(ended)
     }
 
-    /// Moves times that lie after `to` back to it, and forgets what lives for minutes only. Every table is named here,
-    /// so that a new one does not compile before its part in this is decided.
+    /// Moves times that lie after `to` back to it, and removes rows that live for minutes only. Every table is named
+    /// here, so that a new one does not compile before its part in this is decided.
     fn move_times_before(&mut self, to: Stamp) {
         let Self {
             meta: _,
-            // Ended by the caller where they were made later; their ends are absolute otherwise.
+            // The caller ends those that were made later; their expiries are absolute otherwise.
             sessions: _,
             app_sessions: _,
             grants: _,
@@ -130,7 +130,7 @@ impl State {
             tokens: _,
             app_passwords: _,
             invitations: _,
-            // Their times say when a row was made or changed, and nothing is decided by them.
+            // Their times record when a row was made or changed, and no decision depends on them.
             users: _,
             passwords: _,
             groups: _,
@@ -209,14 +209,14 @@ impl State {
         }
     }
 
-    /// The time of the cluster secret stays: snapshots from before it are known by it, and some may be from the time
-    /// ahead as well.
+    /// Moves the times in the state's own numbers. The time of the cluster secret stays: it identifies snapshots from
+    /// before the secret, and some may be from the time ahead as well.
     fn move_meta_before(&mut self, to: Stamp) {
         let terms = self.meta.lease_terms.map(|terms: ChangedTerms| terms.changed_before(to));
         self.meta.lease_terms = terms;
     }
 
-    /// Remembered no longer than a ticket can live from now on, so that the memory shrinks again.
+    /// Shortens how long tickets are remembered to the longest lifetime from now on, so that the memory shrinks again.
     fn move_tickets_before(&mut self, tickets: &imbl::OrdMap<crate::ids::TicketId, SpentTicket>, to: Stamp) {
         let latest = to.plus_ms(MAX_TICKET_LIFE_MS);
         for ticket in tickets.values().filter(|ticket| ticket.expires_at > latest) {

@@ -1,7 +1,7 @@
-//! How long serve leases last (design.md §6): the same on every node, so it is part of the state.
+//! The duration of serve leases (design.md §6): equal on every node, so it is part of the state.
 //!
-//! A lease granted under earlier terms may outlive their change. So the longer of the present and the former terms is
-//! what leaders wait for, and the next change comes only when every lease of the former terms is over.
+//! A lease granted under earlier terms may outlive their change. So leaders wait for the longer of the present and the
+//! former terms, and the next change is refused until every lease of the former terms has expired.
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
@@ -15,9 +15,9 @@ use crate::{
 /// Length and margin of serve leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
-    /// Milliseconds from the question.
+    /// Milliseconds from the lease request.
     pub length_ms: u32,
-    /// How much longer a leader waits, in thousandths.
+    /// Additional time that a leader waits, in thousandths.
     pub margin_permille: u32,
 }
 
@@ -29,13 +29,13 @@ pub struct ChangedTerms {
     changed_at: Stamp,
 }
 
-/// Two seconds and a tenth (design.md §6).
+/// Two seconds, and a tenth as margin (design.md §6).
 const DEFAULT: LeaseTerms = LeaseTerms { length_ms: 2_000, margin_permille: 100 };
-/// Shorter ones lapse between two renewals; longer ones hold up revocations for as long when a node dies.
+/// Shorter leases would expire between two renewals; longer ones hold up revocations for as long when a node dies.
 const LENGTH_MS: std::ops::RangeInclusive<u32> = 1_000..=10_000;
 /// Clocks of two machines drift apart by far less than the smallest; more than the largest only costs time.
 const MARGIN_PERMILLE: std::ops::RangeInclusive<u32> = 50..=500;
-/// Far longer than the longest lease, even by a log clock that was set forward.
+/// Far longer than the longest lease, even if the log clock was set forward.
 const BETWEEN_CHANGES_MS: u64 = 60_000;
 
 impl LeaseTerms {
@@ -51,7 +51,7 @@ impl LeaseTerms {
 }
 
 impl State {
-    /// What a node may be granted now.
+    /// The terms of a lease that is granted now.
     pub const fn lease_terms(&self) -> LeaseTerms {
         match self.meta.lease_terms {
             Some(terms) => terms.now,
@@ -59,7 +59,7 @@ impl State {
         }
     }
 
-    /// What a leader must reckon with: the longer of the present and the former terms.
+    /// The terms that a leader must wait for: the longer of the present and the former terms.
     pub const fn longest_lease_terms(&self) -> LeaseTerms {
         match self.meta.lease_terms {
             Some(terms) => terms.now.longer(terms.before),
@@ -90,7 +90,7 @@ pub(crate) fn set_lease_terms(draft: &mut Draft, order: &pb::SetLeaseTerms) -> R
 }
 
 impl ChangedTerms {
-    /// These terms as if changed at `at` at the latest: log time was set back.
+    /// These terms with their change no later than `at`: log time was set back.
     pub(super) fn changed_before(self, at: Stamp) -> Self {
         Self { changed_at: self.changed_at.min(at), ..self }
     }

@@ -1,4 +1,4 @@
-//! Request memory: a command that comes again gets its first reply, and changes nothing.
+//! Request memory: a repeated command gets its first reply, and changes nothing.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use crate::{
     state::State,
 };
 
-/// How long a reply is remembered: far longer than any node holds and retries a write (3 s), or a load balancer its
-/// request.
+/// The time for which a reply is remembered: far longer than a node holds and retries a write (3 s), or a load balancer
+/// its request.
 pub const MEMORY_MS: u64 = 120_000;
-/// Most replies remembered; beyond, the oldest leave first. At 1,500 writes a second the window is still whole.
+/// Most replies remembered; beyond that, the oldest are dropped first. At 1,500 writes a second the window is still
+/// complete.
 const MAX_REMEMBERED: usize = 200_000;
 /// Old replies dropped with each new one, so that the memory shrinks without a command of its own.
 const DROPPED_AT_ONCE: usize = 2;
@@ -23,16 +24,16 @@ const DROPPED_AT_ONCE: usize = 2;
 /// A reply kept for retries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remembered {
-    /// The request's name.
+    /// The request's id.
     pub request: RequestId,
-    /// When it was answered.
+    /// The time of the reply.
     pub at: Stamp,
-    /// What was answered.
+    /// The reply.
     pub reply: Reply,
 }
 
 impl State {
-    /// The reply that this request got, if it is remembered.
+    /// The reply to this request, if it is remembered.
     pub(crate) fn remembered(&self, request: RequestId) -> Option<Reply> {
         let kept = self.requests.get(&request)?;
         (!kept.at.plus_ms(MEMORY_MS).is_over_at(self.meta.clock)).then(|| kept.reply.clone())

@@ -1,5 +1,5 @@
-//! What the cluster keeps for itself: request memory, spent tickets and proofs, level, revocation epoch, lease terms,
-//! node numbers, sweep.
+//! The cluster's own bookkeeping: request memory, spent tickets and proofs, level, revocation epoch, lease terms, node
+//! ids, sweep.
 
 mod clock;
 mod lease;
@@ -26,13 +26,14 @@ use crate::{
     reply::{Refusal, Reply, done},
 };
 
-/// Never falls: what was written at a level is read at it for ever.
+/// Raises the feature level. It never falls: an entry that was written at a level is always read at it.
 pub(crate) fn raise_level(draft: &mut Draft, order: &pb::RaiseLevel) -> Result<Reply, Refusal> {
     draft.state.meta.level = draft.state.meta.level.max(order.level);
     Ok(done())
 }
 
-/// Every session, grant and app password made before is dead from here on; their rows leave with their time.
+/// Raises the revocation epoch: every session, grant and app password made before is dead from now on; sweeps remove
+/// their rows at their expiry.
 pub(crate) fn raise_revocation_epoch(draft: &mut Draft) -> Result<Reply, Refusal> {
     draft.state.meta.revocation_epoch += 1;
     Ok(done())

@@ -1,5 +1,5 @@
-//! Numbers of members. None is ever given twice: a number that voted once must never vote with another disk (design.md
-//! §5).
+//! Node ids of members. No id is ever assigned twice: an id that voted once must never vote with another disk
+//! (design.md §5).
 
 use conclave_proto::command::v1 as pb;
 
@@ -8,7 +8,7 @@ use crate::{
     reply::{Refusal, Reply, ReplyBody, body},
 };
 
-/// Beyond it something is wrong: a cluster has at most nine voters, and operators replace them by hand.
+/// The highest id. Beyond it something is wrong: a cluster has at most nine voters, and operators replace them by hand.
 const HIGHEST: u64 = 1_000_000;
 
 pub(crate) fn reserve_node_id(draft: &mut Draft, order: &pb::ReserveNodeId) -> Result<Reply, Refusal> {

@@ -1,9 +1,9 @@
-//! Proofs that count once: client assertions (RFC 7523 §3), DPoP proofs (RFC 9449 §11.1) and states of sign-ins
-//! elsewhere, on all nodes together.
+//! Proofs that are accepted once on all nodes together: client assertions (RFC 7523 §3), DPoP proofs (RFC 9449 §11.1)
+//! and state parameters of sign-ins at providers.
 //!
-//! They are remembered with the spent tickets: their ids are hashes over a `jti`, a ticket's are chance, so none is the
-//! other's. The memory is bounded: each proof is forgotten once its age alone refuses it, every one that comes takes
-//! two dead rows along, and beyond the bound no further proof is accepted.
+//! They are remembered with the spent tickets. Their ids are hashes over a `jti` and a ticket's id is random, so they
+//! do not collide. The memory is bounded: each proof is forgotten once its age alone makes it invalid, every new one
+//! removes two dead rows, and beyond the bound no further proof is accepted.
 
 use conclave_proto::command::v1 as pb;
 use pb::spent_proof::Kind;
@@ -17,24 +17,24 @@ use crate::{
     stamp::Stamp,
 };
 
-/// Most rows remembered: a minute of five thousand proofs a second, and what clients with long assertions add.
+/// Most rows remembered: a minute of five thousand proofs a second, and room for clients with long-lived assertions.
 const MAX_REMEMBERED: usize = 500_000;
-/// Most of them of one client, so that none uses up the others' share: a thousand a second where each is good for two
+/// Most rows of one client, so that no client uses up the others' share: a thousand a second, each valid for two
 /// minutes.
 const MAX_OF_CLIENT: usize = MAX_REMEMBERED / 4;
-/// Most proofs of one command: an assertion and a DPoP proof, and room.
+/// Most proofs of one command: an assertion and a DPoP proof, and room for more.
 const MAX_OF_COMMAND: usize = 4;
-/// Dead rows that each proof takes along, so that the memory shrinks though nobody sweeps.
+/// Dead rows that each proof removes, so that the memory shrinks without a sweep.
 const SWEPT_WITH_EACH: u32 = 2;
 
-/// Where nothing else is written.
+/// Spends proofs when the request writes nothing else.
 pub(crate) fn spend_proofs(draft: &mut Draft, order: &pb::SpendProofs) -> Result<Reply, Refusal> {
     draft.use_up(&order.proofs)?;
     Ok(done())
 }
 
 impl Draft {
-    /// Each proof, for the first time; or a refusal that names the first that came before.
+    /// Spends each proof for the first time; refuses with the first one that was spent before.
     pub(crate) fn use_up(&mut self, proofs: &[pb::SpentProof]) -> Result<(), Refusal> {
         if proofs.len() > MAX_OF_COMMAND {
             return Err(Refusal::malformed("too many proofs in one command"));

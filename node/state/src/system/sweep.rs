@@ -1,4 +1,4 @@
-//! `Sweep`: rows whose time is over leave, a bounded number at a time. They were dead before; this is housekeeping.
+//! `Sweep`: removes expired rows, a bounded number at a time. They were dead before; this only frees memory.
 
 use conclave_proto::command::v1 as pb;
 
@@ -16,7 +16,7 @@ pub(crate) fn sweep(draft: &mut Draft, order: &pb::Sweep) -> Result<Reply, Refus
     Ok(body(ReplyBody::Swept(pb::Swept { removed })))
 }
 
-/// Takes at most so many dead rows out, those that ended first; answers how many.
+/// Removes at most this many dead rows, the earliest expiry first; returns the number removed.
 pub(super) fn sweep_rows(draft: &mut Draft, limit: u32) -> u32 {
     let mut removed = 0;
     while removed < limit {

@@ -1,4 +1,4 @@
-//! Spent tickets: the one-time ids of logins, consents and hand-overs, and of clients' proofs. Remembered until they
+//! Spent tickets: the one-time ids of logins, consents and SSO, and of clients' proofs. They are remembered until they
 //! would have expired anyway.
 
 use conclave_proto::state::v1 as rows;
@@ -13,17 +13,17 @@ use crate::{
     state::{Expiring, State},
 };
 
-/// Longest life of a ticket: longer ones are refused, for each spent one is remembered as long.
+/// Longest lifetime of a ticket: longer ones are refused, because each spent one is remembered as long.
 pub(super) const MAX_TICKET_LIFE_MS: u64 = 24 * 3_600_000;
 
 /// A ticket that was used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpentTicket {
-    /// Which.
+    /// The ticket's id.
     pub id: TicketId,
-    /// When it would have expired.
+    /// The time at which it would have expired.
     pub expires_at: Stamp,
-    /// For a proof: the client whose share of the memory it takes.
+    /// For a proof: the client whose share of the memory it uses.
     pub client: Option<ClientId>,
 }
 
@@ -49,12 +49,12 @@ impl Draft {
 }
 
 impl State {
-    /// Whether this ticket or proof was used, and is still remembered.
+    /// True if this ticket or proof was used, and is still remembered.
     pub fn is_ticket_spent(&self, id: TicketId) -> bool {
         self.tickets.contains_key(&id)
     }
 
-    /// How many proofs of this client are remembered.
+    /// The number of remembered proofs of this client.
     pub(super) fn proofs_of(&self, client: &ClientId) -> usize {
         self.proofs_by_client.get(client).copied().unwrap_or_default()
     }

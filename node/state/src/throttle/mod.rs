@@ -1,7 +1,7 @@
 //! Attempts at an account's password, counted for the whole cluster.
 //!
-//! A node lets a few attempts pass on its own count; from then on each is reserved here *before* the password is looked
-//! at, so parallel guesses on several nodes cannot slip past the limit. A completed sign-in clears the row.
+//! A node lets a few attempts pass on its own count. From then on each attempt is reserved here *before* the password
+//! is verified, so that parallel guesses on several nodes cannot exceed the limit. A completed sign-in clears the row.
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
@@ -18,22 +18,22 @@ use crate::{
 /// Longest window: a day.
 const MAX_WINDOW_MS: u64 = 24 * 3_600_000;
 
-/// Most accounts counted at once, existing or not; beyond, the window that ends first makes room.
+/// Most accounts counted at once, existing or not; beyond that, the window that ends first is dropped.
 const MAX_COUNTED: usize = 100_000;
 
 /// An account's attempts within a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {
-    /// Whose account.
+    /// The account.
     pub user: UserId,
     /// Attempts reserved so far.
     pub attempts: u32,
-    /// When counting starts anew.
+    /// The time at which the count restarts.
     pub window_ends_at: Stamp,
 }
 
 pub(crate) fn reserve(draft: &mut Draft, order: &pb::ReserveAttempt) -> Result<Reply, Refusal> {
-    // An account that does not exist is counted like one that does: an answer must not tell them apart.
+    // An account that does not exist is counted like one that does: a response must not tell them apart.
     let user = UserId::parse(&order.user_id)?;
     if order.window_ms == 0 || order.window_ms > MAX_WINDOW_MS || order.limit == 0 {
         return Err(Refusal::malformed("the throttle's window or limit is out of bounds"));
@@ -56,7 +56,7 @@ pub(crate) fn reserve(draft: &mut Draft, order: &pb::ReserveAttempt) -> Result<R
 }
 
 impl State {
-    /// Attempts counted against the account in a window that still runs.
+    /// Attempts counted against the account in a window that has not ended.
     pub fn throttle(&self, user: UserId, now: Stamp) -> Option<&Throttle> {
         self.throttles.get(&user).filter(|throttle| !throttle.window_ends_at.is_over_at(now))
     }

@@ -21,17 +21,17 @@ const MAX_TOKENS: usize = 10_000;
 /// A bearer token of the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiToken {
-    /// The token's id; part of what its holder presents.
+    /// The token's id; part of the credential that its holder presents.
     pub id: TokenId,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// What its secret hashes to.
+    /// Hash of its secret.
     pub secret_hash: SecretHash,
-    /// What it may do.
+    /// The role that it grants.
     pub role: ApiRole,
-    /// When it ends; none = never.
+    /// Expiry; none = never.
     pub expires_at: Option<Stamp>,
-    /// When it was made.
+    /// Creation time.
     pub created_at: Stamp,
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeApiToken) -> Result<Re
 }
 
 impl State {
-    /// The token with this id, if its time is not over.
+    /// The token with this id, if it has not expired.
     pub fn live_token(&self, id: TokenId, now: Stamp) -> Option<&Arc<ApiToken>> {
         self.tokens.get(&id).filter(|token| !token.expires_at.is_some_and(|at| at.is_over_at(now)))
     }

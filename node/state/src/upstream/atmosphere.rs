@@ -1,5 +1,6 @@
-//! Who comes in from the Atmosphere network (atproto). A person is a DID, for ever; a handle is a name that a DID has
-//! for now, and counts only where the node that asks has verified it, from both its ends, just now.
+//! Admission of users from the Atmosphere network (atproto). A user is identified by a DID, which never changes. A
+//! handle is a name that a DID has at present, and is accepted only if the requesting node has just verified it in both
+//! directions.
 
 use std::sync::Arc;
 
@@ -11,36 +12,39 @@ use crate::{
     reply::{Reason, Refusal},
 };
 
-/// Longest DID (atproto: 2 KiB in general; the methods that are supported stay far below) and handle (RFC 1035).
+/// Longest DID (atproto allows 2 KiB; the supported methods stay far below) and longest handle (RFC 1035).
 const MAX_DID_BYTES: usize = 255;
 const MAX_HANDLE_BYTES: usize = 253;
-/// Most listed DIDs and handles, and most mappings: what an operator keeps by hand. A larger crowd has a domain.
+/// Most listed DIDs and handles, and most mappings: lists that an operator maintains by hand. A larger group has a
+/// domain.
 const MAX_LISTED: usize = 256;
 const MAX_GROUPS: usize = 64;
 
 /// A DID or a pattern of handles.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
-    /// Compared byte by byte.
+    /// A DID, compared byte by byte.
     Did(Arc<str>),
-    /// This handle.
+    /// One handle.
     Handle(Arc<str>),
     /// Every handle below this domain; not the domain itself.
     Below(Arc<str>),
 }
 
-/// Whom Atmosphere brings in, besides what holds for every provider.
+/// The additional admission rules of an Atmosphere provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// Who may come in.
+    /// The users who may sign in.
     pub who: OrdSet<Who>,
-    /// Further groups of people who are new.
+    /// Additional groups for new users.
     pub mapped: Vec<(Who, OrdSet<GroupId>)>,
-    /// The token with which the first person comes in, and the group that they are put into.
+    /// The token with which the first user signs in, and the group that the user is added to.
     pub first: Option<(SecretHash, Option<GroupId>)>,
 }
 
 impl Who {
+    /// Parses a DID, a handle or a pattern.
+    ///
     /// # Errors
     /// `Malformed`.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
@@ -53,7 +57,7 @@ impl Who {
         }
     }
 
-    /// Whether this is the person with this DID and, where there is one, this verified handle.
+    /// True if this matches the user with this DID and, if there is one, this verified handle.
     pub fn is(&self, did: &str, handle: &str) -> bool {
         match self {
             Self::Did(own) => **own == *did,
@@ -77,12 +81,12 @@ impl std::fmt::Display for Who {
 }
 
 impl Listed {
-    /// Whether this person is listed.
+    /// True if this user is listed.
     pub fn admits(&self, did: &str, handle: &str) -> bool {
         self.who.iter().any(|who| who.is(did, handle))
     }
 
-    /// The groups that this person is mapped to.
+    /// The groups that this user is mapped to.
     pub fn groups_of(&self, did: &str, handle: &str) -> OrdSet<GroupId> {
         let own = self.mapped.iter().filter(|(who, _)| who.is(did, handle));
         own.flat_map(|(_, groups)| groups.iter().copied()).collect()
@@ -147,7 +151,7 @@ fn mapped(mapped: &pb::MappedGroups) -> Result<(Who, OrdSet<GroupId>), Refusal> 
     Ok((Who::parse(&mapped.who)?, groups))
 }
 
-/// The two methods of atproto. What stands behind the method's name is compared as it is.
+/// Parses a DID of the two methods of atproto. The part after the method's name is compared byte by byte.
 pub(super) fn parse_did(text: &str) -> Result<Arc<str>, Refusal> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
     let is_known =
@@ -158,7 +162,7 @@ pub(super) fn parse_did(text: &str) -> Result<Arc<str>, Refusal> {
     Ok(text.into())
 }
 
-/// A name of at least two labels, in lower case. A `*` has no place in it.
+/// Parses a handle: a name of at least two labels, in lower case. A `*` is not allowed.
 pub(super) fn parse_handle(text: &str) -> Result<Arc<str>, Refusal> {
     let lower = text.to_ascii_lowercase();
     let label = |label: &str| {
@@ -169,7 +173,7 @@ pub(super) fn parse_handle(text: &str) -> Result<Arc<str>, Refusal> {
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     };
     let is_name = lower.len() <= MAX_HANDLE_BYTES && lower.contains('.') && lower.split('.').all(label);
-    // No top-level domain is a number: 127.0.0.1 is no handle.
+    // No top-level domain begins with a digit: 127.0.0.1 is not a handle.
     let ends_in_letter =
         lower.rsplit('.').next().is_some_and(|last| !last.starts_with(|c: char| c.is_ascii_digit()));
     if is_name && ends_in_letter {

@@ -32,7 +32,7 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUpstream) -> Result<Re
     Ok(done())
 }
 
-/// Disabling ends the sessions that it opened: whoever is signed in by it must find another way.
+/// Changes a provider. Disabling it ends the sessions that it opened: their users must sign in another way.
 pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUpstream) -> Result<Reply, Refusal> {
     let mut upstream = (*draft.state.existing_upstream(&order.name)?).clone();
     if let Some(name) = &order.display_name {
@@ -71,7 +71,8 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUpstream) -> Result<Re
     Ok(done())
 }
 
-/// Subjects mean nothing without their provider: one that is added later under the same name knows nobody.
+/// Deletes a provider with its identities. Subjects mean nothing without their provider: a provider that is added later
+/// under the same name knows no user.
 pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUpstream) -> Result<Reply, Refusal> {
     let upstream = draft.state.existing_upstream(&order.name)?;
     draft.end_sessions_by(&upstream.name);
@@ -82,14 +83,13 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUpstream) -> Result<Re
 }
 
 impl Draft {
-    /// Ends every session that this provider opened. Looks at the identities there: providers change seldom, and by
-    /// hand.
+    /// Ends every session that this provider opened. Walks over its identities: providers change rarely and by hand.
     fn end_sessions_by(&mut self, upstream: &Arc<str>) {
         let people: Vec<UserId> = self.state.identities_at(upstream).map(|identity| identity.user).collect();
         people.into_iter().for_each(|user| self.end_sessions_of_by(user, upstream, None));
     }
 
-    /// Ends this person's sessions that the provider opened, `except` one.
+    /// Ends this user's sessions that the provider opened, `except` one.
     pub(super) fn end_sessions_of_by(&mut self, user: UserId, upstream: &str, except: Option<SessionId>) {
         let own = self.state.sessions_of(user).filter(|session| &*session.upstream == upstream);
         let ending: Vec<SessionId> = own.map(|session| session.id).filter(|id| Some(*id) != except).collect();
@@ -104,7 +104,7 @@ impl Place {
 }
 
 impl Upstream {
-    /// Whether who it is, an ID token says (OIDC); otherwise userinfo does.
+    /// True if an ID token identifies the user (OIDC); otherwise userinfo does.
     pub const fn is_openid(&self) -> bool {
         self.place.is_discovered()
     }

@@ -1,6 +1,6 @@
-//! `CheckHandle`: people whom nothing but their handle let in are let in for as long as it is theirs. A handle that is
-//! not confirmed for a while holds them out, and one that is another's does so at once: what they are signed in with
-//! ends, and nothing new begins until it is confirmed again.
+//! `CheckHandle`: users who were admitted by their handle alone are admitted for as long as the handle is theirs. A
+//! handle that is unconfirmed for a while holds them out, and a handle that belongs to another DID does so at once:
+//! their sessions end, and no new one begins until the handle is confirmed again.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The handle by which somebody was let in.
+/// The handle by which a user was admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LetIn {
-    /// Which.
+    /// The handle.
     pub handle: Arc<str>,
-    /// None: it was confirmed when it was last looked up.
+    /// Doubt about the handle; none = it was confirmed at the last lookup.
     pub doubt: Option<Doubt>,
 }
 
-/// What is not known of a handle any more.
+/// Doubt about a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doubt {
-    /// Since when.
+    /// Start of the doubt.
     pub since: Stamp,
-    /// It is another DID's now.
+    /// The handle belongs to another DID now.
     pub elsewhere: bool,
-    /// They are not let in.
+    /// The user is not admitted.
     pub held_out: bool,
 }
 
@@ -52,24 +52,24 @@ impl LetIn {
 }
 
 impl Identity {
-    /// What is not known any more of the handle by which they were let in.
+    /// The doubt about the handle by which the user was admitted.
     pub fn doubt(&self) -> Option<Doubt> {
         self.let_in.as_ref().and_then(|by| by.doubt)
     }
 
-    /// Whether they are not let in until their handle is confirmed.
+    /// True if the user is not admitted until their handle is confirmed.
     pub fn is_held_out(&self) -> bool {
         self.doubt().is_some_and(|doubt| doubt.held_out)
     }
 
-    /// Since when the handle of somebody who is let in by it counts as looked at.
+    /// The time at which the handle of a user who is admitted by it was last looked up.
     pub fn looked_at(&self) -> Stamp {
         let verified = self.handle.as_ref().map_or(self.linked_at, |(_, at)| *at);
         self.doubt().map_or(verified, |doubt| doubt.since.max(verified))
     }
 
-    /// This identity with no time later than `to`, if it has one: the handle would count as looked at, and a doubt as
-    /// new, until log time is there again. None: nothing is to be changed.
+    /// This identity with no time later than `to`, if it has one. With a later time the handle would be treated as
+    /// looked up, and a doubt as new, until log time is there again. None if nothing changes.
     pub(crate) fn moved_before(&self, to: Stamp) -> Option<Self> {
         let handle = self.handle.as_ref().map(|(handle, at)| (Arc::clone(handle), (*at).min(to)));
         let doubt = self.doubt().map(|doubt| Doubt { since: doubt.since.min(to), ..doubt });
@@ -78,17 +78,17 @@ impl Identity {
         (moved != *self).then_some(moved)
     }
 
-    /// Whether this verified handle, or the DID alone, lets them in now.
+    /// True if this verified handle, or the DID alone, admits the user now.
     fn is_kept_by(&self, upstream: &Upstream, handle: &str) -> bool {
         let same = self.let_in.as_ref().is_some_and(|by| !handle.is_empty() && *by.handle == *handle);
         same || upstream.admits_from_atmosphere(&self.subject, handle)
     }
 
-    /// The same person under a handle that was verified now.
+    /// The admission by handle after a handle was verified now, if the user still depends on one.
     fn confirmed(&self, upstream: &Upstream, handle: Option<&(Arc<str>, Stamp)>) -> Option<LetIn> {
         let by =
             handle.map(|(handle, _)| handle.clone()).or_else(|| Some(self.let_in.as_ref()?.handle.clone()));
-        // Listed by their DID meanwhile: the handle decides nothing any more.
+        // If the DID itself is listed by now, the handle no longer decides.
         by.filter(|_| !upstream.admits_from_atmosphere(&self.subject, "")).map(LetIn::by)
     }
 }
@@ -115,7 +115,7 @@ pub(crate) fn check(draft: &mut Draft, order: &pb::CheckHandle) -> Result<Reply,
             };
             draft.look_again(&known, handle, let_in);
         }
-        // Looked up before they came by another one.
+        // The lookup began before the user was admitted by another handle.
         Finding::Unconfirmed | Finding::Elsewhere if handle != by.handle => {
             return Err(Refusal::new(Reason::CredentialChanged, "they are let in by another handle now"));
         }
@@ -141,10 +141,10 @@ fn doubted(by: &LetIn, elsewhere: bool, at: Stamp, patience_ms: u64) -> LetIn {
 }
 
 impl Draft {
-    /// Somebody signs in who is known.
+    /// Handles the sign-in of a known user.
     ///
     /// # Errors
-    /// `HandleUnconfirmed` for whoever is held out and comes without what would let them in.
+    /// `HandleUnconfirmed` for a user who is held out and presents nothing that would admit them.
     pub(super) fn meet_again(
         &mut self,
         upstream: &Upstream,
@@ -164,7 +164,7 @@ impl Draft {
         Ok(())
     }
 
-    /// A handle is what a DID is called for now. One that could not be verified any more is nobody's.
+    /// Updates the handle. A handle is the present name of a DID; one that could not be verified any more is dropped.
     fn look_again(&mut self, known: &Identity, handle: Option<(Arc<str>, Stamp)>, let_in: Option<LetIn>) {
         let label =
             handle.as_ref().map_or_else(|| known.subject.to_string(), |(handle, _)| handle.to_string());

@@ -1,4 +1,4 @@
-//! `LinkIdentity`, `UnlinkIdentity`: which subject at a provider is which person here.
+//! `LinkIdentity`, `UnlinkIdentity`: the link between a subject at a provider and a user.
 
 use std::sync::Arc;
 
@@ -19,23 +19,23 @@ use crate::{
 /// A subject at a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// At which provider.
+    /// The provider's name.
     pub upstream: Arc<str>,
-    /// What the provider calls the person, for ever; compared byte by byte.
+    /// The provider's permanent id of the user; compared byte by byte.
     pub subject: Arc<str>,
-    /// Who it is here.
+    /// The user here.
     pub user: UserId,
-    /// For people: what the identity was called when it was linked. Decides nothing.
+    /// The display name of the identity when it was linked. It has no effect on decisions.
     pub label: String,
-    /// When it was linked.
+    /// The time at which it was linked.
     pub linked_at: Stamp,
-    /// For Atmosphere: the handle, and when it was last verified.
+    /// For Atmosphere: the handle, and the time of its last verification.
     pub handle: Option<(Arc<str>, Stamp)>,
-    /// For Atmosphere: the handle that let them in, if nothing else did.
+    /// For Atmosphere: the handle that admitted the user, if nothing else did.
     pub let_in: Option<LetIn>,
 }
 
-/// From a session in which the person has just proved who they are, and from nowhere else.
+/// Links an identity; only from a session in which the user has just authenticated.
 pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply, Refusal> {
     draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
     let upstream = draft.state.able_upstream(&order.upstream)?;
@@ -66,7 +66,7 @@ pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply,
     Ok(done())
 }
 
-/// A person keeps one way to sign in; an operator may take the last one.
+/// Unlinks an identity. A user must keep one way to sign in; an operator may remove the last one.
 pub(crate) fn unlink(draft: &mut Draft, order: &pb::UnlinkIdentity) -> Result<Reply, Refusal> {
     let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
     let own = match order.session_id.as_slice() {
@@ -103,32 +103,33 @@ fn fresh(draft: &Draft, session: &[u8], max_age_ms: u64) -> Result<Arc<Session>,
 }
 
 impl State {
-    /// Who this subject is here.
+    /// The identity with this subject.
     pub fn identity(&self, upstream: &str, subject: &str) -> Option<&Arc<Identity>> {
         self.identities.get(&(upstream.into(), subject.into()))
     }
 
-    /// What this person is called there.
+    /// The user's identity at this provider.
     pub fn identity_of(&self, user: UserId, upstream: &str) -> Option<&Arc<Identity>> {
         let subject = self.subjects_by_user.get(&(user, upstream.into()))?;
         self.identity(upstream, subject)
     }
 
-    /// What this person is called, by provider.
+    /// The user's identities, by provider.
     pub fn identities_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Identity>> {
         let own =
             self.subjects_by_user.range((user, "".into())..).take_while(move |((of, _), _)| *of == user);
         own.filter_map(|((_, upstream), subject)| self.identity(upstream, subject))
     }
 
-    /// The address that applications may know this person by: one that was proved, or that an administrator wrote down
-    /// for somebody whom no provider knows. What a provider says without a proof may be anybody's; empty then.
+    /// The address that applications may see for this user: a verified one, or one that an administrator entered for a
+    /// user without provider identities. An unverified address from a provider may belong to anyone; empty in that
+    /// case.
     pub fn address_of<'a>(&self, user: &'a User) -> &'a str {
         let is_hearsay = !user.email_verified && self.identities_of(user.id).next().is_some();
         if is_hearsay { "" } else { &user.email }
     }
 
-    /// Who this person is on the Atmosphere.
+    /// The user's Atmosphere identity.
     pub fn atmosphere_of(&self, user: UserId) -> Option<&Arc<Identity>> {
         let is_there = |identity: &&Arc<Identity>| {
             self.upstream(&identity.upstream).is_some_and(|upstream| upstream.is_atmosphere())
@@ -136,14 +137,14 @@ impl State {
         self.identities_of(user).find(is_there)
     }
 
-    /// Whether somebody with this DID was let in by a handle.
+    /// True if a user with this DID was admitted by a handle.
     pub fn is_let_in_by_handle(&self, did: &str) -> bool {
         let networks = self.upstreams().filter(|upstream| upstream.is_atmosphere());
         let mut own = networks.filter_map(|upstream| self.identity(&upstream.name, did));
         own.any(|identity| identity.let_in.is_some())
     }
 
-    /// Everybody who is known there.
+    /// Every identity at this provider.
     pub fn identities_at(&self, upstream: &str) -> impl Iterator<Item = &Arc<Identity>> {
         let rows = self.identities.range((upstream.into(), "".into())..).map(|(_, row)| row);
         rows.take_while(move |row| &*row.upstream == upstream)

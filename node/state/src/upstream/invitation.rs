@@ -1,6 +1,6 @@
-//! `InviteIdentity`, `RevokeInvitation`: somebody whom the rule would not admit may come in from the Atmosphere, once,
-//! by their DID or by a handle that is verified then. Whoever came so is here like anybody else; the handle decides
-//! nothing later.
+//! `InviteIdentity`, `RevokeInvitation`: a user that the rule would not admit may sign in from the Atmosphere, once, by
+//! their DID or by a handle that is verified then. A user who signed in this way is like any other user afterwards; the
+//! handle has no later effect.
 
 use std::sync::Arc;
 
@@ -17,27 +17,27 @@ use crate::{
     state::{Expiring, State},
 };
 
-/// Most that are open: what one walk over them costs a sign-in.
+/// Most open invitations: a sign-in walks over all of them.
 const MAX_OPEN: usize = 1_024;
-/// Longest life, milliseconds: whoever has not come in a year has forgotten it.
+/// Longest lifetime in milliseconds: a year, after which an unused invitation has lost its purpose.
 const MAX_LIFE_MS: u64 = 366 * 24 * 3_600_000;
-/// Most groups of one.
+/// Most groups of one invitation.
 const MAX_GROUPS: usize = 64;
 
-/// Somebody may come in.
+/// An invitation for a new user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invitation {
     /// Its id.
     pub id: InvitationId,
-    /// By which provider.
+    /// The provider by which the user may sign in.
     pub upstream: Arc<str>,
-    /// Whom it is for: a DID or one handle.
+    /// The invited user: a DID or one handle.
     pub who: Who,
-    /// The groups that they are put into, besides those of the rule.
+    /// The groups that the user is added to, besides those of the rule.
     pub groups: OrdSet<GroupId>,
-    /// When it ends.
+    /// Expiry.
     pub expires_at: Stamp,
-    /// When it was made.
+    /// Creation time.
     pub created_at: Stamp,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeInvitation) -> Result<
 }
 
 impl Draft {
-    /// The invitation of this person, which is used up by it.
+    /// Takes the invitation of this user, which is used up.
     pub(super) fn use_invitation(
         &mut self,
         upstream: &str,
@@ -108,7 +108,8 @@ impl Draft {
 }
 
 impl State {
-    /// What lets this person in, if anything does at `now`: one for the DID before one for the verified handle.
+    /// The invitation that admits this user at `now`, if there is one: one for the DID before one for the verified
+    /// handle.
     pub fn invitation_of(
         &self,
         upstream: &str,
@@ -121,7 +122,7 @@ impl State {
         own.min_by_key(|row| matches!(row.who, Who::Handle(_)))
     }
 
-    /// Those that are open at a provider, in the order of their ids.
+    /// The open invitations at a provider, in the order of their ids.
     pub fn invitations_at(&self, upstream: &str) -> impl Iterator<Item = &Arc<Invitation>> {
         self.invitations.values().filter(move |row| *row.upstream == *upstream)
     }

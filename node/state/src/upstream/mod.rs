@@ -1,9 +1,8 @@
-//! Other providers at which people may sign in, and who is who there.
+//! Other providers at which users may sign in, and the identities there.
 //!
-//! An identity is a subject at one provider, and belongs to one person here. It is made in two ways only: by the
-//! person, from a session in which they have just proved who they are, or together with a person who is new and whom
-//! the provider may bring in. An e-mail address, verified or not, never leads to a person. What a subject belongs to
-//! (the issuer) never changes in a row.
+//! An identity is a subject at one provider, and belongs to one user here. It is made in two ways only: by the user,
+//! from a session in which they have just authenticated, or together with a new user that the provider may bring in. An
+//! e-mail address, verified or not, never leads to a user. The issuer that a subject belongs to never changes in a row.
 
 mod atmosphere;
 mod commands;
@@ -41,25 +40,25 @@ use crate::{
 /// A provider.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Unique, for machines: part of its redirect URI.
+    /// Unique name for machines: part of its redirect URI.
     pub name: Arc<str>,
-    /// For people.
+    /// Display name.
     pub display_name: String,
-    /// Where it is and what its subjects belong to.
+    /// Its endpoints or issuer, to which its subjects belong.
     pub place: Place,
-    /// What this cluster is called there.
+    /// The client id of this cluster at the provider.
     pub client_id: String,
-    /// Its secret there, sealed; empty = none.
+    /// The client secret of this cluster at the provider, sealed; empty = none.
     pub sealed_secret: Vec<u8>,
-    /// What is asked for.
+    /// The requested scopes.
     pub scopes: Vec<String>,
-    /// Which claim says what.
+    /// The names of the claims.
     pub claims: Claims,
-    /// Whom it brings in.
+    /// Admission rule for new users.
     pub rule: Rule,
-    /// Nobody signs in there.
+    /// No user can sign in by it.
     pub disabled: bool,
-    /// When the row was made.
+    /// Creation time.
     pub created_at: Stamp,
 }
 
@@ -72,21 +71,22 @@ impl std::fmt::Debug for Upstream {
     }
 }
 
-/// Where a provider is.
+/// The location of a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// An OpenID Provider with this issuer; the rest is discovered.
     Issuer(String),
-    /// Plain OAuth 2.0: who it is, userinfo says.
+    /// Plain OAuth 2.0: userinfo identifies the user.
     Endpoints {
-        /// Where people go.
+        /// The authorization endpoint.
         authorization: String,
-        /// Where codes go.
+        /// The token endpoint.
         token: String,
-        /// Who it is.
+        /// The userinfo endpoint.
         userinfo: String,
     },
-    /// The Atmosphere network (atproto): subjects are DIDs, and who vouches for one is found anew at each sign-in.
+    /// The Atmosphere network (atproto): subjects are DIDs, and the server that is responsible for a DID is looked up
+    /// at each sign-in.
     Atmosphere,
 }
 
@@ -105,26 +105,26 @@ pub struct Claims {
     pub name: String,
 }
 
-/// Whom a provider brings in.
+/// Admission rule of a provider for new users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// In general.
+    /// The general rule.
     pub admission: Admission,
-    /// Lower case; whole domains, nothing below them.
+    /// E-mail domains in lower case; whole domains, without subdomains.
     pub domains: OrdSet<Arc<str>>,
-    /// The groups of people who are new.
+    /// The groups of new users.
     pub groups: OrdSet<GroupId>,
-    /// For Atmosphere.
+    /// Additional rules for Atmosphere.
     pub listed: Listed,
 }
 
 impl Rule {
-    /// Every group that it names.
+    /// Every group that the rule names.
     pub(super) fn all_groups(&self) -> impl Iterator<Item = GroupId> {
         self.groups.iter().copied().chain(self.listed.groups())
     }
 
-    /// Whether somebody new with this address may come in. Doubt denies.
+    /// True if a new user with this address may sign in. Doubt denies.
     pub fn admits(&self, email: &str, email_verified: bool) -> bool {
         match self.admission {
             Admission::Any => true,
@@ -138,12 +138,12 @@ impl Rule {
 }
 
 impl Upstream {
-    /// Whether people come from the Atmosphere network.
+    /// True if users come from the Atmosphere network.
     pub const fn is_atmosphere(&self) -> bool {
         matches!(self.place, Place::Atmosphere)
     }
 
-    /// Whether somebody new with this DID, and this verified handle if there is one, may come in.
+    /// True if a new user with this DID, and this verified handle if there is one, may sign in.
     pub fn admits_from_atmosphere(&self, did: &str, handle: &str) -> bool {
         match self.rule.admission {
             Admission::Any => true,

@@ -1,4 +1,4 @@
-//! `SignInUpstream`: a completed sign-in at a provider in one entry: the ticket is spent, the person is found or made,
+//! `SignInUpstream`: a completed sign-in at a provider in one entry: the ticket is spent, the user is found or created,
 //! the session opens, and the code that it was for is issued.
 
 use std::sync::Arc;
@@ -21,14 +21,15 @@ pub(crate) fn sign_in(draft: &mut Draft, order: &pb::SignInUpstream) -> Result<R
     arrive(draft, order, None, false)
 }
 
-/// A command of its own, for what it leaves behind: a node that does not know it must stop, not forget it.
+/// Signs a user in by their handle. It is a separate command because of the row that it leaves behind: a node that does
+/// not know it must stop, not drop the row.
 pub(crate) fn sign_in_by_handle(draft: &mut Draft, order: &pb::SignInByHandle) -> Result<Reply, Refusal> {
     let order = order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
     arrive(draft, order, None, true)
 }
 
-/// `shown`: the session whose cookie the browser showed. `looks_again`: a handle that lets a newcomer in is remembered
-/// as what did.
+/// Completes a sign-in. `shown`: the session whose cookie the browser presented. `looks_again`: if a handle admits a
+/// newcomer, it is remembered for later checks.
 pub(crate) fn arrive(
     draft: &mut Draft,
     order: &pb::SignInUpstream,
@@ -43,7 +44,7 @@ pub(crate) fn arrive(
     let known = draft.state.identity(&upstream.name, &subject).cloned();
     let user = match (&known, &order.new_user) {
         (Some(known), Some(_)) => known.user,
-        // What the session is for was judged for this person.
+        // Access to what the session is for was decided for this user.
         (Some(known), None) if UserId::parse(&start.user_id)? == known.user => known.user,
         (Some(_), None) => {
             let why = "the identity belongs to another account than a moment ago";
@@ -58,7 +59,7 @@ pub(crate) fn arrive(
         draft.meet_again(&upstream, &known, handle)?;
     }
     draft.state.able_user(user)?;
-    // Nobody proved anything after now, whatever a provider's clock says.
+    // No authentication can be later than now, whatever a provider's clock says.
     let at = match order.authenticated_at_ms {
         0 => draft.at,
         ms => Stamp(ms).min(draft.at),
@@ -66,7 +67,7 @@ pub(crate) fn arrive(
     session::open(draft, start, shown, Proved { user, upstream: upstream.name.clone(), at })
 }
 
-/// Somebody whom nobody here knows.
+/// A user who has no account here yet.
 struct Newcomer<'a> {
     upstream: &'a Upstream,
     order: &'a pb::SignInUpstream,
@@ -74,8 +75,7 @@ struct Newcomer<'a> {
     looks_again: bool,
 }
 
-/// Makes the person and the identity. Groups come from the provider's rule, and nothing else may be claimed by the
-/// command.
+/// Creates the user and the identity. Groups come from the provider's rule; the command may not add others.
 fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Result<UserId, Refusal> {
     let Newcomer { upstream, order, subject, .. } = newcomer;
     let handle = wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?;
@@ -106,8 +106,8 @@ fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Re
     Ok(user)
 }
 
-/// From [`level::NAMES`] on a newcomer takes no name that is reserved or that a former user had: applications may give
-/// rights by it. An address that another user has is left out, for the same reason; the newcomer comes in without one.
+/// From [`level::NAMES`] on a newcomer gets no name that is reserved or that a former user had: applications may grant
+/// rights by it. An address that another user has is left out for the same reason; the newcomer is created without one.
 fn with_free_names(draft: &Draft, new: &pb::CreateUser) -> Result<pb::CreateUser, Refusal> {
     let mut new = new.clone();
     if draft.state.meta().level < level::NAMES {
@@ -124,14 +124,15 @@ fn with_free_names(draft: &Draft, new: &pb::CreateUser) -> Result<pb::CreateUser
     Ok(new)
 }
 
-/// What becomes of somebody new.
+/// The result of admitting a newcomer.
 struct Admitted {
     groups: OrdSet<GroupId>,
-    /// The handle without which they would not have come in, where it is to be looked at again.
+    /// The handle without which the user would not have been admitted, if it is to be checked again.
     by: Option<Arc<str>>,
 }
 
-/// The first token and an invitation are good once: whoever is second with one is a stranger.
+/// Admits a newcomer from the Atmosphere. The first token and an invitation are valid once: a second user with either
+/// of them is not admitted by it.
 fn from_atmosphere(draft: &mut Draft, newcomer: &Newcomer<'_>) -> Result<Admitted, Refusal> {
     let Newcomer { upstream, order, subject: did, .. } = newcomer;
     let handle = order.verified_handle.as_str();
@@ -150,7 +151,7 @@ fn from_atmosphere(draft: &mut Draft, newcomer: &Newcomer<'_>) -> Result<Admitte
     Ok(Admitted { groups, by: by_handle.then(|| parse_handle(handle)).transpose()? })
 }
 
-/// The groups that go with the first token, if this is it.
+/// Takes the first token, if this is it; returns the groups that go with it.
 fn take_first_token(
     draft: &mut Draft,
     upstream: &Upstream,

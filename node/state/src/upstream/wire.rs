@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{ids::GroupId, reply::Refusal, snapshot::Row, stamp::Stamp, state::State, text};
 
-/// Longest name: it is part of an address.
+/// Longest name: it is part of a URL.
 const MAX_NAME_BYTES: usize = 32;
 /// Longest subject (OIDC Core §2).
 const MAX_SUBJECT_BYTES: usize = 255;
-/// Longest sealed secret: a long secret, and what sealing adds.
+/// Longest sealed secret: a long secret plus the overhead of sealing.
 const MAX_SECRET_BYTES: usize = 2_048;
 /// Most scopes, domains and groups of one provider.
 const MAX_SCOPES: usize = 32;
@@ -24,7 +24,7 @@ const MAX_GROUPS: usize = 64;
 /// Longest domain name (RFC 1035 §2.3.4).
 const MAX_DOMAIN_BYTES: usize = 253;
 
-/// Printable ASCII, as providers write them; compared as it is.
+/// Parses a subject: printable ASCII, as providers write it; compared byte by byte.
 pub(super) fn parse_subject(subject: &str, place: &Place) -> Result<Arc<str>, Refusal> {
     if *place == Place::Atmosphere {
         return parse_did(subject);
@@ -36,7 +36,7 @@ pub(super) fn parse_subject(subject: &str, place: &Place) -> Result<Arc<str>, Re
     Ok(subject.into())
 }
 
-/// A handle that was verified at this moment; none for other providers, and where none was.
+/// Parses a handle that was verified at this moment; none for other providers, or if none was verified.
 pub(super) fn parse_verified(
     handle: &str,
     place: &Place,
@@ -49,7 +49,7 @@ pub(super) fn parse_verified(
     }
 }
 
-/// For people only, so it is cut rather than refused.
+/// Shortens a label. It is only displayed, so it is cut rather than refused.
 pub(super) fn parse_label(label: &str) -> Result<String, Refusal> {
     Ok(label.chars().filter(|c| !c.is_control()).take(text::MAX_TEXT_BYTES / 4).collect())
 }
@@ -120,7 +120,7 @@ pub(super) fn parse_rule(rule: &pb::UpstreamRule, place: &Place) -> Result<Rule,
     })
 }
 
-/// Addresses were parsed at the edge; here only their shape is held.
+/// Parses the provider's location. URLs were parsed at the edge; only their form is checked here.
 fn parse_place(order: &pb::Upstream) -> Result<Place, Refusal> {
     let uri = |field, uri: &str| text::line(field, uri, text::MAX_URI_BYTES);
     let endpoints = [&order.authorization_endpoint, &order.token_endpoint, &order.userinfo_endpoint];
@@ -140,7 +140,7 @@ fn parse_place(order: &pb::Upstream) -> Result<Place, Refusal> {
     }
 }
 
-/// On the Atmosphere this cluster is called by the address of its own document.
+/// Parses the client id. On the Atmosphere, the client id of this cluster is the URL of its own metadata document.
 pub(super) fn parse_client_id(client_id: &str, place: &Place) -> Result<String, Refusal> {
     match place {
         Place::Atmosphere if client_id.is_empty() => Ok(String::new()),

@@ -1,4 +1,4 @@
-//! `CreateUser`: a person, with groups and password in the same step.
+//! `CreateUser`: creates a user, with groups and password in the same step.
 
 use conclave_proto::command::v1 as pb;
 

@@ -1,4 +1,4 @@
-//! `DeleteUser`: the person, the passwords, every session and every grant, in one step.
+//! `DeleteUser`: removes the user, the password, every session and every grant, in one step.
 
 use conclave_proto::command::v1 as pb;
 

@@ -1,4 +1,4 @@
-//! People and their passwords. Owns usernames (unique, lower case) and what ends with a user: sessions, grants,
+//! Users and their passwords. Owns usernames (unique, lower case) and what ends with a user: sessions, grants,
 //! throttle.
 
 mod create;
@@ -37,46 +37,46 @@ use crate::{
 const MAX_USERNAME_BYTES: usize = 64;
 /// Most attributes of a user, so that a row stays small.
 const MAX_ATTRIBUTES: usize = 32;
-/// Longest PHC string: argon2id with a 64-byte salt and hash stays far below.
+/// Longest PHC string: argon2id with a 64-byte salt and hash fits easily.
 const MAX_PHC_BYTES: usize = 512;
 
-/// A person.
+/// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The person's id; the `sub` of public clients.
+    /// The user's id; the `sub` of clients with public subjects.
     pub id: UserId,
-    /// Unique, lower case.
+    /// Unique name in lower case.
     pub username: Arc<str>,
-    /// As the person likes to be called.
+    /// Display name.
     pub display_name: String,
-    /// Empty = none known.
+    /// E-mail address; empty = none.
     pub email: String,
-    /// Whether the address was proved.
+    /// True if the address was verified.
     pub email_verified: bool,
-    /// Free attributes, by name.
+    /// Free attributes, sorted by name.
     pub attributes: Vec<(String, String)>,
-    /// A disabled user signs in nowhere and has no session.
+    /// A disabled user cannot sign in and has no session.
     pub disabled: bool,
-    /// The groups the person is in.
+    /// The groups that the user is in.
     pub groups: OrdSet<GroupId>,
-    /// When the row was made.
+    /// Creation time.
     pub created_at: Stamp,
-    /// When it last changed.
+    /// Time of the last change.
     pub updated_at: Stamp,
-    /// The log index of the last `UnlockUser`; 0 = never. Attempts counted under an earlier one are forgotten.
+    /// The log index of the last `UnlockUser`; 0 = never. Attempts counted under an earlier one are ignored.
     pub unlock_version: u64,
 }
 
-/// What a password is checked against.
+/// The hash against which a password is verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password {
-    /// Whose.
+    /// The user.
     pub user: UserId,
     /// An argon2id PHC string.
     pub phc: String,
-    /// The log index that set it: a login proved against an older one is not accepted.
+    /// The log index that set it: a login that was verified against an older one is not accepted.
     pub version: u64,
-    /// When it was set.
+    /// The time at which it was set.
     pub changed_at: Stamp,
 }
 
@@ -89,10 +89,10 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// Usernames are compared in lower case, and hold what fits into URLs and headers.
+/// Parses a username: compared in lower case, limited to characters that fit into URLs and headers.
 ///
 /// # Errors
-/// `Malformed`, saying what is allowed.
+/// `Malformed`, with the allowed characters.
 pub fn parse_username(text: &str) -> Result<Arc<str>, Refusal> {
     let lower = text.trim().to_ascii_lowercase();
     let fits =
@@ -117,7 +117,7 @@ impl State {
         self.users.get(self.usernames.get(&name)?)
     }
 
-    /// What the user's password is checked against.
+    /// The user's password hash.
     pub fn password(&self, user: UserId) -> Option<&Arc<Password>> {
         self.passwords.get(&user)
     }
@@ -128,7 +128,7 @@ impl State {
         self.users.range((start, std::ops::Bound::Unbounded)).map(|(_, user)| user)
     }
 
-    /// How many users there are.
+    /// The number of users.
     pub fn user_count(&self) -> usize {
         self.users.len()
     }

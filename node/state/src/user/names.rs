@@ -1,9 +1,9 @@
-//! Names that lead to a user, and names that a newcomer does not get (decisions 0061 and 0063).
+//! Names that identify a user, and names that a newcomer does not get (decisions 0061 and 0063).
 //!
-//! A username leads to its user. So does an e-mail address that is verified and that no other user has, where it is not
-//! a username. From [`level::NAMES`] on no username is given that is another user's address, and no address that is
-//! another user's address or username. What was the same before stays as it is and leads to the user with the username,
-//! or to no user.
+//! A username identifies its user. So does an e-mail address that is verified, that no other user has, and that is not
+//! a username. From [`level::NAMES`] on no username is assigned that is another user's address, and no address that is
+//! another user's address or username. Earlier duplicates stay as they are and identify the user with the username, or
+//! no user.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::{
     text,
 };
 
-/// Most names of former users that are remembered: years of coming and going in a large organisation, in some
-/// megabytes. The oldest leave first.
+/// Most names of former users that are remembered: years of staff changes in a large organisation, in some megabytes.
+/// The oldest are dropped first.
 const MAX_FORMER_NAMES: usize = 50_000;
 
-/// Usernames that no provider's newcomer gets, compared without `-`, `_`, `.`, `@` and `+`: applications and operating
-/// systems give rights to most of them by the name alone, and users trust what comes from the last ones.
+/// Usernames that no newcomer from a provider gets, compared without `-`, `_`, `.`, `@` and `+`: applications and
+/// operating systems grant rights to most of them by the name alone, and users trust mail from the last ones.
 const RESERVED: [&str; 23] = [
     // Administrators and accounts of applications and operating systems.
     "admin",
@@ -61,18 +61,17 @@ pub struct FormerName {
     pub username: Arc<str>,
     /// The user who had it last.
     pub user: UserId,
-    /// When they lost it.
+    /// The time at which the user lost it.
     pub since: Stamp,
 }
 
 impl State {
-    /// The user that somebody who signs in means by what they typed: a username, or else an address that leads to one
-    /// user.
+    /// The user that a typed sign-in name identifies: by username, or else by an address that identifies one user.
     pub fn user_by_sign_in_name(&self, typed: &str) -> Option<&Arc<User>> {
         self.user_by_name(typed).or_else(|| self.user_by_address(typed))
     }
 
-    /// The user who alone has this address, if it is verified.
+    /// The only user with this address, if it is verified.
     fn user_by_address(&self, typed: &str) -> Option<&Arc<User>> {
         if self.meta.level < level::NAMES {
             return None;
@@ -117,8 +116,8 @@ impl State {
         })
     }
 
-    /// Whether a provider's newcomer may be called so: the name is free, not reserved, and no removed or renamed user
-    /// had it.
+    /// True if a newcomer from a provider may have this username: it is free and not reserved, and no removed or
+    /// renamed user had it.
     pub fn is_free_for_newcomer(&self, username: &str) -> bool {
         let Ok(username) = parse_username(username) else { return false };
         let is_letter = |c: &char| !matches!(c, '-' | '_' | '.' | '@' | '+');
@@ -129,7 +128,7 @@ impl State {
             && !RESERVED.contains(&letters.as_str())
     }
 
-    /// Whether the address is still free for a user who comes by a provider.
+    /// True if the address is free for a newcomer from a provider.
     pub(crate) fn address_is_free_for_newcomer(&self, email: &str, of: UserId) -> bool {
         self.address_is_free(email.trim(), of).is_ok()
     }
@@ -139,7 +138,7 @@ impl State {
         self.former_names.values()
     }
 
-    /// Remembers a name that no user has any more. A name that is in use is not a former one.
+    /// Remembers a name that no user has any more. A name that is in use is not recorded.
     pub(crate) fn put_former_name(&mut self, former: FormerName) {
         if self.usernames.contains_key(&former.username) {
             return;

@@ -1,6 +1,6 @@
-//! `SetPassword`: a new password ends what the old one opened, unless its owner just proved it and keeps the sessions.
-//! `ResetPassword`: the same by somebody else's hand. Whoever knew the old one may have made passwords of programs with
-//! it: those end too.
+//! `SetPassword`: a new password ends the sessions that the old one opened, unless its owner has just proved it and
+//! keeps the sessions. `ResetPassword`: an administrator sets a new password for a user. An attacker who knew the old
+//! one may have created app passwords with it: those end too.
 
 use conclave_proto::command::v1 as pb;
 

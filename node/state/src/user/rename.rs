@@ -1,5 +1,5 @@
-//! `RenameUser`: another username for the same user. Everything that refers to users does so by id and stays; only
-//! expressions may name a username, and hold the rename up unless it is forced.
+//! `RenameUser`: gives a user another username. Everything that refers to users does so by id and is not affected; only
+//! expressions may name a username, and they block the rename unless it is forced.
 
 use conclave_proto::command::v1 as pb;
 

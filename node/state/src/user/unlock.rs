@@ -1,7 +1,7 @@
-//! `UnlockUser`: the counted sign-in attempts of a user are forgotten, so that a lock-out ends at once.
+//! `UnlockUser`: forgets the counted sign-in attempts of a user, so that a lock-out ends at once.
 //!
-//! Attempts from browsers that the user is known in are counted under ids that only the edge can derive. It derives
-//! them from [`User::unlock_version`](super::User::unlock_version) as well, so a new version starts those counts anew.
+//! Attempts from a user's trusted browsers are counted under ids that only the edge can derive. It includes
+//! [`User::unlock_version`](super::User::unlock_version) in the derivation, so a new version starts those counts anew.
 
 use conclave_proto::command::v1 as pb;
 

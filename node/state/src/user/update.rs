@@ -1,4 +1,5 @@
-//! `UpdateUser`: what is given changes, the rest stays. Disabling ends every session and grant in the same step.
+//! `UpdateUser`: changes the fields that are set; the rest stays. Disabling ends every session and grant in the same
+//! step.
 
 use conclave_proto::command::v1 as pb;
 
@@ -18,11 +19,11 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUser) -> Result<Reply,
     }
     if let Some(email) = &order.email {
         let email = wire::parse_email(email)?;
-        // An address that two users had before stays as it is, however often it is written again.
+        // An address that two users already shared stays, even if it is written again.
         if !email.eq_ignore_ascii_case(&user.email) {
             draft.state.address_is_free(&email, id)?;
         }
-        // Another address has not been proved.
+        // A changed address has not been verified.
         user.email_verified = user.email_verified && user.email == email;
         user.email = email;
     }

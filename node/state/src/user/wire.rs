@@ -12,7 +12,8 @@ use crate::{
     text,
 };
 
-/// An address of the shape `a@b`, or nothing. Whether it is someone's is a matter of proof, not of shape.
+/// Parses an address of the form `a@b`, or an empty one. Ownership of the address is a matter of verification, not of
+/// form.
 pub(super) fn parse_email(email: &str) -> Result<String, Refusal> {
     let email = text::line("email", email.trim(), text::MAX_EMAIL_BYTES)?;
     let shaped =
@@ -23,7 +24,7 @@ pub(super) fn parse_email(email: &str) -> Result<String, Refusal> {
     Err(Refusal::malformed("the e-mail address must look like name@domain"))
 }
 
-/// Sorted by name, so that the same attributes are the same row.
+/// Parses attributes and sorts them by name, so that equal attributes give equal rows.
 pub(super) fn parse_attributes(
     attributes: Option<&pb::Attributes>,
 ) -> Result<Vec<(String, String)>, Refusal> {

@@ -1,4 +1,4 @@
-//! People from the Atmosphere network: a DID is a person, a handle what it is called for now.
+//! Users from the Atmosphere network: a DID identifies a user, a handle is their present name.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -36,7 +36,7 @@ pub fn listed(dids: &[&str], handles: &[&str]) -> pb::UpstreamRule {
     }
 }
 
-/// This DID comes, and is user `user_number` if it is new.
+/// A sign-in of this DID, which becomes user `user_number` if it is new.
 fn comes(world: &World, number: u8, did: &str, handle: &str, user_number: u8) -> pb::SignInUpstream {
     pb::SignInUpstream {
         upstream: "atmosphere".into(),
@@ -78,14 +78,14 @@ fn who_is_listed_by_did_or_by_verified_handle_comes_in() {
         let did = format!("did:plc:{n}");
         assert_eq!(come(&mut world, &did, handle), comes_in, "{handle}");
     }
-    // Who is here stays, whatever the lists say later, and the handle is another's.
+    // An existing user stays, even if the lists change later and the handle belongs to another DID.
     world.ok(Body::UpdateUpstream(pb::UpdateUpstream {
         name: "atmosphere".into(),
         rule: Some(listed(&[], &[])),
         ..Default::default()
     }));
     assert!(come(&mut world, DID, "") && come(&mut world, "did:plc:4", ""));
-    assert!(!come(&mut world, "did:plc:7", "ada.test"), "a handle leads to nobody");
+    assert!(!come(&mut world, "did:plc:7", "ada.test"), "a handle identifies no user");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn an_unlisted_rule_brings_in_nobody_and_a_bad_one_is_refused() {
         let order = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(bad), ..Default::default() };
         assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::Malformed);
     }
-    // And what is Atmosphere's alone, other providers do not have.
+    // Other providers do not accept the Atmosphere fields.
     world.ok(create_provider("corp", true, &[]));
     let order =
         pb::UpdateUpstream { name: "corp".into(), rule: Some(listed(&[DID], &[])), ..Default::default() };
@@ -155,11 +155,12 @@ fn a_person_is_a_did_and_the_handle_is_what_it_is_called_for_now() {
     world.now += MINUTE;
     world.ok(Body::SignInUpstream(comes(&world, 31, DID, "Countess.test", 41)));
     assert_eq!(handle(&world), ("countess.test".into(), Some(("countess.test".into(), world.now))));
-    // Somebody else took the old handle: another person, who is admitted as that handle is, and is not the first one.
+    // Another DID took the old handle: it is a different user, who is admitted by that handle, and is not the first
+    // one.
     world.ok(Body::SignInUpstream(comes(&world, 32, OTHER, "ada.test", 42)));
     let owner = |did| world.state.identity("atmosphere", did).unwrap().user;
     assert_ne!(owner(DID), owner(OTHER));
-    // Not verified any more: no handle.
+    // No longer verified: no handle.
     world.ok(Body::SignInUpstream(comes(&world, 33, DID, "", 43)));
     assert_eq!(handle(&world), (DID.into(), None));
 }
@@ -205,7 +206,7 @@ fn an_invitation_lets_one_person_in_once_and_goes_with_what_it_is_of() {
     assert_eq!(world.refused(invite(4, DID, &[], 0)), Reason::Malformed);
     assert_eq!(world.refused(invite(4, DID, &[9], MINUTE)), Reason::GroupUnknown);
     world.ok(invite(5, "Ada.test", &[2], MINUTE));
-    // By the handle, whoever has it first.
+    // By the handle: the first DID that has it is admitted.
     assert_eq!(
         world.refused(sign_in_by_handle(&world, 30, DID, "", 40)),
         Reason::NotAdmitted,
@@ -220,7 +221,7 @@ fn an_invitation_lets_one_person_in_once_and_goes_with_what_it_is_of() {
     );
     let identity = world.state.identity("atmosphere", DID).unwrap();
     assert_eq!(identity.let_in, None, "who was invited is here by their DID");
-    // Revoked, expired, of a group that is gone.
+    // Revoked, expired, or for a group that was deleted.
     world.ok(invite(6, OTHER, &[], MINUTE));
     let revoke = |n| pb::RevokeInvitation { upstream: "atmosphere".into(), invitation_id: id(26, n) };
     world.ok(Body::RevokeInvitation(revoke(6)));
@@ -251,7 +252,7 @@ pub fn found(finding: pb::check_handle::Finding, handle: &str) -> Body {
     })
 }
 
-/// Whether the session with this number is good now.
+/// True if the session with this number is valid now.
 fn is_live(world: &World, n: u8) -> bool {
     let id = conclave_state::ids::SessionId::parse(&session(n)).unwrap();
     world.state.live_session(id, conclave_state::Stamp(world.now)).is_some()
@@ -264,7 +265,7 @@ fn who_came_by_a_handle_is_let_in_for_as_long_as_it_is_theirs() {
     world.ok(sign_in_by_handle(&world, 30, DID, "ada.corp.test", 40));
     let doubt = |world: &World| world.state.identity("atmosphere", DID).unwrap().doubt();
     assert_eq!(doubt(&world), None);
-    // For a while nothing happens but that applications are not told the name.
+    // For a while the only effect is that applications do not get the name.
     world.ok(found(Finding::Unconfirmed, "ada.corp.test"));
     assert!(is_live(&world, 30) && !doubt(&world).unwrap().held_out);
     assert_eq!(world.state.identity("atmosphere", DID).unwrap().handle, None);
@@ -273,20 +274,20 @@ fn who_came_by_a_handle_is_let_in_for_as_long_as_it_is_theirs() {
     world.ok(found(Finding::Unconfirmed, "ada.corp.test"));
     world.now += 11 * MINUTE;
     world.ok(sign_in_by_handle(&world, 31, DID, "", 41));
-    assert!(is_live(&world, 31), "as long as nobody looked");
+    assert!(is_live(&world, 31), "as long as it was not checked");
     world.ok(found(Finding::Unconfirmed, "ada.corp.test"));
     assert!(!is_live(&world, 30) && !is_live(&world, 31), "for too long");
     assert_eq!(world.refused(sign_in_by_handle(&world, 32, DID, "", 42)), Reason::HandleUnconfirmed);
     assert_eq!(world.refused(sign_in_by_handle(&world, 33, DID, "ada.test", 43)), Reason::HandleUnconfirmed);
-    // Another one that is listed is as good, and is what counts from then on.
+    // Another listed handle is accepted too, and is the relevant one from then on.
     world.ok(sign_in_by_handle(&world, 34, DID, "countess.corp.test", 44));
     assert_eq!(doubt(&world), None);
     assert_eq!(world.refused(found(Finding::Elsewhere, "ada.corp.test")), Reason::CredentialChanged);
     assert!(is_live(&world, 34));
-    // Another's: at once.
+    // A handle of another DID: at once.
     world.ok(found(Finding::Elsewhere, "countess.corp.test"));
     assert!(!is_live(&world, 34) && doubt(&world).unwrap().elsewhere);
-    // An operator who lists the DID has the last word.
+    // An operator who lists the DID overrides the check.
     let rule = Some(listed(&[DID], &[]));
     world.ok(Body::UpdateUpstream(pb::UpdateUpstream {
         name: "atmosphere".into(),
@@ -295,7 +296,7 @@ fn who_came_by_a_handle_is_let_in_for_as_long_as_it_is_theirs() {
     }));
     world.ok(sign_in_by_handle(&world, 35, DID, "", 45));
     assert_eq!(world.refused(found(Finding::Unconfirmed, "countess.corp.test")), Reason::IdentityUnknown);
-    // Whoever is let in by their DID is never looked at, and neither is anybody else's identity.
+    // A user who is admitted by their DID is never checked, and neither are identities of other providers.
     assert_eq!(groups_of(&world.state, 40), [group_id(1)]);
 }
 

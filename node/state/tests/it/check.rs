@@ -1,4 +1,4 @@
-//! What the check of forward-auth stands on: hosts and wildcards, arms of a whole domain, passwords of programs.
+//! The rules behind the forward-auth check: hosts and wildcards, app sessions of a whole domain, app passwords.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -273,6 +273,6 @@ fn a_host_may_be_an_ipv6_address_in_its_one_form() {
     {
         assert_eq!(world.refused(addresses(&[bad])), Reason::Malformed, "{bad}");
     }
-    // As a name it stays refused, as entries from before have it.
+    // As a name it is still refused, as entries of earlier versions had it.
     assert_eq!(world.refused(hosts(1, &["[2001:db8::7]"])), Reason::Malformed);
 }

@@ -1,4 +1,4 @@
-//! Log time: bounded steps, and the way back after wrong clocks had moved it ahead.
+//! Log time: bounded steps, and setting it back after wrong clocks had moved it ahead.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -15,7 +15,7 @@ use crate::{
 
 const DAY: u64 = 24 * 60 * MINUTE;
 
-/// The furnished world at the level at which log time is bounded.
+/// The seeded world at the level at which log time is bounded.
 fn bounded() -> World {
     let mut world = World::furnished();
     world.ok(Body::RaiseLevel(pb::RaiseLevel { level: level::BOUNDED_LOG_TIME }));
@@ -91,9 +91,9 @@ fn setting_log_time_back_ends_what_was_made_while_it_was_ahead_and_keeps_the_res
         role: pb::ApiRole::Admin.into(),
         ttl_ms: MINUTE,
     }));
-    // The clocks are right again; log time is not.
+    // The clocks are correct again; log time is not.
     world.now = truth + MINUTE;
-    assert!(!live(&world, 1), "over, as long as log time is ahead");
+    assert!(!live(&world, 1), "expired, as long as log time is ahead");
     let ReplyBody::ClockSet(done) = world.ok(set(truth + 10 * DAY, world.now)) else {
         panic!("another reply")
     };
@@ -102,7 +102,7 @@ fn setting_log_time_back_ends_what_was_made_while_it_was_ahead_and_keeps_the_res
     assert!(live(&world, 1) && !live(&world, 2));
     assert!(world.state.grant(conclave_state::ids::GrantId::parse(&grant(1)).unwrap()).is_some());
     world.signed_in(3, &["openid"]);
-    assert!(live(&world, 3), "people sign in again");
+    assert!(live(&world, 3), "users sign in again");
 }
 
 #[test]
@@ -156,13 +156,13 @@ fn a_restore_into_a_running_cluster_keeps_its_log_time_and_a_founding_one_can_se
     assert_eq!(restored(&poisoned.state, &healthy.state, &running).meta().clock, at);
     let kept = Terms { at, ..terms };
     let ahead = restored(&poisoned.state, &poisoned.state, &kept);
-    assert_eq!(ahead.meta().clock, Stamp(truth + 10 * DAY), "without being told to, no time is thrown away");
+    assert_eq!(ahead.meta().clock, Stamp(truth + 10 * DAY), "without the option, no time is discarded");
     let anew = restored(&poisoned.state, &poisoned.state, &Terms { reset_log_time: true, ..kept });
     assert_eq!(anew.meta().clock, at);
     let mut world = World::new();
     (world.state, world.index, world.now) = (anew, 50, at.0);
     world.signed_in(2, &["openid"]);
-    assert!(live(&world, 2), "people sign in again");
+    assert!(live(&world, 2), "users sign in again");
 }
 
 const DOCUMENT: &str = "https://app.test/client.json";
@@ -181,8 +181,8 @@ fn unconfirmed() -> Body {
     atmosphere::found(pb::check_handle::Finding::Unconfirmed, "ada.corp.test")
 }
 
-/// A world whose log time is 200 days ahead, and in which times that decide something were written before and since;
-/// and the true time.
+/// A world whose log time is 200 days ahead, with times that affect decisions written before and since; and the true
+/// time.
 fn with_times_ahead() -> (World, u64) {
     let mut world = atmosphere::world(atmosphere::listed(&[], &["*.corp.test"]));
     world.ok(Body::RaiseLevel(pb::RaiseLevel { level: level::SUPPORTED }));
@@ -201,7 +201,7 @@ fn with_times_ahead() -> (World, u64) {
     (world, truth)
 }
 
-/// Whether every time of [`with_times_ahead`] is what it can be at `to`, and those from before are as they were.
+/// Asserts that every time of [`with_times_ahead`] is possible at `to`, and that those from before are unchanged.
 fn assert_no_time_is_ahead(state: &State, truth: u64, to: Stamp) {
     let identity = |did| state.identity("atmosphere", did).unwrap();
     assert_eq!(identity(OTHER).linked_at, to);
@@ -223,7 +223,7 @@ fn setting_log_time_back_leaves_no_time_ahead_that_decides() {
     world.now = truth + MINUTE;
     world.ok(set(truth + 200 * DAY, world.now));
     assert_no_time_is_ahead(&world.state, truth, Stamp(world.now));
-    // A handle that is not confirmed for long enough holds its user out.
+    // A handle that is unconfirmed for long enough holds its user out.
     assert!(!world.state.identity("atmosphere", DID).unwrap().is_held_out());
     world.now += 11 * MINUTE;
     world.ok(unconfirmed());

@@ -1,5 +1,6 @@
-//! Frozen bytes. What a release wrote into the log must mean the same for ever (design.md P9): each folder of
-//! `tests/corpus/` holds the entries and the snapshot of one release, and the digest they gave. They are only added to.
+//! Frozen bytes. The log entries of a release must keep their meaning for ever (design.md P9): each folder of
+//! `tests/corpus/` holds the entries and the snapshot of one release, and the digest that they gave. Folders are only
+//! added.
 //!
 //! `CONCLAVE_FREEZE=NNNN_name cargo test -p conclave-state frozen` writes a new folder from the history below; existing
 //! ones are never written again.
@@ -25,10 +26,10 @@ fn corpus() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
 }
 
-/// What the folders before this one have nothing of, and the rows that remain of it.
+/// The commands that no earlier folder contains, and the rows that remain of them.
 fn history() -> Vec<Vec<u8>> {
     let mut tape = Tape { world: World::furnished(), entries: Vec::new() };
-    // The furnishing itself, as entries of this log.
+    // The seeding itself, as entries of this log.
     for body in [
         create_group(1),
         create_user(1, &[1]),
@@ -56,7 +57,7 @@ fn history() -> Vec<Vec<u8>> {
     tape.entries
 }
 
-/// A log that is written while it is applied: what is refused is no history.
+/// A log that is written while it is applied: refused commands are not recorded.
 struct Tape {
     world: World,
     entries: Vec<Vec<u8>>,
@@ -335,7 +336,7 @@ fn keys_and_system(tape: &mut Tape) {
     tape.push(Body::RaiseLevel(pb::RaiseLevel { level: 1 }));
 }
 
-/// Set forward and back again, with nothing made in between.
+/// Sets log time forward and back again, with nothing made in between.
 fn log_time(tape: &mut Tape) {
     tape.push(Body::RaiseLevel(pb::RaiseLevel { level: conclave_state::level::BOUNDED_LOG_TIME }));
     let now = tape.world.state.meta().clock.0;
@@ -407,7 +408,7 @@ fn app_passwords(tape: &mut Tape) {
     tape.push(Body::RevokeAppPassword(pb::RevokeAppPassword { app_password_id: id(10, 1) }));
 }
 
-/// Ends everything there was; what is made afterwards is of the next revocation epoch.
+/// Ends all access; everything made afterwards belongs to the next revocation epoch.
 fn access_ended(tape: &mut Tape) {
     tape.push(Body::ResetPassword(pb::ResetPassword {
         user_id: user(1),
@@ -427,7 +428,7 @@ fn access_ended(tape: &mut Tape) {
     }));
 }
 
-/// The cluster goes from one secret to the next.
+/// The cluster changes from one secret to the next.
 fn secrets(tape: &mut Tape) {
     for (before, secret_id, sealed) in [(&b""[..], 1, &b"kept"[..]), (b"kept", 2, b"kept anew")] {
         tape.push(Body::ChangeSecret(pb::ChangeSecret {
@@ -507,10 +508,10 @@ fn frozen_entries_and_snapshots_of_every_release_mean_what_they_meant() {
     }
 }
 
-/// One that is given up, one that is put in force, and one that is on its way at the end.
+/// One restore that is aborted, one that is committed, and one that is in progress at the end.
 fn restores(tape: &mut Tape) {
     let older = World::furnished().state;
-    // One row a piece.
+    // One row in each piece.
     let pieces: Vec<(u32, Vec<u8>)> = chunks_of(&older, 1).filter(|(table, _)| *table <= 6).collect();
     for (number, last) in [(1, 2), (2, pieces.len()), (3, 3)] {
         let restore_id = id(13, number);

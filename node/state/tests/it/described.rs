@@ -1,5 +1,5 @@
-//! Clients that a document describes, where native applications may be answered, and each client's share of the memory
-//! of proofs.
+//! Clients that a metadata document describes, redirect URIs of native applications, and each client's share of the
+//! memory of proofs.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::Reason;
@@ -97,7 +97,7 @@ fn a_code_goes_to_whichever_port_a_native_application_listens_on() {
     };
     assert_eq!(to(1, "cli", "http://127.0.0.1:51000/cb"), Some(true));
     assert_eq!(to(2, "cli", "http://127.0.0.1:51000/other"), Some(false));
-    assert_eq!(to(3, "server", "http://127.0.0.1:51000/cb"), Some(false), "it is no native application");
+    assert_eq!(to(3, "server", "http://127.0.0.1:51000/cb"), Some(false), "it is not a native application");
     assert_eq!(to(4, "server", "http://127.0.0.1/cb"), Some(true));
 }
 
@@ -133,7 +133,7 @@ fn of_ten_thousand_described_clients_an_unused_one_makes_room() {
         world.now += 1;
         world.ok(described(&name(n)));
     }
-    // The first is in use: the second has gone unused for longest.
+    // The first is in use: the second has been unused for the longest time.
     let order = issue(1, &name(0), &["openid"]);
     world.ok(Body::IssueCode(pb::IssueCode { session_id: session(1), ..order }));
     world.ok(described(&name(10_000)));

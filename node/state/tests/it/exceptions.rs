@@ -1,4 +1,4 @@
-//! What an administrator allows one client by an explicit word, which counts from feature level 2 on.
+//! Exceptions that an administrator explicitly allows one client, from feature level 2 on.
 
 use conclave_proto::command::v1::{self as pb, ClientAuthMethod, command::Body};
 use conclave_state::{

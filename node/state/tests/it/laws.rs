@@ -1,4 +1,4 @@
-//! What must hold for every history of commands.
+//! Properties that hold for every history of commands.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use proptest::prelude::*;
 
 use crate::{policy::*, world::*};
 
-/// One entry of a random history: what, how much later, and whether it repeats the request id of the one before.
+/// One entry of a random history: its command, the time that passes before it, and whether it repeats the request id of
+/// the one before.
 #[derive(Clone, Debug)]
 struct Step {
     body: Body,
@@ -28,7 +29,7 @@ fn with_devices() -> pb::GrantTypes {
     pb::GrantTypes { grant_types: types.map(i32::from).to_vec() }
 }
 
-/// What ends the access of a person or of all, and the passwords of programs that end with it.
+/// Commands that end the access of one user or of all, including app passwords.
 fn end_of_access() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     prop_oneof![
@@ -228,7 +229,7 @@ fn start(s: u8, u: u8, scopes: &[&str], version: u64) -> Body {
 }
 
 fn history() -> impl Strategy<Value = Vec<Step>> {
-    // A furnished start, so that most random commands meet something that exists.
+    // A seeded start, so that most random commands refer to something that exists.
     let step = (body(), prop_oneof![Just(0), Just(1_000), Just(40_000), Just(15 * MINUTE)])
         .prop_map(|(body, later_ms)| Step { body, later_ms });
     prop::collection::vec(step, 1..80).prop_map(|random| {
@@ -281,7 +282,7 @@ fn refresh_history() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 2..24).prop_map(|random| {
         let start = start(1, 1, &["openid"], 2);
         let first = [create_group(1), create_user(1, &[1]), create_client("web", &[]), start];
-        // A rotation and its retry at once: the least that every history has.
+        // A rotation and its immediate retry: the minimum of every history.
         let first = first.into_iter().chain([redeem(1, "web"), rotate(1, 1), rotate(1, 1)]);
         first.map(|body| Step { body, later_ms: 1 }).chain(random).collect()
     })
@@ -306,7 +307,7 @@ proptest! {
         let cut = cut.index(states.len());
         let mut restored = through_a_snapshot(&states[cut]);
         prop_assert_eq!(digest(&restored), digest(&states[cut]));
-        // Derived indexes are rebuilt, or what follows would differ.
+        // Derived indexes are rebuilt; otherwise the following entries would give different results.
         for (index, bytes) in entries.iter().enumerate().skip(cut) {
             restored = step(&restored, index, bytes).0;
             prop_assert_eq!(digest(&restored), digest(&states[index + 1]));
@@ -332,10 +333,10 @@ proptest! {
                     None => prop_assert!(person.disabled),
                 }
             }
-            // What is derived is derived anew: both go on alike.
+            // Derived indexes are rebuilt: both states continue alike.
             let (mut as_it_is, mut as_loaded) = (next.clone(), through_a_snapshot(&next));
             for (n, bytes) in entries.iter().enumerate() {
-                // The same orders under other names.
+                // The same commands under other request ids.
                 let index = usize::try_from(next.index()).unwrap() + n;
                 as_it_is = step(&as_it_is, index, bytes).0;
                 as_loaded = step(&as_loaded, index, bytes).0;
@@ -359,7 +360,7 @@ proptest! {
     fn a_refresh_family_has_at_most_one_live_child(history in refresh_history()) {
         let entries = entries(&history);
         let mut state = State::default();
-        // (family, presented generation) -> the successor it was given, within the life of one family row.
+        // (family, presented generation) -> the successor it was given, within the lifetime of one family row.
         let mut successors: BTreeMap<(Vec<u8>, u64), (u64, u64)> = BTreeMap::new();
         for (index, bytes) in entries.iter().enumerate() {
             let (next, reply) = step(&state, index, bytes);

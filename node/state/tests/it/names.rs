@@ -1,5 +1,4 @@
-//! Names of users and groups: what is the same, what leads to whom, what can be renamed, and what a newcomer may be
-//! called.
+//! Names of users and groups: equality, lookup, renames, and the names that a newcomer may have.
 
 use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{
@@ -73,7 +72,7 @@ fn names_of_groups_are_unique_without_regard_to_case_from_the_level_on() {
         world.ok(group_named(n, name));
     }
     world.ok(raise());
-    // What was alike before stays, by its own name; a name in a third spelling is that of neither.
+    // Earlier duplicates stay, each under its exact name; a third spelling matches neither.
     let id = |n| GroupId::parse(&group(n)).unwrap();
     let found = |world: &World, name: &str| world.state.group_named(name).map(|group| group.id);
     assert_eq!((found(&world, "Staff"), found(&world, "STAFF")), (Some(id(12)), None));
@@ -84,7 +83,7 @@ fn names_of_groups_are_unique_without_regard_to_case_from_the_level_on() {
     assert_eq!(
         world.refused(group_named(14, "Admins")),
         Reason::GroupNameTaken,
-        "nobody may take it for admins"
+        "no application may take it for admins"
     );
     world.ok(group_named(14, "admins"));
     world.ok(Body::DeleteGroup(pb::DeleteGroup { group_id: group(11) }));
@@ -104,7 +103,7 @@ fn before_the_level_names_are_as_they_were() {
     }
     world.ok(delete(11));
     assert_eq!(world.state.former_names().count(), 0);
-    // From the level on what was the same stays and works, and nothing new becomes the same.
+    // From the level on existing duplicates stay and work, and no new duplicate is accepted.
     world.ok(raise());
     world.ok(address(1, "User2@example.test", true));
     assert_eq!(means(&world.state, "user2@example.test"), None, "two users have it");
@@ -115,7 +114,7 @@ fn before_the_level_names_are_as_they_were() {
 #[test]
 fn an_address_leads_to_the_one_user_who_has_it_verified() {
     let mut world = levelled();
-    assert_eq!(means(&world.state, "user1@example.test"), None, "nobody verified it");
+    assert_eq!(means(&world.state, "user1@example.test"), None, "it was not verified");
     world.ok(address(1, "Ada@Example.test", true));
     for (typed, user) in [
         ("ada@example.test", Some(1)),
@@ -130,7 +129,7 @@ fn an_address_leads_to_the_one_user_who_has_it_verified() {
     }
     assert_eq!(world.refused(address(2, "aDA@example.test", true)), Reason::AddressTaken);
     assert_eq!(world.refused(named(11, "bob", "ada@example.TEST")), Reason::AddressTaken);
-    // An address that changed leads nowhere, and is free for another.
+    // An address that changed identifies no user, and is free for another.
     world.ok(address(1, "ada@new.test", false));
     assert_eq!((means(&world.state, "ada@example.test"), means(&world.state, "ada@new.test")), (None, None));
     world.ok(address(2, "ada@example.test", true));
@@ -147,12 +146,12 @@ fn a_username_that_is_an_address_of_another_wins_and_is_not_given_again() {
     world.ok(named(11, "ada@example.test", ""));
     world.ok(raise());
     assert_eq!(means(&world.state, "ADA@example.test"), Some(11));
-    // No further ones: neither a username that is an address of another, nor an address that is a username of another.
+    // No new ones: neither a username that is another user's address, nor an address that is another user's username.
     assert_eq!(world.refused(named(12, "user2@example.test", "")), Reason::UsernameTaken);
     assert_eq!(world.refused(rename(11, "user2@example.test")), Reason::UsernameTaken);
     assert_eq!(world.refused(address(2, "Ada@example.test", false)), Reason::AddressTaken);
     world.ok(address(11, "ada@EXAMPLE.test2", true));
-    // One's own address is a fine username.
+    // A user's own address is a valid username.
     world.ok(rename(2, "user2@example.test"));
     assert_eq!(means(&world.state, "user2@example.test"), Some(2));
 }
@@ -175,7 +174,7 @@ fn a_renamed_user_keeps_everything_but_the_name() {
     assert_eq!(sessions(&world), 1);
     assert!(world.state.password(id).is_some());
     assert_eq!((means(&world.state, "user1"), means(&world.state, "ada")), (None, Some(1)));
-    // Taken, malformed, unknown, and the same again.
+    // Taken, malformed, unknown, and unchanged.
     assert_eq!(world.refused(rename(1, "USER2")), Reason::UsernameTaken);
     assert_eq!(world.refused(rename(1, "a b")), Reason::Malformed);
     assert_eq!(world.refused(rename(99, "new")), Reason::UserUnknown);
@@ -202,7 +201,7 @@ fn a_renamed_group_keeps_its_members_and_whatever_refers_to_it() {
     assert_eq!(world.refused(rename_group(12, "STAFF")), Reason::GroupNameTaken);
     assert_eq!(world.refused(rename_group(12, "a|b")), Reason::Malformed);
     assert_eq!(world.refused(rename_group(99, "new")), Reason::GroupUnknown);
-    // The group of administrators is known by its name.
+    // The administrators' group is recognised by its name.
     assert_eq!(world.refused(rename_group(12, "admins")), Reason::Malformed);
     assert_eq!(world.refused(rename_group(12, "Admins")), Reason::GroupNameTaken);
     world.ok(group_named(13, "admins"));
@@ -221,7 +220,7 @@ fn a_name_in_an_expression_holds_a_rename_up_unless_it_is_forced() {
     let (user_id, group_id) = (user(1), group(1));
     world.ok(Body::RenameUser(pb::RenameUser { user_id, username: "ada".into(), force: true }));
     world.ok(Body::RenameGroup(pb::RenameGroup { group_id, name: "staff".into(), force: true }));
-    // Headers, candidates and claims of clients as well.
+    // Headers, candidates and claims of clients are searched too.
     world.ok(set_policy(1, expression("true"), false));
     let header =
         pb::PolicyHeader { name: "x-team".into(), expression: "'staff' in user.groups ? 'a' : 'b'".into() };
@@ -260,7 +259,7 @@ fn a_newcomer_gets_no_name_that_means_somebody() {
     }
     let order = newcomer(&world, 20, "admin-1f2e3d", "gone@corp.test");
     world.ok(order);
-    // Administrators decide for themselves.
+    // Administrators may still use these names.
     world.ok(named(13, "admin", ""));
     world.ok(named(14, "gone", ""));
     world.ok(delete(14));
@@ -319,7 +318,7 @@ fn renames_wait_for_every_node() {
     }
 }
 
-/// Names and addresses that meet each other.
+/// Names and addresses that collide with each other.
 pub fn about_names() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     let name = prop_oneof![

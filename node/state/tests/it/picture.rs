@@ -1,4 +1,4 @@
-//! What people look like.
+//! Pictures of users.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -33,9 +33,9 @@ fn a_picture_is_found_by_its_name_while_anybody_has_it() {
     assert_eq!(shown(&world.state, 21), Some(name), "the same picture has the same name");
     world.ok(set_picture(20, 2));
     assert_ne!(shown(&world.state, 20), Some(name));
-    assert_eq!(world.state.picture(name).unwrap().jpeg, jpeg(1), "another person has it still");
+    assert_eq!(world.state.picture(name).unwrap().jpeg, jpeg(1), "another user still has it");
     world.ok(Body::DeleteUser(pb::DeleteUser { user_id: user(21) }));
-    assert!(world.state.picture(name).is_none(), "it ends with the person");
+    assert!(world.state.picture(name).is_none(), "it ends with the user");
     world.ok(Body::SetPicture(pb::SetPicture { user_id: user(20), ..Default::default() }));
     assert_eq!(shown(&world.state, 20), None);
     assert_eq!(world.state.picture(PictureId::new([0xff; 16])), None);

@@ -1,4 +1,5 @@
-//! Policies: which version holds, who is locked out by mistake, and what a decision made by an older version is worth.
+//! Policies: the version in force, the guard against locking users out, and decisions that were made by an older
+//! version.
 
 use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{Class, Reason, ReplyBody, ids::ApplicationId};
@@ -87,7 +88,7 @@ fn app(n: u8) -> ApplicationId {
     ApplicationId::parse(&application(n)).unwrap()
 }
 
-/// User 1 is in `admins` (group 9) and group 1, user 2 in nothing; application 1 is for group 1.
+/// User 1 is in `admins` (group 9) and group 1, user 2 in no group; application 1 is for group 1.
 fn world() -> World {
     let mut world = World::furnished();
     world.ok(Body::CreateGroup(pb::CreateGroup {
@@ -130,9 +131,9 @@ fn nobody_locks_everybody_or_every_administrator_out_by_mistake() {
     for rows in [
         vec![],
         vec![deny(Kind::Everyone(true))],
-        vec![allow(in_group(7))], // nobody is in it
+        vec![allow(in_group(7))], // the group has no members
         vec![deny(Kind::Everyone(true)), allow(Kind::Everyone(true))],
-        vec![allow(is_user(2))],               // admits somebody, and no administrator
+        vec![allow(is_user(2))],               // admits a user, but no administrator
         vec![allow(cel())],                    // perhaps
         vec![deny(cel()), allow(in_group(9))], // perhaps not
         vec![deny(in_group(1)), allow(Kind::Everyone(true))],
@@ -146,12 +147,12 @@ fn nobody_locks_everybody_or_every_administrator_out_by_mistake() {
     ] {
         world.ok(set(rows));
     }
-    // A candidate may be anything; it is looked at when it is to hold.
+    // A candidate may be anything; it is checked when it is put in force.
     world.ok(set_policy(1, policy(vec![allow(is_user(2))]), true));
     let version = world.state.candidate_policy(app(1)).unwrap().version;
     assert_eq!(world.refused(promote(1, version)), Reason::LocksOut);
     world.ok(forced(promote(1, version)));
-    // Nobody could open it before, so nobody is locked out now.
+    // No user could open it before, so no user is locked out now.
     world.ok(set(vec![allow(cel())]));
 }
 
@@ -226,7 +227,7 @@ fn what_tightens_is_acknowledged_when_every_node_knows() {
         |candidate| Body::RemovePolicy(pb::RemovePolicy { application_id: application(1), candidate });
     assert_eq!(class(remove(true)), Class::Plain);
     assert_eq!(class(remove(false)), Class::Revocation);
-    // A policy may deny a group, and a host may have been another application's by a wildcard.
+    // A policy may deny a group, and another application's wildcard may have matched a host.
     let member = pb::AddGroupMember { user_id: user(2), group_id: group(9) };
     assert_eq!(class(Body::AddGroupMember(member)), Class::Revocation);
     assert_eq!(class(create_application(2, &[9])), Class::Revocation);

@@ -1,5 +1,5 @@
-//! What comes before a grant, and what is kept of it: pushed requests, devices, consent, PKCE left out, and whom the
-//! end of a session concerns. One story a rule.
+//! The steps before a grant, and their records: pushed requests, devices, consent, omitted PKCE, and the clients that
+//! the end of a session concerns. One test for each rule.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -34,7 +34,7 @@ fn start_device(n: u8, code: u8) -> Body {
     })
 }
 
-/// The clients may have devices.
+/// A world whose clients may use device authorization.
 fn with_devices() -> World {
     let mut world = World::furnished();
     for client_id in ["web", "app"] {
@@ -150,7 +150,7 @@ fn a_device_is_answered_once_and_fetches_once() {
     assert_eq!(world.refused(fetch.clone()), Reason::DevicePending);
     world.ok(answer_device(&world, 1, 60, true));
     assert_eq!(world.refused(answer_device(&world, 1, 61, false)), Reason::DeviceUnknown);
-    // Another client, or one without the secret, gets nothing and ends nothing.
+    // Another client, or a caller without the secret, gets nothing and ends nothing.
     assert_eq!(world.refused(Body::RedeemDevice(redeem_device(1, "app"))), Reason::DeviceUnknown);
     let guessed = pb::RedeemDevice { secret_hash: hash(6), ..redeem_device(1, "web") };
     assert_eq!(world.refused(Body::RedeemDevice(guessed)), Reason::DeviceUnknown);
@@ -315,7 +315,7 @@ fn a_client_hears_of_the_end_of_a_session_though_its_grant_is_gone() {
             client.to_string()
         })
         .collect();
-    assert_eq!(told, ["web"], "once, and nobody else");
+    assert_eq!(told, ["web"], "once, and no other client");
 }
 
 #[test]

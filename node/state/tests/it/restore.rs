@@ -1,4 +1,4 @@
-//! An older state takes the place of the newest one, and what was taken away between them stays away.
+//! An older state replaces the newest one, and what was revoked between them stays revoked.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -61,7 +61,7 @@ fn password(u: u8, text: &str) -> Body {
     })
 }
 
-/// An older state, and what became of it: everything that can be taken away was.
+/// An older state, and a later one in which everything that can be revoked was revoked.
 fn a_day() -> (State, World) {
     let mut world = World::furnished();
     for n in [3, 4] {
@@ -109,20 +109,20 @@ fn what_was_taken_away_since_stays_away() {
     let next = restored(&older, newest, &founding(newest));
     let person = |n| UserId::parse(&user(n)).unwrap();
 
-    assert_eq!(next.sessions_after(None).count(), 0, "nobody stays signed in");
+    assert_eq!(next.sessions_after(None).count(), 0, "no user stays signed in");
     assert_eq!(next.meta().revocation_epoch, newest.meta().revocation_epoch + 1);
     assert_eq!(next.meta().former_epochs, [1]);
     assert_eq!(next.password(person(1)), newest.password(person(1)), "the old password does not come back");
     assert!(next.user(person(2)).unwrap().disabled);
-    assert!(next.user(person(3)).unwrap().disabled, "whoever was deleted comes back disabled");
+    assert!(next.user(person(3)).unwrap().disabled, "a deleted user comes back disabled");
     assert!(!next.user(person(4)).unwrap().disabled);
-    assert!(next.user(person(5)).is_none(), "whoever came since is gone");
+    assert!(next.user(person(5)).is_none(), "a user created since is removed");
     assert!(next.tokens_after(None).map(|row| row.id).eq([TokenId::parse(&id(9, 1)).unwrap()]));
     let left: Vec<_> = next.app_passwords_after(None).map(|row| row.id).collect();
     assert_eq!(left, [AppPasswordId::parse(&id(12, 1)).unwrap()]);
     assert!(
         next.live_app_password(left[0], world.state.meta().clock).is_some(),
-        "and is good in the new epoch"
+        "and is valid in the new epoch"
     );
     let web = next.client("web").unwrap();
     assert_eq!(web.secret_hash, newest.client("web").unwrap().secret_hash, "nor does the old secret");
@@ -130,7 +130,7 @@ fn what_was_taken_away_since_stays_away() {
     assert_eq!(next.upstream("corp").unwrap().sealed_secret, b"sealed anew");
     assert!(next.keys().all(|key| !key.is_active()), "keys of a founding sign nothing more");
     assert!(next.key("old").is_some() && next.key("new").is_some(), "and verify what they signed");
-    assert_eq!(next.user(person(1)).unwrap().groups.len(), 1, "groups are those of then");
+    assert_eq!(next.user(person(1)).unwrap().groups.len(), 1, "groups are the former ones");
     assert_eq!(digest(&through_a_snapshot(&next)), digest(&next));
 
     let keeping = Terms { enable_returning: true, ..founding(newest) };
@@ -232,7 +232,10 @@ fn a_provider_that_is_elsewhere_since_comes_back_disabled() {
     };
     world.ok(Body::CreateUpstream(pb::CreateUpstream { upstream: Some(moved) }));
     let next = restored(&older, &world.state, &founding(&world.state));
-    assert!(next.upstream("corp").unwrap().disabled, "its secret of now would be told to where it was");
+    assert!(
+        next.upstream("corp").unwrap().disabled,
+        "its present secret would be sent to its former endpoints"
+    );
 }
 
 #[test]
@@ -243,11 +246,11 @@ fn people_are_told_what_changes() {
     assert_eq!(list.len(), count);
     let said =
         |kind: &str, name: &str| list.iter().find(|c| c.kind == kind && c.name == name).map(|c| c.what);
-    assert_eq!(said("user", "user3"), Some("comes back, disabled"));
-    assert_eq!(said("user", "user5"), Some("goes: was made since"));
-    assert_eq!(said("user", "user1"), Some("is in the groups of then"));
-    assert_eq!(said("group", "group1"), Some("comes back"));
-    assert_eq!(said("client", "app"), Some("comes back"));
+    assert_eq!(said("user", "user3"), Some("is restored, disabled"));
+    assert_eq!(said("user", "user5"), Some("is removed: created later"));
+    assert_eq!(said("user", "user1"), Some("is in the former groups again"));
+    assert_eq!(said("group", "group1"), Some("is restored"));
+    assert_eq!(said("client", "app"), Some("is restored"));
     assert_eq!(changes(&world.state, &next, 1), (list[..1].to_vec(), count));
 }
 
@@ -292,7 +295,7 @@ fn whoever_becomes_an_administrator_again_is_named() {
     assert_eq!(told, Some("is an administrator again"));
 }
 
-/// The commands that bring `older` in pieces of at most `bytes`.
+/// The commands that transfer `older` in pieces of at most `bytes`.
 fn brought(older: &State, restore: &[u8], bytes: usize) -> (Vec<Body>, Body) {
     let mut pieces = Vec::new();
     let mut hash = PieceHash::start();
@@ -327,7 +330,7 @@ fn a_running_cluster_is_restored_in_one_step() {
         world.ok(begin(&restore));
         for piece in pieces {
             world.ok(piece);
-            // Whoever joins in the middle gets what has come so far, and nothing of it counts yet.
+            // A node that joins in the middle gets the pieces transferred so far, which have no effect yet.
             world.state = through_a_snapshot(&world.state);
             assert!(world.state.user(UserId::parse(&user(3)).unwrap()).is_none());
         }
@@ -401,5 +404,5 @@ fn a_client_that_was_deleted_since_has_no_tokens_from_before() {
     let next = restored(&older, &world.state, &founding(&world.state));
     let client = next.client("app").expect("it comes back");
     assert!(client.disabled);
-    assert!(client.own_tokens_since > older.index(), "tokens of its own from before are over");
+    assert!(client.own_tokens_since > older.index(), "its own earlier tokens have ended");
 }

@@ -9,7 +9,7 @@ use conclave_state::{
 
 use crate::world::*;
 
-/// A sign-in whose browser showed session `shown` by the secret that hashes to `secret`.
+/// A sign-in whose browser presented session `shown` by the secret that hashes to `secret`.
 pub fn again(shown: u8, secret: u8, sign_in: SignIn) -> Body {
     Body::SignInAgain(pb::SignInAgain {
         shown_session_id: session(shown),
@@ -31,7 +31,7 @@ fn secret(n: u8) -> SecretHash {
     SecretHash::parse(&hash(n)).unwrap()
 }
 
-/// Session 1 of user 1 with a redeemed grant of `web` and an application session; the cookie's secret hashes to 9.
+/// Session 1 of user 1 with a redeemed grant of `web` and an app session; the cookie's secret hashes to 9.
 fn furnished() -> World {
     let mut world = World::furnished();
     world.signed_in(1, &["openid"]);
@@ -108,7 +108,7 @@ fn a_form_that_left_before_the_renewal_is_of_the_same_browser_and_an_older_one_i
         };
         assert_eq!(started.session_id, session(1), "shown by {shown}");
     }
-    // By now 9 is two renewals old, and 4 was never of this session.
+    // By now 9 is two renewals old, and 4 never belonged to this session.
     for (n, shown) in [(4, 9), (5, 4)] {
         let order = start(&world, n, 1, 12);
         let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else {

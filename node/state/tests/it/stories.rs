@@ -1,4 +1,4 @@
-//! One story a rule, named after what must hold.
+//! One test for each rule, named after it.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -78,7 +78,7 @@ fn a_code_is_bound_to_client_uri_verifier_and_time() {
     world.now += MINUTE;
     assert_eq!(world.refused(Body::RedeemCode(good.clone())), Reason::GrantUnknown);
     world.now = before;
-    // Log time never runs back: an older stamp does not bring the code to life again.
+    // Log time never runs back: an older stamp does not make the code valid again.
     assert_eq!(world.refused(Body::RedeemCode(good)), Reason::GrantUnknown);
 }
 
@@ -132,7 +132,7 @@ fn disabling_a_user_ends_every_session_grant_and_later_login() {
     assert!(!live(&world, 1) && !granted(&world, 1));
     let start = world.start(2, 1, None);
     assert_eq!(world.refused(Body::StartSession(start)), Reason::UserDisabled);
-    // Enabled again, nothing old comes back.
+    // Re-enabling does not restore anything old.
     world.ok(Body::UpdateUser(pb::UpdateUser {
         user_id: user(1),
         disabled: Some(false),
@@ -342,7 +342,7 @@ fn a_sweep_removes_what_is_over_and_nothing_else() {
 #[test]
 fn an_unknown_command_halts_and_is_never_skipped() {
     let mut world = World::new();
-    // A command whose body is an arm of the future (field 4000), as a newer leader would write it.
+    // A command whose body is an unknown variant (field 4000), as a newer leader would write it.
     let future = [0x82, 0xfa, 0x01, 0x00];
     for command in [Vec::new(), future.to_vec()] {
         let entry = prost::Message::encode_to_vec(&pb::LogEntry { at_ms: 1, command });

@@ -1,5 +1,5 @@
-//! The token side of the rules: proofs that count once, keys that codes and tokens are bound to, secrets that overlap,
-//! tokens ended before their time, and what a client may use.
+//! The token side of the rules: proofs that are accepted once, keys that codes and tokens are bound to, overlapping
+//! secrets, early revocation of tokens, and the grant types of a client.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -58,13 +58,13 @@ fn a_proof_counts_once_until_its_age_alone_refuses_it() {
     world.ok(spend(vec![assertion.clone()]));
     assert_eq!(world.refused(spend(vec![assertion])), Reason::AssertionReplayed);
 
-    // One of two that came before refuses both, and the other stays unused.
+    // If one of two was used before, both are refused, and the other one stays unused.
     assert_eq!(world.refused(spend(vec![proof(3, until), proof(1, until)])), Reason::ProofReplayed);
     world.ok(spend(vec![proof(3, until)]));
 
     world.now = until;
     assert_eq!(world.refused(spend(vec![proof(1, until)])), Reason::ProofReplayed, "too old");
-    // Forgotten without a sweep: each that comes takes two along.
+    // Forgotten without a sweep: each new one removes two.
     let before = conclave_state::snapshot::rows(&world.state).filter(|(table, _)| *table == 13).count();
     world.ok(spend(vec![proof(4, until + MINUTE)]));
     let after = conclave_state::snapshot::rows(&world.state).filter(|(table, _)| *table == 13).count();
@@ -106,7 +106,7 @@ fn a_public_clients_refresh_tokens_are_bound_to_the_key_and_a_thief_ends_nothing
     world.ok(rotate_with(1, 1, &hash(5)));
     world.now += WINDOW + 1;
     for other in [&[][..], &hash(6)] {
-        // Generation 1 is long used: from its owner this would end the line.
+        // Generation 1 was used long ago: presented by its owner, it would end the family.
         assert_eq!(world.refused(rotate_with(1, 1, other)), Reason::DpopKeyMismatch);
     }
     world.ok(rotate_with(1, 2, &hash(5)));

@@ -1,4 +1,4 @@
-//! Other providers: who may come in by them, as whom, and what ends with them.
+//! Other providers: the users that they admit, the accounts of those users, and what ends with a provider.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
@@ -61,10 +61,10 @@ fn a_linked_identity_signs_its_person_in_once_for_each_ticket() {
         (session.clone(), owner.clone())
     };
     assert_eq!((owner.id, &*session.upstream), (user_id(1), "corp"));
-    // What the session was for was judged for another person than the identity's.
+    // Access for the session was decided for another user than the identity's.
     let mut order = sign_in(31, 1, None, 2, world.now);
     assert_eq!(world.refused(Body::SignInUpstream(order.clone())), Reason::CredentialChanged);
-    // A provider whose clock is ahead makes nobody fresher than now.
+    // A provider whose clock is ahead cannot make an authentication later than now.
     order = sign_in(32, 1, None, 1, world.now);
     order.authenticated_at_ms = world.now + 60 * MINUTE;
     world.ok(Body::SignInUpstream(order));
@@ -106,7 +106,7 @@ fn linking_and_unlinking_need_a_session_in_which_somebody_just_proved_who_they_a
     assert_eq!(world.refused(unlink(2, 2)), Reason::IdentityUnknown);
     world.ok(world.comes(30, 1, None));
     world.ok(unlink(2, 1));
-    assert!(!world.is_live(30), "what came by the identity is over");
+    assert!(!world.is_live(30), "the sessions of the identity have ended");
     assert!(world.is_live(2));
     assert_eq!(world.refused(world.comes(31, 1, None)), Reason::IdentityUnknown);
 }
@@ -136,7 +136,7 @@ fn somebody_new_comes_in_only_as_the_rule_says_and_with_its_groups_only() {
     let made = world.state.user(user_id(40)).unwrap();
     assert_eq!(made.groups.iter().map(|g| g.to_vec()).collect::<Vec<_>>(), [group(1)]);
     assert!(world.state.password(user_id(40)).is_none(), "no password comes with it");
-    // Known from here on, whatever the rule says later; and two first logins at once make one person.
+    // Known from here on, whatever the rule is later; and two simultaneous first logins create one user.
     world.admits(rule(false, &[]));
     let back = Body::SignInUpstream(sign_in(31, 1, None, 40, world.now));
     world.ok(back);
@@ -176,7 +176,7 @@ fn a_provider_that_is_disabled_or_deleted_takes_its_sessions_along() {
     world.ok(world.comes(32, 1, None));
     world.ok(Body::DeleteUpstream(pb::DeleteUpstream { name: "corp".into() }));
     assert!(!world.is_live(32));
-    // One of the same name knows nobody.
+    // A new provider of the same name knows no user.
     world.ok(create_provider("corp", false, &[]));
     assert_eq!(world.refused(world.comes(33, 1, None)), Reason::IdentityUnknown);
 }

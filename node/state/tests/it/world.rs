@@ -1,4 +1,4 @@
-//! A small world to test in: numbered ids, a log of entries, and short ways to say a command.
+//! A small world for tests: numbered ids, a log of entries, and short constructors of commands.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{Applied, Entry, Halt, Reason, Reply, ReplyBody, State, apply};
@@ -59,7 +59,7 @@ impl World {
         Self { state: State::default(), index: 0, now: 1_000_000, request: 0 }
     }
 
-    /// With a user 1 in group 1, an application 1 for that group on `app.test`, and two clients.
+    /// A world with user 1 in group 1, application 1 for that group on `app.test`, and two clients.
     pub fn furnished() -> Self {
         let mut world = Self::new();
         world.ok(create_group(1));
@@ -164,7 +164,7 @@ pub fn issue(n: u8, client_id: &str, scopes: &[&str]) -> pb::IssueCode {
 }
 
 impl World {
-    /// What a login of this user proves against.
+    /// The credential version against which a login of this user is verified.
     fn credential_version(&self, n: u8) -> u64 {
         let id = conclave_state::ids::UserId::parse(&user(n)).unwrap();
         self.state.password(id).map_or(0, |p| p.version)
@@ -219,7 +219,7 @@ pub fn rotate(n: u8, generation: u64) -> Body {
     })
 }
 
-/// A DPoP proof that is remembered until then.
+/// A DPoP proof that is remembered until this time.
 pub fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
     pb::SpentProof {
         kind: pb::spent_proof::Kind::Dpop.into(),
@@ -229,7 +229,7 @@ pub fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
     }
 }
 
-/// A provider that brings in nobody.
+/// A provider that admits no new user.
 pub fn provider(name: &str) -> pb::Upstream {
     pb::Upstream {
         name: name.into(),
@@ -242,7 +242,7 @@ pub fn provider(name: &str) -> pb::Upstream {
     }
 }
 
-/// Everybody or nobody, into these groups.
+/// A rule that admits every new user or none, into these groups.
 pub fn rule(any: bool, groups: &[u8]) -> pb::UpstreamRule {
     let admission = if any { pb::UpstreamAdmission::Any } else { pb::UpstreamAdmission::None };
     pb::UpstreamRule {
@@ -272,7 +272,7 @@ pub fn link(ticket_number: u8, session_number: u8, n: u8, ticket_expires_at_ms: 
     })
 }
 
-/// Subject `n` signs in at `corp`, as `known`, or as a person who is to be made.
+/// Subject `n` signs in at `corp`, as `known`, or as a new user.
 pub fn sign_in(number: u8, n: u8, new: Option<u8>, known: u8, now: u64) -> pb::SignInUpstream {
     pb::SignInUpstream {
         session: Some(pb::StartSession {
@@ -301,12 +301,12 @@ pub fn sign_in(number: u8, n: u8, new: Option<u8>, known: u8, now: u64) -> pb::S
     }
 }
 
-/// The smallest thing that begins as a JPEG does.
+/// The smallest bytes that begin like a JPEG.
 pub fn jpeg(n: u8) -> Vec<u8> {
     vec![0xff, 0xd8, 0xff, n]
 }
 
-/// This person looks like this from now on.
+/// Sets this user's picture.
 pub fn set_picture(number: u8, picture: u8) -> Body {
     Body::SetPicture(pb::SetPicture {
         user_id: user(number),

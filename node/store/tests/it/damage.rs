@@ -1,4 +1,4 @@
-//! Damage of every kind we can do to the files: the log opens complete or not at all.
+//! Damage of every kind to the files: the log opens complete or not at all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The only two good answers.
+/// Checks that the log opens complete or is refused: the only two valid results.
 fn complete_or_refused(root: &Path, what: &str) -> bool {
     match SledLog::open(root) {
         Ok(log) => {
@@ -98,7 +98,7 @@ fn a_log_cut_short_is_refused() {
     }
 }
 
-/// What an operator does who restores last night's copy of the engine's directory: the vote and the tail are older.
+/// An operator restores last night's copy of the engine's directory: the vote and the tail are older.
 #[test]
 fn an_older_copy_of_the_log_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ fn entries_changed_behind_the_chain_are_refused() {
     let at = |index: u64| [&b"r"[..], &index.to_be_bytes(), &[0, 0]].concat();
     let get = |db: &sled::Db, index| db.get(at(index)).unwrap().unwrap();
     let (last, beyond) = (ENTRIES - 1, ENTRIES);
-    // The same entry of another history: whole, at its place, of the right term.
+    // An entry of another history: complete, in its place, of the right term.
     let mut other = SledLog::create(&dir.path().join("other")).unwrap();
     let mut forged = entries()[..=9].to_vec();
     forged[9].payload = b"forged".to_vec();
@@ -190,7 +190,7 @@ fn a_rewrite_cut_off_at_any_point_leaves_one_good_copy() {
     let dir = tempfile::tempdir().unwrap();
     let good = dir.path().join("good");
     build(&good);
-    // Before the pointer moved: a half-written or a complete next directory lies beside the current one.
+    // Before the pointer moved: an incomplete or a complete next directory exists beside the current one.
     for (name, fill) in [("half", false), ("complete", true)] {
         let root = dir.path().join(name);
         copy(&good, &root);

@@ -1,4 +1,4 @@
-//! The data directory: whose it is, and that it is used once.
+//! The data directory: its ownership, and its exclusive use.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -115,7 +115,7 @@ fn a_restore_that_was_cut_short_after_it_counted_is_ended_before_the_identity_is
     let aside = dir.replace_contents(new.clone(), "1", build).unwrap().expect("what was there is kept");
     drop(dir);
     assert_eq!(DataDir::peek(&path).unwrap(), Some(new.clone()));
-    // As it lay there before the last steps of it.
+    // The state before the last steps of it.
     fs::create_dir(path.join("restoring")).unwrap();
     fs::rename(path.join("identity"), path.join("restoring/identity")).unwrap();
     fs::rename(aside.join("identity"), path.join("identity")).unwrap();

@@ -1,4 +1,4 @@
-//! The rules of the log, held alike by the disk and by memory, and what a reopened disk log still knows.
+//! The rules of the log, equal for the disk and for memory, and the contents of a reopened disk log.
 
 use conclave_store::log::MAX_PAYLOAD_BYTES;
 use conclave_store::{Flush, LogId, LogRecord, LogStore, MemLog, Op, SledLog, StoreError};

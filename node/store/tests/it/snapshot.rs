@@ -1,4 +1,4 @@
-//! Snapshot files: what went in comes out, and nothing else ever does.
+//! Snapshot files: the contents are read back unchanged, and damage is always detected.
 
 use std::fs;
 use std::path::Path;
@@ -90,7 +90,7 @@ fn every_flipped_byte_and_every_truncation_of_a_file_is_noticed() {
     assert!(verify(&bad_path).unwrap_err().to_string().contains("behind the trailer"));
 }
 
-/// The frames of a file with their heads: behind the header, each has its length at byte 9.
+/// The frames of a file with their heads: after the header, each has its length at byte 9.
 fn frames(bytes: &[u8], mut at: usize) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     while at < bytes.len() {

@@ -1,4 +1,4 @@
-//! The writer: order, groups, and the end of everything at the first error.
+//! The writer: order, groups, and the stop at the first error.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use conclave_store::{Flush, LogReader, LogState, LogStore, LogWriter, MemLog, Op
 
 use super::record;
 
-/// A store that waits for a nod before each commit, remembers its groups and can fail or panic.
+/// A store that waits for a signal before each commit, records its groups and can fail or panic.
 struct Scripted {
     log: MemLog,
     nods: Receiver<Nod>,

@@ -1,4 +1,4 @@
-//! conclave-client against three nodes of which the leader goes away.
+//! conclave-client against three nodes, one of which is the leader and stops.
 
 use conclave_client::{Client, v1};
 use conclave_node::testing::{TestNode, wait_until};
@@ -8,7 +8,7 @@ async fn leader(nodes: &[TestNode]) -> usize {
     nodes.iter().position(|node| node.cluster().is_leader()).unwrap()
 }
 
-/// The client knows one node only, a follower; it finds the leader by itself, and its way back when the leader goes.
+/// The client knows only one node, a follower; it finds the leader by itself, and the next one when the leader stops.
 #[tokio::test]
 async fn writes_go_on_when_the_leader_goes_and_are_read_back_at_once() {
     let mut nodes = TestNode::start_cluster(3).await;

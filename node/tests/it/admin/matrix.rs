@@ -1,4 +1,4 @@
-//! Who may call what: every RPC of the API, read from its descriptor, against every kind of caller.
+//! Permissions: every RPC of the API, read from its descriptor, against every kind of caller.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use tonic_prost::ProstCodec;
 
 use super::channel;
 
-/// Every RPC, whether it writes, and what an empty message gets from someone who may. A new RPC needs a line here.
+/// Every RPC, whether it writes, and the reply to an empty message from an authorised caller. A new RPC needs a line
+/// here.
 const RPCS: [(&str, bool, Code); 70] = [
     ("UserService/CreateUser", true, Code::InvalidArgument),
     ("UserService/GetUser", false, Code::NotFound),
@@ -87,7 +88,7 @@ const RPCS: [(&str, bool, Code); 70] = [
     ("SecretService/GetSecretStatus", false, Code::Ok),
     ("SecretService/EndEverything", true, Code::Ok),
 ];
-/// Needs no state of its own to be asked for.
+/// An RPC that needs no state of its own.
 const STATUS: (&str, bool, Code) = ("ClusterService/GetStatus", false, Code::Ok);
 
 fn described() -> Vec<String> {

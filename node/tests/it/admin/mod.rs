@@ -31,7 +31,7 @@ pub fn with<M>(message: M, token: &str, metadata: &[(&'static str, &str)]) -> Re
     request
 }
 
-/// As the operator, whose token is fresh.
+/// A request with the operator's token, which is fresh.
 pub fn by_operator<M>(node: &TestNode, message: M) -> Request<M> {
     with(message, &node.operator_token(), &[])
 }

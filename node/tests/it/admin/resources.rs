@@ -1,4 +1,4 @@
-//! Each resource through its life.
+//! Each resource from creation to deletion.
 
 use std::collections::BTreeMap;
 
@@ -342,7 +342,7 @@ async fn a_client_from_first_to_last() {
     let get = by_operator(&node, pb::GetClientRequest { client_id: "shop".into() });
     let shown = clients.get_client(get).await.unwrap().into_inner();
     let until = conclave_node::testing::START_MS + 60_000;
-    assert_eq!(shown.previous_secret_expires_at_ms, until, "the secret before is good for a while");
+    assert_eq!(shown.previous_secret_expires_at_ms, until, "the former secret is valid for a while");
 
     for bad in ["http://shop.example.org/cb", "https://shop.example.org/cb#x", "javascript:alert(1)"] {
         let request = pb::CreateClientRequest {
@@ -560,7 +560,7 @@ async fn sessions_are_listed_while_they_live_and_end_when_told() {
     assert!(list(&mut sessions, "ada").await.is_empty());
     assert_eq!(list(&mut sessions, "").await.len(), 1);
     node.clock().advance(std::time::Duration::from_hours(2));
-    assert!(list(&mut sessions, "").await.is_empty(), "a session whose time is over is not shown");
+    assert!(list(&mut sessions, "").await.is_empty(), "an expired session is not shown");
 }
 
 #[tokio::test]
@@ -672,7 +672,7 @@ async fn passwords_of_programs_end_with_a_password_that_somebody_else_sets_and_w
     users.set_password(set(true)).await.unwrap();
     assert_eq!(count(), 2);
     let said = sessions.revoke_user_sessions(revoke(false)).await.unwrap().into_inner();
-    assert_eq!((said.app_passwords_left, count()), (2, 2), "they live on, and it is said");
+    assert_eq!((said.app_passwords_left, count()), (2, 2), "they stay valid, and the response reports it");
     let said = sessions.revoke_user_sessions(revoke(true)).await.unwrap().into_inner();
     assert_eq!((said.app_passwords_left, count()), (0, 0));
     make().await;

@@ -1,4 +1,4 @@
-//! A restore that takes long: whose word counts at its end.
+//! A restore that takes long: the token is checked again at its end.
 
 use conclave_node::testing::TestNode;
 use conclave_proto::admin::v1::{
@@ -30,7 +30,7 @@ async fn who_lost_the_token_while_the_file_was_sent_restores_nothing() {
         let mut steps = snapshots.restore_snapshot(request).await.unwrap().into_inner();
         let (half, rest) = bytes.split_at(bytes.len() / 2);
         send.send(part(Part::Data(half.to_vec()))).await.unwrap();
-        // It has been taken: the call is under way.
+        // The data has been received: the call is in progress.
         let first = steps.message().await.unwrap().unwrap().step;
         assert_eq!(first, Some(Step::ReceivedBytes(half.len() as u64)));
         if revoked {

@@ -1,4 +1,4 @@
-//! Writes that are sent more than once, and reads that must have seen them: over three nodes.
+//! Writes that are sent more than once, and reads that must see them: over three nodes.
 
 use conclave_node::testing::{ApiRole, TestNode, wait_until};
 use conclave_proto::admin::v1::{
@@ -75,7 +75,7 @@ async fn a_delete_sent_again_is_answered_as_the_first_time() {
     let other = "ff".repeat(16);
     for id in [&[][..], &[(ID, other.as_str())]] {
         let again = refusal(users.delete_user(with(delete(), &token, id)).await);
-        assert_eq!(again, (Code::NotFound, "there is no user ada".into()), "another write finds nobody");
+        assert_eq!(again, (Code::NotFound, "there is no user ada".into()), "another write finds no user");
     }
 }
 

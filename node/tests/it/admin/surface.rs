@@ -1,4 +1,4 @@
-//! What is open to everybody, and the bounds.
+//! The parts that need no token, and the bounds.
 
 use conclave_node::testing::TestNode;
 use conclave_proto::admin::v1::{self as pb, user_service_client::UserServiceClient};

@@ -1,4 +1,4 @@
-//! The cluster plane's door, knocked at by a client that holds the secret.
+//! The listener of the cluster plane, called by a client that has the secret.
 
 use conclave_base::runtime::Runtime;
 use conclave_cluster::{Cluster, testing::channel};
@@ -15,14 +15,14 @@ fn client(cluster: &TestCluster, to: u64) -> Client {
     ClusterServiceClient::new(channel(&tls, cluster.addr(to), Some(to)).unwrap())
 }
 
-/// Every call of the service under the same envelope.
+/// Calls every method of the service with the same envelope.
 async fn knock(
     client: &mut Client,
     envelope: Option<pb::Envelope>,
 ) -> Vec<(&'static str, Result<(), Status>)> {
     let vote = pb::VoteRequest {
         envelope: envelope.clone(),
-        // A term that a node would believe, if it listened.
+        // A term that a node would accept if it processed the call.
         vote: Some(pb::RaftVote { term: 1_000, voted_for: 2, committed: true }),
         ..pb::VoteRequest::default()
     };
@@ -93,9 +93,9 @@ async fn a_message_that_is_not_a_members_own_is_refused_by_every_call_with_the_r
     let statuses = cluster.node(1).member_statuses().await;
     assert!(
         statuses.iter().all(|member| member.status.as_ref().unwrap().term == term),
-        "nobody was disturbed"
+        "no node was disturbed"
     );
-    // The same client with a member's own envelope is heard.
+    // The same client with a member's own envelope is accepted.
     let reply =
         client.status(pb::StatusRequest { envelope: from(two, |_| {}), with_digest: false }).await.unwrap();
     assert_eq!(reply.into_inner().node_id, 1);

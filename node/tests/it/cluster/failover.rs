@@ -1,4 +1,4 @@
-//! The leader goes away in the middle of the work.
+//! The leader stops in the middle of the work.
 
 use std::time::{Duration, Instant};
 
@@ -39,11 +39,11 @@ async fn writes_in_flight_at_followers_survive_the_leaders_death() {
     let total = usize::try_from(BEFORE + DURING).unwrap();
     assert_eq!(cluster.agree().await, total, "each once");
 
-    // The answer was lost on its way, and the client asks again, elsewhere.
+    // The response was lost, and the client retries at another node.
     for (n, first) in replies.iter().step_by(20) {
         let again = create(cluster.node(followers[1]), *n).await.unwrap();
         assert_eq!(again.body, first.body);
-        // The same write under another request is another write: it is the request id that makes the retry safe.
+        // The same write under another request id is another write: the request id makes the retry safe.
         let other = cluster.node(followers[1]).propose(request(n + 1_000_000), body(*n)).await;
         assert!(matches!(other, Err(ProposeError::Refused(_))), "{other:?}");
     }
@@ -65,7 +65,7 @@ async fn a_write_at_the_old_leader_goes_to_the_new_one() {
     assert_eq!(cluster.agree().await, 6);
 }
 
-/// openraft goes on naming a leader that is long dead; a load balancer must not believe it.
+/// openraft goes on naming a leader that has long stopped; a load balancer must not believe it.
 #[tokio::test]
 async fn a_node_without_a_quorum_is_not_ready_although_it_remembers_a_leader() {
     let mut cluster = TestCluster::start(3).await;
@@ -90,7 +90,7 @@ async fn a_node_without_a_quorum_is_not_ready_although_it_remembers_a_leader() {
 /// By its timers alone no follower can lead sooner: the leader's lease, and then the shortest election timeout
 /// (design.md §5).
 const TIMERS: Duration = Duration::from_millis(450);
-/// A machine that does other things may miss the short way now and then; the timers never find it.
+/// A busy machine may miss the fast path now and then; the timers alone never achieve it.
 const TRIES: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +129,7 @@ async fn a_leader_that_stops_in_order_gives_the_lead_away_first() {
     }
     assert!(times.iter().any(|time| *time < TIMERS), "{times:?}");
 
-    // With the others gone there is nobody to give it to; the stop must not wait for ever.
+    // With the others gone there is no node to transfer leadership to; the stop must not wait for ever.
     let next = cluster.leader().await;
     for id in cluster.ids().into_iter().filter(|id| *id != next) {
         cluster.kill(id).await;

@@ -1,4 +1,4 @@
-//! How a cluster begins, and begins again.
+//! Founding a cluster, and founding it again.
 
 use super::{
     harness::{TestCluster, create, created, keys, request, user_id},
@@ -86,7 +86,7 @@ async fn a_single_node_is_a_cluster() {
     assert_eq!(node.view().user_count(), 1);
     assert_eq!(node.lineage().epoch, 1);
     node.shutdown().await;
-    // The same directory, now with itself written down as the only peer.
+    // The same directory, now with itself recorded as the only peer.
     cluster.start_node(1).await.unwrap();
     assert_eq!(cluster.agree().await, 1);
 }
@@ -113,7 +113,7 @@ async fn a_node_with_another_secret_cannot_join_and_both_sides_say_why() {
     let founding = tokio::spawn(cluster.start_one(1, cluster.options(1)));
     let stranger = tokio::spawn(cluster.start_one(2, options));
     for other in [1, 2] {
-        // Why the founding waits, on either side, and who was turned away at the door.
+        // The reason for which the founding waits, on either side, and the node that was rejected.
         let at = cluster.addr(other);
         logs::heard(&["waiting for all 2 members", at, "a certificate of another cluster secret"]).await;
     }

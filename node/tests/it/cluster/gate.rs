@@ -1,4 +1,4 @@
-//! A log whose disk the test holds in its hands: it can stand still, and it can break.
+//! A log whose disk the test controls: it can stall, and it can fail.
 
 use std::sync::{Arc, Condvar, Mutex};
 

@@ -1,4 +1,4 @@
-//! When a node cannot keep its word, it ends, and says why.
+//! A node that cannot keep its guarantees stops, and logs the reason.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn an_unknown_command_stops_the_node_and_is_not_skipped_at_the_next_start(
     create(cluster.node(1), 1).await.unwrap();
     let tls = ClusterTls::new(cluster.keys(), 1, &*Runtime::system().entropy).unwrap();
     let mut client = ClusterServiceClient::new(channel(&tls, cluster.addr(1), Some(1)).unwrap());
-    // A command of a later release: its body is a field this one does not know.
+    // A command of a later release: its body is a field that this release does not know.
     let command = Command { request_id: vec![7; 16], body: None }.encode_to_vec();
     let envelope = Some(cluster.node(1).envelope(1));
     client.propose(pb::ProposeRequest { envelope, command }).await.unwrap_err();

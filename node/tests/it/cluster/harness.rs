@@ -25,7 +25,7 @@ use super::gate::{Gate, Gated};
 /// Longest wait for anything that has to happen.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// What a joining node says of itself.
+/// The data of a join request.
 pub struct Asked {
     pub data_dir: PathBuf,
     pub advertise: String,
@@ -64,7 +64,7 @@ impl TestCluster {
         }
     }
 
-    /// All running, founded, with a leader.
+    /// A cluster that runs, is founded, and has a leader.
     pub async fn start(count: u64) -> Self {
         let mut cluster = Self::prepare(count);
         cluster.start_all().await;
@@ -141,7 +141,7 @@ impl TestCluster {
         &self.gates[&id]
     }
 
-    /// A new node asks its way in at `at`, and starts.
+    /// Joins a new node through `at`, and starts it.
     pub async fn join(&mut self, at: u64) -> u64 {
         let (asked, joined) = self.ask_to_join(at).await;
         let id = joined.unwrap().node;
@@ -152,7 +152,7 @@ impl TestCluster {
         id
     }
 
-    /// What a node starts with that has joined.
+    /// The options of a node that has joined.
     pub fn joined_options(&self, id: u64) -> ClusterOptions {
         let asked = &self.joined[&id];
         ClusterOptions {
@@ -166,7 +166,7 @@ impl TestCluster {
         }
     }
 
-    /// The question alone.
+    /// Sends only the join request.
     pub async fn ask_to_join(&self, at: u64) -> (Asked, Result<Joined, JoinError>) {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let asked = Asked {
@@ -196,7 +196,7 @@ impl TestCluster {
         self.nodes.keys().copied().collect()
     }
 
-    /// Waits until exactly these vote.
+    /// Waits until exactly these nodes are voters.
     pub async fn voters(&self, wanted: &[u64]) {
         let began = Instant::now();
         loop {
@@ -242,7 +242,7 @@ impl TestCluster {
         }
     }
 
-    /// Waits until the node calls itself ready.
+    /// Waits until the node reports that it is ready.
     pub async fn ready(&self, id: u64) {
         let began = Instant::now();
         while let Err(why) = self.node(id).readiness() {
@@ -257,7 +257,7 @@ impl TestCluster {
         self.nodes.keys().copied().filter(|id| *id != leader).collect()
     }
 
-    /// What each running node knows of where it is.
+    /// The position of each running node, as it knows it.
     fn places(&self) -> Vec<String> {
         let place = |(id, node): (&u64, &Cluster)| {
             let (index, leader, ready) = (node.view().index(), node.leader_id(), node.readiness());
@@ -266,14 +266,14 @@ impl TestCluster {
         self.nodes.iter().map(place).collect()
     }
 
-    /// Waits until all running nodes have applied the same, and checks that it *is* the same. Returns the count of
-    /// users.
+    /// Waits until all running nodes have applied the same index, and checks that their states *are* equal. Returns the
+    /// number of users.
     pub async fn agree(&self) -> usize {
         let began = Instant::now();
         loop {
-            assert!(began.elapsed() < LIMIT, "the nodes do not come to the same index: {:?}", self.places());
+            assert!(began.elapsed() < LIMIT, "the nodes do not reach the same index: {:?}", self.places());
             let Some(node) = self.nodes.values().next() else { return 0 };
-            // What was acknowledged before this, whether or not anybody here has applied it yet.
+            // Everything that was acknowledged before this, whether or not any node here has applied it yet.
             let Some(confirmed) = node.confirmed_view().await else { continue };
             let seen = self.nodes.values().map(|node| node.view().index());
             let index = seen.fold(confirmed.index(), u64::max);
@@ -315,7 +315,7 @@ pub fn body(n: u32) -> Body {
     })
 }
 
-/// As a client does that hears no answer: asked again under the same name.
+/// Behaves like a client that gets no response: retries under the same request id.
 pub async fn created(node: &Cluster, n: u32) -> Committed {
     let began = Instant::now();
     loop {

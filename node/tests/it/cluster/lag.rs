@@ -19,7 +19,8 @@ async fn a_lagging_follower_waits_until_it_has_seen_the_index() {
         let behind = behind.clone();
         async move { behind.view_at(done.index).await }
     });
-    // Another write, seen by the other two: time has passed, and the reader still waits rather than show old news.
+    // Another write, applied by the other two: time has passed, and the reader still waits rather than return stale
+    // data.
     create(cluster.node(followers[1]), 2).await.unwrap();
     assert!(!reading.is_finished());
     cluster.node(followers[0]).hold_back(false);

@@ -1,4 +1,5 @@
-//! Once a revocation is acknowledged, no node accepts on a state without it; and nobody is asked for an ordinary check.
+//! Once a revocation is acknowledged, no node accepts on a state without it; and an ordinary check contacts no other
+//! node.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,14 @@ async fn disable(node: &Cluster, n: u32, r: u32) -> Result<Committed, ProposeErr
     node.propose(request(r), Body::UpdateUser(user)).await
 }
 
-/// Until each node can decide checks by itself.
+/// Waits until each node can decide checks by itself.
 async fn leased(cluster: &TestCluster) {
     for id in cluster.ids() {
         cluster.ready(id).await;
     }
 }
 
-/// Whether this node would accept user `n`.
+/// Returns whether this node would accept user `n`.
 async fn accepts(node: &Cluster, n: u32) -> Result<bool, ViewError> {
     let state = node.serving_view(0).await?;
     Ok(state.user(user_id(n)).is_some_and(|user| !user.disabled))
@@ -59,13 +60,13 @@ async fn a_node_that_does_not_follow_holds_up_revocations_until_its_lease_is_ove
         async move { disable(&leader, 1, 1_001).await }
     });
     create(cluster.node(leader), 3).await.unwrap();
-    assert!(!revoking.is_finished(), "the stuck node may still accept, and nobody has been told otherwise");
+    assert!(!revoking.is_finished(), "the stuck node may still accept, so it is not acknowledged");
     assert!(
         cluster.node(stuck).view().user(user_id(1)).is_some_and(|user| !user.disabled),
         "it has not seen the revocation"
     );
     revoking.await.unwrap().unwrap();
-    // The stuck node still has its old state; it knows that it may not use it.
+    // The stuck node still has its old state; it knows that it must not use it.
     assert!(accepts(cluster.node(stuck), 1).await.is_err());
     cluster.node(stuck).hold_back(false);
     cluster.agree().await;
@@ -82,14 +83,14 @@ async fn a_check_asks_nobody_while_the_lease_lasts_and_is_refused_when_it_is_ove
     let other = cluster.followers().await[1];
     cluster.kill(leader).await;
     cluster.kill(other).await;
-    assert_eq!(accepts(cluster.node(last), 1).await, Ok(true), "nobody else is there to be asked");
+    assert_eq!(accepts(cluster.node(last), 1).await, Ok(true), "there is no other node to contact");
     let began = Instant::now();
     while accepts(cluster.node(last), 1).await.is_ok() {
-        assert!(began.elapsed() < LIMIT, "it goes on accepting though nobody confirms it");
+        assert!(began.elapsed() < LIMIT, "it goes on accepting without a confirmation");
     }
     assert!(cluster.node(last).readiness().is_err());
     let known = cluster.node(last).known_view(Duration::from_mins(1));
-    assert!(known.is_some(), "an application may want what was known");
+    assert!(known.is_some(), "an application may allow known sessions");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,12 +114,12 @@ async fn a_node_that_stops_in_order_is_not_waited_for() {
     leased(&cluster).await;
     create(cluster.node(1), 1).await.unwrap();
     let (leader, leaving) = (cluster.leader().await, cluster.followers().await[0]);
-    // Long enough for the leader's own first wait to be over.
+    // Long enough for the leader's own first wait to have ended.
     disable(cluster.node(leader), 1, 1_001).await.unwrap();
     cluster.stop(leaving).await;
     let began = Instant::now();
     disable(cluster.node(leader), 1, 1_002).await.unwrap();
-    assert!(began.elapsed() < WAIT / 2, "waited {:?} for a node that said farewell", began.elapsed());
+    assert!(began.elapsed() < WAIT / 2, "waited {:?} for a node that released its lease", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,8 +146,8 @@ async fn with_quorum_checks_no_clock_is_trusted() {
     assert_eq!(accepts(&node, 1).await, Err(ViewError::Behind), "it knows that it has not seen it");
     node.hold_back(false);
 
-    // Cut off, it accepts nothing at once, while a lease would last for two seconds; and is no longer about it than a
-    // second.
+    // Partitioned, it at once accepts nothing, although a lease would last for two seconds; and it takes no longer than
+    // a second to answer.
     let (leader, other) = (cluster.leader().await, cluster.followers().await[0]);
     create(cluster.node(leader), 3).await.unwrap();
     cluster.kill(leader).await;

@@ -1,4 +1,4 @@
-//! What the nodes said. One listener for the whole test process; a test looks for lines that only it can cause.
+//! The nodes' log lines. One subscriber for the whole test process; a test searches for lines that only it can cause.
 
 use std::{
     fmt::{Debug, Write as _},
@@ -31,7 +31,7 @@ impl<S: Subscriber> Layer<S> for Listener {
     }
 }
 
-/// From now on, lines are kept.
+/// Records lines from now on.
 pub fn listen() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -39,7 +39,7 @@ pub fn listen() {
     });
 }
 
-/// Waits until some line has all of `parts`.
+/// Waits until a line contains all of `parts`.
 pub async fn heard(parts: &[&str]) {
     let began = Instant::now();
     loop {
@@ -48,7 +48,7 @@ pub async fn heard(parts: &[&str]) {
             return;
         }
         assert!(began.elapsed() < super::harness::LIMIT, "no line with {parts:?} in {lines:#?}");
-        // There is no signal to wait for in a log: look again soon.
+        // A log has no signal to wait for: check again soon.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Members come and go.
+//! Changes of the membership.
 
 use std::sync::{
     Arc,
@@ -30,7 +30,7 @@ async fn three_become_five_and_three_again_while_writes_go_on() {
     });
     let fourth = cluster.join(1).await;
     let fifth = cluster.join(2).await;
-    // A number that was reserved in vain is not missed.
+    // A node id that was reserved and not used leaves a gap.
     assert!(fourth >= 4 && fifth > fourth);
     cluster.voters(&[1, 2, 3, fourth, fifth]).await;
     cluster.ready(fourth).await;
@@ -58,7 +58,7 @@ async fn a_number_is_never_given_again_and_a_wiped_disk_comes_back_under_a_new_o
     cluster.node(1).change_members(removal(3)).await.unwrap();
     assert_eq!(cluster.join(1).await, 4, "not 3 again, though 3 is free");
     cluster.voters(&[1, 2, 4]).await;
-    // Removing it again is what a client does that did not hear the answer.
+    // A client that did not receive the response removes it again.
     cluster.node(2).change_members(removal(3)).await.unwrap();
     assert!(matches!(
         cluster.node(2).change_members(removal(77)).await,
@@ -90,10 +90,11 @@ async fn a_removed_node_writes_no_more_and_ends_saying_why() {
     let out = cluster.followers().await[0];
     let node = cluster.node(out).clone();
     cluster.node(cluster.leader().await).change_members(removal(out)).await.unwrap();
-    let why = tokio::time::timeout(LIMIT, node.stopped()).await.expect("it goes on though nobody wants it");
+    let why = tokio::time::timeout(LIMIT, node.stopped()).await.expect("the removed node still runs");
     assert!(why.contains(&format!("removed node {out}")) && why.contains("cluster join"), "{why}");
     let written = create(&node, 1).await;
-    // A leader that is too busy to say no within a second leaves it unknown; that nothing came of it is what counts.
+    // A leader that is too busy to refuse within a second leaves the outcome unknown; the point is that nothing was
+    // written.
     assert!(matches!(written, Err(ProposeError::Unavailable | ProposeError::Unknown)), "{written:?}");
     cluster.kill(out).await;
     assert_eq!(cluster.agree().await, 0, "nothing of it was written");
@@ -123,7 +124,7 @@ async fn a_change_that_would_end_the_quorum_is_refused_with_what_to_do() {
     let followers = cluster.followers().await;
     created(cluster.node(leader), 1).await;
     cluster.kill(followers[0]).await;
-    // What is left without the healthy follower would be the leader and a dead node: no majority of two.
+    // Without the healthy follower, only the leader and a dead node would be left: no majority of two.
     let refused = cluster.node(leader).change_members(removal(followers[1])).await;
     assert!(matches!(&refused, Err(MembershipError::Refused(why)) if why.contains("--force")), "{refused:?}");
     cluster.node(leader).change_members(removal(followers[0])).await.unwrap();
@@ -144,7 +145,7 @@ async fn two_operators_at_once_leave_a_plain_configuration() {
     let (one, two) = (cluster.node(1).clone(), cluster.node(2).clone());
     let (first, second) =
         tokio::join!(one.change_members(removal(fourth)), two.change_members(removal(fifth)));
-    // One of them is told to look again, and does so by itself.
+    // One of them is refused because of the other change, and retries by itself.
     assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     cluster.kill(fourth).await;
     cluster.kill(fifth).await;

@@ -1,4 +1,4 @@
-//! The cluster room from outside: real nodes in this process, over real sled, real mTLS and loopback.
+//! The cluster room from outside: real nodes in this process, with real sled, real mTLS and loopback.
 
 mod door;
 mod failover;

@@ -1,4 +1,4 @@
-//! Writes while nobody can take them: bounded, and honest about what is known of them.
+//! Writes while no node can accept them: bounded, and with a correct error about their outcome.
 
 use conclave_cluster::{ProposeError, testing::MAX_WAITING};
 use futures_util::future::join_all;
@@ -22,7 +22,7 @@ async fn without_a_leader_a_full_queue_is_busy_and_the_rest_were_never_sent() {
         outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Unavailable))).count();
     assert_eq!((busy, unavailable), (TOO_MANY, MAX_WAITING));
 
-    // The room is free again, and what was called "nothing changed" has changed nothing.
+    // There is room again, and the writes reported as "nothing changed" have changed nothing.
     cluster.start_all().await;
     assert_eq!(cluster.agree().await, 0);
     created(cluster.node(left), 0).await;
@@ -34,11 +34,12 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_happens_once() {
     const WRITES: u32 = 12;
     let cluster = TestCluster::start(3).await;
     let (leader, followers) = (cluster.leader().await, cluster.followers().await);
-    // The leader keeps its quorum of heartbeats, but no follower gets an entry onto its disk.
+    // The leader keeps its quorum of heartbeats, but no follower writes an entry to its disk.
     followers.iter().for_each(|id| cluster.gate(*id).close());
     let at = |n: u32| cluster.node(if n.is_multiple_of(2) { leader } else { followers[0] });
     let outcomes = join_all((0..WRITES).map(|n| create(at(n), n))).await;
-    // On a machine so busy that the leader loses its term first, a write may not have been sent at all, and says so.
+    // On a machine so busy that the leader loses its term first, a write may not have been sent at all, and is reported
+    // as such.
     let unknown = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Unknown))).count();
     let unsent = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Unavailable))).count();
     assert!(unknown > 0 && unknown + unsent == outcomes.len(), "{outcomes:?}");

@@ -1,4 +1,5 @@
-//! Data directories that must not come into a cluster as they are: each refused in its own words, none touched.
+//! Data directories that must not join a cluster as they are: each is refused with its own message, and none is
+//! changed.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -117,14 +118,14 @@ async fn a_foreign_or_misconfigured_peer_does_not_take_a_healthy_node_down() {
     let mut options = ours.options(3);
     options.data_dir = theirs.data_dir(3);
     options.peers.retain(|peer| peer.node == 3);
-    // Sees nobody, so nothing stops it; it answers greetings with its own lineage.
+    // It sees no other node, so nothing stops it; it answers greetings with its own lineage.
     let foreign = ours.start_one(3, options).await.unwrap();
     ours.stop(1).await;
     ours.start_node(1).await.unwrap();
     created(ours.node(1), 1).await;
     foreign.halt().await;
 
-    // A wiped one with another list of peers: wrong by itself, and nobody else's fault.
+    // A wiped node with another list of peers: it is itself misconfigured, and no other node is.
     fs::remove_dir_all(theirs.data_dir(3)).unwrap();
     let mut options = ours.options(3);
     options.data_dir = theirs.data_dir(3);

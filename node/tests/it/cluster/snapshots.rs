@@ -1,4 +1,4 @@
-//! Far behind: the log is gone, the snapshot comes.
+//! A node that is far behind: the log is purged, so it receives a snapshot.
 
 use std::fs;
 
@@ -38,10 +38,10 @@ async fn a_follower_far_behind_catches_up_by_snapshot_and_two_are_kept() {
     assert_eq!(snapshot_count(&cluster, away), 0);
     cluster.start_node(away).await.unwrap();
     assert_eq!(cluster.agree().await, 410);
-    assert!(snapshot_count(&cluster, away) >= 1, "the log was gone: only a snapshot can have brought it");
+    assert!(snapshot_count(&cluster, away) >= 1, "the log was purged: only a snapshot can have delivered it");
     assert!(here.iter().all(|id| snapshot_count(&cluster, *id) == KEEP_SNAPSHOTS));
 
-    // It goes on from there by itself, and a restart starts from the file.
+    // It continues from there by itself, and a restart starts from the file.
     create_many(cluster.node(away), 500..520).await;
     cluster.stop_all().await;
     cluster.start_all().await;

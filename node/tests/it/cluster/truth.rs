@@ -1,5 +1,5 @@
-//! A cluster tells the truth about itself: nodes that moved, nodes that were removed, settings that differ, a disk that
-//! hangs.
+//! A cluster reports its own state correctly: nodes that moved, nodes that were removed, settings that differ, a disk
+//! that hangs.
 
 use std::{
     net::TcpListener,
@@ -19,7 +19,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Options of a node that is at a new address, and that address.
+/// Options of a node at a new address, and that address.
 fn moved(cluster: &TestCluster, id: u64, peers: Vec<Peer>) -> (ClusterOptions, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = port.local_addr().unwrap().to_string();
@@ -179,7 +179,7 @@ async fn a_node_that_gave_the_lead_away_serves_as_leader_again_when_it_gets_it_b
             break;
         }
         assert!(Instant::now() < deadline, "node {first} never leads again");
-        // It gives the lead to the voter with most of the log, which is either of the other two.
+        // It transfers leadership to the voter with most of the log, which is either of the other two.
         cluster.node(leader).hand_over().await;
     }
     create(cluster.node(first), 2).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_refused_start_and_a_failed_join_leave_nothing_behind() {
     assert!(!cluster.data_dir(id).join("identity").exists(), "nothing is left of the refused start");
     assert!(!cluster.data_dir(id).join("log").exists());
 
-    // Nobody leads: the question fails, and the directory is as it was.
+    // There is no leader: the request fails, and the directory is unchanged.
     let leader = cluster.leader().await;
     cluster.stop(leader).await;
     let left = cluster.running()[0];
