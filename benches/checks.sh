@@ -1,8 +1,9 @@
 #!/bin/sh
-# What a forward-auth check costs: by the application's access rule, by a policy of a group and an expression, with a signed assertion, and
-# confirmed by a quorum (CONCLAVE_CLUSTER__CHECKS=quorum); and beside it what hyper alone takes to give the same answer, head and body, to the
-# same request. The servers run on core 0 from their start and the load on core 1; they take turns. Prints a line a turn, with the
-# processor time of the server that was asked by its number of answers: other programs on the machine disturb that less than the rate.
+# The cost of a forward-auth check: by the application's access rule, by a policy with a group and an expression, with a
+# signed assertion, and confirmed by a quorum (CONCLAVE_CLUSTER__CHECKS=quorum); and beside it the cost of an equal
+# response, head and body, by hyper alone to an equal request. The servers run on core 0 from their start and the load
+# on core 1; they take turns. Prints a line a turn, with the processor time of the server divided by its number of
+# responses: other programs on the machine disturb that less than the rate.
 #   cargo build --release -p conclave-node -p conclave-benches --bins && benches/checks.sh [target-dir/profile] [seconds] [turns]
 set -eu
 bin="${1:-target/release}"

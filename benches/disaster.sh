@@ -1,7 +1,7 @@
 #!/bin/sh
-# Snapshots and restores with so many people, each with a session: how long a snapshot takes and how large it is, what checks and logins
-# take meanwhile beside without, how long until it is verified, restored and signed in to, the memory of it, and how long a node takes to
-# start again.
+# Snapshots and restores with this many users, each with a session: the time and size of a snapshot, the times of checks
+# and logins during snapshots and without, the time until a snapshot is verified, restored and signed in to, the memory
+# of it, and the time of a node's restart.
 #   cargo build --release -p conclave-node -p conclave-benches --bins --examples && benches/disaster.sh [target-dir/profile] [people] [seconds]
 set -eu
 bin="${1:-target/release}"
@@ -27,13 +27,13 @@ conclave() { CONCLAVE_API=$(told api) "$bin/conclave" "$@" --config "$dir/data/n
 load() { "$bin/conclave-load" "$@" --demo "$dir/demo.json" --seconds "$seconds"; }
 now() { date +%s%3N; }
 rss() { awk '/^VmRSS/ { r = $2 } /^VmHWM/ { h = $2 } END { printf "%d MiB now, %d MiB at most", r / 1024, h / 1024 }' "/proc/$1/status"; }
-saves() { # until the load is over
+saves() { # until the load has ended
     n=0
     while kill -0 "$1" 2>/dev/null; do
-        # Who asks for it is on another machine, but here.
+        # The client that requests it would be on another machine.
         CONCLAVE_API=$(told api) nice -n 19 "$bin/conclave" snapshot save --linearizable --to "$dir/$2-$n" --config "$dir/data/node-1.toml" >/dev/null
         n=$((n + 1))
-        # One after the other, as nobody would: the worst case.
+        # One after the other without a pause, which is unrealistic: the worst case.
     done
     echo "  $n snapshots meanwhile"
 }

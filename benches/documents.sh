@@ -1,6 +1,7 @@
 #!/bin/sh
-# How long the Atmosphere's client document takes from each of three nodes: alone, while every node is asked for it at once, and while the
-# cluster issues tokens beside it. Account servers fetch it in the middle of a sign-in. Release builds of conclave and conclave-load:
+# The response time of the Atmosphere's client document from each of three nodes: alone, while every node serves it at
+# once, and while the cluster issues tokens. Account servers fetch it in the middle of a sign-in. Release builds of
+# conclave and conclave-load:
 #   cargo build --release -p conclave-node --bin conclave && cargo build --release -p conclave-benches --bins && benches/documents.sh [dir-of-binaries]
 set -eu
 bin="${1:-target/release}"
@@ -11,7 +12,7 @@ trap 'kill $demo 2>/dev/null || true; wait $demo 2>/dev/null || true; rm -rf "$d
 
 get() { "$bin/conclave-load" get --url "$1" --seconds "$seconds" --concurrency "$2"; }
 
-# Only a cluster with an https name has a document. The name need not lead anywhere.
+# Only a cluster with an https name has a document. The name need not resolve.
 CONCLAVE_HTTP__PUBLIC_URL=https://id.example.com \
     "$bin/conclave" demo --json --nodes 3 --base-port 9800 >"$dir/demo.json" 2>"$dir/demo.err" </dev/null &
 demo=$!

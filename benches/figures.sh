@@ -58,7 +58,7 @@ stop
 demo 3
 sleep 10
 for pid in $(grep -o '"pid":[0-9]*' "$dir/demo.json" | cut -d: -f2); do echo "node of three, idle 10 s: $(rss "$pid")"; done
-load login --demo "$dir/demo.json" --seconds 1 --concurrency 2 >/dev/null # the people are made here
+load login --demo "$dir/demo.json" --seconds 1 --concurrency 2 >/dev/null # creates the users
 echo "argon2 alone, 2 threads:      $(load argon2 --seconds 10 --concurrency 2)"
 echo "logins, demo of three:        $(load login --demo "$dir/demo.json" --seconds 10 --concurrency 8)"
 echo "argon2 alone, 2 threads:      $(load argon2 --seconds 10 --concurrency 2)"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the provider answers on one pinned core, each beside a bare axum server with a body of the same size on the same core; the load
-# has the other core. From release builds of conclave and conclave-load:
+# The rates of the provider's endpoints on one pinned core, each beside a bare axum server with a body of equal size on
+# that core; the load has the other core. From release builds of conclave and conclave-load:
 #   cargo build --release -p conclave-node --bin conclave && cargo build --release -p conclave-benches --bins && benches/provider.sh [dir-of-binaries]
 set -eu
 bin="${1:-target/release}"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Whether a node grows under load: its resident memory each half minute, while it answers checks by a policy of a group and an expression as
-# fast as it can. The node is on core 0 and the load on core 1.
+# The growth of a node under load: its resident memory each half minute, while it answers checks by a policy with a
+# group and an expression as fast as it can. The node is on core 0 and the load on core 1.
 #   cargo build --release -p conclave-node -p conclave-benches --bins && benches/rss.sh [target-dir/profile] [seconds] [every]
 set -eu
 bin="${1:-target/release}"

@@ -1,4 +1,5 @@
-//! The evaluator alone: a decision by a group row, by a row with an expression, and the worst that compiles.
+//! The evaluator alone: a decision by a group row, by a row with an expression, and by the slowest policies that
+//! compile.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot set itself up has failed")]
 

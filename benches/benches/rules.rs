@@ -1,4 +1,4 @@
-//! The rules alone: two commands of every day, and the digest of ten thousand users.
+//! The rules alone: two common commands, and the digest of ten thousand users.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot set itself up has failed")]
 
@@ -34,7 +34,7 @@ fn entry(number: u64, body: Body) -> Vec<u8> {
     pb::LogEntry { at_ms: NOW_MS, command: command.encode_to_vec() }.encode_to_vec()
 }
 
-/// A state, one entry further.
+/// A state with one more entry applied.
 fn after(state: &State, body: Body) -> State {
     let index = state.index() + 1;
     let applied = apply(state, &Entry { index, bytes: &entry(index, body) }).expect("a known command");
@@ -120,7 +120,7 @@ fn rotate(number: u64) -> Body {
     })
 }
 
-/// Ten thousand users, of whom one in ten is signed in and holds a refresh token.
+/// Ten thousand users; one in ten is signed in and holds a refresh token.
 fn world() -> State {
     let state = (0..USERS).map(create_user).fold(State::default(), |state, body| after(&state, body));
     let state = after(&state, create_client());
@@ -140,7 +140,7 @@ fn rules(c: &mut Criterion) {
     for (name, body) in
         [("start_session", start_session(1, version(&state, 1))), ("rotate_refresh", rotate(0))]
     {
-        // The same entry on the same state each time: what is measured is one apply and the drop of its result.
+        // One entry on one state each time: the measurement covers one apply and the drop of its result.
         let (index, bytes) = (state.index() + 1, entry(0, body));
         let apply_once = || apply(&state, &Entry { index, bytes: &bytes }).expect("a known command");
         assert!(!matches!(apply_once().reply.body, Some(ReplyBody::Refused(_))));

@@ -1,5 +1,5 @@
-//! Fills the data directory of a node that does not run with people and their sessions, as many as wanted: what the
-//! figures of snapshots and restores are measured on. What was there stays, below `aside-…`.
+//! Fills the data directory of a stopped node with users and their sessions, for the figures of snapshots and restores.
+//! The earlier contents stay, below `aside-…`.
 //!
 //! `cargo run --release -p conclave-benches --example fill -- --config node-1.toml --users 100000`
 
@@ -16,7 +16,7 @@ use conclave_state::ids::UserId;
 use conclave_store::DataDir;
 use prost::Message as _;
 
-/// A session's life.
+/// The lifetime of a session, in ms.
 const DAY_MS: u64 = 24 * 3_600_000;
 
 #[derive(Parser)]
@@ -24,7 +24,7 @@ struct Arguments {
     /// The node's settings
     #[arg(long)]
     config: PathBuf,
-    /// How many people, each with one session
+    /// Number of users, each with one session
     #[arg(long)]
     users: u64,
 }
@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
             user_id: id(1),
             secret_hash: [id(4), id(5)].concat(),
             ticket_id: id(6),
-            // Spent tickets are no part of a cluster at rest: these are over at once.
+            // Spent tickets do not belong to a cluster at rest: these expire at once.
             ticket_expires_at_ms: now + 1,
             amr: vec!["pwd".into()],
             ttl_ms: DAY_MS,

@@ -1,14 +1,16 @@
--- Asks Conclave about each request, for `http-request lua.conclave` in haproxy.cfg beside this file. Needs HAProxy 2.6 or later and nothing else.
--- It asks one loopback address; the frontend there has all nodes behind it, so that a node that is gone costs nothing but a retry.
+-- Sends a check to Conclave for each request, for `http-request lua.conclave` in haproxy.cfg beside this file. Needs
+-- only HAProxy 2.6 or later.
+-- It uses one loopback address; the frontend there has all nodes behind it, so that a dead node costs only a retry.
 
 local CHECK = "http://127.0.0.1:9090/auth/haproxy"
 local TIMEOUT_MS = 4000
 
--- What the check may know of the request, besides what is set below.
+-- The headers of the request that the check may see, besides those set below.
 local ASKED = { "cookie", "authorization", "accept", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "purpose",
   "x-requested-with", "upgrade", "sec-websocket-key" }
 
--- All of them, always: one that the check leaves empty is set empty, so that a client's own copy never arrives.
+-- All identity headers, always: a header that the check leaves empty is set empty, so that a client's own copy never
+-- arrives.
 local IDENTITY = {
   "x-authentik-username", "x-authentik-groups", "x-authentik-entitlements", "x-authentik-email", "x-authentik-name",
   "x-authentik-uid", "x-authentik-jwt", "x-authentik-meta-jwks", "x-authentik-meta-outpost", "x-authentik-meta-provider",
@@ -19,7 +21,7 @@ local IDENTITY = {
   -- extra: "x-webauth-role",
 }
 
--- Headers of the check's answer that are about its own connection.
+-- Headers of the check's response that are about its own connection.
 local HOP = {
   ["connection"] = true, ["keep-alive"] = true, ["transfer-encoding"] = true, ["content-length"] = true,
   ["proxy-connection"] = true, ["te"] = true, ["trailer"] = true, ["upgrade"] = true,
@@ -58,7 +60,7 @@ core.register_action("conclave", { "http-req" }, function(txn)
     return refuse(txn, 400, "Bad Request", "The request must name one host.\n")
   end
 
-  -- Releases before 3.1 say 1 where later ones say true.
+  -- Releases before 3.1 return 1 where later ones return true.
   local tls = txn.f:ssl_fc()
   local question = {
     ["x-forwarded-method"] = { txn.f:method() },

@@ -7,8 +7,8 @@
 //!
 //! A room is a crate below `node/` (a slice: below `node/protocol/`) or, from `serve` to `telemetry`, a module of this
 //! crate. Product code of a room uses no other room than its row names. Cargo's manifests hold the crates to it, and a
-//! test resolves every path and compares (`node/guards`). `deny.toml` keeps heavy libraries in the one crate that may name
-//! them.
+//! test resolves every path and compares (`node/guards`). `deny.toml` keeps heavy libraries in the one crate that may
+//! name them.
 //!
 //! | room | owns | uses |
 //! |---|---|---|
@@ -42,8 +42,8 @@
 //! | `proto` | the wire: protobuf and gRPC | |
 //!
 //! The rules are a separate crate, `conclave-state`: pure, with no I/O, clock or randomness. So are serve leases
-//! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), to which [`conclave_auth::policy`] passes the facts of
-//! a request.
+//! (`conclave-lease`) and the evaluation of policies (`conclave-policy`), to which [`conclave_auth::policy`] passes the
+//! facts of a request.
 //!
 //! # Three examples
 //!
@@ -67,7 +67,8 @@
 //!
 //! `kill -9` is an ordinary way to stop. After a leader's death the other nodes hold writes for as long as an election
 //! takes. A retry under an equal request id gets the first reply. Ids and secrets of a write are derived from its
-//! request id ([`conclave_auth::derive`]), so that a retry on another node, after a lost response, makes an equal cookie.
+//! request id ([`conclave_auth::derive`]), so that a retry on another node, after a lost response, makes an equal
+//! cookie.
 
 pub mod boot;
 pub mod cli;

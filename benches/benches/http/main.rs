@@ -1,6 +1,5 @@
-//! The product beside the least that its promise is measured by, in one run: a forward-auth check beside a bare axum
-//! handler, a complete login beside one argon2 verification with the same parameters. One client, one connection,
-//! loopback.
+//! The product beside the baseline of its promise, in one run: a forward-auth check beside a bare axum handler, a
+//! complete login beside one argon2 verification with the same parameters. One client, one connection, loopback.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot set itself up has failed")]
 
@@ -30,7 +29,7 @@ fn forward_auth_vs_bare(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a check pays for its lease: the state as it is, beside the state under a lease.
+/// The cost of the lease to a check: the state without a lease, beside the state under a lease.
 fn lease_vs_view(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let site = runtime.block_on(Site::open());

@@ -1,5 +1,5 @@
-//! One node's HTTP side as `boot` wires it, on a real socket, with a user whose password costs what it costs in
-//! production.
+//! The HTTP side of one node, wired as `boot` does it, on a real socket, with a user whose password has the hashing
+//! cost of production.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
@@ -41,12 +41,13 @@ pub struct Page {
 }
 
 impl Site {
-    /// The node behind it.
+    /// The cluster handle of the node.
     pub fn cluster(&self) -> &Cluster {
         self.node.cluster()
     }
 
-    /// `ada` with an OWASP hash, an application for everyone on `app.test`, and `/bare` on a server of its own making.
+    /// A site with `ada` and an OWASP hash, an application for every user on `app.test`, and `/bare` outside the
+    /// product.
     pub async fn open() -> Self {
         let node = TestNode::start().await;
         let passwords = PasswordPool::start(NonZeroUsize::MIN, Cost::OWASP).expect("a thread");
@@ -81,8 +82,7 @@ impl Site {
             error_page: Arc::new(|fault, _| fault.detail.clone()),
         });
         let slices = boot::slices(node.auth(), Pages::new(None));
-        // The bare handler stands outside the edge, on the same listener: nothing of the product touches it but the
-        // router.
+        // The bare handler is outside the edge, on this listener: the router is the only part in common.
         let router =
             Router::new().route("/bare", get(async || ())).fallback_service(edge.around(slices.router));
         let front = Front::new(edge, router, Arc::new(slices.express));
@@ -109,7 +109,7 @@ impl Site {
         assert!(matches!(verdict, Verdict::Match { .. }));
     }
 
-    /// What a proxy sends for a visitor who went through the round trip.
+    /// The headers that a proxy sends for a visitor who has signed in.
     pub async fn check_headers(&self) -> Vec<(&'static str, String)> {
         let mut headers: Vec<(&str, String)> = vec![
             ("x-forwarded-method", "GET".into()),

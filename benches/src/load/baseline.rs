@@ -1,4 +1,4 @@
-//! What the product is compared with: the bare servers and the bare hash.
+//! The baselines for the product: the bare servers and the bare hash.
 
 use std::{
     convert::Infallible,
@@ -14,12 +14,12 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use super::measure::{Load, Outcome};
 
-/// OWASP's first choice for argon2id, as the product has it: 19 MiB, two passes, one lane.
+/// OWASP's first choice for argon2id, as in the product: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// A 200 with a body of so many bytes at every GET or POST of `/`; a form is read, as whoever answers one must.
+/// Serves a 200 with a body of `bytes` bytes at every GET or POST of `/`; a form is read, as a real server must.
 pub async fn serve(port: u16, bytes: usize) -> anyhow::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     let body = Bytes::from("x".repeat(bytes));
@@ -29,7 +29,7 @@ pub async fn serve(port: u16, bytes: usize) -> anyhow::Result<()> {
     Ok(axum::serve(listener, router).await?)
 }
 
-/// hyper and nothing else: every request is answered with this head and body, which was somebody's answer once.
+/// hyper alone: returns to every request this head and body, which were recorded from a node.
 pub async fn serve_answer(port: u16, headers: HeaderMap, body: Bytes) -> anyhow::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     loop {
@@ -47,7 +47,7 @@ pub async fn serve_answer(port: u16, headers: HeaderMap, body: Bytes) -> anyhow:
     }
 }
 
-/// Hashes in as many threads as there are workers, each in its own memory, which it keeps.
+/// Hashes in as many threads as there are workers, each with a separate, reused block of memory.
 pub async fn argon2(load: Load) -> anyhow::Result<Outcome> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut workers = JoinSet::new();

@@ -1,4 +1,4 @@
-//! A person's browser, as far as a sign-in needs one: cookies, forms, redirects that the caller follows.
+//! A user's browser with the parts that a sign-in needs: cookies, forms, redirects that the caller follows.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-/// Longest page read; the product's have a few KiB.
+/// Longest page read, in bytes; the product's pages have a few KiB.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
 pub type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// Connections that are kept between requests.
+/// A client that keeps connections between requests.
 pub fn http() -> Http {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -99,7 +99,7 @@ impl Browser {
 
 impl Page {
     pub fn location(&self) -> anyhow::Result<&str> {
-        self.location.as_deref().with_context(|| format!("{} leads nowhere: {}", self.status, self.text))
+        self.location.as_deref().with_context(|| format!("{} has no Location: {}", self.status, self.text))
     }
 
     /// The value of a hidden field.

@@ -1,5 +1,5 @@
-//! A login; the way to a forward-auth cookie; the way to an access token. Step by step, as a browser and a relying
-//! party do.
+//! Three flows, step by step, as a browser and a relying party run them: a login, a forward-auth cookie, an access
+//! token.
 
 use anyhow::Context as _;
 use base64::{
@@ -21,7 +21,7 @@ use super::{
 /// A code verifier (RFC 7636 §4.1): 43 characters. Nothing here is secret.
 const VERIFIER: &str = "load-load-load-load-load-load-load-load-load";
 
-/// Complete sign-ins, each in a browser of its own over connections that are kept.
+/// Complete sign-ins, each in a new browser over kept connections.
 pub async fn logins(load: Load, target: &Target, people: &[Person]) -> Outcome {
     let workers = (0..load.workers).map(|worker| async move {
         let http = http();
@@ -54,7 +54,7 @@ async fn fill_in(browser: &mut Browser, page: &Page, username: &str, password: &
     browser.post("/login", &[], &form).await
 }
 
-/// Signs the admin in for this path, and gives the page that follows the form.
+/// Signs the admin in for this path, and returns the page that follows the form.
 async fn sign_in_for(target: &Target, browser: &mut Browser, path: &str) -> anyhow::Result<Page> {
     let mut page = browser.get(path, &[]).await?;
     while let Ok(next) = page.location() {
@@ -63,7 +63,7 @@ async fn sign_in_for(target: &Target, browser: &mut Browser, path: &str) -> anyh
     fill_in(browser, &page, &target.admin.username, &target.admin.password).await
 }
 
-/// The check that a proxy sends for a visitor who is signed in.
+/// The check that a proxy sends for a signed-in visitor.
 pub struct Check {
     node: String,
     headers: Vec<(&'static str, String)>,
@@ -76,19 +76,19 @@ impl Check {
         self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
 
-    /// The same to each of these `http://host:port`.
+    /// This check to each of these `http://host:port`.
     pub fn shots(&self, nodes: &[String]) -> anyhow::Result<Vec<Shot>> {
         nodes.iter().map(|node| Shot::get(&format!("{node}{CHECK_PATH}"), &self.headers())).collect()
     }
 
-    /// What a node says to it; without what belongs to this one answer alone.
+    /// The response of a node to it, without the headers that differ in each response.
     pub async fn answer(&self) -> anyhow::Result<(HeaderMap, Bytes)> {
         let mut request = Request::get(format!("{}{CHECK_PATH}", self.node));
         for (name, value) in self.headers() {
             request = request.header(name, value);
         }
         let (mut parts, body) = http().request(request.body(Full::default())?).await?.into_parts();
-        anyhow::ensure!(parts.status == 200, "the check was answered {}", parts.status);
+        anyhow::ensure!(parts.status == 200, "the check returned {}", parts.status);
         for own in ["date", "content-length"] {
             parts.headers.remove(own);
         }
@@ -129,7 +129,7 @@ pub async fn userinfos(target: &Target) -> anyhow::Result<Vec<Shot>> {
     target.nodes.iter().map(|node| shot(&node.http)).collect()
 }
 
-/// What a code gives.
+/// The tokens issued for a code.
 pub struct Tokens {
     pub access: String,
     pub refresh: String,

@@ -1,11 +1,11 @@
-//! `conclave-load`: how many logins, checks or userinfo answers a second a running cluster gives, and what the same
-//! machine gives to a bare server or to argon2 alone.
+//! `conclave-load`: measures the logins, checks or userinfo responses a second of a running cluster, and the rate of a
+//! bare server or of argon2 alone on this machine.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `target` | the demo's line of JSON, users to sign in as |
-//! | `browser` | a person's browser: cookies, forms, redirects |
-//! | `flows` | a login; the way to a forward-auth cookie; the way to an access token |
+//! | `browser` | a user's browser: cookies, forms, redirects |
+//! | `flows` | a login, a forward-auth cookie, an access token |
 //! | `tokens` | the token side of the provider |
 //! | `raw` | one request over and over on a kept connection, cheaper than any server that answers it |
 //! | `baseline` | the bare server and the bare hash |
@@ -27,7 +27,7 @@ use measure::Load;
 use target::Target;
 
 #[derive(Parser)]
-#[command(version, about = "Load on a running Conclave, and on what it is compared with")]
+#[command(version, about = "Load on a running Conclave, and on the baselines of its promises")]
 struct Command {
     #[command(subcommand)]
     what: What,
@@ -41,7 +41,7 @@ enum What {
         at: At,
         #[command(flatten)]
         load: LoadArgs,
-        /// People who sign in, in turn
+        /// Number of users who sign in, in turn
         #[arg(long, default_value_t = 16)]
         users: usize,
     },
@@ -49,7 +49,7 @@ enum What {
     Check {
         #[command(flatten)]
         at: At,
-        /// Sent to this `http://host:port` instead, such as a bare server's, as they are
+        /// Target of the checks instead of the nodes: an `http://host:port`, such as a bare server
         #[arg(long)]
         to: Option<String>,
         #[command(flatten)]
@@ -76,14 +76,14 @@ enum What {
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// Introspection of a good access token
+    /// Introspection of a valid access token
     Introspect {
         #[command(flatten)]
         at: At,
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// GET of any URL that answers 200, such as the bare server's
+    /// GET of any URL that returns 200, such as the bare server's
     Get {
         #[arg(long)]
         url: String,
@@ -103,14 +103,14 @@ enum What {
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536))]
         bytes: u32,
     },
-    /// Serves by hyper alone, until stopped, what a node once answered to a forward-auth check
+    /// Serves by hyper alone, until stopped, a recorded response of a node to a forward-auth check
     ServeAnswer {
         #[command(flatten)]
         at: At,
         #[arg(long, default_value_t = 9_951)]
         port: u16,
     },
-    /// POST of a form of so many bytes to any URL that answers 200, such as the bare server's
+    /// POST of a form of this many bytes to any URL that returns 200, such as the bare server's
     Post {
         #[arg(long)]
         url: String,
@@ -126,17 +126,17 @@ struct At {
     /// File with the line that `conclave demo --json` prints
     #[arg(long)]
     demo: PathBuf,
-    /// Only this node; otherwise workers take the nodes in turn
+    /// Only this node; by default workers use the nodes in turn
     #[arg(long)]
     node: Option<u64>,
 }
 
 #[derive(Args)]
 struct LoadArgs {
-    /// How long
+    /// Duration
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// How many at once
+    /// Number of concurrent requests
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: u16,
 }
@@ -147,7 +147,7 @@ impl LoadArgs {
     }
 }
 
-/// On one thread: so it can be pinned to a core of its own, and a bare server to another.
+/// On one thread, so that it can be pinned to one core, and a bare server to another.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let (load, outcome) = match Command::parse().what {

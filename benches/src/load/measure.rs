@@ -2,30 +2,30 @@
 
 use std::time::{Duration, Instant};
 
-/// How long, and how many at once.
+/// The duration of a run, and its number of concurrent workers.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub time: Duration,
     pub workers: usize,
 }
 
-/// Most durations kept by one worker: above, every further one only counts. Sixteen million are 64 MB.
+/// Most durations kept by one worker: beyond it, further ones are only counted. Sixteen million are 64 MB.
 const MAX_SAMPLES: usize = 1 << 24;
 
-/// What one or all workers have seen.
+/// The results of one or all workers.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Durations of what succeeded, in microseconds.
+    /// Durations of successful requests, in microseconds.
     micros: Vec<u32>,
     done: u64,
     errors: u64,
     first_error: Option<String>,
-    /// How long the slowest worker was at it: the last request counts with its time.
+    /// The time until the slowest worker ended: the last request counts with its time.
     took: Duration,
 }
 
 impl Outcome {
-    /// Repeats `act` until the time is over.
+    /// Repeats `act` until the time has elapsed.
     pub async fn of<E: std::fmt::Display>(load: Load, mut act: impl AsyncFnMut() -> Result<(), E>) -> Self {
         let (started, mut outcome) = (Instant::now(), Self::default());
         while started.elapsed() < load.time {
@@ -36,7 +36,7 @@ impl Outcome {
         outcome
     }
 
-    /// The same where nothing is waited for.
+    /// Like `of`, for an `act` that does not wait.
     pub fn of_blocking<E: std::fmt::Display>(load: Load, mut act: impl FnMut() -> Result<(), E>) -> Self {
         let (started, mut outcome) = (Instant::now(), Self::default());
         while started.elapsed() < load.time {
@@ -72,7 +72,7 @@ impl Outcome {
         }
     }
 
-    /// One line for people.
+    /// One readable line.
     pub fn line(mut self, load: Load) -> String {
         self.micros.sort_unstable();
         let rate = u128::from(self.done) * 10_000_000 / self.took.as_micros().max(1);

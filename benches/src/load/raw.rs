@@ -1,5 +1,5 @@
-//! One request over and over on a kept connection. The bytes are made once and the answer is looked at only as far as
-//! needed: the load must cost less than the server that answers it, or it would be what is measured.
+//! One request repeated on a kept connection. The bytes are made once and the response is read only as far as needed:
+//! the load must cost less than the server, or it would measure itself.
 
 use anyhow::Context as _;
 use tokio::{
@@ -13,7 +13,7 @@ use super::{
     measure::{Load, Outcome},
 };
 
-/// Longest answer read.
+/// Longest response read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A request, ready to be sent.
@@ -29,7 +29,7 @@ impl Shot {
         Self::made("GET", url, headers, "")
     }
 
-    /// POST of this form there.
+    /// POST of this form to this URL.
     pub fn post(url: &str, headers: &[(&str, &str)], form: &[(&str, &str)]) -> anyhow::Result<Self> {
         let body = encoded(form);
         let length = body.len().to_string();
@@ -95,7 +95,7 @@ impl Connection {
         self.answer.clear();
         self.stream.write_all(request).await?;
         loop {
-            anyhow::ensure!(self.answer.len() < MAX_ANSWER_BYTES, "the answer is too long");
+            anyhow::ensure!(self.answer.len() < MAX_ANSWER_BYTES, "the response is too long");
             anyhow::ensure!(self.stream.read_buf(&mut self.answer).await? != 0, "the connection was closed");
             if let Some(length) = whole_length(&self.answer)?
                 && self.answer.len() >= length

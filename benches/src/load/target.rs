@@ -1,4 +1,4 @@
-//! The demo's line of JSON, and people to sign in as.
+//! The demo's line of JSON, and users to sign in as.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use conclave_client::{Client, Error, v1};
 use serde::Deserialize;
 
-/// A cluster that runs.
+/// A running cluster.
 #[derive(Deserialize)]
 pub struct Target {
     pub front: String,
@@ -42,20 +42,20 @@ pub struct App {
     pub url: String,
 }
 
-/// A client without people.
+/// A machine client: it has no users.
 pub struct Machine {
     pub client_id: String,
     pub client_secret: String,
 }
 
-/// Who signs in.
+/// A user who signs in.
 pub struct Person {
     pub username: String,
     pub password: String,
 }
 
 impl Target {
-    /// Reads the line; keeps only `node`, if one is named.
+    /// Reads the line; keeps only `node`, if it is given.
     pub fn read(file: &Path, node: Option<u64>) -> anyhow::Result<Self> {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -71,7 +71,7 @@ impl Target {
         Ok(Client::builder().endpoints(endpoints).token(&self.admin.token).build()?)
     }
 
-    /// A client that gets tokens for itself, made anew.
+    /// Creates a client that gets tokens for itself.
     pub async fn machine(&self) -> anyhow::Result<Machine> {
         let order = v1::CreateClientRequest {
             name: "load".into(),
@@ -84,7 +84,7 @@ impl Target {
         Ok(Machine { client_id, client_secret: made.client_secret })
     }
 
-    /// So many people, made when missing: one account would be throttled, as it should.
+    /// `count` users, created if missing: a single account would be throttled.
     pub async fn people(&self, count: usize) -> anyhow::Result<Vec<Person>> {
         let api = self.api()?;
         let mut people = Vec::new();

@@ -10,7 +10,7 @@ use super::{
     target::Target,
 };
 
-/// A client's request for a token of its own, at each node.
+/// A client's request for its own token, at each node.
 pub async fn of_its_own(target: &Target) -> anyhow::Result<Vec<Shot>> {
     let machine = target.machine().await?;
     let headers = [("authorization", &*basic(&machine.client_id, &machine.client_secret))];
@@ -22,7 +22,7 @@ pub async fn of_its_own(target: &Target) -> anyhow::Result<Vec<Shot>> {
         .collect()
 }
 
-/// The question whether a person's access token is good, at each node.
+/// The introspection of a user's access token, at each node.
 pub async fn introspections(target: &Target) -> anyhow::Result<Vec<Shot>> {
     let token = tokens(target).await?.access;
     let headers = [("authorization", &*basic(&target.client.client_id, &target.client.client_secret))];
@@ -31,7 +31,7 @@ pub async fn introspections(target: &Target) -> anyhow::Result<Vec<Shot>> {
     target.nodes.iter().map(|node| shot(&node.http)).collect()
 }
 
-/// A line of refresh tokens for each worker; every answer's token is the next request's.
+/// A chain of refresh tokens for each worker; every response's token is used in the next request.
 pub async fn refreshes(load: Load, target: &Target) -> anyhow::Result<Outcome> {
     let mut lines = Vec::new();
     for _ in 0..load.workers {

@@ -171,8 +171,8 @@ fn consent_message(user: &User, consent: &Consent) -> pb::Consent {
 }
 
 impl Writing {
-    /// Adds a warning for the operator if the client's logout address cannot be reached from this node. It is tried only
-    /// with `says_where`.
+    /// Adds a warning for the operator if the client's logout address cannot be reached from this node. It is tried
+    /// only with `says_where`.
     async fn with_warnings(&self, mut client: pb::Client, says_where: bool) -> pb::Client {
         if !says_where || client.backchannel_logout_uri.is_empty() {
             return client;

@@ -76,7 +76,8 @@ pub struct LogGauge {
 }
 
 impl LogGauge {
-    /// The bytes of the entries above `index`, for the snapshot rule ([`conclave_store::retention`]). 0 for a closed log.
+    /// The bytes of the entries above `index`, for the snapshot rule ([`conclave_store::retention`]). 0 for a closed
+    /// log.
     pub fn bytes_after(&self, index: u64) -> u64 {
         self.reader.upgrade().map_or(0, |reader| reader.bytes_after(index))
     }

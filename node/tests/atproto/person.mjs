@@ -1,5 +1,5 @@
-// A person at their own server's page, without a browser: signs in there, says yes or no, and gives the address that the server sends
-// them back to. Arguments: the address, the handle, `accept` or `reject`.
+// A user at the page of the account server, without a browser: signs in, accepts or rejects, and prints the address to
+// which the server redirects. Arguments: the address, the handle, `accept` or `reject`.
 import http from 'node:http';
 
 const PASSWORD = 'the account password';
@@ -7,7 +7,7 @@ const [address, handle, answer] = process.argv.slice(2);
 
 const cookies = new Map();
 
-/** As a browser would: `fetch` writes some of its headers itself. */
+/** Sends a request like a browser: `fetch` sets some headers itself. */
 function ask(url, { method = 'GET', headers = {}, body } = {}) {
   const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join('; ');
   return new Promise((resolve, reject) => {

@@ -1,8 +1,8 @@
-// A directory and an account server of the Atmosphere on this machine, as their makers wrote them. Prints where they are as a line of
-// JSON, then does what it is told on standard input, an order a line, each answered by a line: accounts are made, show something of
-// themselves, change their handles and move to a second server, and time passes, for what the servers keep is kept for minutes.
+// A directory and an account server of the Atmosphere on this machine, unmodified. Prints their addresses as a line of
+// JSON, then runs the commands on standard input, one a line, each answered by a line: accounts are created, get a
+// profile, change their handles and move to a second server, and time passes, because the servers cache for minutes.
 //
-// CLIENT_FRONTS=host=port,port,...: connections to that host go to these ports of this machine, one after the other: a client of the
+// CLIENT_FRONTS=host=port,port,...: connections to that host go to these ports of this machine in turn: a client on the
 // internet, served by several nodes.
 const net = require('node:net');
 const crypto = require('node:crypto');
@@ -11,7 +11,7 @@ const os = require('node:os');
 const path = require('node:path');
 const readline = require('node:readline');
 
-// Both would listen on every interface.
+// By default both listen on every interface.
 const listen = net.Server.prototype.listen;
 net.Server.prototype.listen = function (...args) {
   if (typeof args[0] === 'object' && args[0] !== null && args[0].host === undefined) args[0].host = '127.0.0.1';
@@ -31,7 +31,7 @@ net.Socket.prototype.connect = function (...args) {
   return connect.apply(this, args);
 };
 
-// Time: of proofs and tokens (Date), and of what is kept in memory (performance).
+// The clocks for proofs and tokens (Date), and for data in memory (performance).
 let passed = 0;
 const RealDate = Date;
 globalThis.Date = class Date extends RealDate {
@@ -60,7 +60,7 @@ async function freePort() {
   return port;
 }
 
-// One key that may change every account's document, as a host of several servers has it.
+// One key that may change every account's document, like that of a provider with several servers.
 const rotationKey = hex(32);
 
 async function startPds(port, plcPort, more) {
@@ -95,7 +95,7 @@ async function call(server, name, body, token, type = 'application/json') {
   return reply.headers.get('content-type')?.startsWith('application/json') ? reply.json() : Buffer.from(await reply.arrayBuffer());
 }
 
-// The whole move of an account: its repository, its entry in the directory, and which of the two is alive.
+// The whole move of an account: its repository, its entry in the directory, and the active state of both accounts.
 async function move(did, from, to, plc) {
   const { token: may } = await call(from.url, `com.atproto.server.getServiceAuth?${new URLSearchParams({ aud: to.did, lxm: 'com.atproto.server.createAccount' })}`, null, from.tokens.get(did));
   const { handle } = await call(from.url, `com.atproto.repo.describeRepo?repo=${did}`, null);

@@ -1,6 +1,7 @@
-// A wall clock that is wrong by as many seconds as a file says: preloaded into one node of a test cluster.
-// The file is $CLOCK_OFFSETS/N for the node whose configuration is named node-N.toml; a process without such an argument is left alone.
-// Only CLOCK_REALTIME is bent: the clocks that never jump stay as they are.
+// A wall clock with an offset in seconds that is read from a file: preloaded into one node of a test cluster.
+// The file is $CLOCK_OFFSETS/N for the node whose configuration is named node-N.toml; a process without such an argument
+// is left alone.
+// Only CLOCK_REALTIME is changed: the monotonic clocks stay as they are.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-//! The archive in a bucket: a node of one, and an S3-compatible server that checks every signature, in this process.
+//! The archive in a bucket: a node, and an S3-compatible server that checks every signature, in this process.
 
 use std::{
     net::SocketAddr,
@@ -40,7 +40,7 @@ async fn serve(root: &Path) -> SocketAddr {
             let service = service.clone();
             tokio::spawn(async move {
                 let builder = Builder::new(TokioExecutor::new());
-                // A client that goes is no failure.
+                // A client that disconnects is not a failure.
                 let _ = builder.serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -114,7 +114,8 @@ async fn a_cluster_is_archived_to_a_bucket_and_read_back() {
     assert_eq!(archive.objects().await.unwrap(), objects, "nothing of it was old");
 }
 
-/// In a directory, with a piece of its log of its own for each of three users; the last of them disabled `first`.
+/// An archive in a directory, with a separate segment of the log for each of three users; the last of them disabled
+/// `first`.
 async fn in_three_pieces(place: &Path) -> (conclave_config::Archive, u64, u64) {
     let node = TestNode::start().await;
     let target = format!("file://{}", place.display());
@@ -146,7 +147,7 @@ async fn in_three_pieces(place: &Path) -> (conclave_config::Archive, u64, u64) {
     (settings, indexes[0], indexes[1])
 }
 
-/// The piece of the log that holds this entry.
+/// The segment of the log that contains this entry.
 fn piece(place: &Path, index: u64) -> PathBuf {
     let mut folders = vec![place.to_owned()];
     let mut found = None;
@@ -228,14 +229,14 @@ async fn a_bucket_takes_no_object_twice_and_nobody_elses_key() {
     assert!(matches!(refused, ArchiveError::Store { .. }), "{refused}");
     assert_eq!(target.get("a/b", 100).await.unwrap(), [1; 10]);
     assert!(matches!(target.get("a/b", 9).await, Err(ArchiveError::TooLarge { .. })));
-    // Parts of eight MiB, and the last.
+    // Parts of eight MiB, and a last part.
     let large: Vec<u8> = (0..20_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
     let (file, back) = (root.path().join("large"), root.path().join("back"));
     std::fs::write(&file, &large).unwrap();
     let there = target.put_file("a/large", &file).await.unwrap();
     assert_eq!(target.get_file("a/large", &back, &mut |_| ()).await.unwrap(), there);
     assert_eq!(std::fs::read(&back).unwrap(), large);
-    // A name that is taken is left alone, by a file of other parts and by one of the same length.
+    // An existing name is left alone, whether the new file has other parts or a file of equal length.
     let small = root.path().join("small");
     for (name, file, bytes) in [("a/large", &file, vec![7; 9_000_000]), ("a/b", &small, vec![9; 10])] {
         std::fs::write(file, bytes).unwrap();

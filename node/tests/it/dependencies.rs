@@ -1,6 +1,6 @@
-//! What the node is built of: one HTTP client, our own, whose addresses are judged (`http::outbound`). `deny.toml`
-//! keeps the others out of the workspace where it can; what it cannot say is here: tests may have one of them, the node
-//! may not.
+//! The dependencies of the node: its only HTTP client is ours, which checks addresses (`http::outbound`). `deny.toml`
+//! keeps other clients out of the workspace where it can; this test covers the rest: tests may use one of them, the
+//! node may not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// Crates that make requests by themselves, past the rules for addresses, sizes and times.
+/// Crates that send requests by themselves, without the rules for addresses, sizes and times.
 const CLIENTS: [&str; 17] = [
     "atrium-xrpc-client",
     "attohttpc",
@@ -29,11 +29,10 @@ const CLIENTS: [&str; 17] = [
     "wreq",
     "xh",
 ];
-/// The feature by which the crates of atrium bring a client of their own, and with it its panics and its trust in every
-/// address.
+/// The feature by which the crates of atrium add an HTTP client of their own, which panics and trusts every address.
 const DEFAULT_CLIENT: &str = "default-client";
 
-/// What is wrong with a workspace, as `cargo metadata` describes it.
+/// The forbidden dependencies of a workspace, as `cargo metadata` describes it.
 fn wrong(metadata: &Value, root: &str) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -80,7 +79,7 @@ fn no_request_leaves_the_node_by_another_client_than_our_own() {
     for root in ["conclave-node", "conclave-client"] {
         assert_eq!(wrong(&metadata, root), Vec::<String>::new(), "{root}");
     }
-    // The walk goes through everything: what is in the node is found, and what only tests have is not.
+    // The search is complete: it finds the dependencies of the node, and not those that only tests have.
     let dependencies = wrong(&metadata, "conclave-chaos");
     let has_any = metadata["packages"].as_array().unwrap().iter().any(|of| of["name"] == "reqwest");
     assert_eq!((has_any, dependencies.is_empty()), (true, false), "{dependencies:?}");

@@ -18,7 +18,7 @@ told = json.loads(sys.argv[1])
 
 
 def authorize(url):
-    """Follows an authorization request as a person does; the URL that the relying party is called at."""
+    """Follows an authorization request as a user does; returns the URL at the relying party."""
     browser = requests.Session()
     home = urlsplit(told["issuer"]).netloc
     page = browser.get(url, allow_redirects=False)

@@ -1,5 +1,5 @@
-// A client that is told of logouts: signs somebody in, has the session ended at another node, and verifies the logout token that
-// arrives with jose, against the keys that the provider publishes. Prints one line of JSON: what it saw.
+// A client that receives logout notices: signs a user in, has the session ended at another node, and verifies the logout
+// token that arrives with jose, against the keys that the provider publishes. Prints its observations as one line of JSON.
 //   node back_channel.mjs '{"issuer":…,"username":…,"password":…,"redirectUri":…,"port":…,"client":{…},"end":[program,…],"env":{…}}'
 
 import assert from 'node:assert/strict';
@@ -22,7 +22,7 @@ const provider = config.serverMetadata();
 assert.deepEqual([provider.backchannel_logout_supported, provider.backchannel_logout_session_supported], [true, true]);
 const keys = createRemoteJWKSet(new URL(provider.jwks_uri));
 
-/** As OIDC Back-Channel Logout §2.6 asks; throws when the token is not good. */
+/** Verifies as OIDC Back-Channel Logout §2.6 requires; throws if the token is not valid. */
 async function verified(token) {
   const { payload, protectedHeader } = await jwtVerify(token, keys, {
     issuer: provider.issuer,
@@ -48,7 +48,7 @@ const server = createServer(async (request, response) => {
     body += chunk;
     if (body.length > MOST_BYTES) return response.writeHead(413).end();
   }
-  // The first time this client is out of order: it must be told again.
+  // The first notice fails, so that it must be sent again.
   if (!refusedOnce) {
     refusedOnce = true;
     return response.writeHead(503).end();

@@ -1,4 +1,4 @@
-// A key of a client, fresh: one line of JSON with the private JWK and the public set.
+// A new key of a client: one line of JSON with the private JWK and the public set.
 
 import { exportJWK, generateKeyPair } from 'jose';
 

@@ -18,7 +18,7 @@ function person() {
   return new Person(told.issuer, told.username, told.password);
 }
 
-/** Sends somebody there and comes back with tokens. */
+/** Runs a login and returns the tokens. */
 async function signIn(config, options = {}) {
   const verifier = client.randomPKCECodeVerifier();
   const [state, nonce] = [client.randomState(), client.randomNonce()];

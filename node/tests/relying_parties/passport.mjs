@@ -1,5 +1,6 @@
-// An Express application that signs people in with passport-openidconnect as its guide shows it: no PKCE, the client's
-// secret in the body, and a nonce only where it is told to send one. Answers at / with what it knows of the person; a refused sign-in is answered as JSON.
+// An Express application that signs users in with passport-openidconnect as its guide shows it: no PKCE, the client's
+// secret in the body, and a nonce only if it is configured. Returns its data about the user at /; returns a refused
+// sign-in as JSON.
 //   node passport.mjs '{"issuer":…,"port":…,"nonce":false,"client":{"id":…,"secret":…}}'
 
 import express from 'express';

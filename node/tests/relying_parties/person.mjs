@@ -1,4 +1,5 @@
-// A person at a browser without JavaScript: keeps cookies, fills in the login form, and stops where a redirect leaves the cluster.
+// A user at a browser without JavaScript: keeps cookies, fills in the login form, and stops where a redirect leaves the
+// cluster.
 
 const MOST_STEPS = 12;
 
@@ -11,7 +12,7 @@ export class Person {
     this.password = password;
   }
 
-  /** Follows an authorization request to its end: the URL that the relying party is called at. */
+  /** Follows an authorization request to its end: the URL at the relying party. */
   async authorize(url) {
     let page = await this.#send(new URL(url), {});
     for (let step = 0; step < MOST_STEPS; step += 1) {
@@ -26,7 +27,7 @@ export class Person {
     throw new Error(`no way out of ${page.url}`);
   }
 
-  /** Opens a page, fills in its forms until there is none, and gives the last page's text. */
+  /** Opens a page, fills in its forms until there is none, and returns the last page's text. */
   async visit(url, fields = {}) {
     let page = await this.#send(new URL(url), {});
     for (let step = 0; step < MOST_STEPS; step += 1) {

@@ -1,4 +1,4 @@
-// An application that lives in the browser, over oidc-client-ts: everything it asks the provider crosses origins.
+// An application that runs in the browser, with oidc-client-ts: all its requests to the provider are cross-origin.
 
 /* global oidc */
 const show = (id, text) => {

@@ -1,5 +1,5 @@
-//! Three processes and an archive in a directory: what was acknowledged is there a moment later, whoever leads, and
-//! when the directory was away.
+//! Three processes and an archive in a directory: acknowledged writes are archived a moment later, whichever node
+//! leads, and after the directory was missing.
 
 use std::{
     collections::BTreeSet,
@@ -17,11 +17,11 @@ use prost::Message as _;
 
 use super::world::{Demo, kill_9};
 
-/// Users of a round.
+/// The number of users in a round.
 const USERS: usize = 40;
-/// How long anything is waited for.
+/// The longest wait.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What is acknowledged is in the archive within a second; a machine that runs many tests at once gets some more.
+/// Acknowledged writes are in the archive within a second; a machine that runs many tests at once gets more time.
 const LAG_LIMIT: Duration = Duration::from_secs(3);
 
 struct World {
@@ -45,7 +45,7 @@ impl World {
         Self { demo, api, settings, keys }
     }
 
-    /// Makes users; gives their names and when the last was acknowledged.
+    /// Creates users; returns their names and the time of the last acknowledgement.
     async fn work(&self, round: &str) -> (BTreeSet<String>, Instant) {
         let mut names = BTreeSet::new();
         for n in 0..USERS {
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    /// The users that the archive's log makes.
+    /// The users that the log in the archive creates.
     async fn archived(&self) -> BTreeSet<String> {
         let into = tempfile::tempdir().unwrap();
         let reader = read::open(&self.settings, &self.keys).await.unwrap();
@@ -94,7 +94,7 @@ impl World {
         made.collect()
     }
 
-    /// How long after `acknowledged` the archive holds these.
+    /// The time from `acknowledged` until the archive holds these users.
     async fn lag(&self, names: &BTreeSet<String>, acknowledged: Instant) -> Duration {
         loop {
             let looked = Instant::now();

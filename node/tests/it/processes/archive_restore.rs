@@ -1,5 +1,5 @@
-//! The worst day with an archive: every disk is lost amid work, and hardly anything with them. And any moment of
-//! before.
+//! A disaster with an archive: every disk is lost during work, and almost no write with them. Also restores to earlier
+//! points in time.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use super::{
     restore::{House, Serving, json},
 };
 
-/// Points in time that are gone back to.
+/// The number of points in time that are restored.
 const POINTS: usize = 20;
-/// What may be lost, as the promise has it: so long before the end everything must be there.
+/// The promised bound of data loss: every write older than this at the end must be restored.
 const DATA_LOSS: Duration = Duration::from_secs(5);
 const WORK: Duration = Duration::from_secs(8);
 
@@ -27,7 +27,7 @@ async fn every_disk_is_lost_amid_work_and_the_archive_brings_it_back() {
     let target = format!("file://{}", place.path().display());
     let mut house = House::start_with(26_200, &[("CONCLAVE_ARCHIVE__TARGET", &target)]);
 
-    // Points to go back to: what each node said its digest was, live.
+    // Points to restore: the digest of a live node at each.
     let mut live = Vec::new();
     for n in 0..POINTS {
         house.create(&format!("early-{n}")).await;
@@ -79,7 +79,7 @@ async fn every_disk_is_lost_amid_work_and_the_archive_brings_it_back() {
         assert!(refresh(&house.demo, Way::Node(1), &person.refresh_token).await.is_err());
     }
 
-    // Any of those points, as it was.
+    // Each of those points has that digest.
     let secret = std::fs::read_to_string(house.file("demo/cluster.secret")).unwrap();
     let keys = ClusterKeys::derive(&ClusterSecret::parse(secret.trim()).unwrap());
     let environment = Environment::of([("CONCLAVE_ARCHIVE__TARGET", target.as_str())]);
@@ -91,7 +91,7 @@ async fn every_disk_is_lost_amid_work_and_the_archive_brings_it_back() {
             .unwrap();
         assert_eq!(hex::encode(&snapshot::digest(&found.older.state)), digest, "at entry {index}");
     }
-    // An earlier point does not bring back what was taken away since.
+    // An earlier point does not bring back sessions and credentials that were revoked since.
     let other = house.file("earlier.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let data = house.demo.cluster.nodes[0].data_dir.display().to_string();

@@ -1,6 +1,6 @@
-//! Sign-in with Atmosphere at an account server and a directory that its makers wrote (npm: @atproto/pds,
-//! @did-plc/server). `make test` installs them beside `tests/atproto/`. Nodes in this process, servers beside it, the
-//! person without a browser.
+//! Sign-in with Atmosphere at an account server and a directory by the protocol's authors (npm: @atproto/pds,
+//! @did-plc/server). `make test` installs them beside `tests/atproto/`. The nodes are in this process, the servers
+//! beside it, and the user acts without a browser.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/atproto")
 }
 
-/// Of every account there.
+/// The password of every account there.
 pub const PASSWORD: &str = "the account password";
 
 /// The real servers.
@@ -53,7 +53,7 @@ impl Drop for Servers {
 }
 
 impl Servers {
-    /// With these settings in their environment.
+    /// Starts the servers with these settings in their environment.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new("node")
             .arg(folder().join("server.cjs"))
@@ -70,7 +70,7 @@ impl Servers {
         servers
     }
 
-    /// Nobody answers any more.
+    /// Stops the servers: no request is answered any more.
     fn end(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -121,9 +121,9 @@ pub struct World {
     pub nodes: Vec<Site>,
     pub servers: Servers,
     names: Names,
-    /// Where people come back to.
+    /// The URL to which browsers return.
     home: String,
-    /// How far everybody's clocks are ahead of the machine's, ms.
+    /// The difference of all clocks to the machine's clock, in ms.
     ahead_ms: AtomicU64,
 }
 
@@ -170,29 +170,29 @@ impl World {
         }
     }
 
-    /// A new account, whose handle the DNS knows.
+    /// A new account, whose handle the DNS resolves.
     pub fn account(&mut self, handle: &str) -> String {
         let did = text(&self.servers.told(&format!("account {handle}")), "did");
         self.names.know(handle, &did);
         did
     }
 
-    /// The servers go by the machine's clock, and so do their proofs.
+    /// Sets the nodes' clock to the clock of the servers, because the servers check the times of proofs.
     pub fn tick(&self) {
-        // The nodes share one.
+        // The nodes share one clock.
         let clock = self.nodes[0].node.clock();
         let now = now_ms() + self.ahead_ms.load(Ordering::SeqCst);
         clock.advance(Duration::from_millis(now.saturating_sub(clock.now_ms())));
     }
 
-    /// Time passes, for the servers as well.
+    /// Advances the clocks, including that of the servers.
     pub fn passes(&mut self, time: Duration) {
         self.servers.told(&format!("pass {}", time.as_millis()));
         self.ahead_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
         self.tick();
     }
 
-    /// To the person's server by one node, and back by another.
+    /// Redirects to the user's server from one node, and returns to another.
     pub async fn signs_in(&self, browser: &mut Browser, typed: &str, handle: &str, answer: &str) -> Page {
         self.tick();
         let away = self.nodes[0].depart_as(browser, typed).await;
@@ -202,7 +202,7 @@ impl World {
         self.nodes[1].arrive(browser, &query).await
     }
 
-    /// What the person's server sends the browser back with.
+    /// The query with which the user's server redirects the browser back.
     pub async fn at_their_server(&self, address: &str, handle: &str, answer: &str) -> String {
         let output = tokio::process::Command::new("node")
             .arg(folder().join("person.mjs"))
@@ -286,7 +286,7 @@ async fn who_moves_to_another_server_is_the_same_person_there_and_nobody_by_the_
     let page = world.signs_in(&mut Browser::default(), "alice.test", "alice.test", "accept").await;
     assert_eq!(page.location(), "/", "{}", page.text);
 
-    // Between the two halves of a sign-in: the old server's word is worth nothing any more.
+    // A move between the two halves of a sign-in: the old server may not identify the account any more.
     world.tick();
     let mut browser = Browser::default();
     let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
@@ -298,7 +298,7 @@ async fn who_moves_to_another_server_is_the_same_person_there_and_nobody_by_the_
     assert_eq!(code_of(&page), "atproto_subject_mismatch", "{}", page.text);
     assert_eq!(world.who(&mut browser).await, None);
 
-    // The next one goes to the new server, and is the same person.
+    // The next sign-in uses the new server, and is the known user.
     world.tick();
     let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
     assert!(away.location().starts_with(&there), "{}", away.location());
@@ -310,7 +310,7 @@ async fn who_moves_to_another_server_is_the_same_person_there_and_nobody_by_the_
     let view = world.leader().node.cluster().view();
     assert_eq!(view.identities_at("atmosphere").count(), 1, "one person");
 
-    // And when nobody is there any more, that is what is said, and who is here stays.
+    // If no server responds, the error says so, and the known user stays.
     world.tick();
     let mut other = Browser::default();
     let away = world.nodes[0].depart_as(&mut other, "alice.test").await;
@@ -340,13 +340,14 @@ async fn a_no_another_person_and_a_new_handle_are_what_they_are() {
     assert_eq!(code_of(&page), "atproto_denied");
     let page = world.signs_in(&mut Browser::default(), "eve.test", "eve.test", "accept").await;
     assert_eq!(code_of(&page), "not_allowed");
-    // Somebody else signs in than was named.
+    // A different account than the named one signs in.
     let page = world.signs_in(&mut Browser::default(), "bob.test", "eve.test", "accept").await;
     assert_eq!(code_of(&page), "atproto_subject_mismatch");
     let page = world.signs_in(&mut browser, "bob.test", "bob.test", "accept").await;
     assert_eq!(page.location(), "/", "{}", page.text);
 
-    // A new handle is the same person; the old one leads nowhere, and then to whoever has it.
+    // An account with a new handle is the known user; the old handle leads nowhere, and later to the account that takes
+    // it.
     world.servers.told(&format!("rename {bob} robert.test"));
     world.names.know("robert.test", &bob);
     let page = world.nodes[0].depart_as(&mut Browser::default(), "bob.test").await;
@@ -382,7 +383,7 @@ async fn a_callback_is_answered_by_the_cluster_that_is_left_when_its_leader_is_g
     let page = world.nodes[1].arrive(&mut browser, &query).await;
     assert_eq!(page.location(), "/", "{} {}", page.status, page.text);
     assert_eq!(world.nodes[0].at_home(&mut browser).await.as_deref(), Some("alice.test"));
-    // The same answer again, at the other node: it was spent.
+    // That response again, at the other node: it was spent.
     let again = world.nodes[0].arrive(&mut browser, &query).await;
     assert_eq!(code_of(&again), "atproto_state_invalid");
 }

@@ -1,5 +1,5 @@
-//! Sign-in with Atmosphere as a person does it: a real browser, three processes behind their front, the real account
-//! server's own pages.
+//! Sign-in with Atmosphere as a user does it: a real browser, three processes behind their front, the pages of the real
+//! account server.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use super::{
     world::Demo,
 };
 
-/// How long the account server's page may take to let the person go.
+/// The longest time that the account server's page may take to redirect back.
 const LIMIT: Duration = Duration::from_secs(30);
 const ALICE: &str = "alice.test";
 
-/// Three nodes that know the real servers, and take anybody.
+/// Three nodes that know the real servers, and admit any account.
 fn demo(servers: &Servers, names: &Names) -> Demo {
     let settings = [
         ("CONCLAVE_OUTBOUND__ALLOW", "127.0.0.1,::1".to_owned()),
@@ -36,7 +36,7 @@ async fn a_person_signs_in_with_chromium_at_the_pages_of_a_real_account_server()
     let did = text(&servers.told(&format!("account {ALICE}")), "did");
     names.know(ALICE, &did);
     let demo = demo(&servers, &names);
-    // The account server's pages are a program.
+    // The account server's pages need JavaScript.
     let chromium = Chromium::start_with(24_290, &json!({})).await;
 
     chromium.open(&format!("{}/", demo.cluster.front)).await;
@@ -44,7 +44,7 @@ async fn a_person_signs_in_with_chromium_at_the_pages_of_a_real_account_server()
     chromium.fill("input[name=handle]", &format!("@{}", ALICE.to_uppercase())).await;
     chromium.click("#submit").await;
 
-    // At their server: they are named there already, say who they are, and allow it.
+    // At the account server: the account is prefilled; the user signs in and consents.
     chromium.fill("input[type=password]", PASSWORD).await;
     assert!(chromium.url().await.starts_with(&servers.pds), "{}", chromium.url().await);
     chromium.click("button[type=submit]").await;

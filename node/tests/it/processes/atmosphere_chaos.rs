@@ -1,5 +1,5 @@
-//! A thousand people sign in with Atmosphere while one node after the other is killed; and nothing of it that is secret
-//! lies about. Nodes are processes; the network is in this one.
+//! A thousand users sign in with Atmosphere while one node after the other is killed; and no secret of it is stored or
+//! logged in clear. The nodes are processes; the network is in this one.
 
 use std::{
     collections::BTreeMap,
@@ -21,16 +21,16 @@ use super::{
 };
 use crate::slices::{atmosphere_network::Network, site::encoded};
 
-/// People, each with a DID of their own.
+/// The number of users, each with a separate DID.
 const PEOPLE: u32 = 1_000;
-/// On their way at once: what two processors carry beside three nodes.
+/// Concurrent sign-ins: the load that two processors carry beside three nodes.
 const AT_ONCE: usize = 6;
-/// How often somebody tries who is told to try again.
+/// The number of attempts by a user who is asked to try again.
 const TRIES: usize = 12;
-/// How long a node lives that is chosen next.
+/// The time between two kills.
 const LIVES: Duration = Duration::from_secs(4);
-/// What a person is told who had better start again: the cluster cannot write just now, or the answer was spent by a
-/// node that is gone.
+/// The error codes after which a user has to start again: the cluster cannot write now, or the state was spent by a
+/// node that died.
 const AGAIN: [&str; 4] =
     ["temporarily_unavailable", "atproto_state_invalid", "ticket_spent", "atproto_provider_unreachable"];
 
@@ -41,7 +41,7 @@ pub fn did(n: u32) -> String {
     format!("did:plc:{digits:z<24}")
 }
 
-/// Three processes, and the network in this one.
+/// Three processes as nodes, and the network in this process.
 pub struct Sky {
     pub demo: Demo,
     pub network: Arc<Network>,
@@ -52,7 +52,7 @@ pub struct Sky {
 }
 
 impl Sky {
-    /// `collector`: where traces go.
+    /// Starts the cluster; `collector` receives the traces.
     pub async fn start(base_port: u16, restart: bool, collector: Option<&Collector>) -> Self {
         let network = Network::start().await;
         network.says(|script| script.asks_for_nonce = 1);
@@ -68,7 +68,7 @@ impl Sky {
         ];
         if let Some(collector) = collector {
             settings.push(("CONCLAVE_TELEMETRY__OTLP_ENDPOINT", collector.endpoint.clone()));
-            // Every so many milliseconds.
+            // The delay in milliseconds.
             settings.push(("OTEL_BSP_SCHEDULE_DELAY", "100".into()));
         }
         let settings: Vec<(&str, &str)> =
@@ -79,7 +79,8 @@ impl Sky {
         Self { demo, network, next: AtomicUsize::new(0), again: AtomicUsize::new(0), _dir: dir, data }
     }
 
-    /// The same page at the next node, as a load balancer without a memory has it; at another one where that is gone.
+    /// Opens the page at the next node, like a load balancer without stickiness; at another one if that node does not
+    /// respond.
     async fn at(
         &self,
         url: &str,
@@ -101,13 +102,13 @@ impl Sky {
         self.at(url, |url| person.get(url)).await
     }
 
-    /// One attempt: signed in, or told to try again. Whatever else is said is wrong.
+    /// One attempt: signed in, or asked to try again. Any other result fails the test.
     async fn attempt(&self, did: &str, first: &str) -> Result<reqwest::Client, ()> {
         let person = browser();
         self.attempts(&person, did, first).await.map(|()| person)
     }
 
-    /// The same in this browser.
+    /// Like `attempt`, in this browser.
     pub async fn attempts(&self, person: &reqwest::Client, did: &str, first: &str) -> Result<(), ()> {
         let query = self.departs(person, did, first).await?;
         let back = self.get(person, &format!("/atproto/callback?{query}")).await?;
@@ -115,11 +116,11 @@ impl Sky {
             return self.told(back, "callback").await;
         }
         let home = self.get(person, "/").await?;
-        assert_eq!(home.status(), 200, "whoever is told that they are signed in is so on every node");
+        assert_eq!(home.status(), 200, "a user who is signed in is signed in on every node");
         Ok(())
     }
 
-    /// To their server, where they say yes; the query with which they come back.
+    /// Redirects to the user's server and consents there; returns the query of the callback.
     pub async fn departs(&self, person: &reqwest::Client, did: &str, first: &str) -> Result<String, ()> {
         let text = self.get(person, &format!("/atproto?first={first}")).await?.text().await.map_err(drop)?;
         let form = filled(&text, did, first).ok_or(())?;
@@ -134,7 +135,7 @@ impl Sky {
         Ok(self.network.allows_as(&location(&away), did))
     }
 
-    /// The same at this node alone.
+    /// Like `departs`, at this node alone.
     pub async fn departs_at(&self, node: &Node, person: &reqwest::Client, did: &str) -> String {
         let page = person.get(format!("{}/atproto?first=nobody", node.http)).send().await.unwrap();
         let form = filled(&page.text().await.unwrap(), did, "nobody").expect("the page");
@@ -161,7 +162,7 @@ impl Sky {
         panic!("{did} was told to try again {TRIES} times");
     }
 
-    /// What a browser sends to the nodes, name by name.
+    /// The cookies that a browser sends to the nodes, by name.
     pub fn cookies(&self, jar: &Jar) -> BTreeMap<String, String> {
         let url = self.demo.cluster.nodes[0].http.parse().unwrap();
         let header = jar.cookies(&url).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
@@ -169,7 +170,7 @@ impl Sky {
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// Every file of the nodes: log, snapshots, data, what they print.
+    /// Every file of the nodes: log, snapshots, data, output.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
             for entry in std::fs::read_dir(folder).unwrap() {
@@ -183,8 +184,8 @@ impl Sky {
     }
 }
 
-/// The form on this page with a DID in it; none where it is another page: a node that has just come back shows no page
-/// of it.
+/// The form on this page with a DID in it; none if it is another page: a node that has just restarted does not show the
+/// form.
 fn filled(page: &str, did: &str, first: &str) -> Option<String> {
     let has_form = page.contains("name=\"ticket\"");
     has_form.then(|| {
@@ -193,13 +194,13 @@ fn filled(page: &str, did: &str, first: &str) -> Option<String> {
     })
 }
 
-/// Whether a page tells the person to try again.
+/// True if a page asks the user to try again.
 pub fn says_again(page: &str) -> bool {
     AGAIN.iter().any(|code| page.contains(code))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    // By the first byte: hundreds of MB are looked through.
+    // Finds candidates by the first byte, because hundreds of MB are searched.
     let Some(first) = needle.first() else { return false };
     let mut at = 0;
     while let Some(found) = haystack[at..].iter().position(|byte| byte == first) {
@@ -286,7 +287,7 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
     let back = sky.get(&person, &format!("/atproto/callback?{query}")).await.expect("an answer");
     assert_eq!(back.status(), 303);
     let told = sky.network.told.lock().unwrap().clone();
-    // One that fails, for errors are where secrets are printed.
+    // A failing callback, because errors are a likely place to print secrets.
     let page = sky.get(&person, "/atproto/callback?state=x&iss=y&code=code-that-fails").await.unwrap();
     assert_eq!(page.status(), 400);
     let snapshot = sky.data.join("all.snapshot");
@@ -314,7 +315,7 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
     for (name, value) in cookies {
         planted.insert(format!("the cookie {name}"), value.into_bytes());
     }
-    // How every private key of P-256 begins in PKCS#8: the cluster's own, and each sign-in's.
+    // The prefix of every private key of P-256 in PKCS#8: the cluster's own, and that of each sign-in.
     planted.insert(
         "a private key".into(),
         [
@@ -330,11 +331,11 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
         "what nodes print"
     );
     assert!(files.iter().any(|(path, _)| path == &snapshot));
-    // The search itself finds what is there: the DID is no secret, and is in the data of every node.
+    // The search itself works: the DID is not a secret, and is in the data of every node.
     let holding = files.iter().filter(|(_, bytes)| contains(bytes, did(1).as_bytes())).count();
     assert!(holding >= 3, "{holding}");
     for (path, bytes) in &files {
-        // The folder's own secrets are there to be read by their owner alone.
+        // The secrets of the folder are readable by their owner alone.
         if path.extension().is_some_and(|ext| ext == "toml" || ext == "key") {
             continue;
         }
@@ -342,7 +343,7 @@ async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
             assert!(!contains(bytes, secret), "{what} is in {}", path.display());
         }
     }
-    // What was sent to the collector: names, attributes and events of every span, at the finest level.
+    // The data sent to the collector: names, attributes and events of every span, at the finest level.
     collector.has(|span| span.name == "atproto.callback").await;
     collector.has(|span| span.attribute("http.path").as_deref() == Some("/atproto/callback")).await;
     let exported = collector.bytes();

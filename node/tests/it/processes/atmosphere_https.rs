@@ -1,5 +1,5 @@
-//! The cluster as a client of the internet at the real account server: its document and keys are read over https, it
-//! proves itself by a key, and its keys change while the server keeps what it has read for ten minutes.
+//! The cluster as a client on the internet at the real account server: its document and keys are read over https, it
+//! authenticates by a key, and its keys change while the server caches them for ten minutes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,14 +20,14 @@ use crate::slices::{
     site::{Browser, Page},
 };
 
-/// Account servers take no client whose people come back to `.test` or `.localhost`.
+/// Account servers refuse clients whose redirect URI is below `.test` or `.localhost`.
 const HOST: &str = "sso.conclave.internal";
 const ALICE: &str = "alice.test";
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
-/// How long the server keeps the document and the keys that it has read.
+/// The time for which the server caches the document and the keys.
 const KEPT: Duration = Duration::from_mins(10);
-/// How long a key is published before the client proves itself by it.
+/// The time for which a key is published before the client uses it.
 const KNOWN_FOR: Duration = Duration::from_mins(20);
 
 fn known_as_public(settings: &mut Settings) {
@@ -38,7 +38,7 @@ fn known_as_public(settings: &mut Settings) {
     settings.tokens.signing_key_notice = HOUR * 24;
 }
 
-/// The cluster on the internet, and what stops its doors.
+/// The cluster on the internet, and the token that stops its listeners.
 struct Public {
     world: World,
     stop: CancellationToken,
@@ -51,8 +51,8 @@ impl Drop for Public {
 }
 
 impl Public {
-    /// Each node behind a TLS listener of its own; the servers trust the authority of the certificate and come to a
-    /// node after the other.
+    /// Each node behind a separate TLS listener; the servers trust the certificate authority and connect to the nodes
+    /// in turn.
     async fn start() -> Self {
         let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
         let own = authority.issue(&params(HOST));
@@ -108,8 +108,8 @@ impl Public {
         assert_eq!(self.world.who(&mut browser).await.as_deref(), Some(ALICE), "{when}");
     }
 
-    /// What is due `after` happens: the leader takes a step of the schedule, a minute before which one login has begun.
-    /// That one ends well, and the next begins well, on nodes that have seen the step.
+    /// The leader takes the step of the schedule that is due `after`; one login has begun a minute before. That login
+    /// completes, and so does the next one, on nodes that have seen the step.
     async fn steps(&mut self, after: Duration, when: &str, is_done: impl Fn(&State) -> bool) {
         self.world.passes(after.saturating_sub(MINUTE));
         let mut browser = Browser::default();
@@ -138,7 +138,7 @@ async fn a_cluster_of_the_internet_signs_people_in_at_a_real_server_through_ever
     let mut public = Public::start().await;
     let first = public.active();
     let tokens = public.world.nodes[0].node.auth().settings().tokens.clone();
-    // From here on the server has the keys of this moment.
+    // From here on the server caches the keys of this moment.
     public.signs_in("the first key").await;
 
     let due = tokens.signing_key_ttl.saturating_sub(tokens.signing_key_notice);
@@ -159,7 +159,7 @@ async fn a_cluster_of_the_internet_signs_people_in_at_a_real_server_through_ever
         .await;
     assert_eq!((public.active(), public.key_count()), (second.clone(), 1));
 
-    // An operator in a hurry: a key that the server, which has read the keys a moment ago, cannot know.
+    // An operator activates a key at once that the server, which has just fetched the keys, cannot know.
     public.world.leader().node.auth().publish_next_key(SigningAlgorithm::Es256).await.unwrap();
     let third = public.view().next_key(SigningAlgorithm::Es256).unwrap().kid.to_string();
     let order = Body::ActivateSigningKey(ActivateSigningKey { kid: third.clone() });

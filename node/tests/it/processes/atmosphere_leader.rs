@@ -1,6 +1,5 @@
-//! The leader is killed in the very moment of a callback to another node, at each of the moments that matter: the
-//! person comes in or is told to try again, comes in by trying again, and one answer of their server is never two
-//! sessions.
+//! The leader is killed during a callback to another node, at each of the critical moments: the user is signed in or
+//! asked to try again, is signed in by trying again, and one authorization response never makes two sessions.
 
 use std::sync::Arc;
 
@@ -17,25 +16,25 @@ use super::{
 };
 use crate::slices::atmosphere_network::Asked;
 
-/// When the leader is killed.
+/// The time at which the leader is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// The request is on its way to the node: before or while the state is spent.
+    /// The request is being sent to the node: before or while the state is spent.
     Sent,
-    /// The state is spent; the node looks at the server that is to say who it is.
+    /// The state is spent; the node resolves the server that must identify the account.
     Spent,
-    /// The server has the code, and has not answered.
+    /// The server has the code, and has not responded.
     Redeeming,
-    /// It has answered; nobody is signed in yet.
+    /// It has responded; the user is not signed in yet.
     Redeemed,
 }
 
 const MOMENTS: [Moment; 4] = [Moment::Sent, Moment::Spent, Moment::Redeeming, Moment::Redeemed];
 const ROUNDS: u32 = 28;
-/// How often somebody tries who is told to try again.
+/// The number of attempts by a user who is asked to try again.
 const TRIES: usize = 5;
 
-/// A request that is written whole before anything else happens, and its answer.
+/// A response to a request that is written completely before the next step.
 struct Answer {
     status: u16,
     head: String,
@@ -66,7 +65,7 @@ async fn ask(node: &Node, path: &str, jar: &Jar, sent: impl FnOnce()) -> Answer 
 }
 
 impl Answer {
-    /// Signed in; or told to try again. Nothing else is right.
+    /// True if signed in, false if asked to try again. Any other result fails the test.
     fn is_in(&self, what: &str) -> bool {
         if self.status == 303 {
             let home = self.head.lines().any(|line| line.eq_ignore_ascii_case("location: /"));
@@ -131,7 +130,8 @@ async fn a_leader_killed_at_the_callback_costs_a_second_try_at_most_and_gives_no
             assert_eq!(sky.sessions_of(&handle), 1, "{what}");
         }
 
-        // The same answer once more, at the other node, with what the browser had: spent, or good for the one session.
+        // That response once more, at the other node, with the cookies of the browser: spent, or valid for the one
+        // session.
         let again = Arc::new(Jar::default());
         for pair in before.to_str().unwrap().split("; ") {
             again.add_cookie_str(pair, &other.http.parse().unwrap());
@@ -147,12 +147,12 @@ async fn a_leader_killed_at_the_callback_costs_a_second_try_at_most_and_gives_no
             }
             is_in = sky.attempts(&browser_with(&Arc::default()), &did, "nobody").await.is_ok();
         }
-        assert!(is_in, "{what}: nobody who tries again stays out");
+        assert!(is_in, "{what}: a user who tries again is signed in");
         assert!((1..=2).contains(&sky.sessions_of(&handle)), "{what}");
     }
     let at_once = told.iter().filter(|(_, is_in)| *is_in).count();
     println!("{at_once} of {ROUNDS} came in though the leader was killed, the others by trying again");
-    // What is to be written or confirmed is held until there is another leader, so this is the rule and not luck.
+    // Writes and confirmations are held until there is another leader, so success is the rule and not luck.
     assert!(at_once * 2 > told.len(), "most notice nothing: {told:?}");
     assert_eq!(sky.network.codes_again.load(std::sync::atomic::Ordering::SeqCst), 0, "no code comes twice");
     let upstream = sky.demo.conclave(&["upstream", "show", "atmosphere"]);

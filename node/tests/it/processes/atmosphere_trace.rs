@@ -8,7 +8,7 @@ use super::{
     world::browser,
 };
 
-/// What is done of a sign-in where it begins, and where it ends.
+/// The spans of a sign-in at the node where it begins, and at the node where it ends.
 const AT_THE_START: [&str; 3] = ["atproto.start", "atproto.resolve", "atproto.push"];
 const AT_THE_END: [&str; 4] = ["atproto.callback", "atproto.redeem", "atproto.judge", "atproto.revoke"];
 
@@ -21,7 +21,7 @@ fn names(spans: &[Seen], node: u64) -> BTreeSet<&str> {
 async fn a_sign_in_that_touches_three_nodes_is_one_trace() {
     let collector = Collector::start().await;
     let sky = Sky::start(24_400, false, Some(&collector)).await;
-    // One more node looks at the handle that decides.
+    // Another node resolves a handle that affects access.
     sky.demo.conclave(&[
         "upstream",
         "add",
@@ -51,7 +51,7 @@ async fn a_sign_in_that_touches_three_nodes_is_one_trace() {
             collector.has(|seen| seen.name == "atproto.callback" && seen.span.trace_id == trace).await;
         assert_eq!(callback.node, to.id.to_string());
         assert_eq!(callback.span.parent_span_id, begun.span.span_id, "it goes on from where it began");
-        // The request by which it came stands in a trace of its own, and is pointed at.
+        // The request that carried it has a separate trace, and is linked.
         let linked = &callback.span.links[0].span_id;
         collector.has(|seen| seen.name == "http.request" && seen.span.span_id == *linked).await;
 
@@ -60,7 +60,7 @@ async fn a_sign_in_that_touches_three_nodes_is_one_trace() {
         let looked = |seen: &Seen| seen.name == "cluster.resolve_handle" && seen.span.trace_id == trace;
         let looked = collector.has(looked).await;
         assert_ne!(looked.node, to.id.to_string(), "another node looks at the handle");
-        // The state is spent, and the person signed in: two writes, by the leader.
+        // The state is spent, and the user signed in: two writes, by the leader.
         let writes = || of_trace().iter().filter(|seen| seen.name == "cluster.propose").count();
         collector.has(|_| writes() >= 2).await;
         let spans = of_trace();

@@ -1,4 +1,5 @@
-//! Bad input to the process itself: each a clear error on standard error, an exit code, and nothing lost.
+//! Bad input to the process itself: each case ends with a clear error on standard error and an exit code, and loses
+//! nothing.
 
 use std::{
     net::TcpListener,
@@ -29,7 +30,7 @@ fn says(output: &Output, words: &[&str]) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-/// A free port each, so that no test meets another's node.
+/// Free ports, so that no test connects to another test's node.
 fn config(dir: &Path, more: &str) -> String {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     format!(
@@ -152,7 +153,8 @@ fn another_secret_or_node_number_does_not_open_a_data_directory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_without_a_quorum_certainly_did_not_happen_and_says_so() {
     let demo = Demo::start(22_000, &[]);
-    // The survivor is no leader: one that has just lost its followers cannot know yet, and would honestly say so.
+    // The survivor must not be the leader: a leader that has just lost its followers cannot know the outcome yet, and
+    // would report that.
     let leader = demo.leader().await.unwrap();
     let survivor = demo.cluster.nodes.iter().find(|node| node.id != leader).unwrap();
     for node in demo.cluster.nodes.iter().filter(|node| node.id != survivor.id) {

@@ -38,7 +38,7 @@ impl Chromium {
         Self::start_with(port, &json!({ "profile.managed_default_content_settings.javascript": 2 })).await
     }
 
-    /// With these preferences.
+    /// Starts Chromium with these preferences.
     pub async fn start_with(port: u16, preferences: &Value) -> Self {
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
@@ -52,7 +52,7 @@ impl Chromium {
                 "--disable-background-networking", "--disable-component-update", "--disable-sync"],
             "prefs": preferences,
         },
-        // A click returns before its page has come: an element is waited for.
+        // A click returns before its page has loaded: wait for an element.
         "timeouts": { "implicit": 10_000 } } } });
         let url = format!("http://127.0.0.1:{port}/session");
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -86,7 +86,7 @@ impl Chromium {
         self.call("/url", Some(json!({ "url": url }))).await;
     }
 
-    /// By a selector of CSS, or a path of XPath where what it says is all that an element is known by.
+    /// By a CSS selector, or by an XPath if only the text of an element is known.
     pub async fn element(&self, css: &str) -> String {
         let using = if css.starts_with("//") { "xpath" } else { "css selector" };
         let found = self.call("/element", Some(json!({ "using": using, "value": css }))).await;
@@ -137,8 +137,8 @@ async fn a_person_signs_in_with_chromium_opens_the_application_and_signs_out() {
     assert!(chromium.text("#error").await.contains("wrong"));
     chromium.fill("#password", &demo.cluster.admin.password).await;
     chromium.click("#submit").await;
-    // The form's way home through two hosts is allowed by the page's own policy, and ends at the exact URL.
-    // The page first: a click returns before the browser has arrived.
+    // The page's own policy allows the form's redirects through two hosts, and the chain ends at the exact URL.
+    // Check the page first: a click returns before the browser has arrived.
     assert_eq!(chromium.text("#hello").await, "Hello, admin");
     assert_eq!(chromium.url().await, app);
 

@@ -1,4 +1,4 @@
-//! Wrong wall clocks under three real nodes: leaps that nothing must feel, a clock that stays wrong, and the way back
+//! Wrong wall clocks under three real nodes: jumps that must have no effect, a clock that stays wrong, and the recovery
 //! from a log time that all clocks together had moved ahead.
 
 use std::{
@@ -23,7 +23,7 @@ use super::{
 const LIMIT: Duration = Duration::from_mins(1);
 const DAY: i64 = 86_400;
 
-/// Wall clocks that the test sets, one a node.
+/// Wall clocks that the test sets, one for each node.
 struct Clocks {
     dir: tempfile::TempDir,
     library: PathBuf,
@@ -52,7 +52,7 @@ impl Clocks {
         House::start_with(base_port, &settings)
     }
 
-    /// Sets the wall clock of this node ahead by so many seconds.
+    /// Sets the wall clock of this node ahead by this many seconds.
     fn set(&self, node: u64, seconds: i64) {
         let (file, part) = (self.dir.path().join(node.to_string()), self.dir.path().join("part"));
         std::fs::write(&part, seconds.to_string()).unwrap();
@@ -64,7 +64,7 @@ impl Clocks {
     }
 }
 
-/// What a node says of itself, and whether that is "ready".
+/// True if the node reports that it is ready; and its report.
 async fn readiness(demo: &Demo, node: u64) -> (bool, String) {
     let url = format!("{}/healthz/ready", demo.cluster.nodes[usize::try_from(node).unwrap() - 1].http);
     match browser().get(url).send().await {
@@ -97,7 +97,7 @@ fn problems(house: &House) -> Vec<String> {
     said.iter().map(|line| line.as_str().unwrap().to_owned()).collect()
 }
 
-/// Signs people in for as long as it is not told to stop; counts what was lost.
+/// Signs users in until `stop` is set; returns the number of failures.
 async fn keep_signing_in(house: Arc<House>, stop: Arc<AtomicBool>, done: Arc<AtomicUsize>) -> usize {
     let mut lost = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -122,7 +122,7 @@ async fn a_wall_clock_that_leaps_or_stays_wrong_loses_no_sign_in() {
         until("people sign in", async || done.load(Ordering::Relaxed) >= from + count).await;
     };
 
-    // The leader's clock leaps by ten days and comes back, ahead and back: nothing is felt anywhere.
+    // The leader's clock jumps ahead by ten days and returns, then back, then ahead by an hour: no node is affected.
     for jump in [10 * DAY, -10 * DAY, 3_600] {
         let leader = leader(&house).await;
         clocks.set(leader, jump);
@@ -134,8 +134,8 @@ async fn a_wall_clock_that_leaps_or_stays_wrong_loses_no_sign_in() {
         assert!(house.knows(node, &before).await, "the session of before lives at node {}", node + 1);
     }
 
-    // It stays wrong: the node says so in readiness and status, another one leads, and people go on signing in on all
-    // nodes.
+    // The clock stays wrong: the node reports it in readiness and status, another one leads, and users continue to sign
+    // in on all nodes.
     let leader = leader(&house).await;
     clocks.set(leader, 3_600);
     until("the node is not ready", async || !readiness(&house.demo, leader).await.0).await;
@@ -161,7 +161,7 @@ async fn a_log_time_that_wrong_clocks_moved_ahead_is_brought_back_by_the_runbook
     house.create("kept").await;
     house.demo.kill();
 
-    // All machines start with clocks that are ten days ahead: nothing contradicts them.
+    // All machines start with clocks that are ten days ahead: no clock contradicts them.
     clocks.set_all(10 * DAY);
     let environment = clocks.environment();
     let serve = |house: &House, node: u64| {
@@ -174,7 +174,7 @@ async fn a_log_time_that_wrong_clocks_moved_ahead_is_brought_back_by_the_runbook
     house.demo.conclave(&["snapshot", "save", "--to", &snapshot, "--linearizable"]);
     drop(nodes);
 
-    // The clocks are right again. The cluster says what is wrong instead of turning everybody away without a word.
+    // The clocks are right again. The cluster reports the fault instead of refusing every user without an explanation.
     clocks.set_all(0);
     let nodes: Vec<Serving> = (1..=3).map(|node| serve(&house, node)).collect();
     until("every node says what is wrong", async || {
@@ -196,7 +196,7 @@ async fn a_log_time_that_wrong_clocks_moved_ahead_is_brought_back_by_the_runbook
     let again = json(&["cluster", "reset-clock", "--yes", "--config", &house.config(1)]).unwrap_err();
     assert!(again.contains("not ahead"), "{again}");
 
-    // The snapshot from then founds a cluster as well.
+    // The snapshot of that time also founds a cluster.
     drop(nodes);
     std::fs::rename(snapshot, house.file("conclave.snapshot")).unwrap();
     let file = house.file("conclave.snapshot").display().to_string();

@@ -1,4 +1,4 @@
-//! Where nodes send their traces: a collector of OTLP over gRPC that keeps everything.
+//! A collector of OTLP traces over gRPC that keeps every span of the nodes.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,9 +17,9 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-/// How long a span is waited for: nodes send what they have several times a second.
+/// The longest wait for a span: nodes send their spans several times a second.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Longest batch: none may be lost for its length, for it is searched.
+/// Longest batch: no batch may be dropped for its length, because all of them are searched.
 const MAX_BATCH_BYTES: usize = 256 << 20;
 
 #[derive(Clone, Default)]
@@ -41,7 +41,7 @@ pub struct Collector {
     kept: Kept,
 }
 
-/// A span, and the node that it is of.
+/// A span, and the node that sent it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub node: String,
@@ -88,7 +88,7 @@ impl Collector {
         spans.collect()
     }
 
-    /// The first span that is like this, once it has come.
+    /// The first span for which `is_it` holds, once it has arrived.
     pub async fn has(&self, is_it: impl Fn(&Seen) -> bool) -> Seen {
         let looking = async {
             loop {
@@ -101,7 +101,7 @@ impl Collector {
         tokio::time::timeout(LIMIT, looking).await.expect("the span comes in time")
     }
 
-    /// Everything that was sent, as it was sent: texts stand in it as they are.
+    /// All data as it was sent: it contains texts unchanged.
     pub fn bytes(&self) -> Vec<u8> {
         self.kept.0.lock().unwrap().iter().flat_map(prost::Message::encode_to_vec).collect()
     }

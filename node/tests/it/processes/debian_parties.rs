@@ -1,7 +1,7 @@
-//! Relying parties and resource servers that others wrote, with the defaults that they are shipped with:
+//! Relying parties and resource servers by other authors, with the defaults that they are shipped with:
 //! mod_auth_openidc, mod_oauth2 and Dovecot as Debian packages them, and passport-openidconnect (npm). Each client is
-//! made by the plainest command, against the front of a real cluster, which sends every request to the next node. `make
-//! test` installs the programs.
+//! created by the plainest command, against the front of a real cluster, which sends every request to the next node.
+//! `make test` installs the programs.
 
 use std::{path::Path, process::Command};
 
@@ -14,7 +14,7 @@ use super::{
     world::{Demo, browser},
 };
 
-/// Where the codes of a native application go, which the test is.
+/// The redirect URI of a native application; the test itself plays that application.
 const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
 
 /// Creates a client and returns its secret.
@@ -33,7 +33,7 @@ async fn mod_auth_openidc_signs_in_while_the_leader_dies_and_shows_a_refusal_onc
     let made = demo.conclave(&["client", "create", "--id", "apache", "--redirect-uri", &redirect_uri]);
     let secret = made["client_secret"].as_str().unwrap();
     let issuer = &demo.cluster.issuer;
-    // What the administrator is told to configure.
+    // The values that the command prints for the administrator.
     assert_eq!((&made["issuer"], &made["pkce"]), (&json!(issuer), &json!("S256, or a nonce")));
     assert_eq!(made["discovery_url"], format!("{issuer}/.well-known/openid-configuration"));
     let settings = format!(
@@ -60,8 +60,8 @@ Header always set X-Email "%{{OIDC_CLAIM_email}}e"
     assert_eq!(end.headers["x-name"], "admin");
     assert_eq!(end.headers["x-email"], "admin@example.test");
 
-    // The module of Debian 12 takes an error with `iss` for the start of a login (decision 0066): without it the error
-    // is shown, and the browser is not sent round.
+    // The module of Debian 12 mistakes an error with `iss` for the start of a login (decision 0066): without it the
+    // error is shown, and the browser is not redirected again.
     demo.conclave(&["client", "update", "apache", "--omit-error-iss", "true", "--scope", "groups"]);
     let end = Person::new(&demo).opens(&format!("{base}/protected/")).await;
     assert!(end.text.contains("invalid_scope"), "{} {}", end.url, end.text);
@@ -69,7 +69,7 @@ Header always set X-Email "%{{OIDC_CLAIM_email}}e"
     assert_eq!(left["redirect_uris"], json!([]));
 }
 
-/// Starts the application for a client of its own, made by the plainest command. Gives its address as well.
+/// Starts the application for a new client, created by the plainest command. Returns its address as well.
 async fn passport(demo: &Demo, id: &str, port: u16, sends_nonce: bool) -> (Party, String) {
     let base = format!("http://127.0.0.1:{port}");
     let secret = create_client(demo, id, &["--redirect-uri", &format!("{base}/oauth2/redirect")]);
@@ -94,7 +94,7 @@ async fn passport_openidconnect_signs_in_with_a_nonce_or_one_word_of_the_adminis
     };
     signed_in(Person::new(&demo).opens(&format!("{with_nonce}/login")).await);
 
-    // By default it sends neither PKCE nor a nonce, which it is told.
+    // By default it sends neither PKCE nor a nonce, and the error says so.
     let refused = Person::new(&demo).opens(&format!("{bare}/login")).await;
     assert_eq!(refused.status, 401, "{} {}", refused.url, refused.text);
     assert!(refused.text.contains("nonce"), "{}", refused.text);
@@ -104,7 +104,7 @@ async fn passport_openidconnect_signs_in_with_a_nonce_or_one_word_of_the_adminis
     signed_in(person.opens(&format!("{bare}/login")).await);
 }
 
-/// An application signs its user in and gets an access token for the resource servers of others.
+/// An application signs its user in and gets an access token for resource servers by other authors.
 async fn access_token(demo: &Demo, id: &str, secret: &str) -> String {
     let front = &demo.cluster.front;
     let mut url = Url::parse(&format!("{front}/oidc/authorize")).unwrap();
@@ -153,7 +153,7 @@ async fn dovecot_knows_users_by_tokens_of_another_client() {
     let _second = dovecot(READS_USERINFO, &by_userinfo).await;
 
     let token = access_token(&demo, "webmail", &app).await;
-    // userinfo is read with Dovecot's own default: the user's name is `email`.
+    // Dovecot reads userinfo with its own default: the user's name is `email`.
     for (port, name) in [(INTROSPECTS, "admin"), (READS_USERINFO, "admin@example.test")] {
         for mechanism in ["XOAUTH2", "OAUTHBEARER"] {
             let answer = Imap::open(port).await.authenticate(mechanism, name, &token).await;
@@ -161,10 +161,10 @@ async fn dovecot_knows_users_by_tokens_of_another_client() {
         }
     }
     revoke(&demo, "webmail", &app, &token).await;
-    // The challenge of RFC 7628 §3.2.2 tells the mail client to get a new token.
+    // The challenge of RFC 7628 §3.2.2 makes the mail client get a new token.
     let answer = Imap::open(INTROSPECTS).await.authenticate("XOAUTH2", "admin", &token).await;
     assert!(answer.starts_with("+ "), "{answer}");
-    // Dovecot 2.3 takes every answer of userinfo without a name for a failure of the server, whatever its status and
+    // Dovecot 2.3 treats every userinfo response without a name as a failure of the server, whatever its status and
     // body.
     let mut imap = Imap::open(READS_USERINFO).await;
     let answer = imap.authenticate("XOAUTH2", "admin@example.test", &token).await;

@@ -1,4 +1,4 @@
-//! Apache and Dovecot of Debian, each with a configuration of its own in a directory of its own, started by any user.
+//! Apache and Dovecot of Debian, each with a separate configuration in a separate directory, started without root.
 
 use std::{os::unix::fs::PermissionsExt as _, process::Command};
 
@@ -38,7 +38,7 @@ AliasMatch "^/" "{page}"
     Party::start(&mut command, dir, port).await
 }
 
-/// What Dovecot needs to run without root: one user for everything, and no other root directories.
+/// The settings that Dovecot needs to run without root: one user for everything, and other directories.
 fn as_user(name: &str, group: &str) -> String {
     format!(
         "default_internal_user = {name}\ndefault_internal_group = {group}\ndefault_login_user = {name}\n\

@@ -1,4 +1,4 @@
-//! All nodes die at once, amid writing: what was acknowledged is there again.
+//! All nodes die at once, during writes: every acknowledged write is restored.
 
 use std::{
     sync::{
@@ -17,11 +17,11 @@ use super::{
 
 /// Logins that must be acknowledged before the kill.
 const LOGINS: usize = 12;
-/// Users likewise.
+/// Users that must be acknowledged before the kill.
 const USERS: usize = 30;
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What was acknowledged, and how many writers have seen a failure since.
+/// The acknowledged writes, and the number of writers that have seen a failure since.
 #[derive(Default)]
 struct Acknowledged {
     people: Mutex<Vec<SignedIn>>,
@@ -93,7 +93,7 @@ async fn create_users(demo: Arc<Demo>, done: Arc<Acknowledged>, writer: usize) {
     done.cut_off.fetch_add(1, Ordering::SeqCst);
 }
 
-/// A client that gives up soon: a killed cluster is to be noticed, not waited for.
+/// A client with short time-outs, to detect a killed cluster at once.
 fn api(demo: &Demo) -> Client {
     let token = demo.cluster.admin.token.clone();
     Client::builder()

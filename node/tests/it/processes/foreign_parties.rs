@@ -1,4 +1,4 @@
-//! Relying parties that others wrote: openid-client (npm) and Authlib (PyPI), each against the front of a real cluster,
+//! Relying parties by other authors: openid-client (npm) and Authlib (PyPI), each against the front of a real cluster,
 //! which sends every request to the next node. `make test` installs them beside `tests/relying_parties/`.
 
 use std::{
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{chromium::Chromium, world::Demo};
 
-/// Beyond this, what an application in a browser shows does not come.
+/// The longest wait for the output of an application in a browser.
 const LIMIT: Duration = Duration::from_secs(30);
 
 const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
@@ -57,7 +57,7 @@ const PEOPLE: &[&str] = &[
     "offline_access",
 ];
 
-/// What the parties are told.
+/// The configuration for the parties.
 fn told(demo: &Demo) -> Value {
     let key = run(Command::new("node").arg(folder().join("key.mjs")));
     let keys = tempfile::NamedTempFile::new().unwrap();
@@ -140,7 +140,7 @@ async fn the_end_of_a_session_at_another_node_reaches_a_client_that_verifies_it_
     assert_eq!(seen, json!({ "toldAgain": true, "sameSession": true }));
 }
 
-/// Serves the application that lives in the browser; gives its origin.
+/// Serves the application that runs in the browser; returns its origin.
 async fn serve_application(issuer: &str) -> String {
     let read =
         |path: &str| std::fs::read_to_string(folder().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -164,7 +164,7 @@ async fn serve_application(issuer: &str) -> String {
     origin
 }
 
-/// What the element says once it says anything.
+/// The text of the element once it has one.
 async fn said(chromium: &Chromium, css: &str) -> String {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -201,7 +201,7 @@ async fn an_application_in_chromium_signs_in_renews_and_signs_out_over_every_nod
     assert_eq!(said(&chromium, "#renewed").await, "other tokens, 200, true");
 
     chromium.click("#sign-out").await;
-    // Shown to be this session's own application, it is not asked whether it means it.
+    // The application has proved that the session is its own, so there is no confirmation page.
     let deadline = Instant::now() + LIMIT;
     while !chromium.url().await.starts_with(&bye) {
         assert!(Instant::now() < deadline, "the browser does not come back");

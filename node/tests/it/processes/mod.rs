@@ -1,4 +1,4 @@
-//! Three real processes, as `conclave demo` starts them: what crosses nodes, and what survives `kill -9`.
+//! Three real processes, as `conclave demo` starts them: behaviour across nodes, and after `kill -9`.
 
 mod archive;
 mod archive_restore;

@@ -1,4 +1,4 @@
-//! A relying party whose addresses go on to another origin at once, in Chromium, which holds every redirect after a
+//! A relying party whose addresses redirect to another origin at once, in Chromium, which checks every redirect after a
 //! form against the page's `form-action`.
 
 use std::net::SocketAddr;
@@ -12,8 +12,7 @@ use axum::{
 
 use super::{chromium::Chromium, world::Demo};
 
-/// The relying party: whatever comes to its first origin is sent on to its second, where a page shows the path it came
-/// to first.
+/// The relying party: every request to its first origin is redirected to its second, where a page shows the first path.
 struct RelyingParty {
     /// `http://127.0.0.1:port`.
     first: String,
@@ -73,7 +72,8 @@ async fn a_form_ends_where_the_application_goes() {
     }
     let chromium = Chromium::start(22_690).await;
 
-    // Sign-in. First wrong: the page that says so can be reloaded, and Back never meets the answer of a form.
+    // Sign-in, first with a wrong password: the page with the error can be reloaded, and Back never meets the response
+    // to a form.
     chromium.open(&authorize(&demo, "chain", &callback, &[])).await;
     chromium.fill("#username", "admin").await;
     chromium.fill("#password", "not the password").await;
@@ -83,7 +83,7 @@ async fn a_form_ends_where_the_application_goes() {
     assert!(chromium.text("#error").await.contains("wrong"));
     sign_in(&demo, &chromium).await;
     assert_eq!(chromium.text("#home").await, "/home/cb");
-    // Back leads to the sign-in, which sees that there is a session, and goes on.
+    // Back leads to the sign-in, which finds the session, and redirects again.
     chromium.back().await;
     assert_eq!(chromium.text("#home").await, "/home/cb");
 
@@ -99,14 +99,14 @@ async fn a_form_ends_where_the_application_goes() {
         assert_eq!(chromium.text("#home").await, "/home/cb", "{more:?}");
     }
 
-    // Form post; without JavaScript the button is pressed.
+    // Form post; without JavaScript the button is clicked.
     let more = [("prompt", "login"), ("response_mode", "form_post")];
     chromium.open(&authorize(&demo, "chain", &callback, &more)).await;
     sign_in(&demo, &chromium).await;
     chromium.click("#form-post #continue").await;
     assert_eq!(chromium.text("#home").await, "/home/cb");
 
-    // Forward-auth: the form's chain goes to the application's own host and on.
+    // Forward-auth: the form's chain continues to the application's own host and beyond.
     let app = format!("http://app.localhost:{}/deep", demo.cluster.front.rsplit(':').next().unwrap());
     chromium.open(&format!("{}/logout", demo.cluster.front)).await;
     chromium.click("#submit").await;
@@ -117,7 +117,7 @@ async fn a_form_ends_where_the_application_goes() {
     sign_in(&demo, &chromium).await;
     assert_eq!(chromium.text("#hello").await, "Hello, admin");
 
-    // Logout that the person confirms.
+    // Logout that the user confirms.
     let query = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("client_id", "chain"), ("post_logout_redirect_uri", &bye)])
         .finish();

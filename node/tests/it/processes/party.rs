@@ -1,4 +1,4 @@
-//! A foreign program beside the cluster, and a person who comes to an application in a browser and signs in where a
+//! A program by other authors beside the cluster, and a user who opens an application in a browser and signs in when a
 //! page asks for it.
 
 use std::{
@@ -15,10 +15,10 @@ use super::world::{Demo, browser, field, kill_9};
 
 /// Longest wait for a program to listen.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Most answers on the way through a sign-in: an application and this cluster need eight.
+/// Most responses during a sign-in: an application and this cluster need eight.
 const MOST_STEPS: usize = 14;
 
-/// A program in a directory of its own, ended when dropped.
+/// A program in a separate directory, ended when dropped.
 pub struct Party {
     child: Child,
     _dir: tempfile::TempDir,
@@ -26,7 +26,7 @@ pub struct Party {
 
 impl Drop for Party {
     fn drop(&mut self) {
-        // In order: apache2 and dovecot end their own processes.
+        // Stopped by SIGTERM, so that apache2 and dovecot end their own processes.
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
@@ -55,7 +55,7 @@ impl Party {
     }
 }
 
-/// A directory that the program's own unprivileged user can read, too.
+/// A directory that the program's unprivileged user can read as well.
 pub fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -68,17 +68,17 @@ pub fn write(dir: &Path, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// A person at a browser, who signs in where a page asks for it.
+/// A user at a browser, who signs in when a page asks for it.
 pub struct Person<'a> {
     demo: &'a Demo,
     browser: reqwest::Client,
-    /// The leader is killed while the person looks at the sign-in page.
+    /// If true, the leader is killed while the user is at the sign-in page.
     pub kills_the_leader: bool,
-    /// An address that is not opened but reported.
+    /// An address that is not opened but returned.
     pub stops_at: Option<&'a str>,
 }
 
-/// Where a chain of redirects ended.
+/// The end of a chain of redirects.
 pub struct End {
     pub url: Url,
     pub status: u16,

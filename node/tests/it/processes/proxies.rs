@@ -1,6 +1,6 @@
 //! nginx, Caddy and HAProxy as Debian ships them, and Envoy, each with the configuration of `deploy/proxies` in front
-//! of an application: sign-in and back to the exact URL, the wrong group, identity headers that a client made up, and
-//! nodes that die.
+//! of an application: sign-in and return to the exact URL, the wrong group, forged identity headers, and nodes that
+//! die.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +53,7 @@ pub async fn application() -> (SocketAddr, Seen) {
     (addr, seen)
 }
 
-/// A WebSocket that sends back what it gets, for the key of RFC 6455 §1.3.
+/// A WebSocket that returns each frame, for the key of RFC 6455 §1.3.
 fn echo(request: Request) -> Response {
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
@@ -186,7 +186,7 @@ impl Proxy {
             vec!["--configfile".into(), file.display().to_string()]
         })
         .await;
-        // It listens before it has read what it is to do there.
+        // It listens before it has read its routes.
         let deadline = Instant::now() + Duration::from_secs(30);
         let live = format!("http://{ID_HOST}:{port}/healthz/live");
         while proxy.browser().get(&live).send().await.is_ok_and(|reply| reply.status() != 200) {
@@ -200,12 +200,12 @@ impl Proxy {
         format!("http://{HOST}:{}{path}", self.port)
     }
 
-    /// A browser that finds the application's host at this proxy.
+    /// A browser that resolves the application's host to this proxy.
     pub fn browser(&self) -> reqwest::Client {
         self.browser_with(Arc::default())
     }
 
-    /// The same, and its cookies.
+    /// Like `browser`, with these cookies.
     pub fn browser_with(&self, cookies: Arc<reqwest::cookie::Jar>) -> reqwest::Client {
         reqwest::Client::builder()
             .cookie_provider(cookies)
@@ -218,7 +218,7 @@ impl Proxy {
     }
 }
 
-/// What nginx says about the shipped file when it is asked to test it.
+/// The output of nginx when it tests the shipped file.
 pub fn nginx_test(nodes: &[Node], port: u16, application: SocketAddr) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("nginx.conf");
@@ -266,16 +266,16 @@ providers: { file: { filename: \"@SHIPPED@\" } }
 global: { checkNewVersion: false, sendAnonymousUsage: false }
 ";
 
-/// With the lines that a policy's extra header asks for, which are comments as the file stands.
+/// The shipped file with the lines for a policy's extra header, which are comments in it.
 fn deployed(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/proxies").join(file);
     let text = std::fs::read_to_string(path).unwrap();
-    // Over gRPC the answer says it all.
+    // Over gRPC the response names all headers.
     assert!(text.contains(" extra: ") || file == "envoy-grpc.yaml", "{file} has no place for extra headers");
     text.replace("# extra: ", "").replace("-- extra: ", "")
 }
 
-/// What every example names, and what it is here.
+/// The names and addresses of the example, with those of this test.
 fn example(nodes: &[Node], application: SocketAddr) -> Vec<(&'static str, String)> {
     let mut exchanges = vec![
         ("id.example.org", ID_HOST.to_owned()),
@@ -287,7 +287,7 @@ fn example(nodes: &[Node], application: SocketAddr) -> Vec<(&'static str, String
     exchanges
 }
 
-/// Envoy's file names addresses and ports apart, and has TLS in lines of its own.
+/// Envoy's file has addresses and ports in separate fields, and TLS in separate lines.
 fn shipped_envoy(file: &str, nodes: &[Node], port: u16, application: SocketAddr) -> String {
     let text = deployed(file);
     let (head, rest) = text.split_once("        - transport_socket:").unwrap();
@@ -305,7 +305,7 @@ fn shipped_envoy(file: &str, nodes: &[Node], port: u16, application: SocketAddr)
             (format!("10.0.0.{}", n + 1), authority(&node.http).parse::<SocketAddr>().unwrap().port());
         exchanges.push((one(&example, 9000), one("127.0.0.1", port)));
         if file == "envoy-grpc.yaml" {
-            // Where the demo has its nodes listen for Envoy, and where they say whether they are ready.
+            // The demo's listeners for Envoy, and the listeners for readiness.
             let from = format!("{}}} }}, health_check_config: {{ port_value: 9000 }}", one(&example, 9002));
             let to = format!(
                 "{}}} }}, health_check_config: {{ port_value: {port} }}",
@@ -338,7 +338,7 @@ fn shipped(file: &str, example_to_test: &[(&str, String)]) -> String {
     exchanged
 }
 
-/// Follows redirects to a page and reads it; the last URL with it.
+/// Follows redirects to a page and reads it; returns the last URL as well.
 async fn follow(browser: &reqwest::Client, mut url: String) -> (String, reqwest::Response) {
     for _ in 0..10 {
         let reply = browser.get(&url).header("accept", "text/html").send().await.unwrap();
@@ -350,7 +350,7 @@ async fn follow(browser: &reqwest::Client, mut url: String) -> (String, reqwest:
     panic!("a redirect loop at {url}");
 }
 
-/// Opens a page of the application, signs in when asked, and ends where the proxy leads.
+/// Opens a page of the application, signs in when asked, and returns the end of the redirects.
 pub async fn open_and_sign_in(
     demo: &Demo,
     browser: &reqwest::Client,
@@ -393,8 +393,7 @@ pub async fn create_guest(demo: &Demo) {
     UserServiceClient::new(channel).create_user(request).await.unwrap();
 }
 
-/// Members only, decided by a policy with a row about a group and an expression; a folder that needs no sign-in; and an
-/// extra header.
+/// Sets a policy for members only, with a row of a group and an expression; a public path; and an extra header.
 pub fn set_policy(demo: &Demo) {
     let policy = r#"{"row": [{"effect": "allow", "group": "admins", "expression": "size(user.groups) > 0 && request.host.endsWith('localhost')"}],
                      "public": [{"path": ["/public/*"]}],
@@ -404,7 +403,7 @@ pub fn set_policy(demo: &Demo) {
     command(demo, &["policy", "set", "--force", "demo-app", file.path().to_str().unwrap()]);
 }
 
-/// `conclave …`, by the demo's administrator.
+/// Runs `conclave …` as the demo's administrator.
 pub fn command(demo: &Demo, args: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
     command
@@ -415,8 +414,8 @@ pub fn command(demo: &Demo, args: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What needs no sign-in is open to whoever comes, on its canonical path and for what reads, and is no way to anything
-/// else.
+/// A public path is open to every client, in its canonical form and for read methods only, and does not open any other
+/// path.
 async fn the_public_folder_is_open_and_no_way_in(proxy: &Proxy, seen: &Seen) {
     let stranger = proxy.browser();
     let reply =
@@ -425,7 +424,7 @@ async fn the_public_folder_is_open_and_no_way_in(proxy: &Proxy, seen: &Seen) {
     let (uri, headers) = seen.lock().unwrap().take().expect("the request reached the application");
     assert_eq!(uri, "/public/page?x=1");
     let names = headers.get("remote-user").into_iter().flatten().filter(|name| !name.is_empty());
-    assert_eq!(names.count(), 0, "nobody is signed in: {headers:?}");
+    assert_eq!(names.count(), 0, "no user is signed in: {headers:?}");
     for closed in [
         "/publicx",
         "/private?x=/public/page",
@@ -437,7 +436,7 @@ async fn the_public_folder_is_open_and_no_way_in(proxy: &Proxy, seen: &Seen) {
     ] {
         let reply = stranger.get(proxy.url(closed)).send().await.unwrap();
         if closed == "/public//page" && reply.status().is_success() {
-            // Traefik makes one slash of two, before it asks and before it passes the request on.
+            // Traefik merges two slashes into one, before it sends the check and before it passes the request on.
             let (uri, _) = seen.lock().unwrap().take().expect("the request reached the application");
             assert_eq!(uri, "/public/page", "decided on one path, and passed on another");
             continue;
@@ -467,7 +466,7 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
     the_public_folder_is_open_and_no_way_in(proxy, seen).await;
     who_is_no_member_is_told_so(demo, proxy, seen).await;
 
-    // Sign-out anywhere is sign-out here: the next request goes to the login page.
+    // Signing out on any node is effective here: the next request is redirected to the login page.
     let reply = person.get(format!("{}/logout", demo.cluster.front)).send().await.unwrap();
     let form = [("csrf", field(&reply.text().await.unwrap(), "csrf"))];
     person.post(format!("{}/logout", demo.cluster.front)).form(&form).send().await.unwrap();
@@ -475,7 +474,7 @@ async fn the_whole_story(demo: &Demo, proxy: &Proxy, seen: &Seen) {
     assert!(reply.status().is_redirection(), "still let in after signing out: {}", reply.status());
 }
 
-/// Spellings in which a client may make an identity up.
+/// Spellings in which a client may forge an identity header.
 const SPOOFED: [&str; 13] = [
     "Remote-User",
     "remote-user",
@@ -492,13 +491,13 @@ const SPOOFED: [&str; 13] = [
     "X-Auth-Request-Groups",
 ];
 
-/// A signed-in person makes names up: the application sees the true ones, once.
+/// A signed-in user forges names: the application receives the true ones, once.
 async fn made_up_names_never_arrive(person: &reqwest::Client, proxy: &Proxy, seen: &Seen) {
     for spoofed in SPOOFED {
         let request = person.get(proxy.url("/")).header(spoofed, "root").header(spoofed, "wheel");
         let reply = request.send().await.unwrap();
         if reply.status() == 400 && spoofed.contains('_') {
-            // Refused at the door, as Envoy's file has it.
+            // Refused on entry, as Envoy's file configures it.
             assert!(seen.lock().unwrap().is_none());
             continue;
         }
@@ -533,7 +532,7 @@ async fn the_check_is_for_the_proxy_alone(person: &reqwest::Client, proxy: &Prox
     assert_eq!(reply.status(), 200, "the cluster's own site is behind the same proxy");
 }
 
-/// A stranger who makes names up is a stranger, and one who says where the request went does not choose the decision.
+/// A visitor who forges names stays a visitor, and a forged target of the request does not choose the decision.
 async fn strangers_stay_outside(proxy: &Proxy, seen: &Seen) {
     let stranger = proxy.browser();
     let request = stranger.get(proxy.url("/")).header("Remote-User", "admin");
@@ -542,7 +541,7 @@ async fn strangers_stay_outside(proxy: &Proxy, seen: &Seen) {
     let request = stranger.get(proxy.url("/")).header("X-Forwarded-Uri", "/public");
     let reply = request.header("X-Original-URL", "http://x/").send().await.unwrap();
     assert!(!reply.status().is_success());
-    // Programs are told, not sent away.
+    // Programs receive 401, not a redirect.
     for (name, value) in [("x-requested-with", "XMLHttpRequest"), ("sec-fetch-mode", "cors")] {
         let reply = stranger.get(proxy.url("/")).header(name, value).send().await.unwrap();
         assert_eq!(reply.status(), 401, "{name}");
@@ -559,11 +558,10 @@ async fn who_is_no_member_is_told_so(demo: &Demo, proxy: &Proxy, seen: &Seen) {
         page.contains("id=\"forbidden\"") && page.contains("guest") && page.contains("Demo application"),
         "{page}"
     );
-    assert!(seen.lock().unwrap().is_none(), "nobody but members reached the application");
+    assert!(seen.lock().unwrap().is_none(), "only members reached the application");
 }
 
-/// Checks through the proxy, one after another, until told to stop: how many there were, and what came of those that
-/// failed.
+/// Sends checks through the proxy, one after another, until `over` is set; returns their number and the failures.
 async fn checks_until(
     person: reqwest::Client,
     url: String,
@@ -581,13 +579,13 @@ async fn checks_until(
     (asked, failed)
 }
 
-/// A follower dies, then the leader, under checks. Nobody who is signed in notices.
+/// A follower dies, then the leader, during checks. No signed-in user is affected.
 async fn nodes_die_and_nobody_is_turned_away(demo: &Demo, proxy: &Proxy) {
     let (asked, failed) = nodes_die(demo, proxy).await;
     assert!(asked > 20 && failed.is_empty(), "{} of {asked} checks failed: {failed:?}", failed.len());
 }
 
-/// How many checks there were meanwhile, and what came of those that failed.
+/// Returns the number of checks meanwhile, and the failures.
 async fn nodes_die(demo: &Demo, proxy: &Proxy) -> (usize, Vec<String>) {
     let admin = &demo.cluster.admin;
     let person = proxy.browser();
@@ -635,7 +633,7 @@ async fn traefik_protects_an_application() {
     let (addr, seen) = application().await;
     let traefik = Proxy::traefik(&demo.cluster.nodes, 29_250, addr).await;
     the_whole_story(&demo, &traefik, &seen).await;
-    // It sends nothing twice: what a node was asked when it died is answered 502, and nothing after that.
+    // Traefik sends no request twice: a request in progress at a dying node gets 502, and no later request fails.
     let (asked, failed) = nodes_die(&demo, &traefik).await;
     assert!(asked > 20 && failed.len() <= 2, "{} of {asked} checks failed: {failed:?}", failed.len());
     assert!(failed.iter().all(|status| status == "502 Bad Gateway"), "{failed:?}");

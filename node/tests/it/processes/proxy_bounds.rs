@@ -1,5 +1,5 @@
-//! What stands in front never suffers from Conclave's answers: the user in the largest number of groups, a storm of
-//! long requests by a stranger, refusals and a lost quorum, through each proxy with the configuration of
+//! Proxies always accept Conclave's responses: the user in the largest number of groups, many concurrent long requests
+//! by a client without a session, refusals and a lost quorum, through each proxy with the configuration of
 //! `deploy/proxies`.
 
 use std::{
@@ -19,15 +19,15 @@ use super::{
     world::{Demo, kill_9},
 };
 
-/// A user is in at most so many groups; the demo's administrator is in one already.
+/// The largest number of groups of a user; the demo's administrator is in one already.
 const MOST_GROUPS: usize = 256;
-/// Long requests of the stranger at each proxy, by so many connections.
+/// The number of long requests to each proxy, spread over `STRANGERS` connections.
 const STORM: usize = 240;
 const STRANGERS: usize = 6;
-/// How long a proxy may take to show that no node can decide.
+/// The longest time for a proxy to show that no node can decide.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Puts the administrator into as many groups as there may be, with names as long as they may be.
+/// Adds the administrator to as many groups as possible, with names of the largest length.
 async fn join_every_group(demo: &Demo) {
     let api = tonic::transport::Endpoint::from_shared(demo.cluster.nodes[0].api.clone()).unwrap();
     let mut groups = GroupServiceClient::new(api.connect().await.unwrap());
@@ -45,7 +45,7 @@ async fn join_every_group(demo: &Demo) {
     }
 }
 
-/// Refused below `/admin/`, and open to everybody below `/public/`.
+/// Denied below `/admin/`, and public below `/public/`.
 fn set_policy(demo: &Demo) {
     let policy = r#"{"row": [{"effect": "deny", "request": {"path": ["/admin/*"]}}, {"effect": "allow", "group": "admins"}],
                      "public": [{"path": ["/public/*"]}]}"#;
@@ -66,7 +66,7 @@ async fn proxy_of(name: &str, demo: &Demo, port: u16, application: std::net::Soc
     }
 }
 
-/// The longest answers that there are, with and without an assertion.
+/// The longest possible responses, with and without an assertion.
 async fn the_longest_answer_arrives(
     demo: &Demo,
     name: &str,
@@ -97,7 +97,7 @@ async fn the_longest_answer_arrives(
     }
 }
 
-/// A stranger asks for long addresses while others do what they always do: none of theirs may fail.
+/// A client without a session sends long addresses while others send ordinary requests: none of theirs may fail.
 async fn a_storm_of_long_requests_is_nobody_elses_trouble(
     name: &str,
     proxy: &Proxy,
@@ -144,8 +144,8 @@ async fn ordinary_requests(
     (asked, failed)
 }
 
-/// Every other one is longer than what is come back to; each is sent to sign in. Answered with something else: the
-/// status.
+/// Sends requests, half of them longer than the return address may be; each must be redirected to the sign-in. Returns
+/// the other statuses.
 async fn long_requests(browser: reqwest::Client, url: String, n: usize) -> Vec<u16> {
     let mut refused = Vec::new();
     for turn in 0..STORM / STRANGERS {
@@ -159,7 +159,7 @@ async fn long_requests(browser: reqwest::Client, url: String, n: usize) -> Vec<u
     refused
 }
 
-/// What the visitor is shown instead of the application is Conclave's, whatever the proxy makes of a status.
+/// The visitor sees Conclave's page instead of the application, whatever the proxy does with a status.
 async fn refusals_have_conclaves_pages(name: &str, proxy: &Proxy, person: &reqwest::Client, seen: &Seen) {
     seen.lock().unwrap().take();
     let reply = person.get(proxy.url("/admin/users")).header("accept", "text/html").send().await.unwrap();
@@ -183,7 +183,7 @@ async fn refusals_have_conclaves_pages(name: &str, proxy: &Proxy, person: &reqwe
     assert!(seen.lock().unwrap().is_none(), "{name}");
 }
 
-/// A header that asks for another method either does not arrive, or the rule about methods did not decide.
+/// A header that requests another method either does not arrive, or the rule about methods did not decide.
 async fn no_header_changes_the_method_behind_the_check(name: &str, proxy: &Proxy, seen: &Seen) {
     let stranger = proxy.browser();
     for header in [
@@ -202,7 +202,7 @@ async fn no_header_changes_the_method_behind_the_check(name: &str, proxy: &Proxy
     }
 }
 
-/// An address with an escaped slash reaches the application as it is, where no rule looks at paths.
+/// An address with an escaped slash reaches the application unchanged if no rule reads paths.
 async fn escaped_slashes_arrive(name: &str, proxy: &Proxy, person: &reqwest::Client, seen: &Seen) {
     seen.lock().unwrap().take();
     let reply = person.get(proxy.url("/api/queues/%2F/orders?q=%zz")).send().await.unwrap();
@@ -211,7 +211,7 @@ async fn escaped_slashes_arrive(name: &str, proxy: &Proxy, person: &reqwest::Cli
     assert_eq!(uri, "/api/queues/%2F/orders?q=%zz", "{name}");
 }
 
-/// Two of three nodes are gone: the third says so, and the proxy lets it.
+/// Two of three nodes are lost: the third reports it, and the proxy passes its page on.
 async fn a_lost_quorum_has_a_page(name: &str, url: &str, person: &reqwest::Client) {
     let began = Instant::now();
     loop {
@@ -257,7 +257,7 @@ async fn what_stands_in_front_never_suffers_from_an_answer() {
     for (name, proxy, person) in &proxies {
         a_lost_quorum_has_a_page(name, &proxy.url("/"), person).await;
     }
-    // Nobody is left: then it is the proxy's word, and still no error of its own where it can be told what to say.
+    // No node is left: the proxy answers by itself, and with the configured page if it supports one.
     kill_9(demo.pid_of(demo.cluster.nodes[2].id).expect("it runs"));
     for (name, proxy, person) in proxies.iter().filter(|(name, ..)| matches!(*name, "nginx" | "HAProxy")) {
         a_lost_quorum_has_a_page(name, &proxy.url("/"), person).await;

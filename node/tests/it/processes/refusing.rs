@@ -1,5 +1,5 @@
-//! A node that answers 503 instead of deciding, behind each proxy with the configuration of `deploy/proxies`: what a
-//! signed-in person sees of it. What comes out are two rows of docs/forward-auth.md.
+//! A node that answers 503 instead of deciding, behind each proxy with the configuration of `deploy/proxies`, and its
+//! effect on a signed-in user. The output is two rows of docs/forward-auth.md.
 
 use std::{
     fmt::Write as _,
@@ -21,12 +21,12 @@ use super::{
     world::{Demo, Node},
 };
 
-/// How long checks are made through each proxy.
+/// The time for which checks are sent through each proxy.
 const WATCHED: Duration = Duration::from_secs(4);
-/// Within it each proxy's health check has looked at every node.
+/// The time within which each proxy's health check has reached every node.
 const SEEN_WITHIN: Duration = Duration::from_secs(3);
 
-/// What Envoy is told over gRPC.
+/// The response to Envoy over gRPC.
 struct Refusing;
 
 #[tonic::async_trait]
@@ -36,7 +36,7 @@ impl Authorization for Refusing {
     }
 }
 
-/// Listens where a node of the demo would, and says whether it is ready.
+/// Listens at the address of a demo's node, and reports whether it is ready.
 async fn refusing(port: u16, is_ready: bool) {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener = tokio::net::TcpListener::bind(at(port)).await.unwrap();
@@ -47,11 +47,11 @@ async fn refusing(port: u16, is_ready: bool) {
     let router = axum::Router::new().fallback(answer);
     tokio::spawn(async move { axum::serve(listener, router).await });
     let service = AuthorizationServer::new(Refusing);
-    // Where a demo has its nodes listen for Envoy.
+    // The addresses at which a demo's nodes listen for Envoy.
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve(at(port + 30)));
 }
 
-/// How many checks there were, and how many of them failed; all by 503.
+/// The number of checks, and the number of failed ones; all failed with 503.
 async fn watched(proxy: &Proxy, cookie: &str) -> (usize, usize) {
     let (mut asked, mut failed) = (0, 0);
     let began = Instant::now();
@@ -100,7 +100,7 @@ async fn a_node_that_answers_503_is_passed_over_where_the_proxy_can() {
         ];
         tokio::time::sleep(SEEN_WITHIN).await;
         write!(rows, "| {what} ").unwrap();
-        // A cookie of the application's host is good behind each.
+        // A cookie of the application's host is valid behind each.
         let cookie = cookie_at(&demo, &proxies[0]).await;
         for proxy in &proxies {
             write!(rows, "| {} ", told(watched(proxy, &cookie).await)).unwrap();

@@ -1,5 +1,5 @@
-//! An OpenID Connect relying party (the `openidconnect` crate), and a person at a browser, both sending each request
-//! where the caller says: round the nodes, or to the front.
+//! An OpenID Connect relying party (the `openidconnect` crate), and a user at a browser, both sending each request to
+//! the place that the caller selects: the nodes in turn, or the front.
 
 use openidconnect::{
     AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,
@@ -10,12 +10,12 @@ use openidconnect::{
 
 use super::world::{Demo, browser, field, location};
 
-/// Where a request goes.
+/// The target of a request.
 #[derive(Clone, Copy)]
 pub enum Way {
     /// Each request to the next node, by the test itself.
     EachToTheNextNode,
-    /// Through the demo's front, which does the same and passes over dead nodes.
+    /// Through the demo's front, which also rotates and skips dead nodes.
     Front,
     /// All to the node of this number, from 1.
     Node(usize),
@@ -31,7 +31,7 @@ impl Way {
     }
 }
 
-/// What a login left behind.
+/// The result of a login.
 pub struct SignedIn {
     pub browser: reqwest::Client,
     pub code: String,
@@ -101,7 +101,7 @@ pub async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
     })
 }
 
-/// Uses a refresh token; answers with its successor.
+/// Uses a refresh token; returns its successor.
 pub async fn refresh(demo: &Demo, way: Way, token: &str) -> anyhow::Result<String> {
     let client = &demo.cluster.client;
     let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
@@ -117,7 +117,7 @@ pub async fn refresh(demo: &Demo, way: Way, token: &str) -> anyhow::Result<Strin
     Ok(RefreshToken::new(next.to_owned()).secret().clone())
 }
 
-/// Redeems a code by hand; answers with the status and the body.
+/// Redeems a code by hand; returns the status and the body.
 pub async fn redeem(demo: &Demo, way: Way, code: &str, verifier: &str) -> anyhow::Result<(u16, String)> {
     let client = &demo.cluster.client;
     let form = [
@@ -135,7 +135,7 @@ pub async fn redeem(demo: &Demo, way: Way, code: &str, verifier: &str) -> anyhow
     Ok((reply.status().as_u16(), reply.text().await?))
 }
 
-/// A person signs in with a password and comes back with a code.
+/// A user signs in with a password and returns with a code.
 pub async fn password_login(
     demo: &Demo,
     way: Way,

@@ -1,4 +1,4 @@
-//! The worst day: every disk is lost, a snapshot is what is left. And the same snapshot in a cluster that runs.
+//! A disaster: every disk is lost, and a snapshot is left. Also a restore of that snapshot in a running cluster.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ pub fn conclave(args: &[&str]) -> Command {
     command
 }
 
-/// Its result as JSON; what it said on standard error when it failed.
+/// Its result as JSON, or its standard error if it failed.
 pub fn json(args: &[&str]) -> Result<Value, String> {
     let output = conclave(args).args(["-o", "json"]).output().unwrap();
     if output.status.success() {
@@ -35,7 +35,7 @@ pub fn json(args: &[&str]) -> Result<Value, String> {
     Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A node of its own, killed when dropped.
+/// A separate node, killed when dropped.
 pub struct Serving(Child);
 
 impl Serving {
@@ -43,7 +43,7 @@ impl Serving {
         Self::start_with(config, log, &[])
     }
 
-    /// The same with this environment.
+    /// Like `start`, with this environment.
     pub fn start_with(config: &str, log: &Path, environment: &[(&str, String)]) -> Self {
         let log = std::fs::File::create(log).unwrap();
         let error = log.try_clone().unwrap();
@@ -77,7 +77,7 @@ impl House {
         Self::start_with(base_port, &[])
     }
 
-    /// The same with these settings in the environment of every node.
+    /// Like `start`, with these settings in the environment of every node.
     pub fn start_with(base_port: u16, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
@@ -93,7 +93,7 @@ impl House {
         self.dir.path().join(name)
     }
 
-    /// Where the first machine's cluster plane is, as the demo counts its ports.
+    /// The address of the first machine's cluster listener, from the demo's port scheme.
     pub fn first_address(&self) -> String {
         let http = self.demo.cluster.nodes[0].http.rsplit(':').next().unwrap().parse::<u16>().unwrap();
         format!("127.0.0.1:{}", http + 20)
@@ -145,7 +145,7 @@ impl House {
         }
     }
 
-    /// Whether the node at this place still knows who the browser is.
+    /// True if the node at this index still accepts the browser's session.
     pub async fn knows(&self, node: usize, person: &SignedIn) -> bool {
         let home = format!("{}/", self.demo.cluster.nodes[node].http);
         person.browser.get(home).send().await.unwrap().status() == 200
@@ -180,7 +180,7 @@ async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
     assert_eq!(verified["users"], 2);
     house.create("made-since").await;
 
-    // Every process dies. The old disks of two are still there: they must not come back as they are.
+    // Every process dies. The old disks of two nodes still exist: their nodes must not come back with the old data.
     house.demo.kill();
     let refused = json(&["restore", &file, "--config", &house.config(1)]).unwrap_err();
     assert!(refused.contains("holds the data of node 1"), "{refused}");
@@ -192,7 +192,7 @@ async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
 
     let first = Serving::start(&house.config(1), &house.file("1.log"));
     house.ready(&[1]).await;
-    // An old member says why it cannot take part, and ends.
+    // An old member reports why it cannot take part, and ends.
     let old = conclave(&["serve", "--config", &house.config(2)]).output().unwrap();
     let said = String::from_utf8_lossy(&old.stderr).into_owned();
     assert!(!old.status.success() && said.contains("foreign lineage"), "{said}");
@@ -206,7 +206,7 @@ async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
                 .unwrap_err();
         assert!(nobody.contains("does not answer"), "{nobody}");
         let still = json(&["cluster", "join", &address, "--config", &house.config(node)]).unwrap_err();
-        assert!(still.contains("--set-aside"), "nothing was put aside for nobody: {still}");
+        assert!(still.contains("--set-aside"), "nothing was set aside in vain: {still}");
         let joined =
             json(&["cluster", "join", &address, "--config", &house.config(node), "--set-aside"]).unwrap();
         assert_eq!(joined["node_id"].as_u64(), Some(number), "numbers are never given twice");
@@ -254,7 +254,7 @@ async fn one_disk_that_is_left_founds_the_cluster_anew() {
     let twice = json(&[&twice[..], &["--keep-sessions", "--confirm", "lost 1 2"]].concat()).unwrap_err();
     assert!(twice.contains("node 3 is given twice"), "one node passes for two: {twice}");
 
-    // With two of three nothing can be missing, and people stay signed in.
+    // With two of three directories nothing can be missing, and users stay signed in.
     let second = house.demo.cluster.nodes[1].data_dir.display().to_string();
     let both = [
         "recover",
@@ -288,7 +288,7 @@ async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
         house.create(&format!("old-{n}")).await;
     }
     let file = house.save("cluster.snapshot");
-    // Half of it, and what is wrong with where it was to go: said of the caller's file, and nothing is staged.
+    // Half of the file, and a bad target: the error names the caller's file, and nothing is staged.
     let half = house.file("half.snapshot").display().to_string();
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
@@ -315,7 +315,7 @@ async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Somewhere in the middle: each round a little later.
+        // At a point in the middle: each round a little later.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(100 + 30 * round) {
             tokio::task::yield_now().await;
@@ -376,7 +376,7 @@ async fn a_restore_that_is_killed_at_any_moment_leaves_the_old_data_or_the_new()
         }
         let _ = restoring.kill();
         restoring.wait().unwrap();
-        // Log and snapshot are read whole, and both are of the lineage that the identity names.
+        // Log and snapshot are read completely, and both belong to the lineage that the identity names.
         let after = read();
         assert_eq!(after.known.state.users_after(None).count(), 2);
         let is_old = after.known.lineage == before.known.lineage;

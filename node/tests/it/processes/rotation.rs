@@ -1,4 +1,4 @@
-//! Logins whose every request goes to another node: all of them succeed, also while leaders die.
+//! Logins in which every request uses another node: all of them succeed, even while leaders die.
 
 use std::{
     sync::{
@@ -78,7 +78,7 @@ pub async fn log_in_until(demo: Arc<Demo>, over: Arc<AtomicBool>, logins: Arc<At
     }
 }
 
-/// The home page, again and again: a person who is signed in never sees the login page.
+/// Opens the home page repeatedly: a signed-in user never sees the login page.
 pub async fn stay_signed_in(demo: Arc<Demo>, browser: reqwest::Client, over: Arc<AtomicBool>) -> usize {
     let mut visits = 0;
     let mut pause = tokio::time::interval(Duration::from_millis(100));

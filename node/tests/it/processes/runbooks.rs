@@ -1,5 +1,5 @@
-//! The runbooks of `deploy/runbooks/`, followed to the letter: each command stands there as it is run here, but for the
-//! names of files and machines.
+//! The runbooks of `deploy/runbooks/`, run as they are written: each command here is in a runbook, except for the names
+//! of files and machines.
 
 use std::{collections::BTreeSet, path::PathBuf, process::Stdio};
 
@@ -9,7 +9,7 @@ use super::{
     world::{browser, field, kill_9},
 };
 
-/// A runbook, and which of its commands have been run.
+/// A runbook, and the set of its commands that have been run.
 pub struct Runbook {
     commands: Vec<String>,
     run: BTreeSet<String>,
@@ -24,7 +24,7 @@ impl Runbook {
         Self { commands: commands.map(str::to_owned).collect(), run: BTreeSet::new() }
     }
 
-    /// The command as this house's machine would be given it.
+    /// The arguments of the command on this machine of the test.
     fn command(&mut self, house: &House, machine: u64, line: &str) -> Vec<String> {
         assert!(self.commands.iter().any(|command| command == line), "not in the runbook: {line}");
         self.run.insert(line.to_owned());
@@ -38,7 +38,7 @@ impl Runbook {
         here.split_whitespace().skip(1).map(str::to_owned).collect()
     }
 
-    /// Runs it, and what it printed.
+    /// Runs the command and returns its output.
     #[track_caller]
     pub fn step(&mut self, house: &House, machine: u64, line: &str) -> String {
         self.step_with(house, machine, line, &[])
@@ -95,7 +95,7 @@ async fn an_upgrade_a_lost_administrator_a_lost_node_and_a_lost_house() {
             ("password", "correct horse battery".into()),
             ("again", "correct horse battery".into()),
         ];
-        // Another node than the one that showed the page.
+        // At another node than the one that showed the page.
         let url = house.demo.at_next_node(&format!("{}/recover", house.demo.cluster.front));
         assert_eq!(person.post(&url).form(&form).send().await.unwrap().status(), 303);
         assert_eq!(person.post(&url).form(&form).send().await.unwrap().status(), 409, "once");
@@ -132,7 +132,7 @@ async fn an_upgrade_a_lost_administrator_a_lost_node_and_a_lost_house() {
         serving.push(book.serve(&house, machine));
     }
     house.ready(&[1, 2, 3]).await;
-    // Whoever has just joined learns first.
+    // A node that has just joined is a learner first.
     let members = book.step(&house, 1, status);
     assert_eq!(members.matches("follower").count() + members.matches("learner").count(), 2, "{members}");
     assert!(house.user("ada").await.is_some());
@@ -167,7 +167,7 @@ async fn a_leaked_secret() {
     book.step(&house, 1, "conclave secret new --out /etc/conclave/new.secret");
     let made = std::fs::read_to_string(house.file("new.secret")).unwrap();
     assert!(made.trim().len() >= 32, "a new secret");
-    // The three phases and what they take along are `secret_day`'s.
+    // `secret_day` covers the three phases and their effects.
     let said = book.step(&house, 2, &format!("conclave secret status {config}"));
     assert!(said.contains("safe_to_drop") || said.contains("safe to drop"), "{said}");
     let said = book.step(&house, 2, &format!("conclave secret status -o json {config}"));

@@ -1,6 +1,5 @@
-//! The day on which the cluster secret changes, as `deploy/runbooks/leaked-secret.md` has it: three rolling restarts
-//! under logins, visits and refreshes. Nobody is signed out, no login fails, and afterwards the old secret opens
-//! nothing.
+//! The change of the cluster secret, as `deploy/runbooks/leaked-secret.md` describes it: three rolling restarts during
+//! logins, visits and refreshes. No user is signed out, no login fails, and afterwards the old secret opens nothing.
 
 use std::{
     fs,
@@ -19,13 +18,13 @@ use super::{
     world::Demo,
 };
 
-/// How long a node may take to come back, and the cluster to be done with a phase.
+/// The longest time for a node to come back, and for the cluster to complete a phase.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Fewer than these prove nothing.
+/// The least number of logins and visits for a meaningful result.
 const LOGINS: usize = 5;
 const VISITS: usize = 50;
 
-/// Old or new, for a node's settings.
+/// The current and the accepted secrets in a node's settings.
 #[derive(Clone, Copy)]
 struct Ring<'a> {
     current: &'a str,
@@ -41,7 +40,7 @@ fn conclave(demo: &Demo, config: &str, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_conclave")).args(args).arg("--config").arg(config).output().unwrap()
 }
 
-/// Writes the settings of a node as a person would change them, under the name given.
+/// Writes the settings of a node as an operator would change them, to the file `to`.
 fn configure(demo: &Demo, from: &str, to: &str, ring: Ring<'_>) {
     let shown = |name: &str| format!("{:?}", dir(demo).join(name).display().to_string());
     let text = fs::read_to_string(dir(demo).join(from)).unwrap();
@@ -110,7 +109,7 @@ async fn the_secret_changes_and_nobody_is_signed_out() {
     let (old, new) = ("cluster.secret", "new.secret");
     let over = Arc::new(AtomicBool::new(false));
     let logins = Arc::new(AtomicUsize::new(0));
-    // One that comes again and again, one that is away all day, and one that refreshes.
+    // One user who keeps visiting, one who is absent all day, and one who refreshes tokens.
     let kept = sign_in(&demo, Way::Front).await.unwrap();
     let away = sign_in(&demo, Way::Front).await.unwrap();
     let token = sign_in(&demo, Way::Front).await.unwrap().refresh_token;
@@ -172,7 +171,7 @@ async fn an_old_node_is_refused(demo: &Demo, ring: Ring<'_>) {
     }
 }
 
-/// A node that starts again and again by itself takes its settings when it next does.
+/// A node that is restarted repeatedly reads its settings at its next start.
 async fn roll_one(demo: &Demo, node: u64, ring: Ring<'_>) {
     let file = format!("node-{node}.toml");
     configure(demo, &file, &file, ring);

@@ -1,6 +1,5 @@
-//! What clients write into headers, against each proxy with the configuration of `deploy/proxies`: nobody becomes
-//! somebody else by it, and nobody's request is taken for another. What comes out is the tables of
-//! docs/forward-auth.md.
+//! Forged headers of clients against each proxy with the configuration of `deploy/proxies`: they change neither a
+//! user's identity nor the target of a request. The output is the tables of docs/forward-auth.md.
 
 use std::{
     collections::BTreeMap,
@@ -30,15 +29,15 @@ use super::{
     world::Demo,
 };
 
-/// No proxy may hold a request for so long.
+/// The longest time that a proxy may hold a request.
 const LIMIT: Duration = Duration::from_secs(15);
-/// What the policy adds to the identity headers.
+/// The header that the policy adds to the identity headers.
 const EXTRA: &str = "x-webauth-role";
 /// The headers that carry the signed assertion.
 const ASSERTIONS: [&str; 2] = ["x-conclave-assertion", "x-authentik-jwt"];
-/// Ways to write a header that is not one's to write.
+/// Ways to forge a header.
 const SPELLINGS: [&str; 6] = ["dash", "underscore", "dot", "case", "duplicate", "empty"];
-/// What a client may say of where its request goes.
+/// Headers with which a client may forge the target of its request.
 const FORGED: [(&str, &str); 12] = [
     ("X-Forwarded-Host", "open.localhost"),
     ("X-Forwarded-Uri", "/public"),
@@ -65,7 +64,7 @@ fn lines(spelling: &str, name: &str) -> String {
     }
 }
 
-/// A request as it is written, and the status that comes back.
+/// Sends a request with these raw headers and returns the status.
 pub async fn status(proxy: &Proxy, cookie: &str, more: &str) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
     let cookie = if cookie.is_empty() { String::new() } else { format!("Cookie: {cookie}\r\n") };
@@ -79,12 +78,12 @@ pub async fn status(proxy: &Proxy, cookie: &str, more: &str) -> u16 {
     String::from_utf8_lossy(&answer[9..]).parse().unwrap()
 }
 
-/// Every header that is the check's alone to write.
+/// Every header that only the check may set.
 fn names() -> impl Iterator<Item = &'static str> {
     IDENTITY_HEADERS.into_iter().chain([EXTRA])
 }
 
-/// The cluster's keys, which an application verifies assertions with.
+/// The cluster's keys, with which an application verifies assertions.
 struct Keys(serde_json::Value);
 
 impl Keys {
@@ -93,7 +92,7 @@ impl Keys {
         Self(serde_json::from_str(&reply.unwrap().text().await.unwrap()).unwrap())
     }
 
-    /// Whom an assertion that holds names; each request has one of its own.
+    /// The user in a valid assertion; each request has a different assertion.
     fn verified(&self, token: &str) -> Option<String> {
         let kid = unverified_kid(token).ok()??;
         let jwk = self.0["keys"].as_array()?.iter().find(|key| key["kid"] == kid.as_str())?;
@@ -104,7 +103,7 @@ impl Keys {
     }
 }
 
-/// The identity headers that reached the application, by the name that a careless one would read them under.
+/// The identity headers that reached the application, by the name under which a lenient application would read them.
 fn identity(seen: &Seen, keys: &Keys) -> Option<BTreeMap<String, Vec<String>>> {
     let (_, headers) = seen.lock().unwrap().take()?;
     let mut identity: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -114,7 +113,7 @@ fn identity(seen: &Seen, keys: &Keys) -> Option<BTreeMap<String, Vec<String>>> {
             identity.entry(plain).or_default().extend(values);
         }
     }
-    // Left out, or empty: the same to an application.
+    // An absent header and an empty one are equal to an application.
     identity.retain(|_, values| values.iter().any(|value| !value.is_empty()));
     for name in ASSERTIONS {
         for value in identity.get_mut(name).into_iter().flatten() {
@@ -124,7 +123,7 @@ fn identity(seen: &Seen, keys: &Keys) -> Option<BTreeMap<String, Vec<String>>> {
     Some(identity)
 }
 
-/// How often a spelling came to nothing, was refused at the door, or was believed.
+/// The number of headers of a spelling that had no effect, were refused on entry, or were accepted.
 #[derive(Default)]
 struct Outcome {
     without_effect: usize,
@@ -158,7 +157,7 @@ async fn spoof(proxy: &Proxy, seen: &Seen, keys: &Keys, cookie: &str, spelling: 
     outcome
 }
 
-/// What came of it, in a word.
+/// The outcome as a table cell.
 fn told(outcome: &Outcome) -> String {
     let Outcome { without_effect, refused, accepted } = outcome;
     let all = names().count();
@@ -169,7 +168,7 @@ fn told(outcome: &Outcome) -> String {
     }
 }
 
-/// Signed in at the application behind this proxy: what the browser then sends.
+/// Signs in at the application behind this proxy and returns the cookies that the browser then sends.
 pub async fn cookie_at(demo: &Demo, proxy: &Proxy) -> String {
     let admin = &demo.cluster.admin;
     let jar = Arc::new(Jar::default());
@@ -180,7 +179,7 @@ pub async fn cookie_at(demo: &Demo, proxy: &Proxy) -> String {
     jar.cookies(&proxy.url("/").parse().unwrap()).unwrap().to_str().unwrap().to_owned()
 }
 
-/// Strangers, and what they say of their request; the number of those that reached the application.
+/// Sends requests without a session and with forged targets; returns the statuses. None may reach the application.
 async fn forge(proxy: &Proxy, seen: &Seen) -> Vec<u16> {
     seen.lock().unwrap().take();
     let mut statuses = Vec::new();
@@ -194,7 +193,7 @@ async fn forge(proxy: &Proxy, seen: &Seen) -> Vec<u16> {
 const HANDSHAKE: &str =
     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// A handshake, and a frame there and back.
+/// A handshake, and a frame in each direction.
 async fn web_socket(proxy: &Proxy, cookie: &str) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
     let cookie = if cookie.is_empty() { String::new() } else { format!("Cookie: {cookie}\r\n") };
@@ -219,7 +218,7 @@ async fn web_socket(proxy: &Proxy, cookie: &str) -> u16 {
     status
 }
 
-/// Checks while a node stands still: how many, how many failed, and the longest.
+/// Checks while a node stands still: their number, the number that failed, and the longest time.
 async fn frozen(demo: &Demo, proxy: &Proxy, cookie: &str) -> (usize, usize, Duration) {
     let leader = demo.leader().await.expect("a leader");
     let victim = demo.cluster.nodes.iter().map(|node| node.id).find(|id| *id != leader).unwrap();

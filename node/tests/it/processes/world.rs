@@ -1,4 +1,4 @@
-//! A demo cluster of real processes, and a browser that follows nothing by itself.
+//! A demo cluster of real processes, and a browser that follows no redirect by itself.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -14,7 +14,7 @@ use std::{
 use reqwest::cookie::Jar;
 use serde::Deserialize;
 
-/// How long anything is waited for before the test has failed.
+/// The longest wait before the test fails.
 const LIMIT: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
@@ -58,12 +58,12 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts one on the hundred ports from `base_port`, which no other test uses.
+    /// Starts a demo on the hundred ports from `base_port`, which no other test uses.
     pub fn start(base_port: u16, more: &[&str]) -> Self {
         Self::start_with(base_port, more, &[])
     }
 
-    /// The same with these settings in the environment of every node.
+    /// Like `start`, with these settings in the environment of every node.
     pub fn start_with(base_port: u16, more: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_conclave"))
             .args(["demo", "--json", "--base-port", &base_port.to_string()])
@@ -79,10 +79,10 @@ impl Demo {
         Self { child, cluster: serde_json::from_str(&line).unwrap(), next: AtomicUsize::new(0) }
     }
 
-    /// Kills every process of it, as a power cut would.
+    /// Kills every process of it, like a power cut.
     pub fn kill(&mut self) {
         let pids: Vec<_> = self.cluster.nodes.iter().filter_map(|node| self.pid_of(node.id)).collect();
-        // The nodes first: one whose demo is gone would stop in order.
+        // The nodes first: a node whose demo ends would stop in order.
         for pid in pids {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
         }
@@ -90,7 +90,7 @@ impl Demo {
         let _ = self.child.wait();
     }
 
-    /// What the command line tool says, with an administrator's token.
+    /// The output of the command line tool, with an administrator's token.
     pub fn conclave(&self, args: &[&str]) -> serde_json::Value {
         let api: Vec<&str> = self.cluster.nodes.iter().map(|node| node.api.as_str()).collect();
         let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
@@ -104,7 +104,7 @@ impl Demo {
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
-    /// The same URL, at the next node instead of the front.
+    /// That URL, at the next node instead of the front.
     pub fn at_next_node(&self, url: &str) -> String {
         let path =
             url.strip_prefix(&self.cluster.front).unwrap_or_else(|| panic!("{url} is not of this cluster"));
@@ -113,7 +113,7 @@ impl Demo {
         format!("{}{path}", node.http)
     }
 
-    /// Who leads, as the nodes that answer say.
+    /// The leader, as reported by the nodes that respond.
     pub async fn leader(&self) -> Option<u64> {
         for node in &self.cluster.nodes {
             let url = format!("{}/healthz/ready", node.http);
@@ -127,7 +127,7 @@ impl Demo {
         None
     }
 
-    /// The process that runs this node now.
+    /// The id of the process that runs this node now.
     pub fn pid_of(&self, node: u64) -> Option<u32> {
         let config = format!("node-{node}.toml");
         let dir = self.cluster.nodes[0].data_dir.parent().unwrap().join(config);
@@ -152,7 +152,7 @@ impl Demo {
         }
     }
 
-    /// Applied index and digest of every node, asked of one, once all stand at the same index.
+    /// Applied index and digest of every node, requested from one node, once all are at one index.
     pub async fn digests(&self) -> Vec<(u64, String)> {
         use conclave_proto::admin::v1::{GetStatusRequest, cluster_service_client::ClusterServiceClient};
         let deadline = Instant::now() + LIMIT;
@@ -190,7 +190,7 @@ pub fn browser() -> reqwest::Client {
     browser_with(&Arc::default())
 }
 
-/// The same, whose cookies can be looked at.
+/// Like `browser`, with cookies that a test can read.
 pub fn browser_with(jar: &Arc<Jar>) -> reqwest::Client {
     let builder = reqwest::Client::builder().cookie_provider(Arc::clone(jar));
     let builder = builder.redirect(reqwest::redirect::Policy::none());

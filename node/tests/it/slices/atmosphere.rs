@@ -1,4 +1,4 @@
-//! Sign-in with Atmosphere, against a network that lies in every way it can.
+//! Sign-in with Atmosphere, against a network that injects every fault it can.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -20,7 +20,7 @@ use super::{
 
 pub const NAME: &str = "atmosphere";
 
-/// What is made wrong.
+/// A fault that is injected into the network.
 type Change = Box<dyn FnOnce(&Network)>;
 
 pub fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
@@ -43,7 +43,7 @@ pub fn settings(network: &Network) -> impl Fn(&mut conclave_auth::Settings) + us
     }
 }
 
-/// A site that takes these people, and the network with alice on it.
+/// A site that admits these users, and the network with an account for alice.
 pub async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
     let network = Network::start().await;
     network.account(&did(0), "alice.test");
@@ -69,7 +69,7 @@ pub async fn anybody() -> (Site, Arc<Network>) {
 }
 
 impl Site {
-    /// The page on which one says who one is, for a login that begins at `path`.
+    /// The page for the handle, in a login that begins at `path`.
     pub async fn atmosphere_page(&self, browser: &mut Browser, path: &str) -> Page {
         let mut page = self.get(browser, path).await;
         while page.status.is_redirection() {
@@ -90,7 +90,7 @@ impl Site {
             .await
     }
 
-    /// To the person's server.
+    /// Redirects to the user's server.
     pub async fn depart_as(&self, browser: &mut Browser, handle: &str) -> Page {
         let page = self.atmosphere_page(browser, "/").await;
         self.typed(browser, &page, handle).await
@@ -100,14 +100,14 @@ impl Site {
         self.get(browser, &format!("/atproto/callback?{query}")).await
     }
 
-    /// All the way there and back.
+    /// A whole sign-in: start, authorization and callback.
     pub async fn signs_in_as(&self, browser: &mut Browser, network: &Network, handle: &str) -> Page {
         let away = self.depart_as(browser, handle).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}", away.text);
         self.arrive(browser, &network.allows(&away.location())).await
     }
 
-    /// Who is signed in, as the home page says.
+    /// The account that the home page shows as signed in.
     pub async fn at_home(&self, browser: &mut Browser) -> Option<String> {
         let page = self.get(browser, "/").await;
         (page.status == StatusCode::OK).then(|| page.shown("account"))
@@ -118,14 +118,14 @@ impl Site {
     }
 }
 
-/// What the page says is wrong.
+/// The error code of the page.
 pub fn code_of(page: &Page) -> String {
     let of_form =
         page.text.split("data-code=\"").nth(1).map(|rest| rest.split('"').next().unwrap().to_owned());
     of_form.unwrap_or_else(|| page.shown("error-code"))
 }
 
-/// Nobody came of it: no session, no person.
+/// Asserts that the attempt failed: no session, no user.
 fn nobody(site: &Site, browser: &Browser, page: &Page, code: &str) {
     assert_eq!(code_of(page), code, "{} {}", page.status, page.text);
     assert!(!page.status.is_redirection() && !page.status.is_success(), "{}", page.status);
@@ -152,7 +152,7 @@ async fn people_sign_in_with_what_they_own_however_they_write_it() {
             identity.handle.as_ref().map(|(handle, _)| handle.to_string()).as_deref(),
             Some("alice.test")
         );
-        // The token was good for this and is taken back.
+        // The token was used only for the sign-in and is revoked.
         assert_eq!(*network.revoked.lock().unwrap(), [format!("token of {}", did(0))]);
         let pushed = network.last_pushed();
         assert_eq!((pushed["scope"].as_str(), pushed["response_type"].as_str()), ("atproto", "code"));
@@ -170,7 +170,7 @@ async fn who_names_a_server_is_whoever_signs_in_there_and_has_it_in_their_docume
     let page = site.signs_in_as(&mut browser, &network, &network.url).await;
     assert_eq!(page.location(), "/", "{}", page.text);
     assert!(!network.last_pushed().contains_key("login_hint"));
-    // A server that signs in somebody whose account is elsewhere.
+    // A server that signs in a user whose account is on another server.
     let (site, network) = anybody().await;
     let elsewhere = json!([{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": "http://localhost:1"}]);
     network
@@ -187,7 +187,7 @@ async fn an_application_gets_its_code_with_the_login_and_the_claims_name_the_did
     let page = site.atmosphere_page(&mut browser, &Site::authorize_url("web", &[])).await;
     let away = site.typed(&mut browser, &page, "alice.test").await;
     let page = site.arrive(&mut browser, &network.allows(&away.location())).await;
-    // Somebody new is somebody when the login is done: then comes the application.
+    // A new user exists once the login is complete; then the application gets its code.
     let code = match page.parameter("code") {
         Some(code) => code,
         None => site.get(&mut browser, &page.location()).await.parameter("code").unwrap(),
@@ -198,7 +198,7 @@ async fn an_application_gets_its_code_with_the_login_and_the_claims_name_the_did
     assert_eq!((&told["atproto_did"], &told["atproto_handle"]), (&json!(did(0)), &json!("alice.test")));
     assert_eq!(told["preferred_username"], "alice.test");
     assert!(told.get("email").is_none(), "no address is believed");
-    // Whoever must prove anew who they are cannot do it there, and is told so before they go.
+    // A login that requires a new authentication cannot use the Atmosphere, so the page does not offer it.
     let again = site.get(&mut browser, &Site::authorize_url("web", &[("prompt", "login")])).await;
     let again = site.get(&mut browser, &again.location()).await;
     assert!(!again.text.contains("upstream-atmosphere"), "{}", again.text);
@@ -210,7 +210,7 @@ async fn who_is_not_listed_does_not_come_in_and_who_is_here_stays() {
     let mut browser = Browser::default();
     let page = site.signs_in_as(&mut browser, &network, "alice.test").await;
     nobody(&site, &browser, &page, "not_allowed");
-    // A document that claims a listed handle which leads elsewhere.
+    // A document that claims a listed handle which resolves to another DID.
     network.says(|script| {
         let document = script.documents.get_mut(&did(0)).unwrap();
         document.insert("alsoKnownAs".into(), json!(["at://ceo.corp.test"]));
@@ -237,7 +237,7 @@ async fn who_is_not_listed_does_not_come_in_and_who_is_here_stays() {
     let mut browser = Browser::default();
     let page = site.signs_in_as(&mut browser, &network, "new.corp.test").await;
     assert_eq!(page.shown("error-code"), "signup_not_allowed");
-    // Disabled is disabled.
+    // A disabled user cannot sign in.
     let user = site.node.cluster().view().identity(NAME, &did(0)).unwrap().user;
     let order = UpdateUser { user_id: user.to_vec(), disabled: Some(true), ..UpdateUser::default() };
     site.node.propose(Body::UpdateUser(order)).await.unwrap();
@@ -475,7 +475,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
     site.get(&mut other, "/login").await;
     let page = site.arrive(&mut other, &good).await;
     nobody(&site, &other, &page, "atproto_state_invalid");
-    // The same cookie in another browser.
+    // That cookie in another browser.
     let stolen: Vec<(String, String)> = browser
         .cookies
         .iter()
@@ -512,7 +512,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
         assert_eq!(code_of(&page), code_said, "{what}");
         nobody(&site, &same, &page, code_said);
     }
-    // A no is a no, in whatever words.
+    // A refusal is treated as a refusal, whatever its text.
     let mut same = Browser { cookies: browser.cookies.clone() };
     let no = query(&[
         ("state", &state),
@@ -524,7 +524,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
     nobody(&site, &same, &page, "atproto_denied");
     assert!(!page.text.contains("alert(1)"));
 
-    // Two at once, and one after: one session.
+    // Eight callbacks at once, and another one later: one session.
     let pages = join_all((0..8).map(|_| {
         let mut same = Browser { cookies: browser.cookies.clone() };
         let (site, good) = (&site, &good);
@@ -538,7 +538,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
     let page = site.arrive(&mut same, &good).await;
     assert_eq!(code_of(&page), "atproto_state_invalid", "{}", page.text);
     assert_eq!(site.node.cluster().view().index(), written, "the log does not grow by it");
-    // It took too long.
+    // The callback comes too late.
     site.node.clock().advance(std::time::Duration::from_hours(1));
     let page = site.arrive(&mut browser, &good).await;
     assert_eq!(code_of(&page), "atproto_state_invalid");
@@ -546,7 +546,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
 
 #[tokio::test]
 async fn no_address_inside_is_ever_connected_to() {
-    // Nothing private may be reached, and names for tests are not taken: the configuration of every day.
+    // Private addresses may not be reached, and names for tests are not accepted: the default configuration.
     let network = Network::start().await;
     network.account(&did(0), "alice.example.com");
     let inside = |settings: &mut conclave_auth::Settings| {
@@ -605,7 +605,7 @@ async fn people_who_share_an_address_do_not_pay_for_each_others_success() {
 
 #[tokio::test]
 async fn what_may_be_reached_for_others_is_not_reached_for_whoever_types_its_name() {
-    // An application's address is inside, so the configuration lets this node go there.
+    // An application has a private address, so the configuration lets this node connect there.
     let network = Network::start().await;
     network.account(&did(0), "alice.example.com");
     let inside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -631,7 +631,7 @@ async fn what_may_be_reached_for_others_is_not_reached_for_whoever_types_its_nam
     }
     let page = site.depart_as(&mut Browser::default(), &format!("https://pds.localhost:{port}")).await;
     assert_eq!(code_of(&page), "atproto_provider_blocked", "{}", page.text);
-    assert!(inside.accept().is_err(), "nobody came");
+    assert!(inside.accept().is_err(), "no connection was made");
 }
 
 #[tokio::test]
@@ -655,7 +655,7 @@ async fn the_first_comes_by_the_link_and_two_with_one_link_are_one_administrator
     add(&leader, rule).await;
     network.account(&did(0), "alice.corp.test");
     network.account(&did(1), "bob.corp.test");
-    // Both are on their way before either arrives.
+    // Both logins are started before either callback arrives.
     let mut on_the_way = Vec::new();
     for (n, handle) in [(0, "alice.corp.test"), (1, "bob.corp.test")] {
         let mut browser = Browser::default();
@@ -670,7 +670,7 @@ async fn the_first_comes_by_the_link_and_two_with_one_link_are_one_administrator
     let mut pages = Vec::new();
     for (n, (browser, query)) in on_the_way.iter_mut().enumerate() {
         network.says(|script| script.signs_in = did(u8::try_from(n).unwrap()));
-        // At the other node than the one where it began.
+        // At the node on which the login was not started.
         pages.push(others[1 - n].arrive(browser, query).await);
     }
     assert_eq!(pages[0].location(), "/", "{}", pages[0].text);
@@ -807,7 +807,7 @@ async fn a_cluster_on_the_internet_proves_itself_by_a_key_that_every_node_publis
     let page = sites[1].arrive(&mut browser, &network.allows(&away.location())).await;
     assert_eq!(page.location(), "/", "{}", page.text);
     assert_eq!(sites[2].at_home(&mut browser).await.as_deref(), Some("alice.test"));
-    // Off on this machine: there it is a client that needs no document.
+    // Not offered on a loopback URL: there the client needs no document.
     let (site, _network) = anybody().await;
     let page = site.get(&mut Browser::default(), "/oauth-client-metadata.json").await;
     assert_eq!(page.status, StatusCode::NOT_FOUND);

@@ -1,4 +1,5 @@
-//! Many at once from the Atmosphere: two who both want to be first, and a thousand whose server is dead.
+//! Many concurrent sign-ins from the Atmosphere: two candidates for the first administrator, and a thousand users with
+//! a dead server.
 
 use std::{
     sync::{
@@ -37,7 +38,7 @@ fn nth(n: u32, who: char) -> String {
     format!("did:plc:{who}{digits:z<23}")
 }
 
-/// Whoever has the first token comes in as this DID.
+/// Signs in as this DID with the first token; true if it succeeded.
 async fn comes_first(node: &TestNode, did: String, token: &[u8]) -> bool {
     let auth = node.auth();
     let ticket = auth.ticket(Step::Login { fresh: false }, Target::Home, Some("browser"));
@@ -82,7 +83,7 @@ async fn of_two_who_come_with_the_first_token_to_two_nodes_one_is_administrator_
         for node in &nodes {
             wait_until(|| node.cluster().view().index() >= index).await;
         }
-        // Each pair of nodes in turn, the leader among them.
+        // Each pair of nodes in turn, including the leader.
         let (one, other) = (&nodes[race as usize % 3], &nodes[(race as usize + 1) % 3]);
         let (a, b) = tokio::join!(
             comes_first(one, nth(race, 'a'), &token),
@@ -105,7 +106,7 @@ fn resident() -> usize {
 #[tokio::test]
 async fn a_thousand_starts_at_a_dead_host_hold_a_few_sockets_and_nobody_else_up() {
     let network = Network::start().await;
-    // Takes connections and says nothing.
+    // Accepts connections and sends nothing.
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://127.0.0.1:{}", dead.local_addr().unwrap().port());
     let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -116,7 +117,7 @@ async fn a_thousand_starts_at_a_dead_host_hold_a_few_sockets_and_nobody_else_up(
             highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let counted = Arc::clone(&counted);
             tokio::spawn(async move {
-                // Until the node gives it up.
+                // Until the node closes the connection.
                 let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 counted.fetch_sub(1, Ordering::SeqCst);
             });
@@ -137,7 +138,7 @@ async fn a_thousand_starts_at_a_dead_host_hold_a_few_sockets_and_nobody_else_up(
     );
     site.furnish().await;
     add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
-    // A server named, so that the dead host itself is the first that is asked.
+    // The users name the server, so the dead host itself is contacted first.
     let before = resident();
     let begun = Instant::now();
     let starting = join_all((0..STARTS).map(|_| {
@@ -181,6 +182,6 @@ async fn a_thousand_starts_at_a_dead_host_hold_a_few_sockets_and_nobody_else_up(
     );
     assert_eq!(busy + slow, STARTS, "{codes:?}");
     assert!((1..=8).contains(&most), "{most} sockets");
-    assert!(took[took.len() - 1] < Duration::from_secs(4), "nobody waits for the dead host: {took:?}");
+    assert!(took[took.len() - 1] < Duration::from_secs(4), "no user waits for the dead host: {took:?}");
     wait_until(|| open.load(Ordering::SeqCst) == 0).await;
 }

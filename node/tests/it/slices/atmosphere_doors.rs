@@ -1,5 +1,5 @@
-//! Who comes in from the Atmosphere, and stays in: invitations, handles that are looked at again, the view of a second
-//! node; and what applications are told.
+//! Admission from the Atmosphere and its continuation: invitations, repeated verification of handles, the view of a
+//! second node; and the headers that applications receive.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use super::{
 const DAY: Duration = Duration::from_hours(24);
 
 impl Site {
-    /// What the check tells the application of whoever comes from here.
+    /// The check's response for the user who is signed in at home in this browser.
     async fn told(&self, at_home: &mut Browser) -> Page {
         let denied = Check::of("traefik").send(self, "").await;
         let start = denied.location();
@@ -79,14 +79,14 @@ async fn applications_are_told_the_did_and_the_handle_while_it_is_verified_and_n
     assert_eq!(told.status, StatusCode::OK, "{}", told.text);
     assert_eq!(told.headers["x-conclave-atproto-did"], did(0).as_str());
     assert_eq!(told.headers["x-conclave-atproto-handle"], "alice.test");
-    // A handle that leads elsewhere by now is not told.
+    // A handle that now resolves to another DID is not sent.
     network.says(|script| drop(script.txt.remove("_atproto.alice.test")));
     let mut browser = Browser::default();
     site.signs_in_as(&mut browser, &network, &did(0)).await;
     let told = site.told(&mut browser).await;
     assert_eq!(told.headers["x-conclave-atproto-did"], did(0).as_str());
     assert_eq!(told.headers["x-conclave-atproto-handle"], "");
-    // Of whoever is not known there both are written, empty: a client's own copy has no place.
+    // For a user without a DID both are written, empty: a client's own copy is overwritten.
     let cookie =
         super::forward_auth::cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
     let told = Check::of("traefik").send(&site, &cookie).await;
@@ -116,7 +116,8 @@ async fn an_invitation_lets_in_whom_the_rule_would_not_once_on_whichever_node_it
     assert_eq!(code_of(&page), "not_allowed");
     assert_eq!(leader.invites(1, "*.test").await, Err(Reason::Malformed));
     leader.invites(2, "alice.test").await.unwrap();
-    // The same person on two machines, each by another node, at one moment; then somebody else to whom the handle went.
+    // One user on two machines, each through a different node, at one moment; then another user to whom the handle was
+    // transferred.
     for round in 0..6_u8 {
         let (own, handle) = (did(1 + 2 * round), format!("h{round}.test"));
         leader.invites(10 + round, if round % 2 == 0 { &handle } else { &own }).await.unwrap();
@@ -140,7 +141,7 @@ async fn an_invitation_lets_in_whom_the_rule_would_not_once_on_whichever_node_it
         let page = sites[0].signs_in_as(&mut Browser::default(), &network, &handle).await;
         assert_eq!(code_of(&page), "not_allowed", "it was used");
     }
-    // Whoever is meant comes in, into the group.
+    // The invited user is admitted, into the group.
     let page = sites[2].signs_in_as(&mut Browser::default(), &network, "alice.test").await;
     assert_eq!(code_of(&page), "atproto_subject_mismatch", "the account of another signs in");
     network.says(|script| script.signs_in = did(0));
@@ -174,7 +175,7 @@ async fn who_was_let_in_by_a_handle_is_signed_out_when_it_is_not_theirs_any_more
     assert!(site.identity(&did(0)).unwrap().looked_at() > before);
     assert_eq!(site.reverifier.round().await, 0, "each once a day");
 
-    // Nobody answers for it: the name is not told, and a week later it is over.
+    // The handle no longer resolves: it is not sent, and a week later the user is held out.
     network.says(|script| drop(script.txt.remove("_atproto.alice.corp.test")));
     site.node.clock().advance(DAY);
     site.reverifier.round().await;
@@ -196,13 +197,13 @@ async fn who_was_let_in_by_a_handle_is_signed_out_when_it_is_not_theirs_any_more
     let page = site.signs_in_as(&mut again, &network, &did(0)).await;
     assert_eq!((code_of(&page).as_str(), page.status), ("handle_unconfirmed", StatusCode::FORBIDDEN));
     assert!(site.at_home(&mut again).await.is_none());
-    // It comes back, and so do they: by signing in, or when it is looked at.
+    // The handle is restored, and the user is admitted again: by signing in, or by the next verification.
     network.account(&did(0), "alice.corp.test");
     let mut again = Browser::default();
     site.signs_in_as(&mut again, &network, &did(0)).await;
     assert!(site.at_home(&mut again).await.is_some());
 
-    // Another's: at once, and the one who has it now is another person.
+    // The handle resolves to another DID: sessions end at once, and the DID that has the handle now is another user.
     network.says(|script| {
         script.txt.insert("_atproto.alice.corp.test".into(), vec![format!("did={}", did(2))]);
     });
@@ -216,7 +217,7 @@ async fn who_was_let_in_by_a_handle_is_signed_out_when_it_is_not_theirs_any_more
     assert!(!site.identity(&did(0)).unwrap().is_held_out(), "looked at again, it is confirmed");
 }
 
-/// Three nodes, the first of which (in the order of their numbers) has a nameserver of its own.
+/// Three nodes, the first of which (in the order of their numbers) has a different nameserver.
 async fn divided(here: &Arc<Network>, elsewhere: &Arc<Network>) -> Vec<Site> {
     let started = AtomicUsize::new(0);
     let own = settings(here);
@@ -241,7 +242,7 @@ async fn a_handle_that_a_second_node_does_not_see_lets_nobody_in() {
     let (here, elsewhere) = (Network::start().await, Network::start().await);
     let sites = divided(&here, &elsewhere).await;
     here.account(&did(0), "ceo.corp.test");
-    // As the DNS is forged for the first node only.
+    // The DNS is forged for the first node only.
     for records in [vec![], vec![format!("did={}", did(1))]] {
         elsewhere.says(|script| drop(script.txt.insert("_atproto.ceo.corp.test".into(), records)));
         let mut browser = Browser::default();
@@ -271,11 +272,12 @@ async fn who_was_let_in_by_a_handle_does_not_keep_it_confirmed_where_one_node_al
     assert_eq!(page.location(), "/", "{}", page.text);
     let known = sites[0].identity(&did(0)).unwrap();
     assert!(known.handle.is_some() && known.let_in.is_some());
-    // Taken away; forged for the first node only, it would be as good as new at each sign-in there, and never due.
+    // The record is removed; were it forged for the first node only, each sign-in there would confirm the handle, and
+    // its verification would never be due.
     elsewhere.says(|script| drop(script.txt.insert("_atproto.ceo.corp.test".into(), vec![])));
     let mut browser = Browser::default();
     let page = sites[0].signs_in_as(&mut browser, &here, "ceo.corp.test").await;
-    assert_eq!(page.location(), "/", "nobody is locked out by it: {}", page.text);
+    assert_eq!(page.location(), "/", "no user is locked out by it: {}", page.text);
     let known = sites[0].identity(&did(0)).unwrap();
     assert_eq!((known.handle.as_ref(), known.looked_at()), (None, known.linked_at));
 }
@@ -291,7 +293,7 @@ async fn no_node_answers_for_the_network_without_a_sign_in_that_is_on_its_way() 
     for occasion in [Occasion::Again, Occasion::SignIn { state, index: 1 }] {
         assert_eq!(sites[0].node.cluster().seen_elsewhere(&did(0), occasion).await, SeenElsewhere::Unknown);
     }
-    assert_eq!(network.asked.load(Ordering::SeqCst), before, "nobody was asked anything");
+    assert_eq!(network.asked.load(Ordering::SeqCst), before, "no request was sent");
 }
 
 #[tokio::test]
@@ -307,7 +309,7 @@ async fn an_account_that_moved_is_the_same_person_and_one_that_moves_meanwhile_s
     let mut before = Browser::default();
     site.signs_in_as(&mut before, &old, "alice.test").await;
     let person = site.identity(&did(0)).unwrap().user;
-    // While they are away at the old server, which still vouches for them.
+    // The account moves while the user is at the old server, which still vouches for it.
     let mut browser = Browser::default();
     let away = site.depart_as(&mut browser, "alice.test").await;
     let query = old.allows_as(&away.location(), &did(0));
@@ -315,13 +317,13 @@ async fn an_account_that_moved_is_the_same_person_and_one_that_moves_meanwhile_s
     let page = site.arrive(&mut browser, &query).await;
     assert_eq!((code_of(&page).as_str(), page.status), ("atproto_subject_mismatch", StatusCode::FORBIDDEN));
     assert!(site.at_home(&mut browser).await.is_none());
-    // Then they are sent to the new one, and are who they were.
+    // Then the user is redirected to the new server, and is the known user.
     let away = site.depart_as(&mut browser, "alice.test").await;
     let page = site.arrive(&mut browser, &new.allows_as(&away.location(), &did(0))).await;
     assert_eq!(page.location(), "/", "{}", page.text);
     assert_eq!(site.identity(&did(0)).unwrap().user, person);
     assert_eq!(site.at_home(&mut browser).await, site.at_home(&mut before).await);
-    // The old one vouches for nobody any more, though it is named.
+    // The old server cannot sign in this account any more, even if the user names it.
     let mut browser = Browser::default();
     let away = site.depart_as(&mut browser, &old.url).await;
     let page = site.arrive(&mut browser, &old.allows_as(&away.location(), &did(0))).await;

@@ -1,5 +1,5 @@
-//! By which key this cluster proves itself to account servers: one that all of them must have seen, whatever happens to
-//! the keys.
+//! The key with which this cluster authenticates to account servers: a key that all of them must have seen, whatever
+//! happens to the keys.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use super::{
     site::{Browser, Site},
 };
 
-/// How long a key is published before it proves anything: longer than the ten minutes for which servers keep what they
-/// have seen.
+/// The time for which a key is published before it is used: longer than the ten minutes for which servers cache the
+/// keys.
 const KNOWN_FOR: Duration = Duration::from_mins(20);
 const MOMENT: Duration = Duration::from_secs(1);
 const ALMOST_KNOWN_FOR: Duration = KNOWN_FOR.checked_sub(MOMENT).unwrap();
@@ -62,7 +62,7 @@ impl World {
         kids.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Another key signs from now on, as an operator may order it: published in the same moment.
+    /// Activates another key at once, as an operator may: it is published at that moment.
     async fn rotates_at_once(&self) -> String {
         self.site.node.auth().publish_next_key(SigningAlgorithm::Es256).await.unwrap();
         let view = self.site.node.cluster().view();
@@ -76,7 +76,7 @@ impl World {
         kid
     }
 
-    /// By which key a login proves itself, at its start and at its end.
+    /// Signs in and returns the id of the key that the login used, at its start and at its end.
     async fn signs_in(&self) -> String {
         let mut browser = Browser::default();
         let page = self.site.signs_in_as(&mut browser, &self.network, "alice.test").await;
@@ -93,7 +93,7 @@ impl World {
 async fn no_key_proves_anything_before_every_server_must_have_seen_it() {
     let world = World::start().await;
     let first = world.active();
-    assert_eq!(world.signs_in().await, first, "nobody can have seen another");
+    assert_eq!(world.signs_in().await, first, "no server can have seen another");
     world.passes(KNOWN_FOR);
 
     let second = world.rotates_at_once().await;
@@ -103,7 +103,7 @@ async fn no_key_proves_anything_before_every_server_must_have_seen_it() {
     world.passes(MOMENT);
     assert_eq!(world.signs_in().await, second);
 
-    // Twice in a row: neither of the new ones is known yet.
+    // Twice in a row: neither of the new keys is known yet.
     let third = world.rotates_at_once().await;
     world.passes(MOMENT);
     let fourth = world.rotates_at_once().await;
@@ -112,7 +112,7 @@ async fn no_key_proves_anything_before_every_server_must_have_seen_it() {
     assert_eq!(world.signs_in().await, third);
     world.passes(MOMENT);
     assert_eq!(world.signs_in().await, fourth);
-    // Whatever signed is published still.
+    // Every key that was used is still published.
     let published = world.published().await;
     assert!([&first, &second, &third, &fourth].iter().all(|kid| published.contains(kid)), "{published:?}");
 }
@@ -123,7 +123,7 @@ async fn a_login_ends_with_the_key_that_it_began_with() {
     let first = world.active();
     world.passes(KNOWN_FOR);
     let second = world.rotates_at_once().await;
-    // Seconds before the second one is known, and seconds after.
+    // The login starts seconds before the second key is known, and ends seconds after.
     world.passes(ALMOST_KNOWN_FOR);
     let mut browser = Browser::default();
     let away = world.site.depart_as(&mut browser, "alice.test").await;

@@ -1,5 +1,5 @@
-//! The Atmosphere, as others run it: a directory of DIDs, an account's server that is its own authorization server, and
-//! a nameserver, in this process. It is as strict as a real one, and says whatever a test wants it to say.
+//! A simulated Atmosphere: a directory of DIDs, an account's server that is its own authorization server, and a
+//! nameserver, in this process. It is as strict as a real one, and returns any response that a test sets.
 
 use std::{
     collections::BTreeMap,
@@ -32,40 +32,40 @@ use tokio::{
 
 use super::site::digest;
 
-/// What it is to say, beside or instead of the good things.
+/// The responses to return, in addition to or in place of the valid ones.
 #[derive(Default)]
 pub struct Script {
-    /// By DID: members of its document.
+    /// Members of the DID document, by DID.
     pub documents: BTreeMap<String, Map<String, Value>>,
-    /// TXT records by name, without the dot at the end.
+    /// TXT records by name, without the trailing dot.
     pub txt: BTreeMap<String, Vec<String>>,
     /// Members of the protected resource's metadata.
     pub resource: Map<String, Value>,
     /// Members of the authorization server's metadata.
     pub metadata: Map<String, Value>,
-    /// Members of the token's answer. Null takes one away.
+    /// Members of the token response. Null removes one.
     pub token: Map<String, Value>,
-    /// How often it asks for a nonce before it is content with one.
+    /// The number of times that it requires a nonce before it accepts one.
     pub asks_for_nonce: usize,
-    /// No answer has a nonce.
+    /// No response carries a nonce.
     pub has_no_nonce: bool,
-    /// Whose account it is that signs in.
+    /// The DID of the account that signs in.
     pub signs_in: String,
-    /// The whole answer of the token endpoint.
+    /// The whole response of the token endpoint.
     pub token_answer: Option<(StatusCode, String)>,
-    /// The same of the pushed request.
+    /// The whole response of the endpoint for pushed requests.
     pub pushed_answer: Option<(StatusCode, String)>,
-    /// The answer to who somebody is to everybody, by DID; without, there is no such record.
+    /// The response with the public profile, by DID; without it, there is no such record.
     pub profiles: BTreeMap<String, (StatusCode, Value)>,
-    /// Profiles are asked for and never answered.
+    /// Requests for profiles are never answered.
     pub profiles_hang: bool,
     /// Pictures by their content identifiers.
     pub blobs: BTreeMap<String, Vec<u8>>,
-    /// What came by the pushed request, by its name.
+    /// The parameters of a pushed request, by its name.
     pushed: BTreeMap<String, BTreeMap<String, String>>,
-    /// A code, and whose it is; without, whoever `signs_in`.
+    /// The DID for a code; `signs_in` if there is none.
     signed_in: BTreeMap<String, String>,
-    /// A code, and which request it was given for.
+    /// The name of the request for which a code was issued.
     codes: BTreeMap<String, String>,
 }
 
@@ -75,27 +75,27 @@ pub struct Network {
     pub script: Mutex<Script>,
     pub asked: AtomicUsize,
     pub revoked: Mutex<Vec<String>>,
-    /// What came last to the token endpoint.
+    /// The parameters last sent to the token endpoint.
     pub told: Mutex<BTreeMap<String, String>>,
-    /// Codes that came there once more after they were good.
+    /// The number of codes that were sent again after they had been redeemed.
     pub codes_again: AtomicUsize,
-    /// How often a picture was asked for.
+    /// The number of requests for a picture.
     pub pictures: AtomicUsize,
-    /// What happens when this is asked for the next time, before it is answered.
+    /// An event that runs at the next request of this kind, before its response.
     before: Mutex<Option<(Asked, Event)>>,
     servers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 type Event = Box<dyn FnOnce() + Send>;
 
-/// What can be asked for.
+/// The kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// What the authorization server is.
+    /// The metadata of the authorization server.
     Server,
-    /// A token for a code, with a proof that it takes.
+    /// A token for a code, with an accepted proof.
     Token,
-    /// Somebody's document.
+    /// A DID document.
     Document,
 }
 
@@ -141,7 +141,7 @@ impl Network {
         network
     }
 
-    /// Nobody answers any more.
+    /// Stops the servers: no request is answered any more.
     pub async fn stop(&self) {
         let servers = std::mem::take(&mut *self.servers.lock().unwrap());
         for server in servers {
@@ -150,12 +150,12 @@ impl Network {
         }
     }
 
-    /// Does this before it answers the next question of this kind.
+    /// Runs an event before the response to the next request of this kind.
     pub fn before(&self, asked: Asked, happens: impl FnOnce() + Send + 'static) {
         *self.before.lock().unwrap() = Some((asked, Box::new(happens)));
     }
 
-    /// What was to happen did not.
+    /// True if the event did not run.
     pub fn waits(&self) -> bool {
         self.before.lock().unwrap().is_some()
     }
@@ -171,7 +171,7 @@ impl Network {
         change(&mut self.script.lock().unwrap());
     }
 
-    /// An account: DID and handle, each naming the other.
+    /// Adds an account: DID and handle, each naming the other.
     pub fn account(&self, did: &str, handle: &str) {
         let document = json!({
             "@context": ["https://www.w3.org/ns/did/v1"],
@@ -186,7 +186,7 @@ impl Network {
         });
     }
 
-    /// What this account shows to everybody.
+    /// Sets the public profile of this account.
     pub fn shows(&self, did: &str, name: &str, picture: Option<(&str, Vec<u8>)>) {
         let mut value = json!({"$type": "app.bsky.actor.profile", "displayName": name});
         if let Some((cid, bytes)) = picture {
@@ -199,13 +199,13 @@ impl Network {
         self.says(|script| drop(script.profiles.insert(did.to_owned(), (StatusCode::OK, record))));
     }
 
-    /// The person said yes at `address`; the query with which the browser comes back.
+    /// The user consents at `address`; returns the query of the callback.
     pub fn allows(&self, address: &str) -> String {
         let (state, code) = self.answers(address);
         super::site::encoded(&[("state", &state), ("iss", &self.url), ("code", &code)])
     }
 
-    /// The same, where it is this account that signs in, whoever is signed in there later.
+    /// Like `allows`, but for this account, even if another one signs in later.
     pub fn allows_as(&self, address: &str, did: &str) -> String {
         let (state, code) = self.answers(address);
         self.says(|script| drop(script.signed_in.insert(code.clone(), did.to_owned())));
@@ -227,7 +227,7 @@ impl Network {
         (state, code)
     }
 
-    /// What was pushed last.
+    /// The parameters of the last pushed request.
     pub fn last_pushed(&self) -> BTreeMap<String, String> {
         self.script.lock().unwrap().pushed.values().next_back().unwrap().clone()
     }
@@ -243,7 +243,7 @@ pub async fn names(socket: UdpSocket, records: impl Fn(&str) -> Vec<String>) {
         let mut answer = Message::new(question.id, MessageType::Response, OpCode::Query);
         answer.add_query(query.clone());
         for text in records(&name) {
-            // Longer than 255 bytes it is in parts.
+            // A text longer than 255 bytes is split into parts.
             let parts = text.as_bytes().chunks(255).map(|part| String::from_utf8(part.to_vec()).unwrap());
             let data = RData::TXT(TXT::new(parts.collect()));
             answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
@@ -297,7 +297,7 @@ async fn metadata(State(network): State<Arc<Network>>) -> Json<Value> {
     Json(with(document, &network.script.lock().unwrap().metadata))
 }
 
-/// The key of a good proof; or the refusal.
+/// The key of a valid proof, or the error code.
 fn proven(network: &Network, headers: &HeaderMap, path: &str) -> Result<String, &'static str> {
     let Some(proof) = headers.get("dpop").and_then(|value| value.to_str().ok()) else {
         return Err("invalid_dpop_proof");

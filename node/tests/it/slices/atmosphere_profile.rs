@@ -1,5 +1,4 @@
-//! The name and the picture that people show at their own server: taken over, bounded, and never in the way of a
-//! sign-in.
+//! The display name and the picture of the user's own server: imported, bounded, and never an obstacle to a sign-in.
 
 use std::{
     io::Cursor,
@@ -53,7 +52,7 @@ async fn people_are_shown_as_they_show_themselves() {
     let read = image::load_from_memory_with_format(&first.jpeg, ImageFormat::Jpeg).unwrap();
     assert_eq!((read.width(), read.height()), (128, 128), "drawn anew");
 
-    // The page shows it, and an application is told where it is.
+    // The page shows the picture, and an application receives its address.
     let home = site.get(&mut browser, "/").await;
     let path = format!("/picture/{}.jpg", first.id());
     assert!(home.text.replace("&#x2f;", "/").contains(&path), "{}", home.text);
@@ -75,13 +74,13 @@ async fn people_are_shown_as_they_show_themselves() {
         assert_eq!(site.get(&mut Browser::default(), wrong).await.status, StatusCode::NOT_FOUND, "{wrong}");
     }
 
-    // Another one at the next sign-in; the name is theirs and ours by then.
+    // Another picture at the next sign-in; the name is not imported again.
     network.shows(&did(0), "Somebody else", Some(("bafktwo", png([0, 0, 200, 255]))));
     signs_in(&site, &network).await;
     wait_until(|| picture(&site).is_some_and(|now| now.source == "atproto:bafktwo")).await;
     assert_eq!(alice(&site).display_name, "Alice of Test");
     assert_eq!(site.get(&mut Browser::default(), &path).await.status, StatusCode::NOT_FOUND, "it is gone");
-    // And none.
+    // And no picture.
     network.shows(&did(0), "Alice", None);
     signs_in(&site, &network).await;
     wait_until(|| picture(&site).is_none()).await;
@@ -117,7 +116,7 @@ async fn what_is_no_picture_is_none_and_signs_in_all_the_same() {
         for _ in 0..2 {
             let before = network.pictures.load(Ordering::SeqCst);
             signs_in(&site, &network).await;
-            // It would not be asked for a second time if it had been taken.
+            // An accepted picture would not be requested a second time.
             wait_until(|| network.pictures.load(Ordering::SeqCst) > before).await;
         }
         assert_eq!(picture(&site).unwrap().source, "atproto:bafkgood", "{what}");
@@ -161,7 +160,7 @@ async fn nothing_is_asked_where_it_is_turned_off_and_a_picture_of_others_stays()
     add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
     signs_in(&site, &network).await;
     assert_eq!(alice(&site).display_name, "");
-    // Nor does it take away what an administrator set.
+    // Nor does it replace a value that an administrator set.
     let order = SetPicture {
         user_id: alice(&site).id.to_vec(),
         jpeg: vec![0xff, 0xd8, 0xff, 0xe0],

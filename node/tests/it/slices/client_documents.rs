@@ -23,19 +23,19 @@ use super::{
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// A native application's address, with a port that its document does not name.
 const NATIVE: &str = "http://127.0.0.1:51234/cb";
-/// A server's address: to the letter.
+/// A server's address: compared exactly.
 const SERVER: &str = "https://far.test/cb";
 
-/// What stands at the client's address.
+/// The response at the client's address.
 struct Document {
     status: StatusCode,
     content_type: &'static str,
     body: Vec<u8>,
-    /// Besides, for a redirect.
+    /// Set for a redirect.
     location: Option<String>,
 }
 
-/// Somebody's web server.
+/// The web server of a client.
 struct Publisher {
     url: String,
     document: Mutex<Document>,
@@ -72,7 +72,7 @@ impl Publisher {
         publisher
     }
 
-    /// The good document, but for this.
+    /// Sets the valid document with this change.
     fn says(&self, change: impl FnOnce(&mut Value)) {
         let mut metadata = json!({
             "client_id": self.url,
@@ -116,7 +116,7 @@ async fn answer(State(publisher): State<Arc<Publisher>>) -> impl IntoResponse {
     (document.status, headers, document.body.clone())
 }
 
-/// Takes the question and has no answer.
+/// Accepts the request and never responds.
 async fn never(State(publisher): State<Arc<Publisher>>) -> StatusCode {
     publisher.asked.fetch_add(1, Ordering::SeqCst);
     std::future::pending().await
@@ -137,7 +137,7 @@ async fn site_and_publisher() -> (Site, Arc<Publisher>) {
     (site, Publisher::start().await)
 }
 
-/// Says yes on the consent page; the code.
+/// Consents on the consent page and returns the code.
 async fn allow(site: &Site, browser: &mut Browser, page: &Page) -> String {
     let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
     let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
@@ -170,7 +170,7 @@ async fn a_document_is_a_registration_and_people_see_whose() {
 
     let mut browser = Browser::default();
     let page = site.sign_in_at(&mut browser, &publisher.authorize(&[]), "ada", PASSWORD).await;
-    assert_eq!(page.shown("application"), "Far away (127.0.0.1)", "nobody here vouches for the name");
+    assert_eq!(page.shown("application"), "Far away (127.0.0.1)", "the name is not verified");
     assert_eq!(page.shown("destination").replace("&#x2f;", "/"), "http://127.0.0.1:51234");
     let code = allow(&site, &mut browser, &page).await;
     let tokens = redeem(&site, &publisher, &code, &[]).await;
@@ -178,7 +178,7 @@ async fn a_document_is_a_registration_and_people_see_whose() {
     let tokens = tokens.json();
     assert_eq!(tokens["scope"], "openid email", "no scope but the standard ones");
     assert_eq!(site.userinfo(tokens["access_token"].as_str().unwrap()).await.status, StatusCode::OK);
-    // It is kept: the next person costs nobody a request, and the same person no question.
+    // The document is cached: the next user causes no request, and this user is not asked for consent again.
     let page = site.get(&mut browser, &publisher.authorize(&[])).await;
     assert!(page.parameter("code").is_some(), "{}", page.text);
     assert_eq!(publisher.asked(), 1);
@@ -193,7 +193,7 @@ async fn documents_are_taken_only_where_the_configuration_says_and_never_against
     let page = site.get(&mut Browser::default(), &publisher.authorize(&[])).await;
     assert_eq!(page.shown("error-code"), "unknown_client");
 
-    // A host that is named, at an address that nothing may be asked at.
+    // An allowed host name, at an address to which no connection is allowed.
     let named = |settings: &mut conclave_auth::Settings| {
         settings.authorization.client_documents = vec!["127.0.0.1".into()];
     };
@@ -261,7 +261,7 @@ async fn a_document_that_is_not_good_in_every_way_makes_no_client_and_no_redirec
         assert_eq!(seen, (StatusCode::BAD_REQUEST, "client_document".into()), "{what}");
         assert!(page.headers.get(header::LOCATION).is_none(), "{what}");
         assert!(site.node.cluster().view().client(&publisher.url).is_none(), "{what}");
-        // Whoever asks again at once makes nobody ask there again.
+        // A repeated request right afterwards does not fetch the document again.
         let page = site.get(&mut Browser::default(), &publisher.authorize(&[])).await;
         assert_eq!((page.shown("error-code"), publisher.asked()), ("client_document".into(), 1), "{what}");
     }
@@ -282,7 +282,8 @@ async fn what_changes_in_the_document_changes_here_and_what_is_gone_ends() {
     publisher.says(|metadata| metadata["client_name"] = json!("Renamed"));
     assert_eq!(after(11, &mut browser).await.shown("application"), "Renamed (127.0.0.1)");
 
-    // Out of reach it does for a day, and no longer; back, it counts at once, or after the pause between two failures.
+    // While the document cannot be fetched, the cached one is used for a day, and no longer; once available, it is used
+    // at once, or after the pause between two failures.
     publisher.answers(|document| document.status = StatusCode::SERVICE_UNAVAILABLE);
     let known = after(60, &mut browser).await;
     assert_eq!(known.shown("application"), "Renamed (127.0.0.1)");
@@ -290,7 +291,7 @@ async fn what_changes_in_the_document_changes_here_and_what_is_gone_ends() {
     assert_eq!(after(24 * 60, &mut elsewhere).await.shown("error-code"), "client_document");
     publisher.answers(|document| document.status = StatusCode::OK);
     assert_eq!(after(1, &mut elsewhere).await.status, StatusCode::SEE_OTHER);
-    // Withdrawn is another thing than out of reach.
+    // A withdrawn document differs from one that cannot be fetched.
     publisher.answers(|document| document.status = StatusCode::GONE);
     assert_eq!(after(11, &mut elsewhere).await.shown("error-code"), "client_document");
 }
@@ -337,7 +338,7 @@ async fn one_that_proves_itself_by_a_key_pushes_and_redeems_and_another_key_does
     let tokens = redeem_at(&site, &publisher, SERVER, &code, &more).await;
     assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text);
 
-    // The day it does without its key, it is another client, and what the old one was given is gone.
+    // Once its document names no key, it is another client, and the old client's grants are revoked.
     let access = tokens.json()["access_token"].as_str().unwrap().to_owned();
     publisher.says(|_| {});
     site.node.clock().advance(Duration::from_mins(4));
@@ -364,7 +365,7 @@ async fn strangers_bring_so_many_clients_from_an_address_and_no_more() {
     }
     assert!(seen[0].contains("there is no document at its address"), "{}", seen[0]);
     assert!(seen[59].contains("too many unknown applications"), "{}", seen[59]);
-    // One that is known is nobody's burden.
+    // A known client does not count toward the limit.
     let (site, publisher) = site_and_publisher().await;
     for _ in 0..60 {
         let page = site.get(&mut Browser::default(), &publisher.authorize(&[])).await;
@@ -388,7 +389,7 @@ async fn what_an_operator_disabled_no_document_brings_back() {
     let page = site.get(&mut browser, &publisher.authorize(&[("redirect_uri", SERVER)])).await;
     assert_eq!(page.shown("error-code"), "client_disabled", "{}", page.text);
     assert!(site.node.cluster().view().client(&publisher.url).unwrap().disabled);
-    assert_eq!(publisher.asked(), 1, "nobody is asked about it");
+    assert_eq!(publisher.asked(), 1, "the document is not fetched");
 }
 
 #[tokio::test]

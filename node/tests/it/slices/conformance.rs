@@ -1,6 +1,6 @@
 //! The requirements of the OpenID Foundation's plans for providers (Basic, Form Post, Config, RP-Initiated and
 //! Back-Channel Logout), each walked through as a relying party would, with the response by query and by posted form.
-//! The tests bear the names of the plans' modules; docs/conformance.md is the table of them.
+//! The tests have the names of the plans' modules; docs/conformance.md lists them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +16,7 @@ use super::site::{Browser, PASSWORD, Page, REDIRECT_URI, SECRET, Site, basic, en
 const ISSUER: &str = "http://127.0.0.1:9000";
 const BYE: &str = "https://rp.test/bye";
 
-/// How the answer comes back: the plans are run once for each.
+/// The response mode: the plans are run once for each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mode {
     Query,
@@ -29,7 +29,7 @@ struct Plan {
     mode: Mode,
 }
 
-/// What one flow gave.
+/// The result of one flow.
 struct Flow {
     answer: BTreeMap<String, String>,
     tokens: Value,
@@ -81,7 +81,7 @@ impl Plan {
         Site::authorize_url("web", &all)
     }
 
-    /// What came back to the relying party; none when a page is shown instead.
+    /// The parameters of the response to the relying party; none if a page is shown instead.
     fn answer(&self, page: &Page) -> Option<BTreeMap<String, String>> {
         let names = ["code", "state", "iss", "error", "error_description"];
         let one = |name: &str| match self.mode {
@@ -97,7 +97,7 @@ impl Plan {
         here.then(|| names.iter().filter_map(|name| Some(((*name).to_owned(), one(name)?))).collect())
     }
 
-    /// Opens the request in this browser, signing in when asked to.
+    /// Opens the request in this browser, and signs in if required.
     async fn open(&self, browser: &mut Browser, more: &[(&str, &str)]) -> Page {
         let page = self.site.get(browser, &self.url(more)).await;
         if self.answer(&page).is_some() || !page.status.is_redirection() {
@@ -135,12 +135,12 @@ fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
-/// A value as a browser reads it out of a page.
+/// A value as a browser decodes it from a page.
 fn unescaped(text: &str) -> String {
     text.replace("&#x2f;", "/").replace("&amp;", "&")
 }
 
-/// Tokens count seconds.
+/// The numeric dates of tokens are in seconds.
 const NOW: u64 = START_MS / 1_000;
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn oidcc_userinfo_get_post_header_and_post_body() {
 
 #[tokio::test]
 async fn oidcc_ensure_request_without_nonce_succeeds_for_code_flow() {
-    // Without a nonce it is PKCE that binds the code (RFC 9700 §2.1.1).
+    // Without a nonce, PKCE binds the code (RFC 9700 §2.1.1).
     for plan in Plan::each().await {
         let challenge = super::site::challenge();
         let more = [("nonce", ""), ("code_challenge", &*challenge), ("code_challenge_method", "S256")];
@@ -395,7 +395,7 @@ async fn oidcc_refresh_token() {
         assert!(id["iat"].as_u64() > flow.id["iat"].as_u64());
         let token = next["access_token"].as_str().unwrap();
         assert_eq!(plan.site.userinfo(token).await.status, StatusCode::OK);
-        // Without offline_access it is there for the session alone (OIDC Core §11).
+        // Without offline_access the refresh token lasts for the session only (OIDC Core §11).
         let mut browser = Browser::default();
         let bare = plan.flow(&mut browser, &[]).await;
         let hint = [("id_token_hint", bare.tokens["id_token"].as_str().unwrap())];
@@ -436,7 +436,7 @@ async fn oidcc_discovery_endpoint_verification() {
     assert!(lists("token_endpoint_auth_methods_supported", "client_secret_basic"));
     assert!(lists("claims_supported", "sub") && lists("response_modes_supported", "form_post"));
     assert_eq!(document["claims_parameter_supported"], true);
-    // What is true by default must be denied when it is not so.
+    // Members with a default of true must be false in the document if the feature is absent.
     assert_eq!(document["request_uri_parameter_supported"], false);
     let keys = plan.site.get(&mut Browser::default(), "/oidc/jwks").await.json();
     for key in keys["keys"].as_array().unwrap() {
@@ -448,7 +448,7 @@ async fn oidcc_discovery_endpoint_verification() {
     assert!(document["end_session_endpoint"].as_str().unwrap().starts_with(ISSUER));
 }
 
-/// Asks for logout, and answers the question if there is one. The page at the end, and the last address before it.
+/// Requests logout, and confirms it if the page asks. Returns the last page, and the last address before it.
 async fn log_out(plan: &Plan, browser: &mut Browser, query: &[(&str, &str)]) -> Page {
     let page = plan.site.get(browser, &format!("/oidc/logout?{}", encoded(query))).await;
     if !page.status.is_redirection() || !page.location().starts_with("/logout") {
@@ -478,7 +478,7 @@ async fn oidcc_rp_initiated_logout() {
         let page = log_out(&plan, &mut browser, &query).await;
         assert_eq!(page.location(), format!("{BYE}?state=st1"));
         assert!(is_signed_out(&plan, &mut browser).await);
-        // An hour later the ID token has expired; as a hint it is as good as ever.
+        // An hour later the ID token has expired; as a hint it is still valid.
         let (mut browser, id_token) = signed_in(&plan).await;
         plan.later(3_700);
         let query = [("id_token_hint", &*id_token), ("post_logout_redirect_uri", BYE)];
@@ -539,7 +539,10 @@ async fn oidcc_rp_initiated_logout_without_hint_uri_or_any_parameter() {
         assert!(asked.status == StatusCode::OK || asked.location().starts_with("/logout"), "{query:?}");
         assert!(!is_signed_out(&plan, &mut browser).await, "the person is asked first");
         let page = log_out(&plan, &mut browser, query).await;
-        assert!(page.status == StatusCode::OK || page.location().starts_with('/'), "nobody is sent away");
+        assert!(
+            page.status == StatusCode::OK || page.location().starts_with('/'),
+            "no redirect to another site"
+        );
         assert!(is_signed_out(&plan, &mut browser).await);
     }
     let (mut browser, id_token) = signed_in(&plan).await;

@@ -1,4 +1,4 @@
-//! Cookies that other programs set lock nobody out: only ours are judged, wherever cookies are read.
+//! Cookies that other programs set lock no user out: only our cookies are judged, wherever cookies are read.
 
 use axum::body::Body;
 use http::{HeaderValue, Request, StatusCode};
@@ -8,8 +8,8 @@ use super::{
     site::{Browser, PASSWORD, Page, Site},
 };
 
-/// Cookies of others as they were seen in the field: text outside ASCII in two encodings, broken pairs, and more bytes
-/// than a browser keeps for a host as a rule.
+/// Cookies of other programs as seen in the field: text outside ASCII in two encodings, broken pairs, and more bytes
+/// than a browser usually keeps for a host.
 fn foreign() -> Vec<Vec<u8>> {
     vec![
         "nick=Jürgen".as_bytes().to_vec(),
@@ -19,7 +19,7 @@ fn foreign() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Ours among those of others: before them, behind them, and in a header line of its own.
+/// Our cookie among those of other programs: before them, behind them, and in a separate header line.
 fn mixtures(ours: &str) -> Vec<Vec<HeaderValue>> {
     let value = |bytes: Vec<u8>| HeaderValue::from_bytes(&bytes).unwrap();
     let join = |a: &[u8], b: &[u8]| value([a, b"; ", b].concat());

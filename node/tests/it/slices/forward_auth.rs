@@ -1,4 +1,4 @@
-//! The check, in every dialect: who is let through, and that nothing else is.
+//! The check, in every dialect: it admits only the requests that it must admit.
 
 use axum::body::Body;
 use conclave_forward_auth::IDENTITY_HEADERS;
@@ -85,7 +85,7 @@ const FORWARDED: &[(&str, &str)] = &[
     ("x-forwarded-uri", "/page?q=1"),
 ];
 
-/// Signs `user` in through the whole round trip and gives the cookie of the application's host.
+/// Signs `user` in through the whole round trip and returns the cookie of the application's host.
 pub async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
     let denied = Check::of("traefik").send(site, "").await;
     assert_eq!(denied.status, StatusCode::FOUND);
@@ -100,12 +100,12 @@ pub async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
     }
     let callback = page.location();
     let callback = callback.strip_prefix("https://app.test").unwrap();
-    // Another browser gets nothing out of the ticket.
+    // Another browser cannot use the ticket.
     let stolen = site.get(&mut Browser::default(), callback).await;
     assert_eq!(stolen.shown("error-code"), "other_browser");
     let page = site.get(&mut on_app, callback).await;
     assert_eq!(page.location(), "https://app.test/page?q=1", "back to the exact URL");
-    // A second use makes no second cookie.
+    // A second use sets no second cookie.
     let again = site.get(&mut on_app, callback).await;
     assert!(again.headers.get("set-cookie").is_none() && again.location() == "https://app.test/page?q=1");
     let cookie = on_app.cookies.get("__Host-conclave_app").expect("a __Host- cookie on an https application");
@@ -130,7 +130,7 @@ async fn the_round_trip_lets_a_member_through_with_every_identity_header() {
         assert_eq!(page.headers["x-authentik-groups"], "staff");
         assert_eq!(page.headers["remote-email"], "");
     }
-    // The cookie is of that host only.
+    // The cookie is valid for that host only.
     let elsewhere = Check::of("traefik").set("x-forwarded-host", "other.test").send(&site, &cookie).await;
     assert_eq!(elsewhere.status, StatusCode::FORBIDDEN);
 }
@@ -172,7 +172,7 @@ async fn each_proxy_is_answered_in_words_it_understands() {
     assert!(navigation.status == StatusCode::FOUND && login(&navigation));
     let nginx = Check::of("nginx").send(&site, "").await;
     assert!(nginx.status == StatusCode::UNAUTHORIZED && login(&nginx), "nginx makes a 500 of a 302");
-    // Programs, sockets and writes are told 401, never sent away.
+    // Programs, sockets and writes receive 401, never a redirect.
     for (name, value) in [
         ("sec-fetch-mode", "cors"),
         ("accept", "application/json"),
@@ -182,7 +182,7 @@ async fn each_proxy_is_answered_in_words_it_understands() {
     ] {
         let page = Check::of("caddy").set(name, value).send(&site, "").await;
         assert!(page.status == StatusCode::UNAUTHORIZED && login(&page), "{name}: {value}");
-        // nginx would follow an address, whoever asks.
+        // nginx would follow a `Location` for any client.
         let name = if name == "x-forwarded-method" { "x-original-method" } else { name };
         let page = Check::of("nginx").set(name, value).send(&site, "").await;
         assert_eq!((page.status, page.headers.get("location")), (StatusCode::UNAUTHORIZED, None));
@@ -199,7 +199,7 @@ async fn envoy_asks_at_the_original_path_with_the_original_method() {
     {
         assert_eq!(envoy().by(method).at(path).send(&site, &cookie).await.status, StatusCode::OK, "{path}");
     }
-    // Back to the path behind the route; what a client forges about another is not read.
+    // Back to the path behind the route; forged headers of a client about another path are not read.
     let page =
         envoy().add("x-forwarded-host", "other.test").add("x-forwarded-uri", "/x").send(&site, "").await;
     let page =
@@ -235,7 +235,7 @@ async fn proxies_set_up_for_authentik_are_answered_under_its_paths() {
         let page = check().send(&site, "").await;
         assert!(page.location().starts_with(BELOW), "{dialect}: {}", page.location());
     }
-    // nginx snippets for it name the page in the query instead.
+    // nginx snippets for authentik name the page in the query instead.
     let start = |rd: &str| format!("/outpost.goauthentik.io/start?rd={rd}");
     let (mut on_app, mut at_home) = (Browser::default(), Browser::default());
     let page = site.get(&mut on_app, &start("https://app.test/page?q=1")).await;
@@ -302,7 +302,7 @@ async fn metadata_that_is_not_exactly_one_reading_is_refused_even_with_a_good_co
         assert!(matches!(page.status.as_u16(), 400 | 403), "{} for {said}", page.status);
         assert!(page.headers.get("remote-user").is_none());
     }
-    // The other dialect's names are not read.
+    // The other dialect's header names are not read.
     let page = Check::of("traefik").add("x-original-url", "https://evil.test/").send(&site, &cookie).await;
     assert_eq!(page.status, StatusCode::OK);
 }
@@ -343,7 +343,7 @@ async fn a_node_that_is_cut_off_refuses_unless_the_application_would_rather_be_o
     site.node.propose(open_for(60_000)).await.unwrap();
     assert_eq!(Check::of("traefik").send(&site, &cookie).await.status, StatusCode::OK);
 
-    // The rest of the cluster is gone, and with it the right to decide alone, a lease later.
+    // The rest of the cluster is lost, and a lease later this node may not decide alone.
     site.node.cluster().halt().await;
     let began = std::time::Instant::now();
     while site.node.cluster().serving_view(0).await.is_ok() {
@@ -353,7 +353,7 @@ async fn a_node_that_is_cut_off_refuses_unless_the_application_would_rather_be_o
     assert_eq!((page.status, &page.headers["remote-user"] == "ada"), (StatusCode::OK, true));
     let stranger = Check::of("traefik").send(&site, "__Host-conclave_app=made-up").await;
     assert_ne!(stranger.status, StatusCode::OK);
-    // Other applications, and this one's owner before, want no answer rather than an old one.
+    // Other applications, and this one before the setting, require a refusal rather than an old decision.
     assert!(site.node.cluster().known_view(std::time::Duration::from_millis(1)).is_none());
 }
 
@@ -380,7 +380,7 @@ async fn the_short_way_says_what_the_long_way_says_and_forgets_with_the_state() 
             assert_eq!(without_id(&short), without_id(&long), "{dialect}");
         }
     }
-    // Another version of the state, and nothing of the one before is said.
+    // Once the state has another version, no response uses the earlier one.
     let state = site.node.cluster().view();
     let user = state.user_by_name("ada").unwrap();
     let order = conclave_proto::command::v1::UpdateUser {
@@ -391,7 +391,7 @@ async fn the_short_way_says_what_the_long_way_says_and_forgets_with_the_state() 
     site.node.propose(Order::UpdateUser(order)).await.unwrap();
     let page = Check::of("traefik").send(&site, &cookie).await;
     assert_eq!(page.headers["remote-name"], "Countess");
-    // What has to wait, or is asked by a stranger, goes the long way.
+    // Checks that have to wait, and requests of untrusted peers, go through the router.
     assert!(site.send_short("192.0.2.1", &Check::of("traefik").request(&cookie)).await.is_none());
     site.node.cluster().halt().await;
     let began = std::time::Instant::now();

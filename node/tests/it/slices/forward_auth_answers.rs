@@ -1,5 +1,4 @@
-//! How large the check's answers get, and what stands in them: one profile of headers, bounded heads, refusals that say
-//! why.
+//! The size and contents of the check's responses: one profile of headers, bounded heads, refusals with a reason.
 
 use conclave_forward_auth::{IDENTITY_HEADERS, MAX_HEAD_BYTES};
 use conclave_proto::command::v1::{
@@ -13,10 +12,10 @@ use super::{
     site::{Browser, PASSWORD, Page, Site},
 };
 
-/// What proxies take for the head of an answer when nobody told them otherwise.
+/// The default limit of proxies for the head of a response.
 const DEFAULT_PROXY_BUFFER: usize = 4 * 1024;
 
-/// The bytes of an answer's head as HTTP/1.1 writes it, its status line and date included.
+/// The size of a response's head as HTTP/1.1 writes it, its status line and date included, in bytes.
 fn head_bytes(page: &Page) -> usize {
     let lines = page.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
     lines.sum::<usize>()
@@ -36,7 +35,7 @@ async fn choose(site: &Site, profile: HeaderProfile, text: HeaderText) {
     update(site, |order| order.identity_headers = Some(headers)).await;
 }
 
-/// Puts ada into as many groups as a user can be in, each with the longest name; the last one is in the application's
+/// Adds ada to as many groups as a user can be in, each with the longest name; the last one is in the application's
 /// rule.
 async fn join_every_group(site: &Site) -> String {
     let user_id = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
@@ -150,7 +149,8 @@ async fn the_longest_answer_stays_within_its_bound_and_says_what_it_left_out() {
     }
 }
 
-/// Opens a page as a stranger, signs in, and gives where that ends; every head on the way fits into a default buffer.
+/// Opens a page without a session, signs in, and returns the final address; every head on the way fits into a default
+/// buffer.
 async fn return_to(site: &Site, dialect: &str, path: &str) -> String {
     let small = |page: &Page| {
         assert!(head_bytes(page) <= DEFAULT_PROXY_BUFFER, "{} bytes: {:?}", head_bytes(page), page.headers);
@@ -188,7 +188,7 @@ async fn a_long_address_never_makes_a_long_head_and_never_a_refusal() {
         let long = format!("/{}", "y".repeat(6_000));
         assert_eq!(return_to(&site, dialect, &long).await, "https://app.test/");
     }
-    // Who is signed in is judged by the path, which is short.
+    // A signed-in user is judged by the path, which is short.
     let long = format!("/report?q={}", "y".repeat(40_000));
     let page = Check::of("traefik").set("x-forwarded-uri", &long).send(&site, &cookie).await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.text);
@@ -218,7 +218,7 @@ async fn nginx_is_given_the_page_of_a_refusal_whole() {
     let stranger = page(String::new()).await;
     assert_eq!(stranger.status, StatusCode::FOUND);
     assert!(stranger.location().starts_with("https://app.test/.conclave/start?ticket="));
-    // Let in meanwhile: not by this answer, which the visitor would see.
+    // The user was admitted meanwhile: not by this response, which the visitor would see.
     let admitted = page(cookie.clone()).await;
     assert_eq!(
         (admitted.status, admitted.shown("error-code").as_str()),

@@ -1,5 +1,5 @@
-//! The check for others than a person on one host: programs, whole domains, Envoy over gRPC, applications that want
-//! proof; and a browser that goes in circles.
+//! The check in cases other than a user on one host: programs, whole domains, Envoy over gRPC, applications that want
+//! proof; and a browser in a redirect loop.
 
 use std::{path::Path, process::Command, sync::Arc};
 
@@ -46,7 +46,7 @@ async fn rules(site: &Site, check: CheckRules) {
     site.node.propose(Order::UpdateApplication(order)).await.unwrap();
 }
 
-/// An app password of ada, as it would be shown.
+/// An app password of ada, as the command prints it.
 async fn app_password(site: &Site, only: Vec<u8>, ttl_ms: u64) -> (Vec<u8>, String) {
     let id = site.node.bytes::<16>();
     let secret = HandleSecret::new(site.node.bytes());
@@ -68,7 +68,7 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// A check as a program causes it.
+/// A check caused by a program.
 fn program(authorization: &str) -> Check {
     let check = Check::of("traefik").set("accept", "*/*");
     if authorization.is_empty() { check } else { check.set("authorization", authorization) }
@@ -83,7 +83,7 @@ async fn a_program_comes_in_with_an_app_password_where_the_application_takes_the
     let site = Site::open().await;
     let (id, password) = app_password(&site, Vec::new(), 0).await;
     let good = basic("Ada", &password);
-    // Not before the application says so: then the header is not ours, and nothing asks for it.
+    // Not before the application enables it: then the header is not ours, and no response requests it.
     let page = program(&good).send(&site, "").await;
     assert!(page.status != StatusCode::OK && challenges(&page).is_empty());
 
@@ -109,14 +109,14 @@ async fn a_program_comes_in_with_an_app_password_where_the_application_takes_the
     }
     let twice = program(&good).add("authorization", &good).send(&site, "").await;
     assert_eq!(twice.status, StatusCode::UNAUTHORIZED);
-    // By an address that leads to the user as well, once it is verified.
+    // Also by an e-mail address of the user, once it is verified.
     site.raise_level().await;
     for (verified, status) in [(false, StatusCode::UNAUTHORIZED), (true, StatusCode::OK)] {
         super::names::address(&site, "ada", "ada@example.org", verified).await;
         let page = program(&basic("Ada@example.org", &password)).send(&site, "").await;
         assert_eq!(page.status, status, "{verified}");
     }
-    // A browser is sent to sign in, and never asked for a password by a window of its own.
+    // A browser is redirected to the sign-in, and never opens its own password dialog.
     for (name, value) in
         [("accept", "text/html"), ("sec-fetch-mode", "cors"), ("x-requested-with", "XMLHttpRequest")]
     {
@@ -124,7 +124,7 @@ async fn a_program_comes_in_with_an_app_password_where_the_application_takes_the
         assert!(challenges(&page).is_empty(), "{name}");
     }
 
-    // What opens another application only, or is over, opens nothing here.
+    // Credentials of another application, and expired ones, are not accepted here.
     let (_, over) = app_password(&site, Vec::new(), 1_000).await;
     site.node.clock().advance(std::time::Duration::from_secs(2));
     assert_eq!(program(&basic("ada", &over)).send(&site, "").await.status, StatusCode::UNAUTHORIZED);
@@ -228,7 +228,7 @@ async fn an_assertion_is_for_one_request_and_verified_with_the_published_keys() 
     assert_eq!((&claims["htm"], &claims["htu"]), (&"DELETE".into(), &"https://app.test/page".into()));
     assert_eq!((&claims["preferred_username"], &claims["groups"][0]), (&"ada".into(), &"staff".into()));
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 60);
-    // The example of the manual says the same, and no to everything else.
+    // The example of the manual accepts the assertion, and refuses everything else.
     let example = |method: &str, url: &str, token: &str| {
         let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/forward-auth.md");
         let manual = std::fs::read_to_string(manual).unwrap();
@@ -256,14 +256,14 @@ async fn an_assertion_is_for_one_request_and_verified_with_the_published_keys() 
     ] {
         assert!(!example(method, url, token).0, "{method} {url}");
     }
-    // It opens nothing: it is no token of the provider.
+    // The assertion grants no access: it is not a token of the provider.
     assert_eq!(site.userinfo(token).await.status, StatusCode::UNAUTHORIZED);
     rules(&site, CheckRules { bearer: true, ..Default::default() }).await;
     let page = program(&format!("Bearer {token}")).send(&site, "").await;
     assert_eq!(page.status, StatusCode::UNAUTHORIZED);
 }
 
-/// A site with `*.corp.test` for staff, `open.corp.test` for everybody and one sign-in for the whole domain.
+/// A site with `*.corp.test` for staff, `open.corp.test` for every user and one sign-in for the whole domain.
 async fn domain() -> Site {
     let node = TestNode::start_with(|settings| {
         settings.app_domains = vec!["corp.test".into(), "lab.corp.test".into(), "else.test".into()];
@@ -295,7 +295,7 @@ fn at(host: &str) -> Check {
     Check::of("traefik").set("x-forwarded-host", host)
 }
 
-/// Signs ada in at this host and gives the cookie as a browser would send it, and its `Domain`.
+/// Signs ada in at this host and returns the cookie as a browser would send it, and its `Domain`.
 async fn sign_in_at(site: &Site, host: &str) -> (String, String) {
     let denied = at(host).send(site, "").await;
     let origin = format!("https://{host}");
@@ -329,11 +329,11 @@ async fn one_sign_in_does_for_a_whole_domain_and_each_host_is_judged_by_its_own_
     let closed = at("closed.corp.test").send(&site, &cookie).await;
     assert_eq!(closed.status, StatusCode::FORBIDDEN, "signed in, and the rule of that host says no");
     assert_eq!(closed.shown("account"), "ada");
-    // Elsewhere the same text counts for nothing.
+    // On other hosts that text is not accepted.
     for host in ["app.test", "wiki.else.test"] {
         assert_eq!(at(host).send(&site, &cookie).await.status, StatusCode::FOUND, "{host}");
     }
-    // Hosts that only look like one of these belong to nobody.
+    // Hosts that only resemble one of these have no application.
     for host in [
         "corp.test",
         "evilcorp.test",
@@ -361,7 +361,7 @@ async fn one_sign_in_does_for_a_whole_domain_and_each_host_is_judged_by_its_own_
     let (host_only, domain) = sign_in_at(&site, "app.test").await;
     assert!(host_only.starts_with("__Host-conclave_app=") && domain.is_empty());
 
-    // Out on one is out on all.
+    // Signing out on one host signs out on all.
     let out =
         Request::get("/.conclave/sign-out").header("host", "wiki.corp.test").body(Body::empty()).unwrap();
     let out = site.send("192.0.2.1", out).await;
@@ -397,7 +397,7 @@ async fn a_browser_that_goes_in_circles_is_told_why_at_the_third_turn() {
     for cause in ["cookies", "http", "clock", "cookie_domain", "conclave doctor forward-auth", "app.test"] {
         assert!(explained.text.contains(cause), "{cause}: {}", explained.text);
     }
-    // Trying once more begins a new count; so do another page, another browser, and time.
+    // A user's retry begins a new count, as do another page, another browser, and time.
     assert_eq!(turn(&mut at_home, "/page").await.status, StatusCode::SEE_OTHER);
     for path in ["/a", "/b", "/c", "/d"] {
         assert_eq!(turn(&mut at_home, path).await.status, StatusCode::SEE_OTHER, "{path}");
@@ -408,7 +408,7 @@ async fn a_browser_that_goes_in_circles_is_told_why_at_the_third_turn() {
     }
 }
 
-/// Envoy's question for `GET https://app.test/page?q=1`, with these headers of the client.
+/// Envoy's check for `GET https://app.test/page?q=1`, with these headers of the client.
 fn question(headers: &[(&str, &str)]) -> envoy::CheckRequest {
     let headers = headers.iter().chain(&[(":authority", "app.test"), ("accept", "text/html")]);
     let headers = headers.map(|(name, value)| envoy::HeaderValue {
@@ -428,7 +428,7 @@ fn question(headers: &[(&str, &str)]) -> envoy::CheckRequest {
     envoy::CheckRequest { attributes: Some(envoy::AttributeContext { request: Some(request) }) }
 }
 
-/// The service on a listener of its own, for peers on this machine if they are trusted.
+/// The service on a separate listener, for peers on this machine if they are trusted.
 async fn envoy_at(site: &Site, trusted: &str) -> AuthorizationClient<tonic::transport::Channel> {
     let edge = Edge::new(EdgeConfig {
         entropy: Arc::clone(&site.node.runtime().entropy),
@@ -484,7 +484,7 @@ async fn envoy_is_answered_over_grpc_with_everything_to_set_and_to_remove() {
     let overwrite = envoy::header_value_option::AppendAction::OverwriteIfExistsOrAdd;
     assert!(ok.headers.iter().all(|header| header.append_action() == overwrite));
 
-    // Nobody: sent to sign in, as a page of the application would be.
+    // Without a session: a redirect to the sign-in, as for a page of the application.
     let answer = envoy.check(question(&[])).await.unwrap().into_inner();
     assert_eq!(answer.status.unwrap().code, 16);
     let Some(HttpResponse::DeniedResponse(denied)) = answer.http_response else { panic!("let in") };
@@ -492,7 +492,7 @@ async fn envoy_is_answered_over_grpc_with_everything_to_set_and_to_remove() {
     assert!(
         option(&denied.headers, "location").unwrap().starts_with("https://app.test/.conclave/start?ticket=")
     );
-    // Doubled cookies, nonsense, and whoever is no configured proxy.
+    // Doubled cookies, malformed messages, and peers that are not configured proxies.
     let doubled = [("cookie", cookie.as_str()), ("cookie", cookie.as_str())];
     let mut broken = question(&[("cookie", &cookie)]);
     broken.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap().path =
@@ -505,9 +505,9 @@ async fn envoy_is_answered_over_grpc_with_everything_to_set_and_to_remove() {
     assert!(envoy.check(envoy::CheckRequest::default()).await.is_err());
     let mut stranger = envoy_at(&site, "10.0.0.1").await;
     let refused = stranger.check(question(&[("cookie", &cookie)])).await;
-    assert!(refused.is_err(), "whoever is no proxy holds no connection: {refused:?}");
+    assert!(refused.is_err(), "an untrusted peer keeps no connection: {refused:?}");
 
-    // What a program proved itself with is ours and goes.
+    // A program's credentials are ours and are removed.
     rules(&site, CheckRules { basic: true, ..Default::default() }).await;
     let (_, password) = app_password(&site, Vec::new(), 0).await;
     let with = basic("ada", &password);
@@ -552,14 +552,14 @@ async fn an_application_that_was_just_made_elsewhere_is_not_unknown_at_a_node_th
         hosts: vec!["new.test".into()],
         ..Default::default()
     };
-    // Acknowledged once the other node's lease is over.
+    // Acknowledged once the other node's lease has expired.
     elsewhere.node.propose(Order::CreateApplication(order)).await.unwrap();
     let at = async |site: &Site, host: &str| {
         Check::of("traefik").set("x-forwarded-host", host).send(site, "").await.status
     };
     assert_eq!(at(elsewhere, "new.test").await, StatusCode::FOUND);
     assert_eq!(at(stuck, "new.test").await, StatusCode::SERVICE_UNAVAILABLE, "it cannot tell, and says so");
-    // Strangers ask for hosts that nobody has: none of them is denied on old news either.
+    // Requests for hosts without an application are not denied on stale state either.
     for host in ["a.test", "b.test", "a.test", "a.test", "a.test"] {
         assert_eq!(at(stuck, host).await, StatusCode::SERVICE_UNAVAILABLE);
     }

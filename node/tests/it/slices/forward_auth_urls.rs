@@ -1,5 +1,5 @@
-//! Addresses as they come: every spelling of a host is one origin, every path passes where no rule looks at it, and a
-//! method that a header puts in doubt decides nothing.
+//! Addresses as clients send them: every spelling of a host is one origin, every path passes where no rule reads it,
+//! and a method that a header puts in doubt decides nothing.
 
 use conclave_auth::policy::document::Document;
 use conclave_node::testing::TestNode;
@@ -40,7 +40,7 @@ async fn check_raw(site: &Site, dialect: &str, path: &[u8], cookie: &str) -> Pag
     site.send("10.0.0.1", request).await
 }
 
-/// Signs ada in from where the check sends a visitor, and gives where that ends.
+/// Signs ada in from the address to which the check redirects a visitor, and returns the final address.
 async fn sign_in_from(site: &Site, start: &str) -> String {
     let path = |location: String| {
         let url = url::Url::parse(&location).unwrap();
@@ -154,7 +154,7 @@ async fn a_header_that_asks_for_another_method_puts_the_method_in_doubt() {
         let page = public("GET", "/page").add(name, "DELETE").send(&site, &cookie).await;
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{name}");
     }
-    // Where nothing looks at the method, the header is the application's business.
+    // If no rule reads the method, the header is the application's concern.
     policy(&site, "[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n").await;
     let page = public("GET", "/page").add("x-http-method-override", "PATCH").send(&site, &cookie).await;
     assert_eq!(page.status, StatusCode::OK);

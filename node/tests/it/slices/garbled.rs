@@ -1,6 +1,5 @@
-//! Whatever is sent, nothing breaks and nothing is let in: valid requests with something changed, again and again. A
-//! run takes a few hundred changes of each; `CONCLAVE_FUZZ_SECONDS=60 cargo nextest run garbled` goes on for so long
-//! with each.
+//! Garbled input breaks nothing and admits no request: valid requests with random changes. A run takes a few hundred
+//! changes of each; `CONCLAVE_FUZZ_SECONDS=60 cargo nextest run garbled` runs each for that many seconds.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +15,10 @@ use super::{
 };
 
 const ROUNDS: u32 = 300;
-/// What means something to one parser or another.
+/// Characters with a meaning in one parser or another.
 const BYTES: &[u8] = b"AZaz09-_.~=&%?#/\\:;@+,\"'<>[]{}()*!$|^` \t\x00\x7f\xc3\xa9";
 
-/// Changes texts; a run of it can be told again by its seed.
+/// Changes texts; its seed reproduces a run.
 struct Changer(std::sync::Arc<SeededEntropy>);
 
 impl Changer {
@@ -28,7 +27,7 @@ impl Changer {
         usize::try_from(u64::from_le_bytes(entropy.bytes()) % end.max(1) as u64).unwrap()
     }
 
-    /// The text with one to four changes; never the text itself.
+    /// The text with one to four changes; never the unchanged text.
     fn change(&self, text: &str) -> String {
         loop {
             let mut bytes = text.as_bytes().to_vec();
@@ -63,7 +62,7 @@ impl Changer {
     }
 }
 
-/// As many rounds as were asked for.
+/// The requested number of rounds.
 #[expect(clippy::disallowed_methods, reason = "how long to look is said on the command line")]
 async fn rounds(seed: u64, mut round: impl AsyncFnMut(&Changer)) {
     let changer = Changer(SeededEntropy::new(seed));
@@ -76,7 +75,7 @@ async fn rounds(seed: u64, mut round: impl AsyncFnMut(&Changer)) {
     println!("{done} rounds in {:?}", began.elapsed());
 }
 
-/// An answer that a broken request may have.
+/// True if a broken request may have this response.
 fn sound(page: &Page, sent: &str) {
     assert!(page.status.as_u16() < 500, "{} for {sent}: {}", page.status, page.text);
     if let Some(location) = page.headers.get("location") {
@@ -88,8 +87,8 @@ fn sound(page: &Page, sent: &str) {
     }
 }
 
-/// Forward-auth: what a proxy says, a cookie, or a whole question is garbled. Nobody is let in but by the true cookie,
-/// and then with all of the headers that say who it is.
+/// Forward-auth: the proxy's headers, a cookie, or a whole check is garbled. Only the true cookie admits a request, and
+/// then with all identity headers.
 #[tokio::test]
 async fn checks() {
     let site = Site::open().await;
@@ -138,7 +137,7 @@ async fn checks() {
     .await;
 }
 
-/// A path that a request can be made of at all.
+/// A path from which a request can be built at all.
 fn request(path: &str, cookies: &str) -> Option<Request<Body>> {
     Request::get(path).header("cookie", cookies).body(Body::empty()).ok()
 }
@@ -168,7 +167,7 @@ async fn addresses_to_be_sent_to() {
         let url = Site::authorize_url("web", &[("redirect_uri", &changed)]);
         let page = site.get(&mut browser, &url).await;
         sound(&page, &changed);
-        // Empty is "not given", and a client with one address needs to give none.
+        // Empty means "not given", and a client with one address need not give one.
         assert!(changed.is_empty() || page.headers.get("location").is_none(), "{changed:?} was taken");
     })
     .await;

@@ -1,4 +1,4 @@
-//! A lock-out stops whoever guesses, and is no weapon against the owner of the account.
+//! A lock-out stops an attacker who guesses, and cannot be used against the owner of the account.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use super::site::{Browser, PASSWORD, Page, Site, encoded};
 use crate::admin::{by_operator, channel};
 
-/// A sign-in from this address, by a form that this browser was shown.
+/// A sign-in from this address, by a form that was shown to this browser.
 async fn attempt(site: &Site, from: IpAddr, browser: &mut Browser, username: &str, password: &str) -> Page {
     let page = site.get(browser, "/login").await;
     let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
@@ -30,7 +30,7 @@ const fn at(n: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(198, 51, 100, n))
 }
 
-/// One address uses up what it has.
+/// One address uses up its attempts.
 async fn guess(site: &Site, from: IpAddr, username: &str) {
     for _ in 0..10 {
         assert_eq!(stranger(site, from, username, "wrong").await, StatusCode::UNAUTHORIZED);
@@ -41,7 +41,7 @@ async fn guess(site: &Site, from: IpAddr, username: &str) {
 #[tokio::test]
 async fn one_attacker_locks_out_their_own_address_alone() {
     let site = Site::open().await;
-    // Alike for an account that does not exist.
+    // An account that does not exist behaves alike.
     for (username, right) in [("ada", StatusCode::SEE_OTHER), ("ghost", StatusCode::UNAUTHORIZED)] {
         guess(&site, at(1), username).await;
         assert_eq!(stranger(&site, at(2), username, PASSWORD).await, right, "{username}");
@@ -79,7 +79,7 @@ async fn many_attackers_lock_out_strangers_and_not_the_owners_browsers_and_addre
     home.cookies.remove("conclave_session");
     let page = attempt(&site, at(99), &mut home, "ada", PASSWORD).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER, "the owner's browser, wherever it is");
-    // A new browser at an address that the account has a session from.
+    // A new browser at an address from which the account has a session.
     for n in 1..=10 {
         assert_eq!(stranger(&site, at(n + 100), "ada", "wrong").await, StatusCode::UNAUTHORIZED);
     }
@@ -110,7 +110,7 @@ async fn every_rescue_ends_a_lock_out() {
     site.sign_in_at(&mut home, "/", "ada", PASSWORD).await;
     home.cookies.remove("conclave_session");
     for rescue in ["unlock", "password", "enable", "recovery"] {
-        // The owner mistyped in the browser that is known, and an attacker has done their part.
+        // The owner mistyped in the known browser, and an attacker has used up all attempts.
         for _ in 0..10 {
             attempt(&site, at(1), &mut home, "ada", "wrong").await;
         }
@@ -144,7 +144,7 @@ async fn every_rescue_ends_a_lock_out() {
             let page = attempt(&site, from, browser, "ada", PASSWORD).await;
             assert_eq!(page.status, StatusCode::SEE_OTHER, "{rescue} from {from}");
         }
-        // Of that sign-in nothing stays, so that the next attackers are strangers again.
+        // No known browser or address remains of that sign-in, so the next attempts are from unknown origins again.
         let order = pb::UpdateUserRequest { user: "ada".into(), disabled: Some(true), ..Default::default() };
         users.update_user(by_operator(&site.node, order)).await.unwrap();
         let order = pb::UpdateUserRequest { user: "ada".into(), disabled: Some(false), ..Default::default() };

@@ -1,4 +1,4 @@
-//! The login flow: what a person sees, and what an attacker tries.
+//! The login flow: the pages that a user sees, and the attempts of an attacker.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn a_person_signs_in_sees_home_and_signs_out() {
     let bye = site.post(&mut browser, "/logout", &[("csrf", &confirm.field("csrf"))]).await;
     assert!(bye.text.contains("id=\"signed-out\""));
     assert!(!browser.cookies.contains_key("conclave_session"));
-    // Whoever kept the cookie has nothing.
+    // A kept cookie is worthless.
     let mut thief = kept;
     assert_eq!(site.get(&mut thief, "/").await.location(), "/login");
 }
@@ -72,7 +72,7 @@ async fn an_account_takes_ten_attempts_in_a_window_whatever_the_browser() {
     }
     let ghost = site.sign_in_at(&mut Browser::default(), "/login", "ghost", "wrong").await;
     assert_eq!((ghost.status, ghost.shown("error")), (page.status, page.shown("error")));
-    // Another account is not affected, and time heals.
+    // Another account is not affected, and the lock-out ends with time.
     let bob = site.sign_in_at(&mut Browser::default(), "/login", "bob", PASSWORD).await;
     assert_eq!(bob.status, StatusCode::SEE_OTHER);
     site.node.clock().advance(Duration::from_mins(15));
@@ -80,7 +80,7 @@ async fn an_account_takes_ten_attempts_in_a_window_whatever_the_browser() {
     assert_eq!(page.status, StatusCode::SEE_OTHER);
 }
 
-/// Forgets who is signed in and keeps what the browser is known for.
+/// Removes the session cookie and keeps the cookie of the known browser.
 fn signed_out(browser: &Browser) -> Browser {
     let mut cookies = browser.cookies.clone();
     cookies.remove("conclave_session");
@@ -96,7 +96,7 @@ async fn strangers_do_not_lock_the_owner_out_of_a_browser_that_has_signed_in_bef
     for _ in 1..=10 {
         site.sign_in_at(&mut Browser::default(), "/login", "ada", "wrong").await;
     }
-    // Locked for strangers, for a browser known for somebody else, and for made-up and altered marks.
+    // Locked for unknown browsers, for a browser known for another user, and for invented and altered device cookies.
     let mark = &adas.cookies["conclave_device"];
     let mut altered = Browser::default();
     altered.cookies.insert("conclave_device".into(), format!("{}A{}", &mark[..5], &mark[6..]));
@@ -113,7 +113,7 @@ async fn a_known_browser_has_the_limit_of_any_account_and_opens_nothing_by_itsel
     let site = Site::open().await;
     let mut browser = Browser::default();
     site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
-    // Whoever has the cookie has no session, and ten guesses.
+    // An attacker with the device cookie has no session, and ten guesses.
     let thief = signed_out(&browser);
     assert_eq!(site.get(&mut signed_out(&thief), "/").await.location(), "/login");
     for attempt in 1..=10 {
@@ -122,7 +122,7 @@ async fn a_known_browser_has_the_limit_of_any_account_and_opens_nothing_by_itsel
     }
     let page = site.sign_in_at(&mut signed_out(&thief), "/login", "ada", PASSWORD).await;
     assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS);
-    // They were not counted against the account: its owner signs in elsewhere.
+    // They were not counted against the account: its owner signs in from elsewhere.
     let page = site.sign_in_at(&mut Browser::default(), "/login", "ada", PASSWORD).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER);
 }
@@ -158,9 +158,10 @@ async fn a_ticket_is_good_once_in_time_and_whole() {
     let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
     let form = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
     assert_eq!(site.post(&mut browser, "/login", &form).await.status, StatusCode::SEE_OTHER);
-    // The same form again: the person is signed in already and simply goes on.
+    // That form again: the user is signed in already and simply continues.
     assert_eq!(site.post(&mut browser, "/login", &form).await.location(), "/");
-    // From a browser that has lost the first answer: the same one. When it is forgotten, a fresh form.
+    // From a browser that has lost the first response: that response again. Once it is no longer remembered, a fresh
+    // form.
     browser.cookies.remove("conclave_session");
     let mut late = Browser { cookies: browser.cookies.clone() };
     assert_eq!(site.post(&mut browser, "/login", &form).await.location(), "/");

@@ -1,4 +1,4 @@
-//! The slices through the real router, on one node with a clock that moves only when told.
+//! The slices through the real router, on one node whose clock moves only when a test advances it.
 
 pub mod atmosphere;
 mod atmosphere_crowds;

@@ -1,4 +1,4 @@
-//! Clients that prove themselves by certificates (RFC 8705), over a real TLS listener.
+//! Clients that authenticate by certificates (RFC 8705), over a real TLS listener.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -99,7 +99,7 @@ impl Drop for Front {
 }
 
 impl Front {
-    /// `asks`: whether clients are asked for certificates.
+    /// Opens the listener; it requests certificates of clients if `asks` is set.
     async fn open(asks: bool) -> Self {
         let mtls = Mtls { is_on: asks, has_authorities: asks, alias: None };
         let site = Site::of(TestNode::start_with(|settings| settings.mtls = mtls).await);
@@ -145,7 +145,7 @@ impl Front {
         self.site.node.propose(Order::CreateClient(order)).await.unwrap();
     }
 
-    /// One request over a connection of its own.
+    /// One request over a new connection.
     async fn send(&self, own: Option<&Own>, request: Request<Full<Bytes>>) -> (StatusCode, Value) {
         let mut roots = RootCertStore::empty();
         roots.add(self.server.der.clone()).unwrap();
@@ -236,11 +236,12 @@ async fn a_certificate_of_an_authority_counts_under_the_registered_name_and_noth
         assert_eq!((status, &answer["error"]), (StatusCode::UNAUTHORIZED, &json!("invalid_client")), "{why}");
     }
     assert_eq!(front.job(None, "svc").await.0, StatusCode::UNAUTHORIZED);
-    // A certificate proves no client that is registered for something else, nor may a secret come along.
+    // A certificate does not authenticate a client that is registered for another method, nor may a secret be sent with
+    // it.
     assert_eq!(front.job(Some(&good), "web").await.0, StatusCode::UNAUTHORIZED);
     let both = [("grant_type", "client_credentials"), ("client_id", "svc"), ("client_secret", "x")];
     assert_eq!(front.post(Some(&good), "/oidc/token", &both).await.0, StatusCode::UNAUTHORIZED);
-    // Without TLS there is no certificate, whatever a header says.
+    // Without TLS there is no certificate, whatever a header claims.
     let headers =
         [("x-client-cert", STANDARD.encode(&good.der)), ("ssl-client-verify", "SUCCESS".to_owned())];
     let form = [("grant_type", "client_credentials"), ("client_id", "svc")];
@@ -258,7 +259,7 @@ async fn a_certificate_that_the_client_registered_counts_whoever_issued_it() {
     for other in [self_signed("anything"), front.authority.issue(&params("anything"))] {
         assert_eq!(front.job(Some(&other), "own").await.0, StatusCode::UNAUTHORIZED);
     }
-    // It sees its own token, with what it is bound to.
+    // The client sees its own token, with the certificate to which it is bound.
     let text = token["access_token"].as_str().unwrap();
     let (_, facts) =
         front.post(Some(&own), "/oidc/introspect", &[("client_id", "own"), ("token", text)]).await;

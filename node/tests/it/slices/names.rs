@@ -1,4 +1,4 @@
-//! Names as users type them: composed or not, an address for a username, and a name that changed.
+//! Names as users type them: composed or not, an address as the username, and a name that changed.
 
 use conclave_proto::{
     admin::v1::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::admin::{by_operator, channel, refusal};
 
-/// The members agree on what names mean. The node does it by itself within a second of real time.
+/// Sets the e-mail address of a user.
 pub async fn address(site: &Site, username: &str, email: &str, verified: bool) {
     let user = site.node.cluster().view().user_by_name(username).unwrap().id;
     let order = UpdateUser {
@@ -65,7 +65,7 @@ async fn a_verified_address_signs_its_user_in_and_tells_strangers_nothing() {
     for page in [&unproved, &guessed, &unknown] {
         assert_eq!((page.status, page.shown("error")), (wrong.status, wrong.shown("error")));
     }
-    // By the hint of an application, in whatever form it is typed.
+    // With the hint of an application, in each form.
     let url = Site::authorize_url("web", &[("login_hint", "jose\u{301}.ada@example.org")]);
     let mut browser = Browser::default();
     let form = site.walk(&mut browser, &url).await;
@@ -73,7 +73,7 @@ async fn a_verified_address_signs_its_user_in_and_tells_strangers_nothing() {
     let page = site.sign_in_at(&mut browser, &url, " JOSE\u{301}.ADA@EXAMPLE.ORG", PASSWORD).await;
     assert!(page.parameter("code").is_some(), "{}", page.location());
     assert_eq!(site.get(&mut browser, "/").await.shown("account"), "ada");
-    // An address that is given up leads nowhere.
+    // An address that was given up names no user.
     address(&site, "ada", "ada@new.test", true).await;
     assert_eq!(signs_in(&site, "jos\u{e9}.ada@example.org", PASSWORD).await.status, StatusCode::UNAUTHORIZED);
 }
@@ -82,7 +82,7 @@ async fn a_verified_address_signs_its_user_in_and_tells_strangers_nothing() {
 async fn a_lock_out_by_one_name_tells_nothing_of_the_other_and_each_is_bounded() {
     let site = open().await;
     address(&site, "ada", "ada@example.org", true).await;
-    // Ten by each name, in whatever form it is typed, and alike for an address that no user has.
+    // Ten by each name, in each form, and alike for an address that no user has.
     for forms in [
         ["ada", " ADA "],
         ["ada@example.org", " ADA@example.org"],
@@ -130,7 +130,7 @@ async fn nobody_takes_an_address_of_another_for_a_username_or_an_address() {
     };
     let (code, _) = refusal(users.update_user(by_operator(&site.node, change)).await);
     assert_eq!(code, Code::AlreadyExists);
-    // What is typed has one form.
+    // Typed text has one form.
     let made = users.create_user(made("carol", "Carole\u{301}@Example.org")).await.unwrap().into_inner();
     assert_eq!(made.email, "Carol\u{e9}@Example.org");
 }
@@ -164,7 +164,7 @@ async fn a_rename_is_seen_at_the_next_check_and_ends_nothing() {
     assert_eq!(signs_in(&site, "ada", PASSWORD).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(signs_in(&site, "lovelace", PASSWORD).await.status, StatusCode::SEE_OTHER);
 
-    // Refused with what is in the way.
+    // The refusal names the conflict.
     for (user, username, code) in [
         ("bob", "Lovelace", Code::AlreadyExists),
         ("bob", "a b", Code::InvalidArgument),

@@ -1,4 +1,4 @@
-//! The OpenID Provider: what a relying party gets, and what it does not.
+//! The OpenID Provider: the responses that a relying party gets, and the requests that are refused.
 
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ async fn authorization_by_post_works_from_another_site() {
     site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
     let (path, query) =
         Site::authorize_url("web", &[]).split_once('?').map(|(p, q)| (p.to_owned(), q.to_owned())).unwrap();
-    // A cross-site POST carries no cookie; the browser brings it to the GET that follows.
+    // A cross-site POST carries no cookie; the browser sends it with the GET that follows.
     let request = Request::post(&path)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(Body::from(query))
@@ -199,7 +199,7 @@ async fn consent_is_asked_bound_to_what_was_shown_and_good_once() {
         site.post(&mut browser, "/consent", &denied).await.parameter("error").as_deref(),
         Some("access_denied")
     );
-    // A second click gets the first answer, and a code of its own once that was followed up.
+    // A second click gets the first response, and another code once the first one was redeemed.
     let mut twin = Browser { cookies: browser.cookies.clone() };
     let first = site.post(&mut browser, "/consent", &form).await;
     assert_eq!(site.post(&mut twin, "/consent", &form).await.location(), first.location());
@@ -208,7 +208,7 @@ async fn consent_is_asked_bound_to_what_was_shown_and_good_once() {
     let again = site.post(&mut browser, "/consent", &form).await.parameter("code").unwrap();
     assert_ne!(again, code);
     assert_eq!(site.redeem("asks", &again).await.status, StatusCode::OK);
-    // Later the person is asked anew.
+    // Later the user is asked anew.
     site.node.clock().advance(Duration::from_mins(3));
     let page = site.post(&mut browser, "/consent", &form).await;
     assert!(page.text.contains("id=\"consent-form\""), "{}", page.text);
@@ -313,7 +313,7 @@ async fn a_code_is_redeemed_once_by_its_own_client_uri_and_verifier() {
     }
     let tokens = site.redeem("web", &code).await.json();
     invalid_grant(site.redeem("web", &code).await, "a second use");
-    // And the second use takes back what the first gave.
+    // The second use also revokes the tokens of the first.
     assert_eq!(
         site.userinfo(tokens["access_token"].as_str().unwrap()).await.status,
         StatusCode::UNAUTHORIZED
@@ -336,7 +336,7 @@ async fn of_many_parallel_redemptions_one_succeeds_and_a_named_retry_gets_its_an
     let retry =
         async || site.token_with(Some(("web", SECRET)), &redemption(&code), Some("one try")).await.json();
     let (first, second) = (retry().await, retry().await);
-    // ECDSA signs with chance; what is signed, and the refresh token, are the same.
+    // ECDSA signatures are random; the signed claims and the refresh token are equal.
     for token in ["access_token", "id_token"] {
         let of = |answer: &Value| {
             let mut claims = claims(answer[token].as_str().unwrap());
@@ -346,7 +346,7 @@ async fn of_many_parallel_redemptions_one_succeeds_and_a_named_retry_gets_its_an
         assert_eq!(of(&first), of(&second), "the retry of a lost answer gets the same {token}");
     }
     assert_eq!(first["refresh_token"], second["refresh_token"]);
-    // The same key with another body is another request.
+    // That key with another body is another request.
     let mut other = redemption(&code).to_vec();
     other.push(("x", "y"));
     assert_eq!(
@@ -370,7 +370,7 @@ async fn refresh_rotates_repeats_a_lost_answer_and_ends_on_reuse() {
         ("scope", "openid offline_access"),
     ];
     assert_eq!(site.token(Some(("web", SECRET)), &wider).await.json()["error"], "invalid_scope");
-    // A mistake used nothing up: long after, it is still the token, and no reuse.
+    // An invalid request uses nothing up: long after, the token is still valid, and this is not a reuse.
     site.node.clock().advance(Duration::from_secs(31));
     let third = site.refresh(&second).await.json()["refresh_token"].as_str().unwrap().to_owned();
     site.node.clock().advance(Duration::from_secs(31));

@@ -1,5 +1,4 @@
-//! Clients that prove themselves by a signed assertion (RFC 7523, OIDC Core §9): once, by their own key, for this
-//! cluster.
+//! Clients that authenticate by a signed assertion (RFC 7523, OIDC Core §9): once, by their own key, for this cluster.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_crypto::{jwk::Alg, jwt::SigningKey};
@@ -136,7 +135,7 @@ async fn an_assertion_that_is_wrong_in_anything_proves_nothing() {
     for garbage in [none.as_str(), "", "x", "a.b.c"] {
         assert!(asserted(&site, garbage, &[]).await.json()["error"].is_string(), "{garbage}");
     }
-    // Mixed with another method, or contradicted, it is refused before anything is looked at.
+    // If it is mixed with another method, or contradicted, it is refused before anything is checked.
     let mixed = asserted(&site, &good("m"), &[("client_secret", SECRET)]).await;
     assert_eq!(mixed.json()["error"], "invalid_request");
     let form = [
@@ -152,7 +151,7 @@ async fn an_assertion_that_is_wrong_in_anything_proves_nothing() {
     );
     let untyped = [("grant_type", "client_credentials"), ("client_assertion", &good("m"))];
     assert_eq!(site.call("/oidc/token", &[], &untyped).await.json()["error"], "invalid_request");
-    // Other methods are not this client's, and the assertion none of others.
+    // This client may not use other methods, and other clients may not use an assertion.
     assert_eq!(own_token(&site, "signs", &[]).await.json()["error"], "invalid_client");
     register(&site, client("job", with_grants(&[GrantType::ClientCredentials]))).await;
     let for_job = key.sign("JWT", &assertion("job", "j")).unwrap();

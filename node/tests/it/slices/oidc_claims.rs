@@ -1,4 +1,4 @@
-//! Claims that a client has of its own, made by expressions.
+//! Custom claims of a client, made by expressions.
 
 use conclave_proto::command::v1::{
     Attribute, Attributes, ClaimRule, ClaimRules, ClientTokensChange, UpdateUser, command::Body as Order,
@@ -14,7 +14,7 @@ fn rule(name: &str, scope: &str, expression: &str) -> ClaimRule {
     ClaimRule { name: name.into(), scope: scope.into(), expression: expression.into() }
 }
 
-/// What the ID token and userinfo say for these scopes.
+/// The claims of the ID token and of userinfo for these scopes.
 async fn said(site: &Site, scope: &str) -> [Value; 2] {
     let code = site.code("web", &[("scope", scope)]).await;
     let tokens = site.redeem("web", &code).await.json();

@@ -29,7 +29,7 @@ pub async fn poll(site: &Site, client: &str, code: &str) -> Page {
     site.token(Some((client, SECRET)), &[("grant_type", GRANT), ("device_code", code)]).await
 }
 
-/// The person's way from the URL on the device to the page that asks.
+/// Opens the URL from the device, signs in and returns the page that asks for consent.
 pub async fn asked(site: &Site, browser: &mut Browser, started: &Value, username: &str) -> Page {
     let url = started["verification_uri_complete"].as_str().unwrap();
     let page = site.sign_in_at(browser, url, username, PASSWORD).await;
@@ -136,7 +136,7 @@ async fn codes_cannot_be_guessed_without_end() {
     let page = guess(&mut browser, right).await;
     assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS, "not even the right one");
     assert!(page.headers.contains_key("retry-after"));
-    // Passwords have a count of their own.
+    // Passwords are counted separately.
     assert!(site.sign_in_at(&mut Browser::default(), "/", "bob", PASSWORD).await.status.is_redirection());
 }
 
@@ -152,7 +152,7 @@ async fn a_device_may_ask_be_answered_and_fetch_at_three_nodes() {
     let mut browser = Browser::default();
     let page = asked(&sites[2], &mut browser, &started, "ada").await;
     answer(&sites[0], &mut browser, &page, "allow").await;
-    // 32 at once, over all nodes; each its own request.
+    // 32 at once, over all nodes; each is a separate request.
     let fetch = (0..32).map(|n| {
         let site = &sites[n % 3];
         async move { poll(site, "web", code).await.status }

@@ -1,4 +1,4 @@
-//! DPoP through the real router: what a key binds, what a proof proves, and how often.
+//! DPoP through the real router: the binding of tokens to a key, the validity of a proof, and its single use.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -24,7 +24,7 @@ use super::{
 pub const TOKEN: &str = "http://127.0.0.1:9000/oidc/token";
 pub const USERINFO: &str = "http://127.0.0.1:9000/oidc/userinfo";
 
-/// A client's key, its nonce, and what it says of the time.
+/// A client's key, its nonce, and the time in its proofs.
 pub struct Prover {
     pair: EcdsaKeyPair,
     nonce: String,
@@ -33,7 +33,7 @@ pub struct Prover {
 }
 
 impl Prover {
-    /// With a nonce, asked for as clients do: by being refused.
+    /// With a nonce, obtained as clients do: from a refusal.
     pub async fn at(site: &Site) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let prover = Self { pair, nonce: String::new(), made: AtomicU64::new(0), iat: START_MS / 1_000 };
@@ -250,7 +250,7 @@ async fn what_is_wrong_in_a_proof_is_refused() {
     let two = [("dpop", key.proof("POST", TOKEN, None)), ("dpop", key.proof("POST", TOKEN, None))];
     let form = [&redemption(&code)[..], &[("client_id", "spa")]].concat();
     assert_eq!(site.call("/oidc/token", &two, &form).await.json()["error"], "invalid_dpop_proof");
-    // None of it used up the code; and the place is compared as a URL.
+    // None of them used up the code; and `htu` is compared as a URL.
     let elsewhere = with("htu", json!("HTTP://127.0.0.1:9000/oidc/./token?x=1#f"));
     assert_eq!(redeem(&site, &code, Some(elsewhere)).await.status, StatusCode::OK);
 
@@ -313,7 +313,7 @@ async fn a_client_that_must_show_a_key_gets_nothing_without() {
     let told = site.call("/oidc/introspect", &[basic("bound", SECRET)], &[("token", &own)]).await.json();
     assert_eq!((&told["cnf"]["jkt"], &told["token_type"]), (&json!(key.thumbprint()), &json!("DPoP")));
 
-    // A bound token is exchanged by whoever has its key.
+    // A bound token is exchanged by the client that has its key.
     let headers = [basic("bound", SECRET), ("dpop", key.proof("POST", TOKEN, None))];
     let tokens = site.call("/oidc/token", &headers, &redemption(&code)).await.json();
     let subject = text(&tokens["access_token"]);

@@ -1,4 +1,4 @@
-//! Logout: at a relying party's word, and told to relying parties.
+//! Logout: started by relying parties, and announced to relying parties.
 
 use std::{
     sync::{Arc, Mutex},
@@ -27,7 +27,7 @@ fn part(token: &str, which: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(which).unwrap()).unwrap()).unwrap()
 }
 
-/// A relying party's logout endpoint: what it was sent, and the status that it answers.
+/// A relying party's logout endpoint: the tokens that it received, and the status that it returns.
 #[derive(Clone)]
 struct Endpoint {
     url: String,
@@ -89,7 +89,7 @@ async fn every_client_of_a_session_is_told_of_its_end_until_it_has_taken_it() {
     let mut announcer = announcer(&site.node);
     assert_eq!(announcer.round().await, 0, "nothing has ended");
 
-    // The first time, nobody takes it.
+    // The first time, no endpoint accepts it.
     endpoint.answers(StatusCode::SERVICE_UNAVAILABLE);
     let page = site.get(&mut browser, "/logout").await;
     site.post(&mut browser, "/logout", &[("csrf", &page.field("csrf"))]).await;
@@ -105,7 +105,7 @@ async fn every_client_of_a_session_is_told_of_its_end_until_it_has_taken_it() {
     assert_eq!(announcer.round().await, 0);
     assert!(endpoint.taken().is_empty() && site.node.cluster().view().outbox().next().is_none());
 
-    // What a relying party checks (§2.4 and §2.6).
+    // The checks of a relying party (§2.4 and §2.6).
     let keys = site.get(&mut browser, "/oidc/jwks").await.json();
     let mut audiences = Vec::new();
     for (token, retried) in first.iter().zip(&second) {
@@ -148,7 +148,7 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
     let site = Site::open().await;
     let endpoint = Endpoint::start().await;
     site.change("web", |c| c.back_channel_logout_uri = Some(endpoint.url.clone())).await;
-    // The same address, said by a client that registered itself.
+    // That address, registered by a client that registered itself.
     let order = CreateClient {
         client_id: "stranger".into(),
         auth_method: ClientAuthMethod::None.into(),
@@ -176,7 +176,7 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
     assert_eq!((closed.round().await, endpoint.taken().len()), (1, 1));
     let view = site.node.cluster().view();
     assert_eq!(view.outbox_len(), 1, "it waits for an operator to allow it");
-    // Who waits, how often it was tried and why it failed is listed, and named where a session is ended.
+    // Pending notices are listed with their client, attempts and last error, and named where a session is ended.
     let mut sessions = SessionServiceClient::new(channel(&site.node));
     let notices = sessions.list_notices(by_operator(&site.node, pb::ListNoticesRequest { page: None })).await;
     let notices = notices.unwrap().into_inner().notices;
@@ -207,7 +207,7 @@ async fn the_next_leader_tells_what_the_last_one_did_not() {
     let page = sites[0].get(&mut browser, "/logout").await;
     sites[0].post(&mut browser, "/logout", &[("csrf", &page.field("csrf"))]).await;
     let mut announcers: Vec<Announcer> = sites.iter().map(|site| announcer(&site.node)).collect();
-    assert_eq!(announcers[1].round().await + announcers[2].round().await, 0, "followers tell nobody");
+    assert_eq!(announcers[1].round().await + announcers[2].round().await, 0, "followers send no notices");
     assert!(endpoint.taken().is_empty());
 
     sites[0].node.cluster().hand_over().await;
@@ -226,7 +226,7 @@ async fn an_id_token_of_this_very_session_signs_out_without_a_question() {
             [("id_token_hint", hint), ("post_logout_redirect_uri", "https://rp.test/bye"), ("state", "z")];
         format!("/oidc/logout?{}", encoded(&back))
     };
-    // Of another session, also of the same person: the person is asked.
+    // A hint of another session, even of this user: the user is asked.
     let (_, foreign) = signed_in_at(&site, &["web"]).await;
     let (mut browser, own) = signed_in_at(&site, &["web"]).await;
     let (foreign, own) = (foreign.as_str().unwrap(), own.as_str().unwrap());
@@ -235,7 +235,7 @@ async fn an_id_token_of_this_very_session_signs_out_without_a_question() {
     let asked = site.get(&mut browser, &page.location()).await;
     assert!(asked.text.contains("id=\"logout-form\""));
 
-    // Without its cookies this browser is not the one of the session.
+    // Without its cookies this browser does not belong to the session.
     let page = site.get(&mut Browser::default(), &url(own)).await;
     assert!(page.location().starts_with("/logout?ticket="));
 
@@ -250,12 +250,12 @@ async fn an_id_token_of_this_very_session_signs_out_without_a_question() {
         "the person is asked, and stays here"
     );
 
-    // Nobody is sent to a client that an operator disabled.
+    // No browser is redirected to a client that an operator disabled.
     site.change("web", |client| client.disabled = Some(true)).await;
     assert_eq!(site.get(&mut browser, &url(own)).await.shown("error-code"), "unknown_client");
     site.change("web", |client| client.disabled = Some(false)).await;
 
-    // By POST from another site: the browser is sent round to bring its cookies.
+    // By POST from another site: the browser is redirected to bring its cookies.
     let (mut browser, own) = signed_in_at(&site, &["web"]).await;
     let page = site.client_post("/oidc/logout", None, &[("id_token_hint", own.as_str().unwrap())]).await;
     let page = site.get(&mut browser, &page.location()).await;
@@ -319,7 +319,7 @@ async fn a_valid_hint_signs_out_whatever_else_is_wrong() {
         assert!(!browser.cookies.contains_key("conclave_session"));
         assert_eq!(site.node.cluster().view().sessions_after(None).count(), 0);
     }
-    // The session's id does as well, as the client that was given it may say.
+    // The session's id is accepted as well, if the client that received it sends it.
     let (mut browser, own) = signed_in_at(&site, &["web"]).await;
     let sid = part(own.as_str().unwrap(), 1)["sid"].as_str().unwrap().to_owned();
     let other = "0".repeat(sid.len());
@@ -352,7 +352,7 @@ async fn an_id_token_of_a_user_in_many_groups_is_its_own_hint() {
         assert!(own.len() > 8 * 1024, "{}", own.len());
         let form = [("id_token_hint", own), ("post_logout_redirect_uri", "https://rp.test/bye")];
         let page = if by_post {
-            // From another site, so without cookies: sent round by a short address.
+            // From another site, so without cookies: redirected by a short address.
             let page = site.client_post("/oidc/logout", None, &form).await;
             assert!(page.location().len() < 1_000, "{}", page.location());
             site.get(&mut browser, &page.location()).await

@@ -1,5 +1,4 @@
-//! What ordinary relying parties and resource servers do by default works, and what does not is said so that it can be
-//! mended.
+//! The defaults of ordinary relying parties and resource servers work, and a refusal says how to fix the request.
 
 use conclave_crypto::jwk::Alg;
 use conclave_proto::command::v1::{ClaimRule, ClaimRules, ClientTokensChange, SigningAlgorithm, Uris};
@@ -193,7 +192,7 @@ async fn a_signed_access_token_says_groups_and_own_claims_where_granted_within_a
                     scope: "profile".into(),
                     expression: expression.into(),
                 },
-                // A name by which the token says something to the cluster.
+                // The name of a claim that the cluster itself reads in tokens.
                 ClaimRule { name: "exchanged".into(), expression: "'no'".into(), ..ClaimRule::default() },
             ],
         }),
@@ -212,7 +211,7 @@ async fn a_signed_access_token_says_groups_and_own_claims_where_granted_within_a
     let said = claims(&token("openid").await);
     assert!(said.get("groups").is_none() && said.get("realm_access").is_none(), "{said}");
 
-    // Longer than an access token may be, which goes without: introspection has it.
+    // Too long for an access token, which omits them: introspection has them.
     let long = format!("'{}' + '{}'", "x".repeat(1_000), "y".repeat(1_000));
     site.change("web", |client| client.tokens = Some(own(&format!("[{long}, user.id]")))).await;
     let long = token("openid profile groups").await;

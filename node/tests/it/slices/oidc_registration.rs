@@ -1,4 +1,4 @@
-//! Dynamic registration (RFC 7591, 7592), and what the configuration asks of every client.
+//! Dynamic registration (RFC 7591, 7592), and requirements of the configuration for every client.
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -66,7 +66,7 @@ async fn with_a_token_clients_register_use_change_and_end_themselves() {
     assert_eq!((&made["scope"], &made["client_secret_expires_at"]), (&json!("openid email"), &json!(0)));
     let id = made["client_id"].as_str().unwrap();
 
-    // People are asked once; then it works like any client.
+    // The user is asked once; then it works like any client.
     let mut browser = Browser::default();
     let url = Site::authorize_url(id, &[("scope", "openid email")]);
     let page = site.sign_in_at(&mut browser, &url, "ada", PASSWORD).await;
@@ -80,7 +80,7 @@ async fn with_a_token_clients_register_use_change_and_end_themselves() {
     assert_eq!(site.token(None, &form).await.status, StatusCode::OK);
     assert!(VERIFIER.len() >= 43);
 
-    // Its own registration, by its own token.
+    // Its own registration, with its registration access token.
     let (uri, token) = (
         made["registration_client_uri"].as_str().unwrap(),
         made["registration_access_token"].as_str().unwrap(),
@@ -180,7 +180,7 @@ async fn a_client_that_registers_for_bound_tokens_gets_no_others() {
     let page = site.token(None, &form).await;
     assert!(page.json()["error_description"].as_str().unwrap().contains("DPoP"), "{}", page.text);
 
-    // Left out in a change, it falls back to what it is without (RFC 7592 §2.2).
+    // A member that is left out in a change is reset to its default (RFC 7592 §2.2).
     body["client_id"] = json!(id);
     body.as_object_mut().unwrap().remove("dpop_bound_access_tokens");
     let token = made["registration_access_token"].as_str();

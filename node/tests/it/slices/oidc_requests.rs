@@ -1,4 +1,4 @@
-//! The request side of the OpenID Provider: how a request comes, what it may ask for, and how it is answered.
+//! The request side of the OpenID Provider: transport, contents and response modes of authorization requests.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn form_post_answers_in_a_form_whose_client_may_go_on_anywhere() {
     assert!(posted(&page, "iss").unwrap().contains("127.0.0.1"));
     assert!(page.text.contains(r#"<button id="continue" type="submit">"#), "it works without JavaScript");
 
-    // The policy names the script that is there, and nothing else may run.
+    // The policy names the script of the page, and no other script may run.
     let script = page.text.split("<script>").nth(1).unwrap().split("</script>").next().unwrap();
     let hash = base64::engine::general_purpose::STANDARD.encode(digest(script.as_bytes()));
     let policy = policy(&page);
@@ -63,7 +63,7 @@ async fn form_post_answers_in_a_form_whose_client_may_go_on_anywhere() {
     let code = posted(&page, "code").unwrap();
     assert_eq!(site.redeem("web", &code).await.status, StatusCode::OK);
 
-    // With the session already there, with a no, and with mistakes: the same way.
+    // With an existing session, with a refused consent, and with errors: the response mode is the one requested.
     let again = site.get(&mut browser, &url).await;
     assert!(posted(&again, "code").is_some());
     for (more, error) in [
@@ -112,14 +112,14 @@ async fn a_pushed_request_is_taken_once_by_its_own_client_within_its_minute() {
     let uri = page.json()["request_uri"].as_str().unwrap().to_owned();
     assert!(uri.starts_with("urn:ietf:params:oauth:request_uri:"));
 
-    // Another client, a damaged name, no client at all: a page here, and the request stays good.
+    // Another client, a damaged name, no client at all: a page here, and the request stays valid.
     let damaged = format!("{}A", &uri[..uri.len() - 1]);
     for url in [named("spa", &uri), named("", &uri), named("web", &damaged), named("web", &uri[..60])] {
         let page = site.get(&mut Browser::default(), &url).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{url}");
         assert!(!page.headers.contains_key("location"));
     }
-    // What the browser adds is not looked at.
+    // Parameters that the browser adds are ignored.
     let mut browser = Browser::default();
     let url = format!("{}&redirect_uri=https%3A%2F%2Fevil.test&state=theirs", named("web", &uri));
     assert!(site.get(&mut browser, &url).await.location().starts_with("/login"), "may be loaded again");
@@ -159,7 +159,7 @@ async fn two_logins_that_began_with_one_pushed_request_give_one_code() {
     assert_eq!(codes, 1);
 }
 
-/// The page that a browser ends at after a form that a pushed request is over for.
+/// Asserts that the form's final page reports that the pushed request has ended.
 async fn over(site: &Site, browser: &mut Browser, answer: &Page) {
     assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
     let page = site.walk(browser, &answer.location()).await;
@@ -183,14 +183,14 @@ async fn a_pushed_request_that_is_over_is_said_to_be_and_not_asked_for_again() {
     };
     let (fresh, late) = (Duration::from_mins(14), Duration::from_mins(3));
 
-    // A form that was left open beyond the request's minute and the time of a sign-in.
+    // A form that was left open longer than the request's minute and the time of a sign-in.
     let mut browser = Browser::default();
     let form = site.walk(&mut browser, &pushed("web").await).await;
     site.node.clock().advance(fresh + late);
     let answer = sign_in(&site, &mut browser, &form, PASSWORD).await;
     over(&site, &mut browser, &answer).await;
 
-    // A form that is fresh because of a mistyped password, for a request that is not.
+    // A form that is fresh because of a mistyped password, for a request that has expired.
     let form = site.walk(&mut browser, &pushed("web").await).await;
     site.node.clock().advance(fresh);
     let answer = sign_in(&site, &mut browser, &form, "mistyped").await;
@@ -231,7 +231,7 @@ async fn consent_to_a_pushed_request_that_is_over_is_not_asked_for_again() {
         let mut answer = allow(&mut browser, &page).await;
         if minutes_at_consent == 1 {
             assert!(site.walk(&mut browser, &answer.location()).await.refresh().unwrap().contains("code="));
-            // Back, and the same form once more, when the first answer is not remembered any more.
+            // Back, and that form once more, when the first response is no longer remembered.
             site.node.clock().advance(Duration::from_mins(3));
             answer = allow(&mut browser, &page).await;
         }
@@ -267,7 +267,7 @@ async fn a_push_is_checked_like_the_request_itself_and_needs_the_client() {
     let public = push(&site, None, &[("client_id", "spa")]).await;
     assert_eq!(public.status, StatusCode::CREATED, "{}", public.text);
 
-    // A client that must push is told so, at its own address.
+    // A client that must push its requests gets an error at its own address.
     site.change("web", |c| c.require_pushed_authorization_requests = Some(true)).await;
     let mut browser = Browser::default();
     let direct = site.get(&mut browser, &Site::authorize_url("web", &[])).await;
@@ -344,7 +344,7 @@ async fn claims_asked_for_by_name_are_given_where_they_were_asked_for() {
     assert_eq!((&info["given_name"], &info["phone_number"]), (&json!("Ada"), &json!("+44 20 1234")));
     assert_eq!((&info["email"], &info["odd"], &info["name"]), (&Value::Null, &Value::Null, &Value::Null));
 
-    // The scopes of the standard, and acr_values.
+    // The standard scopes, and acr_values.
     let all = [openid_scopes(), "address phone".to_owned()].join(" ");
     site.change("web", |c| {
         let scopes = all.split(' ').map(str::to_owned).collect();
@@ -401,7 +401,7 @@ async fn resources_of_the_client_become_the_audience() {
     let refreshed = site.refresh(answer["refresh_token"].as_str().unwrap()).await.json();
     assert_eq!(claims(refreshed["access_token"].as_str().unwrap())["aud"][0], "https://api.test");
 
-    // Without openid the token is for the resource alone, and opens nothing here.
+    // Without openid the token is for the resource alone, and is not accepted here.
     let code = site.code("web", &[("scope", "profile"), ("resource", "urn:other")]).await;
     let access = tokens(&site, "web", &code).await["access_token"].as_str().unwrap().to_owned();
     assert_eq!(claims(&access)["aud"], "urn:other");
@@ -445,7 +445,7 @@ async fn a_token_is_for_those_of_the_granted_resources_that_are_asked_for() {
         site.token(basic, &[&form[..], more].concat()).await.json()
     };
     assert_eq!(refresh(&[("resource", "https://c.test")]).await["error"], "invalid_target");
-    // The mistake used nothing up.
+    // The invalid request used nothing up.
     site.node.clock().advance(Duration::from_mins(5));
     let one = refresh(&[("resource", "https://a.test")]).await;
     assert_eq!(claims(one["access_token"].as_str().unwrap())["aud"], "https://a.test", "{one}");
@@ -511,12 +511,12 @@ async fn a_client_that_asks_once_is_remembered_until_more_is_asked_or_it_is_take
     allow(&mut browser, &more).await;
     let asked = Site::authorize_url("asks", &[("scope", "openid"), ("prompt", "consent")]);
     assert!(site.get(&mut browser, &asked).await.text.contains("id=\"consent-form\""));
-    // Somebody else is asked.
+    // Another user is asked.
     let mut other = Browser::default();
     let page = site.sign_in_at(&mut other, &url("openid"), "bob", PASSWORD).await;
     assert!(page.text.contains("id=\"consent-form\""));
 
-    // Listed at home, and ended there with everything that was given.
+    // Listed on the home page, and revoked there with all tokens.
     let home = site.get(&mut browser, "/").await;
     assert!(home.text.contains("Client asks"));
     let form = home.text.split("id=\"disconnect-asks\"").nth(1).unwrap();
@@ -648,12 +648,12 @@ async fn a_signed_request_is_the_whole_request_and_must_be_the_clients_own() {
         let pushed = site.client_post("/oidc/par", Some("web"), &[("request", object)]).await;
         assert_eq!(pushed.json()["error"], "invalid_request_object");
     }
-    // A mistake inside a good object is told to the client.
+    // An error inside a valid object is sent to the client.
     let bad_scope = key.sign("JWT", &with("scope", json!("unknown"))).unwrap();
     let page = site.get(&mut Browser::default(), &url(&bad_scope)).await;
     assert_eq!(page.parameter("error").as_deref(), Some("invalid_scope"));
 
-    // Pushed, it is opened there, and its time counts there only.
+    // A pushed object is opened when it is pushed, and its expiry is checked only then.
     let pushed =
         site.client_post("/oidc/par", Some("web"), &[("request", &signed), ("state", "theirs")]).await;
     let uri = pushed.json()["request_uri"].as_str().unwrap_or_else(|| panic!("{}", pushed.text)).to_owned();
@@ -665,12 +665,12 @@ async fn a_signed_request_is_the_whole_request_and_must_be_the_clients_own() {
 async fn a_request_that_no_browser_can_carry_is_said_to_be_too_long() {
     let site = Site::open().await;
     let long = "x".repeat(2_000);
-    // Each in its bounds, all together not: a control character takes six bytes in the ticket.
+    // Each is within its bounds, but not all together: a control character takes six bytes in the ticket.
     let controls = "\u{1}".repeat(1_000);
     let asked = [("state", long.as_str()), ("login_hint", &controls)];
     let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &asked)).await;
     assert_eq!((page.status, page.shown("error-code")), (StatusCode::BAD_REQUEST, "request_too_long".into()));
-    // What is too long for a Location, and not for a form, stays in the page.
+    // A ticket that is too long for a Location, but not for a form, stays in the page.
     let page = site.get(&mut Browser::default(), &Site::authorize_url("web", &asked[..1])).await;
     assert_eq!((page.status, page.field("ticket").is_empty()), (StatusCode::OK, false));
 }

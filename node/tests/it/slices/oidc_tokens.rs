@@ -25,7 +25,7 @@ pub fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
-/// A client that proves itself by `SECRET` in HTTP Basic, with these choices.
+/// A client that authenticates with `SECRET` in HTTP Basic, with these settings.
 pub fn client(id: &str, tokens: ClientTokens) -> CreateClient {
     CreateClient {
         client_id: id.into(),
@@ -98,8 +98,8 @@ async fn a_client_gets_a_token_of_its_own_and_nothing_about_people() {
     }
     assert_eq!(own_token(&site, "web", &[]).await.json()["error"], "unauthorized_client");
     assert_eq!(site.token(Some(("job", "wrong")), &[("grant_type", "client_credentials")]).await.status, 401);
-    assert_eq!(site.userinfo(token).await.status, StatusCode::UNAUTHORIZED, "nobody stands behind it");
-    // And the code flow is not the client's.
+    assert_eq!(site.userinfo(token).await.status, StatusCode::UNAUTHORIZED, "the token has no user");
+    // The client may not use the code flow.
     let page = site.get(&mut Browser::default(), &Site::authorize_url("job", &[])).await;
     assert_eq!(page.parameter("error").as_deref(), Some("unauthorized_client"));
 }
@@ -147,7 +147,7 @@ async fn introspection_tells_a_client_about_its_own_tokens_and_those_for_it_alon
     }
     assert_eq!(introspect(&site, "web", text(&tokens["id_token"])).await, inactive(), "no access token");
 
-    // Only who can prove who it is.
+    // Only for clients that can authenticate.
     for (headers, form) in [
         (vec![], vec![("token", access)]),
         (vec![], vec![("token", access), ("client_id", "spa")]),
@@ -240,7 +240,7 @@ async fn a_client_gives_back_what_it_has_and_nothing_of_others() {
     let next = site.refresh(refresh).await.json();
     assert_eq!(site.userinfo(text(&next["access_token"])).await.status, StatusCode::OK);
 
-    // The refresh token, by its older generation too, and all that came of its grant.
+    // The refresh token, also by its older generation, and all tokens of its grant.
     assert_eq!(revoke(&site, "web", refresh).await.status, StatusCode::OK);
     assert_eq!(site.userinfo(text(&next["access_token"])).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(site.refresh(text(&next["refresh_token"])).await.json()["error"], "invalid_grant");
@@ -279,7 +279,7 @@ async fn an_opaque_token_says_nothing_and_is_good_on_every_node() {
             assert_eq!(site.userinfo(&altered).await.status, StatusCode::UNAUTHORIZED);
         }
     }
-    // Given back on one node, it is refused by each at once.
+    // Once revoked on one node, it is refused by each at once.
     assert_eq!(revoke(&others[0], "opaque", &access).await.status, StatusCode::OK);
     for site in others.iter().chain([&first]) {
         assert_eq!(site.userinfo(&access).await.status, StatusCode::UNAUTHORIZED);
@@ -323,8 +323,8 @@ async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away()
     let retire = RetireSigningKey { kid };
     leader.node.propose(Order::RetireSigningKey(retire)).await.unwrap();
     assert_eq!(leader.userinfo(&access).await.status, StatusCode::UNAUTHORIZED);
-    // Acknowledged: a check that starts now on the node that lags must not pass, also when it wakes in the middle of
-    // it. It wakes right after the question has been begun.
+    // Acknowledged: a check that starts now on the lagging node must not pass, even if the node catches up during it.
+    // The node catches up right after the check has begun.
     let (page, ()) = tokio::join!(stuck.userinfo(&access), async { stuck.node.cluster().hold_back(false) });
     assert_ne!(page.status, StatusCode::OK);
 }
@@ -344,7 +344,7 @@ async fn pairwise_subjects_differ_by_sector_and_stay() {
         assert_eq!(claims(access)["sub"], sub);
         assert_eq!(site.userinfo(access).await.json()["sub"], sub);
         assert_eq!(introspect(&site, id, access).await["sub"], sub);
-        // The client's own hint is understood.
+        // The client's own hint is accepted.
         let mut browser = Browser::default();
         site.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
         let hint = [("prompt", "none"), ("id_token_hint", text(&tokens["id_token"]))];
@@ -370,7 +370,7 @@ async fn userinfo_is_signed_for_a_client_that_wants_it() {
     let said = verified(&site, &page.text, "JWT").await;
     assert_eq!((&said["iss"], &said["aud"]), (&json!(ISSUER), &json!("signed")));
     assert_eq!(said["sub"], claims(text(&tokens["id_token"]))["sub"]);
-    assert_eq!(site.userinfo(&page.text).await.status, StatusCode::UNAUTHORIZED, "it is no access token");
+    assert_eq!(site.userinfo(&page.text).await.status, StatusCode::UNAUTHORIZED, "it is not an access token");
 }
 
 #[tokio::test]
@@ -441,7 +441,7 @@ async fn a_token_is_exchanged_for_no_more_and_ends_with_the_first() {
     let tokens = site.redeem("front", &code).await.json();
     let first = text(&tokens["access_token"]);
 
-    // Not the back's to exchange: it is not for it.
+    // The client `back` may not exchange it, because it is not in the audience.
     assert_eq!(exchange(&site, "back", first, &[]).await.json()["error"], "invalid_request");
     assert_eq!(exchange(&site, "web", first, &[]).await.json()["error"], "unauthorized_client");
     let narrowed = [("scope", "read"), ("audience", "https://back.test")];

@@ -1,4 +1,4 @@
-//! Policies of applications, as visitors meet them and as operators try them.
+//! Policies of applications, as they affect visitors and as operators test them.
 
 use conclave_auth::policy::document::Document;
 use conclave_forward_auth::IDENTITY_HEADERS;
@@ -20,7 +20,7 @@ fn row(text: &str) -> Document {
     Document::from_toml(text).unwrap_or_else(|why| panic!("{why}: {text}"))
 }
 
-/// A row that lets staff in, after this one.
+/// This row, followed by a row that allows staff.
 fn then_staff(first: &str) -> Document {
     row(&format!("[[row]]\n{first}\n[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n"))
 }
@@ -75,7 +75,7 @@ async fn api(site: &Site) -> PolicyServiceClient<tonic::transport::Channel> {
 #[tokio::test]
 async fn each_kind_of_row_is_met_at_the_proxy() {
     let (site, cookie) = open().await;
-    // Somebody is always left to be let in, as the rules want it.
+    // A second member of staff, because the rules refuse a policy that admits no user.
     let bob = site.node.cluster().view().user_by_name("bob").unwrap().id.to_vec();
     let order = AddGroupMember { group_id: site.node.group("staff").await.to_vec(), user_id: bob };
     site.node.propose(Order::AddGroupMember(order)).await.unwrap();
@@ -115,12 +115,12 @@ async fn each_kind_of_row_is_met_at_the_proxy() {
         let expected = if holds { StatusCode::FORBIDDEN } else { StatusCode::OK };
         assert_eq!(check(&site, &cookie).await.status, expected, "deny {condition}");
     }
-    // A proxy set up for the other product does not tell the method: a row that asks for one cannot be told either.
+    // A proxy set up for authentik does not send the method: a row that reads the method cannot be decided either.
     set(&site, &then_staff("effect = \"deny\"\nrequest = { method = \"POST\" }"), false).await;
     let silent = Check::of("nginx").at("/outpost.goauthentik.io/auth/nginx").without("x-original-method");
     assert_eq!(silent.send(&site, &cookie).await.status, StatusCode::FORBIDDEN);
     assert_eq!(Check::of("nginx").send(&site, &cookie).await.status, StatusCode::OK);
-    // No database, no country: nobody is let in, whichever way the row goes.
+    // Without a database there is no country: the request is denied, whether the row allows or denies.
     for effect in ["allow", "deny"] {
         set(&site, &then_staff(&format!("effect = \"{effect}\"\ncountry = \"DE\"")), false).await;
         assert_eq!(check(&site, &cookie).await.status, StatusCode::FORBIDDEN, "{effect}");
@@ -172,7 +172,7 @@ async fn a_policy_is_watched_switched_on_and_cannot_lock_the_administrators_out(
         node.propose(Order::AddGroupMember(order)).await.unwrap();
     }
     let cookies = [ada.clone(), cookie_of(&site, "bob").await.unwrap_or_else(|page| panic!("{}", page.text))];
-    // Half of those who come would be locked out; nothing happens to them yet.
+    // The candidate would lock out half of the users; it does not affect them yet.
     set(&site, &row("[[row]]\neffect = \"allow\"\ngroup = \"admins\"\n"), true).await;
     for cookie in cookies.iter().cycle().take(10) {
         assert_eq!(check(&site, cookie).await.status, StatusCode::OK);
@@ -185,12 +185,12 @@ async fn a_policy_is_watched_switched_on_and_cannot_lock_the_administrators_out(
     let difference = &report.differences[0];
     assert_eq!((report.differences.len(), difference.count), (1, 5));
     assert_eq!(difference.would.as_ref().unwrap().user, "bob");
-    // The same over what was recorded: the first of those that were let in is a sample.
+    // A replay of the recorded decisions: the first admission is a sample.
     let ask = admin::ReplayCandidateRequest { application: application() };
     let replayed = api.replay_candidate(by_operator(node, ask)).await.unwrap().into_inner();
     assert!(replayed.looked_at >= 1 && replayed.version == report.version);
 
-    // Switched on, as it was watched.
+    // Promoted in the version that was evaluated.
     let promote =
         |version| admin::PromoteCandidateRequest { application: application(), version, force: false };
     let other = api.promote_candidate(by_operator(node, promote(report.version + 1))).await.unwrap_err();
@@ -199,7 +199,7 @@ async fn a_policy_is_watched_switched_on_and_cannot_lock_the_administrators_out(
     assert_eq!(check(&site, &cookies[0]).await.status, StatusCode::OK);
     assert_eq!(check(&site, &cookies[1]).await.status, StatusCode::FORBIDDEN);
 
-    // The next one would let no administrator in.
+    // The next policy would admit no administrator.
     let document = serde_json::to_string(&row("[[row]]\neffect = \"allow\"\nuser = \"bob\"\n")).unwrap();
     let order = |candidate, force| admin::SetPolicyRequest {
         application: application(),
@@ -236,7 +236,7 @@ async fn paths_without_sign_in_are_those_and_no_others() {
         for name in IDENTITY_HEADERS.iter().chain(&["x-role"]) {
             assert_eq!(page.headers[*name], "", "{open}: {name} is there, and empty");
         }
-        // Whoever is signed in is known there as well.
+        // A signed-in user is identified there as well.
         let page = at(open).send(&site, &cookie).await;
         assert_eq!(
             (&page.headers["remote-user"], &page.headers["x-role"]),
@@ -300,7 +300,7 @@ async fn clients_of_the_application_are_under_the_same_policy() {
         false,
     )
     .await;
-    // With the login, in one write.
+    // Together with the login, in one write.
     let page = site.sign_in_at(&mut Browser::default(), &url, "ada", PASSWORD).await;
     let tokens = site.redeem("staff-only", &page.parameter("code").unwrap()).await.json();
     let refresh = async |token: &serde_json::Value| {
@@ -319,7 +319,7 @@ async fn clients_of_the_application_are_under_the_same_policy() {
     let page = site.sign_in_at(&mut Browser::default(), &url, "ada", PASSWORD).await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
     assert!(site.node.auth().policies().journal().find(&page.shown("decision-id")).is_some());
-    // A row about requests cannot be told for a client, and so denies.
+    // A row about requests cannot be decided for a client, and so denies.
     set(&site, &then_staff("effect = \"deny\"\nrequest = { path = \"/admin/*\" }"), false).await;
     let page = site.sign_in_at(&mut Browser::default(), &url, "ada", PASSWORD).await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
@@ -353,7 +353,7 @@ async fn a_test_says_who_could_open_it_and_why() {
         ("ada", "10.1.1.1", "/admin/x", true, 2),
         ("ada", "203.0.113.9", "/admin/x", false, 1),
         ("ada", "203.0.113.9", "/", true, 2),
-        ("ada", "", "/admin/x", false, 1), // nobody knows from where
+        ("ada", "", "/admin/x", false, 1), // the address is unknown
         ("bob", "10.1.1.1", "/", false, 0),
     ] {
         let found = api.test_policy(ask(about(user, address, path))).await.unwrap().into_inner();
@@ -372,7 +372,7 @@ async fn a_test_says_who_could_open_it_and_why() {
     let no_candidate =
         api.test_policy(ask(admin::TestPolicyRequest { candidate: true, ..about("ada", "", "/") })).await;
     assert_eq!(no_candidate.unwrap_err().code(), Code::NotFound);
-    // What does not compile never enters the log.
+    // A policy that does not compile never enters the log.
     for bad in [
         "{}x",
         r#"{"row":[{"effect":"allow"}]}"#,
@@ -388,7 +388,7 @@ async fn a_test_says_who_could_open_it_and_why() {
     }
 }
 
-/// The documentation's policies are set, shown, and set again as they were shown.
+/// The policies of the documentation are set, printed, and set again as they were printed.
 #[tokio::test]
 async fn the_examples_of_the_documentation_are_policies() {
     let site = Site::open().await;
@@ -429,11 +429,11 @@ async fn what_could_be_read_as_an_extra_header_is_not_let_through_beside_it() {
             let check = Check::of("traefik").set("x-forwarded-uri", uri).set(alias, "admin");
             assert_eq!(check.send(&site, cookie).await.status, StatusCode::FORBIDDEN, "{uri} {alias}");
         }
-        // The name itself is overwritten by what the policy says.
+        // The policy's value overwrites that header itself.
         let check = Check::of("traefik").set("x-forwarded-uri", uri).set("x-role", "admin");
         assert_eq!(check.send(&site, cookie).await.status, StatusCode::OK, "{uri}");
     }
-    // Elsewhere such a header is the application's own business.
+    // Without extra headers, such a header is the application's concern.
     set(&site, &row("[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n"), false).await;
     let check = Check::of("traefik").set("x_role", "admin");
     assert_eq!(check.send(&site, &cookie).await.status, StatusCode::OK);
@@ -461,7 +461,7 @@ async fn what_a_candidate_opens_or_closes_to_visitors_is_in_its_report() {
     set(&site, &public("/status/*"), false).await;
     set(&site, &public("/assets/*"), true).await;
     assert!(at("/status/a", "").await && !at("/assets/a", "").await && !at("/page", "").await);
-    // One who is signed in, and let in by nothing but the folder.
+    // A signed-in user who is admitted only by the public path.
     assert!(at("/status/a", &bobs).await && !at("/assets/a", &bobs).await);
     let found = report();
     assert_eq!((found.seen, found.would_deny, found.would_allow), (5, 2, 2), "{found:?}");
@@ -469,7 +469,7 @@ async fn what_a_candidate_opens_or_closes_to_visitors_is_in_its_report() {
         found.differences.iter().map(|d| (d.username.as_str(), d.would_allow, d.count)).collect();
     differences.sort_unstable();
     assert_eq!(differences, [("", false, 1), ("", true, 1), ("bob", false, 1), ("bob", true, 1)]);
-    // A candidate without public paths is asked about visitors as long as what holds has some.
+    // A candidate without public paths is evaluated for visitors as long as the policy in force has some.
     set(&site, &row(staff), true).await;
     assert!(at("/status/a", "").await);
     assert_eq!((report().seen, report().would_deny), (1, 1));

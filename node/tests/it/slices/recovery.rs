@@ -1,4 +1,4 @@
-//! The way back in when nobody can administer the cluster any more.
+//! Recovery when no administrator can sign in.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn used(site: &Site, link: &str, password: &str, again: &str) -> Page {
     site.post(&mut browser, "/recover", &form).await
 }
 
-/// Uses a fresh link of this user.
+/// Uses a new recovery link of this user.
 pub async fn let_back_in(site: &Site, username: &str, password: &str) {
     let done = used(site, &link(site, username), password, password).await;
     assert_eq!(done.status, StatusCode::SEE_OTHER, "{}", done.text);

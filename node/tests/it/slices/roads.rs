@@ -1,4 +1,4 @@
-//! Forms as browsers send them: the answer to a POST is never a page, and no page is a dead end.
+//! Forms as browsers send them: the response to a POST is never a page, and no page is a dead end.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn code_of(address: &str) -> String {
     url.query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned()).unwrap()
 }
 
-/// What follows a form, as a page; the POST itself is answered by a redirect on this site that carries no code.
+/// The page that follows a form; the response to the POST itself is a redirect on this site without a code.
 async fn after(site: &Site, browser: &mut Browser, answer: Page) -> Page {
     assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
     let location = answer.location();
@@ -130,13 +130,13 @@ async fn a_form_that_was_left_open_is_answered_by_a_fresh_one() {
     let page = after(&site, &mut browser, answer).await;
     assert_eq!(page.shown("error"), "This page was open for too long. Please try again.");
     assert!(page.text.contains("value=\"ada\"") && page.shown("application") == "Client web");
-    // A reload of the old address, the fresh form, and the same in a browser that has lost its cookies.
+    // A reload of the old address: the fresh form, also in a browser that has lost its cookies.
     for browser in [&mut browser, &mut Browser::default()] {
         let old = format!("/login?ticket={}", form[0].1);
         let answer = site.send_login(browser, &old, "ada", PASSWORD).await;
         assert!(code_of(&after(&site, browser, answer).await.refresh().unwrap()).len() > 20);
     }
-    // What it asked for is checked anew: nobody is led to a client that is gone.
+    // Its request is checked anew: no browser is redirected to a client that was removed.
     site.change("web", |client| client.disabled = Some(true)).await;
     let page = site.walk(&mut Browser::default(), &format!("/login?ticket={}", form[0].1)).await;
     assert_eq!(
@@ -225,7 +225,7 @@ async fn a_form_without_its_cookies_says_so_and_leads_back_to_a_fresh_one() {
     let page = after(&site, &mut without, answer).await;
     assert!(page.shown("error").contains("cookies") && page.shown("application") == "Client web");
     assert!(!without.cookies.contains_key("conclave_session"));
-    // A program, and whatever pretends to be none, is refused.
+    // A program, and a client that only resembles a browser, is refused.
     let page = site.post(&mut Browser::default(), "/login", &form).await;
     assert_eq!((page.status, page.shown("error-code").as_str()), (StatusCode::FORBIDDEN, "csrf"));
 }
@@ -258,13 +258,13 @@ async fn bounds_of_the_rules_are_told_to_the_client_before_anybody_is_asked() {
     assert!(page.parameter("code").is_some());
 }
 
-/// What the status line and the headers of an answer take, in bytes.
+/// The size of the status line and the headers of a response, in bytes.
 fn head_bytes(page: &Page) -> usize {
     let headers = page.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
     "HTTP/1.1 303 See Other\r\n".len() + headers.sum::<usize>() + "\r\n".len()
 }
 
-/// What proxies take of an answer's head when they are not told otherwise.
+/// The default limit of proxies for a response's head.
 const PROXY_BUFFER: usize = 4096;
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn a_long_state_never_makes_a_head_that_proxies_refuse() {
         let url = Site::authorize_url("asks", &[("state", &state)]);
         let wrong = site.send_login(&mut browser, &url, "ada", "wrong").await;
         assert!(head_bytes(&wrong) < PROXY_BUFFER, "{bytes}: {}", head_bytes(&wrong));
-        // Short enough it is a page under its own address, and otherwise the page itself.
+        // If short enough, it is a page under its own address, and otherwise the page itself.
         let form = match wrong.status {
             StatusCode::SEE_OTHER => after(&site, &mut browser, wrong).await,
             status => {
@@ -325,7 +325,7 @@ async fn what_is_sent_round_by_get_goes_by_a_page_when_it_is_long() {
     assert!(head_bytes(&page) < PROXY_BUFFER, "{}", head_bytes(&page));
     let form = site.walk(&mut browser, &page.refresh().unwrap()).await;
     assert_eq!(form.shown("application"), "Client web");
-    // The logout of a client: asked for by a form, then with a ticket.
+    // The logout of a client: requested by a form, then with a ticket.
     let bye = [
         ("client_id", "web"),
         ("post_logout_redirect_uri", "https://rp.test/bye"),
@@ -338,7 +338,7 @@ async fn what_is_sent_round_by_get_goes_by_a_page_when_it_is_long() {
         posted.refresh().unwrap_or_else(|| panic!("{} {:?} {}", posted.status, posted.headers, posted.text));
     let asked = site.visit(&mut browser, &next).await;
     assert!(head_bytes(&asked) < PROXY_BUFFER, "{}", head_bytes(&asked));
-    // By a page or at once, as long as the head is short.
+    // By a page or by a redirect, as long as the head is short.
     let next = asked.refresh().unwrap_or_else(|| asked.location());
     let page = site.visit(&mut browser, &next).await;
     assert!(
@@ -362,14 +362,14 @@ async fn another_account_leads_to_a_page_of_an_application_only_while_it_is_one(
     assert_eq!(page.status, StatusCode::FORBIDDEN);
     let switch = page.link("sign-out");
 
-    // While the application is there the link leads to its page, however old the link is.
+    // While the application exists the link leads to its page, however old the link is.
     site.node.clock().advance(Duration::from_hours(3));
     let mut browser = Browser::default();
     let answer = site.send_login(&mut browser, &switch, "bob", PASSWORD).await;
     let page = after(&site, &mut browser, answer).await;
     assert_eq!(page.refresh().as_deref(), Some("https://app.test/page?q=1"));
 
-    // A form that was shown before the application went, and the link afterwards.
+    // A form that was shown before the application was deleted, and the link afterwards.
     let mut browser = Browser::default();
     let form = site.walk(&mut browser, &switch).await;
     assert_eq!(form.shown("application"), "The App");

@@ -1,6 +1,5 @@
-//! What is good once is good once though 32 use it at the same moment, at two nodes, while the leader dies: one
-//! success, not two, and not none. The answers of a dead node are nobody's business here; those of the two that live
-//! are all judged.
+//! One-time values succeed once although 32 requests use one at the same moment, at two nodes, while the leader dies:
+//! exactly one success. The responses of a dead node are ignored; those of the two survivors are all checked.
 
 use axum::body::Body;
 use conclave_crypto::jwk::Alg;
@@ -18,10 +17,10 @@ use super::{
     site::{Browser, PASSWORD, Page, Site},
 };
 
-/// How many use it at once.
+/// The number of concurrent uses.
 const AT_ONCE: usize = 32;
 
-/// Three nodes that have what a site has: the leader, and the two that will be left.
+/// Three nodes with the contents of a site: the leader, and the two survivors.
 struct Trio {
     leader: Site,
     left: [Site; 2],
@@ -37,16 +36,16 @@ impl Trio {
         Self { leader, left }
     }
 
-    /// All at once, at the two that will be left; meanwhile the leader ends as by a crash.
+    /// All requests at once, at the two survivors; meanwhile the leader ends as by a crash.
     async fn all_at_once(&self, one: impl AsyncFn(usize) -> Page) -> Vec<Page> {
-        // What is used is known at both; that is not what is asked here.
+        // Both survivors have the value: catching up is not under test here.
         let index = self.leader.node.cluster().view().index();
         for site in &self.left {
             site.node.cluster().view_at(index).await.unwrap();
         }
         let uses = join_all((0..AT_ONCE).map(|n| one(n)));
         let dying = async {
-            // Some are on their way by then, some are not.
+            // Some requests are in progress by then, some are not.
             for _ in 0..AT_ONCE {
                 tokio::task::yield_now().await;
             }
@@ -112,7 +111,7 @@ async fn a_pushed_request() {
     let trio = Trio::open().await;
     let pushed = oidc_requests::push(&trio.leader, Some("web"), &[]).await;
     let uri = pushed.json()["request_uri"].as_str().unwrap().to_owned();
-    // Everybody is at the login page of the same request before anybody signs in.
+    // Every browser is at the login page of one request before the first one signs in.
     let mut forms = Vec::new();
     for n in 0..AT_ONCE {
         let mut browser = Browser::default();

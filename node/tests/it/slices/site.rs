@@ -1,4 +1,4 @@
-//! One node's HTTP side as `boot` wires it, and a browser that keeps cookies by hand.
+//! The HTTP side of one node, wired as `boot` does it, and a browser that keeps cookies by hand.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -28,7 +28,7 @@ pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub struct Site {
     pub node: TestNode,
     front: Front,
-    /// Does nothing by itself here.
+    /// Runs only when a test calls it.
     pub reverifier: Reverifier,
 }
 
@@ -71,7 +71,7 @@ impl Page {
         crate::processes::field(&self.text, name)
     }
 
-    /// Where a page goes on to by itself.
+    /// The address to which a page redirects by itself.
     pub fn refresh(&self) -> Option<String> {
         let (_, rest) = self.text.split_once("http-equiv=\"refresh\" content=\"0;url=")?;
         let url = rest.split('"').next()?;
@@ -118,7 +118,7 @@ impl Site {
         site
     }
 
-    /// Makes what a site has; at any node of a cluster, once.
+    /// Creates the contents of a site; at any node of a cluster, once.
     pub async fn furnish(&self) {
         let node = &self.node;
         node.create_user("ada", PASSWORD, &["staff"]).await;
@@ -161,7 +161,7 @@ impl Site {
             };
             node.propose(Order::CreateClient(order)).await.unwrap();
         }
-        // No leader task makes keys here: made once, by hand.
+        // No leader task creates keys here: they are created once, by hand.
         node.auth().clone().ensure_signing_keys(None).await;
         self.raise_level().await;
     }
@@ -175,13 +175,13 @@ impl Site {
         self.node.propose(Order::RaiseLevel(RaiseLevel { level })).await.unwrap();
     }
 
-    /// The HTTP side of a node that has nothing yet, or is one of several.
+    /// The HTTP side of a node that is empty, or one of several.
     pub fn of(node: TestNode) -> Self {
         let (front, reverifier) = Self::wired(&node);
         Self { node, front, reverifier }
     }
 
-    /// As after a restart: whatever the HTTP side remembered is gone.
+    /// Like a restart: the memory of the HTTP side is lost.
     pub fn renew(&mut self) {
         (self.front, self.reverifier) = Self::wired(&self.node);
     }
@@ -199,7 +199,7 @@ impl Site {
         (front, reverifier)
     }
 
-    /// For a listener.
+    /// The HTTP side for a listener.
     pub fn front(&self) -> Front {
         self.front.clone()
     }
@@ -211,12 +211,12 @@ impl Site {
         }
     }
 
-    /// Answered before the router, or not at all.
+    /// The response without the router, if there is one.
     pub async fn send_short(&self, from: &str, request: &Request<Body>) -> Option<Page> {
         Some(Page::read(self.front.at_once(request, from.parse().unwrap())?).await)
     }
 
-    /// Answered by the router, whatever comes before it.
+    /// The response of the router, skipping the fast path.
     pub async fn send_long(&self, from: &str, request: Request<Body>) -> Page {
         let peer: SocketAddr = format!("{from}:40000").parse().unwrap();
         Page::read(self.front().route(request, Peer::plain(peer)).await).await
@@ -237,7 +237,7 @@ impl Site {
         browser.keep(self.send("192.0.2.1", request).await)
     }
 
-    /// As a browser asks for a page.
+    /// Requests a page as a browser does.
     pub async fn visit(&self, browser: &mut Browser, path: &str) -> Page {
         let path = path.strip_prefix("http://127.0.0.1:9000").unwrap_or(path);
         let request =
@@ -245,7 +245,7 @@ impl Site {
         browser.keep(self.send("192.0.2.1", request.body(Body::empty()).unwrap()).await)
     }
 
-    /// As a browser sends a form.
+    /// Sends a form as a browser does.
     pub async fn submit(&self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Page {
         let request = Request::post(path)
             .header("cookie", browser.header())
@@ -256,7 +256,7 @@ impl Site {
         browser.keep(self.send("192.0.2.1", request).await)
     }
 
-    /// The page that a browser ends at on this site, which is answered to a GET.
+    /// The final page on this site after redirects, which is the response to a GET.
     pub async fn walk(&self, browser: &mut Browser, path: &str) -> Page {
         let mut page = self.visit(browser, path).await;
         for _ in 0..8 {
@@ -269,7 +269,7 @@ impl Site {
         page
     }
 
-    /// The login form at `path`, filled in and sent as a browser does.
+    /// Fills in the login form at `path` and sends it as a browser does.
     pub async fn send_login(
         &self,
         browser: &mut Browser,
@@ -284,7 +284,7 @@ impl Site {
         self.submit(browser, "/login", &form).await
     }
 
-    /// The login page for a URL that leads there, filled in and sent.
+    /// Opens a URL that leads to the login page, fills it in and sends it.
     pub async fn sign_in_at(
         &self,
         browser: &mut Browser,
@@ -325,7 +325,7 @@ impl Site {
         format!("/oidc/authorize?{}", encoded(&pairs))
     }
 
-    /// A code for this client, by a login of ada in a fresh browser.
+    /// A code for this client, from a login of ada in a new browser.
     pub async fn code(&self, client: &str, more: &[(&str, &str)]) -> String {
         let page = self
             .sign_in_at(&mut Browser::default(), &Self::authorize_url(client, more), "ada", PASSWORD)
@@ -367,7 +367,7 @@ impl Site {
         self.send("192.0.2.1", request.body(Body::from(encoded(form))).unwrap()).await
     }
 
-    /// A form to one of the endpoints of clients, with these headers besides.
+    /// A form to one of the endpoints of clients, with these additional headers.
     pub async fn call(&self, path: &str, headers: &[(&str, String)], form: &[(&str, &str)]) -> Page {
         let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
         for (name, value) in headers {

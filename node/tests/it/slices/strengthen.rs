@@ -1,4 +1,4 @@
-//! A new proof by the same user strengthens the session in place: no application is signed out by it.
+//! A new authentication by the user strengthens the session in place: no application is signed out by it.
 
 use http::StatusCode;
 
@@ -25,7 +25,7 @@ fn sessions(site: &Site) -> usize {
     site.node.cluster().view().sessions_after(None).count()
 }
 
-/// A login form of this browser, not sent yet.
+/// A login form of this browser, not yet sent.
 async fn form(site: &Site, browser: &mut Browser, path: &str) -> Vec<(&'static str, String)> {
     let mut page = site.get(browser, path).await;
     while page.status.is_redirection() {
@@ -58,7 +58,7 @@ async fn an_application_that_asks_for_a_new_proof_signs_nobody_out_of_the_others
         };
         assert_eq!(sid(&first), sid(&again), "{more:?}");
         assert!(auth_time(&again) > auth_time(&first), "{more:?}");
-        // Fixation stays closed: the cookie from before the proof opens nothing.
+        // Fixation stays impossible: the cookie from before the authentication is not accepted.
         assert_ne!(browser.cookies["conclave_session"], old);
         let mut thief = Browser::default();
         thief.cookies.insert("conclave_session".into(), old);
@@ -67,7 +67,7 @@ async fn an_application_that_asks_for_a_new_proof_signs_nobody_out_of_the_others
     let (userinfo, _) = answers(&site, &first).await;
     assert_eq!(userinfo, StatusCode::OK);
     assert_eq!((sessions(&site), site.node.cluster().view().outbox().count()), (1, 0));
-    // Another user ends it, and its applications are told.
+    // Another user ends it, and its applications are notified.
     site.sign_in_at(&mut browser, &Site::authorize_url("web", &[("prompt", "login")]), "bob", PASSWORD).await;
     assert_eq!(answers(&site, &first).await, (StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST));
     assert_eq!(site.node.cluster().view().outbox().count(), 1);
@@ -94,7 +94,7 @@ async fn a_form_that_was_on_its_way_with_the_old_cookie_joins_the_session() {
     tokens(&site, &mut browser, &[]).await;
     let one = form(&site, &mut browser, &Site::authorize_url("web", &[("prompt", "login")])).await;
     let two = form(&site, &mut browser, &Site::authorize_url("web", &[("prompt", "login")])).await;
-    // Both leave before either answer comes.
+    // Both are sent before either response arrives.
     let mut twin = Browser { cookies: browser.cookies.clone() };
     let first = send(&site, &mut browser, &one, "ada").await;
     let second = send(&site, &mut twin, &two, "ada").await;
@@ -102,7 +102,7 @@ async fn a_form_that_was_on_its_way_with_the_old_cookie_joins_the_session() {
         assert_eq!(site.redeem("web", &page.parameter("code").unwrap()).await.status, StatusCode::OK);
     }
     assert_eq!(sessions(&site), 1);
-    // The answer that comes last has the cookie that is good.
+    // The last response has the valid cookie.
     assert_eq!(site.get(&mut twin, "/").await.shown("account"), "ada");
 }
 
@@ -111,15 +111,14 @@ async fn a_second_click_gets_the_first_answer() {
     let site = Site::open().await;
     let mut browser = Browser::default();
     let sent = form(&site, &mut browser, &Site::authorize_url("web", &[])).await;
-    // The second click leaves before the first answer came, and brings the cookies of then.
+    // The second click is sent before the first response arrives, with the cookies of that time.
     let mut twin = Browser { cookies: browser.cookies.clone() };
     let first = send(&site, &mut browser, &sent, "ada").await;
     let second = send(&site, &mut twin, &sent, "ada").await;
     assert_eq!((first.status, first.location()), (second.status, second.location()));
     assert_eq!(browser.cookies, twin.cookies);
     assert_eq!(sessions(&site), 1);
-    // Once the code was redeemed, a further click gets a code of its own: bringing the first one again would end what
-    // it gave.
+    // Once the code was redeemed, a further click gets another code: using the first one again would revoke its tokens.
     let redeemed = site.redeem("web", &first.parameter("code").unwrap()).await.json();
     let third = send(&site, &mut twin, &sent, "ada").await;
     assert_ne!(third.parameter("code"), first.parameter("code"));

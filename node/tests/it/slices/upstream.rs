@@ -1,4 +1,4 @@
-//! Sign-in at another provider: what people do, and what a provider, another browser or an attacker may try.
+//! Sign-in at another provider: the actions of users, and the attempts of a provider, another browser or an attacker.
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -31,7 +31,7 @@ fn rule(admission: UpstreamAdmission, domains: &[&str]) -> UpstreamRule {
     }
 }
 
-/// A site that knows this provider as `name`.
+/// Adds this provider as `name`.
 async fn add(site: &Site, name: &str, provider: &Provider) {
     let upstream = Upstream {
         name: name.into(),
@@ -64,7 +64,7 @@ async fn admits(site: &Site, admission: UpstreamAdmission, domains: &[&str]) {
     change(site, |order| order.rule = Some(rule(admission, domains))).await;
 }
 
-/// Where the link with this id leads.
+/// The address of the link with this id.
 fn link(page: &Page, id: &str) -> Option<String> {
     let start = page.text.find(&format!("id=\"{id}\" href=\""))?;
     let href = page.text[start..].split("href=\"").nth(1)?.split('"').next()?;
@@ -90,14 +90,14 @@ impl Site {
         away.location()
     }
 
-    /// All the way to the provider and back.
+    /// Redirects to the provider and back.
     async fn fly(&self, browser: &mut Browser, path: &str, provider: &Provider) -> Page {
         let address = self.depart(browser, path, "corp").await;
         let query = provider.allows(&address);
         self.get(browser, &format!("/upstream/corp/callback?{query}")).await
     }
 
-    /// Ada signs in with her password and links her identity there.
+    /// Ada signs in with her password and links her identity at the provider.
     async fn link_ada(&self, provider: &Provider) -> Browser {
         let mut browser = Browser::default();
         self.sign_in_at(&mut browser, "/", "ada", PASSWORD).await;
@@ -147,7 +147,7 @@ async fn who_linked_an_identity_signs_in_with_it_and_nothing_is_claimed_that_is_
     let claims = claims_of(tokens["id_token"].as_str().unwrap());
     assert_eq!((&claims["amr"], claims.get("acr")), (&json!(["fed"]), None));
     assert_eq!(site.get(&mut other, "/").await.shown("account"), "ada");
-    // The document is asked for once, the keys once.
+    // The document is fetched once, the keys once.
     assert_eq!(provider.documents_asked.load(Ordering::SeqCst), 1);
     assert_eq!(provider.keys_asked.load(Ordering::SeqCst), 1);
 }
@@ -196,7 +196,7 @@ async fn a_provider_may_change_its_keys_and_cannot_be_made_to_be_asked_all_the_t
     site.link_ada(&provider).await;
     let asked = || provider.keys_asked.load(Ordering::SeqCst);
     assert_eq!(asked(), 1);
-    // Somebody signs with keys that nobody publishes: asked once more, then not for a while.
+    // A token signed with a key that is not published: the keys are fetched once more, then not for a while.
     provider.says(|script| script.signed = Signed::ByANewKey);
     site.node.clock().advance(Duration::from_secs(31));
     for _ in 0..3 {
@@ -204,7 +204,7 @@ async fn a_provider_may_change_its_keys_and_cannot_be_made_to_be_asked_all_the_t
         assert_eq!(error_of(&page), "upstream_token");
     }
     assert_eq!(asked(), 2);
-    // Published, it is good as soon as one may ask.
+    // Once published, the key is accepted as soon as the keys may be fetched.
     provider.says(|script| script.published.push(key(2).public_jwk()));
     site.node.clock().advance(Duration::from_secs(31));
     assert_eq!(site.fly(&mut Browser::default(), "/login", &provider).await.location(), "/");
@@ -234,7 +234,7 @@ async fn a_callback_counts_once_and_only_in_the_browser_that_set_out() {
     let again = site.get(&mut thief, &callback).await;
     assert!(again.shown("error").contains("sent before"), "a fresh form: {}", again.text);
     assert!(!thief.cookies.contains_key(SESSION));
-    // Whoever is signed in by then is simply where they wanted to go.
+    // A browser that is already signed in is redirected to its target.
     assert_eq!(site.get(&mut browser, &callback).await.location(), "/");
 
     let mut late = Browser::default();
@@ -258,7 +258,7 @@ async fn an_answer_of_another_provider_than_was_asked_is_refused() {
     let mut browser = Browser::default();
     let address = site.depart(&mut browser, "/login", "corp").await;
     let query = provider.allows(&address);
-    // At the other one's address; or with the other one's name in it.
+    // At the address of the other provider, or with its name as `iss`.
     let page = site.get(&mut browser, &format!("/upstream/evil/callback?{query}")).await;
     assert_eq!(error_of(&page), "upstream_mix_up");
     let iss = super::site::encoded(&[("iss", &evil.url)]);
@@ -268,7 +268,7 @@ async fn an_answer_of_another_provider_than_was_asked_is_refused() {
     let iss = super::site::encoded(&[("iss", &provider.url)]);
     let page = site.get(&mut browser, &format!("/upstream/corp/callback?{query}&{iss}")).await;
     assert_eq!(page.location(), "/", "{}", page.text);
-    // One that says that it names itself must.
+    // A provider that announces `iss` in responses must send it.
     evil.says(|s| {
         drop(s.document.insert("authorization_response_iss_parameter_supported".into(), json!(true)))
     });
@@ -347,7 +347,7 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
         assert!(!browser.cookies.contains_key(SESSION));
     }
     assert_eq!(site.people(), people);
-    // Admitted, it is somebody new under another name, not the ada who has that address.
+    // Once admitted, it is a new user under another name, not the ada who has that address.
     for (admission, domains, sub) in
         [(UpstreamAdmission::Domains, vec!["corp.test"], "s1"), (UpstreamAdmission::Any, vec![], "s2")]
     {
@@ -361,7 +361,7 @@ async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_ad
         let made = state.user_by_name(&account).unwrap();
         assert_eq!((made.email.as_str(), made.groups.len()), ("", 0), "an address belongs to one user");
         assert!(state.password(made.id).is_none());
-        // And the next time it is the same person.
+        // The next time it is that user.
         let (_, mut again) = fly(json!(true)).await;
         assert_eq!(site.get(&mut again, "/").await.shown("account"), account);
     }
@@ -393,7 +393,7 @@ async fn a_newcomer_gets_no_name_that_applications_or_users_know() {
         let account = site.get(&mut browser, "/").await.shown("account");
         assert!(account.starts_with(&format!("{}-", wanted.to_lowercase())), "{account}");
     }
-    // A name that means nobody is given as it is, in one form.
+    // A name without a special meaning is given as it is, in one form.
     is_now("fresh");
     provider.claims("preferred_username", json!("fresh"));
     provider.claims("name", json!("Jose\u{301}"));
@@ -463,12 +463,12 @@ async fn linking_needs_a_recent_proof_and_the_same_session_at_the_end() {
     let home = site.get(&mut browser, "/").await;
     let away = site.get(&mut browser, &link(&home, "link-corp").unwrap()).await.location();
     let callback = format!("/upstream/corp/callback?{}", provider.allows(&away));
-    // Bob sits down in between.
+    // Bob signs in between.
     let again = Site::authorize_url("web", &[("prompt", "login")]);
     site.sign_in_at(&mut browser, &again, "bob", PASSWORD).await;
     assert_eq!(error_of(&site.get(&mut browser, &callback).await), "other_browser");
     assert_eq!(site.node.cluster().view().identities_at("corp").count(), 0);
-    // Ten minutes later one signs in again first, and lands at home.
+    // Ten minutes later the user signs in again first, and returns to the home page.
     provider.claims("exp", json!(START_MS / 1_000 + 3_600));
     site.node.clock().advance(Duration::from_mins(10));
     let page = site.link(&mut browser, &provider).await;
@@ -497,7 +497,7 @@ async fn what_is_unlinked_signs_nobody_in_and_the_last_way_in_stays() {
     assert_eq!(site.get(&mut by_provider, "/").await.location(), "/login", "what came by it is over");
     let page = site.fly(&mut Browser::default(), "/login", &provider).await;
     assert_eq!(error_of(&page), "upstream_stranger");
-    // Somebody who has no other way keeps it.
+    // A user without another way to sign in keeps it.
     admits(&site, UpstreamAdmission::Any, &[]).await;
     let mut new = Browser::default();
     site.fly(&mut new, "/login", &provider).await;
@@ -540,7 +540,7 @@ async fn who_must_prove_who_they_are_again_must_do_so_there() {
     let url = Site::authorize_url("web", &[("prompt", "login")]);
     let address = site.depart(&mut browser, &url, "corp").await;
     assert!(address.contains("prompt=login") && address.contains("max_age=0"), "{address}");
-    // It does not say when, or long ago.
+    // It does not send the time, or a time long ago.
     let now = START_MS / 1_000;
     for (auth_time, expected) in [
         (json!(null), Some("upstream_not_fresh")),
@@ -554,7 +554,7 @@ async fn who_must_prove_who_they_are_again_must_do_so_there() {
             None => assert!(page.parameter("code").is_some(), "{}", page.text),
         }
     }
-    // An essential acr that a password alone reaches is not reached, and is not claimed.
+    // An essential acr that only a password satisfies is not satisfied, and is not claimed.
     let claims = r#"{"id_token":{"acr":{"essential":true,"values":["1"]}}}"#;
     let url = Site::authorize_url("web", &[("claims", claims)]);
     let page = site.fly(&mut browser, &url, &provider).await;

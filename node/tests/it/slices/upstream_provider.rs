@@ -1,4 +1,4 @@
-//! A provider that others would run: an HTTP server in this process that says whatever a test wants it to say.
+//! A simulated provider: an HTTP server in this process that returns any response that a test sets.
 
 use std::{
     net::SocketAddr,
@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 
 use super::site::digest;
 
-/// How an ID token is signed.
+/// The signature of an ID token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signed {
     Well,
@@ -36,20 +36,20 @@ pub enum Signed {
     WithThePublicKey,
     /// By another key under the name of the published one.
     ByAnother,
-    /// By a key that is not published (yet).
+    /// By a key that is not published yet, or never.
     ByANewKey,
 }
 
-/// What it is to say next.
+/// The next responses.
 pub struct Script {
     pub signed: Signed,
     pub key: SigningKey,
     /// The keys that it publishes.
     pub published: Vec<Value>,
-    /// Claims beside, or instead of, the good ones.
+    /// Claims in addition to, or in place of, the valid ones.
     pub claims: Map<String, Value>,
     pub userinfo: Value,
-    /// What discovery says besides.
+    /// Additional members of the discovery document.
     pub document: Map<String, Value>,
     pub is_plain: bool,
     nonce: String,
@@ -115,14 +115,14 @@ impl Provider {
         provider
     }
 
-    /// Nobody answers any more.
+    /// Stops the server: no request is answered any more.
     pub async fn stop(&self) {
         let server = self.server.lock().unwrap().take().unwrap();
         server.abort();
         let _ = server.await;
     }
 
-    /// Changes what it says.
+    /// Changes its responses.
     pub fn says(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.script.lock().unwrap());
     }
@@ -131,7 +131,7 @@ impl Provider {
         self.says(|script| drop(script.claims.insert(name.into(), value)));
     }
 
-    /// The person said yes at `address`; the query with which the browser comes back.
+    /// The user consents at `address`; returns the query of the callback.
     pub fn allows(&self, address: &str) -> String {
         let url = url::Url::parse(address).unwrap();
         assert!(address.starts_with(&format!("{}/authorize", self.url)), "{address}");
@@ -205,7 +205,8 @@ async fn keys(State(provider): State<Arc<Provider>>) -> Json<Value> {
     Json(json!({ "keys": provider.script.lock().unwrap().published }))
 }
 
-/// Checks the client and PKCE as a provider does. A code is good however often it comes: what counts once, counts here.
+/// Checks the client and PKCE as a provider does. A code is accepted any number of times: single use is the node's
+/// task.
 async fn token(
     State(provider): State<Arc<Provider>>,
     headers: HeaderMap,

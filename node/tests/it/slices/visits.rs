@@ -1,6 +1,6 @@
-//! Random sequences of visits, from a fixed list of seeds: tabs, Back, double clicks, answers that were lost, expiry,
-//! nodes whose memory is new, cookies of others. Whatever a person does, they are signed in, or at a form, or at a page
-//! with a way on; and no session is there without the proofs it stands on.
+//! Random sequences of visits, from a fixed list of seeds: tabs, Back, double clicks, lost responses, expiry, nodes
+//! with an empty memory, cookies of other programs. After every step the user is signed in, or at a form, or at a page
+//! with a link to continue; and every session has the authentication that it claims.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,9 +14,9 @@ use super::{
     site::{Browser, PASSWORD, Page, REDIRECT_URI, Site},
 };
 
-/// Sequences of each test; there are four.
+/// The number of sequences in each of the four tests.
 const SEQUENCES: u64 = 250;
-/// Steps of a sequence.
+/// The number of steps in a sequence.
 const STEPS: usize = 10;
 
 /// splitmix64.
@@ -36,7 +36,7 @@ impl Dice {
     }
 }
 
-/// A form as it stood on a page, and the cookies that the browser had when it was sent.
+/// A form as shown on a page, and the cookies that the browser had when it was sent.
 #[derive(Clone)]
 struct Sent {
     path: String,
@@ -44,19 +44,19 @@ struct Sent {
     cookies: BTreeMap<String, String>,
 }
 
-/// One person's visits.
+/// The visits of one user.
 struct Walk<'a> {
     sites: &'a mut [Site],
     dice: Dice,
     browser: Browser,
-    /// Addresses that were opened, in any tab: where Back leads.
+    /// Addresses that were opened, in any tab: the targets of Back.
     history: Vec<String>,
-    /// The pages that the tabs show.
+    /// The pages in the tabs.
     tabs: Vec<(String, Page)>,
     sent: Vec<Sent>,
-    /// Whose password was typed in this sequence, rightly.
+    /// The users whose correct password was typed in this sequence.
     proved: BTreeSet<&'static str>,
-    /// When each request of a client was first made, and whether it asked for a new proof.
+    /// The time of the first request of each client, and whether it required a new authentication.
     asked: BTreeMap<String, (u64, bool)>,
     number: u64,
     log: Vec<String>,
@@ -113,7 +113,7 @@ impl Walk<'_> {
                 self.log.push(format!("node {at} has a new memory"));
             }
             _ => {
-                // A link of the page that a tab shows.
+                // A link of the page in a tab.
                 let links: Vec<String> = self.tabs.iter().flat_map(|(_, page)| links(page)).collect();
                 let Some(link) = self.dice.one(&links).cloned() else { return };
                 self.open(&link).await;
@@ -133,7 +133,7 @@ impl Walk<'_> {
         self.log.push("other cookies".into());
     }
 
-    /// Opens an address and goes where it leads, each time at any node.
+    /// Opens an address and follows its redirects, each at a random node.
     async fn open(&mut self, url: &str) {
         self.log.push(format!("open {}", &url[..url.len().min(60)]));
         self.history.push(url.to_owned());
@@ -192,7 +192,7 @@ impl Walk<'_> {
         self.post(&sent).await;
     }
 
-    /// A second click, with the cookies of now or, where the first answer was lost, of then.
+    /// A second click, with the present cookies or, if the first response was lost, with the earlier ones.
     async fn send_again(&mut self) {
         let Some(sent) = self.dice.one(&self.sent).cloned() else { return };
         if self.dice.roll(2) == 0 {
@@ -215,10 +215,10 @@ impl Walk<'_> {
         let next = page.location();
         assert!(next.starts_with('/'), "a form's chain leaves the site: {next}");
         self.open(&next).await;
-        // Where a form leads is not an address that was typed, but Back may find it.
+        // The target of a form is not an address that was typed, but Back may reach it.
     }
 
-    /// The client has its answer.
+    /// The client gets its response.
     async fn returned(&mut self, address: &str) {
         let url = url::Url::parse(address).unwrap();
         let query: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
@@ -258,7 +258,7 @@ impl Walk<'_> {
     }
 }
 
-/// Where a browser goes by itself.
+/// The address to which a browser goes by itself.
 fn next_of(page: &Page) -> Option<String> {
     if page.status.is_redirection() { Some(page.location()) } else { page.refresh() }
 }
@@ -318,7 +318,7 @@ async fn sequences(from: u64) {
         for _ in 0..STEPS {
             walk.step().await;
         }
-        // The attempts of one sequence are not those of the next.
+        // The attempts of one sequence must not count in the next.
         sites.iter().for_each(|site| site.node.clock().advance(Duration::from_mins(16)));
     }
 }
