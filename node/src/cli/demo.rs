@@ -10,13 +10,13 @@ Examples:
   conclave demo
       three nodes and a front on http://127.0.0.1:9090, with an admin, an OIDC client and a protected application
   conclave demo --nodes 5 --base-port 19000 --data /tmp/demo
-  conclave demo --json
-      prints one line of JSON once everything is ready, and runs until it is stopped")]
+  conclave demo --base-port 0 --json
+      takes free ports, prints one line of JSON once everything is ready, and runs until it is stopped")]
 pub struct DemoArgs {
     /// The number of nodes, at most 9
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_NODES))]
     pub nodes: u64,
-    /// The base that ports are counted from; the front is at this one + 90
+    /// The base that ports are counted from; the front is at this one + 90. 0 chooses a hundred free ports
     #[arg(long, default_value_t = 9000, value_name = "PORT")]
     pub base_port: u16,
     /// The directory of the nodes' data; kept if given, otherwise temporary

@@ -56,6 +56,7 @@ fn as_json(
         })
         .collect();
     json!({
+        "base_port": layout.base_port(),
         "front": layout.front_url(),
         "issuer": layout.front_url(),
         "nodes": nodes,

@@ -14,7 +14,10 @@ use tempfile::TempDir;
 use conclave_base::runtime::Entropy;
 use conclave_crypto::secret::ClusterSecret;
 
-use super::DemoOptions;
+use super::{
+    DemoOptions,
+    ports::{IN_A_ROW, Ports},
+};
 
 /// Ports from the base: http 1.., admin API 11.., cluster plane 21.., Envoy over gRPC 31.., application 80, front 90.
 const API_OFFSET: u16 = 10;
@@ -28,7 +31,7 @@ pub const APP_HOST: &str = "app.localhost";
 
 pub struct Layout {
     pub nodes: u64,
-    base_port: u16,
+    ports: Ports,
     dir: PathBuf,
     pub secret: ClusterSecret,
     /// Held as long as the demo runs: another demo in this directory would change the configuration of running nodes.
@@ -50,23 +53,13 @@ impl Layout {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        anyhow::ensure!(
-            options.base_port <= u16::MAX - 100,
-            "--base-port must leave room for a hundred ports above it"
-        );
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let lock = fs::File::create(dir.join("demo.lock"))?;
         lock.try_lock().with_context(|| format!("{} is in use by another demo", dir.display()))?;
+        let ports = ports(options.base_port, &dir.join("base-port"), entropy)?;
         let secret = secret(&dir.join("cluster.secret"), entropy)?;
-        let layout = Self {
-            nodes: options.nodes,
-            base_port: options.base_port,
-            dir,
-            secret,
-            _lock: lock,
-            _temporary: temporary,
-        };
+        let layout = Self { nodes: options.nodes, ports, dir, secret, _lock: lock, _temporary: temporary };
         for node in layout.ids() {
             fs::write(layout.config_file(node), layout.config(node))?;
         }
@@ -77,9 +70,14 @@ impl Layout {
         1..=self.nodes
     }
 
+    /// The port that the others are counted from.
+    pub const fn base_port(&self) -> u16 {
+        self.ports.base()
+    }
+
     fn port(&self, offset: u16, node: u64) -> u16 {
         // At most nine nodes, and a hundred ports of room: checked at the start.
-        self.base_port + offset + u16::try_from(node).unwrap_or_default()
+        self.base_port() + offset + u16::try_from(node).unwrap_or_default()
     }
 
     pub fn http_addr(&self, node: u64) -> SocketAddr {
@@ -99,11 +97,11 @@ impl Layout {
     }
 
     pub fn front_addr(&self) -> SocketAddr {
-        loopback(self.base_port + FRONT_OFFSET)
+        loopback(self.base_port() + FRONT_OFFSET)
     }
 
     pub fn app_addr(&self) -> SocketAddr {
-        loopback(self.base_port + APP_OFFSET)
+        loopback(self.base_port() + APP_OFFSET)
     }
 
     /// The issuer: the URL that a user opens.
@@ -154,6 +152,23 @@ impl Layout {
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// The ports from this base on. For base 0: those of an earlier demo in this directory, whose nodes know each other by
+/// them, or a hundred free ones.
+fn ports(base: u16, remembered: &Path, entropy: &dyn Entropy) -> anyhow::Result<Ports> {
+    let ports = match fs::read_to_string(remembered) {
+        _ if base != 0 => Ports::from(base)?,
+        Ok(text) => {
+            let base: u16 = text.trim().parse().with_context(|| format!("{}", remembered.display()))?;
+            Ports::reserve(base).with_context(|| {
+                format!("the ports {base} to {} of the earlier demo are in use", base + IN_A_ROW - 1)
+            })?
+        }
+        Err(_) => Ports::free(entropy)?,
+    };
+    fs::write(remembered, format!("{}\n", ports.base()))?;
+    Ok(ports)
 }
 
 /// The secret of an earlier demo in this directory, or a new one, readable only by its owner.

@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `layout` | ports, directories, configuration files |
+//! | `ports`, `layout` | the ports, directories and configuration files |
 //! | `children` | the nodes: real `conclave serve` processes, watched, stopped with the demo |
 //! | `front` | one URL in front of all: each request goes to the next node |
 //! | `app` | a small application behind forward-auth |
@@ -17,6 +17,7 @@ mod front;
 mod furnish;
 mod guide;
 mod layout;
+pub mod ports;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -36,6 +37,7 @@ pub const MAX_NODES: u64 = 9;
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
     pub nodes: u64,
+    /// The port that all others are counted from; 0 chooses a hundred free ones.
     pub base_port: u16,
     /// A directory that is kept, and used again by the next demo; `None` for a temporary one that is removed at the
     /// end.

@@ -34,7 +34,7 @@ struct World {
 impl World {
     fn start(place: &Path) -> Self {
         let target = format!("file://{}", place.display());
-        let demo = Demo::start_with(22_300, &["--restart"], &[("CONCLAVE_ARCHIVE__TARGET", &target)]);
+        let demo = Demo::start_with(&["--restart"], &[("CONCLAVE_ARCHIVE__TARGET", &target)]);
         let data = demo.cluster.nodes[0].data_dir.parent().unwrap();
         let secret = std::fs::read_to_string(data.join("cluster.secret")).unwrap();
         let keys = ClusterKeys::derive(&ClusterSecret::parse(&secret).unwrap());

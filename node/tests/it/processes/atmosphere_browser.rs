@@ -24,7 +24,7 @@ fn demo(servers: &Servers, names: &Names) -> Demo {
         ("CONCLAVE_ATMOSPHERE__NAMESERVERS", format!(r#"["{}"]"#, names.addr)),
     ];
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let demo = Demo::start_with(24_100, &[], &settings);
+    let demo = Demo::start_with(&[], &settings);
     demo.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
     demo
 }
@@ -37,7 +37,7 @@ async fn a_person_signs_in_with_chromium_at_the_pages_of_a_real_account_server()
     names.know(ALICE, &did);
     let demo = demo(&servers, &names);
     // The account server's pages need JavaScript.
-    let chromium = Chromium::start_with(24_290, &json!({})).await;
+    let chromium = Chromium::start_with(demo.own_port(90), &json!({})).await;
 
     chromium.open(&format!("{}/", demo.cluster.front)).await;
     chromium.click("#upstream-atmosphere").await;

@@ -53,7 +53,7 @@ pub struct Sky {
 
 impl Sky {
     /// Starts the cluster; `collector` receives the traces.
-    pub async fn start(base_port: u16, restart: bool, collector: Option<&Collector>) -> Self {
+    pub async fn start(restart: bool, collector: Option<&Collector>) -> Self {
         let network = Network::start().await;
         network.says(|script| script.asks_for_nonce = 1);
         let dir = tempfile::tempdir().unwrap();
@@ -64,7 +64,7 @@ impl Sky {
             ("CONCLAVE_ATMOSPHERE__PLC_DIRECTORIES", format!(r#"["{}/plc"]"#, network.url)),
             ("CONCLAVE_ATMOSPHERE__NAMESERVERS", format!(r#"["{}"]"#, network.nameserver)),
             ("CONCLAVE_LOGIN__THROTTLE__ADDRESS_FAILURES", "1000000".into()),
-            ("CONCLAVE_LOG__LEVEL", "conclave_node=trace,info".into()),
+            ("CONCLAVE_LOG__LEVEL", "conclave=trace,info".into()),
         ];
         if let Some(collector) = collector {
             settings.push(("CONCLAVE_TELEMETRY__OTLP_ENDPOINT", collector.endpoint.clone()));
@@ -75,7 +75,7 @@ impl Sky {
             settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut more = vec!["--data", data.to_str().unwrap()];
         more.extend(restart.then_some("--restart"));
-        let demo = Demo::start_with(base_port, &more, &settings);
+        let demo = Demo::start_with(&more, &settings);
         Self { demo, network, next: AtomicUsize::new(0), again: AtomicUsize::new(0), _dir: dir, data }
     }
 
@@ -214,7 +214,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
-    let sky = Sky::start(23_700, true, None).await;
+    let sky = Sky::start(true, None).await;
     sky.demo.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
     for n in 0..PEOPLE {
         sky.network.account(&did(n), &format!("p{n}.test"));
@@ -266,7 +266,7 @@ async fn a_thousand_sign_in_while_nodes_are_killed_each_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_secret_of_a_sign_in_is_in_any_file_in_clear() {
     let collector = Collector::start().await;
-    let sky = Sky::start(23_900, false, Some(&collector)).await;
+    let sky = Sky::start(false, Some(&collector)).await;
     let made = sky.demo.conclave(&[
         "upstream",
         "add",

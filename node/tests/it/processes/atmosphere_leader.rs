@@ -88,7 +88,7 @@ impl Sky {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_killed_at_the_callback_costs_a_second_try_at_most_and_gives_no_second_session() {
-    let sky = Sky::start(24_600, true, None).await;
+    let sky = Sky::start(true, None).await;
     sky.demo.conclave(&["upstream", "add", "atmosphere", "--atmosphere", "--admit", "any"]);
     let mut told: Vec<(Moment, bool)> = Vec::new();
     for round in 0..ROUNDS {

@@ -20,7 +20,7 @@ fn names(spans: &[Seen], node: u64) -> BTreeSet<&str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sign_in_that_touches_three_nodes_is_one_trace() {
     let collector = Collector::start().await;
-    let sky = Sky::start(24_400, false, Some(&collector)).await;
+    let sky = Sky::start(false, Some(&collector)).await;
     // Another node resolves a handle that affects access.
     sky.demo.conclave(&[
         "upstream",

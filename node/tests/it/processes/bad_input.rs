@@ -152,7 +152,7 @@ fn another_secret_or_node_number_does_not_open_a_data_directory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_without_a_quorum_certainly_did_not_happen_and_says_so() {
-    let demo = Demo::start(22_000, &[]);
+    let demo = Demo::start(&[]);
     // The survivor must not be the leader: a leader that has just lost its followers cannot know the outcome yet, and
     // would report that.
     let leader = demo.leader().await.unwrap();

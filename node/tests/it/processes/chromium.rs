@@ -125,8 +125,8 @@ impl Chromium {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_signs_in_with_chromium_opens_the_application_and_signs_out() {
-    let demo = Demo::start(21_800, &[]);
-    let chromium = Chromium::start(21_990).await;
+    let demo = Demo::start(&[]);
+    let chromium = Chromium::start(demo.own_port(90)).await;
     let app = format!("http://app.localhost:{}/deep?x=1", demo.cluster.front.rsplit(':').next().unwrap());
 
     chromium.open(&app).await;

@@ -45,11 +45,11 @@ impl Clocks {
         vec![("LD_PRELOAD", library), ("CLOCK_OFFSETS", offsets)]
     }
 
-    fn start(&self, base_port: u16) -> House {
+    fn start(&self) -> House {
         let environment = self.environment();
         let settings: Vec<(&str, &str)> =
             environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        House::start_with(base_port, &settings)
+        House::start_with(&settings)
     }
 
     /// Sets the wall clock of this node ahead by this many seconds.
@@ -112,7 +112,7 @@ async fn keep_signing_in(house: Arc<House>, stop: Arc<AtomicBool>, done: Arc<Ato
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_that_leaps_or_stays_wrong_loses_no_sign_in() {
     let clocks = Clocks::build();
-    let house = Arc::new(clocks.start(27_000));
+    let house = Arc::new(clocks.start());
     house.ready(&[1, 2, 3]).await;
     let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -157,7 +157,7 @@ async fn a_wall_clock_that_leaps_or_stays_wrong_loses_no_sign_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_time_that_wrong_clocks_moved_ahead_is_brought_back_by_the_runbook() {
     let clocks = Clocks::build();
-    let mut house = clocks.start(27_200);
+    let mut house = clocks.start();
     house.create("kept").await;
     house.demo.kill();
 

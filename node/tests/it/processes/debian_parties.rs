@@ -25,10 +25,10 @@ fn create_client(demo: &Demo, id: &str, options: &[&str]) -> String {
 
 #[tokio::test]
 async fn mod_auth_openidc_signs_in_while_the_leader_dies_and_shows_a_refusal_once() {
-    const PORT: u16 = 30_095;
-    let demo = Demo::start(30_000, &[]);
+    let demo = Demo::start(&[]);
     demo.all_ready().await;
-    let base = format!("http://127.0.0.1:{PORT}");
+    let port = demo.own_port(0);
+    let base = format!("http://127.0.0.1:{port}");
     let redirect_uri = format!("{base}/protected/redirect_uri");
     let made = demo.conclave(&["client", "create", "--id", "apache", "--redirect-uri", &redirect_uri]);
     let secret = made["client_secret"].as_str().unwrap();
@@ -51,7 +51,7 @@ Header always set X-Name "%{{OIDC_CLAIM_preferred_username}}e"
 Header always set X-Email "%{{OIDC_CLAIM_email}}e"
 </Location>"#
     );
-    let _apache = apache(PORT, "auth_openidc", &settings).await;
+    let _apache = apache(port, "auth_openidc", &settings).await;
 
     let mut person = Person::new(&demo);
     person.kills_the_leader = true;
@@ -83,10 +83,10 @@ async fn passport(demo: &Demo, id: &str, port: u16, sends_nonce: bool) -> (Party
 
 #[tokio::test]
 async fn passport_openidconnect_signs_in_with_a_nonce_or_one_word_of_the_administrator() {
-    let demo = Demo::start(30_200, &[]);
+    let demo = Demo::start(&[]);
     demo.all_ready().await;
-    let (_bare, bare) = passport(&demo, "bare", 30_295, false).await;
-    let (_nonce, with_nonce) = passport(&demo, "nonce", 30_296, true).await;
+    let (_bare, bare) = passport(&demo, "bare", demo.own_port(0), false).await;
+    let (_nonce, with_nonce) = passport(&demo, "nonce", demo.own_port(1), true).await;
     let signed_in = |end: End| {
         let seen: Value =
             serde_json::from_str(&end.text).unwrap_or_else(|_| panic!("{} {}", end.url, end.text));
@@ -135,10 +135,9 @@ async fn revoke(demo: &Demo, id: &str, secret: &str, token: &str) {
 
 #[tokio::test]
 async fn dovecot_knows_users_by_tokens_of_another_client() {
-    const INTROSPECTS: u16 = 30_495;
-    const READS_USERINFO: u16 = 30_496;
-    let demo = Demo::start(30_400, &[]);
+    let demo = Demo::start(&[]);
     demo.all_ready().await;
+    let (introspects, reads_userinfo) = (demo.own_port(0), demo.own_port(1));
     let mail = "https://mail.example.org";
     let secret = create_client(&demo, "dovecot", &["--audience", mail, "--grant-type", "client_credentials"]);
     let resource = ["--redirect-uri", REDIRECT_URI, "--resource", mail, "--default-resource", mail];
@@ -149,12 +148,12 @@ async fn dovecot_knows_users_by_tokens_of_another_client() {
          username_attribute = username\nactive_attribute = active\nactive_value = true\n"
     );
     let by_userinfo = format!("introspection_mode = auth\nintrospection_url = {front}/oidc/userinfo\n");
-    let _first = dovecot(INTROSPECTS, &by_introspection).await;
-    let _second = dovecot(READS_USERINFO, &by_userinfo).await;
+    let _first = dovecot(introspects, &by_introspection).await;
+    let _second = dovecot(reads_userinfo, &by_userinfo).await;
 
     let token = access_token(&demo, "webmail", &app).await;
     // Dovecot reads userinfo with its own default: the user's name is `email`.
-    for (port, name) in [(INTROSPECTS, "admin"), (READS_USERINFO, "admin@example.test")] {
+    for (port, name) in [(introspects, "admin"), (reads_userinfo, "admin@example.test")] {
         for mechanism in ["XOAUTH2", "OAUTHBEARER"] {
             let answer = Imap::open(port).await.authenticate(mechanism, name, &token).await;
             assert!(answer.starts_with("a OK"), "{port} {mechanism}: {answer}");
@@ -162,20 +161,20 @@ async fn dovecot_knows_users_by_tokens_of_another_client() {
     }
     revoke(&demo, "webmail", &app, &token).await;
     // The challenge of RFC 7628 §3.2.2 makes the mail client get a new token.
-    let answer = Imap::open(INTROSPECTS).await.authenticate("XOAUTH2", "admin", &token).await;
+    let answer = Imap::open(introspects).await.authenticate("XOAUTH2", "admin", &token).await;
     assert!(answer.starts_with("+ "), "{answer}");
     // Dovecot 2.3 treats every userinfo response without a name as a failure of the server, whatever its status and
     // body.
-    let mut imap = Imap::open(READS_USERINFO).await;
+    let mut imap = Imap::open(reads_userinfo).await;
     let answer = imap.authenticate("XOAUTH2", "admin@example.test", &token).await;
     assert!(answer.starts_with("a NO"), "{answer}");
 }
 
 #[tokio::test]
 async fn mod_oauth2_takes_tokens_of_another_client_by_introspection_and_by_signature() {
-    const PORT: u16 = 30_695;
-    let demo = Demo::start(30_600, &[]);
+    let demo = Demo::start(&[]);
     demo.all_ready().await;
+    let port = demo.own_port(0);
     let api = "https://api.example.org";
     let secret = create_client(&demo, "apache", &["--audience", api, "--grant-type", "client_credentials"]);
     let resource = ["--redirect-uri", REDIRECT_URI, "--resource", api, "--default-resource", api];
@@ -196,10 +195,10 @@ Require oauth2_claim aud:{api}
 Header always set X-User "expr=%{{REMOTE_USER}}"
 </Location>"#
     );
-    let _apache = apache(PORT, "oauth2", &settings).await;
+    let _apache = apache(port, "oauth2", &settings).await;
     let token = access_token(&demo, "app", &app).await;
     let get = async |path: &str, token: &str| {
-        let request = browser().get(format!("http://127.0.0.1:{PORT}{path}")).bearer_auth(token);
+        let request = browser().get(format!("http://127.0.0.1:{port}{path}")).bearer_auth(token);
         let reply = request.send().await.unwrap();
         (reply.status().as_u16(), reply.headers()["x-user"].to_str().unwrap_or_default().to_owned())
     };

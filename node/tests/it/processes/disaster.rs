@@ -31,7 +31,7 @@ struct Acknowledged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_is_killed_at_once_amid_writing_and_nothing_acknowledged_is_lost() {
-    let demo = Arc::new(Demo::start(21_400, &["--restart"]));
+    let demo = Arc::new(Demo::start(&["--restart"]));
     let done = Arc::new(Acknowledged::default());
     let writers = [
         tokio::spawn(sign_people_in(demo.clone(), done.clone())),

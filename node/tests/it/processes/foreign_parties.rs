@@ -106,7 +106,7 @@ fn told(demo: &Demo) -> Value {
 
 #[tokio::test]
 async fn relying_parties_of_others_are_served_by_every_node() {
-    let demo = Demo::start(26_600, &[]);
+    let demo = Demo::start(&[]);
     demo.all_ready().await;
     let told = told(&demo).to_string();
 
@@ -120,10 +120,10 @@ async fn relying_parties_of_others_are_served_by_every_node() {
 
 #[tokio::test]
 async fn the_end_of_a_session_at_another_node_reaches_a_client_that_verifies_it_itself() {
-    const PORT: u16 = 26_795;
-    let demo = Demo::start_with(26_700, &[], &[("CONCLAVE_OUTBOUND__ALLOW", "127.0.0.1")]);
+    let demo = Demo::start_with(&[], &[("CONCLAVE_OUTBOUND__ALLOW", "127.0.0.1")]);
     demo.all_ready().await;
-    let uri = format!("http://127.0.0.1:{PORT}/logout");
+    let port = demo.own_port(0);
+    let uri = format!("http://127.0.0.1:{port}/logout");
     let options = [PEOPLE, &["--backchannel-logout-uri", &uri]].concat();
     let made = create_client(&demo, "told", &options);
     let told = json!({
@@ -131,7 +131,7 @@ async fn the_end_of_a_session_at_another_node_reaches_a_client_that_verifies_it_
         "username": demo.cluster.admin.username,
         "password": demo.cluster.admin.password,
         "redirectUri": REDIRECT_URI,
-        "port": PORT,
+        "port": port,
         "client": { "id": "told", "secret": made["client_secret"] },
         "end": [env!("CARGO_BIN_EXE_conclave"), "session", "revoke", "--user", demo.cluster.admin.username],
         "env": { "CONCLAVE_API": demo.cluster.nodes[2].api, "CONCLAVE_TOKEN": demo.cluster.admin.token },
@@ -179,7 +179,7 @@ async fn said(chromium: &Chromium, css: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_in_chromium_signs_in_renews_and_signs_out_over_every_node() {
-    let demo = Demo::start(26_800, &[]);
+    let demo = Demo::start(&[]);
     demo.all_ready().await;
     let origin = serve_application(&demo.cluster.issuer).await;
     let (home, bye) = (format!("{origin}/"), format!("{origin}/bye"));
@@ -187,7 +187,7 @@ async fn an_application_in_chromium_signs_in_renews_and_signs_out_over_every_nod
     let options = ["--auth-method", "none", "--redirect-uri", &home, "--post-logout-redirect-uri", &bye];
     create_client(&demo, "spa", &options.into_iter().chain(scopes).collect::<Vec<_>>());
 
-    let chromium = Chromium::start_with(26_895, &json!({})).await;
+    let chromium = Chromium::start_with(demo.own_port(90), &json!({})).await;
     chromium.open(&home).await;
     assert_eq!(said(&chromium, "#status").await, "nobody");
     chromium.click("#sign-in").await;

@@ -63,14 +63,14 @@ async fn sign_in(demo: &Demo, chromium: &Chromium) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_ends_where_the_application_goes() {
-    let demo = Demo::start(22_500, &[]);
+    let demo = Demo::start(&[]);
     let party = RelyingParty::start().await;
     let (callback, bye) = (format!("{}/cb", party.first), format!("{}/bye", party.first));
     for (client, consent) in [("chain", "implicit"), ("chain-asks", "always")] {
         let order = ["client", "create", "--id", client, "--redirect-uri", &callback, "--consent", consent];
         demo.conclave(&[&order[..], &["--post-logout-redirect-uri", &bye]].concat());
     }
-    let chromium = Chromium::start(22_690).await;
+    let chromium = Chromium::start(demo.own_port(90)).await;
 
     // Sign-in, first with a wrong password: the page with the error can be reloaded, and Back never meets the response
     // to a form.

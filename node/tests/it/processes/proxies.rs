@@ -613,25 +613,25 @@ async fn nodes_die(demo: &Demo, proxy: &Proxy) -> (usize, Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_and_caddy_protect_an_application() {
-    let demo = Demo::start(21_600, &["--restart"]);
+    let demo = Demo::start(&["--restart"]);
     create_guest(&demo).await;
     set_policy(&demo);
     let (addr, seen) = application().await;
-    let nginx = Proxy::nginx(&demo.cluster.nodes, 21_750, addr).await;
+    let nginx = Proxy::nginx(&demo.cluster.nodes, demo.own_port(0), addr).await;
     the_whole_story(&demo, &nginx, &seen).await;
     nodes_die_and_nobody_is_turned_away(&demo, &nginx).await;
-    let caddy = Proxy::caddy(&demo.cluster.nodes, 21_751, addr).await;
+    let caddy = Proxy::caddy(&demo.cluster.nodes, demo.own_port(1), addr).await;
     the_whole_story(&demo, &caddy, &seen).await;
     nodes_die_and_nobody_is_turned_away(&demo, &caddy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traefik_protects_an_application() {
-    let demo = Demo::start(29_100, &["--restart"]);
+    let demo = Demo::start(&["--restart"]);
     create_guest(&demo).await;
     set_policy(&demo);
     let (addr, seen) = application().await;
-    let traefik = Proxy::traefik(&demo.cluster.nodes, 29_250, addr).await;
+    let traefik = Proxy::traefik(&demo.cluster.nodes, demo.own_port(0), addr).await;
     the_whole_story(&demo, &traefik, &seen).await;
     // Traefik sends no request twice: a request in progress at a dying node gets 502, and no later request fails.
     let (asked, failed) = nodes_die(&demo, &traefik).await;
@@ -641,17 +641,17 @@ async fn traefik_protects_an_application() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_and_envoy_protect_an_application() {
-    let demo = Demo::start(26_700, &["--restart"]);
+    let demo = Demo::start(&["--restart"]);
     create_guest(&demo).await;
     set_policy(&demo);
     let (addr, seen) = application().await;
-    let haproxy = Proxy::haproxy(&demo.cluster.nodes, 26_850, addr).await;
+    let haproxy = Proxy::haproxy(&demo.cluster.nodes, demo.own_port(0), addr).await;
     the_whole_story(&demo, &haproxy, &seen).await;
     nodes_die_and_nobody_is_turned_away(&demo, &haproxy).await;
-    let envoy = Proxy::envoy(&demo.cluster.nodes, 26_851, addr).await;
+    let envoy = Proxy::envoy(&demo.cluster.nodes, demo.own_port(1), addr).await;
     the_whole_story(&demo, &envoy, &seen).await;
     nodes_die_and_nobody_is_turned_away(&demo, &envoy).await;
-    let envoy = Proxy::envoy_with("envoy-grpc.yaml", &demo.cluster.nodes, 26_852, addr).await;
+    let envoy = Proxy::envoy_with("envoy-grpc.yaml", &demo.cluster.nodes, demo.own_port(2), addr).await;
     the_whole_story(&demo, &envoy, &seen).await;
     nodes_die_and_nobody_is_turned_away(&demo, &envoy).await;
 }

@@ -227,15 +227,20 @@ async fn a_lost_quorum_has_a_page(name: &str, url: &str, person: &reqwest::Clien
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_in_front_never_suffers_from_an_answer() {
-    let demo = Demo::start(28_000, &[]);
+    let demo = Demo::start(&[]);
     join_every_group(&demo).await;
     let (addr, seen) = application().await;
-    let said = nginx_test(&demo.cluster.nodes, 28_149, addr);
+    let said = nginx_test(&demo.cluster.nodes, demo.own_port(0), addr);
     assert!(!said.contains("[warn]") && said.contains("test is successful"), "{said}");
     let mut proxies = Vec::new();
-    for (port, name) in
-        (28_150..).zip(["nginx", "Caddy", "HAProxy", "Envoy over HTTP", "Envoy over gRPC", "Traefik"])
-    {
+    for (port, name) in (demo.own_port(1)..).zip([
+        "nginx",
+        "Caddy",
+        "HAProxy",
+        "Envoy over HTTP",
+        "Envoy over gRPC",
+        "Traefik",
+    ]) {
         let proxy = proxy_of(name, &demo, port, addr).await;
         let person = proxy.browser();
         let admin = &demo.cluster.admin;

@@ -75,7 +75,7 @@ fn told((asked, failed): (usize, usize)) -> &'static str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_answers_503_is_passed_over_where_the_proxy_can() {
-    let demo = Demo::start(28_400, &[]);
+    let demo = Demo::start(&[]);
     let (addr, _seen) = application().await;
     let mut rows = String::new();
     for (n, (what, is_ready)) in [
@@ -85,11 +85,11 @@ async fn a_node_that_answers_503_is_passed_over_where_the_proxy_can() {
     .into_iter()
     .enumerate()
     {
-        let port = 28_560 + u16::try_from(n).unwrap();
+        let port = demo.own_port(60) + u16::try_from(n).unwrap();
         refusing(port, is_ready).await;
         let mut nodes = demo.cluster.nodes.clone();
         nodes[2] = Node { http: format!("http://127.0.0.1:{port}"), ..nodes[2].clone() };
-        let base = 28_510 + u16::try_from(n * 10).unwrap();
+        let base = demo.own_port(10) + u16::try_from(n * 10).unwrap();
         let proxies = [
             Proxy::nginx(&nodes, base, addr).await,
             Proxy::caddy(&nodes, base + 1, addr).await,

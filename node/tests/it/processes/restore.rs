@@ -73,15 +73,15 @@ pub struct House {
 }
 
 impl House {
-    pub fn start(base_port: u16) -> Self {
-        Self::start_with(base_port, &[])
+    pub fn start() -> Self {
+        Self::start_with(&[])
     }
 
     /// Like `start`, with these settings in the environment of every node.
-    pub fn start_with(base_port: u16, settings: &[(&str, &str)]) -> Self {
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
-        let demo = Demo::start_with(base_port, &["--data", data.to_str().unwrap()], settings);
+        let demo = Demo::start_with(&["--data", data.to_str().unwrap()], settings);
         Self { demo, dir }
     }
 
@@ -168,7 +168,7 @@ fn saved_as_of_an_entry(house: &House) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
-    let mut house = House::start(25_000);
+    let mut house = House::start();
     house.create("kept").await;
     let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     assert!(house.knows(1, &before).await);
@@ -197,7 +197,7 @@ async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
     let said = String::from_utf8_lossy(&old.stderr).into_owned();
     assert!(!old.status.success() && said.contains("foreign lineage"), "{said}");
 
-    let address = format!("127.0.0.1:{}", 25_021);
+    let address = format!("127.0.0.1:{}", house.demo.cluster.base_port + 21);
     for (node, number) in [(2, 5), (3, 6)] {
         let refused = json(&["cluster", "join", &address, "--config", &house.config(node)]).unwrap_err();
         assert!(refused.contains("--set-aside"), "{refused}");
@@ -231,7 +231,7 @@ async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_disk_that_is_left_founds_the_cluster_anew() {
-    let mut house = House::start(25_200);
+    let mut house = House::start();
     house.create("kept").await;
     house.demo.digests().await;
     let person = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
@@ -282,7 +282,7 @@ async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
     let house = {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
-        House { demo: Demo::start(25_400, &["--restart", "--data", data.to_str().unwrap()]), dir }
+        House { demo: Demo::start(&["--restart", "--data", data.to_str().unwrap()]), dir }
     };
     for n in 0..20 {
         house.create(&format!("old-{n}")).await;
@@ -353,7 +353,7 @@ fn next(seed: &mut u64, limit: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_is_killed_at_any_moment_leaves_the_old_data_or_the_new() {
     const ROUNDS: usize = 200;
-    let mut house = House::start(25_600);
+    let mut house = House::start();
     house.create("kept").await;
     let file = house.save("cluster.snapshot");
     house.demo.kill();

@@ -21,7 +21,7 @@ const KILL_EVERY: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_logins_each_step_at_another_node() {
-    let demo = Demo::start(21_000, &[]);
+    let demo = Demo::start(&[]);
     for n in 0..LOGINS {
         let signed_in =
             sign_in(&demo, Way::EachToTheNextNode).await.unwrap_or_else(|e| panic!("login {n}: {e:#}"));
@@ -41,7 +41,7 @@ async fn two_hundred_logins_each_step_at_another_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaders_are_killed_and_no_login_session_or_code_is_lost() {
-    let demo = Arc::new(Demo::start(21_200, &["--restart"]));
+    let demo = Arc::new(Demo::start(&["--restart"]));
     let over = Arc::new(AtomicBool::new(false));
     let logins = Arc::new(AtomicUsize::new(0));
     let kept = sign_in(&demo, Way::Front).await.unwrap();

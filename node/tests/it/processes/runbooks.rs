@@ -68,7 +68,7 @@ impl Runbook {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_a_lost_administrator_a_lost_node_and_a_lost_house() {
-    let mut house = House::start(25_800);
+    let mut house = House::start();
 
     let mut book = Runbook::open("upgrade.md");
     let status = "conclave cluster status --config /etc/conclave/conclave.toml";
@@ -141,7 +141,7 @@ async fn an_upgrade_a_lost_administrator_a_lost_node_and_a_lost_house() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_quorum() {
-    let mut house = House::start(26_000);
+    let mut house = House::start();
     house.create("kept").await;
     house.demo.digests().await;
     house.demo.kill();
@@ -159,7 +159,7 @@ async fn a_lost_quorum() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaked_secret() {
-    let house = House::start(26_400);
+    let house = House::start();
     let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     assert!(house.knows(0, &before).await);
     let mut book = Runbook::open("leaked-secret.md");

@@ -103,7 +103,7 @@ async fn keep_refreshing(demo: Arc<Demo>, mut token: String, over: Arc<AtomicBoo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_secret_changes_and_nobody_is_signed_out() {
-    let demo = Arc::new(Demo::start(29_300, &["--restart"]));
+    let demo = Arc::new(Demo::start(&["--restart"]));
     let made = conclave_secret(&demo, "new.secret");
     assert!(made.status.success(), "{made:?}");
     let (old, new) = ("cluster.secret", "new.secret");

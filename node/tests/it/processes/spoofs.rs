@@ -249,7 +249,7 @@ async fn frozen(demo: &Demo, proxy: &Proxy, cookie: &str) -> (usize, usize, Dura
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_header_that_a_client_writes_gets_past_a_proxy() {
-    let demo = Demo::start(27_400, &["--restart"]);
+    let demo = Demo::start(&["--restart"]);
     create_guest(&demo).await;
     set_policy(&demo);
     command(&demo, &["app", "update", "demo-app", "--assertion", "on"]);
@@ -263,7 +263,7 @@ async fn no_header_that_a_client_writes_gets_past_a_proxy() {
     for (n, name) in
         ["nginx", "Caddy", "HAProxy", "Envoy over HTTP", "Envoy over gRPC", "Traefik"].into_iter().enumerate()
     {
-        let port = 27_550 + u16::try_from(n).unwrap();
+        let port = demo.own_port(0) + u16::try_from(n).unwrap();
         let proxy = match n {
             0 => Proxy::nginx(&demo.cluster.nodes, port, addr).await,
             1 => Proxy::caddy(&demo.cluster.nodes, port, addr).await,

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use conclave_base::runtime::SystemEntropy;
+use conclave_node::demo::ports::Ports;
 use reqwest::cookie::Jar;
 use serde::Deserialize;
 
@@ -19,6 +21,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
 pub struct Described {
+    pub base_port: u16,
     pub front: String,
     pub issuer: String,
     pub nodes: Vec<Node>,
@@ -55,18 +58,19 @@ pub struct Demo {
     child: Child,
     pub cluster: Described,
     next: AtomicUsize,
+    own_ports: Ports,
 }
 
 impl Demo {
-    /// Starts a demo on the hundred ports from `base_port`, which no other test uses.
-    pub fn start(base_port: u16, more: &[&str]) -> Self {
-        Self::start_with(base_port, more, &[])
+    /// Starts a demo on free ports.
+    pub fn start(more: &[&str]) -> Self {
+        Self::start_with(more, &[])
     }
 
     /// Like `start`, with these settings in the environment of every node.
-    pub fn start_with(base_port: u16, more: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub fn start_with(more: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_conclave"))
-            .args(["demo", "--json", "--base-port", &base_port.to_string()])
+            .args(["demo", "--json", "--base-port", "0"])
             .args(more)
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
@@ -76,7 +80,13 @@ impl Demo {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "the demo ended without its line of JSON");
-        Self { child, cluster: serde_json::from_str(&line).unwrap(), next: AtomicUsize::new(0) }
+        let own_ports = Ports::free(&SystemEntropy).unwrap();
+        Self { child, cluster: serde_json::from_str(&line).unwrap(), next: AtomicUsize::new(0), own_ports }
+    }
+
+    /// A free port for a program that the test runs beside the demo. Offsets are below 99.
+    pub fn own_port(&self, offset: u16) -> u16 {
+        self.own_ports.base() + offset
     }
 
     /// Kills every process of it, like a power cut.
