@@ -60,7 +60,7 @@ mod tests {
         for (net, path, word) in [
             (&net, "/other", "elsewhere.example.com"),
             (&net, "/page", "JSON"),
-            (&net, "/none", "nothing"),
+            (&net, "/none", "no document"),
             (&closed, "/good", "not public"),
         ] {
             let said = wrong_with(net, &at(path), &good).await.unwrap_or_else(|| panic!("{path}"));
