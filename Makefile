@@ -1,6 +1,8 @@
 # make demo    three nodes on this machine, ready to sign in to
 # make test    all checks and tests, as in CI
 # make verify  the quick checks among them; writes nothing
+# make dev     a demo that is built again and restarted when a file changes
+# make doc     the documentation of all crates; warnings are errors
 # make prose   counts weak prose against a budget that may only fall
 # make fix     applies the fixes of the tools
 # make build   the release binary
@@ -8,6 +10,15 @@
 # make deps    installs the programs for the tests on Debian
 
 CARGO ?= cargo
+
+# Without a network the pinned compiler may be missing; then the default one is taken.
+PINNED := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+FALLBACK := $(shell command -v rustup >/dev/null && { rustup toolchain list | grep -q '^$(PINNED)' || \
+	timeout 300 rustup toolchain install $(PINNED) --profile minimal --component clippy,rustfmt >/dev/null 2>&1 || \
+	rustup default | cut -d' ' -f1; })
+ifneq ($(FALLBACK),)
+export RUSTUP_TOOLCHAIN := $(FALLBACK)
+endif
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
 # cargo finds `cargo-deny` on the path.
@@ -22,10 +33,13 @@ TEST_FILES := $(APACHE_MODULES)/mod_auth_openidc.so:libapache2-mod-auth-openidc 
 
 SEEDS ?= 2000
 
-.PHONY: demo build sim test verify prose prose-budget fix deps parties proxies atmosphere toolchain deny
+.PHONY: demo dev doc build sim test verify prose prose-budget fix deps parties proxies atmosphere toolchain deny
 
 demo: toolchain
-	$(CARGO) run --release --locked --package conclave-node --bin conclave -- demo
+	$(CARGO) run --profile demo --locked --package conclave-node --bin conclave -- demo
+
+dev: toolchain
+	@.ci/dev
 
 build: toolchain
 	$(CARGO) build --release --locked --package conclave-node --bin conclave
@@ -42,13 +56,16 @@ test: toolchain deps parties proxies atmosphere verify
 	fi
 	@echo "All checks and tests passed."
 
-verify: toolchain deny prose
+verify: toolchain deny prose doc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) deny --log-level error check licenses bans sources
 
 prose: toolchain
 	$(CARGO) run --quiet --locked --package conclave-guards
+
+doc: toolchain
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --locked
 
 prose-budget: toolchain
 	$(CARGO) run --quiet --locked --package conclave-guards -- --write

@@ -15,6 +15,7 @@ mod collector;
 mod debian_parties;
 mod debian_servers;
 mod disaster;
+mod examples;
 mod foreign_parties;
 mod onward_chain;
 mod party;
