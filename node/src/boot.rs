@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{doors::Doors, health::Health, metrics};
+use crate::{listeners::Listeners, health::Health, metrics};
 use conclave_admin as admin;
 use conclave_archive::Archive;
 use conclave_auth::Auth;
@@ -27,7 +27,7 @@ use conclave_crypto::{
 use conclave_dr::drills::Drills;
 use conclave_forward_auth::{self, ForwardAuth};
 use conclave_http::{
-    ClosedDoor, Edge, EdgeConfig, Fault, Front, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT,
+    BoundListener, Edge, EdgeConfig, Fault, Dispatcher, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT,
     server,
 };
 use conclave_store::DataDir;
@@ -57,13 +57,13 @@ pub enum BootError {
 /// [`BootError`].
 pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> Result<(), BootError> {
     let started = runtime.clock.monotonic();
-    let doors = Doors::bind(&config, &runtime).await?;
-    let envoy_door = match &config.envoy.listen {
-        Some(listen) => Some(ClosedDoor::bind("envoy.listen", listen.0).await?),
+    let listeners = Listeners::bind(&config, &runtime).await?;
+    let envoy_listener = match &config.envoy.listen {
+        Some(listen) => Some(BoundListener::bind("envoy.listen", listen.0).await?),
         None => None,
     };
     let api = server::bind("api.listen", config.api.listen.0).await?;
-    let metrics_door = match &config.telemetry.metrics_listen {
+    let metrics_listener = match &config.telemetry.metrics_listen {
         Some(listen) => Some(HttpListener::bind("telemetry.metrics_listen", listen.0).await?),
         None => None,
     };
@@ -80,18 +80,18 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let pages = Pages::new(config.http.template_dir.as_deref());
     let edge = edge(&config, &runtime, pages.clone());
     let site: Arc<OnceLock<Router>> = Arc::default();
-    let express: Arc<OnceLock<ForwardAuth>> = Arc::default();
+    let fast_path: Arc<OnceLock<ForwardAuth>> = Arc::default();
     let router = edge.around(
         health
             .routes()
             .merge(pages.assets().routes())
             .fallback_service(late(Arc::clone(&site), edge.clone())),
     );
-    let front = Front::new(edge.clone(), router, express.clone());
+    let dispatcher = Dispatcher::new(edge.clone(), router, fast_path.clone());
     // When a node is stopped, it first transfers the lead, and only then closes its listeners.
     let close = CancellationToken::new();
     let (failed, failure) = oneshot::channel();
-    let serving = tokio::spawn(doors.serve_when_ready(health.clone(), front, close.clone(), failed));
+    let serving = tokio::spawn(listeners.serve_when_ready(health.clone(), dispatcher, close.clone(), failed));
 
     let options =
         ClusterOptions { hints, ..cluster_options(&config, plane, Arc::clone(&keys), runtime.clone())? };
@@ -112,21 +112,21 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     let slices = slices(&auth, pages);
     // Set once, here.
     let _ = site.set(slices.router);
-    let _ = express.set(slices.express.clone());
+    let _ = fast_path.set(slices.fast_path.clone());
     let envoy_close = close.clone();
-    let envoy = envoy_door.map(ClosedDoor::listen).transpose()?.map(|listener| {
+    let envoy = envoy_listener.map(BoundListener::listen).transpose()?.map(|listener| {
         let stop = async move { envoy_close.cancelled().await };
-        tokio::spawn(conclave_forward_auth::grpc::serve(listener, slices.express, edge, stop))
+        tokio::spawn(conclave_forward_auth::grpc::serve(listener, slices.fast_path, edge, stop))
     });
     let api_close = close.clone();
     let api = api.into_std().map_err(|e| BootError::Machine(e.to_string()))?;
     let api_stop = async move { api_close.cancelled().await };
     let admin_api = tokio::spawn(admin::serve(api, auth.clone(), archive.clone(), api_stop));
-    if let Some(door) = metrics_door {
-        tokio::spawn(door.serve(metrics::routes(cluster.clone(), runtime.clone()), close.clone()));
+    if let Some(listener) = metrics_listener {
+        tokio::spawn(listener.serve(metrics::routes(cluster.clone(), runtime.clone()), close.clone()));
     }
     tokio::spawn(drills(&config, &cluster, &runtime));
-    keep_house(&auth, early);
+    spawn_background_tasks(&auth, early);
     tokio::spawn(slices.reverifier.run());
     tokio::spawn(announce(health.clone(), runtime.clone(), started, config));
 
@@ -165,7 +165,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
 }
 
 /// Spawns the background tasks.
-fn keep_house(auth: &Auth, early: Option<conclave_auth::keys::EarlyRsa>) {
+fn spawn_background_tasks(auth: &Auth, early: Option<conclave_auth::keys::EarlyRsa>) {
     tokio::spawn(auth.clone().ensure_signing_keys(early));
     tokio::spawn(auth.clone().keep_rotating_keys());
     tokio::spawn(auth.clone().keep_to_the_secret());
@@ -283,7 +283,7 @@ fn auth(
 pub struct Slices {
     pub router: Router,
     /// The fast path, which is tried before the router.
-    pub express: ForwardAuth,
+    pub fast_path: ForwardAuth,
     /// The task that verifies handles again. It must be run.
     pub reverifier: conclave_atproto::Reverifier,
 }
@@ -292,15 +292,15 @@ pub struct Slices {
 pub fn slices(auth: &Auth, pages: Pages) -> Slices {
     let site = Arc::new(Site::new(auth.clone(), pages));
     let tokens = conclave_oidc::access_tokens(auth.clone(), Arc::clone(&site));
-    let express = ForwardAuth::new(auth.clone(), Arc::clone(&site), tokens);
+    let fast_path = ForwardAuth::new(auth.clone(), Arc::clone(&site), tokens);
     let (atmosphere, reverifier) = conclave_atproto::routes(auth, Arc::clone(&site));
     let router = Router::new()
         .merge(conclave_web::pages::routes(Arc::clone(&site)))
         .merge(conclave_oidc::routes(auth.clone(), Arc::clone(&site)))
         .merge(atmosphere)
-        .merge(conclave_forward_auth::routes(express.clone()))
+        .merge(conclave_forward_auth::routes(fast_path.clone()))
         .fallback(async |id: RequestId| Fault::not_found().problem(&id));
-    Slices { router, express, reverifier }
+    Slices { router, fast_path, reverifier }
 }
 
 fn edge(config: &Config, runtime: &Runtime, pages: Pages) -> Edge {

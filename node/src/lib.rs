@@ -15,8 +15,8 @@
 //! | [`serve`] | the process of a node | `base`, `boot`, `config`, `telemetry` |
 //! | [`cli`] | the command line, over the client crate | `archive`, `auth`, `base`, `boot`, `client`, `cluster`, `config`, `crypto`, `demo`, `dr`, `http`, `state`, `store` |
 //! | [`demo`] | three nodes on one machine, to try | `auth`, `base`, `client`, `crypto`, `forward_auth`, `http`, `state` |
-//! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `atproto`, `auth`, `base`, `cluster`, `config`, `crypto`, `doors`, `dr`, `forward_auth`, `health`, `http`, `metrics`, `oidc`, `store`, `web` |
-//! | `doors` | the listeners of the public ports | `base`, `config`, `health`, `http` |
+//! | [`boot`] | composition: the only file that names every slice | `admin`, `archive`, `atproto`, `auth`, `base`, `cluster`, `config`, `crypto`, `listeners`, `dr`, `forward_auth`, `health`, `http`, `metrics`, `oidc`, `store`, `web` |
+//! | `listeners` | the listeners of the public ports | `base`, `config`, `health`, `http` |
 //! | [`health`] | liveness and readiness | `auth`, `cluster`, `http` |
 //! | `metrics` | counters and gauges for Prometheus | `base`, `cluster`, `telemetry` |
 //! | [`telemetry`] | logs, traces and metrics | `config`, `http`, `proto` |
@@ -73,7 +73,7 @@
 pub mod boot;
 pub mod cli;
 pub mod demo;
-mod doors;
+mod listeners;
 pub mod health;
 mod metrics;
 pub mod serve;

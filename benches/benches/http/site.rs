@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 use axum::{Router, routing::get};
 use conclave_cluster::Cluster;
 use conclave_crypto::password::{Cost, Password, PasswordPool, Verdict};
-use conclave_http::{Edge, EdgeConfig, Front, HttpListener, edge::REQUEST_TIMEOUT};
+use conclave_http::{Edge, EdgeConfig, Dispatcher, HttpListener, edge::REQUEST_TIMEOUT};
 use conclave_node::{boot, testing::TestNode};
 use conclave_proto::command::v1::{Access, CreateApplication, CreateUser, command::Body as Order};
 use conclave_web::Pages;
@@ -85,7 +85,7 @@ impl Site {
         // The bare handler is outside the edge, on this listener: the router is the only part in common.
         let router =
             Router::new().route("/bare", get(async || ())).fallback_service(edge.around(slices.router));
-        let front = Front::new(edge, router, Arc::new(slices.express));
+        let front = Dispatcher::new(edge, router, Arc::new(slices.fast_path));
         let listener = HttpListener::bind("bench", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();

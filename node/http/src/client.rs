@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_speaks_for_nobody_but_itself() {
+    fn an_untrusted_peer_speaks_only_for_itself() {
         assert_eq!(ip("192.0.2.9", &["203.0.113.1"]), "192.0.2.9");
         let info = resolve("192.0.2.9", &["nonsense"], &["https"]).unwrap();
         assert_eq!((info.scheme, info.via_trusted_proxy), (Scheme::Http, false));

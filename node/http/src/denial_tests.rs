@@ -3,7 +3,7 @@ use axum::body::Bytes;
 use super::*;
 
 #[test]
-fn what_a_stranger_typed_cannot_look_like_another_field_or_another_line() {
+fn what_an_attacker_typed_cannot_look_like_another_field_or_another_line() {
     let typed = "ada\n INFO refused kind=sign_in client.address=192.0.2.1 \u{202e}";
     let subject = escaped(typed, MAX_SUBJECT_CHARS, false);
     assert!(!subject.contains([' ', '=', '\n', '\u{202e}']), "{subject}");

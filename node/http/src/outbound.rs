@@ -109,7 +109,7 @@ impl Outbound {
 
     /// A client for addresses that users or clients chose: public ones only, whatever the configuration allows.
     #[must_use]
-    pub fn for_strangers(&self) -> Self {
+    pub fn for_untrusted_servers(&self) -> Self {
         Self { tls: self.tls.clone(), allowed: Arc::new([]) }
     }
 

@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cidr::Cidr;
-use super::front::{Front, Peer};
-use super::guests::{Guest, Guests};
+use super::dispatcher::{Dispatcher, HttpPeer};
+use super::connection_limits::{ConnectionPermit, ConnectionLimits};
 use super::tls::{OverTls, ServerTls};
 
 /// Maximum number of connections. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue.
-/// `guests` has the limit per address.
+/// `connection_limits` has the limit per address.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// Maximum length of a request head in bytes: many cookies, a long authorize URL and a proxy's headers fit well.
@@ -93,13 +93,13 @@ const BACKLOG: u32 = 1024;
 /// A bound port that refuses connections, so that clients and proxies go to the next node at once. [`Self::open`] makes
 /// it an [`HttpListener`].
 #[derive(Debug)]
-pub struct ClosedDoor {
+pub struct BoundListener {
     socket: TcpSocket,
     setting: &'static str,
     addr: SocketAddr,
 }
 
-impl ClosedDoor {
+impl BoundListener {
     /// Binds the port without listening. A port that another process uses is detected now.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ impl ClosedDoor {
 pub struct HttpListener {
     listener: TcpListener,
     drain_limit: Duration,
-    guests: Guests,
+    limits: ConnectionLimits,
     tls: Option<ServerTls>,
 }
 
@@ -149,13 +149,13 @@ impl HttpListener {
     }
 
     fn over(listener: TcpListener) -> Self {
-        Self { listener, drain_limit: DRAIN_LIMIT, guests: Guests::new(&[]), tls: None }
+        Self { listener, drain_limit: DRAIN_LIMIT, limits: ConnectionLimits::new(&[]), tls: None }
     }
 
     /// Lets these proxies use any number of connections: each carries the requests of many clients.
     #[must_use]
     pub fn with_proxies(self, proxies: &[Cidr]) -> Self {
-        Self { guests: Guests::new(proxies), ..self }
+        Self { limits: ConnectionLimits::new(proxies), ..self }
     }
 
     /// Serves TLS.
@@ -171,12 +171,12 @@ impl HttpListener {
 
     /// Serves until `stop` is cancelled. Then it accepts no more connections, lets requests in flight finish, closes
     /// idle connections, and returns.
-    pub async fn serve(self, front: impl Into<Front>, stop: CancellationToken) -> Drained {
-        let front = front.into();
+    pub async fn serve(self, dispatcher: impl Into<Dispatcher>, stop: CancellationToken) -> Drained {
+        let dispatcher = dispatcher.into();
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Some(accepted) = self.next(&places, &stop).await {
-            connections.spawn(converse(accepted, self.tls.clone(), front.clone(), stop.clone()));
+            connections.spawn(converse(accepted, self.tls.clone(), dispatcher.clone(), stop.clone()));
         }
         drop(self.listener);
         connections.close();
@@ -194,8 +194,8 @@ impl HttpListener {
             loop {
                 match self.listener.accept().await {
                     Ok((stream, peer)) => {
-                        if let Some(guest) = self.guests.admit(peer.ip()) {
-                            return Some(Accepted { stream, peer, guest, _place: place });
+                        if let Some(permit) = self.limits.admit(peer.ip()) {
+                            return Some(Accepted { stream, peer, permit, _place: place });
                         }
                     }
                     Err(error) => {
@@ -216,16 +216,16 @@ impl HttpListener {
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
-    guest: Guest,
+    permit: ConnectionPermit,
     _place: OwnedSemaphorePermit,
 }
 
-async fn converse(accepted: Accepted, tls: Option<ServerTls>, front: Front, stop: CancellationToken) {
-    let Accepted { stream, peer, guest, _place } = accepted;
+async fn converse(accepted: Accepted, tls: Option<ServerTls>, dispatcher: Dispatcher, stop: CancellationToken) {
+    let Accepted { stream, peer, permit, _place } = accepted;
     // Small responses must not wait for the client's acknowledgement of the previous one.
     stream.set_nodelay(true).ok();
     let Some(tls) = tls else {
-        return speak(stream, Peer::plain(peer), guest, front, stop).await;
+        return speak(stream, HttpPeer::plain(peer), permit, dispatcher, stop).await;
     };
     let shaking = tokio::time::timeout(HANDSHAKE_LIMIT, tls.acceptor.accept(stream));
     let shaken = tokio::select! {
@@ -235,8 +235,8 @@ async fn converse(accepted: Accepted, tls: Option<ServerTls>, front: Front, stop
     match shaken {
         Ok(Ok(stream)) => {
             let certificate = tls.certificate(&stream);
-            let peer = Peer { addr: peer, over_tls: Some(OverTls), certificate };
-            speak(stream, peer, guest, front, stop).await;
+            let peer = HttpPeer { addr: peer, over_tls: Some(OverTls), certificate };
+            speak(stream, peer, permit, dispatcher, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake failed"),
         Err(_elapsed) => tracing::debug!(%peer, "a handshake took too long"),
@@ -246,22 +246,22 @@ async fn converse(accepted: Accepted, tls: Option<ServerTls>, front: Front, stop
 /// Serves one connection; holds its permit until it ends.
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
-    guest: Guest,
-    front: Front,
+    peer: HttpPeer,
+    permit: ConnectionPermit,
+    dispatcher: Dispatcher,
     stop: CancellationToken,
 ) {
     let addr = peer.addr;
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        match front.at_once(&request, addr.ip()) {
+        match dispatcher.at_once(&request, addr.ip()) {
             Some(response) => Either::Left(ready(Ok::<Response, Infallible>(response))),
             // Boxed: hyper reserves room for the larger of the two in every connection.
-            None => Either::Right(Box::pin(front.clone().route(request, peer.clone()).map(Ok))),
+            None => Either::Right(Box::pin(dispatcher.clone().route(request, peer.clone()).map(Ok))),
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(guest.patience)
+        .header_read_timeout(permit.header_read_timeout)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);

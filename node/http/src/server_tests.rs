@@ -107,11 +107,11 @@ async fn ask(stream: &mut TcpStream) {
 }
 
 /// A listener whose proxy is 127.0.0.1, with two connections and this head timeout for all others.
-async fn with_strangers(patience: Duration) -> (SocketAddr, CancellationToken) {
+async fn with_untrusted_peers(timeout: Duration) -> (SocketAddr, CancellationToken) {
     let mut listener = HttpListener::bind("http.listen", loopback()).await.unwrap();
-    listener.guests.crowds = vec!["127.0.0.1".parse().unwrap()];
-    listener.guests.most = 2;
-    listener.guests.patience = patience;
+    listener.limits.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    listener.limits.most = 2;
+    listener.limits.header_read_timeout = timeout;
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     tokio::spawn(listener.serve(Router::new().route("/", get(|| async {})), stop.clone()));
@@ -120,7 +120,7 @@ async fn with_strangers(patience: Duration) -> (SocketAddr, CancellationToken) {
 
 #[tokio::test]
 async fn one_address_cannot_take_every_connection() {
-    let (addr, _stop) = with_strangers(Duration::from_mins(1)).await;
+    let (addr, _stop) = with_untrusted_peers(Duration::from_mins(1)).await;
     let mut held = [connect_from("127.0.0.2", addr).await, connect_from("127.0.0.2", addr).await];
     for stream in &mut held {
         ask(stream).await;
@@ -130,11 +130,11 @@ async fn one_address_cannot_take_every_connection() {
     assert!(matches!(closed.expect("a third connection is held"), Ok(0) | Err(_)));
     // Others are still served, and a proxy may have more.
     ask(&mut connect_from("127.0.0.3", addr).await).await;
-    let mut crowd = Vec::new();
+    let mut idle = Vec::new();
     for _ in 0..5 {
         let mut stream = connect_from("127.0.0.1", addr).await;
         ask(&mut stream).await;
-        crowd.push(stream);
+        idle.push(stream);
     }
     // The share is released when a connection has ended; the server notices that a moment later.
     drop(held);
@@ -153,18 +153,18 @@ async fn one_address_cannot_take_every_connection() {
 
 #[tokio::test]
 async fn a_head_that_never_ends_is_cut_off_and_a_proxy_is_given_time() {
-    let (addr, _stop) = with_strangers(Duration::from_millis(20)).await;
+    let (addr, _stop) = with_untrusted_peers(Duration::from_millis(20)).await;
     let mut proxy = connect_from("127.0.0.1", addr).await;
     proxy.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-    let mut stranger = connect_from("127.0.0.2", addr).await;
-    stranger.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-    let cut = tokio::time::timeout(Duration::from_secs(10), stranger.read(&mut [0])).await;
+    let mut untrusted = connect_from("127.0.0.2", addr).await;
+    untrusted.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let cut = tokio::time::timeout(Duration::from_secs(10), untrusted.read(&mut [0])).await;
     assert!(matches!(cut.expect("a slow head is waited for in vain"), Ok(0) | Err(_)));
     // An idle keep-alive connection is closed as well.
     let mut idle = connect_from("127.0.0.2", addr).await;
     ask(&mut idle).await;
     let cut = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut Vec::new())).await;
-    assert!(cut.is_ok(), "an idle stranger keeps its place");
+    assert!(cut.is_ok(), "an idle untrusted peer keeps its place");
     proxy.write_all(b" a\r\n\r\n").await.unwrap();
     let mut answer = [0; 15];
     proxy.read_exact(&mut answer).await.unwrap();

@@ -53,7 +53,7 @@ impl Net {
     /// Private networks that `configured` may contact are only for servers that the configuration names; in development
     /// also for those that users name.
     pub fn new(configured: Outbound, dev: bool) -> Self {
-        let outbound = if dev { configured.clone() } else { configured.for_strangers() };
+        let outbound = if dev { configured.clone() } else { configured.for_untrusted_servers() };
         Self { outbound, configured, dev, hosts: Mutex::new(BTreeMap::new()) }
     }
 

@@ -9,7 +9,7 @@
 //! | `program` | access tokens and app passwords, for applications that accept them |
 //! | `assertion` | the signed proof that an application may require |
 //! | `grpc` | the check over gRPC, for Envoy |
-//! | `express` | the fast path of the check, when no waiting is needed |
+//! | `fast_path` | the fast path of the check, when no waiting is needed |
 //! | `identity` | the headers of an admitted request, always all of them, and the size limit of the response |
 //! | `purpose` | the purpose of a request, from the client's own headers |
 //! | `sign_in` | the redirect to the sign-in |
@@ -25,7 +25,7 @@
 mod address;
 mod assertion;
 mod check;
-mod express;
+mod fast_path;
 pub mod grpc;
 mod identity;
 mod metadata;
@@ -53,7 +53,7 @@ use conclave_auth::{Auth, program::AccessTokens, ticket::Mount};
 use conclave_http::{ClientInfo, RequestId};
 use conclave_web::pages::Site;
 
-use express::Written;
+use fast_path::Written;
 use metadata::{Asked, Dialect};
 
 /// The dependencies of the slice.

@@ -26,7 +26,7 @@ use conclave_web::pages::fault_of;
 use super::{
     ForwardAuth, assertion,
     check::Decision,
-    express::Head,
+    fast_path::Head,
     identity::{self, MAX_HEAD_BYTES},
     metadata::{Dialect, Original, Refused},
     program, sign_in,

@@ -439,7 +439,7 @@ async fn envoy_at(site: &Site, trusted: &str) -> AuthorizationClient<tonic::tran
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let slice = boot::slices(site.node.auth(), Pages::new(None)).express;
+    let slice = boot::slices(site.node.auth(), Pages::new(None)).fast_path;
     tokio::spawn(grpc::serve(listener, slice, edge, std::future::pending()));
     AuthorizationClient::new(tonic::transport::Endpoint::from_shared(url).unwrap().connect_lazy())
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_atproto::Reverifier;
-use conclave_http::{Edge, EdgeConfig, Front, Peer, edge::REQUEST_TIMEOUT};
+use conclave_http::{Edge, EdgeConfig, Dispatcher, HttpPeer, edge::REQUEST_TIMEOUT};
 use conclave_node::{
     boot::{self, Slices},
     testing::TestNode,
@@ -27,7 +27,7 @@ pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 /// application on `app.test` for `staff`.
 pub struct Site {
     pub node: TestNode,
-    front: Front,
+    front: Dispatcher,
     /// Runs only when a test calls it.
     pub reverifier: Reverifier,
 }
@@ -186,7 +186,7 @@ impl Site {
         (self.front, self.reverifier) = Self::wired(&self.node);
     }
 
-    fn wired(node: &TestNode) -> (Front, Reverifier) {
+    fn wired(node: &TestNode) -> (Dispatcher, Reverifier) {
         let edge = Edge::new(EdgeConfig {
             entropy: Arc::clone(&node.runtime().entropy),
             trusted_proxies: vec!["10.0.0.1".parse().unwrap()],
@@ -194,13 +194,13 @@ impl Site {
             request_timeout: REQUEST_TIMEOUT,
             error_page: Arc::new(|fault, id| Pages::new(None).fault(fault, id)),
         });
-        let Slices { router, express, reverifier } = boot::slices(node.auth(), Pages::new(None));
-        let front = Front::new(edge.clone(), edge.around(router), Arc::new(express));
+        let Slices { router, fast_path, reverifier } = boot::slices(node.auth(), Pages::new(None));
+        let front = Dispatcher::new(edge.clone(), edge.around(router), Arc::new(fast_path));
         (front, reverifier)
     }
 
     /// The HTTP side for a listener.
-    pub fn front(&self) -> Front {
+    pub fn front(&self) -> Dispatcher {
         self.front.clone()
     }
 
@@ -219,7 +219,7 @@ impl Site {
     /// The response of the router, skipping the fast path.
     pub async fn send_long(&self, from: &str, request: Request<Body>) -> Page {
         let peer: SocketAddr = format!("{from}:40000").parse().unwrap();
-        Page::read(self.front().route(request, Peer::plain(peer)).await).await
+        Page::read(self.front().route(request, HttpPeer::plain(peer)).await).await
     }
 
     pub async fn get(&self, browser: &mut Browser, path: &str) -> Page {

@@ -19,7 +19,7 @@ use conclave_state::{
 };
 
 use conclave_auth::{session::SignedIn, ticket::Mount};
-use conclave_http::{Express, front, headers::fence_headers, request_id};
+use conclave_http::{FastPath, dispatcher, headers::fence_headers, request_id};
 
 use super::{
     CHECKS, ForwardAuth, check, identity,
@@ -27,12 +27,12 @@ use super::{
     respond,
 };
 
-impl Express for ForwardAuth {
-    fn takes(&self, path: &str) -> bool {
+impl FastPath for ForwardAuth {
+    fn matches(&self, path: &str) -> bool {
         path.starts_with("/auth/") || path.starts_with("/outpost.goauthentik.io/auth/")
     }
 
-    fn answer(&self, asked: &front::Asked<'_>) -> Option<Response> {
+    fn answer(&self, asked: &dispatcher::ProxyRequest<'_>) -> Option<Response> {
         let (mount, dialect) = question(asked.uri.path())?;
         let check = Asked {
             dialect,

@@ -17,23 +17,23 @@ use super::cidr::{Cidr, customer_of};
 
 /// Maximum number of connections of one untrusted peer (a /64 for IPv6), an eighth of all. A browser opens six to a
 /// host, so a whole company behind one address fits; an attacker needs eight networks to fill a node.
-const MOST_OF_A_STRANGER: usize = 512;
+const MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER: usize = 512;
 
 /// Time for an untrusted peer to send a request's head, idle keep-alive included; then it is disconnected. Browsers
 /// simply reconnect.
-const PATIENCE: Duration = Duration::from_secs(15);
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Time for a trusted proxy to send a request's head. It exceeds the 60 s for which nginx keeps idle connections to a
 /// backend, so that the proxy closes first and no request meets a closing connection.
-const PATIENCE_WITH_A_CROWD: Duration = Duration::from_secs(75);
+const PROXY_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The connections per peer, and their limits.
 #[derive(Debug)]
-pub(super) struct Guests {
-    pub(super) crowds: Vec<Cidr>,
+pub(super) struct ConnectionLimits {
+    pub(super) trusted_proxies: Vec<Cidr>,
     pub(super) most: usize,
-    pub(super) patience: Duration,
-    strangers: Arc<Mutex<BTreeMap<IpAddr, Count>>>,
+    pub(super) header_read_timeout: Duration,
+    by_untrusted_peer: Arc<Mutex<BTreeMap<IpAddr, Count>>>,
 }
 
 /// Connections of one network. There are at most as many rows as connections.
@@ -41,46 +41,46 @@ pub(super) struct Guests {
 struct Count {
     held: usize,
     /// True if the limit was logged: once until the last connection has ended, whatever is tried.
-    told: bool,
+    logged: bool,
 }
 
 /// An admitted connection; its share is released when this is dropped.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct ConnectionPermit {
     /// Time to wait for a request's head.
-    pub patience: Duration,
+    pub header_read_timeout: Duration,
     _share: Option<Share>,
 }
 
 #[derive(Debug)]
 struct Share {
     of: IpAddr,
-    strangers: Arc<Mutex<BTreeMap<IpAddr, Count>>>,
+    by_untrusted_peer: Arc<Mutex<BTreeMap<IpAddr, Count>>>,
 }
 
-impl Guests {
+impl ConnectionLimits {
     /// Trusts `proxies` and loopback: a proxy on this machine, or the machine's owner.
     pub fn new(proxies: &[Cidr]) -> Self {
         let loopback = [(Ipv4Addr::LOCALHOST.into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)]
             .map(|(network, prefix)| Cidr::new(network, prefix));
         Self {
-            crowds: proxies.iter().copied().chain(loopback).collect(),
-            most: MOST_OF_A_STRANGER,
-            patience: PATIENCE,
-            strangers: Arc::default(),
+            trusted_proxies: proxies.iter().copied().chain(loopback).collect(),
+            most: MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER,
+            header_read_timeout: HEADER_READ_TIMEOUT,
+            by_untrusted_peer: Arc::default(),
         }
     }
 
     /// A permit for a connection from `peer`, unless its share is used up.
-    pub fn admit(&self, peer: IpAddr) -> Option<Guest> {
-        if self.crowds.iter().any(|network| network.contains(peer)) {
-            return Some(Guest { patience: PATIENCE_WITH_A_CROWD, _share: None });
+    pub fn admit(&self, peer: IpAddr) -> Option<ConnectionPermit> {
+        if self.trusted_proxies.iter().any(|network| network.contains(peer)) {
+            return Some(ConnectionPermit { header_read_timeout: PROXY_HEADER_READ_TIMEOUT, _share: None });
         }
         let of = customer_of(peer);
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = strangers.entry(of).or_default();
+        let mut by_peer = self.by_untrusted_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_peer.entry(of).or_default();
         if count.held >= self.most {
-            if !std::mem::replace(&mut count.told, true) {
+            if !std::mem::replace(&mut count.logged, true) {
                 tracing::warn!(
                     client.address = %of,
                     "{of} has {} connections, and further ones are closed; if it is your proxy, list it in http.trusted_proxies",
@@ -90,18 +90,18 @@ impl Guests {
             return None;
         }
         count.held += 1;
-        let share = Share { of, strangers: Arc::clone(&self.strangers) };
-        Some(Guest { patience: self.patience, _share: Some(share) })
+        let share = Share { of, by_untrusted_peer: Arc::clone(&self.by_untrusted_peer) };
+        Some(ConnectionPermit { header_read_timeout: self.header_read_timeout, _share: Some(share) })
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(count) = strangers.get_mut(&self.of) else { return };
+        let mut by_peer = self.by_untrusted_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = by_peer.get_mut(&self.of) else { return };
         count.held = count.held.saturating_sub(1);
         if count.held == 0 {
-            strangers.remove(&self.of);
+            by_peer.remove(&self.of);
         }
     }
 }
@@ -115,37 +115,37 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_has_a_share_and_others_have_theirs() {
-        let guests = Guests::new(&[]);
+    fn an_untrusted_peer_has_a_share_and_others_have_theirs() {
+        let limits = ConnectionLimits::new(&[]);
         let mut held: Vec<_> =
-            (0..MOST_OF_A_STRANGER).map(|_| guests.admit(ip("192.0.2.1")).unwrap()).collect();
-        assert!(guests.admit(ip("192.0.2.1")).is_none());
-        assert!(guests.admit(ip("::ffff:192.0.2.1")).is_none(), "in IPv6 clothes it is the same");
-        assert!(guests.admit(ip("192.0.2.2")).is_some());
+            (0..MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER).map(|_| limits.admit(ip("192.0.2.1")).unwrap()).collect();
+        assert!(limits.admit(ip("192.0.2.1")).is_none());
+        assert!(limits.admit(ip("::ffff:192.0.2.1")).is_none(), "in IPv6 clothes it is the same");
+        assert!(limits.admit(ip("192.0.2.2")).is_some());
         held.pop();
-        assert!(guests.admit(ip("192.0.2.1")).is_some());
+        assert!(limits.admit(ip("192.0.2.1")).is_some());
         drop(held);
-        assert!(guests.strangers.lock().unwrap().is_empty(), "who is gone is forgotten");
+        assert!(limits.by_untrusted_peer.lock().unwrap().is_empty(), "who is gone is forgotten");
     }
 
     #[test]
-    fn a_64_counts_as_one_stranger() {
-        let guests = Guests::new(&[]);
+    fn a_64_counts_as_one_peer() {
+        let limits = ConnectionLimits::new(&[]);
         let held: Vec<_> =
-            (0..MOST_OF_A_STRANGER).map(|n| guests.admit(ip(&format!("2001:db8::{n:x}"))).unwrap()).collect();
-        assert!(guests.admit(ip("2001:db8::ffff")).is_none());
-        assert!(guests.admit(ip("2001:db8:0:1::1")).is_some());
+            (0..MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER).map(|n| limits.admit(ip(&format!("2001:db8::{n:x}"))).unwrap()).collect();
+        assert!(limits.admit(ip("2001:db8::ffff")).is_none());
+        assert!(limits.admit(ip("2001:db8:0:1::1")).is_some());
         drop(held);
     }
 
     #[test]
     fn proxies_and_the_machine_itself_may_have_every_place_and_be_idle_longer_than_they_are() {
-        let guests = Guests::new(&["10.0.0.0/24".parse().unwrap()]);
-        for crowd in ["10.0.0.7", "::ffff:10.0.0.7", "127.0.0.1", "127.0.0.9", "::1"] {
-            let held: Vec<_> = (0..=MOST_OF_A_STRANGER).map(|_| guests.admit(ip(crowd)).unwrap()).collect();
-            assert!(held[0].patience > Duration::from_mins(1), "nginx keeps idle connections for a minute");
+        let limits = ConnectionLimits::new(&["10.0.0.0/24".parse().unwrap()]);
+        for proxy in ["10.0.0.7", "::ffff:10.0.0.7", "127.0.0.1", "127.0.0.9", "::1"] {
+            let held: Vec<_> = (0..=MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER).map(|_| limits.admit(ip(proxy)).unwrap()).collect();
+            assert!(held[0].header_read_timeout > Duration::from_mins(1), "nginx keeps idle connections for a minute");
         }
-        let stranger = guests.admit(ip("10.0.1.7")).unwrap();
-        assert!(stranger.patience < Duration::from_secs(20));
+        let untrusted = limits.admit(ip("10.0.1.7")).unwrap();
+        assert!(untrusted.header_read_timeout < Duration::from_secs(20));
     }
 }

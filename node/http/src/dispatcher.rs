@@ -31,7 +31,7 @@ use super::{
 
 /// A request without a body, from a configured proxy.
 #[derive(Debug)]
-pub struct Asked<'a> {
+pub struct ProxyRequest<'a> {
     pub method: &'a Method,
     pub uri: &'a Uri,
     pub headers: &'a HeaderMap,
@@ -40,34 +40,34 @@ pub struct Asked<'a> {
 }
 
 /// Answers some requests without waiting.
-pub trait Express: Send + Sync {
+pub trait FastPath: Send + Sync {
     /// True if requests to this path may be answered here. Called for every request, so it must be cheap.
-    fn takes(&self, path: &str) -> bool;
+    fn matches(&self, path: &str) -> bool;
 
     /// The response; `None` leaves the request to the router.
-    fn answer(&self, asked: &Asked<'_>) -> Option<Response>;
+    fn answer(&self, asked: &ProxyRequest<'_>) -> Option<Response>;
 }
 
 /// Matches nothing until the value is set.
-impl<T: Express> Express for OnceLock<T> {
-    fn takes(&self, path: &str) -> bool {
-        self.get().is_some_and(|express| express.takes(path))
+impl<T: FastPath> FastPath for OnceLock<T> {
+    fn matches(&self, path: &str) -> bool {
+        self.get().is_some_and(|fast_path| fast_path.matches(path))
     }
 
-    fn answer(&self, asked: &Asked<'_>) -> Option<Response> {
+    fn answer(&self, asked: &ProxyRequest<'_>) -> Option<Response> {
         self.get()?.answer(asked)
     }
 }
 
 /// The peer of a connection.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub struct HttpPeer {
     pub addr: SocketAddr,
     pub(super) over_tls: Option<OverTls>,
     pub(super) certificate: Option<ClientCertificate>,
 }
 
-impl Peer {
+impl HttpPeer {
     /// A peer without TLS.
     pub const fn plain(addr: SocketAddr) -> Self {
         Self { addr, over_tls: None, certificate: None }
@@ -76,39 +76,39 @@ impl Peer {
 
 /// The router with the fast path in front of it. Cheap to clone.
 #[derive(Clone)]
-pub struct Front {
+pub struct Dispatcher {
     router: Router,
-    express: Option<(Edge, Arc<dyn Express>)>,
+    fast_path: Option<(Edge, Arc<dyn FastPath>)>,
 }
 
-impl fmt::Debug for Front {
+impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Front")
     }
 }
 
-impl From<Router> for Front {
+impl From<Router> for Dispatcher {
     fn from(router: Router) -> Self {
-        Self { router, express: None }
+        Self { router, fast_path: None }
     }
 }
 
-impl Front {
+impl Dispatcher {
     /// `router` must already be wrapped by this edge.
-    pub fn new(edge: Edge, router: Router, express: Arc<dyn Express>) -> Self {
-        Self { router, express: Some((edge, express)) }
+    pub fn new(edge: Edge, router: Router, fast_path: Arc<dyn FastPath>) -> Self {
+        Self { router, fast_path: Some((edge, fast_path)) }
     }
 
     /// The response, if the fast path has one.
     pub fn at_once<B: HttpBody>(&self, request: &Request<B>, peer: IpAddr) -> Option<Response> {
-        let (edge, express) = self.express.as_ref()?;
-        if !express.takes(request.uri().path()) || !request.body().is_end_stream() {
+        let (edge, fast_path) = self.fast_path.as_ref()?;
+        if !fast_path.matches(request.uri().path()) || !request.body().is_end_stream() {
             return None;
         }
         // Untrusted peers and unreadable proxies get their error from the edge.
         let client = edge.client_of_proxy(request.headers(), peer)?;
         let id = edge.new_id();
-        let asked = Asked {
+        let asked = ProxyRequest {
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
@@ -116,7 +116,7 @@ impl Front {
             id: &id,
         };
         // After a panic the router answers, which handles a panic of its own as well.
-        let answered = std::panic::catch_unwind(AssertUnwindSafe(|| express.answer(&asked)));
+        let answered = std::panic::catch_unwind(AssertUnwindSafe(|| fast_path.answer(&asked)));
         let mut response = answered.ok().flatten()?;
         Edge::tell(&response, request.uri().path(), request.headers(), client.ip, &id);
         Edge::finish(&mut response, &id);
@@ -124,7 +124,7 @@ impl Front {
     }
 
     /// The response of the router.
-    pub async fn route<B>(self, mut request: Request<B>, peer: Peer) -> Response
+    pub async fn route<B>(self, mut request: Request<B>, peer: HttpPeer) -> Response
     where
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {

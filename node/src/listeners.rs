@@ -9,26 +9,26 @@ use tokio_util::sync::CancellationToken;
 use crate::health::Health;
 use conclave_base::runtime::Runtime;
 use conclave_config::{self, Config};
-use conclave_http::{ClosedDoor, Drained, Front, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr};
+use conclave_http::{BoundListener, Drained, Dispatcher, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr};
 
 /// The longest time for which a node that starts refuses connections. A restart takes less, and a node that waits for
 /// others must be seen to live.
 const CLOSED_AT_MOST: Duration = Duration::from_secs(3);
 
 /// The ports for users and proxies, one of them with TLS if that is configured.
-pub struct Doors {
-    plain: ClosedDoor,
-    tls: Option<(ClosedDoor, ServerTls)>,
+pub struct Listeners {
+    plain: BoundListener,
+    tls: Option<(BoundListener, ServerTls)>,
     proxies: Vec<Cidr>,
 }
 
-impl Doors {
+impl Listeners {
     /// Binds the ports without accepting yet. A port that is in use is an error now, before anything else is begun.
     ///
     /// # Errors
     /// [`HttpError`].
     pub async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, HttpError> {
-        let plain = ClosedDoor::bind("http.listen", config.http.listen.0).await?;
+        let plain = BoundListener::bind("http.listen", config.http.listen.0).await?;
         let proxies = config.http.trusted_proxies.clone();
         let Some(tls) = &config.http.tls else { return Ok(Self { plain, tls: None, proxies }) };
         let asks = tls.client_certificates == conclave_config::ClientCertificates::Request;
@@ -38,8 +38,8 @@ impl Doors {
             clients: asks.then_some(tls.client_ca_file.as_deref()),
         };
         let server = ServerTls::load(&files, Arc::clone(&runtime.clock))?;
-        let door = ClosedDoor::bind("http.tls.listen", tls.listen.0).await?;
-        Ok(Self { plain, tls: Some((door, server)), proxies })
+        let tls_listener = BoundListener::bind("http.tls.listen", tls.listen.0).await?;
+        Ok(Self { plain, tls: Some((tls_listener, server)), proxies })
     }
 
     /// Begins to accept once this node can serve, and reports a failure through `failed`. Until then connections are
@@ -48,7 +48,7 @@ impl Doors {
     pub async fn serve_when_ready(
         self,
         health: Health,
-        front: Front,
+        dispatcher: Dispatcher,
         close: CancellationToken,
         failed: oneshot::Sender<HttpError>,
     ) {
@@ -62,7 +62,7 @@ impl Doors {
             // If the node is ending already, the receiver is gone.
             Err(error) => return drop(failed.send(error)),
         };
-        let serving = listeners.into_iter().map(|listener| listener.serve(front.clone(), close.clone()));
+        let serving = listeners.into_iter().map(|listener| listener.serve(dispatcher.clone(), close.clone()));
         for drained in join_all(serving).await {
             if let Drained::Cut(connections) = drained {
                 tracing::warn!(connections, "some connections were cut off after the drain");
@@ -72,8 +72,8 @@ impl Doors {
 
     fn open(self) -> Result<Vec<HttpListener>, HttpError> {
         let mut listeners = vec![self.plain.open()?];
-        if let Some((door, server)) = self.tls {
-            listeners.push(door.open()?.with_tls(server));
+        if let Some((listener, server)) = self.tls {
+            listeners.push(listener.open()?.with_tls(server));
         }
         Ok(listeners.into_iter().map(|listener| listener.with_proxies(&self.proxies)).collect())
     }
