@@ -45,7 +45,7 @@ stop
 begun=$(now)
 start
 node=$(pgrep -f "serve .*$dir/data/node-1.toml")
-echo "started with $people people: $(grep -o 'ready in [0-9]* ms' "$dir/data/node-1.log" | tail -1); furnished after $(($(now) - begun)) ms; memory $(rss "$node")"
+echo "started with $people people: $(grep -o 'ready in [0-9]* ms' "$dir/data/node-1.log" | tail -1); seeded after $(($(now) - begun)) ms; memory $(rss "$node")"
 for turn in 1 2 3; do
     conclave group create "turn-$turn" >/dev/null
     begun=$(now)

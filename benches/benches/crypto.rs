@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use conclave_base::runtime::Runtime;
-use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_crypto::{jwk::Alg, jwt::JwtSigningKey};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
 
@@ -16,8 +16,8 @@ fn sign(c: &mut Criterion) {
         "sid": "0123456789abcdef0123456789abcdef", "at_hash": "0123456789abcdef012345", "amr": ["pwd"],
     });
     for (name, alg) in [("rs256", Alg::Rs256), ("es256", Alg::Es256), ("eddsa", Alg::EdDsa)] {
-        let pkcs8 = SigningKey::generate_pkcs8(alg, &*Runtime::system().entropy).expect("a key");
-        let key = SigningKey::from_pkcs8(alg, &pkcs8).expect("the key made");
+        let pkcs8 = JwtSigningKey::generate_pkcs8(alg, &*Runtime::system().entropy).expect("a key");
+        let key = JwtSigningKey::from_pkcs8(alg, &pkcs8).expect("the key made");
         c.bench_function(&format!("sign/{name}"), |b| b.iter(|| key.sign("JWT", &claims).expect("a token")));
     }
 }

@@ -6,8 +6,8 @@
 use std::{hint::black_box, net::Ipv4Addr};
 
 use conclave_policy::{
-    CanonicalPath, Condition, Effect, Facts, Id, Lookup, Mode, Person, Place, Policy, Request, Row, SignIn,
-    Spec,
+    AddressFacts, CanonicalPath, Condition, Facts, Id, Lookup, MatchMode, Policy, PolicyUser, Request, Row,
+    RowEffect, SignIn, Spec,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -17,7 +17,7 @@ struct Ada {
     groups: Vec<(Id, String)>,
 }
 
-impl Person for Ada {
+impl PolicyUser for Ada {
     fn is_disabled(&self) -> bool {
         false
     }
@@ -59,8 +59,8 @@ fn in_groups(count: u8) -> Ada {
 
 fn policy(condition: Condition) -> Policy {
     let row = |effect, when| Row { effect, when: vec![when], unless: Vec::new() };
-    let rows = vec![row(Effect::Deny, Condition::User(vec![[9; 16]])), row(Effect::Allow, condition)];
-    Policy::compile(&Spec { mode: Mode::FirstMatch, rows, ..Spec::default() }).expect("a good policy")
+    let rows = vec![row(RowEffect::Deny, Condition::User(vec![[9; 16]])), row(RowEffect::Allow, condition)];
+    Policy::compile(&Spec { mode: MatchMode::FirstMatch, rows, ..Spec::default() }).expect("a good policy")
 }
 
 fn decisions(c: &mut Criterion) {
@@ -71,7 +71,7 @@ fn decisions(c: &mut Criterion) {
         address: Some(Ipv4Addr::new(10, 1, 2, 3).into()),
         request: Some(Request { method: Some("GET"), host: "wiki.test", path: path.as_ref() }),
         sign_in: Some(SignIn { at_ms: NOW_MS - 60_000, mfa_at_ms: None, methods: &[] }),
-        place: Place { country: Lookup::Known("DE"), asn: Lookup::Absent },
+        place: AddressFacts { country: Lookup::Known("DE"), asn: Lookup::Absent },
         now_ms: NOW_MS,
     };
     let expression = |text: &str| policy(Condition::Expression(text.into()));

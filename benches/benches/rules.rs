@@ -5,7 +5,7 @@
 use std::{hint::black_box, time::Duration};
 
 use conclave_crypto::{
-    handle::{Handle, HandleKey, HandleKind, HandleSecret, LineageTag},
+    handle::{HandleContents, HandleKey, HandleKind, HandleSecret, LineageTag},
     keys::ClusterKeys,
 };
 use conclave_node::testing::TestNode;
@@ -154,7 +154,8 @@ fn session_lookup(c: &mut Criterion) {
     let lineage = LineageTag::of(&[9; 16], 1);
     let session: [u8; 16] = id(4, 0).try_into().expect("16 bytes");
     let secret = HandleSecret::new([3; 32]);
-    let handle = Handle { kind: HandleKind::Session, id: session, secret, generation: 0, lineage, index: 1 };
+    let handle =
+        HandleContents { kind: HandleKind::Session, id: session, secret, generation: 0, lineage, index: 1 };
     let text = key.issue(&handle);
     c.bench_function("session/parse_and_lookup", |b| {
         b.iter(|| {

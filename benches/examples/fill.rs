@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use conclave_base::runtime::Runtime;
-use conclave_cluster::known::Survivor;
+use conclave_cluster::offline_state::Survivor;
 use conclave_config::{Config, find_secret};
 use conclave_crypto::keys::ClusterKeys;
 use conclave_dr::offline::{LogTime, Restore, restore};

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use conclave_chaos::sim::{self, Bug, Plan};
+use conclave_chaos::sim::{self, SimBug, SimPlan};
 use serde_json::{Value, json};
 
 /// The seeds of a batch, and its options.
@@ -21,12 +21,12 @@ pub struct Batch {
     pub first: u64,
     pub seeds: u64,
     pub jobs: Option<u64>,
-    pub plan: Plan,
-    pub bug: Bug,
+    pub plan: SimPlan,
+    pub bug: SimBug,
 }
 
 /// The worker process: runs one seed and prints a line with its result.
-pub fn line(seed: u64, plan: Plan, bug: Bug) -> ExitCode {
+pub fn line(seed: u64, plan: SimPlan, bug: SimBug) -> ExitCode {
     let outcome = sim::run(seed, plan, bug);
     let violations: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
     println!("{}", json!({ "seed": seed, "counts": outcome.counts, "violations": violations }));
@@ -157,7 +157,7 @@ impl Found {
 fn command(seed: u64, batch: &Batch) -> String {
     let plain = format!("sim --seed {seed} --seeds 1 --plan {}", batch.plan);
     match batch.bug {
-        Bug::None => format!("cargo run --release -p conclave-chaos -- {plain}"),
+        SimBug::None => format!("cargo run --release -p conclave-chaos -- {plain}"),
         #[cfg(feature = "mutations")]
         _ => format!(
             "cargo run --release -p conclave-chaos --features mutations -- {plain} --mutate {}",

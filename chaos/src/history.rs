@@ -8,12 +8,12 @@ use std::{
 
 use crate::promise::{Broken, Promise};
 
-/// The result of a visitor's check.
+/// The result of a client's check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The visitor may pass.
+    /// The client may pass.
     Accepted,
-    /// The visitor was redirected to sign in.
+    /// The client was redirected to sign in.
     Denied,
     /// No response, or one that says neither.
     Unavailable,
@@ -21,7 +21,7 @@ pub enum Seen {
 
 /// The result of an operation, as far as its caller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum OperationResult {
     /// It was carried out, or answered.
     Acknowledged,
     /// It was certainly not carried out.
@@ -98,11 +98,11 @@ impl History {
     }
 
     /// Records that an operation has ended for its caller.
-    pub fn ran(&self, answer: Answer) {
+    pub fn ran(&self, answer: OperationResult) {
         let name = match answer {
-            Answer::Acknowledged => "operations acknowledged",
-            Answer::Refused => "operations refused",
-            Answer::Unknown => "operations of unknown outcome",
+            OperationResult::Acknowledged => "operations acknowledged",
+            OperationResult::Refused => "operations refused",
+            OperationResult::Unknown => "operations of unknown outcome",
         };
         self.count("operations");
         self.count(name);

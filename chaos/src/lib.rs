@@ -8,7 +8,7 @@
 //! | [`invariants`] | the promises, one file each |
 //! | [`live`] | real processes, real faults, and a judge who knows only what was acknowledged |
 //! | [`model`] | the serve leases in every order of events, within bounds |
-//! | [`teeth`] | mutation tests: every known bug, run against its checker |
+//! | [`mutation_tests`] | mutation tests: every known bug, run against its checker |
 //! | [`promise`] | the promises, by name |
 //! | [`oracle`] | passes every step to every invariant |
 //! | [`report`] | the results of a run, as a table or JSON, with the command that reproduces them |
@@ -21,10 +21,10 @@ pub mod history;
 pub mod invariants;
 pub mod live;
 pub mod model;
+pub mod mutation_tests;
 pub mod oracle;
 pub mod promise;
 mod random;
 pub mod report;
 pub mod rules;
 pub mod sim;
-pub mod teeth;

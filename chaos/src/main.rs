@@ -6,11 +6,11 @@ mod batch;
 
 use clap::{Parser, Subcommand};
 use conclave_chaos::{
-    live::{self, How, Options, Scenario},
-    model::{BOUNDS, Bug, Outcome, WIDE_BOUNDS, search},
-    report,
-    rules::mutation::Mutation,
-    sim, teeth,
+    live::{self, How, LiveOptions, Scenario},
+    model::{BOUNDS, ModelBug, SearchOutcome, WIDE_BOUNDS, search},
+    mutation_tests, report,
+    rules::mutation::ReplicaMutation,
+    sim,
 };
 
 #[derive(Parser)]
@@ -44,11 +44,11 @@ enum Mode {
         log: Option<String>,
         /// A bug to inject into the nodes (with the feature "mutations")
         #[arg(long, default_value = "none", value_parser = bug)]
-        mutate: sim::Bug,
+        mutate: sim::SimBug,
         /// storm: faults chosen by the seed; deposed, returned, reborn, power-lost: staged situations [default: storm,
         /// or the one in which the bug must show]
         #[arg(long, value_parser = plan)]
-        plan: Option<sim::Plan>,
+        plan: Option<sim::SimPlan>,
     },
     /// Replicas of the rules crate in one thread, in simulated time
     Rules {
@@ -63,7 +63,7 @@ enum Mode {
         json: bool,
         /// A bug to inject into the replicas (with the feature "mutations")
         #[arg(long, default_value = "none", value_parser = mutation)]
-        mutate: Mutation,
+        mutate: ReplicaMutation,
     },
     /// Three real processes under faults and traffic, judged by the acknowledged operations
     Live {
@@ -115,7 +115,7 @@ enum Mode {
     #[command(hide = true)]
     Relay { near: String, far: String },
     /// Run every known bug against the checker that must catch it (with the feature "mutations")
-    Teeth,
+    MutationTests,
     /// Check the serve leases in every order of events within bounds
     Model {
         /// Search further: takes minutes, and some gigabytes of memory
@@ -142,21 +142,21 @@ fn sibling() -> std::path::PathBuf {
 fn main() -> ExitCode {
     match Args::parse().mode {
         Mode::Live { scenario, duration, seed, binary, json } => {
-            let options = Options { binary: binary.unwrap_or_else(sibling), duration, seed };
+            let options = LiveOptions { binary: binary.unwrap_or_else(sibling), duration, seed };
             finish(live(scenario, &options, json))
         }
         Mode::Failover { how, runs, binary, json } => {
             let options =
-                Options { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
+                LiveOptions { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
             finish(failover(how, runs, &options, json))
         }
         Mode::Revocation { frozen, runs, binary, json } => {
             let options =
-                Options { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
+                LiveOptions { binary: binary.unwrap_or_else(sibling), duration: Duration::ZERO, seed: 0 };
             finish(revocation(frozen, runs, &options, json))
         }
         Mode::Relay { near, far } => finish(live::serve_relay(near, far).map(|()| true).map_err(Into::into)),
-        Mode::Teeth => bite(),
+        Mode::MutationTests => run_mutation_tests(),
         Mode::Sim { seed, mutate, plan, log: Some(filter), .. } => {
             sim::show_log(&filter);
             batch::line(seed, plan.unwrap_or_else(|| mutate.plan()), mutate)
@@ -174,18 +174,20 @@ fn main() -> ExitCode {
 }
 
 /// Fails if a bug survives, or if none is compiled in.
-fn bite() -> ExitCode {
+fn run_mutation_tests() -> ExitCode {
     let own = std::env::current_exe().unwrap_or_default();
-    let bites = teeth::run(&own, |bite| {
-        let how = bite.caught.as_deref().unwrap_or("SURVIVED");
-        println!("{:<10}{:<28}{how}", bite.checker, bite.bug);
+    let mutants = mutation_tests::run(&own, |mutant| {
+        let how = mutant.caught.as_deref().unwrap_or("SURVIVED");
+        println!("{:<10}{:<28}{how}", mutant.checker, mutant.bug);
     });
-    let survived = bites.iter().filter(|bite| bite.caught.is_none()).count();
-    println!("{} bugs, {survived} survived", bites.len());
-    if bites.is_empty() {
-        eprintln!("none is compiled in: cargo run --release -p conclave-chaos --features mutations -- teeth");
+    let survived = mutants.iter().filter(|mutant| mutant.caught.is_none()).count();
+    println!("{} bugs, {survived} survived", mutants.len());
+    if mutants.is_empty() {
+        eprintln!(
+            "none is compiled in: cargo run --release -p conclave-chaos --features mutations -- mutation-tests"
+        );
     }
-    ExitCode::from(u8::from(bites.is_empty() || survived > 0))
+    ExitCode::from(u8::from(mutants.is_empty() || survived > 0))
 }
 
 fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
@@ -199,7 +201,7 @@ fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
 }
 
 /// True if every promise was kept.
-fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<bool> {
+fn live(scenario: Scenario, options: &LiveOptions, json: bool) -> anyhow::Result<bool> {
     let findings = tokio::runtime::Runtime::new()?.block_on(live::run(scenario, options))?;
     if json {
         let counts: serde_json::Map<String, serde_json::Value> =
@@ -221,7 +223,7 @@ fn live(scenario: Scenario, options: &Options, json: bool) -> anyhow::Result<boo
 }
 
 /// True if no check accepted a session that had been ended.
-fn revocation(frozen: bool, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
+fn revocation(frozen: bool, runs: u32, options: &LiveOptions, json: bool) -> anyhow::Result<bool> {
     let costs = tokio::runtime::Runtime::new()?.block_on(live::revocations(frozen, runs, options))?;
     let ms = |times: &[Duration], permille| live::quantile(times, permille).as_secs_f64() * 1_000.0;
     for (name, times) in
@@ -247,7 +249,7 @@ fn revocation(frozen: bool, runs: u32, options: &Options, json: bool) -> anyhow:
 }
 
 /// Always true: times are reported, not judged.
-fn failover(how: How, runs: u32, options: &Options, json: bool) -> anyhow::Result<bool> {
+fn failover(how: How, runs: u32, options: &LiveOptions, json: bool) -> anyhow::Result<bool> {
     let times = tokio::runtime::Runtime::new()?.block_on(live::measure(how, runs, options))?;
     let ms = |permille| live::quantile(&times.writes, permille).as_secs_f64() * 1_000.0;
     let (p50, p90, p99, most) = (ms(500), ms(900), ms(990), ms(1_000));
@@ -300,13 +302,13 @@ fn check_model(wide: bool, limit: u64, only: &str, json: bool) -> ExitCode {
     let further = if wide { WIDE_BOUNDS } else { &[] };
     let (mut total, mut shown, mut searched) = (0, true, false);
     for (name, bounds) in BOUNDS.iter().chain(further).filter(|(name, _)| name.contains(only)) {
-        let outcome = search(bounds, Bug::None, limit);
+        let outcome = search(bounds, ModelBug::None, limit);
         searched = true;
-        shown &= matches!(outcome, Outcome::Holds { .. });
+        shown &= matches!(outcome, SearchOutcome::Holds { .. });
         let (result, worlds, steps) = match &outcome {
-            Outcome::Holds { worlds } => ("holds", *worlds, Vec::new()),
-            Outcome::Unfinished { worlds } => ("unfinished", *worlds, Vec::new()),
-            Outcome::Broken { steps } => ("BROKEN", 0, steps.clone()),
+            SearchOutcome::Holds { worlds } => ("holds", *worlds, Vec::new()),
+            SearchOutcome::Unfinished { worlds } => ("unfinished", *worlds, Vec::new()),
+            SearchOutcome::Broken { steps } => ("BROKEN", 0, steps.clone()),
         };
         if json {
             let line =
@@ -323,7 +325,7 @@ fn check_model(wide: bool, limit: u64, only: &str, json: bool) -> ExitCode {
     ExitCode::from(u8::from(!(shown && searched)))
 }
 
-fn rules(seeds: u64, seed: u64, json: bool, mutate: Mutation) -> ExitCode {
+fn rules(seeds: u64, seed: u64, json: bool, mutate: ReplicaMutation) -> ExitCode {
     let report = report::run(seed, seeds, mutate);
     if json {
         println!("{}", report.json());
@@ -333,17 +335,17 @@ fn rules(seeds: u64, seed: u64, json: bool, mutate: Mutation) -> ExitCode {
     ExitCode::from(u8::from(!report.failed.is_empty()))
 }
 
-fn bug(name: &str) -> Result<sim::Bug, String> {
-    let names: Vec<&str> = sim::Bug::ALL.iter().map(|(name, _)| *name).collect();
-    sim::Bug::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
+fn bug(name: &str) -> Result<sim::SimBug, String> {
+    let names: Vec<&str> = sim::SimBug::ALL.iter().map(|(name, _)| *name).collect();
+    sim::SimBug::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
 }
 
-fn plan(name: &str) -> Result<sim::Plan, String> {
-    let names: Vec<&str> = sim::Plan::ALL.iter().map(|(name, _)| *name).collect();
-    sim::Plan::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
+fn plan(name: &str) -> Result<sim::SimPlan, String> {
+    let names: Vec<&str> = sim::SimPlan::ALL.iter().map(|(name, _)| *name).collect();
+    sim::SimPlan::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
 }
 
-fn mutation(name: &str) -> Result<Mutation, String> {
-    let names: Vec<&str> = Mutation::ALL.iter().map(|(name, _)| *name).collect();
-    Mutation::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
+fn mutation(name: &str) -> Result<ReplicaMutation, String> {
+    let names: Vec<&str> = ReplicaMutation::ALL.iter().map(|(name, _)| *name).collect();
+    ReplicaMutation::named(name).ok_or_else(|| format!("choose one of: {}", names.join(", ")))
 }

@@ -4,18 +4,18 @@ use conclave_state::State;
 
 use crate::{
     invariants::{self, Invariant},
-    rules::log::Committed,
+    rules::log::CommittedEntry,
 };
 
 /// One entry, as one replica has just applied it.
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
+pub struct AppliedStep<'a> {
     /// The replica.
     pub replica: usize,
     /// The entry's log index.
     pub index: u64,
     /// The entry.
-    pub entry: &'a Committed,
+    pub entry: &'a CommittedEntry,
     /// The replica's state before.
     pub before: &'a State,
     /// The replica's state after.
@@ -59,7 +59,7 @@ impl Oracle {
     ///
     /// # Errors
     /// The first promise that it breaks.
-    pub fn applied(&mut self, step: &Step<'_>) -> Result<(), Violation> {
+    pub fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), Violation> {
         self.0.iter_mut().try_for_each(|invariant| {
             let seen = invariant.applied(step);
             seen.map_err(|what| violation(&**invariant, step.replica, step.index, what))

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::{
     oracle::{Oracle, Violation},
-    rules::{self, Counts, mutation::Mutation},
+    rules::{self, Counts, mutation::ReplicaMutation},
 };
 
 /// The results of a run.
 #[derive(Debug)]
-pub struct Report {
+pub struct RulesReport {
     seeds: u64,
-    mutation: Mutation,
+    mutation: ReplicaMutation,
     total: Counts,
     /// The seeds that broke a promise.
     pub failed: Vec<(u64, Violation)>,
@@ -21,8 +21,8 @@ pub struct Report {
 
 /// Runs `seeds` histories, the first with seed `first`.
 #[must_use]
-pub fn run(first: u64, seeds: u64, mutation: Mutation) -> Report {
-    let mut report = Report { seeds, mutation, total: Counts::default(), failed: Vec::new() };
+pub fn run(first: u64, seeds: u64, mutation: ReplicaMutation) -> RulesReport {
+    let mut report = RulesReport { seeds, mutation, total: Counts::default(), failed: Vec::new() };
     for seed in (0..seeds).map(|offset| first.wrapping_add(offset)) {
         match rules::run(seed, mutation, Oracle::default()) {
             Ok(counts) => report.total += counts,
@@ -32,7 +32,7 @@ pub fn run(first: u64, seeds: u64, mutation: Mutation) -> Report {
     report
 }
 
-impl Report {
+impl RulesReport {
     fn rows(&self) -> [(&'static str, u64); 8] {
         [
             ("seeds", self.seeds),
@@ -86,7 +86,7 @@ impl Report {
     fn command(&self, seed: u64) -> String {
         let plain = format!("--seed {seed} --seeds 1");
         match self.mutation {
-            Mutation::None => format!("cargo run --release -p conclave-chaos -- rules {plain}"),
+            ReplicaMutation::None => format!("cargo run --release -p conclave-chaos -- rules {plain}"),
             #[cfg(feature = "mutations")]
             mutation => format!(
                 "cargo run --release -p conclave-chaos --features mutations -- rules {plain} --mutate {}",

@@ -3,7 +3,7 @@
 // `cfg(test)` is always true here; it makes clippy treat helpers outside `#[test]` as tests.
 #![cfg(test)]
 
-use conclave_chaos::model::{BOUNDS, Bounds, Bug, Outcome, search};
+use conclave_chaos::model::{BOUNDS, Bounds, ModelBug, SearchOutcome, search};
 
 /// More worlds than any of the bounds has.
 const LIMIT: u64 = 5_000_000;
@@ -23,18 +23,18 @@ fn neither_does_an_election_beside_whatever_else_may_happen() {
 
 fn hold(within: &[(&str, Bounds)]) {
     for (name, bounds) in within {
-        let outcome = search(bounds, Bug::None, LIMIT);
-        let Outcome::Holds { worlds } = outcome else { panic!("{name}: {outcome:?}") };
+        let outcome = search(bounds, ModelBug::None, LIMIT);
+        let SearchOutcome::Holds { worlds } = outcome else { panic!("{name}: {outcome:?}") };
         assert!(worlds > 10_000, "{name}: only {worlds} worlds");
     }
 }
 
 #[test]
 fn each_known_bug_is_found_with_the_shortest_way_to_it() {
-    assert_eq!(Bug::ALL.len(), 13);
-    for (bug_name, bug) in Bug::ALL {
+    assert_eq!(ModelBug::ALL.len(), 13);
+    for (bug_name, bug) in ModelBug::ALL {
         let found = BOUNDS.iter().find_map(|(_, bounds)| match search(bounds, *bug, LIMIT) {
-            Outcome::Broken { steps } => Some(steps),
+            SearchOutcome::Broken { steps } => Some(steps),
             _ => None,
         });
         let steps = found.unwrap_or_else(|| panic!("{bug_name} was not caught"));

@@ -3,13 +3,13 @@
 use conclave_chaos::{
     oracle::Oracle,
     report,
-    rules::{self, mutation::Mutation},
+    rules::{self, mutation::ReplicaMutation},
 };
 
 /// Seeds within which a bug must show.
 const PATIENCE: u64 = 60;
 
-fn caught_by(invariant: &str, mutation: Mutation) -> Option<u64> {
+fn caught_by(invariant: &str, mutation: ReplicaMutation) -> Option<u64> {
     (1..=PATIENCE).find(|seed| {
         rules::run(*seed, mutation, Oracle::only(invariant)).is_err_and(|seen| seen.invariant == invariant)
     })
@@ -17,7 +17,7 @@ fn caught_by(invariant: &str, mutation: Mutation) -> Option<u64> {
 
 #[test]
 fn fifty_histories_break_no_promise() {
-    let report = report::run(1, 50, Mutation::None);
+    let report = report::run(1, 50, ReplicaMutation::None);
     assert!(report.failed.is_empty(), "{}", report.table());
     // Histories in which nothing happens would pass as well.
     let json = report.json();
@@ -28,13 +28,13 @@ fn fifty_histories_break_no_promise() {
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
-    let run = || rules::run(7, Mutation::None, Oracle::default()).unwrap();
+    let run = || rules::run(7, ReplicaMutation::None, Oracle::default()).unwrap();
     assert_eq!(run(), run());
 }
 
 #[test]
 fn every_known_bug_is_caught_and_told_how_to_see_it_again() {
-    for (name, mutation) in Mutation::ALL.iter().filter(|(name, _)| *name != "none") {
+    for (name, mutation) in ReplicaMutation::ALL.iter().filter(|(name, _)| *name != "none") {
         let report = report::run(1, 10, *mutation);
         let (seed, _) = report.failed.first().unwrap_or_else(|| panic!("{name} was not caught"));
         assert!(
@@ -48,13 +48,13 @@ fn every_known_bug_is_caught_and_told_how_to_see_it_again() {
 #[test]
 fn each_invariant_sees_its_bug_without_the_help_of_the_others() {
     for (invariant, mutation) in [
-        ("equal-digests", Mutation::OwnClock),
-        ("equal-digests", Mutation::EntrySkipped),
-        ("replays-change-nothing", Mutation::RequestsForgotten),
-        ("codes-once", Mutation::SnapshotTooOld),
-        ("one-live-refresh-token", Mutation::SnapshotTooOld),
-        ("revoked-stays-revoked", Mutation::EntrySkipped),
-        ("users-stay", Mutation::SnapshotOmitsUsers),
+        ("equal-digests", ReplicaMutation::OwnClock),
+        ("equal-digests", ReplicaMutation::EntrySkipped),
+        ("replays-change-nothing", ReplicaMutation::RequestsForgotten),
+        ("codes-once", ReplicaMutation::SnapshotTooOld),
+        ("one-live-refresh-token", ReplicaMutation::SnapshotTooOld),
+        ("revoked-stays-revoked", ReplicaMutation::EntrySkipped),
+        ("users-stay", ReplicaMutation::SnapshotOmitsUsers),
     ] {
         let seed = caught_by(invariant, mutation);
         assert!(seed.is_some(), "{invariant} does not see {}", mutation.name());

@@ -5,7 +5,7 @@
 
 use std::process::{Command, Output};
 
-use conclave_chaos::sim::{Bug, Plan};
+use conclave_chaos::sim::{SimBug, SimPlan};
 
 /// Histories of one run of the tests; `make sim` runs many more.
 const SEEDS: &str = "16";
@@ -61,24 +61,24 @@ fn situations_brought_about_on_purpose_break_nothing() {
 
 #[test]
 fn each_bug_that_chance_brings_to_light_breaks_the_promise_it_is_known_to_break() {
-    assert_eq!(bite(|plan| plan == Plan::Storm), 1);
+    assert_eq!(bite(|plan| plan == SimPlan::Storm), 1);
 }
 
 #[test]
 fn each_bug_that_needs_a_situation_breaks_the_promise_it_is_known_to_break() {
-    assert_eq!(bite(|plan| plan != Plan::Storm), 7);
+    assert_eq!(bite(|plan| plan != SimPlan::Storm), 7);
 }
 
 /// The number of histories that a bug gets. At a power loss, all nodes at once must lose unsynced writes: one
 /// history in four shows it.
-fn seeds(plan: Plan) -> &'static str {
-    if matches!(plan, Plan::Storm | Plan::PowerLost) { PATIENCE } else { IN_A_PLAN }
+fn seeds(plan: SimPlan) -> &'static str {
+    if matches!(plan, SimPlan::Storm | SimPlan::PowerLost) { PATIENCE } else { IN_A_PLAN }
 }
 
 /// Runs the known bugs of these plans; each must be caught. Returns their number.
-fn bite(planned: impl Fn(Plan) -> bool) -> usize {
+fn bite(planned: impl Fn(SimPlan) -> bool) -> usize {
     let mut caught = 0;
-    for (name, bug) in Bug::ALL.iter().filter(|(_, bug)| planned(bug.plan())) {
+    for (name, bug) in SimBug::ALL.iter().filter(|(_, bug)| planned(bug.plan())) {
         let Some(promise) = bug.breaks() else { continue };
         let output = sim(&["--seeds", seeds(bug.plan()), "--json", "--mutate", name]);
         assert_eq!(output.status.code(), Some(1), "{name} was not caught");

@@ -12,7 +12,7 @@ use tonic::{
 };
 
 use crate::{
-    Client,
+    AdminClient,
     call::Inner,
     routing::{Routing, endpoint},
 };
@@ -26,9 +26,9 @@ const MAX_DEADLINE: Duration = Duration::from_mins(1);
 /// Returns the text of a bearer token, for each attempt anew.
 pub(crate) type TokenSource = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Configuration of a client. See [`Client::builder`].
+/// Configuration of a client. See [`AdminClient::builder`].
 #[derive(Clone, Default)]
-pub struct Builder {
+pub struct ClientBuilder {
     endpoints: Vec<String>,
     token: Option<TokenSource>,
     authorities: Option<Certificate>,
@@ -57,7 +57,7 @@ pub enum BuildError {
     BadToken,
 }
 
-impl Builder {
+impl ClientBuilder {
     /// Sets the admin API URLs of some nodes, `http://host:port` or `https://host`. One is enough; with more, one may
     /// be down from the start.
     #[must_use]
@@ -98,7 +98,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn build(self) -> Result<Client, BuildError> {
+    pub fn build(self) -> Result<AdminClient, BuildError> {
         if self.endpoints.is_empty() {
             return Err(BuildError::NoEndpoint);
         }
@@ -114,11 +114,11 @@ impl Builder {
             deadline: self.deadline.unwrap_or(DEFAULT_DEADLINE),
             seen: Mutex::default(),
         };
-        Ok(Client { inner: Arc::new(inner) })
+        Ok(AdminClient { inner: Arc::new(inner) })
     }
 }
 
-impl Client {
+impl AdminClient {
     /// A client of this node and no other, with the same token: for information that only this node has.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ pub(crate) fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {
     Some(value)
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }

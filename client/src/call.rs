@@ -22,7 +22,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use crate::{
-    Client, Error,
+    AdminClient, Error,
     builder::{TokenSource, bearer},
     doubt::Doubt,
     routing::{Routing, Target},
@@ -76,7 +76,7 @@ enum Failure {
     Lost(Status),
 }
 
-impl Client {
+impl AdminClient {
     pub(crate) async fn call<Q, A>(&self, rpc: Rpc, message: Q) -> Result<A, Error>
     where
         Q: Message + Clone + 'static,

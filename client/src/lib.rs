@@ -36,30 +36,30 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
-pub use builder::{BuildError, Builder};
+pub use builder::{BuildError, ClientBuilder};
 pub use conclave_proto::admin::v1;
 pub use error::Error;
 pub use pages::all_pages;
 pub use services::{Applications, Clients, Cluster, Groups, Sessions, Tokens, Users};
-pub use snapshots::{Restoring, SavedSnapshot, Snapshots};
+pub use snapshots::{Restoring, SnapshotDownload, Snapshots};
 
 use std::{fmt, sync::Arc};
 
 /// A connection to a cluster. Cheap to clone; clones share connections, the leader and the highest index seen.
 #[derive(Clone)]
-pub struct Client {
+pub struct AdminClient {
     inner: Arc<call::Inner>,
 }
 
-impl Client {
+impl AdminClient {
     /// A builder for the configuration of a client.
-    pub fn builder() -> Builder {
-        Builder::default()
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
     }
 }
 
 /// Prints no token.
-impl fmt::Debug for Client {
+impl fmt::Debug for AdminClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Client")
     }

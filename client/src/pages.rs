@@ -13,7 +13,7 @@ const MAX_PAGES: usize = 2_000;
 /// Those of `fetch`, and a listing without an end.
 ///
 /// ```no_run
-/// # async fn example(client: conclave_client::Client) -> Result<(), conclave_client::Error> {
+/// # async fn example(client: conclave_client::AdminClient) -> Result<(), conclave_client::Error> {
 /// use conclave_client::{all_pages, v1};
 /// let users = all_pages(async |page| {
 ///     let answer = client.users().list(v1::ListUsersRequest { page: Some(page) }).await?;

@@ -1,6 +1,6 @@
 //! The API's services, typed: one line an RPC. A test compares this list with the API's descriptor.
 
-use crate::{Client, Error, call::Rpc, v1};
+use crate::{AdminClient, Error, call::Rpc, v1};
 
 macro_rules! writes {
     (read) => {
@@ -21,7 +21,7 @@ macro_rules! services {
         $(
             $(#[$doc])*
             #[derive(Clone, Debug)]
-            pub struct $name(Client);
+            pub struct $name(AdminClient);
 
             impl $name {
                 $(
@@ -37,7 +37,7 @@ macro_rules! services {
             }
         )*
 
-        impl Client {
+        impl AdminClient {
             $(
                 $(#[$doc])*
                 pub fn $accessor(&self) -> $name {

@@ -11,7 +11,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::{Client, Error, call::Rpc, v1};
+use crate::{AdminClient, Error, call::Rpc, v1};
 
 /// Every RPC of this service.
 #[cfg(test)]
@@ -22,9 +22,9 @@ const RESTORE: Rpc = Rpc { path: "/conclave.admin.v1.SnapshotService/RestoreSnap
 
 /// Snapshots of the whole cluster.
 #[derive(Clone, Debug)]
-pub struct Snapshots(Client);
+pub struct Snapshots(AdminClient);
 
-impl Client {
+impl AdminClient {
     /// Snapshots of the whole cluster.
     pub fn snapshots(&self) -> Snapshots {
         Snapshots(self.clone())
@@ -33,13 +33,13 @@ impl Client {
 
 /// A snapshot that is being received.
 #[derive(Debug)]
-pub struct SavedSnapshot {
+pub struct SnapshotDownload {
     /// Its description.
     pub description: v1::SnapshotDescription,
     parts: Streaming<pb::SavedPart>,
 }
 
-impl SavedSnapshot {
+impl SnapshotDownload {
     /// The next bytes of the file; none at its end.
     ///
     /// # Errors
@@ -72,14 +72,14 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn save(&self, request: v1::SaveSnapshotRequest) -> Result<SavedSnapshot, Error> {
+    pub async fn save(&self, request: v1::SaveSnapshotRequest) -> Result<SnapshotDownload, Error> {
         self.at_some_node(SAVE, |mut grpc, path, metadata| async move {
             grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
             let codec = ProstCodec::<v1::SaveSnapshotRequest, pb::SavedPart>::default();
             let mut parts = grpc.server_streaming(with(metadata, request), path, codec).await?.into_inner();
             match parts.message().await?.and_then(|message| message.part) {
                 Some(pb::saved_part::Part::Description(description)) => {
-                    Ok(SavedSnapshot { description, parts })
+                    Ok(SnapshotDownload { description, parts })
                 }
                 _ => Err(Status::internal("the node did not describe the snapshot")),
             }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Server};
 
 use crate::{
-    BuildError, Client, Error, services,
+    AdminClient, BuildError, Error, services,
     v1::{
         self,
         user_service_server::{UserService, UserServiceServer},
@@ -155,21 +155,26 @@ async fn hangs_up() -> String {
     url
 }
 
-fn client(endpoints: &[&String]) -> Client {
+fn client(endpoints: &[&String]) -> AdminClient {
     let endpoints = endpoints.iter().map(|url| url.as_str());
-    Client::builder().endpoints(endpoints).token("secret").deadline(Duration::from_secs(5)).build().unwrap()
+    AdminClient::builder()
+        .endpoints(endpoints)
+        .token("secret")
+        .deadline(Duration::from_secs(5))
+        .build()
+        .unwrap()
 }
 
-fn impatient(endpoints: &[&String]) -> Client {
+fn impatient(endpoints: &[&String]) -> AdminClient {
     let endpoints = endpoints.iter().map(|url| url.as_str());
-    Client::builder().endpoints(endpoints).deadline(Duration::from_millis(150)).build().unwrap()
+    AdminClient::builder().endpoints(endpoints).deadline(Duration::from_millis(150)).build().unwrap()
 }
 
-async fn write(client: &Client) -> Result<v1::User, Error> {
+async fn write(client: &AdminClient) -> Result<v1::User, Error> {
     client.users().create(v1::CreateUserRequest::default()).await
 }
 
-async fn read(client: &Client) -> Result<v1::User, Error> {
+async fn read(client: &AdminClient) -> Result<v1::User, Error> {
     client.users().get(v1::GetUserRequest::default()).await
 }
 
@@ -243,7 +248,8 @@ async fn another_endpoint_is_tried_under_the_same_name() {
 
 #[tokio::test]
 async fn the_highest_index_seen_goes_along() {
-    let (fake, url) = node([ok(7), ok(5), Answer::Fail(Status::out_of_range("another life")), ok(3)]).await;
+    let (fake, url) =
+        node([ok(7), ok(5), Answer::Fail(Status::out_of_range("another lineage")), ok(3)]).await;
     let client = client(&[&url]);
     write(&client).await.unwrap();
     read(&client).await.unwrap();
@@ -302,16 +308,17 @@ async fn when_the_time_is_over_a_write_that_was_sent_is_unknown_and_one_that_was
 
 #[test]
 fn what_cannot_work_is_refused_at_once_and_the_token_is_not_printed() {
-    let build = |url: &str, token: &str| Client::builder().endpoints([url]).token(token).build().map(|_| ());
-    assert_eq!(Client::builder().build().map(|_| ()), Err(BuildError::NoEndpoint));
+    let build =
+        |url: &str, token: &str| AdminClient::builder().endpoints([url]).token(token).build().map(|_| ());
+    assert_eq!(AdminClient::builder().build().map(|_| ()), Err(BuildError::NoEndpoint));
     for bad in ["", "127.0.0.1:9200", "https://", "http://", "ftp://a.example"] {
         assert_eq!(build(bad, "t"), Err(BuildError::BadEndpoint(bad.into())));
     }
     assert_eq!(build("https://a.example", "t"), Err(BuildError::NoAuthorities("https://a.example".into())));
-    let wrong = Client::builder().endpoints(["https://a.example"]).authorities("no certificate");
+    let wrong = AdminClient::builder().endpoints(["https://a.example"]).authorities("no certificate");
     assert_eq!(wrong.build().map(|_| ()), Err(BuildError::BadAuthorities));
     assert_eq!(build("http://127.0.0.1:1", "a\nb"), Err(BuildError::BadToken));
-    let builder = Client::builder().endpoints(["http://127.0.0.1:1"]).token("hush");
+    let builder = AdminClient::builder().endpoints(["http://127.0.0.1:1"]).token("hush");
     assert!(!format!("{builder:?}").contains("hush"));
 }
 

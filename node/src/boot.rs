@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{listeners::Listeners, health::Health, metrics};
+use crate::{health::Health, listeners::Listeners, metrics};
 use conclave_admin as admin;
 use conclave_archive::Archive;
 use conclave_auth::Auth;
 use conclave_base::runtime::Runtime;
-use conclave_cluster::{Checks, Cluster, ClusterOptions, Peer, Plane, StartError};
+use conclave_cluster::{BootstrapPeer, CheckMode, Cluster, ClusterOptions, Plane, StartError};
 use conclave_config::{self, Config, ConfigError};
 use conclave_crypto::{
     keys::ClusterKeys,
@@ -27,8 +27,8 @@ use conclave_crypto::{
 use conclave_dr::drills::Drills;
 use conclave_forward_auth::{self, ForwardAuth};
 use conclave_http::{
-    BoundListener, Edge, EdgeConfig, Fault, Dispatcher, HttpError, HttpListener, RequestId, edge::REQUEST_TIMEOUT,
-    server,
+    BoundListener, Dispatcher, Edge, EdgeConfig, Fault, HttpError, HttpListener, RequestId,
+    edge::REQUEST_TIMEOUT, server,
 };
 use conclave_store::DataDir;
 use conclave_web::Pages;
@@ -214,10 +214,14 @@ fn drills(config: &Config, cluster: &Cluster, runtime: &Runtime) -> impl Future<
     }
 }
 
-fn archive_options(config: &Config, keys: Arc<ClusterKeys>, runtime: &Runtime) -> conclave_archive::Options {
-    conclave_archive::Options {
+fn archive_options(
+    config: &Config,
+    keys: Arc<ClusterKeys>,
+    runtime: &Runtime,
+) -> conclave_archive::ArchiveOptions {
+    conclave_archive::ArchiveOptions {
         settings: config.archive.clone(),
-        longest_life: config.login.session_ttl.max(config.tokens.refresh_ttl),
+        longest_session: config.login.session_ttl.max(config.tokens.refresh_ttl),
         keys,
         runtime: runtime.clone(),
     }
@@ -241,12 +245,12 @@ fn cluster_options(
             .cluster
             .peers
             .iter()
-            .map(|peer| Peer { node: peer.id, addr: peer.address.clone() })
+            .map(|peer| BootstrapPeer { node: peer.id, addr: peer.address.clone() })
             .collect(),
         joined: config.cluster.joined,
         checks: match config.cluster.checks {
-            conclave_config::Checks::Lease => Checks::Lease,
-            conclave_config::Checks::Quorum => Checks::Quorum,
+            conclave_config::ChecksConfig::Lease => CheckMode::Lease,
+            conclave_config::ChecksConfig::Quorum => CheckMode::Quorum,
         },
         public_url: config.http.public_url().map(|url| url.to_string()).unwrap_or_default(),
         keys,

@@ -73,8 +73,8 @@
 pub mod boot;
 pub mod cli;
 pub mod demo;
-mod listeners;
 pub mod health;
+mod listeners;
 mod metrics;
 pub mod serve;
 pub mod telemetry;

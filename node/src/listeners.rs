@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::health::Health;
 use conclave_base::runtime::Runtime;
 use conclave_config::{self, Config};
-use conclave_http::{BoundListener, Drained, Dispatcher, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr};
+use conclave_http::{
+    BoundListener, Dispatcher, Drained, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr,
+};
 
 /// The longest time for which a node that starts refuses connections. A restart takes less, and a node that waits for
 /// others must be seen to live.

@@ -2,7 +2,7 @@
 
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
 
-use crate::telemetry::metrics::{CONTENT_TYPE, Moment, exposition};
+use crate::telemetry::metrics::{CONTENT_TYPE, MetricsSample, exposition};
 use conclave_base::runtime::Runtime;
 use conclave_cluster::Cluster;
 
@@ -14,12 +14,12 @@ pub fn routes(cluster: Cluster, runtime: Runtime) -> Router {
 async fn metrics(State((cluster, runtime)): State<(Cluster, Runtime)>) -> impl IntoResponse {
     let status = cluster.own_status().await;
     let view = cluster.view();
-    let moment = Moment {
+    let sample = MetricsSample {
         now_ms: runtime.clock.now_ms(),
         users: view.user_count(),
         logout_notices: view.outbox_len(),
     };
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], exposition(&status, moment))
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], exposition(&status, sample))
 }
 
 #[cfg(test)]

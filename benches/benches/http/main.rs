@@ -10,11 +10,11 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
-use site::{Browser, PASSWORD, Site};
+use site::{BenchBrowser, BenchSite, PASSWORD};
 
 fn forward_auth_vs_bare(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let site = runtime.block_on(Site::open());
+    let site = runtime.block_on(BenchSite::open());
     let headers = runtime.block_on(site.check_headers());
     let mut connection = runtime.block_on(site.browser());
     let mut group = c.benchmark_group("forward_auth_vs_bare");
@@ -32,7 +32,7 @@ fn forward_auth_vs_bare(c: &mut Criterion) {
 /// The cost of the lease to a check: the state without a lease, beside the state under a lease.
 fn lease_vs_view(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let site = runtime.block_on(Site::open());
+    let site = runtime.block_on(BenchSite::open());
     let cluster = site.cluster();
     let mut group = c.benchmark_group("lease_vs_view");
     group.bench_function("view", |b| b.iter(|| runtime.block_on(async { cluster.view() })));
@@ -44,10 +44,10 @@ fn lease_vs_view(c: &mut Criterion) {
 
 fn logins_vs_argon2(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let site = runtime.block_on(Site::open());
+    let site = runtime.block_on(BenchSite::open());
     let mut group = c.benchmark_group("logins_vs_argon2");
     group.bench_function("argon2", |b| b.iter(|| runtime.block_on(site.verify(PASSWORD))));
-    let mut browser: Browser = runtime.block_on(site.browser());
+    let mut browser: BenchBrowser = runtime.block_on(site.browser());
     group.bench_function("login", |b| b.iter(|| runtime.block_on(browser.sign_in())));
     group.finish();
 }

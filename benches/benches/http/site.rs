@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use axum::{Router, routing::get};
 use conclave_cluster::Cluster;
-use conclave_crypto::password::{Cost, Password, PasswordPool, Verdict};
-use conclave_http::{Edge, EdgeConfig, Dispatcher, HttpListener, edge::REQUEST_TIMEOUT};
+use conclave_crypto::password::{Cost, PasswordCheck, PasswordPool, PlaintextPassword};
+use conclave_http::{Dispatcher, Edge, EdgeConfig, HttpListener, edge::REQUEST_TIMEOUT};
 use conclave_node::{boot, testing::TestNode};
 use conclave_proto::command::v1::{Access, CreateApplication, CreateUser, command::Body as Order};
 use conclave_web::Pages;
@@ -20,7 +20,7 @@ pub const PASSWORD: &str = "correct horse battery";
 const USER: &str = "ada";
 const APP: &str = "app.test";
 
-pub struct Site {
+pub struct BenchSite {
     node: TestNode,
     address: std::net::SocketAddr,
     passwords: PasswordPool,
@@ -29,18 +29,18 @@ pub struct Site {
 }
 
 /// One connection and its cookies.
-pub struct Browser {
+pub struct BenchBrowser {
     sender: SendRequest<Full<Bytes>>,
     pub cookies: BTreeMap<String, String>,
 }
 
-pub struct Page {
+pub struct BenchPage {
     pub status: u16,
     location: String,
     pub text: String,
 }
 
-impl Site {
+impl BenchSite {
     /// The cluster handle of the node.
     pub fn cluster(&self) -> &Cluster {
         self.node.cluster()
@@ -51,7 +51,7 @@ impl Site {
     pub async fn open() -> Self {
         let node = TestNode::start().await;
         let passwords = PasswordPool::start(NonZeroUsize::MIN, Cost::OWASP).expect("a thread");
-        let password = Password::new(PASSWORD).expect("a short password");
+        let password = PlaintextPassword::new(PASSWORD).expect("a short password");
         let phc = passwords.hash(password, node.bytes()).await.expect("a hash");
         let orders = [
             Order::CreateUser(CreateUser {
@@ -93,20 +93,20 @@ impl Site {
         Self { node, address, passwords, phc, stop }
     }
 
-    pub async fn browser(&self) -> Browser {
+    pub async fn browser(&self) -> BenchBrowser {
         let stream = TcpStream::connect(self.address).await.expect("the listener");
         stream.set_nodelay(true).expect("a socket");
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
-        Browser { sender, cookies: BTreeMap::new() }
+        BenchBrowser { sender, cookies: BTreeMap::new() }
     }
 
     /// One verification by the product's pool.
     pub async fn verify(&self, password: &str) {
-        let password = Password::new(password).expect("a short password");
+        let password = PlaintextPassword::new(password).expect("a short password");
         let verdict = self.passwords.verify(password, Some(&self.phc)).await.expect("a verdict");
-        assert!(matches!(verdict, Verdict::Match { .. }));
+        assert!(matches!(verdict, PasswordCheck::Match { .. }));
     }
 
     /// The headers that a proxy sends for a visitor who has signed in.
@@ -130,7 +130,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for BenchSite {
     fn drop(&mut self) {
         self.stop.cancel();
         // The node stops itself; named so that it lives as long as the listener.
@@ -138,8 +138,8 @@ impl Drop for Site {
     }
 }
 
-impl Browser {
-    pub async fn get(&mut self, path: &str, headers: &[(&'static str, String)]) -> Page {
+impl BenchBrowser {
+    pub async fn get(&mut self, path: &str, headers: &[(&'static str, String)]) -> BenchPage {
         let mut request = Request::get(path).header("host", "127.0.0.1:9000");
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -158,7 +158,7 @@ impl Browser {
         assert_eq!(page.status, 303, "{}", page.text);
     }
 
-    async fn fill_in(&mut self, page: &Page) -> Page {
+    async fn fill_in(&mut self, page: &BenchPage) -> BenchPage {
         let form = [
             ("ticket", page.field("ticket")),
             ("csrf", page.field("csrf")),
@@ -173,7 +173,7 @@ impl Browser {
         self.send(request.body(Full::from(body)).expect("a request")).await
     }
 
-    async fn send(&mut self, request: Request<Full<Bytes>>) -> Page {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> BenchPage {
         self.sender.ready().await.expect("a kept connection");
         let reply = self.sender.send_request(request).await.expect("an answer");
         for cookie in reply.headers().get_all("set-cookie") {
@@ -184,7 +184,7 @@ impl Browser {
         let location = reply.headers().get("location").and_then(|value| value.to_str().ok());
         let (status, location) = (reply.status().as_u16(), location.unwrap_or_default().to_owned());
         let body = reply.into_body().collect().await.expect("a body").to_bytes();
-        Page { status, location, text: String::from_utf8_lossy(&body).into_owned() }
+        BenchPage { status, location, text: String::from_utf8_lossy(&body).into_owned() }
     }
 
     fn cookie_header(&self) -> String {
@@ -192,7 +192,7 @@ impl Browser {
     }
 }
 
-impl Page {
+impl BenchPage {
     fn field(&self, name: &str) -> &str {
         let rest = self.text.split_once(&format!("name=\"{name}\" value=\"")).map(|(_, rest)| rest);
         rest.and_then(|rest| rest.split('"').next()).expect("the form's field")

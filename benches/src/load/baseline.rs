@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Request, Response, body::Incoming, server::conn::http1, s
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::measure::{Load, Outcome};
+use super::measure::{Load, Measurement};
 
 /// OWASP's first choice for argon2id, as in the product: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19_456;
@@ -48,24 +48,24 @@ pub async fn serve_answer(port: u16, headers: HeaderMap, body: Bytes) -> anyhow:
 }
 
 /// Hashes in as many threads as there are workers, each with a separate, reused block of memory.
-pub async fn argon2(load: Load) -> anyhow::Result<Outcome> {
+pub async fn argon2(load: Load) -> anyhow::Result<Measurement> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut workers = JoinSet::new();
     for _ in 0..load.workers {
         let params = params.clone();
         workers.spawn_blocking(move || hashes(load, params));
     }
-    let mut all = Outcome::default();
+    let mut all = Measurement::default();
     for outcome in workers.join_all().await {
         all.add(outcome);
     }
     Ok(all)
 }
 
-fn hashes(load: Load, params: Params) -> Outcome {
+fn hashes(load: Load, params: Params) -> Measurement {
     let mut memory = vec![Block::default(); params.block_count()];
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    Outcome::of_blocking(load, || {
+    Measurement::of_blocking(load, || {
         let mut out = [0_u8; 32];
         argon2.hash_password_into_with_memory(b"a password", b"sixteen bytes...", &mut out, &mut memory)
     })

@@ -13,36 +13,36 @@ use hyper_util::{
 /// Longest page read, in bytes; the product's pages have a few KiB.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
-pub type Http = Client<HttpConnector, Full<Bytes>>;
+pub type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
 /// A client that keeps connections between requests.
-pub fn http() -> Http {
+pub fn http() -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
 /// Cookies of one host at one node.
-pub struct Browser {
-    http: Http,
+pub struct LoadBrowser {
+    http: HttpClient,
     node: String,
     cookies: BTreeMap<String, String>,
 }
 
-pub struct Page {
+pub struct LoadedPage {
     pub status: u16,
     location: Option<String>,
     cookies: Vec<String>,
     pub text: String,
 }
 
-impl Browser {
-    pub fn new(http: Http, node: &str) -> Self {
+impl LoadBrowser {
+    pub fn new(http: HttpClient, node: &str) -> Self {
         Self { http, node: node.to_owned(), cookies: BTreeMap::new() }
     }
 
     /// GET of a path at the node.
-    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Page> {
+    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<LoadedPage> {
         self.send("GET", path, headers, String::new()).await
     }
 
@@ -52,7 +52,7 @@ impl Browser {
         path: &str,
         headers: &[(&str, &str)],
         form: &[(&str, &str)],
-    ) -> anyhow::Result<Page> {
+    ) -> anyhow::Result<LoadedPage> {
         let mut headers = headers.to_vec();
         headers.push(("content-type", "application/x-www-form-urlencoded"));
         self.send("POST", path, &headers, encoded(form)).await
@@ -64,7 +64,7 @@ impl Browser {
         path: &str,
         headers: &[(&str, &str)],
         body: String,
-    ) -> anyhow::Result<Page> {
+    ) -> anyhow::Result<LoadedPage> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.node));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -79,12 +79,13 @@ impl Browser {
         let cookies: Vec<String> = reply.headers().get_all("set-cookie").iter().filter_map(text_of).collect();
         let body = Limited::new(reply.into_body(), MAX_PAGE_BYTES).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-        let page = Page { status, location, cookies, text: String::from_utf8_lossy(&body).into_owned() };
+        let page =
+            LoadedPage { status, location, cookies, text: String::from_utf8_lossy(&body).into_owned() };
         self.keep(&page);
         Ok(page)
     }
 
-    fn keep(&mut self, page: &Page) {
+    fn keep(&mut self, page: &LoadedPage) {
         for cookie in &page.cookies {
             let pair = cookie.split(';').next().and_then(|pair| pair.split_once('='));
             let Some((name, value)) = pair else { continue };
@@ -97,7 +98,7 @@ impl Browser {
     }
 }
 
-impl Page {
+impl LoadedPage {
     pub fn location(&self) -> anyhow::Result<&str> {
         self.location.as_deref().with_context(|| format!("{} has no Location: {}", self.status, self.text))
     }

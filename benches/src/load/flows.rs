@@ -12,50 +12,59 @@ use hyper::{HeaderMap, Request, body::Bytes};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    browser::{Browser, Http, Page, encoded, http, path_of},
-    measure::{Load, Outcome},
+    browser::{HttpClient, LoadBrowser, LoadedPage, encoded, http, path_of},
+    measure::{Load, Measurement},
     raw::Shot,
-    target::{Person, Target},
+    target::{LoadTarget, TestUser},
 };
 
 /// A code verifier (RFC 7636 §4.1): 43 characters. Nothing here is secret.
 const VERIFIER: &str = "load-load-load-load-load-load-load-load-load";
 
 /// Complete sign-ins, each in a new browser over kept connections.
-pub async fn logins(load: Load, target: &Target, people: &[Person]) -> Outcome {
+pub async fn logins(load: Load, target: &LoadTarget, people: &[TestUser]) -> Measurement {
     let workers = (0..load.workers).map(|worker| async move {
         let http = http();
         let nodes = target.nodes.iter().cycle().skip(worker);
         let mut turns = people.iter().cycle().skip(worker * people.len() / load.workers).zip(nodes);
-        Outcome::of(load, async || match turns.next() {
+        Measurement::of(load, async || match turns.next() {
             Some((person, node)) => login(&http, &node.http, person).await,
             None => Ok(()),
         })
         .await
     });
-    let mut all = Outcome::default();
+    let mut all = Measurement::default();
     for outcome in join_all(workers).await {
         all.add(outcome);
     }
     all
 }
 
-async fn login(http: &Http, node: &str, person: &Person) -> anyhow::Result<()> {
-    let mut browser = Browser::new(http.clone(), node);
+async fn login(http: &HttpClient, node: &str, person: &TestUser) -> anyhow::Result<()> {
+    let mut browser = LoadBrowser::new(http.clone(), node);
     let page = browser.get("/login", &[]).await?;
     let page = fill_in(&mut browser, &page, &person.username, &person.password).await?;
     anyhow::ensure!(page.status == 303, "the sign-in of {} ended in {}", person.username, page.status);
     Ok(())
 }
 
-async fn fill_in(browser: &mut Browser, page: &Page, username: &str, password: &str) -> anyhow::Result<Page> {
+async fn fill_in(
+    browser: &mut LoadBrowser,
+    page: &LoadedPage,
+    username: &str,
+    password: &str,
+) -> anyhow::Result<LoadedPage> {
     let (ticket, csrf) = (page.field("ticket")?, page.field("csrf")?);
     let form = [("ticket", ticket), ("csrf", csrf), ("username", username), ("password", password)];
     browser.post("/login", &[], &form).await
 }
 
 /// Signs the admin in for this path, and returns the page that follows the form.
-async fn sign_in_for(target: &Target, browser: &mut Browser, path: &str) -> anyhow::Result<Page> {
+async fn sign_in_for(
+    target: &LoadTarget,
+    browser: &mut LoadBrowser,
+    path: &str,
+) -> anyhow::Result<LoadedPage> {
     let mut page = browser.get(path, &[]).await?;
     while let Ok(next) = page.location() {
         page = browser.get(&path_of(next)?, &[]).await?;
@@ -97,7 +106,7 @@ impl Check {
 }
 
 /// Signs the admin in at the demo's application, for checks.
-pub async fn checks(target: &Target) -> anyhow::Result<Check> {
+pub async fn checks(target: &LoadTarget) -> anyhow::Result<Check> {
     let app = url::Url::parse(&target.app.url)?;
     let host = app.host_str().context("the application has a host")?;
     let authority = app.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -112,7 +121,8 @@ pub async fn checks(target: &Target) -> anyhow::Result<Check> {
             ("accept", "text/html".into()),
         ],
     };
-    let (mut at_app, mut at_home) = (Browser::new(http(), &check.node), Browser::new(http(), &check.node));
+    let (mut at_app, mut at_home) =
+        (LoadBrowser::new(http(), &check.node), LoadBrowser::new(http(), &check.node));
     let denied = at_app.get(CHECK_PATH, &check.headers()).await?;
     let start = at_app.get(&path_of(denied.location()?)?, &[("host", &authority)]).await?;
     let signed_in = sign_in_for(target, &mut at_home, &path_of(start.location()?)?).await?;
@@ -122,7 +132,7 @@ pub async fn checks(target: &Target) -> anyhow::Result<Check> {
 }
 
 /// Userinfo with an access token of the demo's client, at each node.
-pub async fn userinfos(target: &Target) -> anyhow::Result<Vec<Shot>> {
+pub async fn userinfos(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
     let tokens = tokens(target).await?;
     let bearer = format!("Bearer {}", tokens.access);
     let shot = |http: &str| Shot::get(&format!("{http}/oidc/userinfo"), &[("authorization", &bearer)]);
@@ -130,15 +140,15 @@ pub async fn userinfos(target: &Target) -> anyhow::Result<Vec<Shot>> {
 }
 
 /// The tokens issued for a code.
-pub struct Tokens {
+pub struct TokenPair {
     pub access: String,
     pub refresh: String,
 }
 
 /// Signs the admin in at the demo's client and redeems the code.
-pub async fn tokens(target: &Target) -> anyhow::Result<Tokens> {
+pub async fn tokens(target: &LoadTarget) -> anyhow::Result<TokenPair> {
     let node = target.nodes.first().context("a node")?;
-    let mut browser = Browser::new(http(), &node.http);
+    let mut browser = LoadBrowser::new(http(), &node.http);
     let code = code(target, &mut browser).await?;
     let relying = &target.client;
     let form = [
@@ -147,26 +157,26 @@ pub async fn tokens(target: &Target) -> anyhow::Result<Tokens> {
         ("redirect_uri", relying.redirect_uri.as_str()),
         ("code_verifier", VERIFIER),
     ];
-    let reply = Browser::new(http(), &node.http)
+    let reply = LoadBrowser::new(http(), &node.http)
         .post("/oidc/token", &[("authorization", &basic(&relying.client_id, &relying.client_secret))], &form)
         .await?;
     given(&reply)
 }
 
-pub fn given(reply: &Page) -> anyhow::Result<Tokens> {
+pub fn given(reply: &LoadedPage) -> anyhow::Result<TokenPair> {
     let json: serde_json::Value = serde_json::from_str(&reply.text)?;
     let token = |name: &str| {
         let token = json.get(name).and_then(|token| token.as_str());
         token.map(str::to_owned).with_context(|| format!("no {name}: {}", reply.text))
     };
-    Ok(Tokens { access: token("access_token")?, refresh: token("refresh_token").unwrap_or_default() })
+    Ok(TokenPair { access: token("access_token")?, refresh: token("refresh_token").unwrap_or_default() })
 }
 
 pub fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
 }
 
-async fn code(target: &Target, browser: &mut Browser) -> anyhow::Result<String> {
+async fn code(target: &LoadTarget, browser: &mut LoadBrowser) -> anyhow::Result<String> {
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
     let query = encoded(&[
         ("response_type", "code"),

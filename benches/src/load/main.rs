@@ -24,7 +24,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use measure::Load;
-use target::Target;
+use target::LoadTarget;
 
 #[derive(Parser)]
 #[command(version, about = "Load on a running Conclave, and on the baselines of its promises")]
@@ -153,7 +153,7 @@ async fn main() -> anyhow::Result<()> {
     let (load, outcome) = match Command::parse().what {
         What::ServeBare { port, bytes } => return baseline::serve(port, usize::try_from(bytes)?).await,
         What::ServeAnswer { at, port } => {
-            let check = flows::checks(&Target::read(&at.demo, at.node)?).await?;
+            let check = flows::checks(&LoadTarget::read(&at.demo, at.node)?).await?;
             let (headers, body) = check.answer().await?;
             return baseline::serve_answer(port, headers, body).await;
         }
@@ -162,33 +162,33 @@ async fn main() -> anyhow::Result<()> {
             (load.load(), raw::run(load.load(), &[raw::Shot::post(&url, &[], &[("x", &form)])?]).await)
         }
         What::ClientCredentials { at, load } => {
-            let target = Target::read(&at.demo, at.node)?;
+            let target = LoadTarget::read(&at.demo, at.node)?;
             (load.load(), raw::run(load.load(), &tokens::of_its_own(&target).await?).await)
         }
         What::Introspect { at, load } => {
-            let target = Target::read(&at.demo, at.node)?;
+            let target = LoadTarget::read(&at.demo, at.node)?;
             (load.load(), raw::run(load.load(), &tokens::introspections(&target).await?).await)
         }
         What::Refresh { at, load } => {
-            let target = Target::read(&at.demo, at.node)?;
+            let target = LoadTarget::read(&at.demo, at.node)?;
             (load.load(), tokens::refreshes(load.load(), &target).await?)
         }
         What::Argon2 { load } => (load.load(), baseline::argon2(load.load()).await?),
         What::Get { url, load } => (load.load(), raw::run(load.load(), &[raw::Shot::get(&url, &[])?]).await),
         What::Login { at, load, users } => {
-            let target = Target::read(&at.demo, at.node)?;
+            let target = LoadTarget::read(&at.demo, at.node)?;
             let people = target.people(users).await?;
             (load.load(), flows::logins(load.load(), &target, &people).await)
         }
         What::Check { at, to, load } => {
-            let target = Target::read(&at.demo, at.node)?;
+            let target = LoadTarget::read(&at.demo, at.node)?;
             let check = flows::checks(&target).await?;
             let nodes: Vec<String> = target.nodes.iter().map(|node| node.http.clone()).collect();
             let shots = check.shots(to.map_or(nodes, |to| vec![to]).as_slice())?;
             (load.load(), raw::run(load.load(), &shots).await)
         }
         What::Userinfo { at, load } => {
-            let target = Target::read(&at.demo, at.node)?;
+            let target = LoadTarget::read(&at.demo, at.node)?;
             (load.load(), raw::run(load.load(), &flows::userinfos(&target).await?).await)
         }
     };

@@ -14,7 +14,7 @@ const MAX_SAMPLES: usize = 1 << 24;
 
 /// The results of one or all workers.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct Measurement {
     /// Durations of successful requests, in microseconds.
     micros: Vec<u32>,
     done: u64,
@@ -24,7 +24,7 @@ pub struct Outcome {
     took: Duration,
 }
 
-impl Outcome {
+impl Measurement {
     /// Repeats `act` until the time has elapsed.
     pub async fn of<E: std::fmt::Display>(load: Load, mut act: impl AsyncFnMut() -> Result<(), E>) -> Self {
         let (started, mut outcome) = (Instant::now(), Self::default());

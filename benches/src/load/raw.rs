@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     browser::encoded,
-    measure::{Load, Outcome},
+    measure::{Load, Measurement},
 };
 
 /// Longest response read, in bytes.
@@ -50,13 +50,13 @@ impl Shot {
 }
 
 /// Workers take the shots in turn; each keeps one connection, and makes a new one after an error.
-pub async fn run(load: Load, shots: &[Shot]) -> Outcome {
+pub async fn run(load: Load, shots: &[Shot]) -> Measurement {
     let here = async {
         let mut workers = JoinSet::new();
         for shot in shots.iter().cycle().take(load.workers) {
             workers.spawn_local(fire(load, shot.clone()));
         }
-        let mut all = Outcome::default();
+        let mut all = Measurement::default();
         for outcome in workers.join_all().await {
             all.add(outcome);
         }
@@ -65,9 +65,9 @@ pub async fn run(load: Load, shots: &[Shot]) -> Outcome {
     LocalSet::new().run_until(here).await
 }
 
-async fn fire(load: Load, shot: Shot) -> Outcome {
+async fn fire(load: Load, shot: Shot) -> Measurement {
     let mut connection: Option<Connection> = None;
-    Outcome::of(load, async || {
+    Measurement::of(load, async || {
         let mut open = match connection.take() {
             Some(open) => open,
             None => Connection::open(&shot.authority).await?,

@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use conclave_client::{Client, Error, v1};
+use conclave_client::{AdminClient, Error, v1};
 use serde::Deserialize;
 
 /// A running cluster.
 #[derive(Deserialize)]
-pub struct Target {
+pub struct LoadTarget {
     pub front: String,
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<TargetNode>,
     pub admin: Admin,
     pub client: Relying,
     pub app: App,
 }
 
 #[derive(Deserialize)]
-pub struct Node {
+pub struct TargetNode {
     id: u64,
     pub http: String,
     api: String,
@@ -43,18 +43,18 @@ pub struct App {
 }
 
 /// A machine client: it has no users.
-pub struct Machine {
+pub struct MachineClient {
     pub client_id: String,
     pub client_secret: String,
 }
 
 /// A user who signs in.
-pub struct Person {
+pub struct TestUser {
     pub username: String,
     pub password: String,
 }
 
-impl Target {
+impl LoadTarget {
     /// Reads the line; keeps only `node`, if it is given.
     pub fn read(file: &Path, node: Option<u64>) -> anyhow::Result<Self> {
         let text =
@@ -66,13 +66,13 @@ impl Target {
         Ok(target)
     }
 
-    fn api(&self) -> anyhow::Result<Client> {
+    fn api(&self) -> anyhow::Result<AdminClient> {
         let endpoints = self.nodes.iter().map(|node| node.api.clone());
-        Ok(Client::builder().endpoints(endpoints).token(&self.admin.token).build()?)
+        Ok(AdminClient::builder().endpoints(endpoints).token(&self.admin.token).build()?)
     }
 
     /// Creates a client that gets tokens for itself.
-    pub async fn machine(&self) -> anyhow::Result<Machine> {
+    pub async fn machine(&self) -> anyhow::Result<MachineClient> {
         let order = v1::CreateClientRequest {
             name: "load".into(),
             auth_method: "client_secret_basic".into(),
@@ -81,11 +81,11 @@ impl Target {
         };
         let made = self.api()?.clients().create(order).await?;
         let client_id = made.client.context("no client in the answer")?.client_id;
-        Ok(Machine { client_id, client_secret: made.client_secret })
+        Ok(MachineClient { client_id, client_secret: made.client_secret })
     }
 
     /// `count` users, created if missing: a single account would be throttled.
-    pub async fn people(&self, count: usize) -> anyhow::Result<Vec<Person>> {
+    pub async fn people(&self, count: usize) -> anyhow::Result<Vec<TestUser>> {
         let api = self.api()?;
         let mut people = Vec::new();
         for number in 0..count.max(1) {
@@ -96,7 +96,7 @@ impl Target {
                 ..Default::default()
             };
             match api.users().create(order).await {
-                Ok(_) | Err(Error::Refused(_)) => people.push(Person { username, password }),
+                Ok(_) | Err(Error::Refused(_)) => people.push(TestUser { username, password }),
                 Err(error) => return Err(error.into()),
             }
         }

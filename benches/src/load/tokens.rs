@@ -3,15 +3,15 @@
 use futures_util::future::join_all;
 
 use super::{
-    browser::{Browser, http},
+    browser::{LoadBrowser, http},
     flows::{basic, given, tokens},
-    measure::{Load, Outcome},
+    measure::{Load, Measurement},
     raw::Shot,
-    target::Target,
+    target::LoadTarget,
 };
 
 /// A client's request for its own token, at each node.
-pub async fn of_its_own(target: &Target) -> anyhow::Result<Vec<Shot>> {
+pub async fn of_its_own(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
     let machine = target.machine().await?;
     let headers = [("authorization", &*basic(&machine.client_id, &machine.client_secret))];
     let form = [("grant_type", "client_credentials")];
@@ -23,7 +23,7 @@ pub async fn of_its_own(target: &Target) -> anyhow::Result<Vec<Shot>> {
 }
 
 /// The introspection of a user's access token, at each node.
-pub async fn introspections(target: &Target) -> anyhow::Result<Vec<Shot>> {
+pub async fn introspections(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
     let token = tokens(target).await?.access;
     let headers = [("authorization", &*basic(&target.client.client_id, &target.client.client_secret))];
     let form = [("token", &*token)];
@@ -32,17 +32,17 @@ pub async fn introspections(target: &Target) -> anyhow::Result<Vec<Shot>> {
 }
 
 /// A chain of refresh tokens for each worker; every response's token is used in the next request.
-pub async fn refreshes(load: Load, target: &Target) -> anyhow::Result<Outcome> {
+pub async fn refreshes(load: Load, target: &LoadTarget) -> anyhow::Result<Measurement> {
     let mut lines = Vec::new();
     for _ in 0..load.workers {
         lines.push(tokens(target).await?.refresh);
     }
     let workers = lines.into_iter().zip(0..).map(|(mut refresh, worker)| async move {
         let node = target.nodes.iter().cycle().nth(worker);
-        let Some(node) = node else { return Outcome::default() };
-        let mut browser = Browser::new(http(), &node.http);
+        let Some(node) = node else { return Measurement::default() };
+        let mut browser = LoadBrowser::new(http(), &node.http);
         let authorization = basic(&target.client.client_id, &target.client.client_secret);
-        Outcome::of(load, async || {
+        Measurement::of(load, async || {
             let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];
             let reply = browser.post("/oidc/token", &[("authorization", &authorization)], &form).await?;
             refresh = given(&reply)?.refresh;
@@ -50,7 +50,7 @@ pub async fn refreshes(load: Load, target: &Target) -> anyhow::Result<Outcome> {
         })
         .await
     });
-    let mut all = Outcome::default();
+    let mut all = Measurement::default();
     for outcome in join_all(workers).await {
         all.add(outcome);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use conclave_state::ReplyBody;
 
 use super::{Invariant, hex};
-use crate::oracle::Step;
+use crate::oracle::AppliedStep;
 
 /// The request that redeemed the code of each grant.
 #[derive(Default)]
@@ -16,7 +16,7 @@ impl Invariant for Codes {
         "codes-once"
     }
 
-    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+    fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
         let Some(ReplyBody::CodeRedeemed(redeemed)) = &reply.body else { return Ok(()) };
         let first = *self.0.entry(redeemed.grant_id.clone()).or_insert(order.request);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use conclave_state::{State, snapshot::digest};
 
 use super::{Invariant, hex};
-use crate::oracle::Step;
+use crate::oracle::AppliedStep;
 
 /// The digest that the first replica to reach an index had.
 #[derive(Default)]
@@ -16,7 +16,7 @@ impl Invariant for Digests {
         "equal-digests"
     }
 
-    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+    fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         self.holds(step.after)
     }
 

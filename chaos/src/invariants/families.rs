@@ -6,7 +6,7 @@ use conclave_proto::command::v1::command::Body;
 use conclave_state::ReplyBody;
 
 use super::{Invariant, hex};
-use crate::oracle::Step;
+use crate::oracle::AppliedStep;
 
 /// The successor (generation, index) of each (family, generation).
 #[derive(Default)]
@@ -17,7 +17,7 @@ impl Invariant for Families {
         "one-live-refresh-token"
     }
 
-    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+    fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
         let (Body::RotateRefresh(rotate), Some(ReplyBody::RefreshRotated(rotated))) =
             (&order.body, &reply.body)

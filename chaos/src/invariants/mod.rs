@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 use conclave_state::State;
 
-use crate::oracle::Step;
+use crate::oracle::AppliedStep;
 
 /// One promise.
 pub trait Invariant {
@@ -23,7 +23,7 @@ pub trait Invariant {
     ///
     /// # Errors
     /// A description of the violation.
-    fn applied(&mut self, step: &Step<'_>) -> Result<(), String>;
+    fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String>;
 
     /// Checks a state that was loaded from a snapshot.
     ///

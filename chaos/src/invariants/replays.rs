@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use conclave_state::{Reply, snapshot::digest_of_tables};
 
 use super::{Invariant, hex};
-use crate::oracle::Step;
+use crate::oracle::AppliedStep;
 
 /// The first reply to each request.
 #[derive(Default)]
@@ -16,7 +16,7 @@ impl Invariant for Replays {
         "replays-change-nothing"
     }
 
-    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+    fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
         if !order.repeated {
             self.0.entry(order.request).or_insert_with(|| reply.clone());

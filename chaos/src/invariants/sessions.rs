@@ -9,7 +9,7 @@ use conclave_state::{
 };
 
 use super::Invariant;
-use crate::oracle::Step;
+use crate::oracle::AppliedStep;
 
 /// The index at which each session was first revoked.
 #[derive(Default)]
@@ -20,7 +20,7 @@ impl Invariant for Sessions {
         "revoked-stays-revoked"
     }
 
-    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+    fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         let done = matches!(step.reply.map(|reply| &reply.body), Some(Some(ReplyBody::Done(_))));
         if let Some(order) = step.entry.order.as_ref().filter(|order| done && !order.repeated) {
             for session in ended_by(&order.body, step.before) {

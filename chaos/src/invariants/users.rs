@@ -6,7 +6,7 @@ use conclave_proto::command::v1::command::Body;
 use conclave_state::{ReplyBody, State, ids::UserId};
 
 use super::Invariant;
-use crate::oracle::Step;
+use crate::oracle::AppliedStep;
 
 /// The index from which, and the one until which, each user exists.
 #[derive(Default)]
@@ -17,7 +17,7 @@ impl Invariant for Users {
         "users-stay"
     }
 
-    fn applied(&mut self, step: &Step<'_>) -> Result<(), String> {
+    fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         let done = matches!(step.reply.map(|reply| &reply.body), Some(Some(ReplyBody::Done(_))));
         if let Some(order) = step.entry.order.as_ref().filter(|order| done && !order.repeated) {
             self.note(&order.body, step.index);
@@ -29,7 +29,7 @@ impl Invariant for Users {
         let index = state.index();
         let expected =
             |(from, until): &(u64, Option<u64>)| *from <= index && until.is_none_or(|until| index < until);
-        match self.0.iter().find(|(id, life)| expected(life) && state.user(**id).is_none()) {
+        match self.0.iter().find(|(id, lifetime)| expected(lifetime) && state.user(**id).is_none()) {
             Some((id, (from, _))) => Err(format!("user {id}, acknowledged at index {from}, is gone")),
             None => Ok(()),
         }
@@ -45,8 +45,8 @@ impl Users {
                 }
             }
             Body::DeleteUser(order) => {
-                let life = UserId::parse(&order.user_id).ok().and_then(|id| self.0.get_mut(&id));
-                if let Some((_, until)) = life {
+                let lifetime = UserId::parse(&order.user_id).ok().and_then(|id| self.0.get_mut(&id));
+                if let Some((_, until)) = lifetime {
                     until.get_or_insert(index);
                 }
             }

@@ -13,11 +13,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 
 use super::{
     disk::SmallDisk,
-    ground::{Ground, Kind, PLACES, nodes},
+    environment::{EnvironmentKind, LiveEnvironment, PLACES, nodes},
 };
 
 /// The polling interval.
@@ -29,10 +29,10 @@ pub const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
 /// The host of the application that every user may open.
 pub const APP_HOST: &str = "app.chaos.test";
 
-pub struct Cluster {
+pub struct LiveCluster {
     binary: PathBuf,
     dir: tempfile::TempDir,
-    ground: Ground,
+    environment: LiveEnvironment,
     seats: Mutex<BTreeMap<u64, Seat>>,
     disks: BTreeMap<u64, SmallDisk>,
     token: String,
@@ -46,18 +46,18 @@ struct Seat {
     child: Option<Child>,
 }
 
-impl Cluster {
+impl LiveCluster {
     /// Starts three new nodes and waits until they are ready, with an operator's token, an OIDC client and an
     /// application behind forward-auth.
-    pub async fn start(binary: &Path, kind: Kind, small_disks: u64) -> anyhow::Result<Self> {
-        let ground = Ground::prepare(kind)?;
+    pub async fn start(binary: &Path, kind: EnvironmentKind, small_disks: u64) -> anyhow::Result<Self> {
+        let environment = LiveEnvironment::prepare(kind)?;
         let dir = tempfile::tempdir()?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
         let seats = Mutex::new(nodes().map(|id| (id, Seat { id, child: None })).collect());
         let made = (1..=small_disks).map(|place| Ok((place, SmallDisk::make(dir.path(), place)?)));
         let disks = made.collect::<anyhow::Result<_>>()?;
         let mut cluster =
-            Self { binary: binary.to_owned(), dir, ground, seats, disks, token: String::new(), http };
+            Self { binary: binary.to_owned(), dir, environment, seats, disks, token: String::new(), http };
         let secret = cluster.dir.path().join("cluster.secret").display().to_string();
         cluster.tool(&["secret", "new", "--out", &secret])?;
         for node in nodes() {
@@ -96,29 +96,33 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub const fn ground(&self) -> &Ground {
-        &self.ground
+    pub const fn environment(&self) -> &LiveEnvironment {
+        &self.environment
     }
 
     /// `http://host:port` of a node.
     pub fn url(&self, node: u64) -> String {
-        format!("http://{}", self.ground.addresses(node).http)
+        format!("http://{}", self.environment.addresses(node).http)
     }
 
     /// A client of all nodes that gives up after this long.
-    pub fn api(&self, deadline: Duration) -> anyhow::Result<Client> {
+    pub fn api(&self, deadline: Duration) -> anyhow::Result<AdminClient> {
         self.api_of(self.places().into_iter(), deadline)
     }
 
-    pub fn api_of(&self, nodes: impl Iterator<Item = u64>, deadline: Duration) -> anyhow::Result<Client> {
-        let endpoints = nodes.map(|node| format!("http://{}", self.ground.addresses(node).api));
-        Ok(Client::builder().endpoints(endpoints).token(&self.token).deadline(deadline).build()?)
+    pub fn api_of(
+        &self,
+        nodes: impl Iterator<Item = u64>,
+        deadline: Duration,
+    ) -> anyhow::Result<AdminClient> {
+        let endpoints = nodes.map(|node| format!("http://{}", self.environment.addresses(node).api));
+        Ok(AdminClient::builder().endpoints(endpoints).token(&self.token).deadline(deadline).build()?)
     }
 
     pub fn spawn(&self, node: u64) -> anyhow::Result<()> {
         let log =
             File::options().append(true).create(true).open(self.dir.path().join(format!("{node}.log")))?;
-        let mut command = self.ground.command(node, &self.binary);
+        let mut command = self.environment.command(node, &self.binary);
         command.args(["serve", "--config"]).arg(self.config(node));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("conclave cannot be started")?;
@@ -192,9 +196,9 @@ impl Cluster {
     /// Adds a new node at a free place: it requests an id from a member, and is started and ready.
     pub async fn join(&self, place: u64) -> anyhow::Result<u64> {
         let member = self.places().into_iter().next().context("no running node")?;
-        let (own, config) = (self.ground.addresses(place), self.config(place));
-        let mut command = tokio::process::Command::from(self.ground.command(place, &self.binary));
-        command.args(["cluster", "join", &self.ground.addresses(member).cluster, "-o", "json"]);
+        let (own, config) = (self.environment.addresses(place), self.config(place));
+        let mut command = tokio::process::Command::from(self.environment.command(place, &self.binary));
+        command.args(["cluster", "join", &self.environment.addresses(member).cluster, "-o", "json"]);
         command.args(["--cluster", &own.cluster, "--http", &own.http, "--admin-api", &own.api]);
         command.arg("--secret-file").arg(self.dir.path().join("cluster.secret"));
         command.arg("--data-dir").arg(self.data_dir(place)).arg("--out").arg(&config);
@@ -301,9 +305,9 @@ impl Cluster {
     }
 
     fn settings(&self, node: u64) -> String {
-        let own = self.ground.addresses(node);
+        let own = self.environment.addresses(node);
         let peers: Vec<String> =
-            nodes().map(|n| format!("\"{n}@{}\"", self.ground.addresses(n).cluster)).collect();
+            nodes().map(|n| format!("\"{n}@{}\"", self.environment.addresses(n).cluster)).collect();
         let dir = self.dir.path().display();
         format!(
             "[node]\nid = {node}\ndata_dir = \"{data}\"\n[cluster]\nlisten = \"{}\"\npeers = [{}]\n\
@@ -345,7 +349,7 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
+impl Drop for LiveCluster {
     fn drop(&mut self) {
         for child in self.locked().values_mut().filter_map(|seat| seat.child.as_mut()) {
             // The process may have ended already.

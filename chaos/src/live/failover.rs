@@ -1,6 +1,6 @@
 //! Measures the time until the next write when a leader fails: from the fault to the first acknowledgement, at a
 //! survivor, of a write that began after it. Meanwhile every survivor constantly receives forward-auth checks, and
-//! visitors sign in; none of that may fail.
+//! clients sign in; none of that may fail.
 
 use std::{
     sync::{
@@ -11,13 +11,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 
 use super::{
-    cluster::Cluster,
-    ground::{Kind, nodes},
+    client::BrowserClient,
+    cluster::LiveCluster,
+    environment::{EnvironmentKind, nodes},
     traffic::password,
-    visitor::Visitor,
 };
 use crate::history::Seen;
 
@@ -54,8 +54,8 @@ impl How {
     }
 
     /// The environment that it needs: some of them partition nodes.
-    pub(super) const fn ground(self) -> Kind {
-        if matches!(self, Self::Cut | Self::Heal) { Kind::Spaces } else { Kind::Plain }
+    pub(super) const fn environment(self) -> EnvironmentKind {
+        if matches!(self, Self::Cut | Self::Heal) { EnvironmentKind::Spaces } else { EnvironmentKind::Plain }
     }
 }
 
@@ -87,20 +87,20 @@ const BETWEEN_CHECKS: Duration = Duration::from_millis(2);
 const BETWEEN_LOGINS: Duration = Duration::from_millis(50);
 const USER: &str = "watched";
 
-pub async fn measure(how: How, runs: u32, cluster: &Arc<Cluster>) -> anyhow::Result<Times> {
+pub async fn measure(how: How, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Times> {
     let api = cluster.api(PATIENCE)?;
     let order =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };
     api.users().create(order).await?;
     let http =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build()?;
-    let mut visitor = Visitor::new(http, USER);
+    let mut client = BrowserClient::new(http, USER);
     let url = cluster.url(1);
-    visitor.sign_in([&url, &url], &password(USER)).await?;
+    client.sign_in([&url, &url], &password(USER)).await?;
     let mut times = Times::default();
     for run in 0..runs {
         tokio::time::sleep(CALM).await;
-        one(how, run, cluster, &visitor, &mut times).await.with_context(|| format!("run {run}"))?;
+        one(how, run, cluster, &client, &mut times).await.with_context(|| format!("run {run}"))?;
         eprintln!("run {run}: {:?}", times.writes.last().copied().unwrap_or_default());
     }
     Ok(times)
@@ -109,8 +109,8 @@ pub async fn measure(how: How, runs: u32, cluster: &Arc<Cluster>) -> anyhow::Res
 async fn one(
     how: How,
     run: u32,
-    cluster: &Arc<Cluster>,
-    visitor: &Visitor,
+    cluster: &Arc<LiveCluster>,
+    client: &BrowserClient,
     times: &mut Times,
 ) -> anyhow::Result<()> {
     let leader = cluster.leader().await.context("no leader")?;
@@ -127,10 +127,10 @@ async fn one(
     let watch = Watch::default();
     let mut watchers: Vec<_> = survivors
         .iter()
-        .map(|node| tokio::spawn(watch.clone().checks(visitor.clone(), *node, cluster.url(*node))))
+        .map(|node| tokio::spawn(watch.clone().checks(client.clone(), *node, cluster.url(*node))))
         .collect();
     watchers.push(tokio::spawn(
-        watch.clone().logins(visitor.clone(), survivors.iter().map(|node| cluster.url(*node)).collect()),
+        watch.clone().logins(client.clone(), survivors.iter().map(|node| cluster.url(*node)).collect()),
     ));
 
     if how == How::Heal {
@@ -160,7 +160,7 @@ async fn one(
 }
 
 /// Makes one write after the other for this long; returns the longest, and the number that failed.
-async fn writes_for(time: Duration, api: &Client, run: u32) -> (Duration, u64) {
+async fn writes_for(time: Duration, api: &AdminClient, run: u32) -> (Duration, u64) {
     let (began, mut longest, mut failed) = (Instant::now(), Duration::ZERO, 0);
     for number in 0_u32.. {
         if began.elapsed() >= time {
@@ -191,11 +191,11 @@ struct Watch {
 }
 
 impl Watch {
-    async fn checks(self, visitor: Visitor, node: u64, url: String) {
+    async fn checks(self, client: BrowserClient, node: u64, url: String) {
         let begun = Instant::now();
         while !self.over.load(Ordering::Relaxed) {
             let asked = begun.elapsed();
-            let seen = visitor.check(&url).await;
+            let seen = client.check(&url).await;
             self.checks.fetch_add(1, Ordering::Relaxed);
             if seen != Seen::Accepted {
                 let answered = begun.elapsed();
@@ -207,12 +207,12 @@ impl Watch {
     }
 
     /// Signs in repeatedly, each time in a new browser, with the steps at survivors in turn.
-    async fn logins(self, visitor: Visitor, urls: Vec<String>) {
+    async fn logins(self, client: BrowserClient, urls: Vec<String>) {
         let mut turn = urls.iter().cycle();
         while !self.over.load(Ordering::Relaxed) {
             let (Some(first), Some(second)) = (turn.next(), turn.next()) else { return };
             let began = Instant::now();
-            let outcome = visitor.anew().sign_in([first, second], &password(USER)).await;
+            let outcome = client.anew().sign_in([first, second], &password(USER)).await;
             self.logins.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = outcome {
                 eprintln!("a login failed after {:?}: {error:#}", began.elapsed());
@@ -240,22 +240,22 @@ impl How {
         if self == Self::Heal && run % 2 == 1 { follower.unwrap_or(leader) } else { leader }
     }
 
-    fn fault(self, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
+    fn fault(self, cluster: &LiveCluster, leader: u64) -> anyhow::Result<()> {
         match self {
             Self::Kill => cluster.signal(leader, "-KILL"),
             Self::Freeze => cluster.signal(leader, "-STOP"),
             Self::Term => cluster.signal(leader, "-TERM"),
             Self::Cut | Self::Heal => {
                 for other in nodes().filter(|node| *node != leader) {
-                    cluster.ground().cut(leader, other)?;
-                    cluster.ground().cut(other, leader)?;
+                    cluster.environment().cut(leader, other)?;
+                    cluster.environment().cut(other, leader)?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn undo(self, cluster: &Cluster, leader: u64) -> anyhow::Result<()> {
+    async fn undo(self, cluster: &LiveCluster, leader: u64) -> anyhow::Result<()> {
         match self {
             Self::Kill | Self::Term => {
                 cluster.ended(leader).await?;
@@ -264,8 +264,8 @@ impl How {
             Self::Freeze => cluster.signal(leader, "-CONT")?,
             Self::Cut | Self::Heal => {
                 for other in nodes().filter(|node| *node != leader) {
-                    cluster.ground().heal(leader, other)?;
-                    cluster.ground().heal(other, leader)?;
+                    cluster.environment().heal(leader, other)?;
+                    cluster.environment().heal(other, leader)?;
                 }
             }
         }

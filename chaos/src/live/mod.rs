@@ -3,29 +3,29 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `ground` | the environment of the nodes: ports of loopback, or network namespaces that can be partitioned |
+//! | `environment` | the environment of the nodes: ports of loopback, or network namespaces that can be partitioned |
 //! | `relay` | a slow link |
 //! | `disk` | a disk that can become full |
 //! | `cluster` | processes: start, kill, stop, pause, wait until ready; the node at each place |
-//! | `visitor` | a browser and its actions: sign in to an application, be checked, redeem a code |
-//! | `traffic` | visitors at all nodes, an operator who revokes, and one who creates users |
-//! | `aftermath` | the final checks of everything that was acknowledged |
+//! | `client` | a browser and its actions: sign in to an application, be checked, redeem a code |
+//! | `traffic` | clients at all nodes, an operator who revokes, and one who creates users |
+//! | `final_checks` | the final checks of everything that was acknowledged |
 //! | `nemesis` | the faults |
 //! | `failover` | the time until the next write when a leader fails |
 //! | `revocation` | the cost of a revocation |
 //!
 //! All times are those of this process, so "later" is certain: an operation that starts after another has returned.
 
-mod aftermath;
+mod client;
 mod cluster;
 mod disk;
+mod environment;
 mod failover;
-mod ground;
+mod final_checks;
 mod nemesis;
 mod relay;
 mod revocation;
 mod traffic;
-mod visitor;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,8 +35,8 @@ pub use failover::How;
 pub use nemesis::Scenario;
 pub use relay::serve as serve_relay;
 
-use cluster::Cluster;
-use ground::Kind;
+use cluster::LiveCluster;
+use environment::EnvironmentKind;
 
 use crate::{
     history::History,
@@ -44,12 +44,12 @@ use crate::{
 };
 
 /// Options of a run.
-pub struct Options {
+pub struct LiveOptions {
     /// The `conclave` binary to run.
     pub binary: PathBuf,
     /// The duration of the faults.
     pub duration: Duration,
-    /// The seed for the choice of faults and of visitors; timing depends on the machine.
+    /// The seed for the choice of faults and of clients; timing depends on the machine.
     pub seed: u64,
 }
 
@@ -68,8 +68,9 @@ const HEALED_WITHIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A cluster that cannot be set up, or a machine that does not allow the faults.
-pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findings> {
-    let cluster = Arc::new(Cluster::start(&options.binary, scenario.ground(), scenario.small_disks()).await?);
+pub async fn run(scenario: Scenario, options: &LiveOptions) -> anyhow::Result<Findings> {
+    let cluster =
+        Arc::new(LiveCluster::start(&options.binary, scenario.environment(), scenario.small_disks()).await?);
     let history = Arc::new(History::default());
     let traffic = traffic::start(&cluster, &history, options.seed).await?;
     let faults = nemesis::run(scenario, &cluster, options).await.context("a fault could not be made")?;
@@ -81,7 +82,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
     }
     let held = traffic.stop().await;
     violations.extend(history.judge());
-    violations.extend(aftermath::judge(&cluster, &history, &held).await);
+    violations.extend(final_checks::judge(&cluster, &history, &held).await);
     match cluster.digests().await {
         Ok(digests) if digests.windows(2).all(|pair| pair.first() == pair.last()) => {}
         Ok(digests) => {
@@ -103,8 +104,8 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Findin
 ///
 /// # Errors
 /// A cluster that cannot be set up.
-pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<failover::Times> {
-    let cluster = Arc::new(Cluster::start(&options.binary, how.ground(), 0).await?);
+pub async fn measure(how: How, runs: u32, options: &LiveOptions) -> anyhow::Result<failover::Times> {
+    let cluster = Arc::new(LiveCluster::start(&options.binary, how.environment(), 0).await?);
     failover::measure(how, runs, &cluster).await
 }
 
@@ -112,8 +113,12 @@ pub async fn measure(how: How, runs: u32, options: &Options) -> anyhow::Result<f
 ///
 /// # Errors
 /// A cluster that cannot be set up.
-pub async fn revocations(frozen: bool, runs: u32, options: &Options) -> anyhow::Result<revocation::Costs> {
-    let cluster = Arc::new(Cluster::start(&options.binary, Kind::Plain, 0).await?);
+pub async fn revocations(
+    frozen: bool,
+    runs: u32,
+    options: &LiveOptions,
+) -> anyhow::Result<revocation::Costs> {
+    let cluster = Arc::new(LiveCluster::start(&options.binary, EnvironmentKind::Plain, 0).await?);
     revocation::measure(frozen, runs, &cluster).await
 }
 

@@ -12,9 +12,9 @@ use tokio::time::sleep;
 use crate::random::Random;
 
 use super::{
-    Options,
-    cluster::Cluster,
-    ground::{Kind, NODES, PLACES},
+    LiveOptions,
+    cluster::LiveCluster,
+    environment::{EnvironmentKind, NODES, PLACES},
 };
 
 /// The kind of faults of a run.
@@ -61,12 +61,12 @@ impl Scenario {
     }
 
     /// The environment that it needs.
-    pub(super) const fn ground(self) -> Kind {
+    pub(super) const fn environment(self) -> EnvironmentKind {
         match self {
-            Self::Partition => Kind::Spaces,
-            Self::Mixed => Kind::SlowableSpaces,
-            Self::Delay => Kind::Slowable,
-            _ => Kind::Plain,
+            Self::Partition => EnvironmentKind::Spaces,
+            Self::Mixed => EnvironmentKind::SlowableSpaces,
+            Self::Delay => EnvironmentKind::Slowable,
+            _ => EnvironmentKind::Plain,
         }
     }
 
@@ -115,7 +115,11 @@ const RESTARTS: u32 = 4;
 const RESTART_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes faults until the time is up; returns their number.
-pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) -> anyhow::Result<u64> {
+pub async fn run(
+    scenario: Scenario,
+    cluster: &Arc<LiveCluster>,
+    options: &LiveOptions,
+) -> anyhow::Result<u64> {
     let mut random = Random::new(options.seed);
     let began = Instant::now();
     let mut faults = 0;
@@ -144,12 +148,12 @@ pub async fn run(scenario: Scenario, cluster: &Arc<Cluster>, options: &Options) 
 }
 
 /// The node to which the fault is applied: the leader in two of three cases.
-async fn victim(cluster: &Cluster, random: &mut Random) -> u64 {
+async fn victim(cluster: &LiveCluster, random: &mut Random) -> u64 {
     let any = random.pick(&cluster.places()).copied().unwrap_or(1);
     if random.percent(66) { cluster.leader().await.unwrap_or(any) } else { any }
 }
 
-async fn kill(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
+async fn kill(cluster: &LiveCluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     cluster.signal(victim, "-KILL")?;
     cluster.ended(victim).await?;
     sleep(Duration::from_millis(random.below(2_000))).await;
@@ -157,7 +161,7 @@ async fn kill(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Re
     cluster.ready(victim).await
 }
 
-async fn pause(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
+async fn pause(cluster: &LiveCluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     // Mostly around the duration of a lease and of an election, sometimes far beyond.
     let frozen = if random.percent(80) { 100 + random.below(3_000) } else { 3_000 + random.below(7_000) };
     cluster.signal(victim, "-STOP")?;
@@ -165,7 +169,7 @@ async fn pause(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::R
     cluster.signal(victim, "-CONT")
 }
 
-async fn restart_in_order(cluster: &Cluster) -> anyhow::Result<()> {
+async fn restart_in_order(cluster: &LiveCluster) -> anyhow::Result<()> {
     for node in cluster.places() {
         cluster.signal(node, "-TERM")?;
         cluster.ended(node).await?;
@@ -175,7 +179,7 @@ async fn restart_in_order(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn cut_off(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
+async fn cut_off(cluster: &LiveCluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     let others: Vec<u64> = cluster.places().into_iter().filter(|node| *node != victim).collect();
     let ways: Vec<(u64, u64)> = match random.below(4) {
         // No node hears it, and it hears none.
@@ -188,34 +192,34 @@ async fn cut_off(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow:
         _ => others.first().map(|other| vec![(victim, *other), (*other, victim)]).unwrap_or_default(),
     };
     for (from, to) in &ways {
-        cluster.ground().cut(*from, *to)?;
+        cluster.environment().cut(*from, *to)?;
     }
     sleep(Duration::from_millis(500 + random.below(4_500))).await;
     for (from, to) in &ways {
-        cluster.ground().heal(*from, *to)?;
+        cluster.environment().heal(*from, *to)?;
     }
     Ok(())
 }
 
-async fn slow_links(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
+async fn slow_links(cluster: &LiveCluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     let all = random.percent(30);
     let slowed: Vec<u64> = cluster.places().into_iter().filter(|place| all || *place == victim).collect();
     // Longer than a heartbeat, and sometimes longer than the election timeout.
     let by =
         Duration::from_millis(if random.percent(70) { 5 + random.below(60) } else { 60 + random.below(340) });
     for place in &slowed {
-        cluster.ground().slow(*place, by)?;
+        cluster.environment().slow(*place, by)?;
     }
     sleep(Duration::from_millis(1_000 + random.below(4_000))).await;
     for place in slowed {
-        cluster.ground().slow(place, Duration::ZERO)?;
+        cluster.environment().slow(place, Duration::ZERO)?;
     }
     Ok(())
 }
 
 /// Fills a node's disk. The node may survive it, or end and log the reason; in that case it is started when there is
 /// room again.
-async fn fill_disk(cluster: &Cluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
+async fn fill_disk(cluster: &LiveCluster, victim: u64, random: &mut Random) -> anyhow::Result<()> {
     let disk = cluster.disk(victim).context("no disk of its own")?;
     disk.fill()?;
     sleep(Duration::from_millis(1_000 + random.below(4_000))).await;
@@ -232,7 +236,7 @@ async fn fill_disk(cluster: &Cluster, victim: u64, random: &mut Random) -> anyho
     cluster.ready(victim).await
 }
 
-async fn lose_disk(cluster: &Cluster, victim: u64) -> anyhow::Result<()> {
+async fn lose_disk(cluster: &LiveCluster, victim: u64) -> anyhow::Result<()> {
     let gone = cluster.lose(victim).await?;
     remove(cluster, gone).await?;
     let id = cluster.join(victim).await?;
@@ -240,7 +244,7 @@ async fn lose_disk(cluster: &Cluster, victim: u64) -> anyhow::Result<()> {
     votes(cluster, id).await
 }
 
-async fn three_five_three(cluster: &Cluster, random: &mut Random) -> anyhow::Result<()> {
+async fn three_five_three(cluster: &LiveCluster, random: &mut Random) -> anyhow::Result<()> {
     for place in cluster.free_places() {
         let id = cluster.join(place).await?;
         votes(cluster, id).await?;
@@ -254,7 +258,7 @@ async fn three_five_three(cluster: &Cluster, random: &mut Random) -> anyhow::Res
 }
 
 /// Removes a node, like an operator who retries when the cluster asks for it.
-async fn remove(cluster: &Cluster, node_id: u64) -> anyhow::Result<()> {
+async fn remove(cluster: &LiveCluster, node_id: u64) -> anyhow::Result<()> {
     let until = Instant::now() + MEMBERS_LIMIT;
     loop {
         let order = conclave_client::v1::RemoveNodeRequest { node_id, force: false };
@@ -267,7 +271,7 @@ async fn remove(cluster: &Cluster, node_id: u64) -> anyhow::Result<()> {
 }
 
 /// Waits until a node that has joined is a voter.
-async fn votes(cluster: &Cluster, id: u64) -> anyhow::Result<()> {
+async fn votes(cluster: &LiveCluster, id: u64) -> anyhow::Result<()> {
     let until = Instant::now() + MEMBERS_LIMIT;
     while Instant::now() < until {
         let members = cluster.members().await.unwrap_or_default();

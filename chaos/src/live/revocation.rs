@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use conclave_client::v1;
 use tokio::time::sleep;
 
-use super::{cluster::Cluster, traffic::password, visitor::Visitor};
+use super::{client::BrowserClient, cluster::LiveCluster, traffic::password};
 use crate::{history::Seen, random::Random};
 
 /// The measurements.
@@ -34,7 +34,7 @@ const CALM: Duration = Duration::from_millis(500);
 const RENEWAL_MS: u64 = 400;
 const USER: &str = "revoked";
 
-pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow::Result<Costs> {
+pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Costs> {
     let api = cluster.api(PATIENCE)?;
     let order =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };
@@ -60,11 +60,11 @@ pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow:
             }
             _ => anyhow::bail!("three nodes are needed"),
         };
-        let mut visitor = Visitor::new(http.clone(), USER);
+        let mut client = BrowserClient::new(http.clone(), USER);
         let url = cluster.url(asked);
-        visitor.sign_in([&url, &url], &password(USER)).await?;
+        client.sign_in([&url, &url], &password(USER)).await?;
         anyhow::ensure!(
-            visitor.check(&cluster.url(asleep)).await == Seen::Accepted,
+            client.check(&cluster.url(asleep)).await == Seen::Accepted,
             "the new session is not valid"
         );
         if frozen {
@@ -80,12 +80,12 @@ pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow:
             }
             anyhow::Ok(())
         };
-        let (seen, woken) = tokio::join!(visitor.check(&at), woken);
+        let (seen, woken) = tokio::join!(client.check(&at), woken);
         outcome?;
         woken?;
         costs.stale += u64::from(seen == Seen::Accepted);
         for place in cluster.places() {
-            costs.stale += u64::from(visitor.check(&cluster.url(place)).await == Seen::Accepted);
+            costs.stale += u64::from(client.check(&cluster.url(place)).await == Seen::Accepted);
             cluster.ready(place).await?;
         }
         sleep(CALM).await;
@@ -93,7 +93,7 @@ pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<Cluster>) -> anyhow:
     Ok(costs)
 }
 
-async fn cost(api: &conclave_client::Client, run: u32, costs: &mut Costs) -> anyhow::Result<()> {
+async fn cost(api: &conclave_client::AdminClient, run: u32, costs: &mut Costs) -> anyhow::Result<()> {
     // The connection is open already, as a busy operator's is.
     api.users().get(v1::GetUserRequest { user: USER.into() }).await?;
     let began = Instant::now();

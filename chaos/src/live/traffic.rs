@@ -1,4 +1,4 @@
-//! Visitors at all nodes, and an operator who revokes. All their operations are recorded in the history.
+//! Clients at all nodes, and an operator who revokes. All their operations are recorded in the history.
 
 use std::{
     sync::{
@@ -12,15 +12,15 @@ use conclave_client::v1;
 use tokio::task::JoinHandle;
 
 use crate::{
-    history::{Answer, History, Seen, When},
+    history::{History, OperationResult, Seen, When},
     random::Random,
 };
 
-use super::{aftermath::Held, cluster::Cluster, visitor::Visitor};
+use super::{client::BrowserClient, cluster::LiveCluster, final_checks::HeldSession};
 
 /// Users who sign in, each with one session at a time.
 const PEOPLE: usize = 8;
-/// The pause of a visitor between two actions: the machine must also run the cluster.
+/// The pause of a client between two actions: the machine must also run the cluster.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Time limit of a response. Longer than any write is held.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -34,15 +34,15 @@ const ACTIONS: u64 = 120;
 pub struct Traffic {
     over: Arc<AtomicBool>,
     people: Vec<JoinHandle<()>>,
-    held: Arc<Mutex<Vec<Held>>>,
+    held: Arc<Mutex<Vec<HeldSession>>>,
 }
 
 impl Traffic {
     /// Every session of the run, with its cookies.
-    pub async fn stop(self) -> Vec<Held> {
+    pub async fn stop(self) -> Vec<HeldSession> {
         self.over.store(true, Ordering::Relaxed);
         for person in self.people {
-            // A visitor that panicked has already reported it.
+            // A client that panicked has already reported it.
             let _ = person.await;
         }
         std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
@@ -51,22 +51,22 @@ impl Traffic {
 
 struct Person {
     user: String,
-    cluster: Arc<Cluster>,
+    cluster: Arc<LiveCluster>,
     history: Arc<History>,
     random: Random,
     http: reqwest::Client,
     over: Arc<AtomicBool>,
-    held: Arc<Mutex<Vec<Held>>>,
+    held: Arc<Mutex<Vec<HeldSession>>>,
 }
 
 pub fn password(user: &str) -> String {
     format!("{user} has a long password")
 }
 
-pub async fn start(cluster: &Arc<Cluster>, history: &Arc<History>, seed: u64) -> anyhow::Result<Traffic> {
+pub async fn start(cluster: &Arc<LiveCluster>, history: &Arc<History>, seed: u64) -> anyhow::Result<Traffic> {
     let api = cluster.api(PATIENCE)?;
     let over = Arc::new(AtomicBool::new(false));
-    let held = Arc::<Mutex<Vec<Held>>>::default();
+    let held = Arc::<Mutex<Vec<HeldSession>>>::default();
     let mut people =
         vec![tokio::spawn(register(Arc::clone(cluster), Arc::clone(history), Arc::clone(&over)))];
     for number in 0..PEOPLE {
@@ -96,7 +96,7 @@ pub fn browser() -> anyhow::Result<reqwest::Client> {
 impl Person {
     async fn live(mut self) {
         while !self.over.load(Ordering::Relaxed) {
-            let Some((visitor, session)) = self.sign_in().await else { continue };
+            let Some((client, session)) = self.sign_in().await else { continue };
             let actions = 20 + self.random.below(ACTIONS);
             let revoke_at = self.random.below(actions * 2);
             // Two windows of one browser, so that checks continue while a revocation is in progress.
@@ -106,71 +106,76 @@ impl Person {
                     break;
                 }
                 if action == revoke_at {
-                    self.revoke(&visitor, session).await;
+                    self.revoke(&client, session).await;
                     break;
                 }
                 if self.random.below(12) == 0 {
-                    token = self.use_grant(&visitor, session, token).await;
+                    token = self.use_grant(&client, session, token).await;
                 } else {
-                    self.check(&visitor, session).await;
+                    self.check(&client, session).await;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    async fn sign_in(&mut self) -> Option<(Visitor, u64)> {
+    async fn sign_in(&mut self) -> Option<(BrowserClient, u64)> {
         let (first, second) = (self.node().1, self.node().1);
-        let mut visitor = Visitor::new(self.http.clone(), &self.user);
-        if visitor.sign_in([&first, &second], &password(&self.user)).await.is_err() {
+        let mut client = BrowserClient::new(self.http.clone(), &self.user);
+        if client.sign_in([&first, &second], &password(&self.user)).await.is_err() {
             self.history.count("logins failed or unanswered");
-            self.history.ran(Answer::Unknown);
+            self.history.ran(OperationResult::Unknown);
             tokio::time::sleep(PAUSE * 5).await;
             return None;
         }
         let session = self.history.signed_in(&self.user);
-        self.history.ran(Answer::Acknowledged);
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).push((session, visitor.clone()));
-        Some((visitor, session))
+        self.history.ran(OperationResult::Acknowledged);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push((session, client.clone()));
+        Some((client, session))
     }
 
-    async fn check(&mut self, visitor: &Visitor, session: u64) {
+    async fn check(&mut self, client: &BrowserClient, session: u64) {
         let (node, url) = self.node();
         if !self.random.percent(AT_HOME) {
-            return look(&self.history, visitor, session, node, &url).await;
+            return look(&self.history, client, session, node, &url).await;
         }
         let began = self.history.now();
-        let seen = visitor.at_home(&url).await;
+        let seen = client.at_home(&url).await;
         note(&self.history, session, node, began, seen);
     }
 
     /// Obtains a code and redeems it at two nodes at once; later, rotates its refresh token.
-    async fn use_grant(&mut self, visitor: &Visitor, session: u64, token: Option<String>) -> Option<String> {
+    async fn use_grant(
+        &mut self,
+        client: &BrowserClient,
+        session: u64,
+        token: Option<String>,
+    ) -> Option<String> {
         let (one, other) = (self.node().1, self.node().1);
         if let Some(token) = token {
-            return self.race(visitor, session, &token, [&one, &other]).await;
+            return self.race(client, session, &token, [&one, &other]).await;
         }
-        let code = visitor.clone().code(&one).await.ok()?;
-        let (first, second) = tokio::join!(visitor.redeem(&one, &code), visitor.redeem(&other, &code));
+        let code = client.clone().code(&one).await.ok()?;
+        let (first, second) = tokio::join!(client.redeem(&one, &code), client.redeem(&other, &code));
         for outcome in [first, second] {
             match outcome {
                 Ok(Some(_)) => {
                     self.history.redeemed(&code);
-                    self.history.ran(Answer::Acknowledged);
+                    self.history.ran(OperationResult::Acknowledged);
                 }
                 Ok(None) => {
                     self.history.count("codes refused the second time");
-                    self.history.ran(Answer::Refused);
+                    self.history.ran(OperationResult::Refused);
                 }
                 Err(_) => {
                     self.history.count("redemptions unanswered");
-                    self.history.ran(Answer::Unknown);
+                    self.history.ran(OperationResult::Unknown);
                 }
             }
         }
         // The second redemption has ended the grant (RFC 6749 §4.1.2): its refresh token must not be used.
-        let code = visitor.clone().code(&other).await.ok()?;
-        let Ok(Some(refresh)) = visitor.redeem(&one, &code).await else { return None };
+        let code = client.clone().code(&other).await.ok()?;
+        let Ok(Some(refresh)) = client.redeem(&one, &code).await else { return None };
         self.history.redeemed(&code);
         self.history.refresh_token(session, &refresh, true);
         Some(refresh)
@@ -179,30 +184,30 @@ impl Person {
     /// Exchanges a refresh token at two nodes at once: every response contains the same successor.
     async fn race(
         &mut self,
-        visitor: &Visitor,
+        client: &BrowserClient,
         session: u64,
         token: &str,
         nodes: [&str; 2],
     ) -> Option<String> {
         let [one, other] = nodes;
-        let (first, second) = tokio::join!(visitor.refresh(one, token), visitor.refresh(other, token));
+        let (first, second) = tokio::join!(client.refresh(one, token), client.refresh(other, token));
         let (mut next, mut certain) = (None, true);
         for outcome in [first, second] {
             match outcome {
                 Ok(Some(child)) => {
                     self.history.count("refreshes");
-                    self.history.ran(Answer::Acknowledged);
+                    self.history.ran(OperationResult::Acknowledged);
                     self.history.rotated(token, &child);
                     next = Some(child);
                 }
                 Ok(None) => {
                     self.history.count("refreshes refused");
-                    self.history.ran(Answer::Refused);
+                    self.history.ran(OperationResult::Refused);
                     certain = false;
                 }
                 Err(_) => {
                     self.history.count("refreshes unanswered");
-                    self.history.ran(Answer::Unknown);
+                    self.history.ran(OperationResult::Unknown);
                     certain = false;
                 }
             }
@@ -211,8 +216,8 @@ impl Person {
         next.filter(|_| certain)
     }
 
-    /// Revokes everything of this user, by an operator at any node; visitors continue meanwhile.
-    async fn revoke(&mut self, visitor: &Visitor, session: u64) {
+    /// Revokes everything of this user, by an operator at any node; clients continue meanwhile.
+    async fn revoke(&mut self, client: &BrowserClient, session: u64) {
         let (node, _) = self.node();
         let Ok(api) = self.cluster.api_of([node].into_iter().chain(self.cluster.places()), PATIENCE) else {
             return;
@@ -224,10 +229,10 @@ impl Person {
             let outcome = api.sessions().revoke_of_user(order).await;
             if outcome.is_ok() {
                 self.history.revoked(&ended, began);
-                self.history.ran(Answer::Acknowledged);
+                self.history.ran(OperationResult::Acknowledged);
             } else {
                 self.history.count("revocations failed or unknown");
-                self.history.ran(Answer::Unknown);
+                self.history.ran(OperationResult::Unknown);
             }
             outcome.is_ok()
         };
@@ -236,7 +241,7 @@ impl Person {
             for turn in 0_usize.. {
                 let places = cluster.places();
                 let Some(node) = places.get(turn % places.len().max(1)).copied() else { continue };
-                look(&history, visitor, session, node, &cluster.url(node)).await;
+                look(&history, client, session, node, &cluster.url(node)).await;
                 tokio::time::sleep(PAUSE / 4).await;
             }
         };
@@ -248,7 +253,7 @@ impl Person {
         if acknowledged {
             // The critical moment: right after the acknowledgement, at every node, several times.
             for node in [self.cluster.places(), self.cluster.places()].concat() {
-                look(&self.history, visitor, session, node, &self.cluster.url(node)).await;
+                look(&self.history, client, session, node, &self.cluster.url(node)).await;
             }
         }
     }
@@ -260,21 +265,25 @@ impl Person {
 }
 
 /// A forward-auth check, recorded in the history.
-async fn look(history: &History, visitor: &Visitor, session: u64, node: u64, url: &str) {
+async fn look(history: &History, client: &BrowserClient, session: u64, node: u64, url: &str) {
     let began = history.now();
-    let seen = visitor.check(url).await;
+    let seen = client.check(url).await;
     history.count("forward-auth checks");
     note(history, session, node, began, seen);
 }
 
 fn note(history: &History, session: u64, node: u64, began: When, seen: Seen) {
     history.checked(session, node, began, seen);
-    history.ran(if seen == Seen::Unavailable { Answer::Unknown } else { Answer::Acknowledged });
+    history.ran(if seen == Seen::Unavailable {
+        OperationResult::Unknown
+    } else {
+        OperationResult::Acknowledged
+    });
 }
 
 /// Creates one user after the other, each at the next node, until the traffic stops: every acknowledged one must exist
 /// at the end.
-async fn register(cluster: Arc<Cluster>, history: Arc<History>, over: Arc<AtomicBool>) {
+async fn register(cluster: Arc<LiveCluster>, history: Arc<History>, over: Arc<AtomicBool>) {
     for number in 0_usize.. {
         if over.load(Ordering::Relaxed) {
             return;
@@ -286,12 +295,12 @@ async fn register(cluster: Arc<Cluster>, history: Arc<History>, over: Arc<Atomic
         let order = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
         match api.users().create(order).await {
             Ok(_) => {
-                history.ran(Answer::Acknowledged);
+                history.ran(OperationResult::Acknowledged);
                 history.count("users created");
                 history.user_created(&username);
             }
-            Err(conclave_client::Error::Refused(_)) => history.ran(Answer::Refused),
-            Err(_) => history.ran(Answer::Unknown),
+            Err(conclave_client::Error::Refused(_)) => history.ran(OperationResult::Refused),
+            Err(_) => history.ran(OperationResult::Unknown),
         }
         tokio::time::sleep(REGISTRATION).await;
     }

@@ -1,16 +1,16 @@
 //! Known ways to get the protocol wrong: errors inside the core, and errors of the code that drives it.
 
-use conclave_lease::Mutation;
+use conclave_lease::LeaseMutation;
 
-/// A deliberate error of the modelled nodes. All but [`Bug::None`] need the feature "mutations".
+/// A deliberate error of the modelled nodes. All but [`ModelBug::None`] need the feature "mutations".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bug {
+pub enum ModelBug {
     /// No error.
     #[default]
     None,
     /// An error of the core.
     #[cfg(feature = "mutations")]
-    Core(Mutation),
+    Core(LeaseMutation),
     /// A request is granted without a quorum round.
     #[cfg(feature = "mutations")]
     NoQuorumConfirm,
@@ -25,33 +25,33 @@ pub enum Bug {
     FarewellOfAnyProcess,
 }
 
-impl Bug {
+impl ModelBug {
     /// Each of them by name.
     pub const ALL: &[(&str, Self)] = &[
         #[cfg(feature = "mutations")]
-        ("no-new-leader-wait", Self::Core(Mutation::NoNewLeaderWait)),
+        ("no-new-leader-wait", Self::Core(LeaseMutation::NoNewLeaderWait)),
         #[cfg(feature = "mutations")]
         ("no-quorum-confirm", Self::NoQuorumConfirm),
         #[cfg(feature = "mutations")]
-        ("expiry-from-reply", Self::Core(Mutation::ExpiryFromReply)),
+        ("expiry-from-reply", Self::Core(LeaseMutation::ExpiryFromReply)),
         #[cfg(feature = "mutations")]
         ("index-before-record", Self::IndexBeforeRecord),
         #[cfg(feature = "mutations")]
-        ("active-before-applied", Self::Core(Mutation::ActiveBeforeApplied)),
+        ("active-before-applied", Self::Core(LeaseMutation::ActiveBeforeApplied)),
         #[cfg(feature = "mutations")]
-        ("ack-ignores-table", Self::Core(Mutation::AckIgnoresTable)),
+        ("ack-ignores-table", Self::Core(LeaseMutation::AckIgnoresTable)),
         #[cfg(feature = "mutations")]
-        ("grant-after-restart", Self::Core(Mutation::GrantAfterRestart)),
+        ("grant-after-restart", Self::Core(LeaseMutation::GrantAfterRestart)),
         #[cfg(feature = "mutations")]
-        ("ack-outside-term", Self::Core(Mutation::AckOutsideTerm)),
+        ("ack-outside-term", Self::Core(LeaseMutation::AckOutsideTerm)),
         #[cfg(feature = "mutations")]
         ("index-below-own-entry", Self::IndexBelowOwnEntry),
         #[cfg(feature = "mutations")]
-        ("no-margin", Self::Core(Mutation::NoMargin)),
+        ("no-margin", Self::Core(LeaseMutation::NoMargin)),
         #[cfg(feature = "mutations")]
-        ("holder-counts-least", Self::Core(Mutation::HolderCountsLeast)),
+        ("holder-counts-least", Self::Core(LeaseMutation::HolderCountsLeast)),
         #[cfg(feature = "mutations")]
-        ("leader-counts-most", Self::Core(Mutation::LeaderCountsMost)),
+        ("leader-counts-most", Self::Core(LeaseMutation::LeaderCountsMost)),
         #[cfg(feature = "mutations")]
         ("farewell-of-any-process", Self::FarewellOfAnyProcess),
     ];
@@ -62,11 +62,11 @@ impl Bug {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, bug)| *bug)
     }
 
-    pub(super) fn core(self) -> Mutation {
+    pub(super) fn core(self) -> LeaseMutation {
         match self {
             #[cfg(feature = "mutations")]
             Self::Core(mutation) => mutation,
-            _ => Mutation::None,
+            _ => LeaseMutation::None,
         }
     }
 }
@@ -82,12 +82,12 @@ macro_rules! asks {
     )*};
 }
 
-impl Bug {
+impl ModelBug {
     asks! {
         skips_quorum = Self::NoQuorumConfirm,
         reads_before_record = Self::IndexBeforeRecord,
         reads_below_own_entry = Self::IndexBelowOwnEntry,
         farewell_of_any_process = Self::FarewellOfAnyProcess,
-        acks_outside_term = Self::Core(Mutation::AckOutsideTerm),
+        acks_outside_term = Self::Core(LeaseMutation::AckOutsideTerm),
     }
 }

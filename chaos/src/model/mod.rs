@@ -21,6 +21,6 @@ mod search;
 mod steps;
 mod world;
 
-pub use bugs::Bug;
-pub use search::{Outcome, search};
+pub use bugs::ModelBug;
+pub use search::{SearchOutcome, search};
 pub use world::{BOUNDS, Bounds, WIDE_BOUNDS};

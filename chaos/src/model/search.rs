@@ -9,14 +9,14 @@ use std::{
 use foldhash::quality::FixedState;
 
 use super::{
-    bugs::Bug,
+    bugs::ModelBug,
     steps,
-    world::{Bounds, World},
+    world::{Bounds, ModelWorld},
 };
 
 /// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SearchOutcome {
     /// Every world within the bounds was visited, and the promise holds in each.
     Holds {
         /// The number of worlds.
@@ -40,11 +40,11 @@ type Name = u64;
 
 /// Visits at most `limit` worlds.
 #[must_use]
-pub fn search(bounds: &Bounds, bug: Bug, limit: u64) -> Outcome {
+pub fn search(bounds: &Bounds, bug: ModelBug, limit: u64) -> SearchOutcome {
     match visit(bounds, bug, limit, &mut |_, _, _| ()) {
-        Found::Broken(name) => Outcome::Broken { steps: way_to(name, bounds, bug, limit) },
-        Found::Holds(worlds) => Outcome::Holds { worlds },
-        Found::Unfinished(worlds) => Outcome::Unfinished { worlds },
+        Found::Broken(name) => SearchOutcome::Broken { steps: way_to(name, bounds, bug, limit) },
+        Found::Holds(worlds) => SearchOutcome::Holds { worlds },
+        Found::Unfinished(worlds) => SearchOutcome::Unfinished { worlds },
     }
 }
 
@@ -54,10 +54,15 @@ enum Found {
     Broken(Name),
 }
 
-fn visit(bounds: &Bounds, bug: Bug, limit: u64, seen: &mut impl FnMut(Name, Name, &'static str)) -> Found {
+fn visit(
+    bounds: &Bounds,
+    bug: ModelBug,
+    limit: u64,
+    seen: &mut impl FnMut(Name, Name, &'static str),
+) -> Found {
     let hasher = FixedState::default();
     let mut known: HashSet<Name, FixedState> = HashSet::default();
-    let mut frontier: Vec<World> = bounds.beginnings(bug);
+    let mut frontier: Vec<ModelWorld> = bounds.beginnings(bug);
     known.extend(frontier.iter().map(|world| hasher.hash_one(world)));
     let mut broken = None;
     while !frontier.is_empty() {
@@ -87,7 +92,7 @@ fn visit(bounds: &Bounds, bug: Bug, limit: u64, seen: &mut impl FnMut(Name, Name
 }
 
 /// Searches once more and remembers the predecessor of each world: only a broken promise is worth that memory.
-fn way_to(end: Name, bounds: &Bounds, bug: Bug, limit: u64) -> Vec<&'static str> {
+fn way_to(end: Name, bounds: &Bounds, bug: ModelBug, limit: u64) -> Vec<&'static str> {
     let mut origin: HashMap<Name, (Name, &'static str), FixedState> = HashMap::default();
     let _ = visit(bounds, bug, limit, &mut |from, name, step| {
         origin.insert(name, (from, step));

@@ -4,15 +4,20 @@
     reason = "three nodes, numbered by the loops here; a model that panics has failed"
 )]
 
-use conclave_lease::{Barrier, Grant};
+use conclave_lease::{Barrier, LeaseGrant};
 
 use super::{
-    bugs::Bug,
-    world::{Bounds, Entry, NODES, Node, Renewal, World},
+    bugs::ModelBug,
+    world::{Bounds, ModelEntry, ModelNode, ModelWorld, NODES, Renewal},
 };
 
 /// Calls `found` with each next world and the name of the step to it.
-pub fn next(world: &World, bounds: &Bounds, bug: Bug, found: &mut impl FnMut(&'static str, World)) {
+pub fn next(
+    world: &ModelWorld,
+    bounds: &Bounds,
+    bug: ModelBug,
+    found: &mut impl FnMut(&'static str, ModelWorld),
+) {
     let step = Steps { world, bounds, bug };
     if world.acknowledged {
         // Nothing more will be acknowledged: only checks and leases still matter.
@@ -27,9 +32,9 @@ pub fn next(world: &World, bounds: &Bounds, bug: Bug, found: &mut impl FnMut(&'s
 }
 
 struct Steps<'a> {
-    world: &'a World,
+    world: &'a ModelWorld,
     bounds: &'a Bounds,
-    bug: Bug,
+    bug: ModelBug,
 }
 
 fn small(index: usize) -> u8 {
@@ -37,14 +42,14 @@ fn small(index: usize) -> u8 {
 }
 
 impl Steps<'_> {
-    fn changed(&self, change: impl FnOnce(&mut World)) -> World {
+    fn changed(&self, change: impl FnOnce(&mut ModelWorld)) -> ModelWorld {
         let mut world = self.world.clone();
         change(&mut world);
         world.renewals.sort_unstable();
         world
     }
 
-    fn time(&self, found: &mut impl FnMut(&'static str, World)) {
+    fn time(&self, found: &mut impl FnMut(&'static str, ModelWorld)) {
         if self.world.tick < self.bounds.ticks {
             found("tick", self.changed(|w| w.tick += 1));
         }
@@ -59,7 +64,7 @@ impl Steps<'_> {
         }
     }
 
-    fn raft(&self, found: &mut impl FnMut(&'static str, World)) {
+    fn raft(&self, found: &mut impl FnMut(&'static str, ModelWorld)) {
         let w = self.world;
         for n in 0..NODES {
             if w.restarted < self.bounds.restarts {
@@ -71,7 +76,7 @@ impl Steps<'_> {
         }
     }
 
-    fn pair(&self, n: usize, other: usize, found: &mut impl FnMut(&'static str, World)) {
+    fn pair(&self, n: usize, other: usize, found: &mut impl FnMut(&'static str, ModelWorld)) {
         let (node, peer) = (&self.world.nodes[n], &self.world.nodes[other]);
         if self.world.elected < self.bounds.elections && !node.leads && node.last() >= peer.last() {
             found("elect", self.changed(|w| elect(w, n, other)));
@@ -88,7 +93,7 @@ impl Steps<'_> {
         }
     }
 
-    fn leases(&self, found: &mut impl FnMut(&'static str, World)) {
+    fn leases(&self, found: &mut impl FnMut(&'static str, ModelWorld)) {
         let w = self.world;
         for n in 0..NODES {
             if w.asked < self.bounds.asks {
@@ -117,9 +122,9 @@ impl Steps<'_> {
         }
     }
 
-    fn renewal(&self, place: usize, renewal: Renewal, found: &mut impl FnMut(&'static str, World)) {
+    fn renewal(&self, place: usize, renewal: Renewal, found: &mut impl FnMut(&'static str, ModelWorld)) {
         let w = self.world;
-        let replaced = |with: Renewal, change: &dyn Fn(&mut World)| {
+        let replaced = |with: Renewal, change: &dyn Fn(&mut ModelWorld)| {
             self.changed(|w| {
                 w.renewals[place] = with;
                 change(w);
@@ -172,20 +177,20 @@ impl Steps<'_> {
 
     /// The reply is accepted, or dropped because it matches no request. None while the node has not applied its index:
     /// that is equivalent to a slower network.
-    fn granted(&self, place: usize, n: usize, nonce: u8, index: u8) -> Option<World> {
+    fn granted(&self, place: usize, n: usize, nonce: u8, index: u8) -> Option<ModelWorld> {
         let now = self.world.now(n);
         let mut world = self.changed(|w| {
             w.renewals.remove(place);
         });
         let node = &mut world.nodes[n];
-        let grant = Grant { index: index.into(), length: self.bounds.terms().length };
+        let grant = LeaseGrant { index: index.into(), length: self.bounds.terms().length };
         if let Some(pending) = node.holder.granted(nonce.into(), grant, now) {
             node.holder.activate(pending, node.applied.into())?;
         }
         Some(world)
     }
 
-    fn revocation(&self, found: &mut impl FnMut(&'static str, World)) {
+    fn revocation(&self, found: &mut impl FnMut(&'static str, ModelWorld)) {
         let w = self.world;
         for (n, node) in w.nodes.iter().enumerate() {
             if node.leads && w.written < self.bounds.writes {
@@ -209,7 +214,13 @@ impl Steps<'_> {
 
     /// Confirmations state what stays true and open only barriers: all that may have arrived are assumed to have
     /// arrived here. A slower one is equivalent to a later acknowledgement.
-    fn acknowledge(&self, n: usize, term: u8, index: usize, found: &mut impl FnMut(&'static str, World)) {
+    fn acknowledge(
+        &self,
+        n: usize,
+        term: u8,
+        index: usize,
+        found: &mut impl FnMut(&'static str, ModelWorld),
+    ) {
         let now = self.world.now(n);
         let mut table = self.world.nodes[n].table.clone();
         for (peer, node) in self.world.nodes.iter().enumerate() {
@@ -221,7 +232,7 @@ impl Steps<'_> {
     }
 }
 
-impl Node {
+impl ModelNode {
     /// A number that distinguishes the processes of all nodes.
     fn process_name(&self, n: usize) -> u8 {
         small(n) * 8 + self.process
@@ -230,7 +241,7 @@ impl Node {
 
 /// Commits and applies in one step: a node that knows of a commit and has not applied it yet is equivalent to one that
 /// does not know of it yet.
-fn learn(w: &mut World, n: usize, commit: u8, bounds: &Bounds) {
+fn learn(w: &mut ModelWorld, n: usize, commit: u8, bounds: &Bounds) {
     let now = w.now(n);
     let node = &mut w.nodes[n];
     node.applied = node.applied.max(commit);
@@ -242,7 +253,7 @@ fn learn(w: &mut World, n: usize, commit: u8, bounds: &Bounds) {
 
 /// Restarts a node: everything in memory is lost; the log and the term stay. The state is rebuilt from what a leader
 /// confirms again.
-fn restart(w: &mut World, n: usize, bug: Bug) {
+fn restart(w: &mut ModelWorld, n: usize, bug: ModelBug) {
     w.restarted += 1;
     let node = &mut w.nodes[n];
     node.process += 1;
@@ -259,12 +270,12 @@ fn restart(w: &mut World, n: usize, bug: Bug) {
     });
 }
 
-fn suspend(w: &mut World, n: usize) {
+fn suspend(w: &mut ModelWorld, n: usize) {
     w.tick += 1;
     w.asleep[n] += 1;
 }
 
-fn elect(w: &mut World, n: usize, voter: usize) {
+fn elect(w: &mut ModelWorld, n: usize, voter: usize) {
     w.elected += 1;
     let term = w.nodes[n].term.max(w.nodes[voter].term) + 1;
     follow(&mut w.nodes[voter], term);
@@ -274,31 +285,31 @@ fn elect(w: &mut World, n: usize, voter: usize) {
     node.term = term;
     node.leads = true;
     node.table.lead(term.into(), now);
-    node.log.push(Entry { term, revokes: false, process });
+    node.log.push(ModelEntry { term, revokes: false, process });
 }
 
-fn follow(node: &mut Node, term: u8) {
+fn follow(node: &mut ModelNode, term: u8) {
     if node.term < term {
         node.term = term;
         node.leads = false;
     }
 }
 
-fn replicate(w: &mut World, leader: usize, to: usize, bounds: &Bounds) {
+fn replicate(w: &mut ModelWorld, leader: usize, to: usize, bounds: &Bounds) {
     let (term, log, commit) = (w.nodes[leader].term, w.nodes[leader].log.clone(), w.nodes[leader].applied);
     follow(&mut w.nodes[to], term);
     w.nodes[to].log = log;
     learn(w, to, commit, bounds);
 }
 
-fn write(w: &mut World, n: usize) {
+fn write(w: &mut ModelWorld, n: usize) {
     w.written += 1;
     let process = w.nodes[n].process_name(n);
     let term = w.nodes[n].term;
-    w.nodes[n].log.push(Entry { term, revokes: true, process });
+    w.nodes[n].log.push(ModelEntry { term, revokes: true, process });
 }
 
-fn ask(w: &mut World, n: usize) {
+fn ask(w: &mut ModelWorld, n: usize) {
     w.asked += 1;
     let (nonce, now) = (w.asked, w.now(n));
     w.nodes[n].holder.ask(nonce.into(), now);
@@ -306,19 +317,19 @@ fn ask(w: &mut World, n: usize) {
     w.renewals.push(Renewal::Asked { from: small(n), process, nonce });
 }
 
-fn record(w: &mut World, at: usize, from: u8, process: u8, bounds: &Bounds) {
+fn record(w: &mut ModelWorld, at: usize, from: u8, process: u8, bounds: &Bounds) {
     let now = w.now(at);
     w.nodes[at].table.record(from.into(), process.into(), bounds.terms(), now);
 }
 
 /// ReadIndex: the commit index, and at least the leader's own first entry (Raft §6.4).
-fn read_index(leader: &Node, bug: Bug) -> u8 {
+fn read_index(leader: &ModelNode, bug: ModelBug) -> u8 {
     let own =
         leader.log.iter().position(|entry| entry.term == leader.term).map_or(0, |place| small(place + 1));
     if bug.reads_below_own_entry() { leader.applied } else { leader.applied.max(own) }
 }
 
-fn stop(w: &mut World, n: usize) {
+fn stop(w: &mut ModelWorld, n: usize) {
     w.stopped += 1;
     w.nodes[n].holder.stop();
     let process = w.nodes[n].process;

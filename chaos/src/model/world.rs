@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use conclave_lease::{Holder, Moment, Table, Terms};
+use conclave_lease::{Holder, LeaseClockReading, LeaseTiming, Table};
 
-use super::bugs::Bug;
+use super::bugs::ModelBug;
 
 pub const NODES: usize = 3;
 
@@ -79,7 +79,7 @@ const BASE: Bounds = Bounds {
 
 /// An entry of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Entry {
+pub struct ModelEntry {
     pub term: u8,
     /// True for the revocation, false for a leader's first entry.
     pub revokes: bool,
@@ -88,16 +88,16 @@ pub struct Entry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Node {
+pub struct ModelNode {
     pub term: u8,
-    pub log: Vec<Entry>,
+    pub log: Vec<ModelEntry>,
     /// The highest index known to be committed, and applied.
     pub applied: u8,
     /// The highest index that any process of this node ever reported as applied: a late confirmation may still report
     /// it.
     pub ever_applied: u8,
     /// The time at which this process first knew of a committed revocation.
-    pub knows_since: Option<Moment>,
+    pub knows_since: Option<LeaseClockReading>,
     pub leads: bool,
     pub process: u8,
     pub table: Table,
@@ -143,14 +143,14 @@ pub enum Renewal {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct World {
+pub struct ModelWorld {
     pub tick: u8,
     pub rates: [u8; NODES],
     /// Ticks that each node's `raw` clock has missed: it was suspended.
     pub asleep: [u8; NODES],
     /// Ticks that each node's `boot` clock has gained: it was slewed.
     pub slewed: [u8; NODES],
-    pub nodes: [Node; NODES],
+    pub nodes: [ModelNode; NODES],
     pub renewals: Vec<Renewal>,
     /// Releases in transit: node and process.
     pub farewells: Vec<(u8, u8)>,
@@ -170,8 +170,8 @@ const UNITS: u64 = 10;
 const MARGIN_PERMILLE: u32 = 250;
 
 impl Bounds {
-    pub fn terms(&self) -> Terms {
-        Terms { length: units(u64::from(self.length) * UNITS), margin_permille: MARGIN_PERMILLE }
+    pub fn terms(&self) -> LeaseTiming {
+        LeaseTiming { length: units(u64::from(self.length) * UNITS), margin_permille: MARGIN_PERMILLE }
     }
 
     fn rates(&self) -> &'static [[u8; NODES]] {
@@ -179,14 +179,14 @@ impl Bounds {
     }
 
     /// The start of the search: node 0 leads, everything is replicated, no node holds a lease.
-    pub fn beginnings(&self, bug: Bug) -> Vec<World> {
-        let first = Entry { term: 1, revokes: false, process: 0 };
+    pub fn beginnings(&self, bug: ModelBug) -> Vec<ModelWorld> {
+        let first = ModelEntry { term: 1, revokes: false, process: 0 };
         let node = |leads: bool| {
             let mut table = Table::with(bug.core());
             if leads {
-                table.lead(1, Moment::default());
+                table.lead(1, LeaseClockReading::default());
             }
-            Node {
+            ModelNode {
                 term: 1,
                 log: vec![first],
                 applied: 1,
@@ -198,7 +198,7 @@ impl Bounds {
                 holder: Holder::with(bug.core()),
             }
         };
-        let world = |rates: &[u8; NODES]| World {
+        let world = |rates: &[u8; NODES]| ModelWorld {
             tick: 0,
             rates: *rates,
             asleep: [0; NODES],
@@ -221,15 +221,15 @@ fn units(units: u64) -> Duration {
     Duration::from_millis(units)
 }
 
-impl World {
+impl ModelWorld {
     /// The clock readings of node `n`: the time that has passed is between what the one and the other clock measure.
     #[expect(clippy::indexing_slicing, reason = "nodes are numbered by the loops of the model")]
-    pub fn now(&self, n: usize) -> Moment {
+    pub fn now(&self, n: usize) -> LeaseClockReading {
         let rate = u64::from(self.rates[n]);
         let ticks = BEFORE + u64::from(self.tick);
         let boot = units((ticks + u64::from(self.slewed[n])) * rate);
         let raw = units((ticks - u64::from(self.asleep[n])) * rate);
-        Moment { boot, raw }
+        LeaseClockReading { boot, raw }
     }
 
     /// The number of times that clocks have diverged.
@@ -247,7 +247,7 @@ impl World {
     }
 }
 
-impl Node {
+impl ModelNode {
     pub fn last(&self) -> (u8, usize) {
         (self.log.last().map_or(0, |entry| entry.term), self.log.len())
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{Reply, ReplyBody, Stamp, State, ids::UserId, user::User};
 
-use super::log::Order;
+use super::log::LoggedCommand;
 use crate::random::Random;
 
 /// The time after its first reply within which a request may be repeated: less than the rules remember it, as in the
@@ -26,8 +26,8 @@ const CHALLENGE: [u8; 32] = [7; 32];
 
 /// The knowledge of users and clients, from the replies that they got.
 #[derive(Debug, Default)]
-pub struct History {
-    recent: VecDeque<(Order, Stamp)>,
+pub struct RulesHistory {
+    recent: VecDeque<(LoggedCommand, Stamp)>,
     grants: VecDeque<Vec<u8>>,
     /// The last generation that each refresh family returned.
     families: BTreeMap<Vec<u8>, u64>,
@@ -35,7 +35,7 @@ pub struct History {
 }
 
 /// The commands at the start of every history.
-pub fn furniture() -> Vec<Body> {
+pub fn seed_commands() -> Vec<Body> {
     vec![
         Body::CreateGroup(pb::CreateGroup {
             group_id: vec![2; 16],
@@ -58,7 +58,7 @@ pub fn furniture() -> Vec<Body> {
     ]
 }
 
-impl History {
+impl RulesHistory {
     /// The next command. `state` is the leader's: users act on what they see.
     pub fn next(&mut self, random: &mut Random, state: &State) -> Body {
         self.made += 1;
@@ -111,7 +111,7 @@ impl History {
     }
 
     /// Records what users and clients learn from a reply.
-    pub fn learn(&mut self, order: &Order, reply: &Reply, clock: Stamp) {
+    pub fn learn(&mut self, order: &LoggedCommand, reply: &Reply, clock: Stamp) {
         if !order.repeated {
             self.recent.push_back((order.clone(), clock));
             if self.recent.len() > MAX_RETRIED {
@@ -139,12 +139,12 @@ impl History {
     }
 
     /// A request whose reply was lost. `stamp_ms` is the time of its repetition.
-    pub fn retry(&self, random: &mut Random, stamp_ms: u64) -> Option<Order> {
-        let still_known = |(_, first): &&(Order, Stamp)| {
+    pub fn retry(&self, random: &mut Random, stamp_ms: u64) -> Option<LoggedCommand> {
+        let still_known = |(_, first): &&(LoggedCommand, Stamp)| {
             let last = self.recent.back().map_or(Stamp(stamp_ms), |(_, clock)| (*clock).max(Stamp(stamp_ms)));
             last < first.plus_ms(RETRIED_WITHIN_MS)
         };
-        let candidates: Vec<&Order> =
+        let candidates: Vec<&LoggedCommand> =
             self.recent.iter().filter(still_known).map(|(order, _)| order).collect();
         random.pick(&candidates).map(|order| (*order).clone())
     }

@@ -5,16 +5,16 @@ use prost::Message as _;
 
 /// A committed entry.
 #[derive(Clone, Debug)]
-pub struct Committed {
+pub struct CommittedEntry {
     /// The bytes of a `LogEntry`; none for an entry without a command, such as a new leader's first.
     pub bytes: Option<Vec<u8>>,
     /// The decoded bytes, for the oracle.
-    pub order: Option<Order>,
+    pub order: Option<LoggedCommand>,
 }
 
 /// A command in the log.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct LoggedCommand {
     /// The request id.
     pub request: [u8; 16],
     /// True if the log already contains this request, within the time for which it is remembered.
@@ -25,37 +25,37 @@ pub struct Order {
 
 /// The entries, from index 1.
 #[derive(Debug, Default)]
-pub struct Log(Vec<Committed>);
+pub struct ReplicatedLog(Vec<CommittedEntry>);
 
-impl Log {
+impl ReplicatedLog {
     /// Appends a new request.
     pub fn append(&mut self, at_ms: u64, request: [u8; 16], body: Body) {
-        self.push(at_ms, Order { request, repeated: false, body });
+        self.push(at_ms, LoggedCommand { request, repeated: false, body });
     }
 
     /// Appends a repeated request.
-    pub fn append_again(&mut self, at_ms: u64, first: &Order) {
-        self.push(at_ms, Order { repeated: true, ..first.clone() });
+    pub fn append_again(&mut self, at_ms: u64, first: &LoggedCommand) {
+        self.push(at_ms, LoggedCommand { repeated: true, ..first.clone() });
     }
 
-    fn push(&mut self, at_ms: u64, order: Order) {
+    fn push(&mut self, at_ms: u64, order: LoggedCommand) {
         let command = pb::Command { request_id: order.request.to_vec(), body: Some(order.body.clone()) };
         let bytes = pb::LogEntry { at_ms, command: command.encode_to_vec() }.encode_to_vec();
-        self.0.push(Committed { bytes: Some(bytes), order: Some(order) });
+        self.0.push(CommittedEntry { bytes: Some(bytes), order: Some(order) });
     }
 
     /// Appends a new leader's first entry.
     pub fn append_blank(&mut self) {
-        self.0.push(Committed { bytes: None, order: None });
+        self.0.push(CommittedEntry { bytes: None, order: None });
     }
 
     /// The entry at this index.
-    pub fn entry(&self, index: u64) -> Option<&Committed> {
+    pub fn entry(&self, index: u64) -> Option<&CommittedEntry> {
         self.0.get(usize::try_from(index.checked_sub(1)?).ok()?)
     }
 
     /// The last entry.
-    pub fn last(&self) -> Option<&Committed> {
+    pub fn last(&self) -> Option<&CommittedEntry> {
         self.0.last()
     }
 }

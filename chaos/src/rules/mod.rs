@@ -10,9 +10,9 @@ pub mod log;
 pub mod mutation;
 mod replica;
 
-use mutation::Mutation;
+use mutation::ReplicaMutation;
 
-use self::{history::History, log::Log, replica::Replica};
+use self::{history::RulesHistory, log::ReplicatedLog, replica::Replica};
 use crate::{
     oracle::{Oracle, Violation},
     random::Random,
@@ -61,9 +61,9 @@ impl std::ops::AddAssign for Counts {
 ///
 /// # Errors
 /// The first promise that was broken.
-pub fn run(seed: u64, mutation: Mutation, oracle: Oracle) -> Result<Counts, Violation> {
+pub fn run(seed: u64, mutation: ReplicaMutation, oracle: Oracle) -> Result<Counts, Violation> {
     let mut world = World::new(seed, mutation, oracle);
-    world.furnish()?;
+    world.seed_state()?;
     for _ in 0..EVENTS {
         world.event()?;
     }
@@ -74,8 +74,8 @@ pub fn run(seed: u64, mutation: Mutation, oracle: Oracle) -> Result<Counts, Viol
 struct World {
     random: Random,
     oracle: Oracle,
-    history: History,
-    log: Log,
+    history: RulesHistory,
+    log: ReplicatedLog,
     replicas: Vec<Replica>,
     leader: usize,
     /// The true time, and the difference of each replica's clock to the slowest possible one.
@@ -85,14 +85,14 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, mutation: Mutation, oracle: Oracle) -> Self {
+    fn new(seed: u64, mutation: ReplicaMutation, oracle: Oracle) -> Self {
         let mut random = Random::new(seed);
         let skews_ms = (0..REPLICAS).map(|_| random.below(2 * MAX_SKEW_MS)).collect();
         Self {
             random,
             oracle,
-            history: History::default(),
-            log: Log::default(),
+            history: RulesHistory::default(),
+            log: ReplicatedLog::default(),
             replicas: (0..REPLICAS).map(|id| Replica::new(id, mutation)).collect(),
             leader: 0,
             now_ms: START_MS,
@@ -101,8 +101,8 @@ impl World {
         }
     }
 
-    fn furnish(&mut self) -> Result<(), Violation> {
-        history::furniture().into_iter().try_for_each(|body| self.propose(body))
+    fn seed_state(&mut self) -> Result<(), Violation> {
+        history::seed_commands().into_iter().try_for_each(|body| self.propose(body))
     }
 
     fn event(&mut self) -> Result<(), Violation> {
@@ -200,7 +200,7 @@ impl World {
     fn each(
         &mut self,
         who: usize,
-        act: impl FnOnce(&mut Replica, &Log, &mut Oracle) -> Result<u64, Violation>,
+        act: impl FnOnce(&mut Replica, &ReplicatedLog, &mut Oracle) -> Result<u64, Violation>,
     ) -> Result<(), Violation> {
         let Some(replica) = self.replicas.get_mut(who) else { return Ok(()) };
         self.counts.applied += act(replica, &self.log, &mut self.oracle)?;

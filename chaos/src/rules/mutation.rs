@@ -1,11 +1,11 @@
 //! Bugs that are injected into the replicas on purpose. An oracle that has never caught anything proves nothing.
 //!
-//! A bug can be chosen only with the feature "mutations"; without it, [`Mutation::ALL`] contains only the correct
-//! replica.
+//! A bug can be chosen only with the feature "mutations"; without it, [`ReplicaMutation::ALL`] contains only the
+//! correct replica.
 
 /// A deliberate error of the replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mutation {
+pub enum ReplicaMutation {
     /// No error.
     #[default]
     None,
@@ -26,7 +26,7 @@ pub enum Mutation {
     OwnClock,
 }
 
-impl Mutation {
+impl ReplicaMutation {
     /// Each of them, with its name on the command line.
     pub const ALL: &[(&str, Self)] = &[
         ("none", Self::None),
@@ -56,7 +56,7 @@ impl Mutation {
 }
 
 /// The places at which a replica may behave incorrectly. Without the feature the result is always the correct one.
-impl Mutation {
+impl ReplicaMutation {
     /// True if a snapshot leaves this table out.
     #[cfg_attr(
         not(feature = "mutations"),

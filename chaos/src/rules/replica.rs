@@ -8,10 +8,10 @@ use conclave_state::{
 use prost::Message as _;
 
 use super::{
-    log::{Committed, Log},
-    mutation::Mutation,
+    log::{CommittedEntry, ReplicatedLog},
+    mutation::ReplicaMutation,
 };
-use crate::oracle::{Oracle, Step, Violation};
+use crate::oracle::{AppliedStep, Oracle, Violation};
 
 /// The part of a replica that survives a crash, beside the log.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Replica {
     id: usize,
-    mutation: Mutation,
+    mutation: ReplicaMutation,
     state: State,
     snapshot: Option<Snapshot>,
     last_reply: Option<Reply>,
@@ -33,7 +33,7 @@ pub struct Replica {
 
 impl Replica {
     /// An empty replica.
-    pub fn new(id: usize, mutation: Mutation) -> Self {
+    pub fn new(id: usize, mutation: ReplicaMutation) -> Self {
         Self { id, mutation, state: State::default(), snapshot: None, last_reply: None }
     }
 
@@ -53,7 +53,7 @@ impl Replica {
     }
 
     /// Applies at most this many entries that it does not have yet; returns the number applied.
-    pub fn apply(&mut self, log: &Log, most: u64, oracle: &mut Oracle) -> Result<u64, Violation> {
+    pub fn apply(&mut self, log: &ReplicatedLog, most: u64, oracle: &mut Oracle) -> Result<u64, Violation> {
         let mut done = 0;
         while let Some(entry) = log.entry(self.state.index() + 1).filter(|_| done < most) {
             self.step(entry, oracle)?;
@@ -62,7 +62,7 @@ impl Replica {
         Ok(done)
     }
 
-    fn step(&mut self, entry: &Committed, oracle: &mut Oracle) -> Result<(), Violation> {
+    fn step(&mut self, entry: &CommittedEntry, oracle: &mut Oracle) -> Result<(), Violation> {
         let (index, before) = (self.state.index() + 1, self.state.clone());
         self.last_reply = None;
         match entry.bytes.as_deref().filter(|_| !self.mutation.skips(self.id, index)) {
@@ -76,7 +76,14 @@ impl Replica {
             }
         }
         let reply = self.last_reply.as_ref();
-        oracle.applied(&Step { replica: self.id, index, entry, before: &before, after: &self.state, reply })
+        oracle.applied(&AppliedStep {
+            replica: self.id,
+            index,
+            entry,
+            before: &before,
+            after: &self.state,
+            reply,
+        })
     }
 
     /// The entry as the leader stamped it, unless this replica uses a wrong time on purpose.

@@ -2,17 +2,17 @@
 //! it must break.
 
 #[cfg(feature = "mutations")]
-use conclave_cluster::testing::WrongGrants;
-use conclave_cluster::testing::{Wrong, do_wrong};
+use conclave_cluster::testing::GrantFault;
+use conclave_cluster::testing::{FaultInjection, inject};
 #[cfg(feature = "mutations")]
-use conclave_lease::Mutation;
+use conclave_lease::LeaseMutation;
 
-use super::Plan;
+use super::SimPlan;
 use crate::{promise::Promise, random::Random};
 
-/// A deliberate error of the nodes. All but [`Bug::None`] need the feature "mutations".
+/// A deliberate error of the nodes. All but [`SimBug::None`] need the feature "mutations".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bug {
+pub enum SimBug {
     /// No error.
     #[default]
     None,
@@ -21,16 +21,16 @@ pub enum Bug {
     SyncForgotten,
     /// An error in the core of the serve leases.
     #[cfg(feature = "mutations")]
-    Leases(Mutation),
+    Leases(LeaseMutation),
     /// A leader uses a wrong index in its grants.
     #[cfg(feature = "mutations")]
-    Grants(WrongGrants),
+    Grants(GrantFault),
     /// A wiped disk starts again under its old node id.
     #[cfg(feature = "mutations")]
     NodeIdReused,
 }
 
-impl Bug {
+impl SimBug {
     /// Each of them, with its name on the command line. Bugs of the leases that need several rare events at once are
     /// left to the model, which checks every order of events.
     pub const ALL: &[(&str, Self)] = &[
@@ -38,17 +38,17 @@ impl Bug {
         #[cfg(feature = "mutations")]
         ("sync-forgotten", Self::SyncForgotten),
         #[cfg(feature = "mutations")]
-        ("no-new-leader-wait", Self::Leases(Mutation::NoNewLeaderWait)),
+        ("no-new-leader-wait", Self::Leases(LeaseMutation::NoNewLeaderWait)),
         #[cfg(feature = "mutations")]
-        ("ack-ignores-table", Self::Leases(Mutation::AckIgnoresTable)),
+        ("ack-ignores-table", Self::Leases(LeaseMutation::AckIgnoresTable)),
         #[cfg(feature = "mutations")]
-        ("no-margin", Self::Leases(Mutation::NoMargin)),
+        ("no-margin", Self::Leases(LeaseMutation::NoMargin)),
         #[cfg(feature = "mutations")]
-        ("no-quorum-confirm", Self::Grants(WrongGrants::NoQuorum)),
+        ("no-quorum-confirm", Self::Grants(GrantFault::NoQuorum)),
         #[cfg(feature = "mutations")]
-        ("index-before-record", Self::Grants(WrongGrants::ReadBeforeRecord)),
+        ("index-before-record", Self::Grants(GrantFault::ReadBeforeRecord)),
         #[cfg(feature = "mutations")]
-        ("lease-read", Self::Grants(WrongGrants::LeaseRead)),
+        ("lease-read", Self::Grants(GrantFault::LeaseRead)),
         #[cfg(feature = "mutations")]
         ("node-id-reused", Self::NodeIdReused),
     ];
@@ -67,19 +67,19 @@ impl Bug {
 
     /// The plan under which it must show.
     #[must_use]
-    pub const fn plan(self) -> Plan {
+    pub const fn plan(self) -> SimPlan {
         match self {
-            Self::None => Plan::Storm,
+            Self::None => SimPlan::Storm,
             #[cfg(feature = "mutations")]
-            Self::SyncForgotten => Plan::PowerLost,
+            Self::SyncForgotten => SimPlan::PowerLost,
             #[cfg(feature = "mutations")]
-            Self::Leases(Mutation::AckIgnoresTable) => Plan::Storm,
+            Self::Leases(LeaseMutation::AckIgnoresTable) => SimPlan::Storm,
             #[cfg(feature = "mutations")]
-            Self::Grants(WrongGrants::ReadBeforeRecord) => Plan::Returned,
+            Self::Grants(GrantFault::ReadBeforeRecord) => SimPlan::Returned,
             #[cfg(feature = "mutations")]
-            Self::NodeIdReused => Plan::Reborn,
+            Self::NodeIdReused => SimPlan::Reborn,
             #[cfg(feature = "mutations")]
-            Self::Leases(_) | Self::Grants(_) => Plan::Deposed,
+            Self::Leases(_) | Self::Grants(_) => SimPlan::Deposed,
         }
     }
 
@@ -111,14 +111,14 @@ impl Bug {
 
     /// Injects the bug into the nodes of this thread from now on.
     pub(super) fn put_into_nodes(self) {
-        do_wrong(match self {
+        inject(match self {
             #[cfg(feature = "mutations")]
-            Self::Leases(leases) => Wrong { leases, ..Wrong::default() },
+            Self::Leases(leases) => FaultInjection { leases, ..FaultInjection::default() },
             #[cfg(feature = "mutations")]
-            Self::Grants(grants) => Wrong { grants, ..Wrong::default() },
+            Self::Grants(grants) => FaultInjection { grants, ..FaultInjection::default() },
             #[cfg(feature = "mutations")]
-            Self::NodeIdReused => Wrong { reuses_numbers: true, ..Wrong::default() },
-            _ => Wrong::default(),
+            Self::NodeIdReused => FaultInjection { reuses_numbers: true, ..FaultInjection::default() },
+            _ => FaultInjection::default(),
         });
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use conclave_base::runtime::Clock;
-use conclave_lease::Moment;
+use conclave_lease::LeaseClockReading;
 
 /// The start time of histories.
 const START_MS: i64 = 1_800_000_000_000;
@@ -26,7 +26,7 @@ fn micros(time: Duration) -> u64 {
 
 /// The clocks of one machine.
 #[derive(Debug)]
-pub struct Machine {
+pub struct MachineClocks {
     /// The true time at this machine's last reading, in microseconds: its threads outside the simulation see no later
     /// one.
     seen: AtomicU64,
@@ -38,7 +38,7 @@ pub struct Machine {
     wall_off: AtomicI64,
 }
 
-impl Machine {
+impl MachineClocks {
     pub fn new(drift_ppm: i64) -> Arc<Self> {
         let (seen, suspended, wall_off) = (AtomicU64::new(0), AtomicU64::new(0), AtomicI64::new(0));
         Arc::new(Self { seen, drift_ppm, suspended, wall_off })
@@ -61,7 +61,7 @@ impl Machine {
     }
 }
 
-impl Clock for Machine {
+impl Clock for MachineClocks {
     fn now_ms(&self) -> u64 {
         let now = i64::try_from(self.micros() / 1_000).unwrap_or(0);
         u64::try_from(START_MS + now + self.wall_off.load(Ordering::Relaxed)).unwrap_or(0)
@@ -71,9 +71,9 @@ impl Clock for Machine {
         Duration::from_micros(self.micros())
     }
 
-    fn lease_moment(&self) -> Moment {
+    fn lease_moment(&self) -> LeaseClockReading {
         let raw = self.micros();
         let suspended = self.suspended.load(Ordering::Relaxed);
-        Moment { boot: Duration::from_micros(raw + suspended), raw: Duration::from_micros(raw) }
+        LeaseClockReading { boot: Duration::from_micros(raw + suspended), raw: Duration::from_micros(raw) }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use conclave_store::{Flush, LogReader, LogState, LogStore, LogWriter, MemLog, Op, StoreError};
 
-use super::Bug;
+use super::SimBug;
 use crate::random::Random;
 
 /// The reason for the end of a node whose disk failed.
@@ -24,7 +24,7 @@ pub struct Disk(Arc<Mutex<Platter>>);
 
 struct Platter {
     random: Random,
-    bug: Bug,
+    bug: SimBug,
     /// The content after a crash.
     synced: MemLog,
     /// The content that the process sees, and its unsynced part.
@@ -35,7 +35,7 @@ struct Platter {
 }
 
 impl Disk {
-    pub fn new(seed: u64, bug: Bug) -> Self {
+    pub fn new(seed: u64, bug: SimBug) -> Self {
         let platter = Platter {
             random: Random::new(seed),
             bug,
@@ -151,7 +151,7 @@ mod tests {
     fn a_crash_keeps_what_was_synced_and_some_beginning_of_the_rest() {
         let mut lengths = std::collections::BTreeSet::new();
         for seed in 0..200 {
-            let disk = Disk::new(seed, Bug::None);
+            let disk = Disk::new(seed, SimBug::None);
             let mut process = handle(&disk);
             process.commit(vec![Op::Append(vec![record(1), record(2)])], Flush::Durable).unwrap();
             process.commit(vec![Op::Append(vec![record(3), record(4)])], Flush::Buffered).unwrap();

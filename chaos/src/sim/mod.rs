@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `world` | the data that the nodes share with their observer |
 //! | `node` | the software of a host |
-//! | `traffic` | visitors at each node |
+//! | `traffic` | clients at each node |
 //! | `nemesis` | the faults, and their ends |
 //! | `script` | plans: staged situations |
 //! | `bug` | known bugs, each with its plan and the promise that it breaks |
@@ -41,10 +41,10 @@ use conclave_crypto::secret::ClusterSecret;
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 use turmoil::{Builder, Sim};
 
-pub use self::{bug::Bug, script::Plan};
+pub use self::{bug::SimBug, script::SimPlan};
 use self::{
     nemesis::Nemesis,
-    world::{Stage, World, nodes},
+    world::{ScriptStage, SimWorld, nodes},
 };
 use crate::promise::{Broken, Promise};
 
@@ -59,7 +59,7 @@ const USUAL_LATENCY: Duration = Duration::from_millis(3);
 
 /// Counts of a history, and the promises that it broke.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct SimOutcome {
     /// Name and count.
     pub counts: BTreeMap<&'static str, u64>,
     /// A description of each broken promise.
@@ -68,7 +68,7 @@ pub struct Outcome {
 
 /// Runs the history of this seed under this plan. Only once in a process, because randomness is seeded per process.
 #[must_use]
-pub fn run(seed: u64, plan: Plan, bug: Bug) -> Outcome {
+pub fn run(seed: u64, plan: SimPlan, bug: SimBug) -> SimOutcome {
     let panics = note_panics();
     // A separate thread, so that the randomness in its thread-locals is seeded too.
     let history = thread::Builder::new().name(format!("seed-{seed}")).spawn(move || {
@@ -79,9 +79,9 @@ pub fn run(seed: u64, plan: Plan, bug: Bug) -> Outcome {
     });
     let mut outcome = match history.map(JoinHandle::join) {
         Ok(Ok(outcome)) => outcome,
-        _ => Outcome {
+        _ => SimOutcome {
             violations: vec![Promise::RunsOn.broken("the simulation did not end")],
-            ..Outcome::default()
+            ..SimOutcome::default()
         },
     };
     let panics = panics.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,15 +125,15 @@ pub fn show_log(filter: &str) {
     let _ = shown.with_env_filter(filter).try_init();
 }
 
-fn live(seed: u64, plan: Plan, bug: Bug) -> Outcome {
+fn live(seed: u64, plan: SimPlan, bug: SimBug) -> SimOutcome {
     let Ok(data) = tempfile::tempdir() else {
-        return Outcome {
+        return SimOutcome {
             violations: vec![Promise::RunsOn.broken("no temporary directory")],
-            ..Outcome::default()
+            ..SimOutcome::default()
         };
     };
     let secret = ClusterSecret::generate(&*SeededEntropy::new(seed));
-    let world = World::new(seed, plan, bug, data.path(), secret);
+    let world = SimWorld::new(seed, plan, bug, data.path(), secret);
     let mut sim = Builder::new()
         .rng_seed(seed)
         .simulation_duration(Duration::from_hours(1))
@@ -144,16 +144,16 @@ fn live(seed: u64, plan: Plan, bug: Bug) -> Outcome {
         let shared = Arc::clone(&world);
         sim.host(node::ip(node), move || node::software(Arc::clone(&shared), node));
     }
-    let mut outcome = Outcome::default();
+    let mut outcome = SimOutcome::default();
     let unfolded = match plan {
-        Plan::Storm => storm(&mut sim, &world, &mut outcome),
+        SimPlan::Storm => storm(&mut sim, &world, &mut outcome),
         plan => script::play(plan, &mut sim, &world),
     };
     if let Err(error) = unfolded {
         outcome.violations.push(Promise::RunsOn.broken(format!("the simulation ended: {error}")));
     }
     outcome.violations.extend(world.take_broken());
-    if plan != Plan::Storm && plan != Plan::Reborn {
+    if plan != SimPlan::Storm && plan != SimPlan::Reborn {
         outcome.violations.extend(judge::at_the_end(&world));
     }
     outcome.counts.extend(world.history.counts());
@@ -161,7 +161,7 @@ fn live(seed: u64, plan: Plan, bug: Bug) -> Outcome {
     outcome
 }
 
-fn storm(sim: &mut Sim<'_>, world: &Arc<World>, outcome: &mut Outcome) -> turmoil::Result {
+fn storm(sim: &mut Sim<'_>, world: &Arc<SimWorld>, outcome: &mut SimOutcome) -> turmoil::Result {
     let mut nemesis = Nemesis::new(world);
     while sim.elapsed() < FAULTS {
         nemesis.step(sim);
@@ -169,7 +169,7 @@ fn storm(sim: &mut Sim<'_>, world: &Arc<World>, outcome: &mut Outcome) -> turmoi
     }
     nemesis.heal(sim);
     outcome.counts.insert("faults", nemesis.made);
-    world.enter(Stage::Proof);
+    world.enter(ScriptStage::Proof);
     let healed = sim.elapsed();
     while !world.all_work() && sim.elapsed() < healed + HEALED_WITHIN {
         let now = sim.elapsed();
@@ -180,7 +180,7 @@ fn storm(sim: &mut Sim<'_>, world: &Arc<World>, outcome: &mut Outcome) -> turmoi
         let how = format!("{} s after the faults some node does not work", HEALED_WITHIN.as_secs());
         outcome.violations.push(Promise::WorksAgain.broken(how));
     }
-    world.enter(Stage::Quiet);
+    world.enter(ScriptStage::Quiet);
     let began = sim.elapsed();
     while !judge::agree(world) && sim.elapsed() < began + QUIET {
         let now = sim.elapsed();

@@ -8,7 +8,7 @@ use super::{
     disk::{self, Disk},
     node::ip,
     traffic,
-    world::{NODES, Order, World},
+    world::{NODES, OperatorCommand, SimWorld},
 };
 use crate::{
     promise::{Broken, Promise},
@@ -85,7 +85,7 @@ fn pairs() -> impl Iterator<Item = (String, String)> {
 }
 
 pub struct Nemesis {
-    world: Arc<World>,
+    world: Arc<SimWorld>,
     random: Random,
     /// A history has some kinds of faults and not others: rare combinations occur sooner than if each history had all
     /// of them.
@@ -100,7 +100,7 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    pub fn new(world: &Arc<World>) -> Self {
+    pub fn new(world: &Arc<SimWorld>) -> Self {
         let mut random = Random::new(world.seed ^ 0x6e65_6d65_7369_7300);
         let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.percent(40)).collect();
         if kinds.is_empty() {
@@ -208,8 +208,8 @@ impl Nemesis {
                     machine.clock.set_wall(off);
                 }
             }
-            Fault::Snapshot => self.world.order(victim, Order::Compact),
-            Fault::StopInOrder => self.world.order(victim, Order::Stop),
+            Fault::Snapshot => self.world.order(victim, OperatorCommand::Compact),
+            Fault::StopInOrder => self.world.order(victim, OperatorCommand::Stop),
         }
     }
 

@@ -10,13 +10,13 @@ use super::{
     USUAL_LATENCY, judge,
     nemesis::Nemesis,
     node::ip,
-    world::{Order, Stage, World, nodes},
+    world::{OperatorCommand, ScriptStage, SimWorld, nodes},
 };
 use crate::random::Random;
 
 /// The plan of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Plan {
+pub enum SimPlan {
     /// Faults chosen by the seed.
     #[default]
     Storm,
@@ -32,7 +32,7 @@ pub enum Plan {
     PowerLost,
 }
 
-impl Plan {
+impl SimPlan {
     /// Each of them by name.
     pub const ALL: &[(&str, Self)] = &[
         ("storm", Self::Storm),
@@ -49,7 +49,7 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for SimPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = Self::ALL.iter().find(|(_, plan)| plan == self).map_or("?", |(name, _)| name);
         f.write_str(name)
@@ -74,33 +74,33 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The end of the simulation, or a situation that does not arise.
-pub fn play(plan: Plan, sim: &mut Sim<'_>, world: &Arc<World>) -> turmoil::Result {
+pub fn play(plan: SimPlan, sim: &mut Sim<'_>, world: &Arc<SimWorld>) -> turmoil::Result {
     let random = Random::new(world.seed ^ 0x706c_616e);
     let mut stage = Play { sim, world, random, ordered: 0 };
     let leader = stage.begin()?;
     match plan {
-        Plan::Storm => {}
-        Plan::Deposed => stage.deposed(leader)?,
-        Plan::Returned => stage.returned(leader)?,
-        Plan::Reborn => return stage.reborn(leader),
-        Plan::PowerLost => stage.power_lost()?,
+        SimPlan::Storm => {}
+        SimPlan::Deposed => stage.deposed(leader)?,
+        SimPlan::Returned => stage.returned(leader)?,
+        SimPlan::Reborn => return stage.reborn(leader),
+        SimPlan::PowerLost => stage.power_lost()?,
     }
     stage.end()
 }
 
 struct Play<'a, 'b> {
     sim: &'a mut Sim<'b>,
-    world: &'a Arc<World>,
+    world: &'a Arc<SimWorld>,
     random: Random,
     /// The number of commands so far.
     ordered: u64,
 }
 
 impl Play<'_, '_> {
-    /// Starts the plan: a visitor is signed in, every node knows it, and nothing else happens. Returns the leader.
+    /// Starts the plan: a client is signed in, every node knows it, and nothing else happens. Returns the leader.
     fn begin(&mut self) -> turmoil::Result<u64> {
         self.all_are_there()?;
-        self.carry_out(1, Order::SignIn)?;
+        self.carry_out(1, OperatorCommand::SignIn)?;
         self.until("the same everywhere", judge::agree)?;
         let jitter = Duration::from_millis(self.random.below(RENEWAL_MS));
         self.pass(OUTLIVES_LEASES + jitter)?;
@@ -117,7 +117,7 @@ impl Play<'_, '_> {
         let others_lead = others.clone();
         self.until("another leader", move |world| leader_of(world, &others_lead).is_some())?;
         let next = leader_of(self.world, &others).ok_or("no leader")?;
-        self.carry_out(next, Order::Revoke)?;
+        self.carry_out(next, OperatorCommand::Revoke)?;
         self.pass(AFTERWARDS)?;
         self.world.answer_for(None);
         self.heal();
@@ -132,7 +132,7 @@ impl Play<'_, '_> {
         self.heal();
         let soon = Duration::from_millis(self.random.below(SOON_MS));
         self.pass(soon)?;
-        self.carry_out(leader, Order::Revoke)?;
+        self.carry_out(leader, OperatorCommand::Revoke)?;
         self.pass(AFTERWARDS)?;
         self.cluster(late)?.hold_back(false);
         Ok(())
@@ -145,7 +145,7 @@ impl Play<'_, '_> {
             _ => return Err("three nodes are needed".into()),
         };
         self.cut_off(unknowing);
-        self.carry_out(leader, Order::CreateUser)?;
+        self.carry_out(leader, OperatorCommand::CreateUser)?;
         for gone in [leader, wiped] {
             self.world.forget(gone);
             self.sim.crash(ip(gone));
@@ -166,7 +166,7 @@ impl Play<'_, '_> {
     fn power_lost(&mut self) -> turmoil::Result {
         for _ in 0..POWER_CUTS {
             let leader = leader_of(self.world, &nodes().collect::<Vec<_>>()).ok_or("no leader")?;
-            self.carry_out(leader, Order::CreateUser)?;
+            self.carry_out(leader, OperatorCommand::CreateUser)?;
             for node in nodes() {
                 self.world.forget(node);
                 self.sim.crash(ip(node));
@@ -191,11 +191,11 @@ impl Play<'_, '_> {
     /// Every node that answers must know everything that was acknowledged.
     fn look(&mut self) -> turmoil::Result {
         let running: Vec<u64> = self.world.running().into_keys().collect();
-        running.into_iter().try_for_each(|node| self.carry_out(node, Order::Look))
+        running.into_iter().try_for_each(|node| self.carry_out(node, OperatorCommand::Look))
     }
 
     fn end(&mut self) -> turmoil::Result {
-        self.world.enter(Stage::Quiet);
+        self.world.enter(ScriptStage::Quiet);
         // If they do not agree in time, the judge reports it.
         let _ = self.until("the same everywhere", judge::agree);
         Ok(())
@@ -216,7 +216,7 @@ impl Play<'_, '_> {
         self.sim.set_max_message_latency(USUAL_LATENCY);
     }
 
-    fn carry_out(&mut self, node: u64, order: Order) -> turmoil::Result {
+    fn carry_out(&mut self, node: u64, order: OperatorCommand) -> turmoil::Result {
         self.ordered += 1;
         self.world.order(node, order);
         let ordered = self.ordered;
@@ -231,7 +231,7 @@ impl Play<'_, '_> {
         Ok(())
     }
 
-    fn until(&mut self, what: &str, met: impl Fn(&World) -> bool) -> turmoil::Result {
+    fn until(&mut self, what: &str, met: impl Fn(&SimWorld) -> bool) -> turmoil::Result {
         let end = self.sim.elapsed() + LIMIT;
         while !met(self.world) {
             if self.sim.elapsed() >= end {
@@ -248,7 +248,7 @@ fn others(node: u64) -> Vec<u64> {
 }
 
 /// The node among these that considers itself the leader.
-fn leader_of(world: &World, among: &[u64]) -> Option<u64> {
+fn leader_of(world: &SimWorld, among: &[u64]) -> Option<u64> {
     let running = world.running();
     let leads = |node: &&u64| running.get(node).is_some_and(|cluster| cluster.leader_id() == Some(**node));
     among.iter().find(leads).copied()

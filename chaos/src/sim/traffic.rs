@@ -1,9 +1,9 @@
-//! Visitors at one node: they sign in, are checked, redeem codes, and revoke. All their operations are recorded in the
+//! Clients at one node: they sign in, are checked, redeem codes, and revoke. All their operations are recorded in the
 //! history.
 
 use std::{sync::Arc, time::Duration};
 
-use conclave_cluster::{Cluster, Committed, ProposeError};
+use conclave_cluster::{Cluster, CommittedWrite, ProposeError};
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     ReplyBody, State,
@@ -12,8 +12,8 @@ use conclave_state::{
 use tokio::time::sleep;
 
 use super::{
-    Plan, judge,
-    world::{Known, Order, Stage, World},
+    SimPlan, judge,
+    world::{KnownSession, OperatorCommand, ScriptStage, SimWorld},
 };
 use crate::{history::Seen, random::Random};
 
@@ -32,83 +32,83 @@ const AGAIN: u32 = 2;
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_OF_A_PLAN: Duration = Duration::from_millis(1);
 
-/// Runs one visitor until the process ends.
-pub async fn visit(world: Arc<World>, node: u64, number: u64, cluster: Cluster) {
+/// Runs one client until the process ends.
+pub async fn visit(world: Arc<SimWorld>, node: u64, number: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(7_919).wrapping_add(node * 1_009 + number));
-    let mut visitor = Visitor { world, node, cluster, random };
-    visitor.furnish().await;
+    let mut client = SimClient { world, node, cluster, random };
+    client.seed_users().await;
     loop {
-        sleep(Duration::from_millis(2 + visitor.random.below(40))).await;
-        match visitor.world.stage() {
-            Stage::Faults => visitor.act().await,
-            Stage::Proof => visitor.prove().await,
-            Stage::Quiet => return,
+        sleep(Duration::from_millis(2 + client.random.below(40))).await;
+        match client.world.stage() {
+            ScriptStage::Faults => client.act().await,
+            ScriptStage::Proof => client.prove().await,
+            ScriptStage::Quiet => return,
         }
     }
 }
 
 /// Checks the most recently revoked sessions as fast as possible: this detects a node that is behind.
-pub async fn watch(world: Arc<World>, node: u64, cluster: Cluster) {
+pub async fn watch(world: Arc<SimWorld>, node: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(104_729).wrapping_add(node));
-    let mut watcher = Visitor { world, node, cluster, random };
-    while watcher.world.stage() == Stage::Faults {
+    let mut watcher = SimClient { world, node, cluster, random };
+    while watcher.world.stage() == ScriptStage::Faults {
         sleep(Duration::from_millis(1 + watcher.random.below(4))).await;
         let Some(known) = watcher.world.revoked_last(&mut watcher.random) else { continue };
-        if watcher.world.plan == Plan::Storm {
+        if watcher.world.plan == SimPlan::Storm {
             watcher.check(&known).await;
             continue;
         }
         // A check at a node that is behind waits for seconds; the next one may find a lease in force.
         let (world, cluster) = (Arc::clone(&watcher.world), watcher.cluster.clone());
-        let one = Visitor { world, node, cluster, random: Random::new(0) };
+        let one = SimClient { world, node, cluster, random: Random::new(0) };
         tokio::spawn(async move { one.check(&known).await });
     }
 }
 
 /// Runs the operator's commands at this node.
-pub async fn obey(world: Arc<World>, node: u64, cluster: Cluster) {
+pub async fn run_operator_commands(world: Arc<SimWorld>, node: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(611_953).wrapping_add(node));
-    let mut operator = Visitor { world, node, cluster, random };
-    let look = if operator.world.plan == Plan::Storm { LOOK } else { LOOK_OF_A_PLAN };
+    let mut operator = SimClient { world, node, cluster, random };
+    let look = if operator.world.plan == SimPlan::Storm { LOOK } else { LOOK_OF_A_PLAN };
     loop {
         sleep(look).await;
         let Some(order) = operator.world.take_order(node) else { continue };
-        operator.obey(order).await;
+        operator.run_operator_commands(order).await;
         operator.world.order_is_carried_out();
     }
 }
 
-struct Visitor {
-    world: Arc<World>,
+struct SimClient {
+    world: Arc<SimWorld>,
     node: u64,
     cluster: Cluster,
     random: Random,
 }
 
-impl Visitor {
-    async fn obey(&mut self, order: Order) {
+impl SimClient {
+    async fn run_operator_commands(&mut self, order: OperatorCommand) {
         let cluster = &self.cluster;
         match order {
-            Order::Compact => {
+            OperatorCommand::Compact => {
                 // The operator repeats the command, so a failure is ignored.
                 let _ = cluster.compact().await;
                 self.world.history.count("snapshots");
             }
-            Order::Stop => {
+            OperatorCommand::Stop => {
                 self.world.stopped(self.node, STOPPED_IN_ORDER.into());
                 cluster.hand_over().await;
                 cluster.shutdown().await;
                 self.world.ended(self.node);
             }
-            Order::SignIn => {
-                self.furnish().await;
+            OperatorCommand::SignIn => {
+                self.seed_users().await;
                 self.sign_in().await;
             }
-            Order::Revoke => self.revoke().await,
-            Order::CreateUser => {
+            OperatorCommand::Revoke => self.revoke().await,
+            OperatorCommand::CreateUser => {
                 self.create_user().await;
             }
-            Order::Look => {
+            OperatorCommand::Look => {
                 if let Ok(state) = self.cluster.serving_view(0).await {
                     self.world.broken(judge::missing(&self.world, self.node, &state));
                 }
@@ -116,11 +116,11 @@ impl Visitor {
         }
     }
 
-    /// Creates the client and the user that all visitors use. The first visitor writes them; all use the same request
+    /// Creates the client and the user that all clients use. The first client writes them; all use the same request
     /// ids.
-    async fn furnish(&mut self) {
+    async fn seed_users(&mut self) {
         for (name, body) in [(1, client()), (2, user(USER, "visitor".into()))] {
-            while !self.world.furnished(false) {
+            while !self.world.seeded(false) {
                 let request = RequestId::new([name; 16]);
                 match self.cluster.propose(request, body.clone()).await {
                     Ok(_) | Err(ProposeError::Refused(_)) => break,
@@ -128,7 +128,7 @@ impl Visitor {
                 }
             }
         }
-        self.world.furnished(true);
+        self.world.seeded(true);
     }
 
     async fn act(&mut self) {
@@ -155,11 +155,11 @@ impl Visitor {
             return;
         }
         let number = self.world.history.signed_in(&name(session_id));
-        let known = Known { number, session_id, index: committed.index };
+        let known = KnownSession { number, session_id, index: committed.index };
         self.world.signed_in(known, grant_id);
     }
 
-    async fn check(&self, known: &Known) {
+    async fn check(&self, known: &KnownSession) {
         let began = self.world.history.now();
         let seen = match self.cluster.serving_view(known.index).await {
             Ok(state) if is_live(&state, known.session_id) => Seen::Accepted,
@@ -215,7 +215,7 @@ impl Visitor {
     }
 
     /// Writes, and retries under the same request id while the outcome is unknown. None if it was not acknowledged.
-    async fn write(&mut self, body: Body) -> Option<Committed> {
+    async fn write(&mut self, body: Body) -> Option<CommittedWrite> {
         let request = RequestId::new(self.random.id());
         for _ in 0..=AGAIN {
             match self.cluster.propose(request, body.clone()).await {

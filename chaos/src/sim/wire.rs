@@ -9,14 +9,14 @@ use conclave_cluster::{
 use tokio::sync::mpsc;
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::world::World;
+use super::world::SimWorld;
 
 /// Connections that were accepted but not taken yet.
 const QUEUE: usize = 64;
 
 /// The dialler of a node.
 struct Simulated {
-    world: Arc<World>,
+    world: Arc<SimWorld>,
 }
 
 impl Wire for Simulated {
@@ -40,7 +40,7 @@ fn address(text: &str) -> io::Result<SocketAddr> {
 }
 
 /// The cluster plane of the host on which this is called.
-pub async fn plane(world: &Arc<World>, port: u16) -> io::Result<Plane> {
+pub async fn plane(world: &Arc<SimWorld>, port: u16) -> io::Result<Plane> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     let (sender, incoming) = mpsc::channel(QUEUE);
     tokio::spawn(async move {

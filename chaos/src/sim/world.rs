@@ -13,8 +13,8 @@ use conclave_cluster::Cluster;
 use conclave_crypto::secret::ClusterSecret;
 
 use super::{
-    Bug, Plan,
-    clock::{Machine as Clock, true_time},
+    SimBug, SimPlan,
+    clock::{MachineClocks as Clock, true_time},
     disk::Disk,
     node::ip,
 };
@@ -28,7 +28,7 @@ const MAX_DRIFT_PPM: u64 = 40_000;
 const FURTHEST_DRIFT_PPM: i64 = 47_000;
 /// Sessions that are checked while they are revoked.
 const WATCHED: usize = 4;
-/// Sessions and codes that visitors remember.
+/// Sessions and codes that clients remember.
 const REMEMBERED: usize = 24;
 
 /// Every node.
@@ -37,38 +37,38 @@ pub fn nodes() -> std::ops::RangeInclusive<u64> {
 }
 
 /// The part of a node that outlives its process.
-pub struct Machine {
+pub struct SimMachine {
     pub clock: Arc<Clock>,
     pub disk: Disk,
     pub data_dir: PathBuf,
 }
 
-/// A session of a visitor.
+/// A session of a client.
 #[derive(Clone)]
-pub struct Known {
+pub struct KnownSession {
     pub number: u64,
     pub session_id: [u8; 16],
-    /// The index in the visitor's cookie.
+    /// The index in the client's cookie.
     pub index: u64,
 }
 
-/// The present phase of the visitors.
+/// The present phase of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum ScriptStage {
     /// They act at random.
     Faults,
     /// The faults are over: each node must prove that it works.
     Proof,
-    /// No visitor acts.
+    /// No client acts.
     Quiet,
 }
 
 /// A command of the operator to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum OperatorCommand {
     Compact,
     Stop,
-    /// Creates what visitors need, and signs one in.
+    /// Creates what clients need, and signs one in.
     SignIn,
     Revoke,
     CreateUser,
@@ -81,12 +81,12 @@ struct Shared {
     running: BTreeMap<u64, Cluster>,
     stopped: BTreeMap<u64, String>,
     ended: Vec<u64>,
-    lives: BTreeMap<u64, u64>,
-    orders: BTreeMap<u64, Order>,
+    incarnations: BTreeMap<u64, u64>,
+    orders: BTreeMap<u64, OperatorCommand>,
     works: BTreeMap<u64, bool>,
-    furnished: bool,
-    sessions: VecDeque<Known>,
-    revoked: VecDeque<Known>,
+    seeded: bool,
+    sessions: VecDeque<KnownSession>,
+    revoked: VecDeque<KnownSession>,
     codes: VecDeque<[u8; 16]>,
     users: Vec<[u8; 16]>,
     carried_out: u64,
@@ -95,28 +95,34 @@ struct Shared {
     answered_for: Option<u64>,
 }
 
-pub struct World {
+pub struct SimWorld {
     pub seed: u64,
-    pub plan: Plan,
+    pub plan: SimPlan,
     pub secret: ClusterSecret,
     pub history: History,
-    machines: BTreeMap<u64, Machine>,
+    machines: BTreeMap<u64, SimMachine>,
     stage: AtomicU8,
     shared: Mutex<Shared>,
 }
 
-impl World {
-    pub fn new(seed: u64, plan: Plan, bug: Bug, data: &std::path::Path, secret: ClusterSecret) -> Arc<Self> {
+impl SimWorld {
+    pub fn new(
+        seed: u64,
+        plan: SimPlan,
+        bug: SimBug,
+        data: &std::path::Path,
+        secret: ClusterSecret,
+    ) -> Arc<Self> {
         let mut random = Random::new(seed);
         let machine = |node: u64| {
             let drift = match plan {
-                Plan::Storm => i64::try_from(random.below(2 * MAX_DRIFT_PPM)).unwrap_or(0) - 40_000,
+                SimPlan::Storm => i64::try_from(random.below(2 * MAX_DRIFT_PPM)).unwrap_or(0) - 40_000,
                 // The first node is the first leader; its successor waits as short as possible.
                 _ if node == 1 => -FURTHEST_DRIFT_PPM,
                 _ => FURTHEST_DRIFT_PPM,
             };
             let disk = Disk::new(random.below(u64::MAX), bug);
-            (node, Machine { clock: Clock::new(drift), disk, data_dir: data.join(node.to_string()) })
+            (node, SimMachine { clock: Clock::new(drift), disk, data_dir: data.join(node.to_string()) })
         };
         Arc::new(Self {
             seed,
@@ -129,29 +135,29 @@ impl World {
         })
     }
 
-    pub fn machine(&self, node: u64) -> Option<&Machine> {
+    pub fn machine(&self, node: u64) -> Option<&SimMachine> {
         self.machines.get(&node)
     }
 
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> ScriptStage {
         match self.stage.load(Ordering::Relaxed) {
-            0 => Stage::Faults,
-            1 => Stage::Proof,
-            _ => Stage::Quiet,
+            0 => ScriptStage::Faults,
+            1 => ScriptStage::Proof,
+            _ => ScriptStage::Quiet,
         }
     }
 
-    pub fn enter(&self, stage: Stage) {
+    pub fn enter(&self, stage: ScriptStage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
     /// Records the start of a process; returns its number among those of its node.
-    pub fn begin_life(&self, node: u64) -> u64 {
+    pub fn begin_incarnation(&self, node: u64) -> u64 {
         let mut shared = self.locked();
         shared.stopped.remove(&node);
-        let life = shared.lives.entry(node).or_default();
-        *life += 1;
-        *life
+        let incarnation = shared.incarnations.entry(node).or_default();
+        *incarnation += 1;
+        *incarnation
     }
 
     pub fn started(&self, node: u64, cluster: Cluster) {
@@ -187,11 +193,11 @@ impl World {
         self.locked().running.clone()
     }
 
-    pub fn order(&self, node: u64, order: Order) {
+    pub fn order(&self, node: u64, order: OperatorCommand) {
         self.locked().orders.insert(node, order);
     }
 
-    pub fn take_order(&self, node: u64) -> Option<Order> {
+    pub fn take_order(&self, node: u64) -> Option<OperatorCommand> {
         self.locked().orders.remove(&node)
     }
 
@@ -221,10 +227,10 @@ impl World {
         self.locked().answered_for.is_some_and(|node| addr.starts_with(&format!("{}:", ip(node))))
     }
 
-    pub fn furnished(&self, done: bool) -> bool {
+    pub fn seeded(&self, done: bool) -> bool {
         let mut shared = self.locked();
-        shared.furnished |= done;
-        shared.furnished
+        shared.seeded |= done;
+        shared.seeded
     }
 
     pub fn works(&self, node: u64) {
@@ -236,27 +242,27 @@ impl World {
         nodes().all(|node| shared.works.contains_key(&node))
     }
 
-    pub fn signed_in(&self, known: Known, code: [u8; 16]) {
+    pub fn signed_in(&self, known: KnownSession, code: [u8; 16]) {
         let mut shared = self.locked();
         remember(&mut shared.sessions, known);
         remember(&mut shared.codes, code);
     }
 
     /// A session to be checked.
-    pub fn session(&self, random: &mut Random) -> Option<Known> {
+    pub fn session(&self, random: &mut Random) -> Option<KnownSession> {
         let shared = self.locked();
         shared.sessions.get(random.index(shared.sessions.len())).cloned()
     }
 
     /// One of the last few sessions of which a revocation has begun.
-    pub fn revoked_last(&self, random: &mut Random) -> Option<Known> {
+    pub fn revoked_last(&self, random: &mut Random) -> Option<KnownSession> {
         let shared = self.locked();
         let back = 1 + random.index(WATCHED.min(shared.revoked.len()));
         shared.revoked.get(shared.revoked.len().checked_sub(back)?).cloned()
     }
 
-    /// A session to be revoked; from now on visitors check it.
-    pub fn to_revoke(&self, random: &mut Random) -> Option<Known> {
+    /// A session to be revoked; from now on clients check it.
+    pub fn to_revoke(&self, random: &mut Random) -> Option<KnownSession> {
         let mut shared = self.locked();
         let place = random.index(shared.sessions.len());
         let known = shared.sessions.remove(place)?;

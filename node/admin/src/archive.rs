@@ -6,7 +6,7 @@ use conclave_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use conclave_archive::{self, Archive, ArchiveError, names::Kind};
+use conclave_archive::{self, Archive, ArchiveError, names::ObjectKind};
 use conclave_cluster::MemberStatus;
 
 use super::{Api, errors};
@@ -31,10 +31,11 @@ impl ArchiveService for Api {
     ) -> Result<Response<pb::ListArchiveResponse>, Status> {
         let (reading, _) = self.read(request).await?;
         let objects = self.archive()?.objects().await.map_err(|error| failed(&error))?;
-        let of =
-            |kind: Kind| objects.iter().filter(|object| object.kind == kind).cloned().collect::<Vec<_>>();
-        let snapshots = of(Kind::Snapshot);
-        let chains = [Kind::Log, Kind::Journal].into_iter().flat_map(|kind| {
+        let of = |kind: ObjectKind| {
+            objects.iter().filter(|object| object.kind == kind).cloned().collect::<Vec<_>>()
+        };
+        let snapshots = of(ObjectKind::Snapshot);
+        let chains = [ObjectKind::Log, ObjectKind::RevocationJournal].into_iter().flat_map(|kind| {
             conclave_archive::runs(&of(kind)).into_iter().map(move |run| pb::ArchivedChain {
                 epoch: run.epoch,
                 first_index: run.first,
@@ -60,7 +61,7 @@ impl ArchiveService for Api {
         Ok(Response::new(pb::PruneArchiveResponse {
             snapshots: pruned.snapshots.into_iter().take(MAX_ROWS).collect(),
             segments: pruned.segments,
-            journal: pruned.journal,
+            journal: pruned.revocation_journal,
             size_bytes: pruned.size_bytes,
             left: pruned.left,
         }))

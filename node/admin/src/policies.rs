@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use conclave_policy::Why;
+use conclave_policy::VerdictExplanation;
 use conclave_proto::{
     admin::v1::{self as pb, policy_service_server::PolicyService},
     command::v1::{PromoteCandidate, RemovePolicy, SetPolicy, command::Body},
@@ -259,7 +259,7 @@ fn verdict(username: &str, found: &Found) -> pb::PolicyVerdict {
     }
 }
 
-fn saw(why: &Why) -> Vec<pb::SeenValue> {
+fn saw(why: &VerdictExplanation) -> Vec<pb::SeenValue> {
     let one = |(name, value): &(String, String)| pb::SeenValue { name: name.clone(), value: value.clone() };
     why.saw.iter().map(one).collect()
 }

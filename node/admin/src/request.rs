@@ -12,7 +12,7 @@ use tonic::{
 };
 
 use conclave_auth::{derive::Derivation, seen::Unseen};
-use conclave_cluster::{Committed, ProposeError, ViewError};
+use conclave_cluster::{CommittedWrite, ProposeError, ViewError};
 use conclave_http::denial;
 
 use super::{
@@ -135,18 +135,18 @@ impl Writing {
         self.derivation.id(label)
     }
 
-    pub async fn propose(&self, body: Body) -> Result<Committed, Status> {
+    pub async fn propose(&self, body: Body) -> Result<CommittedWrite, Status> {
         let proposed = self.api.auth.cluster().propose(self.derivation.request(), body).await;
         proposed.map_err(|error| self.failed(error))
     }
 
     /// A further write of this call, with a name of its own that a retry repeats.
-    pub async fn propose_then(&self, label: String, body: Body) -> Result<Committed, Status> {
+    pub async fn propose_then(&self, label: String, body: Body) -> Result<CommittedWrite, Status> {
         let request = self.derivation.then(&label).request();
         self.api.auth.cluster().propose(request, body).await.map_err(|error| self.failed(error))
     }
 
-    pub fn reply<T>(&self, committed: &Committed, message: T) -> Result<Response<T>, Status> {
+    pub fn reply<T>(&self, committed: &CommittedWrite, message: T) -> Result<Response<T>, Status> {
         let mut response = Response::new(message);
         self.api.mark(response.metadata_mut(), committed.index);
         self.api.leader_hint(response.metadata_mut());

@@ -16,7 +16,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
 use conclave_auth::notices::{self, Whose};
-use conclave_cluster::Committed;
+use conclave_cluster::CommittedWrite;
 
 use super::{
     Api, errors, names,
@@ -139,7 +139,11 @@ impl Writing {
 }
 
 /// Revokes the grants that outlive the session. Returns the last of the writes, or `over` if there is nothing to do.
-async fn end_grants(writing: &Writing, session: SessionId, over: Committed) -> Result<Committed, Status> {
+async fn end_grants(
+    writing: &Writing,
+    session: SessionId,
+    over: CommittedWrite,
+) -> Result<CommittedWrite, Status> {
     let grants: Vec<GrantId> = over.state.grants_of_session(session).map(|grant| grant.id).collect();
     futures_util::stream::iter(grants)
         .map(|grant| {

@@ -19,9 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use conclave_auth::derive::Derivation;
-use conclave_cluster::{Cluster, SaveError, known::Known};
+use conclave_cluster::{Cluster, SaveError, offline_state::OfflineState};
 use conclave_crypto::hex;
-use conclave_dr::{report::Report, running};
+use conclave_dr::{report::ChangeReport, running};
 use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotHeader};
 
 use super::{Api, errors};
@@ -179,7 +179,7 @@ async fn restore(
     let newest = confirmed(cluster).await?;
     let (before, saved, enable) = (Arc::clone(&newest), Arc::clone(&then), order.enable_returning);
     let report =
-        spawn_blocking(move || Report::of(&before, &running::preview(&saved.state, &before, enable)));
+        spawn_blocking(move || ChangeReport::of(&before, &running::preview(&saved.state, &before, enable)));
     let report = report.await.map_err(|e| internal(&e))?;
     let mut index = newest.index();
     if !order.dry_run {
@@ -215,7 +215,7 @@ async fn receive(
     order: &pb::RestoreOrder,
     mut parts: Streaming<pb::RestorePart>,
     out: &Out<pb::RestoreProgress>,
-) -> Result<Known, Status> {
+) -> Result<OfflineState, Status> {
     if order.size_bytes > MAX_SNAPSHOT_BYTES {
         return Err(errors::invalid(format!("a snapshot has at most {MAX_SNAPSHOT_BYTES} bytes")));
     }
@@ -245,7 +245,12 @@ async fn receive(
     })
 }
 
-fn message(report: &Report, then: &Known, order: &pb::RestoreOrder, index: u64) -> pb::RestoreReport {
+fn message(
+    report: &ChangeReport,
+    then: &OfflineState,
+    order: &pb::RestoreOrder,
+    index: u64,
+) -> pb::RestoreReport {
     let last = then.last.unwrap_or(conclave_store::LogId { term: 0, index: 0 });
     let changes = report.changes.iter().map(|change| pb::RestoreChange {
         kind: change.kind.into(),

@@ -13,8 +13,8 @@ use tonic::{Request, Response, Status};
 
 use conclave_auth::notices::Whose;
 use conclave_base::text;
-use conclave_cluster::Committed;
-use conclave_crypto::password::{MIN_PASSWORD_CHARS, Password};
+use conclave_cluster::CommittedWrite;
+use conclave_crypto::password::{MIN_PASSWORD_CHARS, PlaintextPassword};
 
 use super::{Api, errors, names, request::Writing};
 
@@ -148,14 +148,14 @@ impl UserService for Api {
 
 impl Writing {
     /// Ends a lock-out, so that an operator who rescues an account lets its owner in at once.
-    async fn unlock(&self, user: UserId) -> Result<Committed, Status> {
+    async fn unlock(&self, user: UserId) -> Result<CommittedWrite, Status> {
         let order = UnlockUser { user_id: user.to_vec() };
         self.propose_then("unlock".into(), Body::UnlockUser(order)).await
     }
 
     /// The PHC string of a new password. The salt is derived from the write, so that a retry makes an equal command.
     async fn hash(&self, password: String) -> Result<String, Status> {
-        let password = Password::new(password).map_err(|error| errors::password(&error))?;
+        let password = PlaintextPassword::new(password).map_err(|error| errors::password(&error))?;
         if password.char_count() < MIN_PASSWORD_CHARS {
             return Err(errors::invalid(format!("a password has at least {MIN_PASSWORD_CHARS} characters")));
         }

@@ -54,13 +54,13 @@ pub struct Run {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::Kind;
+    use super::super::names::ObjectKind;
     use super::*;
 
     fn objects(ranges: &[(u64, u64)]) -> Vec<Object> {
         let object = |(first, last): &(u64, u64)| Object {
             name: String::new(),
-            kind: Kind::Log,
+            kind: ObjectKind::Log,
             epoch: 0,
             first: *first,
             last: *last,

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 
-use super::names::{Kind, Object};
+use super::names::{Object, ObjectKind};
 use conclave_config::Keep;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -19,18 +19,18 @@ const DAYS_BEFORE_MONDAY: u64 = 3;
 
 /// The retention times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+pub struct RetentionPolicy {
     pub keep: Keep,
     /// The longest lifetime of a session or a refresh token, milliseconds.
     pub journal_ms: u64,
 }
 
 /// The objects of `objects` that may be removed.
-pub fn expired<'a>(objects: &'a [Object], policy: &Policy, now_ms: u64) -> Vec<&'a Object> {
+pub fn expired<'a>(objects: &'a [Object], policy: &RetentionPolicy, now_ms: u64) -> Vec<&'a Object> {
     let window = now_ms.saturating_sub(millis(policy.keep.log));
-    let of = |kind: Kind| objects.iter().filter(move |object| object.kind == kind);
+    let of = |kind: ObjectKind| objects.iter().filter(move |object| object.kind == kind);
     let bases = bases(objects, window);
-    let kept = kept_snapshots(&of(Kind::Snapshot).collect::<Vec<_>>(), &policy.keep);
+    let kept = kept_snapshots(&of(ObjectKind::Snapshot).collect::<Vec<_>>(), &policy.keep);
     let is_base = |object: &Object| bases.iter().any(|base| base.name == object.name);
     let newest_epoch_with_base = bases.iter().map(|base| base.epoch).max();
     let needed = |segment: &Object| match bases.iter().find(|base| base.epoch == segment.epoch) {
@@ -39,15 +39,16 @@ pub fn expired<'a>(objects: &'a [Object], policy: &Policy, now_ms: u64) -> Vec<&
         None => newest_epoch_with_base.is_none_or(|epoch| epoch <= segment.epoch),
     };
     let stays = |snapshot: &Object| kept.contains(snapshot.name.as_str()) || is_base(snapshot);
-    let oldest = of(Kind::Snapshot).filter(|snapshot| stays(snapshot)).map(|snapshot| snapshot.at_ms).min();
+    let oldest =
+        of(ObjectKind::Snapshot).filter(|snapshot| stays(snapshot)).map(|snapshot| snapshot.at_ms).min();
     // The revocations since the oldest snapshot must be known as long as that snapshot can be restored.
     let journal_from = now_ms.saturating_sub(policy.journal_ms).min(window).min(oldest.unwrap_or(0));
     objects
         .iter()
         .filter(|object| match object.kind {
-            Kind::Snapshot => !stays(object),
-            Kind::Log => object.at_ms < window && !needed(object),
-            Kind::Journal => object.at_ms < journal_from,
+            ObjectKind::Snapshot => !stays(object),
+            ObjectKind::Log => object.at_ms < window && !needed(object),
+            ObjectKind::RevocationJournal => object.at_ms < journal_from,
         })
         .collect()
 }
@@ -61,7 +62,7 @@ fn bases(objects: &[Object], window: u64) -> Vec<&Object> {
         if Some(epoch) != newest && !objects.iter().any(|object| reaches(&object)) {
             return None;
         }
-        let snapshots = || objects.iter().filter(|o| o.kind == Kind::Snapshot && o.epoch == epoch);
+        let snapshots = || objects.iter().filter(|o| o.kind == ObjectKind::Snapshot && o.epoch == epoch);
         let before =
             snapshots().filter(|snapshot| snapshot.at_ms <= window).max_by_key(|s| (s.at_ms, s.first));
         before.or_else(|| snapshots().min_by_key(|snapshot| snapshot.first))
@@ -127,7 +128,7 @@ mod tests {
 
     const NOW: u64 = 20_700 * DAY_MS + 5 * HOUR_MS;
 
-    fn object(kind: Kind, epoch: u64, first: u64, last: u64, at_ms: u64) -> Object {
+    fn object(kind: ObjectKind, epoch: u64, first: u64, last: u64, at_ms: u64) -> Object {
         Object {
             name: format!("{kind:?}/{epoch}/{first}-{last}-{at_ms}"),
             kind,
@@ -139,18 +140,18 @@ mod tests {
         }
     }
 
-    fn policy() -> Policy {
-        Policy { keep: Keep::default(), journal_ms: 30 * DAY_MS }
+    fn policy() -> RetentionPolicy {
+        RetentionPolicy { keep: Keep::default(), journal_ms: 30 * DAY_MS }
     }
 
     #[test]
     fn a_year_of_nightly_snapshots_leaves_days_weeks_and_months() {
         let nightly: Vec<_> = (0..365)
-            .map(|ago| object(Kind::Snapshot, 0, 1_000 - ago, 1_000 - ago, NOW - ago * DAY_MS))
+            .map(|ago| object(ObjectKind::Snapshot, 0, 1_000 - ago, 1_000 - ago, NOW - ago * DAY_MS))
             .collect();
         // Without hourly snapshots: there is one each night.
         let keep = Keep { hourly: 0, log: Duration::ZERO, ..Keep::default() };
-        let gone = expired(&nightly, &Policy { keep, ..policy() }, NOW);
+        let gone = expired(&nightly, &RetentionPolicy { keep, ..policy() }, NOW);
         let left = nightly.len() - gone.len();
         // 7 days, 5 weeks of which one or two begin in those days, and 12 months of which one or two end in those
         // weeks.
@@ -162,34 +163,43 @@ mod tests {
     fn segments_stay_from_the_base_of_the_window_on() {
         let week = 7 * DAY_MS;
         let objects = [
-            object(Kind::Snapshot, 0, 100, 100, NOW - week - 2 * DAY_MS),
-            object(Kind::Snapshot, 0, 200, 200, NOW - week - DAY_MS),
-            object(Kind::Snapshot, 0, 300, 300, NOW - DAY_MS),
-            object(Kind::Log, 0, 101, 200, NOW - week - DAY_MS),
-            object(Kind::Log, 0, 190, 201, NOW - week - DAY_MS),
-            object(Kind::Log, 0, 201, 300, NOW - DAY_MS),
-            object(Kind::Journal, 0, 1, 50, NOW - 31 * DAY_MS),
-            object(Kind::Journal, 0, 51, 60, NOW - 29 * DAY_MS),
+            object(ObjectKind::Snapshot, 0, 100, 100, NOW - week - 2 * DAY_MS),
+            object(ObjectKind::Snapshot, 0, 200, 200, NOW - week - DAY_MS),
+            object(ObjectKind::Snapshot, 0, 300, 300, NOW - DAY_MS),
+            object(ObjectKind::Log, 0, 101, 200, NOW - week - DAY_MS),
+            object(ObjectKind::Log, 0, 190, 201, NOW - week - DAY_MS),
+            object(ObjectKind::Log, 0, 201, 300, NOW - DAY_MS),
+            object(ObjectKind::RevocationJournal, 0, 1, 50, NOW - 31 * DAY_MS),
+            object(ObjectKind::RevocationJournal, 0, 51, 60, NOW - 29 * DAY_MS),
         ];
-        let with_old = [&objects[..], &[object(Kind::Snapshot, 0, 1, 1, NOW - 40 * DAY_MS)]].concat();
+        let with_old = [&objects[..], &[object(ObjectKind::Snapshot, 0, 1, 1, NOW - 40 * DAY_MS)]].concat();
         let monthly = Keep { hourly: 0, daily: 0, weekly: 0, monthly: 12, ..Keep::default() };
-        let gone = expired(&with_old, &Policy { keep: monthly, ..policy() }, NOW);
-        assert!(!gone.iter().any(|object| object.kind == Kind::Journal), "an old snapshot needs it");
+        let gone = expired(&with_old, &RetentionPolicy { keep: monthly, ..policy() }, NOW);
+        assert!(
+            !gone.iter().any(|object| object.kind == ObjectKind::RevocationJournal),
+            "an old snapshot needs it"
+        );
         let keep = Keep { hourly: 1, daily: 1, weekly: 0, monthly: 0, ..Keep::default() };
-        let gone = expired(&objects, &Policy { keep, ..policy() }, NOW);
+        let gone = expired(&objects, &RetentionPolicy { keep, ..policy() }, NOW);
         let gone: Vec<_> = gone.iter().map(|object| (object.kind, object.first)).collect();
-        assert_eq!(gone, [(Kind::Snapshot, 100), (Kind::Log, 101), (Kind::Journal, 1)]);
+        assert_eq!(
+            gone,
+            [(ObjectKind::Snapshot, 100), (ObjectKind::Log, 101), (ObjectKind::RevocationJournal, 1)]
+        );
     }
 
     #[test]
     fn a_life_that_is_over_goes_once_the_window_has_passed_it() {
-        let old = object(Kind::Log, 0, 1, 10, NOW - 8 * DAY_MS);
-        let young = object(Kind::Log, 0, 11, 20, NOW - 6 * DAY_MS);
-        let first = object(Kind::Snapshot, 0, 5, 5, NOW - 8 * DAY_MS);
-        let next = object(Kind::Snapshot, 1, 20, 20, NOW - 5 * DAY_MS);
+        let old = object(ObjectKind::Log, 0, 1, 10, NOW - 8 * DAY_MS);
+        let young = object(ObjectKind::Log, 0, 11, 20, NOW - 6 * DAY_MS);
+        let first = object(ObjectKind::Snapshot, 0, 5, 5, NOW - 8 * DAY_MS);
+        let next = object(ObjectKind::Snapshot, 1, 20, 20, NOW - 5 * DAY_MS);
         let names = |objects: &[Object], now| -> Vec<String> {
             let keep = Keep { hourly: 1, daily: 0, weekly: 0, monthly: 0, ..Keep::default() };
-            expired(objects, &Policy { keep, ..policy() }, now).iter().map(|o| o.name.clone()).collect()
+            expired(objects, &RetentionPolicy { keep, ..policy() }, now)
+                .iter()
+                .map(|o| o.name.clone())
+                .collect()
         };
         let all = [old, young, first, next];
         assert_eq!(names(&all, NOW), Vec::<String>::new(), "the window still reaches into it");
@@ -210,29 +220,29 @@ mod tests {
             let mut objects = Vec::new();
             for (position, hour) in hours.iter().enumerate() {
                 let index = 100 * (position as u64 + 1);
-                objects.push(object(Kind::Snapshot, 0, index, index, at(hour)));
+                objects.push(object(ObjectKind::Snapshot, 0, index, index, at(hour)));
                 let until = hours.get(position + 1).map_or(NOW, &at);
-                objects.push(object(Kind::Log, 0, index + 1, index + 100, until));
+                objects.push(object(ObjectKind::Log, 0, index + 1, index + 100, until));
             }
             let keep = Keep { hourly, daily, weekly, monthly, log: Duration::from_secs(log_days * 86_400) };
-            let policy = Policy { keep, journal_ms: 0 };
+            let policy = RetentionPolicy { keep, journal_ms: 0 };
             let gone: BTreeSet<_> = expired(&objects, &policy, NOW).iter().map(|o| o.name.clone()).collect();
             let left: Vec<_> = objects.iter().filter(|o| !gone.contains(&o.name)).cloned().collect();
-            let newest = objects.iter().filter(|o| o.kind == Kind::Snapshot).max_by_key(|o| o.at_ms).unwrap();
+            let newest = objects.iter().filter(|o| o.kind == ObjectKind::Snapshot).max_by_key(|o| o.at_ms).unwrap();
             prop_assert!(left.contains(newest));
             // Every index from the first kept snapshot at or before the window to the end is there.
             let window = NOW - log_days * DAY_MS;
-            let base = left.iter().filter(|o| o.kind == Kind::Snapshot && o.at_ms <= window).max_by_key(|o| o.at_ms);
-            let first = left.iter().filter(|o| o.kind == Kind::Snapshot).min_by_key(|o| o.at_ms).unwrap();
+            let base = left.iter().filter(|o| o.kind == ObjectKind::Snapshot && o.at_ms <= window).max_by_key(|o| o.at_ms);
+            let first = left.iter().filter(|o| o.kind == ObjectKind::Snapshot).min_by_key(|o| o.at_ms).unwrap();
             let mut next = base.unwrap_or(first).first + 1;
             let from = next;
-            for segment in left.iter().filter(|o| o.kind == Kind::Log && o.last >= from) {
+            for segment in left.iter().filter(|o| o.kind == ObjectKind::Log && o.last >= from) {
                 prop_assert!(segment.first <= next, "a hole before {}", segment.first);
                 next = segment.last + 1;
             }
             prop_assert_eq!(next, 100 * hours.len() as u64 + 101);
             let again = expired(&left, &policy, NOW);
-            prop_assert!(again.iter().all(|o| o.kind != Kind::Snapshot), "what stays once stays");
+            prop_assert!(again.iter().all(|o| o.kind != ObjectKind::Snapshot), "what stays once stays");
         }
     }
 }

@@ -4,14 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    ArchiveError, Target,
-    keep::{self, Policy},
-    names::{Kind, NewName, Object},
-    progress::{Matter, Progress},
+    ArchiveError, ArchiveTarget,
+    keep::{self, RetentionPolicy},
+    names::{NewName, Object, ObjectKind},
+    progress::{ArchiveProgress, ArchiveTask},
     source::Source,
 };
 use conclave_base::runtime::Runtime;
-use conclave_config::Schedule;
+use conclave_config::ScheduleConfig;
 
 /// The interval between two rounds.
 pub const PERIOD: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ pub struct Pruned {
     /// The names of the snapshots.
     pub snapshots: Vec<String>,
     pub segments: u64,
-    pub journal: u64,
+    pub revocation_journal: u64,
     pub size_bytes: u64,
     /// Objects that should be removed and cannot be now, most often because of an object lock.
     pub left: u64,
@@ -37,11 +37,11 @@ pub struct Pruned {
 /// The task that takes snapshots and prunes.
 pub struct Keeper {
     pub source: Arc<dyn Source>,
-    pub target: Target,
+    pub target: ArchiveTarget,
     pub runtime: Runtime,
-    pub progress: Arc<Progress>,
-    pub schedule: Schedule,
-    pub policy: Policy,
+    pub progress: Arc<ArchiveProgress>,
+    pub schedule: ScheduleConfig,
+    pub policy: RetentionPolicy,
 }
 
 impl Keeper {
@@ -58,11 +58,11 @@ impl Keeper {
         };
         match outcome {
             Ok(()) => {
-                self.progress.went_well(Matter::Snapshot);
+                self.progress.record_success(ArchiveTask::Snapshot);
                 PERIOD
             }
             Err(error) => {
-                self.progress.failed(Matter::Snapshot, &error, &*self.runtime.clock);
+                self.progress.record_failure(ArchiveTask::Snapshot, &error, &*self.runtime.clock);
                 pause
             }
         }
@@ -74,7 +74,7 @@ impl Keeper {
         }
         if self.progress.known().snapshot.is_none() {
             let (cluster, epoch) = (self.source.cluster(), self.source.epoch());
-            let there = self.target.list(&cluster, Kind::Snapshot, epoch, None).await?;
+            let there = self.target.list(&cluster, ObjectKind::Snapshot, epoch, None).await?;
             self.progress.known().snapshot = there.last().map(|newest| (newest.last, newest.at_ms));
         }
         let known = self.progress.known().clone();
@@ -95,7 +95,7 @@ impl Keeper {
             tracing::info!(
                 snapshots = pruned.snapshots.len(),
                 segments = pruned.segments,
-                journal = pruned.journal,
+                journal = pruned.revocation_journal,
                 size_bytes = pruned.size_bytes,
                 left = pruned.left,
                 "the archive was pruned"
@@ -111,7 +111,7 @@ impl Keeper {
         let index = file.header.last.map_or(0, |last| last.index);
         let name = NewName {
             cluster: self.source.cluster(),
-            kind: Kind::Snapshot,
+            kind: ObjectKind::Snapshot,
             epoch: self.source.epoch(),
             first: index,
             last: index,
@@ -125,7 +125,7 @@ impl Keeper {
             known.snapshot = Some((index, file.header.created_at_ms));
             known.snapshot_for_secret_of = secret_since_ms;
         }
-        self.progress.tell(&*self.source, &*self.runtime.clock);
+        self.progress.publish(&*self.source, &*self.runtime.clock);
         tracing::info!(raft.index = index, size_bytes = file.size_bytes, "a snapshot is in the archive");
         Ok(())
     }
@@ -136,9 +136,9 @@ impl Keeper {
 /// # Errors
 /// [`ArchiveError`]; an object lock keeps objects for a while, and they are removed later.
 pub async fn prune(
-    target: &Target,
+    target: &ArchiveTarget,
     cluster: [u8; 16],
-    policy: &Policy,
+    policy: &RetentionPolicy,
     now_ms: u64,
     dry_run: bool,
 ) -> Result<Pruned, ArchiveError> {
@@ -159,9 +159,9 @@ pub async fn prune(
             Err(error) => return Err(error),
         }
         match object.kind {
-            Kind::Snapshot => pruned.snapshots.push(object.name.clone()),
-            Kind::Log => pruned.segments += 1,
-            Kind::Journal => pruned.journal += 1,
+            ObjectKind::Snapshot => pruned.snapshots.push(object.name.clone()),
+            ObjectKind::Log => pruned.segments += 1,
+            ObjectKind::RevocationJournal => pruned.revocation_journal += 1,
         }
         pruned.size_bytes += object.size_bytes;
     }
@@ -172,9 +172,9 @@ pub async fn prune(
 ///
 /// # Errors
 /// [`ArchiveError`].
-pub async fn everything(target: &Target, cluster: &[u8; 16]) -> Result<Vec<Object>, ArchiveError> {
+pub async fn everything(target: &ArchiveTarget, cluster: &[u8; 16]) -> Result<Vec<Object>, ArchiveError> {
     let mut all = Vec::new();
-    for kind in [Kind::Snapshot, Kind::Log, Kind::Journal] {
+    for kind in [ObjectKind::Snapshot, ObjectKind::Log, ObjectKind::RevocationJournal] {
         all.extend(target.list_all(cluster, kind).await?);
     }
     Ok(all)

@@ -34,7 +34,7 @@ pub use coverage::{Run, runs};
 pub use error::ArchiveError;
 pub use keeper::Pruned;
 pub use progress::ALARM;
-pub use target::{Measure, Target};
+pub use target::{ArchiveTarget, Measure};
 
 use std::{
     sync::{Arc, OnceLock},
@@ -48,10 +48,10 @@ use conclave_cluster::Cluster;
 use conclave_config as config;
 use conclave_crypto::keys::ClusterKeys;
 use conclave_store::snapshot::SealingKey;
-use keep::Policy;
+use keep::RetentionPolicy;
 use keeper::Keeper;
 use names::Object;
-use progress::{Matter, Progress};
+use progress::{ArchiveProgress, ArchiveTask};
 use shipper::Shipper;
 use source::Source;
 
@@ -63,10 +63,10 @@ const OPEN_PERIOD: Duration = Duration::from_secs(5);
 const JOURNAL_MARGIN: Duration = Duration::from_hours(24);
 
 /// The inputs of an archive.
-pub struct Options {
-    pub settings: config::Archive,
+pub struct ArchiveOptions {
+    pub settings: config::ArchiveConfig,
     /// The longest lifetime of a session or a refresh token.
-    pub longest_life: Duration,
+    pub longest_session: Duration,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
 }
@@ -76,25 +76,25 @@ pub struct Options {
 pub struct Archive {
     parts: Arc<OnceLock<Parts>>,
     cluster: [u8; 16],
-    policy: Policy,
+    policy: RetentionPolicy,
     runtime: Runtime,
     tasks: Arc<Vec<AbortHandle>>,
 }
 
 struct Parts {
-    target: Target,
+    target: ArchiveTarget,
     shipper: Arc<Mutex<Shipper>>,
 }
 
 impl Archive {
     /// Begins to archive this cluster, if a target is set. A target that cannot be opened is tried again and again, and
     /// is named in the node's status meanwhile: a node serves without its archive.
-    pub fn start(options: Options, cluster: Cluster) -> Option<Self> {
+    pub fn start(options: ArchiveOptions, cluster: Cluster) -> Option<Self> {
         let target = options.settings.target.clone()?;
-        let progress = Arc::new(Progress::new(&target, options.settings.hold_back));
-        let life = options.longest_life.saturating_add(JOURNAL_MARGIN);
-        let journal_ms = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
-        let policy = Policy { keep: options.settings.keep.clone(), journal_ms };
+        let progress = Arc::new(ArchiveProgress::new(&target, options.settings.hold_back));
+        let window = options.longest_session.saturating_add(JOURNAL_MARGIN);
+        let journal_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        let policy = RetentionPolicy { keep: options.settings.keep.clone(), journal_ms };
         let (parts, runtime) = (Arc::new(OnceLock::new()), options.runtime.clone());
         let cluster_id = cluster.lineage().cluster;
         let running = run(options, policy.clone(), Arc::new(cluster), progress, Arc::clone(&parts));
@@ -133,7 +133,7 @@ impl Archive {
         keeper::prune(self.target()?, self.cluster, &self.policy, now, dry_run).await
     }
 
-    fn target(&self) -> Result<&Target, ArchiveError> {
+    fn target(&self) -> Result<&ArchiveTarget, ArchiveError> {
         let not_open =
             || ArchiveError::Log("the target could not be opened yet; see `conclave archive status`".into());
         self.parts.get().map(|parts| &parts.target).ok_or_else(not_open)
@@ -142,19 +142,19 @@ impl Archive {
 
 /// Opens the target, then ships the log and keeps snapshots until it is dropped.
 async fn run(
-    options: Options,
-    policy: Policy,
+    options: ArchiveOptions,
+    policy: RetentionPolicy,
     source: Arc<dyn Source>,
-    progress: Arc<Progress>,
+    progress: Arc<ArchiveProgress>,
     parts: Arc<OnceLock<Parts>>,
 ) {
     let clock = Arc::clone(&options.runtime.clock);
     let target = loop {
-        match Target::open(&options.settings) {
+        match ArchiveTarget::open(&options.settings) {
             Ok(target) => break target,
-            Err(error) => progress.failed(Matter::Log, &error, &*clock),
+            Err(error) => progress.record_failure(ArchiveTask::Log, &error, &*clock),
         }
-        progress.tell(&*source, &*clock);
+        progress.publish(&*source, &*clock);
         tokio::time::sleep(OPEN_PERIOD).await;
     };
     tracing::info!(target = target.shown(), "archiving to {}", target.shown());

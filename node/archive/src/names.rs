@@ -19,24 +19,24 @@ const DIGITS: usize = 20;
 
 /// The kind of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ObjectKind {
     Log,
-    Journal,
+    RevocationJournal,
     Snapshot,
 }
 
-impl Kind {
+impl ObjectKind {
     pub const fn folder(self) -> &'static str {
         match self {
             Self::Log => "log",
-            Self::Journal => "journal",
+            Self::RevocationJournal => "journal",
             Self::Snapshot => "snapshots",
         }
     }
 
     const fn suffix(self) -> &'static str {
         match self {
-            Self::Log | Self::Journal => "segment",
+            Self::Log | Self::RevocationJournal => "segment",
             Self::Snapshot => "snapshot",
         }
     }
@@ -46,7 +46,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ObjectKind,
     pub epoch: u64,
     /// The first entry covered; for a snapshot, the last one it contains.
     pub first: u64,
@@ -60,7 +60,7 @@ pub struct Object {
 #[derive(Debug, Clone, Copy)]
 pub struct NewName {
     pub cluster: [u8; 16],
-    pub kind: Kind,
+    pub kind: ObjectKind,
     pub epoch: u64,
     pub first: u64,
     pub last: u64,
@@ -76,8 +76,8 @@ impl NewName {
         let digits = DIGITS;
         // Writing to a String does not fail.
         let _ = match kind {
-            Kind::Snapshot => write!(name, "/{last:0digits$}-{at_ms:013}-n{node}-{random:016x}"),
-            Kind::Log | Kind::Journal => {
+            ObjectKind::Snapshot => write!(name, "/{last:0digits$}-{at_ms:013}-n{node}-{random:016x}"),
+            ObjectKind::Log | ObjectKind::RevocationJournal => {
                 write!(name, "/{first:0digits$}-{last:0digits$}-{at_ms:013}-n{node}-{random:016x}")
             }
         };
@@ -86,17 +86,17 @@ impl NewName {
 }
 
 /// The folder of the objects of a kind and an epoch.
-pub fn folder(cluster: &[u8; 16], kind: Kind, epoch: u64) -> String {
+pub fn folder(cluster: &[u8; 16], kind: ObjectKind, epoch: u64) -> String {
     format!("{}/{epoch:0DIGITS$}", kind_folder(cluster, kind))
 }
 
 /// The folder of the objects of a kind.
-pub fn kind_folder(cluster: &[u8; 16], kind: Kind) -> String {
+pub fn kind_folder(cluster: &[u8; 16], kind: ObjectKind) -> String {
     format!("{}/{}", hex::encode(cluster), kind.folder())
 }
 
 /// A name that sorts before every segment that begins at `first` or later, and after all others.
-pub fn before(cluster: &[u8; 16], kind: Kind, epoch: u64, first: u64) -> String {
+pub fn before(cluster: &[u8; 16], kind: ObjectKind, epoch: u64, first: u64) -> String {
     format!("{}/{first:0DIGITS$}", folder(cluster, kind, epoch))
 }
 
@@ -111,11 +111,13 @@ pub fn parse_cluster(folder: &str) -> Option<[u8; 16]> {
 pub fn parse(name: &str, size_bytes: u64) -> Option<Object> {
     let mut parts = name.split('/').rev();
     let (file, epoch, folder) = (parts.next()?, parts.next()?, parts.next()?);
-    let kind = [Kind::Log, Kind::Journal, Kind::Snapshot].into_iter().find(|kind| kind.folder() == folder)?;
+    let kind = [ObjectKind::Log, ObjectKind::RevocationJournal, ObjectKind::Snapshot]
+        .into_iter()
+        .find(|kind| kind.folder() == folder)?;
     let mut fields = file.strip_suffix(kind.suffix())?.strip_suffix('.')?.split('-');
     let mut number = || -> Option<u64> { fields.next()?.parse().ok() };
     let first = number()?;
-    let last = if kind == Kind::Snapshot { first } else { number()? };
+    let last = if kind == ObjectKind::Snapshot { first } else { number()? };
     let at_ms = number()?;
     fields.next()?.strip_prefix('n')?.parse::<u64>().ok()?;
     let epoch = epoch.parse().ok()?;
@@ -141,17 +143,17 @@ mod tests {
             }
             .text()
         };
-        for kind in [Kind::Log, Kind::Journal] {
+        for kind in [ObjectKind::Log, ObjectKind::RevocationJournal] {
             let object = parse(&name(kind, 5, 90), 17).unwrap();
             assert_eq!((object.kind, object.epoch, object.first, object.last), (kind, 2, 5, 90));
             assert_eq!((object.at_ms, object.size_bytes), (1_800_000_000_000, 17));
         }
-        let snapshot = parse(&name(Kind::Snapshot, 0, 90), 1).unwrap();
+        let snapshot = parse(&name(ObjectKind::Snapshot, 0, 90), 1).unwrap();
         assert_eq!((snapshot.first, snapshot.last), (90, 90));
-        assert!(name(Kind::Log, 9, 12) < name(Kind::Log, 10, 11));
-        let mark = before(&[7; 16], Kind::Log, 2, 10);
-        assert!(name(Kind::Log, 9, 12) < mark && mark < name(Kind::Log, 10, 11));
-        assert_eq!(parse_cluster(name(Kind::Log, 1, 1).split('/').next().unwrap()), Some([7; 16]));
+        assert!(name(ObjectKind::Log, 9, 12) < name(ObjectKind::Log, 10, 11));
+        let mark = before(&[7; 16], ObjectKind::Log, 2, 10);
+        assert!(name(ObjectKind::Log, 9, 12) < mark && mark < name(ObjectKind::Log, 10, 11));
+        assert_eq!(parse_cluster(name(ObjectKind::Log, 1, 1).split('/').next().unwrap()), Some([7; 16]));
     }
 
     #[test]

@@ -19,7 +19,7 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 
 /// The progress that this node knows of.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct ArchivePosition {
     /// True once the archive has been read since this node leads.
     pub found: bool,
     /// Every entry up to this one is in the archive, except for gaps.
@@ -40,17 +40,17 @@ pub struct Known {
 
 /// The task of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Matter {
+pub enum ArchiveTask {
     Log,
     Snapshot,
 }
 
-impl Known {
-    fn error(&mut self, matter: Matter) -> &mut Option<(String, u64)> {
+impl ArchivePosition {
+    fn error(&mut self, task: ArchiveTask) -> &mut Option<(String, u64)> {
         let [log, snapshot] = &mut self.errors;
-        match matter {
-            Matter::Log => log,
-            Matter::Snapshot => snapshot,
+        match task {
+            ArchiveTask::Log => log,
+            ArchiveTask::Snapshot => snapshot,
         }
     }
 
@@ -62,26 +62,26 @@ impl Known {
 }
 
 /// The shared progress, and the bound of what the log may hold back.
-pub struct Progress {
-    known: Mutex<Known>,
+pub struct ArchiveProgress {
+    known: Mutex<ArchivePosition>,
     target: String,
     hold_back: u64,
 }
 
-impl Progress {
+impl ArchiveProgress {
     pub fn new(target: &str, hold_back: u64) -> Self {
         Self { known: Mutex::default(), target: target.to_owned(), hold_back }
     }
 
-    pub fn known(&self) -> MutexGuard<'_, Known> {
+    pub fn known(&self) -> MutexGuard<'_, ArchivePosition> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a failure, and logs it if it has not been logged lately.
-    pub fn failed(&self, matter: Matter, error: &ArchiveError, clock: &dyn Clock) {
+    pub fn record_failure(&self, task: ArchiveTask, error: &ArchiveError, clock: &dyn Clock) {
         let mut known = self.known();
         let now = clock.monotonic();
-        *known.error(matter) = Some((error.to_string(), clock.now_ms()));
+        *known.error(task) = Some((error.to_string(), clock.now_ms()));
         if known.warned.is_none_or(|warned| now.saturating_sub(warned) >= WARN_EVERY) {
             known.warned = Some(now);
             tracing::warn!(%error, "the archive fails: {error}");
@@ -89,23 +89,23 @@ impl Progress {
     }
 
     /// Records a success after failures.
-    pub fn went_well(&self, matter: Matter) {
+    pub fn record_success(&self, task: ArchiveTask) {
         let mut known = self.known();
-        if known.error(matter).take().is_some() {
+        if known.error(task).take().is_some() {
             known.warned = None;
-            let what = if matter == Matter::Log { "entries" } else { "snapshots" };
+            let what = if task == ArchiveTask::Log { "entries" } else { "snapshots" };
             tracing::info!(archived = known.archived.unwrap_or(0), "the archive accepts {what} again");
         }
     }
 
     /// Publishes the progress to the log and to the node's status.
-    pub fn tell(&self, source: &dyn Source, clock: &dyn Clock) {
+    pub fn publish(&self, source: &dyn Source, clock: &dyn Clock) {
         let known = self.known().clone();
         let hold = ArchiveHold { archived: known.archived, limit_bytes: self.hold_back };
         source.report(hold, self.status(&known, source, clock));
     }
 
-    fn status(&self, known: &Known, source: &dyn Source, clock: &dyn Clock) -> pb::ArchiveStatus {
+    fn status(&self, known: &ArchivePosition, source: &dyn Source, clock: &dyn Clock) -> pb::ArchiveStatus {
         let behind_entries = known.archived.map_or_else(
             || source.applied().saturating_add(1),
             |archived| source.applied().saturating_sub(archived),

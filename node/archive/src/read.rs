@@ -21,8 +21,8 @@ use std::{
 };
 
 use super::{
-    ArchiveError, Target, coverage,
-    names::{self, Kind, Object},
+    ArchiveError, ArchiveTarget, coverage,
+    names::{self, Object, ObjectKind},
     segment::{self, SEGMENT_ENTRIES, Segment},
     shipper::{self, stamp},
 };
@@ -60,15 +60,15 @@ impl fmt::Display for Until {
 
 /// An archive to read from.
 pub struct Reader {
-    target: Target,
+    target: ArchiveTarget,
     key: Arc<SealingKey>,
     cluster: [u8; 16],
-    life: Option<u64>,
+    lineage: Option<u64>,
 }
 
 /// The objects for a point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct RestorePlan {
     pub until: Until,
     pub cluster: [u8; 16],
     /// The lineage of the snapshot and the segments.
@@ -78,7 +78,7 @@ pub struct Plan {
     pub segments: Vec<Object>,
     /// The objects that cover revocations after the snapshot, of this lineage and of later ones; sorted by lineage and
     /// index.
-    pub journal: Vec<Object>,
+    pub revocation_journal: Vec<Object>,
     /// The last entry that can be restored; for a time, the last entry of its segment.
     pub last_index: u64,
     /// Up to this entry of this lineage every revocation is known.
@@ -87,7 +87,7 @@ pub struct Plan {
 
 /// The progress of a fetch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct DownloadProgress {
     pub objects: u64,
     pub objects_total: u64,
     pub bytes: u64,
@@ -95,13 +95,13 @@ pub struct Progress {
 }
 
 /// The verified files of a plan.
-pub struct Fetched {
-    pub plan: Plan,
+pub struct RestoreFiles {
+    pub plan: RestorePlan,
     pub snapshot: SnapshotFile,
-    /// Like [`Plan::journal_complete_to`], less the parts that turned out damaged.
+    /// Like [`RestorePlan::journal_complete_to`], less the parts that turned out damaged.
     pub journal_complete_to: u64,
     log: Vec<Local>,
-    journal: Vec<Local>,
+    revocation_journal: Vec<Local>,
     key: Arc<SealingKey>,
 }
 
@@ -114,22 +114,22 @@ struct Local {
 ///
 /// # Errors
 /// An error if it cannot be reached, or holds more than one cluster.
-pub async fn open(settings: &config::Archive, keys: &ClusterKeys) -> Result<Reader, ArchiveError> {
+pub async fn open(settings: &config::ArchiveConfig, keys: &ClusterKeys) -> Result<Reader, ArchiveError> {
     let key = Arc::new(SealingKey::ring(keys));
     if let Some((above, cluster)) = one_of_several(settings) {
-        let target = Target::open(&above)?;
+        let target = ArchiveTarget::open(&above)?;
         if target.clusters().await?.contains(&cluster) {
-            return Ok(Reader { target, key, cluster, life: None });
+            return Ok(Reader { target, key, cluster, lineage: None });
         }
     }
-    Reader::over(Target::open(settings)?, key).await
+    Reader::over(ArchiveTarget::open(settings)?, key).await
 }
 
 /// Splits `target/cluster` into the target above it, and the cluster.
-fn one_of_several(settings: &config::Archive) -> Option<(config::Archive, [u8; 16])> {
+fn one_of_several(settings: &config::ArchiveConfig) -> Option<(config::ArchiveConfig, [u8; 16])> {
     let (above, last) = settings.target.as_deref()?.trim_end_matches('/').rsplit_once('/')?;
     let cluster = names::parse_cluster(last)?;
-    Some((config::Archive { target: Some(above.to_owned()), ..settings.clone() }, cluster))
+    Some((config::ArchiveConfig { target: Some(above.to_owned()), ..settings.clone() }, cluster))
 }
 
 impl Reader {
@@ -137,10 +137,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`ArchiveError`].
-    pub async fn over(target: Target, key: Arc<SealingKey>) -> Result<Self, ArchiveError> {
+    pub async fn over(target: ArchiveTarget, key: Arc<SealingKey>) -> Result<Self, ArchiveError> {
         let clusters = target.clusters().await?;
         match clusters.as_slice() {
-            [cluster] => Ok(Self { target, key, cluster: *cluster, life: None }),
+            [cluster] => Ok(Self { target, key, cluster: *cluster, lineage: None }),
             [] => Err(ArchiveError::NoSnapshot { until: Until::Latest.to_string() }),
             several => {
                 let clusters = several.iter().map(|cluster| hex::encode(cluster)).collect();
@@ -151,15 +151,15 @@ impl Reader {
 
     /// Restricts the reader to this lineage of the cluster; with `None`, the newest that has a snapshot is used.
     #[must_use]
-    pub fn of_life(self, life: Option<u64>) -> Self {
-        Self { life, ..self }
+    pub fn of_lineage(self, lineage: Option<u64>) -> Self {
+        Self { lineage, ..self }
     }
 
     /// Plans the restore of this point.
     ///
     /// # Errors
     /// [`ArchiveError::NoSnapshot`], [`ArchiveError::Hole`], [`ArchiveError::TooShort`], or an error of the target.
-    pub async fn plan(&self, until: Until) -> Result<Plan, ArchiveError> {
+    pub async fn plan(&self, until: Until) -> Result<RestorePlan, ArchiveError> {
         self.plan_without(until, &BTreeSet::new()).await
     }
 
@@ -167,14 +167,19 @@ impl Reader {
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
-    pub async fn plan_without(&self, until: Until, bad: &BTreeSet<String>) -> Result<Plan, ArchiveError> {
-        let mut snapshots = self.target.list_all(&self.cluster, Kind::Snapshot).await?;
-        let mut journal = self.target.list_all(&self.cluster, Kind::Journal).await?;
-        if let Some(life) = self.life {
-            snapshots.retain(|object| object.epoch == life);
-            journal.retain(|object| object.epoch == life);
+    pub async fn plan_without(
+        &self,
+        until: Until,
+        bad: &BTreeSet<String>,
+    ) -> Result<RestorePlan, ArchiveError> {
+        let mut snapshots = self.target.list_all(&self.cluster, ObjectKind::Snapshot).await?;
+        let mut revocation_journal =
+            self.target.list_all(&self.cluster, ObjectKind::RevocationJournal).await?;
+        if let Some(lineage) = self.lineage {
+            snapshots.retain(|object| object.epoch == lineage);
+            revocation_journal.retain(|object| object.epoch == lineage);
         } else {
-            self.refuse_two_at_once(&snapshots, &journal).await?;
+            self.refuse_two_at_once(&snapshots, &revocation_journal).await?;
         }
         let fits = |snapshot: &&Object| match until {
             Until::Latest => true,
@@ -188,32 +193,46 @@ impl Reader {
         let epoch = snapshot.epoch;
         let from = snapshot.last.saturating_add(1);
         let offset = from.saturating_sub(SEGMENT_ENTRIES as u64);
-        let mut segments = self.target.list(&self.cluster, Kind::Log, epoch, Some(offset)).await?;
+        let mut segments = self.target.list(&self.cluster, ObjectKind::Log, epoch, Some(offset)).await?;
         segments.retain(|segment| segment.last >= from);
         let whole_to = coverage::reach(&segments, from).0.saturating_sub(1);
         let last_index = goal(until, &segments, from, whole_to)?;
         segments.retain(|segment| segment.first <= last_index);
-        journal.retain(|object| object.epoch > epoch || (object.epoch == epoch && object.last >= from));
-        let of_this_life = journal.iter().filter(|object| object.epoch == epoch);
-        let journal_complete_to = complete_to(of_this_life, from, whole_to);
+        revocation_journal
+            .retain(|object| object.epoch > epoch || (object.epoch == epoch && object.last >= from));
+        let of_this_lineage = revocation_journal.iter().filter(|object| object.epoch == epoch);
+        let journal_complete_to = complete_to(of_this_lineage, from, whole_to);
         let cluster = self.cluster;
-        Ok(Plan { until, cluster, epoch, snapshot, segments, journal, last_index, journal_complete_to })
+        Ok(RestorePlan {
+            until,
+            cluster,
+            epoch,
+            snapshot,
+            segments,
+            revocation_journal,
+            last_index,
+            journal_complete_to,
+        })
     }
 
     /// Refuses an archive in which two lineages continued in parallel. A restore ends a lineage. If the old one went
     /// on, the next one does not contain all of it: either the cluster was restored for a test with these settings, or
     /// the old one was not stopped. The right one cannot be determined from here.
-    async fn refuse_two_at_once(&self, snapshots: &[Object], journal: &[Object]) -> Result<(), ArchiveError> {
+    async fn refuse_two_at_once(
+        &self,
+        snapshots: &[Object],
+        revocation_journal: &[Object],
+    ) -> Result<(), ArchiveError> {
         let Some(newest) = snapshots.last().map(|snapshot| snapshot.epoch) else { return Ok(()) };
         let of_newest = snapshots.iter().filter(|snapshot| snapshot.epoch == newest);
         let began_ms = of_newest.map(|snapshot| snapshot.at_ms).min().unwrap_or(u64::MAX);
-        let all = || snapshots.iter().chain(journal);
+        let all = || snapshots.iter().chain(revocation_journal);
         let earlier: BTreeSet<u64> =
             all().map(|object| object.epoch).filter(|epoch| *epoch < newest).collect();
         for earlier in earlier {
             let of_it = || all().filter(|object| object.epoch == earlier);
             let known = of_it().map(|object| object.last).max();
-            let tail = self.target.list(&self.cluster, Kind::Log, earlier, known).await?;
+            let tail = self.target.list(&self.cluster, ObjectKind::Log, earlier, known).await?;
             let wrote_ms = of_it().chain(&tail).map(|object| object.at_ms).max().unwrap_or(0);
             if wrote_ms > began_ms.saturating_add(CLOCKS_APART_MS) {
                 return Err(ArchiveError::SeveralLives { earlier, newest });
@@ -230,8 +249,8 @@ impl Reader {
         &self,
         until: Until,
         into: &Path,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<Fetched, ArchiveError> {
+        progress: &mut (dyn FnMut(DownloadProgress) + Send),
+    ) -> Result<RestoreFiles, ArchiveError> {
         let mut bad = BTreeSet::new();
         loop {
             let plan = self.plan_without(until, &bad).await?;
@@ -252,29 +271,37 @@ impl Reader {
     /// [`ArchiveError`].
     pub async fn fetch(
         &self,
-        plan: Plan,
+        plan: RestorePlan,
         into: &Path,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<Fetched, ArchiveError> {
+        progress: &mut (dyn FnMut(DownloadProgress) + Send),
+    ) -> Result<RestoreFiles, ArchiveError> {
         std::fs::create_dir_all(into).map_err(ArchiveError::io("create", into))?;
-        let objects = || plan.segments.iter().chain(&plan.journal).chain([&plan.snapshot]);
-        let mut done = Progress {
+        let objects = || plan.segments.iter().chain(&plan.revocation_journal).chain([&plan.snapshot]);
+        let mut done = DownloadProgress {
             objects_total: objects().count() as u64,
             bytes_total: objects().map(|object| object.size_bytes).sum(),
-            ..Progress::default()
+            ..DownloadProgress::default()
         };
         let snapshot = self.snapshot(&plan.snapshot, into, &mut done, progress).await?;
         let log = self.log(&plan, into, &mut done, progress).await?;
-        let (journal, journal_complete_to) = self.journal(&plan, into, &mut done, progress).await?;
-        Ok(Fetched { plan, snapshot, journal_complete_to, log, journal, key: Arc::clone(&self.key) })
+        let (revocation_journal, journal_complete_to) =
+            self.revocation_journal(&plan, into, &mut done, progress).await?;
+        Ok(RestoreFiles {
+            plan,
+            snapshot,
+            journal_complete_to,
+            log,
+            revocation_journal,
+            key: Arc::clone(&self.key),
+        })
     }
 
     async fn snapshot(
         &self,
         object: &Object,
         into: &Path,
-        done: &mut Progress,
-        progress: &mut (dyn FnMut(Progress) + Send),
+        done: &mut DownloadProgress,
+        progress: &mut (dyn FnMut(DownloadProgress) + Send),
     ) -> Result<SnapshotFile, ArchiveError> {
         let path = into.join(file_name(object));
         // It is left from an earlier attempt, and nothing in it was verified.
@@ -292,8 +319,8 @@ impl Reader {
         let header = &summary.file.header;
         let found = (header.cluster, header.lineage_epoch, header.last.map_or(0, |last| last.index));
         if found != (self.cluster, object.epoch, object.last) {
-            let found = format!("life {}, entry {}", found.1, found.2);
-            let meant = format!("life {}, entry {}", object.epoch, object.last);
+            let found = format!("lineage {}, entry {}", found.1, found.2);
+            let meant = format!("lineage {}, entry {}", object.epoch, object.last);
             return Err(ArchiveError::Misplaced { name: object.name.clone(), found, meant });
         }
         Ok(summary.file)
@@ -302,10 +329,10 @@ impl Reader {
     /// Walks the log. Of the objects that cover the next entry, the one that reaches furthest is tried first.
     async fn log(
         &self,
-        plan: &Plan,
+        plan: &RestorePlan,
         into: &Path,
-        done: &mut Progress,
-        progress: &mut (dyn FnMut(Progress) + Send),
+        done: &mut DownloadProgress,
+        progress: &mut (dyn FnMut(DownloadProgress) + Send),
     ) -> Result<Vec<Local>, ArchiveError> {
         let (mut files, mut last) = (Vec::new(), None);
         let mut next = plan.snapshot.last.saturating_add(1);
@@ -347,15 +374,15 @@ impl Reader {
         })
     }
 
-    async fn journal(
+    async fn revocation_journal(
         &self,
-        plan: &Plan,
+        plan: &RestorePlan,
         into: &Path,
-        done: &mut Progress,
-        progress: &mut (dyn FnMut(Progress) + Send),
+        done: &mut DownloadProgress,
+        progress: &mut (dyn FnMut(DownloadProgress) + Send),
     ) -> Result<(Vec<Local>, u64), ArchiveError> {
         let (mut files, mut good) = (Vec::new(), Vec::new());
-        for object in &plan.journal {
+        for object in &plan.revocation_journal {
             match shipper::fetch(&self.target, object, &self.key, self.cluster).await {
                 Ok((_, bytes)) => {
                     files.push(keep(object, &bytes, into, done, progress)?);
@@ -367,9 +394,12 @@ impl Reader {
                 Err(error) => return Err(error),
             }
         }
-        let of_this_life = good.into_iter().filter(|object| object.epoch == plan.epoch);
+        let of_this_lineage = good.into_iter().filter(|object| object.epoch == plan.epoch);
         let from = plan.snapshot.last.saturating_add(1);
-        Ok((files, complete_to(of_this_life, from, plan.journal_complete_to).min(plan.journal_complete_to)))
+        Ok((
+            files,
+            complete_to(of_this_lineage, from, plan.journal_complete_to).min(plan.journal_complete_to),
+        ))
     }
 }
 
@@ -377,8 +407,8 @@ fn keep(
     object: &Object,
     bytes: &[u8],
     into: &Path,
-    done: &mut Progress,
-    progress: &mut (dyn FnMut(Progress) + Send),
+    done: &mut DownloadProgress,
+    progress: &mut (dyn FnMut(DownloadProgress) + Send),
 ) -> Result<Local, ArchiveError> {
     let path = into.join(file_name(object));
     std::fs::write(&path, bytes).map_err(ArchiveError::io("write", &path))?;
@@ -388,7 +418,7 @@ fn keep(
     Ok(Local { path, name: object.name.clone() })
 }
 
-impl Fetched {
+impl RestoreFiles {
     /// The entries after the snapshot up to the point, in order and without a gap.
     pub fn records(&self) -> impl Iterator<Item = Result<LogRecord, ArchiveError>> + '_ {
         let from = self.plan.snapshot.last.saturating_add(1);
@@ -402,11 +432,11 @@ impl Fetched {
 
     /// The revocations after entry `after` of the plan's lineage, in order. No entry is returned twice.
     pub fn revocations(&self, after: u64) -> impl Iterator<Item = Result<LogRecord, ArchiveError>> + '_ {
-        let own_life = self.plan.epoch;
+        let own_lineage = self.plan.epoch;
         let is_behind = move |(epoch, record): &(u64, Result<LogRecord, ArchiveError>)| {
-            *epoch > own_life || record.as_ref().map_or(true, |record| record.index > after)
+            *epoch > own_lineage || record.as_ref().map_or(true, |record| record.index > after)
         };
-        in_order(&self.journal, &self.key, 0).filter(is_behind).map(|(_, record)| record)
+        in_order(&self.revocation_journal, &self.key, 0).filter(is_behind).map(|(_, record)| record)
     }
 }
 
@@ -416,7 +446,7 @@ fn in_order<'a>(
     key: &'a SealingKey,
     from: u64,
 ) -> impl Iterator<Item = (u64, Result<LogRecord, ArchiveError>)> + 'a {
-    let (mut life, mut next) = (None, from);
+    let (mut epoch_before, mut next) = (None, from);
     files
         .iter()
         .flat_map(move |file| match read(file, key) {
@@ -428,9 +458,9 @@ fn in_order<'a>(
         })
         .filter(move |(epoch, record)| {
             let Ok(record) = record else { return true };
-            if life != Some(*epoch) {
-                next = if life.is_none() { from } else { 0 };
-                life = Some(*epoch);
+            if epoch_before != Some(*epoch) {
+                next = if epoch_before.is_none() { from } else { 0 };
+                epoch_before = Some(*epoch);
             }
             let is_new = record.index >= next;
             next = next.max(record.index.saturating_add(1));
@@ -508,9 +538,9 @@ fn goal(until: Until, segments: &[Object], from: u64, whole_to: u64) -> Result<u
 }
 
 /// The index up to which the journal is complete. If the log is complete and has no journal, nothing was revoked.
-fn complete_to<'a>(journal: impl Iterator<Item = &'a Object>, from: u64, whole_to: u64) -> u64 {
+fn complete_to<'a>(revocation_journal: impl Iterator<Item = &'a Object>, from: u64, whole_to: u64) -> u64 {
     let mut next = from;
-    for object in journal {
+    for object in revocation_journal {
         if object.first > next {
             return next.saturating_sub(1);
         }

@@ -35,30 +35,30 @@ const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 
 /// The client that makes the requests.
 #[derive(Clone)]
-pub struct Requests {
+pub struct S3Requests {
     tls: Option<Arc<ClientConfig>>,
 }
 
-impl Requests {
+impl S3Requests {
     pub fn new() -> Self {
         Self { tls: outbound::trusted() }
     }
 }
 
-impl fmt::Debug for Requests {
+impl fmt::Debug for S3Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Requests")
     }
 }
 
-impl HttpConnector for Requests {
+impl HttpConnector for S3Requests {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(self.clone()))
     }
 }
 
 #[async_trait]
-impl HttpService for Requests {
+impl HttpService for S3Requests {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let stream = timeout(CONNECT_LIMIT, self.stream(request.uri()))
             .await
@@ -72,7 +72,7 @@ impl HttpService for Requests {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-impl Requests {
+impl S3Requests {
     async fn stream(&self, uri: &http::Uri) -> Result<Box<dyn Stream>, HttpError> {
         let connect = |error: std::io::Error| HttpError::new(HttpErrorKind::Connect, error);
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);

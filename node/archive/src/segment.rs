@@ -16,7 +16,7 @@
 //!
 //! A segment of the *log* contains every entry it covers; a segment of the *journal* contains only revocations.
 
-use super::{ArchiveError, names::Kind};
+use super::{ArchiveError, names::ObjectKind};
 use conclave_crypto::hex;
 use conclave_crypto::{
     file_seal::{self, FileKey, Frame, KEY_ID_BYTES, SealingKey, TAG_BYTES},
@@ -48,7 +48,7 @@ pub const MAX_SEGMENT_BYTES: usize =
 /// The contents that a segment covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHeader {
-    pub kind: Kind,
+    pub kind: ObjectKind,
     pub cluster: [u8; 16],
     pub epoch: u64,
     pub first: LogId,
@@ -181,7 +181,7 @@ fn covers(header: &SegmentHeader, records: &[LogRecord]) -> bool {
                 .is_some_and(|record| record.id() == header.last && digest(record) == header.after)
             && records.len() as u64 == (last - first).saturating_add(1)
     };
-    first <= last && ascending && within && (header.kind == Kind::Journal || whole())
+    first <= last && ascending && within && (header.kind == ObjectKind::RevocationJournal || whole())
 }
 
 #[derive(Clone, Copy)]
@@ -208,8 +208,8 @@ fn encode_header(
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&FORMAT.to_be_bytes());
     out.push(match header.kind {
-        Kind::Log | Kind::Snapshot => 0,
-        Kind::Journal => 1,
+        ObjectKind::Log | ObjectKind::Snapshot => 0,
+        ObjectKind::RevocationJournal => 1,
     });
     out.extend_from_slice(&header.cluster);
     let numbers = [
@@ -304,7 +304,7 @@ impl Input<'_> {
         if format != FORMAT {
             return Some((format, None));
         }
-        let kind = if self.flag()? { Kind::Journal } else { Kind::Log };
+        let kind = if self.flag()? { ObjectKind::RevocationJournal } else { ObjectKind::Log };
         let (cluster, epoch) = (self.take()?, self.u64()?);
         let (first, last) = (self.log_id()?, self.log_id()?);
         let (first_ms, last_ms) = (self.u64()?, self.u64()?);
@@ -337,7 +337,7 @@ mod tests {
 
     fn header(records: &[LogRecord]) -> SegmentHeader {
         SegmentHeader {
-            kind: Kind::Log,
+            kind: ObjectKind::Log,
             cluster: [3; 16],
             epoch: 2,
             first: records[0].id(),
@@ -398,7 +398,7 @@ mod tests {
         let records = records();
         let some = [records[1].clone(), records[3].clone()];
         assert!(open("a", &sealed(&header(&records), &some), &key(1)).is_err());
-        let journal = SegmentHeader { kind: Kind::Journal, ..header(&records) };
+        let journal = SegmentHeader { kind: ObjectKind::RevocationJournal, ..header(&records) };
         assert_eq!(open("a", &sealed(&journal, &some), &key(1)).unwrap().records, some);
         let outside = [LogRecord { index: 99, ..records[0].clone() }];
         assert!(open("a", &sealed(&journal, &outside), &key(1)).is_err());

@@ -15,9 +15,9 @@ use conclave_state::{Class, class_of};
 use prost::Message as _;
 
 use super::{
-    ArchiveError, Target, coverage,
-    names::{Kind, NewName, Object},
-    progress::{Matter, Progress},
+    ArchiveError, ArchiveTarget, coverage,
+    names::{NewName, Object, ObjectKind},
+    progress::{ArchiveProgress, ArchiveTask},
     segment::{self, MAX_SEGMENT_BYTES, SEGMENT_BYTES, SEGMENT_ENTRIES, Segment, SegmentHeader},
     source::Source,
 };
@@ -47,10 +47,10 @@ struct Position {
 /// The task that ships.
 pub struct Shipper {
     source: Arc<dyn Source>,
-    target: Target,
+    target: ArchiveTarget,
     key: Arc<SealingKey>,
     runtime: Runtime,
-    progress: Arc<Progress>,
+    progress: Arc<ArchiveProgress>,
     position: Option<Position>,
     failures: u32,
     followed: Option<Duration>,
@@ -59,10 +59,10 @@ pub struct Shipper {
 impl Shipper {
     pub fn new(
         source: Arc<dyn Source>,
-        target: Target,
+        target: ArchiveTarget,
         key: Arc<SealingKey>,
         runtime: Runtime,
-        progress: Arc<Progress>,
+        progress: Arc<ArchiveProgress>,
     ) -> Self {
         Self { source, target, key, runtime, progress, position: None, failures: 0, followed: None }
     }
@@ -74,16 +74,16 @@ impl Shipper {
         match outcome {
             Ok(()) => {
                 self.failures = 0;
-                self.progress.went_well(Matter::Log);
+                self.progress.record_success(ArchiveTask::Log);
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 // The archive is read again: the failed write may have arrived.
                 self.position = None;
-                self.progress.failed(Matter::Log, &error, &*self.runtime.clock);
+                self.progress.record_failure(ArchiveTask::Log, &error, &*self.runtime.clock);
             }
         }
-        self.progress.tell(&*self.source, &*self.runtime.clock);
+        self.progress.publish(&*self.source, &*self.runtime.clock);
         let doubled = PERIOD.saturating_mul(1 << self.failures.min(8));
         if self.failures == 0 { PERIOD } else { doubled.min(MAX_PAUSE) }
     }
@@ -101,7 +101,7 @@ impl Shipper {
                 break;
             }
             position = self.ship_next(position).await?;
-            self.progress.tell(&*self.source, &*self.runtime.clock);
+            self.progress.publish(&*self.source, &*self.runtime.clock);
         }
         self.position = Some(position);
         Ok(())
@@ -115,7 +115,7 @@ impl Shipper {
         let stamps = || records.iter().filter_map(stamp);
         let now_ms = if position.last_ms == 0 { self.runtime.clock.now_ms() } else { position.last_ms };
         let header = SegmentHeader {
-            kind: Kind::Log,
+            kind: ObjectKind::Log,
             cluster: self.source.cluster(),
             epoch: self.source.epoch(),
             first: first.id(),
@@ -125,7 +125,7 @@ impl Shipper {
             before: position.before,
             after: segment::digest(last),
         };
-        let journal_next = self.journal(&header, &records, position.journal_next).await?;
+        let journal_next = self.write_revocation_journal(&header, &records, position.journal_next).await?;
         self.put(&header, &records).await?;
         self.progress.known().archived = Some(last.index);
         Ok(Position {
@@ -138,7 +138,7 @@ impl Shipper {
 
     /// Writes the revocations among these entries to the journal, as an object that covers everything since `from`.
     /// Returns the first entry that the journal does not cover.
-    async fn journal(
+    async fn write_revocation_journal(
         &self,
         header: &SegmentHeader,
         records: &[LogRecord],
@@ -151,7 +151,8 @@ impl Shipper {
             return Ok(from);
         }
         let first = LogId { index: from.min(header.first.index), ..header.first };
-        let header = SegmentHeader { kind: Kind::Journal, first, before: None, ..header.clone() };
+        let header =
+            SegmentHeader { kind: ObjectKind::RevocationJournal, first, before: None, ..header.clone() };
         self.put(&header, &revocations).await?;
         Ok(header.last.index.saturating_add(1))
     }
@@ -189,7 +190,7 @@ impl Shipper {
     /// Reads from the archive how far it is.
     async fn find(&self) -> Result<Position, ArchiveError> {
         let need = self.source.first_index().unwrap_or(0);
-        let mut segments = self.tail(Kind::Log, need).await?;
+        let mut segments = self.tail(ObjectKind::Log, need).await?;
         let mut runs = coverage::runs(&segments);
         let (end, last) = loop {
             let (end, touched) = coverage::reach(&segments, need);
@@ -220,7 +221,7 @@ impl Shipper {
         if last.is_some() && spoken_for != Some(journal_next) {
             // Only the end of the log was listed; it may be complete from much earlier on.
             let (cluster, epoch) = (self.source.cluster(), self.source.epoch());
-            let all = self.target.list(&cluster, Kind::Log, epoch, None).await?;
+            let all = self.target.list(&cluster, ObjectKind::Log, epoch, None).await?;
             journal_next = spoken_for.unwrap_or(0).max(whole_from(&coverage::runs(&all)));
         }
         let mut known = self.progress.known();
@@ -241,7 +242,7 @@ impl Shipper {
     }
 
     /// The segments that may cover `need` or later entries.
-    async fn tail(&self, kind: Kind, need: u64) -> Result<Vec<Object>, ArchiveError> {
+    async fn tail(&self, kind: ObjectKind, need: u64) -> Result<Vec<Object>, ArchiveError> {
         let (cluster, epoch) = (self.source.cluster(), self.source.epoch());
         let from = need.saturating_sub(SEGMENT_ENTRIES as u64);
         let found = self.target.list(&cluster, kind, epoch, Some(from)).await?;
@@ -254,7 +255,7 @@ impl Shipper {
     /// The index after the last one that the journal covers. An object of the journal beyond the log's end may be
     /// half-written.
     async fn journal_end(&self, need: u64, end: u64) -> Result<Option<u64>, ArchiveError> {
-        let journal = self.tail(Kind::Journal, need).await?;
+        let journal = self.tail(ObjectKind::RevocationJournal, need).await?;
         Ok(journal.iter().map(|object| object.last.saturating_add(1)).filter(|next| *next <= end).max())
     }
 
@@ -296,7 +297,7 @@ impl Shipper {
         }
         self.followed = Some(now);
         let need = self.source.first_index().unwrap_or(0);
-        let (end, touched) = coverage::reach(&self.tail(Kind::Log, need).await?, need);
+        let (end, touched) = coverage::reach(&self.tail(ObjectKind::Log, need).await?, need);
         let mut known = self.progress.known();
         known.archived = if touched { end.checked_sub(1) } else { known.archived };
         known.caught_up = now;
@@ -309,7 +310,7 @@ impl Shipper {
 /// # Errors
 /// [`ArchiveError`].
 pub async fn fetch(
-    target: &Target,
+    target: &ArchiveTarget,
     object: &Object,
     key: &SealingKey,
     cluster: [u8; 16],
@@ -324,7 +325,7 @@ pub async fn fetch(
     let found = (header.cluster, header.epoch, header.kind, header.first.index, header.last.index);
     let meant = (cluster, object.epoch, object.kind, object.first, object.last);
     if found != meant {
-        let words = |(_, epoch, kind, first, last): ([u8; 16], u64, Kind, u64, u64)| {
+        let words = |(_, epoch, kind, first, last): ([u8; 16], u64, ObjectKind, u64, u64)| {
             format!("{} of lineage {epoch}, entries {first} to {last}", kind.folder())
         };
         return Err(ArchiveError::Misplaced { name, found: words(found), meant: words(meant) });

@@ -21,8 +21,8 @@ use url::Url;
 
 use super::{
     ArchiveError,
-    names::{self, Kind, Object},
-    s3::Requests,
+    names::{self, Object, ObjectKind},
+    s3::S3Requests,
 };
 use conclave_config as config;
 
@@ -58,7 +58,7 @@ pub struct Measure {
 
 /// The storage of an archive. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct ArchiveTarget {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     shown: Arc<str>,
@@ -66,13 +66,13 @@ pub struct Target {
     root: Option<PathBuf>,
 }
 
-impl Target {
+impl ArchiveTarget {
     /// Opens the target of this configuration. A directory is never created: if a volume is not mounted, it would be
     /// created on the disk below.
     ///
     /// # Errors
     /// An error if no target is set, or if it cannot be used.
-    pub fn open(settings: &config::Archive) -> Result<Self, ArchiveError> {
+    pub fn open(settings: &config::ArchiveConfig) -> Result<Self, ArchiveError> {
         let text = settings.target.as_deref().ok_or(ArchiveError::NotSet)?;
         let refuse = |reason: String| ArchiveError::Target { target: text.to_owned(), reason };
         let url = Url::parse(text).map_err(|e| refuse(e.to_string()))?;
@@ -98,7 +98,7 @@ impl Target {
         Ok(Self { store: Arc::new(store), prefix: Path::default(), shown, root: Some(root.to_owned()) })
     }
 
-    fn bucket(url: &Url, settings: &config::Archive) -> Result<Self, String> {
+    fn bucket(url: &Url, settings: &config::ArchiveConfig) -> Result<Self, String> {
         let bucket = url.host_str().ok_or("write s3://bucket/prefix")?;
         let secret = secret_key(settings)?;
         let id = settings.access_key_id.as_ref().ok_or("archive.access_key_id is not set")?;
@@ -107,7 +107,7 @@ impl Target {
             .with_region(&settings.region)
             .with_access_key_id(id.expose())
             .with_secret_access_key(secret.trim())
-            .with_http_connector(Requests::new())
+            .with_http_connector(S3Requests::new())
             .with_client_options(ClientOptions::new())
             .with_retry(retry());
         if let Some(endpoint) = &settings.endpoint {
@@ -314,7 +314,7 @@ impl Target {
     pub async fn list(
         &self,
         cluster: &[u8; 16],
-        kind: Kind,
+        kind: ObjectKind,
         epoch: u64,
         from: Option<u64>,
     ) -> Result<Vec<Object>, ArchiveError> {
@@ -326,7 +326,7 @@ impl Target {
     ///
     /// # Errors
     /// [`ArchiveError`].
-    pub async fn list_all(&self, cluster: &[u8; 16], kind: Kind) -> Result<Vec<Object>, ArchiveError> {
+    pub async fn list_all(&self, cluster: &[u8; 16], kind: ObjectKind) -> Result<Vec<Object>, ArchiveError> {
         self.listed(&names::kind_folder(cluster, kind), None).await
     }
 
@@ -422,7 +422,7 @@ async fn read_part(source: std::fs::File, file: &FilePath) -> Result<(Vec<u8>, s
     read.map_err(ArchiveError::io("read", file))
 }
 
-fn secret_key(settings: &config::Archive) -> Result<zeroize::Zeroizing<String>, String> {
+fn secret_key(settings: &config::ArchiveConfig) -> Result<zeroize::Zeroizing<String>, String> {
     if let Some(key) = &settings.secret_access_key {
         return Ok(zeroize::Zeroizing::new(key.expose().to_owned()));
     }

@@ -14,7 +14,7 @@ use conclave_state::{
     user::User,
 };
 
-use conclave_cluster::Committed;
+use conclave_cluster::CommittedWrite;
 use conclave_crypto::{handle::HandleKind, mac};
 
 use super::{
@@ -115,7 +115,7 @@ impl Auth {
     /// The result of the write that completed a login.
     pub(super) fn completed(
         &self,
-        committed: &Committed,
+        committed: &CommittedWrite,
         derivation: &Derivation,
     ) -> Result<Completed, AuthError> {
         let secret = derivation.secret("session");

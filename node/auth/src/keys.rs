@@ -16,7 +16,7 @@ use conclave_base::runtime::{Entropy, Runtime};
 use conclave_crypto::{
     aead::{SealError, Sealer},
     jwk::Alg,
-    jwt::{JwtError, SigningKey, VerifyingKey},
+    jwt::{JwtError, JwtSigningKey, VerifyingKey},
 };
 
 use super::{Auth, AuthError, derive::Derivation};
@@ -34,7 +34,7 @@ const MAX_OPEN: usize = 64;
 /// Opens and keeps signing keys.
 pub struct SigningKeys {
     sealer: Sealer,
-    open: Mutex<BTreeMap<Arc<str>, Arc<SigningKey>>>,
+    open: Mutex<BTreeMap<Arc<str>, Arc<JwtSigningKey>>>,
 }
 
 fn purpose(kid: &str) -> String {
@@ -66,7 +66,11 @@ impl SigningKeys {
     ///
     /// # Errors
     /// Fails if there is none yet, or it cannot be opened.
-    pub fn signer(&self, state: &State, algorithm: SigningAlgorithm) -> Result<Arc<SigningKey>, AuthError> {
+    pub fn signer(
+        &self,
+        state: &State,
+        algorithm: SigningAlgorithm,
+    ) -> Result<Arc<JwtSigningKey>, AuthError> {
         let row = state.active_key(algorithm).ok_or(AuthError::Unavailable)?;
         self.opened(row)
     }
@@ -75,7 +79,7 @@ impl SigningKeys {
     ///
     /// # Errors
     /// Fails if there is none, or it cannot be opened.
-    pub fn signer_named(&self, state: &State, kid: &str) -> Result<Arc<SigningKey>, AuthError> {
+    pub fn signer_named(&self, state: &State, kid: &str) -> Result<Arc<JwtSigningKey>, AuthError> {
         self.opened(state.key(kid).ok_or(AuthError::Unavailable)?)
     }
 
@@ -102,7 +106,7 @@ impl SigningKeys {
         self.sealer.renewed(&purpose(&row.kid), &row.sealed_private_key, entropy)
     }
 
-    fn opened(&self, row: &key::SigningKey) -> Result<Arc<SigningKey>, AuthError> {
+    fn opened(&self, row: &key::SigningKey) -> Result<Arc<JwtSigningKey>, AuthError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = open.get(&row.kid) {
             return Ok(Arc::clone(key));
@@ -112,7 +116,7 @@ impl SigningKeys {
         let pkcs8 =
             self.sealer.open(&purpose(&row.kid), &row.sealed_private_key).map_err(|e| internal(&e))?;
         let alg = alg(row.algorithm).ok_or_else(|| internal(&"unknown algorithm"))?;
-        let key = Arc::new(SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| internal(&e))?);
+        let key = Arc::new(JwtSigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| internal(&e))?);
         if open.len() >= MAX_OPEN {
             open.clear();
         }
@@ -128,7 +132,7 @@ impl Making {
     /// RSA takes up to a second of a core, so this never runs on the async runtime's threads.
     fn start(alg: Alg, runtime: &Runtime) -> Self {
         let entropy = Arc::clone(&runtime.entropy);
-        Self(tokio::task::spawn_blocking(move || SigningKey::generate_pkcs8(alg, &*entropy)))
+        Self(tokio::task::spawn_blocking(move || JwtSigningKey::generate_pkcs8(alg, &*entropy)))
     }
 
     async fn done(self) -> Result<Zeroizing<Vec<u8>>, AuthError> {
@@ -218,7 +222,7 @@ impl Auth {
         let alg = alg(algorithm).ok_or_else(|| cannot_be_made(&"unknown algorithm"))?;
         let making = early.map_or_else(|| Making::start(alg, self.runtime()), |early| early.0);
         let pkcs8 = making.done().await?;
-        let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| cannot_be_made(&e))?;
+        let key = JwtSigningKey::from_pkcs8(alg, &pkcs8).map_err(|e| cannot_be_made(&e))?;
         let keys = &self.inner.signing;
         let sealed = keys
             .sealer

@@ -80,16 +80,16 @@ pub struct Settings {
     /// The issuer. Every link is built from it, never from a request.
     pub public_url: config::PublicUrl,
     pub login: config::Login,
-    pub tokens: config::Tokens,
+    pub tokens: config::TokensConfig,
     pub authorization: config::Authorization,
     pub cookie_domain: Option<String>,
     /// Parent domains of application hosts that share one sign-in.
     pub app_domains: Vec<String>,
     /// Private networks that may be contacted at addresses chosen by clients or users.
-    pub outbound: config::Outbound,
+    pub outbound: config::OutboundConfig,
     /// The servers that resolve identities of the Atmosphere network.
     pub atmosphere: config::Atmosphere,
-    pub policy: config::Policy,
+    pub policy: config::PolicyConfig,
     /// The rules for client certificates.
     pub mtls: config::Mtls,
 }

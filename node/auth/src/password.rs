@@ -9,7 +9,7 @@ use conclave_state::{Reason, Stamp, State, ids::UserId, session::Session, user::
 use conclave_base::text;
 use conclave_crypto::{
     mac,
-    password::{Password, PasswordError, Verdict},
+    password::{PasswordCheck, PasswordError, PlaintextPassword},
 };
 use conclave_http::cidr::customer_of;
 
@@ -96,7 +96,7 @@ impl Auth {
         let candidate = Candidate::of(self.cluster().view(), username);
         let counted = self.admit_attempt(&candidate, username, address, device).await?;
         let (verdict, candidate) = self.verify(candidate, username, password).await?;
-        let Some(user) = candidate.user.filter(|_| matches!(verdict, Verdict::Match { .. })) else {
+        let Some(user) = candidate.user.filter(|_| matches!(verdict, PasswordCheck::Match { .. })) else {
             return Err(Unproved::Wrong);
         };
         self.inner.throttles.address_succeeded(address);
@@ -230,10 +230,10 @@ impl Auth {
         candidate: Candidate,
         username: &str,
         password: String,
-    ) -> Result<(Verdict, Candidate), Unproved> {
-        let typed = || Password::new(password.clone()).map_err(|_| Unproved::Wrong);
+    ) -> Result<(PasswordCheck, Candidate), Unproved> {
+        let typed = || PlaintextPassword::new(password.clone()).map_err(|_| Unproved::Wrong);
         let verdict = self.compare(typed()?, &candidate).await?;
-        if verdict != Verdict::Mismatch {
+        if verdict != PasswordCheck::Mismatch {
             return Ok((verdict, candidate));
         }
         let Some(state) = self.cluster().confirmed_view().await else { return Ok((verdict, candidate)) };
@@ -245,7 +245,11 @@ impl Auth {
         Ok((verdict, current))
     }
 
-    async fn compare(&self, typed: Password, candidate: &Candidate) -> Result<Verdict, Unproved> {
+    async fn compare(
+        &self,
+        typed: PlaintextPassword,
+        candidate: &Candidate,
+    ) -> Result<PasswordCheck, Unproved> {
         self.passwords().verify(typed, candidate.phc.as_deref()).await.map_err(|error| match error {
             PasswordError::Busy => AuthError::Busy.into(),
             PasswordError::TooLong => Unproved::Wrong,

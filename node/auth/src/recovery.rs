@@ -23,7 +23,7 @@ use conclave_base::runtime::Runtime;
 use conclave_crypto::{
     aead::{SealError, Sealer},
     keys::ClusterKeys,
-    password::Password,
+    password::PlaintextPassword,
 };
 
 use super::{Auth, AuthError, derive::Derivation, ticket::TicketError};
@@ -95,7 +95,7 @@ impl Auth {
     pub async fn recover(
         &self,
         recovery: &Recovery,
-        password: Password,
+        password: PlaintextPassword,
         derivation: &Derivation,
     ) -> Result<(), AuthError> {
         let hashed = self.passwords().hash(password, derivation.id("salt")).await;

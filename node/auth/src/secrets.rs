@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use conclave_crypto::{
     aead::{SealError, Sealer},
-    handle::{Handle, HandleError, HandleKey, HandleKind, HandleSecret, LineageTag, refresh_secret},
+    handle::{HandleContents, HandleError, HandleKey, HandleKind, HandleSecret, LineageTag, refresh_secret},
     keys::{ClusterKeys, Key, KeyId},
     mac,
 };
@@ -196,7 +196,7 @@ impl Auth {
         kind: HandleKind,
         lineage: LineageTag,
         text: &str,
-    ) -> Result<Handle, HandleError> {
+    ) -> Result<HandleContents, HandleError> {
         let kept = self.kept().ok_or(HandleError::Forged)?;
         let mut parsed = kept.retired.iter().map(|retired| retired.handles.parse(kind, lineage, text));
         parsed.find(|parsed| !matches!(parsed, Err(HandleError::Forged))).unwrap_or(Err(HandleError::Forged))
@@ -205,7 +205,7 @@ impl Auth {
     /// True if the secret of a refresh token matches its family and generation, under any secret of the ring. Under an
     /// earlier secret this holds only while the family has not been rotated since, so that a holder of that secret
     /// cannot make tokens for newer generations.
-    pub fn is_refresh_secret(&self, handle: &Handle) -> bool {
+    pub fn is_refresh_secret(&self, handle: &HandleContents) -> bool {
         let is_of = |key: &Key| {
             let expected = refresh_secret(key, &handle.id, handle.generation);
             mac::equal(expected.expose(), handle.secret.expose())
@@ -289,7 +289,7 @@ impl Auth {
         }
         let own = self.cluster_keys().secret_check;
         if self.cluster().view().meta().secret.as_ref().is_some_and(|secret| secret.id == own) {
-            let settled = self.cluster().settle_secret_of_data(own);
+            let settled = self.cluster().record_secret_id(own);
             settled.map_err(|error| AuthError::Internal(format!("the data directory: {error}")))?;
         }
         Ok(())
@@ -363,7 +363,7 @@ impl Auth {
 }
 
 /// True if the token is the predecessor of the family's current one.
-fn is_retry(state: &State, handle: &Handle) -> bool {
+fn is_retry(state: &State, handle: &HandleContents) -> bool {
     let family = state.family(FamilyId::new(handle.id));
     family.is_some_and(|family| handle.generation.checked_add(1) == Some(family.generation))
 }

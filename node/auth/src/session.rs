@@ -13,7 +13,7 @@ use conclave_state::{
     user::User,
 };
 
-use conclave_crypto::handle::{Handle, HandleError, HandleKind, HandleSecret, LineageTag};
+use conclave_crypto::handle::{HandleContents, HandleError, HandleKind, HandleSecret, LineageTag};
 
 use super::{Auth, AuthError};
 
@@ -55,7 +55,7 @@ impl Auth {
 
     /// The live session behind an app-session cookie, if it is valid for `host`. The state must be a version on which
     /// checks may be decided, and must include the handle's index.
-    pub fn live_on_host(&self, state: &Arc<State>, handle: &Handle, host: &str) -> Option<SignedIn> {
+    pub fn live_on_host(&self, state: &Arc<State>, handle: &HandleContents, host: &str) -> Option<SignedIn> {
         let arm = state.app_session(AppSessionId::new(handle.id))?;
         if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || !arm.counts_on(host) {
             return None;
@@ -78,13 +78,20 @@ impl Auth {
         generation: u64,
         index: u64,
     ) -> String {
-        self.handles().issue(&Handle { kind, id, secret, generation, lineage: self.lineage_tag(), index })
+        self.handles().issue(&HandleContents {
+            kind,
+            id,
+            secret,
+            generation,
+            lineage: self.lineage_tag(),
+            index,
+        })
     }
 
     /// Parses a handle of this kind and the current lineage. Returns `None` for any invalid handle; the reason is
     /// deliberately not reported. A handle of an earlier lineage is accepted if its row was restored; its index
     /// precedes every index of the current lineage.
-    pub fn parse(&self, kind: HandleKind, text: &str) -> Option<Handle> {
+    pub fn parse(&self, kind: HandleKind, text: &str) -> Option<HandleContents> {
         match self.read(kind, self.lineage_tag(), text) {
             Err(HandleError::OtherLineage) if kind.may_outlive_a_restore() => self.parse_former(kind, text),
             parsed => parsed.ok(),
@@ -92,14 +99,14 @@ impl Auth {
     }
 
     /// Tries the present secrets first, and an earlier one only if none of them made the handle.
-    fn read(&self, kind: HandleKind, lineage: LineageTag, text: &str) -> Result<Handle, HandleError> {
+    fn read(&self, kind: HandleKind, lineage: LineageTag, text: &str) -> Result<HandleContents, HandleError> {
         match self.handles().parse(kind, lineage, text) {
             Err(HandleError::Forged) => self.parse_of_earlier_secret(kind, lineage, text),
             parsed => parsed,
         }
     }
 
-    fn parse_former(&self, kind: HandleKind, text: &str) -> Option<Handle> {
+    fn parse_former(&self, kind: HandleKind, text: &str) -> Option<HandleContents> {
         let cluster = self.cluster().lineage().cluster;
         let state = self.cluster().view();
         let former = state.meta().former_epochs.iter().rev();
@@ -116,7 +123,7 @@ impl Auth {
     ///
     /// # Errors
     /// Fails if this node cannot catch up in time.
-    pub async fn state_at(&self, handle: &Handle) -> Result<Option<Arc<State>>, AuthError> {
+    pub async fn state_at(&self, handle: &HandleContents) -> Result<Option<Arc<State>>, AuthError> {
         match self.cluster().serving_view(handle.index).await {
             Ok(state) => Ok(Some(state)),
             Err(conclave_cluster::ViewError::FromTheFuture) => Ok(None),
@@ -125,7 +132,7 @@ impl Auth {
     }
 
     /// The live session behind a session cookie's handle. Requirements for `state` are those of [`Self::live_on_host`].
-    pub fn live(&self, state: &Arc<State>, handle: &Handle) -> Option<SignedIn> {
+    pub fn live(&self, state: &Arc<State>, handle: &HandleContents) -> Option<SignedIn> {
         let (session, user) = state.live_session(SessionId::new(handle.id), self.now(state))?;
         let presented = SecretHash::new(handle.secret_hash());
         session.secret_hash.matches(&presented).then(|| SignedIn {

@@ -75,7 +75,7 @@ pub enum Admission {
 
 /// The counts of this node.
 pub struct Throttles {
-    settings: config::Throttle,
+    settings: config::ThrottleConfig,
     runtime: Runtime,
     accounts: Mutex<Windows<UserId>>,
     addresses: Mutex<Windows<IpAddr>>,
@@ -114,7 +114,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Throttles {
-    pub fn new(settings: config::Throttle, runtime: Runtime) -> Self {
+    pub fn new(settings: config::ThrottleConfig, runtime: Runtime) -> Self {
         let (accounts, addresses) =
             (Mutex::new(Windows(BTreeMap::new())), Mutex::new(Windows(BTreeMap::new())));
         Self { settings, runtime, accounts, addresses }
@@ -175,14 +175,14 @@ mod tests {
 
     fn throttles() -> (Throttles, Arc<FixedClock>) {
         let (runtime, clock) = conclave_base::runtime::testing::runtime(1_000, 1);
-        (Throttles::new(config::Throttle::default(), runtime), clock)
+        (Throttles::new(config::ThrottleConfig::default(), runtime), clock)
     }
 
     const ALICE: UserId = UserId::new([1; 16]);
 
     #[test]
     fn the_cluster_never_tries_more_than_the_limit() {
-        let one = config::Throttle::default().account_failures.get();
+        let one = config::ThrottleConfig::default().account_failures.get();
         let counts = [(Count::One(ALICE), one), (Count::Strangers(ALICE), STRANGERS * one)];
         for (voters, (count, limit)) in [1, 2, 3, 5, 7, 9].into_iter().flat_map(|v| counts.map(|c| (v, c))) {
             let mut free = 0;
@@ -210,14 +210,14 @@ mod tests {
     #[test]
     fn an_address_waits_out_its_window_and_a_64_counts_as_one() {
         let (throttles, clock) = throttles();
-        let limit = config::Throttle::default().address_failures.get();
+        let limit = config::ThrottleConfig::default().address_failures.get();
         for n in 0..limit {
             let address: IpAddr = format!("2001:db8::{n:x}").parse().unwrap();
             assert_eq!(throttles.address(address), Admission::Free);
         }
         let next: IpAddr = "2001:db8::ffff".parse().unwrap();
         assert!(matches!(throttles.address(next), Admission::Refused { .. }));
-        clock.advance(config::Throttle::default().window);
+        clock.advance(config::ThrottleConfig::default().window);
         assert_eq!(throttles.address(next), Admission::Free);
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use conclave_lease::Moment;
+use conclave_lease::LeaseClockReading;
 use rustix::time::{ClockId, clock_gettime};
 
 /// The clock and the source of randomness for a request handler. Cheap to clone.
@@ -46,7 +46,7 @@ pub trait Clock: Send + Sync {
     }
 
     /// The machine's two clocks for leases, read together.
-    fn lease_moment(&self) -> Moment;
+    fn lease_moment(&self) -> LeaseClockReading;
 }
 
 /// A source of randomness: every byte must be fit for a key.
@@ -98,8 +98,8 @@ impl Clock for SystemClock {
         read(ClockId::Boottime)
     }
 
-    fn lease_moment(&self) -> Moment {
-        Moment { boot: read(ClockId::Boottime), raw: read(ClockId::MonotonicRaw) }
+    fn lease_moment(&self) -> LeaseClockReading {
+        LeaseClockReading { boot: read(ClockId::Boottime), raw: read(ClockId::MonotonicRaw) }
     }
 }
 
@@ -133,7 +133,7 @@ pub mod testing {
 
     use sha2::{Digest as _, Sha256};
 
-    use super::{Clock, Entropy, Moment, Runtime, SystemClock};
+    use super::{Clock, Entropy, LeaseClockReading, Runtime, SystemClock};
 
     /// A clock that stands still until [`FixedClock::advance`]. Wall and monotonic time move together.
     #[derive(Debug)]
@@ -172,7 +172,7 @@ pub mod testing {
         }
 
         /// Leases run in real time: they are renewed in the background, while the test advances hours at once.
-        fn lease_moment(&self) -> Moment {
+        fn lease_moment(&self) -> LeaseClockReading {
             self.machine.lease_moment()
         }
     }

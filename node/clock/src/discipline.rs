@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    AGREE, Answer, Change, FRESH, HOLD, Micros, NodeId, RECONCILE, SECOND, SLEW_PER_SECOND, Standing,
-    Verdict, WALL_BOUND,
+    AGREE, ClockAnswer, ClockChange, ClockVerdict, FRESH, HOLD, Micros, NodeId, RECONCILE, SECOND,
+    SLEW_PER_SECOND, Standing, WALL_BOUND,
     quorum::{agreed, median},
     reading::Reading,
 };
@@ -44,7 +44,7 @@ impl Discipline {
     }
 
     /// Records the reply of a peer. `sent` and `received` are by this node's steady clock.
-    pub fn observe(&mut self, peer: NodeId, answer: Answer, sent: Micros, received: Micros) {
+    pub fn observe(&mut self, peer: NodeId, answer: ClockAnswer, sent: Micros, received: Micros) {
         self.silent.remove(&peer);
         let Some(reading) = Reading::of(answer, sent, received) else { return };
         match self.readings.get(&peer) {
@@ -78,7 +78,7 @@ impl Discipline {
     }
 
     /// Evaluates all clocks: makes or moves the estimate. `voters` are the members whose clocks are counted.
-    pub fn look(&mut self, now: Micros, own_wall: Micros, voters: &[NodeId]) -> Verdict {
+    pub fn look(&mut self, now: Micros, own_wall: Micros, voters: &[NodeId]) -> ClockVerdict {
         let passed = now.saturating_sub(self.looked_at).clamp(0, FRESH);
         self.looked_at = now;
         self.own_wall = own_wall.saturating_sub(now);
@@ -97,7 +97,7 @@ impl Discipline {
 
     /// Makes the first estimate: the others' if there is one, because a running cluster knows better than the wall
     /// clocks; otherwise the time of a quorum of wall clocks.
-    fn establish(&mut self, round: &Round) -> Option<Change> {
+    fn establish(&mut self, round: &Round) -> Option<ClockChange> {
         let newest = round.clusters.iter().map(|cluster| cluster.steps).max();
         let running = newest.and_then(|steps| {
             let offset =
@@ -107,11 +107,11 @@ impl Discipline {
         let by_walls =
             || Some(Estimate { offset: agreed(round.walls.clone(), round.quorum, RECONCILE)?, steps: 1 });
         self.estimate = Some(running.or_else(by_walls)?);
-        Some(Change::Established)
+        Some(ClockChange::Established)
     }
 
     /// Follows a peer that has stepped, if a quorum has stepped, or if the wall clocks agree with it.
-    fn follow_step(&mut self, round: &Round) -> Option<Change> {
+    fn follow_step(&mut self, round: &Round) -> Option<ClockChange> {
         let own = self.estimate?;
         let steps =
             round.clusters.iter().map(|cluster| cluster.steps).max().filter(|steps| *steps > own.steps)?;
@@ -126,12 +126,12 @@ impl Discipline {
         }
         self.pending = None;
         self.estimate = Some(Estimate { offset, steps });
-        Some(Change::Stepped(offset - own.offset))
+        Some(ClockChange::Stepped(offset - own.offset))
     }
 
     /// Adopts the estimate of a quorum of the others that agrees, but not with this node: its steady clock was not
     /// steady.
-    fn rejoin(&mut self, round: &Round) -> Option<Change> {
+    fn rejoin(&mut self, round: &Round) -> Option<ClockChange> {
         let own = self.estimate?;
         let others = round.clusters.iter().filter(|cluster| cluster.steps == own.steps);
         let theirs = agreed(others.clone().map(|cluster| cluster.offset).collect(), round.quorum, AGREE)?;
@@ -141,14 +141,14 @@ impl Discipline {
         }
         self.pending = None;
         self.estimate = Some(Estimate { offset: theirs, ..own });
-        Some(Change::Rejoined(theirs - own.offset))
+        Some(ClockChange::Rejoined(theirs - own.offset))
     }
 
     /// Reconciles the estimates if a quorum was heard but no quorum agrees: steady clocks drifted apart while their
     /// nodes were partitioned. All nodes adopt the same time at once: the time of the wall clocks if those agree,
     /// otherwise the median of the estimates. Nothing is adopted if they are so far apart that one of them must be
     /// wrong.
-    fn reconcile(&mut self, round: &Round) -> Option<Change> {
+    fn reconcile(&mut self, round: &Round) -> Option<ClockChange> {
         let own = self.estimate?;
         if round.agreeing_with(own) >= round.quorum {
             return None;
@@ -161,11 +161,11 @@ impl Discipline {
         let offset = walls.filter(|walls| (walls - middle).abs() <= RECONCILE).unwrap_or(middle);
         self.pending = None;
         self.estimate = Some(Estimate { offset, ..own });
-        Some(Change::Reconciled(offset - own.offset))
+        Some(ClockChange::Reconciled(offset - own.offset))
     }
 
     /// Slews toward the time of the clocks; steps after a large difference has lasted.
-    fn correct(&mut self, round: &Round, now: Micros, passed: Micros) -> Option<Change> {
+    fn correct(&mut self, round: &Round, now: Micros, passed: Micros) -> Option<ClockChange> {
         let own = self.estimate?;
         let walls = agreed(round.walls.clone(), round.quorum, AGREE);
         let Some(target) = walls.filter(|target| (target - own.offset).abs() > AGREE) else {
@@ -186,7 +186,7 @@ impl Discipline {
         }
         self.pending = None;
         self.estimate = Some(Estimate { offset: target, steps: own.steps.saturating_add(1) });
-        Some(Change::Stepped(target - own.offset))
+        Some(ClockChange::Stepped(target - own.offset))
     }
 
     /// The target while the wall clocks do not agree: the median of the estimates, so that they do not drift apart; on
@@ -201,17 +201,17 @@ impl Discipline {
         middle(estimates)
     }
 
-    fn verdict(&self, round: &Round, change: Option<Change>) -> Verdict {
+    fn verdict(&self, round: &Round, change: Option<ClockChange>) -> ClockVerdict {
         let Some(own) = self.estimate else {
             let standing = Standing::Unestablished;
-            return Verdict { standing, wall_offset: 0, is_wall_off: false, pending_step: None, change };
+            return ClockVerdict { standing, wall_offset: 0, is_wall_off: false, pending_step: None, change };
         };
         let agrees = round.agreeing_with(own) >= round.quorum;
         let standing = if agrees { Standing::Agreed } else { Standing::Alone };
         let wall_offset = self.own_wall.saturating_sub(own.offset);
         let is_wall_off = wall_offset.abs() > WALL_BOUND && self.pending.is_none();
         let pending_step = self.pending.map(|pending| pending.target - own.offset);
-        Verdict { standing, wall_offset, is_wall_off, pending_step, change }
+        ClockVerdict { standing, wall_offset, is_wall_off, pending_step, change }
     }
 }
 

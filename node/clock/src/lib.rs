@@ -24,7 +24,7 @@
 //! | `reading` | the reply of one peer, as an offset to this node's steady clock |
 //! | `quorum` | the largest group of readings that agree |
 //! | [`Discipline`] | the estimate: established, slewed, stepped, adopted from the others |
-//! | [`Verdict`] | the state of a node's clocks |
+//! | [`ClockVerdict`] | the state of a node's clocks |
 #![warn(missing_docs)]
 
 mod discipline;
@@ -33,15 +33,15 @@ mod reading;
 mod verdict;
 
 pub use discipline::Discipline;
-pub use reading::{Answer, ClusterReading};
-pub use verdict::{Change, Standing, Verdict};
+pub use reading::{ClockAnswer, ClusterReading};
+pub use verdict::{ClockChange, ClockVerdict, Standing};
 
 /// A time or a difference of times in microseconds. Wall times count from 1970-01-01 UTC, steady times from an
 /// arbitrary point of the machine.
 pub type Micros = i64;
 
 /// A member's node id.
-pub type NodeId = u64;
+pub(crate) type NodeId = u64;
 
 /// One second.
 pub const SECOND: Micros = 1_000_000;

@@ -7,7 +7,7 @@ const KEEP_PRECISE: Micros = 5 * SECOND;
 
 /// The clocks of a node at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ClockAnswer {
     /// The node's wall clock.
     pub wall: Micros,
     /// The node's estimate of the cluster clock, if it has one.
@@ -38,7 +38,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Converts a reply. `None` if the round trip was too long, or is impossible.
-    pub(crate) fn of(answer: Answer, sent: Micros, received: Micros) -> Option<Self> {
+    pub(crate) fn of(answer: ClockAnswer, sent: Micros, received: Micros) -> Option<Self> {
         let round_trip = received.checked_sub(sent).filter(|time| (0..=MAX_ROUND_TRIP).contains(time))?;
         let middle = sent.checked_add(round_trip / 2)?;
         let cluster = match answer.cluster {
@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_placed_in_the_middle_of_its_round_trip() {
-        let answer = Answer { wall: 1_000_000, cluster: Some(ClusterReading { at: 1_000_500, steps: 2 }) };
+        let answer =
+            ClockAnswer { wall: 1_000_000, cluster: Some(ClusterReading { at: 1_000_500, steps: 2 }) };
         let reading = Reading::of(answer, 100, 300).unwrap();
         assert_eq!(
             reading,
@@ -72,9 +73,9 @@ mod tests {
 
     #[test]
     fn a_round_trip_that_is_too_long_or_runs_back_is_not_a_measurement() {
-        let answer = Answer { wall: 1_000_000, cluster: None };
+        let answer = ClockAnswer { wall: 1_000_000, cluster: None };
         assert_eq!(Reading::of(answer, 0, MAX_ROUND_TRIP + 1), None);
         assert_eq!(Reading::of(answer, 10, 9), None);
-        assert_eq!(Reading::of(Answer { wall: Micros::MIN, cluster: None }, 100, 300), None);
+        assert_eq!(Reading::of(ClockAnswer { wall: Micros::MIN, cluster: None }, 100, 300), None);
     }
 }

@@ -15,7 +15,7 @@ pub enum Standing {
 
 /// A change of the estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ClockChange {
     /// The first estimate was made.
     Established,
     /// The cluster clock stepped by this much, because a quorum of wall clocks agreed on it for [`HOLD`](crate::HOLD).
@@ -28,7 +28,7 @@ pub enum Change {
 
 /// The state of a node's clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ClockVerdict {
     /// The reliability of the estimate.
     pub standing: Standing,
     /// This node's wall clock minus the cluster clock; 0 without an estimate.
@@ -39,5 +39,5 @@ pub struct Verdict {
     /// The step that a quorum of wall clocks requests, while it has not lasted for [`HOLD`](crate::HOLD).
     pub pending_step: Option<Micros>,
     /// The change that was just made.
-    pub change: Option<Change>,
+    pub change: Option<ClockChange>,
 }

@@ -17,7 +17,7 @@ use conclave_crypto::mac::sha256;
 
 use super::{
     identity::Lineage,
-    peers::{Lane, Peers, explain_status},
+    peers::{ChannelKind, Peers, explain_status},
     rt,
     types::{Member, NodeId},
     wire,
@@ -32,7 +32,7 @@ const ROUNDS_A_LINE: u32 = 50;
 
 /// A peer as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct BootstrapPeer {
     pub node: NodeId,
     pub addr: String,
 }
@@ -92,7 +92,7 @@ enum Finding {
 }
 
 /// The peers in the form that greetings compare: sorted, `id@addr`.
-pub fn describe(peers: &[Peer]) -> Vec<String> {
+pub fn describe(peers: &[BootstrapPeer]) -> Vec<String> {
     let mut lines: Vec<String> = peers.iter().map(|peer| format!("{}@{}", peer.node, peer.addr)).collect();
     lines.sort();
     lines
@@ -105,7 +105,7 @@ pub fn describe(peers: &[Peer]) -> Vec<String> {
 pub async fn find_roster(
     peers: &Arc<Peers>,
     own: &Member,
-    configured: &[Peer],
+    configured: &[BootstrapPeer],
 ) -> Result<Roster, BootstrapError> {
     let mut round = 0_u32;
     loop {
@@ -129,7 +129,10 @@ pub async fn find_roster(
 ///
 /// # Errors
 /// [`BootstrapError`].
-pub async fn check_against_peers(peers: &Arc<Peers>, configured: &[Peer]) -> Result<(), BootstrapError> {
+pub async fn check_against_peers(
+    peers: &Arc<Peers>,
+    configured: &[BootstrapPeer],
+) -> Result<(), BootstrapError> {
     let mut foreign = None;
     let mut known = false;
     for (peer, answer) in greet_others(peers, configured).await {
@@ -155,7 +158,11 @@ pub async fn check_against_peers(peers: &Arc<Peers>, configured: &[Peer]) -> Res
     }
 }
 
-async fn greet_all(peers: &Arc<Peers>, own: &Member, configured: &[Peer]) -> Result<Finding, BootstrapError> {
+async fn greet_all(
+    peers: &Arc<Peers>,
+    own: &Member,
+    configured: &[BootstrapPeer],
+) -> Result<Finding, BootstrapError> {
     let me = &peers.identity;
     let mut members = BTreeMap::from([(me.node, as_configured(me.node, own, configured))]);
     let mut settled: Vec<(NodeId, Lineage)> =
@@ -185,8 +192,8 @@ async fn greet_all(peers: &Arc<Peers>, own: &Member, configured: &[Peer]) -> Res
 
 async fn greet_others<'a>(
     peers: &Arc<Peers>,
-    configured: &'a [Peer],
-) -> Vec<(&'a Peer, Result<pb::HelloReply, Unanswered>)> {
+    configured: &'a [BootstrapPeer],
+) -> Vec<(&'a BootstrapPeer, Result<pb::HelloReply, Unanswered>)> {
     let others = configured.iter().filter(|peer| peer.node != peers.identity.node);
     futures_util::future::join_all(others.map(|peer| async move { (peer, greet(peers, peer).await) })).await
 }
@@ -213,7 +220,7 @@ fn found(me: NodeId, members: BTreeMap<NodeId, Member>, settled: &[(NodeId, Line
 }
 
 /// This node with the address that its peers are configured with, so that all nodes record the same member.
-fn as_configured(me: NodeId, own: &Member, configured: &[Peer]) -> Member {
+fn as_configured(me: NodeId, own: &Member, configured: &[BootstrapPeer]) -> Member {
     let addr = configured.iter().find(|peer| peer.node == me).map(|peer| peer.addr.clone());
     Member { cluster_addr: addr.unwrap_or_else(|| own.cluster_addr.clone()), ..own.clone() }
 }
@@ -230,9 +237,9 @@ enum Heard {
 
 fn judge(
     peers: &Peers,
-    peer: &Peer,
+    peer: &BootstrapPeer,
     hello: &pb::HelloReply,
-    configured: &[Peer],
+    configured: &[BootstrapPeer],
 ) -> Result<Heard, BootstrapError> {
     let identity = &peers.identity;
     let addr = peer.addr.clone();
@@ -268,7 +275,7 @@ fn judge(
         return Err(BootstrapError::ForeignCluster { addr });
     }
     match members.get(&identity.node) {
-        Some(known) if known.incarnation == identity.incarnation || rt::wrong().reuses_numbers => {
+        Some(known) if known.incarnation == identity.incarnation || rt::injected_faults().reuses_numbers => {
             Ok(Heard::Standing(Roster { lineage, members, initialises: false }))
         }
         Some(_) => Err(BootstrapError::Wiped { node: identity.node, addr }),
@@ -281,10 +288,11 @@ enum Unanswered {
     Silent(String),
 }
 
-async fn greet(peers: &Arc<Peers>, peer: &Peer) -> Result<pb::HelloReply, Unanswered> {
+async fn greet(peers: &Arc<Peers>, peer: &BootstrapPeer) -> Result<pb::HelloReply, Unanswered> {
     let identity = &peers.identity;
     let lineage = identity.lineage();
-    let mut client = peers.client(None, &peer.addr, Lane::Control).map_err(|_| Unanswered::BadAddress)?;
+    let mut client =
+        peers.client(None, &peer.addr, ChannelKind::Control).map_err(|_| Unanswered::BadAddress)?;
     let request = pb::HelloRequest {
         from: identity.node,
         incarnation: identity.incarnation.to_vec(),
@@ -334,7 +342,7 @@ mod tests {
     fn the_founding_member_has_the_address_its_peers_know() {
         let own =
             Member { cluster_addr: "0.0.0.0:1".into(), api_url: "http://a".into(), incarnation: [1; 16] };
-        let peers = [Peer { node: 1, addr: "one:1".into() }];
+        let peers = [BootstrapPeer { node: 1, addr: "one:1".into() }];
         assert_eq!(as_configured(1, &own, &peers), Member { cluster_addr: "one:1".into(), ..own.clone() });
         assert_eq!(as_configured(1, &own, &[]), own);
     }

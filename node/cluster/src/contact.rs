@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     leader::Leader,
     membership::Membership,
-    peers::{Lane, Peers},
-    service::is_expelled,
+    peers::{ChannelKind, Peers},
+    service::is_removed,
     types::{Member, NodeId},
 };
 
@@ -24,7 +24,7 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 const REMIND: Duration = Duration::from_mins(1);
 
 /// The part of the configuration that this task uses.
-pub struct Place {
+pub struct ContactSettings {
     /// This node as its members should know it.
     pub own: Member,
     /// Possible addresses of members, whatever the log says: the configured peers.
@@ -35,13 +35,13 @@ struct Watch {
     leader: Leader,
     peers: Arc<Peers>,
     membership: Membership,
-    place: Place,
+    place: ContactSettings,
     lost_since: Option<Instant>,
     said_at: Option<Instant>,
 }
 
 /// Runs until the task is dropped. Must be called inside the consensus runtime.
-pub async fn run(leader: Leader, peers: Arc<Peers>, membership: Membership, place: Place) {
+pub async fn run(leader: Leader, peers: Arc<Peers>, membership: Membership, place: ContactSettings) {
     let mut watch = Watch { leader, peers, membership, place, lost_since: None, said_at: None };
     loop {
         watch.round().await;
@@ -127,7 +127,7 @@ impl Watch {
     async fn greet(&self, addr: &str) -> Option<pb::HelloReply> {
         let identity = &self.peers.identity;
         let lineage = identity.lineage()?;
-        let mut client = self.peers.client(None, addr, Lane::Control).ok()?;
+        let mut client = self.peers.client(None, addr, ChannelKind::Control).ok()?;
         let request = pb::HelloRequest {
             from: identity.node,
             incarnation: identity.incarnation.to_vec(),
@@ -142,15 +142,16 @@ impl Watch {
     /// follows knows for certain that the node was removed.
     async fn ask_whether_removed(&self) {
         for (id, member) in self.others() {
-            let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, Lane::Control) else {
+            let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, ChannelKind::Control)
+            else {
                 continue;
             };
             let envelope = Some(self.peers.identity.envelope(id));
             let asking = client.read_index(pb::ReadIndexRequest { envelope });
             if let Ok(Err(status)) = timeout(ANSWER_LIMIT, asking).await
-                && is_expelled(&status)
+                && is_removed(&status)
             {
-                self.peers.identity.expel();
+                self.peers.identity.mark_removed();
             }
         }
     }
@@ -170,7 +171,8 @@ impl Watch {
             return;
         }
         for (id, member) in self.others() {
-            let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, Lane::Control) else {
+            let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, ChannelKind::Control)
+            else {
                 continue;
             };
             let request = pb::AnnounceRequest {

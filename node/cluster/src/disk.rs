@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{handover, leader::Leader, lease::Leases};
+use super::{leader::Leader, leader_transfer, lease::Leases};
 use conclave_store::writer::CommitCount;
 
 /// The time limit of one commit before the disk is treated as hung: many times a slow flush of a busy machine.
@@ -58,7 +58,7 @@ pub async fn run(watch: Arc<DiskWatch>, commits: Arc<CommitCount>, leader: Leade
         let may = handed_over.is_none_or(|at| at.elapsed() >= BETWEEN_HANDOVERS);
         if is_hung && may && leader.is_leader() {
             handed_over = Some(Instant::now());
-            handover::give_away(&leader, &leases, |_| true).await;
+            leader_transfer::step_down(&leader, &leases, |_| true).await;
         }
         sleep(PERIOD).await;
     }

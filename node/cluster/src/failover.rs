@@ -20,8 +20,8 @@ use tokio::{
 
 use super::{
     leader::Leader,
-    peers::{Lane, Peers},
-    types::{LogId, NodeId, Vote},
+    peers::{ChannelKind, Peers},
+    types::{NodeId, RaftLogId, Vote},
     wire,
 };
 
@@ -79,7 +79,7 @@ pub async fn run(leader: Leader, peers: Arc<Peers>) {
 }
 
 /// The vote of the leader that this node follows, if the leader is `gone`, and the last entry of this node's log.
-fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<LogId>)> {
+fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<RaftLogId>)> {
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let follows = metrics.vote.is_committed() && *metrics.vote.leader_id().node_id() == gone;
     let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
@@ -88,7 +88,13 @@ fn followed(leader: &Leader, gone: NodeId) -> Option<(Vote, Option<LogId>)> {
 
 /// Returns true if succession is decided: this node stands for election, or another node leads. Returns false while the
 /// leader does not appear to be gone.
-async fn succeed(leader: &Leader, peers: &Arc<Peers>, gone: NodeId, vote: Vote, mine: Option<LogId>) -> bool {
+async fn succeed(
+    leader: &Leader,
+    peers: &Arc<Peers>,
+    gone: NodeId,
+    vote: Vote,
+    mine: Option<RaftLogId>,
+) -> bool {
     if !refuses(peers, gone).await {
         return false;
     }
@@ -114,7 +120,7 @@ async fn survey(
     peers: &Arc<Peers>,
     gone: NodeId,
     vote: &Vote,
-    mine: Option<LogId>,
+    mine: Option<RaftLogId>,
 ) -> Option<bool> {
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let voters: Vec<NodeId> = metrics.membership_config.membership().voter_ids().collect();
@@ -135,9 +141,9 @@ async fn survey(
 }
 
 /// The last entry of a voter that also finds the leader gone.
-async fn ask(peers: &Peers, id: NodeId, vote: &Vote) -> Option<Option<LogId>> {
+async fn ask(peers: &Peers, id: NodeId, vote: &Vote) -> Option<Option<RaftLogId>> {
     let (_, member) = peers.identity.members().into_iter().find(|(node, _)| *node == id)?;
-    let mut client = peers.client(Some(id), &member.cluster_addr, Lane::Lease).ok()?;
+    let mut client = peers.client(Some(id), &member.cluster_addr, ChannelKind::Lease).ok()?;
     let request = pb::SurveyRequest {
         envelope: Some(peers.identity.envelope(id)),
         leader: Some(wire::vote_to_wire(vote)),

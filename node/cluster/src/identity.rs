@@ -25,7 +25,7 @@ pub struct Lineage {
 
 /// The reason why a message was rejected. The text is also sent to the sender, so that both sides log it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Stranger {
+pub enum EnvelopeRejected {
     #[error("the message has no envelope")]
     Anonymous,
     #[error("this node has not joined its cluster yet")]
@@ -45,7 +45,7 @@ pub enum Stranger {
 
 /// This node as the others see it, and the members it knows.
 #[derive(Debug)]
-pub struct Identity {
+pub struct NodeIdentity {
     pub node: NodeId,
     pub incarnation: [u8; 16],
     lineage: OnceLock<Lineage>,
@@ -53,10 +53,10 @@ pub struct Identity {
     /// The time at which a leader's message was last accepted here.
     heard_at: RwLock<Option<Instant>>,
     /// True once a leader has reported that this node is not a member any more.
-    expelled: watch::Sender<bool>,
+    removed: watch::Sender<bool>,
 }
 
-impl Identity {
+impl NodeIdentity {
     pub fn new(node: NodeId, incarnation: [u8; 16], lineage: Option<Lineage>) -> Self {
         let known = OnceLock::new();
         if let Some(lineage) = lineage {
@@ -69,7 +69,7 @@ impl Identity {
             lineage: known,
             members: RwLock::default(),
             heard_at: RwLock::default(),
-            expelled: watch::Sender::new(false),
+            removed: watch::Sender::new(false),
         }
     }
 
@@ -101,14 +101,14 @@ impl Identity {
     }
 
     /// Records that a leader with a quorum has removed this node.
-    pub fn expel(&self) {
-        self.expelled.send_replace(true);
+    pub fn mark_removed(&self) {
+        self.removed.send_replace(true);
     }
 
-    /// Returns when this node has been expelled.
-    pub async fn expelled(&self) {
+    /// Returns when this node has been removed.
+    pub async fn removed(&self) {
         // The sender lives as long as this borrow.
-        let _ = self.expelled.subscribe().wait_for(|expelled| *expelled).await;
+        let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
     }
 
     /// Remembers the members of the configuration in force.
@@ -148,22 +148,22 @@ impl Identity {
     /// Admits a message, or returns the reason why not.
     ///
     /// # Errors
-    /// [`Stranger`], for the sender and for the log.
-    pub fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Stranger> {
-        let envelope = envelope.ok_or(Stranger::Anonymous)?;
-        let lineage = self.lineage().ok_or(Stranger::NotReady)?;
+    /// [`EnvelopeRejected`], for the sender and for the log.
+    pub fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, EnvelopeRejected> {
+        let envelope = envelope.ok_or(EnvelopeRejected::Anonymous)?;
+        let lineage = self.lineage().ok_or(EnvelopeRejected::NotReady)?;
         if envelope.cluster_id != lineage.cluster || envelope.epoch != lineage.epoch {
-            return Err(Stranger::ForeignLineage);
+            return Err(EnvelopeRejected::ForeignLineage);
         }
         if envelope.to != self.node {
-            return Err(Stranger::WrongAddress { here: self.node, meant: envelope.to });
+            return Err(EnvelopeRejected::WrongAddress { here: self.node, meant: envelope.to });
         }
         let known = self.members();
         match known.iter().find(|(id, _)| *id == envelope.from) {
             Some((node, member))
-                if envelope.incarnation != member.incarnation && !rt::wrong().reuses_numbers =>
+                if envelope.incarnation != member.incarnation && !rt::injected_faults().reuses_numbers =>
             {
-                Err(Stranger::OtherIncarnation { node: *node })
+                Err(EnvelopeRejected::OtherIncarnation { node: *node })
             }
             // A node that this one does not know yet may be a member of a configuration that has not arrived here yet.
             _ => Ok(envelope.from),
@@ -177,8 +177,8 @@ mod tests {
 
     const LINEAGE: Lineage = Lineage { cluster: [7; 16], epoch: 1 };
 
-    fn node(id: NodeId, incarnation: u8) -> Identity {
-        Identity::new(id, [incarnation; 16], Some(LINEAGE))
+    fn node(id: NodeId, incarnation: u8) -> NodeIdentity {
+        NodeIdentity::new(id, [incarnation; 16], Some(LINEAGE))
     }
 
     #[test]
@@ -188,17 +188,20 @@ mod tests {
         here.learn_members(vec![(2, member)]);
 
         assert_eq!(here.admit(Some(&node(2, 2).envelope(1))), Ok(2));
-        assert_eq!(here.admit(None), Err(Stranger::Anonymous));
+        assert_eq!(here.admit(None), Err(EnvelopeRejected::Anonymous));
         assert_eq!(
             here.admit(Some(&node(2, 2).envelope(3))),
-            Err(Stranger::WrongAddress { here: 1, meant: 3 })
+            Err(EnvelopeRejected::WrongAddress { here: 1, meant: 3 })
         );
-        assert_eq!(here.admit(Some(&node(2, 9).envelope(1))), Err(Stranger::OtherIncarnation { node: 2 }));
-        let foreign = Identity::new(2, [2; 16], Some(Lineage { cluster: [8; 16], epoch: 1 }));
-        assert_eq!(here.admit(Some(&foreign.envelope(1))), Err(Stranger::ForeignLineage));
-        let restored = Identity::new(2, [2; 16], Some(Lineage { epoch: 2, ..LINEAGE }));
-        assert_eq!(here.admit(Some(&restored.envelope(1))), Err(Stranger::ForeignLineage));
-        let fresh = Identity::new(1, [1; 16], None);
-        assert_eq!(fresh.admit(Some(&node(2, 2).envelope(1))), Err(Stranger::NotReady));
+        assert_eq!(
+            here.admit(Some(&node(2, 9).envelope(1))),
+            Err(EnvelopeRejected::OtherIncarnation { node: 2 })
+        );
+        let foreign = NodeIdentity::new(2, [2; 16], Some(Lineage { cluster: [8; 16], epoch: 1 }));
+        assert_eq!(here.admit(Some(&foreign.envelope(1))), Err(EnvelopeRejected::ForeignLineage));
+        let restored = NodeIdentity::new(2, [2; 16], Some(Lineage { epoch: 2, ..LINEAGE }));
+        assert_eq!(here.admit(Some(&restored.envelope(1))), Err(EnvelopeRejected::ForeignLineage));
+        let fresh = NodeIdentity::new(1, [1; 16], None);
+        assert_eq!(fresh.admit(Some(&node(2, 2).envelope(1))), Err(EnvelopeRejected::NotReady));
     }
 }

@@ -51,7 +51,7 @@ async fn snapshot_if_due(leader: &Leader) {
     let Ok(files) = leader.snapshots().dir.log_ids() else { return };
     let newest = files.iter().map(|id| id.index).max();
     let oldest = files.iter().map(|id| id.index).min().filter(|_| files.len() >= retention::KEEP_SNAPSHOTS);
-    let held = retention::Held {
+    let held = retention::RetentionInputs {
         tail_bytes: leader.log_bytes_after(newest.unwrap_or(0)),
         last_snapshot_bytes: leader.snapshots().dir.latest_size().unwrap_or(0),
         oldest_snapshot_index: oldest,

@@ -16,8 +16,8 @@ use conclave_crypto::{keys::ClusterKeys, tls::ClusterTls};
 use conclave_store::{self, DataDir, SledLog, StoreError};
 
 use super::{
-    identity::{Identity, Lineage},
-    peers::{Client, Lane, Peers, explain_status},
+    identity::{Lineage, NodeIdentity},
+    peers::{ChannelKind, PeerClient, Peers, explain_status},
     service::was_not_taken,
     transport::TlsWire,
     types::NodeId,
@@ -83,8 +83,9 @@ pub enum JoinError {
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     let tls = ClusterTls::new(&options.keys, 0, &*options.runtime.entropy)
         .map_err(|e| JoinError::Plane(e.to_string()))?;
-    let peers_as =
-        |incarnation| Peers::new(Arc::new(Identity::new(0, incarnation, None)), Arc::new(TlsWire::new(&tls)));
+    let peers_as = |incarnation| {
+        Peers::new(Arc::new(NodeIdentity::new(0, incarnation, None)), Arc::new(TlsWire::new(&tls)))
+    };
     if options.set_aside {
         // Nothing is set aside for a cluster that does not answer.
         let incarnation = options.runtime.entropy.bytes();
@@ -100,7 +101,7 @@ pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
         return asked;
     }
     let joined = asked?;
-    data.save_identity(conclave_store::Identity {
+    data.save_identity(conclave_store::DataDirIdentity {
         cluster: Some(joined.lineage.cluster),
         lineage_epoch: joined.lineage.epoch,
         node_id: joined.node,
@@ -111,10 +112,10 @@ pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
 }
 
 /// Opens a fresh directory, or one that an earlier attempt began.
-fn begin(options: &JoinOptions) -> Result<(DataDir, conclave_store::Identity), JoinError> {
+fn begin(options: &JoinOptions) -> Result<(DataDir, conclave_store::DataDirIdentity), JoinError> {
     let mut data = DataDir::open(&options.data_dir)?;
     let secret_check = options.keys.secret_check;
-    let fresh = || conclave_store::Identity {
+    let fresh = || conclave_store::DataDirIdentity {
         cluster: None,
         lineage_epoch: 0,
         node_id: 0,
@@ -247,6 +248,6 @@ fn never_connected(status: &Status) -> bool {
     false
 }
 
-fn client(peers: &Peers, addr: &str) -> Result<Client, JoinError> {
-    peers.client(None, addr, Lane::Control).map_err(|_| JoinError::BadAddress(addr.to_owned()))
+fn client(peers: &Peers, addr: &str) -> Result<PeerClient, JoinError> {
+    peers.client(None, addr, ChannelKind::Control).map_err(|_| JoinError::BadAddress(addr.to_owned()))
 }

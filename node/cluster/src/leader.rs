@@ -18,14 +18,14 @@ use conclave_store as store;
 use super::{
     archival::ArchiveSlot,
     clock::{ClockUnsure, ClusterClock},
-    identity::Identity,
+    identity::NodeIdentity,
     log_store::LogGauge,
-    machine::{Machine, Snapshots, View},
+    machine::{LocalSnapshots, StateMachine, StateView},
     rt,
     types::{Config, Member, NodeId, Payload},
 };
 
-pub type Raft = openraft::Raft<Config, Machine>;
+pub type Raft = openraft::Raft<Config, StateMachine>;
 
 /// The time limit of a read's quorum round.
 const READ_LIMIT: Duration = Duration::from_millis(300);
@@ -58,7 +58,7 @@ pub enum LeaderError {
 
 /// A committed and applied command.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct WriteReceipt {
     pub reply: Reply,
     pub index: u64,
     /// The term in which it was written.
@@ -71,8 +71,8 @@ pub struct Written {
 #[derive(Clone)]
 pub struct Leader {
     raft: Raft,
-    view: View,
-    snapshots: Snapshots,
+    view: StateView,
+    snapshots: LocalSnapshots,
     runtime: Runtime,
     clock: Arc<ClusterClock>,
     log: LogGauge,
@@ -83,8 +83,8 @@ pub struct Leader {
 impl Leader {
     pub fn new(
         raft: Raft,
-        view: View,
-        snapshots: Snapshots,
+        view: StateView,
+        snapshots: LocalSnapshots,
         clock: Arc<ClusterClock>,
         log: LogGauge,
     ) -> Self {
@@ -112,11 +112,11 @@ impl Leader {
         &self.raft
     }
 
-    pub const fn view(&self) -> &View {
+    pub const fn view(&self) -> &StateView {
         &self.view
     }
 
-    pub const fn snapshots(&self) -> &Snapshots {
+    pub const fn snapshots(&self) -> &LocalSnapshots {
         &self.snapshots
     }
 
@@ -142,7 +142,7 @@ impl Leader {
     ///
     /// # Errors
     /// [`LeaderError`]; `Unknown` if the entry may or may not be committed.
-    pub async fn write(&self, command: Vec<u8>) -> Result<Written, LeaderError> {
+    pub async fn write(&self, command: Vec<u8>) -> Result<WriteReceipt, LeaderError> {
         let limit = store::log::MAX_PAYLOAD_BYTES - ENTRY_OVERHEAD_BYTES;
         if command.len() > limit {
             return Err(LeaderError::TooLarge { bytes: command.len(), limit });
@@ -157,7 +157,7 @@ impl Leader {
         self.append(at_ms, command).await
     }
 
-    async fn append(&self, at_ms: u64, command: Vec<u8>) -> Result<Written, LeaderError> {
+    async fn append(&self, at_ms: u64, command: Vec<u8>) -> Result<WriteReceipt, LeaderError> {
         let entry = command::LogEntry { at_ms, command };
         let written =
             self.raft.client_write(Payload(entry.encode_to_vec())).await.map_err(|error| match error {
@@ -169,7 +169,7 @@ impl Leader {
             })?;
         super::audit::tell(&written.data.events, &self.view.load(), written.log_id.index);
         let reply = written.data.reply.ok_or(LeaderError::Unknown)?;
-        Ok(Written {
+        Ok(WriteReceipt {
             reply,
             index: written.log_id.index,
             term: written.log_id.committed_leader_id().term,
@@ -250,7 +250,7 @@ impl Leader {
     ///
     /// # Errors
     /// The reason why there is no contact.
-    pub fn contact(&self, identity: &Identity) -> Result<(), String> {
+    pub fn contact(&self, identity: &NodeIdentity) -> Result<(), String> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.state != ServerState::Leader {
             let fresh = identity.heard_leader_within(CONTACT);
@@ -307,7 +307,7 @@ impl Leader {
 
 /// Always a fresh round, except in a simulation that demonstrates the effect of a lease read.
 fn read_policy() -> ReadPolicy {
-    if rt::wrong().grants == rt::WrongGrants::LeaseRead {
+    if rt::injected_faults().grants == rt::GrantFault::LeaseRead {
         return ReadPolicy::LeaseRead;
     }
     ReadPolicy::ReadIndex

@@ -9,7 +9,7 @@ use conclave_state::level;
 
 use super::{
     leader::Leader,
-    peers::{Lane, Peers},
+    peers::{ChannelKind, Peers},
     propose::Proposer,
     types::{Member, NodeId},
 };
@@ -40,7 +40,7 @@ pub async fn raise_if_all_can(leader: &Leader, peers: &Peers, proposer: &Propose
 
 /// The highest level that this member understands; `None` while it does not answer.
 async fn supported_by(peers: &Peers, node: NodeId, member: &Member) -> Option<u32> {
-    let mut client = peers.client(Some(node), &member.cluster_addr, Lane::Control).ok()?;
+    let mut client = peers.client(Some(node), &member.cluster_addr, ChannelKind::Control).ok()?;
     let envelope = Some(peers.identity.envelope(node));
     let asking = client.status(pb::StatusRequest { envelope, with_digest: false });
     let status = tokio::time::timeout(ANSWER_LIMIT, asking).await.ok()?.ok()?.into_inner();

@@ -6,19 +6,19 @@
 //! | `types`, `wire` | Raft's types, and our protobuf for them |
 //! | `log_store`, `machine` | Raft's storage over the store room, the replicated state |
 //! | `identity`, `bootstrap` | the identity of this node, the admission of messages, the founding of a cluster |
-//! | `transport`, `line`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, outgoing and incoming messages |
-//! | `failover`, `handover` | another leader at once: when its process dies, when it stops in order |
+//! | `transport`, `peer_connection`, `peers`, `network`, `service`, `snapshot_in` | the cluster plane: mTLS, channels, outgoing and incoming messages |
+//! | `failover`, `leader_transfer` | another leader at once: when its process dies, when it stops in order |
 //! | `lease` | the right to accept a check without asking, and the time until which a revocation waits |
 //! | `clock` | one time for all nodes, and the stamps of log entries |
 //! | `leader`, `propose`, `read` | writes and reads: as leader, from any node |
 //! | `save` | snapshots for download and for the archive |
-//! | `known`, `refound` | cluster state read offline, and a new lineage founded from it |
+//! | `offline_state`, `lineage` | cluster state read offline, and a new lineage founded from it |
 //! | `consensus` | the runtime of all this, and its end |
 //! | `membership`, `join` | members join and are removed |
 //! | `readiness`, `settings`, `disk`, `problems` | the ability of this node and of the cluster to serve, and the reasons if not |
 //! | `contact` | a node out of contact: its logs, finding moved members, checking if it was removed |
 //! | `levels` | the feature level rises when every member understands it |
-//! | `vantage` | the resolution of a handle on another node |
+//! | `handle_resolver` | the resolution of a handle on another node |
 //! | `janitor` | sweeps, snapshots, the member list |
 //! | `archival` | the archive's interface: log entries, retention, and its status |
 //!
@@ -33,25 +33,26 @@ mod consensus;
 mod contact;
 mod disk;
 mod failover;
-mod handover;
+mod handle_resolver;
 mod identity;
 mod janitor;
 pub mod join;
-pub mod known;
 mod leader;
+mod leader_transfer;
 mod lease;
 mod levels;
-mod line;
+pub mod lineage;
 pub mod log_store;
 mod machine;
 mod membership;
 mod network;
+pub mod offline_state;
+mod peer_connection;
 mod peers;
 mod problems;
 mod propose;
 mod read;
 mod readiness;
-pub mod refound;
 mod rt;
 mod save;
 mod service;
@@ -62,7 +63,6 @@ mod start;
 pub mod testing;
 mod transport;
 pub mod types;
-mod vantage;
 mod wire;
 
 use std::{
@@ -77,19 +77,19 @@ use conclave_proto::{
 };
 use conclave_state::State;
 
-pub use bootstrap::{BootstrapError, Peer};
+pub use bootstrap::{BootstrapError, BootstrapPeer};
 pub use clock::{ClockTrouble, ClusterClock};
+pub use handle_resolver::{HandleResolver, RemoteView, VerificationReason};
 pub use identity::Lineage;
-pub use lease::Checks;
+pub use lease::CheckMode;
 pub use log_store::command_entry;
 pub use membership::MembershipError;
 pub use problems::problems;
-pub use propose::{Committed, ProposeError};
+pub use propose::{CommittedWrite, ProposeError};
 pub use read::ViewError;
 pub use save::{SaveError, SavedSnapshot, Upload};
 pub use start::{ClusterOptions, StartError};
 pub use transport::Plane;
-pub use vantage::{Occasion, SeenElsewhere, Vantage};
 
 use conclave_state::ids::RequestId;
 use tokio::sync::watch;
@@ -99,7 +99,7 @@ use consensus::{Consensus, Released, Running};
 use leader::Leader;
 use lease::Leases;
 use membership::Membership;
-use peers::{Lane, Peers};
+use peers::{ChannelKind, Peers};
 use propose::Proposer;
 use readiness::Readiness;
 pub use types::NodeId;
@@ -220,7 +220,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ProposeError`].
-    pub async fn propose(&self, request: RequestId, body: Body) -> Result<Committed, ProposeError> {
+    pub async fn propose(&self, request: RequestId, body: Body) -> Result<CommittedWrite, ProposeError> {
         let clock = self.inner.leader.clock();
         if !clock.is_sure() && ClusterClock::depends_on_time(&body) {
             let why = clock.trouble().map(|trouble| trouble.to_string()).unwrap_or_default();
@@ -244,8 +244,8 @@ impl Cluster {
     ///
     /// # Errors
     /// An error if it cannot be written; the directory then keeps its earlier name.
-    pub fn settle_secret_of_data(&self, secret_check: [u8; 16]) -> Result<(), StoreError> {
-        self.inner.secret_mark.lock().unwrap_or_else(PoisonError::into_inner).settle(secret_check)
+    pub fn record_secret_id(&self, secret_check: [u8; 16]) -> Result<(), StoreError> {
+        self.inner.secret_mark.lock().unwrap_or_else(PoisonError::into_inner).record_secret_id(secret_check)
     }
 
     /// The cluster id and lineage epoch.
@@ -343,18 +343,16 @@ impl Cluster {
     }
 
     /// Registers this node's handle resolver. Later calls are ignored.
-    pub fn look_out_with(&self, vantage: Arc<dyn Vantage>) {
-        self.inner.peers.window.open(vantage);
+    pub fn set_resolver(&self, resolver: Arc<dyn HandleResolver>) {
+        self.inner.peers.resolver.set(resolver);
     }
 
     /// Resolves the handle of this DID on another node.
-    pub async fn seen_elsewhere(&self, did: &str, occasion: Occasion) -> SeenElsewhere {
+    pub async fn resolve_on_peer(&self, did: &str, reason: VerificationReason) -> RemoteView {
         let (inner, did) = (Arc::clone(&self.inner), did.to_owned());
         let span = tracing::Span::current();
-        let asking = async move { inner.seen_elsewhere(&did, occasion).await };
-        self.on_consensus(tracing::Instrument::instrument(asking, span))
-            .await
-            .unwrap_or(SeenElsewhere::Unknown)
+        let asking = async move { inner.resolve_on_peer(&did, reason).await };
+        self.on_consensus(tracing::Instrument::instrument(asking, span)).await.unwrap_or(RemoteView::Unknown)
     }
 
     /// Transfers the lead to the most caught-up reachable voter, if this node leads. Returns when another node leads,
@@ -362,7 +360,7 @@ impl Cluster {
     pub async fn hand_over(&self) {
         let inner = Arc::clone(&self.inner);
         let handing = async move {
-            handover::give_away(&inner.leader, &inner.leases, |_| true).await;
+            leader_transfer::step_down(&inner.leader, &inner.leases, |_| true).await;
         };
         self.on_consensus(handing).await;
     }
@@ -456,7 +454,7 @@ impl Inner {
         let (_, member) = member.ok_or(MembershipError::NotLeader(None))?;
         let mut client = self
             .peers
-            .client(Some(leader), &member.cluster_addr, Lane::Control)
+            .client(Some(leader), &member.cluster_addr, ChannelKind::Control)
             .map_err(|e| unavailable(e.to_string()))?;
         let envelope = Some(self.peers.identity.envelope(leader));
         let request = pb::ChangeMembersRequest { envelope, change: Some(change) };
@@ -480,7 +478,8 @@ impl Inner {
         if node == self.peers.identity.node {
             return Ok(self.readiness.status(with_digest).await);
         }
-        let mut client = self.peers.client(Some(node), addr, Lane::Control).map_err(|e| e.to_string())?;
+        let mut client =
+            self.peers.client(Some(node), addr, ChannelKind::Control).map_err(|e| e.to_string())?;
         let request = pb::StatusRequest { envelope: Some(self.peers.identity.envelope(node)), with_digest };
         let limit = if with_digest { DIGEST_LIMIT } else { STATUS_LIMIT };
         match tokio::time::timeout(limit, client.status(request)).await {

@@ -26,7 +26,7 @@ pub(super) use self::codec::{decode_entry, encode_vote, raft_id};
 use self::view::View;
 use crate::{
     rt,
-    types::{Config, Entry, LogId, Vote},
+    types::{Config, RaftLogEntry, RaftLogId, Vote},
 };
 use conclave_store::writer::{CommitCount, Done};
 use conclave_store::{Flush, LogReader, LogRecord, LogWriter, Op, StoreError};
@@ -156,7 +156,7 @@ impl Source {
     }
 
     /// The entries present in `from..to`: about `max_bytes` at most, but at least one.
-    async fn entries(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+    async fn entries(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<RaftLogEntry>> {
         for _ in 0..READ_ATTEMPTS {
             let (changes, from, to, cut) = self.view().clamp(from, to);
             if from >= to {
@@ -191,7 +191,7 @@ fn join(
     stored: &[LogRecord],
     (from, to, cut): (u64, u64, u64),
     max_bytes: usize,
-) -> io::Result<Vec<Entry>> {
+) -> io::Result<Vec<RaftLogEntry>> {
     let mut bytes: usize = stored.iter().map(|record| record.payload.len()).sum();
     let mut entries = stored.iter().map(codec::decode_entry).collect::<io::Result<Vec<_>>>()?;
     let next = entries.last().map_or(from, |last| last.log_id.index.saturating_add(1));
@@ -213,7 +213,7 @@ impl RaftLogReader<Config> for LogStorage {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
-    ) -> Result<Vec<Entry>, io::Error> {
+    ) -> Result<Vec<RaftLogEntry>, io::Error> {
         let from = match range.start_bound() {
             Bound::Included(at) => *at,
             Bound::Excluded(at) => at.saturating_add(1),
@@ -227,7 +227,11 @@ impl RaftLogReader<Config> for LogStorage {
         self.source.entries(from, to, usize::MAX).await
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<RaftLogEntry>, io::Error> {
         self.source.entries(start, end, READ_BYTES).await
     }
 
@@ -266,23 +270,23 @@ impl RaftLogStorage<Config> for LogStorage {
     /// Not synced: it is a hint that lets a restarted node apply the entries it knew to be committed before it hears
     /// from a leader. An older value only loses that head start. It can never name an entry that the log lost, because
     /// it is written behind that entry in one file.
-    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+    async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
         let committed = committed.map(codec::plain);
         self.view().save_committed(committed);
         self.writer.submit(vec![Op::SaveCommitted(committed)], Flush::Buffered, ignore()).await;
         Ok(())
     }
 
-    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+    async fn read_committed(&mut self) -> Result<Option<RaftLogId>, io::Error> {
         Ok(self.view().state().committed.map(codec::raft_id))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Config>) -> Result<(), io::Error>
     where
-        I: IntoIterator<Item = Entry> + OptionalSend,
+        I: IntoIterator<Item = RaftLogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
+        let entries: Vec<RaftLogEntry> = entries.into_iter().collect();
         let records: Vec<LogRecord> = entries.iter().map(codec::encode_entry).collect();
         let bytes = records.iter().map(|record| record.payload.len()).sum::<usize>().min(PENDING_BYTES);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -300,14 +304,14 @@ impl RaftLogStorage<Config> for LogStorage {
         Ok(())
     }
 
-    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+    async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> Result<(), io::Error> {
         let after = last_log_id.map(codec::plain);
         self.view().truncate(after)?;
         self.writer.submit(vec![Op::TruncateAfter(after.map(|id| id.index))], Flush::Durable, ignore()).await;
         Ok(())
     }
 
-    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+    async fn purge(&mut self, log_id: RaftLogId) -> Result<(), io::Error> {
         let id = codec::plain(log_id);
         self.view().purge(id);
         self.writer.submit(vec![Op::Purge(id)], Flush::Buffered, ignore()).await;

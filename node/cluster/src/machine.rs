@@ -25,7 +25,7 @@ use super::{
     identity::Lineage,
     log_store::{decode_stored_membership, encode_stored_membership},
     rt,
-    types::{Config, LogId, Outcome, SnapshotMeta, StoredMembership},
+    types::{ApplyOutcome, Config, RaftLogId, SnapshotMeta, StoredMembership},
     wire,
 };
 
@@ -36,7 +36,7 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<Config, SnapshotFile>;
 
 /// The handle of readers: the current version, and a signal for each new index.
 #[derive(Clone)]
-pub struct View {
+pub struct StateView {
     current: Arc<ArcSwap<State>>,
     applied: watch::Receiver<u64>,
     revoked: watch::Receiver<u64>,
@@ -45,7 +45,7 @@ pub struct View {
     pub held: Arc<watch::Sender<bool>>,
 }
 
-impl View {
+impl StateView {
     /// The current version.
     pub fn load(&self) -> Arc<State> {
         self.current.load_full()
@@ -67,7 +67,7 @@ impl View {
 
 /// The snapshot files of this node, and the key that seals them.
 #[derive(Clone)]
-pub struct Snapshots {
+pub struct LocalSnapshots {
     pub dir: Arc<SnapshotDir>,
     pub key: Arc<SealingKey>,
     pub lineage: Lineage,
@@ -75,29 +75,29 @@ pub struct Snapshots {
 }
 
 /// The state machine that openraft drives.
-pub struct Machine {
+pub struct StateMachine {
     current: Arc<ArcSwap<State>>,
     applied: watch::Sender<u64>,
     revoked: watch::Sender<u64>,
-    last: Option<LogId>,
+    last: Option<RaftLogId>,
     membership: StoredMembership,
-    snapshots: Snapshots,
+    snapshots: LocalSnapshots,
     #[cfg(any(test, feature = "testing"))]
     held: Arc<watch::Sender<bool>>,
 }
 
-impl Machine {
+impl StateMachine {
     /// Starts from the latest valid snapshot, or from an empty state.
     ///
     /// # Errors
     /// An error if the snapshots cannot be read at all.
-    pub fn open(snapshots: Snapshots) -> io::Result<(Self, View)> {
+    pub fn open(snapshots: LocalSnapshots) -> io::Result<(Self, StateView)> {
         let mut machine = Self::empty(snapshots);
         if let Some(file) = machine.snapshots.dir.latest(&machine.snapshots.key).map_err(io::Error::other)? {
             let (meta, state) = load(&file, &machine.snapshots)?;
             machine.take(meta, state);
         }
-        let view = View {
+        let view = StateView {
             current: Arc::clone(&machine.current),
             applied: machine.applied.subscribe(),
             revoked: machine.revoked.subscribe(),
@@ -107,7 +107,7 @@ impl Machine {
         Ok((machine, view))
     }
 
-    fn empty(snapshots: Snapshots) -> Self {
+    fn empty(snapshots: LocalSnapshots) -> Self {
         let (applied, _) = watch::channel(0);
         let (revoked, _) = watch::channel(0);
         Self {
@@ -137,7 +137,7 @@ impl Machine {
         self.applied.send_replace(index);
     }
 
-    fn apply_one(&mut self, entry: &super::types::Entry) -> io::Result<Outcome> {
+    fn apply_one(&mut self, entry: &super::types::RaftLogEntry) -> io::Result<ApplyOutcome> {
         let id = entry.log_id();
         let state = self.current.load();
         let outcome = match &entry.payload {
@@ -149,16 +149,16 @@ impl Machine {
                 if revokes {
                     self.revoked.send_replace(id.index);
                 }
-                Outcome { reply: Some(applied.reply), revokes, events: applied.events }
+                ApplyOutcome { reply: Some(applied.reply), revokes, events: applied.events }
             }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership.clone());
                 self.publish(state.having_seen(id.index));
-                Outcome::default()
+                ApplyOutcome::default()
             }
             EntryPayload::Blank => {
                 self.publish(state.having_seen(id.index));
-                Outcome::default()
+                ApplyOutcome::default()
             }
         };
         self.last = Some(id);
@@ -166,11 +166,11 @@ impl Machine {
     }
 }
 
-impl RaftStateMachine<Config> for Machine {
+impl RaftStateMachine<Config> for StateMachine {
     type SnapshotData = SnapshotFile;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = SnapshotBuilder;
 
-    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+    async fn applied_state(&mut self) -> Result<(Option<RaftLogId>, StoredMembership), io::Error> {
         Ok((self.last, self.membership.clone()))
     }
 
@@ -189,8 +189,8 @@ impl RaftStateMachine<Config> for Machine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
             meta: SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() },
             state: self.current.load_full(),
             snapshots: self.snapshots.clone(),
@@ -217,13 +217,13 @@ impl RaftStateMachine<Config> for Machine {
 }
 
 /// Writes one version to a file, without stopping other work.
-pub struct Builder {
+pub struct SnapshotBuilder {
     meta: SnapshotMeta,
     state: Arc<State>,
-    snapshots: Snapshots,
+    snapshots: LocalSnapshots,
 }
 
-impl RaftSnapshotBuilder<Config> for Builder {
+impl RaftSnapshotBuilder<Config> for SnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
@@ -253,7 +253,7 @@ async fn background<T: Send + 'static>(
 pub(super) fn write(
     meta: &SnapshotMeta,
     state: &State,
-    snapshots: &Snapshots,
+    snapshots: &LocalSnapshots,
 ) -> Result<SnapshotFile, SnapshotError> {
     let header = SnapshotHeader {
         cluster: snapshots.lineage.cluster,
@@ -284,7 +284,7 @@ fn meta_of(file: &SnapshotFile) -> io::Result<SnapshotMeta> {
 
 /// Moves the file into this node's own directory. A file that arrived from the leader is there already; a restart must
 /// find it.
-fn adopt(file: SnapshotFile, snapshots: &Snapshots) -> io::Result<SnapshotFile> {
+fn adopt(file: SnapshotFile, snapshots: &LocalSnapshots) -> io::Result<SnapshotFile> {
     if file.path.parent() == Some(snapshots.dir.path()) {
         return Ok(file);
     }
@@ -302,7 +302,7 @@ fn adopt(file: SnapshotFile, snapshots: &Snapshots) -> io::Result<SnapshotFile> 
 }
 
 /// Reads and checks the whole file before any part of it is used.
-fn load(file: &SnapshotFile, snapshots: &Snapshots) -> io::Result<(SnapshotMeta, State)> {
+fn load(file: &SnapshotFile, snapshots: &LocalSnapshots) -> io::Result<(SnapshotMeta, State)> {
     let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     let reader = SnapshotReader::open(&file.path, &snapshots.key).map_err(|e| invalid(e.to_string()))?;
     let header = reader.header();

@@ -25,10 +25,10 @@ use tokio::time::{Instant, sleep, timeout};
 use conclave_base::runtime::Runtime;
 
 use super::{
-    handover,
     leader::Leader,
+    leader_transfer,
     propose::{ProposeError, Proposer},
-    types::{Config, LogId, Member, NodeId},
+    types::{Config, Member, NodeId, RaftLogId},
 };
 
 /// The most entries that a learner may be behind and still be made a voter: fewer than one batch of appends.
@@ -65,7 +65,7 @@ type Change = ChangeMembers<NodeId, Member>;
 
 /// The configuration on which a change is decided. The change is made on this one or not at all.
 struct Basis {
-    log_id: Option<LogId>,
+    log_id: Option<RaftLogId>,
     voters: BTreeSet<NodeId>,
     members: BTreeMap<NodeId, Member>,
 }
@@ -204,7 +204,7 @@ impl Membership {
                 format!("node {to} is not a voter that answers and could take over")
             })
         })?;
-        let leading = handover::transfer(&self.leader, chosen).await;
+        let leading = leader_transfer::transfer(&self.leader, chosen).await;
         leading.ok_or_else(|| MembershipError::Unavailable("no node took over the lead in time".into()))
     }
 
@@ -212,7 +212,7 @@ impl Membership {
     async fn successor(&self, to: NodeId) -> Option<NodeId> {
         let asked = Instant::now();
         loop {
-            let able = handover::voters_by_progress(&self.leader);
+            let able = leader_transfer::voters_by_progress(&self.leader);
             let found = able.into_iter().find(|id| to == 0 || *id == to);
             if found.is_some() || asked.elapsed() >= ANSWER_LIMIT {
                 return found;
@@ -230,7 +230,7 @@ impl Membership {
         let own = self.leader.raft().metrics().borrow_watched().id;
         if gone == own {
             // A leader does not remove itself. The next leader does; the caller sends the request there.
-            handover::transfer_to_best(&self.leader).await;
+            leader_transfer::transfer_to_best(&self.leader).await;
             return Err(MembershipError::NotLeader(self.leader.leader_id().filter(|id| *id != own)));
         }
         // Its number is never assigned again, whatever numbers remain.

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use conclave_store::snapshot::SnapshotFile;
 
 use super::{
-    peers::{Client, Lane, Peers, explain_status},
+    peers::{ChannelKind, PeerClient, Peers, explain_status},
     rt,
     types::{Config, Member, NodeId, Vote},
     wire,
@@ -48,7 +48,7 @@ const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
 /// Messages of a snapshot that are sent ahead.
 const SNAPSHOT_PARTS_AHEAD: usize = 4;
 
-/// Makes a connection for each lane.
+/// Makes a connection for each channel kind.
 pub struct Network {
     peers: Arc<Peers>,
 }
@@ -58,42 +58,42 @@ impl Network {
         Self { peers }
     }
 
-    fn link(&self, target: NodeId, member: &Member, lane: Lane) -> Link {
-        Link { peers: Arc::clone(&self.peers), target, addr: member.cluster_addr.clone(), lane }
+    fn link(&self, target: NodeId, member: &Member, kind: ChannelKind) -> PeerLink {
+        PeerLink { peers: Arc::clone(&self.peers), target, addr: member.cluster_addr.clone(), kind }
     }
 }
 
 impl RaftNetworkFactory<Config> for Network {
-    type Network = Link;
+    type Network = PeerLink;
 
-    async fn new_client(&mut self, target: NodeId, member: &Member) -> Link {
-        self.link(target, member, Lane::Append)
+    async fn new_client(&mut self, target: NodeId, member: &Member) -> PeerLink {
+        self.link(target, member, ChannelKind::Append)
     }
 
-    async fn new_heartbeat_client(&mut self, target: NodeId, member: &Member) -> Link {
-        self.link(target, member, Lane::Heartbeat)
+    async fn new_heartbeat_client(&mut self, target: NodeId, member: &Member) -> PeerLink {
+        self.link(target, member, ChannelKind::Heartbeat)
     }
 
-    async fn new_snapshot_client(&mut self, target: NodeId, member: &Member) -> Link {
-        self.link(target, member, Lane::Snapshot)
+    async fn new_snapshot_client(&mut self, target: NodeId, member: &Member) -> PeerLink {
+        self.link(target, member, ChannelKind::Snapshot)
     }
 }
 
-/// One lane to one member.
-pub struct Link {
+/// One channel to one member.
+pub struct PeerLink {
     peers: Arc<Peers>,
     target: NodeId,
     addr: String,
-    lane: Lane,
+    kind: ChannelKind,
 }
 
 fn unreachable(reason: impl ToString) -> Unreachable<Config> {
     Unreachable::from_string(reason)
 }
 
-impl Link {
-    fn client(&self) -> Result<Client, Unreachable<Config>> {
-        self.peers.client(Some(self.target), &self.addr, self.lane).map_err(unreachable)
+impl PeerLink {
+    fn client(&self) -> Result<PeerClient, Unreachable<Config>> {
+        self.peers.client(Some(self.target), &self.addr, self.kind).map_err(unreachable)
     }
 
     fn envelope(&self) -> pb::Envelope {
@@ -178,7 +178,7 @@ async fn next_reply(
     }
 }
 
-impl NetBackoff<Config> for Link {
+impl NetBackoff<Config> for PeerLink {
     fn backoff(&self) -> Option<Backoff> {
         let pauses =
             (0..).map(|failures| FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE));
@@ -186,7 +186,7 @@ impl NetBackoff<Config> for Link {
     }
 }
 
-impl NetStreamAppend<Config> for Link {
+impl NetStreamAppend<Config> for PeerLink {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
@@ -202,7 +202,7 @@ impl NetStreamAppend<Config> for Link {
     }
 }
 
-impl NetVote<Config> for Link {
+impl NetVote<Config> for PeerLink {
     async fn vote(
         &mut self,
         rpc: VoteRequest<Config>,
@@ -224,7 +224,7 @@ impl NetVote<Config> for Link {
     }
 }
 
-impl NetTransferLeader<Config> for Link {
+impl NetTransferLeader<Config> for PeerLink {
     async fn transfer_leader(
         &mut self,
         req: TransferLeaderRequest<Config>,
@@ -239,7 +239,7 @@ impl NetTransferLeader<Config> for Link {
     }
 }
 
-impl NetSnapshot<Config> for Link {
+impl NetSnapshot<Config> for PeerLink {
     type SnapshotData = SnapshotFile;
 
     async fn full_snapshot(

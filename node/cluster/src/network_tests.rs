@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 use crate::{
-    identity::Identity,
+    identity::NodeIdentity,
     transport::{Dialling, Knocking, Stream as Wired, Wire},
 };
 
@@ -67,9 +67,9 @@ fn question() -> AppendEntriesRequest<Config> {
 /// peer received them out of order.
 #[tokio::test]
 async fn a_stream_that_was_given_up_takes_no_more_entries() {
-    let identity = Arc::new(Identity::new(1, [1; 16], None));
+    let identity = Arc::new(NodeIdentity::new(1, [1; 16], None));
     let peers = Arc::new(Peers::new(identity, Arc::new(Silent)));
-    let link = Link { peers, target: 2, addr: "peer.test:1".into(), lane: Lane::Append };
+    let link = PeerLink { peers, target: 2, addr: "peer.test:1".into(), kind: ChannelKind::Append };
     let (entries, input) = mpsc::channel(4);
     entries.send(question()).await.unwrap();
     let answers = link.append_stream(ReceiverStream::new(input), RPCOption::new(LIMIT)).await.unwrap();
@@ -84,8 +84,8 @@ async fn a_stream_that_was_given_up_takes_no_more_entries() {
 
 #[test]
 fn a_peer_that_fails_is_left_alone_for_longer_each_time_and_never_for_long() {
-    let peers = Arc::new(Peers::new(Arc::new(Identity::new(1, [1; 16], None)), Arc::new(Silent)));
-    let link = Link { peers, target: 2, addr: "peer.test:1".into(), lane: Lane::Append };
+    let peers = Arc::new(Peers::new(Arc::new(NodeIdentity::new(1, [1; 16], None)), Arc::new(Silent)));
+    let link = PeerLink { peers, target: 2, addr: "peer.test:1".into(), kind: ChannelKind::Append };
     let pauses: Vec<_> = link.backoff().unwrap().take(40).map(|pause| pause.as_millis()).collect();
     assert_eq!(pauses[..5], [25, 50, 100, 200, 200]);
     assert!(pauses[5..].iter().all(|pause| *pause == 200));

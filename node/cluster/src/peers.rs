@@ -1,4 +1,4 @@
-//! Connections to the other members. Each lane has its own channel, so that a long snapshot or a burst of entries never
+//! Connections to the other members. Each kind has its own channel, so that a long snapshot or a burst of entries never
 //! delays a heartbeat (design.md §5).
 
 use std::{
@@ -10,11 +10,11 @@ use tonic::transport::Channel;
 
 use super::{
     failover::Watch,
-    identity::Identity,
-    line::Line,
+    handle_resolver::ResolverSlot,
+    identity::NodeIdentity,
+    peer_connection::PeerConnection,
     transport::{self, Wire},
     types::{Member, NodeId},
-    vantage::Window,
 };
 
 /// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
@@ -22,7 +22,7 @@ pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
+pub enum ChannelKind {
     Heartbeat,
     Append,
     Snapshot,
@@ -34,20 +34,20 @@ pub enum Lane {
     Control,
 }
 
-pub type Client = ClusterServiceClient<Channel>;
+pub type PeerClient = ClusterServiceClient<Channel>;
 
 /// A client, and the state of its connection.
-type Known = (Client, Arc<Line>);
+type PeerChannel = (PeerClient, Arc<PeerConnection>);
 
 /// The connections of this node.
 pub struct Peers {
-    pub identity: Arc<Identity>,
+    pub identity: Arc<NodeIdentity>,
     /// Notified when the leader's stream to this node ends.
     pub lost: Watch,
     /// The handle resolver of this node.
-    pub window: Window,
+    pub resolver: ResolverSlot,
     wire: Arc<dyn Wire>,
-    channels: Mutex<BTreeMap<(String, Lane), Known>>,
+    channels: Mutex<BTreeMap<(String, ChannelKind), PeerChannel>>,
     /// Members at another address than the log names: they announced it, or answered there with their identity.
     moved: Mutex<BTreeMap<NodeId, Moved>>,
 }
@@ -69,11 +69,11 @@ pub struct BadAddress {
 }
 
 impl Peers {
-    pub fn new(identity: Arc<Identity>, wire: Arc<dyn Wire>) -> Self {
+    pub fn new(identity: Arc<NodeIdentity>, wire: Arc<dyn Wire>) -> Self {
         Self {
             identity,
             lost: Watch::default(),
-            window: Window::default(),
+            resolver: ResolverSlot::default(),
             wire,
             channels: Mutex::default(),
             moved: Mutex::default(),
@@ -133,15 +133,20 @@ impl Peers {
     ///
     /// # Errors
     /// [`BadAddress`].
-    pub fn client(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Client, BadAddress> {
-        self.client_on_line(node, addr, lane).map(|(client, _)| client)
+    pub fn client(
+        &self,
+        node: Option<NodeId>,
+        addr: &str,
+        kind: ChannelKind,
+    ) -> Result<PeerClient, BadAddress> {
+        self.client_and_connection(node, addr, kind).map(|(client, _)| client)
     }
 
     /// Drops the connection after too long a silence. After a cut, TCP may wait for seconds before it tries again; a
     /// new connection need not.
-    pub fn forget(&self, node: Option<NodeId>, addr: &str, lane: Lane) {
+    pub fn forget(&self, node: Option<NodeId>, addr: &str, kind: ChannelKind) {
         let addr = self.called_at(node, addr);
-        let key = (format!("{node:?}@{addr}"), lane);
+        let key = (format!("{node:?}@{addr}"), kind);
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 
@@ -149,15 +154,20 @@ impl Peers {
     ///
     /// # Errors
     /// [`BadAddress`].
-    pub fn client_on_line(&self, node: Option<NodeId>, addr: &str, lane: Lane) -> Result<Known, BadAddress> {
+    pub fn client_and_connection(
+        &self,
+        node: Option<NodeId>,
+        addr: &str,
+        kind: ChannelKind,
+    ) -> Result<PeerChannel, BadAddress> {
         let addr = self.called_at(node, addr);
-        let key = (format!("{node:?}@{addr}"), lane);
+        let key = (format!("{node:?}@{addr}"), kind);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = channels.get(&key) {
             return Ok(known.clone());
         }
-        let reports = node.filter(|_| lane == Lane::Heartbeat);
-        let connections = Arc::new(Line::reporting(reports));
+        let reports = node.filter(|_| kind == ChannelKind::Heartbeat);
+        let connections = Arc::new(PeerConnection::reporting(reports));
         let channel = transport::channel(&self.wire, &addr, node, Arc::clone(&connections))
             .map_err(|_| BadAddress { addr: addr.clone() })?;
         let client = ClusterServiceClient::new(channel)
@@ -201,7 +211,7 @@ mod tests {
 
     /// Node 3, whose log names these addresses of nodes 1 and 2.
     fn node_3(first: &str, second: &str) -> Peers {
-        let peers = Peers::new(Arc::new(Identity::new(3, [3; 16], None)), Arc::new(Unused));
+        let peers = Peers::new(Arc::new(NodeIdentity::new(3, [3; 16], None)), Arc::new(Unused));
         log_names(&peers, first, second);
         peers
     }

@@ -17,10 +17,10 @@ use tokio::{
 use conclave_base::propagation;
 
 use super::{
-    leader::{Leader, LeaderError, Written},
-    lease::{Leases, Settled},
-    peers::{Lane, Peers, explain_status},
-    service::{is_expelled, was_not_taken},
+    leader::{Leader, LeaderError, WriteReceipt},
+    lease::{BarrierResult, Leases},
+    peers::{ChannelKind, Peers, explain_status},
+    service::{is_removed, was_not_taken},
     types::NodeId,
 };
 
@@ -37,7 +37,7 @@ pub const MAX_WAITING: usize = 4_096;
 
 /// A write that was applied.
 #[derive(Clone, Debug)]
-pub struct Committed {
+pub struct CommittedWrite {
     /// The reply of the rules; not a refusal.
     pub body: ReplyBody,
     /// Its index in the log.
@@ -79,7 +79,7 @@ pub struct Proposer {
 }
 
 enum Attempt {
-    Done(Written),
+    Done(WriteReceipt),
     /// Certainly not accepted.
     NotTaken,
     /// Sent; the outcome is not known.
@@ -96,7 +96,7 @@ impl Proposer {
     ///
     /// # Errors
     /// [`ProposeError`].
-    pub async fn propose(&self, command: &Command) -> Result<Committed, ProposeError> {
+    pub async fn propose(&self, command: &Command) -> Result<CommittedWrite, ProposeError> {
         let _room = self.room.try_acquire().map_err(|_| ProposeError::Busy)?;
         let bytes = command.encode_to_vec();
         let deadline = Instant::now() + HOLD;
@@ -114,7 +114,7 @@ impl Proposer {
                     // The write is seen here first: the lease terms that the barrier waits for are those of that
                     // version or later ones.
                     let state = self.seen(written.index, deadline).await?;
-                    self.settle(&written, asked).await;
+                    self.await_barrier(&written, asked).await;
                     return outcome(written, state);
                 }
                 Attempt::TooLarge(why) => return Err(ProposeError::TooLarge(why)),
@@ -187,14 +187,15 @@ impl Proposer {
         let Some((_, member)) = members.into_iter().find(|(id, _)| *id == to) else {
             return Attempt::NotTaken;
         };
-        let Ok((mut client, line)) = self.peers.client_on_line(Some(to), &member.cluster_addr, Lane::Forward)
+        let Ok((mut client, connection)) =
+            self.peers.client_and_connection(Some(to), &member.cluster_addr, ChannelKind::Forward)
         else {
             return Attempt::NotTaken;
         };
-        if line.rests() {
+        if connection.in_backoff() {
             return Attempt::NotTaken;
         }
-        let start = line.moment();
+        let start = connection.mark();
         let mut request = tonic::Request::new(pb::ProposeRequest {
             envelope: Some(self.peers.identity.envelope(to)),
             command: bytes.to_vec(),
@@ -204,16 +205,17 @@ impl Proposer {
             Ok(Ok(reply)) => {
                 let reply = reply.into_inner();
                 let (index, term, revokes) = (reply.index, reply.term, reply.unsettled);
-                Reply::decode(reply.reply.as_slice())
-                    .map_or(Attempt::Lost, |reply| Attempt::Done(Written { reply, index, term, revokes }))
+                Reply::decode(reply.reply.as_slice()).map_or(Attempt::Lost, |reply| {
+                    Attempt::Done(WriteReceipt { reply, index, term, revokes })
+                })
             }
             Ok(Err(status)) if was_not_taken(&status) || turned_away(&status) => {
-                if is_expelled(&status) {
-                    self.peers.identity.expel();
+                if is_removed(&status) {
+                    self.peers.identity.mark_removed();
                 }
                 Attempt::NotTaken
             }
-            Ok(Err(_)) | Err(_) if line.was_dead_since(start) => Attempt::NotTaken,
+            Ok(Err(_)) | Err(_) if connection.was_dead_since(start) => Attempt::NotTaken,
             Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
                 Attempt::TooLarge(status.message().to_owned())
             }
@@ -222,7 +224,7 @@ impl Proposer {
                 Attempt::Lost
             }
             Err(_) => {
-                self.peers.forget(Some(to), &member.cluster_addr, Lane::Forward);
+                self.peers.forget(Some(to), &member.cluster_addr, ChannelKind::Forward);
                 Attempt::Lost
             }
         }
@@ -231,20 +233,20 @@ impl Proposer {
     /// Waits until a committed revocation holds on every node: until the leader of its term confirms it, or, if that
     /// leader does not in time, as long as any lease can last. Every lease that does not reflect it was requested
     /// before it was committed.
-    async fn settle(&self, written: &Written, leader: Option<NodeId>) {
+    async fn await_barrier(&self, written: &WriteReceipt, leader: Option<NodeId>) {
         if !written.revokes {
             return;
         }
-        let patience = self.leases.patience();
+        let limit = self.leases.longest_wait();
         let committed = self.leases.now();
         let confirmed = async {
-            if self.settled_by(written, leader).await == Settled::NotYet {
+            if self.barrier_of(written, leader).await == BarrierResult::TimedOut {
                 std::future::pending::<()>().await;
             }
         };
         let over = async {
-            while self.leases.now().least_since(committed) < patience {
-                tokio::time::sleep(patience.saturating_sub(self.leases.now().least_since(committed))).await;
+            while self.leases.now().least_since(committed) < limit {
+                tokio::time::sleep(limit.saturating_sub(self.leases.now().least_since(committed))).await;
             }
         };
         tokio::select! {
@@ -253,24 +255,24 @@ impl Proposer {
         }
     }
 
-    async fn settled_by(&self, written: &Written, leader: Option<NodeId>) -> Settled {
-        let patience = self.leases.patience();
-        let Some(id) = leader else { return Settled::NotYet };
+    async fn barrier_of(&self, written: &WriteReceipt, leader: Option<NodeId>) -> BarrierResult {
+        let limit = self.leases.longest_wait();
+        let Some(id) = leader else { return BarrierResult::TimedOut };
         if id == self.peers.identity.node {
-            return self.leases.settle(written.term, written.index, patience).await;
+            return self.leases.await_barrier(written.term, written.index, limit).await;
         }
         let members = self.peers.identity.members();
         let Some((_, member)) = members.into_iter().find(|(node, _)| *node == id) else {
-            return Settled::NotYet;
+            return BarrierResult::TimedOut;
         };
-        let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, Lane::Lease) else {
-            return Settled::NotYet;
+        let Ok(mut client) = self.peers.client(Some(id), &member.cluster_addr, ChannelKind::Lease) else {
+            return BarrierResult::TimedOut;
         };
         let envelope = Some(self.peers.identity.envelope(id));
         let request = pb::SettleRequest { envelope, term: written.term, index: written.index };
-        match timeout(patience, client.settle(request)).await {
-            Ok(Ok(_)) => Settled::Yes,
-            _ => Settled::NotYet,
+        match timeout(limit, client.settle(request)).await {
+            Ok(Ok(_)) => BarrierResult::Reached,
+            _ => BarrierResult::TimedOut,
         }
     }
 
@@ -297,10 +299,10 @@ impl Proposer {
     }
 }
 
-fn outcome(written: Written, state: Arc<State>) -> Result<Committed, ProposeError> {
+fn outcome(written: WriteReceipt, state: Arc<State>) -> Result<CommittedWrite, ProposeError> {
     match written.reply.body {
         Some(ReplyBody::Refused(refused)) => Err(ProposeError::Refused(Refusal::from_wire(&refused))),
-        Some(body) => Ok(Committed { body, index: written.index, state }),
+        Some(body) => Ok(CommittedWrite { body, index: written.index, state }),
         None => Err(ProposeError::Unknown),
     }
 }

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use super::{
     leader::{Leader, LeaderError},
     lease::Leases,
-    peers::{Lane, Peers},
-    service::is_expelled,
+    peers::{ChannelKind, Peers},
+    service::is_removed,
 };
 
 /// The time for which a lagging node waits before it asks the leader (design.md §7).
@@ -64,17 +64,17 @@ pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
         Ok(index) => Some(index),
         Err(LeaderError::NotLeader(Some(id))) => {
             let (_, member) = peers.identity.members().into_iter().find(|(node, _)| *node == id)?;
-            let mut client = peers.client(Some(id), &member.cluster_addr, Lane::Forward).ok()?;
+            let mut client = peers.client(Some(id), &member.cluster_addr, ChannelKind::Forward).ok()?;
             let request = pb::ReadIndexRequest { envelope: Some(peers.identity.envelope(id)) };
             let Ok(reply) = timeout(QUESTION, client.read_index(request)).await else {
-                peers.forget(Some(id), &member.cluster_addr, Lane::Forward);
+                peers.forget(Some(id), &member.cluster_addr, ChannelKind::Forward);
                 return None;
             };
             match reply {
                 Ok(reply) => Some(reply.into_inner().index),
                 Err(status) => {
-                    if is_expelled(&status) {
-                        peers.identity.expel();
+                    if is_removed(&status) {
+                        peers.identity.mark_removed();
                     }
                     None
                 }

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
-use conclave_lease::Mutation;
+use conclave_lease::LeaseMutation;
 use openraft::{AsyncRuntime, OptionalSend};
 use openraft_rt_tokio::TokioRuntime;
 use rand::{TryRng, rngs::ThreadRng};
@@ -18,7 +18,7 @@ impl AsyncRuntime for Rt {
     type Instant = <TokioRuntime as AsyncRuntime>::Instant;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
-    type ThreadLocalRng = Dice;
+    type ThreadLocalRng = Rng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
     type Watch = <TokioRuntime as AsyncRuntime>::Watch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
@@ -58,8 +58,8 @@ impl AsyncRuntime for Rt {
         TokioRuntime::is_panic(error)
     }
 
-    fn thread_rng() -> Dice {
-        Dice(rand::rng())
+    fn thread_rng() -> Rng {
+        Rng(rand::rng())
     }
 
     fn new(threads: usize) -> Self {
@@ -107,9 +107,9 @@ pub async fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
 }
 
 /// Randomness for timeouts, not for keys: the thread's own, or from the seed.
-pub struct Dice(ThreadRng);
+pub struct Rng(ThreadRng);
 
-impl TryRng for Dice {
+impl TryRng for Rng {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
@@ -138,22 +138,22 @@ impl TryRng for Dice {
 }
 
 #[cfg(any(test, feature = "testing"))]
-pub use seeded::{do_wrong, seed};
+pub use seeded::{inject, seed};
 
 /// Faults that nodes make on purpose, so that a simulation can prove that it detects them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wrong {
+pub struct FaultInjection {
     /// Faults in the cores of their leases.
-    pub leases: Mutation,
+    pub leases: LeaseMutation,
     /// Faults in a leader's handling of a grant.
-    pub grants: WrongGrants,
+    pub grants: GrantFault,
     /// If true, a node with a wiped disk is taken for the member whose number it claims.
     pub reuses_numbers: bool,
 }
 
 /// Faults in a leader's determination of the index of a grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WrongGrants {
+pub enum GrantFault {
     /// No fault.
     #[default]
     None,
@@ -166,11 +166,11 @@ pub enum WrongGrants {
 }
 
 /// The injected faults: none, except in a simulation that sets them.
-pub fn wrong() -> Wrong {
+pub fn injected_faults() -> FaultInjection {
     #[cfg(any(test, feature = "testing"))]
-    return seeded::wrong();
+    return seeded::injected_faults();
     #[cfg(not(any(test, feature = "testing")))]
-    Wrong { leases: Mutation::None, grants: WrongGrants::None, reuses_numbers: false }
+    FaultInjection { leases: LeaseMutation::None, grants: GrantFault::None, reuses_numbers: false }
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -179,10 +179,10 @@ mod seeded {
 
     use rand::{RngExt, SeedableRng as _, rngs::SmallRng};
 
-    use super::Wrong;
+    use super::FaultInjection;
 
     thread_local! {
-        static WRONG: Cell<Option<Wrong>> = const { Cell::new(None) };
+        static FAULTS: Cell<Option<FaultInjection>> = const { Cell::new(None) };
         static DICE: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
     }
 
@@ -192,12 +192,12 @@ mod seeded {
     }
 
     /// Injects these faults into the nodes on this thread from now on.
-    pub fn do_wrong(wrong: Wrong) {
-        WRONG.set(Some(wrong));
+    pub fn inject(faults: FaultInjection) {
+        FAULTS.set(Some(faults));
     }
 
-    pub(super) fn wrong() -> Wrong {
-        WRONG.get().unwrap_or_default()
+    pub(super) fn injected_faults() -> FaultInjection {
+        FAULTS.get().unwrap_or_default()
     }
 
     /// True if this thread simulates.

@@ -20,9 +20,9 @@ use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SealingKey, SnapshotError, Sn
 
 use super::{
     Cluster,
-    known::{Known, KnownError},
     leader::{Leader, free_bytes},
-    machine::Snapshots,
+    machine::LocalSnapshots,
+    offline_state::{OfflineState, OfflineStateError},
     rt,
 };
 
@@ -105,9 +105,9 @@ impl Upload {
     /// Reads the file and verifies it to its last byte. The file is removed afterwards.
     ///
     /// # Errors
-    /// [`KnownError`].
-    pub fn open(self) -> Result<Known, KnownError> {
-        Known::of_file(&self.held.0, &self.key, |_| {})
+    /// [`OfflineStateError`].
+    pub fn open(self) -> Result<OfflineState, OfflineStateError> {
+        OfflineState::of_file(&self.held.0, &self.key, |_| {})
     }
 }
 
@@ -169,7 +169,7 @@ async fn save(leader: &Leader, at_least: u64) -> Result<SavedSnapshot, SaveError
     }
 }
 
-fn hold(snapshots: &Snapshots) -> Result<SavedSnapshot, SaveError> {
+fn hold(snapshots: &LocalSnapshots) -> Result<SavedSnapshot, SaveError> {
     let newest = snapshots.dir.latest(&snapshots.key)?;
     let mut file = newest.ok_or_else(|| SaveError::Raft("it is gone already".into()))?;
     let held = Held(held_path(snapshots.dir.path()));

@@ -1,4 +1,4 @@
-//! Raft's incoming messages: the cluster plane's gRPC service. Every call except `Hello` passes [`Identity::admit`]
+//! Raft's incoming messages: the cluster plane's gRPC service. Every call except `Hello` passes [`NodeIdentity::admit`]
 //! first.
 
 use std::{
@@ -18,12 +18,12 @@ use conclave_base::propagation;
 
 use super::{
     MembersChange,
-    bootstrap::{Peer, describe},
+    bootstrap::{BootstrapPeer, describe},
     clock::{self, ClusterClock},
     failover,
-    identity::{Identity, Stranger},
+    identity::{EnvelopeRejected, NodeIdentity},
     leader::{Leader, LeaderError},
-    lease::{Leases, Settled},
+    lease::{BarrierResult, Leases},
     membership::{Membership, MembershipError},
     peers::Peers,
     read,
@@ -42,15 +42,15 @@ const PROPOSE_LIMIT: Duration = Duration::from_secs(4);
 /// The time for which a reply waits for a revocation to hold everywhere: most do within a round trip. After that, the
 /// reply reports the revocation as committed, and the caller waits for the rest by Settle. So the deadline against
 /// hanging leaders stays short.
-const SETTLE_WITHIN: Duration = Duration::from_millis(50);
+const BARRIER_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The service. `Leader` is set once Raft runs; until then only greetings are answered.
 #[derive(Clone)]
 pub struct Service {
-    pub identity: Arc<Identity>,
+    pub identity: Arc<NodeIdentity>,
     pub peers: Arc<Peers>,
     pub own: Member,
-    pub configured: Vec<Peer>,
+    pub configured: Vec<BootstrapPeer>,
     pub clock: Arc<ClusterClock>,
     pub settings: Arc<SharedSettings>,
     pub running: Arc<OnceLock<Readiness>>,
@@ -91,23 +91,23 @@ impl Service {
         if leader.has_member(node) {
             Ok(node)
         } else if leader.is_certainly_no_member(node).await {
-            Err(expelled(node))
+            Err(removed(node))
         } else {
             Err(not_taken(format!("node {node} is not known here"), None))
         }
     }
 
     fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, Status> {
-        self.identity.admit(envelope).map_err(|stranger| {
-            if stranger == Stranger::NotReady {
-                return not_taken(stranger.to_string(), None);
+        self.identity.admit(envelope).map_err(|rejection| {
+            if rejection == EnvelopeRejected::NotReady {
+                return not_taken(rejection.to_string(), None);
             }
             let from = envelope.map_or(0, |e| e.from);
             tracing::warn!(
                 { peer.id = from },
-                "refused a message from a node that claims to be {from}: {stranger}"
+                "refused a message from a node that claims to be {from}: {rejection}"
             );
-            Status::permission_denied(stranger.to_string())
+            Status::permission_denied(rejection.to_string())
         })
     }
 }
@@ -117,16 +117,16 @@ fn is_host_and_port(addr: &str) -> bool {
 }
 
 /// The details of a refusal that is sent to a removed node.
-const EXPELLED: &[u8] = b"expelled";
+const REMOVED: &[u8] = b"expelled";
 
-fn expelled(node: NodeId) -> Status {
+fn removed(node: NodeId) -> Status {
     let why = format!("node {node} is not a member of this cluster any more");
-    Status::with_details(Code::PermissionDenied, why, EXPELLED.into())
+    Status::with_details(Code::PermissionDenied, why, REMOVED.into())
 }
 
 /// True if a leader reports that this node is not a member any more.
-pub fn is_expelled(status: &Status) -> bool {
-    status.code() == Code::PermissionDenied && status.details() == EXPELLED
+pub fn is_removed(status: &Status) -> bool {
+    status.code() == Code::PermissionDenied && status.details() == REMOVED
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {
@@ -251,13 +251,14 @@ impl ClusterService for Service {
             proposing.await.map_err(|_| Status::deadline_exceeded("the write's outcome is unknown"))?;
         let written = committed?;
         let leases = self.leases()?;
-        let unsettled = written.revokes
-            && leases.settle(written.term, written.index, SETTLE_WITHIN).await == Settled::NotYet;
+        let timed_out = written.revokes
+            && leases.await_barrier(written.term, written.index, BARRIER_TIMEOUT).await
+                == BarrierResult::TimedOut;
         Ok(Response::new(pb::ProposeReply {
             reply: prost::Message::encode_to_vec(&written.reply),
             index: written.index,
             term: written.term,
-            unsettled,
+            unsettled: timed_out,
         }))
     }
 
@@ -342,9 +343,9 @@ impl ClusterService for Service {
         if request.term > self.raft()?.term() {
             return Err(Status::invalid_argument("a term that this node has not seen"));
         }
-        match leases.settle(request.term, request.index, leases.patience()).await {
-            Settled::Yes => Ok(Response::new(pb::SettleReply {})),
-            Settled::NotYet => Err(Status::deadline_exceeded("not every node has confirmed yet")),
+        match leases.await_barrier(request.term, request.index, leases.longest_wait()).await {
+            BarrierResult::Reached => Ok(Response::new(pb::SettleReply {})),
+            BarrierResult::TimedOut => Err(Status::deadline_exceeded("not every node has confirmed yet")),
         }
     }
 
@@ -374,7 +375,7 @@ impl ClusterService for Service {
         if !is_on_its_way && !state.is_let_in_by_handle(&request.did) {
             return Err(Status::permission_denied("no sign-in in progress needs this request"));
         }
-        Ok(Response::new(self.peers.window.look(request.did).instrument(span).await?))
+        Ok(Response::new(self.peers.resolver.resolve(request.did).instrument(span).await?))
     }
 
     async fn read_clocks(

@@ -14,7 +14,7 @@ use conclave_proto::cluster::v1 as pb;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    peers::{Lane, Peers},
+    peers::{ChannelKind, Peers},
     types::NodeId,
 };
 
@@ -38,14 +38,14 @@ pub struct SharedSettings {
     own: BTreeMap<String, Digest>,
     overall: Digest,
     heard: Mutex<BTreeMap<NodeId, Digest>>,
-    differing: Mutex<Vec<Difference>>,
+    differing: Mutex<Vec<SettingDifference>>,
     /// Until this time a difference does not keep this node from being ready.
     rollout_until: Option<Instant>,
 }
 
 /// A setting whose value on this node differs from other members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct SettingDifference {
     /// The name as in the configuration.
     pub name: String,
     /// The members that have another value.
@@ -71,11 +71,11 @@ impl SharedSettings {
     }
 
     /// The differences that keep this node from being ready.
-    pub fn blocking(&self) -> Vec<Difference> {
+    pub fn blocking(&self) -> Vec<SettingDifference> {
         self.blocking_at(Instant::now())
     }
 
-    fn blocking_at(&self, now: Instant) -> Vec<Difference> {
+    fn blocking_at(&self, now: Instant) -> Vec<SettingDifference> {
         if self.rollout_until.is_some_and(|until| now < until) {
             return Vec::new();
         }
@@ -105,11 +105,11 @@ impl SharedSettings {
     }
 
     /// The settings that differ from other members', by name.
-    pub fn differing(&self) -> Vec<Difference> {
+    pub fn differing(&self) -> Vec<SettingDifference> {
         lock(&self.differing).clone()
     }
 
-    fn compare(&self, others: &BTreeMap<NodeId, BTreeMap<String, Digest>>) -> Vec<Difference> {
+    fn compare(&self, others: &BTreeMap<NodeId, BTreeMap<String, Digest>>) -> Vec<SettingDifference> {
         self.own.iter().filter_map(|(name, own)| Self::difference(name, own, others)).collect()
     }
 
@@ -118,7 +118,7 @@ impl SharedSettings {
         name: &str,
         own: &Digest,
         others: &BTreeMap<NodeId, BTreeMap<String, Digest>>,
-    ) -> Option<Difference> {
+    ) -> Option<SettingDifference> {
         let theirs = || others.iter().filter_map(|(node, theirs)| Some((*node, theirs.get(name)?)));
         let mut votes: BTreeMap<&Digest, usize> = BTreeMap::from([(own, 1)]);
         for (_, other) in theirs() {
@@ -128,7 +128,7 @@ impl SharedSettings {
         let mine = votes.get(own).copied().unwrap_or(1);
         let most =
             votes.iter().filter(|(value, _)| **value != own).map(|(_, count)| *count).max().unwrap_or(0);
-        (!differ.is_empty()).then(|| Difference {
+        (!differ.is_empty()).then(|| SettingDifference {
             name: name.to_owned(),
             others: differ,
             is_minority: most > mine,
@@ -136,7 +136,7 @@ impl SharedSettings {
     }
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for SettingDifference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let others: Vec<String> = self.others.iter().map(ToString::to_string).collect();
         let (noun, others) = (if others.len() == 1 { "node" } else { "nodes" }, others.join(", "));
@@ -157,7 +157,7 @@ pub async fn run(settings: Arc<SharedSettings>, peers: Arc<Peers>) {
     }
 }
 
-async fn round(settings: &SharedSettings, peers: &Peers) -> Vec<Difference> {
+async fn round(settings: &SharedSettings, peers: &Peers) -> Vec<SettingDifference> {
     let members = peers.identity.members();
     let heard = lock(&settings.heard).clone();
     if heard.values().all(|overall| *overall == settings.overall) {
@@ -165,7 +165,7 @@ async fn round(settings: &SharedSettings, peers: &Peers) -> Vec<Difference> {
     }
     let others = members.iter().filter(|(id, _)| *id != peers.identity.node && heard.contains_key(id));
     let asking = others.map(|(id, member)| async move {
-        let mut client = peers.client(Some(*id), &member.cluster_addr, Lane::Control).ok()?;
+        let mut client = peers.client(Some(*id), &member.cluster_addr, ChannelKind::Control).ok()?;
         let envelope = Some(peers.identity.envelope(*id));
         let asking = client.status(pb::StatusRequest { envelope, with_digest: false });
         let status = timeout(ANSWER_LIMIT, asking).await.ok()?.ok()?.into_inner();
@@ -177,7 +177,7 @@ async fn round(settings: &SharedSettings, peers: &Peers) -> Vec<Difference> {
 }
 
 /// Logs a difference when it is first seen, and when it ends.
-fn report(before: &[Difference], now: &[Difference]) {
+fn report(before: &[SettingDifference], now: &[SettingDifference]) {
     for new in now.iter().filter(|new| !before.contains(new)) {
         tracing::warn!(
             setting = %new.name,
@@ -218,7 +218,11 @@ mod tests {
         let seen = wrong.compare(&others(&[(1, &right), (2, &right)]));
         assert_eq!(
             seen,
-            [Difference { name: "http.trusted_proxies".into(), others: vec![1, 2], is_minority: true }]
+            [SettingDifference {
+                name: "http.trusted_proxies".into(),
+                others: vec![1, 2],
+                is_minority: true
+            }]
         );
         assert_eq!(seen[0].to_string(), "the setting http.trusted_proxies differs from that of nodes 1, 2");
         let seen = right.compare(&others(&[(1, &right), (3, &wrong)]));
@@ -246,7 +250,7 @@ mod tests {
     #[test]
     fn a_node_that_has_served_stays_ready_while_a_change_is_rolled_through_the_cluster() {
         let differ = |settings: SharedSettings| {
-            let minority = Difference { name: "a".into(), others: vec![1, 2], is_minority: true };
+            let minority = SettingDifference { name: "a".into(), others: vec![1, 2], is_minority: true };
             *lock(&settings.differing) = vec![minority];
             settings
         };

@@ -7,7 +7,7 @@ use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
 use tonic::{Status, Streaming};
 
-use super::{leader::Leader, machine::Snapshots, rt, types::SnapshotMeta, wire};
+use super::{leader::Leader, machine::LocalSnapshots, rt, types::SnapshotMeta, wire};
 use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotFile};
 
 /// Reads the first message: the description of the snapshot.
@@ -55,7 +55,7 @@ pub async fn take(
 }
 
 async fn receive(
-    snapshots: Snapshots,
+    snapshots: LocalSnapshots,
     size: u64,
     mut parts: Streaming<pb::SnapshotPart>,
 ) -> Result<SnapshotFile, Status> {

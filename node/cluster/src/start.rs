@@ -24,17 +24,17 @@ use conclave_store::{
 
 use super::{
     Cluster, Inner,
-    bootstrap::{self, BootstrapError, Peer, Roster},
+    bootstrap::{self, BootstrapError, BootstrapPeer, Roster},
     clock::{self, ClusterClock},
     consensus::{Consensus, Hold, Released},
-    contact::{self, Place},
+    contact::{self, ContactSettings},
     disk, failover,
-    identity::{Identity, Lineage},
+    identity::{Lineage, NodeIdentity},
     janitor,
     leader::{Leader, Raft},
-    lease::{Checks, Leases},
+    lease::{CheckMode, Leases},
     log_store::LogStorage,
-    machine::{Machine, Snapshots},
+    machine::{LocalSnapshots, StateMachine},
     membership::Membership,
     network::Network,
     peers::{MAX_MESSAGE_BYTES, Peers},
@@ -43,7 +43,7 @@ use super::{
     readiness::Readiness,
     service::Service,
     settings::{self, SharedSettings},
-    transport::{Incoming, Plane},
+    transport::{InboundReceiver, Plane},
     types::{Member, NodeId},
 };
 
@@ -62,11 +62,11 @@ pub struct ClusterOptions {
     /// The URL at which clients find this node's admin API.
     pub api_url: String,
     /// All voters, including this node; empty if this node is alone.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<BootstrapPeer>,
     /// True if a running cluster assigned this node's number: it founds no cluster.
     pub joined: bool,
     /// The way checks are decided.
-    pub checks: Checks,
+    pub checks: CheckMode,
     /// The URL of the whole cluster, sent to nodes that join.
     pub public_url: String,
     /// Settings that must be equal on all nodes, by name, in a canonical form; empty = nothing is compared.
@@ -216,7 +216,7 @@ async fn start(
         .cloned()
         .ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
     let lineage = stored.cluster.map(|cluster| Lineage { cluster, epoch: stored.lineage_epoch });
-    let identity = Arc::new(Identity::new(options.node, stored.incarnation, lineage));
+    let identity = Arc::new(NodeIdentity::new(options.node, stored.incarnation, lineage));
     let tls = ClusterTls::new(&options.keys, options.node, &*options.runtime.entropy)
         .map_err(|e| StartError::Plane(e.to_string()))?;
     let (wire, incoming) = options.plane.open(&tls).map_err(|e| StartError::Plane(e.to_string()))?;
@@ -279,7 +279,7 @@ async fn start(
     let membership =
         Membership { leader: leader.clone(), proposer: proposer.clone(), runtime: options.runtime.clone() };
     let _ = membership_cell.set(membership.clone());
-    let place = Place { own, hints: std::mem::take(&mut options.hints) };
+    let place = ContactSettings { own, hints: std::mem::take(&mut options.hints) };
     tokio::spawn(contact::run(leader.clone(), Arc::clone(&peers), membership.clone(), place));
     tokio::spawn(janitor::follow_membership(leader.clone(), Arc::clone(&peers)));
     tokio::spawn(janitor::run(leader.clone(), Arc::clone(&peers), proposer.clone(), options.runtime.clone()));
@@ -287,7 +287,7 @@ async fn start(
     let conflict = Arc::new(OnceLock::new());
     let known = if options.peers.is_empty() { known_peers(&leader) } else { options.peers };
     tokio::spawn(check_peers(Arc::clone(&peers), known, leader.clone(), Arc::clone(&conflict)));
-    tokio::spawn(leave_when_expelled(Arc::clone(&identity), leader.clone(), Arc::clone(&conflict)));
+    tokio::spawn(leave_when_removed(Arc::clone(&identity), leader.clone(), Arc::clone(&conflict)));
     Ok(Parts { membership, readiness, proposer, lineage, conflict, log_failure, released, secret_mark })
 }
 
@@ -303,7 +303,7 @@ fn open_data(
         if options.joined {
             return Err(StartError::Wiped { node: options.node });
         }
-        let identity = conclave_store::Identity {
+        let identity = conclave_store::DataDirIdentity {
             cluster: None,
             lineage_epoch: 0,
             node_id: options.node,
@@ -346,7 +346,7 @@ fn service(
     own: &Member,
     clock: &Arc<ClusterClock>,
     settings: &Arc<SharedSettings>,
-    configured: &[Peer],
+    configured: &[BootstrapPeer],
     public_url: &str,
 ) -> Service {
     Service {
@@ -363,7 +363,7 @@ fn service(
 }
 
 /// Serves the cluster plane: greetings at once, the rest when Raft runs.
-fn serve(incoming: Incoming, service: Service) -> Cells {
+fn serve(incoming: InboundReceiver, service: Service) -> Cells {
     let cells = (Arc::clone(&service.running), Arc::clone(&service.membership));
     let service = ClusterServiceServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -384,16 +384,16 @@ fn serve(incoming: Incoming, service: Service) -> Cells {
 /// Records the lineage in the data directory before its first entry is written.
 fn settle_lineage(
     data: &mut DataDir,
-    identity: &Identity,
+    identity: &NodeIdentity,
     roster: Option<&Roster>,
-    stored: &conclave_store::Identity,
+    stored: &conclave_store::DataDirIdentity,
 ) -> Result<Lineage, StartError> {
     if let Some(lineage) = identity.lineage() {
         return Ok(lineage);
     }
     let lineage =
         roster.map(|r| r.lineage).ok_or_else(|| StartError::Raft("a log without a cluster".into()))?;
-    data.save_identity(conclave_store::Identity {
+    data.save_identity(conclave_store::DataDirIdentity {
         cluster: Some(lineage.cluster),
         lineage_epoch: lineage.epoch,
         ..stored.clone()
@@ -407,21 +407,21 @@ fn open_snapshots(
     runtime: Runtime,
     data: &DataDir,
     lineage: Lineage,
-) -> Result<Snapshots, StartError> {
+) -> Result<LocalSnapshots, StartError> {
     let dir = SnapshotDir::open(&data.snapshots()).map_err(|e| StartError::Snapshots(e.to_string()))?;
     dir.sweep_temp().map_err(|e| StartError::Snapshots(e.to_string()))?;
-    Ok(Snapshots { dir: Arc::new(dir), key: Arc::new(SealingKey::ring(keys)), lineage, runtime })
+    Ok(LocalSnapshots { dir: Arc::new(dir), key: Arc::new(SealingKey::ring(keys)), lineage, runtime })
 }
 
 async fn run_raft(
     node: NodeId,
     peers: Arc<Peers>,
     storage: LogStorage,
-    snapshots: Snapshots,
+    snapshots: LocalSnapshots,
     clock: Arc<ClusterClock>,
 ) -> Result<Leader, StartError> {
     let (machine, view) =
-        Machine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
+        StateMachine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
     clock.attach(view.clone());
     let gauge = storage.gauge();
     let raft = Raft::new(node, raft_config()?, Network::new(peers), storage, machine).await;
@@ -438,14 +438,14 @@ async fn initialise(raft: &Raft, roster: Roster) -> Result<(), StartError> {
 }
 
 /// The members in this node's own log: a node that joined has no configured peers.
-fn known_peers(leader: &Leader) -> Vec<Peer> {
+fn known_peers(leader: &Leader) -> Vec<BootstrapPeer> {
     let members = leader.members().into_iter();
-    members.map(|(node, member)| Peer { node, addr: member.cluster_addr }).collect()
+    members.map(|(node, member)| BootstrapPeer { node, addr: member.cluster_addr }).collect()
 }
 
 /// Stops Raft when the cluster has removed this node, so that the process logs it and ends.
-async fn leave_when_expelled(identity: Arc<Identity>, leader: Leader, conflict: Arc<OnceLock<String>>) {
-    identity.expelled().await;
+async fn leave_when_removed(identity: Arc<NodeIdentity>, leader: Leader, conflict: Arc<OnceLock<String>>) {
+    identity.removed().await;
     let node = identity.node;
     let why = format!(
         "the cluster has removed node {node}; its number is never given again: to bring this machine back, empty its data \
@@ -460,7 +460,7 @@ async fn leave_when_expelled(identity: Arc<Identity>, leader: Leader, conflict: 
 /// the process, which ends it.
 async fn check_peers(
     peers: Arc<Peers>,
-    configured: Vec<Peer>,
+    configured: Vec<BootstrapPeer>,
     leader: Leader,
     conflict: Arc<OnceLock<String>>,
 ) {

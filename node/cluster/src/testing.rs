@@ -12,9 +12,9 @@ use conclave_crypto::tls::ClusterTls;
 use conclave_store::{LogWriter, SledLog, StoreError};
 
 pub use super::{
-    machine::{Machine, Snapshots},
+    machine::{LocalSnapshots, StateMachine},
     propose::{HOLD, MAX_WAITING},
-    rt::{Wrong, WrongGrants, do_wrong, seed},
+    rt::{FaultInjection, GrantFault, inject, seed},
     transport::{Dialling, Inbound, Knocking, Stream, Wire},
 };
 

@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint, server::Connected};
 
 use conclave_crypto::tls::{ClusterTls, PEER_NAME, explain, node_name};
 
-use super::{line::Line, types::NodeId};
+use super::{peer_connection::PeerConnection, types::NodeId};
 
 /// The longest handshake in either direction: a peer that takes longer is treated as dead.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -78,7 +78,7 @@ pub enum Plane {
 
 impl Plane {
     /// Begins to listen.
-    pub(super) fn open(self, tls: &ClusterTls) -> io::Result<(Arc<dyn Wire>, Incoming)> {
+    pub(super) fn open(self, tls: &ClusterTls) -> io::Result<(Arc<dyn Wire>, InboundReceiver)> {
         match self {
             Self::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
@@ -92,7 +92,7 @@ impl Plane {
 }
 
 /// Connections of members as they arrive.
-pub type Incoming = mpsc::Receiver<io::Result<Inbound>>;
+pub type InboundReceiver = mpsc::Receiver<io::Result<Inbound>>;
 
 /// TLS over TCP.
 pub struct TlsWire(TlsConnector);
@@ -115,8 +115,8 @@ impl Wire for TlsWire {
 }
 
 /// Returns a channel to the member at `addr`, connected when first used and again whenever it breaks. `node` is the
-/// name that its certificate must have; `None` means any member (before the members are known). `line` records every
-/// connection.
+/// name that its certificate must have; `None` means any member (before the members are known). `connection` records
+/// every connection.
 ///
 /// # Errors
 /// An error if `addr` is not a valid address.
@@ -124,7 +124,7 @@ pub fn channel(
     wire: &Arc<dyn Wire>,
     addr: &str,
     node: Option<NodeId>,
-    line: Arc<Line>,
+    connection: Arc<PeerConnection>,
 ) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))?
         .connect_timeout(HANDSHAKE_LIMIT)
@@ -134,10 +134,12 @@ pub fn channel(
         .keep_alive_while_idle(true);
     let (wire, addr) = (Arc::clone(wire), Arc::<str>::from(addr));
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-        let (wire, addr, line) = (Arc::clone(&wire), Arc::clone(&addr), Arc::clone(&line));
+        let (wire, addr, connection) = (Arc::clone(&wire), Arc::clone(&addr), Arc::clone(&connection));
         async move {
             let attempt = tokio::time::timeout(HANDSHAKE_LIMIT, wire.dial(&addr, node)).await;
-            line.dialled(attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))).map(TokioIo::new)
+            connection
+                .dialled(attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))
+                .map(TokioIo::new)
         }
     })))
 }
@@ -166,7 +168,7 @@ async fn connect(addr: &str) -> io::Result<TcpStream> {
 }
 
 /// Accepts members on `listener` until the receiver is dropped. Other connections are rejected and logged.
-fn accept(listener: TcpListener, tls: &ClusterTls) -> Incoming {
+fn accept(listener: TcpListener, tls: &ClusterTls) -> InboundReceiver {
     let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
     let acceptor = TlsAcceptor::from(tls.server_config());
     tokio::spawn(async move {

@@ -3,27 +3,25 @@
 
 use std::fmt;
 
+pub use conclave_lease::NodeId;
 use openraft::impls::leader_id_std;
 
 use super::rt::Rt;
-
-/// A cluster member's number: 1.. as configured, never reused (design.md §5).
-pub type NodeId = u64;
 
 openraft::declare_raft_types!(
     /// Raft with opaque payloads, one leader a term and our own member record.
     pub Config:
         D = Payload,
-        R = Outcome,
+        R = ApplyOutcome,
         NodeId = NodeId,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
         AsyncRuntime = Rt,
 );
 
-pub type LogId = openraft::type_config::alias::LogIdOf<Config>;
+pub type RaftLogId = openraft::type_config::alias::LogIdOf<Config>;
 pub type Vote = openraft::type_config::alias::VoteOf<Config>;
-pub type Entry = openraft::type_config::alias::EntryOf<Config>;
+pub type RaftLogEntry = openraft::type_config::alias::EntryOf<Config>;
 pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Config>;
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Config>;
 
@@ -45,7 +43,7 @@ impl fmt::Display for Payload {
 
 /// The result of applying an entry: a reply of the rules, or `None` for blank and membership entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ApplyOutcome {
     pub reply: Option<conclave_state::Reply>,
     /// True if the entry revoked or restricted something.
     pub revokes: bool,
@@ -53,7 +51,7 @@ pub struct Outcome {
     pub events: Vec<conclave_state::Event>,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ApplyOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.reply.is_some() { "reply" } else { "nothing" })
     }

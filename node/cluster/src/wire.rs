@@ -15,7 +15,7 @@ use openraft::{
     vote::RaftLeaderId as _,
 };
 
-use super::types::{Config, Entry, LogId, Member, NodeId, Payload, StoredMembership, Vote};
+use super::types::{Config, Member, NodeId, Payload, RaftLogEntry, RaftLogId, StoredMembership, Vote};
 
 /// A message with invalid content. The sender is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub struct Malformed(pub &'static str);
 type LeaderId = openraft::type_config::alias::LeaderIdOf<Config>;
 type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<Config>;
 
-pub fn log_id_to_wire(id: &LogId) -> pb::LogId {
+pub fn log_id_to_wire(id: &RaftLogId) -> pb::LogId {
     pb::LogId { term: id.committed_leader_id().term, index: id.index }
 }
 
-pub fn log_id(wire: &pb::LogId) -> LogId {
-    LogId::new(CommittedLeaderId::from(wire.term), wire.index)
+pub fn log_id(wire: &pb::LogId) -> RaftLogId {
+    RaftLogId::new(CommittedLeaderId::from(wire.term), wire.index)
 }
 
 pub fn vote_to_wire(vote: &Vote) -> pb::RaftVote {
@@ -90,7 +90,7 @@ pub fn stored_membership(wire: Option<&pb::StoredMembership>) -> Result<StoredMe
     Ok(StoredMembership::new(wire.log_id.as_ref().map(log_id), membership))
 }
 
-pub fn entry_to_wire(entry: &Entry) -> pb::Entry {
+pub fn entry_to_wire(entry: &RaftLogEntry) -> pb::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => pb::entry::Payload::Blank(pb::Blank {}),
         EntryPayload::Normal(payload) => pb::entry::Payload::Command(payload.0.clone()),
@@ -101,14 +101,14 @@ pub fn entry_to_wire(entry: &Entry) -> pb::Entry {
     pb::Entry { log_id: Some(log_id_to_wire(&entry.log_id)), payload: Some(payload) }
 }
 
-pub fn entry(wire: pb::Entry) -> Result<Entry, Malformed> {
+pub fn entry(wire: pb::Entry) -> Result<RaftLogEntry, Malformed> {
     let id = wire.log_id.as_ref().map(log_id).ok_or(Malformed("an entry has no log id"))?;
     let payload = match wire.payload.ok_or(Malformed("an entry has no payload"))? {
         pb::entry::Payload::Blank(_) => EntryPayload::Blank,
         pb::entry::Payload::Command(bytes) => EntryPayload::Normal(Payload(bytes)),
         pb::entry::Payload::Membership(wire) => EntryPayload::Membership(membership(&wire)?),
     };
-    Ok(Entry { log_id: id, payload })
+    Ok(RaftLogEntry { log_id: id, payload })
 }
 
 pub fn append_to_wire(request: &AppendEntriesRequest<Config>, envelope: pb::Envelope) -> pb::AppendRequest {
@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    fn any_log_id() -> impl Strategy<Value = LogId> {
+    fn any_log_id() -> impl Strategy<Value = RaftLogId> {
         (any::<u64>(), any::<u64>()).prop_map(|(term, index)| log_id(&pb::LogId { term, index }))
     }
 
@@ -227,13 +227,13 @@ mod tests {
         })
     }
 
-    fn any_entry() -> impl Strategy<Value = Entry> {
+    fn any_entry() -> impl Strategy<Value = RaftLogEntry> {
         let payload = prop_oneof![
             Just(EntryPayload::Blank),
             prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| EntryPayload::Normal(Payload(bytes))),
             any_membership().prop_map(EntryPayload::Membership),
         ];
-        (any_log_id(), payload).prop_map(|(log_id, payload)| Entry { log_id, payload })
+        (any_log_id(), payload).prop_map(|(log_id, payload)| RaftLogEntry { log_id, payload })
     }
 
     proptest! {

@@ -21,7 +21,7 @@ const MAX_TIMES: usize = 24;
 /// `[archive]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Archive {
+pub struct ArchiveConfig {
     /// `file:///directory` or `s3://bucket/prefix`. Default none: nothing is archived.
     pub target: Option<String>,
     /// URL of an S3-compatible service. Default: Amazon's service in the region.
@@ -39,7 +39,7 @@ pub struct Archive {
     pub hold_back: u64,
     /// Times of snapshots: `"03:00"`, `"03:00, 15:00"` (UTC) or `"every 6h"`. Default `"03:00"`. The first snapshot is
     /// taken at once.
-    pub schedule: Schedule,
+    pub schedule: ScheduleConfig,
     pub keep: Keep,
     /// Interval at which one node test-restores the archive, in a separate process. Default 24h; 0s = never.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
@@ -63,7 +63,7 @@ pub struct Keep {
     pub log: Duration,
 }
 
-impl Default for Archive {
+impl Default for ArchiveConfig {
     fn default() -> Self {
         Self {
             target: None,
@@ -73,7 +73,7 @@ impl Default for Archive {
             secret_access_key: None,
             secret_access_key_file: None,
             hold_back: 4 << 30,
-            schedule: Schedule::default(),
+            schedule: ScheduleConfig::default(),
             keep: Keep::default(),
             drill_every: DAY,
         }
@@ -88,20 +88,20 @@ impl Default for Keep {
 
 /// The schedule of snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Schedule {
+pub enum ScheduleConfig {
     /// This long after the last one, in milliseconds.
     Every(u64),
     /// At these times of each day, milliseconds after midnight UTC, in order.
     At(Vec<u64>),
 }
 
-impl Default for Schedule {
+impl Default for ScheduleConfig {
     fn default() -> Self {
         Self::At(vec![3 * 60 * MINUTE_MS])
     }
 }
 
-impl Schedule {
+impl ScheduleConfig {
     /// True if a snapshot is due at `now_ms`, when the last one was taken at `last_ms`. Unix milliseconds.
     pub fn is_due(&self, last_ms: u64, now_ms: u64) -> bool {
         // The last one was taken with a wrong clock; otherwise none would be due until the clock reaches that time.
@@ -153,7 +153,7 @@ fn time_of_day(text: &str) -> Option<u64> {
     Some((number(hour, 24)? * 60 + number(minute, 60)?) * MINUTE_MS)
 }
 
-impl fmt::Display for Schedule {
+impl fmt::Display for ScheduleConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Every(period) => write!(f, "every {} min", period / MINUTE_MS),
@@ -166,19 +166,19 @@ impl fmt::Display for Schedule {
     }
 }
 
-impl Serialize for Schedule {
+impl Serialize for ScheduleConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Schedule {
+impl<'de> Deserialize<'de> for ScheduleConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 
-impl Archive {
+impl ArchiveConfig {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         let Some(target) = &self.target else { return };
         let has_secret = self.secret_access_key.is_some() || self.secret_access_key_file.is_some();
@@ -221,18 +221,21 @@ mod tests {
 
     #[test]
     fn schedules_read_as_people_write_them() {
-        assert_eq!(Schedule::parse("every 6h"), Ok(Schedule::Every(6 * HOUR_MS)));
-        assert_eq!(Schedule::parse("15:00, 03:00"), Ok(Schedule::At(vec![3 * HOUR_MS, 15 * HOUR_MS])));
+        assert_eq!(ScheduleConfig::parse("every 6h"), Ok(ScheduleConfig::Every(6 * HOUR_MS)));
+        assert_eq!(
+            ScheduleConfig::parse("15:00, 03:00"),
+            Ok(ScheduleConfig::At(vec![3 * HOUR_MS, 15 * HOUR_MS]))
+        );
         for odd in
             ["", "every", "every 5m", "every 40d", "3:00", "24:00", "03:60", "03:00,", "0 3 * * *", "+3:00"]
         {
-            assert!(Schedule::parse(odd).is_err(), "{odd}");
+            assert!(ScheduleConfig::parse(odd).is_err(), "{odd}");
         }
     }
 
     #[test]
     fn a_snapshot_is_due_once_after_each_time_of_day() {
-        let at = Schedule::parse("03:00, 15:00").unwrap();
+        let at = ScheduleConfig::parse("03:00, 15:00").unwrap();
         let day = 20_000 * DAY_MS;
         let (before, night, later, noon) =
             (day + 2 * HOUR_MS, day + 3 * HOUR_MS, day + 4 * HOUR_MS, day + 15 * HOUR_MS);
@@ -241,7 +244,7 @@ mod tests {
         assert!(at.is_due(before, night));
         assert!(!at.is_due(night, later));
         assert!(at.is_due(later, noon));
-        let every = Schedule::parse("every 6h").unwrap();
+        let every = ScheduleConfig::parse("every 6h").unwrap();
         assert!(!every.is_due(day, day + 6 * HOUR_MS - 1));
         assert!(every.is_due(day, day + 6 * HOUR_MS));
         for schedule in [at, every] {

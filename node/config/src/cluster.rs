@@ -21,14 +21,14 @@ pub const MAX_ACCEPTED: usize = 2;
 /// `[node]`: this node.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Node {
+pub struct NodeConfig {
     /// Number of this node, from 1. Never give a number to another machine or an emptied disk. Default 1.
     pub id: u64,
     /// Directory of the log and snapshots. Default `./conclave-data`.
     pub data_dir: PathBuf,
 }
 
-impl Default for Node {
+impl Default for NodeConfig {
     fn default() -> Self {
         Self { id: 1, data_dir: PathBuf::from("./conclave-data") }
     }
@@ -37,13 +37,13 @@ impl Default for Node {
 /// `[cluster]`: the connections between nodes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cluster {
+pub struct ClusterConfig {
     /// Address on which this node listens for the others. Default `127.0.0.1:9300`.
     pub listen: ListenAddr,
     /// All members of the first start, this node included: `["1@10.0.0.1:9300", "2@10.0.0.2:9300"]`. Default empty: a
     /// cluster of this node alone.
     #[serde(deserialize_with = "peers", serialize_with = "super::parse::write_texts")]
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerConfig>,
     /// True if a running cluster gave this node its number (`conclave cluster join` writes it). The node then never
     /// founds a cluster, even with an empty disk. Default false.
     pub joined: bool,
@@ -60,12 +60,12 @@ pub struct Cluster {
     pub accept_secret_files: Vec<PathBuf>,
     /// Decision of checks: `lease` (default) under a serve lease, without a network hop; `quorum` contacts the leader
     /// and a quorum for each check and trusts no clock.
-    pub checks: Checks,
+    pub checks: ChecksConfig,
     /// The cluster secret itself. Meant for `CONCLAVE_CLUSTER__SECRET`; a file is better.
     pub secret: Option<SecretText>,
 }
 
-impl Default for Cluster {
+impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
             listen: ListenAddr(SocketAddr::from((Ipv4Addr::LOCALHOST, 9300))),
@@ -74,7 +74,7 @@ impl Default for Cluster {
             advertise: None,
             secret_file: None,
             accept_secret_files: Vec::new(),
-            checks: Checks::default(),
+            checks: ChecksConfig::default(),
             secret: None,
         }
     }
@@ -83,7 +83,7 @@ impl Default for Cluster {
 /// The way in which checks are decided (design.md §6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Checks {
+pub enum ChecksConfig {
     #[default]
     Lease,
     Quorum,
@@ -91,27 +91,27 @@ pub enum Checks {
 
 /// A member named in `cluster.peers`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerConfig {
     pub id: u64,
     /// `host:port` of its cluster listener.
     pub address: String,
 }
 
 /// Written as in `cluster.peers`: `2@10.0.0.2:9300`.
-impl fmt::Display for Peer {
+impl fmt::Display for PeerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.id, self.address)
     }
 }
 
-impl Cluster {
+impl ClusterConfig {
     /// `host:port` at which the others reach node `id`, which is this one.
     pub fn address_of(&self, id: u64) -> String {
         let own = || self.peers.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone());
         self.advertise.clone().or_else(own).unwrap_or_else(|| self.listen.0.to_string())
     }
 
-    pub(super) fn check(&self, node: &Node, problems: &mut Vec<String>) {
+    pub(super) fn check(&self, node: &NodeConfig, problems: &mut Vec<String>) {
         if node.id == 0 {
             problems.push("node.id: 0 is not a node number; count from 1".into());
         }
@@ -135,7 +135,7 @@ impl Cluster {
         }
         let mut seen = (BTreeSet::new(), BTreeSet::new());
         for (position, peer) in self.peers.iter().enumerate() {
-            let Peer { id, address } = peer;
+            let PeerConfig { id, address } = peer;
             if !seen.0.insert(*id) {
                 problems.push(format!("cluster.peers[{position}]: node {id} is named twice"));
             }
@@ -159,11 +159,11 @@ fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::
     })
 }
 
-fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Peer>, D::Error> {
+fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerConfig>, D::Error> {
     parse::list(deserializer, peer)
 }
 
-fn peer(text: &str) -> Result<Peer, String> {
+fn peer(text: &str) -> Result<PeerConfig, String> {
     let hint = "write id@host:port";
     let (id, address) = text.split_once('@').ok_or_else(|| format!("{text:?} has no \"@\"; {hint}"))?;
     let id = id.parse().map_err(|_| format!("{text:?} does not begin with a node number; {hint}"))?;
@@ -174,7 +174,7 @@ fn peer(text: &str) -> Result<Peer, String> {
         return Err(format!("{text:?} has no address; {hint}"));
     }
     let address = host_port(address).ok_or_else(|| format!("{text:?} has no port or a wrong one; {hint}"))?;
-    Ok(Peer { id, address })
+    Ok(PeerConfig { id, address })
 }
 
 fn advertise<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

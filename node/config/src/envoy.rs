@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{http::Http, parse::ListenAddr};
+use super::{http::HttpConfig, parse::ListenAddr};
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -13,7 +13,7 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    pub(super) fn check(&self, http: &Http, problems: &mut Vec<String>) {
+    pub(super) fn check(&self, http: &HttpConfig, problems: &mut Vec<String>) {
         if self.listen.is_some() && http.trusted_proxies.is_empty() {
             problems.push(
                 "envoy.listen: no proxy would be served; add Envoy's address to http.trusted_proxies".into(),

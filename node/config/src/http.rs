@@ -20,7 +20,7 @@ const MAX_DRAIN_DELAY: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Http {
+pub struct HttpConfig {
     /// Address on which this node listens. Default `127.0.0.1:9000`.
     pub listen: ListenAddr,
     /// The URL of the whole cluster, and the OIDC issuer. Must be equal on every node. Default `http://` + `listen` if
@@ -47,7 +47,7 @@ pub struct Http {
     pub tls: Option<Tls>,
 }
 
-impl Default for Http {
+impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: ListenAddr(SocketAddr::from((Ipv4Addr::LOCALHOST, 9000))),
@@ -63,7 +63,7 @@ impl Default for Http {
     }
 }
 
-impl Http {
+impl HttpConfig {
     /// The URL of the cluster. `None` only before [`Config`](super::Config) was checked.
     pub fn public_url(&self) -> Option<PublicUrl> {
         self.public_url.clone().or_else(|| PublicUrl::of_loopback(self.listen.0))

@@ -30,21 +30,21 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::{Deserialize, Serialize};
 
-pub use self::archive::{Archive, Keep, Schedule};
+pub use self::archive::{ArchiveConfig, Keep, ScheduleConfig};
 pub use self::atmosphere::Atmosphere;
 pub use self::authorization::{Authorization, Registration};
-pub use self::cluster::{Api, Checks, Cluster, MAX_PEERS, Node, Peer};
+pub use self::cluster::{Api, ChecksConfig, ClusterConfig, MAX_PEERS, NodeConfig, PeerConfig};
 pub use self::environment::{ENV_PREFIX, Environment};
 pub use self::envoy::Envoy;
-pub use self::http::Http;
-pub use self::login::{Login, Throttle, Tokens};
-pub use self::outbound::Outbound;
+pub use self::http::HttpConfig;
+pub use self::login::{Login, ThrottleConfig, TokensConfig};
+pub use self::outbound::OutboundConfig;
 pub use self::parse::{ListenAddr, SecretText, parse_duration};
-pub use self::policy::{GeoIp, Policy};
+pub use self::policy::{GeoIp, PolicyConfig};
 pub use self::public_url::PublicUrl;
 pub use self::secret_file::{find_secret, load_secret, write_new_secret};
-pub use self::show::{Origin, Setting, effective};
-pub use self::telemetry::{Log, LogFormat, Telemetry};
+pub use self::show::{Setting, SettingOrigin, effective};
+pub use self::telemetry::{LogConfig, LogFormat, Telemetry};
 pub use self::tls::{ClientCertificates, Mtls, Tls};
 
 /// The configuration file of an installed node. A file in the working directory is never read implicitly: an attacker
@@ -55,19 +55,19 @@ pub const DEFAULT_FILE: &str = "/etc/conclave/conclave.toml";
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    pub node: Node,
-    pub cluster: Cluster,
-    pub http: Http,
+    pub node: NodeConfig,
+    pub cluster: ClusterConfig,
+    pub http: HttpConfig,
     pub envoy: Envoy,
     pub api: Api,
     pub login: Login,
-    pub tokens: Tokens,
+    pub tokens: TokensConfig,
     pub authorization: Authorization,
-    pub outbound: Outbound,
+    pub outbound: OutboundConfig,
     pub atmosphere: Atmosphere,
-    pub policy: Policy,
-    pub archive: Archive,
-    pub log: Log,
+    pub policy: PolicyConfig,
+    pub archive: ArchiveConfig,
+    pub log: LogConfig,
     pub telemetry: Telemetry,
     /// The file that this was read from, for child processes that must read it too.
     #[serde(skip)]

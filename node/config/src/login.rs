@@ -26,7 +26,7 @@ pub struct Login {
     pub flow_ttl: Duration,
     /// Number of threads that hash passwords. Default: one for each core.
     pub argon2_threads: Option<NonZeroUsize>,
-    pub throttle: Throttle,
+    pub throttle: ThrottleConfig,
 }
 
 impl Default for Login {
@@ -35,7 +35,7 @@ impl Default for Login {
             session_ttl: 12 * HOUR,
             flow_ttl: 15 * MINUTE,
             argon2_threads: None,
-            throttle: Throttle::default(),
+            throttle: ThrottleConfig::default(),
         }
     }
 }
@@ -43,7 +43,7 @@ impl Default for Login {
 /// `[login.throttle]`: limits of failed sign-ins, beyond which further ones are refused for a while.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Throttle {
+pub struct ThrottleConfig {
     /// Failures for one account within `window`. Default 10.
     pub account_failures: NonZeroU32,
     /// Failures from one address within `window`. Default 50: many users may share an address.
@@ -53,7 +53,7 @@ pub struct Throttle {
     pub window: Duration,
 }
 
-impl Default for Throttle {
+impl Default for ThrottleConfig {
     fn default() -> Self {
         let count = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Self { account_failures: count(10), address_failures: count(50), window: 15 * MINUTE }
@@ -63,7 +63,7 @@ impl Default for Throttle {
 /// `[tokens]`: lifetimes of tokens and keys for relying parties.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Tokens {
+pub struct TokensConfig {
     /// Lifetime of access and ID tokens. A token verified offline outlives a revocation by at most this. Default 10m.
     #[serde(deserialize_with = "duration", serialize_with = "super::parse::write_duration")]
     pub access_ttl: Duration,
@@ -85,7 +85,7 @@ pub struct Tokens {
     pub signing_key_notice: Duration,
 }
 
-impl Default for Tokens {
+impl Default for TokensConfig {
     fn default() -> Self {
         Self {
             access_ttl: 10 * MINUTE,
@@ -109,7 +109,7 @@ impl Login {
     }
 }
 
-impl Tokens {
+impl TokensConfig {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         let second = Duration::from_secs(1);
         within(problems, "tokens.access_ttl", self.access_ttl, 10 * second, DAY);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Policy {
+pub struct PolicyConfig {
     /// One of this many admitted requests is recorded; 0 = none. Denials are always recorded.
     pub sample_allows: u64,
     pub geoip: GeoIp,
@@ -24,7 +24,7 @@ pub struct GeoIp {
     pub fail_open: bool,
 }
 
-impl Default for Policy {
+impl Default for PolicyConfig {
     fn default() -> Self {
         Self { sample_allows: 100, geoip: GeoIp::default() }
     }

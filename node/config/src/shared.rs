@@ -3,14 +3,14 @@
 //! Every section is destructured here field by field, so that a new setting does not compile until it is classified as
 //! shared or not.
 
-use super::{Authorization, Config, Http, Login, Tokens};
+use super::{Authorization, Config, HttpConfig, Login, TokensConfig};
 
 impl Config {
     /// The shared settings by name, in a canonical form. Secrets and settings of a single machine are not included.
     pub fn shared(&self) -> Vec<(String, String)> {
         let mut shared = Vec::new();
         let mut add = |name: &str, value: String| shared.push((name.to_owned(), value));
-        let Http {
+        let HttpConfig {
             listen: _,
             public_url: _,
             trusted_proxies,
@@ -31,7 +31,7 @@ impl Config {
         add("login.session_ttl", format!("{session_ttl:?}"));
         add("login.flow_ttl", format!("{flow_ttl:?}"));
         add("login.throttle", format!("{throttle:?}"));
-        let Tokens {
+        let TokensConfig {
             access_ttl,
             code_ttl,
             refresh_ttl,

@@ -9,7 +9,7 @@ use super::{Config, ConfigError, Environment, sources};
 
 /// The origin of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// Set neither in the file nor in the environment.
     Default,
     /// The configuration file.
@@ -25,7 +25,7 @@ pub struct Setting {
     pub path: String,
     /// The value, as written in the file; null if it has none. Secrets are replaced by `(secret)`.
     pub value: Value,
-    pub origin: Origin,
+    pub origin: SettingOrigin,
 }
 
 /// All settings that a node with this file and environment would use, by path.
@@ -58,10 +58,10 @@ fn flatten(prefix: &str, values: Map<String, Value>, figment: &Figment, settings
     }
 }
 
-fn origin(figment: &Figment, path: &str) -> Origin {
+fn origin(figment: &Figment, path: &str) -> SettingOrigin {
     match figment.find_metadata(path) {
-        None => Origin::Default,
-        Some(metadata) if metadata.name == "environment" => Origin::Environment,
-        Some(_) => Origin::File,
+        None => SettingOrigin::Default,
+        Some(metadata) if metadata.name == "environment" => SettingOrigin::Environment,
+        Some(_) => SettingOrigin::File,
     }
 }

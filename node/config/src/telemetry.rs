@@ -9,14 +9,14 @@ use super::parse::ListenAddr;
 /// `[log]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     /// `human`, `json`, or `auto`: human on a terminal and JSON elsewhere. Default `auto`.
     pub format: LogFormat,
     /// A level, or a filter such as `info,conclave_cluster=debug`. Default `info`.
     pub level: String,
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Auto, level: "info".into() }
     }
@@ -42,7 +42,7 @@ pub struct Telemetry {
     pub metrics_listen: Option<ListenAddr>,
 }
 
-impl Log {
+impl LogConfig {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         if let Err(error) = EnvFilter::try_new(&self.level) {
             problems.push(format!("log.level: {:?} is not a level or filter: {error}", self.level));

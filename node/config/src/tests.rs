@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Config, ConfigError, Environment, LogFormat, Origin, effective, load_secret};
+use super::{Config, ConfigError, Environment, LogFormat, SettingOrigin, effective, load_secret};
 use conclave_base::runtime::testing::SeededEntropy;
 
 fn load(toml: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -73,12 +73,12 @@ fn every_setting_is_shown_with_its_origin_and_without_secrets() {
         let found = settings.iter().find(|setting| setting.path == path);
         found.map(|setting| (setting.value.clone(), setting.origin)).unwrap()
     };
-    assert_eq!(one("http.listen"), (json!("127.0.0.1:9001"), Origin::File));
-    assert_eq!(one("cluster.peers"), (json!(["1@10.0.0.1:9300", "2@10.0.0.2:9300"]), Origin::File));
-    assert_eq!(one("login.session_ttl"), (json!("1h30m"), Origin::Environment));
-    assert_eq!(one("tokens.access_ttl"), (json!("10m"), Origin::Default));
-    assert_eq!(one("archive.hold_back"), (json!("4GiB"), Origin::Default));
-    assert_eq!(one("cluster.secret"), (json!("(secret)"), Origin::Environment));
+    assert_eq!(one("http.listen"), (json!("127.0.0.1:9001"), SettingOrigin::File));
+    assert_eq!(one("cluster.peers"), (json!(["1@10.0.0.1:9300", "2@10.0.0.2:9300"]), SettingOrigin::File));
+    assert_eq!(one("login.session_ttl"), (json!("1h30m"), SettingOrigin::Environment));
+    assert_eq!(one("tokens.access_ttl"), (json!("10m"), SettingOrigin::Default));
+    assert_eq!(one("archive.hold_back"), (json!("4GiB"), SettingOrigin::Default));
+    assert_eq!(one("cluster.secret"), (json!("(secret)"), SettingOrigin::Environment));
     assert!(!format!("{settings:?}").contains(&secret));
     assert!(!settings.iter().any(|setting| setting.path == "source"));
 }

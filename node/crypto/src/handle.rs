@@ -87,7 +87,7 @@ impl LineageTag {
 
 /// The contents of a handle.
 #[derive(Clone, Debug)]
-pub struct Handle {
+pub struct HandleContents {
     pub kind: HandleKind,
     /// The id of the row: a session, a grant, a refresh family.
     pub id: [u8; 16],
@@ -99,7 +99,7 @@ pub struct Handle {
     pub index: u64,
 }
 
-impl Handle {
+impl HandleContents {
     /// The hash of the secret that replicated state stores.
     pub fn secret_hash(&self) -> [u8; 32] {
         mac::sha256(self.secret.expose())
@@ -139,7 +139,7 @@ impl HandleKey {
     }
 
     /// The text of a handle: 120 characters of base64url.
-    pub fn issue(&self, handle: &Handle) -> String {
+    pub fn issue(&self, handle: &HandleContents) -> String {
         let mut bytes = Vec::with_capacity(BODY_LEN + MAC_LEN);
         bytes.extend_from_slice(&[VERSION, handle.kind as u8]);
         bytes.extend_from_slice(&handle.id);
@@ -153,7 +153,12 @@ impl HandleKey {
     }
 
     /// Parses a presented text. The MAC is checked first: nothing inside is read before it is verified.
-    pub fn parse(&self, kind: HandleKind, lineage: LineageTag, text: &str) -> Result<Handle, HandleError> {
+    pub fn parse(
+        &self,
+        kind: HandleKind,
+        lineage: LineageTag,
+        text: &str,
+    ) -> Result<HandleContents, HandleError> {
         if text.len() != TEXT_LEN {
             return Err(HandleError::Malformed);
         }
@@ -183,14 +188,14 @@ pub fn refresh_secret(key: &Key, family: &[u8; 16], generation: u64) -> HandleSe
 }
 
 /// `None` if the body is of another kind or version. Called after the MAC was verified.
-fn read(kind: HandleKind, body: &[u8; BODY_LEN]) -> Option<Handle> {
+fn read(kind: HandleKind, body: &[u8; BODY_LEN]) -> Option<HandleContents> {
     let rest = body.strip_prefix(&[VERSION, kind as u8])?;
     let (id, rest) = rest.split_first_chunk()?;
     let (secret, rest) = rest.split_first_chunk()?;
     let (generation, rest) = rest.split_first_chunk()?;
     let (lineage, rest) = rest.split_first_chunk()?;
     let (index, _) = rest.split_first_chunk()?;
-    Some(Handle {
+    Some(HandleContents {
         kind,
         id: *id,
         secret: HandleSecret::new(*secret),
@@ -203,7 +208,8 @@ fn read(kind: HandleKind, body: &[u8; BODY_LEN]) -> Option<Handle> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Handle, HandleError, HandleKey, HandleKind, HandleSecret, LineageTag, TEXT_LEN, refresh_secret,
+        HandleContents, HandleError, HandleKey, HandleKind, HandleSecret, LineageTag, TEXT_LEN,
+        refresh_secret,
     };
     use crate::keys::{ClusterKeys, Key};
     use crate::secret::{ClusterSecret, SecretRing};
@@ -215,8 +221,8 @@ mod tests {
         HandleKey::new(&Key::new([byte; 32]))
     }
 
-    fn handle() -> Handle {
-        Handle {
+    fn handle() -> HandleContents {
+        HandleContents {
             kind: HandleKind::Refresh,
             id: [1; 16],
             secret: HandleSecret::new([2; 32]),

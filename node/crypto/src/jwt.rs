@@ -52,7 +52,7 @@ pub enum JwtError {
 }
 
 /// A private key that signs tokens.
-pub struct SigningKey {
+pub struct JwtSigningKey {
     alg: Alg,
     pair: Pair,
     public: PublicKey,
@@ -65,7 +65,7 @@ enum Pair {
     Ed25519(Ed25519KeyPair),
 }
 
-impl SigningKey {
+impl JwtSigningKey {
     /// Generates a new key as PKCS#8 (DER). RSA takes 50 ms to 1 s of CPU: call it where blocking is allowed.
     pub fn generate_pkcs8(alg: Alg, entropy: &dyn Entropy) -> Result<Zeroizing<Vec<u8>>, JwtError> {
         let der = match alg {
@@ -135,7 +135,7 @@ impl SigningKey {
     }
 }
 
-impl fmt::Debug for SigningKey {
+impl fmt::Debug for JwtSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({} {})", self.alg.name(), self.kid)
     }

@@ -2,12 +2,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::{Alg, Expect, JwtError, MAX_TOKEN_LEN, SigningKey, VerifyingKey, unverified_kid};
+use super::{Alg, Expect, JwtError, JwtSigningKey, MAX_TOKEN_LEN, VerifyingKey, unverified_kid};
 use conclave_base::runtime::testing::SeededEntropy;
 
-fn key(alg: Alg) -> SigningKey {
-    let pkcs8 = SigningKey::generate_pkcs8(alg, SeededEntropy::new(3).as_ref()).unwrap();
-    SigningKey::from_pkcs8(alg, &pkcs8).unwrap()
+fn key(alg: Alg) -> JwtSigningKey {
+    let pkcs8 = JwtSigningKey::generate_pkcs8(alg, SeededEntropy::new(3).as_ref()).unwrap();
+    JwtSigningKey::from_pkcs8(alg, &pkcs8).unwrap()
 }
 
 fn any<'a>() -> Expect<'a> {
@@ -62,8 +62,9 @@ fn the_header_cannot_choose_algorithm_key_or_type() {
 
 #[test]
 fn one_rsa_key_published_for_one_algorithm_verifies_no_other() {
-    let pkcs8 = SigningKey::generate_pkcs8(Alg::Rs256, SeededEntropy::new(1).as_ref()).unwrap();
-    let (rs, ps) = (SigningKey::from_pkcs8(Alg::Rs256, &pkcs8), SigningKey::from_pkcs8(Alg::Ps256, &pkcs8));
+    let pkcs8 = JwtSigningKey::generate_pkcs8(Alg::Rs256, SeededEntropy::new(1).as_ref()).unwrap();
+    let (rs, ps) =
+        (JwtSigningKey::from_pkcs8(Alg::Rs256, &pkcs8), JwtSigningKey::from_pkcs8(Alg::Ps256, &pkcs8));
     let token = ps.unwrap().sign("JWT", &json!({})).unwrap();
     assert_eq!(rs.unwrap().verifying_key().verify(&token, any()), Err(JwtError::WrongAlg));
 }
@@ -103,7 +104,7 @@ fn keys_for_other_uses_are_not_verifying_keys() {
 
 #[test]
 fn a_stored_key_of_another_algorithm_is_refused() {
-    let pkcs8 = SigningKey::generate_pkcs8(Alg::EdDsa, SeededEntropy::new(1).as_ref()).unwrap();
-    assert_eq!(SigningKey::from_pkcs8(Alg::Rs256, &pkcs8).unwrap_err(), JwtError::UnsupportedKey);
-    assert_eq!(SigningKey::from_pkcs8(Alg::EdDsa, b"junk").unwrap_err(), JwtError::UnsupportedKey);
+    let pkcs8 = JwtSigningKey::generate_pkcs8(Alg::EdDsa, SeededEntropy::new(1).as_ref()).unwrap();
+    assert_eq!(JwtSigningKey::from_pkcs8(Alg::Rs256, &pkcs8).unwrap_err(), JwtError::UnsupportedKey);
+    assert_eq!(JwtSigningKey::from_pkcs8(Alg::EdDsa, b"junk").unwrap_err(), JwtError::UnsupportedKey);
 }

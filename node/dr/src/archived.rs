@@ -7,9 +7,9 @@ use conclave_state::restore::Replayed;
 
 use conclave_archive::{
     ArchiveError,
-    read::{self, Fetched, Progress, Reader, Until},
+    read::{self, DownloadProgress, Reader, RestoreFiles, Until},
 };
-use conclave_cluster::known::{Known, KnownError};
+use conclave_cluster::offline_state::{OfflineState, OfflineStateError};
 use conclave_config as config;
 use conclave_crypto::keys::ClusterKeys;
 use conclave_store::snapshot::SealingKey;
@@ -23,43 +23,43 @@ pub enum ArchivedError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
-    Known(#[from] KnownError),
+    OfflineState(#[from] OfflineStateError),
 }
 
 /// The reconstructed states.
 pub struct Archived {
     /// The state at the requested point.
-    pub older: Known,
+    pub older: OfflineState,
     /// The newest state, with the later revocations of the journal.
-    pub newest: Known,
+    pub newest: OfflineState,
     /// The last entry of the archive's log. Later entries are only in the journal, or lost.
     pub log_ends_at: u64,
     /// The revocations that the journal applied after that entry.
-    pub journal: Replayed,
+    pub revocation_journal: Replayed,
     /// Up to this entry every revocation is known.
     pub journal_complete_to: u64,
 }
 
-/// Reads the archive, restricted to the lineage `life` if two continued in parallel. Files are written into `scratch`,
+/// Reads the archive, restricted to `lineage` if two continued in parallel. Files are written into `scratch`,
 /// which the caller removes.
 ///
 /// # Errors
 /// [`ArchivedError`].
 pub async fn read(
-    settings: &config::Archive,
+    settings: &config::ArchiveConfig,
     keys: &ClusterKeys,
     point: Until,
-    life: Option<u64>,
+    lineage: Option<u64>,
     scratch: &Path,
-    progress: &mut (dyn FnMut(Progress) + Send),
+    progress: &mut (dyn FnMut(DownloadProgress) + Send),
 ) -> Result<Archived, ArchivedError> {
-    let reader = read::open(settings, keys).await?.of_life(life);
+    let reader = read::open(settings, keys).await?.of_lineage(lineage);
     let fetched = newest_of(&reader, point, &scratch.join("latest"), progress).await?;
     let mut newest = known_of(&fetched, keys)?;
     let log_ends_at = newest.state.index();
     let as_of_the_log = newest.clone();
     let taken = fetched.revocations(log_ends_at).collect::<Result<Vec<_>, _>>()?;
-    let journal = newest.replay(&taken)?;
+    let revocation_journal = newest.replay(&taken)?;
     let older = match point {
         Until::Latest => newest.clone(),
         Until::Index(index) if index == log_ends_at => as_of_the_log,
@@ -68,7 +68,7 @@ pub async fn read(
         }
     };
     let journal_complete_to = fetched.journal_complete_to;
-    Ok(Archived { older, newest, log_ends_at, journal, journal_complete_to })
+    Ok(Archived { older, newest, log_ends_at, revocation_journal, journal_complete_to })
 }
 
 /// Fetches everything there is. If the log has a gap, fetches the part before it, but only if the caller requested an
@@ -77,8 +77,8 @@ async fn newest_of(
     reader: &Reader,
     point: Until,
     into: &Path,
-    progress: &mut (dyn FnMut(Progress) + Send),
-) -> Result<Fetched, ArchiveError> {
+    progress: &mut (dyn FnMut(DownloadProgress) + Send),
+) -> Result<RestoreFiles, ArchiveError> {
     let outcome = reader.restore(Until::Latest, into, progress).await;
     match outcome.as_ref().err().and_then(ArchiveError::whole_to) {
         Some(index) if point != Until::Latest => reader.restore(Until::Index(index), into, progress).await,
@@ -86,9 +86,9 @@ async fn newest_of(
     }
 }
 
-fn known_of(fetched: &Fetched, keys: &ClusterKeys) -> Result<Known, ArchivedError> {
+fn known_of(fetched: &RestoreFiles, keys: &ClusterKeys) -> Result<OfflineState, ArchivedError> {
     let key = SealingKey::ring(keys);
-    let mut known = Known::of_file(&fetched.snapshot.path, &key, |_| {})?;
+    let mut known = OfflineState::of_file(&fetched.snapshot.path, &key, |_| {})?;
     let mut batch = Vec::with_capacity(AT_ONCE);
     for record in fetched.records() {
         batch.push(record?);

@@ -19,17 +19,17 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use conclave_base::runtime::Runtime;
-use conclave_cluster::known::{Known, KnownError, Survivor};
+use conclave_cluster::offline_state::{OfflineState, OfflineStateError, Survivor};
 use conclave_config::{Config, ListenAddr, PublicUrl, write_new_secret};
 use conclave_crypto::{
     hex,
     keys::ClusterKeys,
-    password::{Cost, Password, PasswordPool},
+    password::{Cost, PasswordPool, PlaintextPassword},
     secret::SecretRing,
 };
 use conclave_http::{
     Outbound,
-    outbound::{Answer, OutboundError},
+    outbound::{OutboundError, OutboundResponse},
 };
 use conclave_store::{DataDir, StoreError};
 
@@ -43,7 +43,7 @@ const ACKNOWLEDGED_AT_ONCE: usize = 1_000;
 
 /// The result of a drill.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct DrillOutcome {
     /// The index of the snapshot.
     pub index: u64,
     pub users: usize,
@@ -58,7 +58,7 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
     #[error(transparent)]
-    Known(#[from] KnownError),
+    OfflineState(#[from] OfflineStateError),
     #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error(transparent)]
@@ -84,11 +84,11 @@ pub enum DrillError {
 /// # Errors
 /// [`DrillError`].
 pub async fn drill<F>(
-    mut known: Known,
+    mut known: OfflineState,
     secrets: &SecretRing,
     runtime: &Runtime,
     serve: impl FnOnce(Config, CancellationToken) -> F,
-) -> Result<Outcome, DrillError>
+) -> Result<DrillOutcome, DrillError>
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
@@ -125,11 +125,11 @@ where
     stop.cancel();
     let _ = node.await;
     let (ready_ms, signed_in_ms) = visited?;
-    Ok(Outcome { index, users, digest, restored_ms, ready_ms, signed_in_ms })
+    Ok(DrillOutcome { index, users, digest, restored_ms, ready_ms, signed_in_ms })
 }
 
 /// Keeps the drill's node from contacting others: no upstream provider is contacted, and no announcement is sent.
-pub fn quieten(known: &mut Known, runtime: &Runtime) -> Result<(), KnownError> {
+pub fn quieten(known: &mut OfflineState, runtime: &Runtime) -> Result<(), OfflineStateError> {
     let providers: Vec<String> = known.state.upstreams().map(|upstream| upstream.name.to_string()).collect();
     for name in providers {
         let order = UpdateUpstream { name, disabled: Some(true), ..UpdateUpstream::default() };
@@ -174,7 +174,7 @@ fn config(scratch: &Path, secrets: &SecretRing) -> Result<Config, DrillError> {
 
 /// Restores, and reads everything back from the disk.
 async fn restored(
-    known: Known,
+    known: OfflineState,
     config: &Config,
     keys: &ClusterKeys,
     runtime: &Runtime,
@@ -240,7 +240,7 @@ impl Person {
         let username = format!("drill-{}", hex::encode(&runtime.entropy.bytes::<8>()));
         let password = hex::encode(&runtime.entropy.bytes::<16>());
         let pool = PasswordPool::start(NonZeroUsize::MIN, Cost::OWASP)?;
-        let hashing = Password::new(password.clone()).map_err(|e| failed(&e))?;
+        let hashing = PlaintextPassword::new(password.clone()).map_err(|e| failed(&e))?;
         let phc = pool.hash(hashing, runtime.entropy.bytes()).await.map_err(|e| failed(&e))?;
         Ok(Self { username, password, phc })
     }
@@ -258,7 +258,8 @@ impl Person {
     /// Signs in as a browser does: the form, the password, and the page after it.
     async fn signs_in(&self, url: &str) -> Result<(), DrillError> {
         let http = outbound();
-        let failed = |what: &str, answer: &Answer| DrillError::SignIn(format!("{what}: {}", answer.status));
+        let failed =
+            |what: &str, answer: &OutboundResponse| DrillError::SignIn(format!("{what}: {}", answer.status));
         let mut cookies = Vec::new();
         // The home page redirects a visitor who is not signed in to the form.
         let mut form = http.page(&format!("{url}/login"), &[("accept", "text/html")]).await?;
@@ -292,11 +293,11 @@ impl Person {
     }
 }
 
-fn location(answer: &Answer) -> Option<&str> {
+fn location(answer: &OutboundResponse) -> Option<&str> {
     answer.headers.get(http::header::LOCATION)?.to_str().ok()
 }
 
-fn keep(cookies: &mut Vec<String>, answer: &Answer) {
+fn keep(cookies: &mut Vec<String>, answer: &OutboundResponse) {
     let set =
         answer.headers.get_all(http::header::SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
     cookies.extend(set.filter_map(|cookie| cookie.split(';').next()).map(str::to_owned));

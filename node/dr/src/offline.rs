@@ -10,23 +10,23 @@ use conclave_state::{
 
 use conclave_base::runtime::Runtime;
 use conclave_cluster::{
-    known::Known,
-    refound::{NewLife, RefoundError, refound},
+    lineage::{FoundError, NewLineage, found_from},
+    offline_state::OfflineState,
     types::Member,
 };
 use conclave_crypto::keys::ClusterKeys;
 use conclave_store::{DataDir, StoreError};
 
-use super::report::Report;
+use super::report::ChangeReport;
 
 /// The source and the target of a restore.
 #[expect(clippy::struct_excessive_bools, reason = "four questions that an operator answers one by one")]
 pub struct Restore {
     /// The state from which users and settings are taken.
-    pub older: Known,
+    pub older: OfflineState,
     /// The state from which revocations and restrictions are taken: the last known state of the cluster. It equals
     /// `older`, unless an earlier point in time is requested.
-    pub newest: Known,
+    pub newest: OfflineState,
     pub data_dir: PathBuf,
     /// `host:port` of the new node's cluster plane.
     pub cluster_addr: String,
@@ -61,8 +61,8 @@ const MAX_LOG_AHEAD_MS: u64 = 15 * 60_000;
 /// The result of a restore, or of a dry run.
 #[derive(Clone, Debug)]
 pub struct Restored {
-    pub life: NewLife,
-    pub report: Report,
+    pub lineage: NewLineage,
+    pub report: ChangeReport,
     /// The digest of the restored state.
     pub digest: [u8; 32],
     /// The path of the old contents of the directory.
@@ -88,7 +88,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Refound(#[from] RefoundError),
+    Found(#[from] FoundError),
 }
 
 /// Restores the state into the data directory.
@@ -105,23 +105,23 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
     if ahead_ms > MAX_LOG_AHEAD_MS && order.log_time == LogTime::Refuse {
         return Err(RestoreError::LogTimeAhead { ahead_ms });
     }
-    let life = NewLife::after(&order.newest, now_ms, u32::from_be_bytes(runtime.entropy.bytes()));
+    let lineage = NewLineage::after(&order.newest, now_ms, u32::from_be_bytes(runtime.entropy.bytes()));
     let terms = Terms {
-        index: life.start.index,
+        index: lineage.start.index,
         at: Stamp(now_ms),
         place: Place::Founding,
         former_epoch: Some(order.newest.lineage.epoch),
-        last_node_id: life.node,
+        last_node_id: lineage.node,
         keep_sessions: order.keep_sessions,
         enable_returning: order.enable_returning,
         reset_log_time: order.log_time == LogTime::Reset && ahead_ms > 0,
     };
     let state = restored(&order.older.state, &order.newest.state, &terms);
-    let report = Report::of(&order.newest.state, &state);
+    let report = ChangeReport::of(&order.newest.state, &state);
     let digest = conclave_state::snapshot::digest(&state);
     if order.dry_run {
         refuse_occupied(&order, None)?;
-        return Ok(Restored { life, report, digest, aside: None });
+        return Ok(Restored { lineage, report, digest, aside: None });
     }
     let mut data = DataDir::open(&order.data_dir)?;
     refuse_occupied(&order, Some(&data))?;
@@ -130,8 +130,8 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
         api_url: order.api_url,
         incarnation: runtime.entropy.bytes(),
     };
-    let aside = refound(&mut data, &life, &state, own, keys, runtime)?;
-    Ok(Restored { life, report, digest, aside })
+    let aside = found_from(&mut data, &lineage, &state, own, keys, runtime)?;
+    Ok(Restored { lineage, report, digest, aside })
 }
 
 /// Refuses a directory with the data of a node, unless it is to be set aside. A dry run reads it without a lock: a node

@@ -10,7 +10,7 @@ const MAX_LISTED: usize = 200;
 
 /// The changes to the newest state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct ChangeReport {
     /// Some of the changes.
     pub changes: Vec<Change>,
     /// The number of all changes.
@@ -21,7 +21,7 @@ pub struct Report {
     pub sessions_ended: usize,
 }
 
-impl Report {
+impl ChangeReport {
     /// Compares the newest state with the one that replaces it.
     pub fn of(newest: &State, next: &State) -> Self {
         let (changes, change_count) = changes(newest, next, MAX_LISTED);

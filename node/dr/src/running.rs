@@ -12,7 +12,7 @@ use conclave_state::{
 use tokio::time::{Instant, sleep};
 
 use conclave_auth::derive::Derivation;
-use conclave_cluster::{Cluster, Committed, ProposeError};
+use conclave_cluster::{Cluster, CommittedWrite, ProposeError};
 
 /// The time for which one entry is retried under its name: two elections and a node that restarts.
 const ENTRY_LIMIT: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ pub async fn restore(
     source: &str,
     enable_returning: bool,
     mut step: impl FnMut(u64, u64) -> bool,
-) -> Result<Committed, RunningError> {
+) -> Result<CommittedWrite, RunningError> {
     let restore_id = derivation.id("restore").to_vec();
     let log = Log { cluster, derivation };
     log.give(
@@ -105,7 +105,7 @@ impl Log<'_> {
     }
 
     /// Proposes one entry, and retries it under one name while the write is refused or its outcome is unknown.
-    async fn give(&self, label: &str, body: Body) -> Result<Committed, ProposeError> {
+    async fn give(&self, label: &str, body: Body) -> Result<CommittedWrite, ProposeError> {
         let request = self.derivation.then(label).request();
         let deadline = Instant::now() + ENTRY_LIMIT;
         loop {

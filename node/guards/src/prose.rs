@@ -20,7 +20,7 @@ const MAX_LINE: usize = 120;
 
 /// One count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Count {
+pub struct ProseCount {
     /// The name in the budget.
     pub name: &'static str,
     /// The number of occurrences.
@@ -40,12 +40,12 @@ struct Sentence {
 }
 
 /// All counts over these files, and the total number of doc sentences.
-pub fn counts(files: &[SourceFile]) -> (u64, Vec<Count>) {
+pub fn counts(files: &[SourceFile]) -> (u64, Vec<ProseCount>) {
     let sentences: Vec<Sentence> = files.iter().flat_map(sentences_of).collect();
     let of = |name, is_found: &dyn Fn(&str) -> bool| {
         let found: Vec<&Sentence> = sentences.iter().filter(|sentence| is_found(&sentence.text)).collect();
         let examples = found.iter().map(|it| format!("{}: {}", it.place, it.text)).collect();
-        Count { name, found: size(found.len()), examples }
+        ProseCount { name, found: size(found.len()), examples }
     };
     let counts = vec![
         of("question-word", &opens_with_question_word),
@@ -147,7 +147,7 @@ fn split(paragraph: &str) -> Vec<String> {
     sentences.into_iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect()
 }
 
-fn long_lines(files: &[SourceFile]) -> Count {
+fn long_lines(files: &[SourceFile]) -> ProseCount {
     let long = |line: &str| {
         let line = line.trim_start();
         line.starts_with("//")
@@ -160,11 +160,11 @@ fn long_lines(files: &[SourceFile]) -> Count {
         let lines = file.text.lines().enumerate().filter(|(_, line)| long(line));
         found.extend(lines.map(|(number, _)| format!("{}:{}", file.path.display(), number + 1)));
     }
-    Count { name: "long-line", found: size(found.len()), examples: found }
+    ProseCount { name: "long-line", found: size(found.len()), examples: found }
 }
 
 /// Public types that exist more than once outside the command line, tests and generated code.
-fn repeated_types(files: &[SourceFile]) -> Count {
+fn repeated_types(files: &[SourceFile]) -> ProseCount {
     let mut places: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for file in files.iter().filter(|file| !file.is_test() && !is_cli(file)) {
         for name in file.text.lines().filter_map(public_type) {
@@ -176,7 +176,7 @@ fn repeated_types(files: &[SourceFile]) -> Count {
         .iter()
         .map(|(name, places)| format!("{name}: {}", places.iter().cloned().collect::<Vec<_>>().join(", ")))
         .collect();
-    Count { name: "repeated-type", found: size(repeated.len()), examples }
+    ProseCount { name: "repeated-type", found: size(repeated.len()), examples }
 }
 
 fn is_cli(file: &SourceFile) -> bool {
@@ -210,7 +210,7 @@ impl Budget {
     }
 
     /// The counts as a budget.
-    pub fn text(counts: &[Count]) -> String {
+    pub fn text(counts: &[ProseCount]) -> String {
         let mut text = String::from(
             "# Counts that may only fall; `make prose` shows where they come from. After a fall: make prose-budget\n",
         );
@@ -223,8 +223,8 @@ impl Budget {
 
     /// Returns a line for each count that exceeds the budget, and for each number of the budget that is too high by
     /// now.
-    pub fn compare(&self, counts: &[Count]) -> Vec<String> {
-        let one = |count: &Count| {
+    pub fn compare(&self, counts: &[ProseCount]) -> Vec<String> {
+        let one = |count: &ProseCount| {
             let allowed = self.0.get(count.name).copied().unwrap_or_default();
             let how = match count.found.cmp(&allowed) {
                 std::cmp::Ordering::Equal => return None,
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_budget_may_only_fall() {
-        let count = |found| [Count { name: "is-no", found, examples: Vec::new() }];
+        let count = |found| [ProseCount { name: "is-no", found, examples: Vec::new() }];
         let budget = Budget::parse("# comment\nis-no 3\n").unwrap();
         assert!(budget.compare(&count(3)).is_empty());
         assert!(budget.compare(&count(4))[0].contains("above"));

@@ -117,8 +117,9 @@ mod tests {
     #[test]
     fn an_untrusted_peer_has_a_share_and_others_have_theirs() {
         let limits = ConnectionLimits::new(&[]);
-        let mut held: Vec<_> =
-            (0..MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER).map(|_| limits.admit(ip("192.0.2.1")).unwrap()).collect();
+        let mut held: Vec<_> = (0..MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER)
+            .map(|_| limits.admit(ip("192.0.2.1")).unwrap())
+            .collect();
         assert!(limits.admit(ip("192.0.2.1")).is_none());
         assert!(limits.admit(ip("::ffff:192.0.2.1")).is_none(), "in IPv6 clothes it is the same");
         assert!(limits.admit(ip("192.0.2.2")).is_some());
@@ -131,8 +132,9 @@ mod tests {
     #[test]
     fn a_64_counts_as_one_peer() {
         let limits = ConnectionLimits::new(&[]);
-        let held: Vec<_> =
-            (0..MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER).map(|n| limits.admit(ip(&format!("2001:db8::{n:x}"))).unwrap()).collect();
+        let held: Vec<_> = (0..MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER)
+            .map(|n| limits.admit(ip(&format!("2001:db8::{n:x}"))).unwrap())
+            .collect();
         assert!(limits.admit(ip("2001:db8::ffff")).is_none());
         assert!(limits.admit(ip("2001:db8:0:1::1")).is_some());
         drop(held);
@@ -142,8 +144,13 @@ mod tests {
     fn proxies_and_the_machine_itself_may_have_every_place_and_be_idle_longer_than_they_are() {
         let limits = ConnectionLimits::new(&["10.0.0.0/24".parse().unwrap()]);
         for proxy in ["10.0.0.7", "::ffff:10.0.0.7", "127.0.0.1", "127.0.0.9", "::1"] {
-            let held: Vec<_> = (0..=MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER).map(|_| limits.admit(ip(proxy)).unwrap()).collect();
-            assert!(held[0].header_read_timeout > Duration::from_mins(1), "nginx keeps idle connections for a minute");
+            let held: Vec<_> = (0..=MAX_CONNECTIONS_OF_AN_UNTRUSTED_PEER)
+                .map(|_| limits.admit(ip(proxy)).unwrap())
+                .collect();
+            assert!(
+                held[0].header_read_timeout > Duration::from_mins(1),
+                "nginx keeps idle connections for a minute"
+            );
         }
         let untrusted = limits.admit(ip("10.0.1.7")).unwrap();
         assert!(untrusted.header_read_timeout < Duration::from_secs(20));

@@ -2,8 +2,8 @@
 //!
 //! Most requests of an identity provider are checks of requests to applications, hundreds for each page that a user
 //! sees here. A check needs no body, no time-out and no handler that waits, and the router's layers cost several times
-//! as much as its decision. So [`Express`] is tried first. Requests that it leaves take the regular path. Its responses
-//! have the same security headers, id and client information as all others ([`Edge`]).
+//! as much as its decision. So [`FastPath`] is tried first. Requests that it leaves take the regular path. Its
+//! responses have the same security headers, id and client information as all others ([`Edge`]).
 
 use std::{
     fmt,

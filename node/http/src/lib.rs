@@ -6,12 +6,12 @@
 
 pub mod cidr;
 pub mod client;
+mod connection_limits;
 pub mod cookie;
 pub mod denial;
+pub mod dispatcher;
 pub mod edge;
 pub mod fault;
-pub mod dispatcher;
-mod connection_limits;
 pub mod headers;
 pub mod host;
 pub mod outbound;
@@ -21,9 +21,9 @@ pub mod tls;
 
 pub use self::client::{ClientInfo, Scheme};
 pub use self::denial::Denial;
+pub use self::dispatcher::{Dispatcher, FastPath, HttpPeer};
 pub use self::edge::{Edge, EdgeConfig};
 pub use self::fault::{Fault, WayOn};
-pub use self::dispatcher::{FastPath, Dispatcher, HttpPeer};
 pub use self::headers::{FormAction, Framable};
 pub use self::outbound::Outbound;
 pub use self::request_id::RequestId;

@@ -79,13 +79,13 @@ pub enum OutboundError {
 
 /// A peer's complete response.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct OutboundResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Answer {
+impl OutboundResponse {
     /// True if its content type is JSON (RFC 8259 §11, RFC 6839 §3.1).
     pub fn is_json(&self) -> bool {
         let told = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -152,9 +152,13 @@ impl Outbound {
         url: &str,
         form: &[(&str, &str)],
         authorization: Option<&str>,
-    ) -> Result<Answer, OutboundError> {
+    ) -> Result<OutboundResponse, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), authorization, ..Asked::default() }).await
+        self.within_limit(
+            url,
+            OutboundRequest { form: Some(body), authorization, ..OutboundRequest::default() },
+        )
+        .await
     }
 
     /// Posts a form with a DPoP proof (RFC 9449).
@@ -166,34 +170,43 @@ impl Outbound {
         url: &str,
         form: &[(&str, &str)],
         proof: &str,
-    ) -> Result<Answer, OutboundError> {
+    ) -> Result<OutboundResponse, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let headers = &[("dpop", proof)];
-        self.within_limit(url, Asked { form: Some(body), headers, ..Asked::default() }).await
+        self.within_limit(url, OutboundRequest { form: Some(body), headers, ..OutboundRequest::default() })
+            .await
     }
 
     /// Gets a document with these credentials; requests JSON.
     ///
     /// # Errors
     /// [`OutboundError`].
-    pub async fn get(&self, url: &str, authorization: Option<&str>) -> Result<Answer, OutboundError> {
-        self.within_limit(url, Asked { authorization, ..Asked::default() }).await
+    pub async fn get(
+        &self,
+        url: &str,
+        authorization: Option<&str>,
+    ) -> Result<OutboundResponse, OutboundError> {
+        self.within_limit(url, OutboundRequest { authorization, ..OutboundRequest::default() }).await
     }
 
     /// Gets a page with these headers, for example as a browser would.
     ///
     /// # Errors
     /// [`OutboundError`].
-    pub async fn page(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, OutboundError> {
-        self.within_limit(url, Asked { headers, ..Asked::default() }).await
+    pub async fn page(&self, url: &str, headers: &[(&str, &str)]) -> Result<OutboundResponse, OutboundError> {
+        self.within_limit(url, OutboundRequest { headers, ..OutboundRequest::default() }).await
     }
 
     /// Gets a picture of any type, up to one mebibyte.
     ///
     /// # Errors
     /// [`OutboundError`].
-    pub async fn picture(&self, url: &str) -> Result<Answer, OutboundError> {
-        let asked = Asked { headers: &[("accept", "image/*")], most: MAX_PICTURE_BYTES, ..Asked::default() };
+    pub async fn picture(&self, url: &str) -> Result<OutboundResponse, OutboundError> {
+        let asked = OutboundRequest {
+            headers: &[("accept", "image/*")],
+            most: MAX_PICTURE_BYTES,
+            ..OutboundRequest::default()
+        };
         self.within_limit(url, asked).await
     }
 
@@ -206,17 +219,22 @@ impl Outbound {
         url: &str,
         form: &[(&str, &str)],
         headers: &[(&str, &str)],
-    ) -> Result<Answer, OutboundError> {
+    ) -> Result<OutboundResponse, OutboundError> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.within_limit(url, Asked { form: Some(body), headers, ..Asked::default() }).await
+        self.within_limit(url, OutboundRequest { form: Some(body), headers, ..OutboundRequest::default() })
+            .await
     }
 
-    async fn within_limit(&self, url: &str, asked: Asked<'_>) -> Result<Answer, OutboundError> {
+    async fn within_limit(
+        &self,
+        url: &str,
+        asked: OutboundRequest<'_>,
+    ) -> Result<OutboundResponse, OutboundError> {
         let url = Url::parse(url).map_err(|_| OutboundError::Url)?;
         timeout(LIMIT, self.ask(&url, asked)).await.unwrap_or(Err(OutboundError::TooSlow))
     }
 
-    async fn ask(&self, url: &Url, asked: Asked<'_>) -> Result<Answer, OutboundError> {
+    async fn ask(&self, url: &Url, asked: OutboundRequest<'_>) -> Result<OutboundResponse, OutboundError> {
         let is_secure = match url.scheme() {
             "https" => true,
             "http" => false,
@@ -286,7 +304,7 @@ fn authorities(bundle: &Path) -> RootCertStore {
 }
 
 /// A request to a peer.
-struct Asked<'a> {
+struct OutboundRequest<'a> {
     /// The form to post; without one the request is a GET.
     form: Option<String>,
     authorization: Option<&'a str>,
@@ -296,13 +314,13 @@ struct Asked<'a> {
     most: usize,
 }
 
-impl Default for Asked<'_> {
+impl Default for OutboundRequest<'_> {
     fn default() -> Self {
         Self { form: None, authorization: None, headers: &[], most: MAX_ANSWER_BYTES }
     }
 }
 
-fn request(url: &Url, asked: Asked<'_>) -> Result<Request<Full<Bytes>>, OutboundError> {
+fn request(url: &Url, asked: OutboundRequest<'_>) -> Result<Request<Full<Bytes>>, OutboundError> {
     let host = url.host_str().unwrap_or_default();
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
@@ -333,13 +351,13 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     request: Request<Full<Bytes>>,
     most: usize,
-) -> Result<Answer, OutboundError> {
+) -> Result<OutboundResponse, OutboundError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answering = async {
         let response = sender.send_request(request).await?;
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, most).collect().await.map_err(|_| OutboundError::Answer)?;
-        Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        Ok(OutboundResponse { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     };
     match select(pin!(answering), pin!(connection)).await {
         Either::Left((answer, _)) => answer,

@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cidr::Cidr;
+use super::connection_limits::{ConnectionLimits, ConnectionPermit};
 use super::dispatcher::{Dispatcher, HttpPeer};
-use super::connection_limits::{ConnectionPermit, ConnectionLimits};
 use super::tls::{OverTls, ServerTls};
 
 /// Maximum number of connections. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue.
@@ -220,7 +220,12 @@ struct Accepted {
     _place: OwnedSemaphorePermit,
 }
 
-async fn converse(accepted: Accepted, tls: Option<ServerTls>, dispatcher: Dispatcher, stop: CancellationToken) {
+async fn converse(
+    accepted: Accepted,
+    tls: Option<ServerTls>,
+    dispatcher: Dispatcher,
+    stop: CancellationToken,
+) {
     let Accepted { stream, peer, permit, _place } = accepted;
     // Small responses must not wait for the client's acknowledgement of the previous one.
     stream.set_nodelay(true).ok();

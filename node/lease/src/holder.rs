@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::{moment::Moment, mutation::Mutation};
+use crate::{clock_reading::LeaseClockReading, mutation::LeaseMutation};
 
 /// Identifies one lease request of one process. Drawn at random, so that no reply to an earlier process matches.
 pub type Nonce = u64;
@@ -12,7 +12,7 @@ const MAX_ASKED: usize = 8;
 
 /// A granted lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Grant {
+pub struct LeaseGrant {
     /// The index that a check's state must include: the leader's ReadIndex, read after the node was recorded.
     pub index: u64,
     /// Longest duration of the lease, from the time of the request.
@@ -37,24 +37,24 @@ impl Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// The time of the request: the leader had not received it yet.
-    pub since: Moment,
+    pub since: LeaseClockReading,
     /// Its duration from then on.
     pub length: Duration,
     /// The index that the state of a check must include.
     pub min_index: u64,
-    mutation: Mutation,
+    mutation: LeaseMutation,
 }
 
 impl Lease {
     /// A lease without duration that covers nothing: it only records the last confirmed index and its time.
     #[must_use]
-    pub const fn lapsed(since: Moment, min_index: u64) -> Self {
-        Self { since, length: Duration::ZERO, min_index, mutation: Mutation::None }
+    pub const fn lapsed(since: LeaseClockReading, min_index: u64) -> Self {
+        Self { since, length: Duration::ZERO, min_index, mutation: LeaseMutation::None }
     }
 
     /// True if a decision on a state of `index` may be accepted now.
     #[must_use]
-    pub fn covers(&self, now: Moment, index: u64) -> bool {
+    pub fn covers(&self, now: LeaseClockReading, index: u64) -> bool {
         index >= self.min_index && self.mutation.held_for(self.since, now) < self.length
     }
 }
@@ -62,22 +62,22 @@ impl Lease {
 /// The node's side: its pending requests and its lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holder {
-    asked: VecDeque<(Nonce, Moment)>,
+    asked: VecDeque<(Nonce, LeaseClockReading)>,
     lease: Option<Lease>,
     stopped: bool,
-    mutation: Mutation,
+    mutation: LeaseMutation,
 }
 
 impl Holder {
     /// A holder with a known bug.
     #[must_use]
-    pub fn with(mutation: Mutation) -> Self {
+    pub fn with(mutation: LeaseMutation) -> Self {
         Self { mutation, ..Self::default() }
     }
 
     /// Records a request before it is sent. If there are too many, the oldest is forgotten: its reply will not be
     /// accepted.
-    pub fn ask(&mut self, nonce: Nonce, now: Moment) {
+    pub fn ask(&mut self, nonce: Nonce, now: LeaseClockReading) {
         if self.asked.len() == MAX_ASKED {
             self.asked.pop_front();
         }
@@ -86,7 +86,7 @@ impl Holder {
 
     /// Accepts a reply, if this process sent the request and has not stopped serving. The lease starts at the request,
     /// not now.
-    pub fn granted(&mut self, nonce: Nonce, grant: Grant, now: Moment) -> Option<Pending> {
+    pub fn granted(&mut self, nonce: Nonce, grant: LeaseGrant, now: LeaseClockReading) -> Option<Pending> {
         let place = self.asked.iter().position(|(asked, _)| *asked == nonce);
         let since = match place.and_then(|place| self.asked.remove(place)) {
             Some((_, since)) => since,
@@ -141,12 +141,12 @@ mod tests {
 
     const LENGTH: Duration = Duration::from_secs(2);
 
-    fn at(ms: u64) -> Moment {
-        Moment { boot: Duration::from_millis(ms), raw: Duration::from_millis(ms) }
+    fn at(ms: u64) -> LeaseClockReading {
+        LeaseClockReading { boot: Duration::from_millis(ms), raw: Duration::from_millis(ms) }
     }
 
-    fn grant(index: u64) -> Grant {
-        Grant { index, length: LENGTH }
+    fn grant(index: u64) -> LeaseGrant {
+        LeaseGrant { index, length: LENGTH }
     }
 
     #[test]

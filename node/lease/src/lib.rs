@@ -23,26 +23,26 @@
 //! whatever happened to its leader.
 //!
 //! **Clocks.** A node measures its lease by the clock that ran furthest since, a leader its waiting time by the clock
-//! that ran least ([`Moment`]); the margin covers the remaining drift between two machines. The one gap is a machine
-//! that is paused from outside without any of its clocks noticing; `checks = "quorum"` closes it.
+//! that ran least ([`LeaseClockReading`]); the margin covers the remaining drift between two machines. The one gap is a
+//! machine that is paused from outside without any of its clocks noticing; `checks = "quorum"` closes it.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `terms` | the duration of a lease, and the time that a leader waits for it |
-//! | `moment` | two clocks read at once |
+//! | `timing` | the duration of a lease, and the time that a leader waits for it |
+//! | `clock_reading` | two clocks read at once |
 //! | [`Holder`] | a node's side: ask, granted, activate, covers |
 //! | [`Table`] | the leader's side: record, confirm, release, barrier |
 //! | `mutation` | the known ways to get this wrong, for the tests of the tests |
 #![warn(missing_docs)]
 
+mod clock_reading;
 mod holder;
-mod moment;
 mod mutation;
 mod table;
-mod terms;
+mod timing;
 
-pub use holder::{Grant, Holder, Lease, Nonce, Pending};
-pub use moment::Moment;
-pub use mutation::Mutation;
+pub use clock_reading::LeaseClockReading;
+pub use holder::{Holder, Lease, LeaseGrant, Nonce, Pending};
+pub use mutation::LeaseMutation;
 pub use table::{Barrier, NodeId, Table};
-pub use terms::Terms;
+pub use timing::LeaseTiming;

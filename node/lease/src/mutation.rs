@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use crate::{moment::Moment, terms::Terms};
+use crate::{clock_reading::LeaseClockReading, timing::LeaseTiming};
 
 /// A deliberate error of this side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mutation {
+pub enum LeaseMutation {
     /// No error.
     #[default]
     None,
@@ -53,7 +53,7 @@ macro_rules! asks {
     )*};
 }
 
-impl Mutation {
+impl LeaseMutation {
     asks! {
         skips_new_leader_wait: NoNewLeaderWait;
         counts_from_reply: ExpiryFromReply;
@@ -67,18 +67,18 @@ impl Mutation {
     }
 
     /// The time that a node subtracts from its lease.
-    pub(crate) fn held_for(self, since: Moment, now: Moment) -> Duration {
+    pub(crate) fn held_for(self, since: LeaseClockReading, now: LeaseClockReading) -> Duration {
         if self.holder_counts_least() { now.least_since(since) } else { now.most_since(since) }
     }
 
     /// The time that a leader has waited.
-    pub(crate) fn waited(self, since: Moment, now: Moment) -> Duration {
+    pub(crate) fn waited(self, since: LeaseClockReading, now: LeaseClockReading) -> Duration {
         if self.leader_counts_most() { now.most_since(since) } else { now.least_since(since) }
     }
 
     /// The time that this side waits for a lease of these terms.
     #[must_use]
-    pub fn wait(self, terms: Terms) -> Duration {
+    pub fn wait(self, terms: LeaseTiming) -> Duration {
         if self.drops_margin() { terms.length } else { terms.wait() }
     }
 }

@@ -5,15 +5,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{moment::Moment, mutation::Mutation, terms::Terms};
+use crate::{clock_reading::LeaseClockReading, mutation::LeaseMutation, timing::LeaseTiming};
 
-/// A member's node id.
+/// A cluster member's number: 1.. as configured, never reused (design.md §5).
 pub type NodeId = u64;
 
 /// A possible lease of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Holding {
-    recorded: Moment,
+    recorded: LeaseClockReading,
     wait: Duration,
 }
 
@@ -35,32 +35,32 @@ pub enum Barrier {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Table {
     /// The latest term that this process has led, and the time since which it has.
-    led: Option<(u64, Moment)>,
+    led: Option<(u64, LeaseClockReading)>,
     /// Keyed by node and process: a late release or request of an earlier process must not affect the lease of a later
     /// one.
     holders: BTreeMap<(NodeId, u64), Holding>,
     /// The highest index that each node reported as applied.
     confirmed: BTreeMap<NodeId, u64>,
-    mutation: Mutation,
+    mutation: LeaseMutation,
 }
 
 impl Table {
     /// A table with a known bug.
     #[must_use]
-    pub fn with(mutation: Mutation) -> Self {
+    pub fn with(mutation: LeaseMutation) -> Self {
         Self { mutation, ..Self::default() }
     }
 
     /// Records that this process leads `term`, as seen now. Repeated for the same term it changes nothing; a late call
     /// only makes the wait longer.
-    pub fn lead(&mut self, term: u64, now: Moment) {
+    pub fn lead(&mut self, term: u64, now: LeaseClockReading) {
         if self.led.is_none_or(|(led, _)| led < term) {
             self.led = Some((term, now));
         }
     }
 
     /// Records that `node` may hold a lease from now on. Must be called *before* the quorum round of its grant.
-    pub fn record(&mut self, node: NodeId, process: u64, terms: Terms, now: Moment) {
+    pub fn record(&mut self, node: NodeId, process: u64, terms: LeaseTiming, now: LeaseClockReading) {
         let mutation = self.mutation;
         self.holders.retain(|_, held| remaining(held, mutation, now) > Duration::ZERO);
         let new = Holding { recorded: now, wait: self.mutation.wait(terms) };
@@ -88,12 +88,12 @@ impl Table {
     }
 
     /// Returns whether the revocation at `index`, written by this process in `term`, may be acknowledged now.
-    pub fn barrier(&mut self, term: u64, index: u64, terms: Terms, now: Moment) -> Barrier {
+    pub fn barrier(&mut self, term: u64, index: u64, terms: LeaseTiming, now: LeaseClockReading) -> Barrier {
         if !self.mutation.acks_outside_term() {
             self.lead(term, now);
         }
         let wait = self.mutation.wait(terms);
-        let unsettled = match self.led {
+        let since_led = match self.led {
             Some((_, since)) if !self.mutation.skips_new_leader_wait() => {
                 wait.saturating_sub(self.mutation.waited(since, now))
             }
@@ -106,7 +106,7 @@ impl Table {
         let missing: Vec<_> =
             self.holders.iter().filter_map(open).filter(|(_, left)| *left > Duration::ZERO).collect();
         let longest = missing.iter().map(|(_, left)| *left).max().unwrap_or_default();
-        let at_most = longest.max(unsettled);
+        let at_most = longest.max(since_led);
         if at_most == Duration::ZERO {
             return Barrier::Open;
         }
@@ -114,18 +114,18 @@ impl Table {
     }
 
     /// The nodes that may hold a lease, and the remaining time of each.
-    pub fn holders(&self, now: Moment) -> impl Iterator<Item = (NodeId, Duration)> + '_ {
+    pub fn holders(&self, now: LeaseClockReading) -> impl Iterator<Item = (NodeId, Duration)> + '_ {
         self.holders.iter().map(move |((node, _), held)| (*node, remaining(held, self.mutation, now)))
     }
 
     /// The term that this process leads and the time since which it does, if it has led.
     #[must_use]
-    pub const fn led(&self) -> Option<(u64, Moment)> {
+    pub const fn led(&self) -> Option<(u64, LeaseClockReading)> {
         self.led
     }
 }
 
-fn remaining(held: &Holding, mutation: Mutation, now: Moment) -> Duration {
+fn remaining(held: &Holding, mutation: LeaseMutation, now: LeaseClockReading) -> Duration {
     held.wait.saturating_sub(mutation.waited(held.recorded, now))
 }
 
@@ -133,10 +133,10 @@ fn remaining(held: &Holding, mutation: Mutation, now: Moment) -> Duration {
 mod tests {
     use super::*;
 
-    const TERMS: Terms = Terms::DEFAULT;
+    const TERMS: LeaseTiming = LeaseTiming::DEFAULT;
 
-    fn at(ms: u64) -> Moment {
-        Moment { boot: Duration::from_millis(ms), raw: Duration::from_millis(ms) }
+    fn at(ms: u64) -> LeaseClockReading {
+        LeaseClockReading { boot: Duration::from_millis(ms), raw: Duration::from_millis(ms) }
     }
 
     /// A table that has led term 3 for long enough.
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_lease_of_longer_terms_is_waited_for_though_the_terms_have_become_shorter() {
         let mut table = settled();
-        let long = Terms { length: Duration::from_secs(10), ..TERMS };
+        let long = LeaseTiming { length: Duration::from_secs(10), ..TERMS };
         table.record(1, 11, long, at(10_000));
         table.record(1, 11, TERMS, at(10_400));
         let left = Duration::from_millis(10_600);

@@ -2,19 +2,19 @@
 //! with the row and the reason.
 
 use crate::{
-    expression::{Expression, Refused},
+    expression::{Expression, ExpressionError},
     header,
     limits::{MAX_CONDITIONS, MAX_COST, MAX_HEADERS, MAX_PUBLIC, MAX_ROWS, MAX_VALUES},
     network::Cidr,
     path::{CanonicalPath, PathPattern},
-    spec::{Condition, Effect, Id, Mode, Protected, Row, Spec},
+    spec::{Condition, Id, MatchMode, Protected, Row, RowEffect, Spec},
     window::Hours,
 };
 
 /// A compiled policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    pub(crate) mode: Mode,
+    pub(crate) mode: MatchMode,
     pub(crate) rows: Vec<Compiled>,
     public: Vec<Requests>,
     headers: Vec<(String, Expression)>,
@@ -25,7 +25,7 @@ pub struct Policy {
 /// A compiled row.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
-    pub(crate) effect: Effect,
+    pub(crate) effect: RowEffect,
     pub(crate) when: Vec<Test>,
     pub(crate) unless: Vec<Test>,
 }
@@ -218,9 +218,9 @@ impl Test {
                 }
                 Self::Request(Requests::of(requests)?)
             }
-            Condition::Expression(text) => {
-                Self::Expression(Expression::condition(text).map_err(|error: Refused| error.to_string())?)
-            }
+            Condition::Expression(text) => Self::Expression(
+                Expression::condition(text).map_err(|error: ExpressionError| error.to_string())?,
+            ),
         })
     }
 }

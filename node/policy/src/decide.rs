@@ -2,14 +2,14 @@
 
 use crate::{
     compile::{Compiled, Policy, Requests, Test},
-    expression::Fault,
+    expression::EvaluationFault,
     facts::{Facts, Lookup},
-    spec::{Effect, Mode},
+    spec::{MatchMode, RowEffect},
 };
 
 /// The decision of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct PolicyVerdict {
     /// True if the user is admitted.
     pub allowed: bool,
     /// The row that decided, from 0; none if no row did.
@@ -30,64 +30,70 @@ pub enum Reason {
     /// Every allow row matched, under `all`.
     AllMatched,
     /// Something could not be evaluated, and doubt denies.
-    Fault(Fault),
+    Fault(EvaluationFault),
     /// The account is disabled.
     Disabled,
 }
 
 /// An explanation of a verdict, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why {
+pub struct VerdictExplanation {
     /// One sentence.
     pub text: String,
     /// The names that the deciding row reads, and their values.
     pub saw: Vec<(String, String)>,
 }
 
-impl Verdict {
+impl PolicyVerdict {
     const fn no(row: Option<usize>, reason: Reason) -> Self {
         Self { allowed: false, row, reason }
     }
 
     /// The verdict of a policy that did not compile on this node, for every request.
-    pub const UNCOMPILED: Self = Self::no(None, Reason::Fault(Fault::Uncompiled));
+    pub const UNCOMPILED: Self = Self::no(None, Reason::Fault(EvaluationFault::Uncompiled));
 }
 
 impl Policy {
     /// Decides. Rows about users, groups, networks, hours, locations, factors and requests allocate nothing.
-    pub fn decide(&self, facts: &Facts<'_>) -> Verdict {
+    pub fn decide(&self, facts: &Facts<'_>) -> PolicyVerdict {
         if facts.person.is_disabled() {
-            return Verdict::no(None, Reason::Disabled);
+            return PolicyVerdict::no(None, Reason::Disabled);
         }
         // The allow row that decides, unless a later row vetoes.
         let mut allowed_by = None;
         for (index, row) in self.rows.iter().enumerate() {
             let matches = match row.matches(facts) {
                 Ok(matches) => matches,
-                Err(fault) => return Verdict::no(Some(index), Reason::Fault(fault)),
+                Err(fault) => return PolicyVerdict::no(Some(index), Reason::Fault(fault)),
             };
             match (self.mode, row.effect, matches) {
-                (_, Effect::Deny, true) => return Verdict::no(Some(index), Reason::Matched),
-                (Mode::FirstMatch, Effect::Allow, true) => {
-                    return Verdict { allowed: true, row: Some(index), reason: Reason::Matched };
+                (_, RowEffect::Deny, true) => return PolicyVerdict::no(Some(index), Reason::Matched),
+                (MatchMode::FirstMatch, RowEffect::Allow, true) => {
+                    return PolicyVerdict { allowed: true, row: Some(index), reason: Reason::Matched };
                 }
-                (Mode::All, Effect::Allow, false) => return Verdict::no(Some(index), Reason::RowFailed),
-                (Mode::Any | Mode::All, Effect::Allow, true) => allowed_by = allowed_by.or(Some(index)),
-                (_, Effect::Deny, false) | (Mode::FirstMatch | Mode::Any, Effect::Allow, false) => {}
+                (MatchMode::All, RowEffect::Allow, false) => {
+                    return PolicyVerdict::no(Some(index), Reason::RowFailed);
+                }
+                (MatchMode::Any | MatchMode::All, RowEffect::Allow, true) => {
+                    allowed_by = allowed_by.or(Some(index))
+                }
+                (_, RowEffect::Deny, false)
+                | (MatchMode::FirstMatch | MatchMode::Any, RowEffect::Allow, false) => {}
             }
         }
-        let reason = if self.mode == Mode::All { Reason::AllMatched } else { Reason::Matched };
+        let reason = if self.mode == MatchMode::All { Reason::AllMatched } else { Reason::Matched };
         match allowed_by {
-            Some(row) => Verdict { allowed: true, row: Some(row), reason },
-            None => Verdict::no(None, Reason::NoRow),
+            Some(row) => PolicyVerdict { allowed: true, row: Some(row), reason },
+            None => PolicyVerdict::no(None, Reason::NoRow),
         }
     }
 
     /// Explains why `verdict` was given on these facts.
-    pub fn explain(&self, verdict: &Verdict, facts: &Facts<'_>) -> Why {
+    pub fn explain(&self, verdict: &PolicyVerdict, facts: &Facts<'_>) -> VerdictExplanation {
         let number = verdict.row.map_or(0, |row| row + 1);
         let row = verdict.row.and_then(|row| self.rows.get(row));
-        let says = row.map_or("denies", |row| if row.effect == Effect::Allow { "allows" } else { "denies" });
+        let says =
+            row.map_or("denies", |row| if row.effect == RowEffect::Allow { "allows" } else { "denies" });
         let text = match verdict.reason {
             Reason::Matched => format!("row {number} matches and {says}"),
             Reason::NoRow => "no row matches, and the default is to deny".to_owned(),
@@ -105,12 +111,12 @@ impl Policy {
                 saw.push((name, value));
             }
         }
-        Why { text, saw }
+        VerdictExplanation { text, saw }
     }
 }
 
 impl Compiled {
-    fn matches(&self, facts: &Facts<'_>) -> Result<bool, Fault> {
+    fn matches(&self, facts: &Facts<'_>) -> Result<bool, EvaluationFault> {
         for test in &self.when {
             if !test.holds(facts)? {
                 return Ok(false);
@@ -126,28 +132,28 @@ impl Compiled {
 }
 
 impl Test {
-    fn holds(&self, facts: &Facts<'_>) -> Result<bool, Fault> {
+    fn holds(&self, facts: &Facts<'_>) -> Result<bool, EvaluationFault> {
         Ok(match self {
             Self::Everyone => true,
             Self::User(ids) => ids.contains(&facts.person.id()),
             Self::Group(ids) => ids.iter().any(|id| facts.person.is_in(id)),
             Self::Network(networks) => {
-                let address = facts.address.ok_or(Fault::Unknown("the client's address"))?;
+                let address = facts.address.ok_or(EvaluationFault::Unknown("the client's address"))?;
                 networks.iter().any(|network| network.contains(address))
             }
-            Self::Time(hours) => hours.contains(facts.now_ms).ok_or(Fault::Unknown("the time"))?,
+            Self::Time(hours) => hours.contains(facts.now_ms).ok_or(EvaluationFault::Unknown("the time"))?,
             Self::Country(countries) => match facts.place.country {
                 Lookup::Known(country) => countries.iter().any(|known| known == country),
                 Lookup::Absent => false,
-                Lookup::Unavailable => return Err(Fault::Unknown("the country")),
+                Lookup::Unavailable => return Err(EvaluationFault::Unknown("the country")),
             },
             Self::Asn(numbers) => match facts.place.asn {
                 Lookup::Known(asn) => numbers.contains(&asn),
                 Lookup::Absent => false,
-                Lookup::Unavailable => return Err(Fault::Unknown("the network's number")),
+                Lookup::Unavailable => return Err(EvaluationFault::Unknown("the network's number")),
             },
             Self::MfaWithin(limit_ms) => {
-                let sign_in = facts.sign_in.ok_or(Fault::Unknown("the session"))?;
+                let sign_in = facts.sign_in.ok_or(EvaluationFault::Unknown("the session"))?;
                 let fresh = |at_ms: u64| *limit_ms == 0 || facts.now_ms.saturating_sub(at_ms) <= *limit_ms;
                 sign_in.mfa_at_ms.is_some_and(fresh)
             }
@@ -201,10 +207,10 @@ impl Test {
 }
 
 impl Requests {
-    fn hold(&self, facts: &Facts<'_>) -> Result<bool, Fault> {
-        let request = facts.request.ok_or(Fault::Unknown("the request"))?;
+    fn hold(&self, facts: &Facts<'_>) -> Result<bool, EvaluationFault> {
+        let request = facts.request.ok_or(EvaluationFault::Unknown("the request"))?;
         if !self.methods.is_empty() {
-            let method = request.method.ok_or(Fault::Unknown("the method"))?;
+            let method = request.method.ok_or(EvaluationFault::Unknown("the method"))?;
             if !self.methods.iter().any(|known| known == method) {
                 return Ok(false);
             }
@@ -212,7 +218,7 @@ impl Requests {
         if self.paths.is_empty() {
             return Ok(true);
         }
-        let path = request.path.ok_or(Fault::Unknown("the path"))?;
+        let path = request.path.ok_or(EvaluationFault::Unknown("the path"))?;
         Ok(self.paths.iter().any(|pattern| pattern.matches(path)))
     }
 }

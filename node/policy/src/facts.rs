@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::{path::CanonicalPath, spec::Id};
 
 /// The user of the request. A trait, so that a row about a group reads the replicated row in place.
-pub trait Person {
+pub trait PolicyUser {
     /// True if the account is disabled: then no rule is evaluated.
     fn is_disabled(&self) -> bool;
     /// The user's id.
@@ -35,7 +35,7 @@ pub trait Person {
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// The user.
-    pub person: &'a dyn Person,
+    pub person: &'a dyn PolicyUser,
     /// The client address; none if it is unknown.
     pub address: Option<IpAddr>,
     /// The request; none if the decision is not about a single request (an OIDC client).
@@ -43,7 +43,7 @@ pub struct Facts<'a> {
     /// The session.
     pub sign_in: Option<SignIn<'a>>,
     /// The location of the address.
-    pub place: Place<'a>,
+    pub place: AddressFacts<'a>,
     /// The time in Unix milliseconds.
     pub now_ms: u64,
 }
@@ -84,7 +84,7 @@ pub enum Lookup<T> {
 
 /// The location of an address.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place<'a> {
+pub struct AddressFacts<'a> {
     /// ISO 3166-1 alpha-2, upper case.
     pub country: Lookup<&'a str>,
     /// The autonomous system's number.

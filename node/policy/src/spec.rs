@@ -7,18 +7,18 @@ pub type Id = [u8; 16];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     /// The way in which the rows are combined.
-    pub mode: Mode,
+    pub mode: MatchMode,
     /// The rows, in order.
     pub rows: Vec<Row>,
     /// Paths that need no sign-in.
     pub public: Vec<Protected>,
     /// Headers that an admitted request carries besides the identity headers.
-    pub headers: Vec<Header>,
+    pub headers: Vec<HeaderRule>,
 }
 
 /// The way in which the rows are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub enum MatchMode {
     /// The first row that matches decides.
     #[default]
     FirstMatch,
@@ -30,7 +30,7 @@ pub enum Mode {
 
 /// The effect of a matching row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum RowEffect {
     /// Admit.
     Allow,
     /// Refuse.
@@ -41,7 +41,7 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The effect of the row when it matches.
-    pub effect: Effect,
+    pub effect: RowEffect,
     /// All must hold; there is at least one.
     pub when: Vec<Condition>,
     /// None may hold.
@@ -60,7 +60,7 @@ pub enum Condition {
     /// The client's address lies in one of these networks.
     Network(Vec<String>),
     /// The time lies in this window.
-    Time(Window),
+    Time(TimeWindow),
     /// The address is in one of these countries (ISO 3166-1 alpha-2).
     Country(Vec<String>),
     /// The address belongs to one of these autonomous systems.
@@ -75,7 +75,7 @@ pub enum Condition {
 
 /// Hours of a week in one time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct TimeWindow {
     /// Bit 0 = Monday … bit 6 = Sunday: the days on which a window begins.
     pub days: u8,
     /// Minute of the day at which it begins.
@@ -97,7 +97,7 @@ pub struct Protected {
 
 /// An extra header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct HeaderRule {
     /// Name in lower case.
     pub name: String,
     /// A CEL expression of type string.

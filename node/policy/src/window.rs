@@ -5,7 +5,7 @@ use jiff::{
     tz::{TimeZone, TimeZoneDatabase},
 };
 
-use crate::spec::Window;
+use crate::spec::TimeWindow;
 
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
@@ -22,7 +22,7 @@ pub(crate) struct Hours {
 }
 
 impl Hours {
-    pub(crate) fn compile(window: &Window) -> Result<Self, String> {
+    pub(crate) fn compile(window: &TimeWindow) -> Result<Self, String> {
         if window.days == 0 || window.days > ALL_DAYS {
             return Err("a time window must have at least one day, Monday to Sunday".into());
         }
@@ -57,7 +57,7 @@ mod tests {
     const MONDAY_TO_FRIDAY: u8 = 0b0001_1111;
 
     fn hours(days: u8, from: u16, to: u16, zone: &str) -> Hours {
-        Hours::compile(&Window { days, from_minute: from, to_minute: to, zone: zone.into() }).unwrap()
+        Hours::compile(&TimeWindow { days, from_minute: from, to_minute: to, zone: zone.into() }).unwrap()
     }
 
     fn at(text: &str) -> u64 {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_is_no_window_is_refused() {
         let bad = |days, from, to, zone: &str| {
-            Hours::compile(&Window { days, from_minute: from, to_minute: to, zone: zone.into() }).is_err()
+            Hours::compile(&TimeWindow { days, from_minute: from, to_minute: to, zone: zone.into() }).is_err()
         };
         assert!(bad(0, 0, 10, "UTC") && bad(0x80, 0, 10, "UTC") && bad(1, 10, 10, "UTC"));
         assert!(bad(1, 1440, 10, "UTC") && bad(1, 0, 1441, "UTC") && bad(1, 0, 10, "Mars/Olympus"));

@@ -9,8 +9,9 @@
 use std::{net::IpAddr, time::Instant};
 
 use conclave_policy::{
-    CanonicalPath, Condition, Effect, Expression, Facts, Fault, Header, Id, Lookup, Mode, Part, Person,
-    Place, Policy, Protected, Reason, Refused, Request, Row, SignIn, Spec, Window, limits,
+    AddressFacts, CanonicalPath, Condition, EvaluationFault, Expression, ExpressionError, Facts, HeaderRule,
+    Id, Lookup, MatchMode, Part, Policy, PolicyUser, Protected, Reason, Request, Row, RowEffect, SignIn,
+    Spec, TimeWindow, limits,
 };
 use proptest::prelude::*;
 
@@ -27,7 +28,7 @@ struct Ada {
     handle: Option<String>,
 }
 
-impl Person for Ada {
+impl PolicyUser for Ada {
     fn is_disabled(&self) -> bool {
         self.disabled
     }
@@ -109,30 +110,30 @@ impl World {
                 mfa_at_ms: self.mfa_at_ms,
                 methods: &self.methods,
             }),
-            place: Place { country: self.country, asn: self.asn },
+            place: AddressFacts { country: self.country, asn: self.asn },
             now_ms: NOW_MS,
         }
     }
 }
 
-fn row(effect: Effect, when: Condition) -> Row {
+fn row(effect: RowEffect, when: Condition) -> Row {
     Row { effect, when: vec![when], unless: Vec::new() }
 }
 
 fn allow(when: Condition) -> Row {
-    row(Effect::Allow, when)
+    row(RowEffect::Allow, when)
 }
 
 fn deny(when: Condition) -> Row {
-    row(Effect::Deny, when)
+    row(RowEffect::Deny, when)
 }
 
-fn policy(mode: Mode, rows: Vec<Row>) -> Policy {
+fn policy(mode: MatchMode, rows: Vec<Row>) -> Policy {
     Policy::compile(&Spec { mode, rows, ..Spec::default() }).unwrap()
 }
 
 fn admits(rows: Vec<Row>) -> bool {
-    policy(Mode::FirstMatch, rows).decide(&World::new().facts()).allowed
+    policy(MatchMode::FirstMatch, rows).decide(&World::new().facts()).allowed
 }
 
 fn cel(text: &str) -> Condition {
@@ -145,7 +146,7 @@ fn requests(methods: &[&str], paths: &[&str]) -> Protected {
 }
 
 fn window(days: u8, from_minute: u16, to_minute: u16) -> Condition {
-    Condition::Time(Window { days, from_minute, to_minute, zone: "Europe/Berlin".into() })
+    Condition::Time(TimeWindow { days, from_minute, to_minute, zone: "Europe/Berlin".into() })
 }
 
 #[test]
@@ -181,7 +182,8 @@ fn each_kind_of_row_is_told_from_what_it_is_not() {
         assert_eq!(admits(denied), !holds, "deny {condition:?}");
         let except = Row { unless: vec![condition.clone()], ..allow(Condition::Everyone) };
         assert_eq!(admits(vec![except]), !holds, "unless {condition:?}");
-        let both = Row { effect: Effect::Allow, when: vec![Condition::Everyone, condition], unless: vec![] };
+        let both =
+            Row { effect: RowEffect::Allow, when: vec![Condition::Everyone, condition], unless: vec![] };
         assert_eq!(admits(vec![both]), holds);
     }
 }
@@ -214,7 +216,7 @@ fn what_nobody_knows_denies_whatever_the_row_was_to_say() {
                 allow(Condition::Everyone),
             ],
         ] {
-            for mode in [Mode::FirstMatch, Mode::Any, Mode::All] {
+            for mode in [MatchMode::FirstMatch, MatchMode::Any, MatchMode::All] {
                 let verdict = policy(mode, rows.clone()).decide(&dark.facts());
                 assert!(
                     !verdict.allowed && matches!(verdict.reason, Reason::Fault(_)),
@@ -228,7 +230,7 @@ fn what_nobody_knows_denies_whatever_the_row_was_to_say() {
     private.country = Lookup::Absent;
     let germany = || Condition::Country(vec!["DE".into()]);
     assert!(
-        policy(Mode::FirstMatch, vec![deny(germany()), allow(Condition::Everyone)])
+        policy(MatchMode::FirstMatch, vec![deny(germany()), allow(Condition::Everyone)])
             .decide(&private.facts())
             .allowed
     );
@@ -239,20 +241,20 @@ fn what_nobody_knows_denies_whatever_the_row_was_to_say() {
     let facts = Facts { request, ..facts };
     for condition in [Condition::Request(requests(&["POST"], &[])), cel("request.method == 'POST'")] {
         let verdict =
-            policy(Mode::FirstMatch, vec![deny(condition), allow(Condition::Everyone)]).decide(&facts);
-        assert_eq!(verdict.reason, Reason::Fault(Fault::Unknown("the method")));
+            policy(MatchMode::FirstMatch, vec![deny(condition), allow(Condition::Everyone)]).decide(&facts);
+        assert_eq!(verdict.reason, Reason::Fault(EvaluationFault::Unknown("the method")));
     }
     // A request of an OIDC client has no path.
     let mut oidc = World::new();
     oidc.with_request = false;
-    let verdict = policy(Mode::FirstMatch, vec![deny(Condition::Request(requests(&[], &["/admin/*"])))])
+    let verdict = policy(MatchMode::FirstMatch, vec![deny(Condition::Request(requests(&[], &["/admin/*"])))])
         .decide(&oidc.facts());
-    assert_eq!(verdict.reason, Reason::Fault(Fault::Unknown("the request")));
+    assert_eq!(verdict.reason, Reason::Fault(EvaluationFault::Unknown("the request")));
     // A policy is not evaluated for a disabled account.
     let mut off = World::new();
     off.ada.disabled = true;
     assert_eq!(
-        policy(Mode::Any, vec![allow(Condition::Everyone)]).decide(&off.facts()).reason,
+        policy(MatchMode::Any, vec![allow(Condition::Everyone)]).decide(&off.facts()).reason,
         Reason::Disabled
     );
 }
@@ -264,20 +266,20 @@ fn the_modes_are_three_sentences() {
     let veto = || deny(Condition::Everyone);
     let idle = || deny(Condition::User(vec![id(7)]));
     for (mode, rows, allowed) in [
-        (Mode::FirstMatch, vec![], false),
-        (Mode::FirstMatch, vec![yes(), veto()], true),
-        (Mode::FirstMatch, vec![veto(), yes()], false),
-        (Mode::FirstMatch, vec![no(), idle(), yes()], true),
-        (Mode::Any, vec![], false),
-        (Mode::Any, vec![no(), yes()], true),
-        (Mode::Any, vec![yes(), veto()], false),
-        (Mode::Any, vec![idle()], false),
-        (Mode::Any, vec![no(), idle()], false),
-        (Mode::All, vec![], false),
-        (Mode::All, vec![yes(), no()], false),
-        (Mode::All, vec![yes(), yes(), idle()], true),
-        (Mode::All, vec![yes(), veto()], false),
-        (Mode::All, vec![idle()], false),
+        (MatchMode::FirstMatch, vec![], false),
+        (MatchMode::FirstMatch, vec![yes(), veto()], true),
+        (MatchMode::FirstMatch, vec![veto(), yes()], false),
+        (MatchMode::FirstMatch, vec![no(), idle(), yes()], true),
+        (MatchMode::Any, vec![], false),
+        (MatchMode::Any, vec![no(), yes()], true),
+        (MatchMode::Any, vec![yes(), veto()], false),
+        (MatchMode::Any, vec![idle()], false),
+        (MatchMode::Any, vec![no(), idle()], false),
+        (MatchMode::All, vec![], false),
+        (MatchMode::All, vec![yes(), no()], false),
+        (MatchMode::All, vec![yes(), yes(), idle()], true),
+        (MatchMode::All, vec![yes(), veto()], false),
+        (MatchMode::All, vec![idle()], false),
     ] {
         let verdict = policy(mode, rows.clone()).decide(&World::new().facts());
         assert_eq!(verdict.allowed, allowed, "{mode:?} {rows:?}: {verdict:?}");
@@ -287,7 +289,7 @@ fn the_modes_are_three_sentences() {
 #[test]
 fn why_names_the_row_and_what_it_saw() {
     let policy = policy(
-        Mode::FirstMatch,
+        MatchMode::FirstMatch,
         vec![
             deny(Condition::User(vec![id(7)])),
             allow(cel("user.attributes.team == 'engine' && session.mfa_age < 600")),
@@ -332,12 +334,13 @@ fn what_is_wrong_is_refused_with_its_row() {
         assert_eq!(error.part, Part::Row(2), "{condition:?}: {error}");
     }
     assert!(
-        refused(vec![Row { effect: Effect::Allow, when: vec![], unless: vec![] }])
+        refused(vec![Row { effect: RowEffect::Allow, when: vec![], unless: vec![] }])
             .to_string()
             .starts_with("row 1: ")
     );
     assert_eq!(refused(vec![everyone(); limits::MAX_ROWS + 1]).part, Part::Whole);
-    let header = |name: &str, expression: &str| Header { name: name.into(), expression: expression.into() };
+    let header =
+        |name: &str, expression: &str| HeaderRule { name: name.into(), expression: expression.into() };
     for headers in [
         vec![header("cookie", "'x'")],
         vec![header("x-role", "1")],
@@ -359,7 +362,7 @@ fn extra_headers_say_what_can_stand_in_one() {
     assert_eq!(value("user.groups.filter(g, g.startsWith('ad')).join(',')").unwrap(), "admins");
     assert_eq!(value("'admins' in user.groups ? 'Admin' : 'Viewer'").unwrap(), "Admin");
     assert_eq!(value("user.email.lowerAscii() + string(size(user.groups))").unwrap(), "ada@example.org2");
-    assert_eq!(value("'a\\r\\nset-cookie: x'"), Err(Fault::HeaderValue));
+    assert_eq!(value("'a\\r\\nset-cookie: x'"), Err(EvaluationFault::HeaderValue));
     assert_eq!(value("has(user.attributes.x) ? user.attributes.x : ''").unwrap(), "");
 }
 
@@ -490,42 +493,42 @@ fn any_row() -> impl Strategy<Value = Row> {
         Just(Condition::MfaWithin(1)),
         condition().prop_filter("small", |text| small(text)).prop_map(Condition::Expression),
     ];
-    let effect = prop_oneof![Just(Effect::Allow), Just(Effect::Deny)];
+    let effect = prop_oneof![Just(RowEffect::Allow), Just(RowEffect::Deny)];
     (effect, prop::collection::vec(condition.clone(), 1..3), prop::collection::vec(condition, 0..2))
         .prop_map(|(effect, when, unless)| Row { effect, when, unless })
 }
 
-fn any_mode() -> impl Strategy<Value = Mode> {
-    prop_oneof![Just(Mode::FirstMatch), Just(Mode::Any), Just(Mode::All)]
+fn any_mode() -> impl Strategy<Value = MatchMode> {
+    prop_oneof![Just(MatchMode::FirstMatch), Just(MatchMode::Any), Just(MatchMode::All)]
 }
 
 /// True if a row matches, found by a policy of that row alone. None if that cannot be decided.
 fn matches(row: &Row, world: &World) -> Option<bool> {
-    let alone = policy(Mode::FirstMatch, vec![Row { effect: Effect::Allow, ..row.clone() }]);
+    let alone = policy(MatchMode::FirstMatch, vec![Row { effect: RowEffect::Allow, ..row.clone() }]);
     let verdict = alone.decide(&world.facts());
     (!matches!(verdict.reason, Reason::Fault(_))).then_some(verdict.allowed)
 }
 
 /// A naive implementation of the three modes.
-fn naive(mode: Mode, rows: &[Row], world: &World) -> bool {
-    let matched: Vec<(Effect, Option<bool>)> =
+fn naive(mode: MatchMode, rows: &[Row], world: &World) -> bool {
+    let matched: Vec<(RowEffect, Option<bool>)> =
         rows.iter().map(|row| (row.effect, matches(row, world))).collect();
     let decided = |until: usize| matched[..until].iter().all(|(_, m)| m.is_some());
     match mode {
-        Mode::FirstMatch => matched
+        MatchMode::FirstMatch => matched
             .iter()
             .position(|(_, m)| *m != Some(false))
-            .is_some_and(|at| matched[at] == (Effect::Allow, Some(true)) && decided(at)),
-        Mode::Any | Mode::All => {
-            let vetoed = matched.iter().any(|(effect, m)| *effect == Effect::Deny && *m == Some(true));
+            .is_some_and(|at| matched[at] == (RowEffect::Allow, Some(true)) && decided(at)),
+        MatchMode::Any | MatchMode::All => {
+            let vetoed = matched.iter().any(|(effect, m)| *effect == RowEffect::Deny && *m == Some(true));
             let mut allows = matched
                 .iter()
-                .filter(|(effect, _)| *effect == Effect::Allow)
+                .filter(|(effect, _)| *effect == RowEffect::Allow)
                 .map(|(_, m)| *m == Some(true))
                 .peekable();
             let some = allows.peek().is_some();
             let enough =
-                if mode == Mode::Any { allows.any(|yes| yes) } else { some && allows.all(|yes| yes) };
+                if mode == MatchMode::Any { allows.any(|yes| yes) } else { some && allows.all(|yes| yes) };
             decided(matched.len()) && !vetoed && enough
         }
     }
@@ -537,7 +540,7 @@ proptest! {
         let world = World::new();
         let ours = match Expression::condition(&text) {
             Ok(expression) => expression,
-            Err(Refused::TooLarge(_)) => return Ok(()),
+            Err(ExpressionError::TooLarge(_)) => return Ok(()),
             Err(error) => return Err(TestCaseError::fail(format!("{text}: {error}"))),
         };
         if let Ok(value) = ours.holds(&world.facts()) {
@@ -553,7 +556,7 @@ proptest! {
         let verdict = policy.decide(&world.facts());
         prop_assert_eq!(verdict.allowed, naive(mode, &rows, &world), "{:?}", verdict);
         prop_assert_eq!(verdict, policy.decide(&world.facts()), "the same facts, the same verdict");
-        if rows.iter().all(|row| row.effect == Effect::Deny) {
+        if rows.iter().all(|row| row.effect == RowEffect::Deny) {
             prop_assert!(!verdict.allowed, "denied by default");
         }
     }
@@ -564,7 +567,7 @@ proptest! {
     ) {
         let world = World::new();
         let before = policy(mode, rows.clone()).decide(&world.facts());
-        let first = Row { effect: Effect::Deny, ..first };
+        let first = Row { effect: RowEffect::Deny, ..first };
         let after = policy(mode, std::iter::once(first).chain(rows).collect()).decide(&world.facts());
         prop_assert!(before.allowed || !after.allowed);
     }
@@ -631,7 +634,7 @@ fn the_worst_that_compiles_is_bounded_in_steps_and_in_time() {
     world.ada.groups.push((id(1), "one more".into()));
     assert_eq!(
         Expression::condition("'a' in user.groups").unwrap().holds(&world.facts()),
-        Err(Fault::TooLong("the list of groups"))
+        Err(EvaluationFault::TooLong("the list of groups"))
     );
 }
 
@@ -701,7 +704,7 @@ fn asking_whether_a_list_is_there_costs_what_it_is_said_to_cost() {
     let methods = Expression::condition("has(session.amr)").unwrap();
     assert_eq!(methods.holds(&world.facts()), Ok(true));
     let nobody = Facts { sign_in: None, ..world.facts() };
-    assert_eq!(methods.holds(&nobody), Err(Fault::Unknown("the session")));
+    assert_eq!(methods.holds(&nobody), Err(EvaluationFault::Unknown("the session")));
 }
 
 #[test]
@@ -717,7 +720,10 @@ fn a_did_and_a_handle_are_asked_for_by_name_and_a_handle_that_is_not_verified_le
     }
     world.ada.handle = None;
     assert_eq!(holds(&world, "has(user.atproto.handle)"), Ok(false));
-    assert_eq!(holds(&world, "user.atproto.handle.endsWith('')"), Err(Fault::Unknown("the handle")));
+    assert_eq!(
+        holds(&world, "user.atproto.handle.endsWith('')"),
+        Err(EvaluationFault::Unknown("the handle"))
+    );
     for bad in ["user.atproto == ''", "user.atproto.pds == ''", "has(user.atproto)", "atproto.did == ''"] {
         assert!(Expression::condition(bad).is_err(), "{bad}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{AdminClient, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{
@@ -52,7 +52,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create { user, name, app, ttl } => {
             let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
@@ -70,7 +70,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     }
 }
 
-async fn list(client: &Client, user: &str) -> Result<Output, Failure> {
+async fn list(client: &AdminClient, user: &str) -> Result<Output, Failure> {
     let rows = all_pages(async |page| {
         let order = v1::ListAppPasswordsRequest { page: Some(page), user: user.to_owned() };
         let answer = client.app_passwords().list(order).await?;

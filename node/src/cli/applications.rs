@@ -1,6 +1,6 @@
 //! `conclave app …`
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{AdminClient, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
@@ -148,7 +148,7 @@ impl Rule {
     }
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     let applications = client.applications();
     match command {
         Command::Create { slug, name, rule } => {
@@ -209,7 +209,7 @@ fn changes(
     }
 }
 
-async fn list(client: &Client) -> Result<Output, Failure> {
+async fn list(client: &AdminClient) -> Result<Output, Failure> {
     let mut applications = all_pages(async |page| {
         let answer = client.applications().list(v1::ListApplicationsRequest { page: Some(page) }).await?;
         Ok((answer.applications, answer.next_page_token))

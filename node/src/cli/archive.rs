@@ -1,6 +1,6 @@
 //! `conclave archive …`
 
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
@@ -45,7 +45,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Status => {
             let status = client.archive().status(v1::GetArchiveStatusRequest {}).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use std::io::Write as _;
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{AdminClient, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{
@@ -263,11 +263,11 @@ pub struct Shape {
     tokens: TokenArgs,
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     performed(client, command).await.map_err(in_options)
 }
 
-async fn performed(client: &Client, command: Command) -> Result<Output, Failure> {
+async fn performed(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     let clients = client.clients();
     match command {
         Command::Create(create) => {
@@ -443,7 +443,7 @@ fn changes(update: Update) -> Result<v1::UpdateClientRequest, Failure> {
     })
 }
 
-async fn list(client: &Client) -> Result<Output, Failure> {
+async fn list(client: &AdminClient) -> Result<Output, Failure> {
     let clients = all_pages(async |page| {
         let answer = client.clients().list(v1::ListClientsRequest { page: Some(page) }).await?;
         Ok((answer.clients, answer.next_page_token))

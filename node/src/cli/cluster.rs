@@ -1,6 +1,6 @@
 //! `conclave cluster …`
 
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
@@ -78,7 +78,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Status => {
             let status = client.cluster().status(v1::GetStatusRequest {}).await?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use conclave_config::{Config, Environment, Origin, Setting, effective};
+use conclave_config::{Config, Environment, Setting, SettingOrigin, effective};
 
 use super::{
     failure::Failure,
@@ -65,9 +65,9 @@ fn show(file: Option<&Path>) -> Result<Output, Failure> {
 
 fn row(setting: &Setting) -> Value {
     let from = match setting.origin {
-        Origin::Default => "default",
-        Origin::File => "file",
-        Origin::Environment => "environment",
+        SettingOrigin::Default => "default",
+        SettingOrigin::File => "file",
+        SettingOrigin::Environment => "environment",
     };
     json!({ "setting": setting.path, "value": setting.value, "from": from })
 }

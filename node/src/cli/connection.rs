@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use conclave_client::{Builder, Client};
+use conclave_client::{AdminClient, ClientBuilder};
 
 use conclave_auth::operator;
 use conclave_base::runtime::Runtime;
@@ -62,7 +62,7 @@ impl ApiArgs {
         }
     }
 
-    pub fn connect(&self) -> Result<Client, Failure> {
+    pub fn connect(&self) -> Result<AdminClient, Failure> {
         let token = self.token.as_deref().filter(|token| !token.is_empty());
         let config = match (&self.config, token) {
             (None, Some(_)) => None,
@@ -71,7 +71,8 @@ impl ApiArgs {
             }
         };
         let endpoints = self.endpoints(config.as_ref());
-        let builder = self.with_authorities(Client::builder().endpoints(endpoints.clone()), &endpoints)?;
+        let builder =
+            self.with_authorities(AdminClient::builder().endpoints(endpoints.clone()), &endpoints)?;
         let builder = match (token, &config) {
             (Some(token), _) => builder.token(token),
             (None, Some(config)) => as_operator(builder, config)?,
@@ -90,7 +91,11 @@ impl ApiArgs {
     }
 
     /// The authorities are read only if an https address is checked against them.
-    fn with_authorities(&self, builder: Builder, endpoints: &[String]) -> Result<Builder, Failure> {
+    fn with_authorities(
+        &self,
+        builder: ClientBuilder,
+        endpoints: &[String],
+    ) -> Result<ClientBuilder, Failure> {
         if !endpoints.iter().any(|url| url.starts_with("https://")) {
             return Ok(builder);
         }
@@ -102,7 +107,7 @@ impl ApiArgs {
     }
 }
 
-fn as_operator(builder: Builder, config: &Config) -> Result<Builder, Failure> {
+fn as_operator(builder: ClientBuilder, config: &Config) -> Result<ClientBuilder, Failure> {
     let secret = find_secret(config).map_err(|error| Failure::usage(error.to_string()))?;
     let Some(secret) = secret else {
         return Err(Failure::unauthenticated(

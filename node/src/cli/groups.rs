@@ -1,6 +1,6 @@
 //! `conclave group …`
 
-use conclave_client::{Client, Error, all_pages, v1};
+use conclave_client::{AdminClient, Error, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output, users};
@@ -71,7 +71,7 @@ pub struct Members {
     users: Vec<String>,
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create { name, description } => {
             let order = v1::CreateGroupRequest { name, description: description.unwrap_or_default() };
@@ -97,7 +97,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     }
 }
 
-async fn list(client: &Client) -> Result<Output, Failure> {
+async fn list(client: &AdminClient) -> Result<Output, Failure> {
     let mut groups = all_pages(async |page| {
         let answer = client.groups().list(v1::ListGroupsRequest { page: Some(page) }).await?;
         Ok((answer.groups, answer.next_page_token))
@@ -114,7 +114,7 @@ async fn list(client: &Client) -> Result<Output, Failure> {
 }
 
 /// The group with this name or id. A name in another case matches if there is only one such group.
-async fn find(client: &Client, name: &str) -> Result<v1::Group, Failure> {
+async fn find(client: &AdminClient, name: &str) -> Result<v1::Group, Failure> {
     let groups = all_pages(async |page| {
         let answer = client.groups().list(v1::ListGroupsRequest { page: Some(page) }).await?;
         Ok((answer.groups, answer.next_page_token))
@@ -126,7 +126,7 @@ async fn find(client: &Client, name: &str) -> Result<v1::Group, Failure> {
     group.ok_or_else(|| Failure::from(Error::NotFound(format!("there is no group {name}"))))
 }
 
-async fn show(client: &Client, name: &str) -> Result<Output, Failure> {
+async fn show(client: &AdminClient, name: &str) -> Result<Output, Failure> {
     let group = find(client, name).await?;
     let users = users::all(client).await?;
     let members = users.iter().filter(|user| user.groups.contains(&group.name));
@@ -143,7 +143,7 @@ struct Wanted {
     was_member: bool,
 }
 
-async fn change(client: &Client, members: Members, joins: bool) -> Result<Output, Failure> {
+async fn change(client: &AdminClient, members: Members, joins: bool) -> Result<Output, Failure> {
     let Members { group, users } = members;
     let known = find(client, &group).await?;
     // A mistyped name is detected before anything is changed.

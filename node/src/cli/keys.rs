@@ -1,6 +1,6 @@
 //! `conclave key …`
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{AdminClient, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
@@ -35,7 +35,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::List => {
             let keys = all_pages(async |page| {

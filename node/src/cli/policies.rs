@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io::Read as _, path::PathBuf};
 
-use conclave_client::{Client, Error, all_pages, v1};
+use conclave_client::{AdminClient, Error, all_pages, v1};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -169,7 +169,7 @@ pub(super) fn moment(text: &str) -> Result<u64, String> {
     u64::try_from(seconds).map_err(|_| bad())?.checked_mul(1_000).ok_or_else(bad)
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Set(Setting { application, file, force }) => {
             set(client, application, &file, false, force).await
@@ -192,7 +192,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
 }
 
 async fn set(
-    client: &Client,
+    client: &AdminClient,
     application: String,
     file: &std::path::Path,
     candidate: bool,
@@ -233,7 +233,7 @@ fn document(file: &std::path::Path) -> Result<String, Failure> {
     serde_json::to_string(&document.map_err(bad)?).map_err(|error| Failure::other(error.to_string()))
 }
 
-async fn show(client: &Client, application: String) -> Result<Output, Failure> {
+async fn show(client: &AdminClient, application: String) -> Result<Output, Failure> {
     let policy = client.policies().get(v1::GetPolicyRequest { application }).await?;
     let value = json!({
         "application": policy.application,
@@ -250,7 +250,7 @@ fn parsed(document: &str) -> Value {
     serde_json::from_str(document).unwrap_or(Value::Null)
 }
 
-async fn remove(client: &Client, application: String, candidate: bool) -> Result<Output, Failure> {
+async fn remove(client: &AdminClient, application: String, candidate: bool) -> Result<Output, Failure> {
     let order = v1::RemovePolicyRequest { application: application.clone(), candidate };
     client.policies().remove(order).await?;
     let text = if candidate {
@@ -262,7 +262,7 @@ async fn remove(client: &Client, application: String, candidate: bool) -> Result
 }
 
 async fn promote(
-    client: &Client,
+    client: &AdminClient,
     application: String,
     version: Option<u64>,
     force: bool,
@@ -281,7 +281,7 @@ async fn promote(
     Ok(Output::done(text, json!({ "application": answer.application, "version": answer.version })))
 }
 
-async fn test(client: &Client, testing: Testing) -> Result<Output, Failure> {
+async fn test(client: &AdminClient, testing: Testing) -> Result<Output, Failure> {
     let whole = testing.user.is_none();
     let order = v1::TestPolicyRequest {
         application: testing.application,
@@ -322,7 +322,7 @@ pub(super) fn verdict(verdict: &v1::PolicyVerdict) -> Value {
 }
 
 /// The members, each with a client that contacts only this member.
-pub(super) async fn members(client: &Client) -> Result<Vec<(u64, Option<Client>)>, Failure> {
+pub(super) async fn members(client: &AdminClient) -> Result<Vec<(u64, Option<AdminClient>)>, Failure> {
     let status = client.cluster().status(v1::GetStatusRequest {}).await?;
     let members = status.nodes.into_iter();
     Ok(members.map(|node| (node.id, client.at(&node.api_url).ok().filter(|_| node.reachable))).collect())
@@ -330,8 +330,8 @@ pub(super) async fn members(client: &Client) -> Result<Vec<(u64, Option<Client>)
 
 /// The response of each node, and the nodes that could not be reached.
 pub(super) async fn everywhere<T>(
-    client: &Client,
-    ask: impl AsyncFn(Client) -> Result<T, conclave_client::Error>,
+    client: &AdminClient,
+    ask: impl AsyncFn(AdminClient) -> Result<T, conclave_client::Error>,
 ) -> Result<(Vec<T>, Vec<u64>), Failure> {
     let (mut answers, mut missing) = (Vec::new(), Vec::new());
     for (node, there) in members(client).await? {
@@ -343,7 +343,7 @@ pub(super) async fn everywhere<T>(
     Ok((answers, missing))
 }
 
-async fn shadow(client: &Client, application: String) -> Result<Output, Failure> {
+async fn shadow(client: &AdminClient, application: String) -> Result<Output, Failure> {
     let (reports, missing) = everywhere(client, async |there| {
         there.policies().shadow(v1::GetShadowReportRequest { application: application.clone() }).await
     })
@@ -381,7 +381,7 @@ async fn shadow(client: &Client, application: String) -> Result<Output, Failure>
     Ok(Output::Nested { fields: REPORT, value, list: "differences", columns })
 }
 
-async fn replay(client: &Client, application: String) -> Result<Output, Failure> {
+async fn replay(client: &AdminClient, application: String) -> Result<Output, Failure> {
     let (answers, missing) = everywhere(client, async |there| {
         there.policies().replay(v1::ReplayCandidateRequest { application: application.clone() }).await
     })

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use conclave_auth::recovery;
 use conclave_base::runtime::Runtime;
-use conclave_cluster::known::Survivor;
+use conclave_cluster::offline_state::Survivor;
 use conclave_crypto::keys::ClusterKeys;
 use conclave_dr::offline::{LogTime, Restore, restore};
 use conclave_store::DataDir;

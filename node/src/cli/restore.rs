@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use conclave_archive::read::Until;
 use conclave_base::runtime::Runtime;
-use conclave_cluster::known::Known;
+use conclave_cluster::offline_state::OfflineState;
 use conclave_config::{Config, find_secret};
 use conclave_crypto::{hex, keys::ClusterKeys};
 use conclave_dr::{
     archived,
     offline::{LogTime, Restore, Restored, restore},
-    report::Report,
+    report::ChangeReport,
 };
 use conclave_store::snapshot::SealingKey;
 
@@ -86,8 +86,8 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "INDEX", requires = "archive", conflicts_with = "at")]
     index: Option<u64>,
     /// The lineage (epoch) of the cluster, if two lineages wrote to the archive in parallel
-    #[arg(long, value_name = "EPOCH", requires = "archive")]
-    life: Option<u64>,
+    #[arg(long = "life", value_name = "EPOCH", requires = "archive")]
+    lineage: Option<u64>,
     /// Settings of the node that is to start here
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -141,11 +141,11 @@ pub async fn run(args: RestoreArgs) -> Result<(Output, Format), Failure> {
     Ok((output, format))
 }
 
-async fn of_file(file: PathBuf, keys: ClusterKeys) -> Result<(Known, Known), Failure> {
+async fn of_file(file: PathBuf, keys: ClusterKeys) -> Result<(OfflineState, OfflineState), Failure> {
     let read = move || {
         let key = SealingKey::ring(&keys);
         let mut progress = Progress::new("reading", 0);
-        Known::of_file(&file, &key, |done| progress.at(done))
+        OfflineState::of_file(&file, &key, |done| progress.at(done))
     };
     let known = tokio::task::spawn_blocking(read).await.map_err(|error| Failure::other(error.to_string()))?;
     let known = known.map_err(|error| Failure::other(error.to_string()))?;
@@ -156,7 +156,7 @@ async fn of_archive(
     args: &RestoreArgs,
     config: &Config,
     keys: &ClusterKeys,
-) -> Result<((Known, Known), Value), Failure> {
+) -> Result<((OfflineState, OfflineState), Value), Failure> {
     let mut settings = config.archive.clone();
     settings.target = args.target.clone().or(settings.target);
     if settings.target.is_none() {
@@ -178,11 +178,11 @@ async fn of_archive(
     let scratch = scratch
         .map_err(|error| Failure::other(format!("there is no room for the archive's files: {error}")))?;
     let mut progress = Progress::new("fetching", 0);
-    let mut step = |done: conclave_archive::read::Progress| {
+    let mut step = |done: conclave_archive::read::DownloadProgress| {
         progress.then("fetching", done.bytes_total);
         progress.at(done.bytes);
     };
-    let found = archived::read(&settings, keys, point, args.life, scratch.path(), &mut step)
+    let found = archived::read(&settings, keys, point, args.lineage, scratch.path(), &mut step)
         .await
         .map_err(|error| Failure::other(error.to_string()))?;
     drop(progress);
@@ -190,8 +190,8 @@ async fn of_archive(
         "restored_index": found.older.state.index(),
         "log_ends_at": found.log_ends_at,
         "journal_complete_to": found.journal_complete_to,
-        "revoked_after_the_log": found.journal.applied,
-        "not_understood": found.journal.not_understood,
+        "revoked_after_the_log": found.revocation_journal.applied,
+        "not_understood": found.revocation_journal.not_understood,
     });
     Ok(((found.older, found.newest), about))
 }
@@ -229,7 +229,7 @@ pub(super) fn told(
     done: &Restored,
     dry_run: bool,
 ) -> Output {
-    let Report { changes, change_count, users, sessions_ended } = &done.report;
+    let ChangeReport { changes, change_count, users, sessions_ended } = &done.report;
     let named = file.map_or_else(String::new, |file| format!(" --config {}", file.display()));
     let next = if dry_run {
         "nothing was written: run it again without --dry-run".to_owned()
@@ -245,10 +245,10 @@ pub(super) fn told(
         .collect();
     let value = json!({
         "restored": !dry_run,
-        "node_id": done.life.node,
-        "cluster_id": hex::encode(&done.life.lineage.cluster),
-        "epoch": done.life.lineage.epoch,
-        "index": done.life.start.index,
+        "node_id": done.lineage.node,
+        "cluster_id": hex::encode(&done.lineage.lineage.cluster),
+        "epoch": done.lineage.lineage.epoch,
+        "index": done.lineage.start.index,
         "data_dir": config.node.data_dir,
         "aside": done.aside,
         "users": users,

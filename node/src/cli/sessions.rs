@@ -1,6 +1,6 @@
 //! `conclave session …`
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{AdminClient, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output};
@@ -51,7 +51,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::List { user } => list(client, &user.unwrap_or_default()).await,
         Command::Notices => notices(client).await,
@@ -88,7 +88,7 @@ pub fn but_not_told(not_told: &[String]) -> String {
     )
 }
 
-async fn notices(client: &Client) -> Result<Output, Failure> {
+async fn notices(client: &AdminClient) -> Result<Output, Failure> {
     let notices = all_pages(async |page| {
         let answer = client.sessions().notices(v1::ListNoticesRequest { page: Some(page) }).await?;
         Ok((answer.notices, answer.next_page_token))
@@ -119,7 +119,7 @@ fn signed_out(user: &str, app_passwords: bool, left: u32) -> String {
     }
 }
 
-async fn list(client: &Client, user: &str) -> Result<Output, Failure> {
+async fn list(client: &AdminClient, user: &str) -> Result<Output, Failure> {
     let sessions = all_pages(async |page| {
         let order = v1::ListSessionsRequest { user: user.to_owned(), page: Some(page) };
         let answer = client.sessions().list(order).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{AdminClient, all_pages, v1};
 use serde_json::{Value, json};
 
 use conclave_config::parse_duration;
@@ -45,7 +45,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::New { name, role, ttl } => {
             let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
@@ -61,7 +61,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     }
 }
 
-async fn list(client: &Client) -> Result<Output, Failure> {
+async fn list(client: &AdminClient) -> Result<Output, Failure> {
     let tokens = all_pages(async |page| {
         let answer = client.tokens().list(v1::ListTokensRequest { page: Some(page) }).await?;
         Ok((answer.tokens, answer.next_page_token))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conclave_client::{Client, all_pages, v1};
+use conclave_client::{AdminClient, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, open_names, output::Output, password, tokens::duration};
@@ -270,7 +270,7 @@ impl Settings {
     }
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     let upstreams = client.upstreams();
     match command {
         Command::Add(add) => Ok(one(&upstreams.create(order(*add)?).await?)),
@@ -348,7 +348,7 @@ fn changes(update: Update) -> Result<v1::UpdateUpstreamRequest, Failure> {
     })
 }
 
-async fn list(client: &Client) -> Result<Output, Failure> {
+async fn list(client: &AdminClient) -> Result<Output, Failure> {
     let upstreams = all_pages(async |page| {
         let answer = client.upstreams().list(v1::ListUpstreamsRequest { page: Some(page) }).await?;
         Ok((answer.upstreams, answer.next_page_token))

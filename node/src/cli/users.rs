@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io::Write as _};
 
-use conclave_client::{Client, Error, all_pages, v1};
+use conclave_client::{AdminClient, Error, all_pages, v1};
 use serde_json::{Value, json};
 
 use super::{failure::Failure, output::Output, password, sessions};
@@ -172,7 +172,7 @@ pub struct Update {
     clear_attributes: bool,
 }
 
-pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
+pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create(create) => make(client, create).await,
         Command::List { group } => list(client, group.as_deref()).await,
@@ -207,7 +207,7 @@ pub async fn run(client: &Client, command: Command) -> Result<Output, Failure> {
     }
 }
 
-async fn make(client: &Client, create: Create) -> Result<Output, Failure> {
+async fn make(client: &AdminClient, create: Create) -> Result<Output, Failure> {
     let password = match (create.no_password, create.password_stdin) {
         (true, _) => String::new(),
         (false, true) => password::from_stdin()?,
@@ -230,7 +230,7 @@ async fn make(client: &Client, create: Create) -> Result<Output, Failure> {
     Ok(one(&client.users().create(order).await?))
 }
 
-async fn ensure_admins(client: &Client) -> Result<(), Error> {
+async fn ensure_admins(client: &AdminClient) -> Result<(), Error> {
     let group = v1::CreateGroupRequest { name: ADMINS.to_owned(), description: "Administrators".to_owned() };
     match client.groups().create(group).await {
         Ok(_) | Err(Error::Refused(_)) => Ok(()),
@@ -239,7 +239,7 @@ async fn ensure_admins(client: &Client) -> Result<(), Error> {
 }
 
 /// All users, by name.
-pub(super) async fn all(client: &Client) -> Result<Vec<v1::User>, Failure> {
+pub(super) async fn all(client: &AdminClient) -> Result<Vec<v1::User>, Failure> {
     let mut users = all_pages(async |page| {
         let answer = client.users().list(v1::ListUsersRequest { page: Some(page) }).await?;
         Ok((answer.users, answer.next_page_token))
@@ -249,7 +249,7 @@ pub(super) async fn all(client: &Client) -> Result<Vec<v1::User>, Failure> {
     Ok(users)
 }
 
-async fn list(client: &Client, group: Option<&str>) -> Result<Output, Failure> {
+async fn list(client: &AdminClient, group: Option<&str>) -> Result<Output, Failure> {
     let mut users = all(client).await?;
     for same in alike(users.iter().map(|user| user.email.as_str())) {
         warn(&format!(
@@ -262,7 +262,12 @@ async fn list(client: &Client, group: Option<&str>) -> Result<Output, Failure> {
     Ok(Output::Many { columns: COLUMNS, rows: users.iter().map(value).collect() })
 }
 
-async fn rename(client: &Client, user: String, username: String, force: bool) -> Result<Output, Failure> {
+async fn rename(
+    client: &AdminClient,
+    user: String,
+    username: String,
+    force: bool,
+) -> Result<Output, Failure> {
     let before = client.users().get(v1::GetUserRequest { user }).await?;
     let order = v1::RenameUserRequest { user: before.id, username, force };
     let user = client.users().rename(order).await?;
@@ -289,7 +294,7 @@ pub(super) fn alike<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str
     by_folded.into_values().filter(|names| names.len() > 1).collect()
 }
 
-async fn able(client: &Client, user: String, disabled: bool) -> Result<Output, Failure> {
+async fn able(client: &AdminClient, user: String, disabled: bool) -> Result<Output, Failure> {
     let order = v1::UpdateUserRequest { user, disabled: Some(disabled), ..v1::UpdateUserRequest::default() };
     let user = client.users().update(order).await?;
     if disabled && !user.not_told.is_empty() {
@@ -307,7 +312,7 @@ fn is_admin(user: &v1::User) -> bool {
 }
 
 /// Warns on standard error when no enabled administrator is left, with the remedy.
-pub(super) async fn warn_without_administrator(client: &Client) -> Result<(), Failure> {
+pub(super) async fn warn_without_administrator(client: &AdminClient) -> Result<(), Failure> {
     let is_left = all(client).await?.iter().any(|user| is_admin(user) && !user.disabled);
     if !is_left {
         let _ = writeln!(

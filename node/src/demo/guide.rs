@@ -8,31 +8,25 @@ use tokio::sync::mpsc;
 use super::{
     DemoOptions,
     children::{Children, News},
-    furnish::Furnished,
     layout::{APP_HOST, Layout},
+    seed::DemoSeed,
 };
 
-pub fn print(
-    options: &DemoOptions,
-    layout: &Layout,
-    children: &Children,
-    furnished: &Furnished,
-    took: Duration,
-) {
+pub fn print(options: &DemoOptions, layout: &Layout, children: &Children, seeded: &DemoSeed, took: Duration) {
     let pids = children.pids();
     if options.json {
-        println!("{}", as_json(layout, &pids, furnished));
+        println!("{}", as_json(layout, &pids, seeded));
         return;
     }
-    let leader = furnished.leader;
+    let leader = seeded.leader;
     let pid = pids.get(&leader).copied().unwrap_or_default();
     println!("\n  {} nodes are ready after {:.1} s.\n", layout.nodes, took.as_secs_f64());
     println!("  Open     {}", layout.front_url());
-    println!("  Sign in  {}  {}", furnished.username, furnished.password);
+    println!("  Sign in  {}  {}", seeded.username, seeded.password);
     println!("  Then     {}   (an application behind forward-auth)\n", layout.app_url());
     println!("  Every click goes to the next node. The leader is node {leader}, pid {pid}:");
     println!("      kill -9 {pid}      and keep clicking\n");
-    println!("  Admin    conclave user list --api http://{} --token {}", layout.api_addr(1), furnished.token);
+    println!("  Admin    conclave user list --api http://{} --token {}", layout.api_addr(1), seeded.token);
     println!("  Logs     {}", layout.log_file(1).display());
     println!("  Stop     Ctrl-C\n");
 }
@@ -40,7 +34,7 @@ pub fn print(
 fn as_json(
     layout: &Layout,
     pids: &std::collections::BTreeMap<u64, u32>,
-    furnished: &Furnished,
+    seeded: &DemoSeed,
 ) -> serde_json::Value {
     let nodes: Vec<_> = layout
         .ids()
@@ -60,12 +54,12 @@ fn as_json(
         "front": layout.front_url(),
         "issuer": layout.front_url(),
         "nodes": nodes,
-        "leader": furnished.leader,
-        "admin": { "username": furnished.username, "password": furnished.password, "token": furnished.token },
+        "leader": seeded.leader,
+        "admin": { "username": seeded.username, "password": seeded.password, "token": seeded.token },
         "client": {
-            "client_id": furnished.client_id,
-            "client_secret": furnished.client_secret,
-            "redirect_uri": furnished.redirect_uri,
+            "client_id": seeded.client_id,
+            "client_secret": seeded.client_secret,
+            "redirect_uri": seeded.redirect_uri,
         },
         "app": { "host": APP_HOST, "url": layout.app_url() },
     })

@@ -6,7 +6,7 @@
 //! | `children` | the nodes: real `conclave serve` processes, watched, stopped with the demo |
 //! | `front` | one URL in front of all: each request goes to the next node |
 //! | `app` | a small application behind forward-auth |
-//! | `furnish` | admin, client and application, created through the admin API |
+//! | `seed` | admin, client and application, created through the admin API |
 //! | `guide` | the output: a guide for users, one line of JSON for programs |
 //!
 //! It is a tool on top of the product and not part of it: nothing in the product imports this room.
@@ -14,10 +14,10 @@
 mod app;
 mod children;
 mod front;
-mod furnish;
 mod guide;
 mod layout;
 pub mod ports;
+mod seed;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -74,9 +74,9 @@ pub async fn run(options: DemoOptions, runtime: Runtime) -> anyhow::Result<()> {
             Err(anyhow::anyhow!("node {node} ended while starting; its log is {}", layout.log_file(node).display()))
         }
     };
-    if let Ok(Some(furnished)) = &result {
+    if let Ok(Some(seeded)) = &result {
         let took = runtime.clock.monotonic().saturating_sub(started);
-        guide::print(&options, &layout, &children, furnished, took);
+        guide::print(&options, &layout, &children, seeded, took);
         watch(&options, &children, &mut reports, &stop).await;
     }
     stop.cancel();
@@ -95,11 +95,11 @@ async fn open(
     runtime: &Runtime,
     (front, application): (HttpListener, HttpListener),
     stop: CancellationToken,
-) -> anyhow::Result<Option<furnish::Furnished>> {
+) -> anyhow::Result<Option<seed::DemoSeed>> {
     tokio::spawn(front.serve(front::router(Arc::clone(layout), runtime.clone()), stop.clone()));
     tokio::spawn(application.serve(app::router(), stop));
     children.wait_ready().await?;
-    furnish::furnish(options, layout, runtime).await.map(Some)
+    seed::seed(options, layout, runtime).await.map(Some)
 }
 
 /// Prints the events of the nodes, and restarts dead ones on request.

@@ -19,7 +19,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// The values that are not part of the node's status.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct MetricsSample {
     /// Unix milliseconds.
     pub now_ms: u64,
     pub users: usize,
@@ -28,18 +28,18 @@ pub struct Moment {
 }
 
 /// The status as text (OpenMetrics 1.0).
-pub fn exposition(status: &NodeStatus, moment: Moment) -> String {
+pub fn exposition(status: &NodeStatus, sample: MetricsSample) -> String {
     let mut page = Page(Registry::with_prefix("conclave"));
     page.about(status);
-    page.whole("users", "Users in the replicated state", moment.users as u64);
+    page.whole("users", "Users in the replicated state", sample.users as u64);
     page.whole(
         "logout_notices_waiting",
         "Back-channel logouts that clients have not accepted yet",
-        moment.logout_notices as u64,
+        sample.logout_notices as u64,
     );
     page.refusals();
     if let Some(archive) = &status.archive {
-        page.archive(archive, moment.now_ms);
+        page.archive(archive, sample.now_ms);
     }
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -182,7 +182,7 @@ mod tests {
             archive,
             ..NodeStatus::default()
         };
-        exposition(&status, Moment { now_ms: 10_000, users: 3, logout_notices: 2 })
+        exposition(&status, MetricsSample { now_ms: 10_000, users: 3, logout_notices: 2 })
     }
 
     #[test]

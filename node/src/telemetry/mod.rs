@@ -25,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
 use self::one_line::OneLine;
-use conclave_config::{Log, LogFormat, Telemetry};
+use conclave_config::{LogConfig, LogFormat, Telemetry};
 
 /// Time limit for exporting the last spans when the node stops.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -63,7 +63,7 @@ impl TelemetryGuard {
 }
 
 /// Sets up logs and traces of the process. Needs a tokio runtime around it when a collector is configured.
-pub fn init(log: &Log, telemetry: &Telemetry, node_id: u64) -> Result<TelemetryGuard, TelemetryError> {
+pub fn init(log: &LogConfig, telemetry: &Telemetry, node_id: u64) -> Result<TelemetryGuard, TelemetryError> {
     let provider = match &telemetry.otlp_endpoint {
         Some(endpoint) => Some(provider(endpoint.as_str(), node_id)?),
         None => None,

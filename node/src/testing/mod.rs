@@ -31,13 +31,13 @@ use conclave_base::runtime::{
     Runtime,
     testing::{FixedClock, SeededEntropy},
 };
-use conclave_cluster::{Cluster, ClusterOptions, Committed, Peer, ProposeError};
+use conclave_cluster::{BootstrapPeer, Cluster, ClusterOptions, CommittedWrite, ProposeError};
 use conclave_config::{Config, Environment};
 use conclave_crypto::{
     handle::{HandleKind, HandleSecret},
     keys::ClusterKeys,
     mac,
-    password::{Cost, Password, PasswordPool},
+    password::{Cost, PasswordPool, PlaintextPassword},
     secret::ClusterSecret,
 };
 
@@ -103,8 +103,8 @@ impl TestNode {
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
         let planes: Vec<(u64, TcpListener)> = (1..=count).map(|node| (node, listen())).collect();
         let addr = |listener: &TcpListener| listener.local_addr().expect("a bound listener").to_string();
-        let peers: Vec<Peer> =
-            planes.iter().map(|(node, plane)| Peer { node: *node, addr: addr(plane) }).collect();
+        let peers: Vec<BootstrapPeer> =
+            planes.iter().map(|(node, plane)| BootstrapPeer { node: *node, addr: addr(plane) }).collect();
         let starting = planes.into_iter().map(|(node, plane)| {
             let runtime = Runtime { clock: clock.clone(), entropy: SeededEntropy::new(node) };
             let mut settings = settings();
@@ -126,7 +126,7 @@ impl TestNode {
     async fn start_one(
         node: u64,
         plane: TcpListener,
-        peers: Vec<Peer>,
+        peers: Vec<BootstrapPeer>,
         runtime: Runtime,
         clock: Arc<FixedClock>,
         settings: Settings,
@@ -143,7 +143,7 @@ impl TestNode {
             api_url: api_url.clone(),
             peers,
             joined: false,
-            checks: conclave_cluster::Checks::default(),
+            checks: conclave_cluster::CheckMode::default(),
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
             hints: Vec::new(),
@@ -236,7 +236,7 @@ impl TestNode {
     ///
     /// # Errors
     /// [`ProposeError`].
-    pub async fn propose(&self, body: Body) -> Result<Committed, ProposeError> {
+    pub async fn propose(&self, body: Body) -> Result<CommittedWrite, ProposeError> {
         self.cluster().propose(RequestId::new(self.bytes()), body).await
     }
 
@@ -246,7 +246,7 @@ impl TestNode {
     }
 
     async fn hash(&self, password: &str) -> String {
-        let password = Password::new(password).expect("a short password");
+        let password = PlaintextPassword::new(password).expect("a short password");
         self.auth.passwords().hash(password, self.bytes()).await.expect("a hash")
     }
 }

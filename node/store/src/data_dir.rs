@@ -42,7 +42,7 @@ const SETUP_NAMES: [&str; 9] = [
 
 /// The identity of a node. It is fixed at set-up, except for the cluster, which the node joins later.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct DataDirIdentity {
     /// The cluster this node belongs to; `None` until it is bootstrapped or has joined.
     pub cluster: Option<[u8; 16]>,
     /// Raised by each restore (design.md §8).
@@ -60,7 +60,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    identity: Option<Identity>,
+    identity: Option<DataDirIdentity>,
     lock: File,
 }
 
@@ -76,7 +76,7 @@ impl Drop for DataDir {
 #[derive(Debug)]
 pub struct SecretMark {
     path: PathBuf,
-    identity: Identity,
+    identity: DataDirIdentity,
 }
 
 impl SecretMark {
@@ -89,11 +89,11 @@ impl SecretMark {
     ///
     /// # Errors
     /// An error if it cannot be written; the directory is then unchanged.
-    pub fn settle(&mut self, secret_check: [u8; 16]) -> Result<(), StoreError> {
+    pub fn record_secret_id(&mut self, secret_check: [u8; 16]) -> Result<(), StoreError> {
         if self.identity.secret_check == secret_check {
             return Ok(());
         }
-        let identity = Identity { secret_check, ..self.identity.clone() };
+        let identity = DataDirIdentity { secret_check, ..self.identity.clone() };
         files::replace(&self.path, &encode(&identity))?;
         self.identity = identity;
         Ok(())
@@ -117,7 +117,7 @@ impl DataDir {
     /// The identity of the node whose data are at `path`. It is read without a lock, so it may be outdated when it is
     /// returned. `None` for a directory that is fresh or missing. A restore that was interrupted after its mark is
     /// finished first: the identity there may still be the earlier one.
-    pub fn peek(path: &Path) -> Result<Option<Identity>, StoreError> {
+    pub fn peek(path: &Path) -> Result<Option<DataDirIdentity>, StoreError> {
         if exchange::is_begun(path) {
             return Ok(Self::open(path)?.identity.clone());
         }
@@ -135,19 +135,19 @@ impl DataDir {
     }
 
     /// `None` in a fresh directory.
-    pub fn identity(&self) -> Option<&Identity> {
+    pub fn identity(&self) -> Option<&DataDirIdentity> {
         self.identity.as_ref()
     }
 
     /// Sets up a fresh directory: log, snapshots, and the identity last, each durable before the next.
-    pub fn initialize(&mut self, identity: Identity) -> Result<SledLog, StoreError> {
+    pub fn initialize(&mut self, identity: DataDirIdentity) -> Result<SledLog, StoreError> {
         self.initialize_over(identity, SledLog::create)
     }
 
     /// Like [`Self::initialize`], over a log that the caller creates.
     pub fn initialize_over<L>(
         &mut self,
-        identity: Identity,
+        identity: DataDirIdentity,
         create: impl FnOnce(&Path) -> Result<L, StoreError>,
     ) -> Result<L, StoreError> {
         if self.identity.is_some() {
@@ -176,7 +176,7 @@ impl DataDir {
     }
 
     /// Replaces the identity durably and as a whole.
-    pub fn save_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
+    pub fn save_identity(&mut self, identity: DataDirIdentity) -> Result<(), StoreError> {
         files::replace(&self.path.join("identity"), &encode(&identity))?;
         self.identity = Some(identity);
         Ok(())
@@ -207,7 +207,7 @@ impl DataDir {
     /// `aside-<name>`; returns that path if there were any.
     pub fn replace_contents<E: From<StoreError>>(
         &mut self,
-        identity: Identity,
+        identity: DataDirIdentity,
         name: &str,
         build: impl FnOnce(&Path, &Path) -> Result<(), E>,
     ) -> Result<Option<PathBuf>, E> {
@@ -292,7 +292,7 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
+fn read_identity(path: &Path) -> Result<Option<DataDirIdentity>, StoreError> {
     match fs::read(path) {
         Ok(bytes) => decode(&bytes)
             .map(Some)
@@ -302,7 +302,7 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
     }
 }
 
-fn encode(identity: &Identity) -> Vec<u8> {
+fn encode(identity: &DataDirIdentity) -> Vec<u8> {
     let mut out = Vec::with_capacity(IDENTITY_BYTES);
     out.extend_from_slice(MAGIC);
     out.push(VERSION);
@@ -316,7 +316,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8]) -> Result<Identity, &'static str> {
+fn decode(bytes: &[u8]) -> Result<DataDirIdentity, &'static str> {
     if bytes.len() != IDENTITY_BYTES {
         return Err("it has the wrong length");
     }
@@ -334,7 +334,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, &'static str> {
         return Err("its flags are unknown to this release");
     }
     let cluster = take::<16>(&mut rest)?;
-    Ok(Identity {
+    Ok(DataDirIdentity {
         cluster: (flags & BELONGS != 0).then_some(cluster),
         lineage_epoch: u64::from_be_bytes(take(&mut rest)?),
         node_id: u64::from_be_bytes(take(&mut rest)?),

@@ -25,7 +25,7 @@ pub mod sled_log;
 pub mod snapshot;
 pub mod writer;
 
-pub use data_dir::{DataDir, Identity};
+pub use data_dir::{DataDir, DataDirIdentity};
 pub use error::StoreError;
 pub use log::{Flush, LogId, LogReader, LogRecord, LogState, LogStore, Op};
 pub use mem_log::MemLog;

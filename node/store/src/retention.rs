@@ -11,7 +11,7 @@ pub const KEEP_SNAPSHOTS: usize = 2;
 
 /// The inputs of the rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct RetentionInputs {
     /// Payload bytes of the entries behind the newest snapshot; the whole log's if there is none.
     pub tail_bytes: u64,
     /// Size of the newest snapshot file, 0 without one.
@@ -24,7 +24,7 @@ pub struct Held {
 
 /// The actions that are due now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct RetentionPlan {
     pub take_snapshot: bool,
     /// Entries up to and including this index may be purged.
     pub purge_upto: Option<u64>,
@@ -32,12 +32,12 @@ pub struct Plan {
 
 /// Applies the rule. A snapshot is due once the tail exceeds max(64 MiB, half the last snapshot). The half keeps the
 /// cost of writing snapshots within a constant factor of the writes themselves, however large the state grows.
-pub fn plan(held: &Held) -> Plan {
+pub fn plan(held: &RetentionInputs) -> RetentionPlan {
     let limit = MIN_TAIL_BYTES.max(held.last_snapshot_bytes / 2);
     let purge_upto = held
         .oldest_snapshot_index
         .and_then(|covered| held.last_index.checked_sub(KEEP_ENTRIES).map(|spare| covered.min(spare)));
-    Plan { take_snapshot: held.tail_bytes > limit, purge_upto }
+    RetentionPlan { take_snapshot: held.tail_bytes > limit, purge_upto }
 }
 
 /// The log entries that an archive still lacks (the `archive` room keeps this current).
@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn a_snapshot_is_due_above_64_mib_or_half_the_last_one() {
         let due = |tail_bytes, last_snapshot_bytes| {
-            plan(&Held { tail_bytes, last_snapshot_bytes, ..Held::default() }).take_snapshot
+            plan(&RetentionInputs { tail_bytes, last_snapshot_bytes, ..RetentionInputs::default() })
+                .take_snapshot
         };
         assert!(!due(MIN_TAIL_BYTES, 0));
         assert!(due(MIN_TAIL_BYTES + 1, 0));
@@ -87,7 +88,8 @@ mod tests {
     #[test]
     fn the_log_keeps_ten_thousand_entries_and_reaches_back_to_the_older_snapshot() {
         let upto = |oldest_snapshot_index, last_index| {
-            plan(&Held { oldest_snapshot_index, last_index, ..Held::default() }).purge_upto
+            plan(&RetentionInputs { oldest_snapshot_index, last_index, ..RetentionInputs::default() })
+                .purge_upto
         };
         assert_eq!(upto(None, 1_000_000), None, "one snapshot alone might be unreadable");
         assert_eq!(upto(Some(5_000), 9_999), None);

@@ -8,8 +8,8 @@ use std::{
 };
 
 use conclave_archive::{
-    Archive, ArchiveError, Options, Target,
-    names::{self, Kind},
+    Archive, ArchiveError, ArchiveOptions, ArchiveTarget,
+    names::{self, ObjectKind},
     read::{self, Until},
 };
 use conclave_config::{self, Config, Environment};
@@ -48,7 +48,7 @@ async fn serve(root: &Path) -> SocketAddr {
     address
 }
 
-fn settings(server: SocketAddr, secret: &str) -> conclave_config::Archive {
+fn settings(server: SocketAddr, secret: &str) -> conclave_config::ArchiveConfig {
     let endpoint = format!("http://{server}");
     let environment = Environment::of([
         ("CONCLAVE_ARCHIVE__TARGET", "s3://backups/one/two"),
@@ -79,9 +79,9 @@ async fn a_cluster_is_archived_to_a_bucket_and_read_back() {
     let (root, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = serve(root.path()).await;
     let node = TestNode::start().await;
-    let options = Options {
+    let options = ArchiveOptions {
         settings: settings(server, SECRET),
-        longest_life: Duration::from_mins(1),
+        longest_session: Duration::from_mins(1),
         keys: keys(),
         runtime: node.runtime().clone(),
     };
@@ -116,14 +116,14 @@ async fn a_cluster_is_archived_to_a_bucket_and_read_back() {
 
 /// An archive in a directory, with a separate segment of the log for each of three users; the last of them disabled
 /// `first`.
-async fn in_three_pieces(place: &Path) -> (conclave_config::Archive, u64, u64) {
+async fn in_three_pieces(place: &Path) -> (conclave_config::ArchiveConfig, u64, u64) {
     let node = TestNode::start().await;
     let target = format!("file://{}", place.display());
     let environment = Environment::of([("CONCLAVE_ARCHIVE__TARGET", target.as_str())]);
     let settings = Config::from_sources(None, &environment).unwrap().archive;
-    let options = Options {
+    let options = ArchiveOptions {
         settings: settings.clone(),
-        longest_life: Duration::from_mins(1),
+        longest_session: Duration::from_mins(1),
         keys: keys(),
         runtime: node.runtime().clone(),
     };
@@ -160,7 +160,7 @@ fn piece(place: &Path, index: u64) -> PathBuf {
             }
             let own = path.strip_prefix(place).unwrap().to_str().unwrap();
             let object = names::parse(own, 1).unwrap();
-            if object.kind == Kind::Log && (object.first..=object.last).contains(&index) {
+            if object.kind == ObjectKind::Log && (object.first..=object.last).contains(&index) {
                 found = Some(path);
             }
         }
@@ -208,7 +208,7 @@ async fn of_several_clusters_in_one_target_one_is_named_behind_it() {
     let cluster = std::fs::read_dir(place.path()).unwrap().next().unwrap().unwrap();
     std::fs::create_dir_all(place.path().join("0".repeat(32)).join("log")).unwrap();
     let open = |target: String| {
-        let settings = conclave_config::Archive { target: Some(target), ..settings.clone() };
+        let settings = conclave_config::ArchiveConfig { target: Some(target), ..settings.clone() };
         async move { read::open(&settings, &keys()).await }
     };
     let target = settings.target.clone().unwrap();
@@ -222,7 +222,7 @@ async fn of_several_clusters_in_one_target_one_is_named_behind_it() {
 async fn a_bucket_takes_no_object_twice_and_nobody_elses_key() {
     let root = tempfile::tempdir().unwrap();
     let server = serve(root.path()).await;
-    let target = Target::open(&settings(server, SECRET)).unwrap();
+    let target = ArchiveTarget::open(&settings(server, SECRET)).unwrap();
     target.put_new("a/b", vec![1; 10]).await.unwrap();
     target.put_new("a/b", vec![1; 10]).await.expect("an unanswered write, sent again");
     let refused = target.put_new("a/b", vec![2; 11]).await.unwrap_err();
@@ -249,7 +249,7 @@ async fn a_bucket_takes_no_object_twice_and_nobody_elses_key() {
     target.delete("a/b").await.unwrap();
     target.delete("a/b").await.expect("gone already");
 
-    let stranger = Target::open(&settings(server, "another")).unwrap();
+    let stranger = ArchiveTarget::open(&settings(server, "another")).unwrap();
     let refused = stranger.put_new("a/c", vec![1]).await.unwrap_err().to_string();
     assert!(refused.contains("a/c") && !refused.contains("another"), "{refused}");
     let shown = format!("{:?} {stranger:?}", settings(server, SECRET));

@@ -1,7 +1,7 @@
 //! What a drill does to a copy, and what a restore makes of a snapshot.
 
 use conclave_base::runtime::{Runtime, testing::SeededEntropy};
-use conclave_cluster::known::Known;
+use conclave_cluster::offline_state::OfflineState;
 use conclave_crypto::{
     keys::ClusterKeys,
     secret::{ClusterSecret, SecretRing},
@@ -32,7 +32,7 @@ async fn a_node_that_is_tried_out_asks_and_tells_nobody() {
     node.propose(Body::CreateUpstream(CreateUpstream { upstream: Some(provider) })).await.unwrap();
     let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
     let key = conclave_store::snapshot::SealingKey::ring(node.auth().cluster_keys());
-    let mut known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
+    let mut known = OfflineState::of_file(saved.path(), &key, |_| {}).unwrap();
     assert!(known.state.upstreams().any(|upstream| !upstream.disabled));
     let runtime = Runtime { entropy: SeededEntropy::new(5), ..node.runtime().clone() };
     quieten(&mut known, &runtime).unwrap();
@@ -46,7 +46,7 @@ async fn two_lives_of_one_snapshot_in_the_same_second_are_two() {
     let saved = node.cluster().save_snapshot(node.cluster().view().index()).await.unwrap();
     let keys = node.auth().cluster_keys();
     let key = conclave_store::snapshot::SealingKey::ring(keys);
-    let known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
+    let known = OfflineState::of_file(saved.path(), &key, |_| {}).unwrap();
     let temp = tempfile::tempdir().unwrap();
     let founded = |dir: &str, dry_run| {
         let order = Restore {
@@ -64,8 +64,8 @@ async fn two_lives_of_one_snapshot_in_the_same_second_are_two() {
         restore(order, keys, node.runtime())
     };
     let (one, other) = (founded("one", true).unwrap(), founded("other", true).unwrap());
-    assert_ne!(one.life.lineage, other.life.lineage);
-    assert!(one.life.lineage.epoch > known.lineage.epoch);
+    assert_ne!(one.lineage.lineage, other.lineage.lineage);
+    assert!(one.lineage.lineage.epoch > known.lineage.epoch);
     std::fs::create_dir(temp.path().join("photos")).unwrap();
     std::fs::write(temp.path().join("photos/of-a-cat"), "").unwrap();
     for dry_run in [true, false] {
@@ -81,7 +81,7 @@ async fn a_snapshot_from_before_the_secret_changed_is_restored_as_of_its_own_sec
     let new = ClusterSecret::generate(&*SeededEntropy::new(78));
     let ring = ClusterKeys::ring(&SecretRing { current: new, accepted: vec![TestNode::secret()] });
     let key = conclave_store::snapshot::SealingKey::ring(&ring);
-    let known = Known::of_file(saved.path(), &key, |_| {}).unwrap();
+    let known = OfflineState::of_file(saved.path(), &key, |_| {}).unwrap();
     let temp = tempfile::tempdir().unwrap();
     let order = Restore {
         older: known.clone(),

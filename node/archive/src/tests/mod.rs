@@ -9,25 +9,25 @@ use object_store::{local::LocalFileSystem, path::Path};
 use proptest::prelude::*;
 
 use super::{
-    ArchiveError, Target,
-    keep::Policy,
+    ArchiveError, ArchiveTarget,
+    keep::RetentionPolicy,
     keeper,
-    read::{Fetched, Until},
+    read::{RestoreFiles, Until},
 };
 use conclave_base::runtime::Clock as _;
 use conclave_config as config;
 use conclave_store::LogRecord;
 use world::{World, stamp_of};
 
-fn read(fetched: &Fetched) -> Vec<LogRecord> {
+fn read(fetched: &RestoreFiles) -> Vec<LogRecord> {
     fetched.records().collect::<Result<_, _>>().unwrap()
 }
 
-fn revoked(fetched: &Fetched, after: u64) -> Vec<u64> {
+fn revoked(fetched: &RestoreFiles, after: u64) -> Vec<u64> {
     fetched.revocations(after).map(|record| record.unwrap().index).collect()
 }
 
-async fn latest(world: &World) -> Fetched {
+async fn latest(world: &World) -> RestoreFiles {
     world.restore(Until::Latest).await.unwrap()
 }
 
@@ -213,9 +213,9 @@ async fn a_copy_of_the_cluster_does_not_write_behind_it() {
 }
 
 #[tokio::test]
-async fn a_restored_cluster_begins_anew_and_its_journal_counts_for_the_old_life() {
+async fn a_restored_cluster_begins_anew_and_its_journal_counts_for_the_old_lineage() {
     let (world, mut one) = sixty().await;
-    world.begin_life(1);
+    world.begin_lineage(1);
     one.node.lead(false);
     one.shipper.tick().await;
     one.keeper.tick().await;
@@ -223,7 +223,7 @@ async fn a_restored_cluster_begins_anew_and_its_journal_counts_for_the_old_life(
     world.write(10);
     one.catch_up().await;
     let fetched = latest(&world).await;
-    assert_eq!((fetched.plan.epoch, fetched.plan.last_index), (0, 59), "no snapshot of the new life yet");
+    assert_eq!((fetched.plan.epoch, fetched.plan.last_index), (0, 59), "no snapshot of the new lineage yet");
     assert_eq!(revoked(&fetched, 59), [60, 65]);
     one.keeper.tick().await;
     world.write(3);
@@ -258,22 +258,22 @@ async fn another_secret_gets_a_snapshot_of_its_own_at_once() {
 async fn a_copy_that_was_restored_for_a_try_does_not_pass_for_the_cluster() {
     let (world, mut one) = sixty().await;
     let trial = world.copy();
-    trial.begin_life(9);
+    trial.begin_lineage(9);
     trial.write(10);
     let mut two = trial.node(2);
     two.catch_up().await;
     two.keeper.tick().await;
-    assert_eq!(latest(&world).await.plan.epoch, 9, "the old life is over, as far as anybody can tell");
+    assert_eq!(latest(&world).await.plan.epoch, 9, "the old lineage is over, as far as anybody can tell");
 
     // More than a minute later the old lineage still writes.
     world.write(7_000);
     one.catch_up().await;
     let refused = world.restore(Until::Latest).await.err().unwrap();
     assert!(matches!(refused, ArchiveError::SeveralLives { earlier: 0, newest: 9 }), "{refused}");
-    let own = world.restore_life(Until::Latest, Some(0)).await.unwrap();
+    let own = world.restore_lineage(Until::Latest, Some(0)).await.unwrap();
     assert_eq!((own.plan.epoch, own.plan.last_index, own.journal_complete_to), (0, 7_059, 7_059));
     assert_eq!(revoked(&own, 7_050), [7_055], "and nothing of the copy's journal");
-    assert_eq!(world.restore_life(Until::Latest, Some(9)).await.unwrap().plan.epoch, 9);
+    assert_eq!(world.restore_lineage(Until::Latest, Some(9)).await.unwrap().plan.epoch, 9);
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn what_is_locked_stays_and_keeps_nothing_else_there() {
     let (world, one) = sixty().await;
     // Long after: everything before the newest snapshot may be removed.
     world.clock.advance(Duration::from_hours(24 * 400));
-    let policy = Policy { keep: one.keeper.policy.keep.clone(), journal_ms: 0 };
+    let policy = RetentionPolicy { keep: one.keeper.policy.keep.clone(), journal_ms: 0 };
     world.store.faults().locked = Some(String::new());
     one.keeper.tick().await;
     let now_ms = world.clock.now_ms();
@@ -323,13 +323,16 @@ async fn what_is_locked_stays_and_keeps_nothing_else_there() {
         async move { keeper::prune(&target, world::CLUSTER, &policy, now_ms, dry_run).await.unwrap() }
     };
     let expected = prune(true).await;
-    assert!(expected.segments > 0 && expected.journal > 0, "{expected:?}");
+    assert!(expected.segments > 0 && expected.revocation_journal > 0, "{expected:?}");
     world.store.faults().locked = Some("/log/".into());
     let pruned = prune(false).await;
-    assert_eq!((pruned.left, pruned.segments, pruned.journal), (expected.segments, 0, expected.journal));
+    assert_eq!(
+        (pruned.left, pruned.segments, pruned.revocation_journal),
+        (expected.segments, 0, expected.revocation_journal)
+    );
     world.store.faults().locked = None;
     let later = prune(false).await;
-    assert_eq!((later.left, later.segments, later.journal), (0, expected.segments, 0));
+    assert_eq!((later.left, later.segments, later.revocation_journal), (0, expected.segments, 0));
 }
 
 #[tokio::test]
@@ -353,10 +356,10 @@ async fn a_directory_that_is_gone_is_not_made_anew() {
     let parent = tempfile::tempdir().unwrap();
     let place = parent.path().join("backups");
     let url = format!("file://{}", place.display());
-    let settings = config::Archive { target: Some(url), ..config::Archive::default() };
-    assert!(matches!(Target::open(&settings), Err(ArchiveError::Away { .. })));
+    let settings = config::ArchiveConfig { target: Some(url), ..config::ArchiveConfig::default() };
+    assert!(matches!(ArchiveTarget::open(&settings), Err(ArchiveError::Away { .. })));
     std::fs::create_dir(&place).unwrap();
-    let target = Target::open(&settings).unwrap();
+    let target = ArchiveTarget::open(&settings).unwrap();
     let world = World::new();
     let mut one = world.node_at(1, target.clone());
     world.write(10);

@@ -13,11 +13,11 @@ use conclave_proto::{
 use prost::Message as _;
 
 use super::super::{
-    ArchiveError, Target,
-    keep::Policy,
+    ArchiveError, ArchiveTarget,
+    keep::RetentionPolicy,
     keeper::Keeper,
-    progress::Progress,
-    read::{Fetched, Reader, Until},
+    progress::ArchiveProgress,
+    read::{Reader, RestoreFiles, Until},
     shipper::Shipper,
     source::{Source, Taken},
 };
@@ -26,7 +26,7 @@ use conclave_base::runtime::{
     Runtime,
     testing::{FixedClock, SeededEntropy},
 };
-use conclave_config::{Keep, Schedule};
+use conclave_config::{Keep, ScheduleConfig};
 use conclave_store::{
     LogId, LogRecord,
     retention::ArchiveHold,
@@ -81,8 +81,8 @@ impl World {
         SealingKey::new([1; 32])
     }
 
-    pub fn target(&self) -> Target {
-        Target::over(Arc::new(self.store.clone()))
+    pub fn target(&self) -> ArchiveTarget {
+        ArchiveTarget::over(Arc::new(self.store.clone()))
     }
 
     /// A node that leads.
@@ -90,7 +90,7 @@ impl World {
         self.node_at(id, self.target())
     }
 
-    pub fn node_at(&self, id: u64, target: Target) -> Archiving {
+    pub fn node_at(&self, id: u64, target: ArchiveTarget) -> Archiving {
         let runtime = Runtime { clock: self.clock.clone(), entropy: SeededEntropy::new(id) };
         let node = Arc::new(Node {
             log: Arc::clone(&self.log),
@@ -99,7 +99,7 @@ impl World {
             said: Mutex::default(),
             runtime: runtime.clone(),
         });
-        let progress = Arc::new(Progress::new("memory", 1 << 30));
+        let progress = Arc::new(ArchiveProgress::new("memory", 1 << 30));
         let source: Arc<dyn Source> = Arc::<Node>::clone(&node);
         let shipper = Shipper::new(
             Arc::clone(&source),
@@ -113,8 +113,8 @@ impl World {
             target,
             runtime,
             progress,
-            schedule: Schedule::Every(3_600_000),
-            policy: Policy { keep: Keep::default(), journal_ms: 86_400_000 },
+            schedule: ScheduleConfig::Every(3_600_000),
+            policy: RetentionPolicy { keep: Keep::default(), journal_ms: 86_400_000 },
         };
         Archiving { node, shipper, keeper }
     }
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Restores the cluster: its log continues in another lineage.
-    pub fn begin_life(&self, epoch: u64) {
+    pub fn begin_lineage(&self, epoch: u64) {
         let mut log = self.log.lock().unwrap();
         log.first += log.records.len() as u64;
         log.records.clear();
@@ -178,13 +178,17 @@ impl World {
         Reader::over(self.target(), Arc::new(Self::key())).await.unwrap()
     }
 
-    pub async fn restore(&self, until: Until) -> Result<Fetched, ArchiveError> {
-        self.restore_life(until, None).await
+    pub async fn restore(&self, until: Until) -> Result<RestoreFiles, ArchiveError> {
+        self.restore_lineage(until, None).await
     }
 
-    pub async fn restore_life(&self, until: Until, life: Option<u64>) -> Result<Fetched, ArchiveError> {
+    pub async fn restore_lineage(
+        &self,
+        until: Until,
+        lineage: Option<u64>,
+    ) -> Result<RestoreFiles, ArchiveError> {
         let directory = tempfile::tempdir().unwrap().keep();
-        self.reader().await.of_life(life).restore(until, &directory, &mut |_| ()).await
+        self.reader().await.of_lineage(lineage).restore(until, &directory, &mut |_| ()).await
     }
 }
 

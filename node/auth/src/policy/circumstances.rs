@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use conclave_policy::{CanonicalPath, Facts, Id, Lookup, Person, Place, Request, SignIn};
+use conclave_policy::{AddressFacts, CanonicalPath, Facts, Id, Lookup, PolicyUser, Request, SignIn};
 use conclave_state::{State, grant::Grant, ids::GroupId, session::Session, user::User};
 
 use super::geo::Located;
@@ -64,7 +64,7 @@ impl<'a> Circumstances<'a> {
             mfa_at_ms: methods.iter().any(is_second).then_some(at_ms),
             methods,
         });
-        let place = place.map_or_else(Place::default, |place| Place {
+        let place = place.map_or_else(AddressFacts::default, |place| AddressFacts {
             country: match &place.country {
                 Lookup::Known(country) => Lookup::Known(country.as_str()),
                 Lookup::Absent => Lookup::Absent,
@@ -88,7 +88,7 @@ pub(crate) struct Known<'a> {
     pub(super) user: &'a User,
 }
 
-impl Person for Known<'_> {
+impl PolicyUser for Known<'_> {
     fn is_disabled(&self) -> bool {
         self.user.disabled
     }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use conclave_policy::Why;
+use conclave_policy::VerdictExplanation;
 use conclave_state::{State, application::Application, policy::Version, user::User};
 
 use super::{Auth, Circumstances, Decision, why_of_access_rule};
@@ -29,7 +29,7 @@ pub struct Found {
     pub row: Option<usize>,
     /// 0 = the access rule.
     pub version: u64,
-    pub why: Why,
+    pub why: VerdictExplanation,
 }
 
 /// A recorded decision that a candidate would change.

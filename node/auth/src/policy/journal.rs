@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use conclave_policy::Why;
+use conclave_policy::VerdictExplanation;
 use conclave_state::{ids::ApplicationId, user::User};
 
 use super::circumstances::{Asked, Circumstances};
@@ -48,7 +48,7 @@ pub struct Decision {
     pub version: u64,
     /// The row that decided, counted from 0.
     pub row: Option<usize>,
-    pub why: Why,
+    pub why: VerdictExplanation,
     pub around: Remembered,
 }
 
@@ -239,7 +239,7 @@ mod tests {
             allowed,
             version: 1,
             row: None,
-            why: Why { text: String::new(), saw: Vec::new() },
+            why: VerdictExplanation { text: String::new(), saw: Vec::new() },
             around: (&Circumstances::default()).into(),
         }
     }

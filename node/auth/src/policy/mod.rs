@@ -26,7 +26,7 @@ mod translate;
 
 use std::sync::Arc;
 
-use conclave_policy::{CanonicalPath, Facts, Policy, Verdict, Why};
+use conclave_policy::{CanonicalPath, Facts, Policy, PolicyVerdict, VerdictExplanation};
 use conclave_state::{State, application::Application, client::Client, policy::Version, user::User};
 use http::{HeaderName, HeaderValue};
 
@@ -62,7 +62,7 @@ pub struct Judgement {
 }
 
 impl Policies {
-    pub fn new(settings: &config::Policy) -> Self {
+    pub fn new(settings: &config::PolicyConfig) -> Self {
         Self {
             compiled: Compiled::default(),
             geo: Arc::new(Geo::open(&settings.geoip)),
@@ -87,10 +87,10 @@ impl Policies {
 
 /// A verdict with the data behind it.
 struct Judged {
-    verdict: Verdict,
+    verdict: PolicyVerdict,
     /// 0 means the access rule.
     version: u64,
-    why: Option<Why>,
+    why: Option<VerdictExplanation>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -281,7 +281,7 @@ impl Auth {
     ) -> Judged {
         let compiled = self.policies().compiled.get(version);
         let Some(policy) = compiled.as_ref() else {
-            let (verdict, why) = (Verdict::UNCOMPILED, Some(uncompiled()));
+            let (verdict, why) = (PolicyVerdict::UNCOMPILED, Some(uncompiled()));
             return Judged { verdict, version: version.version, why, headers: Vec::new() };
         };
         self.with_facts(policy, state, user, around, now_ms, |facts| {
@@ -293,7 +293,7 @@ impl Auth {
                     // Without the header the application could assume another role, so the request is denied (P8).
                     Err(text) => {
                         judged.verdict.allowed = false;
-                        judged.why = Some(Why { text, saw: Vec::new() });
+                        judged.why = Some(VerdictExplanation { text, saw: Vec::new() });
                     }
                 }
             }
@@ -310,7 +310,7 @@ impl Auth {
         user: &Arc<User>,
         around: &Circumstances<'_>,
         now_ms: u64,
-    ) -> Why {
+    ) -> VerdictExplanation {
         let compiled = self.policies().compiled.get(version);
         match (&judged.why, compiled.as_ref()) {
             (Some(why), _) => why.clone(),
@@ -339,23 +339,23 @@ impl Auth {
     }
 }
 
-fn uncompiled() -> Why {
-    Why { text: "the policy does not compile on this version".into(), saw: Vec::new() }
+fn uncompiled() -> VerdictExplanation {
+    VerdictExplanation { text: "the policy does not compile on this version".into(), saw: Vec::new() }
 }
 
-fn by_access_rule(application: &Application, user: &User) -> Verdict {
+fn by_access_rule(application: &Application, user: &User) -> PolicyVerdict {
     use conclave_policy::Reason;
     let allowed = application.access.admits(user);
-    Verdict { allowed, row: None, reason: if allowed { Reason::Matched } else { Reason::NoRow } }
+    PolicyVerdict { allowed, row: None, reason: if allowed { Reason::Matched } else { Reason::NoRow } }
 }
 
-fn why_of_access_rule(application: &Application, user: &User) -> Why {
+fn why_of_access_rule(application: &Application, user: &User) -> VerdictExplanation {
     let text = if application.access.admits(user) {
         "the application has no policy, and its access rule admits"
     } else {
         "the application has no policy, and its access rule does not admit"
     };
-    Why { text: text.into(), saw: Vec::new() }
+    VerdictExplanation { text: text.into(), saw: Vec::new() }
 }
 
 fn extra_headers(policy: &Policy, facts: &Facts<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
@@ -380,7 +380,7 @@ trait Shortened {
     fn shortened(self) -> Self;
 }
 
-impl Shortened for Why {
+impl Shortened for VerdictExplanation {
     fn shortened(mut self) -> Self {
         self.saw.truncate(MAX_SAW);
         for (_, value) in &mut self.saw {

@@ -5,16 +5,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use conclave_policy::{Reason, Verdict};
+use conclave_policy::{PolicyVerdict, Reason};
 use conclave_state::{application::Application, ids::ApplicationId};
 
 /// The username of a visitor without a session.
 pub(super) const VISITOR: &str = "";
 /// The candidate's verdict on a request that needs no sign-in.
-pub(super) const OPEN: Verdict = Verdict { allowed: true, row: None, reason: Reason::Matched };
+pub(super) const OPEN: PolicyVerdict = PolicyVerdict { allowed: true, row: None, reason: Reason::Matched };
 pub(super) const IS_PUBLIC: &str = "this path needs no sign-in";
 /// The candidate's verdict on a request that needs a sign-in and has none.
-pub(super) const CLOSED: Verdict = Verdict { allowed: false, row: None, reason: Reason::NoRow };
+pub(super) const CLOSED: PolicyVerdict = PolicyVerdict { allowed: false, row: None, reason: Reason::NoRow };
 pub(super) const IS_NOT_PUBLIC: &str = "this path needs a sign-in";
 
 /// Maximum number of candidates watched at once.
@@ -57,7 +57,7 @@ pub struct Difference {
 /// The decision that was made, and the candidate's verdict.
 pub(super) struct Verdicts {
     pub(super) is_allowed: bool,
-    pub(super) would: Verdict,
+    pub(super) would: PolicyVerdict,
     /// The explanation of the candidate's verdict; used when it differs.
     pub(super) why: String,
 }

@@ -1,19 +1,19 @@
 //! Translates the replicated row into the compiler's input. A condition that this version does not know makes the whole
 //! policy undecidable.
 
-use conclave_policy::{Condition, Effect, Header, Id, Mode, Protected, Row, Spec, Window};
+use conclave_policy::{Condition, HeaderRule, Id, MatchMode, Protected, Row, RowEffect, Spec, TimeWindow};
 use conclave_proto::command::v1::{self as pb, policy_condition::Kind};
 
 pub(super) fn spec(policy: &pb::Policy) -> Result<Spec, String> {
     let mode = match policy.mode() {
-        pb::PolicyMode::FirstMatch => Mode::FirstMatch,
-        pb::PolicyMode::Any => Mode::Any,
-        pb::PolicyMode::All => Mode::All,
+        pb::PolicyMode::FirstMatch => MatchMode::FirstMatch,
+        pb::PolicyMode::Any => MatchMode::Any,
+        pb::PolicyMode::All => MatchMode::All,
         pb::PolicyMode::Unspecified => {
             return Err("the policy has a mode that this version does not know".into());
         }
     };
-    let header = |header: &pb::PolicyHeader| Header {
+    let header = |header: &pb::PolicyHeader| HeaderRule {
         name: header.name.clone(),
         expression: header.expression.clone(),
     };
@@ -27,8 +27,8 @@ pub(super) fn spec(policy: &pb::Policy) -> Result<Spec, String> {
 
 fn row(row: &pb::PolicyRow) -> Result<Row, String> {
     let effect = match row.effect() {
-        pb::PolicyEffect::Allow => Effect::Allow,
-        pb::PolicyEffect::Deny => Effect::Deny,
+        pb::PolicyEffect::Allow => RowEffect::Allow,
+        pb::PolicyEffect::Deny => RowEffect::Deny,
         pb::PolicyEffect::Unspecified => {
             return Err("a row has an effect that this version does not know".into());
         }
@@ -47,7 +47,7 @@ fn condition(condition: &pb::PolicyCondition) -> Result<Condition, String> {
         Kind::Window(window) => {
             let small =
                 |number: u32| u16::try_from(number).map_err(|_| "a time window is out of bounds".to_owned());
-            Condition::Time(Window {
+            Condition::Time(TimeWindow {
                 days: u8::try_from(window.days).map_err(|_| "a time window has no such day".to_owned())?,
                 from_minute: small(window.from_minute)?,
                 to_minute: small(window.to_minute)?,

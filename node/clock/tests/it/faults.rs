@@ -2,7 +2,7 @@
 //! time.
 
 use conclave_clock::{
-    AGREE, Answer, ClusterReading, Discipline, HOLD, Micros, SECOND, Standing, Verdict, WALL_BOUND,
+    AGREE, ClockAnswer, ClockVerdict, ClusterReading, Discipline, HOLD, Micros, SECOND, Standing, WALL_BOUND,
 };
 
 const START: Micros = 1_800_000_000 * SECOND;
@@ -13,7 +13,7 @@ const SLACK: Micros = SECOND / 4;
 /// A machine with its clocks and their faults.
 struct Machine {
     clocks: Discipline,
-    verdict: Option<Verdict>,
+    verdict: Option<ClockVerdict>,
     /// Wall clock minus true time.
     wall_off: Micros,
     /// The time at which the wall clock has stopped, if it has.
@@ -104,7 +104,7 @@ impl World {
                 let cluster = self.machines[peer].clocks.cluster_at(self.steady(peer, at));
                 let steps = self.machines[peer].clocks.steps();
                 let cluster = cluster.map(|at| ClusterReading { at, steps });
-                let answer = Answer { wall: self.wall(peer, at), cluster };
+                let answer = ClockAnswer { wall: self.wall(peer, at), cluster };
                 let (sent, received) = (self.steady(node, self.now), self.steady(node, at + back));
                 self.machines[node].clocks.observe(peer as u64, answer, sent, received);
             }

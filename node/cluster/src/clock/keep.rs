@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use conclave_clock::{Answer, Change, ClusterReading, Micros, Standing, Verdict};
+use conclave_clock::{ClockAnswer, ClockChange, ClockVerdict, ClusterReading, Micros, Standing};
 use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::{Instant, sleep, timeout};
@@ -11,10 +11,10 @@ use tonic::Code;
 
 use super::{ClockTrouble, ClockWarning, ClusterClock};
 use crate::{
-    handover,
     leader::Leader,
+    leader_transfer,
     lease::Leases,
-    peers::{Lane, Peers},
+    peers::{ChannelKind, Peers},
     settings::SharedSettings,
     types::{Member, NodeId},
 };
@@ -65,7 +65,7 @@ pub async fn run(leader: Leader, leases: Leases, peers: Arc<Peers>, settings: Ar
 
 impl Keeper {
     /// Polls every member, evaluates the clocks and acts on the verdict. Returns `None` while no member is known.
-    async fn round(&mut self) -> Option<Verdict> {
+    async fn round(&mut self) -> Option<ClockVerdict> {
         let voters = voters(&self.leader);
         if voters.is_empty() {
             return None;
@@ -81,7 +81,9 @@ impl Keeper {
     }
 
     async fn ask(&self, node: NodeId, member: &Member) {
-        let Ok(mut client) = self.peers.client(Some(node), &member.cluster_addr, Lane::Lease) else { return };
+        let Ok(mut client) = self.peers.client(Some(node), &member.cluster_addr, ChannelKind::Lease) else {
+            return;
+        };
         let request = pb::ReadClocksRequest { envelope: Some(self.peers.identity.envelope(node)) };
         let sent = self.clock.steady_us();
         let reply = timeout(ANSWER_LIMIT, client.read_clocks(request)).await;
@@ -98,19 +100,19 @@ impl Keeper {
     }
 
     /// Logs each change once. Logs a problem when it begins, once a minute while it lasts, and when it ends.
-    fn report(&mut self, verdict: &Verdict) {
+    fn report(&mut self, verdict: &ClockVerdict) {
         match verdict.change {
-            Some(Change::Stepped(by)) => {
+            Some(ClockChange::Stepped(by)) => {
                 tracing::warn!(clock.step_us = by, "the cluster clock stepped: a quorum of clocks was set");
             }
-            Some(Change::Rejoined(by)) => tracing::warn!(
+            Some(ClockChange::Rejoined(by)) => tracing::warn!(
                 clock.step_us = by,
                 "this node's clock had drifted from the others; it follows the cluster clock again"
             ),
-            Some(Change::Reconciled(by)) => {
+            Some(ClockChange::Reconciled(by)) => {
                 tracing::warn!(clock.step_us = by, "the members' clocks had drifted apart; they agree again");
             }
-            Some(Change::Established) => tracing::debug!("the cluster clock is established"),
+            Some(ClockChange::Established) => tracing::debug!("the cluster clock is established"),
             None => {}
         }
         let now = Instant::now();
@@ -152,8 +154,8 @@ impl Keeper {
 
     /// Transfers the lead if this leader's clock is wrong. Its stamps are correct, because they follow the cluster
     /// clock, but another node leads from here on.
-    async fn give_away_if_wrong(&mut self, verdict: &Verdict) {
-        let is_wrong = verdict.is_wall_off || matches!(verdict.change, Some(Change::Rejoined(_)));
+    async fn give_away_if_wrong(&mut self, verdict: &ClockVerdict) {
+        let is_wrong = verdict.is_wall_off || matches!(verdict.change, Some(ClockChange::Rejoined(_)));
         let too_soon = self.handed_over.is_some_and(|at| at.elapsed() < BETWEEN_HANDOVERS);
         if !is_wrong || too_soon || !self.leader.is_leader() {
             return;
@@ -161,7 +163,8 @@ impl Keeper {
         self.handed_over = Some(Instant::now());
         tracing::warn!("this node's clock is wrong: transferring the lead to another node");
         let clock = &self.clock;
-        handover::give_away(&self.leader, &self.leases, |node| clock.is_wall_of_peer_right(node)).await;
+        leader_transfer::step_down(&self.leader, &self.leases, |node| clock.is_wall_of_peer_right(node))
+            .await;
     }
 }
 
@@ -176,14 +179,17 @@ fn voters(leader: &Leader) -> Vec<NodeId> {
     seen.membership_config.membership().voter_ids().collect()
 }
 
-fn answer_of(reply: &pb::ReadClocksReply) -> Answer {
+fn answer_of(reply: &pb::ReadClocksReply) -> ClockAnswer {
     let has_cluster = reply.cluster_us != 0;
     let at: Micros = reply.cluster_us;
-    Answer { wall: reply.wall_us, cluster: has_cluster.then_some(ClusterReading { at, steps: reply.steps }) }
+    ClockAnswer {
+        wall: reply.wall_us,
+        cluster: has_cluster.then_some(ClusterReading { at, steps: reply.steps }),
+    }
 }
 
 /// The reply to a peer's request.
-pub(crate) fn reply_of(answer: Answer, settings: &SharedSettings) -> pb::ReadClocksReply {
+pub(crate) fn reply_of(answer: ClockAnswer, settings: &SharedSettings) -> pb::ReadClocksReply {
     let cluster = answer.cluster;
     pb::ReadClocksReply {
         wall_us: answer.wall,

@@ -21,13 +21,15 @@ use std::{
     time::Duration,
 };
 
-use conclave_clock::{Answer, ClusterReading, Discipline, Micros, SECOND, Standing, Verdict, WALL_BOUND};
-use conclave_lease::Moment;
+use conclave_clock::{
+    ClockAnswer, ClockVerdict, ClusterReading, Discipline, Micros, SECOND, Standing, WALL_BOUND,
+};
+use conclave_lease::LeaseClockReading;
 use conclave_proto::cluster::v1 as pb;
 
 use conclave_base::runtime::Clock;
 
-use super::{machine::View, types::NodeId};
+use super::{machine::StateView, types::NodeId};
 
 pub(super) use keep::reply_of;
 pub use keep::run;
@@ -127,11 +129,11 @@ pub struct ClusterClock {
     discipline: Mutex<Discipline>,
     /// The cluster clock minus the steady clock, in microseconds. A check reads it with one load.
     offset_us: AtomicI64,
-    verdict: Mutex<Option<Verdict>>,
+    verdict: Mutex<Option<ClockVerdict>>,
     /// True while nothing that depends on time may be decided here.
     is_unsure: AtomicBool,
     /// Log time, once there is a state.
-    view: OnceLock<View>,
+    view: OnceLock<StateView>,
 }
 
 impl ClusterClock {
@@ -148,17 +150,17 @@ impl ClusterClock {
     }
 
     /// From this call on, the time is never before log time.
-    pub fn attach(&self, view: View) {
+    pub fn attach(&self, view: StateView) {
         // Set once, at start.
         let _ = self.view.set(view);
     }
 
     /// The clocks of this node, for a peer that requests them.
-    pub fn answer(&self) -> Answer {
+    pub fn answer(&self) -> ClockAnswer {
         let steady = self.steady_us();
         let clocks = self.clocks();
         let cluster = clocks.cluster_at(steady).map(|at| ClusterReading { at, steps: clocks.steps() });
-        Answer { wall: self.wall_us(), cluster }
+        ClockAnswer { wall: self.wall_us(), cluster }
     }
 
     /// The times by which an operator's short-lived assertion is judged: the cluster clock without regard to log time,
@@ -176,7 +178,7 @@ impl ClusterClock {
     pub fn trouble(&self) -> Option<ClockTrouble> {
         let verdict = *lock(&self.verdict);
         match verdict {
-            None | Some(Verdict { standing: Standing::Unestablished, .. }) => {
+            None | Some(ClockVerdict { standing: Standing::Unestablished, .. }) => {
                 Some(ClockTrouble::Unestablished)
             }
             // This also applies after log time was set back, until the next evaluation: nothing is decided here until
@@ -184,7 +186,7 @@ impl ClusterClock {
             _ if !self.is_sure() || self.log_ahead_us() > MAX_LOG_AHEAD => {
                 Some(ClockTrouble::LogAhead(self.log_ahead_ms()))
             }
-            Some(Verdict { standing: Standing::Alone, .. }) => Some(ClockTrouble::Alone),
+            Some(ClockVerdict { standing: Standing::Alone, .. }) => Some(ClockTrouble::Alone),
             Some(verdict) if verdict.is_wall_off => Some(ClockTrouble::WallOff(verdict.wall_offset / 1_000)),
             Some(_) => None,
         }
@@ -231,7 +233,7 @@ impl ClusterClock {
     }
 
     /// Evaluates all clocks and publishes the verdict.
-    fn look(&self, voters: &[NodeId]) -> Verdict {
+    fn look(&self, voters: &[NodeId]) -> ClockVerdict {
         let mut clocks = self.clocks();
         let verdict = clocks.look(self.steady_us(), self.wall_us(), voters);
         let steady = self.steady_us();
@@ -288,7 +290,7 @@ impl Clock for ClusterClock {
         self.machine.steady()
     }
 
-    fn lease_moment(&self) -> Moment {
+    fn lease_moment(&self) -> LeaseClockReading {
         self.machine.lease_moment()
     }
 }
@@ -324,7 +326,7 @@ mod tests {
         let clock = ClusterClock::new(1, machine.clone());
         clock.look(&[1, 2]);
         assert_eq!(clock.trouble(), Some(ClockTrouble::Unestablished), "a quorum is two");
-        let peer = Answer { wall: clock.wall_us(), cluster: None };
+        let peer = ClockAnswer { wall: clock.wall_us(), cluster: None };
         clock.clocks().observe(2, peer, clock.steady_us(), clock.steady_us());
         clock.look(&[1, 2]);
         machine.set_wall_ahead(Duration::from_hours(240));

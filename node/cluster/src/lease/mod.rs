@@ -4,13 +4,13 @@
 //! |---|---|
 //! | this | the shared part: this node's own lease, and the table it keeps while it leads |
 //! | `renew` | requesting the lease, confirming applied revocations to the leader, releasing the lease |
-//! | `settle` | the leader's side: grants, and the time until which a revocation waits |
+//! | `barrier` | the leader's side: grants, and the time until which a revocation waits |
 //!
 //! Every lease lives in memory only. A lease never decides which users are let in; it decides if this node may answer
 //! checks without contacting the leader.
 
+mod barrier;
 mod renew;
-mod settle;
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use conclave_lease::{Holder, Lease, Moment, Table, Terms};
+use conclave_lease::{Holder, Lease, LeaseClockReading, LeaseTiming, Table};
 use conclave_state::{State, system::LeaseTerms};
 use tokio::sync::Notify;
 
@@ -29,11 +29,11 @@ use conclave_base::runtime::Runtime;
 
 use super::{leader::Leader, peers::Peers, read, rt, types::NodeId};
 
-pub use settle::Settled;
+pub use barrier::BarrierResult;
 
 /// The way checks are decided: under a lease, or each confirmed by a quorum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checks {
+pub enum CheckMode {
     /// Under a serve lease: no network hop.
     #[default]
     Lease,
@@ -52,7 +52,7 @@ struct Shared {
     leader: Leader,
     peers: Arc<Peers>,
     runtime: Runtime,
-    checks: Checks,
+    checks: CheckMode,
     /// Distinguishes this process of the node from earlier ones.
     process: u64,
     holder: Mutex<Holder>,
@@ -72,12 +72,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn terms(terms: LeaseTerms) -> Terms {
-    Terms { length: Duration::from_millis(terms.length_ms.into()), margin_permille: terms.margin_permille }
+fn terms(terms: LeaseTerms) -> LeaseTiming {
+    LeaseTiming {
+        length: Duration::from_millis(terms.length_ms.into()),
+        margin_permille: terms.margin_permille,
+    }
 }
 
 impl Leases {
-    pub fn new(leader: Leader, peers: Arc<Peers>, runtime: Runtime, checks: Checks) -> Self {
+    pub fn new(leader: Leader, peers: Arc<Peers>, runtime: Runtime, checks: CheckMode) -> Self {
         let process = u64::from_be_bytes(runtime.entropy.bytes());
         let shared = Shared {
             leader,
@@ -85,9 +88,9 @@ impl Leases {
             runtime,
             checks,
             process,
-            holder: Mutex::new(Holder::with(rt::wrong().leases)),
+            holder: Mutex::new(Holder::with(rt::injected_faults().leases)),
             in_force: ArcSwapOption::empty(),
-            table: Mutex::new(Table::with(rt::wrong().leases)),
+            table: Mutex::new(Table::with(rt::injected_faults().leases)),
             news: Notify::new(),
             closing: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -100,8 +103,8 @@ impl Leases {
         tokio::spawn(self.clone().follow_leadership());
         tokio::spawn(self.clone().keep_confirming());
         match self.shared.checks {
-            Checks::Lease => drop(tokio::spawn(self.clone().keep_renewing())),
-            Checks::Quorum => {
+            CheckMode::Lease => drop(tokio::spawn(self.clone().keep_renewing())),
+            CheckMode::Quorum => {
                 let (leader, peers) = (self.shared.leader.clone(), Arc::clone(&self.shared.peers));
                 drop(tokio::spawn(read::keep_knowing(leader, peers, self.clone())));
             }
@@ -110,7 +113,7 @@ impl Leases {
 
     /// True if a decision on this version may be accepted without contacting another node.
     pub fn covers(&self, state: &State) -> bool {
-        self.shared.checks == Checks::Lease
+        self.shared.checks == CheckMode::Lease
             && self
                 .shared
                 .in_force
@@ -129,7 +132,7 @@ impl Leases {
 
     /// For nodes without leases: records that at `asked` a quorum knew nothing beyond `index`, and that this node has
     /// seen it. It only allows this node to answer from the state known then.
-    pub fn note_confirmed(&self, asked: Moment, index: u64) {
+    pub fn note_confirmed(&self, asked: LeaseClockReading, index: u64) {
         self.shared.in_force.store(Some(Arc::new(Lease::lapsed(asked, index))));
     }
 
@@ -147,7 +150,7 @@ impl Leases {
 
     /// True if this node can decide checks: it holds a lease, or needs none.
     pub fn can_serve(&self) -> bool {
-        self.shared.checks == Checks::Quorum || self.left() > Duration::ZERO
+        self.shared.checks == CheckMode::Quorum || self.left() > Duration::ZERO
     }
 
     /// The nodes that may hold a lease granted by this process, and for how much longer.
@@ -156,7 +159,7 @@ impl Leases {
     }
 
     /// This machine's two clocks.
-    pub fn now(&self) -> Moment {
+    pub fn now(&self) -> LeaseClockReading {
         self.shared.runtime.clock.lease_moment()
     }
 

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use conclave_lease::Grant;
+use conclave_lease::LeaseGrant;
 use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Leases, lock};
 use crate::{
-    peers::{Client, Lane},
-    service::is_expelled,
+    peers::{ChannelKind, PeerClient},
+    service::is_removed,
     types::NodeId,
 };
 
@@ -72,7 +72,7 @@ impl Leases {
         Some(())
     }
 
-    async fn ask(&self, leader: NodeId) -> Option<Grant> {
+    async fn ask(&self, leader: NodeId) -> Option<LeaseGrant> {
         let applied = self.shared.leader.view().load().index();
         if leader == self.node() {
             return self.grant(leader, self.shared.process, applied).await.ok();
@@ -83,12 +83,12 @@ impl Leases {
             applied_index: applied,
         };
         let reply = self.client(leader)?.renew(request).await.inspect_err(|status| {
-            if is_expelled(status) {
-                self.shared.peers.identity.expel();
+            if is_removed(status) {
+                self.shared.peers.identity.mark_removed();
             }
         });
         let reply = reply.ok()?.into_inner();
-        Some(Grant { index: reply.index, length: Duration::from_millis(reply.length_ms.into()) })
+        Some(LeaseGrant { index: reply.index, length: Duration::from_millis(reply.length_ms.into()) })
     }
 
     /// Confirms to the leader each revocation that has been applied here and is seen by this node's checks. Plain
@@ -134,13 +134,13 @@ impl Leases {
     fn forget(&self, leader: NodeId) {
         let members = self.shared.peers.identity.members();
         if let Some((_, member)) = members.into_iter().find(|(id, _)| *id == leader) {
-            self.shared.peers.forget(Some(leader), &member.cluster_addr, Lane::Lease);
+            self.shared.peers.forget(Some(leader), &member.cluster_addr, ChannelKind::Lease);
         }
     }
 
-    fn client(&self, leader: NodeId) -> Option<Client> {
+    fn client(&self, leader: NodeId) -> Option<PeerClient> {
         let members = self.shared.peers.identity.members();
         let (_, member) = members.into_iter().find(|(id, _)| *id == leader)?;
-        self.shared.peers.client(Some(leader), &member.cluster_addr, Lane::Lease).ok()
+        self.shared.peers.client(Some(leader), &member.cluster_addr, ChannelKind::Lease).ok()
     }
 }

@@ -15,7 +15,7 @@ use openraft::EntryPayload;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::type_config::alias::CommittedLeaderIdOf;
 
-use crate::types::{Config, Entry, LogId, Member, NodeId, Payload, StoredMembership, Vote};
+use crate::types::{Config, Member, NodeId, Payload, RaftLogEntry, RaftLogId, StoredMembership, Vote};
 use conclave_store as store;
 
 type Membership = openraft::Membership<NodeId, Member>;
@@ -26,7 +26,7 @@ const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
 /// Encodes an entry as a record.
-pub fn encode_entry(entry: &Entry) -> store::LogRecord {
+pub fn encode_entry(entry: &RaftLogEntry) -> store::LogRecord {
     let mut payload = vec![VERSION];
     match &entry.payload {
         EntryPayload::Blank => payload.push(BLANK),
@@ -44,7 +44,7 @@ pub fn encode_entry(entry: &Entry) -> store::LogRecord {
 }
 
 /// Decodes the entry of a record.
-pub fn decode_entry(record: &store::LogRecord) -> io::Result<Entry> {
+pub fn decode_entry(record: &store::LogRecord) -> io::Result<RaftLogEntry> {
     let log_id = raft_id(record.id());
     let mut input = Input(&record.payload);
     input.version()?;
@@ -58,7 +58,7 @@ pub fn decode_entry(record: &store::LogRecord) -> io::Result<Entry> {
         }
         kind => return Err(bad(format!("entry kind {kind} is unknown to this release"))),
     };
-    Ok(Entry { log_id, payload })
+    Ok(RaftLogEntry { log_id, payload })
 }
 
 /// The encoded `conclave.command.v1.LogEntry` of a record; `None` for a blank or a membership.
@@ -105,13 +105,13 @@ pub fn decode_stored_membership(bytes: &[u8]) -> io::Result<StoredMembership> {
 }
 
 /// Converts openraft's log id to the store's.
-pub fn plain(id: LogId) -> store::LogId {
+pub fn plain(id: RaftLogId) -> store::LogId {
     store::LogId { term: id.leader_id.term, index: id.index }
 }
 
 /// Converts the store's log id to openraft's.
-pub fn raft_id(id: store::LogId) -> LogId {
-    LogId::new(CommittedLeaderIdOf::<Config>::new(id.term), id.index)
+pub fn raft_id(id: store::LogId) -> RaftLogId {
+    RaftLogId::new(CommittedLeaderIdOf::<Config>::new(id.term), id.index)
 }
 
 fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
@@ -252,14 +252,14 @@ mod tests {
     proptest! {
         #[test]
         fn an_entry_comes_back(term: u64, index: u64, payload in payload()) {
-            let entry = Entry { log_id: raft_id(store::LogId { term, index }), payload };
+            let entry = RaftLogEntry { log_id: raft_id(store::LogId { term, index }), payload };
             prop_assert_eq!(decode_entry(&encode_entry(&entry)).unwrap(), entry);
         }
 
         #[test]
         fn an_entry_cut_short_is_refused_or_a_shorter_payload(membership in membership(), at: prop::sample::Index) {
             let log_id = raft_id(store::LogId { term: 1, index: 1 });
-            let mut record = encode_entry(&Entry { log_id, payload: EntryPayload::Membership(membership) });
+            let mut record = encode_entry(&RaftLogEntry { log_id, payload: EntryPayload::Membership(membership) });
             record.payload.truncate(at.index(record.payload.len()));
             prop_assert!(decode_entry(&record).is_err());
         }
@@ -288,11 +288,11 @@ mod tests {
     #[test]
     fn the_bytes_on_disk_are_frozen() {
         let log_id = raft_id(store::LogId { term: 2, index: 3 });
-        let normal = Entry { log_id, payload: EntryPayload::Normal(Payload(vec![7, 8])) };
+        let normal = RaftLogEntry { log_id, payload: EntryPayload::Normal(Payload(vec![7, 8])) };
         assert_eq!(encode_entry(&normal).payload, [1, 1, 7, 8]);
         let member = Member { cluster_addr: "a".into(), api_url: "b".into(), incarnation: [9; 16] };
         let membership = Membership::new(vec![BTreeSet::from([5])], BTreeMap::from([(5, member)])).unwrap();
-        let entry = Entry { log_id, payload: EntryPayload::Membership(membership) };
+        let entry = RaftLogEntry { log_id, payload: EntryPayload::Membership(membership) };
         let mut expected = vec![1, 2, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5];
         expected.extend([0, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 1, b'a', 0, 1, b'b']);
         expected.extend([9; 16]);

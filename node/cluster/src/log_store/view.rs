@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::{RECENT_BYTES, codec};
-use crate::types::{Entry, Vote};
+use crate::types::{RaftLogEntry, Vote};
 use conclave_store::{LogId, LogRecord, LogState, StoreError};
 
 pub(super) struct View {
@@ -22,7 +22,7 @@ pub(super) struct View {
 }
 
 struct Recent {
-    entry: Entry,
+    entry: RaftLogEntry,
     bytes: usize,
     batch: u64,
 }
@@ -59,7 +59,7 @@ impl View {
         to: u64,
         max_bytes: usize,
         bytes: &mut usize,
-        out: &mut Vec<Entry>,
+        out: &mut Vec<RaftLogEntry>,
     ) {
         let front = self.recent.front().map_or(from, |front| front.entry.log_id.index);
         let skip = usize::try_from(from.saturating_sub(front)).unwrap_or(usize::MAX);
@@ -73,7 +73,11 @@ impl View {
     }
 
     /// Adds entries. The returned number is passed to [`Self::flushed`] once the disk has them.
-    pub(super) fn append(&mut self, entries: Vec<Entry>, records: &[LogRecord]) -> Result<u64, StoreError> {
+    pub(super) fn append(
+        &mut self,
+        entries: Vec<RaftLogEntry>,
+        records: &[LogRecord],
+    ) -> Result<u64, StoreError> {
         self.state.check_append(records)?;
         self.state.appended(records);
         self.accepted += 1;

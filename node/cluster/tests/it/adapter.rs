@@ -4,23 +4,23 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use conclave_cluster::log_store::{LogStorage, READ_BYTES, RECENT_BYTES};
-use conclave_cluster::types::{Config, Entry, LogId, Payload, Vote};
+use conclave_cluster::types::{Config, Payload, RaftLogEntry, RaftLogId, Vote};
 use conclave_store::{Flush, LogReader, LogState, LogStore, LogWriter, MemLog, Op, SledLog, StoreError};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::CommittedLeaderIdOf;
 use openraft::{EntryPayload, RaftLogReader};
 
-fn log_id(term: u64, index: u64) -> LogId {
-    LogId::new(CommittedLeaderIdOf::<Config>::new(term), index)
+fn log_id(term: u64, index: u64) -> RaftLogId {
+    RaftLogId::new(CommittedLeaderIdOf::<Config>::new(term), index)
 }
 
-fn entry(term: u64, index: u64, size: usize) -> Entry {
+fn entry(term: u64, index: u64, size: usize) -> RaftLogEntry {
     let bytes = vec![u8::try_from(term).unwrap(); size];
-    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Payload(bytes)) }
+    RaftLogEntry { log_id: log_id(term, index), payload: EntryPayload::Normal(Payload(bytes)) }
 }
 
-fn terms(entries: &[Entry]) -> Vec<u64> {
+fn terms(entries: &[RaftLogEntry]) -> Vec<u64> {
     entries.iter().map(|entry| entry.log_id.leader_id.term).collect()
 }
 

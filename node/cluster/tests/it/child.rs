@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use conclave_cluster::log_store::LogStorage;
-use conclave_cluster::types::{Config, Entry, LogId, Payload};
+use conclave_cluster::types::{Config, Payload, RaftLogEntry, RaftLogId};
 use conclave_store::{Flush, LogReader, LogState, LogStore, LogWriter, Op, SledLog, StoreError};
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -87,12 +87,12 @@ async fn entry() {
     }
 }
 
-fn appended(index: u64) -> Entry {
-    Entry { log_id: log_id(index), payload: EntryPayload::Normal(Payload(payload(index))) }
+fn appended(index: u64) -> RaftLogEntry {
+    RaftLogEntry { log_id: log_id(index), payload: EntryPayload::Normal(Payload(payload(index))) }
 }
 
-fn log_id(index: u64) -> LogId {
-    LogId::new(CommittedLeaderIdOf::<Config>::new(1), index)
+fn log_id(index: u64) -> RaftLogId {
+    RaftLogId::new(CommittedLeaderIdOf::<Config>::new(1), index)
 }
 
 /// Writes an acknowledgement by one `write` system call, bypassing the test harness's capture.

@@ -51,12 +51,12 @@ pub enum PasswordError {
 /// It is kept in the form of [`text::opaque`], so that keyboards that compose characters differently produce equal
 /// passwords. If that changes the typed bytes, these are kept as well: a hash from before passwords were normalised is
 /// made of them.
-pub struct Password {
+pub struct PlaintextPassword {
     normal: Zeroizing<String>,
     typed: Option<Zeroizing<String>>,
 }
 
-impl Password {
+impl PlaintextPassword {
     /// Normalises the typed text.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ enum Form {
     Typed,
 }
 
-impl fmt::Debug for Password {
+impl fmt::Debug for PlaintextPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(password)")
     }
@@ -106,7 +106,7 @@ impl fmt::Debug for Password {
 
 /// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PasswordCheck {
     /// The right password. `needs_rehash` is true if it was hashed with parameters other than the current ones, or
     /// before it was normalised.
     Match { needs_rehash: bool },
@@ -133,7 +133,11 @@ impl PasswordPool {
     }
 
     /// The PHC string of a new password.
-    pub async fn hash(&self, password: Password, salt: [u8; SALT_LEN]) -> Result<String, PasswordError> {
+    pub async fn hash(
+        &self,
+        password: PlaintextPassword,
+        salt: [u8; SALT_LEN],
+    ) -> Result<String, PasswordError> {
         let cost = self.cost;
         let work = move |memory: &mut Memory| Phc::of(password.normal.as_bytes(), &salt, cost, memory);
         let phc = self.pool.run(work).await??;
@@ -141,14 +145,18 @@ impl PasswordPool {
     }
 
     /// Compares a password with a stored PHC string. `None` stands for a user that does not exist: equal work is done
-    /// and the verdict is [`Verdict::Mismatch`].
-    pub async fn verify(&self, password: Password, phc: Option<&str>) -> Result<Verdict, PasswordError> {
+    /// and the verdict is [`PasswordCheck::Mismatch`].
+    pub async fn verify(
+        &self,
+        password: PlaintextPassword,
+        phc: Option<&str>,
+    ) -> Result<PasswordCheck, PasswordError> {
         let stored = phc.map(Phc::parse).transpose()?;
         let (known, stored) = (stored.is_some(), stored.unwrap_or_else(|| Phc::nobody(self.cost)));
         let needs_rehash = stored.is_outdated(self.cost);
         let work = move |memory: &mut Memory| password.matches(&stored, memory);
         let form = self.pool.run(work).await??.filter(|_| known);
-        Ok(form.map_or(Verdict::Mismatch, |form| Verdict::Match {
+        Ok(form.map_or(PasswordCheck::Mismatch, |form| PasswordCheck::Match {
             needs_rehash: needs_rehash || form == Form::Typed,
         }))
     }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::phc::Phc;
 use super::pool::{Memory, Pool};
-use super::{Cost, MAX_PASSWORD_LEN, MAX_WAITING, Password, PasswordError, PasswordPool, Verdict};
+use super::{
+    Cost, MAX_PASSWORD_LEN, MAX_WAITING, PasswordCheck, PasswordError, PasswordPool, PlaintextPassword,
+};
 
 const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
@@ -12,8 +14,8 @@ fn pool(cost: Cost) -> PasswordPool {
     PasswordPool::start(NonZeroUsize::MIN, cost).unwrap()
 }
 
-fn password(text: &str) -> Password {
-    Password::new(text).unwrap()
+fn password(text: &str) -> PlaintextPassword {
+    PlaintextPassword::new(text).unwrap()
 }
 
 #[tokio::test]
@@ -21,9 +23,9 @@ async fn a_password_verifies_against_its_own_hash_only() {
     let pool = pool(CHEAP);
     let phc = pool.hash(password("käse\0brot"), [7; 16]).await.unwrap();
     let verify = |text| pool.verify(password(text), Some(&phc));
-    assert_eq!(verify("käse\0brot").await, Ok(Verdict::Match { needs_rehash: false }));
-    assert_eq!(verify("käse").await, Ok(Verdict::Mismatch));
-    assert_eq!(verify("").await, Ok(Verdict::Mismatch));
+    assert_eq!(verify("käse\0brot").await, Ok(PasswordCheck::Match { needs_rehash: false }));
+    assert_eq!(verify("käse").await, Ok(PasswordCheck::Mismatch));
+    assert_eq!(verify("").await, Ok(PasswordCheck::Mismatch));
 }
 
 #[tokio::test]
@@ -32,7 +34,7 @@ async fn the_format_is_that_of_the_reference_implementation() {
     let phc =
         "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$yrdGtGIZk/3JHsUHh5gLQUqQppLwvGjf4Z+cJbPLqew";
     let verdict = pool(CHEAP).verify(password("password"), Some(phc)).await;
-    assert_eq!(verdict, Ok(Verdict::Match { needs_rehash: true }));
+    assert_eq!(verdict, Ok(PasswordCheck::Match { needs_rehash: true }));
 }
 
 #[tokio::test]
@@ -52,7 +54,7 @@ async fn a_stored_hash_out_of_bounds_or_of_another_kind_is_refused_unworked() {
     }
     assert_eq!(
         pool.verify(password("x"), Some(&format!("$argon2id$v=19$m=256,t=2,p=1${tail}"))).await,
-        Ok(Verdict::Mismatch),
+        Ok(PasswordCheck::Mismatch),
         "the same string within bounds is worked on"
     );
     for odd in [
@@ -71,8 +73,11 @@ async fn a_stored_hash_out_of_bounds_or_of_another_kind_is_refused_unworked() {
 
 #[test]
 fn a_password_beyond_the_bound_is_refused_before_hashing() {
-    assert!(Password::new("\0".repeat(MAX_PASSWORD_LEN)).is_ok());
-    assert_eq!(Password::new("\0".repeat(MAX_PASSWORD_LEN + 1)).unwrap_err(), PasswordError::TooLong);
+    assert!(PlaintextPassword::new("\0".repeat(MAX_PASSWORD_LEN)).is_ok());
+    assert_eq!(
+        PlaintextPassword::new("\0".repeat(MAX_PASSWORD_LEN + 1)).unwrap_err(),
+        PasswordError::TooLong
+    );
     assert_eq!(format!("{:?}", password("hunter2")), "(password)");
 }
 
@@ -86,11 +91,11 @@ async fn a_password_is_the_same_on_keyboards_that_compose_differently() {
     for (set, typed) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED), (DECOMPOSED, DECOMPOSED)] {
         let phc = pool.hash(password(set), [7; 16]).await.unwrap();
         let verdict = pool.verify(password(typed), Some(&phc)).await;
-        assert_eq!(verdict, Ok(Verdict::Match { needs_rehash: false }), "{set:?} {typed:?}");
+        assert_eq!(verdict, Ok(PasswordCheck::Match { needs_rehash: false }), "{set:?} {typed:?}");
     }
     let phc = pool.hash(password("K\u{e4}se"), [7; 16]).await.unwrap();
     for other in ["K\u{c4}se", "Kase", "k\u{e4}se", "K\u{ff41}\u{308}se"] {
-        assert_eq!(pool.verify(password(other), Some(&phc)).await, Ok(Verdict::Mismatch), "{other:?}");
+        assert_eq!(pool.verify(password(other), Some(&phc)).await, Ok(PasswordCheck::Mismatch), "{other:?}");
     }
 }
 
@@ -99,9 +104,9 @@ async fn a_hash_from_before_normalisation_still_verifies() {
     let pool = pool(CHEAP);
     let old = Phc::of(DECOMPOSED.as_bytes(), &[7; 16], CHEAP, &mut Memory::default()).unwrap().to_string();
     let verdict = pool.verify(password(DECOMPOSED), Some(&old)).await;
-    assert_eq!(verdict, Ok(Verdict::Match { needs_rehash: true }));
-    assert_eq!(pool.verify(password(COMPOSED), Some(&old)).await, Ok(Verdict::Mismatch));
-    assert_eq!(pool.verify(password(DECOMPOSED), None).await, Ok(Verdict::Mismatch));
+    assert_eq!(verdict, Ok(PasswordCheck::Match { needs_rehash: true }));
+    assert_eq!(pool.verify(password(COMPOSED), Some(&old)).await, Ok(PasswordCheck::Mismatch));
+    assert_eq!(pool.verify(password(DECOMPOSED), None).await, Ok(PasswordCheck::Mismatch));
 }
 
 #[test]
@@ -113,8 +118,8 @@ fn a_password_is_counted_in_composed_characters() {
 #[tokio::test]
 async fn nobody_has_any_password() {
     let pool = pool(CHEAP);
-    assert_eq!(pool.verify(password(""), None).await, Ok(Verdict::Mismatch));
-    assert_eq!(pool.verify(password("password"), None).await, Ok(Verdict::Mismatch));
+    assert_eq!(pool.verify(password(""), None).await, Ok(PasswordCheck::Mismatch));
+    assert_eq!(pool.verify(password("password"), None).await, Ok(PasswordCheck::Mismatch));
 }
 
 #[tokio::test]
@@ -169,7 +174,7 @@ async fn an_unknown_user_takes_as_long_as_a_wrong_password() {
     let phc = pool.hash(password("right"), [1; 16]).await.unwrap();
     let time = async |phc: Option<&str>| {
         let start = Instant::now();
-        assert_eq!(pool.verify(password("wrong"), phc).await, Ok(Verdict::Mismatch));
+        assert_eq!(pool.verify(password("wrong"), phc).await, Ok(PasswordCheck::Mismatch));
         start.elapsed()
     };
     let mut seen = Vec::new();

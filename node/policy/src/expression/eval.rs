@@ -4,7 +4,7 @@ use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap, fmt, fmt::Write as 
 
 use super::ClaimValue;
 use super::{
-    Fault,
+    EvaluationFault,
     node::{Arithmetic, Comparison, Each, Node, TextTest, Variable},
 };
 use crate::{
@@ -23,10 +23,10 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn into_bool(self) -> Result<bool, Fault> {
+    pub(super) fn into_bool(self) -> Result<bool, EvaluationFault> {
         match self {
             Self::Bool(value) => Ok(value),
-            _ => Err(Fault::Uncompiled),
+            _ => Err(EvaluationFault::Uncompiled),
         }
     }
 
@@ -42,24 +42,24 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn into_int(self) -> Result<i64, Fault> {
+    fn into_int(self) -> Result<i64, EvaluationFault> {
         match self {
             Self::Int(value) => Ok(value),
-            _ => Err(Fault::Uncompiled),
+            _ => Err(EvaluationFault::Uncompiled),
         }
     }
 
-    pub(super) fn into_text(self) -> Result<Cow<'a, str>, Fault> {
+    pub(super) fn into_text(self) -> Result<Cow<'a, str>, EvaluationFault> {
         match self {
             Self::Text(value) => Ok(value),
-            _ => Err(Fault::Uncompiled),
+            _ => Err(EvaluationFault::Uncompiled),
         }
     }
 
-    fn into_list(self) -> Result<Vec<Self>, Fault> {
+    fn into_list(self) -> Result<Vec<Self>, EvaluationFault> {
         match self {
             Self::List(values) => Ok(values),
-            _ => Err(Fault::Uncompiled),
+            _ => Err(EvaluationFault::Uncompiled),
         }
     }
 }
@@ -105,16 +105,16 @@ impl<'a> Machine<'a> {
         self.budget - self.left
     }
 
-    fn pay(&mut self, steps: u64) -> Result<(), Fault> {
-        self.left = self.left.checked_sub(steps).ok_or(Fault::Overrun)?;
+    fn pay(&mut self, steps: u64) -> Result<(), EvaluationFault> {
+        self.left = self.left.checked_sub(steps).ok_or(EvaluationFault::Overrun)?;
         Ok(())
     }
 
-    fn pay_bytes(&mut self, bytes: usize) -> Result<(), Fault> {
+    fn pay_bytes(&mut self, bytes: usize) -> Result<(), EvaluationFault> {
         self.pay(bytes as u64 / BYTES_PER_STEP)
     }
 
-    pub(super) fn eval(&mut self, node: &'a Node) -> Result<Value<'a>, Fault> {
+    pub(super) fn eval(&mut self, node: &'a Node) -> Result<Value<'a>, EvaluationFault> {
         self.pay(1)?;
         Ok(match node {
             Node::Bool(value) => Value::Bool(*value),
@@ -140,7 +140,7 @@ impl<'a> Machine<'a> {
             }
             Node::Has(variable) => Value::Bool(self.has(variable)?),
             Node::Local(place) => {
-                let value = self.locals.get(*place).cloned().ok_or(Fault::Uncompiled)?;
+                let value = self.locals.get(*place).cloned().ok_or(EvaluationFault::Uncompiled)?;
                 if let Value::Text(text) = &value {
                     self.pay_bytes(text.len())?;
                 }
@@ -159,7 +159,7 @@ impl<'a> Machine<'a> {
             Node::Compare(how, sides) => Value::Bool(self.compare(*how, sides)?),
             Node::Compute(how, sides) => {
                 let (left, right) = (self.eval(&sides.0)?.into_int()?, self.eval(&sides.1)?.into_int()?);
-                Value::Int(compute(*how, left, right).ok_or(Fault::Arithmetic)?)
+                Value::Int(compute(*how, left, right).ok_or(EvaluationFault::Arithmetic)?)
             }
             Node::Concat(sides) => {
                 let mut text = self.text(&sides.0)?.into_owned();
@@ -179,8 +179,8 @@ impl<'a> Machine<'a> {
             Node::In(sides) => Value::Bool(self.is_in(&sides.0, &sides.1)?),
             Node::Index(sides) => {
                 let (list, at) = (self.eval(&sides.0)?.into_list()?, self.eval(&sides.1)?.into_int()?);
-                let at = usize::try_from(at).map_err(|_| Fault::OutOfRange)?;
-                list.into_iter().nth(at).ok_or(Fault::OutOfRange)?
+                let at = usize::try_from(at).map_err(|_| EvaluationFault::OutOfRange)?;
+                list.into_iter().nth(at).ok_or(EvaluationFault::OutOfRange)?
             }
             Node::Size(of) => {
                 let value = self.eval(of)?;
@@ -200,15 +200,15 @@ impl<'a> Machine<'a> {
         })
     }
 
-    fn bool(&mut self, node: &'a Node) -> Result<bool, Fault> {
+    fn bool(&mut self, node: &'a Node) -> Result<bool, EvaluationFault> {
         self.eval(node)?.into_bool()
     }
 
-    fn text(&mut self, node: &'a Node) -> Result<Cow<'a, str>, Fault> {
+    fn text(&mut self, node: &'a Node) -> Result<Cow<'a, str>, EvaluationFault> {
         self.eval(node)?.into_text()
     }
 
-    fn compare(&mut self, how: Comparison, sides: &'a (Node, Node)) -> Result<bool, Fault> {
+    fn compare(&mut self, how: Comparison, sides: &'a (Node, Node)) -> Result<bool, EvaluationFault> {
         let (left, right) = (self.eval(&sides.0)?, self.eval(&sides.1)?);
         let order = self.order(&left, &right)?;
         Ok(match how {
@@ -221,7 +221,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    fn order(&mut self, left: &Value<'_>, right: &Value<'_>) -> Result<Ordering, Fault> {
+    fn order(&mut self, left: &Value<'_>, right: &Value<'_>) -> Result<Ordering, EvaluationFault> {
         match (left, right) {
             (Value::Bool(left), Value::Bool(right)) => Ok(left.cmp(right)),
             (Value::Int(left), Value::Int(right)) => Ok(left.cmp(right)),
@@ -229,12 +229,12 @@ impl<'a> Machine<'a> {
                 self.pay_bytes(left.len().min(right.len()))?;
                 Ok(left.cmp(right))
             }
-            _ => Err(Fault::Uncompiled),
+            _ => Err(EvaluationFault::Uncompiled),
         }
     }
 
     /// Tests membership. A list literal is not built.
-    fn is_in(&mut self, wanted: &'a Node, list: &'a Node) -> Result<bool, Fault> {
+    fn is_in(&mut self, wanted: &'a Node, list: &'a Node) -> Result<bool, EvaluationFault> {
         let wanted = self.eval(wanted)?;
         if let Node::List(items) = list {
             self.pay(1)?;
@@ -256,7 +256,7 @@ impl<'a> Machine<'a> {
         Ok(false)
     }
 
-    fn join(&mut self, list: &'a Node, between: &'a Node) -> Result<Value<'a>, Fault> {
+    fn join(&mut self, list: &'a Node, between: &'a Node) -> Result<Value<'a>, EvaluationFault> {
         let (list, between) = (self.eval(list)?.into_list()?, self.text(between)?);
         let mut out = String::new();
         for (at, item) in list.into_iter().enumerate() {
@@ -266,14 +266,14 @@ impl<'a> Machine<'a> {
             }
             out.push_str(&item.into_text()?);
             if out.len() > MAX_TEXT_BYTES {
-                return Err(Fault::TooLong("a joined list"));
+                return Err(EvaluationFault::TooLong("a joined list"));
             }
         }
         self.pay_bytes(out.len())?;
         Ok(Value::Text(Cow::Owned(out)))
     }
 
-    fn each(&mut self, how: Each, list: &'a Node, body: &'a Node) -> Result<Value<'a>, Fault> {
+    fn each(&mut self, how: Each, list: &'a Node, body: &'a Node) -> Result<Value<'a>, EvaluationFault> {
         let list = self.eval(list)?.into_list()?;
         let mut kept = Vec::new();
         let mut held = 0_usize;
@@ -282,7 +282,7 @@ impl<'a> Machine<'a> {
             self.pay(1)?;
             self.locals.push(item);
             let holds = self.bool(body)?;
-            let item = self.locals.pop().ok_or(Fault::Uncompiled)?;
+            let item = self.locals.pop().ok_or(EvaluationFault::Uncompiled)?;
             held += usize::from(holds);
             match how {
                 Each::All if !holds => return Ok(Value::Bool(false)),
@@ -300,17 +300,17 @@ impl<'a> Machine<'a> {
     }
 
     /// True if an optional fact is present.
-    fn has(&self, variable: &Variable) -> Result<bool, Fault> {
+    fn has(&self, variable: &Variable) -> Result<bool, EvaluationFault> {
         let facts = self.facts;
         let found = |is_known, is_available, name| {
-            if is_available { Ok(is_known) } else { Err(Fault::Unknown(name)) }
+            if is_available { Ok(is_known) } else { Err(EvaluationFault::Unknown(name)) }
         };
         match variable {
             Variable::Attribute(name) => Ok(facts.person.attribute(name).is_some()),
             Variable::AtprotoDid => Ok(facts.person.atproto_did().is_some()),
             Variable::AtprotoHandle => Ok(facts.person.atproto_handle().is_some()),
             Variable::MfaAge => {
-                let sign_in = facts.sign_in.ok_or(Fault::Unknown("the session"))?;
+                let sign_in = facts.sign_in.ok_or(EvaluationFault::Unknown("the session"))?;
                 Ok(sign_in.mfa_at_ms.is_some())
             }
             Variable::Country => {
@@ -324,16 +324,16 @@ impl<'a> Machine<'a> {
             Variable::Email => Ok(!facts.person.email().is_empty()),
             // Always present, whatever its length. The list is not built, because this test is charged one step.
             Variable::Groups => Ok(true),
-            Variable::Amr => facts.sign_in.map(|_| true).ok_or(Fault::Unknown("the session")),
+            Variable::Amr => facts.sign_in.map(|_| true).ok_or(EvaluationFault::Unknown("the session")),
             other => self.variable(other).map(|_| true),
         }
     }
 
     /// The value of a name.
-    pub(super) fn variable(&self, variable: &Variable) -> Result<Value<'a>, Fault> {
+    pub(super) fn variable(&self, variable: &Variable) -> Result<Value<'a>, EvaluationFault> {
         let facts = self.facts;
-        let session = || facts.sign_in.ok_or(Fault::Unknown("the session"));
-        let request = || facts.request.ok_or(Fault::Unknown("the request"));
+        let session = || facts.sign_in.ok_or(EvaluationFault::Unknown("the session"));
+        let request = || facts.request.ok_or(EvaluationFault::Unknown("the request"));
         let text = |what, text| shown(what, text, variable.max_bytes());
         let age = |since_ms: u64| seconds(facts.now_ms.saturating_sub(since_ms));
         match variable {
@@ -344,31 +344,38 @@ impl<'a> Machine<'a> {
             Variable::EmailVerified => Ok(Value::Bool(facts.person.email_verified())),
             Variable::Groups => list("the list of groups", facts.person.group_names().into_iter()),
             Variable::AtprotoDid => {
-                text("the DID", facts.person.atproto_did().ok_or(Fault::Unknown("the DID"))?)
+                text("the DID", facts.person.atproto_did().ok_or(EvaluationFault::Unknown("the DID"))?)
             }
-            Variable::AtprotoHandle => {
-                text("the handle", facts.person.atproto_handle().ok_or(Fault::Unknown("the handle"))?)
-            }
+            Variable::AtprotoHandle => text(
+                "the handle",
+                facts.person.atproto_handle().ok_or(EvaluationFault::Unknown("the handle"))?,
+            ),
             Variable::Attribute(name) => {
-                text("an attribute", facts.person.attribute(name).ok_or(Fault::NoAttribute)?)
+                text("an attribute", facts.person.attribute(name).ok_or(EvaluationFault::NoAttribute)?)
             }
             Variable::SessionAge => Ok(age(session()?.at_ms)),
-            Variable::MfaAge => Ok(age(session()?.mfa_at_ms.ok_or(Fault::Unknown("the second factor"))?)),
+            Variable::MfaAge => {
+                Ok(age(session()?.mfa_at_ms.ok_or(EvaluationFault::Unknown("the second factor"))?))
+            }
             Variable::Amr => list("the list of methods", session()?.methods.iter().map(String::as_str)),
-            Variable::Method => text("the method", request()?.method.ok_or(Fault::Unknown("the method"))?),
+            Variable::Method => {
+                text("the method", request()?.method.ok_or(EvaluationFault::Unknown("the method"))?)
+            }
             Variable::Host => text("the host", request()?.host),
-            Variable::Path => text("the path", request()?.path.ok_or(Fault::Unknown("the path"))?.as_str()),
+            Variable::Path => {
+                text("the path", request()?.path.ok_or(EvaluationFault::Unknown("the path"))?.as_str())
+            }
             Variable::Address => {
-                let address = facts.address.ok_or(Fault::Unknown("the client's address"))?;
+                let address = facts.address.ok_or(EvaluationFault::Unknown("the client's address"))?;
                 Ok(Value::Text(Cow::Owned(address.to_canonical().to_string())))
             }
             Variable::Country => match facts.place.country {
                 Lookup::Known(country) => text("the country", country),
-                Lookup::Absent | Lookup::Unavailable => Err(Fault::Unknown("the country")),
+                Lookup::Absent | Lookup::Unavailable => Err(EvaluationFault::Unknown("the country")),
             },
             Variable::Asn => match facts.place.asn {
                 Lookup::Known(asn) => Ok(Value::Int(asn.into())),
-                Lookup::Absent | Lookup::Unavailable => Err(Fault::Unknown("the network's number")),
+                Lookup::Absent | Lookup::Unavailable => Err(EvaluationFault::Unknown("the network's number")),
             },
             Variable::Now => Ok(seconds(facts.now_ms)),
         }
@@ -379,16 +386,19 @@ fn seconds<'a>(ms: u64) -> Value<'a> {
     Value::Int(i64::try_from(ms / 1_000).unwrap_or(i64::MAX))
 }
 
-fn shown<'a>(what: &'static str, text: &'a str, most: usize) -> Result<Value<'a>, Fault> {
+fn shown<'a>(what: &'static str, text: &'a str, most: usize) -> Result<Value<'a>, EvaluationFault> {
     if text.len() > most {
-        return Err(Fault::TooLong(what));
+        return Err(EvaluationFault::TooLong(what));
     }
     Ok(Value::Text(Cow::Borrowed(text)))
 }
 
-fn list<'a>(what: &'static str, items: impl ExactSizeIterator<Item = &'a str>) -> Result<Value<'a>, Fault> {
+fn list<'a>(
+    what: &'static str,
+    items: impl ExactSizeIterator<Item = &'a str>,
+) -> Result<Value<'a>, EvaluationFault> {
     if items.len() > MAX_LIST {
-        return Err(Fault::TooLong(what));
+        return Err(EvaluationFault::TooLong(what));
     }
     items.map(|item| shown(what, item, MAX_NAME_BYTES)).collect::<Result<_, _>>().map(Value::List)
 }
@@ -401,13 +411,13 @@ fn hex(id: &[u8]) -> String {
     })
 }
 
-fn size(value: &Value<'_>) -> Result<i64, Fault> {
+fn size(value: &Value<'_>) -> Result<i64, EvaluationFault> {
     let size = match value {
         Value::Text(text) => text.chars().count(),
         Value::List(items) => items.len(),
-        Value::Bool(_) | Value::Int(_) | Value::Map(_) => return Err(Fault::Uncompiled),
+        Value::Bool(_) | Value::Int(_) | Value::Map(_) => return Err(EvaluationFault::Uncompiled),
     };
-    i64::try_from(size).map_err(|_| Fault::Arithmetic)
+    i64::try_from(size).map_err(|_| EvaluationFault::Arithmetic)
 }
 
 fn compute(how: Arithmetic, left: i64, right: i64) -> Option<i64> {

@@ -8,7 +8,7 @@ use cel::common::ast::{
 };
 
 use super::{
-    Refused,
+    ExpressionError,
     node::{Arithmetic, Comparison, Each, Node, TextTest, Type, Variable},
 };
 use crate::limits::{BYTES_PER_STEP, ITEMS_PER_STEP, MAX_COST, MAX_LIST, MAX_NODES, MAX_TEXT_BYTES};
@@ -26,7 +26,7 @@ pub(super) struct Lowered {
     pub(super) reads: Vec<Variable>,
 }
 
-pub(super) fn lower(tree: &IdedExpr) -> Result<Lowered, Refused> {
+pub(super) fn lower(tree: &IdedExpr) -> Result<Lowered, ExpressionError> {
     let mut lowering = Lowering { scopes: Vec::new(), reads: Vec::new(), nodes: 0 };
     let Part { node, kind, cost } = lowering.part(tree)?;
     Ok(Lowered { node, kind, cost, reads: lowering.reads })
@@ -45,8 +45,8 @@ struct Lowering<'t> {
     nodes: usize,
 }
 
-fn wrong<T>(why: impl Into<String>) -> Result<T, Refused> {
-    Err(Refused::Type(why.into()))
+fn wrong<T>(why: impl Into<String>) -> Result<T, ExpressionError> {
+    Err(ExpressionError::Type(why.into()))
 }
 
 const fn bytes(max: usize) -> u64 {
@@ -58,21 +58,21 @@ fn text_steps(kind: &Type) -> u64 {
 }
 
 impl<'t> Lowering<'t> {
-    fn part(&mut self, tree: &'t IdedExpr) -> Result<Part, Refused> {
+    fn part(&mut self, tree: &'t IdedExpr) -> Result<Part, ExpressionError> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(Refused::TooLarge(format!("it has more than {MAX_NODES} parts")));
+            return Err(ExpressionError::TooLarge(format!("it has more than {MAX_NODES} parts")));
         }
         let part = self.untested(tree)?;
         // This is checked at every part, so that no sum of parts can overflow.
         if part.cost > MAX_COST {
             let why = format!("it could take {} steps; the maximum is {MAX_COST}", part.cost);
-            return Err(Refused::TooLarge(why));
+            return Err(ExpressionError::TooLarge(why));
         }
         Ok(part)
     }
 
-    fn untested(&mut self, tree: &'t IdedExpr) -> Result<Part, Refused> {
+    fn untested(&mut self, tree: &'t IdedExpr) -> Result<Part, ExpressionError> {
         match &tree.expr {
             Expr::Literal(literal) => literal_part(literal),
             Expr::Ident(name) => self.name(name),
@@ -86,7 +86,7 @@ impl<'t> Lowering<'t> {
         }
     }
 
-    fn name(&mut self, name: &str) -> Result<Part, Refused> {
+    fn name(&mut self, name: &str) -> Result<Part, ExpressionError> {
         if let Some(place) = self.scopes.iter().rposition(|(known, _)| *known == name) {
             let kind = self.scopes.get(place).map_or(Type::Bool, |(_, kind)| kind.clone());
             return Ok(Part { node: Node::Local(place), cost: 1 + text_steps(&kind), kind });
@@ -115,7 +115,7 @@ impl<'t> Lowering<'t> {
         }
     }
 
-    fn select(&mut self, select: &'t SelectExpr) -> Result<Part, Refused> {
+    fn select(&mut self, select: &'t SelectExpr) -> Result<Part, ExpressionError> {
         match self.part(&select.operand)?.kind {
             Type::Room("user") if select.field == "attributes" => {
                 Ok(Part { node: Node::Bool(false), kind: Type::Attributes, cost: 0 })
@@ -132,7 +132,7 @@ impl<'t> Lowering<'t> {
         }
     }
 
-    fn list(&mut self, elements: &'t [IdedExpr]) -> Result<Part, Refused> {
+    fn list(&mut self, elements: &'t [IdedExpr]) -> Result<Part, ExpressionError> {
         let parts: Vec<Part> = elements.iter().map(|element| self.part(element)).collect::<Result<_, _>>()?;
         let Some(first) = parts.first() else { return wrong("an empty list has no type") };
         let mut of = first.kind.clone();
@@ -153,7 +153,7 @@ impl<'t> Lowering<'t> {
     }
 
     /// A map literal. Only a claim can be a map, or have one as a value.
-    fn map(&mut self, entries: &'t [IdedEntryExpr]) -> Result<Part, Refused> {
+    fn map(&mut self, entries: &'t [IdedEntryExpr]) -> Result<Part, ExpressionError> {
         let (mut parts, mut cost) = (BTreeMap::new(), 1);
         for entry in entries {
             let EntryExpr::MapEntry(MapEntryExpr { key, value, optional: false }) = &entry.expr else {
@@ -174,7 +174,7 @@ impl<'t> Lowering<'t> {
         Ok(Part { node: Node::Map(parts), kind: Type::Map, cost })
     }
 
-    fn call(&mut self, call: &'t CallExpr) -> Result<Part, Refused> {
+    fn call(&mut self, call: &'t CallExpr) -> Result<Part, ExpressionError> {
         let name = call.func_name.as_str();
         match (call.target.as_deref(), call.args.as_slice()) {
             (None, [of]) if name == "has" => self.has(of),
@@ -191,7 +191,7 @@ impl<'t> Lowering<'t> {
         }
     }
 
-    fn has(&mut self, of: &'t IdedExpr) -> Result<Part, Refused> {
+    fn has(&mut self, of: &'t IdedExpr) -> Result<Part, ExpressionError> {
         match self.part(of)?.node {
             Node::Read(variable) => Ok(Part { node: Node::Has(variable), kind: Type::Bool, cost: 1 }),
             _ => wrong("has() takes a name such as user.attributes.team"),
@@ -204,7 +204,7 @@ impl<'t> Lowering<'t> {
         list: &'t IdedExpr,
         variable: &'t IdedExpr,
         body: &'t IdedExpr,
-    ) -> Result<Part, Refused> {
+    ) -> Result<Part, ExpressionError> {
         let list = self.part(list)?;
         let Type::List(of, most) = list.kind.clone() else {
             return wrong(format!("all, exists, exists_one and filter are for lists, not for {}", list.kind));
@@ -219,7 +219,12 @@ impl<'t> Lowering<'t> {
         Ok(Part { node: Node::Each(how, Box::new((list.node, body.node))), kind, cost })
     }
 
-    fn method(&mut self, name: &str, target: &'t IdedExpr, other: &'t IdedExpr) -> Result<Part, Refused> {
+    fn method(
+        &mut self,
+        name: &str,
+        target: &'t IdedExpr,
+        other: &'t IdedExpr,
+    ) -> Result<Part, ExpressionError> {
         let test = match name {
             "startsWith" => TextTest::StartsWith,
             "endsWith" => TextTest::EndsWith,
@@ -237,12 +242,12 @@ impl<'t> Lowering<'t> {
         Ok(Part { node: Node::TextTest(test, Box::new((target.node, other.node))), kind: Type::Bool, cost })
     }
 
-    fn text(&mut self, tree: &'t IdedExpr) -> Result<Part, Refused> {
+    fn text(&mut self, tree: &'t IdedExpr) -> Result<Part, ExpressionError> {
         let part = self.part(tree)?;
         of_type(part, &Type::Text(0))
     }
 
-    fn join(&mut self, list: &'t IdedExpr, between: &'t IdedExpr) -> Result<Part, Refused> {
+    fn join(&mut self, list: &'t IdedExpr, between: &'t IdedExpr) -> Result<Part, ExpressionError> {
         let (list, between) = (self.part(list)?, self.text(between)?);
         let Type::List(of, most) = &list.kind else { return wrong("join is for lists of string") };
         if !matches!(**of, Type::Text(_)) {
@@ -253,7 +258,7 @@ impl<'t> Lowering<'t> {
         Ok(Part { node, kind: Type::Text(MAX_TEXT_BYTES), cost })
     }
 
-    fn one(&mut self, name: &str, of: &'t IdedExpr) -> Result<Part, Refused> {
+    fn one(&mut self, name: &str, of: &'t IdedExpr) -> Result<Part, ExpressionError> {
         let part = self.part(of)?;
         let cost = 1 + part.cost + text_steps(&part.kind);
         let with = |node: fn(Box<Node>) -> Node, kind, part: Part| {
@@ -281,7 +286,7 @@ impl<'t> Lowering<'t> {
         condition: &'t IdedExpr,
         yes: &'t IdedExpr,
         no: &'t IdedExpr,
-    ) -> Result<Part, Refused> {
+    ) -> Result<Part, ExpressionError> {
         let (condition, yes, no) = (self.part(condition)?, self.part(yes)?, self.part(no)?);
         let condition = of_type(condition, &Type::Bool)?;
         if !yes.kind.is_like(&no.kind) {
@@ -298,7 +303,7 @@ impl<'t> Lowering<'t> {
         Ok(Part { node: Node::Choose(Box::new((condition.node, yes.node, no.node))), kind, cost })
     }
 
-    fn two(&mut self, name: &str, left: &'t IdedExpr, right: &'t IdedExpr) -> Result<Part, Refused> {
+    fn two(&mut self, name: &str, left: &'t IdedExpr, right: &'t IdedExpr) -> Result<Part, ExpressionError> {
         let left = self.part(left)?;
         if name == "_[_]" && left.kind == Type::Attributes {
             return self.attribute(right);
@@ -324,7 +329,7 @@ impl<'t> Lowering<'t> {
             ("_+_", (Type::Text(one), Type::Text(other))) => {
                 let made = one + other;
                 if made > MAX_MADE_BYTES {
-                    return Err(Refused::TooLarge(format!("it could make a text of {made} bytes")));
+                    return Err(ExpressionError::TooLarge(format!("it could make a text of {made} bytes")));
                 }
                 part(Node::Concat(nodes), Type::Text(made), bytes(made))
             }
@@ -347,7 +352,7 @@ impl<'t> Lowering<'t> {
         }
     }
 
-    fn attribute(&mut self, name: &'t IdedExpr) -> Result<Part, Refused> {
+    fn attribute(&mut self, name: &'t IdedExpr) -> Result<Part, ExpressionError> {
         match self.part(name)?.node {
             Node::Text(name) => Ok(self.read(Variable::Attribute(name))),
             _ => wrong("the name of an attribute must be a string literal: user.attributes[\"team\"]"),
@@ -355,14 +360,14 @@ impl<'t> Lowering<'t> {
     }
 }
 
-fn of_type(part: Part, wanted: &Type) -> Result<Part, Refused> {
+fn of_type(part: Part, wanted: &Type) -> Result<Part, ExpressionError> {
     if part.kind.is_like(wanted) {
         return Ok(part);
     }
     wrong(format!("expected {wanted}, found {}", part.kind))
 }
 
-fn literal_part(literal: &LiteralValue) -> Result<Part, Refused> {
+fn literal_part(literal: &LiteralValue) -> Result<Part, ExpressionError> {
     let (node, kind) = match literal {
         LiteralValue::Boolean(value) => (Node::Bool(*value.inner()), Type::Bool),
         LiteralValue::Int(value) => (Node::Int(*value.inner()), Type::Int),

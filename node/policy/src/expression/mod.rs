@@ -44,7 +44,7 @@ pub struct Expression {
 
 /// The reason for which an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ExpressionError {
     /// It is not valid CEL.
     #[error("the expression cannot be read: {0}")]
     Syntax(String),
@@ -58,7 +58,7 @@ pub enum Refused {
 
 /// The reason for which an evaluation gave no value. Every fault denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum EvaluationFault {
     /// This fact about the request is unknown.
     #[error("{0} is not known here")]
     Unknown(&'static str),
@@ -104,39 +104,41 @@ impl Expression {
     /// Compiles an expression of type bool.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn condition(text: &str) -> Result<Self, Refused> {
+    /// [`ExpressionError`].
+    pub fn condition(text: &str) -> Result<Self, ExpressionError> {
         let (expression, kind) = Self::compile(text)?;
         match kind {
             Type::Bool => Ok(expression),
-            other => Err(Refused::Type(format!("a condition must be of type bool; this is {other}"))),
+            other => Err(ExpressionError::Type(format!("a condition must be of type bool; this is {other}"))),
         }
     }
 
     /// Compiles an expression of type string.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn text(text: &str) -> Result<Self, Refused> {
+    /// [`ExpressionError`].
+    pub fn text(text: &str) -> Result<Self, ExpressionError> {
         let (expression, kind) = Self::compile(text)?;
         match kind {
             Type::Text(_) => Ok(expression),
-            other => Err(Refused::Type(format!("a header's value must be of type string; this is {other}"))),
+            other => Err(ExpressionError::Type(format!(
+                "a header's value must be of type string; this is {other}"
+            ))),
         }
     }
 
     /// Compiles an expression of any type, for a claim.
     ///
     /// # Errors
-    /// [`Refused`], also if it reads facts that are unknown when a token is made: the request and the location of its
-    /// address.
-    pub fn claim(text: &str) -> Result<Self, Refused> {
+    /// [`ExpressionError`], also if it reads facts that are unknown when a token is made: the request and the location of
+    /// its address.
+    pub fn claim(text: &str) -> Result<Self, ExpressionError> {
         let (expression, kind) = Self::compile(text)?;
         if !kind.is_value() {
-            return Err(Refused::Type(format!("{kind} cannot be a claim; name one of its fields")));
+            return Err(ExpressionError::Type(format!("{kind} cannot be a claim; name one of its fields")));
         }
         match expression.reads.iter().find(|variable| !variable.is_of_the_person()) {
-            Some(variable) => Err(Refused::Type(format!(
+            Some(variable) => Err(ExpressionError::Type(format!(
                 "a claim can only use facts about the user and the sign-in, not {variable}"
             ))),
             None => Ok(expression),
@@ -146,12 +148,12 @@ impl Expression {
     /// The value, in the form of a claim.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn claim_value(&self, facts: &Facts<'_>) -> Result<ClaimValue, Fault> {
+    /// [`EvaluationFault`].
+    pub fn claim_value(&self, facts: &Facts<'_>) -> Result<ClaimValue, EvaluationFault> {
         Ok(Machine::new(facts, self.cost).eval(&self.root)?.into_claim())
     }
 
-    fn compile(text: &str) -> Result<(Self, Type), Refused> {
+    fn compile(text: &str) -> Result<(Self, Type), ExpressionError> {
         let tree = parse::parse(text)?;
         let lowered = lower::lower(&tree)?;
         Ok((Self { root: lowered.node, cost: lowered.cost, reads: lowered.reads }, lowered.kind))
@@ -175,19 +177,19 @@ impl Expression {
     /// True if the condition holds.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, Fault> {
+    /// [`EvaluationFault`].
+    pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, EvaluationFault> {
         Machine::new(facts, self.cost).eval(&self.root)?.into_bool()
     }
 
     /// The text, as a valid header value.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn header_value(&self, facts: &Facts<'_>) -> Result<String, Fault> {
+    /// [`EvaluationFault`].
+    pub fn header_value(&self, facts: &Facts<'_>) -> Result<String, EvaluationFault> {
         let value = Machine::new(facts, self.cost).eval(&self.root)?.into_text()?.into_owned();
         if value.len() > MAX_HEADER_VALUE_BYTES || value.chars().any(char::is_control) {
-            return Err(Fault::HeaderValue);
+            return Err(EvaluationFault::HeaderValue);
         }
         Ok(value)
     }

@@ -3,12 +3,12 @@
 
 use cel::{Env, common::ast::IdedExpr};
 
-use super::Refused;
+use super::ExpressionError;
 use crate::limits::{MAX_DEPTH, MAX_EXPRESSION_BYTES};
 
-pub(super) fn parse(text: &str) -> Result<IdedExpr, Refused> {
+pub(super) fn parse(text: &str) -> Result<IdedExpr, ExpressionError> {
     if text.len() > MAX_EXPRESSION_BYTES {
-        return Err(Refused::TooLarge(format!("it has more than {MAX_EXPRESSION_BYTES} bytes")));
+        return Err(ExpressionError::TooLarge(format!("it has more than {MAX_EXPRESSION_BYTES} bytes")));
     }
     shallow(text)?;
     // Macros are not expanded here: the typing step tells them from functions by their target.
@@ -16,7 +16,7 @@ pub(super) fn parse(text: &str) -> Result<IdedExpr, Refused> {
         .with_optional_support(false)
         .parser()
         .parse(text)
-        .map_err(|errors| Refused::Syntax(first(&errors)))
+        .map_err(|errors| ExpressionError::Syntax(first(&errors)))
 }
 
 fn first(errors: &cel::ParseErrors) -> String {
@@ -28,7 +28,7 @@ fn first(errors: &cel::ParseErrors) -> String {
 
 /// Refuses too many open brackets, consecutive signs and branches: grammars recurse over them. Quoted text is counted
 /// too, so at most too much is refused.
-fn shallow(text: &str) -> Result<(), Refused> {
+fn shallow(text: &str) -> Result<(), ExpressionError> {
     let (mut open, mut signs, mut branches) = (0_usize, 0_usize, 0_usize);
     for byte in text.bytes() {
         match byte {
@@ -43,7 +43,7 @@ fn shallow(text: &str) -> Result<(), Refused> {
             _ => 0,
         };
         if open > MAX_DEPTH || signs > MAX_DEPTH || branches > MAX_DEPTH {
-            return Err(Refused::TooLarge(format!("it is nested more than {MAX_DEPTH} deep")));
+            return Err(ExpressionError::TooLarge(format!("it is nested more than {MAX_DEPTH} deep")));
         }
     }
     Ok(())

@@ -31,7 +31,7 @@ use conclave_auth::{
     upstream::{Flight, Identity, is_decided_by_handle, is_kept_by_handle},
 };
 use conclave_base::propagation;
-use conclave_cluster::{Occasion, SeenElsewhere};
+use conclave_cluster::{RemoteView, VerificationReason};
 use conclave_http::{ClientInfo, Fault, RequestId, cookie::Cookies};
 use conclave_web::pages::{Browser, Here};
 
@@ -181,11 +181,11 @@ async fn proved(
         return Ok((identity, profile));
     }
     let (upstream, now) = (&transaction.upstream, atproto.site.auth.now(&state));
-    let occasion = Occasion::SignIn { state: transaction.proof(), index };
+    let reason = VerificationReason::SignIn { state: transaction.proof(), index };
     if is_decided_by_handle(&state, upstream, &identity, now) {
-        confirmed_elsewhere(atproto, &identity, occasion).await?;
+        confirmed_elsewhere(atproto, &identity, reason).await?;
     } else if is_kept_by_handle(&state, upstream, &identity)
-        && confirmed_elsewhere(atproto, &identity, occasion).await.is_err()
+        && confirmed_elsewhere(atproto, &identity, reason).await.is_err()
     {
         // The user may sign in, but the handle stays unverified until the next check.
         identity.verified_handle.clear();
@@ -206,12 +206,12 @@ async fn shown(atproto: &Atproto, somebody: Option<&Somebody>) -> Option<Profile
 async fn confirmed_elsewhere(
     atproto: &Atproto,
     identity: &Identity,
-    occasion: Occasion,
+    reason: VerificationReason,
 ) -> Result<(), AtmosphereError> {
-    match atproto.site.auth.cluster().seen_elsewhere(&identity.subject, occasion).await {
-        SeenElsewhere::Alone => Ok(()),
-        SeenElsewhere::Seen(Some(handle)) if handle == identity.verified_handle => Ok(()),
-        SeenElsewhere::Seen(other) => {
+    match atproto.site.auth.cluster().resolve_on_peer(&identity.subject, reason).await {
+        RemoteView::Alone => Ok(()),
+        RemoteView::Seen(Some(handle)) if handle == identity.verified_handle => Ok(()),
+        RemoteView::Seen(other) => {
             let (did, here) = (&identity.subject, &identity.verified_handle);
             tracing::warn!(
                 "{did} has the handle {here:?} from here, and {:?} from another node",
@@ -219,7 +219,7 @@ async fn confirmed_elsewhere(
             );
             Err(AtmosphereError::HandleDisputed)
         }
-        SeenElsewhere::Unknown => Err(AtmosphereError::NoSecondLook),
+        RemoteView::Unknown => Err(AtmosphereError::NoSecondLook),
     }
 }
 

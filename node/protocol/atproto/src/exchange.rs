@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use conclave_auth::Auth;
-use conclave_crypto::jwt::SigningKey;
-use conclave_http::outbound::Answer;
+use conclave_crypto::jwt::JwtSigningKey;
+use conclave_http::outbound::OutboundResponse;
 
 use super::{
     SCOPE, client::ClientIdentity, did::Did, error::AtmosphereError, net::Net, server::Server,
@@ -119,7 +119,7 @@ impl Exchange<'_> {
     }
 
     /// Posts with a proof, and once more with the nonce that the server requests.
-    async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, AtmosphereError> {
+    async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<OutboundResponse, AtmosphereError> {
         let key = self.transaction.dpop_key()?;
         let first = self.post_once(url, form, &key, None).await?;
         let nonce = nonce_of(&first);
@@ -139,9 +139,9 @@ impl Exchange<'_> {
         &self,
         url: &str,
         form: &[(&str, &str)],
-        key: &SigningKey,
+        key: &JwtSigningKey,
         nonce: Option<&str>,
-    ) -> Result<Answer, AtmosphereError> {
+    ) -> Result<OutboundResponse, AtmosphereError> {
         let proof = self.proof(url, key, nonce)?;
         let assertion = self.assertion()?;
         let mut form = [form, &[("client_id", self.client.id.as_str())]].concat();
@@ -151,7 +151,7 @@ impl Exchange<'_> {
         self.net.post(url, &form, &proof).await
     }
 
-    fn proof(&self, url: &str, key: &SigningKey, nonce: Option<&str>) -> Result<String, AtmosphereError> {
+    fn proof(&self, url: &str, key: &JwtSigningKey, nonce: Option<&str>) -> Result<String, AtmosphereError> {
         let place = url.split(['?', '#']).next().unwrap_or(url);
         let mut claims = json!({"jti": self.chance(), "htm": "POST", "htu": place, "iat": self.now_secs()});
         if let (Some(nonce), Some(members)) = (nonce, claims.as_object_mut()) {
@@ -185,17 +185,17 @@ impl Exchange<'_> {
 
 const NO_NONCE: AtmosphereError = AtmosphereError::ProviderInvalid("it sends no DPoP nonce");
 
-fn nonce_of(answer: &Answer) -> Option<String> {
+fn nonce_of(answer: &OutboundResponse) -> Option<String> {
     let nonce = answer.headers.get("dpop-nonce")?.to_str().ok()?;
     (!nonce.is_empty() && nonce.len() <= 512).then(|| nonce.to_owned())
 }
 
-fn wants_nonce(answer: &Answer) -> bool {
+fn wants_nonce(answer: &OutboundResponse) -> bool {
     refusal(answer).is_some_and(|error| error == WANTS_NONCE)
 }
 
 /// The error code of a refusal (RFC 6749 §5.2).
-fn refusal(answer: &Answer) -> Option<String> {
+fn refusal(answer: &OutboundResponse) -> Option<String> {
     let is_refusal = matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
     let read = is_refusal.then(|| serde_json::from_slice::<Failure>(&answer.body));
     read?.ok().map(|failure| failure.error)

@@ -102,7 +102,7 @@ pub fn routes(auth: &Auth, site: Arc<Site>) -> (Router, Reverifier) {
     let resolver = Arc::new(Resolver::new(net, txt, atmosphere.plc_directories.clone()));
     let client = Arc::new(ClientIdentity::of(&settings.public_url));
     auth.cluster()
-        .look_out_with(Arc::new(reverify::View(Arc::clone(&resolver), tokio::runtime::Handle::current())));
+        .set_resolver(Arc::new(reverify::View(Arc::clone(&resolver), tokio::runtime::Handle::current())));
     let reverifier = Reverifier::new(auth.clone(), Arc::clone(&resolver), Arc::clone(&client));
     let router = Router::new()
         .route(ATMOSPHERE, get(start::show))

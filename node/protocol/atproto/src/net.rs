@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{did::is_by_name, error::AtmosphereError};
-use conclave_http::outbound::{Answer, Outbound};
+use conclave_http::outbound::{Outbound, OutboundResponse};
 
 /// Maximum number of concurrent requests.
 const AT_ONCE: usize = 64;
@@ -74,7 +74,7 @@ impl Net {
         Ok(Place { net: self, host })
     }
 
-    async fn get(&self, url: &str) -> Result<Answer, AtmosphereError> {
+    async fn get(&self, url: &str) -> Result<OutboundResponse, AtmosphereError> {
         let _place = self.place(url)?;
         Ok(self.outbound.get(url, None).await?)
     }
@@ -124,13 +124,13 @@ impl Net {
         url: &str,
         form: &[(&str, &str)],
         proof: &str,
-    ) -> Result<Answer, AtmosphereError> {
+    ) -> Result<OutboundResponse, AtmosphereError> {
         let _place = self.place(url)?;
         Ok(self.outbound.post_with_proof(url, form, proof).await?)
     }
 }
 
-fn document(answer: &Answer) -> Result<Option<Value>, AtmosphereError> {
+fn document(answer: &OutboundResponse) -> Result<Option<Value>, AtmosphereError> {
     match answer.status {
         StatusCode::OK if answer.is_json() => {}
         StatusCode::OK => {

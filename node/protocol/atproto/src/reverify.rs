@@ -21,7 +21,7 @@ use super::{
     self_check,
 };
 use conclave_auth::{Auth, AuthError, derive::Derivation};
-use conclave_cluster::{Occasion, SeenElsewhere, Vantage};
+use conclave_cluster::{HandleResolver, RemoteView, VerificationReason};
 use conclave_crypto::mac;
 
 /// The interval at which the leader checks for handles that are due.
@@ -38,7 +38,7 @@ const MOST_REMEMBERED: usize = 10_000;
 /// Resolves handles for other nodes.
 pub(super) struct View(pub(super) Arc<Resolver>, pub(super) tokio::runtime::Handle);
 
-impl Vantage for View {
+impl HandleResolver for View {
     fn handle_of(
         &self,
         did: String,
@@ -199,11 +199,12 @@ impl Reverifier {
             Err(_) => false,
         };
         if is_elsewhere {
-            let seen = self.auth.cluster().seen_elsewhere(&identity.subject, Occasion::Again).await;
+            let seen =
+                self.auth.cluster().resolve_on_peer(&identity.subject, VerificationReason::Again).await;
             let agrees = match &seen {
-                SeenElsewhere::Alone => true,
-                SeenElsewhere::Seen(handle) => !handle.as_deref().is_some_and(&is_good),
-                SeenElsewhere::Unknown => false,
+                RemoteView::Alone => true,
+                RemoteView::Seen(handle) => !handle.as_deref().is_some_and(&is_good),
+                RemoteView::Unknown => false,
             };
             if agrees {
                 return Some((Finding::Elsewhere, by.to_owned()));

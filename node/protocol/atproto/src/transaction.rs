@@ -15,7 +15,7 @@ use conclave_auth::{
 };
 use conclave_base::propagation;
 use conclave_base::runtime::Entropy;
-use conclave_crypto::{jwk::Alg, jwt::SigningKey, mac};
+use conclave_crypto::{jwk::Alg, jwt::JwtSigningKey, mac};
 
 /// The purpose that the seal is bound to; a value sealed for another purpose does not open.
 const PURPOSE: &str = "atproto-transaction/1";
@@ -60,7 +60,7 @@ impl Transaction {
     /// # Errors
     /// Fails if no key can be made.
     pub fn begin(ticket: Ticket, upstream: &str, entropy: &dyn Entropy) -> Result<Self, AuthError> {
-        let key = SigningKey::generate_pkcs8(Alg::Es256, entropy);
+        let key = JwtSigningKey::generate_pkcs8(Alg::Es256, entropy);
         let key = key.map_err(|error| AuthError::Internal(format!("no DPoP key: {error}")))?;
         Ok(Self {
             ticket,
@@ -94,8 +94,8 @@ impl Transaction {
     ///
     /// # Errors
     /// Fails if the bytes are not a key, which only a defect can cause.
-    pub fn dpop_key(&self) -> Result<SigningKey, AuthError> {
-        let key = SigningKey::from_pkcs8(Alg::Es256, &self.key);
+    pub fn dpop_key(&self) -> Result<JwtSigningKey, AuthError> {
+        let key = JwtSigningKey::from_pkcs8(Alg::Es256, &self.key);
         key.map_err(|error| AuthError::Internal(format!("the DPoP key: {error}")))
     }
 

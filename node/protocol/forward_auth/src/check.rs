@@ -11,7 +11,7 @@ use conclave_auth::{
     policy::{Asked, Circumstances},
     session::SignedIn,
 };
-use conclave_crypto::handle::{Handle, HandleKind};
+use conclave_crypto::handle::{HandleContents, HandleKind};
 use conclave_http::cookie::{CookieError, CookiePolicy, Cookies};
 
 use super::{
@@ -122,8 +122,8 @@ fn unprotected(version: &State, original: &Original) -> Decision {
 /// The handles in a request, opened: of the host, of its domain, and of the session itself if browsers send that cookie
 /// here.
 struct Presented {
-    arms: [Option<Handle>; 2],
-    session: Option<Handle>,
+    arms: [Option<HandleContents>; 2],
+    session: Option<HandleContents>,
 }
 
 impl Presented {
@@ -146,7 +146,7 @@ impl Presented {
         })
     }
 
-    fn handles(&self) -> impl Iterator<Item = &Handle> {
+    fn handles(&self) -> impl Iterator<Item = &HandleContents> {
         self.arms.iter().chain([&self.session]).flatten()
     }
 

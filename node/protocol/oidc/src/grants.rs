@@ -16,9 +16,9 @@ use conclave_auth::{
     complete::{millis, unexpected},
     policy::Circumstances,
 };
-use conclave_cluster::Committed;
+use conclave_cluster::CommittedWrite;
 use conclave_crypto::{
-    handle::{Handle, HandleKind},
+    handle::{HandleContents, HandleKind},
     mac,
 };
 
@@ -85,7 +85,7 @@ pub fn redeemed(
     client: &Client,
     form: &Parameters,
     bound: Bound,
-    committed: &Committed,
+    committed: &CommittedWrite,
 ) -> Result<TokenResponse, TokenError> {
     let ReplyBody::CodeRedeemed(redeemed) = &committed.body else {
         return Err(unexpected(&committed.body).into());
@@ -195,7 +195,7 @@ pub async fn handle_and_client(
     kind: HandleKind,
     text: &str,
     bad: TokenError,
-) -> Result<(Handle, Authenticated), TokenError> {
+) -> Result<(HandleContents, Authenticated), TokenError> {
     let handle = oidc.auth.parse(kind, text);
     let state = match &handle {
         Some(handle) => oidc.auth.state_at(handle).await?,

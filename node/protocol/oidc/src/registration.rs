@@ -21,10 +21,10 @@ use conclave_state::{
 use serde_json::{Value, json};
 
 use conclave_auth::{AuthError, derive::Derivation, throttle::Admission};
-use conclave_cluster::Committed;
+use conclave_cluster::CommittedWrite;
 use conclave_config::Registration;
 use conclave_crypto::{
-    handle::{Handle, HandleKind},
+    handle::{HandleContents, HandleKind},
     hex, mac,
 };
 use conclave_http::{ClientInfo, Denial};
@@ -126,7 +126,7 @@ async fn provide_key(oidc: &Oidc, algorithm: SigningAlgorithm) -> Result<(), Ref
     oidc.auth.provide_signing_key(algorithm).await.map_err(Refused::Failed)
 }
 
-async fn propose(oidc: &Oidc, derivation: &Derivation, body: Body) -> Result<Committed, Refused> {
+async fn propose(oidc: &Oidc, derivation: &Derivation, body: Body) -> Result<CommittedWrite, Refused> {
     let committed = oidc.auth.cluster().propose(derivation.request(), body).await;
     let committed = committed.map_err(|error| Refused::Failed(error.into()))?;
     match &committed.body {
@@ -156,7 +156,10 @@ async fn may_register(oidc: &Oidc, caller: &ClientInfo, headers: &HeaderMap) -> 
     }
 }
 
-async fn state_at(oidc: &Oidc, handle: &Handle) -> Result<std::sync::Arc<conclave_state::State>, Refused> {
+async fn state_at(
+    oidc: &Oidc,
+    handle: &HandleContents,
+) -> Result<std::sync::Arc<conclave_state::State>, Refused> {
     oidc.auth.state_at(handle).await.map_err(Refused::Failed)?.ok_or(Refused::Token)
 }
 

@@ -12,7 +12,7 @@ use conclave_proto::command::v1::{RevokeAccessToken, RevokeGrant, command::Body}
 use conclave_state::{client::Client, ids::FamilyId};
 
 use conclave_auth::{AuthError, derive::Derivation};
-use conclave_crypto::handle::{Handle, HandleKind};
+use conclave_crypto::handle::{HandleContents, HandleKind};
 
 use super::{
     Oidc, access, client_auth,
@@ -46,7 +46,7 @@ async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<(), TokenErr
 async fn refresh(
     oidc: &Oidc,
     client: &Client,
-    handle: &Handle,
+    handle: &HandleContents,
     derivation: &Derivation,
 ) -> Result<(), TokenError> {
     if !oidc.auth.is_refresh_secret(handle) {

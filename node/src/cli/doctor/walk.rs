@@ -5,7 +5,7 @@ use url::Url;
 
 use conclave_http::{
     Outbound,
-    outbound::{Answer, OutboundError},
+    outbound::{OutboundError, OutboundResponse},
 };
 
 /// The most redirects that are followed. A sign-in has two, and its pages detect a loop at the third round of as many.
@@ -18,7 +18,7 @@ pub const NAVIGATION: [(&str, &str); 2] = [("accept", "text/html"), ("sec-fetch-
 #[derive(Clone, Debug)]
 pub struct Hop {
     pub url: Url,
-    pub answer: Answer,
+    pub answer: OutboundResponse,
     /// The URL of the redirect.
     pub next: Option<Url>,
 }

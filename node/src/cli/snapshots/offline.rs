@@ -13,7 +13,7 @@ use super::super::{
 use crate::boot;
 use conclave_archive::read::Until;
 use conclave_base::runtime::Runtime;
-use conclave_cluster::known::Known;
+use conclave_cluster::offline_state::OfflineState;
 use conclave_config::find_secret;
 use conclave_crypto::{hex, keys::ClusterKeys};
 use conclave_dr::archived;
@@ -64,7 +64,7 @@ pub(super) fn verify(api: &ApiArgs, file: &Path) -> Result<Output, Failure> {
     let summary =
         SnapshotReader::open(file, &key).and_then(SnapshotReader::verify).map_err(|e| damaged(&e))?;
     let mut progress = Progress::new("verifying", summary.plain_bytes);
-    let known = Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| damaged(&e))?;
+    let known = OfflineState::of_file(file, &key, |done| progress.at(done)).map_err(|e| damaged(&e))?;
     drop(progress);
     let tables =
         summary.roots.iter().map(|(table, root)| json!({ "table": table, "root": hex::encode(root) }));
@@ -89,10 +89,10 @@ pub(super) async fn drill(api: &ApiArgs, file: Option<PathBuf>) -> Result<Output
     let mut progress = Progress::new("reading", 0);
     let known = if let Some(file) = &file {
         let key = SealingKey::ring(&keys);
-        Known::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?
+        OfflineState::of_file(file, &key, |done| progress.at(done)).map_err(|e| failed(&e))?
     } else {
         let scratch = tempfile::Builder::new().prefix("conclave-drill-").tempdir().map_err(|e| failed(&e))?;
-        let mut step = |done: conclave_archive::read::Progress| progress.at(done.bytes);
+        let mut step = |done: conclave_archive::read::DownloadProgress| progress.at(done.bytes);
         let found =
             archived::read(&config.archive, &keys, Until::Latest, None, scratch.path(), &mut step).await;
         found.map_err(|e| failed(&e))?.newest

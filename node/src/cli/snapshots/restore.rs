@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -23,7 +23,7 @@ const QUEUE: usize = 4;
 const REPORT: &[&str] = &["restored", "index", "users", "sessions_ended", "change_count", "snapshot_index"];
 const CHANGES: &[&str] = &["kind", "name", "what"];
 
-pub(super) async fn run(client: &Client, order: Restoring) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, order: Restoring) -> Result<Output, Failure> {
     if !order.yes && !order.dry_run {
         return Err(Failure::usage(
             "this replaces everything in the cluster and signs all users out; show the changes with --dry-run, and \

@@ -8,7 +8,7 @@ use std::{
 };
 
 use conclave_client::{
-    Client,
+    AdminClient,
     v1::{self, SaveSnapshotRequest},
 };
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use super::super::{
     output::{Output, with},
     progress::Progress,
 };
-use conclave_archive::Target;
+use conclave_archive::ArchiveTarget;
 
 const SAVED: &[&str] = &["file", "cluster_id", "epoch", "term", "index", "created_at_ms", "size_bytes"];
 
@@ -34,7 +34,11 @@ pub(super) async fn run(
     }
 }
 
-async fn save(client: &Client, to: Option<PathBuf>, request: SaveSnapshotRequest) -> Result<Output, Failure> {
+async fn save(
+    client: &AdminClient,
+    to: Option<PathBuf>,
+    request: SaveSnapshotRequest,
+) -> Result<Output, Failure> {
     if let Some(to) = to.as_deref().filter(|to| to.exists()) {
         return Err(exists(to));
     }
@@ -80,8 +84,8 @@ async fn save_to_bucket(
         return Err(Failure::usage("name the bucket and the file in it: --to s3://BUCKET/NAME"));
     }
     let failed = |e: &dyn std::fmt::Display| Failure::other(format!("cannot save to {bucket}/{name}: {e}"));
-    let settings = conclave_config::Archive { target: Some(bucket.clone()), ..api.settings()?.archive };
-    let target = Target::open(&settings).map_err(|e| Failure::usage(e.to_string()))?;
+    let settings = conclave_config::ArchiveConfig { target: Some(bucket.clone()), ..api.settings()?.archive };
+    let target = ArchiveTarget::open(&settings).map_err(|e| Failure::usage(e.to_string()))?;
     let scratch = tempfile::Builder::new().prefix("conclave-save-").tempdir().map_err(|e| failed(&e))?;
     let file = scratch.path().join("snapshot");
     let saved = save(&api.connect()?, Some(file.clone()), request).await?;

@@ -12,7 +12,7 @@ pub const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 pub const OTHER: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 
 pub fn world(rule: pb::UpstreamRule) -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_group(2));
     world.ok(create_group(3));
     let upstream = pb::Upstream {

@@ -23,7 +23,7 @@ fn hosts(n: u8, hosts: &[&str]) -> Body {
 
 #[test]
 fn a_host_belongs_to_its_name_or_to_the_longest_wildcard_above_it() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_application(2, &[]));
     world.ok(create_application(3, &[]));
     world.ok(hosts(1, &["*.example.org", "www.example.net"]));
@@ -74,7 +74,7 @@ fn a_host_belongs_to_its_name_or_to_the_longest_wildcard_above_it() {
 
 #[test]
 fn an_arm_of_a_domain_counts_below_it_and_nowhere_else() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(hosts(1, &["*.example.org", "app1.test"]));
     world.signed_in(1, &["openid"]);
     let arm = |world: &World, n: u8, host: &str, domain: &str| {
@@ -131,7 +131,7 @@ fn live(world: &World, n: u8) -> bool {
 
 #[test]
 fn an_app_password_ends_with_its_person_its_application_its_time_or_by_a_word() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_application(2, &[]));
     for (n, user_id, application_id, ttl) in [
         (1, user(1), vec![], 0),
@@ -162,7 +162,7 @@ fn an_app_password_ends_with_its_person_its_application_its_time_or_by_a_word() 
 
 #[test]
 fn nobody_has_more_app_passwords_than_a_house_has_programs() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     for n in 1..=64 {
         world.ok(create(n, user(1), vec![], 0));
     }
@@ -184,7 +184,7 @@ fn what_ends_a_persons_access_by_another_hand_ends_the_passwords_of_programs() {
     for (order, lives, session_lives) in
         [(set, true, false), (reset, false, true), (sign_out, true, false), (everything, false, false)]
     {
-        let mut world = World::furnished();
+        let mut world = World::seeded();
         world.signed_in(1, &["openid"]);
         world.ok(create(1, user(1), vec![], 0));
         world.ok(create(2, user(2), vec![], 0));
@@ -194,7 +194,7 @@ fn what_ends_a_persons_access_by_another_hand_ends_the_passwords_of_programs() {
         let session = SessionId::new(session(1).try_into().unwrap());
         assert_eq!(world.state.live_session(session, Stamp(world.now)).is_some(), session_lives, "{order:?}");
     }
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let nobody = Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(77) });
     assert_eq!(world.refused(nobody), Reason::UserUnknown);
     let nobody = pb::ResetPassword { user_id: user(77), password_phc: phc.into(), keep_sessions: false };
@@ -203,7 +203,7 @@ fn what_ends_a_persons_access_by_another_hand_ends_the_passwords_of_programs() {
 
 #[test]
 fn app_passwords_of_an_earlier_revocation_epoch_are_dead_and_take_no_place() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     for n in 1..=64 {
         world.ok(create(n, user(1), vec![], 0));
     }
@@ -232,7 +232,7 @@ fn identity_headers(n: u8, profile: pb::HeaderProfile, text: pb::HeaderText) -> 
 
 #[test]
 fn an_application_keeps_the_headers_that_a_command_does_not_name() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let chosen = |world: &World| world.state.application_by_slug("app1").unwrap().identity_headers;
     assert_eq!(chosen(&world), IdentityHeaders::default(), "an entry from before there was a choice");
     assert_eq!(chosen(&world).profile, HeaderProfile::All);
@@ -255,7 +255,7 @@ fn an_application_keeps_the_headers_that_a_command_does_not_name() {
 
 #[test]
 fn a_host_may_be_an_ipv6_address_in_its_one_form() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let addresses = |addresses: &[&str]| {
         let address_hosts = addresses.iter().map(|host| (*host).to_owned()).collect();
         Body::UpdateApplication(pb::UpdateApplication {

@@ -17,7 +17,7 @@ const DAY: u64 = 24 * 60 * MINUTE;
 
 /// The seeded world at the level at which log time is bounded.
 fn bounded() -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(Body::RaiseLevel(pb::RaiseLevel { level: level::BOUNDED_LOG_TIME }));
     world
 }
@@ -48,7 +48,7 @@ fn an_entry_moves_log_time_by_a_bounded_step() {
 
 #[test]
 fn below_the_level_an_entry_means_what_it_always_meant() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.now += 10 * DAY;
     world.ok(create_group(5));
     assert_eq!(log_time(&world), world.now);

@@ -28,7 +28,7 @@ fn corpus() -> PathBuf {
 
 /// The commands that no earlier folder contains, and the rows that remain of them.
 fn history() -> Vec<Vec<u8>> {
-    let mut tape = Tape { world: World::furnished(), entries: Vec::new() };
+    let mut tape = Tape { world: World::seeded(), entries: Vec::new() };
     // The seeding itself, as entries of this log.
     for body in [
         create_group(1),
@@ -510,7 +510,7 @@ fn frozen_entries_and_snapshots_of_every_release_mean_what_they_meant() {
 
 /// One restore that is aborted, one that is committed, and one that is in progress at the end.
 fn restores(tape: &mut Tape) {
-    let older = World::furnished().state;
+    let older = World::seeded().state;
     // One row in each piece.
     let pieces: Vec<(u32, Vec<u8>)> = chunks_of(&older, 1).filter(|(table, _)| *table <= 6).collect();
     for (number, last) in [(1, 2), (2, pieces.len()), (3, 3)] {

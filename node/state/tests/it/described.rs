@@ -17,7 +17,7 @@ fn seen_again(id: &str) -> Body {
 
 #[test]
 fn a_document_speaks_for_its_own_client_and_no_other() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(described("https://app.test/client.json"));
     let seen = world.state.client("https://app.test/client.json").unwrap().document_seen_at.unwrap();
     assert_eq!(seen.0, world.now);
@@ -32,7 +32,7 @@ fn a_document_speaks_for_its_own_client_and_no_other() {
 #[test]
 fn a_client_that_proves_itself_otherwise_takes_the_place_of_the_one_before_unless_that_was_disabled() {
     const ID: &str = "https://app.test/client.json";
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let by = |method: pb::ClientAuthMethod, id: &str| {
         let Body::CreateClient(order) = described(id) else { unreachable!() };
         let secret_hash =
@@ -74,7 +74,7 @@ fn a_client_that_proves_itself_otherwise_takes_the_place_of_the_one_before_unles
 
 #[test]
 fn a_code_goes_to_whichever_port_a_native_application_listens_on() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let Body::CreateClient(order) = create_client("cli", &[]) else { unreachable!() };
     for (id, auth_method, secret_hash) in [
         ("cli", pb::ClientAuthMethod::None, vec![]),
@@ -104,7 +104,7 @@ fn a_code_goes_to_whichever_port_a_native_application_listens_on() {
 #[test]
 fn one_clients_proofs_do_not_use_up_the_others_memory() {
     const SHARE: u128 = 125_000;
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let until = world.now + MINUTE;
     let of = |n: u128, client: &str| pb::SpentProof {
         proof_id: n.to_be_bytes().to_vec(),
@@ -125,7 +125,7 @@ fn one_clients_proofs_do_not_use_up_the_others_memory() {
 
 #[test]
 fn of_ten_thousand_described_clients_an_unused_one_makes_room() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let name = |n: u32| format!("https://app.test/{n}");
     let start = world.start(1, 1, None);
     world.ok(Body::StartSession(start));

@@ -37,14 +37,14 @@ fn web() -> pb::UpdateClient {
 }
 
 fn raised() -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(Body::RaiseLevel(pb::RaiseLevel { level: EXCEPTIONS }));
     world
 }
 
 #[test]
 fn below_their_level_exceptions_are_dropped_as_an_older_member_drops_them() {
-    let (mut with, mut without) = (World::furnished(), World::furnished());
+    let (mut with, mut without) = (World::seeded(), World::seeded());
     with.ok(Body::UpdateClient(everything()));
     let resources = Some(pb::Uris { uris: vec![API.into()] });
     without.ok(Body::UpdateClient(pb::UpdateClient { resources, ..web() }));

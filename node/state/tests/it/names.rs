@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::{laws::through_a_snapshot, policy::*, restore::founding, world::*};
 
 fn levelled() -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(raise());
     world
 }
@@ -67,7 +67,7 @@ fn means(state: &State, typed: &str) -> Option<u8> {
 
 #[test]
 fn names_of_groups_are_unique_without_regard_to_case_from_the_level_on() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     for (n, name) in [(11, "staff"), (12, "Staff"), (13, "Admins")] {
         world.ok(group_named(n, name));
     }
@@ -93,7 +93,7 @@ fn names_of_groups_are_unique_without_regard_to_case_from_the_level_on() {
 
 #[test]
 fn before_the_level_names_are_as_they_were() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(group_named(11, "GROUP1"));
     world.ok(named(11, "user1@example.test", "USER2@example.test"));
     world.ok(address(1, "user2@example.test", true));
@@ -141,7 +141,7 @@ fn an_address_leads_to_the_one_user_who_has_it_verified() {
 
 #[test]
 fn a_username_that_is_an_address_of_another_wins_and_is_not_given_again() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(address(1, "ada@example.test", true));
     world.ok(named(11, "ada@example.test", ""));
     world.ok(raise());

@@ -18,7 +18,7 @@ fn shown(state: &State, n: u8) -> Option<PictureId> {
 }
 
 fn two() -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_user(20, &[]));
     world.ok(create_user(21, &[]));
     world.ok(set_picture(20, 1));

@@ -90,7 +90,7 @@ fn app(n: u8) -> ApplicationId {
 
 /// User 1 is in `admins` (group 9) and group 1, user 2 in no group; application 1 is for group 1.
 fn world() -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(Body::CreateGroup(pb::CreateGroup {
         group_id: group(9),
         name: "admins".into(),

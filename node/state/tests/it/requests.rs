@@ -36,7 +36,7 @@ fn start_device(n: u8, code: u8) -> Body {
 
 /// A world whose clients may use device authorization.
 fn with_devices() -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     for client_id in ["web", "app"] {
         let types =
             [pb::GrantType::AuthorizationCode, pb::GrantType::RefreshToken, pb::GrantType::DeviceCode];
@@ -84,7 +84,7 @@ fn pushed_code(world: &World, n: u8) -> pb::IssueCode {
 
 #[test]
 fn a_pushed_request_becomes_one_code() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(push(1, "web"));
     let find = |world: &World| {
         world.state.pushed_request(PushedRequestId::parse(&id(20, 1)).unwrap(), Stamp(world.now)).is_some()
@@ -99,7 +99,7 @@ fn a_pushed_request_becomes_one_code() {
 
 #[test]
 fn a_pushed_request_ends_with_its_minute_but_a_login_that_began_may_take_longer() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, None);
     world.ok(Body::StartSession(start));
     world.ok(push(1, "web"));
@@ -120,7 +120,7 @@ fn a_pushed_request_ends_with_its_minute_but_a_login_that_began_may_take_longer(
 
 #[test]
 fn pushed_requests_are_bounded_for_each_client_and_leave_with_their_time() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let one = |n: u32| {
         let Body::PushRequest(order) = push(0, "web") else { unreachable!() };
         let id = [vec![20; 12], n.to_be_bytes().to_vec()].concat();
@@ -168,7 +168,7 @@ fn a_device_is_answered_once_and_fetches_once() {
 
 #[test]
 fn a_client_that_may_have_no_devices_gets_none() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     assert_eq!(world.refused(start_device(1, 50)), Reason::GrantTypeNotAllowed);
 }
 
@@ -206,7 +206,7 @@ fn a_device_of_an_application_needs_somebody_who_may_open_it() {
 
 #[test]
 fn consent_covers_what_was_allowed_grows_and_is_taken_back_with_its_grants() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, None);
     world.ok(Body::StartSession(start));
     let allow = |n: u8, scopes: &[&str], claims: &[&str]| {
@@ -248,7 +248,7 @@ fn consent_covers_what_was_allowed_grows_and_is_taken_back_with_its_grants() {
 
 #[test]
 fn pkce_is_left_out_only_where_client_and_nonce_allow_it_and_never_afterwards() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, None);
     world.ok(Body::StartSession(start));
     let bare = |n: u8, nonce: &str| {
@@ -278,7 +278,7 @@ fn pkce_is_left_out_only_where_client_and_nonce_allow_it_and_never_afterwards() 
 
 #[test]
 fn resources_are_those_of_the_client() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, None);
     world.ok(Body::StartSession(start));
     let asked = |n: u8| {
@@ -303,7 +303,7 @@ fn resources_are_those_of_the_client() {
 
 #[test]
 fn a_client_hears_of_the_end_of_a_session_though_its_grant_is_gone() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     world.ok(Body::RevokeGrant(pb::RevokeGrant { grant_id: grant(1) }));
     world.ok(Body::RevokeSession(pb::RevokeSession { session_id: session(1) }));

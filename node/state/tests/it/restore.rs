@@ -63,7 +63,7 @@ fn password(u: u8, text: &str) -> Body {
 
 /// An older state, and a later one in which everything that can be revoked was revoked.
 fn a_day() -> (State, World) {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     for n in [3, 4] {
         world.ok(create_user(n, &[1]));
     }
@@ -143,7 +143,7 @@ fn what_was_taken_away_since_stays_away() {
 
 #[test]
 fn an_app_password_that_was_hashed_anew_since_stays_so() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(app_password(1));
     let older = world.state.clone();
     world.ok(Body::RehashAppPassword(pb::RehashAppPassword {
@@ -159,7 +159,7 @@ fn an_app_password_that_was_hashed_anew_since_stays_so() {
 
 #[test]
 fn what_a_client_proves_itself_by_is_what_it_is_now() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let registered = |name: &str, registration: u8| {
         let Body::CreateClient(order) = create_client("keyed", &[]) else { unreachable!() };
         let tokens = pb::ClientTokens { certificate_name: name.into(), ..Default::default() };
@@ -194,7 +194,7 @@ fn what_a_client_proves_itself_by_is_what_it_is_now() {
 
 #[test]
 fn a_consent_that_was_taken_back_and_given_for_less_stays_less() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let client = pb::UpdateClient {
         client_id: "web".into(),
         consent: Some(pb::ConsentMode::Once.into()),
@@ -221,7 +221,7 @@ fn a_consent_that_was_taken_back_and_given_for_less_stays_less() {
 
 #[test]
 fn a_provider_that_is_elsewhere_since_comes_back_disabled() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_provider("corp", true, &[1]));
     let older = world.state.clone();
     world.ok(Body::DeleteUpstream(pb::DeleteUpstream { name: "corp".into() }));
@@ -256,7 +256,7 @@ fn people_are_told_what_changes() {
 
 #[test]
 fn a_journal_takes_away_what_its_objects_are_still_there_for() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_user(3, &[]));
     let older = world.state.clone();
     let first = world.index + 1;
@@ -280,7 +280,7 @@ fn a_journal_takes_away_what_its_objects_are_still_there_for() {
 
 #[test]
 fn whoever_becomes_an_administrator_again_is_named() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let Body::CreateGroup(group_nine) = create_group(9) else { unreachable!() };
     world.ok(Body::CreateGroup(pb::CreateGroup { name: "admins".into(), ..group_nine }));
     let who = || (group(9), user(1));
@@ -389,7 +389,7 @@ fn what_is_not_whole_is_never_put_in_force() {
 
 #[test]
 fn a_restore_inside_a_restore_is_refused() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let restore = id(13, 1);
     world.ok(begin(&restore));
     for table in [200, 201] {

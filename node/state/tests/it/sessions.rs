@@ -32,8 +32,8 @@ fn secret(n: u8) -> SecretHash {
 }
 
 /// Session 1 of user 1 with a redeemed grant of `web` and an app session; the cookie's secret hashes to 9.
-fn furnished() -> World {
-    let mut world = World::furnished();
+fn seeded() -> World {
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     world.ok(Body::OpenAppSession(pb::OpenAppSession {
         app_session_id: id(9, 1),
@@ -55,7 +55,7 @@ fn start(world: &World, n: u8, u: u8, secret: u8) -> pb::StartSession {
 
 #[test]
 fn the_same_user_keeps_the_session_with_a_new_secret_and_new_proofs() {
-    let mut world = furnished();
+    let mut world = seeded();
     let before = row(&world, 1).unwrap().clone();
     let order = pb::StartSession { amr: vec!["pwd".into(), "otp".into()], ..start(&world, 2, 1, 10) };
     let ReplyBody::SessionStarted(started) = world.ok(again(1, 9, SignIn::Start(order))) else { panic!() };
@@ -77,7 +77,7 @@ fn the_same_user_keeps_the_session_with_a_new_secret_and_new_proofs() {
 
 #[test]
 fn the_expiry_of_a_strengthened_session_is_the_new_one() {
-    let mut world = furnished();
+    let mut world = seeded();
     let expires_at = row(&world, 1).unwrap().expires_at.0;
     let order = start(&world, 2, 1, 10);
     world.ok(again(1, 9, SignIn::Start(order)));
@@ -90,7 +90,7 @@ fn the_expiry_of_a_strengthened_session_is_the_new_one() {
 
 #[test]
 fn another_users_sign_in_ends_the_session_and_its_clients_hear_of_it() {
-    let mut world = furnished();
+    let mut world = seeded();
     let order = pb::StartSession { code: None, ..start(&world, 2, 2, 10) };
     world.ok(again(1, 9, SignIn::Start(order)));
     assert!(row(&world, 1).is_none() && !granted(&world, 1));
@@ -100,7 +100,7 @@ fn another_users_sign_in_ends_the_session_and_its_clients_hear_of_it() {
 
 #[test]
 fn a_form_that_left_before_the_renewal_is_of_the_same_browser_and_an_older_one_is_not() {
-    let mut world = furnished();
+    let mut world = seeded();
     for (n, shown, made) in [(2, 9, 10), (3, 9, 11)] {
         let order = start(&world, n, 1, made);
         let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else {
@@ -125,7 +125,7 @@ fn a_form_that_left_before_the_renewal_is_of_the_same_browser_and_an_older_one_i
 
 #[test]
 fn a_session_that_is_over_is_not_brought_back() {
-    let mut world = furnished();
+    let mut world = seeded();
     world.ok(Body::RevokeSession(pb::RevokeSession { session_id: session(1) }));
     let order = start(&world, 2, 1, 10);
     world.ok(again(1, 9, SignIn::Start(order)));
@@ -134,7 +134,7 @@ fn a_session_that_is_over_is_not_brought_back() {
 
 #[test]
 fn an_older_proof_of_a_provider_renews_the_secret_and_leaves_the_newer_proof() {
-    let mut world = furnished();
+    let mut world = seeded();
     world.ok(create_provider("corp", true, &[]));
     let until = world.now + MINUTE;
     world.ok(link(60, 1, 1, until));
@@ -152,7 +152,7 @@ fn an_older_proof_of_a_provider_renews_the_secret_and_leaves_the_newer_proof() {
 
 #[test]
 fn a_renewal_waits_for_every_node_and_a_first_sign_in_does_not() {
-    let world = furnished();
+    let world = seeded();
     let order = start(&world, 2, 1, 10);
     assert_eq!(conclave_state::class::class(&Body::StartSession(order.clone())), Class::Plain);
     assert_eq!(conclave_state::class::class(&again(1, 9, SignIn::Start(order))), Class::Revocation);
@@ -160,7 +160,7 @@ fn a_renewal_waits_for_every_node_and_a_first_sign_in_does_not() {
 
 #[test]
 fn a_sign_in_clears_the_counts_that_it_was_counted_at_from_the_level_on() {
-    let mut world = furnished();
+    let mut world = seeded();
     let counted = |n: u8| UserId::parse(&user(n)).unwrap();
     let reserve =
         |n: u8| Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(n), limit: 9, window_ms: MINUTE });
@@ -185,7 +185,7 @@ fn a_sign_in_clears_the_counts_that_it_was_counted_at_from_the_level_on() {
 
 #[test]
 fn unlocking_forgets_the_attempts_of_a_user() {
-    let mut world = furnished();
+    let mut world = seeded();
     let reserve =
         || Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(1), limit: 1, window_ms: MINUTE });
     world.ok(reserve());

@@ -20,7 +20,7 @@ fn granted(world: &World, n: u8) -> bool {
 
 #[test]
 fn a_login_is_one_entry_and_its_ticket_is_spent() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, Some(("web", &["openid"])));
     let reply = world.ok(Body::StartSession(start.clone()));
     let ReplyBody::SessionStarted(started) = reply else { panic!("{reply:?}") };
@@ -31,7 +31,7 @@ fn a_login_is_one_entry_and_its_ticket_is_spent() {
 
 #[test]
 fn an_expired_ticket_opens_nothing() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, None);
     world.now += 10 * MINUTE;
     assert_eq!(world.refused(Body::StartSession(start)), Reason::TicketExpired);
@@ -39,7 +39,7 @@ fn an_expired_ticket_opens_nothing() {
 
 #[test]
 fn a_password_changed_during_the_login_is_not_accepted() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, None);
     let phc = "$argon2id$v=19$m=19456,t=2,p=1$bmV3$bmV3".into();
     world.ok(Body::SetPassword(pb::SetPassword { user_id: user(1), password_phc: phc, keep_sessions: true }));
@@ -48,7 +48,7 @@ fn a_password_changed_during_the_login_is_not_accepted() {
 
 #[test]
 fn a_code_is_redeemed_once_and_reuse_takes_everything_back() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     assert!(granted(&world, 1));
     assert_eq!(world.refused(redeem(1, "web")), Reason::CodeAlreadyUsed);
@@ -58,7 +58,7 @@ fn a_code_is_redeemed_once_and_reuse_takes_everything_back() {
 
 #[test]
 fn a_code_is_bound_to_client_uri_verifier_and_time() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, Some(("web", &["openid"])));
     world.ok(Body::StartSession(start));
     let Body::RedeemCode(good) = redeem(1, "web") else { unreachable!() };
@@ -84,7 +84,7 @@ fn a_code_is_bound_to_client_uri_verifier_and_time() {
 
 #[test]
 fn a_refused_redemption_leaves_the_code_good_for_its_owner() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, Some(("web", &["openid"])));
     world.ok(Body::StartSession(start));
     assert_eq!(world.refused(redeem(1, "app")), Reason::CodeMismatch);
@@ -93,7 +93,7 @@ fn a_refused_redemption_leaves_the_code_good_for_its_owner() {
 
 #[test]
 fn a_lost_refresh_answer_is_given_again_and_reuse_ends_the_line() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     let ReplyBody::RefreshRotated(first) = world.ok(rotate(1, 1)) else { panic!() };
     world.now += WINDOW;
@@ -107,7 +107,7 @@ fn a_lost_refresh_answer_is_given_again_and_reuse_ends_the_line() {
 
 #[test]
 fn a_session_takes_its_grants_along_unless_they_are_offline() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     world.signed_in(2, &["openid", "offline_access"]);
     for n in [1, 2] {
@@ -122,7 +122,7 @@ fn a_session_takes_its_grants_along_unless_they_are_offline() {
 
 #[test]
 fn disabling_a_user_ends_every_session_grant_and_later_login() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid", "offline_access"]);
     world.ok(Body::UpdateUser(pb::UpdateUser {
         user_id: user(1),
@@ -143,7 +143,7 @@ fn disabling_a_user_ends_every_session_grant_and_later_login() {
 
 #[test]
 fn losing_the_group_closes_codes_and_refreshes_of_the_application() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let start = world.start(1, 1, Some(("app", &["openid"])));
     world.ok(Body::StartSession(start));
     world.ok(Body::RemoveGroupMember(pb::RemoveGroupMember { group_id: group(1), user_id: user(1) }));
@@ -155,7 +155,7 @@ fn losing_the_group_closes_codes_and_refreshes_of_the_application() {
 
 #[test]
 fn deleting_a_group_never_opens_an_application() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(Body::DeleteGroup(pb::DeleteGroup { group_id: group(1) }));
     let start = world.start(1, 1, Some(("app", &["openid"])));
     assert_eq!(world.refused(Body::StartSession(start)), Reason::AccessDenied);
@@ -163,7 +163,7 @@ fn deleting_a_group_never_opens_an_application() {
 
 #[test]
 fn a_client_made_anew_inherits_no_grants() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     world.ok(Body::DeleteClient(pb::DeleteClient { client_id: "web".into() }));
     world.ok(create_client("web", &[]));
@@ -172,7 +172,7 @@ fn a_client_made_anew_inherits_no_grants() {
 
 #[test]
 fn raising_the_epoch_kills_what_was_signed_in_and_granted() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid", "offline_access"]);
     world.ok(Body::RaiseRevocationEpoch(pb::RaiseRevocationEpoch {}));
     assert!(!live(&world, 1) && !granted(&world, 1));
@@ -182,7 +182,7 @@ fn raising_the_epoch_kills_what_was_signed_in_and_granted() {
 
 #[test]
 fn attempts_are_reserved_up_to_the_limit_and_a_login_clears_them() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let reserve =
         || Body::ReserveAttempt(pb::ReserveAttempt { user_id: user(1), limit: 3, window_ms: MINUTE });
     for _ in 0..3 {
@@ -258,7 +258,7 @@ fn the_next_key_is_published_first_and_signs_from_one_entry_on() {
 
 #[test]
 fn the_end_of_a_session_waits_in_the_outbox_until_acknowledged() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     world.ok(Body::RevokeSession(pb::RevokeSession { session_id: session(1) }));
     let sequences: Vec<u64> = world.state.outbox().map(|item| item.sequence).collect();
@@ -269,7 +269,7 @@ fn the_end_of_a_session_waits_in_the_outbox_until_acknowledged() {
 
 #[test]
 fn lease_terms_change_within_bounds_and_only_when_leases_of_the_former_are_over() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let terms = |length_ms| Body::SetLeaseTerms(pb::SetLeaseTerms { length_ms, margin_permille: 100 });
     assert_eq!(world.state.lease_terms().length_ms, 2_000);
     assert_eq!(world.refused(terms(999)), Reason::Malformed);
@@ -287,7 +287,7 @@ fn lease_terms_change_within_bounds_and_only_when_leases_of_the_former_are_over(
 
 #[test]
 fn a_node_number_is_given_once_also_after_its_member_has_left() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let mut reserve = |above| match world.ok(Body::ReserveNodeId(pb::ReserveNodeId { above })) {
         ReplyBody::NodeIdReserved(reserved) => reserved.node_id,
         other => panic!("{other:?}"),
@@ -297,7 +297,7 @@ fn a_node_number_is_given_once_also_after_its_member_has_left() {
 
 #[test]
 fn what_takes_away_says_so_also_when_it_is_answered_from_memory() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     let revoke = Body::RevokeSession(pb::RevokeSession { session_id: session(1) });
     let bytes = encode(world.now, &[9; 16], revoke);
@@ -310,7 +310,7 @@ fn what_takes_away_says_so_also_when_it_is_answered_from_memory() {
 
 #[test]
 fn reuse_takes_away_though_redemption_gives() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid", "offline_access"]);
     let mut class = |id: u8, body| world.raw(&encode(1_000_001, &[id; 16], body)).unwrap().class;
     assert_eq!(class(1, rotate(1, 1)), Class::Plain);
@@ -318,7 +318,7 @@ fn reuse_takes_away_though_redemption_gives() {
     for _ in 0..2 {
         assert_eq!(class(3, rotate(1, 1)), Class::Revocation, "also when it is answered from memory");
     }
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     for _ in 0..2 {
         let again = world.raw(&encode(world.now, &[4; 16], redeem(1, "web"))).unwrap();
@@ -328,7 +328,7 @@ fn reuse_takes_away_though_redemption_gives() {
 
 #[test]
 fn a_sweep_removes_what_is_over_and_nothing_else() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     world.ok(Body::Sweep(pb::Sweep { limit: 100 }));
     assert!(live(&world, 1));
@@ -354,7 +354,7 @@ fn an_unknown_command_halts_and_is_never_skipped() {
 
 #[test]
 fn a_malformed_command_is_refused_and_changes_nothing() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let before = conclave_state::snapshot::digest_of_tables(&world.state);
     let entry = encode(world.now, b"short", create_user(9, &[]));
     let reply = world.raw(&entry).unwrap().reply;
@@ -364,7 +364,7 @@ fn a_malformed_command_is_refused_and_changes_nothing() {
 
 #[test]
 fn every_table_survives_a_snapshot() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     world.ok(Body::OpenAppSession(pb::OpenAppSession {
         app_session_id: id(8, 1),
@@ -429,7 +429,7 @@ fn every_table_survives_a_snapshot() {
     let restore_id = id(13, 1);
     world
         .ok(Body::BeginRestore(pb::BeginRestore { restore_id: restore_id.clone(), source: "a file".into() }));
-    let (table, row) = rows(&World::furnished().state).nth(1).unwrap();
+    let (table, row) = rows(&World::seeded().state).nth(1).unwrap();
     assert!(row.len() < 128, "a length of one byte");
     let mut staged = vec![u8::try_from(row.len()).unwrap()];
     staged.extend(row);
@@ -450,7 +450,7 @@ fn every_table_survives_a_snapshot() {
 
 #[test]
 fn a_damaged_chunk_is_refused_by_name() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_user(3, &[]));
     for (table, chunk) in chunks(&world.state) {
         let cut = &chunk[..chunk.len() - 1];

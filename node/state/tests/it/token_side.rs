@@ -50,7 +50,7 @@ fn make_public(world: &mut World) {
 
 #[test]
 fn a_proof_counts_once_until_its_age_alone_refuses_it() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let until = world.now + MINUTE;
     world.ok(spend(vec![proof(1, until)]));
     assert_eq!(world.refused(spend(vec![proof(1, until)])), Reason::ProofReplayed);
@@ -73,7 +73,7 @@ fn a_proof_counts_once_until_its_age_alone_refuses_it() {
 
 #[test]
 fn a_proof_that_came_with_a_redemption_is_spent_with_it_and_only_with_it() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let until = world.now + MINUTE;
     for n in [1, 2] {
         start_bound(&mut world, n, &[]);
@@ -89,7 +89,7 @@ fn a_proof_that_came_with_a_redemption_is_spent_with_it_and_only_with_it() {
 
 #[test]
 fn a_code_bound_to_a_key_is_redeemed_with_that_key_alone() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     start_bound(&mut world, 1, &hash(5));
     for other in [&[][..], &hash(6)] {
         assert_eq!(world.refused(redeem_with(1, other, vec![])), Reason::DpopKeyMismatch);
@@ -99,7 +99,7 @@ fn a_code_bound_to_a_key_is_redeemed_with_that_key_alone() {
 
 #[test]
 fn a_public_clients_refresh_tokens_are_bound_to_the_key_and_a_thief_ends_nothing() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     make_public(&mut world);
     start_bound(&mut world, 1, &[]);
     world.ok(redeem_with(1, &hash(5), vec![]));
@@ -114,7 +114,7 @@ fn a_public_clients_refresh_tokens_are_bound_to_the_key_and_a_thief_ends_nothing
 
 #[test]
 fn a_confidential_clients_refresh_tokens_follow_the_client_not_the_key() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     start_bound(&mut world, 1, &[]);
     world.ok(redeem_with(1, &hash(5), vec![]));
     world.ok(rotate_with(1, 1, &hash(6)));
@@ -125,7 +125,7 @@ fn a_confidential_clients_refresh_tokens_follow_the_client_not_the_key() {
 
 #[test]
 fn two_secrets_are_good_until_the_overlap_is_over() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let is_good = |world: &World, n: u8| {
         let presented = SecretHash::parse(&hash(n)).unwrap();
         world.state.client("web").unwrap().secret_is(&presented, Stamp(world.now))
@@ -145,7 +145,7 @@ fn two_secrets_are_good_until_the_overlap_is_over() {
 
 #[test]
 fn an_ended_access_token_is_remembered_until_its_own_end() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let id = AccessTokenId::parse(&id(10, 1)).unwrap();
     let revoke = |expires_at_ms| {
         Body::RevokeAccessToken(pb::RevokeAccessToken { token_id: id.to_vec(), expires_at_ms })
@@ -169,7 +169,7 @@ fn an_ended_access_token_is_remembered_until_its_own_end() {
 
 #[test]
 fn a_client_uses_only_the_grant_types_it_has() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let only = |grant_types: &[pb::GrantType]| {
         let grant_types = grant_types.iter().map(|t| i32::from(*t)).collect();
         change(pb::ClientTokensChange {
@@ -196,7 +196,7 @@ fn a_client_uses_only_the_grant_types_it_has() {
 
 #[test]
 fn what_a_client_got_for_itself_dies_when_it_is_disabled_made_anew_or_its_secret_stopped() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let since = |world: &World| world.state.client("web").unwrap().own_tokens_since;
     assert_eq!(since(&world), 0, "it cannot get any");
     let grant_types = Some(pb::GrantTypes { grant_types: vec![pb::GrantType::ClientCredentials.into()] });
@@ -217,7 +217,7 @@ fn what_a_client_got_for_itself_dies_when_it_is_disabled_made_anew_or_its_secret
 
 #[test]
 fn a_client_that_signs_its_assertions_has_keys_and_no_secret() {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     let Body::CreateClient(order) = create_client("signs", &[]) else { unreachable!() };
     let tokens = pb::ClientTokens {
         jwks: br#"{"keys":[]}"#.to_vec(),

@@ -13,7 +13,7 @@ fn user_id(n: u8) -> UserId {
 }
 
 fn world() -> World {
-    let mut world = World::furnished();
+    let mut world = World::seeded();
     world.ok(create_provider("corp", false, &[]));
     world
 }

@@ -60,7 +60,7 @@ impl World {
     }
 
     /// A world with user 1 in group 1, application 1 for that group on `app.test`, and two clients.
-    pub fn furnished() -> Self {
+    pub fn seeded() -> Self {
         let mut world = Self::new();
         world.ok(create_group(1));
         world.ok(create_user(1, &[1]));

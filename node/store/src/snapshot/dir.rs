@@ -62,10 +62,10 @@ impl SnapshotDir {
     }
 
     /// Begins to receive a file from another node.
-    pub fn receive(&self) -> Result<Incoming, SnapshotError> {
+    pub fn receive(&self) -> Result<IncomingSnapshot, SnapshotError> {
         let temp = Temp(temp_path(&self.path));
         let file = files::create_file(&temp.0)?;
-        Ok(Incoming { dir: self.path.clone(), temp, file, size_bytes: 0 })
+        Ok(IncomingSnapshot { dir: self.path.clone(), temp, file, size_bytes: 0 })
     }
 
     /// The log ids of the files present, newest first, not verified.
@@ -102,14 +102,14 @@ impl SnapshotDir {
 }
 
 /// A file that is being received. If dropped unfinished, it leaves nothing.
-pub struct Incoming {
+pub struct IncomingSnapshot {
     dir: PathBuf,
     temp: Temp,
     file: File,
     size_bytes: u64,
 }
 
-impl Incoming {
+impl IncomingSnapshot {
     /// Adds the next bytes of the file.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.size_bytes = self.size_bytes.saturating_add(bytes.len() as u64);

@@ -23,7 +23,7 @@ mod read;
 mod write;
 
 pub use conclave_crypto::file_seal::SealingKey;
-pub use dir::{Incoming, SnapshotDir};
+pub use dir::{IncomingSnapshot, SnapshotDir};
 pub use error::SnapshotError;
 pub use header::SnapshotHeader;
 pub use read::{Peeked, SnapshotReader, Summary};

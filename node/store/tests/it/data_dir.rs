@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use conclave_store::{DataDir, Flush, Identity, LogStore, Op, StoreError};
+use conclave_store::{DataDir, DataDirIdentity, Flush, LogStore, Op, StoreError};
 
-fn identity() -> Identity {
-    Identity {
+fn identity() -> DataDirIdentity {
+    DataDirIdentity {
         cluster: None,
         lineage_epoch: 0,
         node_id: 2,
@@ -27,12 +27,15 @@ fn a_fresh_directory_is_set_up_once_and_known_again() {
     let mut log = dir.initialize(identity()).unwrap();
     log.commit(vec![Op::SaveVote(b"v".to_vec())], Flush::Durable).unwrap();
     drop(log);
-    dir.save_identity(Identity { cluster: Some([1; 16]), lineage_epoch: 3, ..identity() }).unwrap();
+    dir.save_identity(DataDirIdentity { cluster: Some([1; 16]), lineage_epoch: 3, ..identity() }).unwrap();
     assert!(dir.initialize(identity()).is_err());
     drop(dir);
 
     let dir = DataDir::open(&path).unwrap();
-    assert_eq!(dir.identity(), Some(&Identity { cluster: Some([1; 16]), lineage_epoch: 3, ..identity() }));
+    assert_eq!(
+        dir.identity(),
+        Some(&DataDirIdentity { cluster: Some([1; 16]), lineage_epoch: 3, ..identity() })
+    );
     assert_eq!(dir.open_log().unwrap().state().vote.as_deref(), Some(&b"v"[..]));
 }
 
@@ -108,9 +111,9 @@ fn a_restore_that_was_cut_short_after_it_counted_is_ended_before_the_identity_is
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
     let mut dir = DataDir::open(&path).unwrap();
-    let old = Identity { cluster: Some([1; 16]), ..identity() };
+    let old = DataDirIdentity { cluster: Some([1; 16]), ..identity() };
     drop(dir.initialize(old.clone()).unwrap());
-    let new = Identity { node_id: 4, joined: true, lineage_epoch: 9, ..old };
+    let new = DataDirIdentity { node_id: 4, joined: true, lineage_epoch: 9, ..old };
     let build = |log: &std::path::Path, _: &std::path::Path| conclave_store::SledLog::create(log).map(drop);
     let aside = dir.replace_contents(new.clone(), "1", build).unwrap().expect("what was there is kept");
     drop(dir);

@@ -1,6 +1,6 @@
 //! conclave-client against three nodes, one of which is the leader and stops.
 
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 use conclave_node::testing::{TestNode, wait_until};
 
 async fn leader(nodes: &[TestNode]) -> usize {
@@ -14,7 +14,8 @@ async fn writes_go_on_when_the_leader_goes_and_are_read_back_at_once() {
     let mut nodes = TestNode::start_cluster(3).await;
     let leading = leader(&nodes).await;
     let known = (leading + 1) % 3;
-    let client = Client::builder().endpoints([nodes[known].api_url()]).token(nodes[known].operator_token());
+    let client =
+        AdminClient::builder().endpoints([nodes[known].api_url()]).token(nodes[known].operator_token());
     let client = client.build().unwrap();
     let write = async |name: &str| {
         let order = v1::CreateUserRequest { username: name.into(), ..Default::default() };

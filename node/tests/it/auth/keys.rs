@@ -3,7 +3,7 @@
 use conclave_auth::keys::{EarlyRsa, all_present};
 use conclave_crypto::{
     jwk::Alg,
-    jwt::{JwtError, SigningKey},
+    jwt::{JwtError, JwtSigningKey},
 };
 use conclave_node::testing::TestNode;
 use conclave_state::client::SigningAlgorithm;
@@ -11,8 +11,8 @@ use conclave_state::client::SigningAlgorithm;
 #[tokio::test]
 async fn the_key_begun_early_is_the_one_that_signs() {
     let node = TestNode::start().await;
-    let pkcs8 = SigningKey::generate_pkcs8(Alg::Rs256, &*node.runtime().entropy).unwrap();
-    let begun = SigningKey::from_pkcs8(Alg::Rs256, &pkcs8).unwrap();
+    let pkcs8 = JwtSigningKey::generate_pkcs8(Alg::Rs256, &*node.runtime().entropy).unwrap();
+    let begun = JwtSigningKey::from_pkcs8(Alg::Rs256, &pkcs8).unwrap();
     let early = EarlyRsa::of(tokio::spawn(async move { Ok(pkcs8) }));
 
     node.auth().clone().ensure_signing_keys(Some(early)).await;

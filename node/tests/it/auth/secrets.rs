@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use conclave_auth::{Auth, derive::Derivation, program::app_password_hash};
 use conclave_base::runtime::testing::SeededEntropy;
 use conclave_crypto::{
-    handle::{Handle, HandleKind, HandleSecret, refresh_secret},
+    handle::{HandleContents, HandleKind, HandleSecret, refresh_secret},
     keys::ClusterKeys,
     password::PasswordPool,
     secret::{ClusterSecret, SecretRing},
@@ -61,7 +61,7 @@ async fn what_is_held_and_who_is_who_outlives_the_day_and_nothing_else_does() {
     assert!(third.parse(HandleKind::Session, &cookie).is_some(), "a session from before the day");
     let handle = third.parse(HandleKind::Refresh, &refresh).unwrap();
     assert!(third.is_refresh_secret(&handle));
-    let forged = Handle { secret: HandleSecret::new([9; 32]), ..handle };
+    let forged = HandleContents { secret: HandleSecret::new([9; 32]), ..handle };
     assert!(!third.is_refresh_secret(&forged));
 
     let left_behind = phase(&node, TestNode::secret(), Vec::new());

@@ -74,7 +74,7 @@ async fn a_message_that_is_not_a_members_own_is_refused_by_every_call_with_the_r
     let cluster = TestCluster::start(3).await;
     create(cluster.node(1), 1).await.unwrap();
     let (mut client, two) = (client(&cluster, 1), cluster.node(2));
-    let strangers = [
+    let rejected = [
         ("another cluster or lineage", from(two, |e| e.cluster_id = vec![9; 16])),
         ("another cluster or lineage", from(two, |e| e.cluster_id.clear())),
         ("another cluster or lineage", from(two, |e| e.epoch += 1)),
@@ -83,7 +83,7 @@ async fn a_message_that_is_not_a_members_own_is_refused_by_every_call_with_the_r
         ("no envelope", None),
     ];
     let term = cluster.node(1).member_statuses().await[0].status.as_ref().unwrap().term;
-    for (why, envelope) in strangers {
+    for (why, envelope) in rejected {
         for (call, outcome) in knock(&mut client, envelope).await {
             let status = outcome.expect_err(call);
             assert_eq!(status.code(), Code::PermissionDenied, "{call}: {status}");

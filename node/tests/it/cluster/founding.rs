@@ -111,7 +111,7 @@ async fn a_node_with_another_secret_cannot_join_and_both_sides_say_why() {
     let mut options = cluster.options(2);
     options.keys = keys(2);
     let founding = tokio::spawn(cluster.start_one(1, cluster.options(1)));
-    let stranger = tokio::spawn(cluster.start_one(2, options));
+    let other_cluster = tokio::spawn(cluster.start_one(2, options));
     for other in [1, 2] {
         // The reason for which the founding waits, on either side, and the node that was rejected.
         let at = cluster.addr(other);
@@ -122,7 +122,7 @@ async fn a_node_with_another_secret_cannot_join_and_both_sides_say_why() {
         "refused this node's certificate as one of another",
     ])
     .await;
-    assert!(!founding.is_finished() && !stranger.is_finished());
+    assert!(!founding.is_finished() && !other_cluster.is_finished());
     founding.abort();
-    stranger.abort();
+    other_cluster.abort();
 }

@@ -10,7 +10,7 @@ use std::{
 
 use conclave_base::runtime::Runtime;
 use conclave_cluster::{
-    Cluster, ClusterOptions, Committed, Peer, Plane, ProposeError, StartError,
+    BootstrapPeer, Cluster, ClusterOptions, CommittedWrite, Plane, ProposeError, StartError,
     join::{JoinError, JoinOptions, Joined, join},
 };
 use conclave_crypto::{keys::ClusterKeys, secret::ClusterSecret};
@@ -34,7 +34,7 @@ pub struct Asked {
 
 pub struct TestCluster {
     dir: tempfile::TempDir,
-    peers: Vec<Peer>,
+    peers: Vec<BootstrapPeer>,
     keys: Arc<ClusterKeys>,
     nodes: BTreeMap<u64, Cluster>,
     gates: BTreeMap<u64, Gate>,
@@ -52,7 +52,8 @@ impl TestCluster {
         // Bound together, so that no two get the same one.
         let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addr = |port: &TcpListener| port.local_addr().unwrap().to_string();
-        let peers = (1..=count).zip(&ports).map(|(node, port)| Peer { node, addr: addr(port) }).collect();
+        let peers =
+            (1..=count).zip(&ports).map(|(node, port)| BootstrapPeer { node, addr: addr(port) }).collect();
         let gates = (1..=count).map(|node| (node, Gate::default())).collect();
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -108,7 +109,7 @@ impl TestCluster {
             api_url: format!("http://api-{id}.test"),
             peers: self.peers.clone(),
             joined: false,
-            checks: conclave_cluster::Checks::default(),
+            checks: conclave_cluster::CheckMode::default(),
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
             hints: Vec::new(),
@@ -316,7 +317,7 @@ pub fn body(n: u32) -> Body {
 }
 
 /// Behaves like a client that gets no response: retries under the same request id.
-pub async fn created(node: &Cluster, n: u32) -> Committed {
+pub async fn created(node: &Cluster, n: u32) -> CommittedWrite {
     let began = Instant::now();
     loop {
         match create(node, n).await {
@@ -331,6 +332,6 @@ pub async fn created(node: &Cluster, n: u32) -> Committed {
     }
 }
 
-pub async fn create(node: &Cluster, n: u32) -> Result<Committed, ProposeError> {
+pub async fn create(node: &Cluster, n: u32) -> Result<CommittedWrite, ProposeError> {
     node.propose(request(n), body(n)).await
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use conclave_cluster::{Checks, Cluster, Committed, ProposeError, ViewError};
+use conclave_cluster::{CheckMode, Cluster, CommittedWrite, ProposeError, ViewError};
 use conclave_proto::command::v1::{UpdateUser, command::Body};
 
 use super::harness::{LIMIT, TestCluster, create, request, user_id};
@@ -12,7 +12,7 @@ use super::harness::{LIMIT, TestCluster, create, request, user_id};
 const WAIT: Duration = Duration::from_millis(2_200);
 
 /// Disables user `n`, as request `r`.
-async fn disable(node: &Cluster, n: u32, r: u32) -> Result<Committed, ProposeError> {
+async fn disable(node: &Cluster, n: u32, r: u32) -> Result<CommittedWrite, ProposeError> {
     let user =
         UpdateUser { user_id: user_id(n).bytes().to_vec(), disabled: Some(true), ..UpdateUser::default() };
     node.propose(request(r), Body::UpdateUser(user)).await
@@ -129,7 +129,7 @@ async fn with_quorum_checks_no_clock_is_trusted() {
     create(cluster.node(1), 1).await.unwrap();
     let asks = cluster.followers().await[0];
     cluster.stop(asks).await;
-    let options = conclave_cluster::ClusterOptions { checks: Checks::Quorum, ..cluster.options(asks) };
+    let options = conclave_cluster::ClusterOptions { checks: CheckMode::Quorum, ..cluster.options(asks) };
     let node = cluster.start_one(asks, options).await.unwrap();
     assert_eq!(accepts(&node, 1).await, Ok(true));
     let began = Instant::now();

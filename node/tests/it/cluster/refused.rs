@@ -129,7 +129,7 @@ async fn a_foreign_or_misconfigured_peer_does_not_take_a_healthy_node_down() {
     fs::remove_dir_all(theirs.data_dir(3)).unwrap();
     let mut options = ours.options(3);
     options.data_dir = theirs.data_dir(3);
-    options.peers.push(conclave_cluster::Peer { node: 4, addr: "127.0.0.1:1".into() });
+    options.peers.push(conclave_cluster::BootstrapPeer { node: 4, addr: "127.0.0.1:1".into() });
     let wrong = tokio::spawn(ours.start_one(3, options));
     ours.stop(2).await;
     ours.start_node(2).await.unwrap();

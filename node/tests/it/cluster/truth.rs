@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_cluster::{ClusterOptions, MembersChange, Peer, Plane};
+use conclave_cluster::{BootstrapPeer, ClusterOptions, MembersChange, Plane};
 use conclave_proto::cluster::v1::RemoveMember;
 
 use super::harness::{LIMIT, TestCluster, create};
@@ -20,7 +20,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 }
 
 /// Options of a node at a new address, and that address.
-fn moved(cluster: &TestCluster, id: u64, peers: Vec<Peer>) -> (ClusterOptions, String) {
+fn moved(cluster: &TestCluster, id: u64, peers: Vec<BootstrapPeer>) -> (ClusterOptions, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = port.local_addr().unwrap().to_string();
     let options = ClusterOptions {
@@ -33,8 +33,12 @@ fn moved(cluster: &TestCluster, id: u64, peers: Vec<Peer>) -> (ClusterOptions, S
     (options, addr)
 }
 
-fn peers_of(cluster: &TestCluster) -> Vec<Peer> {
-    cluster.ids().into_iter().map(|node| Peer { node, addr: cluster.addr(node).to_owned() }).collect()
+fn peers_of(cluster: &TestCluster) -> Vec<BootstrapPeer> {
+    cluster
+        .ids()
+        .into_iter()
+        .map(|node| BootstrapPeer { node, addr: cluster.addr(node).to_owned() })
+        .collect()
 }
 
 async fn address_of(cluster: &TestCluster, at: u64, id: u64) -> String {
@@ -65,8 +69,8 @@ async fn three_nodes_that_all_moved_find_each_other_by_their_settings() {
     cluster.stop_all().await;
     let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addrs: Vec<String> = ports.iter().map(|port| port.local_addr().unwrap().to_string()).collect();
-    let peers: Vec<Peer> =
-        (1..=3).zip(&addrs).map(|(node, addr)| Peer { node, addr: addr.clone() }).collect();
+    let peers: Vec<BootstrapPeer> =
+        (1..=3).zip(&addrs).map(|(node, addr)| BootstrapPeer { node, addr: addr.clone() }).collect();
     let starting = ports.into_iter().zip(&peers).map(|(port, peer)| {
         let options = ClusterOptions {
             plane: Plane::Tcp(port),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use conclave_archive::read::{self, Until};
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 use conclave_cluster::command_entry;
 use conclave_config::{self, Config, Environment};
 use conclave_crypto::{keys::ClusterKeys, secret::ClusterSecret};
@@ -26,8 +26,8 @@ const LAG_LIMIT: Duration = Duration::from_secs(3);
 
 struct World {
     demo: Demo,
-    api: Client,
-    settings: conclave_config::Archive,
+    api: AdminClient,
+    settings: conclave_config::ArchiveConfig,
     keys: ClusterKeys,
 }
 
@@ -41,7 +41,8 @@ impl World {
         let environment = Environment::of([("CONCLAVE_ARCHIVE__TARGET", target.as_str())]);
         let settings = Config::from_sources(None, &environment).unwrap().archive;
         let endpoints = demo.cluster.nodes.iter().map(|node| node.api.as_str());
-        let api = Client::builder().endpoints(endpoints).token(&demo.cluster.admin.token).build().unwrap();
+        let api =
+            AdminClient::builder().endpoints(endpoints).token(&demo.cluster.admin.token).build().unwrap();
         Self { demo, api, settings, keys }
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_client::{Client, v1};
+use conclave_client::{AdminClient, v1};
 
 use super::{
     relying_party::{SignedIn, Way, refresh, sign_in},
@@ -94,9 +94,9 @@ async fn create_users(demo: Arc<Demo>, done: Arc<Acknowledged>, writer: usize) {
 }
 
 /// A client with short time-outs, to detect a killed cluster at once.
-fn api(demo: &Demo) -> Client {
+fn api(demo: &Demo) -> AdminClient {
     let token = demo.cluster.admin.token.clone();
-    Client::builder()
+    AdminClient::builder()
         .endpoints(demo.cluster.nodes.iter().map(|node| node.api.as_str()))
         .token(token)
         .deadline(Duration::from_millis(500))

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_client::{Client, v1};
-use conclave_cluster::known::Survivor;
+use conclave_client::{AdminClient, v1};
+use conclave_cluster::offline_state::Survivor;
 use conclave_crypto::{keys::ClusterKeys, secret::ClusterSecret};
 use conclave_store::DataDir;
 use serde_json::Value;
@@ -99,9 +99,13 @@ impl House {
         format!("127.0.0.1:{}", http + 20)
     }
 
-    pub fn api(&self) -> Client {
+    pub fn api(&self) -> AdminClient {
         let endpoints = self.demo.cluster.nodes.iter().map(|node| node.api.as_str());
-        Client::builder().endpoints(endpoints).token(self.demo.cluster.admin.token.clone()).build().unwrap()
+        AdminClient::builder()
+            .endpoints(endpoints)
+            .token(self.demo.cluster.admin.token.clone())
+            .build()
+            .unwrap()
     }
 
     pub fn save(&self, name: &str) -> String {
@@ -274,7 +278,7 @@ async fn one_disk_that_is_left_founds_the_cluster_anew() {
     let _serving = Serving::start(&config, &house.file("3.log"));
     house.ready(&[3]).await;
     assert!(house.user("kept").await.is_some());
-    assert!(house.knows(2, &person).await, "the session of before goes on in the new life");
+    assert!(house.knows(2, &person).await, "the session of before goes on in the new lineage");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

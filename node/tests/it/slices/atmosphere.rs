@@ -48,7 +48,7 @@ pub async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
     let network = Network::start().await;
     network.account(&did(0), "alice.test");
     let site = Site::of(TestNode::start_with(settings(&network)).await);
-    site.furnish().await;
+    site.seed().await;
     add(&site, rule).await;
     (site, network)
 }
@@ -554,7 +554,7 @@ async fn no_address_inside_is_ever_connected_to() {
         settings.atmosphere.plc_directories = vec![format!("{}/plc", network.url).replace("http", "https")];
     };
     let site = Site::of(TestNode::start_with(inside).await);
-    site.furnish().await;
+    site.seed().await;
     add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
     let port = network.url.rsplit(':').next().unwrap();
     for typed in [
@@ -591,7 +591,7 @@ async fn people_who_share_an_address_do_not_pay_for_each_others_success() {
         settings.login.throttle.address_failures = 3.try_into().unwrap();
     };
     let site = Site::of(TestNode::start_with(few).await);
-    site.furnish().await;
+    site.seed().await;
     add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
     for n in 0..5 {
         let page = site.signs_in_as(&mut Browser::default(), &network, "alice.test").await;
@@ -618,7 +618,7 @@ async fn what_may_be_reached_for_others_is_not_reached_for_whoever_types_its_nam
         settings.atmosphere.plc_directories = vec![format!("{directory}/plc")];
     };
     let site = Site::of(TestNode::start_with(settings).await);
-    site.furnish().await;
+    site.seed().await;
     add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
     for scheme in ["http", "https"] {
         let service = json!([{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer",

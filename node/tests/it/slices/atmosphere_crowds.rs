@@ -136,7 +136,7 @@ async fn a_thousand_starts_at_a_dead_host_hold_a_few_sockets_and_nobody_else_up(
         })
         .await,
     );
-    site.furnish().await;
+    site.seed().await;
     add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
     // The users name the server, so the dead host itself is contacted first.
     let before = resident();

@@ -284,14 +284,14 @@ async fn who_was_let_in_by_a_handle_does_not_keep_it_confirmed_where_one_node_al
 
 #[tokio::test]
 async fn no_node_answers_for_the_network_without_a_sign_in_that_is_on_its_way() {
-    use conclave_cluster::{Occasion, SeenElsewhere};
+    use conclave_cluster::{RemoteView, VerificationReason};
     let network = Network::start().await;
     let sites = divided(&network, &network).await;
     network.account(&did(0), "alice.test");
     let before = network.asked.load(Ordering::SeqCst);
     let state = conclave_state::ids::TicketId::new([7; 16]);
-    for occasion in [Occasion::Again, Occasion::SignIn { state, index: 1 }] {
-        assert_eq!(sites[0].node.cluster().seen_elsewhere(&did(0), occasion).await, SeenElsewhere::Unknown);
+    for reason in [VerificationReason::Again, VerificationReason::SignIn { state, index: 1 }] {
+        assert_eq!(sites[0].node.cluster().resolve_on_peer(&did(0), reason).await, RemoteView::Unknown);
     }
     assert_eq!(network.asked.load(Ordering::SeqCst), before, "no request was sent");
 }

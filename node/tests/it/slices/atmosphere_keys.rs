@@ -42,7 +42,7 @@ impl World {
             public(settings);
         });
         let site = Site::of(node.await);
-        site.furnish().await;
+        site.seed().await;
         add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() })
             .await;
         Self { site, network }

@@ -156,7 +156,7 @@ async fn nothing_is_asked_where_it_is_turned_off_and_a_picture_of_others_stays()
         })
         .await,
     );
-    site.furnish().await;
+    site.seed().await;
     add(&site, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
     signs_in(&site, &network).await;
     assert_eq!(alice(&site).display_name, "");

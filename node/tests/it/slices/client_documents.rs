@@ -133,7 +133,7 @@ fn takes_documents(settings: &mut conclave_auth::Settings) {
 
 async fn site_and_publisher() -> (Site, Arc<Publisher>) {
     let site = Site::of(TestNode::start_with(takes_documents).await);
-    site.furnish().await;
+    site.seed().await;
     (site, Publisher::start().await)
 }
 
@@ -306,7 +306,7 @@ async fn one_that_proves_itself_by_a_key_pushes_and_redeems_and_another_key_does
         metadata["token_endpoint_auth_method"] = json!("private_key_jwt");
         metadata["jwks_uri"] = json!(keys_at);
     });
-    let asserted = |key: &conclave_crypto::jwt::SigningKey, jti: &str| {
+    let asserted = |key: &conclave_crypto::jwt::JwtSigningKey, jti: &str| {
         key.sign("JWT", &assertion(&publisher.url, jti)).unwrap()
     };
     let push = async |assertion: &str| {
@@ -349,10 +349,11 @@ async fn one_that_proves_itself_by_a_key_pushes_and_redeems_and_another_key_does
     assert_eq!(site.userinfo(&access).await.status, StatusCode::UNAUTHORIZED);
 }
 
-fn client_key_of_a_stranger() -> conclave_crypto::jwt::SigningKey {
-    use conclave_crypto::jwt::SigningKey;
+fn client_key_of_a_stranger() -> conclave_crypto::jwt::JwtSigningKey {
+    use conclave_crypto::jwt::JwtSigningKey;
     let entropy = conclave_base::runtime::testing::SeededEntropy::new(78);
-    SigningKey::from_pkcs8(Alg::Es256, &SigningKey::generate_pkcs8(Alg::Es256, &*entropy).unwrap()).unwrap()
+    JwtSigningKey::from_pkcs8(Alg::Es256, &JwtSigningKey::generate_pkcs8(Alg::Es256, &*entropy).unwrap())
+        .unwrap()
 }
 
 #[tokio::test]

@@ -509,9 +509,9 @@ async fn oidcc_rp_initiated_logout_modified_and_bad_id_token_hint() {
     let plan = Plan::of(Mode::Query).await;
     let (mut browser, id_token) = signed_in(&plan).await;
     let (head, signature) = id_token.rsplit_once('.').unwrap();
-    let other = conclave_crypto::jwt::SigningKey::from_pkcs8(
+    let other = conclave_crypto::jwt::JwtSigningKey::from_pkcs8(
         Alg::EdDsa,
-        &conclave_crypto::jwt::SigningKey::generate_pkcs8(
+        &conclave_crypto::jwt::JwtSigningKey::generate_pkcs8(
             Alg::EdDsa,
             &*conclave_base::runtime::testing::SeededEntropy::new(9),
         )

@@ -270,7 +270,7 @@ async fn domain() -> Site {
     })
     .await;
     let site = Site::of(node);
-    site.furnish().await;
+    site.seed().await;
     let order = UpdateApplication {
         application_id: app(&site),
         hosts: Some(Hosts {

@@ -253,7 +253,7 @@ async fn a_registered_host_at_another_port_is_told_where_it_is_registered() {
     })
     .await;
     let site = Site::of(node);
-    site.furnish().await;
+    site.seed().await;
     let at = |host: &str| Check::of("traefik").set("x-forwarded-host", host);
     let page = at("app.test:8443").send(&site, "").await;
     assert_eq!(

@@ -8,7 +8,7 @@ use base64::{
 };
 use conclave_base::runtime::testing::SeededEntropy;
 use conclave_config::Mtls;
-use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_crypto::{jwk::Alg, jwt::JwtSigningKey};
 use conclave_http::{HttpListener, ServerTls, TlsFiles};
 use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
@@ -103,7 +103,7 @@ impl Front {
     async fn open(asks: bool) -> Self {
         let mtls = Mtls { is_on: asks, has_authorities: asks, alias: None };
         let site = Site::of(TestNode::start_with(|settings| settings.mtls = mtls).await);
-        site.furnish().await;
+        site.seed().await;
         let (authority, server) = (Authority::new(), self_signed("localhost"));
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
@@ -200,8 +200,8 @@ fn named(name: &str) -> ClientTokens {
 
 /// A key set with this certificate.
 fn registered(own: &Own) -> ClientTokens {
-    let pkcs8 = SigningKey::generate_pkcs8(Alg::Es256, &*SeededEntropy::new(3)).unwrap();
-    let mut jwk = SigningKey::from_pkcs8(Alg::Es256, &pkcs8).unwrap().public_jwk();
+    let pkcs8 = JwtSigningKey::generate_pkcs8(Alg::Es256, &*SeededEntropy::new(3)).unwrap();
+    let mut jwk = JwtSigningKey::from_pkcs8(Alg::Es256, &pkcs8).unwrap().public_jwk();
     jwk["x5c"] = json!([STANDARD.encode(&own.der)]);
     ClientTokens { jwks: json!({ "keys": [jwk] }).to_string().into_bytes(), ..ClientTokens::default() }
 }

@@ -552,7 +552,7 @@ async fn logout_from_a_relying_party_asks_and_returns_to_registered_places_only(
 #[tokio::test]
 async fn an_operator_ends_a_session_and_if_told_what_outlives_it() {
     let site = Site::open().await;
-    let operator = conclave_client::Client::builder()
+    let operator = conclave_client::AdminClient::builder()
         .endpoints([site.node.api_url()])
         .token(site.node.operator_token())
         .build()

@@ -1,7 +1,7 @@
 //! Clients that authenticate by a signed assertion (RFC 7523, OIDC Core §9): once, by their own key, for this cluster.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_crypto::{jwk::Alg, jwt::JwtSigningKey};
 use conclave_node::testing::{START_MS, TestNode};
 use conclave_proto::command::v1::{
     ClientAuthMethod, ClientTokens, CreateClient, GrantType, SigningAlgorithm,
@@ -14,12 +14,12 @@ use super::{
     site::{Page, SECRET, Site, basic},
 };
 
-pub fn client_key(alg: Alg) -> SigningKey {
+pub fn client_key(alg: Alg) -> JwtSigningKey {
     let entropy = conclave_base::runtime::testing::SeededEntropy::new(77);
-    SigningKey::from_pkcs8(alg, &SigningKey::generate_pkcs8(alg, &*entropy).unwrap()).unwrap()
+    JwtSigningKey::from_pkcs8(alg, &JwtSigningKey::generate_pkcs8(alg, &*entropy).unwrap()).unwrap()
 }
 
-pub fn signing_client(id: &str, keys: &[&SigningKey], algorithm: SigningAlgorithm) -> CreateClient {
+pub fn signing_client(id: &str, keys: &[&JwtSigningKey], algorithm: SigningAlgorithm) -> CreateClient {
     let jwks = json!({"keys": keys.iter().map(|key| key.public_jwk()).collect::<Vec<_>>()});
     let tokens = ClientTokens {
         jwks: jwks.to_string().into_bytes(),

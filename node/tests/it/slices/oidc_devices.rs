@@ -146,7 +146,7 @@ async fn a_device_may_ask_be_answered_and_fetch_at_three_nodes() {
     let mut sites: Vec<Site> = nodes.into_iter().map(Site::of).collect();
     let leader = sites.iter().position(|site| site.node.cluster().is_leader()).unwrap();
     sites.swap(0, leader);
-    sites[0].furnish().await;
+    sites[0].seed().await;
     let started = start(&sites[1]).await;
     let code = started["device_code"].as_str().unwrap();
     let mut browser = Browser::default();

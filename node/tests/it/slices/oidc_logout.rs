@@ -200,7 +200,7 @@ async fn the_next_leader_tells_what_the_last_one_did_not() {
     let mut sites: Vec<Site> = nodes.into_iter().map(Site::of).collect();
     let leader = sites.iter().position(|site| site.node.cluster().is_leader()).unwrap();
     sites.swap(0, leader);
-    sites[0].furnish().await;
+    sites[0].seed().await;
     let endpoint = Endpoint::start().await;
     sites[0].change("web", |c| c.back_channel_logout_uri = Some(endpoint.url.clone())).await;
     let (mut browser, _) = signed_in_at(&sites[0], &["web"]).await;

@@ -15,7 +15,7 @@ use super::site::{Browser, PASSWORD, Page, Site, VERIFIER, redemption};
 async fn site(registration: Registration) -> Site {
     let node = TestNode::start_with(|settings| settings.authorization.registration = registration).await;
     let site = Site::of(node);
-    site.furnish().await;
+    site.seed().await;
     site
 }
 
@@ -192,7 +192,7 @@ async fn a_client_that_registers_for_bound_tokens_gets_no_others() {
 async fn a_cluster_may_take_pushed_requests_only() {
     let node = TestNode::start_with(|settings| settings.authorization.require_pushed = true).await;
     let site = Site::of(node);
-    site.furnish().await;
+    site.seed().await;
     let mut browser = Browser::default();
     let page = site.get(&mut browser, &Site::authorize_url("web", &[])).await;
     assert_eq!(page.parameter("error").as_deref(), Some("invalid_request"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_crypto::{jwk::Alg, jwt::JwtSigningKey};
 use conclave_node::testing::{START_MS, TestNode};
 use conclave_proto::command::v1::{
     Attribute, Attributes, ClientTokensChange, ConsentMode, UpdateUser, Uris, command::Body as Order,
@@ -282,7 +282,7 @@ async fn a_request_pushed_at_one_node_is_brought_to_another_and_used_once() {
     let mut sites: Vec<Site> = nodes.into_iter().map(Site::of).collect();
     let leader = sites.iter().position(|site| site.node.cluster().is_leader()).unwrap();
     sites.swap(0, leader);
-    sites[0].furnish().await;
+    sites[0].seed().await;
     for round in 0..5 {
         let uri = push(&sites[0], Some("web"), &[]).await;
         let uri = uri.json()["request_uri"].as_str().unwrap().to_owned();
@@ -541,7 +541,7 @@ async fn an_operator_sees_and_takes_back_what_a_person_allowed() {
     let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
     let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", "allow")];
     site.post(&mut browser, "/consent", &form).await;
-    let operator = conclave_client::Client::builder()
+    let operator = conclave_client::AdminClient::builder()
         .endpoints([site.node.api_url()])
         .token(site.node.operator_token())
         .build()
@@ -582,10 +582,10 @@ async fn metadata_of_both_standards_says_what_there_is() {
     }
 }
 
-fn client_key(seed: u64) -> SigningKey {
+fn client_key(seed: u64) -> JwtSigningKey {
     let entropy = conclave_base::runtime::testing::SeededEntropy::new(seed);
-    let pkcs8 = SigningKey::generate_pkcs8(Alg::EdDsa, &*entropy).unwrap();
-    SigningKey::from_pkcs8(Alg::EdDsa, &pkcs8).unwrap()
+    let pkcs8 = JwtSigningKey::generate_pkcs8(Alg::EdDsa, &*entropy).unwrap();
+    JwtSigningKey::from_pkcs8(Alg::EdDsa, &pkcs8).unwrap()
 }
 
 #[tokio::test]

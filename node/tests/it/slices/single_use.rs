@@ -31,7 +31,7 @@ impl Trio {
         let mut sites: Vec<Site> = TestNode::start_cluster(3).await.into_iter().map(Site::of).collect();
         let leads = sites.iter().position(|site| site.node.cluster().is_leader()).unwrap();
         let leader = sites.swap_remove(leads);
-        leader.furnish().await;
+        leader.seed().await;
         let left = <[Site; 2]>::try_from(sites).unwrap_or_else(|_| unreachable!("three nodes"));
         Self { leader, left }
     }

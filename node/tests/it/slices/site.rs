@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_atproto::Reverifier;
-use conclave_http::{Edge, EdgeConfig, Dispatcher, HttpPeer, edge::REQUEST_TIMEOUT};
+use conclave_http::{Dispatcher, Edge, EdgeConfig, HttpPeer, edge::REQUEST_TIMEOUT};
 use conclave_node::{
     boot::{self, Slices},
     testing::TestNode,
@@ -114,12 +114,12 @@ pub fn challenge() -> String {
 impl Site {
     pub async fn open() -> Self {
         let site = Self::of(TestNode::start().await);
-        site.furnish().await;
+        site.seed().await;
         site
     }
 
     /// Creates the contents of a site; at any node of a cluster, once.
-    pub async fn furnish(&self) {
+    pub async fn seed(&self) {
         let node = &self.node;
         node.create_user("ada", PASSWORD, &["staff"]).await;
         node.create_user("bob", PASSWORD, &[]).await;

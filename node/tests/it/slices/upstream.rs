@@ -48,7 +48,7 @@ async fn add(site: &Site, name: &str, provider: &Provider) {
 
 async fn open() -> (Site, Arc<Provider>) {
     let site = Site::of(TestNode::start_with(loopback).await);
-    site.furnish().await;
+    site.seed().await;
     let provider = Provider::start().await;
     add(&site, "corp", &provider).await;
     (site, provider)
@@ -569,7 +569,7 @@ async fn who_must_prove_who_they_are_again_must_do_so_there() {
 #[tokio::test]
 async fn plain_oauth_with_userinfo_works_and_never_passes_for_a_recent_proof() {
     let site = Site::of(TestNode::start_with(loopback).await);
-    site.furnish().await;
+    site.seed().await;
     let hub = Provider::start().await;
     hub.says(|script| {
         script.is_plain = true;
@@ -607,7 +607,7 @@ async fn plain_oauth_with_userinfo_works_and_never_passes_for_a_recent_proof() {
 async fn a_sign_in_sets_out_at_one_node_and_arrives_once_at_any_other() {
     let nodes = TestNode::start_cluster_with(3, loopback).await;
     let sites: Vec<Site> = nodes.into_iter().map(Site::of).collect();
-    sites[0].furnish().await;
+    sites[0].seed().await;
     let provider = Provider::start().await;
     add(&sites[0], "corp", &provider).await;
     let index = sites[0].node.cluster().view().index();

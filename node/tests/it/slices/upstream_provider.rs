@@ -19,7 +19,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use conclave_base::runtime::testing::SeededEntropy;
-use conclave_crypto::{jwk::Alg, jwt::SigningKey};
+use conclave_crypto::{jwk::Alg, jwt::JwtSigningKey};
 use conclave_node::testing::START_MS;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -43,7 +43,7 @@ pub enum Signed {
 /// The next responses.
 pub struct Script {
     pub signed: Signed,
-    pub key: SigningKey,
+    pub key: JwtSigningKey,
     /// The keys that it publishes.
     pub published: Vec<Value>,
     /// Claims in addition to, or in place of, the valid ones.
@@ -75,9 +75,9 @@ struct Redemption {
     client_secret: String,
 }
 
-pub fn key(seed: u64) -> SigningKey {
-    let pkcs8 = SigningKey::generate_pkcs8(Alg::EdDsa, &*SeededEntropy::new(seed)).unwrap();
-    SigningKey::from_pkcs8(Alg::EdDsa, &pkcs8).unwrap()
+pub fn key(seed: u64) -> JwtSigningKey {
+    let pkcs8 = JwtSigningKey::generate_pkcs8(Alg::EdDsa, &*SeededEntropy::new(seed)).unwrap();
+    JwtSigningKey::from_pkcs8(Alg::EdDsa, &pkcs8).unwrap()
 }
 
 impl Provider {

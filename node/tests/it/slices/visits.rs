@@ -297,7 +297,7 @@ async fn sequences(from: u64) {
     let mut sites: Vec<Site> = TestNode::start_cluster(3).await.into_iter().map(Site::of).collect();
     let leads = sites.iter().position(|site| site.node.cluster().is_leader()).unwrap();
     sites.swap(0, leads);
-    sites[0].furnish().await;
+    sites[0].seed().await;
     let index = sites[0].node.cluster().view().index();
     for site in &sites {
         site.node.cluster().view_at(index).await.unwrap();

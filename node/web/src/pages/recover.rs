@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::views;
 use conclave_auth::{AuthError, recovery::Recovery, ticket::TicketError};
-use conclave_crypto::password::{MIN_PASSWORD_CHARS, Password};
+use conclave_crypto::password::{MIN_PASSWORD_CHARS, PlaintextPassword};
 use conclave_http::{Fault, RequestId};
 
 use super::site::{Browser, Site, fault_of, see_other};
@@ -104,7 +104,7 @@ async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<
     if form.password != form.again {
         return again(Problem::Differ);
     }
-    let Ok(password) = Password::new(form.password) else { return again(Problem::TooLong) };
+    let Ok(password) = PlaintextPassword::new(form.password) else { return again(Problem::TooLong) };
     if password.char_count() < MIN_PASSWORD_CHARS {
         return again(Problem::TooShort);
     }

@@ -20,7 +20,7 @@ use conclave_base::propagation;
 
 use super::{
     Inner, NodeId,
-    peers::{self, Lane},
+    peers::{self, ChannelKind},
 };
 
 /// The time limit of another node's reply: a document and the handle, each of which may be slow, while the user waits.
@@ -31,7 +31,7 @@ const AT_ONCE: usize = 8;
 const MAX_DID_BYTES: usize = 255;
 
 /// The handle resolver of a node.
-pub trait Vantage: Send + Sync {
+pub trait HandleResolver: Send + Sync {
     /// Returns the handle that this DID and the network agree on; `None` if they do not agree. An error if no source
     /// could be reached.
     fn handle_of(&self, did: String) -> Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send>>;
@@ -39,7 +39,7 @@ pub trait Vantage: Send + Sync {
 
 /// The reason why a handle is verified.
 #[derive(Clone, Copy, Debug)]
-pub enum Occasion {
+pub enum VerificationReason {
     /// A sign-in whose state was spent with this index.
     SignIn { state: TicketId, index: u64 },
     /// The repeated check of the handle by which the user was let in.
@@ -48,7 +48,7 @@ pub enum Occasion {
 
 /// The result of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SeenElsewhere {
+pub enum RemoteView {
     /// There is no other node.
     Alone,
     /// Another node resolved this handle, or none.
@@ -58,32 +58,32 @@ pub enum SeenElsewhere {
 }
 
 /// This node's own resolver, once it is set.
-pub struct Window {
-    vantage: OnceLock<Arc<dyn Vantage>>,
+pub struct ResolverSlot {
+    resolver: OnceLock<Arc<dyn HandleResolver>>,
     places: Semaphore,
 }
 
-impl Default for Window {
+impl Default for ResolverSlot {
     fn default() -> Self {
-        Self { vantage: OnceLock::new(), places: Semaphore::new(AT_ONCE) }
+        Self { resolver: OnceLock::new(), places: Semaphore::new(AT_ONCE) }
     }
 }
 
-impl Window {
+impl ResolverSlot {
     /// Sets the resolver. Called once, when the slices are made.
-    pub fn open(&self, vantage: Arc<dyn Vantage>) {
-        let _ = self.vantage.set(vantage);
+    pub fn set(&self, resolver: Arc<dyn HandleResolver>) {
+        let _ = self.resolver.set(resolver);
     }
 
     /// Resolves on behalf of another node, which has proved that it may ask.
-    pub async fn look(&self, did: String) -> Result<pb::ResolveHandleReply, Status> {
-        let vantage = self.vantage.get().ok_or_else(|| Status::unavailable("this node is starting"))?;
+    pub async fn resolve(&self, did: String) -> Result<pb::ResolveHandleReply, Status> {
+        let resolver = self.resolver.get().ok_or_else(|| Status::unavailable("this node is starting"))?;
         let _place =
             self.places.try_acquire().map_err(|_| Status::resource_exhausted("too many requests"))?;
         if did.len() > MAX_DID_BYTES {
             return Err(Status::invalid_argument("the DID is too long"));
         }
-        let seen = timeout(LIMIT, vantage.handle_of(did)).await;
+        let seen = timeout(LIMIT, resolver.handle_of(did)).await;
         let seen = seen.map_err(|_| Status::deadline_exceeded("the network is slow"))?;
         let handle = seen.map_err(Status::unavailable)?.unwrap_or_default();
         Ok(pb::ResolveHandleReply { handle })
@@ -92,27 +92,34 @@ impl Window {
 
 impl Inner {
     /// The answer of the first other member that has one.
-    pub(super) async fn seen_elsewhere(&self, did: &str, occasion: Occasion) -> SeenElsewhere {
+    pub(super) async fn resolve_on_peer(&self, did: &str, reason: VerificationReason) -> RemoteView {
         let own = self.peers.identity.node;
         let members = self.peers.identity.members();
         let others: Vec<_> = members.into_iter().filter(|(node, _)| *node != own).collect();
         if others.is_empty() {
-            return SeenElsewhere::Alone;
+            return RemoteView::Alone;
         }
         for (node, member) in others {
-            match self.ask(node, &member.cluster_addr, did, occasion).await {
-                Ok(handle) => return SeenElsewhere::Seen((!handle.is_empty()).then_some(handle)),
+            match self.ask(node, &member.cluster_addr, did, reason).await {
+                Ok(handle) => return RemoteView::Seen((!handle.is_empty()).then_some(handle)),
                 Err(why) => tracing::info!("node {node} could not look at a handle: {why}"),
             }
         }
-        SeenElsewhere::Unknown
+        RemoteView::Unknown
     }
 
-    async fn ask(&self, node: NodeId, addr: &str, did: &str, occasion: Occasion) -> Result<String, String> {
-        let mut client = self.peers.client(Some(node), addr, Lane::Control).map_err(|e| e.to_string())?;
-        let (proof_id, index) = match occasion {
-            Occasion::SignIn { state, index } => (state.to_vec(), index),
-            Occasion::Again => (Vec::new(), 0),
+    async fn ask(
+        &self,
+        node: NodeId,
+        addr: &str,
+        did: &str,
+        reason: VerificationReason,
+    ) -> Result<String, String> {
+        let mut client =
+            self.peers.client(Some(node), addr, ChannelKind::Control).map_err(|e| e.to_string())?;
+        let (proof_id, index) = match reason {
+            VerificationReason::SignIn { state, index } => (state.to_vec(), index),
+            VerificationReason::Again => (Vec::new(), 0),
         };
         let envelope = Some(self.peers.identity.envelope(node));
         let request = pb::ResolveHandleRequest { envelope, proof_id, index, did: did.to_owned() };
@@ -122,7 +129,7 @@ impl Inner {
             Ok(Ok(reply)) => Ok(reply.into_inner().handle),
             Ok(Err(status)) => Err(peers::explain_status(&status)),
             Err(_) => {
-                self.peers.forget(Some(node), addr, Lane::Control);
+                self.peers.forget(Some(node), addr, ChannelKind::Control);
                 Err("no answer".into())
             }
         }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_client::{
-    Client, Error,
+    AdminClient, Error,
     v1::{
         AccessRule, CreateApplicationRequest, CreateClientRequest, CreateGroupRequest, CreateTokenRequest,
         CreateUserRequest, GetStatusRequest, HostList, MemberRequest, RotateClientSecretRequest,
@@ -43,7 +43,7 @@ const APPLIED_POLL: Duration = Duration::from_millis(5);
 const MAX_ANSWER_BYTES: usize = 4 * 1024;
 
 /// The seeded objects, with their secrets.
-pub struct Furnished {
+pub struct DemoSeed {
     pub leader: u64,
     pub username: String,
     pub password: String,
@@ -57,7 +57,7 @@ pub struct Furnished {
 ///
 /// # Errors
 /// The refusal of the API, or the node that does not keep up.
-pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) -> anyhow::Result<Furnished> {
+pub async fn seed(options: &DemoOptions, layout: &Layout, runtime: &Runtime) -> anyhow::Result<DemoSeed> {
     let api = connect(layout, runtime)?;
     let password = options.admin_password.clone().unwrap_or_else(|| random_text(runtime));
     group(&api).await?;
@@ -72,7 +72,7 @@ pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) 
     let status = api.cluster().status(GetStatusRequest {}).await?;
     let least = status.nodes.iter().map(|node| node.applied_index).max().unwrap_or_default();
     applied_everywhere(layout, least).await?;
-    Ok(Furnished {
+    Ok(DemoSeed {
         leader: status.leader_id,
         username: ADMIN.into(),
         password,
@@ -84,9 +84,9 @@ pub async fn furnish(options: &DemoOptions, layout: &Layout, runtime: &Runtime) 
 }
 
 /// Connects as the operator: the demo holds the cluster secret.
-fn connect(layout: &Layout, runtime: &Runtime) -> anyhow::Result<Client> {
+fn connect(layout: &Layout, runtime: &Runtime) -> anyhow::Result<AdminClient> {
     let (keys, runtime) = (Arc::new(ClusterKeys::derive(&layout.secret)), runtime.clone());
-    let client = Client::builder()
+    let client = AdminClient::builder()
         .endpoints(layout.ids().map(|node| format!("http://{}", layout.api_addr(node))))
         .token_source(move || operator::make(&keys.operator, runtime.clock.now_ms(), &*runtime.entropy))
         .deadline(CALL_LIMIT)
@@ -115,7 +115,7 @@ fn made<T>(result: Result<T, Error>) -> Result<Made<T>, Error> {
     }
 }
 
-async fn group(api: &Client) -> anyhow::Result<()> {
+async fn group(api: &AdminClient) -> anyhow::Result<()> {
     let order =
         CreateGroupRequest { name: ADMINS.into(), description: "May open the demo application".into() };
     // If the group was refused for another reason and does not exist, creating the admin fails, who is to be a member.
@@ -123,7 +123,7 @@ async fn group(api: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
+async fn admin(api: &AdminClient, password: &str) -> anyhow::Result<()> {
     let order = CreateUserRequest {
         username: ADMIN.into(),
         display_name: "Ada Admin".into(),
@@ -149,7 +149,7 @@ async fn admin(api: &Client, password: &str) -> anyhow::Result<()> {
 
 /// Waits until the leader has raised the feature level of a new cluster, a second after its start: the settings of the
 /// demo application are valid only from there on.
-async fn levelled(api: &Client) -> anyhow::Result<()> {
+async fn levelled(api: &AdminClient) -> anyhow::Result<()> {
     let waiting = async {
         while api.cluster().status(GetStatusRequest {}).await?.feature_level < SUPPORTED {
             tokio::time::sleep(APPLIED_POLL).await;
@@ -160,7 +160,7 @@ async fn levelled(api: &Client) -> anyhow::Result<()> {
     Ok(waited.context("the feature level of the new cluster is not raised")??)
 }
 
-async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {
+async fn application(api: &AdminClient, layout: &Layout) -> anyhow::Result<()> {
     let order = CreateApplicationRequest {
         slug: SLUG.into(),
         name: "Demo application".into(),
@@ -185,7 +185,7 @@ async fn application(api: &Client, layout: &Layout) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn client(api: &Client, redirect_uri: &str) -> anyhow::Result<String> {
+async fn client(api: &AdminClient, redirect_uri: &str) -> anyhow::Result<String> {
     let order = CreateClientRequest {
         client_id: CLIENT_ID.into(),
         name: "Demo client".into(),

@@ -19,7 +19,7 @@ type Cookies = BTreeMap<String, String>;
 
 /// A user who is signed in at the portal and at the application, or is about to be.
 #[derive(Clone)]
-pub struct Visitor {
+pub struct BrowserClient {
     http: reqwest::Client,
     user: String,
     home: Cookies,
@@ -34,7 +34,7 @@ struct Page {
     remote_user: String,
 }
 
-impl Visitor {
+impl BrowserClient {
     pub fn new(http: reqwest::Client, user: &str) -> Self {
         Self { http, user: user.to_owned(), home: Cookies::new(), app: Cookies::new() }
     }

@@ -11,9 +11,9 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    model::{BOUNDS, Bug, Outcome, search},
+    model::{BOUNDS, ModelBug, SearchOutcome, search},
     report,
-    rules::mutation::Mutation,
+    rules::mutation::ReplicaMutation,
     sim,
 };
 
@@ -26,7 +26,7 @@ const WORLDS: u64 = 5_000_000;
 
 /// A bug, and the way in which it was caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bite {
+pub struct Mutant {
     /// Its name.
     pub bug: &'static str,
     /// The checker.
@@ -36,23 +36,23 @@ pub struct Bite {
 }
 
 /// Runs every known bug against its checker, and calls `done` with each. `own` is the path of `conclave-chaos`.
-pub fn run(own: &Path, mut done: impl FnMut(&Bite)) -> Vec<Bite> {
-    let leases = Bug::ALL.iter().map(|(bug, kind)| (*bug, "model", Kind::Lease(*kind)));
-    let replicas = Mutation::ALL
+pub fn run(own: &Path, mut done: impl FnMut(&Mutant)) -> Vec<Mutant> {
+    let leases = ModelBug::ALL.iter().map(|(bug, kind)| (*bug, "model", Kind::Lease(*kind)));
+    let replicas = ReplicaMutation::ALL
         .iter()
-        .filter(|(_, mutation)| *mutation != Mutation::None)
+        .filter(|(_, mutation)| *mutation != ReplicaMutation::None)
         .map(|(bug, mutation)| (*bug, "rules", Kind::Replica(*mutation)));
-    let nodes = sim::Bug::ALL
+    let nodes = sim::SimBug::ALL
         .iter()
-        .filter(|(_, bug)| *bug != sim::Bug::None)
+        .filter(|(_, bug)| *bug != sim::SimBug::None)
         .map(|(name, bug)| (*name, "sim", Kind::Node(*bug)));
     leases
         .chain(replicas)
         .chain(nodes)
         .map(|(bug, checker, kind)| {
-            let bite = Bite { bug, checker, caught: kind.caught(own) };
-            done(&bite);
-            bite
+            let mutant = Mutant { bug, checker, caught: kind.caught(own) };
+            done(&mutant);
+            mutant
         })
         .collect()
 }
@@ -60,7 +60,7 @@ pub fn run(own: &Path, mut done: impl FnMut(&Bite)) -> Vec<Bite> {
 /// Runs a bug in separate processes, because randomness is seeded per process. Only the promise that the bug is known
 /// to break is accepted: a panic, or a cluster that does not recover, would show that something is wrong, but not that
 /// the judge detects it.
-fn in_simulation(own: &Path, bug: sim::Bug) -> Option<String> {
+fn in_simulation(own: &Path, bug: sim::SimBug) -> Option<String> {
     let promise = bug.breaks()?;
     let mut command = Command::new(own);
     command.args(["sim", "--json", "--seeds", NODE_SEEDS, "--mutate", bug.name()]).stderr(Stdio::null());
@@ -69,23 +69,23 @@ fn in_simulation(own: &Path, bug: sim::Bug) -> Option<String> {
         let mut seen = run.get("violations")?.as_array()?.iter().filter_map(Value::as_str);
         Some((run.get("seed")?.clone(), seen.find(|line| promise.is_of(line))?.to_owned()))
     };
-    let bites: Vec<_> = found.get("failed")?.as_array()?.iter().filter_map(of_it).collect();
-    let (seed, what) = bites.first()?;
-    Some(format!("{} of {NODE_SEEDS} seeds ({}), first {seed}: {what}", bites.len(), bug.plan()))
+    let mutants: Vec<_> = found.get("failed")?.as_array()?.iter().filter_map(of_it).collect();
+    let (seed, what) = mutants.first()?;
+    Some(format!("{} of {NODE_SEEDS} seeds ({}), first {seed}: {what}", mutants.len(), bug.plan()))
 }
 
 enum Kind {
-    Lease(Bug),
-    Replica(Mutation),
-    Node(sim::Bug),
+    Lease(ModelBug),
+    Replica(ReplicaMutation),
+    Node(sim::SimBug),
 }
 
 impl Kind {
     fn caught(&self, own: &Path) -> Option<String> {
         match self {
             Self::Lease(bug) => BOUNDS.iter().find_map(|(name, bounds)| match search(bounds, *bug, WORLDS) {
-                Outcome::Broken { steps } => Some(format!("{name}, in {} steps", steps.len())),
-                Outcome::Holds { .. } | Outcome::Unfinished { .. } => None,
+                SearchOutcome::Broken { steps } => Some(format!("{name}, in {} steps", steps.len())),
+                SearchOutcome::Holds { .. } | SearchOutcome::Unfinished { .. } => None,
             }),
             Self::Replica(mutation) => {
                 let report = report::run(1, SEEDS, *mutation);

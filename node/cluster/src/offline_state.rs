@@ -27,7 +27,7 @@ const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// The reason why the state cannot be read. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
-pub enum KnownError {
+pub enum OfflineStateError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -48,7 +48,7 @@ pub enum KnownError {
 
 /// The state of a cluster at one log id.
 #[derive(Clone)]
-pub struct Known {
+pub struct OfflineState {
     pub lineage: Lineage,
     /// `None` before the first entry.
     pub last: Option<LogId>,
@@ -58,9 +58,9 @@ pub struct Known {
     membership: StoredMembership,
 }
 
-impl std::fmt::Debug for Known {
+impl std::fmt::Debug for OfflineState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Known")
+        f.debug_struct("OfflineState")
             .field("lineage", &self.lineage)
             .field("last", &self.last)
             .finish_non_exhaustive()
@@ -71,18 +71,22 @@ impl std::fmt::Debug for Known {
 #[derive(Clone, Debug)]
 pub struct Survivor {
     pub node: NodeId,
-    pub known: Known,
+    pub known: OfflineState,
     /// The last entry that this node knew to be committed.
     pub committed: Option<LogId>,
 }
 
-impl Known {
+impl OfflineState {
     /// Reads a snapshot file and verifies it to its last byte. `progress` receives the bytes read so far.
     ///
     /// # Errors
-    /// [`KnownError`].
-    pub fn of_file(path: &Path, key: &SealingKey, mut progress: impl FnMut(u64)) -> Result<Self, KnownError> {
-        let content = |reason: String| KnownError::Content(path.display().to_string(), reason);
+    /// [`OfflineStateError`].
+    pub fn of_file(
+        path: &Path,
+        key: &SealingKey,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Self, OfflineStateError> {
+        let content = |reason: String| OfflineStateError::Content(path.display().to_string(), reason);
         let reader = SnapshotReader::open(path, key)?;
         let (header, secret) = (reader.header().clone(), reader.secret_id());
         let mut loader = snapshot::Loader::default();
@@ -109,24 +113,25 @@ impl Known {
     /// Applies these entries, which must continue where the state ends. Earlier entries are skipped.
     ///
     /// # Errors
-    /// [`KnownError`]; the state is then that of the last valid entry.
-    pub fn advance(&mut self, records: &[LogRecord]) -> Result<(), KnownError> {
+    /// [`OfflineStateError`]; the state is then that of the last valid entry.
+    pub fn advance(&mut self, records: &[LogRecord]) -> Result<(), OfflineStateError> {
         for record in records {
             let due = self.last.map_or(0, |last| last.index + 1);
             if record.index < due {
                 continue;
             }
             if record.index > due {
-                return Err(KnownError::Hole { due, found: record.index });
+                return Err(OfflineStateError::Hole { due, found: record.index });
             }
             self.step(record)?;
         }
         Ok(())
     }
 
-    fn step(&mut self, record: &LogRecord) -> Result<(), KnownError> {
+    fn step(&mut self, record: &LogRecord) -> Result<(), OfflineStateError> {
         let index = record.index;
-        let entry = decode_entry(record).map_err(|e| KnownError::Entry { index, reason: e.to_string() })?;
+        let entry =
+            decode_entry(record).map_err(|e| OfflineStateError::Entry { index, reason: e.to_string() })?;
         self.state = match &entry.payload {
             EntryPayload::Normal(payload) => {
                 apply(&self.state, &RulesEntry { index, bytes: &payload.0 })?.state
@@ -144,8 +149,8 @@ impl Known {
     /// Applies one more entry of the rules that is in no log, to try it out.
     ///
     /// # Errors
-    /// [`KnownError`].
-    pub fn append(&mut self, entry: &[u8]) -> Result<(), KnownError> {
+    /// [`OfflineStateError`].
+    pub fn append(&mut self, entry: &[u8]) -> Result<(), OfflineStateError> {
         let LogId { term, index } = self.last.unwrap_or(LogId { term: 0, index: 0 });
         let index = index + 1;
         self.state = apply(&self.state, &RulesEntry { index, bytes: entry })?.state;
@@ -157,8 +162,8 @@ impl Known {
     /// entries in between are missing.
     ///
     /// # Errors
-    /// [`KnownError::Entry`].
-    pub fn replay(&mut self, records: &[LogRecord]) -> Result<Replayed, KnownError> {
+    /// [`OfflineStateError::Entry`].
+    pub fn replay(&mut self, records: &[LogRecord]) -> Result<Replayed, OfflineStateError> {
         let mut entries = Vec::with_capacity(records.len());
         for record in records {
             if let Some(bytes) = Self::command_of(record)? {
@@ -190,10 +195,10 @@ impl Known {
     /// The bytes of an entry that are for the rules; `None` for an entry of Raft itself.
     ///
     /// # Errors
-    /// [`KnownError::Entry`].
-    pub fn command_of(record: &LogRecord) -> Result<Option<Vec<u8>>, KnownError> {
+    /// [`OfflineStateError::Entry`].
+    pub fn command_of(record: &LogRecord) -> Result<Option<Vec<u8>>, OfflineStateError> {
         let entry = decode_entry(record)
-            .map_err(|e| KnownError::Entry { index: record.index, reason: e.to_string() })?;
+            .map_err(|e| OfflineStateError::Entry { index: record.index, reason: e.to_string() })?;
         Ok(match entry.payload {
             EntryPayload::Normal(payload) => Some(payload.0),
             EntryPayload::Membership(_) | EntryPayload::Blank => None,
@@ -207,19 +212,19 @@ impl Survivor {
     /// be known better.
     ///
     /// # Errors
-    /// [`KnownError`].
-    pub fn read(data: &DataDir, keys: &ClusterKeys) -> Result<Self, KnownError> {
+    /// [`OfflineStateError`].
+    pub fn read(data: &DataDir, keys: &ClusterKeys) -> Result<Self, OfflineStateError> {
         let shown = data.path().display().to_string();
-        let identity = data.identity().ok_or_else(|| KnownError::NoNode(shown.clone()))?;
+        let identity = data.identity().ok_or_else(|| OfflineStateError::NoNode(shown.clone()))?;
         if keys.named(&identity.secret_check).is_none() {
-            return Err(KnownError::OtherSecret(shown));
+            return Err(OfflineStateError::OtherSecret(shown));
         }
-        let cluster = identity.cluster.ok_or_else(|| KnownError::NoNode(shown.clone()))?;
+        let cluster = identity.cluster.ok_or_else(|| OfflineStateError::NoNode(shown.clone()))?;
         let lineage = Lineage { cluster, epoch: identity.lineage_epoch };
         let key = SealingKey::ring(keys);
         let mut known = match SnapshotDir::open(&data.snapshots())?.latest(&key)? {
-            Some(SnapshotFile { path, .. }) => Known::of_file(&path, &key, |_| {})?,
-            None => Known {
+            Some(SnapshotFile { path, .. }) => OfflineState::of_file(&path, &key, |_| {})?,
+            None => OfflineState {
                 lineage,
                 last: None,
                 state: State::default(),
@@ -229,7 +234,10 @@ impl Survivor {
         };
         known.secret = identity.secret_check;
         if known.lineage != lineage {
-            return Err(KnownError::Content(shown, "its snapshot is of another cluster or lineage".into()));
+            return Err(OfflineStateError::Content(
+                shown,
+                "its snapshot is of another cluster or lineage".into(),
+            ));
         }
         let log = data.open_log()?;
         let facts = log.state();
@@ -266,7 +274,7 @@ mod tests {
         let with = |configs: Vec<BTreeSet<NodeId>>| {
             let nodes: BTreeMap<_, _> = (1..=5).map(member).collect();
             let membership = openraft::Membership::new(configs, nodes).unwrap();
-            Known {
+            OfflineState {
                 lineage: Lineage { cluster: [1; 16], epoch: 1 },
                 last: None,
                 state: State::default(),

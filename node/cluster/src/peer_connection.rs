@@ -21,11 +21,11 @@ use super::types::NodeId;
 
 /// The time for which a refused connection stands for the next attempts: thousands of held writes must not dial one by
 /// one.
-const REST: Duration = Duration::from_millis(50);
+const BACKOFF: Duration = Duration::from_millis(50);
 
 /// The connections of one channel.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct PeerConnection {
     live: AtomicUsize,
     made: AtomicU64,
     failed_at: Mutex<Option<Instant>>,
@@ -35,35 +35,38 @@ pub struct Line {
 
 /// The state of a channel at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct ConnectionMark {
     connected: bool,
     made: u64,
 }
 
-impl Line {
+impl PeerConnection {
     /// Creates a channel state that logs when this member is lost, and when it can be reached again.
     pub fn reporting(member: Option<NodeId>) -> Self {
         Self { member, ..Self::default() }
     }
 
     /// Reads the current state. To be called before something is sent.
-    pub fn moment(&self) -> Moment {
-        Moment { connected: self.live.load(Ordering::SeqCst) > 0, made: self.made.load(Ordering::SeqCst) }
+    pub fn mark(&self) -> ConnectionMark {
+        ConnectionMark {
+            connected: self.live.load(Ordering::SeqCst) > 0,
+            made: self.made.load(Ordering::SeqCst),
+        }
     }
 
     /// True if nothing at all can have been sent since `start`.
-    pub fn was_dead_since(&self, start: Moment) -> bool {
+    pub fn was_dead_since(&self, start: ConnectionMark) -> bool {
         !start.connected && self.made.load(Ordering::SeqCst) == start.made
     }
 
     /// True if there is no connection and the last attempt to make one has just failed.
-    pub fn rests(&self) -> bool {
+    pub fn in_backoff(&self) -> bool {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        self.live.load(Ordering::SeqCst) == 0 && failed_at.is_some_and(|at| at.elapsed() < REST)
+        self.live.load(Ordering::SeqCst) == 0 && failed_at.is_some_and(|at| at.elapsed() < BACKOFF)
     }
 
     /// Records the result of a connection attempt.
-    pub fn dialled<S>(self: &Arc<Self>, outcome: io::Result<S>) -> io::Result<Connection<S>> {
+    pub fn dialled<S>(self: &Arc<Self>, outcome: io::Result<S>) -> io::Result<CountedStream<S>> {
         let failed_at = outcome.is_err().then(Instant::now);
         let before =
             std::mem::replace(&mut *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner), failed_at);
@@ -79,25 +82,25 @@ impl Line {
         outcome.map(|stream| {
             self.live.fetch_add(1, Ordering::SeqCst);
             self.made.fetch_add(1, Ordering::SeqCst);
-            Connection { stream, line: Arc::clone(self) }
+            CountedStream { stream, of: Arc::clone(self) }
         })
     }
 }
 
 /// A connection that is counted as long as it exists.
 #[derive(Debug)]
-pub struct Connection<S> {
+pub struct CountedStream<S> {
     stream: S,
-    line: Arc<Line>,
+    of: Arc<PeerConnection>,
 }
 
-impl<S> Drop for Connection<S> {
+impl<S> Drop for CountedStream<S> {
     fn drop(&mut self) {
-        self.line.live.fetch_sub(1, Ordering::SeqCst);
+        self.of.live.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -107,7 +110,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -124,19 +127,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_line_without_any_connection_since_then_has_certainly_sent_nothing() {
-        let line = Arc::new(Line::default());
-        let before = line.moment();
-        assert!(line.was_dead_since(before) && !line.rests(), "nobody has dialled yet");
-        assert!(line.dialled::<()>(Err(io::ErrorKind::ConnectionRefused.into())).is_err());
-        assert!(line.was_dead_since(before) && line.rests());
-        let connection = line.dialled(Ok(())).unwrap();
-        assert!(!line.rests());
-        let during = line.moment();
-        assert!(!line.was_dead_since(before) && !line.was_dead_since(during));
+    fn only_a_peer_without_any_connection_since_then_has_certainly_sent_nothing() {
+        let peer = Arc::new(PeerConnection::default());
+        let before = peer.mark();
+        assert!(peer.was_dead_since(before) && !peer.in_backoff(), "nobody has dialled yet");
+        assert!(peer.dialled::<()>(Err(io::ErrorKind::ConnectionRefused.into())).is_err());
+        assert!(peer.was_dead_since(before) && peer.in_backoff());
+        let connection = peer.dialled(Ok(())).unwrap();
+        assert!(!peer.in_backoff());
+        let during = peer.mark();
+        assert!(!peer.was_dead_since(before) && !peer.was_dead_since(during));
         drop(connection);
-        assert!(!line.was_dead_since(before), "it was there for a moment");
-        assert!(!line.was_dead_since(during), "it was there to begin with");
-        assert!(line.was_dead_since(line.moment()));
+        assert!(!peer.was_dead_since(before), "it was there for a moment");
+        assert!(!peer.was_dead_since(during), "it was there to begin with");
+        assert!(peer.was_dead_since(peer.mark()));
     }
 }

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Transfers the lead to the best voter for which `is_fit` is true, and stops granting leases meanwhile. Returns the
 /// new leader, if there is one. Leases may be granted again in any case: this node may be elected again before it
 /// restarts.
-pub async fn give_away(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+pub async fn step_down(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId) -> bool) -> Option<NodeId> {
     let to = voters_by_progress(leader).into_iter().find(|node| is_fit(*node))?;
     leases.close().await;
     let taken = transfer(leader, to).await;

@@ -28,7 +28,7 @@ const NOBODY: &str = "02:00:00:00:00:66";
 const HARNESS: u64 = 0;
 
 /// The environment in which nodes run.
-pub enum Ground {
+pub enum LiveEnvironment {
     /// Ports of loopback, with a relay before each cluster plane if links are to be slow.
     Loopback { base_port: u16, relays: Vec<Relay> },
     /// A network namespace each, with a relay in it if links are to be slow.
@@ -47,7 +47,7 @@ pub struct Addresses {
 
 /// The requirements of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EnvironmentKind {
     Plain,
     /// Links that can be slowed.
     Slowable,
@@ -63,22 +63,22 @@ const BEHIND_A_RELAY: &str = "127.0.0.1:9301";
 /// Ports of loopback: different from those of a demo.
 const BASE_PORT: u16 = 24_000;
 
-impl Ground {
-    pub fn prepare(kind: Kind) -> anyhow::Result<Self> {
-        if matches!(kind, Kind::Plain | Kind::Slowable) {
-            let mut ground = Self::Loopback { base_port: BASE_PORT, relays: Vec::new() };
-            if kind == Kind::Slowable {
+impl LiveEnvironment {
+    pub fn prepare(kind: EnvironmentKind) -> anyhow::Result<Self> {
+        if matches!(kind, EnvironmentKind::Plain | EnvironmentKind::Slowable) {
+            let mut environment = Self::Loopback { base_port: BASE_PORT, relays: Vec::new() };
+            if kind == EnvironmentKind::Slowable {
                 let between = nodes().map(|node| {
-                    let listen = ground.addresses(node).listen;
+                    let listen = environment.addresses(node).listen;
                     Relay::start(relayed(BASE_PORT, node), listen)
                 });
                 let started = between.collect();
-                ground = Self::Loopback { base_port: BASE_PORT, relays: started };
+                environment = Self::Loopback { base_port: BASE_PORT, relays: started };
             }
-            return Ok(ground);
+            return Ok(environment);
         }
-        let mut ground = Self::Spaces { relays: BTreeMap::new() };
-        ground.clear();
+        let mut environment = Self::Spaces { relays: BTreeMap::new() };
+        environment.clear();
         for node in 1..=PLACES {
             ip(&["netns", "add", &name(node)]).context("network namespaces need root and iproute2")?;
             ip(&["-n", &name(node), "link", "set", "lo", "up"])?;
@@ -89,20 +89,20 @@ impl Ground {
                 join(one, other)?;
             }
         }
-        if kind == Kind::SlowableSpaces {
+        if kind == EnvironmentKind::SlowableSpaces {
             let own = std::env::current_exe()?;
             let start = |place: u64| {
-                let mut command = ground.command(place, &own);
+                let mut command = environment.command(place, &own);
                 command.args(["relay", &format!("{}:{CLUSTER_PORT}", address(place)), BEHIND_A_RELAY]);
                 anyhow::Ok((place, command.stdin(Stdio::piped()).spawn()?))
             };
             let started = (1..=PLACES).map(start).collect::<anyhow::Result<_>>()?;
             // Assigned in place: an environment that is replaced clears the namespaces.
-            if let Self::Spaces { relays } = &mut ground {
+            if let Self::Spaces { relays } = &mut environment {
                 *relays = started;
             }
         }
-        Ok(ground)
+        Ok(environment)
     }
 
     pub fn addresses(&self, node: u64) -> Addresses {
@@ -176,7 +176,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for LiveEnvironment {
     fn drop(&mut self) {
         if let Self::Spaces { relays } = self {
             for relay in relays.values_mut() {

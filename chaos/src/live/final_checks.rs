@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use conclave_client::{all_pages, v1};
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{cluster::Cluster, traffic::browser, visitor::Visitor};
+use super::{client::BrowserClient, cluster::LiveCluster, traffic::browser};
 use crate::{
     history::{History, Seen},
     promise::{Broken, Promise},
@@ -19,11 +19,11 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Time limit for a node to list its users.
 const LISTING: Duration = Duration::from_secs(10);
 
-/// A session and the visitor who holds its cookies.
-pub type Held = (u64, Visitor);
+/// A session and the client who holds its cookies.
+pub type HeldSession = (u64, BrowserClient);
 
 /// Each acknowledged result that does not hold.
-pub async fn judge(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<Broken> {
+pub async fn judge(cluster: &LiveCluster, history: &History, held: &[HeldSession]) -> Vec<Broken> {
     let mut broken = sessions(cluster, history, held).await;
     broken.extend(users(cluster, history).await);
     broken.extend(refresh_tokens(cluster, history).await);
@@ -31,14 +31,14 @@ pub async fn judge(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<B
 }
 
 /// Checks every session at every node, all nodes at once.
-async fn sessions(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<Broken> {
+async fn sessions(cluster: &LiveCluster, history: &History, held: &[HeldSession]) -> Vec<Broken> {
     let mut asking = JoinSet::new();
     for place in cluster.places() {
         let (url, held) = (cluster.url(place), held.to_vec());
         asking.spawn(async move {
             let mut seen = Vec::new();
-            for (session, visitor) in held {
-                seen.push((session, place, seen_at_last(&visitor, &url).await));
+            for (session, client) in held {
+                seen.push((session, place, seen_at_last(&client, &url).await));
             }
             seen
         });
@@ -64,9 +64,9 @@ async fn sessions(cluster: &Cluster, history: &History, held: &[Held]) -> Vec<Br
     broken
 }
 
-async fn seen_at_last(visitor: &Visitor, url: &str) -> Seen {
+async fn seen_at_last(client: &BrowserClient, url: &str) -> Seen {
     for _ in 0..ATTEMPTS {
-        let seen = visitor.check(url).await;
+        let seen = client.check(url).await;
         if seen != Seen::Unavailable {
             return seen;
         }
@@ -75,7 +75,7 @@ async fn seen_at_last(visitor: &Visitor, url: &str) -> Seen {
     Seen::Unavailable
 }
 
-async fn users(cluster: &Cluster, history: &History) -> Vec<Broken> {
+async fn users(cluster: &LiveCluster, history: &History) -> Vec<Broken> {
     let acknowledged = history.users();
     let mut broken = Vec::new();
     for place in cluster.places() {
@@ -98,7 +98,7 @@ async fn users(cluster: &Cluster, history: &History) -> Vec<Broken> {
     broken
 }
 
-async fn names(cluster: &Cluster, place: u64) -> anyhow::Result<BTreeSet<String>> {
+async fn names(cluster: &LiveCluster, place: u64) -> anyhow::Result<BTreeSet<String>> {
     let api = cluster.api_of(place..=place, LISTING)?;
     let users = all_pages(async |page| {
         let answer = api.users().list(v1::ListUsersRequest { page: Some(page) }).await?;
@@ -107,16 +107,16 @@ async fn names(cluster: &Cluster, place: u64) -> anyhow::Result<BTreeSet<String>
     Ok(users.await?.into_iter().map(|user| user.username).collect())
 }
 
-async fn refresh_tokens(cluster: &Cluster, history: &History) -> Vec<Broken> {
+async fn refresh_tokens(cluster: &LiveCluster, history: &History) -> Vec<Broken> {
     let Ok(http) = browser() else { return vec![Promise::RunsOn.broken("no browser")] };
-    let visitor = Visitor::new(http, "");
+    let client = BrowserClient::new(http, "");
     let mut broken = Vec::new();
     let places = cluster.places();
     for (session, token) in history.must_live() {
         let Some(token) = token else { continue };
         let place =
             places.get(usize::try_from(session).unwrap_or(0) % places.len().max(1)).copied().unwrap_or(1);
-        let how = match visitor.refresh(&cluster.url(place), &token).await {
+        let how = match client.refresh(&cluster.url(place), &token).await {
             Ok(Some(_)) => {
                 history.count("refresh tokens as they must be at the end");
                 continue;

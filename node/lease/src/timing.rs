@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Length of a lease, and the margin for clock drift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Terms {
+pub struct LeaseTiming {
     /// Longest time that a node may serve after its request, by its own clock.
     pub length: Duration,
     /// Additional time that a leader waits, in thousandths of the length.
     pub margin_permille: u32,
 }
 
-impl Terms {
+impl LeaseTiming {
     /// Two seconds, and a tenth as margin (design.md §6).
     pub const DEFAULT: Self = Self { length: Duration::from_secs(2), margin_permille: 100 };
 
@@ -28,6 +28,6 @@ mod tests {
 
     #[test]
     fn the_leader_waits_longer_than_the_node_serves() {
-        assert_eq!(Terms::DEFAULT.wait(), Duration::from_millis(2_200));
+        assert_eq!(LeaseTiming::DEFAULT.wait(), Duration::from_millis(2_200));
     }
 }

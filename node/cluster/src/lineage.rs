@@ -14,15 +14,15 @@ use openraft::impls::leader_id_std::LeaderId;
 use conclave_base::runtime::Runtime;
 use conclave_crypto::keys::{ClusterKeys, KeyId};
 use conclave_store::{
-    DataDir, Flush, Identity, LogId, LogStore as _, Op, SledLog, StoreError,
+    DataDir, DataDirIdentity, Flush, LogId, LogStore as _, Op, SledLog, StoreError,
     snapshot::{SealingKey, SnapshotDir, SnapshotError},
 };
 
 use super::{
     identity::Lineage,
-    known::Known,
     log_store::{encode_vote, raft_id},
-    machine::{Snapshots, write},
+    machine::{LocalSnapshots, write},
+    offline_state::OfflineState,
     types::{Member, NodeId, SnapshotMeta, StoredMembership, Vote},
 };
 
@@ -36,7 +36,7 @@ const RANDOM_BITS: u32 = 20;
 
 /// The reason why no lineage was founded. The directory is unchanged.
 #[derive(Debug, thiserror::Error)]
-pub enum RefoundError {
+pub enum FoundError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -47,7 +47,7 @@ pub enum RefoundError {
 
 /// The start of a new lineage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewLife {
+pub struct NewLineage {
     pub lineage: Lineage,
     /// The number of its first node: one that was never assigned before.
     pub node: NodeId,
@@ -58,9 +58,9 @@ pub struct NewLife {
     pub secret: KeyId,
 }
 
-impl NewLife {
+impl NewLineage {
     /// The lineage after `newest`. `now_ms` is Unix time, `random` is random.
-    pub fn after(newest: &Known, now_ms: u64, random: u32) -> Self {
+    pub fn after(newest: &OfflineState, now_ms: u64, random: u32) -> Self {
         let random = u64::from(random >> (u32::BITS - RANDOM_BITS));
         let last = newest.last.unwrap_or(LogId { term: 0, index: 0 });
         let known = newest.members().iter().map(|(id, _)| *id).max().unwrap_or(0);
@@ -78,51 +78,51 @@ impl NewLife {
 
 /// Writes the new lineage into a data directory. Existing content is kept beside it; returns where.
 /// # Errors
-/// [`RefoundError`].
-pub fn refound(
+/// [`FoundError`].
+pub fn found_from(
     data: &mut DataDir,
-    life: &NewLife,
+    new: &NewLineage,
     state: &State,
     own: Member,
     keys: &ClusterKeys,
     runtime: &Runtime,
-) -> Result<Option<std::path::PathBuf>, RefoundError> {
-    let identity = Identity {
-        cluster: Some(life.lineage.cluster),
-        lineage_epoch: life.lineage.epoch,
-        node_id: life.node,
+) -> Result<Option<std::path::PathBuf>, FoundError> {
+    let identity = DataDirIdentity {
+        cluster: Some(new.lineage.cluster),
+        lineage_epoch: new.lineage.epoch,
+        node_id: new.node,
         joined: true,
         incarnation: own.incarnation,
-        secret_check: keys.named(&life.secret).unwrap_or(keys).secret_check,
+        secret_check: keys.named(&new.secret).unwrap_or(keys).secret_check,
     };
     let name = runtime.clock.now_ms().to_string();
     data.replace_contents(identity, &name, |log, snapshots| {
-        write_snapshot(snapshots, life, state, own, keys, runtime)?;
-        begin_log(log, life)
+        write_snapshot(snapshots, new, state, own, keys, runtime)?;
+        begin_log(log, new)
     })
 }
 
 fn write_snapshot(
     dir: &Path,
-    life: &NewLife,
+    new: &NewLineage,
     state: &State,
     own: Member,
     keys: &ClusterKeys,
     runtime: &Runtime,
-) -> Result<(), RefoundError> {
-    let members = BTreeMap::from([(life.node, own)]);
+) -> Result<(), FoundError> {
+    let members = BTreeMap::from([(new.node, own)]);
     let configs = vec![members.keys().copied().collect()];
     let membership =
-        openraft::Membership::new(configs, members).map_err(|e| RefoundError::Members(e.to_string()))?;
-    let start = raft_id(life.start);
+        openraft::Membership::new(configs, members).map_err(|e| FoundError::Members(e.to_string()))?;
+    let start = raft_id(new.start);
     let meta = SnapshotMeta {
         last_log_id: Some(start),
         last_membership: StoredMembership::new(Some(start), membership),
     };
-    let snapshots = Snapshots {
+    let snapshots = LocalSnapshots {
         dir: std::sync::Arc::new(SnapshotDir::open(dir)?),
         key: std::sync::Arc::new(SealingKey::ring(keys)),
-        lineage: life.lineage,
+        lineage: new.lineage,
         runtime: runtime.clone(),
     };
     write(&meta, state, &snapshots)?;
@@ -130,10 +130,10 @@ fn write_snapshot(
 }
 
 /// Creates a log that continues after the snapshot, and a vote that is not below it.
-fn begin_log(path: &Path, life: &NewLife) -> Result<(), RefoundError> {
-    let leader_id = LeaderId { term: life.start.term, voted_for: life.node };
+fn begin_log(path: &Path, new: &NewLineage) -> Result<(), FoundError> {
+    let leader_id = LeaderId { term: new.start.term, voted_for: new.node };
     let vote = encode_vote(&Vote { leader_id, committed: false });
     let mut log = SledLog::create(path)?;
-    let ops = vec![Op::Purge(life.start), Op::SaveVote(vote), Op::SaveCommitted(Some(life.start))];
+    let ops = vec![Op::Purge(new.start), Op::SaveVote(vote), Op::SaveCommitted(Some(new.start))];
     Ok(log.commit(ops, Flush::Durable)?)
 }

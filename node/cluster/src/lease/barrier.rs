@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use conclave_lease::{Barrier, Grant};
+use conclave_lease::{Barrier, LeaseGrant};
 use openraft::{ServerState, async_runtime::WatchReceiver as _};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Leases, lock, terms};
 use crate::{
     leader::LeaderError,
-    rt::{self, WrongGrants},
+    rt::{self, GrantFault},
     types::NodeId,
 };
 
@@ -28,7 +28,7 @@ const LAST_CONFIRMATIONS: Duration = Duration::from_millis(50);
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn one_more(count: &'a AtomicUsize) -> Self {
+    fn add(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(count)
     }
@@ -45,11 +45,11 @@ const BUSY: Duration = Duration::from_millis(100);
 
 /// The result of a revocation barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum BarrierResult {
     /// The revocation holds on every node: no check that starts from now on misses it.
-    Yes,
+    Reached,
     /// The barrier was not reached within the time limit.
-    NotYet,
+    TimedOut,
 }
 
 impl Leases {
@@ -58,7 +58,7 @@ impl Leases {
     ///
     /// # Errors
     /// [`LeaderError`].
-    pub async fn grant(&self, node: NodeId, process: u64, applied: u64) -> Result<Grant, LeaderError> {
+    pub async fn grant(&self, node: NodeId, process: u64, applied: u64) -> Result<LeaseGrant, LeaderError> {
         if !self.shared.leader.is_leader() || self.shared.closing.load(Ordering::Acquire) {
             return Err(LeaderError::NotLeader(self.shared.leader.leader_id()));
         }
@@ -70,12 +70,12 @@ impl Leases {
             Some(index) => index,
             None => self.read_now().await?,
         };
-        Ok(Grant { index, length: Duration::from_millis(lease_terms.length_ms.into()) })
+        Ok(LeaseGrant { index, length: Duration::from_millis(lease_terms.length_ms.into()) })
     }
 
     /// The index that a read which starts now must have seen.
     async fn read_now(&self) -> Result<u64, LeaderError> {
-        if rt::wrong().grants == WrongGrants::NoQuorum {
+        if rt::injected_faults().grants == GrantFault::NoQuorum {
             return Ok(self.shared.leader.view().load().index());
         }
         self.shared.leader.read_index().await
@@ -83,7 +83,7 @@ impl Leases {
 
     /// Returns `None`, unless a test injects the fault of reading before the record.
     async fn read_too_early(&self) -> Result<Option<u64>, LeaderError> {
-        if rt::wrong().grants != WrongGrants::ReadBeforeRecord {
+        if rt::injected_faults().grants != GrantFault::ReadBeforeRecord {
             return Ok(None);
         }
         let read = self.shared.leader.read_index().await?;
@@ -104,19 +104,21 @@ impl Leases {
     }
 
     /// Waits until the revocation that this node wrote in `term` at `index` holds on every node.
-    pub async fn settle(&self, term: u64, index: u64, limit: Duration) -> Settled {
-        let _waiting = Waiting::one_more(&self.shared.waiting);
+    pub async fn await_barrier(&self, term: u64, index: u64, limit: Duration) -> BarrierResult {
+        let _waiting = Waiting::add(&self.shared.waiting);
         let deadline = Instant::now() + limit;
         loop {
             let news = self.shared.news.notified();
             tokio::pin!(news);
             // From here on no confirmation is missed.
             news.as_mut().enable();
-            let Barrier::Wait { at_most, on } = self.barrier(term, index) else { return Settled::Yes };
+            let Barrier::Wait { at_most, on } = self.barrier(term, index) else {
+                return BarrierResult::Reached;
+            };
             let now = Instant::now();
             if now >= deadline {
                 tracing::debug!(raft.index = index, nodes = ?on, "a revocation still waits");
-                return Settled::NotYet;
+                return BarrierResult::TimedOut;
             }
             let look = deadline.min(now + at_most.max(PAUSE));
             tokio::select! {
@@ -143,7 +145,7 @@ impl Leases {
 
     /// The longest that a committed revocation may have to wait. Every lease that does not reflect it was requested
     /// before.
-    pub fn patience(&self) -> Duration {
+    pub fn longest_wait(&self) -> Duration {
         terms(self.shared.leader.view().load().longest_lease_terms()).wait()
     }
 
