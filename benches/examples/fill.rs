@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
         };
         known.append(&entry(now, &id(7), Body::StartSession(session)))?;
     }
-    let order = Restore {
+    let restoration = Restore {
         older: known.clone(),
         newest: known,
         data_dir: config.node.data_dir.clone(),
@@ -84,7 +84,7 @@ fn main() -> anyhow::Result<()> {
         dry_run: false,
         log_time: LogTime::Refuse,
     };
-    let done = restore(order, &keys, &runtime)?;
+    let done = restore(restoration, &keys, &runtime)?;
     println!("{} people and {} sessions more", done.report.users, arguments.users);
     Ok(())
 }

@@ -4,7 +4,7 @@ use conclave_state::State;
 
 use crate::{
     invariants::{self, Invariant},
-    rules::log::CommittedEntry,
+    rules::log::LoggedEntry,
 };
 
 /// One entry, as one replica has just applied it.
@@ -15,7 +15,7 @@ pub struct AppliedStep<'a> {
     /// The entry's log index.
     pub index: u64,
     /// The entry.
-    pub entry: &'a CommittedEntry,
+    pub entry: &'a LoggedEntry,
     /// The replica's state before.
     pub before: &'a State,
     /// The replica's state after.

@@ -145,6 +145,6 @@ pub(crate) fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("endpoints", &self.endpoints).finish_non_exhaustive()
+        f.debug_struct("ClientBuilder").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
 }

@@ -61,6 +61,6 @@ impl AdminClient {
 /// Prints no token.
 impl fmt::Debug for AdminClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Client")
+        f.write_str("AdminClient")
     }
 }

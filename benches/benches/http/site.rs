@@ -70,8 +70,8 @@ impl BenchSite {
                 ..Default::default()
             }),
         ];
-        for order in orders {
-            node.propose(order).await.expect("taken");
+        for command in orders {
+            node.propose(command).await.expect("taken");
         }
         node.auth().clone().ensure_signing_keys(None).await;
         let edge = Edge::new(EdgeConfig {

@@ -73,13 +73,13 @@ impl LoadTarget {
 
     /// Creates a client that gets tokens for itself.
     pub async fn machine(&self) -> anyhow::Result<MachineClient> {
-        let order = v1::CreateClientRequest {
+        let request = v1::CreateClientRequest {
             name: "load".into(),
             auth_method: "client_secret_basic".into(),
             grant_types: vec!["client_credentials".into()],
             ..Default::default()
         };
-        let made = self.api()?.clients().create(order).await?;
+        let made = self.api()?.clients().create(request).await?;
         let client_id = made.client.context("no client in the answer")?.client_id;
         Ok(MachineClient { client_id, client_secret: made.client_secret })
     }
@@ -90,12 +90,12 @@ impl LoadTarget {
         let mut people = Vec::new();
         for number in 0..count.max(1) {
             let (username, password) = (format!("load{number}"), format!("load password {number}"));
-            let order = v1::CreateUserRequest {
+            let request = v1::CreateUserRequest {
                 username: username.clone(),
                 password: password.clone(),
                 ..Default::default()
             };
-            match api.users().create(order).await {
+            match api.users().create(request).await {
                 Ok(_) | Err(Error::Refused(_)) => people.push(TestUser { username, password }),
                 Err(error) => return Err(error.into()),
             }

@@ -17,10 +17,10 @@ impl Invariant for Codes {
     }
 
     fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
-        let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
+        let Some((command, reply)) = step.entry.command.as_ref().zip(step.reply) else { return Ok(()) };
         let Some(ReplyBody::CodeRedeemed(redeemed)) = &reply.body else { return Ok(()) };
-        let first = *self.0.entry(redeemed.grant_id.clone()).or_insert(order.request);
-        if first == order.request {
+        let first = *self.0.entry(redeemed.grant_id.clone()).or_insert(command.request);
+        if first == command.request {
             return Ok(());
         }
         Err(format!("the code of grant {} was redeemed twice", hex(&redeemed.grant_id)))

@@ -18,9 +18,9 @@ impl Invariant for Families {
     }
 
     fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
-        let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
+        let Some((command, reply)) = step.entry.command.as_ref().zip(step.reply) else { return Ok(()) };
         let (Body::RotateRefresh(rotate), Some(ReplyBody::RefreshRotated(rotated))) =
-            (&order.body, &reply.body)
+            (&command.body, &reply.body)
         else {
             return Ok(());
         };

@@ -17,13 +17,13 @@ impl Invariant for Replays {
     }
 
     fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
-        let Some((order, reply)) = step.entry.order.as_ref().zip(step.reply) else { return Ok(()) };
-        if !order.repeated {
-            self.0.entry(order.request).or_insert_with(|| reply.clone());
+        let Some((command, reply)) = step.entry.command.as_ref().zip(step.reply) else { return Ok(()) };
+        if !command.repeated {
+            self.0.entry(command.request).or_insert_with(|| reply.clone());
             return Ok(());
         }
-        let request = hex(&order.request);
-        if self.0.get(&order.request) != Some(reply) {
+        let request = hex(&command.request);
+        if self.0.get(&command.request) != Some(reply) {
             return Err(format!("request {request} got another reply when it was repeated"));
         }
         if digest_of_tables(step.before) != digest_of_tables(step.after) {

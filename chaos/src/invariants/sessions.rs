@@ -22,8 +22,8 @@ impl Invariant for Sessions {
 
     fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         let done = matches!(step.reply.map(|reply| &reply.body), Some(Some(ReplyBody::Done(_))));
-        if let Some(order) = step.entry.order.as_ref().filter(|order| done && !order.repeated) {
-            for session in ended_by(&order.body, step.before) {
+        if let Some(command) = step.entry.command.as_ref().filter(|command| done && !command.repeated) {
+            for session in ended_by(&command.body, step.before) {
                 self.0.entry(session).or_insert(step.index);
             }
         }
@@ -49,13 +49,13 @@ fn ended_by(body: &Body, before: &State) -> Vec<SessionId> {
             .unwrap_or_default()
     };
     match body {
-        Body::RevokeSession(order) => SessionId::parse(&order.session_id).into_iter().collect(),
-        Body::RevokeUserSessions(order) => of_user(&order.user_id),
-        Body::RevokeUserAccess(order) => of_user(&order.user_id),
-        Body::ResetPassword(order) if !order.keep_sessions => of_user(&order.user_id),
-        Body::DeleteUser(order) => of_user(&order.user_id),
-        Body::UpdateUser(order) if order.disabled == Some(true) => of_user(&order.user_id),
-        Body::SetPassword(order) if !order.keep_sessions => of_user(&order.user_id),
+        Body::RevokeSession(command) => SessionId::parse(&command.session_id).into_iter().collect(),
+        Body::RevokeUserSessions(command) => of_user(&command.user_id),
+        Body::RevokeUserAccess(command) => of_user(&command.user_id),
+        Body::ResetPassword(command) if !command.keep_sessions => of_user(&command.user_id),
+        Body::DeleteUser(command) => of_user(&command.user_id),
+        Body::UpdateUser(command) if command.disabled == Some(true) => of_user(&command.user_id),
+        Body::SetPassword(command) if !command.keep_sessions => of_user(&command.user_id),
         Body::RaiseRevocationEpoch(_) => before.sessions_after(None).map(|session| session.id).collect(),
         _ => Vec::new(),
     }

@@ -19,8 +19,8 @@ impl Invariant for Users {
 
     fn applied(&mut self, step: &AppliedStep<'_>) -> Result<(), String> {
         let done = matches!(step.reply.map(|reply| &reply.body), Some(Some(ReplyBody::Done(_))));
-        if let Some(order) = step.entry.order.as_ref().filter(|order| done && !order.repeated) {
-            self.note(&order.body, step.index);
+        if let Some(command) = step.entry.command.as_ref().filter(|command| done && !command.repeated) {
+            self.note(&command.body, step.index);
         }
         self.holds(step.after)
     }
@@ -39,13 +39,13 @@ impl Invariant for Users {
 impl Users {
     fn note(&mut self, body: &Body, index: u64) {
         match body {
-            Body::CreateUser(order) => {
-                if let Ok(id) = UserId::parse(&order.user_id) {
+            Body::CreateUser(command) => {
+                if let Ok(id) = UserId::parse(&command.user_id) {
                     self.0.entry(id).or_insert((index, None));
                 }
             }
-            Body::DeleteUser(order) => {
-                let lifetime = UserId::parse(&order.user_id).ok().and_then(|id| self.0.get_mut(&id));
+            Body::DeleteUser(command) => {
+                let lifetime = UserId::parse(&command.user_id).ok().and_then(|id| self.0.get_mut(&id));
                 if let Some((_, until)) = lifetime {
                     until.get_or_insert(index);
                 }

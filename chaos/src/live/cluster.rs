@@ -73,7 +73,7 @@ impl LiveCluster {
         ])?;
         let made: serde_json::Value = serde_json::from_str(&made)?;
         cluster.token = text(&made, "token").or(text(&made, "secret")).context("no token")?.to_owned();
-        let order = v1::CreateClientRequest {
+        let request = v1::CreateClientRequest {
             client_id: CLIENT_ID.into(),
             name: "Chaos".into(),
             auth_method: "none".into(),
@@ -84,15 +84,15 @@ impl LiveCluster {
             ..Default::default()
         };
         let api = cluster.api(Duration::from_secs(10))?;
-        api.clients().create(order).await?;
-        let order = v1::CreateApplicationRequest {
+        api.clients().create(request).await?;
+        let request = v1::CreateApplicationRequest {
             slug: "app".into(),
             name: "Chaos".into(),
             hosts: vec![APP_HOST.into()],
             everyone: true,
             ..Default::default()
         };
-        api.applications().create(order).await?;
+        api.applications().create(request).await?;
         Ok(cluster)
     }
 
@@ -272,8 +272,8 @@ impl LiveCluster {
                     self.ready(node).await?;
                     let client = client?;
                     let groups = client.groups();
-                    let order = v1::CreateGroupRequest { name: group.clone(), description: String::new() };
-                    match groups.create(order).await {
+                    let request = v1::CreateGroupRequest { name: group.clone(), description: String::new() };
+                    match groups.create(request).await {
                         Ok(_) | Err(conclave_client::Error::Refused(_)) => {}
                         Err(error) => return Err(error.into()),
                     }

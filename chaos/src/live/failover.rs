@@ -89,9 +89,9 @@ const USER: &str = "watched";
 
 pub async fn measure(how: How, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Times> {
     let api = cluster.api(PATIENCE)?;
-    let order =
+    let request =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };
-    api.users().create(order).await?;
+    api.users().create(request).await?;
     let http =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build()?;
     let mut client = BrowserClient::new(http, USER);

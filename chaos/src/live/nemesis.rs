@@ -261,8 +261,8 @@ async fn three_five_three(cluster: &LiveCluster, random: &mut Random) -> anyhow:
 async fn remove(cluster: &LiveCluster, node_id: u64) -> anyhow::Result<()> {
     let until = Instant::now() + MEMBERS_LIMIT;
     loop {
-        let order = conclave_client::v1::RemoveNodeRequest { node_id, force: false };
-        match cluster.api(Duration::from_secs(5))?.cluster().remove(order).await {
+        let request = conclave_client::v1::RemoveNodeRequest { node_id, force: false };
+        match cluster.api(Duration::from_secs(5))?.cluster().remove(request).await {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > until => return Err(error).context(format!("remove {node_id}")),
             Err(_) => sleep(AGAIN).await,

@@ -36,9 +36,9 @@ const USER: &str = "revoked";
 
 pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Costs> {
     let api = cluster.api(PATIENCE)?;
-    let order =
+    let request =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };
-    api.users().create(order).await?;
+    api.users().create(request).await?;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
     let http = http.build()?;
     let (mut costs, mut random) = (Costs::default(), Random::new(1));
@@ -97,8 +97,8 @@ async fn cost(api: &conclave_client::AdminClient, run: u32, costs: &mut Costs) -
     // The connection is open already, as a busy operator's is.
     api.users().get(v1::GetUserRequest { user: USER.into() }).await?;
     let began = Instant::now();
-    let order = v1::CreateGroupRequest { name: format!("plain-{run}"), description: String::new() };
-    api.groups().create(order).await?;
+    let request = v1::CreateGroupRequest { name: format!("plain-{run}"), description: String::new() };
+    api.groups().create(request).await?;
     costs.writes.push(began.elapsed());
     let began = Instant::now();
     api.sessions()

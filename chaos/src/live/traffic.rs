@@ -71,9 +71,9 @@ pub async fn start(cluster: &Arc<LiveCluster>, history: &Arc<History>, seed: u64
         vec![tokio::spawn(register(Arc::clone(cluster), Arc::clone(history), Arc::clone(&over)))];
     for number in 0..PEOPLE {
         let user = format!("person{number}");
-        let order =
+        let request =
             v1::CreateUserRequest { username: user.clone(), password: password(&user), ..Default::default() };
-        api.users().create(order).await?;
+        api.users().create(request).await?;
         let person = Person {
             user,
             cluster: Arc::clone(cluster),
@@ -225,8 +225,8 @@ impl Person {
         let ended = self.history.revoking(&self.user);
         let began = self.history.now();
         let revoking = async {
-            let order = v1::RevokeUserSessionsRequest { user: self.user.clone(), app_passwords: false };
-            let outcome = api.sessions().revoke_of_user(order).await;
+            let request = v1::RevokeUserSessionsRequest { user: self.user.clone(), app_passwords: false };
+            let outcome = api.sessions().revoke_of_user(request).await;
             if outcome.is_ok() {
                 self.history.revoked(&ended, began);
                 self.history.ran(OperationResult::Acknowledged);
@@ -292,8 +292,8 @@ async fn register(cluster: Arc<LiveCluster>, history: Arc<History>, over: Arc<At
         let place = places.get(number % places.len().max(1)).copied().unwrap_or(1);
         let Ok(api) = cluster.api_of([place].into_iter().chain(places), PATIENCE) else { return };
         let username = format!("serial{number}");
-        let order = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
-        match api.users().create(order).await {
+        let request = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
+        match api.users().create(request).await {
             Ok(_) => {
                 history.ran(OperationResult::Acknowledged);
                 history.count("users created");

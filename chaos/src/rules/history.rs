@@ -111,9 +111,9 @@ impl RulesHistory {
     }
 
     /// Records what users and clients learn from a reply.
-    pub fn learn(&mut self, order: &LoggedCommand, reply: &Reply, clock: Stamp) {
-        if !order.repeated {
-            self.recent.push_back((order.clone(), clock));
+    pub fn learn(&mut self, command: &LoggedCommand, reply: &Reply, clock: Stamp) {
+        if !command.repeated {
+            self.recent.push_back((command.clone(), clock));
             if self.recent.len() > MAX_RETRIED {
                 self.recent.pop_front();
             }
@@ -124,7 +124,7 @@ impl RulesHistory {
                 self.families.insert(redeemed.family_id.clone(), 1);
             }
             Some(ReplyBody::RefreshRotated(rotated)) => {
-                if let Body::RotateRefresh(rotate) = &order.body {
+                if let Body::RotateRefresh(rotate) = &command.body {
                     self.families.insert(rotate.family_id.clone(), rotated.generation);
                 }
             }
@@ -145,8 +145,8 @@ impl RulesHistory {
             last < first.plus_ms(RETRIED_WITHIN_MS)
         };
         let candidates: Vec<&LoggedCommand> =
-            self.recent.iter().filter(still_known).map(|(order, _)| order).collect();
-        random.pick(&candidates).map(|order| (*order).clone())
+            self.recent.iter().filter(still_known).map(|(command, _)| command).collect();
+        random.pick(&candidates).map(|command| (*command).clone())
     }
 }
 

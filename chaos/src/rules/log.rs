@@ -5,11 +5,11 @@ use prost::Message as _;
 
 /// A committed entry.
 #[derive(Clone, Debug)]
-pub struct CommittedEntry {
+pub struct LoggedEntry {
     /// The bytes of a `LogEntry`; none for an entry without a command, such as a new leader's first.
     pub bytes: Option<Vec<u8>>,
     /// The decoded bytes, for the oracle.
-    pub order: Option<LoggedCommand>,
+    pub command: Option<LoggedCommand>,
 }
 
 /// A command in the log.
@@ -25,7 +25,7 @@ pub struct LoggedCommand {
 
 /// The entries, from index 1.
 #[derive(Debug, Default)]
-pub struct ReplicatedLog(Vec<CommittedEntry>);
+pub struct ReplicatedLog(Vec<LoggedEntry>);
 
 impl ReplicatedLog {
     /// Appends a new request.
@@ -38,24 +38,24 @@ impl ReplicatedLog {
         self.push(at_ms, LoggedCommand { repeated: true, ..first.clone() });
     }
 
-    fn push(&mut self, at_ms: u64, order: LoggedCommand) {
-        let command = pb::Command { request_id: order.request.to_vec(), body: Some(order.body.clone()) };
-        let bytes = pb::LogEntry { at_ms, command: command.encode_to_vec() }.encode_to_vec();
-        self.0.push(CommittedEntry { bytes: Some(bytes), order: Some(order) });
+    fn push(&mut self, at_ms: u64, command: LoggedCommand) {
+        let sent = pb::Command { request_id: command.request.to_vec(), body: Some(command.body.clone()) };
+        let bytes = pb::LogEntry { at_ms, command: sent.encode_to_vec() }.encode_to_vec();
+        self.0.push(LoggedEntry { bytes: Some(bytes), command: Some(command) });
     }
 
     /// Appends a new leader's first entry.
     pub fn append_blank(&mut self) {
-        self.0.push(CommittedEntry { bytes: None, order: None });
+        self.0.push(LoggedEntry { bytes: None, command: None });
     }
 
     /// The entry at this index.
-    pub fn entry(&self, index: u64) -> Option<&CommittedEntry> {
+    pub fn entry(&self, index: u64) -> Option<&LoggedEntry> {
         self.0.get(usize::try_from(index.checked_sub(1)?).ok()?)
     }
 
     /// The last entry.
-    pub fn last(&self) -> Option<&CommittedEntry> {
+    pub fn last(&self) -> Option<&LoggedEntry> {
         self.0.last()
     }
 }

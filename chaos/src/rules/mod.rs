@@ -150,11 +150,11 @@ impl World {
         self.counts.entries += 1;
         self.each(self.leader, |replica, log, oracle| replica.apply(log, u64::MAX, oracle))?;
         let answered = self.replicas.get(self.leader).and_then(|leader| {
-            let order = self.log.last()?.order.as_ref()?;
-            Some((order, leader.last_reply()?, leader.state().meta().clock))
+            let command = self.log.last()?.command.as_ref()?;
+            Some((command, leader.last_reply()?, leader.state().meta().clock))
         });
-        if let Some((order, reply, clock)) = answered {
-            self.history.learn(order, reply, clock);
+        if let Some((command, reply, clock)) = answered {
+            self.history.learn(command, reply, clock);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use conclave_state::{
 use prost::Message as _;
 
 use super::{
-    log::{CommittedEntry, ReplicatedLog},
+    log::{LoggedEntry, ReplicatedLog},
     mutation::ReplicaMutation,
 };
 use crate::oracle::{AppliedStep, Oracle, Violation};
@@ -62,7 +62,7 @@ impl Replica {
         Ok(done)
     }
 
-    fn step(&mut self, entry: &CommittedEntry, oracle: &mut Oracle) -> Result<(), Violation> {
+    fn step(&mut self, entry: &LoggedEntry, oracle: &mut Oracle) -> Result<(), Violation> {
         let (index, before) = (self.state.index() + 1, self.state.clone());
         self.last_reply = None;
         match entry.bytes.as_deref().filter(|_| !self.mutation.skips(self.id, index)) {

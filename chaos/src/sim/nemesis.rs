@@ -208,8 +208,8 @@ impl Nemesis {
                     machine.clock.set_wall(off);
                 }
             }
-            Fault::Snapshot => self.world.order(victim, OperatorCommand::Compact),
-            Fault::StopInOrder => self.world.order(victim, OperatorCommand::Stop),
+            Fault::Snapshot => self.world.give_command(victim, OperatorCommand::Compact),
+            Fault::StopInOrder => self.world.give_command(victim, OperatorCommand::Stop),
         }
     }
 

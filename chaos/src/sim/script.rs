@@ -216,9 +216,9 @@ impl Play<'_, '_> {
         self.sim.set_max_message_latency(USUAL_LATENCY);
     }
 
-    fn carry_out(&mut self, node: u64, order: OperatorCommand) -> turmoil::Result {
+    fn carry_out(&mut self, node: u64, command: OperatorCommand) -> turmoil::Result {
         self.ordered += 1;
-        self.world.order(node, order);
+        self.world.give_command(node, command);
         let ordered = self.ordered;
         self.until("an order carried out", move |world| world.carried_out() >= ordered)
     }

@@ -72,8 +72,8 @@ pub async fn run_operator_commands(world: Arc<SimWorld>, node: u64, cluster: Clu
     let look = if operator.world.plan == SimPlan::Storm { LOOK } else { LOOK_OF_A_PLAN };
     loop {
         sleep(look).await;
-        let Some(order) = operator.world.take_order(node) else { continue };
-        operator.run_operator_commands(order).await;
+        let Some(command) = operator.world.take_command(node) else { continue };
+        operator.run_operator_commands(command).await;
         operator.world.order_is_carried_out();
     }
 }
@@ -86,9 +86,9 @@ struct SimClient {
 }
 
 impl SimClient {
-    async fn run_operator_commands(&mut self, order: OperatorCommand) {
+    async fn run_operator_commands(&mut self, command: OperatorCommand) {
         let cluster = &self.cluster;
-        match order {
+        match command {
             OperatorCommand::Compact => {
                 // The operator repeats the command, so a failure is ignored.
                 let _ = cluster.compact().await;

@@ -82,7 +82,7 @@ struct Shared {
     stopped: BTreeMap<u64, String>,
     ended: Vec<u64>,
     incarnations: BTreeMap<u64, u64>,
-    orders: BTreeMap<u64, OperatorCommand>,
+    commands: BTreeMap<u64, OperatorCommand>,
     works: BTreeMap<u64, bool>,
     seeded: bool,
     sessions: VecDeque<KnownSession>,
@@ -193,12 +193,12 @@ impl SimWorld {
         self.locked().running.clone()
     }
 
-    pub fn order(&self, node: u64, order: OperatorCommand) {
-        self.locked().orders.insert(node, order);
+    pub fn give_command(&self, node: u64, command: OperatorCommand) {
+        self.locked().commands.insert(node, command);
     }
 
-    pub fn take_order(&self, node: u64) -> Option<OperatorCommand> {
-        self.locked().orders.remove(&node)
+    pub fn take_command(&self, node: u64) -> Option<OperatorCommand> {
+        self.locked().commands.remove(&node)
     }
 
     pub fn order_is_carried_out(&self) {

@@ -47,7 +47,7 @@ impl S3Requests {
 
 impl fmt::Debug for S3Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Requests")
+        f.write_str("S3Requests")
     }
 }
 

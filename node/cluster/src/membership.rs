@@ -146,9 +146,9 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`].
-    pub async fn remove(&self, order: &pb::RemoveMember) -> Result<(), MembershipError> {
+    pub async fn remove(&self, command: &pb::RemoveMember) -> Result<(), MembershipError> {
         self.must_lead()?;
-        let id = order.node_id;
+        let id = command.node_id;
         let basis = Basis::now(&self.leader);
         if self.was_removed(&basis, id) {
             return Ok(());
@@ -162,7 +162,7 @@ impl Membership {
         if rest.is_empty() {
             return Err(MembershipError::Refused("the last voter cannot be removed".into()));
         }
-        self.must_have_quorum(&rest, order.force).await?;
+        self.must_have_quorum(&rest, command.force).await?;
         self.replace_voters(basis, rest, id).await
     }
 
@@ -170,9 +170,9 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`].
-    pub async fn replace(&self, order: &pb::ReplaceMember) -> Result<(), MembershipError> {
+    pub async fn replace(&self, command: &pb::ReplaceMember) -> Result<(), MembershipError> {
         self.must_lead()?;
-        let (old, new) = (order.old_node_id, order.new_node_id);
+        let (old, new) = (command.old_node_id, command.new_node_id);
         let basis = Basis::now(&self.leader);
         basis.must_know(old)?;
         basis.must_know(new)?;

@@ -414,8 +414,8 @@ pub async fn change_members(
     change: MembersChange,
 ) -> Result<Option<NodeId>, MembershipError> {
     match change {
-        MembersChange::Remove(order) => membership.remove(&order).await?,
-        MembersChange::Replace(order) => membership.replace(&order).await?,
+        MembersChange::Remove(command) => membership.remove(&command).await?,
+        MembersChange::Replace(command) => membership.replace(&command).await?,
         MembersChange::TransferLeader(to) => return membership.transfer_leader(to).await.map(Some),
     }
     Ok(membership.leader.leader_id())

@@ -132,13 +132,13 @@ where
 pub fn quieten(known: &mut OfflineState, runtime: &Runtime) -> Result<(), OfflineStateError> {
     let providers: Vec<String> = known.state.upstreams().map(|upstream| upstream.name.to_string()).collect();
     for name in providers {
-        let order = UpdateUpstream { name, disabled: Some(true), ..UpdateUpstream::default() };
-        known.append(&entry(Body::UpdateUpstream(order), runtime))?;
+        let command = UpdateUpstream { name, disabled: Some(true), ..UpdateUpstream::default() };
+        known.append(&entry(Body::UpdateUpstream(command), runtime))?;
     }
     let pending: Vec<u64> = known.state.outbox().map(|item| item.sequence).collect();
     for sequence_numbers in pending.chunks(ACKNOWLEDGED_AT_ONCE).map(<[u64]>::to_vec) {
-        let order = Body::AcknowledgeOutbox(AcknowledgeOutbox { sequence_numbers });
-        known.append(&entry(order, runtime))?;
+        let command = Body::AcknowledgeOutbox(AcknowledgeOutbox { sequence_numbers });
+        known.append(&entry(command, runtime))?;
     }
     Ok(())
 }
@@ -179,7 +179,7 @@ async fn restored(
     keys: &ClusterKeys,
     runtime: &Runtime,
 ) -> Result<[u8; 32], DrillError> {
-    let order = Restore {
+    let request = Restore {
         older: known.clone(),
         newest: known,
         data_dir: config.node.data_dir.clone(),
@@ -193,7 +193,7 @@ async fn restored(
     };
     let (keys, runtime, dir) = (keys.clone(), runtime.clone(), config.node.data_dir.clone());
     let work = tokio::task::spawn_blocking(move || {
-        let written = restore(order, &keys, &runtime)?.digest;
+        let written = restore(request, &keys, &runtime)?.digest;
         let read = digest_on_disk(&dir, &keys)?;
         if written != read {
             let (written, read) = (hex::encode(&written), hex::encode(&read));
@@ -246,13 +246,13 @@ impl Person {
     }
 
     fn comes(&self, runtime: &Runtime) -> Vec<u8> {
-        let order = CreateUser {
+        let command = CreateUser {
             user_id: UserId::new(runtime.entropy.bytes()).to_vec(),
             username: self.username.clone(),
             password_phc: self.phc.clone(),
             ..CreateUser::default()
         };
-        entry(Body::CreateUser(order), runtime)
+        entry(Body::CreateUser(command), runtime)
     }
 
     /// Signs in as a browser does: the form, the password, and the page after it.

@@ -95,39 +95,39 @@ pub enum RestoreError {
 ///
 /// # Errors
 /// [`RestoreError`].
-pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<Restored, RestoreError> {
-    if order.keep_sessions && order.older.last != order.newest.last {
+pub fn restore(request: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<Restored, RestoreError> {
+    if request.keep_sessions && request.older.last != request.newest.last {
         return Err(RestoreError::KeepsOlder);
     }
     let now_ms = runtime.clock.now_ms();
-    let log_time = order.older.state.meta().clock.max(order.newest.state.meta().clock);
+    let log_time = request.older.state.meta().clock.max(request.newest.state.meta().clock);
     let ahead_ms = log_time.0.saturating_sub(now_ms);
-    if ahead_ms > MAX_LOG_AHEAD_MS && order.log_time == LogTime::Refuse {
+    if ahead_ms > MAX_LOG_AHEAD_MS && request.log_time == LogTime::Refuse {
         return Err(RestoreError::LogTimeAhead { ahead_ms });
     }
-    let lineage = NewLineage::after(&order.newest, now_ms, u32::from_be_bytes(runtime.entropy.bytes()));
+    let lineage = NewLineage::after(&request.newest, now_ms, u32::from_be_bytes(runtime.entropy.bytes()));
     let terms = Terms {
         index: lineage.start.index,
         at: Stamp(now_ms),
         place: Place::Founding,
-        former_epoch: Some(order.newest.lineage.epoch),
+        former_epoch: Some(request.newest.lineage.epoch),
         last_node_id: lineage.node,
-        keep_sessions: order.keep_sessions,
-        enable_returning: order.enable_returning,
-        reset_log_time: order.log_time == LogTime::Reset && ahead_ms > 0,
+        keep_sessions: request.keep_sessions,
+        enable_returning: request.enable_returning,
+        reset_log_time: request.log_time == LogTime::Reset && ahead_ms > 0,
     };
-    let state = restored(&order.older.state, &order.newest.state, &terms);
-    let report = ChangeReport::of(&order.newest.state, &state);
+    let state = restored(&request.older.state, &request.newest.state, &terms);
+    let report = ChangeReport::of(&request.newest.state, &state);
     let digest = conclave_state::snapshot::digest(&state);
-    if order.dry_run {
-        refuse_occupied(&order, None)?;
+    if request.dry_run {
+        refuse_occupied(&request, None)?;
         return Ok(Restored { lineage, report, digest, aside: None });
     }
-    let mut data = DataDir::open(&order.data_dir)?;
-    refuse_occupied(&order, Some(&data))?;
+    let mut data = DataDir::open(&request.data_dir)?;
+    refuse_occupied(&request, Some(&data))?;
     let own = Member {
-        cluster_addr: order.cluster_addr,
-        api_url: order.api_url,
+        cluster_addr: request.cluster_addr,
+        api_url: request.api_url,
         incarnation: runtime.entropy.bytes(),
     };
     let aside = found_from(&mut data, &lineage, &state, own, keys, runtime)?;
@@ -136,17 +136,17 @@ pub fn restore(order: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Result<
 
 /// Refuses a directory with the data of a node, unless it is to be set aside. A dry run reads it without a lock: a node
 /// may be running there.
-fn refuse_occupied(order: &Restore, data: Option<&DataDir>) -> Result<(), RestoreError> {
+fn refuse_occupied(request: &Restore, data: Option<&DataDir>) -> Result<(), RestoreError> {
     let found = match data {
         Some(data) => data.identity().cloned(),
         None => {
-            DataDir::refuse_foreign(&order.data_dir)?;
-            DataDir::peek(&order.data_dir)?
+            DataDir::refuse_foreign(&request.data_dir)?;
+            DataDir::peek(&request.data_dir)?
         }
     };
     match found {
-        Some(identity) if !order.set_aside => {
-            Err(RestoreError::Occupied { dir: order.data_dir.clone(), node: identity.node_id })
+        Some(identity) if !request.set_aside => {
+            Err(RestoreError::Occupied { dir: request.data_dir.clone(), node: identity.node_id })
         }
         _ => Ok(()),
     }

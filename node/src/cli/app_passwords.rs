@@ -56,9 +56,9 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
     match command {
         Command::Create { user, name, app, ttl } => {
             let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-            let order =
+            let request =
                 v1::CreateAppPasswordRequest { user, application: app.unwrap_or_default(), name, ttl_ms };
-            let answer = client.app_passwords().create(order).await?;
+            let answer = client.app_passwords().create(request).await?;
             let value = with(value(&answer.app_password.unwrap_or_default()), "password", answer.secret);
             Ok(Output::One { fields: NEW_FIELDS, value })
         }
@@ -72,8 +72,8 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
 
 async fn list(client: &AdminClient, user: &str) -> Result<Output, Failure> {
     let rows = all_pages(async |page| {
-        let order = v1::ListAppPasswordsRequest { page: Some(page), user: user.to_owned() };
-        let answer = client.app_passwords().list(order).await?;
+        let request = v1::ListAppPasswordsRequest { page: Some(page), user: user.to_owned() };
+        let answer = client.app_passwords().list(request).await?;
         Ok((answer.app_passwords, answer.next_page_token))
     })
     .await?;

@@ -152,7 +152,7 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
     let applications = client.applications();
     match command {
         Command::Create { slug, name, rule } => {
-            let order = v1::CreateApplicationRequest {
+            let request = v1::CreateApplicationRequest {
                 serve_known_for_ms: rule.serve_known_for_ms().unwrap_or(0),
                 check: rule.check(v1::CheckRules::default()),
                 name: name.unwrap_or_else(|| slug.clone()),
@@ -164,7 +164,7 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
                 header_profile: rule.headers_profile.unwrap_or_default(),
                 header_text: rule.headers_text.unwrap_or_default(),
             };
-            Ok(one(&applications.create(order).await?))
+            Ok(one(&applications.create(request).await?))
         }
         Command::List => list(client).await,
         Command::Show { application } => {
@@ -173,11 +173,11 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
         Command::Update { application, name, nobody, rule } => {
             let before = v1::GetApplicationRequest { application: application.clone() };
             let before = applications.get(before).await?.check.unwrap_or_default();
-            let order = v1::UpdateApplicationRequest {
+            let request = v1::UpdateApplicationRequest {
                 check: rule.check(before),
                 ..changes(application, name, nobody, rule)
             };
-            Ok(one(&applications.update(order).await?))
+            Ok(one(&applications.update(request).await?))
         }
         Command::Delete { application } => {
             applications.delete(v1::DeleteApplicationRequest { application: application.clone() }).await?;

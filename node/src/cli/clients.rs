@@ -272,7 +272,7 @@ async fn performed(client: &AdminClient, command: Command) -> Result<Output, Fai
     match command {
         Command::Create(create) => {
             let has_usual_scopes = create.shape.scopes.is_empty();
-            let answer = clients.create(order(*create)?).await?;
+            let answer = clients.create(create_request(*create)?).await?;
             let client = answer.client.unwrap_or_default();
             warn(&client);
             if has_usual_scopes && client.grant_types.iter().any(|grant| grant == "authorization_code") {
@@ -300,12 +300,12 @@ async fn performed(client: &AdminClient, command: Command) -> Result<Output, Fai
         }
         Command::RotateSecret { client_id, keep_old_for, secret_stdin } => {
             let kept = keep_old_for.map_or(0, |kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
-            let order = v1::RotateClientSecretRequest {
+            let request = v1::RotateClientSecretRequest {
                 client_id: client_id.clone(),
                 keep_previous_ms: kept,
                 client_secret: if secret_stdin { password::from_stdin()? } else { String::new() },
             };
-            let answer = clients.rotate_secret(order).await?;
+            let answer = clients.rotate_secret(request).await?;
             let value = json!({ "client_id": client_id, "client_secret": answer.client_secret });
             Ok(Output::One { fields: &["client_id", "client_secret"], value })
         }
@@ -314,8 +314,8 @@ async fn performed(client: &AdminClient, command: Command) -> Result<Output, Fai
             Ok(Output::Many { columns: CONSENT_COLUMNS, rows: answer.consents.iter().map(consent).collect() })
         }
         Command::RevokeConsent { client_id, user } => {
-            let order = v1::RevokeConsentRequest { user: user.clone(), client_id: client_id.clone() };
-            clients.revoke_consent(order).await?;
+            let request = v1::RevokeConsentRequest { user: user.clone(), client_id: client_id.clone() };
+            clients.revoke_consent(request).await?;
             let value = json!({ "revoked": client_id, "user": user });
             Ok(Output::done(format!("client {client_id} no longer has the consent of {user}"), value))
         }
@@ -347,7 +347,7 @@ fn secret(text: String) -> Value {
     if text.is_empty() { Value::Null } else { Value::String(text) }
 }
 
-fn order(create: Create) -> Result<v1::CreateClientRequest, Failure> {
+fn create_request(create: Create) -> Result<v1::CreateClientRequest, Failure> {
     let jwks = create.shape.tokens.jwks()?.unwrap_or_default();
     // Decision 0064: a client that can authenticate may send a nonce in place of PKCE unless the operator forbids it.
     let grant_types = &create.shape.tokens.grant_types;

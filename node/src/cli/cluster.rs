@@ -113,14 +113,14 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
             Ok(Output::done(format!("node {node} is removed"), json!({ "removed": node })))
         }
         Command::Replace { old, new } => {
-            let order = v1::ReplaceNodeRequest { old_node_id: old, new_node_id: new };
-            client.cluster().replace(order).await?;
+            let request = v1::ReplaceNodeRequest { old_node_id: old, new_node_id: new };
+            client.cluster().replace(request).await?;
             let text = format!("node {new} has replaced node {old} as a voter");
             Ok(Output::done(text, json!({ "removed": old, "added": new })))
         }
         Command::TransferLeader { to } => {
-            let order = v1::TransferLeaderRequest { node_id: to };
-            let leader = client.cluster().transfer_leader(order).await?.leader_id;
+            let request = v1::TransferLeaderRequest { node_id: to };
+            let leader = client.cluster().transfer_leader(request).await?.leader_id;
             Ok(Output::done(format!("node {leader} leads"), json!({ "leader_id": leader })))
         }
         // It needs no API, so it runs before a connection is made.

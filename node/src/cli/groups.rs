@@ -74,8 +74,8 @@ pub struct Members {
 pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create { name, description } => {
-            let order = v1::CreateGroupRequest { name, description: description.unwrap_or_default() };
-            let group = client.groups().create(order).await?;
+            let request = v1::CreateGroupRequest { name, description: description.unwrap_or_default() };
+            let group = client.groups().create(request).await?;
             Ok(Output::One { fields: FIELDS, value: value(&group) })
         }
         Command::List => list(client).await,
@@ -152,15 +152,15 @@ async fn change(client: &AdminClient, members: Members, joins: bool) -> Result<O
         let found = client.users().get(v1::GetUserRequest { user: user.clone() }).await?;
         wanted.push(Wanted { user: user.clone(), was_member: found.groups.contains(&known.name) });
     }
-    let order = async |user: &str, joins: bool| {
-        let order = v1::MemberRequest { group: known.id.clone(), user: user.to_owned() };
+    let change = async |user: &str, joins: bool| {
+        let request = v1::MemberRequest { group: known.id.clone(), user: user.to_owned() };
         if joins {
-            client.groups().add_member(order).await.map(drop)
+            client.groups().add_member(request).await.map(drop)
         } else {
-            client.groups().remove_member(order).await.map(drop)
+            client.groups().remove_member(request).await.map(drop)
         }
     };
-    change_all(&wanted, joins, order).await?;
+    change_all(&wanted, joins, change).await?;
     if !joins && known.name == users::ADMINS {
         users::warn_without_administrator(client).await?;
     }
@@ -174,16 +174,16 @@ async fn change(client: &AdminClient, members: Members, joins: bool) -> Result<O
 async fn change_all(
     wanted: &[Wanted],
     joins: bool,
-    order: impl AsyncFn(&str, bool) -> Result<(), Error>,
+    change: impl AsyncFn(&str, bool) -> Result<(), Error>,
 ) -> Result<(), Failure> {
     for (done, next) in wanted.iter().enumerate() {
-        let Err(error) = order(&next.user, joins).await else { continue };
+        let Err(error) = change(&next.user, joins).await else { continue };
         // A change with an unknown outcome may have been made as well.
         let attempted = if matches!(error, Error::OutcomeUnknown { .. }) { done + 1 } else { done };
         let changed = wanted.iter().take(attempted).filter(|it| it.was_member != joins);
         let mut left = Vec::new();
         for it in changed {
-            if let Err(why) = order(&it.user, !joins).await {
+            if let Err(why) = change(&it.user, !joins).await {
                 left.push(format!("{} ({why})", it.user));
             }
         }
@@ -234,10 +234,10 @@ mod tests {
                     was_member: self.members.borrow().contains(*user),
                 })
                 .collect();
-            change_all(&wanted, joins, async |user, joins| self.order(user, joins)).await
+            change_all(&wanted, joins, async |user, joins| self.change_one(user, joins)).await
         }
 
-        fn order(&self, user: &str, joins: bool) -> Result<(), Error> {
+        fn change_one(&self, user: &str, joins: bool) -> Result<(), Error> {
             if self.refuses.contains(&(user, joins)) {
                 return Err(Error::InvalidArgument("refused".into()));
             }

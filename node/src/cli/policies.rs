@@ -199,8 +199,8 @@ async fn set(
     force: bool,
 ) -> Result<Output, Failure> {
     let document = document(file)?;
-    let order = v1::SetPolicyRequest { application, document, candidate, force };
-    let answer = client.policies().set(order).await.map_err(or_force)?;
+    let request = v1::SetPolicyRequest { application, document, candidate, force };
+    let answer = client.policies().set(request).await.map_err(or_force)?;
     let (what, version) =
         if candidate { ("candidate", answer.candidate_version) } else { ("policy", answer.version) };
     let text = format!("the {what} of {} is version {version}", answer.application);
@@ -251,8 +251,8 @@ fn parsed(document: &str) -> Value {
 }
 
 async fn remove(client: &AdminClient, application: String, candidate: bool) -> Result<Output, Failure> {
-    let order = v1::RemovePolicyRequest { application: application.clone(), candidate };
-    client.policies().remove(order).await?;
+    let request = v1::RemovePolicyRequest { application: application.clone(), candidate };
+    client.policies().remove(request).await?;
     let text = if candidate {
         format!("the candidate of {application} is removed")
     } else {
@@ -274,8 +274,8 @@ async fn promote(
             client.policies().get(get).await?.candidate_version
         }
     };
-    let order = v1::PromoteCandidateRequest { application, version, force };
-    let answer = client.policies().promote(order).await.map_err(or_force)?;
+    let request = v1::PromoteCandidateRequest { application, version, force };
+    let answer = client.policies().promote(request).await.map_err(or_force)?;
     let text =
         format!("the candidate is now the policy of {}, version {}", answer.application, answer.version);
     Ok(Output::done(text, json!({ "application": answer.application, "version": answer.version })))
@@ -283,7 +283,7 @@ async fn promote(
 
 async fn test(client: &AdminClient, testing: Testing) -> Result<Output, Failure> {
     let whole = testing.user.is_none();
-    let order = v1::TestPolicyRequest {
+    let request = v1::TestPolicyRequest {
         application: testing.application,
         user: testing.user.unwrap_or_default(),
         address: testing.address.unwrap_or_default(),
@@ -297,14 +297,14 @@ async fn test(client: &AdminClient, testing: Testing) -> Result<Output, Failure>
     };
     if whole {
         let verdicts = all_pages(async |page| {
-            let order = v1::TestPolicyRequest { page: Some(page), ..order.clone() };
-            let answer = client.policies().test(order).await?;
+            let request = v1::TestPolicyRequest { page: Some(page), ..request.clone() };
+            let answer = client.policies().test(request).await?;
             Ok((answer.verdicts, answer.next_page_token))
         })
         .await?;
         return Ok(Output::Many { columns: VERDICT, rows: verdicts.iter().map(verdict).collect() });
     }
-    let answer = client.policies().test(order).await?;
+    let answer = client.policies().test(request).await?;
     let found = answer.verdicts.first().map(verdict).unwrap_or_default();
     Ok(Output::One { fields: &["user", "allowed", "row", "version", "why", "saw"], value: found })
 }

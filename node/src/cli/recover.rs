@@ -151,7 +151,7 @@ fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {
     if !args.dry_run {
         confirmed(args, newest, read_most)?;
     }
-    let order = Restore {
+    let request = Restore {
         older: newest.known.clone(),
         newest: newest.known.clone(),
         data_dir: config.node.data_dir.clone(),
@@ -163,7 +163,7 @@ fn from_survivor(args: &FromSurvivor) -> Result<Output, Failure> {
         dry_run: args.dry_run,
         log_time: LogTime::Keep,
     };
-    let done = restore(order, &keys, &Runtime::system()).map_err(|e| Failure::other(e.to_string()))?;
+    let done = restore(request, &keys, &Runtime::system()).map_err(|e| Failure::other(e.to_string()))?;
     Ok(with_loss(told(&config, args.config.as_deref(), &done, args.dry_run), newest, read_most))
 }
 

@@ -56,8 +56,8 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
         Command::List { user } => list(client, &user.unwrap_or_default()).await,
         Command::Notices => notices(client).await,
         Command::Revoke { user: Some(user), app_passwords, .. } => {
-            let order = v1::RevokeUserSessionsRequest { user: user.clone(), app_passwords };
-            let answer = client.sessions().revoke_of_user(order).await?;
+            let request = v1::RevokeUserSessionsRequest { user: user.clone(), app_passwords };
+            let answer = client.sessions().revoke_of_user(request).await?;
             let (left, not_told) = (answer.app_passwords_left, answer.not_told);
             let said = json!({ "revoked_user": user, "app_passwords_left": left, "not_told": not_told });
             let text = signed_out(&user, app_passwords, left) + &but_not_told(&not_told);
@@ -65,8 +65,8 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
         }
         Command::Revoke { id, user: None, with_grants, .. } => {
             let session_id = id.unwrap_or_default();
-            let order = v1::RevokeSessionRequest { session_id: session_id.clone(), with_grants };
-            let not_told = client.sessions().revoke(order).await?.not_told;
+            let request = v1::RevokeSessionRequest { session_id: session_id.clone(), with_grants };
+            let not_told = client.sessions().revoke(request).await?.not_told;
             let also = if with_grants { ", and everything granted in it" } else { "" };
             let said = json!({ "revoked": session_id, "with_grants": with_grants, "not_told": not_told });
             Ok(Output::done(
@@ -121,8 +121,8 @@ fn signed_out(user: &str, app_passwords: bool, left: u32) -> String {
 
 async fn list(client: &AdminClient, user: &str) -> Result<Output, Failure> {
     let sessions = all_pages(async |page| {
-        let order = v1::ListSessionsRequest { user: user.to_owned(), page: Some(page) };
-        let answer = client.sessions().list(order).await?;
+        let request = v1::ListSessionsRequest { user: user.to_owned(), page: Some(page) };
+        let answer = client.sessions().list(request).await?;
         Ok((answer.sessions, answer.next_page_token))
     })
     .await?;

@@ -273,7 +273,7 @@ impl Settings {
 pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     let upstreams = client.upstreams();
     match command {
-        Command::Add(add) => Ok(one(&upstreams.create(order(*add)?).await?)),
+        Command::Add(add) => Ok(one(&upstreams.create(create_request(*add)?).await?)),
         Command::List => list(client).await,
         Command::Show { name } => Ok(one(&upstreams.get(v1::GetUpstreamRequest { name }).await?)),
         Command::Update(update) => Ok(one(&upstreams.update(changes(*update)?).await?)),
@@ -289,8 +289,8 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
         Command::Invite { name, did, handle, groups, expires } => {
             let ttl_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
             let who = did.or(handle).unwrap_or_default();
-            let order = v1::InviteIdentityRequest { upstream: name, who, groups, ttl_ms };
-            let made = upstreams.invite_identity(order).await?;
+            let request = v1::InviteIdentityRequest { upstream: name, who, groups, ttl_ms };
+            let made = upstreams.invite_identity(request).await?;
             Ok(Output::One { fields: INVITATION_COLUMNS, value: invitation(&made) })
         }
         Command::Invitations { name } => {
@@ -309,15 +309,15 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
             Ok(Output::done(format!("invitation {id} is withdrawn"), json!({ "revoked": id })))
         }
         Command::Unlink { name, user } => {
-            let order = v1::UnlinkIdentityRequest { user: user.clone(), upstream: name.clone() };
-            upstreams.unlink_identity(order).await?;
+            let request = v1::UnlinkIdentityRequest { user: user.clone(), upstream: name.clone() };
+            upstreams.unlink_identity(request).await?;
             let value = json!({ "unlinked": name, "user": user });
             Ok(Output::done(format!("{user} is unlinked from {name}"), value))
         }
     }
 }
 
-fn order(add: Add) -> Result<v1::CreateUpstreamRequest, Failure> {
+fn create_request(add: Add) -> Result<v1::CreateUpstreamRequest, Failure> {
     Ok(v1::CreateUpstreamRequest {
         name: add.name,
         display_name: add.display_name.unwrap_or_default(),

@@ -197,9 +197,9 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
         }
         Command::Password { user, password_stdin, keep_sessions, keep_app_passwords } => {
             let password = if password_stdin { password::from_stdin()? } else { password::from_terminal()? };
-            let order =
+            let request =
                 v1::SetPasswordRequest { user: user.clone(), password, keep_sessions, keep_app_passwords };
-            let not_told = client.users().set_password(order).await?.not_told;
+            let not_told = client.users().set_password(request).await?.not_told;
             let said = json!({ "password_set": user, "not_told": not_told });
             let text = format!("user {user} has a new password{}", sessions::but_not_told(&not_told));
             Ok(Output::done(text, said))
@@ -218,7 +218,7 @@ async fn make(client: &AdminClient, create: Create) -> Result<Output, Failure> {
         ensure_admins(client).await?;
         groups.push(ADMINS.to_owned());
     }
-    let order = v1::CreateUserRequest {
+    let request = v1::CreateUserRequest {
         username: create.username,
         display_name: create.display_name.unwrap_or_default(),
         email: create.email.unwrap_or_default(),
@@ -227,7 +227,7 @@ async fn make(client: &AdminClient, create: Create) -> Result<Output, Failure> {
         groups,
         password,
     };
-    Ok(one(&client.users().create(order).await?))
+    Ok(one(&client.users().create(request).await?))
 }
 
 async fn ensure_admins(client: &AdminClient) -> Result<(), Error> {
@@ -269,8 +269,8 @@ async fn rename(
     force: bool,
 ) -> Result<Output, Failure> {
     let before = client.users().get(v1::GetUserRequest { user }).await?;
-    let order = v1::RenameUserRequest { user: before.id, username, force };
-    let user = client.users().rename(order).await?;
+    let request = v1::RenameUserRequest { user: before.id, username, force };
+    let user = client.users().rename(request).await?;
     if user.username != before.username {
         warn(&format!(
             "applications that know users by their username now see {} in place of {}; `sub` stays",
@@ -295,8 +295,9 @@ pub(super) fn alike<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str
 }
 
 async fn able(client: &AdminClient, user: String, disabled: bool) -> Result<Output, Failure> {
-    let order = v1::UpdateUserRequest { user, disabled: Some(disabled), ..v1::UpdateUserRequest::default() };
-    let user = client.users().update(order).await?;
+    let request =
+        v1::UpdateUserRequest { user, disabled: Some(disabled), ..v1::UpdateUserRequest::default() };
+    let user = client.users().update(request).await?;
     if disabled && !user.not_told.is_empty() {
         let told = sessions::but_not_told(&user.not_told);
         let _ = writeln!(std::io::stderr(), "{} is disabled{told}", user.username);

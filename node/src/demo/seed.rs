@@ -66,8 +66,8 @@ pub async fn seed(options: &DemoOptions, layout: &Layout, runtime: &Runtime) -> 
     application(&api, layout).await?;
     let redirect_uri = format!("{}/callback", layout.front_url());
     let client_secret = client(&api, &redirect_uri).await?;
-    let order = CreateTokenRequest { name: "demo".into(), role: "admin".into(), ttl_ms: 0 };
-    let token = api.tokens().create(order).await?.secret;
+    let request = CreateTokenRequest { name: "demo".into(), role: "admin".into(), ttl_ms: 0 };
+    let token = api.tokens().create(request).await?.secret;
     // The node that answers has applied all of the above: the client requires at least the index that it has seen.
     let status = api.cluster().status(GetStatusRequest {}).await?;
     let least = status.nodes.iter().map(|node| node.applied_index).max().unwrap_or_default();
@@ -116,15 +116,15 @@ fn made<T>(result: Result<T, Error>) -> Result<Made<T>, Error> {
 }
 
 async fn group(api: &AdminClient) -> anyhow::Result<()> {
-    let order =
+    let request =
         CreateGroupRequest { name: ADMINS.into(), description: "May open the demo application".into() };
     // If the group was refused for another reason and does not exist, creating the admin fails, who is to be a member.
-    made(api.groups().create(order).await)?;
+    made(api.groups().create(request).await)?;
     Ok(())
 }
 
 async fn admin(api: &AdminClient, password: &str) -> anyhow::Result<()> {
-    let order = CreateUserRequest {
+    let request = CreateUserRequest {
         username: ADMIN.into(),
         display_name: "Ada Admin".into(),
         email: "admin@example.test".into(),
@@ -133,14 +133,14 @@ async fn admin(api: &AdminClient, password: &str) -> anyhow::Result<()> {
         password: password.into(),
         ..Default::default()
     };
-    if let Made::There(refused) = made(api.users().create(order).await)? {
-        let order = SetPasswordRequest {
+    if let Made::There(refused) = made(api.users().create(request).await)? {
+        let request = SetPasswordRequest {
             user: ADMIN.into(),
             password: password.into(),
             keep_sessions: true,
             keep_app_passwords: true,
         };
-        api.users().set_password(order).await.with_context(|| refused.to_string())?;
+        api.users().set_password(request).await.with_context(|| refused.to_string())?;
         let member = MemberRequest { group: ADMINS.into(), user: ADMIN.into() };
         api.groups().add_member(member).await.with_context(|| refused.to_string())?;
     }
@@ -161,7 +161,7 @@ async fn levelled(api: &AdminClient) -> anyhow::Result<()> {
 }
 
 async fn application(api: &AdminClient, layout: &Layout) -> anyhow::Result<()> {
-    let order = CreateApplicationRequest {
+    let request = CreateApplicationRequest {
         slug: SLUG.into(),
         name: "Demo application".into(),
         launch_url: layout.app_url(),
@@ -172,21 +172,21 @@ async fn application(api: &AdminClient, layout: &Layout) -> anyhow::Result<()> {
         header_profile: "all".into(),
         ..Default::default()
     };
-    if let Made::There(refused) = made(api.applications().create(order).await)? {
-        let order = UpdateApplicationRequest {
+    if let Made::There(refused) = made(api.applications().create(request).await)? {
+        let request = UpdateApplicationRequest {
             application: SLUG.into(),
             launch_url: Some(layout.app_url()),
             hosts: Some(HostList { hosts: vec![APP_HOST.into()] }),
             access: Some(AccessRule { everyone: false, groups: vec![ADMINS.into()] }),
             ..Default::default()
         };
-        api.applications().update(order).await.with_context(|| refused.to_string())?;
+        api.applications().update(request).await.with_context(|| refused.to_string())?;
     }
     Ok(())
 }
 
 async fn client(api: &AdminClient, redirect_uri: &str) -> anyhow::Result<String> {
-    let order = CreateClientRequest {
+    let request = CreateClientRequest {
         client_id: CLIENT_ID.into(),
         name: "Demo client".into(),
         auth_method: "client_secret_basic".into(),
@@ -197,11 +197,11 @@ async fn client(api: &AdminClient, redirect_uri: &str) -> anyhow::Result<String>
         consent: "implicit".into(),
         ..Default::default()
     };
-    match made(api.clients().create(order).await)? {
+    match made(api.clients().create(request).await)? {
         Made::New(created) => Ok(created.client_secret),
         Made::There(refused) => {
-            let order = RotateClientSecretRequest { client_id: CLIENT_ID.into(), ..Default::default() };
-            let rotated = api.clients().rotate_secret(order).await.with_context(|| refused.to_string())?;
+            let request = RotateClientSecretRequest { client_id: CLIENT_ID.into(), ..Default::default() };
+            let rotated = api.clients().rotate_secret(request).await.with_context(|| refused.to_string())?;
             Ok(rotated.client_secret)
         }
     }

@@ -189,14 +189,14 @@ impl TestNode {
     /// A bearer token of the admin API.
     pub async fn api_token(&self, role: ApiRole) -> (TokenId, String) {
         let (id, secret) = (TokenId::new(self.bytes()), HandleSecret::new(self.bytes()));
-        let order = CreateApiToken {
+        let command = CreateApiToken {
             token_id: id.to_vec(),
             name: "test".into(),
             secret_hash: mac::sha256(secret.expose()).to_vec(),
             role: role.into(),
             ttl_ms: 0,
         };
-        let committed = self.propose(Body::CreateApiToken(order)).await.expect("a token");
+        let committed = self.propose(Body::CreateApiToken(command)).await.expect("a token");
         let ReplyBody::ApiTokenCreated(created) = committed.body else { return (id, String::new()) };
         (id, self.auth.issue(HandleKind::Api, *id.bytes(), secret, 0, created.index))
     }
@@ -205,18 +205,18 @@ impl TestNode {
     pub async fn create_user(&self, username: &str, password: &str, groups: &[&str]) -> UserId {
         let id = UserId::new(self.bytes());
         let password_phc = if password.is_empty() { String::new() } else { self.hash(password).await };
-        let order = CreateUser {
+        let command = CreateUser {
             user_id: id.to_vec(),
             username: username.into(),
             display_name: username.into(),
             password_phc,
             ..CreateUser::default()
         };
-        self.propose(Body::CreateUser(order)).await.expect("a user");
+        self.propose(Body::CreateUser(command)).await.expect("a user");
         for group in groups {
             let group_id = self.group(group).await.to_vec();
-            let order = AddGroupMember { group_id, user_id: id.to_vec() };
-            self.propose(Body::AddGroupMember(order)).await.expect("a member");
+            let command = AddGroupMember { group_id, user_id: id.to_vec() };
+            self.propose(Body::AddGroupMember(command)).await.expect("a member");
         }
         id
     }
@@ -227,8 +227,8 @@ impl TestNode {
             return group.id;
         }
         let id = GroupId::new(self.bytes());
-        let order = CreateGroup { group_id: id.to_vec(), name: name.into(), description: String::new() };
-        self.propose(Body::CreateGroup(order)).await.expect("a group");
+        let command = CreateGroup { group_id: id.to_vec(), name: name.into(), description: String::new() };
+        self.propose(Body::CreateGroup(command)).await.expect("a group");
         id
     }
 

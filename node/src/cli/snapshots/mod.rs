@@ -123,6 +123,6 @@ pub async fn run(api: &ApiArgs, command: Command) -> Result<Output, Failure> {
         Command::Prune { dry_run } => {
             archive::run(&api.connect()?, archive::Command::Prune { dry_run }).await
         }
-        Command::Restore(order) => restore::run(&api.connect()?, order).await,
+        Command::Restore(request) => restore::run(&api.connect()?, request).await,
     }
 }

@@ -23,22 +23,22 @@ const QUEUE: usize = 4;
 const REPORT: &[&str] = &["restored", "index", "users", "sessions_ended", "change_count", "snapshot_index"];
 const CHANGES: &[&str] = &["kind", "name", "what"];
 
-pub(super) async fn run(client: &AdminClient, order: Restoring) -> Result<Output, Failure> {
-    if !order.yes && !order.dry_run {
+pub(super) async fn run(client: &AdminClient, request: Restoring) -> Result<Output, Failure> {
+    if !request.yes && !request.dry_run {
         return Err(Failure::usage(
             "this replaces everything in the cluster and signs all users out; show the changes with --dry-run, and \
              confirm with --yes",
         ));
     }
-    let unreadable = |e: std::io::Error| Failure::usage(format!("{}: {e}", order.file.display()));
-    let size_bytes = fs::metadata(&order.file).map_err(unreadable)?.len();
+    let unreadable = |e: std::io::Error| Failure::usage(format!("{}: {e}", request.file.display()));
+    let size_bytes = fs::metadata(&request.file).map_err(unreadable)?.len();
     let first = v1::RestoreOrder {
-        source: order.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        source: request.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         size_bytes,
-        dry_run: order.dry_run,
-        enable_returning: order.enable_returning,
+        dry_run: request.dry_run,
+        enable_returning: request.enable_returning,
     };
-    let mut restoring = client.snapshots().restore(|| parts(&order.file, first.clone())).await?;
+    let mut restoring = client.snapshots().restore(|| parts(&request.file, first.clone())).await?;
     let mut progress = Progress::new("sending", size_bytes);
     let mut report = None;
     while let Some(step) = restoring.next().await? {
@@ -58,12 +58,12 @@ pub(super) async fn run(client: &AdminClient, order: Restoring) -> Result<Output
 }
 
 /// The command and the bytes of the file, read on a thread of their own at the speed of the network.
-fn parts(file: &Path, order: v1::RestoreOrder) -> ReceiverStream<v1::RestorePart> {
+fn parts(file: &Path, request: v1::RestoreOrder) -> ReceiverStream<v1::RestorePart> {
     let (out, stream) = tokio::sync::mpsc::channel(QUEUE);
     let file = file.to_owned();
     tokio::task::spawn_blocking(move || {
         let part = |part| v1::RestorePart { part: Some(part) };
-        let _ = out.blocking_send(part(v1::restore_part::Part::Order(order)));
+        let _ = out.blocking_send(part(v1::restore_part::Part::Order(request)));
         let Ok(mut file) = File::open(file) else { return };
         loop {
             let mut data = Vec::with_capacity(PART_BYTES);
